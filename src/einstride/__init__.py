@@ -1,0 +1,36 @@
+"""N-dimensional convolution for plain arrays: NumPy, CuPy and any array-API library.
+
+Importing it loads no array library; the adapter is found from the type of the arrays passed in.
+
+>>> import numpy as np
+>>> import einstride as es
+>>> x, f = np.ones((1, 8, 8, 3)), np.ones((3, 3, 3, 4))
+>>> es.conv(x, f, padding="same").shape
+(1, 8, 8, 4)
+"""
+
+from einstride.api import (
+    conv,
+    conv_bias_grad,
+    conv_filter_grad,
+    conv_input_grad,
+    conv_transpose,
+    windows,
+)
+from einstride.layer import Conv
+from einstride.seed import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Conv",
+    "conv",
+    "conv4d_filter_gradient",
+    "conv4d_forward",
+    "conv4d_input_gradient",
+    "conv_bias_grad",
+    "conv_filter_grad",
+    "conv_input_grad",
+    "conv_transpose",
+    "windows",
+]

@@ -1,0 +1,60 @@
+"""The table of algorithms. Each is a module with the functions of `Algorithm`; none knows another.
+
+A new algorithm is one file here and one row below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from einstride.algorithms import gemm, strided
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+    from einstride.job import Cost, Job
+
+
+class Algorithm(Protocol):
+    """What the planner and the public functions ask of a module in this table."""
+
+    def forward(
+        self,
+        x: Array,
+        f: Array,
+        job: Job,
+        b: Backend,
+        bias: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """x, f -> y."""
+
+    def input_grad(
+        self,
+        gy: Array,
+        f: Array,
+        job: Job,
+        b: Backend,
+        bias: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """gy, f -> gx."""
+
+    def filter_grad(
+        self,
+        x: Array,
+        gy: Array,
+        job: Job,
+        b: Backend,
+        bias: None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """x, gy -> gf."""
+
+    def supports(self, job: Job, traits: Traits) -> str | None:
+        """None, or the reason why it cannot do the job."""
+
+    def cost(self, job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+        """What the job would take."""
+
+
+ALGORITHMS: dict[str, Algorithm] = {"strided": strided, "gemm": gemm}

@@ -1,0 +1,107 @@
+"""Blocked windows times filter matrix: im2col that never outgrows the cache, one product a block.
+
+With p positions of the output in a block, rows R (p, K * C) hold their windows and
+
+- forward          y = R F               F (K * C, D) is the filter as a matrix
+- filter gradient  F' = sum R^T gy       over the blocks, in a fixed order
+- input gradient   by stride phases (see `adjoint`): each a forward pass over gy
+
+once for every group. Blocks are independent, so a backend may run them side by side.
+
+Error, per element of the result: at most n * eps * sum |x| |f| with n products and eps the unit
+roundoff of the dtype of the products: `accuracy="elementwise"` holds.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride import adjoint
+from einstride.job import Cost, Job
+from einstride.primitives import conjugate, flip, interleave, transpose_filter
+from einstride.products import correlate, filter_units, position_tiles, reduce
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    g = job.geometry
+    f = flip(f, g.rank, b) if g.flip else f
+    return correlate(x, f, g, job, b, bias, out)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    g = job.geometry
+    place = flip(out, g.rank, b) if g.flip and out is not None else out
+    gf = reduce(x, gy, job, b, place)
+    if out is not None:
+        return out
+    return flip(gf, g.rank, b) if g.flip else gf
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g, result = job.geometry, job.arithmetic.result
+    f = conjugate(transpose_filter(f, g.groups, b), b)
+    f = flip(f, g.rank, b) if g.flip else f
+    parts: dict[tuple[int, ...], Array] = {}
+    for phase in adjoint.phases(g):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = None if out is None else out[(slice(None), *steps)]
+        if phase.geometry is not None:
+            sub = flip(f[phase.taps], g.rank, b)
+            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place)
+        elif place is not None:
+            place[...] = 0 if bias is None else bias
+        else:
+            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            zeros = b.zeros((g.batch, *size, g.channels), result, gy)
+            parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
+    if out is not None:
+        return out
+    if all(s == 1 for s in g.stride):
+        return parts[(0,) * g.rank]
+    return interleave(parts, g.stride, g.x_shape, b)
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    return None
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Rows are written once and read once; products run at the library's rate for matrices."""
+    g, item = job.geometry, job.itemsize
+    if job.direction == "input_grad":
+        geometries = [p.geometry for p in adjoint.phases(g) if p.geometry is not None]
+    else:
+        geometries = [g]
+    n = moved = workspace = blocks = 0
+    for h in geometries:
+        positions = h.batch * prod(h.out)
+        row = prod(h.f_shape[:-1]) * h.groups
+        n += h.multiply_adds
+        moved += 2 * positions * row * item
+        if job.direction == "filter_grad":
+            plan = filter_units(job, traits)
+            workspace = plan.tiling.workspace
+            blocks += sum(len(u.boxes) for u in plan.units)
+        else:
+            tiles = position_tiles(h, job, traits)
+            workspace = max(workspace, tiles.workspace)
+            blocks += len(tiles.boxes)
+    moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
+    thin = min(g.filters, g.channels) // g.groups
+    rate = rates["matmul"] * (1 + rates["thin"] / max(thin, 1))
+    seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
+    return Cost(n, workspace, moved, seconds)

@@ -1,0 +1,144 @@
+"""The seed: `as_strided` makes the windows, `einsum` does the convolution. The page to frame.
+
+With the letters b batch, o output, k kernel, i input position, g group, c and d the channels of one
+group going in and out (a bracketed letter stands for one letter per spatial axis):
+
+- forward          ``b{o}{k}gc,{k}cgd->b{o}gd``
+- filter gradient  ``b{o}{k}gc,b{o}gd->{k}cgd``
+- input gradient   ``b{i}{k}gd,{k}cgd->b{i}gc``  over gy, dilated by the stride, padded, f flipped
+
+Where it all began, six lines without a loop:
+
+>>> import numpy as np
+>>> x, f, s = np.ones((64, 28, 28, 3)), np.ones((6, 6, 3, 2)), (2, 2)
+>>> (B, H, W, C), (Fh, Fw, _, D), (Sh, Sw) = x.shape, f.shape, s
+>>> shape = (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, Fh, Fw, C)
+>>> x0, x1, x2, x3 = x.strides
+>>> xs = np.lib.stride_tricks.as_strided(x, shape, (x0, Sh * x1, Sw * x2, x1, x2, x3))
+>>> np.einsum("wxyijk,ijkd->wxyd", xs, f).shape
+(64, 12, 12, 2)
+
+Error, per element of the result: at most n * eps * sum |x| |f| with n products and eps the unit
+roundoff of the dtype of the products: `accuracy="elementwise"` holds.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from string import ascii_letters
+from typing import TYPE_CHECKING
+
+from einstride import adjoint
+from einstride.job import Cost, Job
+from einstride.primitives import (
+    conjugate,
+    dilate,
+    flip,
+    is_complex,
+    pad,
+    split_groups,
+    windows,
+)
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    g = job.geometry
+    o, k = _letters(g.rank)
+    xs = windows(split_groups(pad(x, g.padding, b), g.groups, b), g.kernel, g.stride, g.dilation, b)
+    fs = split_groups(flip(f, g.rank, b) if g.flip else f, g.groups, b)
+    return _einsum(f"B{o}{k}GC,{k}CGD->B{o}GD", xs, fs, g.y_shape, job, b, bias, out)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    g = job.geometry
+    o, k = _letters(g.rank)
+    xs = windows(split_groups(pad(x, g.padding, b), g.groups, b), g.kernel, g.stride, g.dilation, b)
+    gys = split_groups(gy, g.groups, b)
+    if not is_complex(job.arithmetic.compute) and not g.flip:
+        return _einsum(f"B{o}{k}GC,B{o}GD->{k}CGD", xs, gys, g.f_shape, job, b, None, out)
+    # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
+    gys = conjugate(gys, b)
+    gf = conjugate(_einsum(f"B{o}{k}GC,B{o}GD->{k}CGD", xs, gys, g.f_shape, job, b), b)
+    gf = flip(gf, g.rank, b) if g.flip else gf
+    if out is None:
+        return gf
+    out[...] = gf
+    return out
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g = job.geometry
+    i, k = _letters(g.rank)
+    wide = pad(dilate(split_groups(gy, g.groups, b), g.stride, b), adjoint.dilated(g), b)
+    ys = windows(wide, g.kernel, (1,) * g.rank, g.dilation, b)
+    fs = split_groups(conjugate(f if g.flip else flip(f, g.rank, b), b), g.groups, b)
+    return _einsum(f"B{i}{k}GD,{k}CGD->B{i}GC", ys, fs, g.x_shape, job, b, bias, out)
+
+
+def _einsum(
+    equation: str,
+    first: Array,
+    second: Array,
+    shape: tuple[int, ...],
+    job: Job,
+    b: Backend,
+    bias: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
+    g, compute, result = job.geometry, job.arithmetic.compute, job.arithmetic.result
+    place = split_groups(out, g.groups, b) if out is not None and compute == result else None
+    found = b.xp.reshape(b.einsum(equation, first, second, compute, place), shape)
+    if bias is not None:
+        found = found + b.astype(bias, compute)
+    if out is None:
+        return b.astype(found, result)
+    if place is None or bias is not None:
+        out[...] = found
+    return out
+
+
+def _letters(rank: int) -> tuple[str, str]:
+    lower = [c for c in ascii_letters if c not in "BGCD"]
+    return "".join(lower[:rank]), "".join(lower[rank : 2 * rank])
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    return None
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """One padded copy of the operand that is windowed, and whatever the library's einsum copies."""
+    g = job.geometry
+    n = g.multiply_adds
+    if job.direction == "input_grad":
+        windowed, size = g.filters, tuple(s + e - 1 for s, e in zip(g.size, g.extent, strict=True))
+        n = g.batch * prod(g.size) * prod(g.f_shape)
+        copies = size != g.out
+    else:
+        windowed = g.channels
+        size = tuple(s + low + high for s, (low, high) in zip(g.size, g.padding, strict=True))
+        copies = size != g.size
+    padded = g.batch * prod(size) * windowed * job.itemsize if copies else 0
+    if job.direction == "input_grad" and max(g.stride) > 1:
+        padded *= 2
+    if not traits.views or traits.library != "numpy":  # windows are copied whole
+        padded += 2 * n // max(g.filters // g.groups, 1) * job.itemsize
+    elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
+        padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
+    moved = 2 * padded + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
+    seconds = rates["call"] + n * rates["einsum"] + moved * rates["copy"]
+    return Cost(n, padded, moved, seconds)

@@ -1,0 +1,83 @@
+"""Which adapter serves an array: found by its type, without importing what the caller has not.
+
+A library that is not in ``sys.modules`` cannot have made the array, so looking at the type is
+enough. One file serves one library; everything that has an array-API namespace and no file of its
+own is served by `generic`.
+"""
+
+from __future__ import annotations
+
+from einstride._errors import bad_type
+from einstride.backends._record import Array, Backend, Traits
+
+__all__ = ["Array", "Backend", "Traits", "of"]
+
+_FOUND: dict[type, Backend] = {}
+
+
+def of(where: str, names: tuple[str, ...], *arrays: Array) -> Backend:
+    """The backend that all the arrays belong to; arrays that are None are left out.
+
+    TypeError in `where`'s name if something is no array, or if libraries or devices are mixed.
+    """
+    first = arrays[0]
+    backend = _FOUND.get(type(first)) or _find(where, names[0], first)
+    for name, other in zip(names[1:], arrays[1:], strict=True):
+        if other is None:
+            continue
+        theirs = _FOUND.get(type(other)) or _find(where, name, other)
+        if theirs is not backend:
+            raise bad_type(
+                where,
+                "all arrays must come from one library",
+                f"{names[0]} from {backend.traits.library}, {name} from {theirs.traits.library}",
+                "convert one of them yourself: nothing is copied between libraries silently",
+            )
+        if backend.device is not None and backend.device(first) != backend.device(other):
+            raise bad_type(
+                where,
+                "all arrays must be on one device",
+                f"{names[0]} on {backend.device(first)}, {name} on {backend.device(other)}",
+                "move one of them yourself: nothing is copied between devices silently",
+            )
+    return backend
+
+
+def _find(where: str, name: str, array: object) -> Backend:
+    kind = type(array)
+    backend = _load(kind, array)
+    if backend is None:
+        raise bad_type(
+            where,
+            f"{name} must be a plain array of NumPy, CuPy or another array-API library",
+            f"{kind.__module__}.{kind.__qualname__}",
+            f"convert it, e.g. numpy.asarray({name})",
+        )
+    _FOUND[kind] = backend
+    return backend
+
+
+def _load(kind: type, array: object) -> Backend | None:
+    library = kind.__module__.partition(".")[0]
+    if library == "numpy":
+        # Subclasses give their elements another meaning (masks, matrices); a memmap does not.
+        if kind.__qualname__ not in ("ndarray", "memmap"):
+            return None
+        from einstride.backends import numpy
+
+        return numpy.BACKEND
+    if any(base.__module__.partition(".")[0] == "numpy" for base in kind.__mro__[1:]):
+        return None
+    if library == "cupy":
+        if kind.__qualname__ != "ndarray":
+            return None
+        from einstride.backends import cupy
+
+        return cupy.BACKEND
+    from array_api_compat import array_namespace, is_array_api_obj
+
+    if not is_array_api_obj(array):
+        return None
+    from einstride.backends import generic
+
+    return generic.of(array_namespace(array))

@@ -1,0 +1,113 @@
+"""CuPy 14: byte strides, explicit block copies and 2-D matrix products on the current stream.
+
+Imported only when the caller holds a CuPy array. Nothing here copies between host and device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat.cupy as xp
+import cupy
+from cupy.lib.stride_tricks import as_strided as _as_strided
+
+from einstride.backends._contract import contract
+from einstride.backends._record import Array, Backend, Make, Traits
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype's name."""
+    return str(x.dtype.name)
+
+
+def _dtype(name: str) -> Any:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return cupy.dtype(ml_dtypes.bfloat16)
+    return cupy.dtype(name)
+
+
+def empty(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Uninitialised, on the device of `like`, from CuPy's pool."""
+    with like.device:
+        return cupy.empty(tuple(shape), _dtype(name))
+
+
+def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Zeros, on the device of `like`."""
+    with like.device:
+        return cupy.zeros(tuple(shape), _dtype(name))
+
+
+def astype(x: Array, name: str) -> Array:
+    """In another dtype; x itself if it is so already."""
+    return x.astype(_dtype(name), copy=False)
+
+
+def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """A view; of an array without elements there is nothing to view."""
+    if 0 in shape or x.size == 0:
+        return empty(shape, dtype_name(x), x)
+    return _as_strided(x, tuple(shape), tuple(strides))
+
+
+def matmul(a: Array, b: Array, out: Array | None) -> Array:
+    """One cuBLAS product for matrices; for stacks of halves one each, summed in float32.
+
+    CuPy's stacked product has no bfloat16 and its float16 has no promise of float32 sums; its 2-D
+    product has both (gemmEx with a float32 accumulator).
+    """
+    if a.ndim == 2 or a.dtype.itemsize != 2:
+        return cupy.matmul(a, b, out=out)
+    if out is None:
+        out = empty((*a.shape[:-1], b.shape[-1]), dtype_name(a), a)
+    for i in range(a.shape[0]):
+        out[i] = cupy.matmul(a[i], b[i])
+    return out
+
+
+def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
+    """As one copy of each operand and one matrix product: cupy.einsum would copy twice."""
+    found = contract(
+        equation, astype(a, name), astype(b, name), xp, lambda p, q: matmul(p, q, None)
+    )
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
+    """Blocks one after the other: the launches queue up on the caller's current stream."""
+    one = make()
+    return [one(box) for box in boxes]
+
+
+BACKEND = Backend(
+    xp=xp,
+    traits=Traits(
+        library="cupy",
+        views=True,
+        mutable=True,
+        block_bytes=64 << 20,
+        workspace=256 << 20,
+        half_sums=True,
+        max_rank=11,
+    ),
+    dtype_name=dtype_name,
+    device=lambda x: x.device,
+    on=lambda x: x.device,
+    empty=empty,
+    zeros=zeros,
+    astype=astype,
+    strides=lambda x: x.strides,
+    as_strided=as_strided,
+    einsum=einsum,
+    matmul=matmul,
+    run=run,
+    threads=lambda: 1,
+    overlap=lambda a, b: bool(cupy.shares_memory(a, b)),
+    writeable=lambda x: True,
+)

@@ -1,0 +1,98 @@
+"""NumPy: byte strides, a thread pool for blocks, BLAS on one thread inside each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from einstride.backends import _threads
+from einstride.backends._record import Array, Backend, Traits
+
+_NAMES: dict[np.dtype[np.generic], str] = {}
+_HERE = nullcontext()
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype's name; byte order does not matter, since copies and products convert it."""
+    name = _NAMES.get(x.dtype)
+    if name is None:
+        name = _NAMES[x.dtype] = x.dtype.name
+    return name
+
+
+def _dtype(name: str) -> np.dtype[np.generic]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def empty(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Uninitialised."""
+    return np.empty(shape, _dtype(name))
+
+
+def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Zeros."""
+    return np.zeros(shape, _dtype(name))
+
+
+def astype(x: Array, name: str) -> Array:
+    """In another dtype and native byte order; x itself if it is so already."""
+    return x.astype(_dtype(name), copy=False)
+
+
+def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """A read-only view."""
+    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+
+
+def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
+    """NumPy's own loops: no copy of an overlapping view, no BLAS."""
+    if a.dtype.name == b.dtype.name == name:
+        return np.einsum(equation, a, b, out=out)
+    return np.einsum(equation, a, b, dtype=_dtype(name), casting="unsafe", out=out)
+
+
+def matmul(a: Array, b: Array, out: Array | None) -> Array:
+    """A BLAS product where the memory order allows it, straight into `out`."""
+    return np.matmul(a, b, out=out)
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Exact where that is quick, else by the bounds of the memory."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return np.may_share_memory(a, b)
+
+
+BACKEND = Backend(
+    xp=np,
+    traits=Traits(
+        library="numpy",
+        views=True,
+        mutable=True,
+        block_bytes=1 << 20,
+        workspace=16 << 20,
+        half_sums=False,
+        max_rank=24,
+    ),
+    dtype_name=dtype_name,
+    device=None,
+    on=lambda x: _HERE,
+    empty=empty,
+    zeros=zeros,
+    astype=astype,
+    strides=lambda x: x.strides,
+    as_strided=as_strided,
+    einsum=einsum,
+    matmul=matmul,
+    run=_threads.run,
+    threads=_threads.threads,
+    overlap=overlap,
+    writeable=lambda x: bool(x.flags.writeable),
+)

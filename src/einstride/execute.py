@@ -1,0 +1,269 @@
+"""From a public call to its result: find the backend, the plan and the algorithm, and run it.
+
+Arrays are brought into canonical order as views; a result is allocated in the caller's layout and
+filled through such a view, so that no layout costs a copy of an array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einstride import backends, dtypes, planner, primitives
+from einstride import layout as layouts
+from einstride import settings as parse
+from einstride._errors import bad_type, bad_value
+from einstride.algorithms import ALGORITHMS
+from einstride.backends import Array, Backend
+from einstride.dtypes import INTEGERS
+from einstride.geometry import Direction, Geometry
+from einstride.planner import Plan
+from einstride.settings import Keywords, Settings, Shape, Transposed
+
+NAMES: dict[Direction, tuple[str, ...]] = {
+    "forward": ("x", "f", "bias", "out"),
+    "input_grad": ("gy", "f", "bias", "out"),
+    "filter_grad": ("x", "gy", "bias", "out"),
+}
+TRANSPOSED = ("x", "f", "bias", "out")
+
+
+def call(
+    where: str,
+    direction: Direction,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    k: Keywords,
+    extra: Any = None,
+) -> Array:
+    """The result of one public function; `where` is its name, for errors."""
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra)
+    with b.on(first):
+        return run(where, plan, b, first, second, bias, out)
+
+
+def prepare(
+    where: str,
+    direction: Direction,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    k: Keywords,
+    extra: Any = None,
+) -> tuple[Backend, Plan]:
+    """The backend and the plan of a call, after every check that needs no values."""
+    names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
+    b = backends.of(where, names, first, second, bias, out)
+    plan = planner.plan(
+        where,
+        direction,
+        (tuple(first.shape), tuple(second.shape)),
+        extra,
+        parse.settings(where, k),
+        layouts.check(where, k.layout),
+        (
+            b.dtype_name(first),
+            b.dtype_name(second),
+            None if bias is None else b.dtype_name(bias),
+        ),
+        parse.name(where, "algorithm", k.algorithm),
+        parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
+        parse.optional(where, "accumulate", k.accumulate, parse.name),
+        parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
+        b.threads(),
+        b.traits,
+    )
+    if bias is not None:
+        length = plan.job.geometry.shape_of_result(direction)[-1]
+        if tuple(bias.shape) != (length,):
+            raise bad_value(
+                where,
+                f"bias must have one number for each of the {length} channels of the result",
+                f"bias {tuple(bias.shape)}",
+                f"give it shape ({length},)",
+            )
+    return b, plan
+
+
+def run(
+    where: str,
+    plan: Plan,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+) -> Array:
+    """Run a plan on arrays that it was made for."""
+    job, xp = plan.job, b.xp
+    order_1, order_2, order_out = plan.orders
+    shape = job.geometry.shape_of_result(job.direction)
+    back = layouts.inverse(order_out)
+    if out is not None:
+        check_out(
+            where,
+            out,
+            layouts.canonical(shape, back),
+            job.arithmetic.result,
+            b,
+            first,
+            second,
+            bias,
+        )
+    if job.arithmetic.check_values:
+        check_values(where, plan, b, first, second, bias)
+    first = first if order_1 is None else xp.permute_dims(first, order_1)
+    second = second if order_2 is None else xp.permute_dims(second, order_2)
+    result = out
+    if b.traits.mutable:
+        if result is None:
+            result = b.empty(layouts.canonical(shape, back), job.arithmetic.result, first)
+        place = result if order_out is None else xp.permute_dims(result, order_out)
+    else:
+        place = None
+    if job.geometry.multiply_adds == 0:
+        found = nothing(shape, job.arithmetic.result, bias, b, first, place)
+    else:
+        algorithm = ALGORITHMS[plan.algorithm]
+        function = getattr(algorithm, job.direction)
+        whole = job.arithmetic.exact  # the bias of integers is added in integers, afterwards
+        found = function(first, second, job, b, None if whole else bias, place)
+        if whole and bias is not None:
+            added = found + b.astype(bias, job.arithmetic.result)
+            if place is None:
+                found = added
+            else:
+                place[...] = added
+    if place is not None:
+        return result
+    return found if back is None else xp.permute_dims(found, back)
+
+
+def nothing(
+    shape: tuple[int, ...], result: str, bias: Array | None, b: Backend, like: Array, place: Any
+) -> Array:
+    """The result of a sum without terms: zeros, plus the bias."""
+    if place is not None:
+        place[...] = 0 if bias is None else bias
+        return place
+    zeros = b.zeros(shape, result, like)
+    return zeros if bias is None else zeros + b.astype(bias, result)
+
+
+def check_out(
+    where: str, out: Array, shape: tuple[int, ...], result: str, b: Backend, *inputs: Array | None
+) -> None:
+    """Refuse an `out` that is not exactly where the result may go."""
+    if not b.traits.mutable:
+        raise bad_type(
+            where,
+            f"arrays of {b.traits.library} are treated as immutable, so there is no out=",
+            f"out {type(out).__name__}",
+            "leave out= away and use the result",
+        )
+    if tuple(out.shape) != shape:
+        raise bad_value(
+            where, "out must have the shape of the result", f"out {tuple(out.shape)}",
+            f"allocate {shape}",
+        )  # fmt: skip
+    if b.dtype_name(out) != result:
+        raise bad_type(
+            where, "out must have the dtype of the result", f"out {b.dtype_name(out)}",
+            f"allocate {result}",
+        )  # fmt: skip
+    if not b.writeable(out):
+        raise bad_value(where, "out must be writeable", "a read-only out", "pass another array")
+    if any(a is not None and b.overlap(out, a) for a in inputs):
+        raise bad_value(
+            where,
+            "out must share no memory with the inputs",
+            "an out that overlaps one of them",
+            "pass an array of its own",
+        )
+
+
+def check_values(
+    where: str, plan: Plan, b: Backend, first: Array, second: Array, bias: Array | None
+) -> None:
+    """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
+    job = plan.job
+    terms = job.geometry.terms(job.direction)
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(first, b), extremes(second, b)
+    products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
+    low, high = terms * min(products), terms * max(products)
+    if bias is not None:
+        lo, hi = extremes(bias, b)
+        low, high = low + lo, high + hi
+    least, most = INTEGERS[job.arithmetic.result]
+    if low < least or high > most:
+        wider = job.arithmetic.result == "int32"
+        raise bad_value(
+            where,
+            f"sums of {terms} products of these integers could leave {job.arithmetic.result}",
+            f"values whose sums may lie in [{low}, {high}]",
+            'pass accumulate="int64"' if wider else "scale them down or convert them to float64",
+        )
+
+
+def extremes(a: Array, b: Backend) -> tuple[int, int]:
+    """The least and the greatest of some integers, as Python ints."""
+    if b.dtype_name(a) == "bool" or 0 in a.shape:
+        return 0, 1
+    return int(b.xp.min(a)), int(b.xp.max(a))
+
+
+def bias_grad(where: str, gy: Array, layout: object) -> Array:
+    """The sum of gy over all axes but the channels."""
+    b = backends.of(where, ("gy",), gy)
+    shape = tuple(gy.shape)
+    if len(shape) < 3:
+        raise bad_value(
+            where, "gy needs a batch axis, at least one spatial axis and a channel axis",
+            f"gy {shape}", "add axes of length 1, e.g. gy[None]",
+        )  # fmt: skip
+    order = layouts.parse(where, layouts.check(where, layout), len(shape) - 2).y
+    gy = gy if order is None else b.xp.permute_dims(gy, order)
+    given = b.dtype_name(gy)
+    terms = gy.size // max(gy.shape[-1], 1)
+    arithmetic = dtypes.resolve(where, (given, given, None), terms, None, False)
+    compute, result = arithmetic.compute, arithmetic.result
+    if given in INTEGERS:
+        compute = result = "uint64" if given == "uint64" else "int64"
+        low, high = extremes(gy, b)
+        least, most = INTEGERS[result]
+        if terms * low < least or terms * high > most:
+            raise bad_value(
+                where, f"sums of {terms} of these integers could leave {result}",
+                f"values in [{low}, {high}]", "scale them down or convert them to float64",
+            )  # fmt: skip
+    with b.on(gy):
+        axes = tuple(range(gy.ndim - 1))
+        return b.astype(b.xp.sum(b.astype(gy, compute), axis=axes), result)
+
+
+def windows(where: str, x: Array, kernel: Any, stride: Any, dilation: Any) -> Array:
+    """The checked windows of x."""
+    b = backends.of(where, ("x",), x)
+    shape = tuple(x.shape)
+    rank = max(len(shape) - 2, 1)
+    sizes = parse.per_axis(where, "kernel_size", kernel, rank, 1)
+    one = Settings(stride=stride, dilation=dilation)
+    g = Geometry.of(where, shape, (*sizes, shape[-1] if shape else 0, 1), one, f"x {shape}")
+    with b.on(x):
+        return primitives.windows(x, g.kernel, g.stride, g.dilation, b)
+
+
+def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:
+    """The spatial sizes of x and of f in the keywords' layout."""
+    rank = max(len(x.shape) - 2, 1)
+    order = layouts.parse(where, layouts.check(where, k.layout), rank)
+    if len(x.shape) != len(f.shape):
+        raise bad_value(
+            where, "x and f need the same number of axes",
+            f"x {tuple(x.shape)}, f {tuple(f.shape)}", "reshape one of them",
+        )  # fmt: skip
+    x_shape = layouts.canonical(tuple(x.shape), order.x)
+    f_shape = layouts.canonical(tuple(f.shape), order.f)
+    return x_shape[1:-1], f_shape[:-2]

@@ -1,0 +1,85 @@
+"""What an algorithm is asked to do, and what it says that would cost. No arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from einstride.dtypes import ITEMSIZE, Arithmetic
+from einstride.geometry import Direction, Geometry
+
+
+@dataclass(frozen=True)
+class Job:
+    """One convolution to do.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Of the forward convolution, in every direction.
+    direction : {"forward", "input_grad", "filter_grad"}
+        What to compute from what.
+    arithmetic : Arithmetic
+        The dtypes of the products and of the result.
+    operands : tuple of str
+        The dtypes of the two arrays that are multiplied.
+    ceiling : int
+        Bytes of workspace (beyond operands and result) that may be used.
+    hard : bool
+        True if the caller set the ceiling: rather an error than a byte more. A default ceiling
+        gives way where one row of the smallest block is larger.
+    threads : int
+        How many blocks may be computed at once.
+    """
+
+    geometry: Geometry
+    direction: Direction
+    arithmetic: Arithmetic
+    operands: tuple[str, str]
+    ceiling: int
+    hard: bool = False
+    threads: int = 1
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.geometry, self.direction, self.arithmetic, self.operands, self.ceiling))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number in the dtype of the products."""
+        return ITEMSIZE[self.arithmetic.compute]
+
+    @property
+    def operand_itemsize(self) -> int:
+        """Bytes of one number of the operand that is windowed, at most."""
+        return max(ITEMSIZE[name] for name in self.operands)
+
+    @property
+    def result_itemsize(self) -> int:
+        """Bytes of one number of the result."""
+        return ITEMSIZE[self.arithmetic.result]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an algorithm would spend on a job.
+
+    Attributes
+    ----------
+    multiply_adds : int
+        Products formed (of real or complex numbers alike).
+    workspace : int
+        Bytes beyond the operands and the result, at most.
+    moved : int
+        Bytes read and written, counting each pass over memory.
+    seconds : float
+        A prediction from the calibration file: for comparing algorithms, not for believing.
+    """
+
+    multiply_adds: int
+    workspace: int
+    moved: int
+    seconds: float

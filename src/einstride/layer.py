@@ -1,0 +1,172 @@
+"""A convolutional layer: entirely specified by its filter, an optional bias and its keywords."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from einstride import backends, execute
+from einstride import settings as parse
+from einstride._errors import bad_value
+from einstride.api import conv_bias_grad
+from einstride.backends import Array
+from einstride.settings import Keywords
+
+
+class Gradients(NamedTuple):
+    """What `Conv.backward` gives: the gradients of the input, the filter and the bias (or None)."""
+
+    gx: Array
+    gf: Array
+    gb: Array | None
+
+
+class Conv:
+    """A convolution that keeps its filter, prepared: ``layer(x)`` is ``conv(x, f, bias, ...)``.
+
+    Parameters
+    ----------
+    f : array, shape (*K, C // groups, D)
+        The filter. The layer keeps a copy of its own.
+    bias : array, shape (D,), optional
+        Added to every output position; copied too.
+    stride, padding, dilation, groups, layout, flip
+        As in `conv`.
+    algorithm, accuracy, accumulate, max_workspace
+        As in `conv`.
+
+    Attributes
+    ----------
+    f, bias : array
+        The layer's own, read-only where the library knows that. Assign new ones to change them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> layer = es.Conv(np.ones((3, 3, 2, 4)), np.zeros(4), padding="same")
+    >>> y = layer.forward(np.ones((1, 8, 8, 2)))
+    >>> gx, gf, gb = layer.backward(y)
+    >>> gx.shape, gf.shape, gb.shape
+    ((1, 8, 8, 2), (3, 3, 2, 4), (4,))
+    """
+
+    def __init__(
+        self,
+        f: Array,
+        bias: Array | None = None,
+        *,
+        stride: Any = 1,
+        padding: Any = "valid",
+        dilation: Any = 1,
+        groups: int = 1,
+        layout: str = "channels_last",
+        flip: bool = False,
+        algorithm: str = "auto",
+        accuracy: str = "normwise",
+        accumulate: str | None = None,
+        max_workspace: int | None = None,
+    ) -> None:
+        self._keywords = Keywords(
+            stride, padding, dilation, groups, layout, flip, algorithm, accuracy, accumulate,
+            max_workspace,
+        )  # fmt: skip
+        parse.settings("Conv", self._keywords)
+        backends.of("Conv", ("f", "bias"), f, bias)
+        self._x: Array | None = None
+        self.f = f
+        self.bias = bias
+
+    @property
+    def f(self) -> Array:
+        """The filter."""
+        return self._f
+
+    @f.setter
+    def f(self, f: Array) -> None:
+        self._f = _own(f, "f")
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias, or None."""
+        return self._bias
+
+    @bias.setter
+    def bias(self, bias: Array | None) -> None:
+        self._bias = None if bias is None else _own(bias, "bias")
+
+    def __call__(self, x: Array, *, out: Array | None = None) -> Array:
+        """The output for x; nothing is kept.
+
+        Parameters
+        ----------
+        x : array, shape (B, *S, C)
+            The input.
+        out : array, optional
+            As in `conv`.
+
+        Returns
+        -------
+        array, shape (B, *O, D)
+            As `conv`.
+        """
+        return execute.call("Conv", "forward", x, self._f, self._bias, out, self._keywords)
+
+    def forward(self, x: Array) -> Array:
+        """The output for x, which is remembered (not copied) for `backward`.
+
+        Parameters
+        ----------
+        x : array, shape (B, *S, C)
+            The input.
+
+        Returns
+        -------
+        array, shape (B, *O, D)
+            As `conv`.
+        """
+        y = self(x)
+        self._x = x
+        return y
+
+    def backward(self, gy: Array, x: Array | None = None) -> Gradients:
+        """The gradients of the input, the filter and the bias.
+
+        Parameters
+        ----------
+        gy : array, shape (B, *O, D)
+            The gradient of the output.
+        x : array, shape (B, *S, C), optional
+            The input; that of the last `forward` if left out.
+
+        Returns
+        -------
+        Gradients
+            A named tuple (gx, gf, gb); gb is None without a bias.
+        """
+        where = "Conv.backward"
+        x = self._x if x is None else x
+        if x is None:
+            raise bad_value(
+                where, "there is no input to go back to", "x=None", "call forward(x) or pass x"
+            )
+        backends.of(where, ("x", "gy"), x, gy)
+        k = self._keywords
+        size, kernel = execute.sizes(where, x, self._f, k)
+        gx = execute.call(where, "input_grad", gy, self._f, None, None, k, size)
+        gf = execute.call(where, "filter_grad", x, gy, None, None, k, kernel)
+        gb = None if self._bias is None else conv_bias_grad(gy, layout=k.layout)
+        return Gradients(gx, gf, gb)
+
+
+def _own(a: Array, name: str) -> Array:
+    """A copy that nobody else can write."""
+    b = backends.of("Conv", (name,), a)
+    with b.on(a):
+        copy = b.xp.asarray(a, copy=True)
+    if b.traits.library == "numpy":
+        copy.flags.writeable = False
+    return copy

@@ -1,0 +1,270 @@
+"""Which algorithm, and why: from shapes, dtypes and the backend's traits, never from values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from einstride import dtypes
+from einstride._errors import bad_value
+from einstride.algorithms import ALGORITHMS
+from einstride.geometry import Direction, Geometry
+from einstride.job import Cost, Job
+from einstride.layout import Layout, canonical, parse
+from einstride.settings import Settings, Shape, Transposed
+from einstride.solving import filter_grad_geometry, input_grad_geometry, transposed_geometry
+
+if TYPE_CHECKING:
+    from einstride.backends import Traits
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An algorithm the planner looked at.
+
+    Attributes
+    ----------
+    algorithm : str
+        Its name.
+    cost : Cost or None
+        What it would spend; None if it cannot do the job.
+    verdict : str
+        "chosen", or why it lost.
+    """
+
+    algorithm: str
+    cost: Cost | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decision: what will run, and what each rival would have cost. Print it.
+
+    Attributes
+    ----------
+    algorithm : str
+        The one that will run.
+    job : Job
+        The geometry, the direction, the dtypes and the ceiling.
+    orders : tuple
+        The permutations of the first operand, the second and the result into canonical order.
+    candidates : tuple of Candidate
+        Every algorithm, in the order of the table.
+    library : str
+        The array library it is for.
+    calibrated : str
+        The date of the figures behind the predicted times.
+    """
+
+    algorithm: str
+    job: Job
+    orders: tuple[Shape | None, Shape | None, Shape | None]
+    candidates: tuple[Candidate, ...]
+    library: str
+    calibrated: str
+
+    def __str__(self) -> str:
+        """Two lines about the job, then the table."""
+        j, g = self.job, self.job.geometry
+        head = (
+            f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
+            f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
+            f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
+            f"threads, workspace at most {_bytes(j.ceiling)}; times predicted from the calibration "
+            f"of {self.calibrated}\n"
+        )
+        rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
+        for c in self.candidates:
+            if c.cost is None:
+                rows.append((c.algorithm, "-", "-", "-", "-", c.verdict))
+            else:
+                k = c.cost
+                rows.append(
+                    (
+                        c.algorithm,
+                        f"{k.multiply_adds:,}",
+                        _bytes(k.moved),
+                        _bytes(k.workspace),
+                        f"{k.seconds * 1e3:.3f} ms",
+                        c.verdict,
+                    )
+                )
+        width = [max(len(r[i]) for r in rows) for i in range(6)]
+        lines = (
+            "  ".join(
+                [r[0].ljust(width[0]), *(r[i].rjust(width[i]) for i in range(1, 5)), r[5]]
+            ).rstrip()
+            for r in rows
+        )
+        return head + "\n".join(lines)
+
+
+def _bytes(n: int) -> str:
+    value = float(n)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+@cache
+def calibration() -> dict[str, Any]:
+    """The shipped figures: seconds per product, per byte and per call, by library and dtype."""
+    text = files("einstride").joinpath("calibration.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def rates(library: str, compute: str) -> dict[str, float]:
+    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known."""
+    table = calibration()["libraries"]
+    mine = table.get(library, table["numpy"])
+    by_dtype = mine["dtypes"].get(compute, mine["dtypes"]["other"])
+    return {**mine["calls"], **by_dtype}
+
+
+@lru_cache(maxsize=4096)
+def plan(
+    where: str,
+    direction: Direction,
+    shapes: tuple[Shape, Shape],
+    extra: Any,
+    settings: Settings,
+    layout: str,
+    names: tuple[str, str, str | None],
+    algorithm: str,
+    accuracy: str,
+    accumulate: str | None,
+    max_workspace: int | None,
+    threads: int,
+    traits: Traits,
+) -> Plan:
+    """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
+
+    `shapes` are the caller's own, of the two operands; `extra` is the input or kernel size of a
+    gradient, or a `Transposed` of a transposed convolution.
+    """
+    rank = len(shapes[0]) - 2
+    if rank > traits.max_rank:
+        raise bad_value(
+            where,
+            f"{traits.library} arrays can have windows over at most {traits.max_rank} spatial axes",
+            f"{rank}",
+            "merge axes that the filter does not span",
+        )
+    order = parse(where, layout, max(rank, 1))
+    g = _geometry(where, direction, shapes, extra, settings, order)
+    arithmetic = dtypes.resolve(where, names, g.terms(direction), accumulate, traits.half_sums)
+    job = Job(
+        geometry=g,
+        direction=direction,
+        arithmetic=arithmetic,
+        operands=names[:2],
+        ceiling=traits.workspace if max_workspace is None else max_workspace,
+        hard=max_workspace is not None,
+        threads=threads,
+    )
+    return choose(where, job, _orders(direction, order, extra), algorithm, accuracy, traits)
+
+
+def _orders(
+    direction: Direction, layout: Layout, extra: Any
+) -> tuple[Shape | None, Shape | None, Shape | None]:
+    if direction == "forward" or isinstance(extra, Transposed):
+        return layout.x, layout.f, layout.y
+    if direction == "filter_grad":
+        return layout.x, layout.y, layout.f
+    return layout.y, layout.f, layout.x
+
+
+def _geometry(
+    where: str,
+    direction: Direction,
+    shapes: tuple[Shape, Shape],
+    extra: Any,
+    settings: Settings,
+    order: Layout,
+) -> Geometry:
+    first, second = shapes
+    if direction == "forward":
+        if len(first) == len(second):
+            first, second = canonical(first, order.x), canonical(second, order.f)
+        return Geometry.of(where, first, second, settings, f"x {shapes[0]}, f {shapes[1]}")
+    if direction == "filter_grad":
+        if len(first) == len(second):
+            first, second = canonical(first, order.x), canonical(second, order.y)
+        got = f"x {shapes[0]}, gy {shapes[1]}"
+        return filter_grad_geometry(where, first, second, extra, settings, got)
+    transposed = isinstance(extra, Transposed)
+    if len(first) == len(second):
+        first = canonical(first, order.x if transposed else order.y)
+        second = canonical(second, order.f)
+    if transposed:
+        got = f"x {shapes[0]}, f {shapes[1]}"
+        return transposed_geometry(where, first, second, settings, got, *extra)
+    return input_grad_geometry(
+        where, first, second, extra, settings, f"gy {shapes[0]}, f {shapes[1]}"
+    )
+
+
+def choose(
+    where: str,
+    job: Job,
+    orders: tuple[Shape | None, Shape | None, Shape | None],
+    algorithm: str,
+    accuracy: str,
+    traits: Traits,
+) -> Plan:
+    """The cheapest algorithm that can do the job below the ceiling, or the one asked for by name."""
+    if algorithm != "auto" and algorithm not in ALGORITHMS:
+        raise bad_value(
+            where,
+            "algorithm is unknown",
+            repr(algorithm),
+            f"use 'auto' or one of {tuple(ALGORITHMS)}",
+        )
+    known = rates(traits.library, job.arithmetic.compute)
+    costs: dict[str, Cost] = {}
+    why: dict[str, str] = {}
+    for name, module in ALGORITHMS.items():
+        reason = module.supports(job, traits)
+        if reason is None:
+            costs[name] = module.cost(job, traits, known)
+            if job.hard and costs[name].workspace > job.ceiling:
+                reason = f"needs at least {costs[name].workspace} bytes of workspace"
+        if reason is not None:
+            why[name] = reason
+    fit = [n for n in costs if n not in why]
+    asked = list(ALGORITHMS) if algorithm == "auto" else [algorithm]
+    if not any(n in fit for n in asked):
+        least = [costs[n].workspace for n in asked if n in costs]
+        if least:
+            raise bad_value(
+                where,
+                f"max_workspace is too small for algorithm={algorithm!r}",
+                f"max_workspace={job.ceiling}",
+                f"the least that works is {min(least)} bytes",
+            )
+        raise bad_value(
+            where,
+            f"algorithm={algorithm!r} cannot do this",
+            "; ".join(f"{n}: {why[n]}" for n in asked).replace("; ", ", "),
+            "use algorithm='auto'",
+        )
+    best = min((n for n in asked if n in fit), key=lambda n: costs[n].seconds)
+    candidates = []
+    for name in ALGORITHMS:
+        if name == best:
+            verdict = "chosen" if algorithm == "auto" else "asked for"
+        elif name in why:
+            verdict = why[name]
+        else:
+            ratio = costs[name].seconds / costs[best].seconds
+            verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
+        candidates.append(Candidate(name, costs.get(name), verdict))
+    return Plan(best, job, orders, tuple(candidates), traits.library, calibration()["date"])

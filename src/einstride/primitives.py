@@ -1,0 +1,223 @@
+"""Pad, dilate, flip and window arrays of any backend `b`; nothing here knows an array library.
+
+Arrays are canonical: a batch axis, spatial axes, then whatever follows (channels, or groups and
+channels). Functions return views where the library has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride._errors import bad_value
+from einstride.dtypes import ITEMSIZE
+from einstride.geometry import Pads
+from einstride.settings import Shape
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend
+
+ALL = slice(None)
+
+
+def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend) -> Array:
+    """Every window of x (B, *S, ...) as (B, *O, *K, ...), with O = (S - extent) // stride + 1.
+
+    Element [b, o, k] is x[b, o * stride + k * dilation]. This is the only place that makes strided
+    views, and the bound is checked here once more: no view reaches past the last element of x.
+    """
+    n = len(kernel)
+    size = x.shape[1 : n + 1]
+    out = tuple(
+        (s - d * (k - 1) - 1) // step + 1
+        for s, k, step, d in zip(size, kernel, stride, dilation, strict=True)
+    )
+    for axis in range(n):
+        last = (out[axis] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis]
+        if out[axis] < 0 or kernel[axis] < 1 or (out[axis] > 0 and last >= size[axis]):
+            raise bad_value(
+                "windows",
+                f"the dilated filter must fit into spatial axis {axis}",
+                f"size {size}, kernel {kernel}, dilation {dilation}",
+                "pad x first or use a smaller kernel",
+            )
+    if b.as_strided is None or b.strides is None:
+        return _stacked_windows(x, out, kernel, stride, dilation, b)
+    steps = b.strides(x)
+    return b.as_strided(
+        x,
+        (x.shape[0], *out, *kernel, *x.shape[n + 1 :]),
+        (
+            steps[0],
+            *(t * s for t, s in zip(steps[1 : n + 1], stride, strict=True)),
+            *(t * d for t, d in zip(steps[1 : n + 1], dilation, strict=True)),
+            *steps[n + 1 :],
+        ),
+    )
+
+
+def _stacked_windows(
+    x: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape, b: Backend
+) -> Array:
+    n = len(kernel)
+    taps = []
+    for ks in product(*map(range, kernel)):
+        first = [k * d for k, d in zip(ks, dilation, strict=True)]
+        cut = tuple(
+            slice(i, i + (o - 1) * s + 1 if o else i, s)
+            for i, o, s in zip(first, out, stride, strict=True)
+        )
+        taps.append(x[(ALL, *cut, ...)])
+    stacked = b.xp.stack(taps, axis=n + 1)
+    return b.xp.reshape(stacked, (x.shape[0], *out, *kernel, *x.shape[n + 1 :]))
+
+
+def region(
+    x: Array, starts: Sequence[int], stops: Sequence[int], b: Backend, buffer: Array | None = None
+) -> Array:
+    """x on [start, stop) of each spatial axis, as if zeros surrounded it.
+
+    A view where the range lies inside x; otherwise a copy, in `buffer` (a flat array of the dtype
+    of x, large enough) if one is given.
+    """
+    size = x.shape[1 : len(starts) + 1]
+    inside = [
+        (min(max(lo, 0), s), max(min(hi, s), 0))
+        for lo, hi, s in zip(starts, stops, size, strict=True)
+    ]
+    part = x[(ALL, *(slice(lo, max(lo, hi)) for lo, hi in inside), ...)]
+    shape = (x.shape[0], *(hi - lo for lo, hi in zip(starts, stops, strict=True)))
+    if part.shape[: len(shape)] == shape:
+        return part
+    shape = (*shape, *x.shape[len(starts) + 1 :])
+    before = [min(max(-lo, 0), n) for lo, n in zip(starts, shape[1 : len(starts) + 1], strict=True)]
+    if not b.traits.mutable:
+        return _surround(part, before, shape, b)
+    if buffer is None:
+        whole = b.zeros(shape, b.dtype_name(x), x)
+    else:
+        whole = b.xp.reshape(buffer[: prod(shape)], shape)
+        for axis, (low, n) in enumerate(zip(before, part.shape[1:], strict=False), start=1):
+            if low:
+                whole[(ALL,) * axis + (slice(0, low),)] = 0
+            if low + n < shape[axis]:
+                whole[(ALL,) * axis + (slice(low + n, shape[axis]),)] = 0
+    if part.size:
+        whole[
+            (ALL, *(slice(lo, lo + n) for lo, n in zip(before, part.shape[1:], strict=False)))
+        ] = part
+    return whole
+
+
+def _surround(part: Array, before: Sequence[int], shape: Shape, b: Backend) -> Array:
+    for axis, low in enumerate(before, start=1):
+        high = shape[axis] - low - part.shape[axis]
+        pieces = [part]
+        for where, n in ((0, low), (2, high)):
+            if n > 0:
+                zeros = b.zeros(
+                    (*part.shape[:axis], n, *part.shape[axis + 1 :]), b.dtype_name(part), part
+                )
+                pieces = [zeros, *pieces] if where == 0 else [*pieces, zeros]
+        part = b.xp.concat(pieces, axis=axis) if len(pieces) > 1 else part
+    return part
+
+
+def pad(x: Array, pads: Pads, b: Backend) -> Array:
+    """x with zeros around it; negative numbers crop."""
+    size = x.shape[1 : len(pads) + 1]
+    starts = [-low for low, _ in pads]
+    stops = [s + high for s, (_, high) in zip(size, pads, strict=True)]
+    return region(x, starts, stops, b)
+
+
+def dilate(x: Array, step: Shape, b: Backend) -> Array:
+    """x with step - 1 zeros between neighbours: size (S - 1) * step + 1 on each axis."""
+    for axis, s in enumerate(step, start=1):
+        n = x.shape[axis]
+        if s == 1 or n <= 1:
+            continue
+        parts = [x] + [b.zeros(x.shape, b.dtype_name(x), x)] * (s - 1)
+        spread = b.xp.stack(parts, axis=axis + 1)
+        spread = b.xp.reshape(spread, (*x.shape[:axis], n * s, *x.shape[axis + 1 :]))
+        x = spread[(ALL,) * axis + (slice(0, (n - 1) * s + 1),)]
+    return x
+
+
+def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend) -> Array:
+    """The array whose [b, r::step] is phases[r] (B, ..., C), for every r; the inverse of slicing."""
+    first = next(iter(phases.values()))
+    longest = tuple(-(-s // t) for s, t in zip(shape[1:-1], step, strict=True))
+    even = []
+    for r in product(*map(range, step)):
+        if r in phases:
+            p = phases[r]
+            even.append(region(p, [0] * len(step), longest, b))
+        else:
+            even.append(b.zeros((shape[0], *longest, shape[-1]), b.dtype_name(first), first))
+    n = len(step)
+    stacked = b.xp.reshape(b.xp.stack(even, axis=0), (*step, shape[0], *longest, shape[-1]))
+    order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
+    merged = b.xp.reshape(
+        b.xp.permute_dims(stacked, order),
+        (shape[0], *(m * s for m, s in zip(longest, step, strict=True)), shape[-1]),
+    )
+    return merged[(ALL, *(slice(0, s) for s in shape[1:-1]), ALL)]
+
+
+def flip(f: Array, n: int, b: Backend) -> Array:
+    """f (*K, ...) with its first n axes reversed."""
+    return b.xp.flip(f, axis=tuple(range(n)))
+
+
+def split_groups(x: Array, groups: int, b: Backend) -> Array:
+    """(..., C) as (..., G, C // G)."""
+    return b.xp.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
+
+
+def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
+    """f (*K, C // G, D) with the roles of its channels exchanged: (*K, D // G, C)."""
+    n = f.ndim - 2
+    kernel = tuple(range(n))
+    if groups == 1:
+        return b.xp.permute_dims(f, (*kernel, n + 1, n))
+    split = b.xp.permute_dims(split_groups(f, groups, b), (*kernel, n + 2, n + 1, n))
+    return b.xp.reshape(split, (*f.shape[:n], f.shape[-1] // groups, f.shape[-2] * groups))
+
+
+def is_complex(name: str) -> bool:
+    """Does a dtype name mean complex numbers?"""
+    return name.startswith("complex")
+
+
+def conjugate(x: Array, b: Backend) -> Array:
+    """The complex conjugate; real arrays as they are."""
+    return b.xp.conj(x) if is_complex(b.dtype_name(x)) else x
+
+
+def merged(x: Array, count: int, b: Backend) -> Array | None:
+    """x with its first `count` axes merged into one, as a view; None if that would be a copy."""
+    if b.strides is None:
+        return None
+    steps = [(n, t) for n, t in zip(x.shape[:count], b.strides(x)[:count], strict=True) if n != 1]
+    if any(t != n * u for (_, t), (n, u) in zip(steps, steps[1:], strict=False)):
+        return None
+    return b.xp.reshape(x, (prod(x.shape[:count]), *x.shape[count:]))
+
+
+def dense(matrix: Array, b: Backend) -> bool:
+    """Does one axis of a matrix lie without gaps, as BLAS asks?"""
+    if b.strides is None:
+        return True
+    unit = ITEMSIZE[b.dtype_name(matrix)]
+    (rows, columns), (down, across) = matrix.shape, b.strides(matrix)
+    return (across == unit and (rows == 1 or down >= columns * unit)) or (
+        down == unit and (columns == 1 or across >= rows * unit)
+    )
+
+
+def cells(box: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
+    """The index of a box of (start, stop) ranges."""
+    return tuple(slice(lo, hi) for lo, hi in box)

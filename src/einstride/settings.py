@@ -1,0 +1,184 @@
+"""Hyperparameters as users write them, frozen into ints, names and tuples.
+
+Only *types* are judged here, so that what comes out can be hashed and used as the key of a cache:
+``1``, ``1.0`` and ``True`` hash alike in Python, and a cache must never let the one stand for the
+other. Whether the *values* make sense together is `Geometry`'s business.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from einstride._errors import bad_type, bad_value
+
+Frozen = int | str | tuple[Any, ...]
+Shape = tuple[int, ...]
+
+PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+ACCURACIES = ("normwise", "elementwise")
+
+
+class Settings(NamedTuple):
+    """The hyperparameters that decide a geometry, frozen."""
+
+    stride: int | Shape = 1
+    padding: Frozen = "valid"
+    dilation: int | Shape = 1
+    groups: int = 1
+    flip: bool = False
+
+
+class Transposed(NamedTuple):
+    """What a transposed convolution knows of its output's size."""
+
+    output_padding: int | Shape
+    output_size: int | Shape | None
+
+
+class Keywords(NamedTuple):
+    """The keywords that all convolutions share, as the caller wrote them."""
+
+    stride: Any = 1
+    padding: Any = "valid"
+    dilation: Any = 1
+    groups: Any = 1
+    layout: Any = "channels_last"
+    flip: Any = False
+    algorithm: Any = "auto"
+    accuracy: Any = "normwise"
+    accumulate: Any = None
+    max_workspace: Any = None
+
+
+def settings(where: str, k: Keywords) -> Settings:
+    """Settings from what the user wrote."""
+    number = whole(where, "groups", k.groups)
+    if number < 1:
+        raise bad_value(where, "groups must be at least 1", number, "use groups=1 for none")
+    return Settings(
+        ints(where, "stride", k.stride),
+        freeze_padding(where, k.padding),
+        ints(where, "dilation", k.dilation),
+        number,
+        flag(where, "flip", k.flip),
+    )
+
+
+def whole(where: str, name: str, value: object) -> int:
+    """`value` as a Python int; bool, float and everything else without ``__index__`` is refused."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        raise bad_type(
+            where, f"{name} must be an int", repr(value), f"write {name}={int(bool(value))}"
+        )
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise bad_type(
+            where, f"{name} must be an int or ints", repr(value), "pass whole numbers, e.g. 1"
+        ) from None
+
+
+def _entries(where: str, name: str, value: object) -> tuple[object, ...]:
+    try:
+        return tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise bad_type(
+            where,
+            f"{name} must be an int or one int per axis",
+            repr(value),
+            f"pass e.g. {name}=1 or a tuple",
+        ) from None
+
+
+def ints(where: str, name: str, value: object) -> int | Shape:
+    """An int, or a tuple of ints."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        raise bad_type(where, f"{name} must be an int or ints", repr(value), f"e.g. {name}=1")
+    if hasattr(value, "__index__") or isinstance(value, float):
+        return whole(where, name, value)
+    return tuple(whole(where, name, v) for v in _entries(where, name, value))
+
+
+def freeze_padding(where: str, value: object) -> Frozen:
+    """An int, a name, or a tuple of ints, names and (low, high) pairs."""
+    if type(value) is int or type(value) is str:
+        return value
+    if hasattr(value, "__index__") or isinstance(value, float):
+        return whole(where, "padding", value)
+    return tuple(_padding_entry(where, v) for v in _entries(where, "padding", value))
+
+
+def _padding_entry(where: str, value: object) -> Frozen:
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "__index__") or isinstance(value, float):
+        return whole(where, "padding", value)
+    pair = tuple(whole(where, "padding", v) for v in _entries(where, "padding", value))
+    if len(pair) != 2:
+        raise bad_value(
+            where,
+            "a padding entry is an int, a name or a (low, high) pair",
+            repr(value),
+            "give two numbers per axis, e.g. ((1, 2), (0, 0))",
+        )
+    return pair
+
+
+def choice(where: str, name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """One of the allowed names."""
+    if not isinstance(value, str):
+        raise bad_type(where, f"{name} must be a name", repr(value), f"use one of {allowed}")
+    if value not in allowed:
+        raise bad_value(where, f"{name} is unknown", repr(value), f"use one of {allowed}")
+    return value
+
+
+def name(where: str, keyword: str, value: object) -> str:
+    """A string; which ones are known is decided where they are used."""
+    if type(value) is str:
+        return value
+    raise bad_type(where, f"{keyword} must be a name", repr(value), f"write {keyword}='...'")
+
+
+def size_in_bytes(where: str, keyword: str, value: object) -> int:
+    """A number of bytes, zero allowed."""
+    number = whole(where, keyword, value)
+    if number < 0:
+        raise bad_value(where, f"{keyword} must not be negative", number, "give bytes, or None")
+    return number
+
+
+def flag(where: str, name: str, value: object) -> bool:
+    """True or False."""
+    if value is True or value is False:
+        return value
+    raise bad_type(where, f"{name} must be True or False", repr(value), f"write {name}=True")
+
+
+def optional(where: str, name: str, value: object, parse: Callable[[str, str, object], Any]) -> Any:
+    """None, or what `parse` makes of the value."""
+    return None if value is None else parse(where, name, value)
+
+
+def per_axis(where: str, name: str, value: int | Shape, rank: int, least: int) -> Shape:
+    """One int for each of `rank` axes, none below `least`."""
+    full = (value,) * rank if isinstance(value, int) else value
+    if len(full) != rank:
+        raise bad_value(
+            where,
+            f"{name} must be one int or {rank} ints, one per spatial axis",
+            value,
+            f"pass e.g. {name}={(1,) * rank}",
+        )
+    if any(v < least for v in full):
+        raise bad_value(
+            where, f"{name} must be at least {least} on every axis", value, f"raise it to {least}"
+        )
+    return full
