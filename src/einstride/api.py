@@ -94,8 +94,8 @@ def conv(
 
     Notes
     -----
-    The workspace is below 16 MiB by default on NumPy, unless one row of windows needs more. Sources:
-    the algorithms' own pages, `einstride.algorithms`.
+    The workspace is below 16 MiB by default on NumPy, unless one row of windows needs more. The
+    sources are on the algorithms' own pages, `einstride.algorithms`.
 
     Examples
     --------
@@ -317,13 +317,14 @@ def conv_transpose(
     max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    r"""Transposed convolution: the adjoint of `conv` with the same hyperparameters, plus a bias.
+    r"""Transposed convolution: the adjoint of `conv` with the same settings, plus a bias.
 
-    .. math:: y_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} x_{b,o,d} \, \overline{f_{k,c,d}} + bias_c
+    .. math::
+        y_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} x_{b,o,d} \, \overline{f_{k,c,d}} + bias_c
 
     It is ``conv_input_grad(x, f, size)`` for the size that follows from x: integer padding crops,
-    "same" gives ``n * stride``. Complex filters are conjugated, as an adjoint asks; pass ``conj(f)``
-    for PyTorch's unconjugated ``conv_transpose``.
+    "same" gives ``n * stride``. Complex filters are conjugated, as an adjoint asks; pass
+    ``conj(f)`` for PyTorch's unconjugated ``conv_transpose``.
 
     Parameters
     ----------

@@ -159,22 +159,22 @@ class Geometry:
         """The number of spatial axes."""
         return len(self.size)
 
-    @property
+    @cached_property
     def extent(self) -> Shape:
         """The length of the dilated filter on each axis."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))
 
-    @property
+    @cached_property
     def x_shape(self) -> Shape:
         """(B, *S, C)."""
         return (self.batch, *self.size, self.channels)
 
-    @property
+    @cached_property
     def f_shape(self) -> Shape:
         """(*K, C // groups, D)."""
         return (*self.kernel, self.channels // self.groups, self.filters)
 
-    @property
+    @cached_property
     def y_shape(self) -> Shape:
         """(B, *O, D)."""
         return (self.batch, *self.out, self.filters)
@@ -192,7 +192,7 @@ class Geometry:
         per_group = self.channels if direction == "forward" else self.filters
         return prod(self.kernel) * (per_group // self.groups)
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Products formed by the direct algorithm, the same in all three directions."""
         return self.batch * prod(self.out) * prod(self.f_shape)

@@ -220,7 +220,7 @@ def choose(
     accuracy: str,
     traits: Traits,
 ) -> Plan:
-    """The cheapest algorithm that can do the job below the ceiling, or the one asked for by name."""
+    """The cheapest algorithm that can do the job below the ceiling, or the one asked for."""
     if algorithm != "auto" and algorithm not in ALGORITHMS:
         raise bad_value(
             where,

@@ -7,7 +7,8 @@ channels). Functions return views where the library has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from functools import lru_cache
+from itertools import pairwise, product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -29,20 +30,7 @@ def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend)
     views, and the bound is checked here once more: no view reaches past the last element of x.
     """
     n = len(kernel)
-    size = x.shape[1 : n + 1]
-    out = tuple(
-        (s - d * (k - 1) - 1) // step + 1
-        for s, k, step, d in zip(size, kernel, stride, dilation, strict=True)
-    )
-    for axis in range(n):
-        last = (out[axis] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis]
-        if out[axis] < 0 or kernel[axis] < 1 or (out[axis] > 0 and last >= size[axis]):
-            raise bad_value(
-                "windows",
-                f"the dilated filter must fit into spatial axis {axis}",
-                f"size {size}, kernel {kernel}, dilation {dilation}",
-                "pad x first or use a smaller kernel",
-            )
+    out = _fitting(x.shape[1 : n + 1], kernel, stride, dilation)
     if b.as_strided is None or b.strides is None:
         return _stacked_windows(x, out, kernel, stride, dilation, b)
     steps = b.strides(x)
@@ -56,6 +44,25 @@ def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend)
             *steps[n + 1 :],
         ),
     )
+
+
+@lru_cache(maxsize=4096)
+def _fitting(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
+    """The number of windows on each axis, proved to lie within it."""
+    out = tuple(
+        (s - d * (k - 1) - 1) // step + 1
+        for s, k, step, d in zip(size, kernel, stride, dilation, strict=True)
+    )
+    for axis, (o, k) in enumerate(zip(out, kernel, strict=True)):
+        last = (o - 1) * stride[axis] + (k - 1) * dilation[axis]
+        if o < 0 or k < 1 or (o > 0 and last >= size[axis]):
+            raise bad_value(
+                "windows",
+                f"the dilated filter must fit into spatial axis {axis}",
+                f"size {size}, kernel {kernel}, dilation {dilation}",
+                "pad x first or use a smaller kernel",
+            )
+    return out
 
 
 def _stacked_windows(
@@ -127,6 +134,8 @@ def _surround(part: Array, before: Sequence[int], shape: Shape, b: Backend) -> A
 
 def pad(x: Array, pads: Pads, b: Backend) -> Array:
     """x with zeros around it; negative numbers crop."""
+    if not any(low or high for low, high in pads):
+        return x
     size = x.shape[1 : len(pads) + 1]
     starts = [-low for low, _ in pads]
     stops = [s + high for s, (_, high) in zip(size, pads, strict=True)]
@@ -147,7 +156,7 @@ def dilate(x: Array, step: Shape, b: Backend) -> Array:
 
 
 def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend) -> Array:
-    """The array whose [b, r::step] is phases[r] (B, ..., C), for every r; the inverse of slicing."""
+    """The array whose [b, r::step] is phases[r] (B, ..., C): the inverse of slicing."""
     first = next(iter(phases.values()))
     longest = tuple(-(-s // t) for s, t in zip(shape[1:-1], step, strict=True))
     even = []
@@ -202,7 +211,7 @@ def merged(x: Array, count: int, b: Backend) -> Array | None:
     if b.strides is None:
         return None
     steps = [(n, t) for n, t in zip(x.shape[:count], b.strides(x)[:count], strict=True) if n != 1]
-    if any(t != n * u for (_, t), (n, u) in zip(steps, steps[1:], strict=False)):
+    if any(t != n * u for (_, t), (n, u) in pairwise(steps)):
         return None
     return b.xp.reshape(x, (prod(x.shape[:count]), *x.shape[count:]))
 

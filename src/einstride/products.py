@@ -45,17 +45,21 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
         shape = (g.groups, prod(g.f_shape[:-1]), g.filters // g.groups)
         return xp.reshape(b.astype(split, compute), shape), True
     if b.dtype_name(f) == compute:
-        for order, inner in (((*range(n + 2),), True), ((n, *range(n), n + 1), False)):
+        orders: tuple[tuple[tuple[int, ...], bool], ...] = (
+            (tuple(range(n + 2)), True),
+            ((n, *range(n), n + 1), False),
+        )
+        for order, inner in orders:
             matrix = merged(xp.permute_dims(f, order), n + 1, b)
             if matrix is not None and dense(matrix, b):
                 return matrix, inner
-    shape = (prod(g.f_shape[:-1]), g.filters)
+    rows = prod(g.f_shape[:-1])
     if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
         # The inner channels lie closest in memory: copying them as runs is many times faster.
         turned = xp.permute_dims(f, (n + 1, *range(n + 1)))
-        turned = xp.reshape(b.astype(turned, compute), shape[::-1])
+        turned = xp.reshape(b.astype(turned, compute), (g.filters, rows))
         return xp.matrix_transpose(turned), True
-    return xp.reshape(b.astype(f, compute), shape), True
+    return xp.reshape(b.astype(f, compute), (rows, g.filters)), True
 
 
 @lru_cache(maxsize=1024)
@@ -224,10 +228,8 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
             for i, box in enumerate(unit.boxes):
                 r = b.xp.matrix_transpose(rows.of(box, unit.taps, unit.channels))
                 c = _gradient_rows(gy[cells(box)], g, compute, b)
-                if i == 0:
-                    total = b.matmul(r, c, total)
-                else:
-                    total = _add(total, b.matmul(r, c, product), b)
+                term = b.matmul(r, c, product if i else total)
+                total = _add(total, term, b) if i else term
             found = conjugate(_as_filter(total, unit, g, b), b)
             if out is None:
                 return found

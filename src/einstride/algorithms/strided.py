@@ -24,11 +24,13 @@ roundoff of the dtype of the products: `accuracy="elementwise"` holds.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from string import ascii_letters
 from typing import TYPE_CHECKING
 
 from einstride import adjoint
+from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import (
     conjugate,
@@ -49,10 +51,9 @@ def forward(
 ) -> Array:
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
     g = job.geometry
-    o, k = _letters(g.rank)
-    xs = windows(split_groups(pad(x, g.padding, b), g.groups, b), g.kernel, g.stride, g.dilation, b)
-    fs = split_groups(flip(f, g.rank, b) if g.flip else f, g.groups, b)
-    return _einsum(f"B{o}{k}GC,{k}CGD->B{o}GD", xs, fs, g.y_shape, job, b, bias, out)
+    xs = windows(_split(pad(x, g.padding, b), g, b), g.kernel, g.stride, g.dilation, b)
+    fs = _split(flip(f, g.rank, b) if g.flip else f, g, b)
+    return _einsum("b{o}{k}gc,{k}cgd->b{o}gd", xs, fs, g.y_shape, job, b, bias, out)
 
 
 def filter_grad(
@@ -60,15 +61,15 @@ def filter_grad(
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
     g = job.geometry
-    o, k = _letters(g.rank)
-    xs = windows(split_groups(pad(x, g.padding, b), g.groups, b), g.kernel, g.stride, g.dilation, b)
-    gys = split_groups(gy, g.groups, b)
-    if not is_complex(job.arithmetic.compute) and not g.flip:
-        return _einsum(f"B{o}{k}GC,B{o}GD->{k}CGD", xs, gys, g.f_shape, job, b, None, out)
+    xs = windows(_split(pad(x, g.padding, b), g, b), g.kernel, g.stride, g.dilation, b)
     # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
-    gys = conjugate(gys, b)
-    gf = conjugate(_einsum(f"B{o}{k}GC,B{o}GD->{k}CGD", xs, gys, g.f_shape, job, b), b)
-    gf = flip(gf, g.rank, b) if g.flip else gf
+    gys = conjugate(_split(gy, g, b), b)
+    plain = not g.flip and not is_complex(job.arithmetic.compute)
+    place = out if plain else None
+    gf = _einsum("b{o}{k}gc,b{o}gd->{k}cgd", xs, gys, g.f_shape, job, b, None, place)
+    if plain:
+        return gf
+    gf = conjugate(flip(gf, g.rank, b) if g.flip else gf, b)
     if out is None:
         return gf
     out[...] = gf
@@ -80,11 +81,23 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g = job.geometry
-    i, k = _letters(g.rank)
-    wide = pad(dilate(split_groups(gy, g.groups, b), g.stride, b), adjoint.dilated(g), b)
+    wide = pad(dilate(_split(gy, g, b), g.stride, b), adjoint.dilated(g), b)
     ys = windows(wide, g.kernel, (1,) * g.rank, g.dilation, b)
-    fs = split_groups(conjugate(f if g.flip else flip(f, g.rank, b), b), g.groups, b)
-    return _einsum(f"B{i}{k}GD,{k}CGD->B{i}GC", ys, fs, g.x_shape, job, b, bias, out)
+    fs = _split(conjugate(f if g.flip else flip(f, g.rank, b), b), g, b)
+    return _einsum("b{i}{k}gd,{k}cgd->b{i}gc", ys, fs, g.x_shape, job, b, bias, out)
+
+
+def _split(a: Array, g: Geometry, b: Backend) -> Array:
+    return a if g.groups == 1 else split_groups(a, g.groups, b)
+
+
+@lru_cache(maxsize=256)
+def _spelled(equation: str, rank: int, grouped: bool) -> str:
+    """The equation with one letter per spatial axis, and without g for one group."""
+    free = [c for c in ascii_letters if c not in "bgcd"]
+    first, second = "".join(free[:rank]), "".join(free[rank : 2 * rank])
+    equation = equation.replace("{k}", second).replace("{o}", first).replace("{i}", first)
+    return equation if grouped else equation.replace("g", "")
 
 
 def _einsum(
@@ -99,8 +112,11 @@ def _einsum(
 ) -> Array:
     """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
     g, compute, result = job.geometry, job.arithmetic.compute, job.arithmetic.result
-    place = split_groups(out, g.groups, b) if out is not None and compute == result else None
-    found = b.xp.reshape(b.einsum(equation, first, second, compute, place), shape)
+    equation = _spelled(equation, g.rank, g.groups > 1)
+    place = _split(out, g, b) if out is not None and compute == result else None
+    found = b.einsum(equation, first, second, compute, place)
+    if g.groups > 1:
+        found = b.xp.reshape(found, shape)
     if bias is not None:
         found = found + b.astype(bias, compute)
     if out is None:
@@ -108,11 +124,6 @@ def _einsum(
     if place is None or bias is not None:
         out[...] = found
     return out
-
-
-def _letters(rank: int) -> tuple[str, str]:
-    lower = [c for c in ascii_letters if c not in "BGCD"]
-    return "".join(lower[:rank]), "".join(lower[rank : 2 * rank])
 
 
 def supports(job: Job, traits: Traits) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def dtype_name(x: Array) -> str:
     return name
 
 
-def _dtype(name: str) -> np.dtype[np.generic]:
+def _dtype(name: str) -> Any:
     if name == "bfloat16":
         import ml_dtypes
 
@@ -52,7 +53,7 @@ def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
 
 def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
     """NumPy's own loops: no copy of an overlapping view, no BLAS."""
-    if a.dtype.name == b.dtype.name == name:
+    if dtype_name(a) == dtype_name(b) == name and a.dtype.isnative and b.dtype.isnative:
         return np.einsum(equation, a, b, out=out)
     return np.einsum(equation, a, b, dtype=_dtype(name), casting="unsafe", out=out)
 
@@ -65,7 +66,7 @@ def matmul(a: Array, b: Array, out: Array | None) -> Array:
 def overlap(a: Array, b: Array) -> bool:
     """Exact where that is quick, else by the bounds of the memory."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return np.may_share_memory(a, b)
 
