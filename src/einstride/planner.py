@@ -248,7 +248,7 @@ def choose(
                 where,
                 f"max_workspace is too small for algorithm={algorithm!r}",
                 f"max_workspace={job.ceiling}",
-                f"the least that works is {min(least)} bytes",
+                f"pass max_workspace={min(least)} bytes or more, the least that works",
             )
         raise bad_value(
             where,

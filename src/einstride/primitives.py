@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from einstride._errors import bad_value
 from einstride.dtypes import ITEMSIZE
@@ -151,7 +151,7 @@ def dilate(x: Array, step: Shape, b: Backend) -> Array:
         parts = [x] + [b.zeros(x.shape, b.dtype_name(x), x)] * (s - 1)
         spread = b.xp.stack(parts, axis=axis + 1)
         spread = b.xp.reshape(spread, (*x.shape[:axis], n * s, *x.shape[axis + 1 :]))
-        x = spread[(ALL,) * axis + (slice(0, (n - 1) * s + 1),)]
+        x = spread[((ALL,) * axis + (slice(0, (n - 1) * s + 1), ...))]
     return x
 
 
@@ -227,6 +227,6 @@ def dense(matrix: Array, b: Backend) -> bool:
     )
 
 
-def cells(box: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
-    """The index of a box of (start, stop) ranges."""
-    return tuple(slice(lo, hi) for lo, hi in box)
+def cells(box: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
+    """The index of a box of (start, stop) ranges on the first axes."""
+    return (*(slice(lo, hi) for lo, hi in box), ...)

@@ -234,7 +234,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
             if out is None:
                 return found
             lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
-            parts[unit.part][(*cells(unit.taps), slice(lo, hi))] = found
+            parts[unit.part][(*cells(unit.taps), slice(lo, hi), slice(None))] = found
             return None
 
         return one

@@ -45,7 +45,7 @@ def region_of(
     ):
         starts.append(o0 * s + k0 * d - low)
         stops.append((o1 - 1) * s + (k1 - 1) * d + 1 - low)
-    return region(x[batch[0] : batch[1]], starts, stops, b, buffer)
+    return region(x[batch[0] : batch[1], ...], starts, stops, b, buffer)
 
 
 class Rows:
@@ -91,7 +91,7 @@ class Rows:
         w = windows(part, kernel, g.stride, g.dilation, b)  # (n, *o, *k, c)
         lead = g.rank + 1
         if prod(kernel) == 1 and b.dtype_name(w) == self._dtype:
-            point = merged(w[(slice(None),) * lead + (0,) * g.rank], lead, b)
+            point = merged(w[((slice(None),) * lead + (0,) * g.rank + (...,))], lead, b)
             if point is not None and dense(point, b):
                 return point if g.groups == 1 else self._by_group(point)
         if g.groups > 1:

@@ -57,9 +57,9 @@ def input_grad(
     parts: dict[tuple[int, ...], Array] = {}
     for phase in adjoint.phases(g):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = None if out is None else out[(slice(None), *steps)]
+        place = None if out is None else out[(slice(None), *steps, ...)]
         if phase.geometry is not None:
-            sub = flip(f[phase.taps], g.rank, b)
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
             parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place)
         elif place is not None:
             place[...] = 0 if bias is None else bias

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import Any
 
@@ -22,55 +23,88 @@ Make = Callable[[], Callable[[Any], Any]]
 
 
 class _Blas:
-    """NumPy's BLAS and its number of threads."""
+    """NumPy's BLAS libraries and their numbers of threads.
+
+    With OpenMP inside, the number belongs to each calling thread; otherwise the process has one,
+    so the first caller to come in sets it and the last to leave puts it back.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._libraries: list[Any] | None = None
+        self._shared: list[Any] | None = None
+        self._own: list[Any] = []
         self._found: list[int] = []
         self._inside = 0
 
     def _find(self) -> list[Any]:
-        if self._libraries is None:
+        if self._shared is None:
             every = ThreadpoolController().select(user_api="blas").lib_controllers
             root = os.path.dirname(os.path.dirname(np.__file__))
-            own = [c for c in every if c.filepath.startswith(os.path.join(root, "numpy"))]
-            self._libraries = own or every
-        return self._libraries
+            ours = [c for c in every if c.filepath.startswith(os.path.join(root, "numpy"))]
+            self._own = [c for c in ours or every if _per_thread(c)]
+            self._shared = [c for c in ours or every if not _per_thread(c)]
+        return self._shared
 
     def threads(self) -> int:
         """The threads that BLAS may use outside our blocks; 1 if nobody can tell."""
         with self._lock:
-            found = self._found if self._inside else [c.num_threads for c in self._find()]
+            shared = self._find()
+            found = self._found if self._inside else [c.num_threads for c in shared]
+            found = found + [c.num_threads for c in self._own]
         return max([n for n in found if n], default=1)
 
     @contextmanager
     def single(self) -> Iterator[None]:
         """One thread inside; as found afterwards. Callers may nest and overlap."""
         with self._lock:
+            shared = self._find()
             if self._inside == 0:
-                self._found = [c.num_threads for c in self._find()]
+                self._found = [c.num_threads for c in shared]
             self._inside += 1
+        before = [(c, c.num_threads) for c in self._own]
         try:
-            if any(n != 1 for n in self._found):
-                for library in self._find():
-                    library.set_num_threads(1)
+            with self._lock:
+                for c, n in zip(shared, self._found, strict=True):
+                    _limit(c, n, 1)
+            for c, n in before:
+                _limit(c, n, 1)
             yield
         finally:
+            for c, n in before:
+                _limit(c, 1, n)
             with self._lock:
                 self._inside -= 1
                 if self._inside == 0:
-                    for library, n in zip(self._find(), self._found, strict=True):
-                        if n and n != 1:
-                            library.set_num_threads(n)
+                    for c, n in zip(shared, self._found, strict=True):
+                        _limit(c, 1, n)
 
     def forget(self) -> None:
         """In a forked child nobody is inside any more."""
         self._lock = threading.Lock()
         if self._inside:
             self._inside = 0
-            for library, n in zip(self._libraries or [], self._found, strict=True):
-                library.set_num_threads(n)
+            for c, n in zip(self._shared or [], self._found, strict=True):
+                _limit(c, 1, n)
+
+
+def _per_thread(controller: Any) -> bool:
+    return getattr(controller, "threading_layer", None) == "openmp"
+
+
+def _limit(controller: Any, now: int | None, wanted: int | None) -> None:
+    """Set a library's number of threads, from whichever thread this is.
+
+    threadpoolctl >= 3.6 lets one thread at a time control a pool that the process shares; our
+    count of callers is what keeps them from disturbing each other, so control is given up at once.
+    """
+    if not now or not wanted or now == wanted:
+        return
+    release = getattr(controller, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+    controller.set_num_threads(wanted)
+    if release is not None:
+        release(force=True)
 
 
 _blas = _Blas()
@@ -113,11 +147,9 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
 
     Workers take the next block when they are done with one. If one fails, or the caller is
     interrupted, nobody takes another block, all are waited for, and the first error is raised.
+    Each runs in a copy of the caller's context, where NumPy keeps `errstate`.
     """
     threads = min(threads, len(boxes))
-    if threads <= 1:
-        one = make()
-        return [one(box) for box in boxes]
     results: list[Any] = [None] * len(boxes)
     numbers = iter(range(len(boxes)))
     lock = threading.Lock()
@@ -126,26 +158,27 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     def work() -> None:
         nonlocal stop
         try:
-            one = make()
-            while not stop:
-                with lock:
-                    i = next(numbers, None)
-                if i is None:
-                    return
-                results[i] = one(boxes[i])
+            with _blas.single():  # also for one thread: the same bits whoever else is inside
+                one = make()
+                while not stop:
+                    with lock:
+                        i = next(numbers, None)
+                    if i is None:
+                        return
+                    results[i] = one(boxes[i])
         except BaseException:
             stop = True
             raise
 
     helpers: list[Future[None]] = []
-    with _blas.single():
-        try:
-            helpers = [_executor().submit(work) for _ in range(threads - 1)]
-            work()
-        finally:
-            for helper in helpers:
-                helper.cancel()  # one that never started: its blocks are done
-            wait(helpers)
+    try:
+        for _ in range(threads - 1):
+            helpers.append(_executor().submit(copy_context().run, work))
+        work()
+    finally:
+        for helper in helpers:
+            helper.cancel()  # one that never started: its blocks are done
+        wait(helpers)
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
