@@ -152,10 +152,10 @@ def conv_input_grad(
         The filter.
     input_size : int or tuple of N ints
         The spatial size S of the input: with a stride, several sizes have the same output.
-    stride, padding, dilation, groups, layout, flip
-        The hyperparameters of the forward call, as in `conv`.
-    algorithm, accuracy, accumulate, max_workspace, out
-        As in `conv`.
+    stride, padding, dilation, groups, layout, flip : as in `conv`
+        The hyperparameters of the forward call.
+    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
+        The same.
 
     Returns
     -------
@@ -227,10 +227,10 @@ def conv_filter_grad(
         The gradient of the output.
     kernel_size : int or tuple of N ints
         The spatial size K of the filter.
-    stride, padding, dilation, groups, layout, flip
-        The hyperparameters of the forward call, as in `conv`.
-    algorithm, accuracy, accumulate, max_workspace, out
-        As in `conv`.
+    stride, padding, dilation, groups, layout, flip : as in `conv`
+        The hyperparameters of the forward call.
+    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
+        The same.
 
     Returns
     -------
@@ -338,10 +338,10 @@ def conv_transpose(
         Positions added at the end of each axis, in [0, max(stride, dilation)).
     output_size : int or tuple of N ints, optional
         Any size S whose forward convolution has the size of x; instead of `output_padding`.
-    stride, padding, dilation, groups, layout, flip
-        The hyperparameters of the forward call, as in `conv`.
-    algorithm, accuracy, accumulate, max_workspace, out
-        As in `conv`.
+    stride, padding, dilation, groups, layout, flip : as in `conv`
+        The hyperparameters of the forward call.
+    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
+        The same.
 
     Returns
     -------

@@ -29,10 +29,10 @@ class Conv:
         The filter. The layer keeps a copy of its own.
     bias : array, shape (D,), optional
         Added to every output position; copied too.
-    stride, padding, dilation, groups, layout, flip
-        As in `conv`.
-    algorithm, accuracy, accumulate, max_workspace
-        As in `conv`.
+    stride, padding, dilation, groups, layout, flip : as in `conv`
+        The hyperparameters.
+    algorithm, accuracy, accumulate, max_workspace : as in `conv`
+        The same.
 
     Attributes
     ----------

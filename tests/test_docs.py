@@ -1,0 +1,79 @@
+"""Docstrings in numpydoc's form, and a README whose every code block runs."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from numpydoc.validate import validate
+
+import einstride as es
+
+ROOT = Path(__file__).parent.parent
+IGNORED = {
+    "ES01": "an extended summary only where there is more to say",
+    "SA01": "see-also lists repeat the module's table of contents",
+    "GL01": "the summary may stand on the line of the quotes",
+    "GL02": "the closing quotes may follow a list",
+    "GL08": "inherited members of tuples",
+    "RT03": "the return value is described by its shape",
+    "PR06": "types are words: 'array, shape (B, *S, C)'",
+    "PR08": "a description may start with a name",
+    "PR09": "and end without a stop",
+    "RT02": "one return value may have a description of its shape",
+    "RT05": "see RT03",
+    "EX01": "methods show their use in the class",
+    "SS06": "a summary may take two lines",
+}
+
+
+def public():
+    for name in es.__all__:
+        thing = getattr(es, name)
+        yield f"einstride.{name}", thing
+        if inspect.isclass(thing):
+            for member, value in vars(thing).items():
+                if inspect.isfunction(value) and not member.startswith("_"):
+                    yield f"einstride.{name}.{member}", value
+
+
+@pytest.mark.parametrize(
+    ("name", "thing"), list(public()), ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_numpydoc(name, thing):
+    found = [e for e in validate(name)["errors"] if e[0] not in IGNORED]
+    assert not found, f"{name}: {found}"
+    text = inspect.getdoc(thing) or ""
+    for section in (
+        ("Returns", "Raises", "Examples")
+        if inspect.isfunction(thing) and "." not in name[10:]
+        else ()
+    ):
+        assert f"{section}\n---" in text, f"{name} has no section {section}"
+
+
+def blocks():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
+    """All blocks in one namespace, in order, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    code = blocks()
+    assert len(code) >= 2
+    namespace = {}
+    for number, block in enumerate(code):
+        exec(compile(block, f"README block {number}", "exec"), namespace)
+
+
+def test_readme_quick_start_is_two_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Quick start")[1].split("\n## ")[0]
+    commands = [
+        line
+        for block in re.findall(r"```(?:sh|bash)\n(.*?)```", section, re.S)
+        for line in block.splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert commands == ["pip install '.[demo]' && python -m einstride demo", "ci/test"]
