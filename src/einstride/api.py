@@ -20,6 +20,7 @@ def conv(
     padding: Padding = "valid",
     dilation: Ints = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -32,7 +33,7 @@ def conv(
 
     .. math:: y_{b,o,d} = \sum_{k,c} x_{b,\, o s + k r - p,\, c} \, f_{k,c,d} + bias_d
 
-    with stride s, dilation r and low padding p; x is zero outside its bounds, and c runs over the
+    with stride s, dilation r and low padding p; x is zero outside its bounds (or see `padding_mode`), and c runs over the
     channels of the group that d belongs to. The filter is not flipped, as in every deep-learning
     library; nothing is conjugated.
 
@@ -47,7 +48,7 @@ def conv(
     stride : int or tuple of N ints
         The filter's step.
     padding : int, name, or sequence of N entries
-        Zeros around x. An entry is an int (both sides), a (low, high) pair (negative crops), or a
+        Elements around x. An entry is an int (both sides), a (low, high) pair (negative crops), or a
         name: ``"valid"`` (none), ``"same"`` (the output has ceil(S / stride) positions, an odd zero
         at the end: TensorFlow's and JAX's SAME), ``"same_lower"`` (the odd zero at the start),
         ``"full"`` (every overlap), ``"causal"`` (dilation * (K - 1) zeros before).
@@ -55,6 +56,10 @@ def conv(
         The distance between the taps of the filter.
     groups : int
         Divides C and D; group j of the outputs sees group j of the inputs. Depthwise is groups=C.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the padding holds: zeros, or x itself mirrored (the edge not repeated), its edge
+        repeated, or wrapped around. Gradients are exact: what falls into the border is added where
+        it came from.
     layout : str
         ``"channels_last"``: shapes as written here. ``"channels_first"``: x (B, C, *S), f (D,
         C // groups, *K), y (B, D, *O). Or a spec ``"x,f->y"`` of any order, with N and C in x and
@@ -110,6 +115,7 @@ def conv(
         padding,
         dilation,
         groups,
+        padding_mode,
         layout,
         flip,
         algorithm,
@@ -129,6 +135,7 @@ def conv_input_grad(
     padding: Padding = "valid",
     dilation: Ints = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -152,7 +159,7 @@ def conv_input_grad(
         The filter.
     input_size : int or tuple of N ints
         The spatial size S of the input: with a stride, several sizes have the same output.
-    stride, padding, dilation, groups, layout, flip : as in `conv`
+    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
         The hyperparameters of the forward call.
     algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
         The same.
@@ -184,6 +191,7 @@ def conv_input_grad(
         padding,
         dilation,
         groups,
+        padding_mode,
         layout,
         flip,
         algorithm,
@@ -204,6 +212,7 @@ def conv_filter_grad(
     padding: Padding = "valid",
     dilation: Ints = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -227,7 +236,7 @@ def conv_filter_grad(
         The gradient of the output.
     kernel_size : int or tuple of N ints
         The spatial size K of the filter.
-    stride, padding, dilation, groups, layout, flip : as in `conv`
+    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
         The hyperparameters of the forward call.
     algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
         The same.
@@ -255,6 +264,7 @@ def conv_filter_grad(
         padding,
         dilation,
         groups,
+        padding_mode,
         layout,
         flip,
         algorithm,
@@ -309,6 +319,7 @@ def conv_transpose(
     padding: Padding = "valid",
     dilation: Ints = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -338,7 +349,7 @@ def conv_transpose(
         Positions added at the end of each axis, in [0, max(stride, dilation)).
     output_size : int or tuple of N ints, optional
         Any size S whose forward convolution has the size of x; instead of `output_padding`.
-    stride, padding, dilation, groups, layout, flip : as in `conv`
+    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
         The hyperparameters of the forward call.
     algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
         The same.
@@ -364,6 +375,7 @@ def conv_transpose(
         padding,
         dilation,
         groups,
+        padding_mode,
         layout,
         flip,
         algorithm,

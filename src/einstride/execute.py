@@ -126,19 +126,39 @@ def run(
     if job.geometry.multiply_adds == 0:
         found = nothing(shape, job.arithmetic.result, bias, b, first, place)
     else:
-        algorithm = ALGORITHMS[plan.algorithm]
-        function = getattr(algorithm, job.direction)
-        whole = job.arithmetic.exact  # the bias of integers is added in integers, afterwards
-        found = function(first, second, job, b, None if whole else bias, place)
-        if whole and bias is not None:
-            added = found + b.astype(bias, job.arithmetic.result)
-            if place is None:
-                found = added
-            else:
-                place[...] = added
+        found = compute(plan, b, first, second, bias, place)
     if place is not None:
         return result
     return found if back is None else xp.permute_dims(found, back)
+
+
+def compute(
+    plan: Plan, b: Backend, first: Array, second: Array, bias: Array | None, place: Any
+) -> Array:
+    """What the plan's algorithm makes of canonical arrays, in `place` if given."""
+    job, inner = plan.job, plan.inner
+    function = getattr(ALGORITHMS[plan.algorithm], job.direction)
+    if job.folds:
+        wide = None
+        if place is not None:
+            wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
+        wide = function(first, second, inner, b, None, wide)
+        g = job.geometry
+        found = primitives.fold(wide, g.size, g.padding, g.padding_mode, b)
+        return written(found, job.arithmetic.result, b, place)
+    if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
+        found = function(first, second, inner, b, None, place)
+        added = found + b.astype(bias, job.arithmetic.result)
+        return written(added, job.arithmetic.result, b, place)
+    return function(first, second, inner, b, bias, place)
+
+
+def written(found: Array, result: str, b: Backend, place: Any) -> Array:
+    """`found` in its dtype, in `place` if given."""
+    if place is None:
+        return b.astype(found, result)
+    place[...] = found
+    return place
 
 
 def nothing(

@@ -7,12 +7,13 @@ within the padded axis for every o and k. Standard library only, cached, and nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
 
 from einstride._errors import bad_value
+from einstride.borders import repeats
 from einstride.settings import PADDING_NAMES, Frozen, Settings, Shape, per_axis
 
 Direction = Literal["forward", "input_grad", "filter_grad"]
@@ -37,9 +38,11 @@ class Geometry:
     stride, dilation : tuple of int
         The filter's step, and the distance between its taps.
     padding : tuple of (int, int)
-        Zeros before and after each axis; a negative number crops.
+        Elements added before and after each axis; a negative number crops.
     flip : bool
         True for the mathematician's convolution.
+    padding_mode : str
+        What stands around x: "zeros", or x itself by "reflect", "replicate" or "circular".
     """
 
     batch: int
@@ -53,6 +56,7 @@ class Geometry:
     padding: Pads
     flip: bool
     out: Shape
+    padding_mode: str = "zeros"
 
     @cached_property
     def _hash(self) -> int:
@@ -68,6 +72,7 @@ class Geometry:
                 self.dilation,
                 self.padding,
                 self.flip,
+                self.padding_mode,
             )
         )
 
@@ -131,6 +136,7 @@ class Geometry:
                     f"{got}, padding {(low, high)}, dilation {gaps[axis]}",
                     "pad more, dilate less or use a smaller filter",
                 )
+            _check_border(where, settings.padding_mode, axis, s, max(low, high))
             out.append(max((room - e) // step + 1, 0))
         for name, n in (("y", batch * prod(out) * filters), ("x", batch * prod(size) * channels)):
             if n > LARGEST or any(abs(p) > LARGEST for pair in pads for p in pair):
@@ -152,6 +158,7 @@ class Geometry:
             pads,
             settings.flip,
             tuple(out),
+            settings.padding_mode,
         )
 
     @property
@@ -189,13 +196,35 @@ class Geometry:
         """How many products are summed into one element of the result, at most."""
         if direction == "filter_grad":
             return self.batch * prod(self.out)
-        per_group = self.channels if direction == "forward" else self.filters
-        return prod(self.kernel) * (per_group // self.groups)
+        if direction == "forward":
+            return prod(self.kernel) * (self.channels // self.groups)
+        folded = prod(repeats(low, high, self.padding_mode) for low, high in self.padding)
+        return prod(self.kernel) * (self.filters // self.groups) * folded
+
+    @cached_property
+    def extended(self) -> Geometry:
+        """The same convolution over the padded input itself."""
+        size = tuple(s + low + high for s, (low, high) in zip(self.size, self.padding, strict=True))
+        none = ((0, 0),) * self.rank
+        return replace(self, size=size, padding=none, padding_mode="zeros")
 
     @cached_property
     def multiply_adds(self) -> int:
         """Products formed by the direct algorithm, the same in all three directions."""
         return self.batch * prod(self.out) * prod(self.f_shape)
+
+
+def _check_border(where: str, mode: str, axis: int, size: int, border: int) -> None:
+    """Reflecting needs an element to reflect, wrapping around one to wrap to."""
+    most = {"reflect": size - 1, "circular": size, "replicate": border if size else 0}
+    if border > max(most.get(mode, border), 0):
+        raise bad_value(
+            where,
+            f'padding_mode="{mode}" can add at most {max(most[mode], 0)} elements on a side of '
+            f"spatial axis {axis}",
+            f"padding {border}, size {size}",
+            "pad less or use another mode",
+        )
 
 
 def _is_same(padding: Frozen, axis: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 from einstride.dtypes import ITEMSIZE, Arithmetic
 from einstride.geometry import Direction, Geometry
@@ -39,6 +40,29 @@ class Job:
     ceiling: int
     hard: bool = False
     threads: int = 1
+
+    @cached_property
+    def folds(self) -> bool:
+        """Does the input gradient have a border that is folded back onto its origin?"""
+        g = self.geometry
+        padded = any(low or high for low, high in g.padding)
+        return self.direction == "input_grad" and g.padding_mode != "zeros" and padded
+
+    @cached_property
+    def inner(self) -> Job:
+        """The job an algorithm gets: with a border to fold, the gradient of the padded input."""
+        if not self.folds:
+            return self
+        a = self.arithmetic
+        result = a.result if a.exact else a.compute  # rounded once, after the folding
+        return replace(self, geometry=self.geometry.extended, arithmetic=replace(a, result=result))
+
+    @cached_property
+    def folding(self) -> int:
+        """Bytes of the padded input's gradient and of its partly folded copy; 0 if none."""
+        if not self.folds:
+            return 0
+        return 2 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
 
     @cached_property
     def _hash(self) -> int:

@@ -29,7 +29,7 @@ class Conv:
         The filter. The layer keeps a copy of its own.
     bias : array, shape (D,), optional
         Added to every output position; copied too.
-    stride, padding, dilation, groups, layout, flip : as in `conv`
+    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
         The hyperparameters.
     algorithm, accuracy, accumulate, max_workspace : as in `conv`
         The same.
@@ -63,6 +63,7 @@ class Conv:
         padding: Any = "valid",
         dilation: Any = 1,
         groups: int = 1,
+        padding_mode: str = "zeros",
         layout: str = "channels_last",
         flip: bool = False,
         algorithm: str = "auto",
@@ -71,7 +72,7 @@ class Conv:
         max_workspace: int | None = None,
     ) -> None:
         self._keywords = Keywords(
-            stride, padding, dilation, groups, layout, flip, algorithm, accuracy, accumulate,
+            stride, padding, dilation, groups, padding_mode, layout, flip, algorithm, accuracy, accumulate,
             max_workspace,
         )  # fmt: skip
         parse.settings("Conv", self._keywords)

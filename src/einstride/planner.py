@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ class Plan:
         The one that will run.
     job : Job
         The geometry, the direction, the dtypes and the ceiling.
+    inner : Job
+        What of it the algorithm does; see `Job.inner`.
     orders : tuple
         The permutations of the first operand, the second and the result into canonical order.
     candidates : tuple of Candidate
@@ -62,6 +64,7 @@ class Plan:
 
     algorithm: str
     job: Job
+    inner: Job
     orders: tuple[Shape | None, Shape | None, Shape | None]
     candidates: tuple[Candidate, ...]
     library: str
@@ -228,13 +231,15 @@ def choose(
             repr(algorithm),
             f"use 'auto' or one of {tuple(ALGORITHMS)}",
         )
+    inner = replace(job.inner, ceiling=max(job.ceiling - job.folding, 0))
     known = rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
     for name, module in ALGORITHMS.items():
-        reason = module.supports(job, traits)
+        reason = module.supports(inner, traits)
         if reason is None:
-            costs[name] = module.cost(job, traits, known)
+            spent = module.cost(inner, traits, known)
+            costs[name] = replace(spent, workspace=spent.workspace + job.folding)
             if job.hard and costs[name].workspace > job.ceiling:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:
@@ -267,4 +272,4 @@ def choose(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Plan(best, job, orders, tuple(candidates), traits.library, calibration()["date"])
+    return Plan(best, job, inner, orders, tuple(candidates), traits.library, calibration()["date"])

@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride._errors import bad_value
+from einstride.borders import Segment, segments
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Pads
 from einstride.settings import Shape
@@ -82,64 +83,94 @@ def _stacked_windows(
 
 
 def region(
-    x: Array, starts: Sequence[int], stops: Sequence[int], b: Backend, buffer: Array | None = None
+    x: Array,
+    starts: Sequence[int],
+    stops: Sequence[int],
+    mode: str,
+    b: Backend,
+    buffer: Array | None = None,
 ) -> Array:
-    """x on [start, stop) of each spatial axis, as if zeros surrounded it.
+    """x on [start, stop) of each spatial axis, surrounded by zeros or by itself (see `borders`).
 
     A view where the range lies inside x; otherwise a copy, in `buffer` (a flat array of the dtype
     of x, large enough) if one is given.
     """
-    size = x.shape[1 : len(starts) + 1]
-    inside = [
-        (min(max(lo, 0), s), max(min(hi, s), 0))
-        for lo, hi, s in zip(starts, stops, size, strict=True)
+    n = len(starts)
+    axes = [
+        segments(lo, hi, size, mode)
+        for lo, hi, size in zip(starts, stops, x.shape[1 : n + 1], strict=True)
     ]
-    part = x[(ALL, *(slice(lo, max(lo, hi)) for lo, hi in inside), ...)]
-    shape = (x.shape[0], *(hi - lo for lo, hi in zip(starts, stops, strict=True)))
-    if part.shape[: len(shape)] == shape:
-        return part
-    shape = (*shape, *x.shape[len(starts) + 1 :])
-    before = [min(max(-lo, 0), n) for lo, n in zip(starts, shape[1 : len(starts) + 1], strict=True)]
+    if all(len(runs) == 1 and runs[0].step == 1 for runs in axes):
+        return x[(ALL, *(runs[0].here for runs in axes), ...)]
     if not b.traits.mutable:
-        return _surround(part, before, shape, b)
+        for axis, runs in enumerate(axes, start=1):
+            pieces = [_piece(x, axis, run, b) for run in runs]
+            x = b.xp.concat(pieces, axis=axis) if len(pieces) > 1 else pieces[0]
+        return x
+    shape = (x.shape[0], *(hi - lo for lo, hi in zip(starts, stops, strict=True)))
+    shape = (*shape, *x.shape[n + 1 :])
     if buffer is None:
-        whole = b.zeros(shape, b.dtype_name(x), x)
+        whole = b.empty(shape, b.dtype_name(x), x)
     else:
         whole = b.xp.reshape(buffer[: prod(shape)], shape)
-        for axis, (low, n) in enumerate(zip(before, part.shape[1:], strict=False), start=1):
-            if low:
-                whole[(ALL,) * axis + (slice(0, low),)] = 0
-            if low + n < shape[axis]:
-                whole[(ALL,) * axis + (slice(low + n, shape[axis]),)] = 0
-    if part.size:
-        whole[
-            (ALL, *(slice(lo, lo + n) for lo, n in zip(before, part.shape[1:], strict=False)))
-        ] = part
+    for axis, runs in enumerate(axes, start=1):  # zeros, once for each side
+        for run in runs:
+            if run.source < 0:
+                whole[((ALL,) * axis + (run.there,))] = 0
+    for cell in product(*axes):
+        if all(run.source >= 0 for run in cell):
+            part = x[(ALL, *(run.here for run in cell), ...)]
+            back = tuple(axis for axis, run in enumerate(cell, start=1) if run.step == -1)
+            part = b.xp.flip(part, axis=back) if back else part
+            whole[(ALL, *(run.there for run in cell))] = part
     return whole
 
 
-def _surround(part: Array, before: Sequence[int], shape: Shape, b: Backend) -> Array:
-    for axis, low in enumerate(before, start=1):
-        high = shape[axis] - low - part.shape[axis]
-        pieces = [part]
-        for where, n in ((0, low), (2, high)):
-            if n > 0:
-                zeros = b.zeros(
-                    (*part.shape[:axis], n, *part.shape[axis + 1 :]), b.dtype_name(part), part
-                )
-                pieces = [zeros, *pieces] if where == 0 else [*pieces, zeros]
-        part = b.xp.concat(pieces, axis=axis) if len(pieces) > 1 else part
-    return part
+def _piece(x: Array, axis: int, run: Segment, b: Backend) -> Array:
+    """What one run of an axis holds."""
+    length = run.stop - run.start
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    if run.source < 0:
+        return b.zeros(shape, b.dtype_name(x), x)
+    part = x[((ALL,) * axis + (run.here, ...))]
+    if run.step == 0:
+        return b.xp.broadcast_to(part, shape)
+    return part if run.step == 1 else b.xp.flip(part, axis=axis)
 
 
-def pad(x: Array, pads: Pads, b: Backend) -> Array:
-    """x with zeros around it; negative numbers crop."""
+def pad(x: Array, pads: Pads, mode: str, b: Backend) -> Array:
+    """x with a border around it; negative numbers crop."""
     if not any(low or high for low, high in pads):
         return x
     size = x.shape[1 : len(pads) + 1]
     starts = [-low for low, _ in pads]
     stops = [s + high for s, (_, high) in zip(size, pads, strict=True)]
-    return region(x, starts, stops, b)
+    return region(x, starts, stops, mode, b)
+
+
+def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
+    """The adjoint of `pad`: what stands in the border is added where it came from."""
+    for axis, (s, (low, high)) in enumerate(zip(size, pads, strict=True), start=1):
+        if not (low or high):
+            continue
+        shape = (*gx.shape[:axis], s, *gx.shape[axis + 1 :])
+        total = b.zeros(shape, b.dtype_name(gx), gx)
+        for run in segments(-low, s + high, s, mode):
+            part = gx[((ALL,) * axis + (run.there, ...))]
+            if run.step == 0:
+                part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
+            elif run.step == -1:
+                part = b.xp.flip(part, axis=axis)
+            if b.traits.mutable:
+                total[((ALL,) * axis + (run.here,))] += part
+            else:
+                before = (*gx.shape[:axis], run.here.start, *gx.shape[axis + 1 :])
+                after = (*gx.shape[:axis], s - run.here.stop, *gx.shape[axis + 1 :])
+                name = b.dtype_name(gx)
+                pieces = [b.zeros(before, name, gx), part, b.zeros(after, name, gx)]
+                total = total + b.xp.concat(pieces, axis=axis)
+        gx = total
+    return gx
 
 
 def dilate(x: Array, step: Shape, b: Backend) -> Array:
@@ -163,7 +194,7 @@ def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend
     for r in product(*map(range, step)):
         if r in phases:
             p = phases[r]
-            even.append(region(p, [0] * len(step), longest, b))
+            even.append(region(p, [0] * len(step), longest, "zeros", b))
         else:
             even.append(b.zeros((shape[0], *longest, shape[-1]), b.dtype_name(first), first))
     n = len(step)

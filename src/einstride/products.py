@@ -18,7 +18,7 @@ from einstride.primitives import (
     split_groups,
 )
 from einstride.rows import Rows, slab_elements
-from einstride.tiling import Box, Tiling, tile
+from einstride.tiling import Box, Boxes, Tiling, tile
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -146,7 +146,7 @@ class Unit:
     part: int
     taps: Box
     channels: tuple[int, int]
-    boxes: tuple[Box, ...]
+    boxes: Boxes
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def filter_units(job: Job, traits: Traits) -> Units:
         parts * whole if parts > 1 else 0,
     )
     share = -(-len(tiling.boxes) // parts)
-    shares = [tiling.boxes[i : i + share] for i in range(0, len(tiling.boxes), share)]
+    shares = [tiling.boxes.part(i, i + share) for i in range(0, len(tiling.boxes), share)]
     tap_axes = [((lo, min(lo + first, g.kernel[0])),) for lo in range(0, g.kernel[0], first)]
     rest = tuple((0, k) for k in g.kernel[1:])
     units = tuple(

@@ -45,7 +45,7 @@ def region_of(
     ):
         starts.append(o0 * s + k0 * d - low)
         stops.append((o1 - 1) * s + (k1 - 1) * d + 1 - low)
-    return region(x[batch[0] : batch[1], ...], starts, stops, b, buffer)
+    return region(x[batch[0] : batch[1], ...], starts, stops, g.padding_mode, b, buffer)
 
 
 class Rows:

@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     dilation: int | Shape = 1
     groups: int = 1
     flip: bool = False
+    padding_mode: str = "zeros"
 
 
 class Transposed(NamedTuple):
@@ -45,6 +46,7 @@ class Keywords(NamedTuple):
     padding: Any = "valid"
     dilation: Any = 1
     groups: Any = 1
+    padding_mode: Any = "zeros"
     layout: Any = "channels_last"
     flip: Any = False
     algorithm: Any = "auto"
@@ -64,6 +66,7 @@ def settings(where: str, k: Keywords) -> Settings:
         ints(where, "dilation", k.dilation),
         number,
         flag(where, "flip", k.flip),
+        choice(where, "padding_mode", k.padding_mode, PADDING_MODES),
     )
 
 

@@ -95,6 +95,13 @@ def transposed_geometry(
         raise bad_value(
             where, "x and f need the same number of axes, at least 3", got, "reshape them"
         )
+    if settings.padding_mode != "zeros":
+        raise bad_value(
+            where,
+            'padding_mode must be "zeros" in a transposed convolution: its padding crops',
+            repr(settings.padding_mode),
+            "leave it out, or use conv_input_grad",
+        )
     if x_shape[-1] != f_shape[-1]:
         raise bad_value(
             where,

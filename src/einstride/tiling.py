@@ -6,10 +6,10 @@ runs of consecutive positions in row-major order, so that results laid end to en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
+from typing import overload
 
 from einstride.settings import Shape
 
@@ -20,12 +20,51 @@ SMALLEST_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Boxes(Sequence[Box]):
+    """Boxes of given sides in row-major order, each made when it is asked for.
+
+    Small blocks of a large array are many; to list them would take more memory than the blocks.
+    """
+
+    sizes: Shape
+    lengths: Shape
+    start: int = 0
+    stop: int = -1
+
+    def __len__(self) -> int:
+        return (self.stop if self.stop >= 0 else self._count()) - self.start
+
+    def _count(self) -> int:
+        return prod(-(-s // n) for s, n in zip(self.sizes, self.lengths, strict=True))
+
+    def part(self, start: int, stop: int) -> Boxes:
+        """The boxes [start, stop) of all."""
+        return Boxes(self.sizes, self.lengths, start, min(stop, self._count()))
+
+    @overload
+    def __getitem__(self, i: int) -> Box: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Box]: ...
+    def __getitem__(self, i: int | slice) -> Box | Sequence[Box]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        i += self.start
+        box = []
+        for size, n in zip(reversed(self.sizes), reversed(self.lengths), strict=True):
+            i, place = divmod(i, -(-size // n))
+            box.append((place * n, min(place * n + n, size)))
+        return tuple(reversed(box))
+
+
+@dataclass(frozen=True, slots=True)
 class Tiling:
     """Blocks, the threads they run on, and the bytes all of that takes.
 
     Attributes
     ----------
-    boxes : tuple of Box
+    boxes : Boxes
         In row-major order.
     lengths : tuple of int
         The sides of the largest box.
@@ -35,7 +74,7 @@ class Tiling:
         Bytes, all threads together.
     """
 
-    boxes: tuple[Box, ...]
+    boxes: Boxes
     lengths: Shape
     threads: int
     workspace: int
@@ -60,15 +99,6 @@ def run_lengths(sizes: Shape, rows: int) -> Shape:
     return sizes
 
 
-def boxes_of(sizes: Shape, lengths: Shape) -> tuple[Box, ...]:
-    """All boxes with these sides; those at the end of an axis are smaller."""
-    ranges = [
-        [(lo, min(lo + n, size)) for lo in range(0, size, n)]
-        for size, n in zip(sizes, lengths, strict=True)
-    ]
-    return tuple(product(*ranges))
-
-
 def tile(
     sizes: Shape,
     rows: int,
@@ -91,7 +121,7 @@ def tile(
             lengths = run_lengths(sizes, share)
             need = shared + workers * bytes_of(lengths)
             if need <= ceiling or (floor == 1 and share == 1):
-                return Tiling(boxes_of(sizes, lengths), lengths, workers, need)
+                return Tiling(Boxes(sizes, lengths), lengths, workers, need)
             if share <= floor:
                 break
             share = max(share // 2, floor)

@@ -51,7 +51,9 @@ def forward(
 ) -> Array:
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
     g = job.geometry
-    xs = windows(_split(pad(x, g.padding, b), g, b), g.kernel, g.stride, g.dilation, b)
+    xs = windows(
+        _split(pad(x, g.padding, g.padding_mode, b), g, b), g.kernel, g.stride, g.dilation, b
+    )
     fs = _split(flip(f, g.rank, b) if g.flip else f, g, b)
     return _einsum("b{o}{k}gc,{k}cgd->b{o}gd", xs, fs, g.y_shape, job, b, bias, out)
 
@@ -61,7 +63,9 @@ def filter_grad(
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
     g = job.geometry
-    xs = windows(_split(pad(x, g.padding, b), g, b), g.kernel, g.stride, g.dilation, b)
+    xs = windows(
+        _split(pad(x, g.padding, g.padding_mode, b), g, b), g.kernel, g.stride, g.dilation, b
+    )
     # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
     gys = conjugate(_split(gy, g, b), b)
     plain = not g.flip and not is_complex(job.arithmetic.compute)
@@ -81,7 +85,7 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g = job.geometry
-    wide = pad(dilate(_split(gy, g, b), g.stride, b), adjoint.dilated(g), b)
+    wide = pad(dilate(_split(gy, g, b), g.stride, b), adjoint.dilated(g), "zeros", b)
     ys = windows(wide, g.kernel, (1,) * g.rank, g.dilation, b)
     fs = _split(conjugate(f if g.flip else flip(f, g.rank, b), b), g, b)
     return _einsum("b{i}{k}gd,{k}cgd->b{i}gc", ys, fs, g.x_shape, job, b, bias, out)

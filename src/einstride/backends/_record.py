@@ -75,7 +75,8 @@ class Backend:
     matmul : callable
         ``matmul(a, b, out)``; `out` may be None.
     run : callable
-        ``run(make, boxes, threads)``: every block once, results in order.
+        ``run(make, boxes, threads)``: every block once; their results in order, or none where
+        blocks are written in place.
     threads : callable
         ``threads()``: how many blocks may run at once, now.
     overlap : callable

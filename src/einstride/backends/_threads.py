@@ -143,14 +143,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
-    """Do every block; the calling thread works too, so a busy pool only makes it slower.
+    """Do every block, in place; the calling thread works too: a busy pool only makes it slower.
 
     Workers take the next block when they are done with one. If one fails, or the caller is
     interrupted, nobody takes another block, all are waited for, and the first error is raised.
     Each runs in a copy of the caller's context, where NumPy keeps `errstate`.
     """
     threads = min(threads, len(boxes))
-    results: list[Any] = [None] * len(boxes)
     numbers = iter(range(len(boxes)))
     lock = threading.Lock()
     stop = False
@@ -165,7 +164,7 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
                         i = next(numbers, None)
                     if i is None:
                         return
-                    results[i] = one(boxes[i])
+                    one(boxes[i])
         except BaseException:
             stop = True
             raise
@@ -182,4 +181,4 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
-    return results
+    return []

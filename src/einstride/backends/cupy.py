@@ -82,7 +82,9 @@ def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> A
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     """Blocks one after the other: the launches queue up on the caller's current stream."""
     one = make()
-    return [one(box) for box in boxes]
+    for box in boxes:
+        one(box)
+    return []
 
 
 BACKEND = Backend(

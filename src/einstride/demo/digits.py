@@ -1,0 +1,44 @@
+"""Real handwritten digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einstride.demo.unavailable import Unavailable
+
+CLASSES = 10
+
+
+class Digits(NamedTuple):
+    """Pictures with values in [0, 1] and the digits that they show, in two parts."""
+
+    train_images: NDArray[np.float32]  # (B, 8, 8, 1)
+    train_labels: NDArray[np.int64]  # (B,)
+    test_images: NDArray[np.float32]  # (T, 8, 8, 1)
+    test_labels: NDArray[np.int64]  # (T,)
+
+
+def load() -> Digits:
+    """All scans; the same random fifth is held out every time, whatever the seed of a run."""
+    scans = _scans()
+    images = (scans.images / 16).astype(np.float32)[..., np.newaxis]
+    labels = scans.target.astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = np.split(order, [len(labels) // 5])
+    return Digits(images[train], labels[train], images[test], labels[test])
+
+
+def _scans() -> Any:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise  # scikit-learn is there; something that it needs is not
+        raise Unavailable(
+            "the digits come with scikit-learn, which is not installed: "
+            "pip install 'einstride[demo]'"
+        ) from error
+    return load_digits()

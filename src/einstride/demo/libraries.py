@@ -1,0 +1,66 @@
+"""Where the demo's arrays live: one namespace, found by the name given to ``--backend``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from einstride.backends import Array
+from einstride.demo.unavailable import Unavailable
+
+
+class Library(NamedTuple):
+    """An array library: ``xp.asarray`` brings a NumPy array in, ``asnumpy`` brings it back."""
+
+    name: str
+    xp: Any
+    asnumpy: Callable[[Array], Any]
+
+
+def _numpy() -> Library:
+    xp = import_module("numpy")
+    return Library("NumPy", xp, xp.asarray)
+
+
+def _cupy() -> Library:
+    try:
+        cupy = import_module("cupy")
+    except ImportError as error:
+        if (error.name or "cupy").partition(".")[0] != "cupy":
+            raise  # CuPy is there; something that it needs is not
+        raise Unavailable(
+            "--backend cupy needs CuPy, which cannot be imported here: "
+            "pip install 'einstride[cuda12]' or 'einstride[cuda13]'"
+        ) from error
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise Unavailable(f"--backend cupy needs an NVIDIA GPU: {error}") from error
+    if devices == 0:
+        raise Unavailable("--backend cupy needs an NVIDIA GPU, and CUDA finds none here")
+    return Library("CuPy", import_module("array_api_compat.cupy"), cupy.asnumpy)
+
+
+def _strict() -> Library:
+    try:
+        xp = import_module("array_api_strict")
+    except ModuleNotFoundError as error:
+        if error.name != "array_api_strict":
+            raise
+        raise Unavailable(
+            "--backend strict needs array-api-strict: pip install array-api-strict"
+        ) from error
+    return Library("array-api-strict", xp, import_module("numpy").asarray)
+
+
+_LIBRARIES: dict[str, Callable[[], Library]] = {
+    "numpy": _numpy,
+    "cupy": _cupy,
+    "strict": _strict,
+}
+
+
+def load(backend: str) -> Library:
+    """The library of that name, or `Unavailable` with the reason why it cannot be had."""
+    return _LIBRARIES[backend]()
