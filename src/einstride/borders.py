@@ -11,7 +11,6 @@ With size S, position i outside [0, S) holds
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,12 @@ class Segment:
         return slice(first, first + length)
 
 
-@lru_cache(maxsize=4096)
 def segments(start: int, stop: int, size: int, mode: str) -> tuple[Segment, ...]:
     """The range [start, stop) around an axis of `size` elements, as runs, in order."""
     if stop <= start:
         return ()
+    if start >= 0 and stop <= size:
+        return (Segment(0, stop - start, start, 1),)
     inside = (max(start, 0), min(stop, size))
     runs = [_run(i, j, size, mode) for i, j in _cuts(start, min(stop, 0), size, mode)]
     if inside[0] < inside[1]:

@@ -20,6 +20,15 @@ class Digits(NamedTuple):
     test_images: NDArray[np.float32]  # (T, 8, 8, 1)
     test_labels: NDArray[np.int64]  # (T,)
 
+    def part(self, train: int, test: int) -> Digits:
+        """Only the first so many of each part."""
+        return Digits(
+            self.train_images[:train],
+            self.train_labels[:train],
+            self.test_images[:test],
+            self.test_labels[:test],
+        )
+
 
 def load() -> Digits:
     """All scans; the same random fifth is held out every time, whatever the seed of a run."""
