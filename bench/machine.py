@@ -1,0 +1,94 @@
+"""What the figures depend on: processor, threads, BLAS kernels, waiting for a core."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from pathlib import Path
+
+BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+
+
+def processor() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def vector_width() -> str:
+    """The widest vector instructions that the processor offers, as far as it says."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return "unknown"
+    return next((name for name in ("avx512f", "avx2", "asimd") if name in flags), "unknown")
+
+
+def cores(count: int) -> list[int]:
+    """At most `count` processors that are allowed to this process, one per physical core first."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    allowed = sorted(os.sched_getaffinity(0))
+    first, rest, seen = [], [], set()
+    for cpu in allowed:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        core = path.read_text() if path.exists() else str(cpu)
+        (rest if core in seen else first).append(cpu)
+        seen.add(core)
+    return (first + rest)[:count]
+
+
+def environment(threads: int, native_blas: bool) -> dict[str, str]:
+    """The environment of a worker: thread counts fixed before any library starts its pool."""
+    env = dict(os.environ)
+    env.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    env["JAX_PLATFORMS"] = "cpu"
+    if native_blas:
+        for name in BLAS_CHOICES:
+            env.pop(name, None)
+    return env
+
+
+def blas() -> list[str]:
+    """The BLAS and OpenMP libraries of this process, with the kernel that each one runs."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return ["threadpoolctl is not installed"]
+    return sorted(
+        {
+            " ".join(
+                str(part)
+                for part in (
+                    pool["internal_api"],
+                    pool.get("version") or "",
+                    f"kernel {pool['architecture']}" if pool.get("architecture") else "",
+                    f"({pool['num_threads']} threads)",
+                )
+                if part
+            )
+            for pool in threadpool_info()
+        }
+    )
+
+
+def waiting_seconds() -> float:
+    """Time that this process's threads were ready to run and had no core (0.0 where not known)."""
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            total += int(path.read_text().split()[1])
+        except (OSError, IndexError):
+            continue  # the thread ended meanwhile
+    return total / 1e9
+
+
+def preemptions() -> int:
+    """Involuntary context switches of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -1,0 +1,16 @@
+"""Settings that the runner hands to every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the workers run."""
+
+    threads: int = 2
+    algorithm: str = "auto"  # einstride's own; peers ignore it
+    native_blas: bool = False  # drop the environment's choice of an OpenBLAS kernel
+    slice_seconds: float = 0.06  # timed work of one variant in one round
+    call_limit: float = 20.0  # seconds that preparing or measuring one variant may take

@@ -1,0 +1,181 @@
+"""The report as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bench.case import GROUPS
+from bench.measure import Result, as_record, peak_share
+from bench.options import Options
+from bench.summary import summarise
+
+PASS_NAMES = {"forward": "forward", "input_grad": "input grad", "filter_grad": "filter grad"}
+
+
+@dataclass
+class Run:
+    """Everything that a report tells."""
+
+    date: str
+    command: str
+    processor: str
+    vector: str
+    options: Options
+    rounds: int
+    environment: dict[str, str]  # choices of a BLAS kernel that were in force
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)  # library: versions, blas
+    absent: dict[str, str] = field(default_factory=dict)  # library: why
+    peaks: dict[str, float] = field(default_factory=dict)  # dtype: operations per second
+    peak_library: dict[str, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # rows for which the time box had no room
+
+    @property
+    def exit_status(self) -> int:
+        """0: all answers right, everything of ours ran; 1: not so; 2: nothing of ours ran."""
+        unable = ("algorithm cannot",)
+        if self.results and all(result.status in unable for result in self.results):
+            return 2
+        return int(any(result.status in ("WRONG", "FAILED") for result in self.results))
+
+
+def to_json(run: Run) -> str:
+    """The whole run as JSON; times are seconds per call, one entry per round."""
+    head = {
+        key: value for key, value in vars(run).items() if key not in ("results", "options")
+    }
+    return json.dumps(
+        {
+            **head,
+            "options": asdict(run.options),
+            "python": platform.python_version(),
+            "groups": [asdict(entry) for entry in summarise(run.results, run.peaks)],
+            "rows": [as_record(result, run.peaks) for result in run.results],
+        },
+        indent=1,
+        default=float,
+    )
+
+
+def to_markdown(run: Run) -> str:
+    """The whole run as Markdown."""
+    parts = ["# einstride against its peers", "", *_preamble(run), "", *_group_table(run)]
+    for group in GROUPS:
+        results = [result for result in run.results if result.row.case.group == group]
+        if results:
+            parts += ["", f"## {group}", "", *_row_table(results, run.peaks)]
+    parts += _problems(run)
+    return "\n".join(parts) + "\n"
+
+
+def _preamble(run: Run) -> list[str]:
+    cores = f"{run.options.threads} thread{'s' if run.options.threads > 1 else ''}"
+    lines = [
+        "Ratio = the best peer's time / einstride's, median over the rounds [quartiles]; above 1 "
+        "einstride is faster.",
+        "The peer of a row is the best of all peers in their best layout, forward weights prepared "
+        "where the library can.",
+        "Forward, einstride runs as a prepared `Conv`; the column *not prepared* is the plain "
+        "function.",
+        "",
+        f"- date: {run.date}; command: `{run.command}`",
+        f"- processor: {run.processor} ({run.vector}), {cores} for every library, "
+        f"{run.rounds} interleaved rounds; Python {platform.python_version()}, "
+        f"{platform.system()}",
+    ]
+    if run.options.algorithm != "auto":
+        lines.append(f"- einstride was forced to algorithm `{run.options.algorithm}`")
+    for name, about in run.about.items():
+        versions = ", ".join(f"{package} {v}" for package, v in about["versions"].items())
+        blas = "; ".join(about["blas"])
+        lines.append(f"- {name}: {versions}" + (f" — {blas}" if blas else ""))
+    for name, reason in run.absent.items():
+        lines.append(f"- {name}: ABSENT ({reason})")
+    for name, value in run.environment.items():
+        lines.append(f"- {name}={value} was set: OpenBLAS did not choose its own kernel "
+                     "(`--native-blas` unsets it)")
+    for dtype, speed in run.peaks.items():
+        lines.append(f"- GEMM peak {dtype}: {speed / 1e9:.0f} GFLOP/s "
+                     f"({run.peak_library[dtype]}, measured in this run)")
+    return lines
+
+
+def _group_table(run: Run) -> list[str]:
+    lines = [
+        "| group | rows | ratio, geometric mean | lowest | highest | rows at 1 or above "
+        "| peers' share of GEMM peak |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in summarise(run.results, run.peaks):
+        bold = "**" if entry.name == "all" else ""
+        lines.append(
+            f"| {bold}{entry.name}{bold} | {entry.rows} | {bold}{_number(entry.mean)}{bold} "
+            f"| {_number(entry.lowest)} | {_number(entry.highest)} | {entry.won} "
+            f"| {_percent(entry.peer_share)} |"
+        )
+    return lines
+
+
+def _row_table(results: list[Result], peaks: dict[str, float]) -> list[str]:
+    lines = [
+        "| case | batch | pass | ratio | not prepared | best peer | share of peak: ours | peer "
+        "| workspace | note |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        row = result.row
+        notes = [] if result.status == "ok" else [result.status]
+        notes += ["disturbed"] if result.disturbed else []
+        lines.append(
+            f"| {row.case.name} | {row.batch} | {PASS_NAMES[row.pass_]} | {_ratio(result)} "
+            f"| {_number(result.unprepared)} "
+            f"| {f'{result.peer.library} {result.peer.variant}' if result.peer else '-'} "
+            f"| {_percent(peak_share(row, result.ours, peaks))} "
+            f"| {_percent(peak_share(row, result.peer, peaks))} "
+            f"| {_mebibytes(result.workspace)} | {', '.join(notes)} |"
+        )
+    return lines
+
+
+def _problems(run: Run) -> list[str]:
+    """What was not measured or is not right, named."""
+    lines = [f"- {r.row.name}: {r.status}: {r.note}" for r in run.results if r.note]
+    rows: dict[str, list[str]] = {}  # by problem: many rows share one
+    for result in run.results:
+        for timing in result.timings:
+            if timing.problem and timing.problem.startswith(("error", "too slow")):
+                text = f"{timing.library} {timing.variant}: {timing.problem}"
+                rows.setdefault(text, []).append(result.row.name)
+    lines += [f"- {text} ({', '.join(names)})" for text, names in rows.items()]
+    if lines:
+        lines = ["", "## Not right, not run, too slow", "", *lines]
+    if run.skipped:
+        lines += ["", f"## Out of time: {len(run.skipped)} rows", "", ", ".join(run.skipped)]
+    return lines
+
+
+def _ratio(result: Result) -> str:
+    if result.ratio is None or result.spread is None:
+        return "-"
+    low, high = result.spread
+    return f"**{_number(result.ratio)}** [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    """Two decimals, or two digits where that would say nothing."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}"
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if value >= 0.095 else f"{value:.1%}"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 2**20:.1f} MiB"

@@ -1,0 +1,56 @@
+"""Figures over many rows: geometric means per group, and their floors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.case import GROUPS
+from bench.measure import Result, peak_share
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """Geometric mean of the ratios of a group, and its extremes."""
+
+    name: str
+    rows: int
+    mean: float
+    lowest: float
+    highest: float
+    won: int  # rows with a ratio of at least 1
+    peer_share: float | None  # geometric mean of the peers' share of the GEMM peak
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """exp of the mean logarithm."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def summarise(results: list[Result], peaks: dict[str, float]) -> list[GroupSummary]:
+    """One entry per group that has ratios, then one named "all"."""
+    counted = [result for result in results if counts(result)]
+    parts = [(group, [r for r in counted if r.row.case.group == group]) for group in GROUPS]
+    return [_one(name, part, peaks) for name, part in (*parts, ("all", counted)) if part]
+
+
+def counts(result: Result) -> bool:
+    """Whether a row's ratio enters the means: timed, and our answer right."""
+    return result.ratio is not None and result.ours is not None and not result.ours.wrong
+
+
+def _one(name: str, results: list[Result], peaks: dict[str, float]) -> GroupSummary:
+    ratios = [result.ratio for result in results if result.ratio is not None]
+    shares = [peak_share(result.row, result.peer, peaks) for result in results]
+    known = [share for share in shares if share]
+    return GroupSummary(
+        name=name,
+        rows=len(ratios),
+        mean=geometric_mean(ratios),
+        lowest=min(ratios),
+        highest=max(ratios),
+        won=sum(ratio >= 1 for ratio in ratios),
+        peer_share=geometric_mean(known) if known else None,
+    )

@@ -1,0 +1,66 @@
+"""einstride's workspace on a row: memory that NumPy holds beyond the inputs and the output.
+
+Measured in a fresh process, untimed: buffers that the library keeps between calls would be missed
+in a process that has already run other rows. The first call pays for imports and compilation, so
+what it leaves behind is counted only as far as it is array memory; the second call gives the peak.
+Memory that compiled code allocates past NumPy is not seen.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+from bench import data, machine
+from bench.case import Row
+from bench.options import Options
+
+LIMIT = 120.0
+
+
+def workspace_bytes(row: Row, folder: Path, options: Options) -> int | str:
+    """Peak bytes beyond inputs and output of one call of the plain function, or what failed."""
+    from bench.workers import ROOT
+
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.workspace"],
+            input=pickle.dumps((row, folder, options)),
+            capture_output=True,
+            env=machine.environment(options.threads, options.native_blas),
+            cwd=ROOT,
+            timeout=LIMIT,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"more than {LIMIT:.0f} s"
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.decode().strip().splitlines() or [f"status {error.returncode}"])[-1]
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """Measure the row that was sent to standard input."""
+    row, folder, options = pickle.load(sys.stdin.buffer)
+    from bench.peers.ours import plain_call, start
+
+    start(options)
+    call = plain_call(row, data.load(folder), options.algorithm)
+    tracemalloc.start()
+    call()
+    only_arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    kept = tracemalloc.take_snapshot().filter_traces([only_arrays]).statistics("filename")
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    result = call()
+    peak = tracemalloc.get_traced_memory()[1]
+    print(max(0, sum(entry.size for entry in kept) + peak - before - result.nbytes))
+
+
+if __name__ == "__main__":
+    main()

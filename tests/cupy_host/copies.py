@@ -1,0 +1,98 @@
+"""The CUDA runtime's copies and fills, with their checks."""
+
+from __future__ import annotations
+
+from .events import Copy, Fill, Synchronize
+from .faults import INVALID_VALUE, CudaStatus, HostPointer, OutOfBounds, WrongDevice
+from .host import Host
+from .provides import provides
+from .streams import Streams
+
+HOST, DEVICE = "host", "device"
+_KINDS = {0: (HOST, HOST), 1: (HOST, DEVICE), 2: (DEVICE, HOST), 3: (DEVICE, DEVICE)}
+_DEFAULT_KIND = 4
+
+
+class Copies:
+    """memcpy, memset and their relatives."""
+
+    def __init__(self, host: Host, streams: Streams) -> None:
+        self.host = host
+        self.streams = streams
+
+    def _side(self, name: str, address: int, size: int, device: int) -> str:
+        """HOST or DEVICE; a fault if it is device memory that may not be touched."""
+        memory = self.host.memory
+        owner = memory.device_of(address)
+        if owner < 0:
+            return HOST
+        if owner != device:
+            raise WrongDevice(
+                f"{name} on device {device} touches {size} bytes of device {owner}: "
+                f"{memory.describe(address)}"
+            )
+        if not self.host.core.host_memory_owned(address, size):
+            raise OutOfBounds(f"{name} touches {size} bytes at {memory.describe(address)}")
+        return DEVICE
+
+    def _copy(
+        self, target: int, source: int, size: int, kind: int, stream: int, waits: bool
+    ) -> None:
+        device, memory = self.host.device, self.host.memory
+        if kind not in _KINDS and kind != _DEFAULT_KIND:
+            raise CudaStatus(INVALID_VALUE)
+        ends = memory.device_of(target), memory.device_of(source)
+        if size and min(ends) >= 0 and ends[0] != ends[1]:  # CUDA takes it for a peer copy, too
+            self.copy_peer(target, ends[0], source, ends[1], size, stream)
+            return
+        if size:
+            name = "memcpy" if waits else "memcpyAsync"
+            sides = self._side(name, source, size, device), self._side(name, target, size, device)
+            if kind != _DEFAULT_KIND and sides != _KINDS[kind]:
+                raise HostPointer(f"{name} is told {_KINDS[kind]}, but its pointers are {sides}")
+            self.host.core.host_memory_copy(target, source, size)
+        else:
+            sides = _KINDS.get(kind, (DEVICE, DEVICE))
+        self.host.record(Copy(device, f"{sides[0]}_to_{sides[1]}", size, stream, not waits))
+        if waits:
+            self.host.record(Synchronize(device, "copy", stream))
+
+    @provides("memcpy")
+    def copy(self, target: int, source: int, size: int, kind: int) -> None:
+        self._copy(target, source, size, kind, 0, waits=True)
+
+    @provides("memcpyAsync")
+    def copy_async(self, target: int, source: int, size: int, kind: int, stream: int) -> None:
+        self.streams.known(stream)
+        self._copy(target, source, size, kind, stream, waits=False)
+
+    @provides("memcpyPeer")
+    def copy_peer(
+        self, target: int, to: int, source: int, origin: int, size: int, stream: int = 0
+    ) -> None:
+        if size:
+            for address, device in ((source, origin), (target, to)):
+                if self._side("memcpyPeer", address, size, device) == HOST:
+                    raise HostPointer(f"memcpyPeer gets 0x{address:x}, which is no device memory")
+            self.host.core.host_memory_copy(target, source, size)
+        self.host.record(Copy(to, "peer", size, stream, is_async=True))
+
+    @provides("memcpyPeerAsync")
+    def copy_peer_async(
+        self, target: int, to: int, source: int, origin: int, size: int, stream: int
+    ) -> None:
+        self.streams.known(stream)
+        self.copy_peer(target, to, source, origin, size, stream)
+
+    @provides("memset")
+    def fill(self, address: int, value: int, size: int, stream: int = 0) -> None:
+        if size:
+            if self._side("memset", address, size, self.host.device) == HOST:
+                raise HostPointer(f"memset gets 0x{address:x}, which is no device memory")
+            self.host.core.host_memory_fill(address, value & 0xFF, size)
+        self.host.record(Fill(self.host.device, size, stream))
+
+    @provides("memsetAsync")
+    def fill_async(self, address: int, value: int, size: int, stream: int) -> None:
+        self.streams.usable(stream)
+        self.fill(address, value, size, stream)

@@ -1,0 +1,155 @@
+"""Device memory: allocations with poison and guards, and the arrays that live in them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+
+from .faults import OUT_OF_MEMORY, BadFree, CudaStatus, GuardDamaged
+
+POISON = 0xFF  # NaN in every float type, -1 in every integer: unwritten memory shows
+GUARD = 0xA5
+PAGE = 4096
+MINIMUM_GUARD = 256
+ADDRESSES_PER_DEVICE = 64 << 30  # addresses, not bytes: nothing is used before it is touched
+MARGIN = 1 << 30  # addresses never given out, so that what misses an array meets no other memory
+
+
+@dataclass(slots=True)
+class Block:
+    """A stretch of device memory that someone owns, followed by guard bytes up to `extent`."""
+
+    address: int
+    size: int
+    extent: int
+    device: int
+    where: str
+
+    def __str__(self) -> str:
+        return f"the {self.size}-byte array of device {self.device} allocated at {self.where}"
+
+
+_INNER = ("cupy", "cupy_backends", "cupyx", "numpy", "cupy_host", "contextlib")
+
+
+def caller() -> str:
+    """File and line of the innermost Python frame outside CuPy, NumPy and the host."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.split(".")[0] not in _INNER or name.startswith("cupy_host.test_"):
+            return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown"
+
+
+class DeviceMemory:
+    """All devices' memory.
+
+    `chunks` is what was taken from the devices; `arrays` is what arrays asked for: parts of chunks
+    if CuPy's memory pool stands between, else whole chunks. Kernels may touch arrays only.
+    """
+
+    def __init__(self, core: ctypes.PyDLL, devices: int, capacity: int) -> None:
+        self.core = core
+        self.capacity = capacity
+        self.chunks: dict[int, Block] = {}
+        self.arrays: dict[int, Block] = {}
+        self.live = [0] * devices
+        self.peak = [0] * devices
+        self.reserved = [0] * devices
+        if core.host_memory_reserve(devices, ADDRESSES_PER_DEVICE):
+            raise RuntimeError("cupy_host: the system gives no address space for the devices")
+        bases = [core.host_memory_base(d) for d in range(devices)]
+        self._next = [base + MARGIN for base in bases]
+        self._end = [base + ADDRESSES_PER_DEVICE - MARGIN for base in bases]
+        self._spare: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(devices)]
+
+    def allocate(self, device: int, size: int) -> Block:
+        """A new poisoned chunk, owned by nobody yet; CUDA's out-of-memory if it does not fit."""
+        extent = -(-(size + MINIMUM_GUARD) // PAGE) * PAGE
+        if self.reserved[device] + size > self.capacity:
+            raise CudaStatus(OUT_OF_MEMORY)
+        spare = self._spare[device][extent]
+        if spare:
+            address = spare.pop(0)  # the one freed longest ago: stale pointers hit nothing alive
+        else:
+            address = self._next[device]
+            if address + extent > self._end[device]:
+                raise CudaStatus(OUT_OF_MEMORY)
+            self._next[device] += extent
+        block = Block(address, size, extent, device, caller())
+        self.core.host_memory_fill(address, POISON, size)
+        self.core.host_memory_fill(address + size, GUARD, extent - size)
+        self.chunks[address] = block
+        self.reserved[device] += size
+        return block
+
+    def free(self, address: int) -> Block:
+        """Gives a chunk back."""
+        block = self.chunks.pop(address, None)
+        if block is None:
+            raise BadFree(f"0x{address:x} is freed, but nothing is allocated there")
+        for inside in [a for a in self.arrays if address <= a < address + block.size]:
+            self.abandon(inside)  # its pool died before it
+        self.core.host_memory_disown(address, block.extent)
+        self.reserved[block.device] -= block.size
+        self.verify(block)
+        self.core.host_memory_discard(address, block.extent)
+        self._spare[block.device][block.extent].append(address)
+        return block
+
+    def adopt(self, address: int, size: int, extent: int, device: int) -> Block:
+        """Makes an array of part of a chunk: poisons it, guards its end, lets kernels touch it."""
+        self.abandon(address)  # freed unseen, by a thread that the pool's hook does not watch
+        block = Block(address, size, extent, device, caller())
+        self.core.host_memory_fill(address, POISON, size)
+        self.core.host_memory_fill(address + size, GUARD, extent - size)
+        self.core.host_memory_own(address, size)
+        self.arrays[address] = block
+        self.live[device] += size
+        self.peak[device] = max(self.peak[device], self.live[device])
+        return block
+
+    def abandon(self, address: int) -> Block | None:
+        """The array is gone; its memory may stay with the pool. None if there was no array."""
+        block = self.arrays.pop(address, None)
+        if block is not None:
+            self.core.host_memory_disown(address, block.extent)
+            self.live[block.device] -= block.size
+            self.verify(block)
+        return block
+
+    def verify(self, block: Block) -> None:
+        """GuardDamaged if a byte of the block's guard was overwritten."""
+        guard = block.address + block.size
+        at = self.core.host_memory_mismatch(guard, GUARD, block.extent - block.size)
+        if at >= 0:
+            raise GuardDamaged(f"byte {at} past the end of {block} was overwritten")
+
+    def verify_all(self) -> None:
+        """Verifies every guard."""
+        for block in [*self.arrays.values(), *self.chunks.values()]:
+            self.verify(block)
+
+    def device_of(self, address: int) -> int:
+        """The device whose address this is, or -1."""
+        return self.core.host_memory_device(address)
+
+    def describe(self, address: int) -> str:
+        """An address relative to the nearest array, for messages."""
+        device = self.device_of(address)
+        if device < 0:
+            return f"0x{address:x}, which is no device memory"
+        near = [b for b in self.arrays.values() if b.device == device]
+        if not near:
+            return f"0x{address:x} on device {device}, which has no array"
+        block = min(near, key=lambda b: max(b.address - address, address - b.address - b.size))
+        if address < block.address:
+            return f"{block.address - address} bytes before {block}"
+        if address < block.address + block.size:
+            return f"byte {address - block.address} of {block}"
+        return f"{address - block.address - block.size} bytes past the end of {block}"
