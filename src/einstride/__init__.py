@@ -9,21 +9,19 @@ Importing it loads no array library; the adapter is found from the type of the a
 (1, 8, 8, 4)
 """
 
-from einstride.api import (
-    conv,
-    conv_bias_grad,
-    conv_filter_grad,
-    conv_input_grad,
-    conv_transpose,
-    windows,
-)
+from einstride.api import conv, windows
+from einstride.gradients import conv_bias_grad, conv_filter_grad, conv_input_grad, conv_jvp
 from einstride.layer import Conv
+from einstride.plans import Plan, plan
 from einstride.seed import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
+from einstride.sizes import output_size, same_padding
+from einstride.transposed import conv_transpose
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Conv",
+    "Plan",
     "conv",
     "conv4d_filter_gradient",
     "conv4d_forward",
@@ -31,6 +29,10 @@ __all__ = [
     "conv_bias_grad",
     "conv_filter_grad",
     "conv_input_grad",
+    "conv_jvp",
     "conv_transpose",
+    "output_size",
+    "plan",
+    "same_padding",
     "windows",
 ]

@@ -16,7 +16,8 @@ from functools import lru_cache
 from itertools import product
 from math import gcd
 
-from einstride.geometry import Geometry, Pads
+from einstride.geometry import Geometry
+from einstride.paddings import Pads
 from einstride.settings import Shape
 
 

@@ -1,14 +1,12 @@
-"""The public functions. Each parses nothing and computes nothing itself: see `execute`."""
+"""The forward convolution, and the windows it is made of. All work is done by `execute`."""
 
 from __future__ import annotations
 
 from einstride import execute
 from einstride import settings as parse
 from einstride.backends import Array
-from einstride.settings import Keywords, Transposed
-
-Ints = int | tuple[int, ...]
-Padding = int | str | tuple[int | str | tuple[int, int], ...]
+from einstride.settings import Keywords
+from einstride.signature import Ints, Padding
 
 
 def conv(
@@ -19,6 +17,7 @@ def conv(
     stride: Ints = 1,
     padding: Padding = "valid",
     dilation: Ints = 1,
+    input_dilation: Ints = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
     layout: str = "channels_last",
@@ -26,6 +25,7 @@ def conv(
     algorithm: str = "auto",
     accuracy: str = "normwise",
     accumulate: str | None = None,
+    batch_invariant: bool = False,
     max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -33,9 +33,9 @@ def conv(
 
     .. math:: y_{b,o,d} = \sum_{k,c} x_{b,\, o s + k r - p,\, c} \, f_{k,c,d} + bias_d
 
-    with stride s, dilation r and low padding p; x is zero outside its bounds (or see `padding_mode`), and c runs over the
-    channels of the group that d belongs to. The filter is not flipped, as in every deep-learning
-    library; nothing is conjugated.
+    with stride s, dilation r and low padding p; x is zero outside its bounds (or see
+    `padding_mode`), and c runs over the channels of the group that d belongs to. The filter is not
+    flipped, as in every deep-learning library; nothing is conjugated.
 
     Parameters
     ----------
@@ -48,12 +48,15 @@ def conv(
     stride : int or tuple of N ints
         The filter's step.
     padding : int, name, or sequence of N entries
-        Elements around x. An entry is an int (both sides), a (low, high) pair (negative crops), or a
-        name: ``"valid"`` (none), ``"same"`` (the output has ceil(S / stride) positions, an odd zero
-        at the end: TensorFlow's and JAX's SAME), ``"same_lower"`` (the odd zero at the start),
+        Elements around x. An entry is an int (both sides), a (low, high) pair (negative crops), or
+        a name: ``"valid"`` (none), ``"same"`` (the output has ceil(S / stride) positions, an odd
+        one at the end: TensorFlow's and JAX's SAME), ``"same_lower"`` (an odd one at the start),
         ``"full"`` (every overlap), ``"causal"`` (dilation * (K - 1) zeros before).
     dilation : int or tuple of N ints
         The distance between the taps of the filter.
+    input_dilation : int or tuple of N ints
+        The distance between the elements of x, with zeros in between, before the padding (JAX's
+        ``lhs_dilation``).
     groups : int
         Divides C and D; group j of the outputs sees group j of the inputs. Depthwise is groups=C.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
@@ -76,6 +79,9 @@ def conv(
     accumulate : str, optional
         The dtype of the sums, e.g. "int64" for int8 operands or "float64" for float32 ones. The
         result of integers has this dtype; the result of floats is rounded once at the end.
+    batch_invariant : bool
+        True: an example has the same bits alone as in any batch. Blocks are then cut as for a
+        batch of one; a filter gradient can promise it only per example.
     max_workspace : int, optional
         Bytes of memory beyond inputs and output that may be used, never exceeded.
     out : array, optional
@@ -111,284 +117,10 @@ def conv(
     (64, 12, 12, 2)
     """
     k = Keywords(
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        layout,
-        flip,
-        algorithm,
-        accuracy,
-        accumulate,
-        max_workspace,
-    )
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace,
+    )  # fmt: skip
     return execute.call("conv", "forward", x, f, bias, out, k)
-
-
-def conv_input_grad(
-    gy: Array,
-    f: Array,
-    input_size: Ints,
-    *,
-    stride: Ints = 1,
-    padding: Padding = "valid",
-    dilation: Ints = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str = "channels_last",
-    flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
-    max_workspace: int | None = None,
-    out: Array | None = None,
-) -> Array:
-    r"""Gradient of `conv` with respect to its input: the adjoint of ``x -> conv(x, f)``.
-
-    .. math:: gx_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} gy_{b,o,d} \, \overline{f_{k,c,d}}
-
-    so that <conv(x, f), gy> = <x, gx> under the (complex) inner product: f is conjugated, as in
-    PyTorch; JAX's gradient is this one with conj(f) in the place of f.
-
-    Parameters
-    ----------
-    gy : array, shape (B, *O, D)
-        The gradient of the output.
-    f : array, shape (*K, C // groups, D)
-        The filter.
-    input_size : int or tuple of N ints
-        The spatial size S of the input: with a stride, several sizes have the same output.
-    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
-        The hyperparameters of the forward call.
-    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
-        The same.
-
-    Returns
-    -------
-    array, shape (B, *S, C)
-        The gradient of the input, in the dtype that `conv` of gy and f would have.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `conv`; also if `input_size` does not lead to the shape of gy.
-
-    Notes
-    -----
-    `gemm` computes it by stride phases, forming no product with an inserted zero:
-    `einstride.adjoint` has the derivation.
-
-    Examples
-    --------
-    >>> import numpy as np, einstride as es
-    >>> gy, f = np.ones((1, 12, 12, 2)), np.ones((6, 6, 3, 2))
-    >>> es.conv_input_grad(gy, f, 28, stride=2).shape
-    (1, 28, 28, 3)
-    """
-    k = Keywords(
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        layout,
-        flip,
-        algorithm,
-        accuracy,
-        accumulate,
-        max_workspace,
-    )
-    size = parse.ints("conv_input_grad", "input_size", input_size)
-    return execute.call("conv_input_grad", "input_grad", gy, f, None, out, k, size)
-
-
-def conv_filter_grad(
-    x: Array,
-    gy: Array,
-    kernel_size: Ints,
-    *,
-    stride: Ints = 1,
-    padding: Padding = "valid",
-    dilation: Ints = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str = "channels_last",
-    flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
-    max_workspace: int | None = None,
-    out: Array | None = None,
-) -> Array:
-    r"""Gradient of `conv` with respect to its filter: the adjoint of ``f -> conv(x, f)``.
-
-    .. math:: gf_{k,c,d} = \sum_{b,o} \overline{x_{b,\, o s + k r - p,\, c}} \, gy_{b,o,d}
-
-    so that <conv(x, f), gy> = <f, gf> under the (complex) inner product: x is conjugated, as in
-    PyTorch; JAX's gradient is this one with conj(x) in the place of x.
-
-    Parameters
-    ----------
-    x : array, shape (B, *S, C)
-        The input of the forward call.
-    gy : array, shape (B, *O, D)
-        The gradient of the output.
-    kernel_size : int or tuple of N ints
-        The spatial size K of the filter.
-    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
-        The hyperparameters of the forward call.
-    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
-        The same.
-
-    Returns
-    -------
-    array, shape (*K, C // groups, D)
-        The gradient of the filter, in the dtype that `conv` of x and gy would have. Blocks are
-        summed in a fixed order: the same call gives the same bits.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `conv`; also if `kernel_size` does not lead to the shape of gy.
-
-    Examples
-    --------
-    >>> import numpy as np, einstride as es
-    >>> x, gy = np.ones((1, 28, 28, 3)), np.ones((1, 12, 12, 2))
-    >>> es.conv_filter_grad(x, gy, 6, stride=2).shape
-    (6, 6, 3, 2)
-    """
-    k = Keywords(
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        layout,
-        flip,
-        algorithm,
-        accuracy,
-        accumulate,
-        max_workspace,
-    )
-    size = parse.ints("conv_filter_grad", "kernel_size", kernel_size)
-    return execute.call("conv_filter_grad", "filter_grad", x, gy, None, out, k, size)
-
-
-def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
-    r"""Gradient of `conv` with respect to its bias: the sum of gy over batch and positions.
-
-    .. math:: gb_d = \sum_{b,o} gy_{b,o,d}
-
-    Parameters
-    ----------
-    gy : array, shape (B, *O, D)
-        The gradient of the output.
-    layout : str
-        As in `conv`; the part for y is read.
-
-    Returns
-    -------
-    array, shape (D,)
-        In the dtype of gy (summed in float32 for float16 and bfloat16; integers in int64 or
-        uint64).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `conv`.
-
-    Examples
-    --------
-    >>> import numpy as np, einstride as es
-    >>> es.conv_bias_grad(np.ones((2, 4, 4, 3)))
-    array([32., 32., 32.])
-    """
-    return execute.bias_grad("conv_bias_grad", gy, layout)
-
-
-def conv_transpose(
-    x: Array,
-    f: Array,
-    bias: Array | None = None,
-    *,
-    output_padding: Ints = 0,
-    output_size: Ints | None = None,
-    stride: Ints = 1,
-    padding: Padding = "valid",
-    dilation: Ints = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str = "channels_last",
-    flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
-    max_workspace: int | None = None,
-    out: Array | None = None,
-) -> Array:
-    r"""Transposed convolution: the adjoint of `conv` with the same settings, plus a bias.
-
-    .. math::
-        y_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} x_{b,o,d} \, \overline{f_{k,c,d}} + bias_c
-
-    It is ``conv_input_grad(x, f, size)`` for the size that follows from x: integer padding crops,
-    "same" gives ``n * stride``. Complex filters are conjugated, as an adjoint asks; pass
-    ``conj(f)`` for PyTorch's unconjugated ``conv_transpose``.
-
-    Parameters
-    ----------
-    x : array, shape (B, *O, D)
-        The input, which has the shape of a forward output.
-    f : array, shape (*K, C // groups, D)
-        The filter of the forward convolution: its output channels meet those of x.
-    bias : array, shape (C,), optional
-        Added to every output position.
-    output_padding : int or tuple of N ints
-        Positions added at the end of each axis, in [0, max(stride, dilation)).
-    output_size : int or tuple of N ints, optional
-        Any size S whose forward convolution has the size of x; instead of `output_padding`.
-    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
-        The hyperparameters of the forward call.
-    algorithm, accuracy, accumulate, max_workspace, out : as in `conv`
-        The same.
-
-    Returns
-    -------
-    array, shape (B, *S, C)
-        S = (O - 1) * stride + dilation * (K - 1) + 1 - low - high + output_padding.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `conv`; also if both `output_padding` and `output_size` are given.
-
-    Examples
-    --------
-    >>> import numpy as np, einstride as es
-    >>> es.conv_transpose(np.ones((1, 5, 5, 8)), np.ones((3, 3, 4, 8)), stride=2).shape
-    (1, 11, 11, 4)
-    """
-    k = Keywords(
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        layout,
-        flip,
-        algorithm,
-        accuracy,
-        accumulate,
-        max_workspace,
-    )
-    where = "conv_transpose"
-    extra = Transposed(
-        parse.ints(where, "output_padding", output_padding),
-        parse.optional(where, "output_size", output_size, parse.ints),
-    )
-    return execute.call(where, "input_grad", x, f, bias, out, k, extra)
 
 
 def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -> Array:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from einstride import backends, dtypes, planner, primitives
+from einstride import backends, checks, dtypes, planner, primitives
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_value
 from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
@@ -56,27 +56,21 @@ def prepare(
     """The backend and the plan of a call, after every check that needs no values."""
     names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
     b = backends.of(where, names, first, second, bias, out)
-    plan = planner.plan(
+    plan = decide(
         where,
         direction,
         (tuple(first.shape), tuple(second.shape)),
-        extra,
-        parse.settings(where, k),
-        layouts.check(where, k.layout),
         (
             b.dtype_name(first),
             b.dtype_name(second),
             None if bias is None else b.dtype_name(bias),
         ),
-        parse.name(where, "algorithm", k.algorithm),
-        parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
-        parse.optional(where, "accumulate", k.accumulate, parse.name),
-        parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
-        b.threads(),
-        b.traits,
+        k,
+        extra,
+        b,
     )
     if bias is not None:
-        length = plan.job.geometry.shape_of_result(direction)[-1]
+        length = plan.job.shape[-1]
         if tuple(bias.shape) != (length,):
             raise bad_value(
                 where,
@@ -85,6 +79,34 @@ def prepare(
                 f"give it shape ({length},)",
             )
     return b, plan
+
+
+def decide(
+    where: str,
+    direction: Direction,
+    shapes: Any,
+    names: tuple[str, str, str | None],
+    k: Keywords,
+    extra: Any,
+    b: Backend,
+) -> Plan:
+    """The cached plan for operands of these shapes and dtypes."""
+    return planner.plan(
+        where,
+        direction,
+        shapes,
+        extra,
+        parse.settings(where, k),
+        layouts.check(where, k.layout),
+        names,
+        parse.name(where, "algorithm", k.algorithm),
+        parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
+        parse.optional(where, "accumulate", k.accumulate, parse.name),
+        parse.flag(where, "batch_invariant", k.batch_invariant),
+        parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
+        b.threads(),
+        b.traits,
+    )
 
 
 def run(
@@ -99,10 +121,10 @@ def run(
     """Run a plan on arrays that it was made for."""
     job, xp = plan.job, b.xp
     order_1, order_2, order_out = plan.orders
-    shape = job.geometry.shape_of_result(job.direction)
+    shape = job.shape
     back = layouts.inverse(order_out)
     if out is not None:
-        check_out(
+        checks.out_array(
             where,
             out,
             layouts.canonical(shape, back),
@@ -113,7 +135,7 @@ def run(
             bias,
         )
     if job.arithmetic.check_values:
-        check_values(where, plan, b, first, second, bias)
+        checks.values(where, plan, b, first, second, bias)
     first = first if order_1 is None else xp.permute_dims(first, order_1)
     second = second if order_2 is None else xp.permute_dims(second, order_2)
     result = out
@@ -138,14 +160,22 @@ def compute(
     """What the plan's algorithm makes of canonical arrays, in `place` if given."""
     job, inner = plan.job, plan.inner
     function = getattr(ALGORITHMS[plan.algorithm], job.direction)
-    if job.folds:
+    g = job.geometry
+    if job.detour:
         wide = None
         if place is not None:
             wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
         wide = function(first, second, inner, b, None, wide)
-        g = job.geometry
-        found = primitives.fold(wide, g.size, g.padding, g.padding_mode, b)
+        found = wide
+        if g.padding_mode != "zeros":
+            found = primitives.fold(wide, g.size, g.padding, g.padding_mode, b)
+        if g.input_dilation:
+            found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
+        if bias is not None:
+            found = found + b.astype(bias, inner.arithmetic.result)
         return written(found, job.arithmetic.result, b, place)
+    if g.input_dilation:
+        first = primitives.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
         found = function(first, second, inner, b, None, place)
         added = found + b.astype(bias, job.arithmetic.result)
@@ -172,68 +202,6 @@ def nothing(
     return zeros if bias is None else zeros + b.astype(bias, result)
 
 
-def check_out(
-    where: str, out: Array, shape: tuple[int, ...], result: str, b: Backend, *inputs: Array | None
-) -> None:
-    """Refuse an `out` that is not exactly where the result may go."""
-    if not b.traits.mutable:
-        raise bad_type(
-            where,
-            f"arrays of {b.traits.library} are treated as immutable, so there is no out=",
-            f"out {type(out).__name__}",
-            "leave out= away and use the result",
-        )
-    if tuple(out.shape) != shape:
-        raise bad_value(
-            where, "out must have the shape of the result", f"out {tuple(out.shape)}",
-            f"allocate {shape}",
-        )  # fmt: skip
-    if b.dtype_name(out) != result:
-        raise bad_type(
-            where, "out must have the dtype of the result", f"out {b.dtype_name(out)}",
-            f"allocate {result}",
-        )  # fmt: skip
-    if not b.writeable(out):
-        raise bad_value(where, "out must be writeable", "a read-only out", "pass another array")
-    if any(a is not None and b.overlap(out, a) for a in inputs):
-        raise bad_value(
-            where,
-            "out must share no memory with the inputs",
-            "an out that overlaps one of them",
-            "pass an array of its own",
-        )
-
-
-def check_values(
-    where: str, plan: Plan, b: Backend, first: Array, second: Array, bias: Array | None
-) -> None:
-    """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
-    job = plan.job
-    terms = job.geometry.terms(job.direction)
-    (lo_1, hi_1), (lo_2, hi_2) = extremes(first, b), extremes(second, b)
-    products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
-    low, high = terms * min(products), terms * max(products)
-    if bias is not None:
-        lo, hi = extremes(bias, b)
-        low, high = low + lo, high + hi
-    least, most = INTEGERS[job.arithmetic.result]
-    if low < least or high > most:
-        wider = job.arithmetic.result == "int32"
-        raise bad_value(
-            where,
-            f"sums of {terms} products of these integers could leave {job.arithmetic.result}",
-            f"values whose sums may lie in [{low}, {high}]",
-            'pass accumulate="int64"' if wider else "scale them down or convert them to float64",
-        )
-
-
-def extremes(a: Array, b: Backend) -> tuple[int, int]:
-    """The least and the greatest of some integers, as Python ints."""
-    if b.dtype_name(a) == "bool" or 0 in a.shape:
-        return 0, 1
-    return int(b.xp.min(a)), int(b.xp.max(a))
-
-
 def bias_grad(where: str, gy: Array, layout: object) -> Array:
     """The sum of gy over all axes but the channels."""
     b = backends.of(where, ("gy",), gy)
@@ -251,7 +219,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     compute, result = arithmetic.compute, arithmetic.result
     if given in INTEGERS:
         compute = result = "uint64" if given == "uint64" else "int64"
-        low, high = extremes(gy, b)
+        low, high = checks.extremes(gy, b)
         least, most = INTEGERS[result]
         if terms * low < least or terms * high > most:
             raise bad_value(

@@ -14,10 +14,10 @@ from typing import Literal
 
 from einstride._errors import bad_value
 from einstride.borders import repeats
-from einstride.settings import PADDING_NAMES, Frozen, Settings, Shape, per_axis
+from einstride.paddings import Pads, check_border, is_same, padding_pairs
+from einstride.settings import Settings, Shape, per_axis
 
 Direction = Literal["forward", "input_grad", "filter_grad"]
-Pads = tuple[tuple[int, int], ...]
 
 PLAIN = Settings()
 
@@ -43,6 +43,8 @@ class Geometry:
         True for the mathematician's convolution.
     padding_mode : str
         What stands around x: "zeros", or x itself by "reflect", "replicate" or "circular".
+    input_dilation : tuple of int
+        Empty, or the distance between the elements of x within `size`, with zeros in between.
     """
 
     batch: int
@@ -57,6 +59,7 @@ class Geometry:
     flip: bool
     out: Shape
     padding_mode: str = "zeros"
+    input_dilation: Shape = ()
 
     @cached_property
     def _hash(self) -> int:
@@ -73,6 +76,7 @@ class Geometry:
                 self.padding,
                 self.flip,
                 self.padding_mode,
+                self.input_dilation,
             )
         )
 
@@ -108,7 +112,9 @@ class Geometry:
                 got,
                 "reshape f",
             )
-        batch, *size, channels = x_shape
+        batch, *given, channels = x_shape
+        spread = per_axis(where, "input_dilation", settings.input_dilation, rank, 1)
+        size = [max((s - 1) * t + 1, 0) for s, t in zip(given, spread, strict=True)]
         *kernel, inner, filters = f_shape
         _check_groups(where, channels, inner, filters, settings.groups, got)
         padding, groups = settings.padding, settings.groups
@@ -128,7 +134,7 @@ class Geometry:
                     "give every kernel axis at least one tap",
                 )
             room = s + low + high
-            if room < e and not (s == 0 and room >= 0 and _is_same(padding, axis)):
+            if room < e and not (s == 0 and room >= 0 and is_same(padding, axis)):
                 raise bad_value(
                     where,
                     f"the dilated filter ({e}) is larger than the padded input ({max(room, 0)}) on "
@@ -136,7 +142,7 @@ class Geometry:
                     f"{got}, padding {(low, high)}, dilation {gaps[axis]}",
                     "pad more, dilate less or use a smaller filter",
                 )
-            _check_border(where, settings.padding_mode, axis, s, max(low, high))
+            check_border(where, settings.padding_mode, axis, s, max(low, high))
             out.append(max((room - e) // step + 1, 0))
         for name, n in (("y", batch * prod(out) * filters), ("x", batch * prod(size) * channels)):
             if n > LARGEST or any(abs(p) > LARGEST for pair in pads for p in pair):
@@ -159,6 +165,7 @@ class Geometry:
             settings.flip,
             tuple(out),
             settings.padding_mode,
+            spread if max(spread) > 1 else (),
         )
 
     @property
@@ -177,6 +184,13 @@ class Geometry:
         return (self.batch, *self.size, self.channels)
 
     @cached_property
+    def given_shape(self) -> Shape:
+        """(B, *S, C) before the input dilation."""
+        steps = self.input_dilation or (1,) * self.rank
+        given = (-(-s // t) for s, t in zip(self.size, steps, strict=True))
+        return (self.batch, *given, self.channels)
+
+    @cached_property
     def f_shape(self) -> Shape:
         """(*K, C // groups, D)."""
         return (*self.kernel, self.channels // self.groups, self.filters)
@@ -190,7 +204,7 @@ class Geometry:
         """The canonical shape of what a direction computes."""
         if direction == "forward":
             return self.y_shape
-        return self.x_shape if direction == "input_grad" else self.f_shape
+        return self.given_shape if direction == "input_grad" else self.f_shape
 
     def terms(self, direction: Direction) -> int:
         """How many products are summed into one element of the result, at most."""
@@ -206,30 +220,12 @@ class Geometry:
         """The same convolution over the padded input itself."""
         size = tuple(s + low + high for s, (low, high) in zip(self.size, self.padding, strict=True))
         none = ((0, 0),) * self.rank
-        return replace(self, size=size, padding=none, padding_mode="zeros")
+        return replace(self, size=size, padding=none, padding_mode="zeros", input_dilation=())
 
     @cached_property
     def multiply_adds(self) -> int:
         """Products formed by the direct algorithm, the same in all three directions."""
         return self.batch * prod(self.out) * prod(self.f_shape)
-
-
-def _check_border(where: str, mode: str, axis: int, size: int, border: int) -> None:
-    """Reflecting needs an element to reflect, wrapping around one to wrap to."""
-    most = {"reflect": size - 1, "circular": size, "replicate": border if size else 0}
-    if border > max(most.get(mode, border), 0):
-        raise bad_value(
-            where,
-            f'padding_mode="{mode}" can add at most {max(most[mode], 0)} elements on a side of '
-            f"spatial axis {axis}",
-            f"padding {border}, size {size}",
-            "pad less or use another mode",
-        )
-
-
-def _is_same(padding: Frozen, axis: int) -> bool:
-    name = padding[axis] if isinstance(padding, tuple) else padding
-    return name in ("same", "same_lower")
 
 
 def _check_groups(
@@ -252,40 +248,3 @@ def _check_groups(
             got,
             "choose a divisor",
         )
-
-
-def padding_pairs(where: str, padding: Frozen, size: Shape, extent: Shape, stride: Shape) -> Pads:
-    """(low, high) zeros for each axis, of an int, a name, or one int, name or pair per axis."""
-    rank = len(size)
-    per = padding if isinstance(padding, tuple) else (padding,) * rank
-    if len(per) != rank:
-        pair = rank == 1 and len(per) == 2 and all(isinstance(p, int) for p in per)
-        remedy = (
-            f"write padding=({per},)" if pair else f"pass {rank} entries, e.g. {((1, 1),) * rank}"
-        )
-        raise bad_value(
-            where, f"padding needs one entry for each of the {rank} spatial axes", per, remedy
-        )
-    return tuple(
-        padding_pair(where, p, s, e, step)
-        for p, s, e, step in zip(per, size, extent, stride, strict=True)
-    )
-
-
-def padding_pair(where: str, entry: Frozen, size: int, extent: int, stride: int) -> tuple[int, int]:
-    """(low, high) zeros of one axis."""
-    if isinstance(entry, int):
-        return entry, entry
-    if isinstance(entry, tuple):
-        return entry
-    if entry == "valid":
-        return 0, 0
-    if entry == "full":
-        return extent - 1, extent - 1
-    if entry == "causal":
-        return extent - 1, 0
-    if entry in ("same", "same_lower"):
-        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
-        less, more = total // 2, total - total // 2
-        return (less, more) if entry == "same" else (more, less)
-    raise bad_value(where, "padding is unknown", repr(entry), f"use one of {PADDING_NAMES}")

@@ -31,6 +31,10 @@ class Job:
         gives way where one row of the smallest block is larger.
     threads : int
         How many blocks may be computed at once.
+    per_example : bool
+        A filter gradient for each example of the batch, instead of their sum.
+    batch_invariant : bool
+        The bits of an example's result must not depend on the others in its batch.
     """
 
     geometry: Geometry
@@ -40,29 +44,42 @@ class Job:
     ceiling: int
     hard: bool = False
     threads: int = 1
+    per_example: bool = False
+    batch_invariant: bool = False
 
     @cached_property
-    def folds(self) -> bool:
-        """Does the input gradient have a border that is folded back onto its origin?"""
+    def detour(self) -> bool:
+        """Is the input gradient that of a padded or dilated input, to be folded or thinned out?"""
         g = self.geometry
-        padded = any(low or high for low, high in g.padding)
-        return self.direction == "input_grad" and g.padding_mode != "zeros" and padded
+        around = g.padding_mode != "zeros" and any(low or high for low, high in g.padding)
+        return self.direction == "input_grad" and (around or bool(g.input_dilation))
 
     @cached_property
     def inner(self) -> Job:
-        """The job an algorithm gets: with a border to fold, the gradient of the padded input."""
-        if not self.folds:
+        """The job an algorithm gets: on a detour, the gradient of the padded and dilated input."""
+        if not self.detour:
             return self
         a = self.arithmetic
         result = a.result if a.exact else a.compute  # rounded once, after the folding
-        return replace(self, geometry=self.geometry.extended, arithmetic=replace(a, result=result))
+        g = self.geometry
+        g = replace(g, input_dilation=()) if g.padding_mode == "zeros" else g.extended
+        return replace(self, geometry=g, arithmetic=replace(a, result=result))
 
     @cached_property
-    def folding(self) -> int:
-        """Bytes of the padded input's gradient and of its partly folded copy; 0 if none."""
-        if not self.folds:
+    def extra(self) -> int:
+        """Bytes outside the algorithm: the dilated input, or a detour's two copies of gx."""
+        g = self.geometry
+        if self.detour:
+            return 2 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
+        if not g.input_dilation:
             return 0
-        return 2 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
+        return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The canonical shape of the result."""
+        shape = self.geometry.shape_of_result(self.direction)
+        return (self.geometry.batch, *shape) if self.per_example else shape
 
     @cached_property
     def _hash(self) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from einstride import backends, execute
 from einstride import settings as parse
 from einstride._errors import bad_value
-from einstride.api import conv_bias_grad
 from einstride.backends import Array
+from einstride.gradients import conv_bias_grad
 from einstride.settings import Keywords
+from einstride.signature import Ints, Padding
 
 
 class Gradients(NamedTuple):
@@ -29,10 +30,12 @@ class Conv:
         The filter. The layer keeps a copy of its own.
     bias : array, shape (D,), optional
         Added to every output position; copied too.
-    stride, padding, dilation, groups, padding_mode, layout, flip : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
         The hyperparameters.
-    algorithm, accuracy, accumulate, max_workspace : as in `conv`
+    layout, flip, algorithm, accuracy, accumulate, batch_invariant : as in `conv`
         The same.
+    max_workspace : int, optional
+        As in `conv`.
 
     Attributes
     ----------
@@ -59,9 +62,10 @@ class Conv:
         f: Array,
         bias: Array | None = None,
         *,
-        stride: Any = 1,
-        padding: Any = "valid",
-        dilation: Any = 1,
+        stride: Ints = 1,
+        padding: Padding = "valid",
+        dilation: Ints = 1,
+        input_dilation: Ints = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
         layout: str = "channels_last",
@@ -69,11 +73,12 @@ class Conv:
         algorithm: str = "auto",
         accuracy: str = "normwise",
         accumulate: str | None = None,
+        batch_invariant: bool = False,
         max_workspace: int | None = None,
     ) -> None:
         self._keywords = Keywords(
-            stride, padding, dilation, groups, padding_mode, layout, flip, algorithm, accuracy, accumulate,
-            max_workspace,
+            stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip,
+            algorithm, accuracy, accumulate, batch_invariant, max_workspace,
         )  # fmt: skip
         parse.settings("Conv", self._keywords)
         backends.of("Conv", ("f", "bias"), f, bias)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import dtypes
@@ -14,7 +15,7 @@ from einstride.algorithms import ALGORITHMS
 from einstride.geometry import Direction, Geometry
 from einstride.job import Cost, Job
 from einstride.layout import Layout, canonical, parse
-from einstride.settings import Settings, Shape, Transposed
+from einstride.settings import PerExample, Settings, Shape, Transposed
 from einstride.solving import filter_grad_geometry, input_grad_geometry, transposed_geometry
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def plan(
     algorithm: str,
     accuracy: str,
     accumulate: str | None,
+    batch_invariant: bool,
     max_workspace: int | None,
     threads: int,
     traits: Traits,
@@ -162,7 +164,9 @@ def plan(
         )
     order = parse(where, layout, max(rank, 1))
     g = _geometry(where, direction, shapes, extra, settings, order)
-    arithmetic = dtypes.resolve(where, names, g.terms(direction), accumulate, traits.half_sums)
+    per_example = isinstance(extra, PerExample)
+    terms = prod(g.out) if per_example else g.terms(direction)
+    arithmetic = dtypes.resolve(where, names, terms, accumulate, traits.half_sums)
     job = Job(
         geometry=g,
         direction=direction,
@@ -171,6 +175,8 @@ def plan(
         ceiling=traits.workspace if max_workspace is None else max_workspace,
         hard=max_workspace is not None,
         threads=threads,
+        per_example=per_example,
+        batch_invariant=batch_invariant,
     )
     return choose(where, job, _orders(direction, order, extra), algorithm, accuracy, traits)
 
@@ -181,7 +187,10 @@ def _orders(
     if direction == "forward" or isinstance(extra, Transposed):
         return layout.x, layout.f, layout.y
     if direction == "filter_grad":
-        return layout.x, layout.y, layout.f
+        order = layout.f
+        if order is not None and isinstance(extra, PerExample):
+            order = (0, *(i + 1 for i in order))
+        return layout.x, layout.y, order
     return layout.y, layout.f, layout.x
 
 
@@ -202,7 +211,8 @@ def _geometry(
         if len(first) == len(second):
             first, second = canonical(first, order.x), canonical(second, order.y)
         got = f"x {shapes[0]}, gy {shapes[1]}"
-        return filter_grad_geometry(where, first, second, extra, settings, got)
+        kernel = extra.kernel_size if isinstance(extra, PerExample) else extra
+        return filter_grad_geometry(where, first, second, kernel, settings, got)
     transposed = isinstance(extra, Transposed)
     if len(first) == len(second):
         first = canonical(first, order.x if transposed else order.y)
@@ -231,7 +241,7 @@ def choose(
             repr(algorithm),
             f"use 'auto' or one of {tuple(ALGORITHMS)}",
         )
-    inner = replace(job.inner, ceiling=max(job.ceiling - job.folding, 0))
+    inner = replace(job.inner, ceiling=max(job.ceiling - job.extra, 0))
     known = rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
@@ -239,7 +249,7 @@ def choose(
         reason = module.supports(inner, traits)
         if reason is None:
             spent = module.cost(inner, traits, known)
-            costs[name] = replace(spent, workspace=spent.workspace + job.folding)
+            costs[name] = replace(spent, workspace=spent.workspace + job.extra)
             if job.hard and costs[name].workspace > job.ceiling:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from einstride._errors import bad_value
 from einstride.borders import Segment, segments
 from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Pads
+from einstride.paddings import Pads
 from einstride.settings import Shape
 
 if TYPE_CHECKING:
@@ -207,9 +207,9 @@ def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend
     return merged[(ALL, *(slice(0, s) for s in shape[1:-1]), ALL)]
 
 
-def flip(f: Array, n: int, b: Backend) -> Array:
-    """f (*K, ...) with its first n axes reversed."""
-    return b.xp.flip(f, axis=tuple(range(n)))
+def flip(f: Array, n: int, b: Backend, start: int = 0) -> Array:
+    """f (*K, ...) with n axes reversed, from `start` on."""
+    return b.xp.flip(f, axis=tuple(range(start, start + n)))
 
 
 def split_groups(x: Array, groups: int, b: Backend) -> Array:

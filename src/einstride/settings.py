@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     groups: int = 1
     flip: bool = False
     padding_mode: str = "zeros"
+    input_dilation: int | Shape = 1
 
 
 class Transposed(NamedTuple):
@@ -39,12 +40,19 @@ class Transposed(NamedTuple):
     output_size: int | Shape | None
 
 
+class PerExample(NamedTuple):
+    """The kernel size of a filter gradient that is wanted for each example."""
+
+    kernel_size: int | Shape
+
+
 class Keywords(NamedTuple):
     """The keywords that all convolutions share, as the caller wrote them."""
 
     stride: Any = 1
     padding: Any = "valid"
     dilation: Any = 1
+    input_dilation: Any = 1
     groups: Any = 1
     padding_mode: Any = "zeros"
     layout: Any = "channels_last"
@@ -52,6 +60,7 @@ class Keywords(NamedTuple):
     algorithm: Any = "auto"
     accuracy: Any = "normwise"
     accumulate: Any = None
+    batch_invariant: Any = False
     max_workspace: Any = None
 
 
@@ -67,6 +76,7 @@ def settings(where: str, k: Keywords) -> Settings:
         number,
         flag(where, "flip", k.flip),
         choice(where, "padding_mode", k.padding_mode, PADDING_MODES),
+        ints(where, "input_dilation", k.input_dilation),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from einstride._errors import bad_value
-from einstride.geometry import Geometry, padding_pair, padding_pairs
+from einstride.geometry import Geometry
+from einstride.paddings import padding_pair, padding_pairs
 from einstride.settings import Frozen, Settings, Shape, per_axis
 
 
@@ -100,6 +101,13 @@ def transposed_geometry(
             where,
             'padding_mode must be "zeros" in a transposed convolution: its padding crops',
             repr(settings.padding_mode),
+            "leave it out, or use conv_input_grad",
+        )
+    if settings.input_dilation not in (1, (1,) * rank):
+        raise bad_value(
+            where,
+            "input_dilation must be 1 in a transposed convolution",
+            settings.input_dilation,
             "leave it out, or use conv_input_grad",
         )
     if x_shape[-1] != f_shape[-1]:

@@ -18,9 +18,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride import adjoint
+from einstride.examples import example_tiles, reduce_each
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, interleave, transpose_filter
-from einstride.products import correlate, filter_units, position_tiles, reduce
+from einstride.products import correlate, position_tiles
+from einstride.reductions import filter_units, reduce
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -38,13 +40,14 @@ def forward(
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
-    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
     g = job.geometry
-    place = flip(out, g.rank, b) if g.flip and out is not None else out
-    gf = reduce(x, gy, job, b, place)
+    first = 1 if job.per_example else 0
+    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = (reduce_each if job.per_example else reduce)(x, gy, job, b, place)
     if out is not None:
         return out
-    return flip(gf, g.rank, b) if g.flip else gf
+    return flip(gf, g.rank, b, first) if g.flip else gf
 
 
 def input_grad(
@@ -76,6 +79,8 @@ def input_grad(
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
     return None
 
 
@@ -92,7 +97,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         row = prod(h.f_shape[:-1]) * h.groups
         n += h.multiply_adds
         moved += 2 * positions * row * item
-        if job.direction == "filter_grad":
+        if job.per_example:
+            tiles = example_tiles(job, traits)
+            workspace = tiles.workspace
+            blocks += len(tiles.boxes)
+        elif job.direction == "filter_grad":
             plan = filter_units(job, traits)
             workspace = plan.tiling.workspace
             blocks += sum(len(u.boxes) for u in plan.units)

@@ -61,7 +61,7 @@ def forward(
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
-    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
     g = job.geometry
     xs = windows(
         _split(pad(x, g.padding, g.padding_mode, b), g, b), g.kernel, g.stride, g.dilation, b
@@ -70,10 +70,11 @@ def filter_grad(
     gys = conjugate(_split(gy, g, b), b)
     plain = not g.flip and not is_complex(job.arithmetic.compute)
     place = out if plain else None
-    gf = _einsum("b{o}{k}gc,b{o}gd->{k}cgd", xs, gys, g.f_shape, job, b, None, place)
+    each = "b" if job.per_example else ""
+    gf = _einsum(f"b{{o}}{{k}}gc,b{{o}}gd->{each}{{k}}cgd", xs, gys, job.shape, job, b, None, place)
     if plain:
         return gf
-    gf = conjugate(flip(gf, g.rank, b) if g.flip else gf, b)
+    gf = conjugate(flip(gf, g.rank, b, start=len(each)) if g.flip else gf, b)
     if out is None:
         return gf
     out[...] = gf
@@ -132,6 +133,8 @@ def _einsum(
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
+    if job.batch_invariant:
+        return "the library's einsum may choose its loops by the batch"
     return None
 
 

@@ -7,10 +7,13 @@ own is served by `generic`.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from einstride._errors import bad_type
 from einstride.backends._record import Array, Backend, Traits
 
-__all__ = ["Array", "Backend", "Traits", "of"]
+__all__ = ["Array", "Backend", "Traits", "by_name", "of"]
 
 _FOUND: dict[type, Backend] = {}
 
@@ -81,3 +84,29 @@ def _load(kind: type, array: object) -> Backend | None:
     from einstride.backends import generic
 
     return generic.of(array_namespace(array))
+
+
+def by_name(where: str, library: str) -> Backend:
+    """The backend of a library that is named rather than shown: this imports the library."""
+    try:
+        if library == "numpy":
+            from einstride.backends import numpy
+
+            return numpy.BACKEND
+        if library == "cupy":
+            from einstride.backends import cupy
+
+            return cupy.BACKEND
+        from einstride.backends import generic
+
+        return generic.of(_namespace(library))
+    except ImportError as error:
+        raise bad_type(
+            where, "the library cannot be imported", f"{library!r}: {error}", "install it"
+        ) from None
+
+
+def _namespace(library: str) -> Any:
+    if library in ("torch", "dask"):
+        return import_module(f"array_api_compat.{library}{'.array' if library == 'dask' else ''}")
+    return import_module("jax.numpy" if library == "jax" else library)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from einstride.demo.unavailable import Unavailable
+from einstride.demo.unavailable import UnavailableError
 
 CLASSES = 10
 
@@ -46,7 +46,7 @@ def _scans() -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise  # scikit-learn is there; something that it needs is not
-        raise Unavailable(
+        raise UnavailableError(
             "the digits come with scikit-learn, which is not installed: "
             "pip install 'einstride[demo]'"
         ) from error

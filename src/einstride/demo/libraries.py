@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from einstride.backends import Array
-from einstride.demo.unavailable import Unavailable
+from einstride.demo.unavailable import UnavailableError
 
 
 class Library(NamedTuple):
@@ -26,19 +26,21 @@ def _numpy() -> Library:
 def _cupy() -> Library:
     try:
         cupy = import_module("cupy")
-    except ImportError as error:
-        if (error.name or "cupy").partition(".")[0] != "cupy":
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
             raise  # CuPy is there; something that it needs is not
-        raise Unavailable(
-            "--backend cupy needs CuPy, which cannot be imported here: "
+        raise UnavailableError(
+            "--backend cupy needs CuPy, which is not installed: "
             "pip install 'einstride[cuda12]' or 'einstride[cuda13]'"
         ) from error
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise Unavailable(f"--backend cupy needs an NVIDIA GPU: {error}") from error
+        raise UnavailableError(
+            f"--backend cupy needs an NVIDIA GPU and its driver; CUDA says {error}"
+        ) from error
     if devices == 0:
-        raise Unavailable("--backend cupy needs an NVIDIA GPU, and CUDA finds none here")
+        raise UnavailableError("--backend cupy needs an NVIDIA GPU; CUDA finds none")
     return Library("CuPy", import_module("array_api_compat.cupy"), cupy.asnumpy)
 
 
@@ -48,7 +50,7 @@ def _strict() -> Library:
     except ModuleNotFoundError as error:
         if error.name != "array_api_strict":
             raise
-        raise Unavailable(
+        raise UnavailableError(
             "--backend strict needs array-api-strict: pip install array-api-strict"
         ) from error
     return Library("array-api-strict", xp, import_module("numpy").asarray)
@@ -62,5 +64,5 @@ _LIBRARIES: dict[str, Callable[[], Library]] = {
 
 
 def load(backend: str) -> Library:
-    """The library of that name, or `Unavailable` with the reason why it cannot be had."""
+    """The library of that name, or `UnavailableError` with the reason why it cannot be had."""
     return _LIBRARIES[backend]()

@@ -1,0 +1,92 @@
+"""The command line: ``python -m einstride COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import einstride
+
+
+class Command(NamedTuple):
+    """A subcommand. `run` imports what it needs, so that no command pays for another."""
+
+    summary: str
+    options: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def _demo_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backend", choices=("numpy", "cupy", "strict"), default="numpy",
+        help="the array library: NumPy (default), CuPy or array-api-strict")  # fmt: skip
+    add("--epochs", type=_at_least(1), metavar="N", help="default 30; 1 with --quick")
+    add("--seed", type=_at_least(0), default=0, metavar="N",
+        help="of the random numbers (default 0)")  # fmt: skip
+    add("--picture", type=Path, default=Path("demo.png"), metavar="PATH",
+        help="where the picture goes, a PNG (default demo.png)")  # fmt: skip
+    add("--quick", action="store_true", help="few digits, one epoch: does it run?")
+
+
+def _demo(args: Namespace) -> int:
+    from einstride.demo import story
+
+    return story.tell(args.backend, args.epochs, args.seed, args.picture, args.quick)
+
+
+def _no_options(parser: ArgumentParser) -> None:
+    pass
+
+
+def _info(args: Namespace) -> int:
+    from einstride import info
+
+    print(info.text())
+    return 0
+
+
+COMMANDS = {
+    "demo": Command(
+        "check the convolutions, then train a network on handwritten digits", _demo_options, _demo
+    ),
+    "info": Command(
+        "versions, array libraries, devices, and what algorithm='auto' takes", _no_options, _info
+    ),
+}
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
+
+
+def parser() -> ArgumentParser:
+    """The parser of the whole command line."""
+    top = ArgumentParser(
+        prog="python -m einstride", description="N-dimensional convolution for plain arrays."
+    )
+    top.add_argument("--version", action="version", version=f"einstride {einstride.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(name, help=command.summary, description=command.summary)
+        command.options(one)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0 if all went well, 2 if it could not be run."""
+    args = parser().parse_args(arguments)
+    return COMMANDS[args.command].run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The demo's tables, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einstride.demo.checks import DIFFERENCES, LOOPS, Deviation
+from einstride.demo.digits import CLASSES
+from einstride.demo.training import Epoch
+
+
+def checks(deviations: Sequence[Deviation]) -> str:
+    """A row per function; the columns are what it was compared with."""
+    sizes = {(d.function, d.against): f"{d.size:.1e}" for d in deviations}
+    rows: list[tuple[str, ...]] = [("largest relative deviation from", LOOPS, DIFFERENCES)]
+    for function in dict.fromkeys(d.function for d in deviations):
+        rows.append((function, *(sizes.get((function, a), "-") for a in (LOOPS, DIFFERENCES))))
+    return table(rows)
+
+
+def curve(epochs: Sequence[Epoch]) -> str:
+    """A row per epoch."""
+    rows = [("epoch", "loss", "held-out loss", "held-out accuracy")]
+    for number, e in enumerate(epochs, 1):
+        rows.append(
+            (f"{number:5}", f"{e.train_loss:.4f}", f"{e.test_loss:.4f}", f"{e.test_accuracy:.1%}")
+        )
+    return table(rows)
+
+
+def confusion(labels: NDArray[np.int64], answers: NDArray[np.int64]) -> str:
+    """How often each digit (a row) got each answer (a column); a dot is zero."""
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (labels, answers), 1)
+    rows = [("digit \\ answer", *map(str, range(CLASSES)))]
+    for digit, row in enumerate(counts):
+        rows.append((f"{digit:14}", *(str(n) if n else "." for n in row)))
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+    return "\n".join("  " + line.rstrip() for line in lines)

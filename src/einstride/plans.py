@@ -1,0 +1,306 @@
+"""Plans as users meet them: made from arrays or shapes, printed, saved, run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from einstride import backends, execute, planner
+from einstride import layout as layouts
+from einstride import settings as parse
+from einstride._errors import bad_type, bad_value
+from einstride.backends import Array
+from einstride.dtypes import ITEMSIZE
+from einstride.settings import Keywords, PerExample, Transposed
+from einstride.signature import Ints, Padding
+
+DIRECTIONS = ("forward", "input_grad", "filter_grad", "transpose")
+
+
+class Plan:
+    """What a call will do, decided beforehand: print it, save it, run it. Made by `plan`.
+
+    Parameters
+    ----------
+    arguments : dict
+        What it was planned from, all plain: direction, shapes, dtypes, library, keywords.
+    decision : object
+        The planner's decision: algorithm, costs, reasons.
+
+    Attributes
+    ----------
+    algorithm : str
+        The algorithm that will run.
+    workspace : int
+        Bytes it may use beyond its inputs and output.
+    output_shape : tuple of int
+        The shape of the result, in the caller's layout.
+    dtype : str
+        The dtype of the result.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> p = es.plan((8, 56, 56, 64), (3, 3, 64, 64), dtype="float32", padding="same")
+    >>> p.output_shape, p.algorithm
+    ((8, 56, 56, 64), 'gemm')
+    """
+
+    def __init__(self, arguments: dict[str, Any], decision: planner.Plan) -> None:
+        self._arguments = arguments
+        self._decision = decision
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm that will run."""
+        return self._decision.algorithm
+
+    @property
+    def workspace(self) -> int:
+        """Bytes it may use beyond its inputs and output."""
+        chosen = (c for c in self._decision.candidates if c.algorithm == self.algorithm)
+        return next((c.cost.workspace for c in chosen if c.cost), 0)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the result, in the caller's layout."""
+        back = layouts.inverse(self._decision.orders[2])
+        return layouts.canonical(self._decision.job.shape, back)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the result."""
+        return self._decision.job.arithmetic.result
+
+    def __str__(self) -> str:
+        return str(self._decision)
+
+    def __repr__(self) -> str:
+        a = self._arguments
+        return f"<Plan {a['direction']} {a['shapes'][0]} {a['shapes'][1]}: {self.algorithm}>"
+
+    def __call__(
+        self, first: Array, second: Array, bias: Array | None = None, *, out: Array | None = None
+    ) -> Array:
+        """Run it: x and f, or gy and f, or x and gy.
+
+        Parameters
+        ----------
+        first, second : array
+            Of the shapes, dtypes and library that were planned for.
+        bias : array, optional
+            As in `conv`.
+        out : array, optional
+            As in `conv`.
+
+        Returns
+        -------
+        array
+            What the planned function would have returned.
+        """
+        where, a = "Plan", self._arguments
+        names = execute.NAMES[self._decision.job.direction]
+        b = backends.of(where, names, first, second, bias, out)
+        got = (
+            [list(first.shape), list(second.shape)],
+            [b.dtype_name(first), b.dtype_name(second)],
+            b.traits.library,
+        )
+        if got != ([list(s) for s in a["shapes"]], list(a["dtypes"]), a["library"]):
+            raise bad_value(
+                where,
+                f"it was made for shapes {a['shapes']}, dtypes {a['dtypes']} on {a['library']}",
+                f"shapes {got[0]}, dtypes {got[1]} on {got[2]}",
+                "make another plan, or call the function itself",
+            )
+        if bias is not None:
+            keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
+            direction, extra = _extra(where, a)
+            return execute.call(where, direction, first, second, bias, out, keywords, extra)
+        with b.on(first):
+            return execute.run(where, self._decision, b, first, second, None, out)
+
+    def to_json(self) -> str:
+        """The plan as a line of JSON, with its algorithm.
+
+        Returns
+        -------
+        str
+            For `from_json`.
+        """
+        return json.dumps({**self._arguments, "algorithm": self.algorithm}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that `to_json` wrote: the same algorithm, checked anew.
+
+        Parameters
+        ----------
+        text : str
+            What `to_json` gave.
+
+        Returns
+        -------
+        Plan
+            Ready to run.
+        """
+        where = "Plan.from_json"
+        try:
+            arguments = json.loads(text)
+            algorithm = arguments.pop("algorithm")
+            arguments["shapes"] = [tuple(s) for s in arguments["shapes"]]
+            arguments["keywords"] = {
+                k: _tuples(v) for k, v in arguments["keywords"].items() if k in Keywords._fields
+            }
+            arguments["extra"] = _tuples(arguments["extra"])
+            keywords = Keywords(**arguments["keywords"])
+            wanted = {"direction", "shapes", "dtypes", "library", "keywords", "extra"}
+            if set(arguments) != wanted:
+                raise KeyError(*(wanted ^ set(arguments)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise bad_value(
+                where, "the text must be what to_json wrote", repr(error), "make the plan anew"
+            ) from None
+        return _made(where, arguments, keywords._replace(algorithm=algorithm))
+
+
+def plan(
+    first: Array | tuple[int, ...],
+    second: Array | tuple[int, ...],
+    *,
+    direction: str = "forward",
+    dtype: str | None = None,
+    library: str = "numpy",
+    input_size: Ints | None = None,
+    kernel_size: Ints | None = None,
+    output_padding: Ints = 0,
+    output_size: Ints | None = None,
+    per_example: bool = False,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+) -> Plan:
+    """What a call would do: which algorithm, why, and what each rival would have cost.
+
+    Made from shapes, dtypes and the library alone, never from values.
+
+    Parameters
+    ----------
+    first, second : array, or tuple of ints
+        The two operands of the direction (x and f, gy and f, x and gy), or their shapes.
+    direction : {"forward", "input_grad", "filter_grad", "transpose"}
+        `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
+    dtype : str, optional
+        With shapes: the dtype of both operands; float32 if left out.
+    library : str
+        With shapes: the array library, "numpy" or the import name of another.
+    input_size, kernel_size, output_padding, output_size, per_example : as in their functions
+        What the direction needs.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace : as in `conv`
+        The same.
+
+    Returns
+    -------
+    Plan
+        ``print(p)`` shows the table; ``p(first, second)`` runs it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import einstride as es
+    >>> print(es.plan((1, 8, 8, 3), (3, 3, 3, 4)).algorithm)
+    strided
+    """
+    where = "plan"
+    parse.choice(where, "direction", direction, DIRECTIONS)
+    keywords = Keywords(
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace,
+    )  # fmt: skip
+    extra: Any = {
+        "forward": None,
+        "input_grad": input_size,
+        "filter_grad": kernel_size,
+        "transpose": (output_padding, output_size),
+    }[direction]
+    if direction in ("input_grad", "filter_grad") and extra is None:
+        name = "input_size" if direction == "input_grad" else "kernel_size"
+        raise bad_value(where, f"{direction} needs {name}", f"{name}=None", f"pass {name}")
+    if parse.flag(where, "per_example", per_example):
+        if direction != "filter_grad":
+            raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
+        extra = ("per_example", kernel_size)
+    shapes, dtypes = [], []
+    for operand in (first, second):
+        if isinstance(operand, tuple | list):
+            shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
+            dtypes.append(dtype or "float32")
+        else:
+            b = backends.of(where, ("an operand",), operand)
+            library = b.traits.library
+            shapes.append(tuple(operand.shape))
+            dtypes.append(b.dtype_name(operand))
+    if any(n < 0 for s in shapes for n in s):
+        raise bad_value(where, "shapes must not be negative", shapes, "give shapes of arrays")
+    arguments = {
+        "direction": direction,
+        "shapes": shapes,
+        "dtypes": dtypes,
+        "library": library,
+        "keywords": keywords._asdict(),
+        "extra": extra,
+    }
+    return _made(where, arguments, keywords)
+
+
+def _made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
+    b = backends.by_name(where, arguments["library"])
+    for name in arguments["dtypes"]:
+        if name not in ITEMSIZE:
+            raise bad_type(where, "dtype is unknown", repr(name), f"use one of {tuple(ITEMSIZE)}")
+    direction, extra = _extra(where, arguments)
+    decision = execute.decide(
+        where,
+        direction,
+        tuple(arguments["shapes"]),
+        (*arguments["dtypes"], None),
+        keywords,
+        extra,
+        b,
+    )
+    return Plan(arguments, decision)
+
+
+def _extra(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """The planner's direction and what else it must know."""
+    direction, extra = arguments["direction"], arguments["extra"]
+    if direction == "transpose":
+        return "input_grad", Transposed(
+            parse.ints(where, "output_padding", extra[0]),
+            parse.optional(where, "output_size", extra[1], parse.ints),
+        )
+    if isinstance(extra, tuple) and extra[:1] == ("per_example",):
+        return direction, PerExample(parse.ints(where, "kernel_size", extra[1]))
+    return direction, parse.optional(where, "size", extra, parse.ints)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

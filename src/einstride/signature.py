@@ -1,0 +1,6 @@
+"""The types of the keywords that all public functions share."""
+
+from __future__ import annotations
+
+Ints = int | tuple[int, ...]
+Padding = int | str | tuple[int | str | tuple[int, int], ...]

@@ -1,0 +1,77 @@
+"""Shared checks: compare with the loops, and read an error message by its three parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import einstride as es
+import oracle
+from oracle import Case
+from strategies import arrays
+
+ALGORITHMS = ("auto", "strided", "gemm")
+PASSES = ("forward", "input_grad", "filter_grad")
+FUNCTIONS = {"forward": "conv", "input_grad": "conv_input_grad", "filter_grad": "conv_filter_grad"}
+
+
+def promoted(x: str, f: str) -> str:
+    """The result's dtype of two operands, from the rules of the documentation."""
+    kinds = {np.dtype(x).kind, np.dtype(f).kind}
+    if kinds <= set("biu"):
+        if np.dtype(x).itemsize == np.dtype(f).itemsize == 1 and "b" not in kinds:
+            return "int32"
+        return "uint64" if x == f == "uint64" else "int64"
+    floating = [dtype for dtype in (x, f) if np.dtype(dtype).kind in "fc"]
+    return str(np.result_type(*floating))
+
+
+def same(actual: np.ndarray, expected: np.ndarray, dtype: str | None = None) -> None:
+    """Equal shape, dtype and every value; `expected` may be an object array of Python numbers."""
+    dtype = dtype or str(expected.dtype)
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected.astype(dtype))
+
+
+def operands(
+    which: str, case: Case, x: np.ndarray, f: np.ndarray, gy: np.ndarray
+) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[np.ndarray, np.ndarray]]:
+    """Of one pass: the public function, its positional arguments, the two arrays of the loops."""
+    args, pair = {
+        "forward": ((x, f), (x, f)),
+        "input_grad": ((gy, f, case.input_size), (gy, f)),
+        "filter_grad": ((x, gy, case.kernel_size), (x, gy)),
+    }[which]
+    return getattr(es, FUNCTIONS[which]), args, pair
+
+
+def check_pass(
+    backend: Any, which: str, case: Case, dtype: str, seed: int, **keywords: Any
+) -> None:
+    """One pass of einstride against the loops, to the last bit."""
+    function, args, pair = operands(which, case, *arrays(case, dtype, seed))
+    result = backend(function, *args, **(case.keywords | keywords))
+    same(result, oracle.PASSES[which](*pair, case), promoted(dtype, dtype))
+
+
+@contextmanager
+def refused(
+    function: str, kind: Any = (ValueError, TypeError), says: str = ""
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """The block must raise exactly `kind`, as 'function: the rule; what it got; the remedy'."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    assert type(caught.value) in kinds, repr(caught.value)
+    well_formed(function, str(caught.value), says)
+
+
+def well_formed(function: str, text: str, says: str = "") -> None:
+    assert re.search(rf"^{re.escape(function)}: .+; .*\bgot\b.+; .+", text, re.DOTALL), text
+    assert says.lower() in text.lower(), f"{says!r} is not in {text!r}"

@@ -1,0 +1,84 @@
+"""Options, hypothesis profiles, and the one fixture that gives the array libraries."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+pytest.register_assert_rewrite("libraries", "checks")
+
+import libraries  # noqa: E402  (after the line that makes its asserts speak)
+
+hypothesis.settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
+)
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("ci"), derandomize=False, max_examples=2000
+)
+hypothesis.settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME]",
+        help=f"of {', '.join(libraries.LIBRARIES)}; default: {','.join(libraries.DEFAULT)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = set(_chosen(config)) - set(libraries.LIBRARIES)
+    if unknown:
+        raise pytest.UsageError(
+            f"--backend: unknown {sorted(unknown)}; known: {', '.join(libraries.LIBRARIES)}"
+        )
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    names = ",".join(config.getoption("--backend")).split(",")
+    return [name.strip() for name in names if name.strip()] or list(libraries.DEFAULT)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Put the CuPy host in place before the first test: another library may import CuPy later."""
+    needed = any(
+        "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
+        for item in session.items
+        if (names := getattr(item, "fixturenames", ()))
+    )
+    if needed and not session.config.option.collectonly:
+        host = importlib.import_module("cupy_host")
+        if host.unavailable_reason() is None:
+            host.install()
+
+
+def _backend_of(item: pytest.Item) -> str | None:
+    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> libraries.Library:
+    return libraries.load(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a library recorded against the test (a swallowed error, a bad launch) fails it."""
+    yield
+    if "backend" in request.fixturenames:
+        request.getfixturevalue("backend").check()

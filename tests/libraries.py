@@ -1,0 +1,124 @@
+"""The array libraries under test, behind one small object: a test is written once for all."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@dataclass(frozen=True)
+class Library:
+    """`asarray` and `asnumpy` keep the dtype; `lacks` names dtypes that it cannot compute in."""
+
+    name: str
+    xp: ModuleType
+    array_type: type
+    asarray: Callable[[np.ndarray], Any]
+    asnumpy: Callable[[Any], np.ndarray] = np.asarray
+    lacks: frozenset[str] = frozenset()
+    check: Callable[[], None] = lambda: None  # called after every test
+
+    def has(self, dtype: str) -> bool:
+        return dtype not in self.lacks
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> np.ndarray:
+        """Call `function` with every NumPy array converted; give back its result as a NumPy array.
+
+        On the way: the result belongs to the same library, and no input has been written.
+        """
+        given = [a for a in (*args, *keywords.values()) if isinstance(a, np.ndarray)]
+        before = [a.copy() for a in given]
+        ours = {id(a): self.asarray(a) for a in given}
+        result = function(
+            *(ours.get(id(a), a) for a in args),
+            **{key: ours.get(id(a), a) for key, a in keywords.items()},
+        )
+        for old, array in zip(before, given, strict=True):
+            np.testing.assert_array_equal(
+                self.asnumpy(ours[id(array)]), old, "an input was written"
+            )
+        assert isinstance(result, self.array_type), type(result)
+        return self.asnumpy(result)
+
+
+def _numpy() -> Library:
+    return Library("numpy", np, np.ndarray, lambda a: a)
+
+
+def _readonly() -> Library:
+    def asarray(a: np.ndarray) -> np.ndarray:
+        view = a.view()
+        view.flags.writeable = False
+        return view
+
+    return Library("numpy-readonly", np, np.ndarray, asarray)
+
+
+def _strict() -> Library:
+    xp = importlib.import_module("array_api_strict")
+    return Library(
+        "strict",
+        xp,
+        type(xp.asarray(0)),
+        lambda a: xp.asarray(a, copy=True),
+        lacks=frozenset({"float16"}),
+    )
+
+
+def _cupy() -> Library:
+    xp = importlib.import_module("cupy")
+    if not xp.cuda.is_available():
+        raise ImportError("cupy finds no CUDA device")
+    return Library("cupy", xp, xp.ndarray, xp.asarray, xp.asnumpy)
+
+
+def _cupy_host() -> Library:
+    host = importlib.import_module("cupy_host").install()
+    xp = importlib.import_module("cupy")
+    return Library("cupy-host", xp, xp.ndarray, xp.asarray, xp.asnumpy, check=host.check)
+
+
+def _torch() -> Library:
+    xp = importlib.import_module("torch")
+    lacks = frozenset({"uint16", "uint32", "uint64"})
+    return Library(
+        "torch", xp, xp.Tensor, lambda a: xp.from_numpy(a.copy()), lambda t: t.numpy(), lacks
+    )
+
+
+def _jax() -> Library:
+    importlib.import_module("jax").config.update("jax_enable_x64", True)
+    xp = importlib.import_module("jax.numpy")
+    return Library("jax", xp, importlib.import_module("jax").Array, xp.asarray)
+
+
+def _dask() -> Library:
+    xp = importlib.import_module("dask.array")
+    return Library("dask", xp, xp.Array, xp.asarray, lambda a: a.compute())
+
+
+LIBRARIES: dict[str, Callable[[], Library]] = {
+    "numpy": _numpy,
+    "numpy-readonly": _readonly,
+    "strict": _strict,
+    "cupy-host": _cupy_host,
+    "cupy": _cupy,
+    "torch": _torch,
+    "jax": _jax,
+    "dask": _dask,
+}
+DEFAULT = ("numpy", "numpy-readonly", "strict")
+
+
+def load(name: str) -> Library:
+    """The library, or a skip that says why not."""
+    try:
+        return LIBRARIES[name]()
+    except ImportError as error:
+        pytest.skip(f"backend {name}: {error}")

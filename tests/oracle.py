@@ -1,0 +1,216 @@
+"""What convolution means, as plainly as Python can say it; nothing here comes from einstride.
+
+A convolution is a set of triples (input element, filter element, output element): the seven nested
+loops over batch, output position, filter tap, group, input channel and output channel, of any rank.
+All three passes walk the same triples, so the two gradients are the adjoints of the forward pass:
+
+    y[yi]  += x[xi] * f[fi]              forward
+    gx[xi] += gy[yi] * conj(f[fi])       input gradient
+    gf[fi] += conj(x[xi]) * gy[yi]       filter gradient
+
+Arrays are canonical: x (B, *input, C), f (*kernel, C // groups, D), y (B, *out, D). The arithmetic
+is Python's own: exact integers, float64, complex128.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One convolution, every hyperparameter per axis; pads are (low, high), negative crops.
+
+    `keywords` is how a user wrote it (padding names, bare ints); the loops never look at it.
+    """
+
+    batch: int
+    input_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    channels: int
+    filters: int
+    stride: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    flip: bool = False
+    mode: str = "zeros"
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def out_size(self) -> tuple[int, ...]:
+        axes = zip(
+            self.input_size, self.kernel_size, self.stride, self.pads, self.dilation, strict=True
+        )
+        return tuple(1 + (n + sum(pad) - span(k, d)) // s for n, k, s, pad, d in axes)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.batch, *self.input_size, self.channels)
+
+    @property
+    def f_shape(self) -> tuple[int, ...]:
+        return (*self.kernel_size, self.channels // self.groups, self.filters)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return (self.batch, *self.out_size, self.filters)
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.pads, "dilation": self.dilation,
+                "groups": self.groups, "flip": self.flip, "padding_mode": self.mode}  # fmt: skip
+
+
+def span(k: int, dilation: int) -> int:
+    """Input elements that k taps reach over."""
+    return (k - 1) * dilation + 1
+
+
+def pads_of(name: str, n: int, k: int, stride: int, dilation: int) -> tuple[int, int]:
+    """The (low, high) pads that a padding name stands for on one axis."""
+    reach = span(k, dilation) - 1
+    total = max(
+        (-(-n // stride) - 1) * stride + reach + 1 - n, 0
+    )  # the output has ceil(n / stride)
+    return {
+        "valid": (0, 0),
+        "full": (reach, reach),
+        "causal": (reach, 0),
+        "same": (total // 2, total - total // 2),
+        "same_lower": (total - total // 2, total // 2),
+    }[name]
+
+
+def border(i: int, n: int, mode: str) -> int | None:
+    """The input position that is seen at i, outside of an axis of n; None is a zero."""
+    if 0 <= i < n:
+        return i
+    return {
+        "zeros": None,
+        "replicate": min(max(i, 0), n - 1),
+        "circular": i % n if n else None,
+        "reflect": -i if i < 0 else 2 * (n - 1) - i,  # the edge itself is not repeated
+    }[mode]
+
+
+def triples(case: Case, input_size: tuple[int, ...], out_size: tuple[int, ...]) -> Iterator[Any]:
+    """Yield the indices (x, f, y) of every product in the sum."""
+    group_in, group_out = case.channels // case.groups, case.filters // case.groups
+    for o in product(*map(range, out_size)):
+        for k in product(*map(range, case.kernel_size)):
+            i = []
+            for axis, (low, _) in enumerate(case.pads):
+                tap = case.kernel_size[axis] - 1 - k[axis] if case.flip else k[axis]
+                at = o[axis] * case.stride[axis] + tap * case.dilation[axis] - low
+                i.append(border(at, input_size[axis], case.mode))
+            if None in i:
+                continue  # this tap meets a zero of the padding
+            for b, g in product(range(case.batch), range(case.groups)):
+                for c, d in product(range(group_in), range(group_out)):
+                    dd = g * group_out + d
+                    yield (b, *i, g * group_in + c), (*k, c, dd), (b, *o, dd)
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, object)  # filled with the int 0
+
+
+def forward(x: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
+    x, f, y = x.astype(object), f.astype(object), _zeros(case.y_shape)
+    for xi, fi, yi in triples(case, case.input_size, case.out_size):
+        y[yi] += x[xi] * f[fi]
+    return y
+
+
+def input_grad(gy: np.ndarray, f: np.ndarray, case: Case, input_size: Any = None) -> np.ndarray:
+    """The adjoint of `forward` in x; of another size than the case's when `input_size` is given."""
+    size = input_size or case.input_size
+    gy, f, gx = gy.astype(object), f.astype(object), _zeros((case.batch, *size, case.channels))
+    for xi, fi, yi in triples(case, size, gy.shape[1:-1]):
+        gx[xi] += gy[yi] * f[fi].conjugate()
+    return gx
+
+
+def filter_grad(x: np.ndarray, gy: np.ndarray, case: Case) -> np.ndarray:
+    x, gy, gf = x.astype(object), gy.astype(object), _zeros(case.f_shape)
+    for xi, fi, yi in triples(case, case.input_size, case.out_size):
+        gf[fi] += x[xi].conjugate() * gy[yi]
+    return gf
+
+
+PASSES = {"forward": forward, "input_grad": input_grad, "filter_grad": filter_grad}
+
+
+# The same three passes one filter tap at a time, for shapes too large for the loops.
+
+
+def _by_tap(case: Case) -> Iterator[tuple[Any, Any]]:
+    """Yield (filter index, slices of the padded input) for every tap."""
+    for k in product(*map(range, case.kernel_size)):
+        at = [size - 1 - t if case.flip else t for t, size in zip(k, case.kernel_size, strict=True)]
+        axes = zip(at, case.out_size, case.stride, case.dilation, strict=True)
+        yield k, (slice(None), *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, o, s, d in axes))
+
+
+def _padded(x: np.ndarray, case: Case) -> np.ndarray:
+    keep = tuple(
+        slice(max(0, -a), n - max(0, -b))
+        for (a, b), n in zip(case.pads, case.input_size, strict=True)
+    )
+    widths = [(0, 0), *((max(0, a), max(0, b)) for a, b in case.pads), (0, 0)]
+    return np.pad(x[(slice(None), *keep)], widths)
+
+
+def _groups(array: np.ndarray, case: Case) -> list[np.ndarray]:
+    return np.split(array, case.groups, axis=-1)
+
+
+def fast_forward(x: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
+    padded = _groups(_padded(x, case), case)
+    filters = _groups(f, case)
+    parts = [
+        sum(xg[at] @ fg[k] for k, at in _by_tap(case))
+        for xg, fg in zip(padded, filters, strict=True)
+    ]
+    return np.concatenate(parts, axis=-1)
+
+
+def fast_input_grad(gy: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
+    parts = []
+    for gyg, fg in zip(_groups(gy, case), _groups(f, case), strict=True):
+        size = [
+            n + max(0, a) + max(0, b) for (a, b), n in zip(case.pads, case.input_size, strict=True)
+        ]
+        gx = np.zeros((case.batch, *size, fg.shape[-2]), np.result_type(gy, f))
+        shift = tuple(
+            slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(case.pads, size, strict=True)
+        )
+        view = gx[(slice(None), *shift)]  # the padded, cropped frame in which the taps are counted
+        for k, at in _by_tap(case):
+            view[at] += gyg @ fg[k].conj().T
+        keep = tuple(
+            slice(max(0, a), n - max(0, b)) for (a, b), n in zip(case.pads, size, strict=True)
+        )
+        parts.append(gx[(slice(None), *keep)])
+    return np.concatenate(parts, axis=-1)
+
+
+def fast_filter_grad(x: np.ndarray, gy: np.ndarray, case: Case) -> np.ndarray:
+    gf = np.zeros(case.f_shape, np.result_type(x, gy))
+    columns = np.split(gf, case.groups, axis=-1)
+    axes = list(range(len(case.input_size) + 1))
+    for part, xg, gyg in zip(
+        columns, _groups(_padded(x, case), case), _groups(gy, case), strict=True
+    ):
+        for k, at in _by_tap(case):
+            part[k] = np.tensordot(xg[at].conj(), gyg, (axes, axes))
+    return gf
+
+
+FAST = {"forward": fast_forward, "input_grad": fast_input_grad, "filter_grad": fast_filter_grad}

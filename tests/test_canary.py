@@ -1,0 +1,51 @@
+"""The canary: a kernel broken on purpose must be caught by the comparison with the loops."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from checks import PASSES, check_pass
+from oracle import Case
+
+NUMPY = importlib.import_module("libraries").load("numpy")
+CASE = Case(2, (7, 6), (3, 2), 4, 6, (2, 1), ((1, 0), (0, 1)), (1, 2), groups=2)
+
+FAULTS = {
+    "off by one": lambda y: np.roll(y, 1, axis=1),
+    "last element": lambda y: y + (np.arange(y.size) == y.size - 1).reshape(y.shape),
+    "negated": lambda y: -y,
+    "never written": lambda y: np.full_like(y, np.nan),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("algorithm", ["strided", "gemm"])
+@pytest.mark.parametrize("which", PASSES)
+def test_a_broken_kernel_is_caught(monkeypatch, which, algorithm, fault):
+    kernels = importlib.import_module(f"einstride.algorithms.{algorithm}")
+    healthy = getattr(kernels, which)
+    check_pass(NUMPY, which, CASE, "float64", 1, algorithm=algorithm, **CASE.explicit)
+
+    def broken(*args, **keywords):
+        result = healthy(*args, **keywords)
+        result[...] = FAULTS[fault](result.copy())
+        return result
+
+    monkeypatch.setattr(kernels, which, broken)
+    with pytest.raises(AssertionError):
+        check_pass(NUMPY, which, CASE, "float64", 1, algorithm=algorithm, **CASE.explicit)
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_an_algorithm_asked_for_by_name_is_the_one_that_runs(monkeypatch, which):
+    """No silent fallback: with gemm taken out, strided still answers and gemm does not."""
+    kernels = importlib.import_module("einstride.algorithms.gemm")
+
+    def gone(*args, **keywords):
+        raise LookupError("gemm was asked")
+
+    monkeypatch.setattr(kernels, which, gone)
+    check_pass(NUMPY, which, CASE, "float64", 1, algorithm="strided", **CASE.explicit)
+    with pytest.raises(LookupError, match="gemm was asked"):
+        check_pass(NUMPY, which, CASE, "float64", 1, algorithm="gemm", **CASE.explicit)

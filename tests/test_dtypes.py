@@ -1,0 +1,115 @@
+"""Which dtype comes out of which two, and what it is accumulated in."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import einstride as es
+import oracle
+from checks import ALGORITHMS, PASSES, operands, promoted, same
+from oracle import Case
+from strategies import DTYPES, integer_data
+
+CASE = Case(2, (6,), (3,), 2, 4, (1,), ((1, 0),), (1,))
+
+# Worked out by hand; `promoted` must agree before it judges the rest.
+BY_HAND = {
+    ("float32", "float32"): "float32",
+    ("float32", "float64"): "float64",
+    ("float32", "complex64"): "complex64",
+    ("float64", "complex64"): "complex128",
+    ("float16", "float32"): "float32",
+    ("float16", "float16"): "float16",
+    ("uint8", "float32"): "float32",
+    ("uint8", "float16"): "float16",
+    ("int64", "float32"): "float32",
+    ("int8", "complex64"): "complex64",
+    ("bool", "float64"): "float64",
+    ("int8", "int8"): "int32",
+    ("uint8", "int8"): "int32",
+    ("int8", "int16"): "int64",
+    ("int32", "int32"): "int64",
+    ("uint32", "uint64"): "int64",
+    ("uint64", "uint64"): "uint64",
+    ("bool", "bool"): "int64",
+}
+
+
+@pytest.mark.parametrize(("pair", "expected"), list(BY_HAND.items()))
+def test_the_rule_by_hand(pair, expected):
+    assert promoted(*pair) == promoted(*reversed(pair)) == expected
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize(("first", "second"), list(product(DTYPES, DTYPES)))
+def test_every_pair(backend, which, first, second):
+    if not (backend.has(first) and backend.has(second)):
+        pytest.skip(f"{backend.name} lacks {first} or {second}")
+    if {first, second} in ({"bool", "int8"}, {"bool", "uint8"}):
+        pytest.skip("the documentation leaves the width of a bool with 8 bits open")
+    x, f = integer_data(CASE.x_shape, first, 1), integer_data(CASE.f_shape, second, 2)
+    gy = integer_data(CASE.y_shape, second if which == "filter_grad" else first, 3)
+    function, args, pair = operands(which, CASE, x, f, gy)
+    result = backend(function, *args, padding=CASE.pads)
+    same(result, oracle.PASSES[which](*pair, CASE), promoted(first, second))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("which", PASSES)
+def test_float16_accumulates_in_float32(which, algorithm):
+    """5000 ones: a float16 sum stops at 2048; the single rounding at the end gives 5000."""
+    n = 5000
+    ones = {
+        "forward": lambda: es.conv(
+            np.ones((1, 1, n), "f2"), np.ones((1, n, 1), "f2"), algorithm=algorithm
+        ),
+        "input_grad": lambda: es.conv_input_grad(
+            np.ones((1, 1, n), "f2"), np.ones((1, 1, n), "f2"), 1, algorithm=algorithm
+        ),
+        "filter_grad": lambda: es.conv_filter_grad(
+            np.ones((1, n, 1), "f2"), np.ones((1, n, 1), "f2"), 1, algorithm=algorithm
+        ),
+    }[which]()
+    same(ones.ravel(), np.array([n], "float16"))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_float16_survives_sums_beyond_its_range(algorithm):
+    x = np.array([60000, 60000, -60000, -50016], "f2").reshape(1, 4, 1)
+    y = es.conv(x, np.ones((4, 1, 1), "f2"), algorithm=algorithm)
+    same(y.ravel(), np.array([9984], "float16"))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_float16_is_rounded_once(algorithm):
+    x = np.full((1, 3, 1), 2.0**-11, "f2")
+    x[0, 0, 0] = 1  # 1 + 2 * 2**-11 is 1 + 2**-10, but each half alone would round to 1
+    same(
+        es.conv(x, np.ones((3, 1, 1), "f2"), algorithm=algorithm).ravel(),
+        np.array([1 + 2.0**-10], "f2"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [("bfloat16", "bfloat16"), ("float16", "float32"), ("float32", "float32")],
+)
+def test_bfloat16(other, expected):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes gives NumPy its bfloat16")
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    other, expected = (
+        bfloat16 if name == "bfloat16" else np.dtype(name) for name in (other, expected)
+    )
+    x, f = np.ones((1, 700, 1), bfloat16), np.ones((512, 1, 1), other)
+    y = es.conv(x, f)  # a bfloat16 sum of ones stops at 256
+    assert y.dtype == expected
+    np.testing.assert_array_equal(y.astype("float32"), np.full((1, 189, 1), 512, "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_large_integers_under_a_float_filter(dtype):
+    """The integer is converted to the float; the float is not taken down to anything."""
+    x = np.array([2**24 - 1, 1], "int32").reshape(1, 2, 1)
+    f = np.ones((2, 1, 1), dtype)
+    same(es.conv(x, f).ravel(), np.array([2**24], dtype))

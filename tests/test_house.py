@@ -1,0 +1,169 @@
+"""The rules of the house, read from the source itself."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import einstride as es
+from checks import ALGORITHMS
+
+ROOT = Path(es.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.glob("*.py"))
+PUBLIC = {
+    "Conv",
+    "conv",
+    "conv4d_filter_gradient",
+    "conv4d_forward",
+    "conv4d_input_gradient",
+    "conv_bias_grad",
+    "conv_filter_grad",
+    "conv_input_grad",
+    "conv_transpose",
+    "windows",
+}
+
+
+def name(path):
+    return path.relative_to(path.parents[1] if path in TESTS else ROOT).as_posix()
+
+
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+def test_no_file_is_long(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_nothing_is_asserted_or_left_undone(path):
+    text, tree = path.read_text(), nodes(path)
+    assert not [node.lineno for node in tree if isinstance(node, ast.Assert)]
+    for word in ("NotImplementedError", "TODO", "FIXME", "XXX"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_as_strided_is_called_in_one_place(path):
+    allowed = path.name == "primitives.py" or path.parent.name == "backends"
+    used = [
+        n.lineno for n in nodes(path) if getattr(n, "attr", getattr(n, "id", "")) == "as_strided"
+    ]
+    assert allowed or not used, used
+
+
+def imports(path):
+    """Every module that a file imports, at any depth, as absolute dotted names."""
+    package = ["einstride", *path.relative_to(ROOT).parent.parts]
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+KERNELS = [p for p in SOURCES if p.parent.name == "algorithms" and p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=name)
+def test_algorithms_do_not_import_each_other(path):
+    others = {f"einstride.algorithms.{other.stem}" for other in KERNELS if other != path}
+    assert not others & set(imports(path))
+    assert not {m for m in imports(path) if m.startswith(("einstride.api", "einstride.planner"))}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name == "backends"], ids=name)
+def test_backends_do_not_import_algorithms(path):
+    assert not {m for m in imports(path) if m.startswith("einstride.algorithms")}
+
+
+def test_geometry_is_the_standard_library_only():
+    outside = {
+        m for m in imports(ROOT / "geometry.py") if m.split(".")[0] in ("numpy", "array_api_compat")
+    }
+    assert not outside
+
+
+def test_the_tests_know_every_algorithm():
+    table = importlib.import_module("einstride.algorithms").ALGORITHMS
+    assert {"strided", "gemm"} <= set(table)
+    assert set(ALGORITHMS) - {"auto"} <= set(table)
+
+
+def test_all_is_the_public_interface():
+    assert set(es.__all__) >= PUBLIC
+    assert list(es.__all__) == sorted(set(es.__all__), key=es.__all__.index)
+    reachable = {
+        n for n, value in vars(es).items() if not n.startswith("_") and not inspect.ismodule(value)
+    }
+    assert reachable <= set(es.__all__) | {"annotations"}
+    assert all(hasattr(es, n) for n in es.__all__)
+
+
+FUNCTIONS = sorted(
+    n for n in es.__all__ if callable(getattr(es, n)) and not isinstance(getattr(es, n), type)
+)
+
+
+@pytest.mark.parametrize("public", FUNCTIONS)
+def test_docstrings_are_numpydoc(public):
+    function = getattr(es, public)
+    text = inspect.getdoc(function)
+    assert text, public
+    for section in ("Parameters\n----------", "Returns\n-------"):
+        assert section in text, f"{public} has no section {section.split()[0]}"
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            assert parameter.name in text, f"{public} says nothing of {parameter.name}"
+
+
+POSITIONAL = {
+    "conv": ["x", "f", "bias"],
+    "conv_input_grad": ["gy", "f", "input_size"],
+    "conv_filter_grad": ["x", "gy", "kernel_size"],
+    "conv_bias_grad": ["gy"],
+    "conv_transpose": ["x", "f", "bias"],
+    "windows": ["x", "kernel_size", "stride", "dilation"],
+    "conv4d_forward": ["x", "f", "s"],
+    "conv4d_input_gradient": ["x", "f", "gy", "s"],
+    "conv4d_filter_gradient": ["x", "f", "gy", "s"],
+}
+KEYWORDS = {
+    "stride": 1,
+    "padding": "valid",
+    "dilation": 1,
+    "groups": 1,
+    "padding_mode": "zeros",
+    "layout": "channels_last",
+    "flip": False,
+    "algorithm": "auto",
+    "accuracy": "normwise",
+    "max_workspace": None,
+    "out": None,
+}
+
+
+@pytest.mark.parametrize("public", POSITIONAL)
+def test_positional_parameters(public):
+    parameters = inspect.signature(getattr(es, public)).parameters.values()
+    positional = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    assert positional == POSITIONAL[public]
+
+
+@pytest.mark.parametrize(
+    "public", ["conv", "conv_input_grad", "conv_filter_grad", "conv_transpose"]
+)
+def test_keywords_and_their_defaults(public):
+    parameters = inspect.signature(getattr(es, public)).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert KEYWORDS.items() <= defaults.items()

@@ -1,0 +1,119 @@
+"""max_workspace is never exceeded: tracemalloc sees every allocation of NumPy."""
+
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import einstride as es
+import oracle
+from checks import PASSES, operands, refused, same
+from oracle import Case
+from strategies import arrays
+
+KiB, MiB = 2**10, 2**20
+PYTHON = 96 * KiB  # frames, tuples and views: not arrays
+RESNET = Case(8, (56, 56), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1))  # im2col: 58 MiB
+CASES = {
+    "padded": Case(2, (28, 28), (3, 3), 32, 32, (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "valid": Case(2, (30, 30), (3, 3), 32, 32, (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "strided": Case(2, (33, 32), (3, 3), 32, 24, (2, 2), ((0, 1), (1, 1)), (1, 1)),
+    "dilated": Case(2, (28, 29), (3, 3), 16, 24, (1, 1), ((2, 2), (2, 2)), (2, 2)),
+    "grouped": Case(2, (28, 29), (3, 3), 32, 32, (1, 1), ((1, 1), (1, 1)), (1, 1), groups=4),
+    "line": Case(2, (3000,), (31,), 8, 8, (1,), ((15, 15),), (1,)),
+}
+
+
+def peak(function, *args, **keywords):
+    """(result, bytes allocated at the peak beyond the result); plans are made beforehand."""
+    function(*args, **keywords)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result = function(*args, **keywords)
+        return result, tracemalloc.get_traced_memory()[1] - before - result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_default_workspace_is_small(which):
+    """Never a whole im2col: less than 16 MiB."""
+    function, args, pair = operands(which, RESNET, *arrays(RESNET, "float32", 1))
+    result, used = peak(function, *args, algorithm="gemm", **RESNET.explicit)
+    assert used < 16 * MiB
+    same(result, oracle.FAST[which](*pair, RESNET))
+
+
+def least(text):
+    """The least number of bytes that would do, as the error's remedy says it."""
+    found = re.search(r"(\d+) bytes", text.split("; ")[-1])
+    assert found, text
+    return int(found[1])
+
+
+@pytest.mark.parametrize("ceiling", [100_000, 300_001, MiB])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("algorithm", ["gemm", "auto"])
+def test_ceiling_is_never_exceeded(algorithm, which, name, ceiling):
+    case = CASES[name]
+    function, args, pair = operands(which, case, *arrays(case, "float32", 2))
+    keywords = {"algorithm": algorithm, **case.explicit}
+    try:
+        result, used = peak(function, *args, max_workspace=ceiling, **keywords)
+    except ValueError:
+        with refused(function.__name__, ValueError, "max_workspace") as caught:
+            function(*args, max_workspace=ceiling, **keywords)
+        ceiling = least(str(caught.value))
+        result, used = peak(function, *args, max_workspace=ceiling, **keywords)
+    assert used <= ceiling + PYTHON
+    same(result, oracle.FAST[which](*pair, case))
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_the_least_that_would_is_the_least(which):
+    case = CASES["valid"]
+    function, args, _ = operands(which, case, *arrays(case, "float32", 3))
+    with refused(function.__name__, ValueError, "max_workspace") as caught:
+        function(*args, algorithm="gemm", max_workspace=0, **case.explicit)
+    enough = least(str(caught.value))
+    _, used = peak(function, *args, algorithm="gemm", max_workspace=enough, **case.explicit)
+    assert used <= enough + PYTHON
+    with refused(function.__name__, ValueError, "max_workspace"):
+        function(*args, algorithm="gemm", max_workspace=enough - 1, **case.explicit)
+
+
+def test_zero_is_legal():
+    """Only an algorithm that needs none: the plain view and einsum, without padding."""
+    case = Case(2, (12, 12), (3, 3), 8, 8, (1, 1), ((0, 0), (0, 0)), (1, 1))
+    x, f, _ = arrays(case, "float32", 4)
+    for algorithm in ("auto", "strided"):
+        result, used = peak(es.conv, x, f, algorithm=algorithm, max_workspace=0)
+        assert used <= PYTHON
+        same(result, oracle.fast_forward(x, f, case))
+
+
+def test_the_block_size_never_changes_the_answer():
+    """Closely: BLAS may sum in another order in a block of another size."""
+    rng = np.random.default_rng(0)
+    x, f = rng.normal(size=(4, 40, 41, 16)), rng.normal(size=(3, 3, 16, 24))
+    reference = es.conv(x, f, padding=1, algorithm="strided")
+    for ceiling in (256 * KiB, 700_000, 3 * MiB, 64 * MiB):
+        y = es.conv(x, f, padding=1, algorithm="gemm", max_workspace=ceiling)
+        np.testing.assert_allclose(y, reference, rtol=0, atol=1e-11)
+
+
+def test_nothing_is_kept():
+    x, f, _ = arrays(RESNET, "float32", 5)
+    es.conv(x, f, padding=1)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(3):
+            es.conv(x, f, padding=1)
+        assert tracemalloc.get_traced_memory()[0] - before < 1 * MiB
+    finally:
+        tracemalloc.stop()
