@@ -68,7 +68,7 @@ class _AxisPhase:
 def phases(g: Geometry) -> tuple[Phase, ...]:
     """The phases of the input gradient, one for each remainder modulo the stride on each axis."""
     axes = [
-        [p for r in range(g.stride[a]) if (p := _axis_phase(g, a, r)).count > 0]
+        [p for r in range(min(g.stride[a], g.size[a])) if (p := _axis_phase(g, a, r)).count > 0]
         for a in range(g.rank)
     ]
     found = []

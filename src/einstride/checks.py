@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from einstride import backends
+from einstride import layout as layouts
 from einstride._errors import bad_type, bad_value
 from einstride.backends import Array, Backend
-from einstride.dtypes import INTEGERS
+from einstride.dtypes import INTEGERS, ITEMSIZE
 from einstride.planner import Plan
+from einstride.settings import Shape
 
 
 def out_array(
@@ -30,6 +32,17 @@ def out_array(
             where, "out must have the dtype of the result", f"out {b.dtype_name(out)}",
             f"allocate {result}",
         )  # fmt: skip
+    if not b.native(out):
+        raise bad_type(
+            where, "out must be in the machine's byte order", f"out {out.dtype}", f"use {result}"
+        )
+    if b.strides is not None and overlaps_itself(shape, b.strides(out)):
+        raise bad_value(
+            where,
+            "out must not overlap itself",
+            f"out {shape} with strides {b.strides(out)}",
+            "pass an array of its own",
+        )
     if not b.writeable(out):
         raise bad_value(where, "out must be writeable", "a read-only out", "pass another array")
     if any(a is not None and b.overlap(out, a) for a in inputs):
@@ -39,6 +52,16 @@ def out_array(
             "an out that overlaps one of them",
             "pass an array of its own",
         )
+
+
+def overlaps_itself(shape: Shape, strides: Shape) -> bool:
+    """Might two elements share memory? Strides that do not nest are taken to overlap."""
+    reach = 0
+    for step, n in sorted((abs(t), n) for t, n in zip(strides, shape, strict=True) if n > 1):
+        if step <= reach:
+            return 0 not in shape
+        reach += step * (n - 1)
+    return False
 
 
 def values(
@@ -83,3 +106,27 @@ def same_shape(where: str, name: str, change: Array | None, of: str, array: Arra
             f"{name} {tuple(change.shape)}, {of} {tuple(array.shape)}",
             "make them agree",
         )
+
+
+def layer(where: str, f: Array, bias: Array | None, layout: str) -> None:
+    """Refuse a filter and a bias that no input could go with."""
+    shape = tuple(f.shape)
+    if len(shape) < 3:
+        raise bad_value(
+            where, "f needs at least three axes (spatial, input and output channels)",
+            f"f {shape}", "reshape it",
+        )  # fmt: skip
+    given = [a for a in (f, bias) if a is not None]
+    names = [backends.of(where, ("f",), a).dtype_name(a) for a in given]
+    if any(n not in ITEMSIZE for n in names):
+        raise bad_type(
+            where, "arrays must hold bools, integers, floats or complex numbers",
+            f"dtypes {', '.join(names)}", "convert them first, e.g. f.astype('float32')",
+        )  # fmt: skip
+    order = layouts.parse(where, layouts.check(where, layout), len(shape) - 2)
+    length = layouts.canonical(shape, order.f)[-1]
+    if bias is not None and tuple(bias.shape) != (length,):
+        raise bad_value(
+            where, f"bias must have one number for each of the {length} output channels",
+            f"bias {tuple(bias.shape)}, f {shape}", f"give it shape ({length},)",
+        )  # fmt: skip

@@ -83,7 +83,7 @@ def resolve(
             raise bad_type(
                 where,
                 "arrays must hold bools, integers, floats or complex numbers",
-                f"dtype {name}",
+                f"dtypes {', '.join(given)}",
                 "convert them first, e.g. x.astype('float32')",
             )
     if all(n in INTEGERS for n in given):

@@ -6,6 +6,7 @@ filled through such a view, so that no layout costs a copy of an array.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from einstride import backends, checks, dtypes, planner, primitives
@@ -145,7 +146,7 @@ def run(
         place = result if order_out is None else xp.permute_dims(result, order_out)
     else:
         place = None
-    if job.geometry.multiply_adds == 0:
+    if job.empty:
         found = nothing(shape, job.arithmetic.result, bias, b, first, place)
     else:
         found = compute(plan, b, first, second, bias, place)
@@ -214,7 +215,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     order = layouts.parse(where, layouts.check(where, layout), len(shape) - 2).y
     gy = gy if order is None else b.xp.permute_dims(gy, order)
     given = b.dtype_name(gy)
-    terms = gy.size // max(gy.shape[-1], 1)
+    terms = prod(gy.shape[:-1])
     arithmetic = dtypes.resolve(where, (given, given, None), terms, None, False)
     compute, result = arithmetic.compute, arithmetic.result
     if given in INTEGERS:

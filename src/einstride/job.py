@@ -47,6 +47,11 @@ class Job:
     per_example: bool = False
     batch_invariant: bool = False
 
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to multiply, or nowhere to put it?"""
+        return self.geometry.multiply_adds == 0 or 0 in self.shape
+
     @cached_property
     def detour(self) -> bool:
         """Is the input gradient that of a padded or dilated input, to be folded or thinned out?"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from einstride import backends, execute
+from einstride import backends, checks, execute
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
@@ -85,6 +85,7 @@ class Conv:
         self._x: Array | None = None
         self.f = f
         self.bias = bias
+        checks.layer("Conv", self._f, self._bias, layout)
 
     @property
     def f(self) -> Array:

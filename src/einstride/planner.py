@@ -241,6 +241,10 @@ def choose(
             repr(algorithm),
             f"use 'auto' or one of {tuple(ALGORITHMS)}",
         )
+    if job.empty:
+        name = "strided" if algorithm == "auto" else algorithm
+        idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
+        return Plan(name, job, job, orders, (idle,), traits.library, calibration()["date"])
     inner = replace(job.inner, ceiling=max(job.ceiling - job.extra, 0))
     known = rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}

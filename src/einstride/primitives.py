@@ -40,11 +40,16 @@ def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend)
         (x.shape[0], *out, *kernel, *x.shape[n + 1 :]),
         (
             steps[0],
-            *(t * s for t, s in zip(steps[1 : n + 1], stride, strict=True)),
-            *(t * d for t, d in zip(steps[1 : n + 1], dilation, strict=True)),
+            *_scaled(steps[1 : n + 1], stride, out),
+            *_scaled(steps[1 : n + 1], dilation, kernel),
             *steps[n + 1 :],
         ),
     )
+
+
+def _scaled(steps: Shape, factors: Shape, lengths: Shape) -> tuple[int, ...]:
+    """Strides times factors; an axis of one element needs none, and the product may be huge."""
+    return tuple(t * s if n > 1 else 0 for t, s, n in zip(steps, factors, lengths, strict=True))
 
 
 @lru_cache(maxsize=4096)
@@ -189,6 +194,7 @@ def dilate(x: Array, step: Shape, b: Backend) -> Array:
 def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend) -> Array:
     """The array whose [b, r::step] is phases[r] (B, ..., C): the inverse of slicing."""
     first = next(iter(phases.values()))
+    step = tuple(min(t, s) for t, s in zip(step, shape[1:-1], strict=True))
     longest = tuple(-(-s // t) for s, t in zip(shape[1:-1], step, strict=True))
     even = []
     for r in product(*map(range, step)):

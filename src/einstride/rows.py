@@ -1,7 +1,8 @@
 """The windows of one block as the rows of a matrix, copied into a buffer that is used again.
 
 This is im2col, a block at a time: the buffer holds what fits the cache, never the whole. Padding is
-added to the block alone. Where the windows already are a matrix (1x1 filters) nothing is copied.
+added to the block alone, or by index where the backend has a kernel for that. Where the windows
+already are a matrix (1x1 filters) nothing is copied.
 """
 
 from __future__ import annotations
@@ -39,13 +40,26 @@ def region_of(
 ) -> Array:  # fmt: skip
     """The part of the padded x that a box of outputs reads through a box of taps."""
     batch, *spans = box
-    starts, stops = [], []
-    for (o0, o1), (k0, k1), s, d, (low, _) in zip(
-        spans, taps, g.stride, g.dilation, g.padding, strict=True
-    ):
-        starts.append(o0 * s + k0 * d - low)
-        stops.append((o1 - 1) * s + (k1 - 1) * d + 1 - low)
+    starts = window_starts(g, spans, taps)
+    stops = [
+        start + (o1 - 1 - o0) * s + (k1 - 1 - k0) * d + 1
+        for start, (o0, o1), (k0, k1), s, d in zip(
+            starts, spans, taps, g.stride, g.dilation, strict=True
+        )
+    ]
     return region(x[batch[0] : batch[1], ...], starts, stops, g.padding_mode, b, buffer)
+
+
+def window_starts(
+    g: Geometry, spans: Sequence[tuple[int, int]], taps: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Where in x the first tap of the first output lies on each axis; negative in the border."""
+    return [
+        o0 * s + k0 * d - low
+        for (o0, _), (k0, _), s, d, (low, _) in zip(
+            spans, taps, g.stride, g.dilation, g.padding, strict=True
+        )
+    ]
 
 
 class Rows:
@@ -73,9 +87,9 @@ class Rows:
         self._channels_inner = channels_inner
         self._positions_inner = False
         self._rows = self._slab = None
+        self._slab_size = slab if b.traits.mutable else 0
         if b.traits.mutable:
             self._rows = b.empty((rows,), dtype, x)
-            self._slab = b.empty((slab,), b.dtype_name(x), x) if slab else None
         if b.strides is not None:
             *_, last, channel = b.strides(x)
             self._positions_inner = abs(channel) > abs(last) > 0 and g.size[-1] > 1
@@ -86,8 +100,14 @@ class Rows:
         """(p, K * C) for one group, else (G, p, K * C // G), of p positions and the chosen taps."""
         g, b = self._g, self._b
         x = self._x if channels is None else self._x[..., channels[0] : channels[1]]
-        part = region_of(x, g, box, taps, b, self._slab)
         kernel = tuple(k1 - k0 for k0, k1 in taps)
+        if prod(kernel) > 1 or self._slab_size:
+            found = self._gathered(x, box, taps)
+            if found is not None:
+                return found
+        if self._slab is None and self._slab_size:
+            self._slab = b.empty((self._slab_size,), b.dtype_name(x), x)
+        part = region_of(x, g, box, taps, b, self._slab)
         w = windows(part, kernel, g.stride, g.dilation, b)  # (n, *o, *k, c)
         lead = g.rank + 1
         if prod(kernel) == 1 and b.dtype_name(w) == self._dtype:
@@ -97,6 +117,30 @@ class Rows:
         if g.groups > 1:
             w = split_groups(w, g.groups, b)  # (n, *o, *k, g, c)
         return self._copied(w, lead)
+
+    def _gathered(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
+        """The matrix by the backend's own kernel, straight from x; None if that cannot do it."""
+        g, b = self._g, self._b
+        if b.copy_rows is None or self._rows is None:
+            return None
+        (first, last), *spans = box
+        starts, out = window_starts(g, spans, taps), [o1 - o0 for o0, o1 in spans]
+        kernel = [k1 - k0 for k0, k1 in taps]
+        positions = (last - first) * prod(out)
+        shape = self._shape(positions, prod(kernel) * x.shape[-1] // g.groups)
+        matrix = self._rows[: prod(shape)]
+        if not b.copy_rows(
+            x[first:last, ...], matrix, starts, out, kernel, g.stride, g.dilation,
+            g.padding_mode, g.groups, self._channels_inner, self._positions_inner,
+        ):  # fmt: skip
+            return None
+        matrix = b.xp.reshape(matrix, shape)
+        return b.xp.matrix_transpose(matrix) if self._positions_inner else matrix
+
+    def _shape(self, p: int, n: int) -> Shape:
+        """Of the matrix as it lies in memory, for p positions and n elements a row."""
+        ends = (n, p) if self._positions_inner else (p, n)
+        return ends if self._g.groups == 1 else (self._g.groups, *ends)
 
     def _by_group(self, point: Array) -> Array:
         return self._b.xp.permute_dims(split_groups(point, self._g.groups, self._b), (1, 0, 2))
@@ -109,9 +153,7 @@ class Rows:
         group = (w.ndim - 2,) if self._g.groups > 1 else ()
         row = taps + channel if self._channels_inner else channel + taps
         order = group + (row + positions if self._positions_inner else positions + row)
-        p, n = prod(w.shape[:lead]), prod(w.shape[i] for i in row)
-        ends = (n, p) if self._positions_inner else (p, n)
-        shape = ((w.shape[-2],) if group else ()) + ends
+        shape = self._shape(prod(w.shape[:lead]), prod(w.shape[i] for i in row))
         ordered = xp.permute_dims(w, order)
         if self._rows is None:
             return xp.reshape(b.astype(ordered, self._dtype), shape)

@@ -179,7 +179,7 @@ def _transposed_axis(
         return low, high, (size if goal is None else max((n - 1) * stride + 1, 0))
     low, high = padding_pair(where, entry, 1, extent, stride)
     least = (n - 1) * stride + extent - low - high
-    if least < 0 or n == 0:
+    if n == 0 or (least < 0 and (goal is None or goal < 0)):
         raise bad_value(
             where,
             "the padding crops more than the output has",

@@ -26,7 +26,7 @@ def of(where: str, names: tuple[str, ...], *arrays: Array) -> Backend:
     first = arrays[0]
     backend = _FOUND.get(type(first)) or _find(where, names[0], first)
     for name, other in zip(names[1:], arrays[1:], strict=True):
-        if other is None:
+        if other is None and name in ("bias", "out"):
             continue
         theirs = _FOUND.get(type(other)) or _find(where, name, other)
         if theirs is not backend:

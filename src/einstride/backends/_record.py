@@ -83,6 +83,11 @@ class Backend:
         ``overlap(a, b)``: do the two arrays share memory?
     writeable : callable
         ``writeable(x)``: may the array be written?
+    native : callable
+        ``native(x)``: is it in the machine's byte order?
+    copy_rows : callable or None
+        A kernel that copies windows into a matrix, with the border by index, so that no padded copy
+        is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
     """
 
     xp: Any
@@ -101,3 +106,5 @@ class Backend:
     threads: Callable[[], int]
     overlap: Callable[[Array, Array], bool]
     writeable: Callable[[Array], bool]
+    native: Callable[[Array], bool]
+    copy_rows: Callable[..., bool] | None = None

@@ -14,6 +14,7 @@ from cupy.lib.stride_tricks import as_strided as _as_strided
 
 from einstride.backends._contract import contract
 from einstride.backends._record import Array, Backend, Make, Traits
+from einstride.kernels.rows import copy_rows
 
 
 def dtype_name(x: Array) -> str:
@@ -112,4 +113,6 @@ BACKEND = Backend(
     threads=lambda: 1,
     overlap=lambda a, b: bool(cupy.shares_memory(a, b)),
     writeable=lambda x: True,
+    native=lambda x: True,
+    copy_rows=copy_rows,
 )

@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
+from array_api_compat import device
+
 from einstride.backends._contract import contract
 from einstride.backends._record import Array, Backend, Make, Traits
 
@@ -30,7 +32,7 @@ def of(xp: Any) -> Backend:
         return str(x.dtype).rpartition(".")[2]
 
     def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
-        return xp.zeros(tuple(shape), dtype=getattr(xp, name), device=like.device)
+        return xp.zeros(tuple(shape), dtype=getattr(xp, name), device=device(like))
 
     def astype(x: Array, name: str) -> Array:
         return x if dtype_name(x) == name else xp.astype(x, getattr(xp, name))
@@ -53,7 +55,7 @@ def of(xp: Any) -> Backend:
             max_rank=12,
         ),
         dtype_name=dtype_name,
-        device=lambda x: x.device,
+        device=device,
         on=lambda x: _HERE,
         empty=zeros,
         zeros=zeros,
@@ -66,4 +68,5 @@ def of(xp: Any) -> Backend:
         threads=lambda: 1,
         overlap=lambda a, b: a is b,
         writeable=lambda x: False,
+        native=lambda x: True,
     )

@@ -96,4 +96,5 @@ BACKEND = Backend(
     threads=_threads.threads,
     overlap=overlap,
     writeable=lambda x: bool(x.flags.writeable),
+    native=lambda x: bool(x.dtype.isnative),
 )

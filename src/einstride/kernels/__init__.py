@@ -1,0 +1,31 @@
+"""CUDA C for CuPy, compiled by it on first use. The sources lie beside this file.
+
+Nothing here imports CuPy before a kernel is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+OPTIONS = ("--std=c++17",)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a source file."""
+    return files(__name__).joinpath(f"{name}.cu").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=512)
+def kernel(name: str, instance: str, device: int) -> Any:
+    """An instance of a template in a source file, for one device.
+
+    The device is a part of the key because a loaded module belongs to the device that was current;
+    the caller sees to it that `device` is.
+    """
+    import cupy
+
+    module = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
+    return module.get_function(instance)
