@@ -12,7 +12,8 @@ Importing it loads no array library; the adapter is found from the type of the a
 from einstride.api import conv, windows
 from einstride.gradients import conv_bias_grad, conv_filter_grad, conv_input_grad, conv_jvp
 from einstride.layer import Conv
-from einstride.plans import Plan, plan
+from einstride.planning import plan
+from einstride.plans import Plan
 from einstride.seed import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
 from einstride.sizes import output_size, same_padding
 from einstride.transposed import conv_transpose

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from einstride import backends
 from einstride import layout as layouts
+from einstride import settings as parse
 from einstride._errors import bad_type, bad_value
+from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS, ITEMSIZE
+from einstride.geometry import Geometry
+from einstride.paddings import padding_pairs
 from einstride.planner import Plan
-from einstride.settings import Shape
+from einstride.settings import Keywords, Shape
 
 
 def out_array(
@@ -108,13 +112,14 @@ def same_shape(where: str, name: str, change: Array | None, of: str, array: Arra
         )
 
 
-def layer(where: str, f: Array, bias: Array | None, layout: str) -> None:
-    """Refuse a filter and a bias that no input could go with."""
+def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
+    """Refuse what no input could go with: the filter, the bias and the keywords on their own."""
     shape = tuple(f.shape)
+    got = f"f {shape}"
     if len(shape) < 3:
         raise bad_value(
-            where, "f needs at least three axes (spatial, input and output channels)",
-            f"f {shape}", "reshape it",
+            where, "f needs at least three axes (spatial, input and output channels)", got,
+            "reshape it",
         )  # fmt: skip
     given = [a for a in (f, bias) if a is not None]
     names = [backends.of(where, ("f",), a).dtype_name(a) for a in given]
@@ -123,10 +128,23 @@ def layer(where: str, f: Array, bias: Array | None, layout: str) -> None:
             where, "arrays must hold bools, integers, floats or complex numbers",
             f"dtypes {', '.join(names)}", "convert them first, e.g. f.astype('float32')",
         )  # fmt: skip
-    order = layouts.parse(where, layouts.check(where, layout), len(shape) - 2)
-    length = layouts.canonical(shape, order.f)[-1]
+    rank = len(shape) - 2
+    order = layouts.parse(where, layouts.check(where, k.layout), rank)
+    *kernel, inner, length = layouts.canonical(shape, order.f)
+    s = parse.settings(where, k)
+    gaps = parse.per_axis(where, "dilation", s.dilation, rank, 1)
+    size = tuple(d * (n - 1) + 1 for d, n in zip(gaps, kernel, strict=True))
+    padding_pairs(where, s.padding, size, size, size)  # one entry per axis, known names
+    plain = s._replace(padding="valid", padding_mode="zeros", input_dilation=1)
+    Geometry.of(where, (1, *size, inner * s.groups), (*kernel, inner, length), plain, got)
+    parse.per_axis(where, "input_dilation", s.input_dilation, rank, 1)
+    parse.choice(where, "algorithm", k.algorithm, ("auto", *ALGORITHMS))
+    parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES)
+    parse.optional(where, "accumulate", k.accumulate, parse.name)
+    parse.flag(where, "batch_invariant", k.batch_invariant)
+    parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes)
     if bias is not None and tuple(bias.shape) != (length,):
         raise bad_value(
             where, f"bias must have one number for each of the {length} output channels",
-            f"bias {tuple(bias.shape)}, f {shape}", f"give it shape ({length},)",
+            f"bias {tuple(bias.shape)}, {got}", f"give it shape ({length},)",
         )  # fmt: skip

@@ -85,7 +85,7 @@ class Conv:
         self._x: Array | None = None
         self.f = f
         self.bias = bias
-        checks.layer("Conv", self._f, self._bias, layout)
+        checks.layer("Conv", self._f, self._bias, self._keywords)
 
     @property
     def f(self) -> Array:

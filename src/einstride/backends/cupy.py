@@ -14,6 +14,7 @@ from cupy.lib.stride_tricks import as_strided as _as_strided
 
 from einstride.backends._contract import contract
 from einstride.backends._record import Array, Backend, Make, Traits
+from einstride.kernels.cublas import TYPES, gemm
 from einstride.kernels.rows import copy_rows
 
 
@@ -55,17 +56,23 @@ def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
 
 
 def matmul(a: Array, b: Array, out: Array | None) -> Array:
-    """One cuBLAS product for matrices; for stacks of halves one each, summed in float32.
+    """One cuBLAS product, of matrices or stacks of them, straight into `out`.
 
-    CuPy's stacked product has no bfloat16 and its float16 has no promise of float32 sums; its 2-D
-    product has both (gemmEx with a float32 accumulator).
+    Integers, which cuBLAS does not know, are multiplied by CuPy's own kernel; operands that are not
+    dense are copied first.
     """
-    if a.ndim == 2 or a.dtype.itemsize != 2:
-        return cupy.matmul(a, b, out=out)
     if out is None:
-        out = empty((*a.shape[:-1], b.shape[-1]), dtype_name(a), a)
-    for i in range(a.shape[0]):
-        out[i] = cupy.matmul(a[i], b[i])
+        shape = (*a.shape[:-1], b.shape[-1])
+        out = empty(shape, dtype_name(a), a)
+    if gemm(a, b, out):
+        return out
+    if dtype_name(a) not in TYPES:
+        return cupy.matmul(a, b, out=out)
+    whole = [cupy.ascontiguousarray(m) for m in (a, b, out)]
+    if not gemm(*whole):
+        return cupy.matmul(a, b, out=out)
+    if whole[2] is not out:
+        out[...] = whole[2]
     return out
 
 

@@ -1,0 +1,122 @@
+"""Asking for a plan: from arrays, or from shapes and a dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einstride import backends
+from einstride import settings as parse
+from einstride._errors import bad_value
+from einstride.backends import Array
+from einstride.plans import Plan, made
+from einstride.settings import Keywords
+from einstride.signature import Ints, Padding
+
+DIRECTIONS = ("forward", "input_grad", "filter_grad", "transpose")
+
+
+def plan(
+    first: Array | tuple[int, ...],
+    second: Array | tuple[int, ...],
+    *,
+    direction: str = "forward",
+    dtype: str | None = None,
+    library: str = "numpy",
+    input_size: Ints | None = None,
+    kernel_size: Ints | None = None,
+    output_padding: Ints = 0,
+    output_size: Ints | None = None,
+    per_example: bool = False,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+) -> Plan:
+    """What a call would do: which algorithm, why, and what each rival would have cost.
+
+    Made from shapes, dtypes and the library alone, never from values.
+
+    Parameters
+    ----------
+    first, second : array, or tuple of ints
+        The two operands of the direction (x and f, gy and f, x and gy), or their shapes.
+    direction : {"forward", "input_grad", "filter_grad", "transpose"}
+        `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
+    dtype : str, optional
+        With shapes: the dtype of both operands; float32 if left out.
+    library : str
+        With shapes: the array library, "numpy" or the import name of another.
+    input_size, kernel_size, output_padding, output_size, per_example : as in their functions
+        What the direction needs.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace : as in `conv`
+        The same.
+
+    Returns
+    -------
+    Plan
+        ``print(p)`` shows the table; ``p(first, second)`` runs it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import einstride as es
+    >>> print(es.plan((1, 8, 8, 3), (3, 3, 3, 4)).algorithm)
+    strided
+    """
+    where = "plan"
+    parse.choice(where, "direction", direction, DIRECTIONS)
+    keywords = Keywords(
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace,
+    )  # fmt: skip
+    extra: Any = {
+        "forward": None,
+        "input_grad": input_size,
+        "filter_grad": kernel_size,
+        "transpose": (output_padding, output_size),
+    }[direction]
+    if direction in ("input_grad", "filter_grad") and extra is None:
+        name = "input_size" if direction == "input_grad" else "kernel_size"
+        raise bad_value(where, f"{direction} needs {name}", f"{name}=None", f"pass {name}")
+    if parse.flag(where, "per_example", per_example):
+        if direction != "filter_grad":
+            raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
+        extra = ("per_example", kernel_size)
+    shapes, dtypes = [], []
+    for operand in (first, second):
+        if isinstance(operand, tuple | list):
+            shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
+            dtypes.append(dtype or "float32")
+        else:
+            b = backends.of(where, ("an operand",), operand)
+            library = b.traits.library
+            shapes.append(tuple(operand.shape))
+            dtypes.append(b.dtype_name(operand))
+    if any(n < 0 for s in shapes for n in s):
+        raise bad_value(where, "shapes must not be negative", shapes, "give shapes of arrays")
+    arguments = {
+        "direction": direction,
+        "shapes": shapes,
+        "dtypes": dtypes,
+        "library": library,
+        "keywords": keywords._asdict(),
+        "extra": extra,
+    }
+    return made(where, arguments, keywords)

@@ -1,0 +1,171 @@
+"""Every padding mode is `numpy.pad` before the convolution, and its gradients are exact adjoints.
+
+The loops never see a border here: forward and filter gradient get an input that NumPy has padded
+(and cropped), the input gradient is scattered back through a padded array of indices.
+"""
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import einstride as es
+import oracle
+from checks import ALGORITHMS, PASSES, operands, promoted, refused, same
+from oracle import Case, span
+from strategies import DTYPES, arrays, cases, integer_data, seeds
+
+NUMPY_NAMES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+ROOM = {
+    "zeros": lambda n: 4,
+    "reflect": lambda n: n - 1,
+    "replicate": lambda n: 4,
+    "circular": lambda n: n,
+}
+FEW = settings(max_examples=20)
+
+
+@st.composite
+def bordered(draw):
+    """A case with any mode and pads on any side: none, a crop, or as much as the mode can give."""
+    case = draw(cases(max_rank=4, padded=False))
+    mode = draw(st.sampled_from(list(ROOM)))
+    pads = []
+    for n, k, d in zip(case.input_size, case.kernel_size, case.dilation, strict=True):
+        low, high = (draw(st.integers(-1, ROOM[mode](n))) for _ in range(2))
+        missing = span(k, d) - n - low - high
+        pads.append((low - min(low, 0), high - min(high, 0)) if missing > 0 else (low, high))
+    return replace(case, pads=tuple(pads), mode=mode, keywords={})
+
+
+def padded(a, case, first=1, **keywords):
+    """NumPy's pad on the spatial axes, which start at `first`; then the crops."""
+    ends = [(0, 0)] * first
+    a = np.pad(a, [*ends, *((max(low, 0), max(high, 0)) for low, high in case.pads), *ends],
+               NUMPY_NAMES[case.mode], **keywords)  # fmt: skip
+    sizes = a.shape[first : first + len(case.pads)]
+    cut = [slice(max(-p, 0), n - max(-q, 0)) for (p, q), n in zip(case.pads, sizes, strict=True)]
+    return a[(*[slice(None)] * first, *cut)]
+
+
+def expected(which, case, x, f, gy):
+    """The pass over an input that has no border any more."""
+    wide = padded(x, case)
+    inner = replace(
+        case, input_size=wide.shape[1:-1], pads=((0, 0),) * len(case.pads), mode="zeros"
+    )
+    if which == "forward":
+        return oracle.forward(wide, f, inner)
+    if which == "filter_grad":
+        return oracle.filter_grad(wide, gy, inner)
+    numbers = np.arange(prod(case.input_size)).reshape(case.input_size)
+    zeros = {"constant_values": -1} if case.mode == "zeros" else {}
+    came_from = padded(numbers, case, first=0, **zeros)
+    gx = np.zeros((case.batch, prod(case.input_size), case.channels), object)
+    wide = oracle.input_grad(gy, f, inner)
+    for position, source in np.ndenumerate(came_from):
+        if source >= 0:
+            gx[:, source] += wide[(slice(None), *position)]
+    return gx.reshape(case.x_shape)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("which", PASSES)
+@FEW
+@given(case=bordered(), dtype=st.sampled_from(DTYPES), seed=seeds)
+def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed):
+    if not backend.has(dtype):
+        dtype = "float32"
+    x, f, gy = arrays(case, dtype, seed)
+    function, args, _ = operands(which, case, x, f, gy)
+    result = backend(function, *args, algorithm=algorithm, **case.explicit)
+    same(result, expected(which, case, x, f, gy), promoted(dtype, dtype))
+
+
+@pytest.mark.parametrize("mode", ROOM)
+@given(case=bordered(), seed=seeds)
+def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
+    """<conv(x, f), gy> = <x, gx> = <f, gf>: in complex whole numbers, without an error."""
+    case = replace(case, mode=mode)
+    if any(max(p) > ROOM[mode](n) for p, n in zip(case.pads, case.input_size, strict=True)):
+        case = replace(case, mode="replicate")
+    x, f, gy = arrays(case, "complex128", seed)
+    energy = np.sum(backend(es.conv, x, f, **case.explicit) * gy.conj())
+    gx = backend(es.conv_input_grad, gy, f, case.input_size, **case.explicit)
+    gf = backend(es.conv_filter_grad, x, gy, case.kernel_size, **case.explicit)
+    assert energy == np.sum(x * gx.conj()) == np.sum(f * gf.conj())
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_border_wider_than_the_axis_names_the_axis(which, mode, axis, side):
+    size = (4, 5, 3)
+    pads = [[0, 0], [0, 0], [0, 0]]
+    pads[axis][side] = ROOM[mode](size[axis]) + 1
+    ones, frozen = (1, 1, 1), tuple(map(tuple, pads))
+    case = Case(1, size, ones, 1, 1, ones, frozen, ones, mode=mode)
+    function, args, _ = operands(which, case, *arrays(case, "float64", 1))
+    with refused(function.__name__, ValueError, f"axis {axis}"):
+        function(*args, **case.explicit)
+    pads[axis][side] -= 1
+    case = replace(case, pads=tuple(map(tuple, pads)))
+    function, args, _ = operands(which, case, *arrays(case, "float64", 1))
+    function(*args, **case.explicit)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_an_empty_axis_has_nothing_to_repeat(mode):
+    x, f = np.ones((1, 4, 0, 1)), np.ones((1, 1, 1, 1))
+    with refused("conv", ValueError, "axis 1"):
+        es.conv(x, f, padding=((0, 0), (1, 0)), padding_mode=mode)
+
+
+@pytest.mark.parametrize("mode", ROOM)
+@pytest.mark.parametrize(("first", "second"), [("uint8", "int8"), ("int16", "int16")])
+def test_integers_at_their_extremes_are_exact(backend, mode, first, second):
+    """The border adds terms to the sums; none of them is lost or wrapped."""
+    case = Case(1, (5, 4), (3, 3), 3, 2, (1, 2), ((3, 2), (1, 3)), (1, 1), mode=mode)
+    low, high = np.iinfo(second).min, np.iinfo(first).max
+    x, gy = (np.full(s, high, first) for s in (case.x_shape, case.y_shape))
+    f = np.full(case.f_shape, low, second)
+    for which in ("forward", "input_grad"):
+        function, args, _ = operands(which, case, x, f, gy)
+        result = backend(function, *args, **case.explicit)
+        same(result, expected(which, case, x, f, gy), promoted(first, second))
+
+
+def test_sums_over_a_border_never_wrap():
+    """Five copies of 2**61 do not fit int64: the input gradient says so, though one would fit."""
+    gy, f = np.full((1, 5, 1), 2**61), np.ones((1, 1, 1), "int64")
+    with refused("conv_input_grad", ValueError, "int64"):
+        es.conv_input_grad(gy, f, 1, padding=((4, 0),), padding_mode="replicate")
+    gx = es.conv_input_grad(gy // 8, f, 1, padding=((4, 0),), padding_mode="replicate")
+    assert gx.item() == 5 * 2**58
+
+
+@pytest.mark.parametrize("mode", ROOM)
+@pytest.mark.parametrize("which", ["forward", "filter_grad"])
+def test_a_border_is_no_second_input(mode, which):
+    """Blocks take their border with them: a ceiling far below the size of x is enough."""
+    case = Case(2, (64, 64), (3, 3), 16, 16, (1, 1), ((1, 1), (1, 1)), (1, 1), mode=mode)
+    x, f, gy = arrays(case, "float32", 1)
+    function, args, _ = operands(which, case, x, f, gy)
+    limited = function(*args, algorithm="gemm", max_workspace=x.nbytes // 8, **case.explicit)
+    same(limited, function(*args, algorithm="strided", **case.explicit))
+
+
+@pytest.mark.parametrize("value", ["wrap", "constant", "ZEROS", ""])
+def test_an_unknown_mode_is_refused(value):
+    with refused("conv", ValueError, "padding_mode"):
+        es.conv(integer_data((1, 4, 1), "float64", 1), np.ones((1, 1, 1)), padding_mode=value)
+
+
+@pytest.mark.parametrize("value", [None, 0, True, ("zeros",)])
+def test_a_mode_is_a_name(value):
+    with refused("conv", TypeError, "padding_mode"):
+        es.conv(integer_data((1, 4, 1), "float64", 1), np.ones((1, 1, 1)), padding_mode=value)
