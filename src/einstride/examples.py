@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
@@ -28,9 +29,13 @@ def example_tiles(job: Job, traits: Traits) -> Tiling:
         total = 2 * lengths[0] * prod(g.f_shape) * item
         return prod(lengths) * (row + g.filters * item) + slab + total
 
+    batch, work = g.batch, g.multiply_adds
+    if job.batch_invariant:  # cut every batch as a batch of one
+        batch, work = 1, work // max(g.batch, 1)
     rows = max(traits.block_bytes // max(row, 1), 1)
-    workers = job.threads if g.multiply_adds > SMALL else 1
-    return tile((g.batch, *g.out), rows, workers, job.ceiling, bytes_of)
+    workers = job.threads if work > SMALL else 1
+    found = tile((batch, *g.out), rows, workers, job.ceiling, bytes_of)
+    return replace(found, boxes=Boxes((g.batch, *g.out), found.lengths))
 
 
 def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:

@@ -8,11 +8,9 @@ from einstride import backends
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
-from einstride.plans import Plan, made
+from einstride.plans import DIRECTIONS, LIBRARIES, Plan, made
 from einstride.settings import Keywords
 from einstride.signature import Ints, Padding
-
-DIRECTIONS = ("forward", "input_grad", "filter_grad", "transpose")
 
 
 def plan(
@@ -82,6 +80,7 @@ def plan(
     """
     where = "plan"
     parse.choice(where, "direction", direction, DIRECTIONS)
+    parse.choice(where, "library", library, LIBRARIES)
     keywords = Keywords(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
         accuracy, accumulate, batch_invariant, max_workspace,

@@ -13,6 +13,10 @@ from einstride.backends import Array
 from einstride.dtypes import ITEMSIZE
 from einstride.settings import Keywords, PerExample, Transposed
 
+DIRECTIONS = ("forward", "input_grad", "filter_grad", "transpose")
+LIBRARIES = ("numpy", "cupy", "torch", "jax", "dask", "array_api_strict")
+FIELDS = ("direction", "shapes", "dtypes", "library", "keywords", "extra")
+
 
 class Plan:
     """What a call will do, decided beforehand: print it, save it, run it. Made by `plan`.
@@ -143,22 +147,33 @@ class Plan:
         """
         where = "Plan.from_json"
         try:
-            arguments = json.loads(text)
-            algorithm = arguments.pop("algorithm")
-            arguments["shapes"] = [tuple(s) for s in arguments["shapes"]]
-            arguments["keywords"] = {
-                k: _tuples(v) for k, v in arguments["keywords"].items() if k in Keywords._fields
-            }
-            arguments["extra"] = _tuples(arguments["extra"])
-            keywords = Keywords(**arguments["keywords"])
-            wanted = {"direction", "shapes", "dtypes", "library", "keywords", "extra"}
-            if set(arguments) != wanted:
-                raise KeyError(*(wanted ^ set(arguments)))
+            arguments, keywords = _read(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise bad_value(
                 where, "the text must be what to_json wrote", repr(error), "make the plan anew"
             ) from None
-        return made(where, arguments, keywords._replace(algorithm=algorithm))
+        return made(where, arguments, keywords)
+
+
+def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
+    """The arguments of a saved plan; an error of any kind if it is not one."""
+    if set(saved) != {*FIELDS, "algorithm"} or set(saved["keywords"]) != set(Keywords._fields):
+        raise KeyError("other fields than a plan has")
+    shapes = [tuple(s) for s in saved["shapes"]]
+    if len(shapes) != 2 or any(type(n) is not int or n < 0 for s in shapes for n in s):
+        raise ValueError("two shapes of whole numbers are needed")
+    if len(saved["dtypes"]) != 2 or not all(name in ITEMSIZE for name in saved["dtypes"]):
+        raise ValueError("two dtypes are needed")
+    if saved["library"] not in LIBRARIES:
+        raise ValueError(f"library {saved['library']!r} is unknown")
+    if saved["direction"] not in DIRECTIONS:
+        raise ValueError(f"direction {saved['direction']!r} is unknown")
+    keywords = Keywords(**{k: _tuples(v) for k, v in saved["keywords"].items()})
+    arguments = {name: saved[name] for name in FIELDS}
+    arguments |= {"shapes": shapes, "extra": _tuples(saved["extra"])}
+    arguments["keywords"] = keywords._asdict()
+    _extra("Plan.from_json", arguments)
+    return arguments, keywords._replace(algorithm=saved["algorithm"])
 
 
 def made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:

@@ -145,6 +145,13 @@ def transposed_geometry(
         goal = None if wanted is None else wanted[axis]
         low, high, least = _transposed_axis(where, per[axis], n, e, s, goal)
         more = extra[axis] if goal is None else goal - least
+        if n == 0 or least + more < 0:
+            raise bad_value(
+                where,
+                f"the padding crops more than the output has on spatial axis {axis}",
+                f"x of size {n}, padding {(low, high)}, dilated filter {e}, stride {s}",
+                "pad less",
+            )
         limit = max(s, d) if goal is None else s
         if not 0 <= more < limit:
             if goal is None:
@@ -179,11 +186,4 @@ def _transposed_axis(
         return low, high, (size if goal is None else max((n - 1) * stride + 1, 0))
     low, high = padding_pair(where, entry, 1, extent, stride)
     least = (n - 1) * stride + extent - low - high
-    if n == 0 or (least < 0 and (goal is None or goal < 0)):
-        raise bad_value(
-            where,
-            "the padding crops more than the output has",
-            f"x of size {n}, padding {(low, high)}, dilated filter {extent}, stride {stride}",
-            "pad less",
-        )
     return low, high, least

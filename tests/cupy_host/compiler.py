@@ -36,12 +36,8 @@ _IGNORED = re.compile(
     r"device-as-default-execution-space|default-device|restrict|pch|G|O\d|w)(=.*)?$"
 )
 _KEPT = re.compile(r"-(I|D|U|isystem)|-{1,2}std=")
-_KERNEL = re.compile(
-    r"__global__\s+(?:static\s+)?void\s+(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\("
-)
-_KERNEL_BOUNDS_FIRST = re.compile(
-    r"__global__\s+__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*void\s+(\w+)\s*\("
-)
+_BOUNDS = re.compile(r"__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)")
+_KERNEL = re.compile(r"__global__\s+(?:static\s+)?void\s+(\w+)\s*\(")
 # `extern __shared__ T name[];` has no size: it becomes a pointer to the one dynamic buffer.
 _DYNAMIC_SHARED = re.compile(
     r"extern\s+__shared__\s+(__align__\s*\([^)]*\)\s*|alignas\s*\([^)]*\)\s*)?([\w:<>,\s]+?)\s*"
@@ -74,8 +70,8 @@ def host_options(options: Sequence[str]) -> list[str]:
 
 def kernel_names(source: str) -> list[str]:
     """The kernels that can be looked up by name: extern "C", not templates."""
-    text = _BLOCK_COMMENT.sub(" ", _LINE_COMMENT.sub("", source))
-    names = _KERNEL.findall(text) + _KERNEL_BOUNDS_FIRST.findall(text)
+    text = _BOUNDS.sub(" ", _BLOCK_COMMENT.sub(" ", _LINE_COMMENT.sub("", source)))
+    names = _KERNEL.findall(text)
     templates = re.findall(r"template\s*<[^;{}]*?>\s*__global__[^;{}(]*?(\w+)\s*\(", text)
     return [n for n in dict.fromkeys(names) if n not in templates]
 

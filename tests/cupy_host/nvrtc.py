@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+MOST_EXPRESSIONS = 32
 
 _ENTRY = re.compile(
     r"Compiling entry function '(?P<kernel>[^']+)' for '(?P<architecture>\w+)'.*?"
@@ -53,6 +54,7 @@ class Compilation:
     cubin: bytes
     log: str
     kernels: tuple[KernelUse, ...]
+    lowered: dict[str, str]  # name expression -> the kernel's name in the cubin
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ def compile_for(
 ) -> Compilation:
     """Compiles CUDA C to machine code of one architecture; NvrtcError with the log if it fails.
 
-    `expressions` are the instances of templates to compile, as CuPy's `name_expressions`.
+    `expressions` are the instances of templates to compile, as CuPy's `name_expressions`; a hundred
+    of them make a log so long that NVRTC 12.9 waits for ever, so there may be `MOST_EXPRESSIONS`.
     """
+    if len(expressions) > MOST_EXPRESSIONS:
+        raise ValueError(f"{len(expressions)} expressions; at most {MOST_EXPRESSIONS} at once")
     nvrtc, program = _toolkit().library, ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
     try:
@@ -122,7 +127,12 @@ def compile_for(
         log = _read(nvrtc, program, "ProgramLog").decode(errors="replace").rstrip("\0\n")
         if status:
             raise NvrtcError(f"sm_{architecture}: NVRTC status {status}\n{log}")
-        return Compilation(_read(nvrtc, program, "CUBIN"), log, kernel_uses(log))
+        lowered = {}
+        for expression in expressions:
+            name = ctypes.c_char_p()
+            nvrtc.nvrtcGetLoweredName(program, expression.encode(), ctypes.byref(name))
+            lowered[expression] = (name.value or b"").decode()
+        return Compilation(_read(nvrtc, program, "CUBIN"), log, kernel_uses(log), lowered)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -28,7 +28,9 @@ def contract(equation: str, a: Array, b: Array, xp: Any, matmul: Any) -> Array:
         return xp.reshape(xp.permute_dims(array, order), shape)
 
     if prod(size[c] for c in batch) == 1:  # a plain matrix product: the fast road in every library
-        product = matmul(group(a, left, batch + rows, summed), group(b, right, summed, columns))
+        product = matmul(
+            group(a, left, batch + rows, summed), group(b, right, batch + summed, columns)
+        )
     else:
         product = matmul(
             group(a, left, batch, rows, summed), group(b, right, batch, summed, columns)

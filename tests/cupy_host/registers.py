@@ -1,0 +1,96 @@
+"""The committed table of registers: what every raw kernel may take on every architecture.
+
+`python tests/cupy_host/registers.py` (with NVIDIA's wheels installed) writes it anew; look at the
+difference before you commit it. More registers mean fewer threads on a multiprocessor, so growth is
+a decision, not an accident. Spills are never allowed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("registers.json")
+CHUNK = 16
+# Another compiler counts differently; this much is not worth an alarm.
+OTHER_COMPILER = 8
+
+
+def sources() -> Iterator[str]:
+    """Every CUDA source of the package, by name."""
+    for entry in files("einstride.kernels").iterdir():
+        if entry.name.endswith(".cu"):
+            yield entry.name.removesuffix(".cu")
+
+
+def instances(name: str) -> list[str]:
+    """What is compiled of a source: of templates, every word and one cast of each kind."""
+    if name != "rows":
+        return []
+    from einstride.kernels import rows
+
+    kinds = ("unsigned char", "long long", "Float16", "Bfloat16", "float", "Complex<float>")
+    words = [f"{w}, {w}" for w in rows.WORDS.values()]
+    casts = [
+        f"{kind}, {rows.SOURCES[wanted]}"
+        for wanted, allowed in rows.CASTS.items()
+        for kind in kinds
+        if rows.SOURCES[wanted] != kind and kind in {rows.SOURCES[a] for a in allowed}
+    ]
+    known = set(rows.instances())
+    chosen = [f"copy_rows<{t}, {i}>" for t in words + casts for i in ("int", "long long")]
+    assert known >= set(chosen), set(chosen) - known
+    return chosen
+
+
+def measured(name: str, architecture: str) -> dict[str, tuple[int, int]]:
+    """(registers, bytes of spills and stack) of each instance of a source."""
+    from cupy_host import nvrtc
+    from einstride import kernels
+
+    wanted = instances(name)
+    found = {}
+    for start in range(0, max(len(wanted), 1), CHUNK):
+        some = wanted[start : start + CHUNK]
+        made = nvrtc.compile_for(kernels.source(name), architecture, kernels.OPTIONS, some)
+        called = {lowered: expression for expression, lowered in made.lowered.items()}
+        for use in made.kernels:
+            key = called.get(use.kernel, use.kernel)
+            found[key] = (use.registers, use.spilled + use.stack)
+    return found
+
+
+def table() -> dict[str, object]:
+    """The committed numbers."""
+    loaded: dict[str, object] = json.loads(TABLE.read_text())
+    return loaded
+
+
+def write() -> None:
+    """Measure everything and replace the table."""
+    from cupy_host import nvrtc
+
+    rows: dict[str, dict[str, list[int]]] = {}
+    for name in sorted(sources()):
+        rows[name] = {}
+        for architecture in nvrtc.ARCHITECTURES:
+            for instance, (registers, spilled) in measured(name, architecture).items():
+                rows[name].setdefault(instance, []).append(registers)
+                if spilled:
+                    raise SystemExit(f"{instance} on sm_{architecture} spills {spilled} bytes")
+    version = ".".join(map(str, nvrtc.version()))
+    head = {"nvrtc": version, "architectures": list(nvrtc.ARCHITECTURES)}
+    lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
+    for name, uses in rows.items():
+        body = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in uses.items())
+        lines.append(f'"{name}": {{\n{body}\n  }}')
+    TABLE.write_text("{\n  " + ",\n  ".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    write()
