@@ -78,7 +78,7 @@ def test_alone_as_in_any_batch(name, which, algorithm):
     for dtype in DTYPES if name == "small" else DTYPES[:1]:
         if not claims(algorithm, which, case, dtype):
             assert algorithm != "auto"
-            pytest.skip(f"{algorithm} does not claim it for {which}")
+            return  # it refused by name
         call, given = call_of(which, case, dtype, algorithm)
         alone = np.concatenate([call(*(a[i : i + 1] for a in given)) for i in range(17)])
         for n in BATCHES:

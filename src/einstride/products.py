@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -85,10 +86,16 @@ def correlate(
     """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given."""
     plan = position_tiles(g, job, b.traits)
     compute, result = job.arithmetic.compute, job.arithmetic.result
+    if out is not None and bias is None and _better_by_tap(f, g, job, b, out):
+        _correlate_by_tap(x, f, g, plan, compute, b, out)
+        return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
     bias = None if bias is None else b.astype(bias, compute)
     width = prod(g.f_shape[:-1]) * g.groups
+
+    flat = merged(out, g.rank + 1, b) if out is not None and result == compute else None
+    flat = flat if flat is not None and dense(flat, b) else None
 
     def make() -> Callable[[Box], Array | None]:
         slab = slab_elements(g, plan.lengths, g.kernel)
@@ -100,9 +107,14 @@ def correlate(
             if out is None:
                 y = _flat(b.matmul(r, matrix, None), g, b)
                 return b.astype(y if bias is None else y + bias, result)
-            place = out[cells(box)]  # (n, *o, D)
-            y = merged(place, g.rank + 1, b) if result == compute else None
-            direct = y is not None and dense(y, b)
+            direct = flat is not None
+            if flat is not None:  # a box is a run of positions
+                at = plan.boxes.first_position(box)
+                y = flat[at : at + prod(hi - lo for lo, hi in box)]
+            else:
+                place = out[cells(box)]  # (n, *o, D)
+                y = merged(place, g.rank + 1, b) if result == compute else None
+                direct = y is not None and dense(y, b)
             if not direct:
                 if not spare:
                     spare.append(b.empty((plan.rows * g.filters,), compute, x))
@@ -121,6 +133,53 @@ def correlate(
     return out if out is not None else b.xp.reshape(b.xp.concat(blocks, axis=0), g.y_shape)
 
 
+def _better_by_tap(f: Array, g: Geometry, job: Job, b: Backend, out: Array) -> bool:
+    """Is the filter so large, and so laid out, that copying it into a matrix costs too much?
+
+    Copying moves K * C * D numbers badly; adding up the taps instead moves K * p * D, in cache. The
+    filter of an input gradient lies so, with its channels exchanged: each tap is a matrix already.
+    """
+    if b.strides is None or g.groups > 1 or prod(g.kernel) == 1 or job.batch_invariant:
+        return False
+    if not job.arithmetic.compute == job.arithmetic.result == b.dtype_name(f) == b.dtype_name(out):
+        return False
+    few = g.batch * prod(g.out) <= 2 * g.channels
+    whole = merged(out, g.rank + 1, b)
+    if not few or whole is None or not dense(whole, b):
+        return False
+    turned = abs(b.strides(f)[-2]) < abs(b.strides(f)[-1])
+    return turned and dense(f[(0,) * g.rank], b)
+
+
+def _correlate_by_tap(
+    x: Array, f: Array, g: Geometry, plan: Tiling, compute: str, b: Backend, out: Array
+) -> None:
+    """y = the sum over the taps of rows (p, C) times f[tap] (C, D)."""
+    flat: Array = merged(out, g.rank + 1, b)
+    taps = [tuple((i, i + 1) for i in tap) for tap in product(*map(range, g.kernel))]
+
+    def make() -> Callable[[Box], None]:
+        one_tap = (1,) * g.rank
+        slab = slab_elements(g, plan.lengths, one_tap)
+        rows = Rows(x, g, plan.rows * g.channels, slab, compute, True, b)
+        spare = b.empty((plan.rows * g.filters,), compute, x)
+
+        def one(box: Box) -> None:
+            at = plan.boxes.first_position(box)
+            y = flat[at : at + prod(hi - lo for lo, hi in box)]
+            for i, tap in enumerate(taps):
+                matrix = f[tuple(k for k, _ in tap)]
+                if i == 0:
+                    b.matmul(rows.of(box, tap), matrix, y)
+                else:
+                    term = b.xp.reshape(spare[: prod(y.shape)], y.shape)
+                    y += b.matmul(rows.of(box, tap), matrix, term)
+
+        return one
+
+    b.run(make, plan.boxes, plan.threads)
+
+
 def by_group(matrix: Array, groups: int, b: Backend) -> Array:
     """(p, C) as (G, p, C // G); as it is for one group."""
     if groups == 1:
@@ -128,8 +187,8 @@ def by_group(matrix: Array, groups: int, b: Backend) -> Array:
     return b.xp.permute_dims(split_groups(matrix, groups, b), (1, 0, 2))
 
 
-def _flat(product: Array, g: Geometry, b: Backend) -> Array:
+def _flat(stack: Array, g: Geometry, b: Backend) -> Array:
     """(G, p, D // G) as (p, D)."""
     if g.groups == 1:
-        return product
-    return b.xp.reshape(b.xp.permute_dims(product, (1, 0, 2)), (product.shape[1], g.filters))
+        return stack
+    return b.xp.reshape(b.xp.permute_dims(stack, (1, 0, 2)), (stack.shape[1], g.filters))

@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
-from einstride.primitives import dense, merged, region, split_groups, windows
+from einstride.primitives import ALL, dense, merged, region, split_groups, windows
 from einstride.settings import Shape
 from einstride.tiling import Box
 
@@ -32,22 +32,6 @@ def slab_elements(g: Geometry, lengths: Shape, taps: Shape) -> int:
             for n, s, k, d in zip(lengths[1:], g.stride, taps, g.dilation, strict=True)
         )
     )
-
-
-def region_of(
-    x: Array, g: Geometry, box: Box, taps: Sequence[tuple[int, int]], b: Backend,
-    buffer: Array | None = None,
-) -> Array:  # fmt: skip
-    """The part of the padded x that a box of outputs reads through a box of taps."""
-    batch, *spans = box
-    starts = window_starts(g, spans, taps)
-    stops = [
-        start + (o1 - 1 - o0) * s + (k1 - 1 - k0) * d + 1
-        for start, (o0, o1), (k0, k1), s, d in zip(
-            starts, spans, taps, g.stride, g.dilation, strict=True
-        )
-    ]
-    return region(x[batch[0] : batch[1], ...], starts, stops, g.padding_mode, b, buffer)
 
 
 def window_starts(
@@ -87,6 +71,10 @@ class Rows:
         self._channels_inner = channels_inner
         self._positions_inner = False
         self._rows = self._slab = None
+        self._zeroed: object = None
+        self._slabs: dict[Shape, Array] = {}  # views that every block of one shape uses again
+        self._seen: dict[tuple[Shape, Shape], Array] = {}
+        self._targets: dict[Shape, tuple[Array, Array]] = {}
         self._slab_size = slab if b.traits.mutable else 0
         if b.traits.mutable:
             self._rows = b.empty((rows,), dtype, x)
@@ -105,18 +93,108 @@ class Rows:
             found = self._gathered(x, box, taps)
             if found is not None:
                 return found
-        if self._slab is None and self._slab_size:
-            self._slab = b.empty((self._slab_size,), b.dtype_name(x), x)
-        part = region_of(x, g, box, taps, b, self._slab)
+        batch, *spans = box
+        starts = window_starts(g, spans, taps)
+        stops = [
+            start + (o1 - 1 - o0) * s + (k - 1) * d + 1
+            for start, (o0, o1), k, s, d in zip(
+                starts, spans, kernel, g.stride, g.dilation, strict=True
+            )
+        ]
+        part = x[batch[0] : batch[1], ...]
+        if all(lo >= 0 and hi <= n for lo, hi, n in zip(starts, stops, g.size, strict=True)):
+            part = part[(ALL, *map(slice, starts, stops), ...)]
+        elif self._slab_size:
+            part = self._bordered(part, starts, stops)
+            ordered = self._seen.get((part.shape, kernel))
+            if ordered is None:
+                ordered = self._seen[part.shape, kernel] = self._windows(part, kernel)
+            return self._copied(ordered, part.shape[0], spans, kernel)
+        else:
+            part = region(part, starts, stops, g.padding_mode, b)
+        if prod(kernel) == 1:
+            point = self._point(part)
+            if point is not None:
+                return point
+        return self._copied(self._windows(part, kernel), part.shape[0], spans, kernel)
+
+    def _bordered(self, part: Array, starts: list[int], stops: list[int]) -> Array:
+        """The part of the padded x in this worker's slab, which still has the last block's zeros."""
+        g, b = self._g, self._b
+        if self._slab is None:
+            self._slab = b.empty((self._slab_size,), b.dtype_name(part), part)
+        if g.padding_mode != "zeros":
+            return region(part, starts, stops, g.padding_mode, b, self._slab)
+        sides = [hi - lo for lo, hi in zip(starts, stops, strict=True)]
+        shape = (part.shape[0], *sides, part.shape[-1])
+        here = [
+            (max(lo, 0), max(min(hi, n), 0))
+            for lo, hi, n in zip(starts, stops, g.size, strict=True)
+        ]
+        there = [(a - lo, e - lo) for (a, e), lo in zip(here, starts, strict=True)]
+        key = (shape, tuple(there))
+        whole = self._slabs.get(shape)
+        if whole is None:
+            whole = self._slabs[shape] = b.xp.reshape(self._slab[: prod(shape)], shape)
+        if any(a >= e for a, e in here):  # nothing but border
+            whole[...] = 0
+            self._zeroed = None
+            return whole
+        if key != self._zeroed:
+            for axis, ((a, e), n) in enumerate(zip(there, sides, strict=True), start=1):
+                if a > 0:
+                    whole[((ALL,) * axis + (slice(0, a),))] = 0
+                if e < n:
+                    whole[((ALL,) * axis + (slice(e, n),))] = 0
+            self._zeroed = key
+        whole[(ALL, *(slice(a, e) for a, e in there))] = part[
+            (ALL, *(slice(a, e) for a, e in here), ...)
+        ]
+        return whole
+
+    def _windows(self, part: Array, kernel: Shape) -> Array:
+        """The windows of a part, their axes in the order of the matrix in memory."""
+        g, b = self._g, self._b
         w = windows(part, kernel, g.stride, g.dilation, b)  # (n, *o, *k, c)
-        lead = g.rank + 1
-        if prod(kernel) == 1 and b.dtype_name(w) == self._dtype:
-            point = merged(w[((slice(None),) * lead + (0,) * g.rank + (...,))], lead, b)
-            if point is not None and dense(point, b):
-                return point if g.groups == 1 else self._by_group(point)
         if g.groups > 1:
             w = split_groups(w, g.groups, b)  # (n, *o, *k, g, c)
-        return self._copied(w, lead)
+        positions = tuple(range(g.rank + 1))
+        taps = tuple(range(g.rank + 1, 2 * g.rank + 1))
+        channel = (w.ndim - 1,)
+        group = (w.ndim - 2,) if g.groups > 1 else ()
+        row = taps + channel if self._channels_inner else channel + taps
+        order = group + (row + positions if self._positions_inner else positions + row)
+        return b.xp.permute_dims(w, order)
+
+    def _copied(
+        self, ordered: Array, n: int, spans: Sequence[tuple[int, int]], kernel: Shape
+    ) -> Array:
+        """Ordered windows as a matrix: one copy, into the buffer where there is one."""
+        b, xp = self._b, self._b.xp
+        views = self._targets.get(ordered.shape)
+        if views is None:
+            p = n * prod(o1 - o0 for o0, o1 in spans)
+            shape = self._shape(p, prod(ordered.shape) // p // self._g.groups)
+            if self._rows is None:
+                matrix = xp.reshape(b.astype(ordered, self._dtype), shape)
+                return xp.matrix_transpose(matrix) if self._positions_inner else matrix
+            buffer = self._rows[: prod(shape)]
+            matrix = xp.reshape(buffer, shape)
+            matrix = xp.matrix_transpose(matrix) if self._positions_inner else matrix
+            views = self._targets[ordered.shape] = (xp.reshape(buffer, ordered.shape), matrix)
+        views[0][...] = ordered
+        return views[1]
+
+    def _point(self, part: Array) -> Array | None:
+        """A part seen through one tap, as a matrix without a copy; None if it does not lie so."""
+        g, b = self._g, self._b
+        if b.dtype_name(part) != self._dtype:
+            return None
+        steps = (slice(None, None, s) for s in g.stride)
+        point = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
+        if point is None or not dense(point, b):
+            return None
+        return point if g.groups == 1 else self._by_group(point)
 
     def _gathered(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
         """The matrix by the backend's own kernel, straight from x; None if that cannot do it."""
@@ -144,20 +222,3 @@ class Rows:
 
     def _by_group(self, point: Array) -> Array:
         return self._b.xp.permute_dims(split_groups(point, self._g.groups, self._b), (1, 0, 2))
-
-    def _copied(self, w: Array, lead: int) -> Array:
-        b, xp = self._b, self._b.xp
-        positions = tuple(range(lead))
-        taps = tuple(range(lead, 2 * lead - 1))
-        channel = (w.ndim - 1,)
-        group = (w.ndim - 2,) if self._g.groups > 1 else ()
-        row = taps + channel if self._channels_inner else channel + taps
-        order = group + (row + positions if self._positions_inner else positions + row)
-        shape = self._shape(prod(w.shape[:lead]), prod(w.shape[i] for i in row))
-        ordered = xp.permute_dims(w, order)
-        if self._rows is None:
-            return xp.reshape(b.astype(ordered, self._dtype), shape)
-        buffer = self._rows[: prod(shape)]
-        xp.reshape(buffer, ordered.shape)[...] = ordered
-        matrix = xp.reshape(buffer, shape)
-        return xp.matrix_transpose(matrix) if self._positions_inner else matrix

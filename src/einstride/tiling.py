@@ -31,15 +31,24 @@ class Boxes(Sequence[Box]):
     start: int = 0
     stop: int = -1
 
-    def __len__(self) -> int:
-        return (self.stop if self.stop >= 0 else self._count()) - self.start
+    def __post_init__(self) -> None:
+        if self.stop < 0:
+            every = prod(-(-s // n) for s, n in zip(self.sizes, self.lengths, strict=True))
+            object.__setattr__(self, "stop", every)
 
-    def _count(self) -> int:
-        return prod(-(-s // n) for s, n in zip(self.sizes, self.lengths, strict=True))
+    def __len__(self) -> int:
+        return self.stop - self.start
 
     def part(self, start: int, stop: int) -> Boxes:
-        """The boxes [start, stop) of all."""
-        return Boxes(self.sizes, self.lengths, start, min(stop, self._count()))
+        """The boxes [start, stop) of these."""
+        return Boxes(self.sizes, self.lengths, start, min(stop, self.stop))
+
+    def first_position(self, box: Box) -> int:
+        """Where a box begins in the run of all positions."""
+        at = 0
+        for size, (lo, _) in zip(self.sizes, box, strict=True):
+            at = at * size + lo
+        return at
 
     @overload
     def __getitem__(self, i: int) -> Box: ...

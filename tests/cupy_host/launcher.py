@@ -20,6 +20,7 @@ from .faults import (
     Misaligned,
     OutOfBounds,
     SharedRace,
+    WrongDevice,
 )
 from .host import ORDERS, Host
 from .programs import TICKET
@@ -51,6 +52,7 @@ class Kernel:
     name: str
     module: Module
     entry: int
+    device: int
     dynamic_limit: int = STATIC_SHARED_LIMIT
 
 
@@ -60,7 +62,7 @@ class Launcher:
     def __init__(self, host: Host, streams: Streams) -> None:
         self.host = host
         self.streams = streams
-        self.modules: dict[int, Module] = {}
+        self.modules: dict[int, tuple[Module, int]] = {}  # and the device it was loaded on
         self.kernels: dict[int, Kernel] = {}
         self._loaded: dict[str, Module] = {}
         self._handles = itertools.count(0x100000, 0x10)
@@ -81,7 +83,8 @@ class Launcher:
             raise HostFault("a module is loaded that the host did not compile")
         ticket = json.loads(image[len(TICKET) :])
         handle = next(self._handles)
-        self.modules[handle] = self._open(ticket["path"], ticket["entries"])
+        opened = self._open(ticket["path"], ticket["entries"])
+        self.modules[handle] = (opened, self.host.device)
         return handle
 
     def _open(self, path: str, entries: dict[str, str]) -> Module:
@@ -105,13 +108,13 @@ class Launcher:
 
     @provides("moduleGetFunction")
     def get_function(self, module: int, name: str) -> int:
-        loaded = self.modules[module]
+        loaded, device = self.modules[module]
         if name not in loaded.entries:
             raise CudaStatus(NOT_FOUND)
         symbol = getattr(loaded.library, loaded.entries[name])
         handle = next(self._handles)
         entry = ctypes.cast(symbol, ctypes.c_void_p).value or 0
-        self.kernels[handle] = Kernel(name, loaded, entry)
+        self.kernels[handle] = Kernel(name, loaded, entry, device)
         return handle
 
     @provides("funcGetAttribute")
@@ -144,6 +147,11 @@ class Launcher:
         self._check_limits(kernel, grid, block, shared)
         self.streams.usable(stream)
         device = self.host.device
+        if kernel.device != device:
+            raise WrongDevice(
+                f"kernel {kernel.name} was loaded on device {kernel.device} and is launched on "
+                f"device {device}"
+            )
         order, seed = self.host.next_order()
         self.host.record(Launch(device, kernel.name, grid, block, shared, stream, ORDERS[order]))
         record = LaunchRecord(

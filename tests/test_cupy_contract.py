@@ -1,0 +1,268 @@
+"""What CuPy is asked to do in a call: no transfer, no wait, no hidden copy, the right device.
+
+On the CuPy host, whose log holds every launch, copy, allocation and library call.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import einstride as es
+from checks import PASSES, operands, refused
+from cupy_host import events
+from oracle import Case
+from strategies import arrays
+
+pytest_plugins = ["cupy_host.fixtures"]
+
+MiB = 2**20
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
+PADS = ((1, 1), (2, 0))
+CASES = {
+    "padded": Case(3, (30, 22), (3, 3), 8, 12, (1, 1), PADS, (1, 1)),
+    "strided": Case(3, (31, 22), (3, 2), 8, 12, (2, 3), PADS, (2, 1)),
+    "grouped": Case(3, (30, 22), (3, 3), 8, 12, (1, 1), PADS, (1, 1), groups=4),
+    "depthwise": Case(2, (30, 22), (3, 3), 16, 16, (1, 1), ((1, 1), (1, 1)), (1, 1), groups=16),
+    "pointwise": Case(3, (20, 22), (1, 1), 24, 32, (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "line": Case(2, (700,), (9,), 8, 4, (1,), ((4, 4),), (1,)),
+    "volume": Case(2, (8, 9, 7), (2, 3, 2), 4, 6, (1, 2, 1), ((1, 1), (0, 0), (0, 1)), (1, 1, 1)),
+}
+WAYS = (*PASSES, "transpose")
+ALGORITHMS = ("gemm", "strided")
+everything = [
+    pytest.mark.parametrize("which", WAYS),
+    pytest.mark.parametrize("name", CASES),
+    pytest.mark.parametrize("algorithm", ALGORITHMS),
+]
+
+
+def over_all(test):
+    for mark in everything:
+        test = mark(test)
+    return test
+
+
+def prepared(cp, which, case, dtype="float32", device=0):
+    """(function, arrays on a device, keywords) of one pass."""
+    kind = np.dtype("float32") if dtype == "bfloat16" else np.dtype(dtype)
+    given = arrays(case, str(kind), 3)
+    if dtype == "bfloat16":
+        half = pytest.importorskip("ml_dtypes").bfloat16
+        given = tuple(a.astype(half) for a in given)
+    keywords = dict(case.explicit)
+    if which == "transpose":
+        keywords.pop("flip", None)
+        x, f, gy = given
+        function, args = es.conv_transpose, (gy, f)
+        keywords["output_size"] = case.input_size
+    else:
+        function, args, _ = operands(which, case, *given)
+    with cp.cuda.Device(device):
+        args = [cp.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
+    return function, args, keywords
+
+
+def recorded(host, function, args, **keywords):
+    """(the result, the log) of a second call: the first may compile and load."""
+    function(*args, **keywords)
+    with host.recording() as seen:
+        result = function(*args, **keywords)
+    return result, seen
+
+
+@over_all
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_leaves_the_device_and_nobody_waits(host, cp, which, name, algorithm, dtype):
+    function, args, keywords = prepared(cp, which, CASES[name], dtype)
+    with host.recording() as first:
+        function(*args, algorithm=algorithm, **keywords)
+    _, seen = recorded(host, function, args, algorithm=algorithm, **keywords)
+    for log in (first, seen):
+        assert not [e for e in log.of(events.Copy) if e.kind != "device_to_device"]
+        assert not log.of(events.Synchronize)
+    assert not seen.of(events.PinnedAllocate)
+    assert any(isinstance(e, events.BlasCall) for e in seen)
+
+
+@over_all
+def test_workspace_stays_under_the_ceiling(host, cp, which, name, algorithm):
+    """Under the default one, and under the least that works, to the byte."""
+    case = CASES[name]
+    function, args, keywords = prepared(cp, which, case)
+    keywords["algorithm"] = algorithm
+    # A filter with groups is rearranged twice on its way into or out of a matrix.
+    twice = algorithm == "gemm" and case.groups > 1 and which != "forward"
+    slack = 4 * int(np.prod(case.f_shape)) if twice else 0
+
+    def growth(**more):
+        result, seen = recorded(host, function, args, **keywords, **more)
+        return seen.peak_growth(0) - result.nbytes
+
+    assert growth() <= 256 * MiB
+    try:
+        least = 0
+        assert growth(max_workspace=0) <= 0
+    except ValueError as error:
+        least = int(re.search(r"(\d+) bytes", str(error).split("; ")[-1])[1])
+    for ceiling in (least, 2 * least + 5000, 8 * least + 100_000):
+        assert growth(max_workspace=ceiling) <= ceiling + slack
+
+
+@pytest.mark.parametrize("which", WAYS)
+@pytest.mark.parametrize("name", ["padded", "strided", "grouped", "line", "volume"])
+def test_a_block_is_one_copy_and_one_product(host, cp, which, name):
+    function, args, keywords = prepared(cp, which, CASES[name])
+    ceiling = 60_000
+    _, seen = recorded(host, function, args, algorithm="gemm", max_workspace=ceiling, **keywords)
+    copies = [e for e in seen.of(events.Launch) if e.kernel.startswith("copy_rows")]
+    products = seen.of(events.BlasCall)
+    assert len(copies) > 1
+    assert len(products) == len(copies)
+    assert {e.status for e in products} == {0}
+    if "grouped" in name:
+        assert {e.batch for e in products} == {4}
+
+
+@pytest.mark.parametrize("which", WAYS)
+@pytest.mark.parametrize("name", ["padded", "pointwise"])
+def test_forward_blocks_need_nothing_else(host, cp, which, name):
+    """Products land where they belong; a pointwise filter reads x where it lies."""
+    function, args, keywords = prepared(cp, which, CASES[name])
+    _, seen = recorded(host, function, args, algorithm="gemm", **keywords)
+    launches = [e.kernel.partition("<")[0] for e in seen.of(events.Launch)]
+    assert len(seen.of(events.BlasCall)) == 1
+    if which != "filter_grad":
+        assert [k for k in launches if k == "copy_rows"] == ["copy_rows"] * (name == "padded")
+    if which == "forward":
+        assert set(launches) <= {"copy_rows"}
+        assert not seen.of(events.Copy)
+
+
+@over_all
+def test_work_is_done_where_the_array_is(host, cp, which, name, algorithm):
+    function, args, keywords = prepared(cp, which, CASES[name], device=1)
+    assert cp.cuda.runtime.getDevice() == 0
+    result, seen = recorded(host, function, args, algorithm=algorithm, **keywords)
+    assert cp.cuda.runtime.getDevice() == 0
+    assert result.device.id == 1
+    assert {e.device for e in seen} == {1}
+    here, expected_args, _ = prepared(cp, which, CASES[name], device=0)
+    expected = here(*expected_args, algorithm=algorithm, **keywords)
+    with cp.cuda.Device(1):
+        np.testing.assert_array_equal(result.get(), expected.get())
+
+
+@over_all
+def test_work_is_done_on_the_current_stream(host, cp, which, name, algorithm):
+    function, args, keywords = prepared(cp, which, CASES[name])
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        _, seen = recorded(host, function, args, algorithm=algorithm, **keywords)
+    streams = {e.stream for e in seen if hasattr(e, "stream")}
+    assert streams == {stream.ptr}
+
+
+@over_all
+def test_all_memory_comes_back(host, cp, which, name, algorithm):
+    function, args, keywords = prepared(cp, which, CASES[name])
+    function(*args, algorithm=algorithm, **keywords)
+    with host.no_leaks():
+        before = host.live_bytes(0)
+        result = function(*args, algorithm=algorithm, **keywords)
+        assert host.live_bytes(0) == before + result.nbytes
+        del result
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("which", WAYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", ["padded", "grouped"])
+def test_halves_are_summed_in_float32_and_floats_are_not_rounded(
+    host, cp, which, name, algorithm, dtype
+):
+    """Also where TF32 was switched on for all of CuPy."""
+    from cupy import _core as core
+    from cupy._core._routines_linalg import COMPUTE_TYPE_TF32
+
+    function, args, keywords = prepared(cp, which, CASES[name], dtype)
+    before = core.get_compute_type(cp.float32)
+    core.set_compute_type(cp.float32, COMPUTE_TYPE_TF32)
+    try:
+        _, seen = recorded(host, function, args, algorithm=algorithm, **keywords)
+    finally:
+        core.set_compute_type(cp.float32, before)
+    products = seen.of(events.BlasCall)
+    assert {e.compute for e in products} == {"32F"}
+    assert {e.dtypes for e in products} == {(dtype,) * 3}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_long_sum_of_halves_is_exact(cp, dtype, groups):
+    """4096 + 1 * 64: in float16 or bfloat16 sums, the ones would be lost one by one."""
+    kind = cp.float16 if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    x = np.ones((1, 65, 2), "f4")
+    x[0, 0] = 4096
+    y = es.conv(cp.asarray(x.astype(kind)), cp.ones((65, 2 // groups, 2), kind), groups=groups)
+    whole = np.float32(4096 + 64) * (2 // groups)
+    assert y.get().astype("f4").ravel().tolist() == [np.array(whole).astype(kind)] * 2
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("which", WAYS)
+def test_negative_strides(host, cp, which, algorithm):
+    case = CASES["strided"]
+    function, args, keywords = prepared(cp, which, case)
+    expected = function(*args, algorithm=algorithm, **keywords)
+    turned = [
+        cp.ascontiguousarray(a[::-1, ::-1, ::-1, ::-1])[::-1, ::-1, ::-1, ::-1]
+        if isinstance(a, cp.ndarray)
+        else a
+        for a in args
+    ]
+    with host.recording() as seen:
+        result = function(*turned, algorithm=algorithm, **keywords)
+    assert not seen.of(events.Synchronize)
+    np.testing.assert_array_equal(result.get(), expected.get())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("shape", [(0, 5, 4, 2), (2, 5, 4, 0)])
+def test_nothing_to_compute_launches_no_product(host, cp, shape, algorithm):
+    x, f = cp.empty(shape, "f4"), cp.ones((3, 2, shape[-1], 6), "f4")
+    with host.recording() as seen:
+        y = es.conv(x, f, padding=1, algorithm=algorithm)
+        gf = es.conv_filter_grad(x, y, (3, 2), padding=1, algorithm=algorithm)
+        gx = es.conv_input_grad(y, f, (5, 4), padding=1, algorithm=algorithm)
+    assert not seen.of(events.BlasCall)
+    assert y.shape == (shape[0], 5, 5, 6)
+    assert not y.get().any()
+    assert not gf.get().any()
+    assert gx.shape == shape
+
+
+@pytest.mark.parametrize("function", ["conv", "conv_transpose"])
+def test_mixed_devices_and_libraries_are_refused(host, cp, function):
+    x, f = np.ones((1, 5, 4), "f4"), np.ones((3, 4, 4), "f4")
+    here = cp.asarray(x)
+    with cp.cuda.Device(1):
+        there = cp.asarray(f)
+    call = getattr(es, function)
+    with host.recording() as seen:
+        with refused(function, TypeError, "device"):
+            call(here, there)
+        with refused(function, TypeError, "library"):
+            call(here, f)
+        with refused(function, TypeError, "library"):
+            call(x, there)
+        with refused(function, TypeError, "device"):
+            call(here, cp.asarray(f), out=out_on_device_1(cp))
+    assert not [e for e in seen.of(events.Copy) if e.kind == "device_to_host"]
+
+
+def out_on_device_1(cp):
+    with cp.cuda.Device(1):
+        return cp.empty((1, 3, 4), "f4")
