@@ -55,7 +55,7 @@ def prepared(cp, which, case, dtype="float32", device=0):
     keywords = dict(case.explicit)
     if which == "transpose":
         keywords.pop("flip", None)
-        x, f, gy = given
+        _, f, gy = given
         function, args = es.conv_transpose, (gy, f)
         keywords["output_size"] = case.input_size
     else:
@@ -266,3 +266,31 @@ def test_mixed_devices_and_libraries_are_refused(host, cp, function):
 def out_on_device_1(cp):
     with cp.cuda.Device(1):
         return cp.empty((1, 3, 4), "f4")
+
+
+def test_the_adapter_looks_at_the_device_itself(host, cp):
+    """Its functions are right for an array of another device than the current one."""
+    from einstride.backends.cupy import BACKEND
+
+    with cp.cuda.Device(1):
+        there = cp.ones((2, 3), "f4")
+    for make in (BACKEND.empty, BACKEND.zeros):
+        assert make((4,), "float64", there).device.id == 1
+    with BACKEND.on(there):
+        assert cp.cuda.runtime.getDevice() == 1
+
+
+def test_the_default_ceiling(cp):
+    from einstride.backends.cupy import BACKEND
+
+    assert BACKEND.traits.workspace == 256 * MiB
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [((7,), (1,)), ((3,), (3,)), ((0,), (1,))])
+def test_windows_check_their_bound(cp, kernel, dilation):
+    """Even if geometry were wrong: no view is made that leaves the array."""
+    from einstride import primitives
+    from einstride.backends.cupy import BACKEND
+
+    with pytest.raises(ValueError, match="must fit"):
+        primitives.windows(cp.ones((1, 4, 2)), kernel, (1,), dilation, BACKEND)

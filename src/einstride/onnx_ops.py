@@ -81,8 +81,9 @@ def conv(
     >>> onnx_ops.conv(x, w, strides=[2, 2], pads=[1, 1, 2, 2]).shape
     (1, 8, 14, 14)
     """
-    rank = _rank("onnx conv", x, w, kernel_shape)
-    padding = _padding("onnx conv", auto_pad, pads, rank)
+    where = "onnx_ops.conv"
+    rank = _rank(where, x, w, kernel_shape)
+    padding = _padding(where, auto_pad, pads, rank)
     return api.conv(
         x, w, b, stride=_ones(strides, rank), padding=padding, dilation=_ones(dilations, rank),
         groups=group, layout="channels_first", **keywords,
@@ -117,12 +118,8 @@ def conv_transpose(
     auto_pad : {"NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"}
         The two SAME give an output of S * strides, unless `output_shape` says otherwise; an odd
         element is cropped at the end (SAME_UPPER) or at the start.
-    dilations, strides : sequence of ints, optional
-        One for each spatial axis; 1 if left out.
-    group : int
-        Divides C and M.
-    kernel_shape : sequence of ints, optional
-        K, which w tells anyway: checked if given.
+    dilations, group, kernel_shape, strides : as in `conv`
+        The same.
     output_padding : sequence of ints, optional
         Elements added at the end of each spatial axis.
     output_shape : sequence of ints, optional
@@ -151,7 +148,7 @@ def conv_transpose(
     >>> onnx_ops.conv_transpose(x, w, strides=[2, 2], auto_pad="SAME_UPPER").shape
     (1, 3, 14, 14)
     """
-    where = "onnx conv_transpose"
+    where = "onnx_ops.conv_transpose"
     rank = _rank(where, x, w, kernel_shape)
     stride, dilation = _ones(strides, rank), _ones(dilations, rank)
     extra = (0,) * rank if output_padding is None else tuple(output_padding)
@@ -228,7 +225,7 @@ def conv_integer(
     array([[8, 8],
            [8, 8]], dtype=int32)
     """
-    where = "onnx conv_integer"
+    where = "onnx_ops.conv_integer"
     x = _centred(where, "x", x, x_zero_point, ())
     w = _centred(where, "w", w, w_zero_point, (w.shape[0],) if w.ndim else ())
     return conv(
@@ -241,10 +238,8 @@ def _rank(where: str, x: Array, w: Array, kernel_shape: Numbers | None) -> int:
     """The number of spatial axes."""
     kernel = tuple(w.shape[2:])
     if kernel_shape is not None and tuple(kernel_shape) != kernel:
-        raise bad_value(
-            where, "kernel_shape must be that of w", f"{tuple(kernel_shape)}, w {tuple(w.shape)}",
-            "leave it out",
-        )  # fmt: skip
+        got = f"{tuple(kernel_shape)}, w {tuple(w.shape)}"
+        raise bad_value(where, "kernel_shape must be that of w", got, "leave it out")
     return max(len(x.shape) - 2, 1)
 
 
@@ -252,21 +247,17 @@ def _ones(given: Numbers | None, rank: int) -> tuple[int, ...]:
     return (1,) * rank if given is None else tuple(given)
 
 
-def _count(where: str, name: str, given: Numbers, expected: int) -> None:
-    if len(given) != expected:
-        raise bad_value(
-            where, f"{name} needs {expected} ints", tuple(given), f"pass {expected}"
-        )  # fmt: skip
+def _count(where: str, name: str, given: Numbers, n: int) -> None:
+    if len(given) != n:
+        raise bad_value(where, f"{name} needs {n} ints", tuple(given), f"pass {n}")
 
 
 def _check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
     if auto_pad not in AUTO_PADS:
         raise bad_value(where, "auto_pad is unknown", repr(auto_pad), f"use one of {AUTO_PADS}")
     if auto_pad != "NOTSET" and pads is not None:
-        raise bad_value(
-            where, "auto_pad and pads say the same thing twice",
-            f"auto_pad={auto_pad!r}, pads={tuple(pads)}", "give one of them",
-        )  # fmt: skip
+        got = f"auto_pad={auto_pad!r}, pads={tuple(pads)}"
+        raise bad_value(where, "auto_pad and pads exclude each other", got, "give one of them")
 
 
 def _padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str | Pairs:
@@ -288,9 +279,7 @@ def _crops(total: int, auto_pad: str) -> tuple[int, int]:
     return (less, more) if auto_pad == "SAME_UPPER" else (more, less)
 
 
-def _centred(
-    where: str, name: str, a: Array, zero: Array | int | None, per_channel: tuple[int, ...]
-) -> Array:
+def _centred(where: str, name: str, a: Array, zero: Any, per_channel: tuple[int, ...]) -> Array:
     """8-bit integers less their zero point, in 16 bits; as they are without one."""
     xp = array_namespace(a)
     dtype = str(a.dtype).rpartition(".")[2]
@@ -298,23 +287,13 @@ def _centred(
         raise bad_type(where, f"{name} must hold int8 or uint8", dtype, "quantize it, or use conv")
     if zero is None:
         return a
-    low, high = EIGHT[dtype]
-    if isinstance(zero, int):
-        if not low <= zero <= high:
+    if not isinstance(zero, int):
+        if zero.dtype != a.dtype or tuple(zero.shape) not in ((), (1,), per_channel):
             raise bad_value(
-                where, f"{name}_zero_point must be a value of {name}", zero, f"{low} to {high}"
-            )
-        return xp.astype(a, xp.int16) - zero
-    zero = xp.asarray(zero)
-    if zero.dtype != a.dtype:
-        raise bad_type(
-            where, f"{name}_zero_point must have the dtype of {name}", zero.dtype, f"use {dtype}"
-        )
-    shape = tuple(zero.shape)
-    if shape not in ((), (1,), per_channel):
-        raise bad_value(
-            where, f"{name}_zero_point must be a scalar" + (
-                f" or have shape {per_channel}" if per_channel else ""), shape, "reshape it",
-        )  # fmt: skip
-    column = xp.reshape(zero, (-1, *(1,) * (a.ndim - 1)))
-    return xp.astype(a, xp.int16) - xp.astype(column, xp.int16)
+                where, f"{name}_zero_point must be {dtype} of shape {per_channel or ()} or ()",
+                f"{zero.dtype} {tuple(zero.shape)}", "convert it",
+            )  # fmt: skip
+        zero = xp.astype(xp.reshape(zero, (-1, *(1,) * (a.ndim - 1))), xp.int16)
+    elif not EIGHT[dtype][0] <= zero <= EIGHT[dtype][1]:
+        raise bad_value(where, f"{name}_zero_point must be a {dtype}", zero, "requantize")
+    return xp.astype(a, xp.int16) - zero

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from einstride.primitives import (
     split_groups,
 )
 from einstride.rows import Rows, slab_elements
+from einstride.taps import correlate_by_tap
 from einstride.tiling import Box, Boxes, Tiling, tile
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ def correlate(
     """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given."""
     plan = position_tiles(g, job, b.traits)
     compute, result = job.arithmetic.compute, job.arithmetic.result
-    if out is not None and bias is None and _better_by_tap(f, g, job, b, out):
-        _correlate_by_tap(x, f, g, plan, compute, b, out)
+    if correlate_by_tap(x, f, g, job, b, out):
+        if bias is not None and out is not None:
+            out += b.astype(bias, result)
         return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
@@ -131,53 +132,6 @@ def correlate(
 
     blocks = b.run(make, plan.boxes, plan.threads)
     return out if out is not None else b.xp.reshape(b.xp.concat(blocks, axis=0), g.y_shape)
-
-
-def _better_by_tap(f: Array, g: Geometry, job: Job, b: Backend, out: Array) -> bool:
-    """Is the filter so large, and so laid out, that copying it into a matrix costs too much?
-
-    Copying moves K * C * D numbers badly; adding up the taps instead moves K * p * D, in cache. The
-    filter of an input gradient lies so, with its channels exchanged: each tap is a matrix already.
-    """
-    if b.strides is None or g.groups > 1 or prod(g.kernel) == 1 or job.batch_invariant:
-        return False
-    if not job.arithmetic.compute == job.arithmetic.result == b.dtype_name(f) == b.dtype_name(out):
-        return False
-    few = g.batch * prod(g.out) <= 2 * g.channels
-    whole = merged(out, g.rank + 1, b)
-    if not few or whole is None or not dense(whole, b):
-        return False
-    turned = abs(b.strides(f)[-2]) < abs(b.strides(f)[-1])
-    return turned and dense(f[(0,) * g.rank], b)
-
-
-def _correlate_by_tap(
-    x: Array, f: Array, g: Geometry, plan: Tiling, compute: str, b: Backend, out: Array
-) -> None:
-    """y = the sum over the taps of rows (p, C) times f[tap] (C, D)."""
-    flat: Array = merged(out, g.rank + 1, b)
-    taps = [tuple((i, i + 1) for i in tap) for tap in product(*map(range, g.kernel))]
-
-    def make() -> Callable[[Box], None]:
-        one_tap = (1,) * g.rank
-        slab = slab_elements(g, plan.lengths, one_tap)
-        rows = Rows(x, g, plan.rows * g.channels, slab, compute, True, b)
-        spare = b.empty((plan.rows * g.filters,), compute, x)
-
-        def one(box: Box) -> None:
-            at = plan.boxes.first_position(box)
-            y = flat[at : at + prod(hi - lo for lo, hi in box)]
-            for i, tap in enumerate(taps):
-                matrix = f[tuple(k for k, _ in tap)]
-                if i == 0:
-                    b.matmul(rows.of(box, tap), matrix, y)
-                else:
-                    term = b.xp.reshape(spare[: prod(y.shape)], y.shape)
-                    y += b.matmul(rows.of(box, tap), matrix, term)
-
-        return one
-
-    b.run(make, plan.boxes, plan.threads)
 
 
 def by_group(matrix: Array, groups: int, b: Backend) -> Array:

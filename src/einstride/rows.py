@@ -119,12 +119,13 @@ class Rows:
         return self._copied(self._windows(part, kernel), part.shape[0], spans, kernel)
 
     def _bordered(self, part: Array, starts: list[int], stops: list[int]) -> Array:
-        """The part of the padded x in this worker's slab, which still has the last block's zeros."""
+        """The part of the padded x in the slab, which still has the last block's zeros."""
         g, b = self._g, self._b
-        if self._slab is None:
-            self._slab = b.empty((self._slab_size,), b.dtype_name(part), part)
+        slab = self._slab
+        if slab is None:
+            slab = self._slab = b.empty((self._slab_size,), b.dtype_name(part), part)
         if g.padding_mode != "zeros":
-            return region(part, starts, stops, g.padding_mode, b, self._slab)
+            return region(part, starts, stops, g.padding_mode, b, slab)
         sides = [hi - lo for lo, hi in zip(starts, stops, strict=True)]
         shape = (part.shape[0], *sides, part.shape[-1])
         here = [
@@ -135,7 +136,7 @@ class Rows:
         key = (shape, tuple(there))
         whole = self._slabs.get(shape)
         if whole is None:
-            whole = self._slabs[shape] = b.xp.reshape(self._slab[: prod(shape)], shape)
+            whole = self._slabs[shape] = b.xp.reshape(slab[: prod(shape)], shape)
         if any(a >= e for a, e in here):  # nothing but border
             whole[...] = 0
             self._zeroed = None

@@ -209,3 +209,12 @@ def test_events(cp):
     end.record()
     end.synchronize()
     assert cp.cuda.get_elapsed_time(start, end) >= 0
+
+
+def test_a_kernel_belongs_to_its_device(host, cp):
+    """CUDA refuses a module's function where another context is current."""
+    function = kernel(cp, "touch", TOUCH).kernel  # loaded on device 0
+    with cp.cuda.Device(1):
+        there = cp.ones(4, "f4")
+        with host.expect(cupy_host.WrongDevice):
+            function((1,), (1,), (there, np.int64(0), there))

@@ -23,6 +23,7 @@ from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, interleave, transpose_filter
 from einstride.products import correlate, position_tiles
 from einstride.reductions import filter_units, reduce
+from einstride.taps import tap_plan
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -107,7 +108,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             blocks += sum(len(u.boxes) for u in plan.units)
         else:
             tiles = position_tiles(h, job, traits)
-            workspace = max(workspace, tiles.workspace)
+            by_tap = tap_plan(h, job)
+            workspace = max(workspace, tiles.workspace, by_tap.workspace if by_tap else 0)
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
     thin = min(g.filters, g.channels) // g.groups

@@ -36,7 +36,7 @@ def _scalars(name: str) -> Any:
 def gemm(a: Any, b: Any, out: Any) -> bool:
     """``out[...] = a @ b`` for matrices or stacks of them, on the current device and stream.
 
-    Returns False, with nothing done, for what cuBLAS cannot do: other dtypes, matrices without a
+    Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without a
     dense axis, overlapping rows, sizes beyond its 32-bit integers.
     """
     name = str(out.dtype.name)
@@ -51,6 +51,8 @@ def gemm(a: Any, b: Any, out: Any) -> bool:
     if a.shape[-1] == 0:
         out[...] = 0
         return True
+    if out.ndim > 3:
+        return _stacks(a, b, out)
     layout = _layout(out)
     if layout is None:
         return False
@@ -82,6 +84,14 @@ def gemm(a: Any, b: Any, out: Any) -> bool:
             zero, out.data.ptr, kind, ldc, between[2], out.shape[0], sums, _DEFAULT,
         )  # fmt: skip
     return True
+
+
+def _stacks(a: Any, b: Any, out: Any) -> bool:
+    """Stacks with several leading axes: one call for each place on the shortest of them."""
+    lengths = out.shape[:-2]
+    axis = lengths.index(min(lengths))
+    turned = [m.swapaxes(0, axis) for m in (a, b, out)]
+    return all(gemm(*(m[i] for m in turned)) for i in range(lengths[axis]))
 
 
 def _layout(m: Any) -> tuple[int, bool] | None:

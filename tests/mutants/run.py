@@ -1,0 +1,148 @@
+"""Makes each fault of faults.toml in a copy of the sources, and runs the tests that must notice.
+
+    python tests/mutants/run.py [part of a fault's name]
+
+Prints a table; exit status 1 if a fault survives, 2 if a fault or its tests cannot be run. A fault
+whose text is no longer in its file is an error too: the list must follow the sources.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIST = Path(__file__).with_name("faults.toml")
+COPIES = 2  # side by side: one per core of a small machine
+LIMIT = 120  # seconds for one fault
+PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+TESTS_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One line of the list."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault: killed, survived, or what stood in the way."""
+
+    fault: Fault
+    verdict: str
+    seconds: float
+    text: str = ""
+
+
+def faults(part: str = "") -> list[Fault]:
+    """Those whose name contains `part`."""
+    loaded = tomllib.loads(LIST.read_text())["fault"]
+    return [Fault(**entry) for entry in loaded if part in entry["name"]]
+
+
+def run_tests(tree: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Pytest over a copy of the sources, whatever is installed."""
+    backend = ("--backend", "cupy-host")
+    path = os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *PYTEST, *backend, *tests],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def copy_tree(folder: Path) -> Path:
+    """The sources and the tests, in a folder of their own."""
+    tree = folder / "tree"
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    return tree
+
+
+def attempt(fault: Fault, tree: Path) -> Outcome:
+    """Make the fault, run its tests, take it back."""
+    path, begin = tree / fault.file, time.monotonic()
+    text = path.read_text()
+    if text.count(fault.old) != 1:
+        return Outcome(fault, "NOT THERE", 0, f"its text is {text.count(fault.old)} times there")
+    path.write_text(text.replace(fault.old, fault.new))
+    try:
+        done = run_tests(tree, [fault.tests])
+        said = done.stdout + done.stderr
+        names = {0: "SURVIVED", TESTS_FAILED: "killed"}
+        verdict = names.get(done.returncode, f"pytest {done.returncode}")
+    except subprocess.TimeoutExpired:
+        verdict, said = "killed", "by its time limit"
+    finally:
+        path.write_text(text)
+    return Outcome(fault, verdict, time.monotonic() - begin, said)
+
+
+def run(chosen: list[Fault]) -> int:
+    """Everything, as a table on the standard output; the exit status."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+        trees: queue.Queue[Path] = queue.Queue()
+        for number in range(COPIES):
+            trees.put(copy_tree(Path(scratch) / str(number)))
+        tree = trees.get()
+        clean = run_tests(tree, sorted({fault.tests for fault in chosen}))
+        trees.put(tree)
+        if clean.returncode:
+            print(clean.stdout + clean.stderr)
+            print("the tests fail without any fault")
+            return 2
+
+        def one(fault: Fault) -> Outcome:
+            tree = trees.get()
+            try:
+                return attempt(fault, tree)
+            finally:
+                trees.put(tree)
+
+        with ThreadPoolExecutor(COPIES) as pool:
+            outcomes = list(pool.map(one, chosen))
+    return report(outcomes)
+
+
+def report(outcomes: list[Outcome]) -> int:
+    """The table; the exit status."""
+    width = max(len(o.fault.name) for o in outcomes)
+    for o in outcomes:
+        print(f"{o.fault.name.ljust(width)}  {o.verdict:9}  {o.seconds:5.1f} s")
+    killed = sum(o.verdict == "killed" for o in outcomes)
+    survived = sum(o.verdict == "SURVIVED" for o in outcomes)
+    for o in outcomes:
+        if o.verdict not in ("killed", "SURVIVED"):
+            print(f"\n{o.fault.name}: {o.verdict}\n{o.text[-2000:]}")
+    print(f"{killed} killed, {survived} survived, of {len(outcomes)}")
+    if killed + survived < len(outcomes):
+        return 2
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    found = faults(*sys.argv[1:2])
+    if not found:
+        sys.exit(f"no fault has {sys.argv[1:]} in its name")
+    sys.exit(run(found))
