@@ -220,12 +220,9 @@ def test_planning_reads_no_values(which):
         assert p.output_shape == (4096, 1024, 1024, 64)
     assert str(9 * 64 * prod(case.y_shape)) in str(p).replace(",", "")
 
-    class Watched:
-        nbytes = 0
-
     def again():
         planned(case, which, x, f, gy, **case.explicit)
-        return Watched
+        return np.empty(0)
 
     assert peak(again)[1] < 64 * 1024
 

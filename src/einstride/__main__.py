@@ -49,9 +49,26 @@ def _info(args: Namespace) -> int:
     return 0
 
 
+def _explain_options(parser: ArgumentParser) -> None:
+    from einstride import explain
+
+    explain.options(parser)
+
+
+def _explain(args: Namespace) -> int:
+    from einstride import explain
+
+    return explain.run(args)
+
+
 COMMANDS = {
     "demo": Command(
         "check the convolutions, then train a network on handwritten digits", _demo_options, _demo
+    ),
+    "explain": Command(
+        "what a convolution of these shapes would do, and what each rival would cost",
+        _explain_options,
+        _explain,
     ),
     "info": Command(
         "versions, array libraries, devices, and what algorithm='auto' takes", _no_options, _info

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import (
-    cells,
-    dense,
-    merged,
-    split_groups,
-)
+from einstride.primitives import cells, dense, is_complex, merged, split_groups
 from einstride.rows import Rows, slab_elements
 from einstride.taps import correlate_by_tap
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -55,12 +50,20 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
     return xp.reshape(b.astype(f, compute), (rows, g.filters)), True
 
 
+def filter_copies(g: Geometry, job: Job) -> int:
+    """How many filters may be held beside f: its matrix, and what leads to it."""
+    backwards = job.direction == "input_grad"
+    converted = job.operands[1] != job.arithmetic.compute
+    conjugated = backwards and is_complex(job.arithmetic.compute)
+    return 1 + (backwards and g.groups > 1) + converted + conjugated
+
+
 @lru_cache(maxsize=1024)
 def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
     """Blocks of output positions for `correlate`."""
     row = prod(g.f_shape[:-1]) * g.groups * job.itemsize
     operand = job.operand_itemsize
-    matrix = prod(g.f_shape) * job.itemsize
+    matrix = filter_copies(g, job) * prod(g.f_shape) * job.itemsize
 
     def bytes_of(lengths: tuple[int, ...]) -> int:
         slab = slab_elements(g, lengths, g.kernel) * operand

@@ -70,7 +70,7 @@ def filter_units(job: Job, traits: Traits) -> Units:
     def bytes_of(lengths: tuple[int, ...]) -> int:
         slab = slab_elements(g, lengths, taps) * job.operand_itemsize
         gradient = prod(lengths) * g.filters * item
-        return prod(lengths) * row + slab + gradient + 2 * elements * item
+        return prod(lengths) * row + slab + gradient + (3 if g.groups > 1 else 2) * elements * item
 
     tiling = tile(
         (g.batch, *g.out),

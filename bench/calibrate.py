@@ -1,0 +1,96 @@
+"""Measure the constants of the planner's cost model on this machine and write them down.
+
+    python -m bench.calibrate [--write]
+
+prints the table for NumPy, or writes it over `src/einstride/calibration.json`, dated today. The
+figures are for comparing algorithms with each other; times predicted from them are not promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import einstride as es
+
+PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
+NOTE = (
+    "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
+    "thin: matrix products with n columns run (1 + thin / n) times slower. Written by "
+    "bench/calibrate.py."
+)
+
+
+def fastest(work: Callable[[], Any], repeats: int = 9) -> float:
+    """The least time of some calls: what the machine can do when nothing disturbs it."""
+    times = []
+    for _ in range(repeats):
+        start = perf_counter()
+        work()
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+def per_product(dtype: str) -> dict[str, float]:
+    """Seconds per multiply-add by BLAS and by NumPy's own einsum."""
+    n = 768
+    a, b = np.ones((n, n), dtype), np.ones((n, n), dtype)
+    matmul = fastest(lambda: a @ b) / n**3
+    x, f = np.ones((1, 34, 34, 16), dtype), np.ones((3, 3, 16, 16), dtype)
+    work = 32 * 32 * 9 * 16 * 16
+    einsum = fastest(lambda: es.conv(x, f, algorithm="strided")) / work
+    return {"einsum": einsum, "matmul": matmul}
+
+
+def calls() -> dict[str, float]:
+    """Fixed costs, and the rate of copying windows."""
+    x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
+    call = fastest(lambda: [es.conv(x, f, algorithm="strided") for _ in range(200)]) / 200
+    whole = fastest(lambda: [es.conv(x, f, algorithm="gemm") for _ in range(200)]) / 200
+    source = np.ones((1, 58, 58, 64), "float32")
+    view = es.windows(source, (3, 3))
+    buffer = np.empty(view.shape, "float32")
+    copy = fastest(lambda: np.copyto(buffer, view)) / (2 * buffer.nbytes)
+    thin = thinness()
+    return {"call": call, "block": max(whole - call, 1e-6), "thin": thin, "copy": copy}
+
+
+def thinness() -> float:
+    """How much slower a product with four columns is than its multiply-adds say."""
+    a, wide = np.ones((2048, 576), "float32"), np.ones((576, 256), "float32")
+    narrow = np.ones((576, 4), "float32")
+    full = fastest(lambda: a @ wide) / 256
+    return max(4 * (fastest(lambda: a @ narrow) / 4 / full - 1), 0.0)
+
+
+def table() -> dict[str, Any]:
+    """The whole file."""
+    names = ("float32", "float64", "complex64", "complex128")
+    dtypes = {name: per_product(name) for name in names}
+    slow = per_product("int64")
+    dtypes["other"] = slow
+    libraries = {"numpy": {"calls": calls(), "dtypes": dtypes}}
+    rounded = json.loads(json.dumps(libraries), parse_float=lambda t: float(f"{float(t):.2g}"))
+    today = datetime.date.today().isoformat()
+    return {"date": today, "note": NOTE, "libraries": rounded}
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help=f"write {PATH.name}")
+    text = json.dumps(table(), indent=2) + "\n"
+    if parser.parse_args().write:
+        PATH.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
