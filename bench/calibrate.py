@@ -23,8 +23,8 @@ import einstride as es
 PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
 NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
-    "thin: matrix products with n columns run (1 + thin / n) times slower. Written by "
-    "bench/calibrate.py."
+    "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
+    "groups (1 + grouped / n) times. Written by bench/calibrate.py."
 )
 
 
@@ -58,8 +58,13 @@ def calls() -> dict[str, float]:
     view = es.windows(source, (3, 3))
     buffer = np.empty(view.shape, "float32")
     copy = fastest(lambda: np.copyto(buffer, view)) / (2 * buffer.nbytes)
-    thin = thinness()
-    return {"call": call, "block": max(whole - call, 1e-6), "thin": thin, "copy": copy}
+    return {
+        "call": call,
+        "block": max(whole - call, 1e-6),
+        "thin": thinness(),
+        "grouped": groupedness(),
+        "copy": copy,
+    }
 
 
 def thinness() -> float:
@@ -68,6 +73,14 @@ def thinness() -> float:
     narrow = np.ones((576, 4), "float32")
     full = fastest(lambda: a @ wide) / 256
     return max(4 * (fastest(lambda: a @ narrow) / 4 / full - 1), 0.0)
+
+
+def groupedness() -> float:
+    """How much slower a stack of products with one column each is than its multiply-adds say."""
+    x, f = np.ones((2, 32, 32, 64), "float32"), np.ones((3, 3, 1, 64), "float32")
+    seconds = fastest(lambda: es.conv(x, f, groups=64, algorithm="gemm"))
+    work = 2 * 30 * 30 * 64 * 9
+    return max(seconds / work / per_product("float32")["matmul"] - 1, 0.0)
 
 
 def table() -> dict[str, Any]:

@@ -46,8 +46,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, help="interleaved rounds (default 7; 1 in --smoke)")
     add("--time-box", type=float, metavar="SECONDS", help="start no row after this time")
     add("--threads", type=int, default=2, help="for every library (default 2)")
-    add("--native-blas", action="store_true",
-        help=f"unset {' and '.join(machine.BLAS_CHOICES)} for the workers")
+    add(
+        "--native-blas",
+        action="store_true",
+        help=f"unset {' and '.join(machine.BLAS_CHOICES)} for the workers",
+    )
     add("--json", type=Path, metavar="PATH")
     add("--markdown", type=Path, metavar="PATH", help="default: standard output")
     add("--plot", type=Path, metavar="PATH", help="a PNG (needs matplotlib)")
@@ -57,8 +60,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 0 when every answer is right, 2 when nothing could be run."""
     args = parse(arguments)
-    rows = select(groups=args.group, pattern=args.case, passes=args.passes, batches=args.batch,
-                  smoke=args.smoke)
+    rows = select(
+        groups=args.group,
+        pattern=args.case,
+        passes=args.passes,
+        batches=args.batch,
+        smoke=args.smoke,
+    )
     if args.list:
         print("\n".join(f"{row.case.group:28} {row.name}" for row in rows))
         return 0
@@ -66,8 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("bench: no row matches; --list names them", file=sys.stderr)
         return 2
     box = args.time_box or (SMOKE_BOX if args.smoke else None)
-    options = Options(threads=args.threads, algorithm=args.algorithm, native_blas=args.native_blas,
-                      slice_seconds=0.02 if args.smoke else 0.06)
+    options = Options(
+        threads=args.threads,
+        algorithm=args.algorithm,
+        native_blas=args.native_blas,
+        slice_seconds=0.02 if args.smoke else 0.06,
+    )
     run = _describe(args, arguments, options)
     names = ["reference", *([] if args.without_ours else [OURS]), *args.peers]
     with Crew(names, options) as crew:
@@ -76,8 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
         if "reference" in crew.absent or (OURS in crew.absent):
             who = "einstride" if OURS in crew.absent else "the reference"
             reason = crew.absent.get(OURS) or crew.absent["reference"]
-            print(f"bench: {who} does not start ({reason}); install it with "
-                  "pip install '.[bench]'", file=sys.stderr)
+            print(
+                f"bench: {who} does not start ({reason}); install it with pip install '.[bench]'",
+                file=sys.stderr,
+            )
             return 2
         _measure_peaks(run, crew)
         _measure_rows(run, crew, rows, box)
@@ -95,9 +109,9 @@ def _describe(args: argparse.Namespace, arguments: list[str] | None, options: Op
         vector=machine.vector_width(),
         options=options,
         rounds=args.rounds or (1 if args.smoke else 7),
-        environment={} if options.native_blas else {
-            name: os.environ[name] for name in machine.BLAS_CHOICES if name in os.environ
-        },
+        environment={}
+        if options.native_blas
+        else {name: os.environ[name] for name in machine.BLAS_CHOICES if name in os.environ},
     )
 
 
@@ -130,8 +144,11 @@ def _measure_rows(run: Run, crew: Crew, rows: list[Row], box: float | None) -> N
                 run.skipped = [late.name for late in order[index:]]
                 break
             run.results.append(result)
-            progress.done(row.name, "" if result.ratio is None else f"{result.ratio:.2f}",
-                          "" if result.status == "ok" else result.status)
+            progress.done(
+                row.name,
+                "" if result.ratio is None else f"{result.ratio:.2f}",
+                "" if result.status == "ok" else result.status,
+            )
     places = {row: place for place, row in enumerate(rows)}
     run.results.sort(key=lambda result: places[result.row])
 
@@ -145,7 +162,9 @@ def _write(run: Run, args: argparse.Namespace) -> None:
     if args.json:
         args.json.write_text(to_json(run))
     if args.plot:
-        title = (f"einstride against the best peer of each row — {run.processor}, "
-                 f"{run.options.threads} threads, {run.date[:10]}")
+        title = (
+            f"einstride against the best peer of each row — {run.processor}, "
+            f"{run.options.threads} threads, {run.date[:10]}"
+        )
         if not draw(run.results, title, args.plot):
             print("bench: no plot (nothing was timed, or matplotlib is absent)", file=sys.stderr)

@@ -124,9 +124,7 @@ def _prepare_library(row: Row, worker: Worker, folder: Path, limit: float) -> li
         problems |= {t.variant: t.problem for t in timings if t.problem and not t.wrong}
 
 
-def _prepare_variant(
-    row: Row, worker: Worker, folder: Path, limit: float, timing: Timing
-) -> bool:
+def _prepare_variant(row: Row, worker: Worker, folder: Path, limit: float, timing: Timing) -> bool:
     """Fill in the timing; False if its process had to be replaced."""
     try:
         found = worker.ask("prepare", row, folder, timing.variant, limit=limit)

@@ -89,9 +89,7 @@ def _lines(results: list[Result]) -> list[Line]:
     return [(f"{name}  b{batch}", list(members)) for (name, batch), members in keyed]
 
 
-def _draw_column(
-    axis: Any, column: list[Line], limits: tuple[float, float], height: int
-) -> None:
+def _draw_column(axis: Any, column: list[Line], limits: tuple[float, float], height: int) -> None:
     ticks, names = [], []
     for position, (text, members) in enumerate(column):
         if not members:

@@ -44,9 +44,7 @@ class Run:
 
 def to_json(run: Run) -> str:
     """The whole run as JSON; times are seconds per call, one entry per round."""
-    head = {
-        key: value for key, value in vars(run).items() if key not in ("results", "options")
-    }
+    head = {key: value for key, value in vars(run).items() if key not in ("results", "options")}
     return json.dumps(
         {
             **head,
@@ -95,11 +93,15 @@ def _preamble(run: Run) -> list[str]:
     for name, reason in run.absent.items():
         lines.append(f"- {name}: ABSENT ({reason})")
     for name, value in run.environment.items():
-        lines.append(f"- {name}={value} was set: OpenBLAS did not choose its own kernel "
-                     "(`--native-blas` unsets it)")
+        lines.append(
+            f"- {name}={value} was set: OpenBLAS did not choose its own kernel "
+            "(`--native-blas` unsets it)"
+        )
     for dtype, speed in run.peaks.items():
-        lines.append(f"- GEMM peak {dtype}: {speed / 1e9:.0f} GFLOP/s "
-                     f"({run.peak_library[dtype]}, measured in this run)")
+        lines.append(
+            f"- GEMM peak {dtype}: {speed / 1e9:.0f} GFLOP/s "
+            f"({run.peak_library[dtype]}, measured in this run)"
+        )
     return lines
 
 

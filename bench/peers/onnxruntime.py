@@ -58,8 +58,10 @@ def _build(row: Row, arrays: Arrays) -> Variant:
         group=row.case.groups,
         pads=[low for low, _ in row.pads] + [high for _, high in row.pads],
     )
-    types = {name: helper.np_dtype_to_tensor_dtype(np.dtype(name))
-             for name in (row.case.dtype, row.result_dtype)}
+    types = {
+        name: helper.np_dtype_to_tensor_dtype(np.dtype(name))
+        for name in (row.case.dtype, row.result_dtype)
+    }
     graph = helper.make_graph(
         [node],
         "row",

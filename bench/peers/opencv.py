@@ -24,8 +24,9 @@ def start(options: Options) -> dict[str, str]:
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
     """filter2D, and sepFilter2D where the case says that its filter is a product."""
     plain = all(s == 1 for s in row.stride) and all(d == 1 for d in row.dilation)
-    same = all(low == high == (k - 1) / 2 for (low, high), k in zip(
-        row.pads, row.case.kernel, strict=True))
+    same = all(
+        low == high == (k - 1) / 2 for (low, high), k in zip(row.pads, row.case.kernel, strict=True)
+    )
     if row.rank > 2 or row.case.channels != 1 or row.case.filters != 1:
         raise Unsupported("planes only")
     if not plain or not same or row.pass_ == "filter_grad":

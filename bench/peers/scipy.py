@@ -36,8 +36,9 @@ def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
         name: lambda arrays, name=name: _signal(row, arrays, name)
         for name in ("fftconvolve", "oaconvolve")
     }
-    same = all(low == high == (k - 1) / 2 for (low, high), k in zip(
-        row.pads, row.case.kernel, strict=True))
+    same = all(
+        low == high == (k - 1) / 2 for (low, high), k in zip(row.pads, row.case.kernel, strict=True)
+    )
     if row.case.channels == 1 and same and row.pass_ != "filter_grad":
         ways["ndimage.correlate"] = lambda arrays: _ndimage(row, arrays)
     return ways
@@ -76,16 +77,20 @@ def _signal(row: Row, arrays: Arrays, name: str) -> Variant:
         raise Unsupported("padding wider than the filter")
     if row.pass_ == "forward":
         mirrored = np.flip(f, axes)
+
         def run() -> np.ndarray:
             return cut(full(x, mirrored), starts, row.out_size)
     elif row.pass_ == "input_grad":
         f = f.conj()
+
         def run() -> np.ndarray:
             return cut(full(gy, f), starts, size)
     else:
+
         def run() -> np.ndarray:
             seen = cut(full(x.conj(), np.flip(gy, axes)), starts, row.case.kernel)
             return seen.sum(0)[..., None, :]
+
     return Variant(run, _identity)
 
 

@@ -83,13 +83,13 @@ def ints(name: str, text: str) -> int | tuple[int, ...]:
 
 def padding(name: str, text: str) -> Any:
     """One entry (an int, a name or low:high), or one for each axis."""
-    entries = []
+    entries: list[Any] = []
     for part in text.split(","):
         if ":" in part:
             entries.append(tuple(whole(name, side) for side in part.split(":")))
         else:
             number = part.lstrip("+-").isdigit()
-            entries.append(whole(name, part) if number else part)  # type: ignore[arg-type]
+            entries.append(whole(name, part) if number else part)
     single = len(entries) == 1 and not isinstance(entries[0], tuple)
     return entries[0] if single else tuple(entries)
 

@@ -113,6 +113,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
     thin = min(g.filters, g.channels) // g.groups
-    rate = rates["matmul"] * (1 + rates["thin"] / max(thin, 1))
+    slower = rates["thin"] if g.groups == 1 else rates["grouped"]
+    rate = rates["matmul"] * (1 + slower / max(thin, 1))
     seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
     return Cost(n, workspace, moved, seconds)

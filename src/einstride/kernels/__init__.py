@@ -19,12 +19,8 @@ def source(name: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def kernel(name: str, instance: str, device: int) -> Any:
-    """An instance of a template in a source file, for one device.
-
-    The device is a part of the key because a loaded module belongs to the device that was current;
-    the caller sees to it that `device` is.
-    """
+def kernel(name: str, instance: str) -> Any:
+    """An instance of a template in a source file; CuPy loads it once for each device."""
     import cupy
 
     module = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))

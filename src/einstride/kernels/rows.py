@@ -131,7 +131,7 @@ def copy_rows(
         fields += divisor(out[a]) + divisor(kernel_size[a])
     fields += [0] * (11 * (MAX_RANK - rank))
     job = np.array(fields, np.int64)
-    function = kernel("rows", f"copy_rows<{types}, {index}>", x.device.id)
+    function = kernel("rows", f"copy_rows<{types}, {index}>")
     function((-(-total // THREADS),), (THREADS,), (x, rows, job.view(f"V{job.nbytes}")))
     return True
 
