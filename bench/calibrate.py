@@ -24,7 +24,8 @@ PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
 NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
-    "groups (1 + grouped / n) times. Written by bench/calibrate.py."
+    "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
+    "times slower. Written by bench/calibrate.py."
 )
 
 
@@ -63,6 +64,7 @@ def calls() -> dict[str, float]:
         "block": max(whole - call, 1e-6),
         "thin": thinness(),
         "grouped": groupedness(),
+        "mixed": mixedness(),
         "copy": copy,
     }
 
@@ -81,6 +83,13 @@ def groupedness() -> float:
     seconds = fastest(lambda: es.conv(x, f, groups=64, algorithm="gemm"))
     work = 2 * 30 * 30 * 64 * 9
     return max(seconds / work / per_product("float32")["matmul"] - 1, 0.0)
+
+
+def mixedness() -> float:
+    """How much slower einsum is over groups of four channels than without groups."""
+    x, f = np.ones((1, 32, 32, 64), "float32"), np.ones((3, 3, 4, 64), "float32")
+    seconds = fastest(lambda: es.conv(x, f, groups=16, algorithm="strided"))
+    return max(seconds / (30 * 30 * 64 * 4 * 9) / per_product("float32")["einsum"], 1.0)
 
 
 def table() -> dict[str, Any]:

@@ -233,3 +233,14 @@ def test_what_it_cannot_do_is_left_alone(cp):
     many = [[1] * 13] * 3
     room = cp.empty(1, "float32")
     assert not launcher.copy_rows(deep, room, [0] * 13, [1] * 13, *many, "zeros", 1, True, False)
+
+
+def test_channels_first_memory(cp):
+    """Positions run innermost in the matrix, as they do in memory."""
+    import einstride as es
+
+    x, f = integer_data((2, 4, 9, 8), "float32", 1), integer_data((6, 4, 3, 2), "float32", 2)
+    y = es.conv(cp.asarray(x), cp.asarray(f), padding=1, layout="channels_first", algorithm="gemm")
+    np.testing.assert_array_equal(
+        y.get(), es.conv(x, f, padding=1, layout="channels_first", algorithm="strided")
+    )

@@ -158,5 +158,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
     moved = 2 * padded + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
-    seconds = rates["call"] + n * rates["einsum"] + moved * rates["copy"]
+    mixed = g.groups > 1 and g.channels > g.groups  # short loops, and none of them contiguous
+    slower = rates["mixed"] if mixed else 1.0
+    seconds = rates["call"] + n * slower * rates["einsum"] + moved * rates["copy"]
     return Cost(n, padded, moved, seconds)
