@@ -36,8 +36,8 @@ def _scalars(name: str) -> Any:
 def gemm(a: Any, b: Any, out: Any) -> bool:
     """``out[...] = a @ b`` for matrices or stacks of them, on the current device and stream.
 
-    Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without a
-    dense axis, overlapping rows, sizes beyond its 32-bit integers.
+    Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without
+    a dense axis, overlapping rows, sizes beyond its 32-bit integers.
     """
     name = str(out.dtype.name)
     if name not in TYPES or a.dtype != out.dtype or b.dtype != out.dtype:
