@@ -172,6 +172,13 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     arguments = {name: saved[name] for name in FIELDS}
     arguments |= {"shapes": shapes, "extra": _tuples(saved["extra"])}
     arguments["keywords"] = keywords._asdict()
+    direction, extra = arguments["direction"], arguments["extra"]
+    each = isinstance(extra, tuple) and extra[:1] == ("per_example",)
+    length = 2 if direction == "transpose" or (each and direction == "filter_grad") else None
+    if (direction == "forward") != (extra is None) or (each and length is None):
+        raise ValueError(f"extra {extra!r} does not go with {direction}")
+    if length is not None and (not isinstance(extra, tuple) or len(extra) != length):
+        raise ValueError(f"extra {extra!r} does not go with {direction}")
     _extra("Plan.from_json", arguments)
     return arguments, keywords._replace(algorithm=saved["algorithm"])
 
