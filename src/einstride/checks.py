@@ -40,7 +40,7 @@ def out_array(
         raise bad_type(
             where, "out must be in the machine's byte order", f"out {out.dtype}", f"use {result}"
         )
-    if b.strides is not None and overlaps_itself(shape, b.strides(out)):
+    if b.strides is not None and overlaps_itself(shape, b.strides(out), ITEMSIZE[result]):
         raise bad_value(
             where,
             "out must not overlap itself",
@@ -58,11 +58,11 @@ def out_array(
         )
 
 
-def overlaps_itself(shape: Shape, strides: Shape) -> bool:
+def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:
     """Might two elements share memory? Strides that do not nest are taken to overlap."""
-    reach = 0
+    reach = itemsize
     for step, n in sorted((abs(t), n) for t, n in zip(strides, shape, strict=True) if n > 1):
-        if step <= reach:
+        if step < reach:
             return 0 not in shape
         reach += step * (n - 1)
     return False
@@ -77,9 +77,9 @@ def values(
     (lo_1, hi_1), (lo_2, hi_2) = extremes(first, b), extremes(second, b)
     products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
     low, high = terms * min(products), terms * max(products)
-    if bias is not None:
+    if bias is not None:  # the sums must fit before it is added, and after
         lo, hi = extremes(bias, b)
-        low, high = low + lo, high + hi
+        low, high = min(low, low + lo), max(high, high + hi)
     least, most = INTEGERS[job.arithmetic.result]
     if low < least or high > most:
         wider = job.arithmetic.result == "int32"
@@ -88,6 +88,22 @@ def values(
             f"sums of {terms} products of these integers could leave {job.arithmetic.result}",
             f"values whose sums may lie in [{low}, {high}]",
             'pass accumulate="int64"' if wider else "scale them down or convert them to float64",
+        )
+
+
+def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
+    """Refuse two integer results whose sum could leave their dtype."""
+    result = b.dtype_name(one)
+    if result not in INTEGERS:
+        return
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(one, b), extremes(other, b)
+    least, most = INTEGERS[result]
+    if lo_1 + lo_2 < least or hi_1 + hi_2 > most:
+        raise bad_value(
+            where,
+            f"the sum of the two changes could leave {result}",
+            f"values whose sums may lie in [{lo_1 + lo_2}, {hi_1 + hi_2}]",
+            "scale them down or convert them to float64",
         )
 
 

@@ -179,8 +179,7 @@ def compute(
         first = primitives.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
         found = function(first, second, inner, b, None, place)
-        added = found + b.astype(bias, job.arithmetic.result)
-        return written(added, job.arithmetic.result, b, place)
+        return primitives.plus(found, b.astype(bias, job.arithmetic.result), b)
     return function(first, second, inner, b, bias, place)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einstride import checks, execute
+from einstride import backends, checks, execute
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
@@ -230,7 +230,10 @@ def conv_jvp(
     checks.same_shape(where, "dx", dx, "x", x)
     checks.same_shape(where, "df", df, "f", f)
     terms = [execute.call(where, "forward", a, b, None, None, k) for a, b in pairs]
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    if len(terms) == 1:
+        return terms[0]
+    checks.sum_fits(where, backends.of(where, ("x",), x), *terms)
+    return terms[0] + terms[1]
 
 
 def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:

@@ -31,6 +31,8 @@ class Job:
         gives way where one row of the smallest block is larger.
     threads : int
         How many blocks may be computed at once.
+    accuracy : {"normwise", "elementwise"}
+        What bound the error must keep; an algorithm that cannot says so in `supports`.
     per_example : bool
         A filter gradient for each example of the batch, instead of their sum.
     batch_invariant : bool
@@ -45,6 +47,7 @@ class Job:
     hard: bool = False
     threads: int = 1
     per_example: bool = False
+    accuracy: str = "normwise"
     batch_invariant: bool = False
 
     @property
@@ -72,10 +75,13 @@ class Job:
 
     @cached_property
     def extra(self) -> int:
-        """Bytes outside the algorithm: the dilated input, or a detour's two copies of gx."""
+        """Bytes outside the algorithm: the dilated input, or a detour's copies of gx.
+
+        While one axis is folded, the whole gradient, the last axis' result and the next one live.
+        """
         g = self.geometry
         if self.detour:
-            return 2 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
+            return 3 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
         if not g.input_dilation:
             return 0
         return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]

@@ -175,10 +175,11 @@ def plan(
         ceiling=traits.workspace if max_workspace is None else max_workspace,
         hard=max_workspace is not None,
         threads=threads,
+        accuracy=accuracy,
         per_example=per_example,
         batch_invariant=batch_invariant,
     )
-    return choose(where, job, _orders(direction, order, extra), algorithm, accuracy, traits)
+    return choose(where, job, _orders(direction, order, extra), algorithm, traits)
 
 
 def _orders(
@@ -219,7 +220,7 @@ def _geometry(
         second = canonical(second, order.f)
     if transposed:
         got = f"x {shapes[0]}, f {shapes[1]}"
-        return transposed_geometry(where, first, second, settings, got, *extra)
+        return transposed_geometry(where, first, second, settings, got, extra)
     return input_grad_geometry(
         where, first, second, extra, settings, f"gy {shapes[0]}, f {shapes[1]}"
     )
@@ -230,7 +231,6 @@ def choose(
     job: Job,
     orders: tuple[Shape | None, Shape | None, Shape | None],
     algorithm: str,
-    accuracy: str,
     traits: Traits,
 ) -> Plan:
     """The cheapest algorithm that can do the job below the ceiling, or the one asked for."""

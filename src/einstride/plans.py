@@ -114,6 +114,10 @@ class Plan:
                 f"shapes {got[0]}, dtypes {got[1]} on {got[2]}",
                 "make another plan, or call the function itself",
             )
+        if bias is not None and a["direction"] not in ("forward", "transpose"):
+            raise bad_value(
+                where, f"a plan of {a['direction']} has no bias", "a bias", "leave it out"
+            )
         if bias is not None:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = _extra(where, a)

@@ -233,6 +233,14 @@ def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
     return b.xp.reshape(split, (*f.shape[:n], f.shape[-1] // groups, f.shape[-2] * groups))
 
 
+def plus(total: Array, term: Array, b: Backend) -> Array:
+    """The sum, in the memory of `total` where the library lets it be written."""
+    if not b.traits.mutable:
+        return total + term
+    total += term
+    return total
+
+
 def is_complex(name: str) -> bool:
     """Does a dtype name mean complex numbers?"""
     return name.startswith("complex")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import cells, conjugate, dense, merged
+from einstride.primitives import cells, conjugate, dense, merged, plus
 from einstride.products import SMALL, by_group
 from einstride.rows import Rows, slab_elements
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -116,7 +116,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
                 r = b.xp.matrix_transpose(rows.of(box, unit.taps, unit.channels))
                 c = _gradient_rows(gy[cells(box)], g, compute, b)
                 term = b.matmul(r, c, product if i else total)
-                total = _add(total, term, b) if i else term
+                total = plus(total, term, b) if i else term
             found = conjugate(_as_filter(total, unit, g, b), b)
             if out is None:
                 return found
@@ -134,13 +134,6 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
             parts[0] += other
         out[...] = parts[0]
     return out
-
-
-def _add(total: Array, product: Array, b: Backend) -> Array:
-    if not b.traits.mutable:
-        return total + product
-    total += product
-    return total
 
 
 def _share(unit: Unit, g: Geometry) -> tuple[int, ...]:

@@ -106,8 +106,11 @@ class Rows:
             part = part[(ALL, *map(slice, starts, stops), ...)]
         elif self._slab_size:
             part = self._bordered(part, starts, stops)
-            ordered = self._seen.get((part.shape, kernel))
-            if ordered is None:
+            if g.padding_mode != "zeros":  # may be a view of x, not the slab
+                ordered = self._windows(part, kernel)
+            elif (part.shape, kernel) in self._seen:
+                ordered = self._seen[part.shape, kernel]
+            else:
                 ordered = self._seen[part.shape, kernel] = self._windows(part, kernel)
             return self._copied(ordered, part.shape[0], spans, kernel)
         else:

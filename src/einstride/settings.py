@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from einstride._errors import bad_type, bad_value
@@ -33,14 +34,16 @@ class Settings(NamedTuple):
     input_dilation: int | Shape = 1
 
 
-class Transposed(NamedTuple):
+@dataclass(frozen=True, slots=True)  # not a tuple: no tuple of sizes must ever equal it
+class Transposed:
     """What a transposed convolution knows of its output's size."""
 
     output_padding: int | Shape
     output_size: int | Shape | None
 
 
-class PerExample(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PerExample:
     """The kernel size of a filter gradient that is wanted for each example."""
 
     kernel_size: int | Shape
@@ -114,6 +117,8 @@ def ints(where: str, name: str, value: object) -> int | Shape:
         return value
     if isinstance(value, str):
         raise bad_type(where, f"{name} must be an int or ints", repr(value), f"e.g. {name}=1")
+    if getattr(value, "ndim", 0):  # a NumPy array of ints is a sequence, though it has __index__
+        return tuple(whole(where, name, v) for v in _entries(where, name, value))
     if hasattr(value, "__index__") or isinstance(value, float):
         return whole(where, name, value)
     return tuple(whole(where, name, v) for v in _entries(where, name, value))
@@ -123,7 +128,7 @@ def freeze_padding(where: str, value: object) -> Frozen:
     """An int, a name, or a tuple of ints, names and (low, high) pairs."""
     if type(value) is int or type(value) is str:
         return value
-    if hasattr(value, "__index__") or isinstance(value, float):
+    if not getattr(value, "ndim", 0) and (hasattr(value, "__index__") or isinstance(value, float)):
         return whole(where, "padding", value)
     return tuple(_padding_entry(where, v) for v in _entries(where, "padding", value))
 
@@ -131,7 +136,7 @@ def freeze_padding(where: str, value: object) -> Frozen:
 def _padding_entry(where: str, value: object) -> Frozen:
     if isinstance(value, str):
         return value
-    if hasattr(value, "__index__") or isinstance(value, float):
+    if not getattr(value, "ndim", 0) and (hasattr(value, "__index__") or isinstance(value, float)):
         return whole(where, "padding", value)
     pair = tuple(whole(where, "padding", v) for v in _entries(where, "padding", value))
     if len(pair) != 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einstride._errors import bad_value
 from einstride.geometry import Geometry
 from einstride.paddings import padding_pair, padding_pairs
-from einstride.settings import Frozen, Settings, Shape, per_axis
+from einstride.settings import Frozen, Settings, Shape, Transposed, per_axis
 
 
 def input_grad_geometry(
@@ -87,8 +87,7 @@ def transposed_geometry(
     f_shape: Shape,
     settings: Settings,
     got: str,
-    output_padding: int | Shape,
-    output_size: int | Shape | None,
+    wanted_size: Transposed,
 ) -> Geometry:
     """The forward geometry of which ``conv_transpose(x, f)`` is the adjoint."""
     rank = len(x_shape) - 2
@@ -120,8 +119,10 @@ def transposed_geometry(
         )
     steps = per_axis(where, "stride", settings.stride, rank, 1)
     gaps = per_axis(where, "dilation", settings.dilation, rank, 1)
-    extra = per_axis(where, "output_padding", output_padding, rank, 0)
-    wanted = None if output_size is None else per_axis(where, "output_size", output_size, rank, 0)
+    extra = per_axis(where, "output_padding", wanted_size.output_padding, rank, 0)
+    wanted = wanted_size.output_size
+    if wanted is not None:
+        wanted = per_axis(where, "output_size", wanted, rank, 0)
     if wanted is not None and any(extra):
         raise bad_value(
             where,

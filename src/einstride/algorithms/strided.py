@@ -38,6 +38,7 @@ from einstride.primitives import (
     flip,
     is_complex,
     pad,
+    plus,
     split_groups,
     windows,
 )
@@ -123,10 +124,10 @@ def _einsum(
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
-        found = found + b.astype(bias, compute)
+        found = plus(found, b.astype(bias, compute), b)
     if out is None:
         return b.astype(found, result)
-    if place is None or bias is not None:
+    if place is None or not b.traits.mutable:
         out[...] = found
     return out
 
@@ -157,6 +158,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         padded += 2 * n // max(g.filters // g.groups, 1) * job.itemsize
     elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
+    item = job.itemsize
+    if job.arithmetic.compute != job.arithmetic.result:
+        padded += prod(job.shape) * item
+    if is_complex(job.arithmetic.compute) and job.direction == "filter_grad":
+        padded += (prod(g.y_shape) + prod(job.shape)) * item
+    elif job.direction == "filter_grad" and g.flip:
+        padded += prod(job.shape) * item
+    elif is_complex(job.arithmetic.compute) and job.direction == "input_grad":
+        padded += prod(g.f_shape) * item
     moved = 2 * padded + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
     mixed = g.groups > 1 and g.channels > g.groups  # short loops, and none of them contiguous
     slower = rates["mixed"] if mixed else 1.0

@@ -56,16 +56,16 @@ class _Blas:
     @contextmanager
     def single(self) -> Iterator[None]:
         """One thread inside; as found afterwards. Callers may nest and overlap."""
-        with self._lock:
-            shared = self._find()
-            if self._inside == 0:
-                self._found = [c.num_threads for c in shared]
-            self._inside += 1
-        before = [(c, c.num_threads) for c in self._own]
+        entered, before = False, []
         try:
             with self._lock:
+                shared = self._find()
+                if self._inside == 0:
+                    self._found = [c.num_threads for c in shared]
+                entered, self._inside = True, self._inside + 1
                 for c, n in zip(shared, self._found, strict=True):
                     _limit(c, n, 1)
+            before = [(c, c.num_threads) for c in self._own]
             for c, n in before:
                 _limit(c, n, 1)
             yield
@@ -73,9 +73,9 @@ class _Blas:
             for c, n in before:
                 _limit(c, 1, n)
             with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    for c, n in zip(shared, self._found, strict=True):
+                self._inside -= entered
+                if entered and self._inside == 0:
+                    for c, n in zip(self._find(), self._found, strict=True):
                         _limit(c, 1, n)
 
     def forget(self) -> None:
@@ -171,13 +171,23 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
 
     helpers: list[Future[None]] = []
     try:
-        for _ in range(threads - 1):
-            helpers.append(_executor().submit(copy_context().run, work))
+        try:
+            for _ in range(threads - 1):
+                helpers.append(_executor().submit(copy_context().run, work))
+        except RuntimeError:  # no new threads at interpreter shutdown: the caller does it all
+            pass
         work()
     finally:
         for helper in helpers:
             helper.cancel()  # one that never started: its blocks are done
-        wait(helpers)
+        interrupt = None
+        while not all(helper.done() for helper in helpers):
+            try:
+                wait(helpers)
+            except BaseException as error:  # nobody may write the result when the caller has it
+                stop, interrupt = True, error
+        if interrupt is not None:
+            raise interrupt
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
