@@ -19,7 +19,6 @@ INTEGERS: dict[str, tuple[int, int]] = {
     **{f"uint{n}": (0, 2**n - 1) for n in (8, 16, 32, 64)},
 }
 HALVES = ("float16", "bfloat16")
-FLOATS = (*HALVES, "float32", "float64")
 COMPLEXES = ("complex64", "complex128")
 ITEMSIZE = {
     "bool": 1,

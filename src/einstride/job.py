@@ -109,11 +109,6 @@ class Job:
         """Bytes of one number of the operand that is windowed, at most."""
         return max(ITEMSIZE[name] for name in self.operands)
 
-    @property
-    def result_itemsize(self) -> int:
-        """Bytes of one number of the result."""
-        return ITEMSIZE[self.arithmetic.result]
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -22,12 +22,12 @@ class Gradients(NamedTuple):
 
 
 class Conv:
-    """A convolution that keeps its filter, prepared: ``layer(x)`` is ``conv(x, f, bias, ...)``.
+    """A convolution that keeps its filter: ``layer(x)`` is ``conv(x, f, bias, ...)``.
 
     Parameters
     ----------
     f : array, shape (*K, C // groups, D)
-        The filter. The layer keeps a copy of its own.
+        The filter. The layer keeps a copy of its own, without gaps, which products take as it is.
     bias : array, shape (D,), optional
         Added to every output position; copied too.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`

@@ -21,6 +21,8 @@ FIELDS = ("direction", "shapes", "dtypes", "library", "keywords", "extra")
 class Plan:
     """What a call will do, decided beforehand: print it, save it, run it. Made by `plan`.
 
+    It keeps the number of threads that there were when it was made.
+
     Parameters
     ----------
     arguments : dict
@@ -100,7 +102,8 @@ class Plan:
             What the planned function would have returned.
         """
         where, a = "Plan", self._arguments
-        names = execute.NAMES[self._decision.job.direction]
+        transposed = a["direction"] == "transpose"
+        names = execute.TRANSPOSED if transposed else execute.NAMES[self._decision.job.direction]
         b = backends.of(where, names, first, second, bias, out)
         got = (
             [list(first.shape), list(second.shape)],

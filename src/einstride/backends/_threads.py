@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
@@ -108,7 +108,7 @@ def _limit(controller: Any, now: int | None, wanted: int | None) -> None:
 
 
 _blas = _Blas()
-_pool: ThreadPoolExecutor | None = None
+_pool: Any = None
 _pool_lock = threading.Lock()
 
 
@@ -124,10 +124,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _executor() -> ThreadPoolExecutor:
+def _executor() -> Any:
     global _pool
     with _pool_lock:
         if _pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # impossible at interpreter shutdown
+
             _pool = ThreadPoolExecutor(max(_cores(), 1), thread_name_prefix="einstride")
         return _pool
 
