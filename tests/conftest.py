@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 import hypothesis
@@ -82,3 +84,20 @@ def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "backend" in request.fixturenames:
         request.getfixturevalue("backend").check()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests each library ran: the same number for all, whatever was skipped is said."""
+    names = "|".join(sorted(libraries.LIBRARIES, key=len, reverse=True))
+    pattern = re.compile(rf"\[(?:.*-)?({names})(?:-.*)?\]$")
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if outcome == "passed" and report.when != "call":
+                continue
+            if found := pattern.search(report.nodeid):
+                counts[found[1], outcome] += 1
+    for name in libraries.LIBRARIES:
+        mine = [f"{n} {outcome}" for (who, outcome), n in counts.items() if who == name]
+        if mine:
+            terminalreporter.write_line(f"backend {name}: {', '.join(mine)}")

@@ -79,7 +79,10 @@ def _cupy() -> Library:
 
 
 def _cupy_host() -> Library:
-    host = importlib.import_module("cupy_host").install()
+    cupy_host = importlib.import_module("cupy_host")
+    if reason := cupy_host.unavailable_reason():
+        raise ImportError(reason)
+    host = cupy_host.install()
     xp = importlib.import_module("cupy")
     return Library("cupy-host", xp, xp.ndarray, xp.asarray, xp.asnumpy, check=host.check)
 

@@ -19,7 +19,6 @@ GROUPED = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
 LINE, TAPS = integer_data((1, 9, 1), "float64", 5), integer_data((3, 1, 1), "float64", 6)
 COMPLEX = integer_data((2, 9, 8, 4), "complex128", 7), integer_data((3, 2, 4, 6), "complex128", 8)
 MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-REFUSED = np.zeros(0)
 
 
 def cell(row, library):
@@ -46,11 +45,6 @@ def last(a):
 
 def last_filter(f):
     return np.moveaxis(np.asarray(f), (0, 1), (-1, -2))
-
-
-def turned(f):
-    """The channels of a filter exchanged, as TensorFlow's and Keras' transposed convolution."""
-    return np.ascontiguousarray(f.swapaxes(-1, -2))
 
 
 def library(name, reason="is not installed"):

@@ -7,8 +7,22 @@ import numpy as np
 import einstride as es
 from einstride import onnx_ops
 from mapping import (
-    BIAS, F, GROUPED, GY_PLAIN, LINE, MODES, SMALL, TAPS, WHOLE, X, cell, first, first_filter,
-    last, library, plain, turned,
+    BIAS,
+    GROUPED,
+    GY_PLAIN,
+    LINE,
+    MODES,
+    SMALL,
+    TAPS,
+    WHOLE,
+    F,
+    X,
+    cell,
+    first,
+    first_filter,
+    last,
+    library,
+    plain,
 )  # fmt: skip
 from strategies import integer_data
 
@@ -101,7 +115,7 @@ def _():
 
 
 def keras():
-    """With whatever backend the user has chosen; TensorFlow or another must be installed."""
+    """With the backend that Keras finds."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return library("keras")
 
@@ -137,7 +151,9 @@ cell("same", "Keras")(
 @cell("causal", "Keras")
 def _():
     k = keras()
-    layer = k.layers.Conv1D(1, 3, padding="causal", dilation_rate=2, use_bias=False, dtype="float64")
+    layer = k.layers.Conv1D(
+        1, 3, padding="causal", dilation_rate=2, use_bias=False, dtype="float64"
+    )
     layer.build(LINE.shape)
     layer.set_weights([TAPS])
     return es.conv(LINE, TAPS, padding="causal", dilation=2), k.ops.convert_to_numpy(layer(LINE))
@@ -167,7 +183,7 @@ def evaluate(operator, arrays, **attributes):
 
 
 def onnx_conv(**attributes):
-    """(our adapter's keywords are ONNX's own, so this is what ONNX's evaluator says)."""
+    """What ONNX's reference evaluator says."""
     x, f = first(X).astype("f4"), first_filter(WHOLE).astype("f4")
     return last(evaluate("Conv", [x, f], **attributes)).astype("f8")
 
@@ -236,9 +252,7 @@ def _():
 
 def scipy_1d(mode, flip, dtype="float64"):
     signal = library("scipy.signal")
-    x, f = (integer_data(shape, dtype, 1)[..., 0] for shape in ((1, 9, 1, 1), (4, 1, 1, 1)))
-    line, taps = x[0, :, 0], f[:, 0, 0] if f.ndim == 3 else f[:, 0]
-    taps = taps.ravel()[:3] if mode == "same" else taps.ravel()
+    line, taps = integer_data((9,), dtype, 1), integer_data((3,), dtype, 2)
     ours = es.conv(line[None, :, None], taps[:, None, None], padding=mode, flip=flip)[0, :, 0]
     if flip:
         return ours, signal.convolve(line, taps, mode, method="direct")

@@ -33,7 +33,9 @@ def test_a_tiny_output_of_a_strided_filter(algorithm, rows):
 def test_a_pointwise_filter_on_an_input_of_8_gib(algorithm):
     """Every 2**25-th row of 2**31 elements: the result has 64 rows."""
     x = np.broadcast_to(ROW[:, :, :1], (1, 2**31, 1, 1))
-    y, used = peak(es.conv, x, np.full((1, 1, 1, 1), 3, "f4"), stride=(2**25, 1), algorithm=algorithm)
+    y, used = peak(
+        es.conv, x, np.full((1, 1, 1, 1), 3, "f4"), stride=(2**25, 1), algorithm=algorithm
+    )
     same(y, np.full((1, 64, 1, 1), 3, "float32"))
     assert used < MiB
 
@@ -63,7 +65,7 @@ def test_windows():
 
 
 def test_a_real_buffer_of_2_gib_addresses():
-    """int8 with true strides beyond 2**31 bytes, in memory that is never touched but at its ends."""
+    """True strides beyond 2**31 bytes, in memory that is never touched but at its ends."""
     size = 2**31 + 2**20
     x = np.zeros((1, size, 1), "int8")  # the system hands out zero pages only when they are written
     x[0, 0, 0], x[0, -1, 0] = 3, 5

@@ -68,7 +68,7 @@ def test_against_the_loops_over_a_stuffed_input(backend, which, algorithm, drawn
     same(result, expected, promoted(dtype, dtype))
 
 
-@settings(max_examples=15)  # JAX compiles each shape anew
+@settings(max_examples=8)  # JAX compiles each shape anew
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @given(drawn=dilated(max_rank=2), seed=seeds)
 def test_is_jax_lhs_dilation(dtype, drawn, seed):
@@ -136,7 +136,10 @@ def test_small_inputs(backend, size):
 def test_layouts(backend, layout):
     x, f = integer_data((2, 5, 4, 3), "float64", 1), integer_data((3, 2, 3, 4), "float64", 2)
     plain = es.conv(x, f, input_dilation=(2, 1), padding="same")
-    first = np.ascontiguousarray(np.moveaxis(x, -1, 1)), np.ascontiguousarray(f.transpose(3, 2, 0, 1))
+    first = (
+        np.ascontiguousarray(np.moveaxis(x, -1, 1)),
+        np.ascontiguousarray(f.transpose(3, 2, 0, 1)),
+    )
     y = backend(es.conv, *first, input_dilation=(2, 1), padding="same", layout=layout)
     same(y, np.moveaxis(plain, -1, 1) if layout == "channels_first" else plain)
 
@@ -144,7 +147,7 @@ def test_layouts(backend, layout):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [(0, ValueError), (-1, ValueError), ((1, 2, 3), ValueError), ((2,), ValueError),
-     (1.0, TypeError), (True, TypeError), ("2", TypeError), (None, TypeError), ((1, 2.0), TypeError)],
+     (1.0, TypeError), (True, TypeError), ("2", TypeError), (None, TypeError)],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("which", PASSES)

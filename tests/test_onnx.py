@@ -205,7 +205,9 @@ def test_only_8_bit_operands_are_quantized():
         onnx_ops.conv_integer(X, EIGHT_W)
 
 
-@pytest.mark.parametrize(("keywords", "says"), [({"strides": [2]}, "stride"), ({"group": 2}, "groups")])
+@pytest.mark.parametrize(
+    ("keywords", "says"), [({"strides": [2]}, "stride"), ({"group": 2}, "groups")]
+)
 def test_the_rest_is_refused_by_the_function_below(keywords, says):
     with refused("conv", ValueError, says):
         onnx_ops.conv(X, W, **keywords)

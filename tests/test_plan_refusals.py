@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import einstride as es
-from checks import refused
+from checks import refused, well_formed
 
 FORWARD = es.plan((2, 8, 8, 3), (3, 3, 3, 4), padding=((1, 2), "same"))
 TRANSPOSE = es.plan((2, 8, 8, 4), (3, 3, 3, 4), direction="transpose", stride=2, output_padding=1)
@@ -140,6 +140,7 @@ def test_a_missing_keyword():
         es.Plan.from_json(json.dumps(content))
 
 
+CONTENT = json.loads(FORWARD.to_json())
 plain = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 9), st.floats(), st.text(max_size=3)),
     lambda inner: st.one_of(
@@ -151,7 +152,7 @@ plain = st.recursive(
 
 @given(
     name=st.sampled_from(list(PLANS)), value=plain,
-    key=st.sampled_from([*json.loads(FORWARD.to_json()), *json.loads(FORWARD.to_json())["keywords"]]),
+    key=st.sampled_from([*CONTENT, *CONTENT["keywords"]]),
 )  # fmt: skip
 def test_anything_is_a_plan_or_a_sentence(name, key, value):
     """No value in any place escapes as another error than the library's own."""
@@ -160,7 +161,8 @@ def test_anything_is_a_plan_or_a_sentence(name, key, value):
     try:
         p = es.Plan.from_json(json.dumps(content))
     except (ValueError, TypeError) as error:
-        assert str(error).startswith("Plan.from_json: ")
-        assert "; got " in str(error)
+        sentence = str(error)
     else:
         assert es.Plan.from_json(p.to_json()).to_json() == p.to_json()
+        return
+    well_formed("Plan.from_json", sentence)

@@ -118,7 +118,8 @@ def test_refusals(function, arguments, keywords, kind, says):
 @pytest.mark.parametrize(
     ("keywords", "kind", "says"),
     [({"padding": "sam"}, ValueError, "padding"), ({"padding": (1, 2)}, ValueError, "((1, 2),)"),
-     ({"input_dilation": 0}, ValueError, "input_dilation"), ({"padding": -3}, ValueError, "axis 0")],
+     ({"padding": -3}, ValueError, "axis 0"),
+     ({"input_dilation": 0}, ValueError, "input_dilation")],
     ids=str,
 )  # fmt: skip
 def test_refusals_of_output_size(keywords, kind, says):

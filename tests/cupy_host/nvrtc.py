@@ -104,8 +104,8 @@ def compile_for(
 ) -> Compilation:
     """Compiles CUDA C to machine code of one architecture; NvrtcError with the log if it fails.
 
-    `expressions` are the instances of templates to compile, as CuPy's `name_expressions`; a hundred
-    of them make a log so long that NVRTC 12.9 waits for ever, so there may be `MOST_EXPRESSIONS`.
+    `expressions` are the instances of templates to compile, as CuPy's `name_expressions`, at most
+    `MOST_EXPRESSIONS`: asked for 146 in one program, NVRTC 12.9 did not return.
     """
     if len(expressions) > MOST_EXPRESSIONS:
         raise ValueError(f"{len(expressions)} expressions; at most {MOST_EXPRESSIONS} at once")

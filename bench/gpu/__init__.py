@@ -1,0 +1,1 @@
+"""The benchmark on a GPU: ours and each peer in a process of its own; `ci/gpu` runs them all."""

@@ -1,0 +1,81 @@
+"""One library, in this process: ``python -m bench.gpu NAME --out FILE --seconds N``.
+
+Appends one line of JSON per measured row and variant, and leaves out those that FILE already has:
+a run that was cut off goes on where it stopped. Exit status 1 if a row failed, 3 if time ran out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import time
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.case import Row
+from bench.gpu.cases import row_key, rows
+from bench.gpu.timing import copies, sample
+
+ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+FAILED, OUT_OF_TIME = 1, 3
+FEWEST_SECONDS = 2.0  # that a row is begun with
+
+
+def data(row: Row) -> dict[str, np.ndarray]:
+    """Random inputs, the same for every library."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": row.x_shape, "f": row.f_shape, "gy": row.y_shape}
+    return {name: rng.standard_normal(shape, "float32") for name, shape in shapes.items()}
+
+
+def measure(peer: Any, clock: Any, row: Row, variant: str, small: bool) -> dict[str, Any]:
+    """One row by one variant."""
+    elements = prod(row.x_shape) + prod(row.f_shape) + prod(row.y_shape)
+    sets = copies(elements * ITEMSIZE[row.case.dtype], small)
+    call = peer.prepare(row, variant, data(row), sets)
+    checksum = peer.checksum(call(0))
+    return {**asdict(sample(call, sets, clock, small)), "sets": sets, "checksum": checksum}
+
+
+def main() -> int:
+    """Measure what FILE does not have yet."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser.add_argument("name", choices=("ours", "torch", "jax"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--small", action="store_true", help="tiny sizes, without a GPU")
+    args = parser.parse_args()
+    deadline = time.monotonic() + args.seconds
+    peer = importlib.import_module(f"bench.gpu.{args.name}")
+    clock, versions = peer.start(args.small)
+    old = args.out.read_text().splitlines() if args.out.exists() else []
+    known = {(r["row"], r["variant"]) for r in map(json.loads, old) if "ms" in r}
+    status = 0
+    with args.out.open("a") as file:
+        for row in rows(args.small):
+            for variant in peer.variants(row):
+                if (row_key(row), variant) in known:
+                    continue
+                if time.monotonic() + FEWEST_SECONDS > deadline and not args.small:
+                    print(f"{args.name}: out of time before {row_key(row)}")
+                    return OUT_OF_TIME
+                record = {"library": peer.NAME, "variant": variant, "row": row_key(row)}
+                record |= {"operations": row.flops, "versions": versions}
+                try:
+                    record |= measure(peer, clock, row, variant, args.small)
+                except Exception as error:  # one row that fails must not cost the others
+                    record["problem"] = f"{type(error).__name__}: {error}"[:400]
+                    status = FAILED
+                print(json.dumps(record), file=file, flush=True)
+                gc.collect()
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

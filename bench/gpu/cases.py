@@ -1,0 +1,55 @@
+"""What is measured on a GPU, by importance: a run that is out of time has the first rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.case import PASSES, Case, Row
+
+RESNET = "He et al. 2016, ResNet-50"
+CASES = [
+    Case("resnet50/conv2_3x3", "dense 3x3", RESNET, (56, 56), 64, (3, 3), 64, padding=1),
+    Case("resnet50/conv4_3x3", "dense 3x3", RESNET, (14, 14), 256, (3, 3), 256, padding=1),
+    Case("efficientnet/depthwise_3x3", "depthwise", "Tan and Le 2019, stage 4", (28, 28), 240,
+         (3, 3), 240, padding=1, groups=240),
+    Case("resnet50/conv3_1x1", "1x1", RESNET, (28, 28), 512, (1, 1), 128),
+    Case("resnet50/conv1_7x7_s2", "other dense", RESNET, (224, 224), 3, (7, 7), 64, stride=2,
+         padding=3),
+    Case("vgg16/conv3_2", "dense 3x3", "Simonyan and Zisserman 2015, VGG-16", (56, 56), 256,
+         (3, 3), 256, padding=1),
+    Case("resnet50/conv4_3x3_s2", "other dense", RESNET, (28, 28), 256, (3, 3), 256, stride=2,
+         padding=1),
+    Case("unet3d/conv2", "3-D", "Cicek et al. 2016, 3D U-Net", (32, 32, 32), 64, (3, 3, 3), 64,
+         padding=1),
+    Case("wav2vec2/conv2", "1-D", "Baevski et al. 2020", (8000,), 512, (3,), 512, stride=2),
+    Case("convnext/depthwise_7x7", "depthwise", "Liu et al. 2022", (56, 56), 96, (7, 7), 96,
+         padding=3, groups=96),
+    Case("deeplab/aspp_d12", "other dense", "Chen et al. 2017", (33, 33), 512, (3, 3), 256,
+         padding=12, dilation=12),
+    Case("resnext50/conv3", "other dense", "Xie et al. 2017", (28, 28), 256, (3, 3), 256,
+         padding=1, groups=32),
+]  # fmt: skip
+BATCH = {"3-D": 4, "1-D": 8}
+LARGE_BATCH = 32
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+SMALL = [
+    Case("small/3x3", "dense 3x3", "none", (9, 8), 8, (3, 3), 8, padding=1),
+    Case("small/depthwise", "depthwise", "none", (8, 8), 8, (3, 3), 8, padding=1, groups=8),
+]
+
+
+def rows(small: bool) -> list[Row]:
+    """Every case, in each pass and dtype: one after the other, most wanted first."""
+    cases, dtypes = (SMALL, ("float32",)) if small else (CASES, DTYPES)
+    return [
+        Row(replace(case, dtype=dtype), 2 if small else BATCH.get(case.group, LARGE_BATCH), pass_)
+        for dtype in dtypes
+        for case in cases
+        for pass_ in PASSES
+    ]
+
+
+def row_key(row: Row) -> str:
+    """The row's unique name."""
+    return f"{row.name} {row.case.dtype}"

@@ -1,0 +1,74 @@
+"""einstride on CuPy arrays, channels_last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.case import Row
+from bench.gpu.timing import Clock, EventClock
+
+NAME = "einstride"
+
+
+def start(small: bool) -> tuple[Clock, dict[str, str]]:
+    """The clock and the versions; in small sizes on the host emulation."""
+    if small:
+        import sys
+        from pathlib import Path
+
+        sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+        import cupy_host
+
+        cupy_host.install()
+    import cupy
+
+    import einstride
+
+    versions = {"einstride": einstride.__version__, "cupy": cupy.__version__}
+    return EventClock(cupy.cuda.Event, cupy.cuda.get_elapsed_time), versions
+
+
+def variants(row: Row) -> list[str]:
+    """What is measured of a row."""
+    return ["auto", "gemm"] if row.case.groups == 1 else ["auto"]
+
+
+def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
+    """A function of the number of the set, that starts one call and gives its result."""
+    import cupy
+
+    import einstride as es
+
+    def of(name: str) -> list[Any]:
+        kind = row.case.dtype
+        if kind == "bfloat16":
+            import ml_dtypes
+
+            kind = ml_dtypes.bfloat16
+        one = cupy.asarray(arrays[name].astype(kind))
+        return [one, *(one.copy() for _ in range(sets - 1))]
+
+    k = {
+        "stride": row.stride,
+        "padding": row.pads,
+        "dilation": row.dilation,
+        "groups": row.case.groups,
+        "algorithm": variant,
+    }
+    size, kernel = row.case.size, row.case.kernel
+    if row.pass_ == "forward":
+        a, b = of("x"), of("f")
+        return lambda i: es.conv(a[i], b[i], **k)
+    if row.pass_ == "input_grad":
+        a, b = of("gy"), of("f")
+        return lambda i: es.conv_input_grad(a[i], b[i], size, **k)
+    a, b = of("x"), of("gy")
+    return lambda i: es.conv_filter_grad(a[i], b[i], kernel, **k)
+
+
+def checksum(result: Any) -> float:
+    """The sum of magnitudes, in float64."""
+    return float(np.abs(result.get().astype("float64")).sum())

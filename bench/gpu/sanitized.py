@@ -1,0 +1,71 @@
+"""Every kind of raw kernel once, without a memory pool: what compute-sanitizer is run on.
+
+``compute-sanitizer --tool memcheck python -m bench.gpu.sanitized``. A pool would hide accesses past
+an array's end, so each array is an allocation of its own. Answers are compared with NumPy's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+import numpy as np
+
+from bench.gpu import ours
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+DTYPES = ("float32", "float16", "float64", "complex64", "int8")
+
+
+def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Small whole numbers: any order of summation gives the same bits."""
+    rng = np.random.default_rng(0)
+    shapes = ((2, 9, 7, channels), (3, 2, channels, 4))
+    x, f = (rng.integers(-2, 3, shape).astype(dtype) for shape in shapes)
+    return x, f
+
+
+def check(dtype: str, channels: int, mode: str, layout: str) -> str | None:
+    """Three passes of one geometry; what is wrong, or None."""
+    import cupy
+
+    import einstride as es
+
+    x, f = arrays(dtype, channels)
+    k: dict[str, Any] = {"padding": ((2, 1), (1, 2)), "padding_mode": mode, "stride": (2, 1)}
+    y = es.conv(x, f, **k)
+    gy = np.ones_like(y)
+    if layout == "channels_first":
+        given = cupy.moveaxis(cupy.asarray(np.ascontiguousarray(np.moveaxis(x, -1, 1))), 1, -1)
+    else:
+        given = cupy.asarray(x)
+    k["algorithm"] = "gemm"
+    on_device = cupy.asarray(f), cupy.asarray(gy)
+    pairs = {"forward": (es.conv(given, on_device[0], **k), y)}
+    if dtype != "int8":
+        found = es.conv_filter_grad(given, on_device[1], f.shape[:2], **k)
+        pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **k))
+        found = es.conv_input_grad(on_device[1], on_device[0], x.shape[1:3], **k)
+        pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **k))
+    wrong = [name for name, (a, b) in pairs.items() if not np.array_equal(a.get(), b)]
+    return f"{dtype} {channels} {mode} {layout}: {wrong}" if wrong else None
+
+
+def main() -> int:
+    """1 if an answer is wrong; compute-sanitizer has a status of its own."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.sanitized", description=__doc__)
+    parser.add_argument("--small", action="store_true", help="on the host emulation")
+    args = parser.parse_args()
+    ours.start(args.small)
+    import cupy
+
+    cupy.cuda.set_allocator(None)
+    grid = list(itertools.product(DTYPES, (4, 3), MODES, ("channels_last", "channels_first")))
+    problems = [p for case in grid[:: 7 if args.small else 1] if (p := check(*case))]
+    print("\n".join(problems) or "every answer is right")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

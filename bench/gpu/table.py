@@ -1,0 +1,115 @@
+"""The parts of a run as one JSON file and a short table.
+
+``python -m bench.gpu.table --parts FOLDER --out FOLDER``
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+OURS = "einstride"
+# Checksums are sums of magnitudes over millions of numbers: libraries that were asked the same
+# question agree far better than this, in any precision.
+AGREE = 0.01
+BY_DTYPE = {
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "float64": "float64",
+}
+
+
+def gather(parts: Path) -> dict[str, Any]:
+    """All that a run left behind: steps, ceilings, the newest record of each row and variant."""
+    measured: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(parts.glob("*.jsonl")):
+        for record in map(json.loads, path.read_text().splitlines()):
+            measured[record["library"], record["variant"], record["row"]] = record
+    found = {"rows": list(measured.values())}
+    for name in ("state", "ceilings"):
+        path = parts / f"{name}.json"
+        found[name] = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    return f"{record['ms']:.3f}" if record else "-"
+
+
+def _is_tf32(record: dict[str, Any]) -> bool:
+    return "tf32" in record["variant"]
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The table: times in milliseconds; the ratio is the peer's over ours."""
+    by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in found["rows"]:
+        by_row[record["row"]].append(record)
+    ceilings = found["ceilings"] or {}
+    head = (
+        f"{'row':48} {'ours':>9} {'+-':>5} {'host us':>8} {'of GEMM':>8} {'peer':>9} "
+        f"{'ratio':>6} {'TF32':>9}  best peer"
+    )
+    out = [head]
+    for row, records in by_row.items():
+        timed = [r for r in records if "ms" in r]
+        ours = min((r for r in timed if r["library"] == OURS), key=_ms, default=None)
+        peers = [r for r in timed if r["library"] != OURS]
+        peer = min((r for r in peers if not _is_tf32(r)), key=_ms, default=None)
+        fast = min((r for r in peers if _is_tf32(r)), key=_ms, default=None)
+        spread = host = share = ratio = "-"
+        if ours:
+            spread = f"{(ours['high'] - ours['low']) / ours['ms']:.0%}"
+            host = f"{ours['host_us']:.0f}"
+            limit = ceilings.get(BY_DTYPE.get(row.rsplit(" ", 1)[-1], ""))
+            share = f"{ours['operations'] / (ours['ms'] / 1e3) / limit:.0%}" if limit else "-"
+            ratio = f"{peer['ms'] / ours['ms']:.2f}" if peer else "-"
+        name = f"{peer['library']} {peer['variant']}" if peer else ""
+        out.append(
+            f"{row:48} {_cell(ours):>9} {spread:>5} {host:>8} {share:>8} {_cell(peer):>9} "
+            f"{ratio:>6} {_cell(fast):>9}  {name}{_remark(records, timed)}"
+        )
+    return out
+
+
+def _ms(record: dict[str, Any]) -> float:
+    return float(record["ms"])
+
+
+def _remark(records: list[dict[str, Any]], timed: list[dict[str, Any]]) -> str:
+    sums = [r["checksum"] for r in timed]
+    if sums and not max(sums) - min(sums) <= AGREE * max(sums):
+        return "  ANSWERS DIFFER"
+    failed = {f"{r['library']} {r['variant']}" for r in records if "problem" in r}
+    return f"  failed: {', '.join(sorted(failed))}" if failed else ""
+
+
+def main() -> int:
+    """Write the JSON file, print the table; 1 if answers differ."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.table", description=__doc__)
+    parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    found = gather(args.parts)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M")
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{stamp}.json"
+    path.write_text(json.dumps({"date": stamp, **found}, indent=1) + "\n")
+    ceilings = found["ceilings"] or {}
+    print(f"{(ceilings.get('about') or {}).get('device', 'no device known')}; ", end="")
+    print(", ".join(f"{k} {v:.3g}" for k, v in ceilings.items() if isinstance(v, float)))
+    if "host" in str((ceilings.get("about") or {}).get("device")):
+        print("without a GPU: these times show that the script runs, and nothing else")
+    table = lines(found)
+    print("\n".join(table))
+    print(f"written to {path}")
+    return 1 if any("ANSWERS DIFFER" in line for line in table) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
