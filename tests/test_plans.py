@@ -169,7 +169,6 @@ TIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="the cost of these is counted too low")
 @pytest.mark.parametrize("name", TIGHT)
 def test_the_workspace_is_an_upper_bound_in_corners(name):
     """Conjugates, borders of dilated inputs and zeros in between are memory too."""

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.job import Job
-from einstride.primitives import cells, conjugate, split_groups
+from einstride.primitives import cells, conjugate, is_complex, split_groups
 from einstride.products import SMALL
 from einstride.rows import Rows, slab_elements
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -24,10 +24,14 @@ def example_tiles(job: Job, traits: Traits) -> Tiling:
     g, item = job.geometry, job.itemsize
     row = prod(g.f_shape[:-1]) * g.groups * item
 
+    converted = any(name != job.arithmetic.compute for name in job.operands)
+    conjugated = is_complex(job.arithmetic.compute)
+
     def bytes_of(lengths: tuple[int, ...]) -> int:
         slab = slab_elements(g, lengths, g.kernel) * job.operand_itemsize
-        total = 2 * lengths[0] * prod(g.f_shape) * item
-        return prod(lengths) * (row + g.filters * item) + slab + total
+        total = (3 + 2 * conjugated) * lengths[0] * prod(g.f_shape) * item
+        gradient = g.filters * item * (1 + converted + conjugated)
+        return prod(lengths) * (row + gradient) + slab + total
 
     batch, work = g.batch, g.multiply_adds
     if job.batch_invariant:  # cut every batch as a batch of one

@@ -81,7 +81,11 @@ class Job:
         """
         g = self.geometry
         if self.detour:
-            return 3 * prod(self.inner.geometry.x_shape) * ITEMSIZE[self.inner.arithmetic.result]
+            return (
+                (4 if g.input_dilation else 3)
+                * prod(self.inner.geometry.x_shape)
+                * ITEMSIZE[self.inner.arithmetic.result]
+            )
         if not g.input_dilation:
             return 0
         return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]

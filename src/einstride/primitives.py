@@ -180,14 +180,22 @@ def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
 
 def dilate(x: Array, step: Shape, b: Backend) -> Array:
     """x with step - 1 zeros between neighbours: size (S - 1) * step + 1 on each axis."""
+    n = len(step)
+    size = tuple(max((m - 1) * s + 1, 0) for m, s in zip(x.shape[1 : n + 1], step, strict=True))
+    if size == x.shape[1 : n + 1]:
+        return x
+    if b.traits.mutable:
+        whole = b.zeros((x.shape[0], *size, *x.shape[n + 1 :]), b.dtype_name(x), x)
+        whole[(ALL, *(slice(None, None, s) for s in step))] = x
+        return whole
     for axis, s in enumerate(step, start=1):
-        n = x.shape[axis]
-        if s == 1 or n <= 1:
+        m = x.shape[axis]
+        if s == 1 or m <= 1:
             continue
         parts = [x] + [b.zeros(x.shape, b.dtype_name(x), x)] * (s - 1)
         spread = b.xp.stack(parts, axis=axis + 1)
-        spread = b.xp.reshape(spread, (*x.shape[:axis], n * s, *x.shape[axis + 1 :]))
-        x = spread[((ALL,) * axis + (slice(0, (n - 1) * s + 1), ...))]
+        spread = b.xp.reshape(spread, (*x.shape[:axis], m * s, *x.shape[axis + 1 :]))
+        x = spread[((ALL,) * axis + (slice(0, (m - 1) * s + 1), ...))]
     return x
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import cells, conjugate, dense, merged, plus
+from einstride.primitives import cells, conjugate, dense, is_complex, merged, plus
 from einstride.products import SMALL, by_group
 from einstride.rows import Rows, slab_elements
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -67,10 +67,18 @@ def filter_units(job: Job, traits: Traits) -> Units:
     row = prod(taps) * channels * item
     elements = prod(taps) * (channels // g.groups if g.groups > 1 else channels) * g.filters
 
+    converted = any(name != job.arithmetic.compute for name in job.operands)
+    conjugated = is_complex(job.arithmetic.compute)
+
     def bytes_of(lengths: tuple[int, ...]) -> int:
         slab = slab_elements(g, lengths, taps) * job.operand_itemsize
-        gradient = prod(lengths) * g.filters * item
-        return prod(lengths) * row + slab + gradient + (3 if g.groups > 1 else 2) * elements * item
+        gradient = prod(lengths) * g.filters * item * (1 + converted + conjugated)
+        return (
+            prod(lengths) * row
+            + slab
+            + gradient
+            + (2 + (g.groups > 1) + 2 * conjugated) * elements * item
+        )
 
     tiling = tile(
         (g.batch, *g.out),
