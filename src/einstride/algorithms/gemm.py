@@ -8,9 +8,9 @@ With p positions of the output in a block, rows R (p, K * C) hold their windows 
 
 once for every group. Blocks are independent, so a backend may run them side by side.
 
-Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit roundoff
-of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding where the
-result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
+Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
+roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
+where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
 """
 
 from __future__ import annotations

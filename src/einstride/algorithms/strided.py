@@ -18,9 +18,9 @@ Where it all began, six lines without a loop:
 >>> np.einsum("wxyijk,ijkd->wxyd", xs, f).shape
 (64, 12, 12, 2)
 
-Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit roundoff
-of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding where the
-result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
+Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
+roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
+where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
 """
 
 from __future__ import annotations
