@@ -7,18 +7,24 @@ import einstride as es
 
 X, F = np.ones((2, 28, 28, 6)), np.ones((3, 3, 4, 10))
 LINE, TAPS = np.ones((1, 9, 1)), np.ones((2, 1, 1))
-CHANNELS = "make them agree: f has shape (*kernel, C // groups, D) in canonical order"
+CHANNELS = "make them agree: f has shape (*kernel, C // groups, D), here (*kernel, {}, 10)"
 
 TEXTS = {
     "channels, groups": (
         lambda: es.conv(X, F, groups=2),
         "conv: x has 6 channels but f expects 4 x groups=2 = 8; "
-        f"got x (2, 28, 28, 6), f (3, 3, 4, 10); {CHANNELS}",
+        f"got x (2, 28, 28, 6), f (3, 3, 4, 10); {CHANNELS.format(3)}",
     ),
     "channels": (
         lambda: es.conv4d_forward(X, F, (1, 1)),
         "conv4d_forward: x has 6 channels but f expects 4; "
-        f"got x (2, 28, 28, 6), f (3, 3, 4, 10); {CHANNELS}",
+        f"got x (2, 28, 28, 6), f (3, 3, 4, 10); {CHANNELS.format(6)}",
+    ),
+    "channels first": (
+        lambda: es.conv(np.ones((2, 4, 9, 9)), F),
+        "conv: x has 9 channels but f expects 4; got x (2, 4, 9, 9), f (3, 3, 4, 10); "
+        f"{CHANNELS.format(9)}; "
+        'if the channels come first in memory, pass layout="channels_first"',
     ),
     "bare pair": (
         lambda: es.conv(LINE, TAPS, padding=(1, 2)),

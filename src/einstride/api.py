@@ -106,7 +106,8 @@ def conv(
 
     Notes
     -----
-    The workspace is below 16 MiB by default on NumPy, unless one row of windows needs more. The
+    By default 16 MiB of workspace are aimed at on NumPy; `strided`'s padded copy of a large x, and
+    a single row of windows, may need more: only `max_workspace` is never exceeded. The
     sources are on the algorithms' own pages, `einstride.algorithms`.
 
     Examples

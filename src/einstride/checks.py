@@ -11,7 +11,7 @@ from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.paddings import padding_pairs
-from einstride.planner import Plan
+from einstride.planner import Decision
 from einstride.settings import Keywords, Shape
 
 
@@ -69,7 +69,7 @@ def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:
 
 
 def values(
-    where: str, plan: Plan, b: Backend, first: Array, second: Array, bias: Array | None
+    where: str, plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None
 ) -> None:
     """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
     job = plan.job
@@ -130,6 +130,7 @@ def same_shape(where: str, name: str, change: Array | None, of: str, array: Arra
 
 def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
     """Refuse what no input could go with: the filter, the bias and the keywords on their own."""
+    b = backends.of(where, ("f", "bias"), f, bias)
     shape = tuple(f.shape)
     got = f"f {shape}"
     if len(shape) < 3:
@@ -137,8 +138,7 @@ def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
             where, "f needs at least three axes (spatial, input and output channels)", got,
             "reshape it",
         )  # fmt: skip
-    given = [a for a in (f, bias) if a is not None]
-    names = [backends.of(where, ("f",), a).dtype_name(a) for a in given]
+    names = [b.dtype_name(a) for a in (f, bias) if a is not None]
     if any(n not in ITEMSIZE for n in names):
         raise bad_type(
             where, "arrays must hold bools, integers, floats or complex numbers",

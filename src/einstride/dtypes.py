@@ -105,7 +105,10 @@ def _wider(where: str, result: str, accumulate: str) -> str:
     }[result]
     if accumulate not in allowed:
         raise bad_value(
-            where, f"{result} cannot accumulate so", f"accumulate={accumulate!r}", f"use {allowed}"
+            where,
+            f"sums of {result} cannot be formed in {accumulate}",
+            f"accumulate={accumulate!r}",
+            f"use {allowed}",
         )
     return accumulate
 

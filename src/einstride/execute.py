@@ -17,7 +17,7 @@ from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
 from einstride.geometry import Direction, Geometry
-from einstride.planner import Plan
+from einstride.planner import Decision
 from einstride.settings import Keywords, Settings, Shape, Transposed
 
 NAMES: dict[Direction, tuple[str, ...]] = {
@@ -53,7 +53,7 @@ def prepare(
     out: Array | None,
     k: Keywords,
     extra: Any = None,
-) -> tuple[Backend, Plan]:
+) -> tuple[Backend, Decision]:
     """The backend and the plan of a call, after every check that needs no values."""
     names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
     b = backends.of(where, names, first, second, bias, out)
@@ -90,7 +90,7 @@ def decide(
     k: Keywords,
     extra: Any,
     b: Backend,
-) -> Plan:
+) -> Decision:
     """The cached plan for operands of these shapes and dtypes."""
     return planner.plan(
         where,
@@ -112,7 +112,7 @@ def decide(
 
 def run(
     where: str,
-    plan: Plan,
+    plan: Decision,
     b: Backend,
     first: Array,
     second: Array,
@@ -156,7 +156,7 @@ def run(
 
 
 def compute(
-    plan: Plan, b: Backend, first: Array, second: Array, bias: Array | None, place: Any
+    plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None, place: Any
 ) -> Array:
     """What the plan's algorithm makes of canonical arrays, in `place` if given."""
     job, inner = plan.job, plan.inner

@@ -116,7 +116,7 @@ class Geometry:
         spread = per_axis(where, "input_dilation", settings.input_dilation, rank, 1)
         size = [max((s - 1) * t + 1, 0) for s, t in zip(given, spread, strict=True)]
         *kernel, inner, filters = f_shape
-        _check_groups(where, channels, inner, filters, settings.groups, got)
+        _check_groups(where, channels, given[0], inner, filters, settings.groups, got)
         padding, groups = settings.padding, settings.groups
         steps = per_axis(where, "stride", settings.stride, rank, 1)
         gaps = per_axis(where, "dilation", settings.dilation, rank, 1)
@@ -229,17 +229,22 @@ class Geometry:
 
 
 def _check_groups(
-    where: str, channels: int, inner: int, filters: int, groups: int, got: str
+    where: str, channels: int, first: int, inner: int, filters: int, groups: int, got: str
 ) -> None:
     if groups < 1:
         raise bad_value(where, "groups must be at least 1", groups, "use groups=1 for none")
     if channels != inner * groups:
+        remedy = "make them agree: f has shape (*kernel, C // groups, D)"
+        if channels % groups == 0:
+            remedy += f", here (*kernel, {channels // groups}, {filters})"
+        if first == inner * groups:
+            remedy += '; if the channels come first in memory, pass layout="channels_first"'
         expected = f"{inner} x groups={groups} = {inner * groups}" if groups != 1 else f"{inner}"
         raise bad_value(
             where,
             f"x has {channels} channels but f expects {expected}",
             got,
-            "make them agree: f has shape (*kernel, C // groups, D) in canonical order",
+            remedy,
         )
     if filters % groups:
         raise bad_value(

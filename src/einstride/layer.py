@@ -81,11 +81,10 @@ class Conv:
             algorithm, accuracy, accumulate, batch_invariant, max_workspace,
         )  # fmt: skip
         parse.settings("Conv", self._keywords)
-        backends.of("Conv", ("f", "bias"), f, bias)
         self._x: Array | None = None
-        self.f = f
-        self.bias = bias
-        checks.layer("Conv", self._f, self._bias, self._keywords)
+        checks.layer("Conv", f, bias, self._keywords)
+        self._f = _own(f, "f")
+        self._bias = None if bias is None else _own(bias, "bias")
 
     @property
     def f(self) -> Array:
@@ -94,6 +93,7 @@ class Conv:
 
     @f.setter
     def f(self, f: Array) -> None:
+        checks.layer("Conv", f, self._bias, self._keywords)
         self._f = _own(f, "f")
 
     @property
@@ -103,6 +103,7 @@ class Conv:
 
     @bias.setter
     def bias(self, bias: Array | None) -> None:
+        checks.layer("Conv", self._f, bias, self._keywords)
         self._bias = None if bias is None else _own(bias, "bias")
 
     def __call__(self, x: Array, *, out: Array | None = None) -> Array:

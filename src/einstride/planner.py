@@ -42,7 +42,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Decision:
     """A decision: what will run, and what each rival would have cost. Print it.
 
     Attributes
@@ -74,11 +74,12 @@ class Plan:
     def __str__(self) -> str:
         """Two lines about the job, then the table."""
         j, g = self.job, self.job.geometry
+        limit = "at most" if j.hard else "aimed at"
         head = (
             f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
             f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
             f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
-            f"threads, workspace at most {_bytes(j.ceiling)}; times predicted from the calibration "
+            f"threads, workspace {limit} {_bytes(j.ceiling)}; times predicted from the calibration "
             f"of {self.calibrated}\n"
         )
         rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
@@ -148,7 +149,7 @@ def plan(
     max_workspace: int | None,
     threads: int,
     traits: Traits,
-) -> Plan:
+) -> Decision:
     """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
 
     `shapes` are the caller's own, of the two operands; `extra` is the input or kernel size of a
@@ -232,7 +233,7 @@ def choose(
     orders: tuple[Shape | None, Shape | None, Shape | None],
     algorithm: str,
     traits: Traits,
-) -> Plan:
+) -> Decision:
     """The cheapest algorithm that can do the job below the ceiling, or the one asked for."""
     if algorithm != "auto" and algorithm not in ALGORITHMS:
         raise bad_value(
@@ -244,8 +245,9 @@ def choose(
     if job.empty:
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
-        return Plan(name, job, job, orders, (idle,), traits.library, calibration()["date"])
-    inner = replace(job.inner, ceiling=max(job.ceiling - job.extra, 0))
+        return Decision(name, job, job, orders, (idle,), traits.library, calibration()["date"])
+    room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
+    inner = replace(job.inner, ceiling=room)
     known = rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
@@ -286,4 +288,6 @@ def choose(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Plan(best, job, inner, orders, tuple(candidates), traits.library, calibration()["date"])
+    return Decision(
+        best, job, inner, orders, tuple(candidates), traits.library, calibration()["date"]
+    )

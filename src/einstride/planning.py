@@ -50,9 +50,9 @@ def plan(
     direction : {"forward", "input_grad", "filter_grad", "transpose"}
         `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
     dtype : str, optional
-        With shapes: the dtype of both operands; float32 if left out.
+        With shapes: their dtype; if left out that of the other operand, or float32.
     library : str
-        With shapes: the array library, "numpy" or the import name of another.
+        With shapes: "numpy", "cupy", "torch", "jax", "dask" or "array_api_strict".
     input_size, kernel_size, output_padding, output_size, per_example : as in their functions
         What the direction needs.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
@@ -98,14 +98,17 @@ def plan(
         if direction != "filter_grad":
             raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
         extra = ("per_example", kernel_size)
+    name = parse.optional(where, "dtype", dtype, parse.name)
+    arrays = [a for a in (first, second) if not isinstance(a, tuple | list)]
+    if arrays:
+        b = backends.of(where, ("the first operand", "the second operand")[: len(arrays)], *arrays)
+        library, name = b.traits.library, name or b.dtype_name(arrays[0])
     shapes, dtypes = [], []
     for operand in (first, second):
         if isinstance(operand, tuple | list):
             shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
-            dtypes.append(dtype or "float32")
+            dtypes.append(name or "float32")
         else:
-            b = backends.of(where, ("an operand",), operand)
-            library = b.traits.library
             shapes.append(tuple(operand.shape))
             dtypes.append(b.dtype_name(operand))
     if any(n < 0 for s in shapes for n in s):

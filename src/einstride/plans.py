@@ -49,7 +49,7 @@ class Plan:
     ((8, 56, 56, 64), 'gemm')
     """
 
-    def __init__(self, arguments: dict[str, Any], decision: planner.Plan) -> None:
+    def __init__(self, arguments: dict[str, Any], decision: planner.Decision) -> None:
         self._arguments = arguments
         self._decision = decision
 

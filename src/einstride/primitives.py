@@ -231,6 +231,13 @@ def split_groups(x: Array, groups: int, b: Backend) -> Array:
     return b.xp.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
 
 
+def by_group(matrix: Array, groups: int, b: Backend) -> Array:
+    """(p, C) as (G, p, C // G); as it is for one group."""
+    if groups == 1:
+        return matrix
+    return b.xp.permute_dims(split_groups(matrix, groups, b), (1, 0, 2))
+
+
 def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
     """f (*K, C // G, D) with the roles of its channels exchanged: (*K, D // G, C)."""
     n = f.ndim - 2

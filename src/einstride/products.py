@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import cells, dense, is_complex, merged, split_groups
+from einstride.primitives import by_group, cells, dense, is_complex, merged, split_groups
 from einstride.rows import Rows, slab_elements
 from einstride.taps import correlate_by_tap
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -69,16 +69,28 @@ def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
         slab = slab_elements(g, lengths, g.kernel) * operand
         return prod(lengths) * (row + g.filters * job.itemsize) + slab
 
+    return cut(g, job, traits, row, bytes_of, matrix)
+
+
+def cut(
+    g: Geometry,
+    job: Job,
+    traits: Traits,
+    row: int,
+    bytes_of: Callable[[tuple[int, ...]], int],
+    shared: int = 0,
+) -> Tiling:
+    """Blocks of positions with rows of so many bytes; every batch as one of one, if it must be."""
     batch, work = g.batch, g.multiply_adds
-    if job.batch_invariant:  # cut every batch as a batch of one
+    if job.batch_invariant:
         batch, work = 1, work // max(g.batch, 1)
     found = tile(
         (batch, *g.out),
         max(traits.block_bytes // max(row, 1), 1),
         job.threads if work > SMALL else 1,
-        job.ceiling if job.hard else job.ceiling + matrix,
+        job.ceiling if job.hard else job.ceiling + shared,
         bytes_of,
-        matrix,
+        shared,
     )
     return replace(found, boxes=Boxes((g.batch, *g.out), found.lengths))
 
@@ -135,13 +147,6 @@ def correlate(
 
     blocks = b.run(make, plan.boxes, plan.threads)
     return out if out is not None else b.xp.reshape(b.xp.concat(blocks, axis=0), g.y_shape)
-
-
-def by_group(matrix: Array, groups: int, b: Backend) -> Array:
-    """(p, C) as (G, p, C // G); as it is for one group."""
-    if groups == 1:
-        return matrix
-    return b.xp.permute_dims(split_groups(matrix, groups, b), (1, 0, 2))
 
 
 def _flat(stack: Array, g: Geometry, b: Backend) -> Array:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import cells, conjugate, dense, is_complex, merged, plus
-from einstride.products import SMALL, by_group
+from einstride.primitives import by_group, cells, conjugate, dense, is_complex, merged, plus
+from einstride.products import SMALL
 from einstride.rows import Rows, slab_elements
 from einstride.tiling import Box, Boxes, Tiling, tile
 

@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
-from einstride.primitives import ALL, dense, merged, region, split_groups, windows
+from einstride.primitives import ALL, by_group, dense, merged, region, split_groups, windows
 from einstride.settings import Shape
 from einstride.tiling import Box
 
@@ -198,7 +198,7 @@ class Rows:
         point = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
         if point is None or not dense(point, b):
             return None
-        return point if g.groups == 1 else self._by_group(point)
+        return by_group(point, g.groups, b)
 
     def _gathered(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
         """The matrix by the backend's own kernel, straight from x; None if that cannot do it."""

@@ -19,8 +19,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride import adjoint
-from einstride.examples import example_tiles, reduce_each
 from einstride.job import Cost, Job
+from einstride.per_example import example_tiles, reduce_each
 from einstride.primitives import conjugate, flip, interleave, transpose_filter
 from einstride.products import correlate, position_tiles
 from einstride.reductions import filter_units, reduce

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.job import Job
 from einstride.primitives import cells, conjugate, is_complex, split_groups
-from einstride.products import SMALL
+from einstride.products import cut
 from einstride.rows import Rows, slab_elements
-from einstride.tiling import Box, Boxes, Tiling, tile
+from einstride.tiling import Box, Boxes, Tiling
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -33,13 +32,7 @@ def example_tiles(job: Job, traits: Traits) -> Tiling:
         gradient = g.filters * item * (1 + converted + conjugated)
         return prod(lengths) * (row + gradient) + slab + total
 
-    batch, work = g.batch, g.multiply_adds
-    if job.batch_invariant:  # cut every batch as a batch of one
-        batch, work = 1, work // max(g.batch, 1)
-    rows = max(traits.block_bytes // max(row, 1), 1)
-    workers = job.threads if work > SMALL else 1
-    found = tile((batch, *g.out), rows, workers, job.ceiling, bytes_of)
-    return replace(found, boxes=Boxes((g.batch, *g.out), found.lengths))
+    return cut(g, job, traits, row, bytes_of)
 
 
 def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
