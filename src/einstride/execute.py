@@ -121,6 +121,8 @@ def run(
 ) -> Array:
     """Run a plan on arrays that it was made for."""
     job, xp = plan.job, b.xp
+    if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
+        b = b.coarse
     order_1, order_2, order_out = plan.orders
     shape = job.shape
     back = layouts.inverse(order_out)

@@ -105,7 +105,7 @@ NAMES = {
     "padding_mode": "zeros (default), reflect, replicate or circular",
     "layout": "channels_last (default), channels_first or a spec such as NCHW,OIHW->NCHW",
     "algorithm": "auto (default) or the name of one",
-    "accuracy": "normwise (default) or elementwise",
+    "accuracy": "normwise (default), elementwise or tf32",
     "accumulate": "the dtype of the sums",
 }
 NUMBERS = {

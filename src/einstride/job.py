@@ -31,7 +31,7 @@ class Job:
         gives way where one row of the smallest block is larger.
     threads : int
         How many blocks may be computed at once.
-    accuracy : {"normwise", "elementwise"}
+    accuracy : {"normwise", "elementwise", "tf32"}
         What bound the error must keep; an algorithm that cannot says so in `supports`.
     per_example : bool
         A filter gradient for each example of the batch, instead of their sum.

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-ACCURACIES = ("normwise", "elementwise")
+ACCURACIES = ("normwise", "elementwise", "tf32")
 
 
 class Settings(NamedTuple):

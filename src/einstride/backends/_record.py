@@ -85,6 +85,8 @@ class Backend:
         ``writeable(x)``: may the array be written?
     native : callable
         ``native(x)``: is it in the machine's byte order?
+    coarse : Backend or None
+        The same with products that may round their factors to TF32, for calls that allow it.
     copy_rows : callable or None
         A kernel that copies windows into a matrix, with the border by index, so that no padded copy
         is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
@@ -107,4 +109,5 @@ class Backend:
     overlap: Callable[[Array, Array], bool]
     writeable: Callable[[Array], bool]
     native: Callable[[Array], bool]
+    coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None

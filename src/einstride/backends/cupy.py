@@ -6,6 +6,8 @@ Imported only when the caller holds a CuPy array. Nothing here copies between ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import array_api_compat.cupy as xp
@@ -55,8 +57,8 @@ def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
     return _as_strided(x, tuple(shape), tuple(strides))
 
 
-def matmul(a: Array, b: Array, out: Array | None) -> Array:
-    """One cuBLAS product, of matrices or stacks of them, straight into `out`.
+def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Array:
+    """One cuBLAS product, of matrices or stacks of them, straight into `out`; TF32 if allowed.
 
     Integers, which cuBLAS does not know, are multiplied by CuPy's own kernel; operands that are not
     dense are copied first.
@@ -64,22 +66,24 @@ def matmul(a: Array, b: Array, out: Array | None) -> Array:
     if out is None:
         shape = (*a.shape[:-1], b.shape[-1])
         out = empty(shape, dtype_name(a), a)
-    if gemm(a, b, out):
+    if gemm(a, b, out, tf32):
         return out
     if dtype_name(a) not in TYPES:
         return cupy.matmul(a, b, out=out)
-    whole = [cupy.ascontiguousarray(m) for m in (a, b, out)]
-    if not gemm(*whole):
+    left, right, place = (cupy.ascontiguousarray(m) for m in (a, b, out))
+    if not gemm(left, right, place, tf32):
         return cupy.matmul(a, b, out=out)
-    if whole[2] is not out:
-        out[...] = whole[2]
+    if place is not out:
+        out[...] = place
     return out
 
 
-def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
+def einsum(
+    equation: str, a: Array, b: Array, name: str, out: Array | None, tf32: bool = False
+) -> Array:
     """As one copy of each operand and one matrix product: cupy.einsum would copy twice."""
     found = contract(
-        equation, astype(a, name), astype(b, name), xp, lambda p, q: matmul(p, q, None)
+        equation, astype(a, name), astype(b, name), xp, lambda p, q: matmul(p, q, None, tf32)
     )
     if out is None:
         return found
@@ -95,7 +99,7 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     return []
 
 
-BACKEND = Backend(
+_STRICT = Backend(
     xp=xp,
     traits=Traits(
         library="cupy",
@@ -122,4 +126,9 @@ BACKEND = Backend(
     writeable=lambda x: True,
     native=lambda x: True,
     copy_rows=copy_rows,
+)
+
+BACKEND = replace(
+    _STRICT,
+    coarse=replace(_STRICT, matmul=partial(matmul, tf32=True), einsum=partial(einsum, tf32=True)),
 )

@@ -2,7 +2,7 @@
 
 `cupy.matmul` copies operands whose rows have gaps, has no stacks of bfloat16, no promise about
 float16 in stacks, and follows a process-wide switch for TF32. One call of gemmEx has none of that:
-sums are always made in float32 at least, and float32 is never rounded to TF32.
+sums are always made in float32 at least, and float32 is rounded to TF32 only where a call asks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 LARGEST = 2**31 - 1
 
 # dtype: (CUDA's number of it, cuBLAS's number of the type of sums, the dtype of alpha and beta)
-_F32, _F64 = 68, 70
+_F32, _F64, _TF32 = 68, 70, 77
 TYPES = {
     "float16": (2, _F32, "float32"),
     "bfloat16": (14, _F32, "float32"),
@@ -33,7 +33,7 @@ def _scalars(name: str) -> Any:
     return np.array([1, 0], name)
 
 
-def gemm(a: Any, b: Any, out: Any) -> bool:
+def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     """``out[...] = a @ b`` for matrices or stacks of them, on the current device and stream.
 
     Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without
@@ -52,7 +52,7 @@ def gemm(a: Any, b: Any, out: Any) -> bool:
         out[...] = 0
         return True
     if out.ndim > 3:
-        return _stacks(a, b, out)
+        return _stacks(a, b, out, tf32)
     layout = _layout(out)
     if layout is None:
         return False
@@ -67,6 +67,7 @@ def gemm(a: Any, b: Any, out: Any) -> bool:
     from cupy.cuda import cublas, get_cublas_handle
 
     kind, sums, scale = TYPES[name]
+    sums = _TF32 if tf32 and name in ("float32", "complex64") else sums
     one = _scalars(scale).ctypes.data
     zero = one + _scalars(scale).itemsize
     (ld_b, op_b), (ld_a, op_a) = first, second
@@ -86,12 +87,12 @@ def gemm(a: Any, b: Any, out: Any) -> bool:
     return True
 
 
-def _stacks(a: Any, b: Any, out: Any) -> bool:
+def _stacks(a: Any, b: Any, out: Any, tf32: bool) -> bool:
     """Stacks with several leading axes: one call for each place on the shortest of them."""
     lengths = out.shape[:-2]
     axis = lengths.index(min(lengths))
-    turned = [m.swapaxes(0, axis) for m in (a, b, out)]
-    return all(gemm(*(m[i] for m in turned)) for i in range(lengths[axis]))
+    a, b, out = (m.swapaxes(0, axis) for m in (a, b, out))
+    return all(gemm(a[i], b[i], out[i], tf32) for i in range(lengths[axis]))
 
 
 def _layout(m: Any) -> tuple[int, bool] | None:
