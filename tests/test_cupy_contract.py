@@ -192,7 +192,8 @@ def test_halves_are_summed_in_float32_and_floats_are_not_rounded(
         core.set_compute_type(cp.float32, before)
     products = seen.of(events.BlasCall)
     assert {e.compute for e in products} == {"32F"}
-    assert {e.dtypes for e in products} == {(dtype,) * 3}
+    assert {e.dtypes[:2] for e in products} == {(dtype,) * 2}
+    assert {e.dtypes[2] for e in products} <= {dtype, "float32"}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

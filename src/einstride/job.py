@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
-from einstride.dtypes import ITEMSIZE, Arithmetic
+from einstride.dtypes import HALVES, ITEMSIZE, Arithmetic
 from einstride.geometry import Direction, Geometry
 
 
@@ -51,6 +51,12 @@ class Job:
     batch_invariant: bool = False
 
     @property
+    def sums(self) -> str:
+        """The dtype of sums that go on outside one matrix product: halves are never added up."""
+        compute = self.arithmetic.compute
+        return "float32" if compute in HALVES else compute
+
+    @property
     def empty(self) -> bool:
         """Is there nothing to multiply, or nowhere to put it?"""
         return self.geometry.multiply_adds == 0 or 0 in self.shape
@@ -68,7 +74,7 @@ class Job:
         if not self.detour:
             return self
         a = self.arithmetic
-        result = a.result if a.exact else a.compute  # rounded once, after the folding
+        result = a.result if a.exact else self.sums  # rounded once, after the folding
         g = self.geometry
         g = replace(g, input_dilation=()) if g.padding_mode == "zeros" else g.extended
         return replace(self, geometry=g, arithmetic=replace(a, result=result))
@@ -105,8 +111,8 @@ class Job:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one number in the dtype of the products."""
-        return ITEMSIZE[self.arithmetic.compute]
+        """Bytes of one number in the dtype of the products, or of their sums if that is wider."""
+        return ITEMSIZE[self.sums]
 
     @property
     def operand_itemsize(self) -> int:

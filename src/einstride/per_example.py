@@ -59,7 +59,11 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
             r = xp.permute_dims(xp.reshape(r, (g.groups, n, p, inner)), (1, 0, 3, 2))
             c = b.astype(gy[cells(box)], compute)
             c = split_groups(xp.reshape(c, (n, p, g.filters)), g.groups, b)
-            return b.matmul(r, conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b), None)
+            c = conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b)
+            place = None
+            if out is not None:
+                place = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
+            return b.matmul(r, c, place)
 
         def one(batch: tuple[int, int]) -> Array | None:
             n = batch[1] - batch[0]

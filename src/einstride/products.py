@@ -107,10 +107,12 @@ def correlate(
         return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
-    bias = None if bias is None else b.astype(bias, compute)
+    bias = None if bias is None else b.astype(bias, job.sums)
+    # Straight into the result if nothing is added to it there in a narrower dtype than sums have.
+    straight = result == job.sums or (result == compute and bias is None)
     width = prod(g.f_shape[:-1]) * g.groups
 
-    flat = merged(out, g.rank + 1, b) if out is not None and result == compute else None
+    flat = merged(out, g.rank + 1, b) if out is not None and straight else None
     flat = flat if flat is not None and dense(flat, b) else None
 
     def make() -> Callable[[Box], Array | None]:
@@ -129,11 +131,11 @@ def correlate(
                 y = flat[at : at + prod(hi - lo for lo, hi in box)]
             else:
                 place = out[cells(box)]  # (n, *o, D)
-                y = merged(place, g.rank + 1, b) if result == compute else None
+                y = merged(place, g.rank + 1, b) if straight else None
                 direct = y is not None and dense(y, b)
             if not direct:
                 if not spare:
-                    spare.append(b.empty((plan.rows * g.filters,), compute, x))
+                    spare.append(b.empty((plan.rows * g.filters,), job.sums, x))
                 p = prod(place.shape[:-1])
                 y = b.xp.reshape(spare[0][: p * g.filters], (p, g.filters))
             b.matmul(r, matrix, by_group(y, g.groups, b))

@@ -107,14 +107,14 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
     plan = filter_units(job, b.traits)
     parts: list[Array] = [out] * plan.parts
     if plan.parts > 1:
-        parts = [b.empty(g.f_shape, compute, x) for _ in range(plan.parts)]
+        parts = [b.empty(g.f_shape, job.sums, x) for _ in range(plan.parts)]
 
     def make() -> Callable[[Unit], Array | None]:
         slab = slab_elements(g, plan.tiling.lengths, plan.taps)
         size = plan.tiling.rows * prod(plan.taps) * plan.channels
         rows = Rows(x, g, size, slab, compute, True, b)
         buffers = (
-            [b.empty((plan.elements,), compute, x) for _ in range(2)] if out is not None else []
+            [b.empty((plan.elements,), job.sums, x) for _ in range(2)] if out is not None else []
         )
 
         def one(unit: Unit) -> Array | None:

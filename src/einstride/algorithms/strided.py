@@ -119,6 +119,8 @@ def _einsum(
 ) -> Array:
     """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
     g, compute, result = job.geometry, job.arithmetic.compute, job.arithmetic.result
+    if bias is not None or result == job.sums:
+        compute = job.sums  # something is added afterwards: not in halves
     equation = _spelled(equation, g.rank, g.groups > 1)
     place = _split(out, g, b) if out is not None and compute == result else None
     found = b.einsum(equation, first, second, compute, place)

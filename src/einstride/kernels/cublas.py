@@ -36,11 +36,15 @@ def _scalars(name: str) -> Any:
 def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     """``out[...] = a @ b`` for matrices or stacks of them, on the current device and stream.
 
+    Products of float16 or bfloat16 may go into a float32 `out`, unrounded.
+
     Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without
     a dense axis, overlapping rows, sizes beyond its 32-bit integers.
     """
-    name = str(out.dtype.name)
-    if name not in TYPES or a.dtype != out.dtype or b.dtype != out.dtype:
+    name = str(a.dtype.name)
+    if name not in TYPES or b.dtype != a.dtype:
+        return False
+    if out.dtype != a.dtype and not (a.dtype.itemsize == 2 and out.dtype.name == "float32"):
         return False
     if a.ndim != out.ndim or b.ndim != out.ndim or a.shape[:-2] != b.shape[:-2]:
         return False
@@ -67,6 +71,7 @@ def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     from cupy.cuda import cublas, get_cublas_handle
 
     kind, sums, scale = TYPES[name]
+    into = TYPES[str(out.dtype.name)][0]
     sums = _TF32 if tf32 and name in ("float32", "complex64") else sums
     one = _scalars(scale).ctypes.data
     zero = one + _scalars(scale).itemsize
@@ -76,13 +81,13 @@ def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     if out.ndim == 2:
         cublas.gemmEx(
             handle, *sizes, b.data.ptr, kind, ld_b, a.data.ptr, kind, ld_a, zero,
-            out.data.ptr, kind, ldc, sums, _DEFAULT,
+            out.data.ptr, into, ldc, sums, _DEFAULT,
         )  # fmt: skip
     else:
         between = [m.strides[0] // m.dtype.itemsize for m in (b, a, out)]
         cublas.gemmStridedBatchedEx(
             handle, *sizes, b.data.ptr, kind, ld_b, between[0], a.data.ptr, kind, ld_a, between[1],
-            zero, out.data.ptr, kind, ldc, between[2], out.shape[0], sums, _DEFAULT,
+            zero, out.data.ptr, into, ldc, between[2], out.shape[0], sums, _DEFAULT,
         )  # fmt: skip
     return True
 

@@ -1,4 +1,4 @@
-"""TF32 only for the calls that allow it: seen in the compute type that cuBLAS is asked for."""
+"""What cuBLAS is asked for: TF32 only by calls that allow it, halves never added up in halves."""
 
 import pytest
 
@@ -27,3 +27,24 @@ def test_integers_never_meet_tf32(host, cp):
     y, seen = recorded(host, es.conv, (x, f), accuracy="tf32", algorithm="gemm")
     assert {e.compute for e in seen.of(events.BlasCall)} <= {"32F"}
     assert (cp.asnumpy(y) == 127 * 127 * 12).all()
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_blocks_of_halves_are_added_in_float32(cp, dtype, per_example):
+    """8-bit sums of many blocks would drift; one rounding at the end does not."""
+    half = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
+    n = 4099
+    x, gy = cp.ones((1, n, 4), half), cp.ones((1, n, 4), half)
+    gf = es.conv_filter_grad(
+        x, gy, 1, algorithm="gemm", max_workspace=20_000, per_example=per_example
+    )
+    assert (cp.asnumpy(gf).astype(float) == float(cp.asnumpy(cp.full(1, n, half))[0])).all()
+
+
+@pytest.mark.parametrize("algorithm", ["strided", "gemm"])
+def test_a_bias_is_added_before_the_one_rounding(cp, algorithm):
+    """2049 is halfway between two float16; with a bias of 0.5 it must go up."""
+    x, f = cp.ones((1, 1, 2049), "float16"), cp.ones((1, 2049, 1), "float16")
+    y = es.conv(x, f, cp.full(1, 0.5, "float16"), algorithm=algorithm)
+    assert float(y.ravel()[0].get()) == 2050.0
