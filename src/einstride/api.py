@@ -95,8 +95,8 @@ def conv(
     array, shape (B, *O, D)
         O = (S + low + high - dilation * (K - 1) - 1) // stride + 1 on each axis. The library and
         the device are those of x. The dtype follows the array-API promotion rules; float16 and
-        bfloat16 are summed in float32; two 8-bit integers give int32, other integers int64 (uint64
-        if both are), exactly; an integer with a float gives that float.
+        bfloat16 are summed in float32; two 8-bit integers give int32, other integers (bool among
+        them) int64, or uint64 if both are, exactly; an integer with a float gives that float.
 
     Raises
     ------

@@ -223,6 +223,3 @@ class Rows:
         """Of the matrix as it lies in memory, for p positions and n elements a row."""
         ends = (n, p) if self._positions_inner else (p, n)
         return ends if self._g.groups == 1 else (self._g.groups, *ends)
-
-    def _by_group(self, point: Array) -> Array:
-        return self._b.xp.permute_dims(split_groups(point, self._g.groups, self._b), (1, 0, 2))

@@ -130,7 +130,7 @@ def _einsum(
         found = plus(found, b.astype(bias, compute), b)
     if out is None:
         return b.astype(found, result)
-    if place is None or not b.traits.mutable:
+    if place is None:
         out[...] = found
     return out
 
