@@ -1,0 +1,294 @@
+"""The few words that kernels are written in: whole numbers, vectors, memory, loops.
+
+Each word appends instructions of LLVM's intermediate language to a function; nothing is computed
+here. Local variables are stack slots, which LLVM keeps in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+WORD = ir.IntType(64)
+POINTER = ir.PointerType()
+
+ELEMENTS: dict[str, Any] = {
+    "float32": ir.FloatType(),
+    "float64": ir.DoubleType(),
+    "int8": ir.IntType(8),
+    "int16": ir.IntType(16),
+    "int32": ir.IntType(32),
+    "int64": ir.IntType(64),
+}
+"""Element types by name. Unsigned numbers add and multiply as signed ones of their size do."""
+
+
+class Value:
+    """A number or a vector of numbers, with the operators of arithmetic."""
+
+    __slots__ = ("code", "ir")
+
+    def __init__(self, code: Code, value: Any) -> None:
+        self.code, self.ir = code, value
+
+    def _two(self, other: Value | int, floating: str, whole: str) -> Value:
+        right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
+        name = floating if _is_float(self.ir.type) else whole
+        return Value(self.code, getattr(self.code.builder, name)(self.ir, right))
+
+    def __add__(self, other: Value | int) -> Value:
+        return self._two(other, "fadd", "add")
+
+    def __sub__(self, other: Value | int) -> Value:
+        return self._two(other, "fsub", "sub")
+
+    def __mul__(self, other: Value | int) -> Value:
+        return self._two(other, "fmul", "mul")
+
+    def __floordiv__(self, other: Value | int) -> Value:
+        return self._two(other, "fdiv", "udiv")  # of numbers that are not negative
+
+    def __mod__(self, other: Value | int) -> Value:
+        return self._two(other, "frem", "urem")
+
+    def __or__(self, other: Value | int) -> Value:
+        return self._two(other, "", "or_")
+
+    def __and__(self, other: Value | int) -> Value:
+        return self._two(other, "", "and_")
+
+    def __xor__(self, other: Value | int) -> Value:
+        return self._two(other, "", "xor")
+
+    def _compare(self, sign: str, other: Value | int) -> Value:
+        right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
+        return Value(self.code, self.code.builder.icmp_signed(sign, self.ir, right))
+
+    def __lt__(self, other: Value | int) -> Value:
+        return self._compare("<", other)
+
+    def __ge__(self, other: Value | int) -> Value:
+        return self._compare(">=", other)
+
+    def equals(self, other: Value | int) -> Value:
+        """Whether two whole numbers are the same."""
+        return self._compare("==", other)
+
+    def pick(self, yes: Value, no: Value) -> Value:
+        """`yes` where this condition holds, else `no`."""
+        return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
+
+    def pick_place(self, yes: Place, no: Place) -> Place:
+        """One of two addresses."""
+        found = self.code.builder.select(self.ir, yes.ir, no.ir)
+        return Place(self.code, found, yes.element)
+
+    def least(self, other: Value | int) -> Value:
+        """The smaller of two whole numbers."""
+        right = other if isinstance(other, Value) else self.code.number(other)
+        return (self < right).pick(self, right)
+
+    def times_plus(self, factor: Value, sum_: Value) -> Value:
+        """self * factor + sum_, rounded once."""
+        if not _is_float(self.ir.type):
+            return self * factor + sum_
+        kind = self.ir.type
+        lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+        name = f"llvm.fma.{lanes}{_letter(_scalar(kind))}"
+        return self.code.intrinsic(name, kind, [self, factor, sum_])
+
+
+class Place:
+    """An address of elements of one type."""
+
+    __slots__ = ("code", "element", "ir")
+
+    def __init__(self, code: Code, address: Any, element: Any) -> None:
+        self.code, self.ir, self.element = code, address, element
+
+    def at(self, offset: Value | int) -> Place:
+        """The address so many elements further."""
+        step = offset.ir if isinstance(offset, Value) else ir.Constant(WORD, offset)
+        found = self.code.builder.gep(self.ir, [step], source_etype=self.element)
+        return Place(self.code, found, self.element)
+
+    def _type(self, lanes: int) -> Any:
+        return self.element if lanes == 1 else ir.VectorType(self.element, lanes)
+
+    def load(self, lanes: int = 1, mask: Value | None = None) -> Value:
+        """The number here, or a vector of numbers; zero where the mask is off."""
+        kind = self._type(lanes)
+        size = _bytes(self.element)
+        if mask is not None:
+            zero = Value(self.code, ir.Constant(kind, None))
+            name = f"llvm.masked.load.v{lanes}{_letter(self.element)}.p0"
+            return self.code.intrinsic(name, kind, [self, size, mask, zero])
+        found = self.code.builder.load(self.ir, typ=kind)
+        found.align = size
+        return Value(self.code, found)
+
+    def store(self, value: Value, mask: Value | None = None) -> None:
+        """Put a number or a vector here, where the mask is on."""
+        size = _bytes(self.element)
+        if mask is not None:
+            name = f"llvm.masked.store.v{value.ir.type.count}{_letter(self.element)}.p0"
+            self.code.intrinsic(name, ir.VoidType(), [value, self, size, mask])
+            return
+        self.code.builder.store(value.ir, self.ir).align = size
+
+
+class Variable:
+    """A local that is assigned more than once."""
+
+    __slots__ = ("code", "slot", "type")
+
+    def __init__(self, code: Code, value: Value) -> None:
+        self.code, self.type = code, value.ir.type
+        with code.builder.goto_entry_block():
+            self.slot = code.builder.alloca(self.type)
+        self.set(value)
+
+    def get(self) -> Value:
+        """Its value now."""
+        return Value(self.code, self.code.builder.load(self.slot, typ=self.type))
+
+    def set(self, value: Value) -> None:
+        """Assign."""
+        self.code.builder.store(value.ir, self.slot)
+
+
+class Code:
+    """One function ``void name(int64 *arguments, int64 worker)`` while it is written.
+
+    Parameters
+    ----------
+    name : str
+        Of the function.
+    arguments : sequence of str
+        What the words of its argument block are called; the first counts the chunks handed out.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.module = ir.Module(name)
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD])
+        function = ir.Function(self.module, kind, name)
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self._block = Place(self, function.args[0], WORD)
+        self.worker = Value(self, function.args[1])
+        self._named = {a: self._block.at(i).load() for i, a in enumerate(arguments)}
+
+    def __getitem__(self, name: str) -> Value:
+        """An argument, as a whole number."""
+        return self._named[name]
+
+    def text(self) -> str:
+        """The finished function."""
+        self.builder.ret_void()
+        return str(self.module)
+
+    def number(self, value: int) -> Value:
+        """A whole number."""
+        return Value(self, ir.Constant(WORD, value))
+
+    def place(self, address: Value, element: str) -> Place:
+        """A whole number as an address."""
+        return Place(self, self.builder.inttoptr(address.ir, POINTER), ELEMENTS[element])
+
+    def array(self, name: str, element: str) -> Place:
+        """An argument as an address."""
+        return self.place(self[name], element)
+
+    def variable(self, value: Value) -> Variable:
+        """A local with its first value."""
+        return Variable(self, value)
+
+    def zero(self, element: str, lanes: int) -> Value:
+        """A vector of zeros."""
+        kind = ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
+        return Value(self, ir.Constant(kind, 0 if lanes == 1 else None))
+
+    def splat(self, value: Value, lanes: int) -> Value:
+        """A vector with the number in every lane."""
+        kind = ir.VectorType(value.ir.type, lanes)
+        one = self.builder.insert_element(
+            ir.Constant(kind, ir.Undefined), value.ir, ir.Constant(ir.IntType(32), 0)
+        )
+        order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        return Value(self, self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), order))
+
+    def first_lanes(self, count: Value, lanes: int) -> Value:
+        """A mask that is on in the first `count` lanes, for any whole number."""
+        numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(lanes)))
+        return Value(
+            self, self.builder.icmp_signed("<", numbers, self.splat(count, lanes).ir)
+        )
+
+    def intrinsic(self, name: str, result: Any, given: Sequence[Any]) -> Value:
+        """A call of one of LLVM's own functions; plain integers are passed as 32 bits."""
+        values = [
+            ir.Constant(ir.IntType(32), v) if isinstance(v, int) else v.ir for v in given
+        ]
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [v.type for v in values])
+            function = ir.Function(self.module, kind, name)
+        return Value(self, self.builder.call(function, values))
+
+    @contextmanager
+    def loop(
+        self, start: Value | int, stop: Value | int, step: Value | int = 1
+    ) -> Iterator[Value]:
+        """for i in range(start, stop, step)."""
+        b = self.builder
+        i = self.variable(start if isinstance(start, Value) else self.number(start))
+        head, body, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        b.cbranch((i.get() < stop).ir, body, done)
+        b.position_at_end(body)
+        now = i.get()
+        yield now
+        i.set(now + step)
+        b.branch(head)
+        b.position_at_end(done)
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """Only if the condition holds."""
+        with self.builder.if_then(condition.ir):
+            yield
+
+    @contextmanager
+    def chunks(self, count: Value) -> Iterator[Value]:
+        """Take chunks until none is left; other threads take from the same counter."""
+        b, counter = self.builder, self._block
+        head, body, done = (b.append_basic_block(n) for n in ("next", "chunk", "end"))
+        b.branch(head)
+        b.position_at_end(head)
+        i = Value(self, b.atomic_rmw("add", counter.ir, ir.Constant(WORD, 1), "monotonic"))
+        b.cbranch((i < count).ir, body, done)
+        b.position_at_end(body)
+        yield i
+        b.branch(head)
+        b.position_at_end(done)
+
+
+def _scalar(kind: Any) -> Any:
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def _is_float(kind: Any) -> bool:
+    return isinstance(_scalar(kind), (ir.FloatType, ir.DoubleType))
+
+
+def _bytes(element: Any) -> int:
+    if isinstance(element, ir.IntType):
+        return max(int(element.width) // 8, 1)
+    return 4 if isinstance(element, ir.FloatType) else 8
+
+
+def _letter(element: Any) -> str:
+    return ("f" if _is_float(element) else "i") + str(8 * _bytes(element))
