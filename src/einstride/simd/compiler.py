@@ -112,6 +112,8 @@ def _machine_code(text: str, on: Machine) -> bytes:
     module = binding.parse_assembly(text)
     module.verify()
     tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_unrolling = False  # a tile fills the registers: two at once would spill them
+    tuning.loop_vectorization = tuning.slp_vectorization = False
     builder = binding.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(module, builder)
     return bytes(target.emit_object(module))
