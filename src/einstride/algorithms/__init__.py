@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Algorithm(Protocol):
-    """What the planner and the public functions ask of a module in this table."""
+    """What the planner and the public functions ask of a module in this table.
+
+    One that makes something of the filter first has ``prepare(f, job, b)`` too, and its `forward`
+    and `input_grad` take what that returned as a last argument, `prepared`: layers keep it.
+    """
 
     def forward(
         self,

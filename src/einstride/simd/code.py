@@ -232,7 +232,8 @@ class Code:
     def scratch(self, element: str, count: int) -> Place:
         """Room on the stack for so many numbers."""
         with self.builder.goto_entry_block():
-            found = self.builder.alloca(ELEMENTS[element], count)
+            b = self.builder
+            found = b.inttoptr(b.ptrtoint(b.alloca(ELEMENTS[element], count), WORD), POINTER)
         return Place(self, found, ELEMENTS[element])
 
     def convert(self, value: Value, dtype: str, wanted: str) -> Value:

@@ -202,7 +202,7 @@ def _correlation(
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column), "panels_inside": int(inside),
-        "x": base * items[0], "zeros": _address(zeros), "x_channel": x_channel // s.parts or 1,
+        "x": base * items[0], "zeros": _address(zeros), "x_channel": 1 if dense_x else x_channel,
         "y_channel": y_channel // s.parts, "f_panel": prod(g.kernel) * inner * s.width,
         "channels": inner, "slice": depth, "panel_x": _address(x_columns),
         "panel_y": _address(y_columns), "panel_column": _address(column),
@@ -330,7 +330,7 @@ def _gradient(
     values = {
         "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
         "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
-        "examples": g.batch if each else 1, "x_channel": x_steps[-1] // s.parts or 1,
+        "examples": g.batch if each else 1, "x_channel": 1 if s.parts == 2 else x_steps[-1],
         "x_batch": x_steps[0], "gy_batch": gy_steps[0], "gf_batch": gf_batch,
         "gf_channel": gf_steps[-2], "tap_offsets": _address(taps), "batch": g.batch,
         "region_batch": batch, "region_rows": lines, "panel_x": _address(x_columns),

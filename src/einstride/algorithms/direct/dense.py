@@ -70,7 +70,7 @@ def filter_grad(
     x, gy = _readable(x, b), _readable(gy, b, packed=True)
     if not is_complex(compute):
         place = flip(out, g.rank, b, first) if g.flip else out
-        fits = b.dtype_name(out) == compute and _plain(place, compute)
+        fits = b.dtype_name(out) == compute and _plain(place, compute) and _dense(place)
         found = place if fits else b.empty(place.shape, compute, x)
         gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
         if not fits:
@@ -169,6 +169,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     g, a = job.geometry, job.arithmetic
     if "bfloat16" in (*job.operands, a.result):
         return "vectors hold no bfloat16"
+    if "float16" in (*job.operands, a.result) and a.compute != "float32":
+        return "vectors convert float16 to and from float32 only"
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
