@@ -114,23 +114,18 @@ def correlate(
     function(grid, (THREADS,), arguments, shared_mem=thin_shape.shared(thin, shape.box, slab))
 
 
-def slices(thin: Thin, shape: Shape) -> int:
-    """Parts that one block of the filter gradient makes side by side."""
-    return max(1, min(THREADS // thin_shape.pairs(thin, shape.slab), shape.box[2]))
-
-
 def filter_parts(
     x: Any, gy: Any, parts: Any, thin: Thin, shape: Shape, mode: str, accumulator: str
 ) -> None:
-    """Fill parts (P, elements of the filter), P a multiple of `slices`: see parts.py."""
+    """Fill parts (P, elements of the filter): see parts.py."""
     lines, inner, slab = thin.lines, thin.channels_inner, shape.slab
     slab_in = slab // thin.group_out * thin.group_in
     words = _word(x, slab_in, inner), _word(gy, slab, inner)
     tile, own = _tile(x, shape.length, slab_in, inner, MODES.index(mode), words[0])
     tile_y, _ = _tile(gy, shape.box, slab, inner, 0, words[1])
-    side_by_side = slices(thin, shape)
+    side_by_side = thin_shape.slices(thin, shape.box, slab)
     slabs = -(-gy.shape[-1] // slab)
-    splits = parts.shape[0] // side_by_side
+    splits = parts.shape[0]
     column = thin_shape.column(thin)
     middle = lines[1]
     slide = int(middle.move == 1 and middle.reach == 1 and column > 1)

@@ -1,8 +1,8 @@
 // The filter gradient of groups of few channels: a block keeps a box of x, with its halo, and one of
 // gy in shared memory, and goes on to its next box with the same sums.
 //
-// parts[part, (*k, c, d)] = the sum of conj(x) * gy over the boxes and positions of a part: parts.cu
-// adds them up. A thread has one (k0, k2, c, d) and K1 taps of the middle axis, or one of all of it.
+// parts[part, (*k, c, d)] = the sum of conj(x) * gy over the boxes of a part: parts.cu adds them up. Where channels are not innermost in memory, parts are (d, *k, c), so that what a
+// block writes lies together. A thread has one (k0, k2, c, d) and K1 taps of the middle axis, or one of all of it.
 
 #include "thin.cuh"
 
@@ -72,12 +72,25 @@ thin_filter(const A *__restrict__ x, const B *__restrict__ gy, ACC *__restrict__
                     }
             }
     }
-    const INDEX d = slab_number * slab + o;
-    if (slice >= (int)job.slices || d >= (INDEX)job.channels) return;
-    parts += (split * (INDEX)job.slices + slice) * (INDEX)job.axes[0].taps * taps1 * taps2 * group_in
-        * (INDEX)job.channels;
+    // The slices of a block are added up in order; what was staged is not needed any more.
+    ACC *found = (ACC *)memory;  // (K1, slices, pairs)
+    const int pairs = (int)job.pairs, slices = (int)job.slices;
+    __syncthreads();
+    if (slice < slices)
 #pragma unroll
-    for (int k = 0; k < K1; k++)
-        parts[(((k0 * taps1 + k1 * K1 + k) * taps2 + k2) * group_in + c) * (INDEX)job.channels + d] =
-            sums[k];
+        for (int k = 0; k < K1; k++)
+            found[(k * slices + slice) * pairs + (int)threadIdx.x - slice * pairs] = sums[k];
+    __syncthreads();
+    const INDEX d = slab_number * slab + o, channels = (INDEX)job.channels;
+    const INDEX taps = (INDEX)axes[0].taps * taps1 * taps2;
+    if (slice || d >= channels) return;
+    parts += split * taps * group_in * channels;
+    for (int k = 0; k < K1; k++) {
+        ACC sum = ACC();
+        for (int i = 0; i < slices; i++)
+            sum = added(sum, found[(k * slices + i) * pairs + (int)threadIdx.x]);
+        const INDEX tap = (k0 * taps1 + k1 * K1 + k) * taps2 + k2;
+        parts[job.channels_inner ? (tap * group_in + c) * channels + d
+                                 : (d * taps + tap) * group_in + c] = sum;
+    }
 }

@@ -68,6 +68,11 @@ def pairs(thin: Thin, slab: int) -> int:
     return prod(v.taps for v in thin.lines) // column(thin) * thin.group_in * slab
 
 
+def slices(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
+    """Shares of a block's positions that its threads sum side by side."""
+    return max(1, min(THREADS // pairs(thin, slab), box[2]))
+
+
 def bytes_of_weights(thin: Thin, slab: int) -> int:
     """Shared memory before the tile."""
     if thin.filter_grad:
@@ -103,6 +108,8 @@ def shared(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
     used += bytes_of_tile(thin, lengths(thin.lines, box), slab_in, thin.item_x)
     if thin.filter_grad:
         used += bytes_of_tile(thin, box, slab, thin.item_y)
+        sums = slices(thin, box, slab) * pairs(thin, slab) * column(thin)
+        used = max(used, sums * thin.item_sum)
     return used
 
 

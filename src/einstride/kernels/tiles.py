@@ -14,6 +14,7 @@ from einstride.kernels.rows import MODES, SOURCES
 
 THREADS = 128
 TABLE = 64
+SECTOR = 32  # bytes that memory gives at once
 FEW_AXES, MANY_AXES = 4, 12
 WIDE_ROWS = 512  # of a block with few columns, so that their halo weighs little
 
@@ -51,8 +52,11 @@ def shape_of(rows: int, columns: int, accumulator: int, axes: int, elements: boo
 
 
 @lru_cache(maxsize=1024)
-def box_of(lines: tuple[Line, ...], batch: int, volume: int) -> tuple[int, ...]:
-    """A box of so many positions (b, *o), sides powers of two, that sees least of x for each."""
+def box_of(lines: tuple[Line, ...], batch: int, volume: int, sector: int) -> tuple[int, ...]:
+    """A box of so many positions (b, *o), sides powers of two, that sees least of x for each.
+
+    `sector` elements of the last axis come from memory together; 1 where channels do.
+    """
     counts = (batch, *(v.count for v in lines))
     box = [1] * len(counts)
 
@@ -62,7 +66,9 @@ def box_of(lines: tuple[Line, ...], batch: int, volume: int) -> tuple[int, ...]:
         for v, s in zip(lines, sides[1:], strict=True):
             s = min(s, v.count)
             extent = (s - 1) * v.move + (v.taps - 1) * v.reach + 1
-            places *= min(extent, s * v.taps)
+            seen_here = min(extent, s * v.taps)
+            last = v is lines[-1] and sector > 1
+            places *= min(upto(seen_here + sector - 1, sector), v.size) if last else seen_here
         return boxes * (places + 0.5 * prod(sides))
 
     while prod(box) < volume:
@@ -116,7 +122,9 @@ def product(
     item = 16 if accumulator == "complex128" else 4 if accumulator in ("float32", "int32") else 8
     shape = shape_of(elements if from_filter else places, inner[1], item, axes, from_filter)
     volume = TABLE if from_filter else shape.rows
-    box = box_of(tuple(lines), x.shape[0], volume)
+    inner_channels = abs(x_steps[-1]) <= min(map(abs, x_steps[1:-1]), default=0)
+    sector = 1 if inner_channels else max(1, SECTOR // x.dtype.itemsize)
+    box = box_of(tuple(lines), x.shape[0], volume, sector)
     digits = [(x.shape[0], box[0], 1, 0, p_steps[0])]
     for v, side, step in zip(lines, box[1:], p_steps[1:-1], strict=True):
         digits.append((v.count, side, v.move, v.start, step))
@@ -135,7 +143,6 @@ def product(
     read, write = (by_channel, by_filter) if from_filter else (by_filter, by_channel)
     column_tiles = -(-inner[1] // shape.width)
     idle = [1] * (axes - 1 - len(lines))
-    inner_channels = abs(x_steps[-1]) <= min(map(abs, x_steps[1:-1]), default=0)
     term_step = min(
         (abs(t) for v, t in zip(lines, taps, strict=True) if v.taps > 1), default=tap_in
     )

@@ -9,7 +9,8 @@ Two families of kernels, chosen by shapes alone and never by the batch:
 Both see a pass as places (p * move + start + k * reach) / den of the array that is read, so that
 stride, dilation, padding (negative too), borders and flips are numbers, not copies. An input
 gradient with a stride is one launch of `thin`, and of `tiles` one for each phase of the stride. A
-filter gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same bits every time.
+filter gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same
+bits every time.
 
 Integers are multiplied and added in the result's dtype, halves in float32.
 Error, per element of the result: as `gemm`, n * u * sum |x| |f|; `accuracy="elementwise"` holds.
@@ -87,16 +88,14 @@ def filter_grad(
     seen = _seen(g)
     about = _thin(x, gy, seen, inner, job, filter_pass=True)
     shape = None if about is None else thin_shape.shape_of(about)
-    if about is not None and shape is not None and most >= thin.slices(about, shape):
-        side_by_side = thin.slices(about, shape)
+    if about is not None and shape is not None and most:
         slabs = -(-g.filters // shape.slab)
         boxes = g.batch * prod(shape.boxes(about.lines))
         few = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
-        splits = min(boxes, max(1, BLOCKS // slabs), max(1, few // side_by_side))
-        count = min(splits, most // side_by_side) * side_by_side
+        count = min(boxes, max(1, BLOCKS // slabs), max(1, few), most)
         parts = b.empty((count, size), accumulator, x)
         thin.filter_parts(x, gy, parts, about, shape, g.padding_mode, accumulator)
-        sum_parts(parts, made)
+        sum_parts(parts, made if about.channels_inner else b.xp.moveaxis(made, -1, 0))
         return out
     chunks = -(-g.batch * prod(g.out) // tiles.TABLE)
     blocks = -(-prod(g.f_shape[:-1]) // 64) * -(-inner[1] // 32) * g.groups
