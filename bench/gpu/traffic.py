@@ -12,7 +12,8 @@ from block to block only makes it smaller. Operations are two for each product.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -57,18 +58,33 @@ class Counted:
         return self.moved / self.floor
 
 
+@contextmanager
+def _small_device() -> Iterator[None]:
+    """Plans blocks as for a device that is as much smaller as the layers here are."""
+    from einstride.kernels import thin_shape
+
+    whole, thin_shape.MULTIPROCESSORS = thin_shape.MULTIPROCESSORS, 1
+    thin_shape.shape_of.cache_clear()
+    try:
+        yield
+    finally:
+        thin_shape.MULTIPROCESSORS = whole
+        thin_shape.shape_of.cache_clear()
+
+
 def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:
     """What the launches of a call move; its result is an array."""
     import cupy_host
 
     host = cupy_host.install()
-    call()
-    host.count_traffic = True
-    try:
-        with host.recording() as seen:
-            result = call()
-    finally:
-        host.count_traffic = False
+    with _small_device():
+        call()
+        host.count_traffic = True
+        try:
+            with host.recording() as seen:
+                result = call()
+        finally:
+            host.count_traffic = False
     floor = sum(a.nbytes for a in inputs) + result.nbytes
     return Counted(tuple(seen.of(cupy_host.events.Traffic)), floor, operations)
 

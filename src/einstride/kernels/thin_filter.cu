@@ -7,7 +7,7 @@
 #include "thin.cuh"
 
 template <class A, class B, class ACC, class INDEX, class WORD, class WORD_Y, int K1, int SLIDE>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 thin_filter(const A *__restrict__ x, const B *__restrict__ gy, ACC *__restrict__ parts,
             const Job job) {
     extern __shared__ __align__(16) unsigned char memory[];

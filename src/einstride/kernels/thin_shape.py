@@ -14,6 +14,7 @@ SHARED = 48 << 10  # bytes of a block that no kernel has to ask for
 THREADS = 256
 MOST_SIDE = 128
 FEW = 8  # channels of a group, on either side
+MULTIPROCESSORS = 132  # of an H100: fewer blocks leave some of them idle
 LARGEST = 2**20  # of what is counted in 32 bits
 
 
@@ -34,7 +35,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Thin:
-    """What a shape depends on: lines of three axes, groups, bytes, and the order of memory."""
+    """What a shape depends on: lines of three axes, groups, bytes, order of memory."""
 
     lines: tuple[Line, Line, Line]
     groups: int
@@ -45,6 +46,7 @@ class Thin:
     item_sum: int
     channels_inner: bool
     filter_grad: bool
+    batch: int
 
 
 def three(lines: tuple[Line, ...], channels_inner: bool) -> tuple[Line, Line, Line]:
@@ -175,4 +177,6 @@ def _measured(thin: Thin, box: tuple[int, int, int], slab: int, run: int) -> Sha
     work = prod(box) * slab / run / (4 if inner and thin.group_in == thin.group_out == 1 else 1)
     idle = 1.0 if thin.filter_grad else 1 + 0.2 * max(0.0, THREADS / work - 1)
     waste = prod(box) * boxes / prod(v.count for v in lines)
-    return Shape(box, slab, length, run, (seen + made) * boxes * slabs * idle * (0.9 + 0.1 * waste))
+    few = max(1.0, MULTIPROCESSORS / (boxes * slabs * thin.batch)) ** 0.5
+    moved = (seen + made) * boxes * slabs * idle * few * (0.9 + 0.1 * waste)
+    return Shape(box, slab, length, run, moved)

@@ -24,6 +24,7 @@ from itertools import product
 from math import gcd, prod
 from typing import TYPE_CHECKING
 
+from einstride._errors import bad_value
 from einstride.dtypes import ITEMSIZE
 from einstride.job import Cost, Job
 from einstride.kernels import lines as places
@@ -81,7 +82,8 @@ def filter_grad(
     g = job.geometry
     out = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     made = flip(out, g.rank, b) if g.flip else out
-    x, gy, accumulator = _readable(x, b), _readable(gy, b), _accumulator(job)
+    _check(x, gy, out)
+    accumulator = _accumulator(job)
     inner = (g.channels // g.groups, g.filters // g.groups)
     size = prod(g.f_shape)
     most = min(MOST_PARTS, _parts_bytes(job) // (size * ITEMSIZE[accumulator]))
@@ -136,9 +138,16 @@ def _accumulator(job: Job) -> str:
     return job.arithmetic.result if job.arithmetic.exact else job.sums
 
 
-def _readable(a: Array, b: Backend) -> Array:
-    """The array, or a copy where its elements are not aligned: no kernel could read them."""
-    return a if places.readable(a) else b.xp.asarray(a, copy=True, order="C")
+def _check(*arrays: Array) -> None:
+    """ValueError if the elements of an array are not aligned: no kernel could read them."""
+    for a in arrays:
+        if not places.readable(a):
+            raise bad_value(
+                "direct",
+                "elements must be aligned and whole elements apart in memory",
+                f"{a.dtype.name} at address {a.data.ptr}, byte strides {a.strides}",
+                "copy the array from the host into one of its own",
+            )
 
 
 def _thin(
@@ -153,7 +162,7 @@ def _thin(
     items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
     lines = thin_shape.three(seen, channels_inner)
     groups = job.geometry.groups
-    return Thin(lines, groups, *inner, *items, channels_inner, filter_pass)
+    return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
 
 
 def _correlate(
@@ -170,7 +179,7 @@ def _correlate(
 ) -> None:
     """`out` from x and f, whose steps are `by` taps, channels in and out, and groups."""
     g, accumulator = job.geometry, _accumulator(job)
-    x, f = _readable(x, b), _readable(f, b)
+    _check(x, f, out)
     conjugated = conjugated if is_complex(accumulator) else 0
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
