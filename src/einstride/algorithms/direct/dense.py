@@ -22,14 +22,12 @@ SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
 
 MAX_RANK = 4
-VECTOR = 1.7e-10
-"""Seconds of one multiply-add of vectors, on one core."""
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
 
 
 def forward(
-    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
     g = job.geometry
@@ -40,7 +38,7 @@ def forward(
 
 
 def input_grad(
-    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
     g = job.geometry
@@ -60,7 +58,7 @@ def input_grad(
 
 
 def filter_grad(
-    x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Array | None
+    x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any
 ) -> Array:
     """x, gy -> gf."""
     from einstride.simd.correlate import gradient, real
@@ -188,7 +186,7 @@ def _tables(g: Geometry) -> int:
     return 16 * sum(max(o, s) * k for o, s, k in axes if k > 1)
 
 
-def cost(job: Job, traits: Traits) -> Cost:
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
     from einstride.simd.compiler import machine
     from einstride.simd.correlate import panel_bytes, real, shape
@@ -219,7 +217,7 @@ def cost(job: Job, traits: Traits) -> Cost:
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job, item)
     moved += arrays * job.itemsize
-    seconds = 1e-5 + vectors * VECTOR / threads + moved * 4e-12
+    seconds = rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
