@@ -26,8 +26,8 @@ NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
-    "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, on "
-    "one core. Written by bench/calibrate.py."
+    "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, "
+    "on one core. Written by bench/calibrate.py."
 )
 
 

@@ -141,7 +141,9 @@ class Place:
     def gather(self, step: Value, first: int, lanes: int, mask: Value) -> Value:
         """A vector of the numbers first, first + 1, ... times `step` elements from here."""
         code, kind = self.code, ir.VectorType(self.element, lanes)
-        numbers = Value(code, ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes))))
+        numbers = Value(
+            code, ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
+        )
         size = _bytes(self.element)
         base = code.splat(Value(code, code.builder.ptrtoint(self.ir, WORD)), lanes)
         addresses = base + numbers * code.splat(step * size, lanes)
@@ -270,15 +272,11 @@ class Code:
     def first_lanes(self, count: Value, lanes: int) -> Value:
         """A mask that is on in the first `count` lanes, for any whole number."""
         numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(lanes)))
-        return Value(
-            self, self.builder.icmp_signed("<", numbers, self.splat(count, lanes).ir)
-        )
+        return Value(self, self.builder.icmp_signed("<", numbers, self.splat(count, lanes).ir))
 
     def intrinsic(self, name: str, result: Any, given: Sequence[Any]) -> Value:
         """A call of one of LLVM's own functions; plain integers are passed as 32 bits."""
-        values = [
-            ir.Constant(ir.IntType(32), v) if isinstance(v, int) else v.ir for v in given
-        ]
+        values = [ir.Constant(ir.IntType(32), v) if isinstance(v, int) else v.ir for v in given]
         function = self.module.globals.get(name)
         if function is None:
             kind = ir.FunctionType(result, [v.type for v in values])
@@ -286,9 +284,7 @@ class Code:
         return Value(self, self.builder.call(function, values))
 
     @contextmanager
-    def loop(
-        self, start: Value | int, stop: Value | int, step: Value | int = 1
-    ) -> Iterator[Value]:
+    def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:
         """for i in range(start, stop, step)."""
         b = self.builder
         i = self.variable(start if isinstance(start, Value) else self.number(start))

@@ -1,7 +1,7 @@
 """From a kernel's text to a function of this process, by LLVM; each kernel is compiled once.
 
 Machine code is kept in memory and in a folder of the user's (``EINSTRIDE_CACHE``, else
-``XDG_CACHE_HOME/einstride``, else ``~/.cache/einstride``), by a key of the CPU, LLVM and our source.
+``XDG_CACHE_HOME/einstride``, else ``~/.cache/einstride``), by CPU, LLVM and our source.
 """
 
 from __future__ import annotations

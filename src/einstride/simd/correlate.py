@@ -18,7 +18,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import dense, outer, panels
 from einstride.simd.compiler import Machine, kernel, machine
-from einstride.simd.host import Call, offsets, ranges, sources
+from einstride.simd.host import Call, address, name_of, offsets, ranges, sources
 
 PARTS = {"complex64": "float32", "complex128": "float64"}
 SLICE_BYTES = 384 << 10
@@ -101,13 +101,14 @@ def pack(
     s = shape(compute, g.filters // g.groups, on)
     if s.parts == 2:
         f = _pairs(f, g, compute)
-    part, item = real(f.dtype.name), f.dtype.itemsize
+    part = real(name_of(f))
+    item = ITEMSIZE[part]
     steps = [t // item for t in f.strides]
     taps = prod(g.kernel)
     inner = g.channels // g.groups * s.parts
     found = np.empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
     call = _packing(g, s, part, real(compute), tuple(steps), threads, on)
-    call(launch, f=_address(f), panels=_address(found))
+    call(launch, f=address(f), panels=address(found))
     return found
 
 
@@ -140,15 +141,11 @@ def _packing(
     size = prod(g.f_shape) * s.parts**2
     values = {
         "chunks": len(first) * len(grid), "taps": len(grid), "channels": inner,
-        "tap_offsets": _address(grid), "f_channel": channel, "f_column": column,
-        "panel_f": _address(firsts), "panel_columns": _address(counts),
+        "tap_offsets": address(grid), "f_channel": channel, "f_column": column,
+        "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
     keep = (grid, firsts, counts)
     return Call(function, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)
-
-
-def _address(a: Any) -> int:
-    return int(a.__array_interface__["data"][0])
 
 
 def correlate(
@@ -157,12 +154,10 @@ def correlate(
 ) -> None:  # fmt: skip
     """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements."""
     on = on or machine()
-    call = _correlation(
-        g, x.dtype.name, compute, out.dtype.name, x.strides, out.strides, threads, on
-    )
-    addresses = {"x": _address(x), "f": _address(packed), "y": _address(out)}
+    call = _correlation(g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on)
+    addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
-        addresses["bias"] = _address(bias)
+        addresses["bias"] = address(bias)
     call(launch, **addresses)
 
 
@@ -202,17 +197,17 @@ def _correlation(
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column), "panels_inside": int(inside),
-        "x": base * items[0], "zeros": _address(zeros), "x_channel": 1 if dense_x else x_channel,
+        "x": base * items[0], "zeros": address(zeros), "x_channel": 1 if dense_x else x_channel,
         "y_channel": y_channel // s.parts, "f_panel": prod(g.kernel) * inner * s.width,
-        "channels": inner, "slice": depth, "panel_x": _address(x_columns),
-        "panel_y": _address(y_columns), "panel_column": _address(column),
-        "panel_columns": _address(counts),
+        "channels": inner, "slice": depth, "panel_x": address(x_columns),
+        "panel_y": address(y_columns), "panel_column": address(column),
+        "panel_columns": address(counts),
     }  # fmt: skip
     for a, axis in enumerate(axes):
         table = axis.table
         keep.append(table)
         values |= {
-            f"table{a}": 0 if table is None else _address(table),
+            f"table{a}": 0 if table is None else address(table),
             f"taps{a}": 1 if table is None else table.shape[1],
             f"x_first{a}": axis.first, f"x_step{a}": axis.step,
             f"out{a}": axis.out, f"y_step{a}": axis.y_step,
@@ -248,9 +243,7 @@ class Axis:
     step: int = 0
 
 
-def _axes(
-    g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]
-) -> tuple[list[Axis], int]:
+def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[list[Axis], int]:
     """The batch and each spatial axis, and what to add to the address of x.
 
     Axes in even steps that follow each other are made one: a 1x1 convolution has one axis in the
@@ -293,10 +286,10 @@ def gradient(
     """
     on = on or machine()
     call = _gradient(
-        g, x.dtype.name, gy.dtype.name, compute, x.strides, gy.strides, out.strides, each,
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
         threads, on,
     )  # fmt: skip
-    call(launch, x=_address(x), gy=_address(gy), gf=_address(out))
+    call(launch, x=address(x), gy=address(gy), gf=address(out))
 
 
 @lru_cache(maxsize=1024)
@@ -332,10 +325,10 @@ def _gradient(
         "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
         "examples": g.batch if each else 1, "x_channel": 1 if s.parts == 2 else x_steps[-1],
         "x_batch": x_steps[0], "gy_batch": gy_steps[0], "gf_batch": gf_batch,
-        "gf_channel": gf_steps[-2], "tap_offsets": _address(taps), "batch": g.batch,
-        "region_batch": batch, "region_rows": lines, "panel_x": _address(x_columns),
-        "panel_y": _address(y_columns), "panel_column": _address(column),
-        "panel_columns": _address(counts),
+        "gf_channel": gf_steps[-2], "tap_offsets": address(taps), "batch": g.batch,
+        "region_batch": batch, "region_rows": lines, "panel_x": address(x_columns),
+        "panel_y": address(y_columns), "panel_column": address(column),
+        "panel_columns": address(counts),
     }  # fmt: skip
     keep: list[Any] = [taps, x_columns, y_columns, column, counts]
     base = 0
@@ -345,7 +338,7 @@ def _gradient(
         arrays = (np.ascontiguousarray(table, np.int64), *ranges(g, a))
         keep += arrays
         names = (f"table{a}", f"first{a}", f"last{a}")
-        values |= {n: _address(v) for n, v in zip(names, arrays, strict=True)}
+        values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
         values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
     values["x"] = base * ITEMSIZE[real(first)]
     function = kernel("outer", outer.kernel, tile, on=on)

@@ -6,10 +6,10 @@ channels go by:
     acc[p, v] += x[position p under the tap, channel c] * f[tap, c, vector v]
 
 The number of x is spread over a vector; the vector of f comes from a panel, which holds the filter
-as (tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables of
-offsets; a negative offset stands in the border, and reads zeros instead. So stride, dilation and
-every kind of border cost nothing, and a tap that no position of a tile sees is skipped. The batch is
-an axis like the others, with one tap. Each output is summed in the same order wherever it lies.
+as (tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables
+of offsets; a negative offset stands in the border, and reads zeros instead. So stride, dilation and
+every kind of border cost nothing, and a tap that no position of a tile sees is skipped. The batch
+is an axis like the others, with one tap. Each output is summed in the same order wherever it lies.
 """
 
 from __future__ import annotations

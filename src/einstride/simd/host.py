@@ -24,15 +24,20 @@ def address(a: Any) -> int:
     return int(a.__array_interface__["data"][0])
 
 
-def steps(a: Any, itemsize: int) -> tuple[int, ...]:
-    """Strides in elements (of `itemsize` bytes); of axes of length one, none."""
-    return tuple(s // itemsize if n > 1 else 0 for s, n in zip(a.strides, a.shape, strict=True))
+def regular(a: Any) -> bool:
+    """Can a kernel read it: numbers in the machine's byte order, aligned, whole numbers apart?"""
+    return bool(a.flags.aligned and a.dtype.isnative)
 
 
-def regular(a: Any, itemsize: int) -> bool:
-    """Can a kernel read it: elements in the machine's byte order, whole elements apart?"""
-    whole = all(s % itemsize == 0 or n <= 1 for s, n in zip(a.strides, a.shape, strict=True))
-    return whole and bool(a.dtype.isnative) and address(a) % itemsize == 0
+def name_of(a: Any) -> str:
+    """The dtype's name, which NumPy makes anew each time it is asked."""
+    found = _NAMES.get(a.dtype)
+    if found is None:
+        found = _NAMES[a.dtype] = str(a.dtype.name)
+    return found
+
+
+_NAMES: dict[Any, str] = {}
 
 
 @lru_cache(maxsize=512)
@@ -99,7 +104,7 @@ class Call:
     ) -> None:  # fmt: skip
         self.function, self.threads = function, max(threads, 1)
         self._where = {name: i for i, name in enumerate(names)}
-        self._block = words(names, {name: 0 for name in names} | dict(values))
+        self._block = words(names, dict.fromkeys(names, 0) | dict(values))
         self._keep = keep
 
     def __call__(self, launch: Any, **addresses: int) -> None:

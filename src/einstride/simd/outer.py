@@ -6,7 +6,7 @@ One tile is P input channels by V vectors of output channels under one tap:
 
 The positions are visited in regions that fit the cache; a region's sums begin at zero and are added
 to gf, region by region in a fixed order, whoever computes them. Positions whose tap stands in a
-border of zeros are left out by their range; in other borders the offset tables say what stands there.
+border of zeros are left out by their range; in other borders the tables say what stands there.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def _sums(
     """The sums over a region for one tap."""
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
     n0, n1, r0, r1 = region
-    channels = [
-        (c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)
-    ]
+    channels = [(c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)]
 
     def axis(a: int, from_x: Value, from_gy: Value) -> None:
         lo = code.array(f"first{a}", "int64").at(taps[a]).load()

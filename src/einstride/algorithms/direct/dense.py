@@ -1,7 +1,7 @@
 """The engine for dense products: many channels in, many out (`einstride.simd.dense`, `outer`).
 
-Filters become panels, which `prepare` can keep. An input gradient is one pass for each stride phase,
-written straight to its positions.
+Filters become panels, which `prepare` can keep. An input gradient is one pass for each stride
+phase, written straight to its positions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def input_grad(
     """gy, f -> gx."""
     g = job.geometry
     f = _turned(f, g, b)
-    place = out if _plain(out, job.arithmetic.result) else b.empty(out.shape, b.dtype_name(out), gy)
+    place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), gy)
     for i, phase in enumerate(adjoint.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = place[(slice(None), *steps, ...)]
@@ -57,9 +57,7 @@ def input_grad(
     return out
 
 
-def filter_grad(
-    x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any
-) -> Array:
+def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     from einstride.simd.correlate import gradient, real
 
@@ -68,7 +66,7 @@ def filter_grad(
     x, gy = _readable(x, b), _readable(gy, b, packed=True)
     if not is_complex(compute):
         place = flip(out, g.rank, b, first) if g.flip else out
-        fits = b.dtype_name(out) == compute and _plain(place, compute) and _dense(place)
+        fits = b.dtype_name(out) == compute and _plain(place) and _dense(place)
         found = place if fits else b.empty(place.shape, compute, x)
         gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
         if not fits:
@@ -110,7 +108,7 @@ def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     from einstride.simd.correlate import pack
 
     compute = job.arithmetic.compute
-    if is_complex(compute) or not _plain(f, b.dtype_name(f)):
+    if is_complex(compute) or not _plain(f):
         f = b.astype(f, compute)
     return pack(f, g, compute, b.launch, job.threads)
 
@@ -129,7 +127,7 @@ def _correlate(
     if bias is not None:
         bias = b.xp.asarray(b.astype(bias, compute), order="C")
     place = out
-    if not _plain(out, job.arithmetic.result) or (is_complex(compute) and not _dense(out)):
+    if not _plain(out) or (is_complex(compute) and not _dense(out)):
         place = b.empty(out.shape, job.arithmetic.result, x)
     correlate(x, packed, g, compute, bias, place, b.launch, _threads(job))
     if place is not out:
@@ -140,11 +138,11 @@ def _threads(job: Job) -> int:
     return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
-def _plain(a: Array, name: str) -> bool:
+def _plain(a: Array) -> bool:
     """Does a kernel read and write it as it lies?"""
     from einstride.simd.host import regular
 
-    return regular(a, ITEMSIZE[name])
+    return regular(a)
 
 
 def _dense(a: Array) -> bool:
@@ -155,7 +153,7 @@ def _dense(a: Array) -> bool:
 def _readable(a: Array, b: Backend, packed: bool = False) -> Array:
     """An operand that kernels can read; a copy only of arrays that lie badly."""
     name = b.dtype_name(a)
-    if _plain(a, name) and (_dense(a) or not (packed or is_complex(name))):
+    if _plain(a) and (_dense(a) or not (packed or is_complex(name))):
         return a
     copy = b.empty(a.shape, name, a)
     copy[...] = a
@@ -217,7 +215,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job, item)
     moved += arrays * job.itemsize
-    seconds = rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
+    seconds = (
+        rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
+    )
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
