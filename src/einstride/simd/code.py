@@ -12,17 +12,16 @@ from typing import Any
 
 from llvmlite import ir
 
-WORD = ir.IntType(64)
-POINTER = ir.PointerType()
-
-ELEMENTS: dict[str, Any] = {
-    "float16": ir.HalfType(),
-    "float32": ir.FloatType(),
-    "float64": ir.DoubleType(),
-    "bool": ir.IntType(8),
-    **{f"{u}int{n}": ir.IntType(n) for u in ("", "u") for n in (8, 16, 32, 64)},
-}
-"""Element types by name. Signed and unsigned numbers differ only where they are widened."""
+from einstride.simd.elements import (
+    ELEMENTS,
+    POINTER,
+    WORD,
+    bytes_of,
+    conversion,
+    is_float,
+    letter,
+    scalar,
+)
 
 
 class Value:
@@ -35,7 +34,7 @@ class Value:
 
     def _two(self, other: Value | int, floating: str, whole: str) -> Value:
         right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
-        name = floating if _is_float(self.ir.type) else whole
+        name = floating if is_float(self.ir.type) else whole
         return Value(self.code, getattr(self.code.builder, name)(self.ir, right))
 
     def __add__(self, other: Value | int) -> Value:
@@ -85,23 +84,21 @@ class Value:
         found = self.code.builder.select(self.ir, yes.ir, no.ir)
         return Place(self.code, found, yes.element)
 
-    def least(self, other: Value | int) -> Value:
+    def least(self, other: Value) -> Value:
         """The smaller of two whole numbers."""
-        right = other if isinstance(other, Value) else self.code.number(other)
-        return (self < right).pick(self, right)
+        return (self < other).pick(self, other)
 
-    def most(self, other: Value | int) -> Value:
+    def most(self, other: Value) -> Value:
         """The larger of two whole numbers."""
-        right = other if isinstance(other, Value) else self.code.number(other)
-        return (self < right).pick(right, self)
+        return (self < other).pick(other, self)
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
         """self * factor + sum_, rounded once."""
-        if not _is_float(self.ir.type):
+        if not is_float(self.ir.type):
             return self * factor + sum_
         kind = self.ir.type
         lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
-        name = f"llvm.fma.{lanes}{_letter(_scalar(kind))}"
+        name = f"llvm.fma.{lanes}{letter(scalar(kind))}"
         return self.code.intrinsic(name, kind, [self, factor, sum_])
 
 
@@ -125,10 +122,10 @@ class Place:
     def load(self, lanes: int = 1, mask: Value | None = None) -> Value:
         """The number here, or a vector of numbers; zero where the mask is off."""
         kind = self._type(lanes)
-        size = _bytes(self.element)
+        size = bytes_of(self.element)
         if mask is not None:
             zero = Value(self.code, ir.Constant(kind, None))
-            name = f"llvm.masked.load.v{lanes}{_letter(self.element)}.p0"
+            name = f"llvm.masked.load.v{lanes}{letter(self.element)}.p0"
             return self.code.intrinsic(name, kind, [self, size, mask, zero])
         found = self.code.builder.load(self.ir, typ=kind)
         found.align = size
@@ -144,18 +141,18 @@ class Place:
         numbers = Value(
             code, ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
         )
-        size = _bytes(self.element)
+        size = bytes_of(self.element)
         base = code.splat(Value(code, code.builder.ptrtoint(self.ir, WORD)), lanes)
         addresses = base + numbers * code.splat(step * size, lanes)
         where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
-        name = f"llvm.masked.gather.v{lanes}{_letter(self.element)}.v{lanes}p0"
+        name = f"llvm.masked.gather.v{lanes}{letter(self.element)}.v{lanes}p0"
         return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])
 
     def store(self, value: Value, mask: Value | None = None) -> None:
         """Put a number or a vector here, where the mask is on."""
-        size = _bytes(self.element)
+        size = bytes_of(self.element)
         if mask is not None:
-            name = f"llvm.masked.store.v{value.ir.type.count}{_letter(self.element)}.p0"
+            name = f"llvm.masked.store.v{value.ir.type.count}{letter(self.element)}.p0"
             self.code.intrinsic(name, ir.VoidType(), [value, self, size, mask])
             return
         self.code.builder.store(value.ir, self.ir).align = size
@@ -240,24 +237,12 @@ class Code:
 
     def convert(self, value: Value, dtype: str, wanted: str) -> Value:
         """Numbers of one dtype in another that can hold them (floats to integers: whole ones)."""
-        if dtype == wanted:
+        name = conversion(dtype, wanted)
+        if name is None:
             return value
         target = ELEMENTS[wanted]
         if isinstance(value.ir.type, ir.VectorType):
             target = ir.VectorType(target, value.ir.type.count)
-        unsigned = dtype == "bool" or dtype.startswith("u")
-        old, new = _bytes(ELEMENTS[dtype]), _bytes(ELEMENTS[wanted])
-        if dtype.startswith("float"):
-            if wanted.startswith("float"):
-                name = "fpext" if new > old else "fptrunc"
-            else:
-                name = "fptoui" if wanted.startswith("u") else "fptosi"
-        elif wanted.startswith("float"):
-            name = "uitofp" if unsigned else "sitofp"
-        elif new == old:
-            return value
-        else:
-            name = "trunc" if new < old else "zext" if unsigned else "sext"
         return Value(self, getattr(self.builder, name)(value.ir, target))
 
     def splat(self, value: Value, lanes: int) -> Value:
@@ -318,21 +303,3 @@ class Code:
         yield i
         b.branch(head)
         b.position_at_end(done)
-
-
-def _scalar(kind: Any) -> Any:
-    return kind.element if isinstance(kind, ir.VectorType) else kind
-
-
-def _is_float(kind: Any) -> bool:
-    return isinstance(_scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
-
-
-def _bytes(element: Any) -> int:
-    if isinstance(element, ir.IntType):
-        return max(int(element.width) // 8, 1)
-    return 2 if isinstance(element, ir.HalfType) else 4 if isinstance(element, ir.FloatType) else 8
-
-
-def _letter(element: Any) -> str:
-    return ("f" if _is_float(element) else "i") + str(8 * _bytes(element))

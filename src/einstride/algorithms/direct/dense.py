@@ -59,7 +59,8 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd.correlate import gradient, real
+    from einstride.simd.gradient import gradient
+    from einstride.simd.packing import real
 
     g, compute = job.geometry, job.arithmetic.compute
     first = 1 if job.per_example else 0
@@ -105,7 +106,7 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.simd.correlate import pack
+    from einstride.simd.packing import pack
 
     compute = job.arithmetic.compute
     if is_complex(compute) or not _plain(f):
@@ -187,7 +188,7 @@ def _tables(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
     from einstride.simd.compiler import machine
-    from einstride.simd.correlate import panel_bytes, real, shape
+    from einstride.simd.packing import panel_bytes, real, shape
 
     g, compute, on = job.geometry, job.arithmetic.compute, machine()
     item = ITEMSIZE[real(compute)]

@@ -1,0 +1,58 @@
+"""The types of numbers in LLVM's intermediate language, by our dtype names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+WORD = ir.IntType(64)
+POINTER = ir.PointerType()
+
+ELEMENTS: dict[str, Any] = {
+    "float16": ir.HalfType(),
+    "float32": ir.FloatType(),
+    "float64": ir.DoubleType(),
+    "bool": ir.IntType(8),
+    **{f"{u}int{n}": ir.IntType(n) for u in ("", "u") for n in (8, 16, 32, 64)},
+}
+"""Element types by name. Signed and unsigned numbers differ only where they are widened."""
+
+
+def scalar(kind: Any) -> Any:
+    """The element type of a vector type, or the type itself."""
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def is_float(kind: Any) -> bool:
+    """Numbers with a point, or vectors of them?"""
+    return isinstance(scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
+
+
+def bytes_of(element: Any) -> int:
+    """The size of a number."""
+    if isinstance(element, ir.IntType):
+        return max(int(element.width) // 8, 1)
+    return 2 if isinstance(element, ir.HalfType) else 4 if isinstance(element, ir.FloatType) else 8
+
+
+def letter(element: Any) -> str:
+    """How names of LLVM's functions spell the type."""
+    return ("f" if is_float(element) else "i") + str(8 * bytes_of(element))
+
+
+def conversion(dtype: str, wanted: str) -> str | None:
+    """The instruction that brings one dtype into another; None if nothing is to do."""
+    unsigned = dtype == "bool" or dtype.startswith("u")
+    old, new = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[wanted])
+    if dtype == wanted:
+        return None
+    if dtype.startswith("float"):
+        if wanted.startswith("float"):
+            return "fpext" if new > old else "fptrunc"
+        return "fptoui" if wanted.startswith("u") else "fptosi"
+    if wanted.startswith("float"):
+        return "uitofp" if unsigned else "sitofp"
+    if new == old:
+        return None
+    return "trunc" if new < old else "zext" if unsigned else "sext"

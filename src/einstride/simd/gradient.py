@@ -1,0 +1,98 @@
+"""The caller of the dense filter gradient's kernel, for arrays in memory and no flip."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.dtypes import ITEMSIZE
+from einstride.geometry import Geometry
+from einstride.simd import outer
+from einstride.simd.compiler import Machine, kernel, machine
+from einstride.simd.host import Call, address, name_of, offsets, ranges
+from einstride.simd.packing import SLICE_BYTES, Shape, columns, real, shape
+
+REGION_BYTES = 80 << 10
+"""The part of x and gy that a filter gradient sums over at once."""
+
+
+def gradient(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
+    each: bool = False, on: Machine | None = None,
+) -> None:  # fmt: skip
+    """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
+
+    Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
+    """
+    on = on or machine()
+    call = _gradient(
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
+        threads, on,
+    )  # fmt: skip
+    call(launch, x=address(x), gy=address(gy), gf=address(out))
+
+
+@lru_cache(maxsize=1024)
+def _gradient(
+    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
+    gy_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    s = shape(compute, g.filters // g.groups, on)
+    item = ITEMSIZE[real(compute)]
+    x_steps = [t // ITEMSIZE[real(first)] for t in x_strides]
+    gy_steps = [t // ITEMSIZE[real(second)] for t in gy_strides]
+    gf_steps = [t // item for t in gf_strides]
+    gf_batch = gf_steps.pop(0) if each else 0
+    x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
+    inner = g.channels // g.groups * s.parts
+    rows = min(s.rows, inner)
+    rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
+    masked = bool((counts != s.width).any())
+    tile = outer.OuterTile(
+        real(first), real(second), real(compute), s.lanes, rows, s.vectors, g.rank, masked
+    )
+    taps = np.zeros((), np.int64)
+    for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
+        taps = taps[..., None] + np.arange(count) * step
+    taps = np.ascontiguousarray(taps.ravel())
+    share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
+    part = min(-(-min(share, inner) // rows) * rows, inner)
+    while part > 4 * rows and -(-inner // part) * len(column) < 2 * threads:
+        part = -(-(part // 2) // rows) * rows
+    batch, lines = _region(g, s, item)
+    values = {
+        "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
+        "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
+        "examples": g.batch if each else 1, "x_channel": 1 if s.parts == 2 else x_steps[-1],
+        "x_batch": x_steps[0], "gy_batch": gy_steps[0], "gf_batch": gf_batch,
+        "gf_channel": gf_steps[-2], "tap_offsets": address(taps), "batch": g.batch,
+        "region_batch": batch, "region_rows": lines, "panel_x": address(x_columns),
+        "panel_y": address(y_columns), "panel_column": address(column),
+        "panel_columns": address(counts),
+    }  # fmt: skip
+    keep: list[Any] = [taps, x_columns, y_columns, column, counts]
+    base = 0
+    for a in range(g.rank):
+        table, back = offsets(g, a, x_steps[a + 1])
+        base += back
+        arrays = (np.ascontiguousarray(table, np.int64), *ranges(g, a))
+        keep += arrays
+        names = (f"table{a}", f"first{a}", f"last{a}")
+        values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
+        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
+    values["x"] = base * ITEMSIZE[real(first)]
+    function = kernel("outer", outer.kernel, tile, on=on)
+    return Call(function, outer.arguments(g.rank), values, threads, keep)
+
+
+def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:
+    """Examples and outputs on the first axis in a region; the same for any number of threads."""
+    inner = min(g.channels // g.groups * s.parts, 64)
+    each = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])
+    lines = max(REGION_BYTES // max(each, 1), 1)
+    if lines >= g.out[0]:
+        return max(lines // max(g.out[0], 1), 1), g.out[0]
+    return 1, lines
