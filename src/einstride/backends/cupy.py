@@ -12,6 +12,7 @@ from typing import Any
 
 import array_api_compat.cupy as xp
 import cupy
+import numpy as np
 from cupy.lib.stride_tricks import as_strided as _as_strided
 
 from einstride.backends._contract import contract
@@ -91,6 +92,26 @@ def einsum(
     return out
 
 
+class _Addresses:
+    """An array's memory for NumPy, which looks at the numbers alone."""
+
+    def __init__(self, x: Array) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": x.shape,
+            "strides": x.strides,
+            "typestr": f"|V{x.dtype.itemsize}",
+            "data": (x.data.ptr, True),
+        }
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Do they share memory? CuPy's own answer sorts all addresses on the device and waits."""
+    if a.size == 0 or b.size == 0:
+        return False
+    return np.shares_memory(np.asarray(_Addresses(a)), np.asarray(_Addresses(b)))
+
+
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     """Blocks one after the other: the launches queue up on the caller's current stream."""
     one = make()
@@ -122,7 +143,7 @@ _STRICT = Backend(
     matmul=matmul,
     run=run,
     threads=lambda: 1,
-    overlap=lambda a, b: bool(cupy.shares_memory(a, b)),
+    overlap=overlap,
     writeable=lambda x: True,
     native=lambda x: True,
     copy_rows=copy_rows,
