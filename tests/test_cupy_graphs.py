@@ -114,7 +114,7 @@ def test_a_kernel_that_is_not_loaded_is_refused_by_name(cp):
         there = [cp.asarray(a.get()) if isinstance(a, cp.ndarray) else a for a in args]
         function(*there, algorithm="gemm", **keywords)
         kernels._loaded.cache_clear()
-        Recorded(cp, lambda: function(*there, algorithm="gemm", **keywords), warm=False)
+        Recorded(cp, lambda: function(*there, algorithm="gemm", **keywords), RELAXED, warm=False)
 
 
 def illegal(name, cp, stream, array):
@@ -167,7 +167,7 @@ def test_memory_from_the_device_is_refused_unless_relaxed(cp, mode, allowed):
 
 
 def test_the_default_stream_cannot_be_captured(cp):
-    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="Capture"):
+    with pytest.raises(RuntimeError, match="cannot capture on the default"):
         cp.cuda.Stream.null.begin_capture()
 
 
@@ -176,7 +176,7 @@ def test_the_default_stream_waits_for_a_blocking_one(cp):
     x = cp.ones(4, "f4")
     with stream:
         stream.begin_capture()
-    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="Implicit"):
+    with pytest.raises(cp.cuda.driver.CUDADriverError, match="906"):
         x += 1
     with stream, pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="Invalidated"):
         stream.end_capture()

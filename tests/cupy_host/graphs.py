@@ -106,7 +106,8 @@ class Graphs:
         self._handles = itertools.count(0x900000, 0x10)
 
     @provides("streamBeginCapture")
-    def begin(self, stream: int, mode: int = RELAXED) -> None:
+    def begin(self, stream: int, mode: int = -1) -> None:
+        mode = RELAXED if mode < 0 else mode
         found = self.streams.known(stream)
         if found is None or stream in self.captures.open:
             raise CudaStatus(UNSUPPORTED)
