@@ -6,7 +6,9 @@ In the strictest mode: no allocation, no wait, no loading, from the first node t
 from __future__ import annotations
 
 import gc
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +98,14 @@ def test_a_result_made_in_the_capture_is_filled_by_each_launch(cp):
         recorded.launch()
         expected = function(*args, **keywords)
         np.testing.assert_array_equal(recorded.result.get(), expected.get())
+
+
+def test_the_code_of_the_page_runs(cp):
+    page = Path(__file__).parents[1] / "docs" / "gpu.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    names = {}
+    exec(code.replace("(8, 56, 56, 64)", "(2, 9, 8, 64)"), names)
+    assert names["y"][0, 1, 1, 0].get() == 2 * 9 * 64
 
 
 # ---- what must be refused ------------------------------------------------------------------------
