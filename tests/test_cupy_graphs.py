@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cudnn_stand_in
 import einstride as es
 from cupy_host import events
 from cupy_host.faults import StaleGraph
@@ -100,6 +101,32 @@ def test_a_result_made_in_the_capture_is_filled_by_each_launch(cp):
         np.testing.assert_array_equal(recorded.result.get(), expected.get())
 
 
+@pytest.mark.parametrize("which", PASSES)
+def test_cudnn_is_captured_too(host, cp, which):
+    with cudnn_stand_in.installed(host) as state:
+        function, args, keywords = prepared(cp, which, CASES["padded"])
+        keywords["algorithm"] = "cudnn"
+        out = cp.empty_like(function(*args, **keywords))
+        recorded = Recorded(cp, lambda: function(*args, out=out, **keywords))
+        args[0][...] = args[0] * -3
+        before = len(state.ran)
+        recorded.launch()
+        assert len(state.ran) == before + 1
+        np.testing.assert_array_equal(out.get(), function(*args, **keywords).get())
+
+
+def test_a_plan_of_cudnn_is_not_made_in_a_capture(host, cp):
+    function, args, keywords = prepared(cp, "forward", CASES["pointwise"])
+    keywords["algorithm"] = "cudnn"
+    with cudnn_stand_in.installed(host):
+        with pytest.raises(ValueError, match="a handle of cuDNN, which is not made yet"):
+            Recorded(cp, lambda: function(*args, **keywords), RELAXED, warm=False)
+        function(*args, **keywords)
+        shifted = cp.ones(args[0].size + 1, "f4")[1:].reshape(args[0].shape)
+        with pytest.raises(ValueError, match="a plan of cuDNN, which is not made yet"):
+            Recorded(cp, lambda: function(shifted, *args[1:], **keywords), RELAXED, warm=False)
+
+
 def test_the_code_of_the_page_runs(cp):
     page = Path(__file__).parents[1] / "docs" / "gpu.md"
     [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
@@ -124,6 +151,8 @@ def test_a_kernel_that_is_not_loaded_is_refused_by_name(cp):
         there = [cp.asarray(a.get()) if isinstance(a, cp.ndarray) else a for a in args]
         function(*there, algorithm="gemm", **keywords)
         kernels._loaded.cache_clear()
+        with cp.cuda.Device(0):
+            function(*args, algorithm="gemm", **keywords)
         Recorded(cp, lambda: function(*there, algorithm="gemm", **keywords), RELAXED, warm=False)
 
 
