@@ -258,6 +258,23 @@ def test_a_launch_may_not_rely_on_what_the_capture_left(host, cp):
     assert np.isnan(out.get()).all()
 
 
+def test_asking_the_default_stream_ends_no_capture(cp):
+    stream = cp.cuda.Stream()
+    with stream:
+        stream.begin_capture()
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="Implicit"):
+        cp.cuda.runtime.streamIsCapturing(0)
+    with stream:
+        stream.end_capture()
+
+
+def test_values_are_not_looked_at_in_a_capture(cp):
+    """Integers that might overflow: their checks wait for the device."""
+    x, f = cp.ones((1, 5, 2), "i8"), cp.ones((2, 2, 3), "i8")
+    with pytest.raises(RuntimeError):
+        Recorded(cp, lambda: es.conv(x, f))
+
+
 def test_a_wait_inside_a_plan_would_be_seen(host, cp, monkeypatch):
     from einstride.backends import cupy as adapter
 

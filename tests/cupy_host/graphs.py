@@ -64,10 +64,15 @@ class Captures:
 
     def joins(self, stream: int) -> None:
         """The legacy stream waits for every blocking stream, which a captured one cannot allow."""
-        if stream in BUILT_IN[:2]:
-            for capture in self.open.values():
-                if capture.blocking and capture.device == self.host.device:
-                    capture.refuse(IMPLICIT)
+        for capture in self.joined(stream):
+            capture.refuse(IMPLICIT)
+
+    def joined(self, stream: int) -> list[Capture]:
+        """The captures that a stream would wait for."""
+        if stream not in BUILT_IN[:2]:
+            return []
+        device = self.host.device
+        return [c for c in self.open.values() if c.blocking and c.device == device]
 
     def unsafe(self, name: str) -> None:
         """A call that may wait or touch the whole device: refused unless captures are relaxed."""
@@ -119,7 +124,8 @@ class Graphs:
     @provides("streamIsCapturing")
     def status(self, stream: int) -> int:
         self.streams.known(stream)
-        self.captures.joins(stream)
+        if self.captures.joined(stream):  # an error, but the capture goes on
+            raise CudaStatus(IMPLICIT)
         capture = self.captures.open.get(stream)
         return 0 if capture is None else INVALIDATED if capture.invalid else ACTIVE
 
