@@ -103,7 +103,7 @@ class pygraph:  # noqa: N801 - its name there
     def check_support(self):
         self._after("support", "plans")
         _, a, b, *_ = self.operation
-        if not a.orders() & b.orders() & self.out.orders():
+        if not a.orders() & b.orders() & self.out.orders() & self.state.orders:
             self.refuse("the tensors' layouts differ")
         if self.bias_tensor is not None and not self.state.fused_bias:
             self.refuse("no fusion here")

@@ -56,6 +56,7 @@ class State:
     engines: tuple[Engine, ...] = ENGINES
     version: int = 92800
     fused_bias: bool = True
+    orders: frozenset[str] = frozenset({"last", "first"})
     handles: dict[int, dict[str, int]] = field(default_factory=dict)
     built: list[tuple[str, Engine]] = field(default_factory=list)
     refused: int = 0

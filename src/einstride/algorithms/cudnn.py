@@ -43,12 +43,16 @@ class Even(NamedTuple):
     besides: Pads
     size: tuple[int, ...]
 
+    @property
+    def uneven(self) -> bool:
+        """Is anything to be done besides? Even where the size stays: cut here, added there."""
+        return any(low or high for low, high in self.besides)
+
 
 def even(job: Job) -> Even:
     """Of the job's padding."""
     g = job.geometry
-    zeros = g.padding_mode == "zeros"
-    padding = tuple(max(min(p), 0) if zeros else 0 for p in g.padding)
+    padding = tuple(max(min(p), 0) if g.padding_mode == "zeros" else 0 for p in g.padding)
     besides = tuple((low - p, high - p) for (low, high), p in zip(g.padding, padding, strict=True))
     size = tuple(s + low + high for s, (low, high) in zip(g.size, besides, strict=True))
     return Even(padding, besides, size)
@@ -82,7 +86,7 @@ def input_grad(
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g, e = job.geometry, even(job)
     gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
-    if e.size == g.size:
+    if not e.uneven:
         return _launch(job, b, gy, _filter(f, prepared, gy, gx, job, b), gx, bias)
     wide = b.empty((g.batch, *e.size, g.channels), job.arithmetic.result, gy)
     _launch(job, b, gy, _filter(f, prepared, gy, wide, job, b), wide, bias)
@@ -106,9 +110,8 @@ def filter_grad(
     first = memory.channels_first(x) and memory.channels_first(gy)
     if memory.filter_lies(gf, first) and not g.flip:
         return _launch(job, b, x, gy, gf, None)
-    found = _launch(
-        job, b, x, gy, memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x), None
-    )
+    place = memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
+    found = _launch(job, b, x, gy, place, None)
     gf[...] = flip(found, g.rank, b) if g.flip else found
     return gf
 
@@ -208,14 +211,17 @@ def _settings(job: Job, tensors: list[Tensor], fused: bool) -> Convolution:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of all copies that memory orders and borders may call for, at most."""
+    """Bytes of all copies that memory orders and borders may call for, at most.
+
+    The filter may be copied twice: beside channels first, then beside channels last.
+    """
     g, e = job.geometry, even(job)
     item, result = ITEMSIZE[job.operands[0]], ITEMSIZE[job.arithmetic.result]
     x, y = g.batch * prod(e.size) * g.channels, prod(g.y_shape)
     kinds = {
-        "forward": (x * item, y * result, prod(g.f_shape) * item),
-        "input_grad": (x * result, y * item, prod(g.f_shape) * item),
-        "filter_grad": (x * item, y * item, prod(g.f_shape) * result),
+        "forward": (x * item, y * result, 2 * prod(g.f_shape) * item),
+        "input_grad": (x * result, y * item, 2 * prod(g.f_shape) * item),
+        "filter_grad": (x * item, y * item, 2 * prod(g.f_shape) * result),
     }
     return sum(kinds[job.direction]) + 2 * prod(job.shape[-1:]) * 8
 
@@ -287,7 +293,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     engine = max((p.workspace for p in plans), default=0)
     item = job.operand_itemsize
     moved = (prod(g.x_shape) + 3 * prod(g.f_shape) + prod(g.y_shape)) * item
-    if e.size != g.size:
+    if e.uneven:
         moved += 2 * g.batch * prod(e.size) * g.channels * item
     n = g.multiply_adds
     seconds = rates["call"] + n * rates["matmul"] + moved * rates["copy"]
