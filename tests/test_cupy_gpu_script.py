@@ -70,7 +70,12 @@ def test_dry_run(tmp_path):
     [result] = (path for path in (tmp_path / "out").iterdir() if path.name != shipped.name)
     found = json.loads(result.read_text())
     assert {step["verdict"] for step in found["state"]["steps"].values()} == {"ok"}
-    assert {row["library"] for row in found["rows"]} == {"einstride", "torch", "jax"}
+    assert {row["library"] for row in found["rows"]} == {
+        "einstride",
+        "einstride[cudnn]",
+        "torch",
+        "jax",
+    }
     assert all(row["ms"] > 0 and row["host_us"] > 0 for row in found["rows"])
     assert found["ceilings"]["copy_bytes_per_second"] > 0
     assert "ANSWERS DIFFER" not in done.stdout

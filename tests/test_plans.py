@@ -16,6 +16,7 @@ from oracle import Case
 from strategies import arrays, cases, seeds
 from test_workspace import PYTHON, peak
 
+HERE = ("strided", "gemm")  # what NumPy arrays always have; the others may say why not
 CASE = Case(2, (9, 8), (3, 2), 4, 6, (2, 1), ((2, 1), (0, 1)), (1, 2), groups=2)
 BIG = Case(4, (40, 40), (3, 3), 16, 24, (1, 1), ((1, 1), (1, 1)), (1, 1))
 
@@ -64,7 +65,7 @@ def test_it_knows_the_result_and_gives_it(backend, which, case, seed):
 
 
 @pytest.mark.parametrize("which", DIRECTIONS)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("algorithm", ["auto", *HERE])
 def test_json_round_trip(which, algorithm):
     """The same algorithm, result and text, whatever "auto" would take today."""
     x, f, gy = arrays(CASE, "float64", 1)
@@ -121,9 +122,13 @@ def test_the_table(which):
     assert re.search(r"calibration of \d{4}-\d\d-\d\d", head)
     assert list(table) == list(TABLE)
     products = prod(BIG.y_shape) * prod(BIG.f_shape[:-1])
-    for name in ALGORITHMS:
-        cells = table[name]
-        assert int(cells[0].replace(",", "")) >= products * (name == p.algorithm)
+    for name, cells in table.items():
+        if cells[0] == "-":
+            assert name not in HERE
+            assert cells[1:4] == ["-"] * 3
+            assert len(cells[4].split()) > 2
+            continue
+        assert int(cells[0].replace(",", "")) >= products * (name in HERE)
         for cell in cells[1:3]:
             assert re.fullmatch(r"\d+ B|\d+\.\d [KMGT]iB", cell)
         assert re.fullmatch(r"\d+\.\d{3} ms", cells[3])
@@ -148,7 +153,7 @@ def test_repr_is_one_line():
 
 
 @pytest.mark.parametrize("which", DIRECTIONS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", HERE)
 def test_the_workspace_is_an_upper_bound(which, algorithm):
     """What it predicts before running is never exceeded."""
     x, f, gy = arrays(BIG, "float32", 1)

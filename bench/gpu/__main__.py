@@ -46,7 +46,7 @@ def measure(peer: Any, clock: Any, row: Row, variant: str, small: bool) -> dict[
 def main() -> int:
     """Measure what FILE does not have yet."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("name", choices=("ours", "torch", "jax"))
+    parser.add_argument("name", choices=("ours", "cudnn", "torch", "jax"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--small", action="store_true", help="tiny sizes, without a GPU")

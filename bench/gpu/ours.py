@@ -36,7 +36,9 @@ def variants(row: Row) -> list[str]:
     return ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
 
 
-def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
+def prepare(
+    row: Row, variant: str, arrays: dict[str, Any], sets: int, **more: Any
+) -> Callable[[int], Any]:
     """A function of the number of the set, that starts one call and gives its result."""
     import cupy
 
@@ -57,6 +59,7 @@ def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callab
         "dilation": row.dilation,
         "groups": row.case.groups,
         "algorithm": variant,
+        **more,
     }
     size, kernel = row.case.size, row.case.kernel
     if row.pass_ == "forward":

@@ -33,7 +33,11 @@ _FORMATS = {
     "size_t": "K",
     "uintmax_t": "K",
     "object": "O",
+    "optional": "i",
 }
+# Functions whose one optional argument, an int, is told to the handler: -1 if it is left out.
+# (Cython passes {how many, the first}, or no address.)
+OPTIONAL_INT = {"streamBeginCapture"}
 # Results by value that only textures need; every one is returned through memory.
 _STRUCT = "struct host_struct"
 
@@ -69,7 +73,8 @@ class Signature(NamedTuple):
     @property
     def passed(self) -> list[tuple[int, str]]:
         """Position and type of the arguments that a handler gets."""
-        return [(i, a) for i, a in enumerate(self.arguments) if a not in ("skip", "optional")]
+        left_out = ("skip",) if self.name in OPTIONAL_INT else ("skip", "optional")
+        return [(i, a) for i, a in enumerate(self.arguments) if a not in left_out]
 
 
 def parse_table(table: str) -> dict[str, Signature | None]:
@@ -144,11 +149,14 @@ def trampoline_source(signatures: list[Signature]) -> str:
 def _trampoline(number: int, signature: Signature) -> str:
     c_types = []
     for kind in signature.arguments:
-        known = kind in _FORMATS
+        known = kind in _FORMATS and kind != "optional"
         c_types.append(kind if known else "int" if kind == "skip" else "void *")
     declared = ", ".join(f"{kind} a{i}" for i, kind in enumerate(c_types)) or "void"
     formats = "".join(_FORMATS.get(kind, "O") for _, kind in signature.passed)
-    values = "".join(f", a{i}" for i, _ in signature.passed)
+    values = "".join(
+        f", a{i} && *(int *)a{i} ? ((int *)a{i})[1] : -1" if kind == "optional" else f", a{i}"
+        for i, kind in signature.passed
+    )
     call = f'object r = PyObject_CallFunction(host_handlers[{number}], "({formats})"{values});'
     returned = signature.result
     if returned == "float":

@@ -88,6 +88,8 @@ def _wrappers(names: Sequence[str], expressions: Sequence[str]) -> tuple[str, di
     for number, name in enumerate([*names, *expressions]):
         symbol = entries[name] = f"cupy_host_entry_{number}"
         lines.append(f'extern "C" void {symbol}(void **p) {{ cupy_host::call(&{name}, p); }}')
+        sizes = f"return cupy_host::sizes(&{name});"
+        lines.append(f'extern "C" HOST_UNCHECKED const int *{symbol}_sizes() {{ {sizes} }}')
     # A shared variable of every module's own, by whose address its shared memory is found.
     lines.append(
         'extern "C" HOST_UNCHECKED void *cupy_host_shared() '

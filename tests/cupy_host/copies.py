@@ -45,17 +45,33 @@ class Copies:
         if size and min(ends) >= 0 and ends[0] != ends[1]:  # CUDA takes it for a peer copy, too
             self.copy_peer(target, ends[0], source, ends[1], size, stream)
             return
+        name = "memcpy" if waits else "memcpyAsync"
         if size:
-            name = "memcpy" if waits else "memcpyAsync"
             sides = self._side(name, source, size, device), self._side(name, target, size, device)
             if kind != _DEFAULT_KIND and sides != _KINDS[kind]:
                 raise HostPointer(f"{name} is told {_KINDS[kind]}, but its pointers are {sides}")
-            self.host.core.host_memory_copy(target, source, size)
         else:
             sides = _KINDS.get(kind, (DEVICE, DEVICE))
-        self.host.record(Copy(device, f"{sides[0]}_to_{sides[1]}", size, stream, not waits))
+        captured = self.host.captures.open.get(stream)
+        if captured and HOST in sides and not self._pinned(sides, target, source, size):
+            captured.refuse()  # memory that may be gone, or hold something else, at the launch
+
+        def act(there: int) -> None:
+            if size:
+                self._side(name, source, size, device)
+                self._side(name, target, size, device)
+                self.host.core.host_memory_copy(target, source, size)
+            self.host.record(Copy(device, f"{sides[0]}_to_{sides[1]}", size, there, not waits))
+
+        if waits:
+            self.host.captures.unsafe(name)
+        self.host.captures.submit(stream, act)
         if waits:
             self.host.record(Synchronize(device, "copy", stream))
+
+    def _pinned(self, sides: tuple[str, str], target: int, source: int, size: int) -> bool:
+        ends = [a for a, side in zip((source, target), sides, strict=True) if side == HOST]
+        return all(self.host.core.host_pinned(address, size) for address in ends)
 
     @provides("memcpy")
     def copy(self, target: int, source: int, size: int, kind: int) -> None:
@@ -70,6 +86,7 @@ class Copies:
     def copy_peer(
         self, target: int, to: int, source: int, origin: int, size: int, stream: int = 0
     ) -> None:
+        self.host.captures.lacks("a copy between devices", stream)
         if size:
             for address, device in ((source, origin), (target, to)):
                 if self._side("memcpyPeer", address, size, device) == HOST:
@@ -86,11 +103,16 @@ class Copies:
 
     @provides("memset")
     def fill(self, address: int, value: int, size: int, stream: int = 0) -> None:
-        if size:
-            if self._side("memset", address, size, self.host.device) == HOST:
-                raise HostPointer(f"memset gets 0x{address:x}, which is no device memory")
-            self.host.core.host_memory_fill(address, value & 0xFF, size)
-        self.host.record(Fill(self.host.device, size, stream))
+        device = self.host.device
+
+        def act(there: int) -> None:
+            if size:
+                if self._side("memset", address, size, device) == HOST:
+                    raise HostPointer(f"memset gets 0x{address:x}, which is no device memory")
+                self.host.core.host_memory_fill(address, value & 0xFF, size)
+            self.host.record(Fill(device, size, there))
+
+        self.host.captures.submit(stream, act)
 
     @provides("memsetAsync")
     def fill_async(self, address: int, value: int, size: int, stream: int) -> None:

@@ -7,7 +7,7 @@ from ctypes import c_char_p, c_int, c_int64, c_uint64
 
 from .build import SOURCES, build
 from .events import BlasCall
-from .faults import KERNEL_FAULTS, NotProvided, WrongDevice
+from .faults import KERNEL_FAULTS, CudaStatus, HostFault, NotProvided, WrongDevice
 from .host import Host
 from .versions import Wheel
 
@@ -20,7 +20,7 @@ _COMPUTE = {
     -1: "", 64: "16F", 65: "16F_PEDANTIC", 68: "32F", 69: "32F_PEDANTIC", 70: "64F",
     71: "64F_PEDANTIC", 72: "32I", 74: "32F_FAST_16F", 75: "32F_FAST_16BF", 77: "32F_FAST_TF32",
 }  # fmt: skip
-_EXECUTION_FAILED = 13
+_EXECUTION_FAILED, _CAPTURED = 13, -1
 
 
 class BlasReport(ctypes.Structure):
@@ -53,6 +53,8 @@ class Cublas:
         self.host = host
         self.soname = wheel.cublas
         self._callbacks: list[object] = []
+        self._last = 0  # the stream of the last call on a captured stream
+        self._there: int | None = None  # the stream of a graph that is being launched
 
     def load(self) -> ctypes.CDLL:
         """Builds and loads the library (on first use: it takes seconds to compile)."""
@@ -60,10 +62,11 @@ class Cublas:
         link = [f"-Wl,-soname,{self.soname}", "-Wl,--default-symver"]
         flags = ["-std=c++17", "-O3", "-fcx-limited-range"]
         path = build("cublas", [SOURCES / f for f in _FILES], flags, link)
-        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        library = self._library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         for name, kind, function in (
             ("host_blas_report", ctypes.CFUNCTYPE(c_int, ctypes.POINTER(BlasReport)), self.report),
-            ("host_blas_create", ctypes.CFUNCTYPE(c_int), lambda: self.host.device),
+            ("host_blas_create", ctypes.CFUNCTYPE(c_int), self.create),
+            ("host_blas_captured", ctypes.CFUNCTYPE(None, c_int), self.captured),
             ("host_blas_refuse", ctypes.CFUNCTYPE(None, c_char_p), self.refuse),
         ):
             callback = kind(function)
@@ -71,6 +74,32 @@ class Cublas:
             address = ctypes.cast(callback, ctypes.c_void_p)
             ctypes.c_void_p.in_dll(library, name).value = address.value
         return library
+
+    def create(self) -> int:
+        """A handle is made, with memory of its own: the current device."""
+        try:
+            self.host.captures.unsafe("cublasCreate")
+        except CudaStatus as refused:
+            self.host.faults.append(refused)
+        return self.host.device
+
+    def captured(self, number: int) -> None:
+        """A call was kept for the graph of the stream that the last report named."""
+        stream = self._last
+        if number >= 0:
+            self.host.captures.submit(stream, lambda there: self._replay(number, there))
+
+    def _replay(self, number: int, stream: int) -> None:
+        self._there = stream
+        before = len(self.host.faults)
+        try:
+            status = self._library.host_blas_replay(number)
+        finally:
+            self._there = None
+        if len(self.host.faults) > before:
+            raise self.host.faults.pop()
+        if status:
+            raise HostFault(f"a product of a graph fails with status {status}")
 
     def refuse(self, name: bytes) -> None:
         """A routine that the stand-in lacks was called; CuPy gets "not supported"."""
@@ -86,11 +115,18 @@ class Cublas:
 
     def _report(self, call: BlasReport) -> int:
         routine = call.routine.decode()
+        stream = call.stream if self._there is None else self._there
+        if stream in self.host.captures.open and not (call.status or call.fault):
+            if "gemm" not in routine.lower():
+                self.host.captures.lacks(routine, stream)
+            self._last = stream
+            return _CAPTURED
+        self.host.captures.joins(stream)
         self.host.record(
             BlasCall(
                 device=call.device,
                 routine=routine,
-                stream=call.stream,
+                stream=stream,
                 m=call.m,
                 n=call.n,
                 k=call.k,

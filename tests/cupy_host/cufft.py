@@ -72,6 +72,7 @@ class Cufft:
         routine = call.routine.decode()
         lengths = tuple(call.lengths[: call.rank])
         kind = routine.removeprefix("cufftExec")
+        self.host.captures.lacks(routine, call.stream)
         self.host.record(FftCall(call.device, routine, call.stream, kind, lengths, call.batch))
         if call.device != self.host.device:
             raise WrongDevice(

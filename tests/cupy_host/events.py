@@ -119,6 +119,14 @@ class FftCall(LibraryCall):
 
 
 @dataclass(frozen=True, slots=True)
+class GraphLaunch(Event):
+    """A CUDA graph was launched; the events of its `nodes` follow."""
+
+    stream: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Synchronize(Event):
     """The caller waited. `what`: device, stream, event, or copy (one that blocks the caller)."""
 

@@ -43,6 +43,10 @@ class GuardDamaged(HostFault):
     """Bytes around an array were overwritten."""
 
 
+class StaleGraph(HostFault):
+    """A CUDA graph works in memory that is no longer kept for it."""
+
+
 class BadFree(HostFault):
     """Memory was freed twice, or was never allocated."""
 

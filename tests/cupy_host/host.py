@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .core import load_core
 from .events import Allocate, Event, Free
@@ -17,6 +17,9 @@ DEVICES = 2
 DEFAULT_CAPACITY = 16 << 30
 LOG_LIMIT = 200_000
 ORDERS = ("forward", "reverse", "shuffle")
+
+if TYPE_CHECKING:
+    from .graphs import Captures
 
 E = TypeVar("E", bound=Event)
 
@@ -88,6 +91,7 @@ class Host:
         self.seed = 0
         self.count_traffic = False
         self.launches = 0
+        self.captures: Captures
         self.on_new_thread: Callable[[], None] | None = None
         self._recordings: list[Recording] = []
         self._thread = threading.local()
@@ -215,6 +219,7 @@ class Host:
     def adopt(self, address: int, size: int, extent: int, device: int) -> None:
         """An array got memory."""
         block = self.memory.adopt(address, size, extent, device)
+        self.captures.allocated(block, self.memory.chunk_at(address))
         self.record(Allocate(device, size, address, "array", block.where))
 
     def abandon(self, address: int) -> None:

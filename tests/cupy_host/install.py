@@ -10,6 +10,7 @@ from .capsules import check_signatures, swap
 from .copies import Copies
 from .cublas import Cublas
 from .cufft import Cufft
+from .graphs import Captures, Graphs
 from .host import Host, driver_error, runtime_error
 from .launcher import Launcher
 from .libraries import answer_pathfinder
@@ -54,9 +55,11 @@ def _swap_backends(host: Host, wheel: Wheel) -> None:
     runtime_signatures = check_signatures(runtime, signatures.RUNTIME)
     driver_signatures = check_signatures(driver, signatures.DRIVER)
     version = driver.get_build_version()
+    host.captures = Captures(host)
     streams = Streams(host)
     serving = {}
-    for part in (streams, Copies(host, streams), Runtime(host, streams, version)):
+    parts = (streams, Graphs(host, streams), Copies(host, streams))
+    for part in (*parts, Runtime(host, streams, version)):
         serving.update(provided(part))
     for module, known, handlers, cuda_error in (
         (runtime, runtime_signatures, serving, runtime_error),

@@ -56,6 +56,24 @@ class Kernel:
     dynamic_limit: int = STATIC_SHARED_LIMIT
 
 
+class Arguments:
+    """A copy of a kernel's arguments, as launches of a graph need it."""
+
+    def __init__(self, kernel: Kernel, arguments: int) -> None:
+        sizes = getattr(kernel.module.library, f"{kernel.module.entries[kernel.name]}_sizes")
+        sizes.restype = ctypes.POINTER(ctypes.c_int)
+        found, count = sizes(), 0
+        while found[count] > 0:
+            count += 1
+        pointers = (ctypes.c_void_p * count).from_address(arguments) if count else []
+        self._values = [
+            ctypes.create_string_buffer(ctypes.string_at(pointer, found[i]), found[i])
+            for i, pointer in enumerate(pointers)
+        ]
+        self._pointers = (ctypes.c_void_p * max(count, 1))(*map(ctypes.addressof, self._values))
+        self.address = ctypes.addressof(self._pointers)
+
+
 class Launcher:
     """Loads what the compiler made and runs it."""
 
@@ -79,6 +97,7 @@ class Launcher:
 
     @provides("moduleLoadData")
     def load(self, image: bytes) -> int:
+        self.host.captures.unsafe("moduleLoadData")
         if not image.startswith(TICKET):
             raise HostFault("a module is loaded that the host did not compile")
         ticket = json.loads(image[len(TICKET) :])
@@ -152,18 +171,26 @@ class Launcher:
                 f"kernel {kernel.name} was loaded on device {kernel.device} and is launched on "
                 f"device {device}"
             )
-        order, seed = self.host.next_order()
-        self.host.record(Launch(device, kernel.name, grid, block, shared, stream, ORDERS[order]))
-        record = LaunchRecord(
-            kernel.entry, arguments, grid, block, shared, device, order, seed,
-            *kernel.module.image, kernel.module.shared_low(), kernel.module.shared_size,
-        )  # fmt: skip
-        counted = self.host.count_traffic
-        self.host.core.host_traffic_begin(int(counted))
-        if self.host.core.host_launch(ctypes.byref(record)):
-            raise self._fault(kernel, f"{ORDERS[order]} order, seed {seed}")
-        if counted:
-            self._record_traffic(device, kernel.name)
+        given = None
+        if stream in self.host.captures.open:  # the caller's arguments are gone at the launch
+            given = Arguments(kernel, arguments)
+            arguments = given.address
+
+        def act(there: int, given: Arguments | None = given) -> None:
+            order, seed = self.host.next_order()
+            self.host.record(Launch(device, kernel.name, grid, block, shared, there, ORDERS[order]))
+            record = LaunchRecord(
+                kernel.entry, arguments, grid, block, shared, device, order, seed,
+                *kernel.module.image, kernel.module.shared_low(), kernel.module.shared_size,
+            )  # fmt: skip
+            counted = self.host.count_traffic
+            self.host.core.host_traffic_begin(int(counted))
+            if self.host.core.host_launch(ctypes.byref(record)):
+                raise self._fault(kernel, f"{ORDERS[order]} order, seed {seed}")
+            if counted:
+                self._record_traffic(device, kernel.name)
+
+        self.host.captures.submit(stream, act)
 
     def _record_traffic(self, device: int, kernel: str) -> None:
         found = traffic(self.host.core)

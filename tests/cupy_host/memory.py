@@ -123,6 +123,12 @@ class DeviceMemory:
             self.verify(block)
         return block
 
+    def chunk_at(self, address: int) -> Block:
+        """The chunk that an address lies in."""
+        if address in self.chunks:
+            return self.chunks[address]
+        return next(c for c in self.chunks.values() if c.address <= address < c.address + c.extent)
+
     def verify(self, block: Block) -> None:
         """GuardDamaged if a byte of the block's guard was overwritten."""
         guard = block.address + block.size

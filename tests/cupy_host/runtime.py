@@ -114,6 +114,7 @@ class Runtime:
 
     @provides("deviceSynchronize")
     def synchronize(self) -> None:
+        self.host.captures.waits()
         self.host.record(Synchronize(self.host.device, "device", 0))
 
     @provides("deviceCanAccessPeer")
@@ -136,6 +137,7 @@ class Runtime:
     @provides("malloc")
     def malloc(self, size: int) -> int:
         host = self.host
+        host.captures.unsafe("malloc")
         device = host.device
         block = host.memory.allocate(device, size)
         if host.pool_allocating:
@@ -153,6 +155,7 @@ class Runtime:
     def free(self, address: int) -> None:
         if not address:
             return
+        self.host.captures.unsafe("free")
         if address in self.host.memory.chunks:
             device = self.host.memory.chunks[address].device
             whole = self.host.memory.arrays.get(address)
@@ -173,6 +176,7 @@ class Runtime:
 
     @provides("hostAlloc")
     def host_alloc(self, size: int, flags: int) -> int:
+        self.host.captures.unsafe("hostAlloc")
         buffer = ctypes.create_string_buffer(max(size, 1))
         address = ctypes.addressof(buffer)
         self._pinned[address] = buffer

@@ -88,16 +88,19 @@ class Streams:
     @provides("streamSynchronize")
     def synchronize(self, stream: int) -> None:
         self.known(stream)
+        self.host.captures.waits(stream)
         self.host.record(Synchronize(self.host.device, "stream", stream))
 
-    @provides("streamQuery", "streamIsCapturing")
+    @provides("streamQuery")
     def query(self, stream: int) -> int:
         self.known(stream)
-        return 0  # done; and not capturing
+        self.host.captures.waits(stream)
+        return 0  # done
 
     @provides("streamWaitEvent")
     def wait_event(self, stream: int, event: int, flags: int = 0) -> None:
         self.known(stream)
+        self.host.captures.lacks("waiting for an event", stream)
         self._mark(event)
 
     @provides("streamAddCallback")
@@ -105,12 +108,13 @@ class Streams:
         self, stream: int, callback: Callable[..., None], argument: object, flags: int = 0
     ) -> None:
         self.known(stream)
+        self.host.captures.lacks("a callback", stream)
         callback(stream, 0, argument)
 
     @provides("launchHostFunc")
     def host_function(self, stream: int, callback: Callable[..., None], argument: object) -> None:
         self.known(stream)
-        callback(argument)
+        self.host.captures.submit(stream, lambda there: callback(argument))
 
     @provides("_launchHostFuncUnmanaged")
     def host_function_pair(self, stream: int, pair: tuple[Callable[..., None], object]) -> None:
@@ -130,6 +134,7 @@ class Streams:
     @provides("eventRecord")
     def record_event(self, event: int, stream: int) -> None:
         mark, found = self._mark(event), self.known(stream)
+        self.host.captures.lacks("recording an event", stream)
         device = found.device if found else self.host.device
         if mark.device != device:
             raise WrongDevice(
@@ -145,6 +150,7 @@ class Streams:
     @provides("eventSynchronize")
     def synchronize_event(self, event: int) -> None:
         self._mark(event)
+        self.host.captures.unsafe("eventSynchronize")
         self.host.record(Synchronize(self.host.device, "event", 0))
 
     @provides("eventElapsedTime")

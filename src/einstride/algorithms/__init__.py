@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from einstride.algorithms import direct, gemm, strided
+from einstride.algorithms import cudnn, direct, gemm, strided
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -61,4 +61,9 @@ class Algorithm(Protocol):
         """What the job would take."""
 
 
-ALGORITHMS: dict[str, Algorithm] = {"strided": strided, "gemm": gemm, "direct": direct}
+ALGORITHMS: dict[str, Algorithm] = {
+    "strided": strided,
+    "gemm": gemm,
+    "direct": direct,
+    "cudnn": cudnn,
+}

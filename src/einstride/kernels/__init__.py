@@ -10,6 +10,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
+from einstride.kernels.capture import refuse_capture
+
 OPTIONS = ("--std=c++17",)
 
 
@@ -29,9 +31,24 @@ def _text(file: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def kernel(name: str, instance: str) -> Any:
-    """An instance of a template in a source file; CuPy loads it once for each device."""
+def _function(name: str, instance: str) -> Any:
     import cupy
 
     module = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
     return module.get_function(instance)
+
+
+@lru_cache(maxsize=512)
+def _loaded(name: str, instance: str, device: int) -> Any:
+    """The instance on a device; CuPy compiles it once and loads it for each device."""
+    import cupy
+
+    refuse_capture(f"the kernel {instance}", cupy)
+    return _function(name, instance)
+
+
+def kernel(name: str, instance: str) -> Any:
+    """An instance of a template in a source file, for the current device."""
+    from cupy.cuda import runtime
+
+    return _loaded(name, instance, runtime.getDevice())

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from einstride.kernels import cublas_graph
+
 LARGEST = 2**31 - 1
 
 # dtype: (CUDA's number of it, cuBLAS's number of the type of sums, the dtype of alpha and beta)
@@ -77,18 +79,26 @@ def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     zero = one + _scalars(scale).itemsize
     (ld_b, op_b), (ld_a, op_a) = first, second
     sizes = (int(op_b), int(op_a), out.shape[-1], out.shape[-2], a.shape[-1], one)
+    captured = cublas_graph.capturing()
     handle = get_cublas_handle()
+    arguments: tuple[Any, ...]
     if out.ndim == 2:
-        cublas.gemmEx(
-            handle, *sizes, b.data.ptr, kind, ld_b, a.data.ptr, kind, ld_a, zero,
+        name, function = "cublasGemmEx", cublas.gemmEx
+        arguments = (
+            *sizes, b.data.ptr, kind, ld_b, a.data.ptr, kind, ld_a, zero,
             out.data.ptr, into, ldc, sums, _DEFAULT,
         )  # fmt: skip
     else:
+        name, function = "cublasGemmStridedBatchedEx", cublas.gemmStridedBatchedEx
         between = [m.strides[0] // m.dtype.itemsize for m in (b, a, out)]
-        cublas.gemmStridedBatchedEx(
-            handle, *sizes, b.data.ptr, kind, ld_b, between[0], a.data.ptr, kind, ld_a, between[1],
+        arguments = (
+            *sizes, b.data.ptr, kind, ld_b, between[0], a.data.ptr, kind, ld_a, between[1],
             zero, out.data.ptr, into, ldc, between[2], out.shape[0], sums, _DEFAULT,
         )  # fmt: skip
+    if captured:
+        cublas_graph.call(name, handle, *arguments)
+    else:
+        function(handle, *arguments)
     return True
 
 

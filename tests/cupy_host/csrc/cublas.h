@@ -37,6 +37,8 @@ struct BlasReport {
     uint64_t address, size;
 };
 extern "C" int (*host_blas_report)(const BlasReport *);
+const int CAPTURED = -1; /* an answer: the stream is captured, keep the call */
+extern "C" void (*host_blas_captured)(int); /* told the number of a kept call, -1 for none */
 extern "C" int (*host_blas_create)(void); /* the current device */
 extern "C" void (*host_blas_refuse)(const char *);
 

@@ -4,6 +4,7 @@
 extern "C" {
 int (*host_blas_report)(const BlasReport *);
 int (*host_blas_create)(void);
+void (*host_blas_captured)(int);
 void (*host_blas_refuse)(const char *);
 
 int cublasCreate_v2(Handle **h) {

@@ -93,4 +93,10 @@ template <class... A>
 HOST_UNCHECKED inline void call(void (*kernel)(A...), void **p) {
     call(kernel, p, std::index_sequence_for<A...>{});
 }
+/* Bytes of each argument, and a 0 after the last. */
+template <class... A>
+HOST_UNCHECKED inline const int *sizes(void (*)(A...)) {
+    static const int found[] = {(int)sizeof(std::remove_cv_t<std::remove_reference_t<A>>)..., 0};
+    return found;
+}
 }  // namespace cupy_host
