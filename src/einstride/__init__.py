@@ -17,6 +17,7 @@ from einstride.plans import Plan
 from einstride.seed import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
 from einstride.sizes import output_size, same_padding
 from einstride.transposed import conv_transpose
+from einstride.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -35,5 +36,6 @@ __all__ = [
     "output_size",
     "plan",
     "same_padding",
+    "tune",
     "windows",
 ]

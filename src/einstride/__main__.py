@@ -61,6 +61,20 @@ def _explain(args: Namespace) -> int:
     return explain.run(args)
 
 
+def _warmup_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float32"], metavar="NAME",
+        choices=("float32", "float64", "complex64", "complex128", "int8"),
+        help="for arrays of these dtypes (default float32)",
+    )  # fmt: skip
+
+
+def _warmup(args: Namespace) -> int:
+    from einstride import warmup
+
+    return warmup.run(tuple(args.dtype))
+
+
 COMMANDS = {
     "demo": Command(
         "check the convolutions, then train a network on handwritten digits", _demo_options, _demo
@@ -72,6 +86,11 @@ COMMANDS = {
     ),
     "info": Command(
         "versions, array libraries, devices, and what algorithm='auto' takes", _no_options, _info
+    ),
+    "warmup": Command(
+        "compile the CPU kernels that common layers need, and keep them on disk",
+        _warmup_options,
+        _warmup,
     ),
 }
 

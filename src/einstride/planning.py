@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from einstride import backends
 from einstride import settings as parse
@@ -78,26 +78,50 @@ def plan(
     >>> print(es.plan((1, 8, 8, 3), (3, 3, 3, 4)).algorithm)
     strided
     """
-    where = "plan"
-    parse.choice(where, "direction", direction, DIRECTIONS)
-    parse.choice(where, "library", library, LIBRARIES)
-    keywords = Keywords(
+    k = Keywords(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
+    needs = Needs(input_size, kernel_size, output_padding, output_size, per_example)
+    return made("plan", arguments("plan", first, second, direction, dtype, library, needs, k), k)
+
+
+class Needs(NamedTuple):
+    """What only some directions are asked."""
+
+    input_size: Ints | None
+    kernel_size: Ints | None
+    output_padding: Ints
+    output_size: Ints | None
+    per_example: bool
+
+
+def arguments(
+    where: str,
+    first: Any,
+    second: Any,
+    direction: str,
+    dtype: str | None,
+    library: str,
+    needs: Needs,
+    keywords: Keywords,
+) -> dict[str, Any]:
+    """A plan's arguments, all plain, checked as far as that goes without planning."""
+    parse.choice(where, "direction", direction, DIRECTIONS)
+    parse.choice(where, "library", library, LIBRARIES)
     extra: Any = {
         "forward": None,
-        "input_grad": input_size,
-        "filter_grad": kernel_size,
-        "transpose": (output_padding, output_size),
+        "input_grad": needs.input_size,
+        "filter_grad": needs.kernel_size,
+        "transpose": (needs.output_padding, needs.output_size),
     }[direction]
     if direction in ("input_grad", "filter_grad") and extra is None:
         name = "input_size" if direction == "input_grad" else "kernel_size"
         raise bad_value(where, f"{direction} needs {name}", f"{name}=None", f"pass {name}")
-    if parse.flag(where, "per_example", per_example):
+    if parse.flag(where, "per_example", needs.per_example):
         if direction != "filter_grad":
             raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
-        extra = ("per_example", kernel_size)
+        extra = ("per_example", needs.kernel_size)
     name = parse.optional(where, "dtype", dtype, parse.name)
     arrays = [a for a in (first, second) if not isinstance(a, tuple | list)]
     if arrays:
@@ -113,7 +137,7 @@ def plan(
             dtypes.append(b.dtype_name(operand))
     if any(n < 0 for s in shapes for n in s):
         raise bad_value(where, "shapes must not be negative", shapes, "give shapes of arrays")
-    arguments = {
+    return {
         "direction": direction,
         "shapes": shapes,
         "dtypes": dtypes,
@@ -121,4 +145,3 @@ def plan(
         "keywords": keywords._asdict(),
         "extra": extra,
     }
-    return made(where, arguments, keywords)

@@ -88,6 +88,8 @@ class Backend:
         ``writeable(x)``: may the array be written?
     native : callable
         ``native(x)``: is it in the machine's byte order?
+    finish : callable
+        ``finish(y)``: wait until the array is there, for those who measure time.
     coarse : Backend or None
         The same with products that may round their factors to TF32, for calls that allow it.
     copy_rows : callable or None
@@ -114,6 +116,7 @@ class Backend:
     overlap: Callable[[Array, Array], bool]
     writeable: Callable[[Array], bool]
     native: Callable[[Array], bool]
+    finish: Callable[[Array], object] = lambda x: None
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None

@@ -150,6 +150,7 @@ _STRICT = Backend(
     overlap=overlap,
     writeable=lambda x: True,
     native=lambda x: True,
+    finish=lambda x: cupy.cuda.get_current_stream().synchronize(),
     copy_rows=copy_rows,
 )
 

@@ -69,4 +69,12 @@ def of(xp: Any) -> Backend:
         overlap=lambda a, b: a is b,
         writeable=lambda x: False,
         native=lambda x: True,
+        finish=_finish,
     )
+
+
+def _finish(y: Array) -> None:
+    """Wait for libraries that compute later than they are called."""
+    wait = getattr(y, "block_until_ready", None) or getattr(y, "compute", None)
+    if wait is not None:
+        wait()

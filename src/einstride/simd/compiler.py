@@ -97,6 +97,11 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
     return found
 
 
+def count() -> int:
+    """How many kernels this process has."""
+    return len(_kernels)
+
+
 def _target(on: Machine) -> Any:
     from llvmlite import binding
 
