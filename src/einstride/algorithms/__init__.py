@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from einstride.algorithms import gemm, strided
+from einstride.algorithms.direct import channelwise
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -57,4 +58,8 @@ class Algorithm(Protocol):
         """What the job would take."""
 
 
-ALGORITHMS: dict[str, Algorithm] = {"strided": strided, "gemm": gemm}
+ALGORITHMS: dict[str, Algorithm] = {
+    "strided": strided,
+    "gemm": gemm,
+    "channelwise": channelwise,
+}

@@ -1,0 +1,222 @@
+"""Argument blocks: what a kernel must know of arrays of given shapes and strides, kept for calls.
+
+All but the addresses is found once for a geometry and a memory order. A call copies the words, puts
+the addresses in and runs the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einstride.borders import source
+from einstride.geometry import Geometry
+from einstride.job import Job
+from einstride.simd import channels, compiler
+from einstride.simd.compiler import Machine
+from einstride.simd.lanes import Format
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend
+
+OUTSIDE = -(1 << 60)
+"""An offset so negative that no sum with others becomes positive."""
+
+ENTRIES = 1 << 15
+"""Numbers in the offset tables of a geometry, at most."""
+
+REAL = {"complex64": "float32", "complex128": "float64"}
+CHUNKS = 8
+"""Chunks for each thread: so many that the last one is short."""
+
+FEW = 1 << 19
+"""Multiply-adds that are done before another thread could begin."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A kernel and the words it is called with; `keep` holds the tables they point to."""
+
+    function: Callable[[int, int], None]
+    words: Any
+    at: tuple[int, ...]
+    threads: int
+    keep: tuple[Any, ...]
+    shift: int = 0
+
+    def run(self, *addresses: int) -> None:
+        """Do it, with these addresses at the words `at`."""
+        words = self.words.copy()
+        for i, address in zip(self.at, addresses, strict=True):
+            words[i] = address
+        launch(self.function, words.ctypes.data, self.threads)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(64, thread_name_prefix="einstride-simd")
+
+
+def launch(function: Callable[[int, int], None], block: int, threads: int) -> None:
+    """Run a kernel on so many threads, the caller's among them."""
+    helpers = [_pool().submit(function, block, i) for i in range(1, threads)]
+    function(block, 0)
+    wait(helpers)
+
+
+@lru_cache(maxsize=256)
+def _function(module: Any, spec: Any, machine: Machine) -> Callable[[int, int], None]:
+    return compiler.compiled(module.kernel(spec), module.NAME)
+
+
+def steps(a: Array) -> tuple[int, ...]:
+    """The strides of an array, counted in real numbers; empty if that is not a whole number."""
+    size = a.itemsize // 2 if a.dtype.kind == "c" else a.itemsize
+    return () if any(s % size for s in a.strides) else tuple(s // size for s in a.strides)
+
+
+def plain(a: Array) -> Array:
+    """The array itself, or a copy that kernels can read: aligned to its numbers, native bytes."""
+    if a.dtype.isnative and a.flags.aligned:
+        return a
+    return np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("="))
+
+
+def packed(a: Array, dtype: str) -> Array:
+    """In the dtype of the products, without gaps."""
+    return np.ascontiguousarray(a, dtype=dtype)
+
+
+def address(a: Array) -> int:
+    """Of the first element."""
+    return int(a.__array_interface__["data"][0])
+
+
+def correlate(
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Array | None
+) -> Array:
+    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given."""
+    compute = job.arithmetic.compute
+    if out is None:
+        out = b.empty(g.y_shape, job.arithmetic.result, x)
+    x, f = plain(x), packed(f, compute)
+    y = out if out.flags.aligned else np.empty_like(out)
+    bias = None if bias is None else packed(bias, compute)
+    sheet = forward_sheet(
+        g, b.dtype_name(x), compute, job.arithmetic.result, steps(x), steps(y), job.threads,
+        compiler.machine(),
+    )  # fmt: skip
+    sheet.run(
+        address(x) + sheet.shift, address(y), address(f), 0 if bias is None else address(bias)
+    )
+    if y is not out:
+        out[...] = y
+    return out
+
+
+def tables(g: Geometry, x_steps: tuple[int, ...]) -> tuple[list[Any], int, tuple[int, int]]:
+    """Where the taps of each output position lie, by axis: offsets in x; x's shift; the interior.
+
+    Of the last axis only the positions that have a tap in the border are listed. Offsets count from
+    the lowest address of x, so that none inside is negative.
+    """
+    found, shift = [], 0
+    inside = (0, 0)
+    for a in range(g.rank):
+        size, step, last = g.size[a], x_steps[a + 1], a == g.rank - 1
+        low = g.padding[a][0]
+        positions = np.arange(g.out[a], dtype=np.int64)
+        if last:
+            inside = interior(g)
+            positions = np.delete(positions, slice(*inside))
+        at = positions[:, None] * g.stride[a] - low
+        at = at + np.arange(g.kernel[a], dtype=np.int64) * g.dilation[a]
+        here = source(at, size, g.padding_mode)
+        base = (size - 1) * step if step < 0 else 0
+        shift += base
+        table = np.where(here >= 0, here * step - base, OUTSIDE)
+        found.append(np.ascontiguousarray(table))
+    return found, shift, inside
+
+
+def interior(g: Geometry) -> tuple[int, int]:
+    """The positions of the last axis whose taps all meet x."""
+    s, low = g.stride[-1], g.padding[-1][0]
+    first = min(max(-(-low // s), 0), g.out[-1])
+    stop = (g.size[-1] + low - g.extent[-1]) // s + 1
+    return first, max(min(stop, g.out[-1]), first)
+
+
+def entries(g: Geometry) -> int:
+    """Numbers in the tables."""
+    first, stop = interior(g)
+    outer = sum(o * k for o, k in zip(g.out[:-1], g.kernel[:-1], strict=True))
+    return outer + (g.out[-1] - stop + first) * g.kernel[-1]
+
+
+@lru_cache(maxsize=256)
+def forward_sheet(
+    g: Geometry, stored: str, compute: str, result: str,
+    x_steps: tuple[int, ...], y_steps: tuple[int, ...], threads: int, machine: Machine,
+) -> Sheet:  # fmt: skip
+    """The kernel and the words for `correlate`."""
+    pairs = compute.startswith("complex")
+    real = REAL.get(compute, compute)
+    parts = 2 if pairs else 1
+    lanes = machine.vector_bytes // np.dtype(real).itemsize
+    x = Format(REAL.get(stored, stored), real, pairs and stored.startswith("complex"))
+    y = Format(REAL.get(result, result), real, pairs)
+    inputs, outputs = g.channels // g.groups, g.filters // g.groups
+    merged = lanes // parts % outputs == 0 and inputs <= 16 and g.groups > 1
+    listed, shift, (inside, outside) = tables(g, x_steps)
+    width = outside - inside
+    count = -(-(g.filters if merged else outputs) * parts // lanes)
+    tile, vectors = blocking(width, count, machine, parts, inputs if merged else 1)
+    spec = channels.Spec(
+        x, y, lanes, g.rank, tile, vectors, merged, inputs if merged else 0,
+        outputs if merged else 0, x_steps[-1] == parts, y_steps[-1] == parts,
+    )  # fmt: skip
+    rows = prod(g.out[:-1])
+    many = CHUNKS * threads
+    if g.multiply_adds * parts**2 < FEW:
+        threads = 1
+    each = max(-(-g.batch * rows // many), 1)
+    each = min(each, rows)
+    blocks = -(-rows // each)
+    strips = max(min(width // max(tile, 1), many // max(g.batch * blocks, 1)), 1)
+    words = [
+        0, g.batch * blocks * strips, blocks, each, rows, strips, width // strips,
+        0, x_steps[0], x_steps[-1], g.stride[-1] * x_steps[-2], g.dilation[-1] * x_steps[-2],
+        -g.padding[-1][0] * x_steps[-2] - (min(x_steps[-2], 0) * (g.size[-1] - 1)),
+        inside, outside, 0, y_steps[0], y_steps[-1], 0, 0, inputs, g.groups, g.filters,
+    ]  # fmt: skip
+    for a in range(g.rank):
+        words += [address(listed[a]), g.kernel[a], g.out[a], y_steps[a + 1]]
+    names = channels.arguments(g.rank)
+    at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
+    item = np.dtype(stored if stored != "bfloat16" else "int16").itemsize // parts
+    return Sheet(
+        _function(channels, spec, machine), np.array(words, np.int64), at,
+        min(threads, words[1]), tuple(listed), shift * item,
+    )  # fmt: skip
+
+
+def blocking(
+    width: int, count: int, machine: Machine, parts: int, inputs: int
+) -> tuple[int, int]:
+    """P and V: as many sums as registers hold, no more positions than the interior has."""
+    room = (24 if machine.registers == 32 else 10) // parts
+    most = max(room // 2 if inputs == 1 and count > 1 else room, 1)
+    most = min(most, 12)
+    tile = max(-(-width // max(-(-width // most), 1)), 1)
+    vectors = max(min(room // tile, count, 4), 1)
+    if inputs > 1:
+        vectors = 1
+    return tile, vectors
