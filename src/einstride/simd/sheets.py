@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from einstride.borders import source
+from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.simd import channels, compiler
+from einstride.simd import channels, channels_gradient, compiler
 from einstride.simd.compiler import Machine
 from einstride.simd.lanes import Format
 
@@ -201,10 +202,9 @@ def forward_sheet(
         words += [address(listed[a]), g.kernel[a], g.out[a], y_steps[a + 1]]
     names = channels.arguments(g.rank)
     at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
-    item = np.dtype(stored if stored != "bfloat16" else "int16").itemsize // parts
     return Sheet(
         _function(channels, spec, machine), np.array(words, np.int64), at,
-        min(threads, words[1]), tuple(listed), shift * item,
+        min(threads, words[1]), tuple(listed), shift * _item(stored, parts),
     )  # fmt: skip
 
 
@@ -220,3 +220,120 @@ def blocking(
     if inputs > 1:
         vectors = 1
     return tile, vectors
+
+
+UNITS = 16
+"""Chunks of a filter gradient, about."""
+
+SUMS = 2 << 20
+"""Bytes of unfinished sums, about: units give way to large filters."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How a filter gradient is cut; from shapes alone, never from the number of threads.
+
+    Attributes
+    ----------
+    units : int
+        Ranges of rows of a group.
+    strips : int
+        Parts of a row.
+    tables : int
+        Tables of sums, together.
+    """
+
+    units: int
+    strips: int
+    tables: int
+
+
+def cuts(g: Geometry, per_example: bool, size: int) -> Cuts:
+    """Tables of `size` bytes each."""
+    groups = g.batch if per_example else 1
+    rows = prod(g.out[:-1]) * (1 if per_example else g.batch)
+    work = g.multiply_adds // groups
+    wanted = 1 if work < FEW else max(min(UNITS, SUMS // max(size, 1)), 1)
+    units = min(wanted, rows)
+    each = -(-rows // max(units, 1))
+    units = -(-rows // max(each, 1))
+    strips = min(wanted // max(units, 1), g.out[-1] // 256) or 1
+    length = -(-g.out[-1] // strips)
+    strips = -(-g.out[-1] // max(length, 1))
+    return Cuts(units, strips, groups * units * strips)
+
+
+def accumulate(x: Array, gy: Array, job: Job, b: Backend, out: Array) -> None:
+    """out (*K, C // G, D) = sum of conj(x) gy, of a geometry that does not flip."""
+    g, compute = job.geometry, job.arithmetic.compute
+    x, gy = plain(x), plain(gy)
+    plan = cuts(g, job.per_example, prod(g.f_shape) * job.itemsize)
+    sheet = gradient_sheet(
+        g, (b.dtype_name(x), b.dtype_name(gy)), compute, steps(x), steps(gy), job.threads,
+        job.per_example, plan, compiler.machine(),
+    )  # fmt: skip
+    sums = np.zeros((plan.tables // (g.batch if job.per_example else 1), *g.f_shape), compute)
+    if job.per_example:
+        sums = np.zeros((g.batch, *sums.shape), compute)
+    sheet.run(address(x) + sheet.shift, address(gy), address(sums))
+    total = sums[:, 0] if job.per_example else sums[0]
+    for i in range(1, sums.shape[int(job.per_example)]):
+        total += sums[:, i] if job.per_example else sums[i]
+    out[...] = total
+
+
+@lru_cache(maxsize=256)
+def gradient_sheet(
+    g: Geometry, stored: tuple[str, str], compute: str, x_steps: tuple[int, ...],
+    y_steps: tuple[int, ...], threads: int, per_example: bool, plan: Cuts, machine: Machine,
+) -> Sheet:  # fmt: skip
+    """The kernel and the words for `accumulate`."""
+    pairs = compute.startswith("complex")
+    real = REAL.get(compute, compute)
+    parts = 2 if pairs else 1
+    lanes = machine.vector_bytes // np.dtype(real).itemsize
+    x = Format(REAL.get(stored[0], stored[0]), real, pairs)
+    y = Format(REAL.get(stored[1], stored[1]), real, pairs)
+    inputs, outputs = g.channels // g.groups, g.filters // g.groups
+    merged = lanes // parts % outputs == 0 and inputs <= 16 and g.groups > 1
+    listed, shift, (inside, outside) = tables(g, x_steps)
+    count = -(-(g.filters if merged else outputs) * parts // lanes)
+    room = (24 if machine.registers == 32 else 10) // parts
+    c = inputs if merged else max(i for i in range(1, min(inputs, 8) + 1) if inputs % i == 0)
+    taps = max(room // c, 1)
+    tile = -(-g.kernel[-1] // -(-g.kernel[-1] // taps))
+    vectors = max(min(room // (tile * c), count, 4), 1)
+    spec = channels_gradient.Spec(
+        x, y, lanes, g.rank, g.kernel[-1], tile, vectors, merged, c, outputs if merged else 0,
+        x_steps[-1] == parts, y_steps[-1] == parts,
+    )  # fmt: skip
+    all_rows = prod(g.out[:-1])
+    group_rows = all_rows * (1 if per_example else g.batch)
+    width = vectors * lanes
+    whole = g.filters * parts if merged else g.groups
+    piece = width if merged else 1
+    panel = -(-whole // (piece * 8)) * piece
+    if g.multiply_adds * parts**2 < FEW:
+        threads, panel = 1, whole
+    panels = -(-whole // panel)
+    words = [
+        0, plan.tables * panels, panels, panel, plan.strips, -(-g.out[-1] // plan.strips),
+        plan.units, -(-group_rows // plan.units), group_rows, all_rows,
+        0, x_steps[0], x_steps[-1], g.stride[-1] * x_steps[-2], g.dilation[-1] * x_steps[-2],
+        -g.padding[-1][0] * x_steps[-2] - (min(x_steps[-2], 0) * (g.size[-1] - 1)),
+        inside, outside, 0, y_steps[0], y_steps[-1], 0, prod(g.f_shape) * parts, inputs,
+        g.groups, g.filters,
+    ]  # fmt: skip
+    for a in range(g.rank):
+        words += [address(listed[a]), g.kernel[a], g.out[a], y_steps[a + 1]]
+    names = channels_gradient.arguments(g.rank)
+    at = tuple(names.index(n) for n in ("x", "y", "f"))
+    return Sheet(
+        _function(channels_gradient, spec, machine), np.array(words, np.int64), at,
+        min(threads, words[1]), tuple(listed), shift * _item(stored[0], parts),
+    )  # fmt: skip
+
+
+def _item(stored: str, parts: int) -> int:
+    """Bytes of a real number."""
+    return ITEMSIZE[stored] // (2 if stored.startswith("complex") else 1)

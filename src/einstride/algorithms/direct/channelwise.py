@@ -56,7 +56,11 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
-    raise NotImplementedError
+    g = job.geometry
+    out = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
+    place = flip(out, g.rank, b, 1 if job.per_example else 0) if g.flip else out
+    sheets.accumulate(x, gy, job, b, place)
+    return out
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -66,8 +70,6 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "its kernels read NumPy's memory"
     if not compiler.available():
         return compiler.MISSING
-    if job.direction == "filter_grad":
-        return "not yet"
     if sheets.entries(g) > sheets.ENTRIES:
         return "its tables of borders would be too large"
     return None
