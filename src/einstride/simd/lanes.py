@@ -123,6 +123,15 @@ def addresses(place: Place, f: Format, lanes: int, step: Value) -> Value:
     return at(place, offsets + Value(code, ir.Constant(kind, part)))
 
 
+def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
+    """A vector that holds one number, or a pair, again and again."""
+    one = code.splat(numbers[0], lanes)
+    if len(numbers) == 1:
+        return one
+    odd = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0, 1] * (lanes // 2))
+    return Value(code, odd).pick(code.splat(numbers[1], lanes), one)
+
+
 def at(place: Place, offsets: Value) -> Value:
     """The addresses of elements at a vector of offsets."""
     code, kind = place.code, offsets.ir.type

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from einstride.borders import source
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.simd import channels, channels_gradient, compiler
+from einstride.simd import channels, channels_gradient, compiler, positions
+from einstride.simd.launching import launch
 from einstride.simd.compiler import Machine
 from einstride.simd.lanes import Format
 
@@ -58,18 +58,6 @@ class Sheet:
         for i, address in zip(self.at, addresses, strict=True):
             words[i] = address
         launch(self.function, words.ctypes.data, self.threads)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(64, thread_name_prefix="einstride-simd")
-
-
-def launch(function: Callable[[int, int], None], block: int, threads: int) -> None:
-    """Run a kernel on so many threads, the caller's among them."""
-    helpers = [_pool().submit(function, block, i) for i in range(1, threads)]
-    function(block, 0)
-    wait(helpers)
 
 
 @lru_cache(maxsize=256)
@@ -110,7 +98,8 @@ def correlate(
     x, f = plain(x), packed(f, compute)
     y = out if out.flags.aligned else np.empty_like(out)
     bias = None if bias is None else packed(bias, compute)
-    sheet = forward_sheet(
+    make = position_sheet if along_positions(x, y, compute) else forward_sheet
+    sheet = make(
         g, b.dtype_name(x), compute, job.arithmetic.result, steps(x), steps(y), job.threads,
         compiler.machine(),
     )  # fmt: skip
@@ -122,20 +111,20 @@ def correlate(
     return out
 
 
-def tables(g: Geometry, x_steps: tuple[int, ...]) -> tuple[list[Any], int, tuple[int, int]]:
-    """Where the taps of each output position lie, by axis: offsets in x; x's shift; the interior.
+def tables(
+    g: Geometry, x_steps: tuple[int, ...], inside: tuple[int, int], by_tap: bool = False
+) -> tuple[list[Any], int]:
+    """Where the taps of each output position lie, by axis: offsets in x; and x's shift.
 
-    Of the last axis only the positions that have a tap in the border are listed. Offsets count from
-    the lowest address of x, so that none inside is negative.
+    Of the last axis only the positions outside of `inside` are listed, tap by tap if `by_tap`.
+    Offsets count from the lowest address of x, so that none inside is negative.
     """
     found, shift = [], 0
-    inside = (0, 0)
     for a in range(g.rank):
         size, step, last = g.size[a], x_steps[a + 1], a == g.rank - 1
         low = g.padding[a][0]
         positions = np.arange(g.out[a], dtype=np.int64)
         if last:
-            inside = interior(g)
             positions = np.delete(positions, slice(*inside))
         at = positions[:, None] * g.stride[a] - low
         at = at + np.arange(g.kernel[a], dtype=np.int64) * g.dilation[a]
@@ -143,8 +132,8 @@ def tables(g: Geometry, x_steps: tuple[int, ...]) -> tuple[list[Any], int, tuple
         base = (size - 1) * step if step < 0 else 0
         shift += base
         table = np.where(here >= 0, here * step - base, OUTSIDE)
-        found.append(np.ascontiguousarray(table))
-    return found, shift, inside
+        found.append(np.ascontiguousarray(table.T if last and by_tap else table))
+    return found, shift
 
 
 def interior(g: Geometry) -> tuple[int, int]:
@@ -176,7 +165,8 @@ def forward_sheet(
     y = Format(REAL.get(result, result), real, pairs)
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     merged = lanes // parts % outputs == 0 and inputs <= 16 and g.groups > 1
-    listed, shift, (inside, outside) = tables(g, x_steps)
+    inside, outside = interior(g)
+    listed, shift = tables(g, x_steps, (inside, outside))
     width = outside - inside
     count = -(-(g.filters if merged else outputs) * parts // lanes)
     tile, vectors = blocking(width, count, machine, parts, inputs if merged else 1)
@@ -204,6 +194,67 @@ def forward_sheet(
     at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
     return Sheet(
         _function(channels, spec, machine), np.array(words, np.int64), at,
+        min(threads, words[1]), tuple(listed), shift * _item(stored, parts),
+    )  # fmt: skip
+
+
+def along_positions(x: Array, y: Array, compute: str) -> bool:
+    """Do vectors run along the last axis' positions? Where these alone lie side by side."""
+    parts = 2 if compute.startswith("complex") else 1
+    a, c = steps(x), steps(y)
+    if c[-2] != parts and a[-2] != parts:
+        return False
+    return c[-1] != parts or y.shape[-1] == 1
+
+
+@lru_cache(maxsize=256)
+def position_sheet(
+    g: Geometry, stored: str, compute: str, result: str,
+    x_steps: tuple[int, ...], y_steps: tuple[int, ...], threads: int, machine: Machine,
+) -> Sheet:  # fmt: skip
+    """The kernel and the words for `correlate` along rows of positions."""
+    pairs = compute.startswith("complex")
+    real = REAL.get(compute, compute)
+    parts = 2 if pairs else 1
+    lanes = machine.vector_bytes // np.dtype(real).itemsize
+    x = Format(REAL.get(stored, stored), real, pairs)
+    y = Format(REAL.get(result, result), real, pairs)
+    each = lanes // parts
+    inside, outside = interior(g)
+    inside = min(-(-inside // each) * each, g.out[-1])
+    outside = max(inside, inside + (outside - inside) // each * each)
+    outputs = g.filters // g.groups
+    room = (24 if machine.registers == 32 else 10) // parts
+    results = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
+    vectors = max(min(room // results, (outside - inside) // each, 6), 1)
+    x_unit = g.stride[-1] * x_steps[-2] == parts
+    masked = x_unit and g.padding_mode == "zeros"
+    spec = positions.Spec(
+        x, y, lanes, g.rank, vectors, results, x_unit, y_steps[-2] == parts, masked
+    )
+    listed, shift = tables(g, x_steps, (0, g.out[-1]) if masked else (inside, outside), True)
+    rows = prod(g.out[:-1])
+    many = CHUNKS * threads
+    if g.multiply_adds * parts**2 < FEW:
+        threads = 1
+    rows_each = min(max(-(-g.batch * rows // many), 1), rows)
+    blocks = -(-rows // rows_each)
+    wide = vectors * each
+    strips = max(min((outside - inside) // wide, many // max(g.batch * blocks, 1)), 1)
+    words = [
+        0, g.batch * blocks * strips, blocks, rows_each, rows, strips,
+        (outside - inside) // strips // wide * wide,
+        0, x_steps[0], x_steps[-1], g.stride[-1] * x_steps[-2], g.dilation[-1] * x_steps[-2],
+        -g.padding[-1][0] * x_steps[-2] - (min(x_steps[-2], 0) * (g.size[-1] - 1)),
+        inside, outside, 0, y_steps[0], y_steps[-1], 0, 0, g.channels // g.groups, g.groups,
+        g.filters, g.size[-1], g.padding[-1][0], g.dilation[-1], g.out[-1] - outside + inside,
+    ]  # fmt: skip
+    for a in range(g.rank):
+        words += [address(listed[a]), g.kernel[a], g.out[a], y_steps[a + 1]]
+    names = positions.arguments(g.rank)
+    at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
+    return Sheet(
+        _function(positions, spec, machine), np.array(words, np.int64), at,
         min(threads, words[1]), tuple(listed), shift * _item(stored, parts),
     )  # fmt: skip
 
@@ -296,7 +347,8 @@ def gradient_sheet(
     y = Format(REAL.get(stored[1], stored[1]), real, pairs)
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     merged = lanes // parts % outputs == 0 and inputs <= 16 and g.groups > 1
-    listed, shift, (inside, outside) = tables(g, x_steps)
+    inside, outside = interior(g)
+    listed, shift = tables(g, x_steps, (inside, outside))
     count = -(-(g.filters if merged else outputs) * parts // lanes)
     room = (24 if machine.registers == 32 else 10) // parts
     c = inputs if merged else max(i for i in range(1, min(inputs, 8) + 1) if inputs % i == 0)
