@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.simd.code import Code, Place, Value, Variable
-from einstride.simd.lanes import Format, load, shuffle, swapped, widened
+from einstride.simd.lanes import Format, conjugated, load, shuffle, swapped, widened
 
 NAME = "channels_gradient"
 
@@ -270,9 +270,7 @@ def _conjugated(spec: Spec, found: list[Value]) -> Value:
     if not spec.x.pairs:
         return found[0]
     first, second = found
-    kind = first.ir.type
     if not spec.merged:  # sums of Re x * gy and of Im x * gy
-        sign = ir.Constant(kind, [1.0, -1.0] * (kind.count // 2))
+        sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
         return swapped(second).times_plus(Value(first.code, sign), first)
-    real = Value(first.code, ir.Constant(ir.VectorType(ir.IntType(1), kind.count), [1, 0] * (kind.count // 2)))
-    return real.pick(first + swapped(first), swapped(second) - second)
+    return conjugated(first, second)

@@ -76,6 +76,19 @@ def combined(real: Value, imaginary: Value) -> Value:
     return swapped(imaginary).times_plus(Value(real.code, sign), real)
 
 
+def conjugated(first: Value, second: Value) -> Value:
+    """The sum of conj(x) * g from the sums, lane by lane, of x * g and of x * swapped(g)."""
+    count = first.ir.type.count
+    real = ir.Constant(ir.VectorType(ir.IntType(1), count), [1, 0] * (count // 2))
+    return Value(first.code, real).pick(first + swapped(first), swapped(second) - second)
+
+
+def lane(value: Value, number: int) -> Value:
+    """One number of a vector."""
+    place = ir.Constant(I32, number)
+    return Value(value.code, value.code.builder.extract_element(value.ir, place))
+
+
 def load(place: Place, f: Format, lanes: int, mask: Value | None, step: Value | None) -> Value:
     """A vector of numbers, in the dtype of the products; zero where the mask is off.
 

@@ -14,6 +14,7 @@ A complex number takes two lanes; see `einstride.simd.channels`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import ir
 
@@ -142,7 +143,7 @@ def _tile(
                 if left is None:
                     xs = _inside(code, spec, place.at(k * code["x_tap"]), vectors)
                 else:
-                    xs = [_border(code, spec, place, k, w, number, left)]
+                    xs = [border(code, spec, place, k, w, number, left)]
                 numbers = f.at((tap * code["channels"] + c) * row)
                 for r in results:
                     for part in range(parts):
@@ -186,8 +187,8 @@ def _inside(code: Code, spec: Spec, x: Place, vectors: int) -> list[Value]:
     ]
 
 
-def _border(
-    code: Code, spec: Spec, x: Place, k: Value, w: Value, number: Value, left: Value
+def border(
+    code: Code, spec: Any, x: Place, k: Value, w: Value, number: Value, left: Value
 ) -> Value:
     """A vector of x at the border, zero where nothing is to be added."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1

@@ -19,7 +19,7 @@ from einstride.borders import source
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.simd import channels, channels_gradient, compiler, positions
+from einstride.simd import channels, channels_gradient, compiler, positions, positions_gradient
 from einstride.simd.launching import launch
 from einstride.simd.compiler import Machine
 from einstride.simd.lanes import Format
@@ -194,7 +194,7 @@ def forward_sheet(
     at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
     return Sheet(
         _function(channels, spec, machine), np.array(words, np.int64), at,
-        min(threads, words[1]), tuple(listed), shift * _item(stored, parts),
+        min(threads, words[1]), tuple(listed), shift * _item(stored),
     )  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def position_sheet(
     at = tuple(names.index(n) for n in ("x", "y", "f", "bias"))
     return Sheet(
         _function(positions, spec, machine), np.array(words, np.int64), at,
-        min(threads, words[1]), tuple(listed), shift * _item(stored, parts),
+        min(threads, words[1]), tuple(listed), shift * _item(stored),
     )  # fmt: skip
 
 
@@ -308,9 +308,8 @@ def cuts(g: Geometry, per_example: bool, size: int) -> Cuts:
     units = min(wanted, rows)
     each = -(-rows // max(units, 1))
     units = -(-rows // max(each, 1))
-    strips = min(wanted // max(units, 1), g.out[-1] // 256) or 1
-    length = -(-g.out[-1] // strips)
-    strips = -(-g.out[-1] // max(length, 1))
+    strips = max(min(wanted // max(units, 1), g.out[-1] // 256), 1)
+    strips = -(-g.out[-1] // -(-g.out[-1] // strips))
     return Cuts(units, strips, groups * units * strips)
 
 
@@ -319,7 +318,8 @@ def accumulate(x: Array, gy: Array, job: Job, b: Backend, out: Array) -> None:
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = plain(x), plain(gy)
     plan = cuts(g, job.per_example, prod(g.f_shape) * job.itemsize)
-    sheet = gradient_sheet(
+    along = along_positions(x, gy, compute)
+    sheet = (position_gradient_sheet if along else gradient_sheet)(
         g, (b.dtype_name(x), b.dtype_name(gy)), compute, steps(x), steps(gy), job.threads,
         job.per_example, plan, compiler.machine(),
     )  # fmt: skip
@@ -382,10 +382,58 @@ def gradient_sheet(
     at = tuple(names.index(n) for n in ("x", "y", "f"))
     return Sheet(
         _function(channels_gradient, spec, machine), np.array(words, np.int64), at,
-        min(threads, words[1]), tuple(listed), shift * _item(stored[0], parts),
+        min(threads, words[1]), tuple(listed), shift * _item(stored[0]),
     )  # fmt: skip
 
 
-def _item(stored: str, parts: int) -> int:
+@lru_cache(maxsize=256)
+def position_gradient_sheet(
+    g: Geometry, stored: tuple[str, str], compute: str, x_steps: tuple[int, ...],
+    y_steps: tuple[int, ...], threads: int, per_example: bool, plan: Cuts, machine: Machine,
+) -> Sheet:  # fmt: skip
+    """The kernel and the words for `accumulate` along rows of positions."""
+    pairs = compute.startswith("complex")
+    real = REAL.get(compute, compute)
+    parts = 2 if pairs else 1
+    lanes = machine.vector_bytes // np.dtype(real).itemsize
+    x = Format(REAL.get(stored[0], stored[0]), real, pairs)
+    y = Format(REAL.get(stored[1], stored[1]), real, pairs)
+    each = lanes // parts
+    inside, outside = interior(g)
+    inside = min(-(-inside // each) * each, g.out[-1])
+    outside = max(inside, inside + (outside - inside) // each * each)
+    room = (16 if machine.registers == 32 else 8) // parts
+    tile = -(-g.kernel[-1] // -(-g.kernel[-1] // room))
+    x_unit = g.stride[-1] * x_steps[-2] == parts
+    masked = x_unit and g.padding_mode == "zeros"
+    spec = positions_gradient.Spec(
+        x, y, lanes, g.rank, g.kernel[-1], tile, x_unit, y_steps[-2] == parts, masked
+    )
+    listed, shift = tables(g, x_steps, (0, g.out[-1]) if masked else (inside, outside), True)
+    all_rows = prod(g.out[:-1])
+    group_rows = all_rows * (1 if per_example else g.batch)
+    strip = (outside - inside) // plan.strips // each * each
+    words = [
+        0, plan.tables, plan.strips, strip, plan.units, -(-group_rows // plan.units), group_rows,
+        all_rows, 0, x_steps[0], x_steps[-1], g.stride[-1] * x_steps[-2],
+        g.dilation[-1] * x_steps[-2],
+        -g.padding[-1][0] * x_steps[-2] - (min(x_steps[-2], 0) * (g.size[-1] - 1)),
+        inside, outside, 0, y_steps[0], y_steps[-1], 0, prod(g.f_shape) * parts,
+        g.channels // g.groups, g.groups, g.filters, g.size[-1], g.padding[-1][0],
+        g.dilation[-1], g.out[-1] - outside + inside,
+    ]  # fmt: skip
+    for a in range(g.rank):
+        words += [address(listed[a]), g.kernel[a], g.out[a], y_steps[a + 1]]
+    names = positions_gradient.arguments(g.rank)
+    at = tuple(names.index(n) for n in ("x", "y", "f"))
+    if g.multiply_adds * parts**2 < FEW:
+        threads = 1
+    return Sheet(
+        _function(positions_gradient, spec, machine), np.array(words, np.int64), at,
+        min(threads, words[1]), tuple(listed), shift * _item(stored[0]),
+    )  # fmt: skip
+
+
+def _item(stored: str) -> int:
     """Bytes of a real number."""
     return ITEMSIZE[stored] // (2 if stored.startswith("complex") else 1)
