@@ -37,6 +37,9 @@ REAL = {"complex64": "float32", "complex128": "float64"}
 CHUNKS = 8
 """Chunks for each thread: so many that the last one is short."""
 
+NEAR = 1 << 14
+"""Bytes of a filter that stay near while a tile is summed."""
+
 FEW = 1 << 19
 """Multiply-adds that are done before another thread could begin."""
 
@@ -169,7 +172,9 @@ def forward_sheet(
     listed, shift = tables(g, x_steps, (inside, outside))
     width = outside - inside
     count = -(-(g.filters if merged else outputs) * parts // lanes)
-    tile, vectors = blocking(width, count, machine, parts, inputs if merged else 1)
+    tile, vectors = blocking(
+        width, count, machine, parts, inputs if merged else 1, prod(g.kernel)
+    )
     spec = channels.Spec(
         x, y, lanes, g.rank, tile, vectors, merged, inputs if merged else 0,
         outputs if merged else 0, x_steps[-1] == parts, y_steps[-1] == parts,
@@ -260,16 +265,19 @@ def position_sheet(
 
 
 def blocking(
-    width: int, count: int, machine: Machine, parts: int, inputs: int
+    width: int, count: int, machine: Machine, parts: int, inputs: int, taps: int
 ) -> tuple[int, int]:
     """P and V: as many sums as registers hold, no more positions than the interior has."""
     room = (24 if machine.registers == 32 else 10) // parts
-    most = max(room // 2 if inputs == 1 and count > 1 else room, 1)
-    most = min(most, 12)
-    tile = max(-(-width // max(-(-width // most), 1)), 1)
-    vectors = max(min(room // tile, count, 4), 1)
     if inputs > 1:
-        vectors = 1
+        most, vectors = min(room, 8), 1
+    else:
+        fit = [v for v in (4, 3, 2) if v * 2 <= room and count % v == 0]
+        vectors = fit[0] if fit else max(min(count, 4, room // 2), 1)
+        if taps * vectors * machine.vector_bytes > NEAR:
+            vectors = 1
+        most = max(room // vectors, 1)
+    tile = max(-(-width // max(-(-width // most), 1)), 1)
     return tile, vectors
 
 
