@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import einstride as es
 
@@ -25,7 +26,8 @@ NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
-    "times slower. Written by bench/calibrate.py."
+    "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, on "
+    "one core. Written by bench/calibrate.py."
 )
 
 
@@ -66,7 +68,20 @@ def calls() -> dict[str, float]:
         "grouped": groupedness(),
         "mixed": mixedness(),
         "copy": copy,
+        **kernels(),
     }
+
+
+def kernels() -> dict[str, float]:
+    """A call of a compiled kernel, and the rate of its multiply-adds of vectors."""
+    from einstride.simd.compiler import machine
+
+    x, f = np.ones((1, 4, 4, 16), "float32"), np.ones((1, 1, 16, 16), "float32")
+    call = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200
+    x, f = np.ones((1, 30, 30, 128), "float32"), np.ones((3, 3, 128, 128), "float32")
+    with threadpool_limits(1):
+        seconds = fastest(lambda: es.conv(x, f, algorithm="direct"))
+    return {"kernel": call, "vector": seconds * machine().lanes(4) / (28 * 28 * f.size)}
 
 
 def thinness() -> float:

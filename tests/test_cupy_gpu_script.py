@@ -58,7 +58,16 @@ def test_dry_run(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    [result] = (tmp_path / "out").iterdir()
+    figures = json.loads((tmp_path / "out" / "calibration_gpu.json").read_text())
+    assert figures["measured"]
+    assert (
+        figures["device"]
+        == json.loads((tmp_path / "p" / "ceilings.json").read_text())["about"]["device"]
+    )
+    shipped = SCRIPT.parents[1] / "src" / "einstride" / "calibration_gpu.json"
+    assert set(figures) == set(json.loads(shipped.read_text()))
+    assert not json.loads(shipped.read_text())["measured"], "a dry run leaves the sources alone"
+    [result] = (path for path in (tmp_path / "out").iterdir() if path.name != shipped.name)
     found = json.loads(result.read_text())
     assert {step["verdict"] for step in found["state"]["steps"].values()} == {"ok"}
     assert {row["library"] for row in found["rows"]} == {"einstride", "torch", "jax"}

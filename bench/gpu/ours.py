@@ -33,7 +33,7 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 
 def variants(row: Row) -> list[str]:
     """What is measured of a row."""
-    return ["auto", "gemm"] if row.case.groups == 1 else ["auto"]
+    return ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
 
 
 def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:

@@ -26,30 +26,34 @@ def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return x, f
 
 
-def check(dtype: str, channels: int, mode: str, layout: str) -> str | None:
+def check(
+    algorithm: str, dtype: str, channels: int, mode: str, layout: str, groups: int = 1
+) -> str | None:
     """Three passes of one geometry; what is wrong, or None."""
     import cupy
 
     import einstride as es
 
     x, f = arrays(dtype, channels)
+    f = np.ascontiguousarray(f[:, :, : channels // groups])
     k: dict[str, Any] = {"padding": ((2, 1), (1, 2)), "padding_mode": mode, "stride": (2, 1)}
+    k["groups"] = groups
     y = es.conv(x, f, **k)
     gy = np.ones_like(y)
     if layout == "channels_first":
         given = cupy.moveaxis(cupy.asarray(np.ascontiguousarray(np.moveaxis(x, -1, 1))), 1, -1)
     else:
         given = cupy.asarray(x)
-    k["algorithm"] = "gemm"
+    k["algorithm"] = algorithm
     on_device = cupy.asarray(f), cupy.asarray(gy)
     pairs = {"forward": (es.conv(given, on_device[0], **k), y)}
-    if dtype != "int8":
+    if dtype != "int8" or algorithm == "direct":
         found = es.conv_filter_grad(given, on_device[1], f.shape[:2], **k)
         pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **k))
         found = es.conv_input_grad(on_device[1], on_device[0], x.shape[1:3], **k)
         pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **k))
     wrong = [name for name, (a, b) in pairs.items() if not np.array_equal(a.get(), b)]
-    return f"{dtype} {channels} {mode} {layout}: {wrong}" if wrong else None
+    return f"{algorithm} {dtype} {channels} {mode} {layout} {groups}: {wrong}" if wrong else None
 
 
 def main() -> int:
@@ -61,8 +65,10 @@ def main() -> int:
     import cupy
 
     cupy.cuda.set_allocator(None)
-    grid = list(itertools.product(DTYPES, (4, 3), MODES, ("channels_last", "channels_first")))
-    problems = [p for case in grid[:: 7 if args.small else 1] if (p := check(*case))]
+    layouts = ("channels_last", "channels_first")
+    grid = list(itertools.product(("gemm",), DTYPES, (4, 3), MODES, layouts))
+    grid += itertools.product(("direct",), DTYPES, (4, 12), MODES, layouts, (1, 4))
+    problems = [p for case in grid[:: 23 if args.small else 1] if (p := check(*case))]
     print("\n".join(problems) or "every answer is right")
     return 1 if problems else 0
 

@@ -11,7 +11,6 @@ With size S, position i outside [0, S) holds
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +88,3 @@ def repeats(low: int, high: int, mode: str) -> int:
     if mode == "zeros":
         return 1
     return 1 + max(low, 0) + max(high, 0) if mode == "replicate" else 3
-
-
-def source(at: Any, size: int, mode: str) -> Any:
-    """Where each of an array of positions comes from on an axis of `size`; negative for zeros."""
-    if mode == "replicate":
-        return at.clip(0, size - 1)
-    if mode == "circular":
-        return at % max(size, 1)
-    if mode == "reflect":
-        back = abs(at)
-        return back - (back > size - 1) * 2 * (back - (size - 1))
-    return at * ((at >= 0) & (at < size)) - ~((at >= 0) & (at < size))

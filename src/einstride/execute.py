@@ -6,6 +6,7 @@ filled through such a view, so that no layout costs a copy of an array.
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -18,6 +19,7 @@ from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
 from einstride.geometry import Direction, Geometry
 from einstride.planner import Decision
+from einstride.prepared import Prepared
 from einstride.settings import Keywords, Settings, Shape, Transposed
 
 NAMES: dict[Direction, tuple[str, ...]] = {
@@ -37,11 +39,12 @@ def call(
     out: Array | None,
     k: Keywords,
     extra: Any = None,
+    kept: Prepared | None = None,
 ) -> Array:
     """The result of one public function; `where` is its name, for errors."""
     b, plan = prepare(where, direction, first, second, bias, out, k, extra)
     with b.on(first):
-        return run(where, plan, b, first, second, bias, out)
+        return run(where, plan, b, first, second, bias, out, kept)
 
 
 def prepare(
@@ -118,8 +121,9 @@ def run(
     second: Array,
     bias: Array | None,
     out: Array | None,
+    kept: Prepared | None = None,
 ) -> Array:
-    """Run a plan on arrays that it was made for."""
+    """Run a plan on arrays that it was made for; `kept` belongs to the filter among them."""
     job, xp = plan.job, b.xp
     if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
         b = b.coarse
@@ -151,18 +155,26 @@ def run(
     if job.empty:
         found = nothing(shape, job.arithmetic.result, bias, b, first, place)
     else:
-        found = compute(plan, b, first, second, bias, place)
+        found = compute(plan, b, first, second, bias, place, kept)
     if place is not None:
         return result
     return found if back is None else xp.permute_dims(found, back)
 
 
 def compute(
-    plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None, place: Any
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    place: Any,
+    kept: Prepared | None = None,
 ) -> Array:
     """What the plan's algorithm makes of canonical arrays, in `place` if given."""
     job, inner = plan.job, plan.inner
     function = getattr(ALGORITHMS[plan.algorithm], job.direction)
+    if kept is not None and (prepared := kept.of(plan.algorithm, second, inner, b)) is not None:
+        function = partial(function, prepared=prepared)
     g = job.geometry
     if job.detour:
         wide = None

@@ -9,6 +9,7 @@ from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
 from einstride.gradients import conv_bias_grad
+from einstride.prepared import Prepared
 from einstride.settings import Keywords
 from einstride.signature import Ints, Padding
 
@@ -27,7 +28,8 @@ class Conv:
     Parameters
     ----------
     f : array, shape (*K, C // groups, D)
-        The filter. The layer keeps a copy of its own, without gaps, which products take as it is.
+        The filter. The layer keeps a copy of its own, and what the chosen algorithm makes of it
+        before it can begin, where nobody can write the copy (NumPy).
     bias : array, shape (D,), optional
         Added to every output position; copied too.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
@@ -84,6 +86,7 @@ class Conv:
         self._x: Array | None = None
         checks.layer("Conv", f, bias, self._keywords)
         self._f = _own(f, "f")
+        self._kept = _keeper(self._f)
         self._bias = None if bias is None else _own(bias, "bias")
 
     @property
@@ -95,6 +98,7 @@ class Conv:
     def f(self, f: Array) -> None:
         checks.layer("Conv", f, self._bias, self._keywords)
         self._f = _own(f, "f")
+        self._kept = _keeper(self._f)
 
     @property
     def bias(self) -> Array | None:
@@ -121,7 +125,8 @@ class Conv:
         array, shape (B, *O, D)
             As `conv`.
         """
-        return execute.call("Conv", "forward", x, self._f, self._bias, out, self._keywords)
+        k, kept = self._keywords, self._kept
+        return execute.call("Conv", "forward", x, self._f, self._bias, out, k, kept=kept)
 
     def forward(self, x: Array) -> Array:
         """The output for x, which is remembered (not copied) for `backward`.
@@ -164,7 +169,7 @@ class Conv:
         backends.of(where, ("x", "gy"), x, gy)
         k = self._keywords
         size, kernel = execute.sizes(where, x, self._f, k)
-        gx = execute.call(where, "input_grad", gy, self._f, None, None, k, size)
+        gx = execute.call(where, "input_grad", gy, self._f, None, None, k, size, self._kept)
         gf = execute.call(where, "filter_grad", x, gy, None, None, k, kernel)
         gb = None if self._bias is None else conv_bias_grad(gy, layout=k.layout)
         return Gradients(gx, gf, gb)
@@ -178,3 +183,9 @@ def _own(a: Array, name: str) -> Array:
     if b.traits.library == "numpy":
         copy.flags.writeable = False
     return copy
+
+
+def _keeper(f: Array) -> Prepared | None:
+    """Where the filter's transforms are kept, if the filter cannot change behind our back."""
+    b = backends.of("Conv", ("f",), f)
+    return Prepared() if b.traits.library == "numpy" and not b.writeable(f) else None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from importlib.resources import files
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import dtypes
+from einstride import dtypes, figures
 from einstride._errors import bad_value
 from einstride.algorithms import ALGORITHMS
 from einstride.geometry import Direction, Geometry
@@ -59,8 +57,8 @@ class Decision:
         Every algorithm, in the order of the table.
     library : str
         The array library it is for.
-    calibrated : str
-        The date of the figures behind the predicted times.
+    figures : Figures
+        Where the constants behind the times come from.
     """
 
     algorithm: str
@@ -69,7 +67,7 @@ class Decision:
     orders: tuple[Shape | None, Shape | None, Shape | None]
     candidates: tuple[Candidate, ...]
     library: str
-    calibrated: str
+    figures: figures.Figures
 
     def __str__(self) -> str:
         """Two lines about the job, then the table."""
@@ -79,8 +77,7 @@ class Decision:
             f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
             f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
             f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
-            f"threads, workspace {limit} {_bytes(j.ceiling)}; times predicted from the calibration "
-            f"of {self.calibrated}\n"
+            f"threads, workspace {limit} {_bytes(j.ceiling)}; {self.figures}\n"
         )
         rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
         for c in self.candidates:
@@ -115,22 +112,6 @@ def _bytes(n: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
-
-
-@cache
-def calibration() -> dict[str, Any]:
-    """The shipped figures: seconds per product, per byte and per call, by library and dtype."""
-    text = files("einstride").joinpath("calibration.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
-
-
-def rates(library: str, compute: str) -> dict[str, float]:
-    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known."""
-    table = calibration()["libraries"]
-    mine = table.get(library, table["numpy"])
-    by_dtype = mine["dtypes"].get(compute, mine["dtypes"]["other"])
-    return {**mine["calls"], **by_dtype}
 
 
 @lru_cache(maxsize=4096)
@@ -242,17 +223,21 @@ def choose(
             repr(algorithm),
             f"use 'auto' or one of {tuple(ALGORITHMS)}",
         )
+    origin = figures.of(traits.library)
     if job.empty:
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
-        return Decision(name, job, job, orders, (idle,), traits.library, calibration()["date"])
+        return Decision(name, job, job, orders, (idle,), traits.library, origin)
     room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
     inner = replace(job.inner, ceiling=room)
-    known = rates(traits.library, job.arithmetic.compute)
+    known = figures.rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
+    proved = figures.proved(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         reason = module.supports(inner, traits)
+        if reason is None and algorithm == "auto" and name not in proved:
+            reason = f"not proved on {traits.library} yet: ask for it by name"
         if reason is None:
             spent = module.cost(inner, traits, known)
             costs[name] = replace(spent, workspace=spent.workspace + job.extra)
@@ -288,6 +273,4 @@ def choose(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Decision(
-        best, job, inner, orders, tuple(candidates), traits.library, calibration()["date"]
-    )
+    return Decision(best, job, inner, orders, tuple(candidates), traits.library, origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from einstride import backends, execute, planner
@@ -40,6 +41,8 @@ class Plan:
         The shape of the result, in the caller's layout.
     dtype : str
         The dtype of the result.
+    figures : dict
+        Where the times come from: on a GPU, whether they were measured, and on which device.
 
     Examples
     --------
@@ -74,6 +77,12 @@ class Plan:
     def dtype(self) -> str:
         """The dtype of the result."""
         return self._decision.job.arithmetic.result
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Where the times come from: measured (bool), date, device, source, and text; all plain."""
+        of = self._decision.figures
+        return {**asdict(of), "text": str(of)}
 
     def __str__(self) -> str:
         return str(self._decision)

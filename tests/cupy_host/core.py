@@ -50,6 +50,18 @@ class LaunchRecord(ctypes.Structure):
     ]
 
 
+class TrafficRecord(ctypes.Structure):
+    """`struct host_traffic`."""
+
+    _fields_ = [
+        ("read", c_uint64),
+        ("written", c_uint64),
+        ("least_read", c_uint64),
+        ("least_written", c_uint64),
+        ("overflowed", c_uint64),
+    ]
+
+
 _TYPES: dict[str, tuple[object, list[object]]] = {
     "host_memory_reserve": (c_int, [c_int, c_uint64]),
     "host_memory_base": (c_uint64, [c_int]),
@@ -65,10 +77,11 @@ _TYPES: dict[str, tuple[object, list[object]]] = {
     "host_pinned_remove": (None, [c_uint64]),
     "host_pinned": (c_int, [c_uint64, c_uint64]),
     "host_launch": (c_int, [ctypes.POINTER(LaunchRecord)]),
+    "host_traffic_begin": (None, [c_int]),
     "host_image": (c_int, [c_uint64] + [ctypes.POINTER(c_uint64)] * 4),
 }
 
-SOURCE_NAMES = ["memory.c", "race.c", "scheduler.c", "instrument.c"]
+SOURCE_NAMES = ["memory.c", "race.c", "scheduler.c", "instrument.c", "traffic.c"]
 
 
 def load_core() -> ctypes.PyDLL:
@@ -85,3 +98,8 @@ def load_core() -> ctypes.PyDLL:
 def last_fault(core: ctypes.PyDLL) -> FaultRecord:
     """A copy of the record that the last failed launch left."""
     return FaultRecord.from_buffer_copy(FaultRecord.in_dll(core, "host_last_fault"))
+
+
+def traffic(core: ctypes.PyDLL) -> TrafficRecord:
+    """A copy of what the last launch moved."""
+    return TrafficRecord.from_buffer_copy(TrafficRecord.in_dll(core, "host_traffic_counts"))

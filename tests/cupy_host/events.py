@@ -25,6 +25,20 @@ class Launch(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic(Event):
+    """What the launch before it moved, while `Host.count_traffic` is set: see `csrc/traffic.c`.
+
+    Bytes in whole sectors of 32, each once for each block; `least` counts it once in the launch.
+    """
+
+    kernel: str
+    read: int
+    written: int
+    least_read: int
+    least_written: int
+
+
+@dataclass(frozen=True, slots=True)
 class Copy(Event):
     """Bytes were copied. `kind`: host_to_device, device_to_host, device_to_device, peer."""
 

@@ -75,6 +75,8 @@ class Host:
         "vary" (the default: forward, reverse and shuffled in turn), or one of these three.
     seed : int
         Of the shuffles; a launch adds its number to it.
+    count_traffic : bool
+        Whether every launch is followed by a `Traffic` in the log.
     """
 
     def __init__(self) -> None:
@@ -84,6 +86,7 @@ class Host:
         self.faults: list[BaseException] = []
         self.fibre_order = "vary"
         self.seed = 0
+        self.count_traffic = False
         self.launches = 0
         self.on_new_thread: Callable[[], None] | None = None
         self._recordings: list[Recording] = []

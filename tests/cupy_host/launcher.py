@@ -7,8 +7,8 @@ import itertools
 import json
 from dataclasses import dataclass
 
-from .core import LaunchRecord, last_fault
-from .events import Launch
+from .core import LaunchRecord, last_fault, traffic
+from .events import Launch, Traffic
 from .faults import (
     KERNEL_FAULTS,
     NOT_FOUND,
@@ -158,8 +158,19 @@ class Launcher:
             kernel.entry, arguments, grid, block, shared, device, order, seed,
             *kernel.module.image, kernel.module.shared_low(), kernel.module.shared_size,
         )  # fmt: skip
+        counted = self.host.count_traffic
+        self.host.core.host_traffic_begin(int(counted))
         if self.host.core.host_launch(ctypes.byref(record)):
             raise self._fault(kernel, f"{ORDERS[order]} order, seed {seed}")
+        if counted:
+            self._record_traffic(device, kernel.name)
+
+    def _record_traffic(self, device: int, kernel: str) -> None:
+        found = traffic(self.host.core)
+        if found.overflowed:
+            raise HostFault(f"kernel {kernel} touches more memory than its traffic is counted for")
+        numbers = (found.read, found.written, found.least_read, found.least_written)
+        self.host.record(Traffic(device, kernel, *numbers))
 
     @staticmethod
     def _check_limits(

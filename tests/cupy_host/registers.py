@@ -17,6 +17,40 @@ CHUNK = 16
 # Another compiler counts differently; this much is not worth an alarm.
 OTHER_COMPILER = 8
 
+# Of the direct kernels: the largest tiles, the widest words, the longest columns, each kind of sum.
+_FLOATS, _HALVES = "float, float, float", "Float16, Float16, float"
+_COMPLEX, _WIDE = ", ".join(["Complex<float>"] * 3), ", ".join(["Complex<double>"] * 3)
+DIRECT = {
+    "thin": [
+        *(f"thin_correlate<{_FLOATS}, float, int, uint4, 4, 4, {k}, 0>" for k in (0, 3, 5, 7)),
+        f"thin_correlate<{_FLOATS}, float, long long, unsigned int, 1, 1, 0, 0>",
+        *(f"thin_correlate<{_HALVES}, Float16, int, uint4, 8, 4, {k}, 0>" for k in (0, 7)),
+        "thin_correlate<signed char, signed char, int, int, int, uint4, 4, 4, 5, 0>",
+        "thin_correlate<double, double, double, double, int, uint4, 2, 4, 7, 0>",
+        f"thin_correlate<{_COMPLEX}, Complex<float>, int, uint4, 2, 4, 7, 1>",
+        f"thin_correlate<{_WIDE}, Complex<double>, long long, uint4, 1, 4, 7, 1>",
+    ],
+    "thin_filter": [
+        *(f"thin_filter<{_FLOATS}, int, uint4, uint4, {k}, {s}>" for k in (3, 7) for s in (0, 1)),
+        f"thin_filter<{_HALVES}, int, uint4, uint4, 7, 1>",
+        *(f"thin_filter<{_WIDE}, long long, uint4, uint4, {k}, {s}>" for k, s in ((7, 1), (1, 0))),
+        "thin_filter<signed char, signed char, int, int, uint4, uint4, 7, 0>",
+    ],
+    "tiles": [
+        *(f"tile_product<{_FLOATS}, float, int, 4, {t}, 0>" for t in
+          ("2, 1, 8", "8, 8, 8", "10, 8, 8", "4, 4, 1")),
+        f"tile_product<{_FLOATS}, float, long long, 12, 8, 8, 8, 0>",
+        f"tile_product<{_HALVES}, Float16, int, 4, 8, 8, 8, 0>",
+        "tile_product<signed char, signed char, int, int, int, 4, 8, 8, 8, 0>",
+        "tile_product<long long, long long, long long, long long, int, 4, 10, 4, 8, 0>",
+        "tile_product<double, double, double, double, int, 4, 10, 4, 8, 0>",
+        f"tile_product<{_COMPLEX}, Complex<float>, int, 4, 10, 4, 8, 2>",
+        f"tile_product<{_WIDE}, Complex<double>, long long, 12, 4, 4, 8, 1>",
+    ],
+    "parts": [f"sum_parts<{t}>" for t in ("float, float", "float, Float16", "long long, long long",
+                                          "Complex<double>, Complex<double>")],
+}  # fmt: skip
+
 
 def sources() -> Iterator[str]:
     """Every CUDA source of the package, by name."""
@@ -27,6 +61,8 @@ def sources() -> Iterator[str]:
 
 def instances(name: str) -> list[str]:
     """What is compiled of a source: of templates, every word and one cast of each kind."""
+    if name in DIRECT:
+        return DIRECT[name]
     if name != "rows":
         return []
     from einstride.kernels import rows

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from einstride.algorithms import gemm, strided
-from einstride.algorithms.direct import channelwise
+from einstride.algorithms import direct, gemm, strided
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class Algorithm(Protocol):
-    """What the planner and the public functions ask of a module in this table."""
+    """What the planner and the public functions ask of a module in this table.
+
+    One that makes something of the filter first has ``prepare(f, job, b)`` too, and its `forward`
+    and `input_grad` take what that returned as a last argument, `prepared`: layers keep it.
+    """
 
     def forward(
         self,
@@ -58,8 +61,4 @@ class Algorithm(Protocol):
         """What the job would take."""
 
 
-ALGORITHMS: dict[str, Algorithm] = {
-    "strided": strided,
-    "gemm": gemm,
-    "channelwise": channelwise,
-}
+ALGORITHMS: dict[str, Algorithm] = {"strided": strided, "gemm": gemm, "direct": direct}

@@ -106,9 +106,7 @@ def load(place: Place, f: Format, lanes: int, mask: Value | None, step: Value | 
     return widened(found, f)
 
 
-def store(
-    place: Place, value: Value, f: Format, mask: Value | None, step: Value | None
-) -> None:
+def store(place: Place, value: Value, f: Format, mask: Value | None, step: Value | None) -> None:
     """The opposite of `load`."""
     found = narrowed(value, f)
     if step is None:
@@ -251,7 +249,11 @@ def _size(place: Place) -> int:
 
 def _suffix(kind: Any) -> str:
     e = kind.element
-    letter = f"i{e.width}" if isinstance(e, ir.IntType) else "f32" if isinstance(
-        e, ir.FloatType
-    ) else "f64"
+    letter = (
+        f"i{e.width}"
+        if isinstance(e, ir.IntType)
+        else "f32"
+        if isinstance(e, ir.FloatType)
+        else "f64"
+    )
     return f"v{kind.count}{letter}"

@@ -91,6 +91,13 @@ void host_race_new_epoch(void);
 /* 0, or 1 + the other thread's index, or -1 for several. */
 int host_race_touch(unsigned offset, unsigned size, int is_write, struct host_toucher me);
 
+/* ---- traffic.c: bytes that a launch moves, by a model ---- */
+struct host_traffic { uint64_t read, written, least_read, least_written, overflowed; };
+extern struct host_traffic host_traffic_counts;
+void host_traffic_begin(int wanted); /* forgets, and counts if wanted */
+void host_traffic_block(void);
+void host_traffic_touch(uint64_t address, unsigned size, int is_write);
+
 #ifdef __cplusplus
 }
 #endif

@@ -145,7 +145,10 @@ static void check(uint64_t address, unsigned size, int is_write, int may_race) {
     uint64_t stack = (uint64_t)stacks + (uint64_t)current->slot * STACK_BYTES;
     if (address - stack < STACK_BYTES) return;
     int verdict = host_memory_verdict(address, size, launch->device);
-    if (verdict == HOST_OK) return;
+    if (verdict == HOST_OK) {
+        host_traffic_touch(address, size, is_write);
+        return;
+    }
     if (verdict > 0) {
         host_abort(verdict, address, size, is_write, -1);
         return;
@@ -221,6 +224,7 @@ static int open_barriers(void) {
 
 static void run_block(const unsigned *order) {
     ended = 0;
+    host_traffic_block();
     reduction[barriers & 1][0] = 0, reduction[barriers & 1][1] = 1, reduction[barriers & 1][2] = 0;
     host_race_new_epoch();
     if (launch->shared_size) memset((void *)launch->shared_low, POISON, launch->shared_size);

@@ -20,10 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from einstride.simd.code import ELEMENTS, Code, Place, Value, Variable
+from einstride.simd.channelwise_form import axis_names
+from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.lanes import Format, combined, load, shuffle, store, widened
 
-NAME = "channels"
+NAME = "channelwise_channels"
 
 Products = Callable[[Place, Value], None]
 """Add the products of one tap: where its position lies, and the number of the tap."""
@@ -66,17 +67,16 @@ class Spec:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step")]
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
-        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters", *axes,
+        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters", *axis_names(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
     """The text of the kernel."""
-    code = Code("channels", arguments(spec.rank))
+    code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         strip = chunk % code["strips"]
         rest = chunk // code["strips"]
@@ -218,10 +218,7 @@ def _merged(
     row = code["filters"] * parts
     step = None if spec.x_unit else code["x_channel"]
     fs = [
-        [
-            f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v])
-            for v in range(vectors)
-        ]
+        [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         for c in range(inputs)
     ]
     for p, point in enumerate(points):
@@ -259,9 +256,7 @@ def _split(
                     a.set(one.times_plus(fs[v], a.get()))
 
 
-def _add(
-    spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int
-) -> None:
+def _add(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
     """acc += x * f; of complex numbers by f's real and imaginary parts."""
     if not spec.x.pairs:
         accs[0][i].set(x.times_plus(f, accs[0][i].get()))
@@ -269,9 +264,3 @@ def _add(
     for part in range(2):
         half = shuffle(f, [j // 2 * 2 + part for j in range(spec.lanes)])
         accs[part][i].set(x.times_plus(half, accs[part][i].get()))
-
-
-def element_bytes(f: Format) -> int:
-    """The size of a real number in memory."""
-    kind = ELEMENTS[f.element]
-    return int(kind.width) // 8 if hasattr(kind, "width") else 4 if f.element == "float32" else 8

@@ -8,7 +8,7 @@ and the channels of the group go by,
 The interior of a row is whole vectors whose taps all meet x. A vector at the border reads with a
 mask where zeros surround a row without gaps; elsewhere it looks up where each of its lanes lies.
 
-A complex number takes two lanes; see `einstride.simd.channels`.
+A complex number takes two lanes; see `einstride.simd.channelwise_channels`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any
 
 from llvmlite import ir
 
+from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.lanes import Format, combined, every, gathered, load, repeated, shuffle, store
 
-NAME = "positions"
+NAME = "channelwise_positions"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,11 @@ class Spec:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step")]
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
-        "size", "low", "spread", "border", *axes,
+        "size", "low", "spread", "border", *axis_names(rank),
     )  # fmt: skip
 
 
@@ -82,9 +82,7 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _row(
-    code: Code, spec: Spec, x: Place, y: Place, d: Value, row: Value, strip: Value
-) -> None:
+def _row(code: Code, spec: Spec, x: Place, y: Place, d: Value, row: Value, strip: Value) -> None:
     """One strip of a row: border, interior, border."""
     rows: list[Place] = []
     rest = row
@@ -207,9 +205,7 @@ def border(
     return gathered(x, spec.x, offsets, there)
 
 
-def _pairs(
-    code: Code, offsets: Value, left: Value, lanes: int, parts: int
-) -> tuple[Value, Value]:
+def _pairs(code: Code, offsets: Value, left: Value, lanes: int, parts: int) -> tuple[Value, Value]:
     """Offsets for every lane, and which of them are inside x."""
     if parts == 2:
         if lanes == 2:
@@ -223,4 +219,3 @@ def _pairs(
     zero = Value(code, ir.Constant(offsets.ir.type, None))
     inside = Value(code, code.builder.icmp_signed(">=", offsets.ir, zero.ir))
     return moved, inside & code.first_lanes(left * parts, lanes)
-

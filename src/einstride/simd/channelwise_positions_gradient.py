@@ -4,19 +4,20 @@
 
 The sums of T taps of the last axis stay in registers while a row goes by; then their lanes are
 added up, as a tree, and the sum goes to a table in memory. Units and their tables, and the lanes of
-complex numbers, are told in `einstride.simd.channels_gradient`, borders in
-`einstride.simd.positions`.
+complex numbers, are told in `einstride.simd.channelwise_channels_gradient`, borders in
+`einstride.simd.channelwise_positions`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.simd import positions
+from einstride.simd.channelwise_positions import border
+from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.lanes import Format, conjugated, lane, load, shuffle, swapped
 
-NAME = "positions_gradient"
+NAME = "channelwise_positions_gradient"
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,11 @@ class Spec:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step")]
     return (
         "counter", "chunks", "strips", "strip", "units", "rows", "group_rows", "all_rows",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
-        "size", "low", "spread", "border", *axes,
+        "size", "low", "spread", "border", *axis_names(rank),
     )  # fmt: skip
 
 
@@ -87,9 +87,7 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _row(
-    code: Code, spec: Spec, x: Place, y: Place, f: Place, rest: Value, strip: Value
-) -> None:
+def _row(code: Code, spec: Spec, x: Place, y: Place, f: Place, rest: Value, strip: Value) -> None:
     """A strip of a row, for one channel of x and one of gy."""
     axis = spec.rank - 1
     rows: list[Place] = []
@@ -143,7 +141,7 @@ def _taps(
                 place = here.at((k + t) * code["x_tap"])
                 xs = load(place, spec.x, lanes, None, x_step)
             else:
-                xs = positions.border(code, spec, here, k + t, w, number, left)
+                xs = border(code, spec, here, k + t, w, number, left)
             for part, g in zip(accs, gs, strict=True):
                 part[t].set(xs.times_plus(g, part[t].get()))
 

@@ -8,7 +8,7 @@ is a range of rows, or a part of one; each has a table of its own, and they are 
 in order. How many units there are depends on shapes alone, so threads leave the bits alone.
 
 How x is spread over the lanes, what is looked up at a border and how complex numbers are summed is
-told in `einstride.simd.channels`.
+told in `einstride.simd.channelwise_channels`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.lanes import Format, conjugated, load, shuffle, swapped, widened
 
-NAME = "channels_gradient"
+NAME = "channelwise_channels_gradient"
 
 STRETCH = 32
 """Positions that go by before the sums are put into memory."""
@@ -64,12 +65,11 @@ class Spec:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step")]
     return (
         "counter", "chunks", "panels", "panel", "strips", "strip", "units", "rows", "group_rows",
         "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside",
         "outside", "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
-        *axes,
+        *axis_names(rank),
     )  # fmt: skip
 
 
@@ -179,14 +179,11 @@ def _taps(
         if y_step is not None:
             starts = [s // parts * y_step for s in starts]
         return [
-            load(place.at(s), spec.y, lanes, m, y_step)
-            for s, m in zip(starts, masks, strict=True)
+            load(place.at(s), spec.y, lanes, m, y_step) for s, m in zip(starts, masks, strict=True)
         ]
 
     def add(here: Place, t: int, gs: list[Value]) -> None:
-        sums = [
-            part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs
-        ]
+        sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
         (_merged if spec.merged else _split)(code, spec, here, gs, sums, c, left, masks)
 
     def border(w: Value, number: Value) -> None:
@@ -239,9 +236,7 @@ def _merged(
         start = start if step is None else start // parts * step
         xs = load(here.at(start), spec.x, window, mask, step)
         for c in range(inputs):
-            order = [
-                (i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)
-            ]
+            order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
             _add(shuffle(xs, order), [g, swapped(g)] if spec.x.pairs else [g], sums,
                  c * vectors + v)  # fmt: skip
 

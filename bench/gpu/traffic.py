@@ -1,0 +1,149 @@
+"""Bytes that each kernel launch moves, by a model on the host emulation: no GPU is needed.
+
+    python -m bench.gpu.traffic [--algorithm NAME] [part of a case's name]
+
+Counts every access of every thread: a block fetches a sector of 32 bytes once and writes it once
+(an L1 that forgets nothing, an L2 that keeps nothing from block to block). Beside it what the
+launch would move if each sector were fetched once in all, and the call's floor: each input read
+once, each result written once. `over` is what was counted over that floor; what a real L2 keeps
+from block to block only makes it smaller. Operations are two for each product.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bench.case import PASSES, Case, Row
+from bench.gpu import ours
+
+# Whole layers in their own spatial sizes; fewer channels and images than a network has.
+CASES = [
+    Case("depthwise/3x3", "depthwise", "", (56, 56), 32, (3, 3), 32, padding=1, groups=32),
+    Case("depthwise/3x3_s2", "depthwise", "", (56, 56), 32, (3, 3), 32, stride=2, padding=1,
+         groups=32),
+    Case("depthwise/5x5", "depthwise", "", (28, 28), 32, (5, 5), 32, padding=2, groups=32),
+    Case("depthwise/7x7", "depthwise", "", (56, 56), 16, (7, 7), 16, padding=3, groups=16),
+    Case("depthwise/line", "1-D", "", (2000,), 32, (9,), 32, padding=4, groups=32),
+    Case("depthwise/volume", "3-D", "", (16, 16, 16), 16, (3, 3, 3), 16, padding=1, groups=16),
+    Case("few/4_to_4", "grouped", "", (56, 56), 32, (3, 3), 32, padding=1, groups=8),
+    Case("few/rgb", "few channels", "", (56, 56), 3, (3, 3), 32, padding=1),
+]  # fmt: skip
+BATCH = 2
+LAYOUTS = ("channels_last", "channels_first")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One call: its launches (events of the host's log), its floor, its operations."""
+
+    launches: tuple[Any, ...]
+    floor: int
+    operations: int
+
+    @property
+    def moved(self) -> int:
+        """Bytes of all launches."""
+        return sum(e.read + e.written for e in self.launches)
+
+    @property
+    def over(self) -> float:
+        """How many times the floor."""
+        return self.moved / self.floor
+
+
+@contextmanager
+def _small_device() -> Iterator[None]:
+    """Plans blocks as for a device that is as much smaller as the layers here are."""
+    from einstride.kernels import thin_shape
+
+    whole, thin_shape.MULTIPROCESSORS = thin_shape.MULTIPROCESSORS, 1
+    thin_shape.shape_of.cache_clear()
+    try:
+        yield
+    finally:
+        thin_shape.MULTIPROCESSORS = whole
+        thin_shape.shape_of.cache_clear()
+
+
+def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:
+    """What the launches of a call move; its result is an array."""
+    import cupy_host
+
+    host = cupy_host.install()
+    with _small_device():
+        call()
+        host.count_traffic = True
+        try:
+            with host.recording() as seen:
+                result = call()
+        finally:
+            host.count_traffic = False
+    floor = sum(a.nbytes for a in inputs) + result.nbytes
+    return Counted(tuple(seen.of(cupy_host.events.Traffic)), floor, operations)
+
+
+def count_row(row: Row, layout: str, algorithm: str) -> Counted:
+    """One pass of a case."""
+    import cupy
+
+    import einstride as es
+
+    rng = np.random.default_rng(0)
+
+    def made(shape: tuple[int, ...], is_filter: bool = False) -> Any:
+        whole = rng.integers(-2, 3, shape).astype(row.case.dtype)
+        if layout == "channels_first":
+            order = (len(shape) - 1, len(shape) - 2, *range(len(shape) - 2))
+            order = order if is_filter else (0, len(shape) - 1, *range(1, len(shape) - 1))
+            whole = np.ascontiguousarray(whole.transpose(order))
+        return cupy.asarray(whole)
+
+    x, f, gy = made(row.x_shape), made(row.f_shape, True), made(row.y_shape)
+    k = {"stride": row.stride, "padding": row.pads, "dilation": row.dilation,
+         "groups": row.case.groups, "algorithm": algorithm, "layout": layout}  # fmt: skip
+    calls: dict[str, tuple[Callable[[], Any], list[Any]]] = {
+        "forward": (lambda: es.conv(x, f, **k), [x, f]),
+        "input_grad": (lambda: es.conv_input_grad(gy, f, row.case.size, **k), [gy, f]),
+        "filter_grad": (lambda: es.conv_filter_grad(x, gy, row.case.kernel, **k), [x, gy]),
+    }
+    return count(*calls[row.pass_], 2 * prod(row.y_shape) * prod(row.f_shape[:-1]))
+
+
+def main() -> int:
+    """Print a line for each launch, and one for each call."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.traffic", description=__doc__)
+    parser.add_argument("part", nargs="?", default="")
+    parser.add_argument("--algorithm", default="direct")
+    args = parser.parse_args()
+    ours.start(small=True)
+    head = f"{'':44}{'read':>10}{'written':>10}{'at least':>10}{'floor':>10}{'over':>6}"
+    print(f"{head}{'ops/byte':>9}")
+    for case in CASES:
+        for pass_ in PASSES:
+            for layout in LAYOUTS:
+                name = f"{case.name} {pass_} {layout}"
+                if args.part not in name:
+                    continue
+                found = count_row(Row(case, BATCH, pass_), layout, args.algorithm)
+                for e in found.launches:
+                    least = e.least_read + e.least_written
+                    kernel = e.kernel.partition("<")[0]
+                    print(f"  {kernel:42}{e.read:10}{e.written:10}{least:10}")
+                intensity = found.operations / found.moved
+                read = sum(e.read for e in found.launches)
+                print(
+                    f"{name:44}{read:10}{found.moved - read:10}{'':10}{found.floor:10}"
+                    f"{found.over:6.2f}{intensity:9.2f}"
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,264 @@
+"""Direct convolution on CuPy: windows are read where they lie, whatever the dtype and the layout.
+
+Two families of kernels, chosen by shapes alone and never by the batch:
+
+- `thin` for groups of at most 8 channels on either side (depthwise above all): limited by memory,
+  so a box of x with its halo is staged in shared memory once for all taps and channels;
+- `tiles` for everything else: a matrix product whose left factor is gathered from x on the way.
+
+Both see a pass as places (p * move + start + k * reach) / den of the array that is read, so that
+stride, dilation, padding (negative too), borders and flips are numbers, not copies. An input
+gradient with a stride is one launch of `thin`, and of `tiles` one for each phase of the stride. A
+filter gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same
+bits every time.
+
+Integers are multiplied and added in the result's dtype, halves in float32.
+Error, per element of the result: as `gemm`, n * u * sum |x| |f|; `accuracy="elementwise"` holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from math import gcd, prod
+from typing import TYPE_CHECKING
+
+from einstride._errors import bad_value
+from einstride.dtypes import ITEMSIZE
+from einstride.job import Cost, Job
+from einstride.kernels import lines as places
+from einstride.kernels import thin, thin_shape, tiles
+from einstride.kernels.lines import Line, steps
+from einstride.kernels.parts import sum_parts
+from einstride.kernels.thin_shape import Thin
+from einstride.primitives import flip, is_complex
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+    from einstride.geometry import Geometry
+
+BLOCKS = 528
+"""Blocks that a filter gradient is split into: four for each multiprocessor of an H100."""
+
+MOST_PARTS = 2048
+PARTS_BYTES = 32 << 20
+"""The most parts of a filter gradient, and the most bytes that all of them may take."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    g = job.geometry
+    out = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
+    f = flip(f, g.rank, b) if g.flip else f
+    width = g.filters // g.groups
+    *taps, channel, filters = steps(f)
+    by = (taps, channel, filters, width * filters)
+    inner = (g.channels // g.groups, width)
+    _correlate(x, f, out, _seen(g), inner, by, job, b, bias, 0)
+    return out
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g = job.geometry
+    out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
+    f = f if g.flip else flip(f, g.rank, b)
+    inner = (g.filters // g.groups, g.channels // g.groups)
+    *taps, channel, filters = steps(f)
+    by = (taps, filters, channel, inner[0] * filters)
+    _correlate(gy, f, out, _seen_back(g), inner, by, job, b, bias, 1)
+    return out
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    g = job.geometry
+    out = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
+    made = flip(out, g.rank, b) if g.flip else out
+    _check(x, gy, out)
+    accumulator = _accumulator(job)
+    inner = (g.channels // g.groups, g.filters // g.groups)
+    size = prod(g.f_shape)
+    most = min(MOST_PARTS, _parts_bytes(job) // (size * ITEMSIZE[accumulator]))
+    seen = _seen(g)
+    about = _thin(x, gy, seen, inner, job, filter_pass=True)
+    shape = None if about is None else thin_shape.shape_of(about)
+    if about is not None and shape is not None and most:
+        slabs = -(-g.filters // shape.slab)
+        boxes = g.batch * prod(shape.boxes(about.lines))
+        few = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
+        count = min(boxes, max(1, BLOCKS // slabs), max(1, few), most)
+        parts = b.empty((count, size), accumulator, x)
+        thin.filter_parts(x, gy, parts, about, shape, g.padding_mode, accumulator)
+        sum_parts(parts, made if about.channels_inner else b.xp.moveaxis(made, -1, 0))
+        return out
+    chunks = -(-g.batch * prod(g.out) // tiles.TABLE)
+    blocks = -(-prod(g.f_shape[:-1]) // 64) * -(-inner[1] // 32) * g.groups
+    count = max(1, min(-(-BLOCKS // blocks), -(-chunks // 4), most))
+    each = -(-chunks // count)
+    count = -(-chunks // each)
+    parts = b.empty((count, size), accumulator, x) if count > 1 else made
+    by = steps(made)
+    if count > 1:
+        by = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
+    written = (by[:-2], by[-2], by[-1], inner[1] * by[-1])
+    conjugated = 2 if is_complex(accumulator) else 0
+    tiles.product(
+        x, gy, parts, seen, g.padding_mode, g.groups, inner, written, None, count, accumulator,
+        conjugated,
+    )  # fmt: skip
+    if count > 1:
+        sum_parts(parts, made)
+    return out
+
+
+def _seen(g: Geometry) -> tuple[Line, ...]:
+    """What outputs see of x, axis by axis."""
+    each = zip(g.out, g.size, g.kernel, g.stride, g.padding, g.dilation, strict=True)
+    return tuple(Line(o, n, k, s, -low, d).usual for o, n, k, s, (low, _), d in each)
+
+
+def _seen_back(g: Geometry) -> tuple[Line, ...]:
+    """What elements of x see of gy, for the taps in reverse order."""
+    each = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
+    return tuple(
+        Line(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
+        for n, o, k, s, (low, _), d in each
+    )
+
+
+def _accumulator(job: Job) -> str:
+    return job.arithmetic.result if job.arithmetic.exact else job.sums
+
+
+def _check(*arrays: Array) -> None:
+    """ValueError if the elements of an array are not aligned: no kernel could read them."""
+    for a in arrays:
+        if not places.readable(a):
+            raise bad_value(
+                "direct",
+                "elements must be aligned and whole elements apart in memory",
+                f"{a.dtype.name} at address {a.data.ptr}, byte strides {a.strides}",
+                "copy the array from the host into one of its own",
+            )
+
+
+def _thin(
+    x: Array, y: Array, seen: tuple[Line, ...], inner: tuple[int, int], job: Job, filter_pass: bool
+) -> Thin | None:
+    """What the thin kernels would have to know; None if the rank is too high."""
+    if len(seen) > 3:
+        return None
+    moves = steps(x)
+    channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
+    item_sum = ITEMSIZE[_accumulator(job)]
+    items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
+    lines = thin_shape.three(seen, channels_inner)
+    groups = job.geometry.groups
+    return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
+
+
+def _correlate(
+    x: Array,
+    f: Array,
+    out: Array,
+    seen: tuple[Line, ...],
+    inner: tuple[int, int],
+    by: tuple[Sequence[int], int, int, int],
+    job: Job,
+    b: Backend,
+    bias: Array | None,
+    conjugated: int,
+) -> None:
+    """`out` from x and f, whose steps are `by` taps, channels in and out, and groups."""
+    g, accumulator = job.geometry, _accumulator(job)
+    _check(x, f, out)
+    conjugated = conjugated if is_complex(accumulator) else 0
+    if bias is not None:
+        bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
+    about = _thin(x, out, seen, inner, job, filter_pass=False)
+    shape = None if about is None else thin_shape.shape_of(about)
+    mode = g.padding_mode if job.direction == "forward" else "zeros"
+    if about is not None and shape is not None:
+        thin.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
+        return
+    parts = _phases(seen)
+    if len(parts) < prod(min(v.den, v.count) for v in seen):
+        out[...] = 0 if bias is None else b.astype(bias, job.arithmetic.result)
+    for phase in parts:
+        lines, taps, outputs = zip(*phase, strict=True)
+        f_part, out_part = f[taps], out[(slice(None), *outputs)]
+        moved = [a * (t.step or 1) for a, t in zip(by[0], taps, strict=True)]
+        tiles.product(
+            x, f_part, out_part, lines, mode, g.groups, inner, (moved, *by[1:]), bias, 0,
+            accumulator, conjugated,
+        )  # fmt: skip
+
+
+def _phases(seen: tuple[Line, ...]) -> list[tuple[tuple[Line, slice, slice], ...]]:
+    """Lines without a denominator, with the taps and outputs of each: all that see something."""
+    return list(product(*(_phases_of(v) for v in seen)))
+
+
+def _phases_of(v: Line) -> list[tuple[Line, slice, slice]]:
+    if v.den == 1:
+        return [(v, slice(None), slice(None))]
+    apart = v.den // gcd(v.den, v.reach)
+    found = []
+    for first in range(min(v.taps, apart)):
+        at = (
+            v.start + first * v.reach
+        )  # of output 0; outputs p have a whole place where den divides
+        for p in range(-at % v.den, min(v.den, v.count), v.den):
+            taps, outputs = range(first, v.taps, apart), range(p, v.count, v.den)
+            line = Line(
+                len(outputs), v.size, len(taps), 1, (p + at) // v.den, apart * v.reach // v.den
+            )
+            found.append((line, slice(first, None, apart), slice(p, None, v.den)))
+    return [(replace(line, reach=line.usual.reach), t, o) for line, t, o in found]
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    if job.per_example:
+        return "its filter gradient is summed over the batch"
+    if job.batch_invariant and job.direction == "filter_grad":
+        return "a filter gradient sums over the batch"
+    return None
+
+
+def _parts_bytes(job: Job) -> int:
+    return min(PARTS_BYTES, job.ceiling)
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Each array once through memory, or the products, whichever takes longer."""
+    g = job.geometry
+    item_1, item_2 = (ITEMSIZE[name] for name in job.operands)
+    arrays = {
+        "forward": (g.x_shape, g.f_shape, g.y_shape),
+        "input_grad": (g.y_shape, g.f_shape, g.x_shape),
+        "filter_grad": (g.x_shape, g.y_shape, g.f_shape),
+    }[job.direction]
+    items = (item_1, item_2, ITEMSIZE[job.arithmetic.result])
+    moved = sum(prod(shape) * item for shape, item in zip(arrays, items, strict=True))
+    workspace = 0
+    if job.direction == "filter_grad":
+        of_one = prod(g.f_shape) * ITEMSIZE[_accumulator(job)]
+        workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
+    rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
+    width = min(g.filters, g.channels) // g.groups
+    thin_ones = max(g.filters, g.channels) // g.groups <= thin_shape.FEW
+    n = g.multiply_adds
+    if not thin_ones:  # columns that a tile has and the group has not
+        n *= max(1, 8 // max(width, 1))
+    launches = 1 if thin_ones or job.direction != "input_grad" else prod(g.stride)
+    seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])
+    return Cost(g.multiply_adds, workspace, moved, seconds)

@@ -1,0 +1,40 @@
+// out[i] = the sum of the parts of i, in a fixed order: parts (P, N) without gaps, `out` with steps.
+//
+// A block adds 32 columns with 8 threads each: thread t takes parts t, t + 8, ..., and the first
+// one adds up what the eight found.
+
+#define WIDTH 32
+#define HEIGHT 8
+#define MAX_AXES 14
+
+#include "numbers.cuh"
+
+struct Job {
+    long long parts, total, axes;
+    long long length[MAX_AXES], step[MAX_AXES];  // of `out`, outermost first
+};
+
+template <class ACC, class OUT>
+__global__ void __launch_bounds__(WIDTH *HEIGHT)
+sum_parts(const ACC *__restrict__ parts, OUT *__restrict__ out, const Job job) {
+    __shared__ ACC found[HEIGHT][WIDTH];
+    const int lane = (int)threadIdx.x % WIDTH, turn = (int)threadIdx.x / WIDTH;
+    const long long column = (long long)blockIdx.x * WIDTH + lane;
+    ACC sum = ACC();
+    if (column < job.total) {
+#pragma unroll 4
+        for (long long p = turn; p < job.parts; p += HEIGHT)
+            sum = added(sum, parts[p * job.total + column]);
+    }
+    found[turn][lane] = sum;
+    __syncthreads();
+    if (turn || column >= job.total) return;
+#pragma unroll
+    for (int t = 1; t < HEIGHT; t++) sum = added(sum, found[t][lane]);
+    long long rest = column, at = 0;
+    for (int a = (int)job.axes - 1; a >= 0; a--) {
+        at += rest % job.length[a] * job.step[a];
+        rest /= job.length[a];
+    }
+    out[at] = Cast<OUT>::of(sum);
+}

@@ -1,0 +1,155 @@
+// A convolution as a matrix product whose left factor is gathered on the way: no windows in memory.
+//
+//     out[row, n] = bias[n] + sum over terms of x[row + term] * other[term, n]
+//
+// once for each group. Rows and terms are lists of places: positions (b, *o) and elements (*k, c) of
+// the filter. Forward and input gradient have positions as rows and elements as terms, the filter
+// gradient has them the other way round; then its terms may be split among blocks, each of which
+// writes a part that parts.cu adds up. Positions are counted box by box, so that a block's windows
+// overlap as much as they can, and what lies outside x is a border as in rows.cu.
+//
+// A block makes BM rows and BN columns with 128 threads, TM x TN numbers each. INDEX is int where
+// every place fits, else long long; sums are in ACC.
+
+#define THREADS 128
+#define TABLE 64  // terms whose places are known at a time
+
+#include "numbers.cuh"
+
+struct Digit {  // an axis of a list: its length, in boxes of so many; what one step on it adds
+    long long count, box, boxes, move, start, other;
+};
+
+template <int AXES> struct List {  // batch and spatial axes, then the channels of one group
+    long long total, box;          // entries, those of a box
+    Digit digits[AXES + 1];
+};
+
+template <int AXES> struct Job {
+    long long size[AXES], step[AXES], mode;  // of x, in elements
+    long long columns, groups, column_tiles, terms_inner, columns_inner;
+    long long x_group, other_group, other_column, out_group, out_column;
+    long long terms_of_a_part, part_step;
+    List<AXES> rows, terms;
+};
+
+// Places of a list: what they add to a place in x on each axis, to an offset in x, in the other.
+template <class INDEX, int AXES, int N> struct Places { INDEX at[AXES][N], from[N], other[N]; };
+
+template <class INDEX, int AXES, int N>
+__device__ inline void place(
+    const List<AXES> &list, INDEX entry, INDEX end, Places<INDEX, AXES, N> &to, int slot) {
+    INDEX outer = entry / (INDEX)list.box, inner = entry - outer * (INDEX)list.box, other = 0;
+    bool inside = entry < end;
+#pragma unroll
+    for (int a = AXES; a >= 0; a--) {
+        const Digit &d = list.digits[a];
+        const INDEX high = outer / (INDEX)d.boxes, low = inner / (INDEX)d.box;
+        const INDEX n = (outer - high * (INDEX)d.boxes) * (INDEX)d.box + inner - low * (INDEX)d.box;
+        outer = high, inner = low;
+        inside = inside && n < (INDEX)d.count;
+        other += n * (INDEX)d.other;
+        const INDEX at = n * (INDEX)d.move + (INDEX)d.start;
+        if (a == AXES) to.from[slot] = at;
+        else to.at[a][slot] = at;
+    }
+    to.other[slot] = other;
+    if (!inside) to.at[0][slot] = -(INDEX)1 << (8 * sizeof(INDEX) - 3);  // in no batch
+}
+
+template <class INDEX, int AXES, int N> __device__ inline bool none(
+    const Places<INDEX, AXES, N> &places, int slot) {
+    return places.at[0][slot] < 0;
+}
+
+// conjugated: 0 neither factor, 1 the other, 2 x. BM = 128 / COLUMNS * TM, BN = COLUMNS * TN.
+template <class A, class B, class ACC, class OUT, class INDEX,
+          int AXES, int TM, int TN, int COLUMNS, int CONJUGATED>
+__global__ void __launch_bounds__(THREADS)
+tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__restrict__ bias,
+             OUT *__restrict__ out, const Job<AXES> job) {
+    constexpr int ROWS = THREADS / COLUMNS, BM = ROWS * TM, BN = COLUMNS * TN;
+    constexpr int BK = sizeof(ACC) > 8 ? 2 : sizeof(ACC) > 4 ? 4 : 8;
+    __shared__ Places<INDEX, AXES, BM> rows;
+    __shared__ Places<INDEX, AXES, TABLE> terms;
+    __shared__ ACC left[BK][BM + 4], right[BK][BN];
+
+    INDEX tile = (INDEX)blockIdx.x;
+    const INDEX column = tile % (INDEX)job.column_tiles * BN;
+    tile /= (INDEX)job.column_tiles;
+    const INDEX group = tile % (INDEX)job.groups, row = tile / (INDEX)job.groups * BM;
+    x += group * (INDEX)job.x_group;
+    other += group * (INDEX)job.other_group;
+
+    const int thread = (int)threadIdx.x, tx = thread % COLUMNS, ty = thread / COLUMNS;
+    for (int i = thread; i < BM; i += THREADS)
+        place(job.rows, row + (INDEX)i, (INDEX)job.rows.total, rows, i);
+
+    const INDEX first = (INDEX)blockIdx.y * (INDEX)job.terms_of_a_part;
+    INDEX last = first + (INDEX)job.terms_of_a_part;
+    if (last > (INDEX)job.terms.total) last = (INDEX)job.terms.total;
+
+    ACC sums[TM][TN] = {};
+    for (INDEX start = first; start < last; start += TABLE) {
+        if (thread < TABLE) place(job.terms, start + (INDEX)thread, last, terms, thread);
+        __syncthreads();
+        for (int begin = 0; begin < TABLE && start + begin < last; begin += BK) {
+            for (int i = thread; i < BK * BM; i += THREADS) {
+                const int k = job.terms_inner ? i % BK : i / BM;
+                const int m = job.terms_inner ? i / BK : i % BM;
+                INDEX from = rows.from[m] + terms.from[begin + k];
+                bool zero = false;
+#pragma unroll
+                for (int a = 0; a < AXES; a++) {
+                    INDEX at = rows.at[a][m] + terms.at[a][begin + k];
+                    if (at < 0 || at >= (INDEX)job.size[a])
+                        at = a ? border(at, (INDEX)job.size[a], (int)job.mode) : -1;
+                    zero = zero || at < 0;
+                    from += at * (INDEX)job.step[a];
+                }
+                ACC value = ACC();
+                if (!zero) value = Cast<ACC>::of(x[from]);
+                left[k][m] = CONJUGATED == 2 ? conjugate(value) : value;
+            }
+            for (int i = thread; i < BK * BN; i += THREADS) {
+                const int k = job.columns_inner ? i / BN : i % BK;
+                const int n = job.columns_inner ? i % BN : i / BK;
+                ACC value = ACC();
+                if (column + n < (INDEX)job.columns && !none(terms, begin + k))
+                    value = Cast<ACC>::of(
+                        other[terms.other[begin + k] + (column + n) * (INDEX)job.other_column]);
+                right[k][n] = CONJUGATED == 1 ? conjugate(value) : value;
+            }
+            __syncthreads();
+#pragma unroll
+            for (int k = 0; k < BK; k++) {
+                ACC a[TM], b[TN];
+#pragma unroll
+                for (int i = 0; i < TM; i++) a[i] = left[k][ty + i * ROWS];
+#pragma unroll
+                for (int j = 0; j < TN; j++) b[j] = right[k][tx + j * COLUMNS];
+#pragma unroll
+                for (int i = 0; i < TM; i++)
+#pragma unroll
+                    for (int j = 0; j < TN; j++) sums[i][j] = plus_product(a[i], b[j], sums[i][j]);
+            }
+            __syncthreads();
+        }
+    }
+    if (first >= last) __syncthreads();  // no terms: the rows' places must be seen all the same
+
+    out += group * (INDEX)job.out_group + (INDEX)blockIdx.y * (INDEX)job.part_step;
+#pragma unroll
+    for (int i = 0; i < TM; i++) {
+        const int m = ty + i * ROWS;
+        if (none(rows, m)) continue;
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            const INDEX n = column + tx + j * COLUMNS;
+            if (n >= (INDEX)job.columns) continue;
+            ACC value = sums[i][j];
+            if (bias) value = added(value, bias[group * (INDEX)job.columns + n]);
+            out[rows.other[m] + n * (INDEX)job.out_column] = Cast<OUT>::of(value);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+"""Launches tiles.cu: a product whose left factor is gathered, for any dtype and any rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from einstride.kernels import kernel
+from einstride.kernels.lines import Line, index, packed, steps, upto
+from einstride.kernels.rows import MODES, SOURCES
+
+THREADS = 128
+TABLE = 64
+SECTOR = 32  # bytes that memory gives at once
+FEW_AXES, MANY_AXES = 4, 12
+WIDE_ROWS = 512  # of a block with few columns, so that their halo weighs little
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a thread makes, TM x TN, and how many threads lie along the columns."""
+
+    tm: int
+    tn: int
+    columns: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block."""
+        return THREADS // self.columns * self.tm
+
+    @property
+    def width(self) -> int:
+        """Columns of a block."""
+        return self.columns * self.tn
+
+
+def shape_of(rows: int, columns: int, accumulator: int, axes: int, elements: bool) -> Shape:
+    """The tile for so many rows (elements of a filter, or positions) and columns."""
+    tn_most = 8 if accumulator <= 4 else 4
+    if columns <= 4 and not elements and rows >= WIDE_ROWS and axes == FEW_AXES:
+        return Shape(4, 4, 1)
+    tn = next((n for n in (1, 2, 4) if 8 * n >= columns), tn_most)
+    tm_most = 8 if accumulator <= 8 else 4
+    tm = next((m for m in (2, 4, 8, 10) if 16 * m >= rows), tm_most)
+    if tm == 10 and not elements:
+        tm = 8
+    return Shape(min(tm, 10 if accumulator <= 8 else 4), tn, 8)
+
+
+@lru_cache(maxsize=1024)
+def box_of(lines: tuple[Line, ...], batch: int, volume: int, sector: int) -> tuple[int, ...]:
+    """A box of so many positions (b, *o), sides powers of two, that sees least of x for each.
+
+    `sector` elements of the last axis come from memory together; 1 where channels do.
+    """
+    counts = (batch, *(v.count for v in lines))
+    box = [1] * len(counts)
+
+    def seen(sides: Sequence[int]) -> float:
+        boxes = prod(-(-n // s) for n, s in zip(counts, sides, strict=True))
+        places = sides[0]
+        for v, s in zip(lines, sides[1:], strict=True):
+            s = min(s, v.count)
+            extent = (s - 1) * v.move + (v.taps - 1) * v.reach + 1
+            seen_here = min(extent, s * v.taps)
+            last = v is lines[-1] and sector > 1
+            places *= min(upto(seen_here + sector - 1, sector), v.size) if last else seen_here
+        return boxes * (places + 0.5 * prod(sides))
+
+    while prod(box) < volume:
+        tries = [[*box[:a], 2 * box[a], *box[a + 1 :]] for a in range(len(box))]
+        box = min(reversed(tries), key=seen)
+    return tuple(box)
+
+
+def _list(digits: Sequence[Sequence[int]], axes: int, volume: int) -> tuple[list[int], int]:
+    """`struct List` and its entries; a digit is (count, box, move, start, other)."""
+    *spatial, channels = digits
+    idle = [(1, 1, 0, 0, 0)] * (axes - len(spatial))
+    fields: list[int] = []
+    total = volume
+    for count, box, move, start, other in (*spatial, *idle, channels):
+        boxes = -(-count // box)
+        total *= boxes
+        fields += [count, box, boxes, move, start, other]
+    return [total, volume, *fields], total
+
+
+def product(
+    x: Any,
+    other: Any,
+    out: Any,
+    lines: Sequence[Line],
+    mode: str,
+    groups: int,
+    inner: tuple[int, int],
+    filter_steps: tuple[Sequence[int], int, int, int],
+    bias: Any = None,
+    parts: int = 0,
+    accumulator: str = "float32",
+    conjugated: int = 0,
+) -> None:
+    """A gathered product on the current stream.
+
+    x (B, *S, C) is gathered. For a correlation `other` is the filter and `out` (B, *O, D); for a
+    filter gradient (`parts` > 0) `other` is gy (B, *O, D) and `out` the parts (parts, elements), or
+    the gradient itself if there is one part. `inner` is (C, D) of one group; `filter_steps` are the
+    steps of the filter in elements: of its taps, its channels in and out, and from group to group.
+    """
+    from_filter = parts > 0
+    axes = FEW_AXES if len(lines) < FEW_AXES else MANY_AXES
+    x_steps = steps(x)
+    positions = out if not from_filter else other
+    p_steps = steps(positions)
+    taps, tap_in, tap_out, tap_group = filter_steps
+    elements = prod(v.taps for v in lines) * inner[0]
+    places = x.shape[0] * prod(v.count for v in lines)
+    item = 16 if accumulator == "complex128" else 4 if accumulator in ("float32", "int32") else 8
+    shape = shape_of(elements if from_filter else places, inner[1], item, axes, from_filter)
+    volume = TABLE if from_filter else shape.rows
+    inner_channels = abs(x_steps[-1]) <= min(map(abs, x_steps[1:-1]), default=0)
+    sector = 1 if inner_channels else max(1, SECTOR // x.dtype.itemsize)
+    box = box_of(tuple(lines), x.shape[0], volume, sector)
+    digits = [(x.shape[0], box[0], 1, 0, p_steps[0])]
+    for v, side, step in zip(lines, box[1:], p_steps[1:-1], strict=True):
+        digits.append((v.count, side, v.move, v.start, step))
+    position_list, position_total = _list([*digits, (1, 1, 0, 0, 0)], axes, volume)
+    digits = [(1, 1, 0, 0, 0)]
+    digits += [(v.taps, 1, v.reach, 0, t) for v, t in zip(lines, taps, strict=True)]
+    element_list, _ = _list([*digits, (inner[0], 1, x_steps[-1], 0, tap_in)], axes, 1)
+
+    rows, terms = (element_list, position_list) if from_filter else (position_list, element_list)
+    terms_total = position_total if from_filter else elements
+    each = terms_total
+    if parts > 1:
+        each = upto(-(-terms_total // parts), TABLE)
+    by_channel = (p_steps[-1], inner[1] * p_steps[-1])
+    by_filter = (tap_out, tap_group)
+    read, write = (by_channel, by_filter) if from_filter else (by_filter, by_channel)
+    column_tiles = -(-inner[1] // shape.width)
+    idle = [1] * (axes - 1 - len(lines))
+    term_step = min(
+        (abs(t) for v, t in zip(lines, taps, strict=True) if v.taps > 1), default=tap_in
+    )
+    columns_inner = read[0] == 1 or (from_filter or abs(read[0]) < abs(term_step))
+    fields = [
+        *x.shape[:-1], *idle, *x_steps[:-1], *[0 * i for i in idle], MODES.index(mode),
+        inner[1], groups, column_tiles, int(inner_channels != from_filter), int(columns_inner),
+        inner[0] * x_steps[-1], read[1], read[0], write[1], write[0],
+        each, out.size // parts if parts > 1 else 0, *rows, *terms,
+    ]  # fmt: skip
+    wide = index((x, other, out), lines, (terms_total, position_total))
+    names = [SOURCES[str(a.dtype.name)] for a in (x, other)]
+    names += [SOURCES[accumulator], SOURCES[str(out.dtype.name)], wide]
+    numbers = (axes, shape.tm, shape.tn, shape.columns, conjugated)
+    instance = f"tile_product<{', '.join([*names, *map(str, numbers)])}>"
+    row_tiles = -(-(elements if from_filter else position_total) // shape.rows)
+    grid = (row_tiles * groups * column_tiles, max(parts, 1))
+    function = kernel("tiles", instance)
+    pointer = 0 if bias is None else bias
+    function(grid, (THREADS,), (x, other, pointer, out, packed(fields)))

@@ -1,0 +1,69 @@
+"""Bytes that launches move, counted by the host: the model itself, and the memory-bound layers."""
+
+from __future__ import annotations
+
+import pytest
+from bench.case import PASSES, Case, Row
+from bench.gpu import traffic
+
+from cupy_host import events
+
+pytest_plugins = ["cupy_host.fixtures"]
+
+OVER = 1.3  # of the floor: each input read once, each result written once
+CASES = {case.name: case for case in traffic.CASES}
+
+
+@pytest.fixture
+def counting(host):
+    host.count_traffic = True
+    yield host
+    host.count_traffic = False
+
+
+def launched(host, source, blocks, *arrays):
+    import cupy as cp
+
+    kernel = cp.RawKernel('extern "C" __global__ ' + source, "k")
+    with host.recording() as seen:
+        kernel((blocks,), (32,), arrays)
+    [found] = seen.of(events.Traffic)
+    return found.read, found.written, found.least_read, found.least_written
+
+
+def test_a_sector_counts_once_for_each_block(counting, cp):
+    x, y = cp.zeros(64, "f4"), cp.zeros(64, "f4")
+    copy = (
+        "void k(const float *x, float *y) { int i = blockIdx.x * 32 + threadIdx.x; y[i] = x[i]; }"
+    )
+    assert launched(counting, copy, 2, x, y) == (256, 256, 256, 256)
+    same = "void k(const float *x, float *y) { y[blockIdx.x * 32 + threadIdx.x] = x[threadIdx.x]; }"
+    assert launched(counting, same, 2, x, y) == (256, 256, 128, 256)
+    apart = "void k(const float *x, float *y) { if (threadIdx.x < 8) y[0] = x[threadIdx.x * 8]; }"
+    assert launched(counting, apart, 1, x, y) == (256, 32, 256, 32)
+    again = "void k(const float *x, float *y) { y[threadIdx.x] = 1; y[threadIdx.x] += 1; }"
+    assert launched(counting, again, 1, x, y) == (0, 128, 0, 128)
+
+
+def test_nothing_is_counted_unless_asked(host, cp):
+    with host.recording() as seen:
+        _ = cp.zeros(8, "f4") + 1
+    assert not seen.of(events.Traffic)
+
+
+@pytest.mark.parametrize("layout", traffic.LAYOUTS)
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("name", CASES)
+def test_memory_bound_layers_stay_near_the_floor(host, cp, name, which, layout):
+    found = traffic.count_row(Row(CASES[name], traffic.BATCH, which), layout, "direct")
+    assert len(found.launches) <= (2 if which == "filter_grad" else 1)
+    assert found.over <= OVER, found.launches
+
+
+def test_any_kernel_of_the_project_is_counted(host, cp):
+    """The window copy of `gemm` reads x once in all, and writes each window once."""
+    case = Case("small", "other dense", "", (12, 10), 4, (3, 3), 4, padding=1)
+    found = traffic.count_row(Row(case, 2, "forward"), "channels_last", "gemm")
+    [copy] = [e for e in found.launches if e.kernel.startswith("copy_rows")]
+    assert copy.least_read == 2 * 12 * 10 * 4 * 4
+    assert copy.least_written == 2 * 12 * 10 * 9 * 4 * 4

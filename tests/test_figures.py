@@ -1,0 +1,86 @@
+"""Where predicted times come from: guesses are called so, and measurements name their device."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import einstride as es
+from einstride import figures, planner
+from einstride.algorithms import ALGORITHMS
+
+MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
+SHAPES = ((2, 16, 16, 8), (3, 3, 8, 8))
+
+
+@pytest.fixture
+def gpu(backend):
+    if not backend.name.startswith("cupy"):
+        pytest.skip(f"{backend.name} is no GPU")
+    return backend
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """Replaces fields of the figures of a GPU."""
+    shipped, read = figures.calibration("calibration_gpu"), figures.calibration
+
+    def change(**fields):
+        ours = shipped | fields
+        monkeypatch.setattr(
+            figures, "calibration",
+            lambda name="calibration": ours if name == "calibration_gpu" else read(name),
+        )  # fmt: skip
+        planner.plan.cache_clear()
+
+    yield change
+    planner.plan.cache_clear()
+
+
+def test_without_a_run_on_a_gpu_times_are_called_predictions(gpu, changed):
+    changed(measured=False, date="2030-01-02", source="public figures of an H100 (3.35 TB/s)")
+    p = es.plan(*SHAPES, library="cupy")
+    assert "times are PREDICTIONS from public figures of an H100 (3.35 TB/s)" in str(p)
+    assert "not measurements; 2030-01-02" in str(p)
+    assert "measured on" not in str(p)
+    assert not p.figures["measured"]
+    assert json.loads(json.dumps(p.figures)) == p.figures
+    assert p.figures["text"] in str(p)
+
+
+def test_after_one_they_name_the_device_and_the_date(gpu, changed):
+    changed(**MEASURED)
+    p = es.plan(*SHAPES, library="cupy")
+    assert "measured on NVIDIA H100 80GB HBM3, 2031-05-04" in str(p)
+    assert "PREDICTIONS" not in str(p)
+    assert p.figures["measured"]
+
+
+def test_what_is_not_proved_runs_only_by_name(gpu, changed):
+    changed(auto=["strided"])
+    p = es.plan(*SHAPES, library="cupy")
+    assert p.algorithm == "strided"
+    assert "not proved on cupy yet: ask for it by name" in str(p)
+    assert es.plan(*SHAPES, library="cupy", algorithm="direct").algorithm == "direct"
+
+
+def test_depthwise_on_a_gpu_is_done_directly(gpu):
+    p = es.plan((8, 56, 56, 64), (3, 3, 1, 64), groups=64, library="cupy")
+    assert p.algorithm == "direct"
+
+
+def test_the_shipped_file_is_whole():
+    shipped = figures.calibration("calibration_gpu")
+    assert set(shipped["auto"]) <= set(ALGORITHMS)
+    assert shipped["measured"] or "3.35 TB/s" in shipped["source"]
+    numpy = figures.calibration()["libraries"]["numpy"]
+    assert set(numpy["calls"]) <= set(shipped["calls"])
+    assert set(numpy["dtypes"]) <= set(shipped["dtypes"])
+    assert set(figures.rates("cupy", "float32")) >= {"direct", "direct_integer", "launch", "copy"}
+
+
+def test_on_a_processor_nothing_changes():
+    p = es.plan(*SHAPES)
+    assert f"times predicted from the calibration of {figures.calibration()['date']}" in str(p)
+    assert p.figures["measured"]
