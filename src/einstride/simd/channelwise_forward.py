@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 from einstride.simd import channelwise_channels as channels
 from einstride.simd import channelwise_positions as positions
@@ -35,11 +36,9 @@ def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _call(
-    form: Form, module: object, spec: object, words: dict[str, int], keep: list[object]
-) -> Call:
-    kernel = compiler.kernel(module.NAME, module.kernel, spec, on=form.machine)  # type: ignore[attr-defined]
-    names = module.arguments(form.geometry.rank)  # type: ignore[attr-defined]
+def _call(form: Form, module: Any, spec: Any, words: dict[str, int], keep: list[Any]) -> Call:
+    kernel = compiler.kernel(module.NAME, module.kernel, spec, on=form.machine)
+    names = module.arguments(form.geometry.rank)
     known = {name: words[name] for name in names if name in words}
     return Call(kernel, names, known, min(form.used, words["chunks"]), keep)
 

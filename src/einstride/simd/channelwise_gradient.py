@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -94,7 +95,7 @@ def call(form: Form, cut: Cuts) -> Call:
     return Call(kernel, names, known, min(form.used, words["chunks"]), listed)
 
 
-def _across(form: Form, cut: Cuts):
+def _across(form: Form, cut: Cuts) -> tuple[Any, Any, dict[str, int], list[Any]]:
     """Vectors across channels."""
     g = form.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
@@ -122,7 +123,7 @@ def _across(form: Form, cut: Cuts):
     return channels, spec, more, listed
 
 
-def _along(form: Form, cut: Cuts):
+def _along(form: Form, cut: Cuts) -> tuple[Any, Any, dict[str, int], list[Any]]:
     """Vectors along rows of positions."""
     g, each = form.geometry, form.lanes // form.parts
     inside, outside = whole_vectors(form)

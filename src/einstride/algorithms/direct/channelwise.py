@@ -116,6 +116,7 @@ def _readable(a: Array, b: Backend) -> Array:
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.simd.channelwise_form import entries
+    from einstride.simd.compiler import machine
 
     g, a = job.geometry, job.arithmetic
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
@@ -124,6 +125,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     halves = [name for name in (*job.operands, a.result) if name in HALVES]
     if halves and a.compute != "float32":
         return "vectors convert halves to and from float32 only"
+    if "float16" in halves and machine().vector_bytes < 32:
+        return "this machine's vectors do not convert float16"
     if 0 in g.size:
         return "x has no elements"
     if job.direction == "filter_grad" and g.kernel[-1] > 256:
