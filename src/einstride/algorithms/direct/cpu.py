@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride import figures
-from einstride.algorithms.direct import dense
+from einstride.algorithms.direct import channelwise, dense
 from einstride.job import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
-_ENGINES: tuple[Any, ...] = (dense,)
+_ENGINES: tuple[Any, ...] = (dense, channelwise)
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 

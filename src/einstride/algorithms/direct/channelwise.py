@@ -1,0 +1,171 @@
+"""The engine for few channels in a group: depthwise layers, small groups, images, stencils.
+
+Kernels are compiled for this machine's vectors (`einstride.simd.channelwise_forward`, `_gradient`).
+An input gradient is one forward pass for each stride phase, written straight to its positions. The
+order of a sum depends on shapes alone, so that the batch and the threads leave the bits alone.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride import adjoint
+from einstride.dtypes import COMPLEXES, HALVES
+from einstride.geometry import Geometry
+from einstride.job import Cost, Job
+from einstride.primitives import conjugate, flip, transpose_filter
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+TABLES = 1 << 18
+"""Numbers that tables of offsets may hold."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
+) -> Array:
+    """x, f -> y."""
+    g = job.geometry
+    _correlate(x, flip(f, g.rank, b) if g.flip else f, g, job, b, bias, out)
+    return out
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
+) -> Array:
+    """gy, f -> gx."""
+    g = job.geometry
+    f = conjugate(transpose_filter(f, g.groups, b), b)
+    f = flip(f, g.rank, b) if g.flip else f
+    for phase in adjoint.phases(g):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = out[(slice(None), *steps, ...)]
+        if phase.geometry is None:
+            place[...] = 0 if bias is None else bias
+        else:
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
+            _correlate(gy, sub, phase.geometry, job, b, bias, place)
+    return out
+
+
+def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
+    """x, gy -> gf."""
+    from einstride.simd import channelwise_gradient as gradient
+    from einstride.simd.channelwise_form import Form, steps
+    from einstride.simd.compiler import machine
+    from einstride.simd.host import address
+
+    g, compute = job.geometry, job.arithmetic.compute
+    x, gy = _readable(x, b), _readable(gy, b)
+    cut = gradient.cuts(g, job.per_example, compute)
+    stored = (b.dtype_name(x), b.dtype_name(gy))
+    form = Form(g, stored, compute, steps(x), steps(gy), job.threads, machine())
+    sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
+    gradient.call(form, cut)(b.launch, x=address(x), y=address(gy), f=address(sums))
+    total = sums[:, 0]
+    for i in range(1, cut.tables):
+        total += sums[:, i]
+    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    place[...] = total if job.per_example else total[0]
+    return out
+
+
+def _correlate(
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
+) -> None:
+    """y = conv(x, f) + bias of a geometry that does not flip."""
+    from einstride.simd.channelwise_form import Form, steps
+    from einstride.simd.channelwise_forward import call
+    from einstride.simd.compiler import machine
+    from einstride.simd.host import address
+
+    compute = job.arithmetic.compute
+    x = _readable(x, b)
+    f = b.xp.ascontiguousarray(b.astype(f, compute))
+    place = out if _plain(out, b) else b.empty(out.shape, b.dtype_name(out), x)
+    added = 0
+    if bias is not None:
+        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        added = address(bias)
+    stored = (b.dtype_name(x), b.dtype_name(place))
+    form = Form(g, stored, compute, steps(x), steps(place), job.threads, machine())
+    call(form)(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
+    if place is not out:
+        out[...] = place
+
+
+def _plain(a: Array, b: Backend) -> bool:
+    """Does a kernel read and write it as it lies?"""
+    from einstride.simd.host import regular
+
+    return regular(a)
+
+
+def _readable(a: Array, b: Backend) -> Array:
+    """An operand that kernels can read; a copy only of arrays that lie badly."""
+    if _plain(a, b):
+        return a
+    copy = b.empty(a.shape, b.dtype_name(a), a)
+    copy[...] = a
+    return copy
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    from einstride.simd.channelwise_form import entries
+    from einstride.simd.compiler import machine
+
+    g, a = job.geometry, job.arithmetic
+    windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
+    if a.compute in COMPLEXES and any(name not in COMPLEXES for name in windowed):
+        return "an array of real numbers meets complex ones"
+    halves = [name for name in (*job.operands, a.result) if name in HALVES]
+    if halves and a.compute != "float32":
+        return "vectors convert halves to and from float32 only"
+    if "float16" in halves and machine().vector_bytes < 32:
+        return "this machine's vectors do not convert float16"
+    if 0 in g.size:
+        return "x has no elements"
+    if job.direction == "filter_grad" and g.kernel[-1] > 256:
+        return "a tile for each few taps of such a long filter would be slow"
+    parts = [p.geometry for p in adjoint.phases(g)] if job.direction == "input_grad" else [g]
+    if max((entries(h) for h in parts if h is not None), default=0) > TABLES:
+        return "its tables of offsets would be too large"
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
+    return None
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Products of whole vectors, or the arrays' way through memory, whichever is slower."""
+    from einstride.simd.channelwise_form import FEW, entries
+    from einstride.simd.channelwise_gradient import cuts
+    from einstride.simd.compiler import machine
+
+    g, compute = job.geometry, job.arithmetic.compute
+    item = job.itemsize
+    parts = 4 if compute in COMPLEXES else 1
+    threads = job.threads if g.multiply_adds * parts >= FEW else 1
+    backwards = job.direction == "input_grad"
+    inputs, outputs = g.channels // g.groups, g.filters // g.groups
+    across = inputs if backwards else outputs
+    lanes = max(machine().vector_bytes // item, 1)
+    merged = g.groups > 1 and lanes % across == 0
+    filled = g.filters if merged else across
+    if g.channels == g.filters == 1:
+        filled = prod(g.out)
+    waste = -(-filled // lanes) * lanes / filled
+    spread = 1.0 if not merged or inputs * outputs == 1 else 1.5
+    vectors = g.multiply_adds * parts * waste * spread / lanes
+    arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
+    calls = len(adjoint.phases(g)) if backwards else 1
+    workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
+    if job.direction == "filter_grad":
+        cut = cuts(g, job.per_example, compute)
+        workspace = 24 * entries(g) + (cut.groups * cut.tables + 1) * prod(g.f_shape) * item
+    seconds = calls * rates["kernel"] + max(
+        vectors * rates["vector"] / threads, arrays * rates["copy"]
+    )
+    return Cost(g.multiply_adds, workspace, arrays, seconds)

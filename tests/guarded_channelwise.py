@@ -1,0 +1,73 @@
+"""Run as a program: channelwise kernels on arrays that begin or end where memory is forbidden.
+
+A read or write of one byte before the first or after the last element stops the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+
+import numpy as np
+
+import oracle
+from checks import operands
+
+PAGE = mmap.PAGESIZE
+KEPT: list[mmap.mmap] = []
+
+
+def guarded(array: np.ndarray, end: bool) -> np.ndarray:
+    """A copy that ends, or begins, beside a page that may not be touched."""
+    pages = -(-array.nbytes // PAGE) + 2
+    memory = mmap.mmap(-1, pages * PAGE)
+    KEPT.append(memory)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for page in (0, pages - 1):
+        if libc.mprotect(ctypes.c_void_p(base + page * PAGE), ctypes.c_size_t(PAGE), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
+    at = (pages - 1) * PAGE - array.nbytes if end else PAGE
+    copy = np.frombuffer(memory, array.dtype, array.size, at).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def main(which: str, first: bool, width: str) -> None:
+    import test_simd_channelwise as tests
+    from einstride.algorithms.direct import channelwise, cpu
+    from einstride.simd import compiler
+
+    cpu._ENGINES = (channelwise,)
+    compiler.machine = lambda: tests.MACHINES[width]
+    cases = dict(tests.GEOMETRIES)
+    cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
+    for name, case in cases.items():
+        if case.mode != "zeros" and which == "input_grad":
+            continue  # folded outside the kernels
+        for dtype in (
+            ("float32", "complex64") if name in ("strided", "one channel") else ("float32",)
+        ):
+            for end in (True, False):
+                given = [guarded(a, end) for a in tests.arrays(case, dtype, 3)]
+                function, args, pair = operands(which, case, *given)
+                table = oracle.FAST if case.mode == "zeros" else oracle.PASSES
+                expected = table[which](*pair, case)
+                keywords = {"algorithm": "direct", **case.explicit}
+                args = list(args)
+                if first:
+                    roles = {"forward": "xf", "input_grad": "yf", "filter_grad": "xy"}[which]
+                    for i, role in enumerate(roles):
+                        args[i] = guarded(tests.channels_first(args[i], which, role), end)
+                    expected = tests.channels_first(
+                        expected, which, "f" if "y" in roles and "x" in roles else "x"
+                    )
+                    keywords["layout"] = "channels_first"
+                out = guarded(np.zeros(expected.shape, dtype), end)
+                function(*args, out=out, **keywords)
+                np.testing.assert_array_equal(out, expected.astype(dtype), err_msg=name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] == "1", sys.argv[3])
