@@ -13,7 +13,14 @@ from typing import Any
 from llvmlite import ir
 
 from einstride.simd.elements import (
-    ELEMENTS, POINTER, WORD, bytes_of, conversion, is_float, letter, scalar,
+    ELEMENTS,
+    POINTER,
+    WORD,
+    bytes_of,
+    conversion,
+    is_float,
+    letter,
+    scalar,
 )  # fmt: skip
 
 
