@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from importlib.resources import files
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from einstride.algorithms import ALGORITHMS
 from einstride.geometry import Direction, Geometry
 from einstride.job import Cost, Job
 from einstride.layout import Layout, canonical, parse
+from einstride.rates import calibration, rates
 from einstride.settings import PerExample, Settings, Shape, Transposed
 from einstride.solving import filter_grad_geometry, input_grad_geometry, transposed_geometry
 
@@ -115,22 +114,6 @@ def _bytes(n: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
-
-
-@cache
-def calibration() -> dict[str, Any]:
-    """The shipped figures: seconds per product, per byte and per call, by library and dtype."""
-    text = files("einstride").joinpath("calibration.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
-
-
-def rates(library: str, compute: str) -> dict[str, float]:
-    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known."""
-    table = calibration()["libraries"]
-    mine = table.get(library, table["numpy"])
-    by_dtype = mine["dtypes"].get(compute, mine["dtypes"]["other"])
-    return {**mine["calls"], **by_dtype}
 
 
 @lru_cache(maxsize=4096)
