@@ -64,7 +64,7 @@ def tiles_of_y(
 def _cut(slab: Array, tiles: Shape, inputs: Shape, steps: Shape, b: Backend) -> Array:
     """(nb, *S, C) -> (*positions, nb, *tiles, C), a view where the library has views."""
     rank = len(tiles)
-    if b.as_strided is not None:
+    if b.traits.views:
         w = windows(slab, inputs, steps, (1,) * rank, b)
     elif prod(tiles) == 1:
         w = b.xp.reshape(slab, (slab.shape[0], *tiles, *slab.shape[1:]))
