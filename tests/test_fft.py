@@ -13,6 +13,7 @@ from oracle import Case
 from strategies import arrays
 from test_accuracy import UNIT, adversary, error, fractions
 
+pytest_plugins = ["cupy_host.fixtures"]
 CASES = {
     "even": Case(2, (64,), (16,), 3, 4, (1,), ((0, 0),), (1,)),
     "odd": Case(2, (63,), (17,), 3, 4, (1,), ((8, 8),), (1,)),

@@ -137,8 +137,8 @@ class Search(forward.Search):
     def smallest(self) -> Plan:
         """The plan that needs the least memory."""
         g = self.g
-        every = combinations(*(choices(g, a, 24 // g.rank) for a in range(g.rank)))
-        small = (self.unit(axes, (1,) * (g.rank + 1), 1, 1, 1, 1) for axes in every)
+        every = combinations(*(choices(g, a, 4) for a in range(g.rank)))
+        small = (self.unit(axes, (1,) * (g.rank + 1), 1, g.channels, 1, 1) for axes in every)
         return min(small, key=lambda p: p.workspace)
 
 

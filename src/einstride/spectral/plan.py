@@ -204,14 +204,14 @@ class Search:
         return Plan(axes, lengths, channels, kept, threads, need, seconds)
 
     def least(self) -> Plan:
-        """The plan that needs the least memory: one signal of one channel at a time."""
+        """The plan that needs the least memory and still ends: one signal and filter at a time."""
         g, small = self.g, []
-        for axes in combinations(*(choices(g, a, 24 // g.rank) for a in range(g.rank))):
+        for axes in combinations(*(choices(g, a, 4) for a in range(g.rank))):
             for kept in (True,) if self.prepared else (True, False):
                 lengths = (1,) * (g.rank + 2)
                 whole = self.frame(axes).q * 2 * prod(g.f_shape[-2:]) * self.item
                 shared = whole if kept and not self.prepared else 0
-                small.append(self.made(axes, lengths, 1, kept, 1, shared))
+                small.append(self.made(axes, lengths, g.channels, kept, 1, shared))
         return min(small, key=lambda p: p.workspace)
 
 
