@@ -104,7 +104,7 @@ class Search(forward.Search):
     def plans(self) -> Iterator[Plan]:
         """Candidates below the ceiling."""
         job, g, block = self.job, self.g, self.traits.block_bytes
-        for axes in combinations(*(choices(g, a, most_choices(g)) for a in range(g.rank))):
+        for axes in combinations(*(choices(g, a, most_choices(g, job)) for a in range(g.rank))):
             sizes = (1 if job.per_example else g.batch, *(a.tiles for a in axes))
             for threads in dict.fromkeys((job.threads, 1)):
                 top, tried = job.ceiling // threads, 0

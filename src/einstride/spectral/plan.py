@@ -151,7 +151,9 @@ class Search:
     def plans(self) -> Iterator[Plan]:
         """Candidates below the ceiling."""
         g, block = self.g, self.traits.block_bytes
-        for axes in combinations(*(choices(g, a, most_choices(g)) for a in range(g.rank))):
+        for axes in combinations(
+            *(choices(g, a, most_choices(g, self.job)) for a in range(g.rank))
+        ):
             whole = self.frame(axes).q * 2 * prod(g.f_shape[-2:]) * self.item
             for kept in (True, False) if whole > block // 2 and not self.prepared else (True,):
                 shared = whole if kept and not self.prepared else 0
@@ -228,8 +230,10 @@ def kept_part(g: Geometry, each: int, traits: Traits) -> tuple[int, int]:
     return c, d
 
 
-def most_choices(g: Geometry) -> int:
+def most_choices(g: Geometry, job: Job) -> int:
     """How many ways to cut an axis are looked at: few where little is at stake."""
+    if job.hard and g.multiply_adds >= FEW * FEW:  # the quickest may not fit
+        return {1: 12, 2: 6}.get(g.rank, 3)
     if g.multiply_adds < SMALL or prod(g.kernel) < FEW:
         return 1
     return {1: 8, 2: 4}.get(g.rank, 2)
