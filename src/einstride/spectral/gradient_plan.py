@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product as combinations
 from math import prod
@@ -145,6 +146,10 @@ class Search(forward.Search):
 @lru_cache(maxsize=1024)
 def reduction(job: Job, traits: Traits) -> Plan:
     """The quickest plan of a filter gradient below the ceiling, else the smallest."""
+    g = job.geometry
+    if job.batch_invariant and g.batch > 1:  # nothing may depend on how many there are
+        one = reduction(replace(job, geometry=replace(g, batch=1)), traits)
+        return replace(one, seconds=one.seconds * g.batch)
     search = Search(job, traits)
     found = min(search.plans(), key=lambda p: p.seconds, default=None)
     return search.smallest() if found is None else found

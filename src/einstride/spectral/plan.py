@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product as combinations
 from math import prod
@@ -268,6 +268,9 @@ def steps(n: int) -> Iterator[int]:
 @lru_cache(maxsize=1024)
 def correlation(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:
     """The quickest plan of a forward convolution below the ceiling, else the smallest."""
+    if job.batch_invariant and g.batch > 1:  # nothing may depend on how many there are
+        one = correlation(replace(g, batch=1), job, traits, prepared)
+        return replace(one, seconds=one.seconds * g.batch)
     search = Search(g, job, traits, prepared)
     found = min(search.plans(), key=lambda p: p.seconds, default=None)
     return search.least() if found is None else found
