@@ -27,7 +27,9 @@ NOTE = (
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
     "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, "
-    "on one core. Written by bench/calibrate.py."
+    "on one core; dft: per multiply-add of a transform by a matrix; fft: per point and binary "
+    "logarithm of the period; plane: per element of an elementwise pass; turn: per element "
+    "gathered in another order; all on two threads. Written by bench/calibrate.py."
 )
 
 
@@ -49,7 +51,25 @@ def per_product(dtype: str) -> dict[str, float]:
     x, f = np.ones((1, 34, 34, 16), dtype), np.ones((3, 3, 16, 16), dtype)
     work = 32 * 32 * 9 * 16 * 16
     einsum = fastest(lambda: es.conv(x, f, algorithm="strided")) / work
-    return {"einsum": einsum, "matmul": matmul}
+    return {"einsum": einsum, "matmul": matmul, **transforms(dtype)}
+
+
+def transforms(dtype: str) -> dict[str, float]:
+    """The pieces of a spectral convolution, in the planes of a dtype, as two threads would do."""
+    real = {"float32": "float32", "complex64": "float32"}.get(dtype, "float64")
+    rng = np.random.default_rng(0)
+    matrix, columns = rng.standard_normal((96, 96)), rng.standard_normal((96, 4096))
+    a, z = matrix.astype(real), columns.astype(real)
+    lines = rng.standard_normal((64, 2048)).astype(real)
+    whole, turned = np.empty_like(z), np.empty((4096, 96), real)
+    with threadpool_limits(1):
+        dft = fastest(lambda: a @ z) / (96 * 96 * 4096)
+    fft = fastest(lambda: np.fft.rfft(lines)) / (lines.size * 11)
+    runs, place = z.reshape(48, 2, 64, 64), whole.reshape(48, 2, 64, 64)
+    pairs = (runs[:, 0, ::2], runs[:, 1, 1::2], place[:, 0, ::2])  # as mirror images meet
+    plane = fastest(lambda: np.add(pairs[0], pairs[1], out=pairs[2])) / pairs[0].size
+    turn = fastest(lambda: np.copyto(turned, z.T)) / z.size
+    return {"dft": dft / 2, "fft": fft / 2, "plane": plane / 2, "turn": turn / 2}
 
 
 def calls() -> dict[str, float]:

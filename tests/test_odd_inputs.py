@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import einstride as es
-from checks import ALGORITHMS, PASSES, operands, refused, same
+from checks import EVERY, PASSES, agrees, lacking, operands, refused, same
 from oracle import Case
 from strategies import arrays, integer_data
 
@@ -51,15 +51,18 @@ VIEWS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128", "int64"])
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_any_memory_gives_the_answer_of_a_copy(which, algorithm, view, dtype):
     contiguous = arrays(CASE, dtype, 1)
     odd = [VIEWS[view](a) for a in contiguous]
     function, args, _ = operands(which, CASE, *contiguous)
-    expected = function(*args, algorithm=algorithm, **CASE.explicit)
+    keywords = {"algorithm": algorithm, **CASE.explicit}
+    if lacking(lambda: function(*args, **keywords), algorithm, dtype):
+        return
+    expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
-    same(np.asarray(function(*args, algorithm=algorithm, **CASE.explicit)), expected)
+    agrees(np.asarray(function(*args, **keywords)), expected, algorithm=algorithm)
     for array, before in zip(odd, contiguous, strict=True):
         np.testing.assert_array_equal(array, before)
 
@@ -88,7 +91,7 @@ def test_a_subclass_is_right_or_refused():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_broadcast(which, algorithm, axis):
     """A zero byte-stride along each axis in turn."""
@@ -101,7 +104,7 @@ def test_broadcast(which, algorithm, axis):
     same(function(*args, **keywords), expected)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_overlapping(which, algorithm):
     """Views whose elements share memory, as sliding windows do."""
@@ -120,7 +123,7 @@ def test_overlapping(which, algorithm):
     same(base, integer_data((400,), "float64", 3))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_the_same_array_twice(algorithm):
     a = integer_data((3, 3, 3), "float64", 4)
     same(es.conv(a, a, algorithm=algorithm), es.conv(a.copy(), a.copy(), algorithm=algorithm))
@@ -142,7 +145,7 @@ def test_swapped_bytes_are_right_or_refused(dtype):
         same(y, expected)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_the_result_is_ours_alone(which, algorithm):
     """A result is writable and shares no memory with an input, the trivial 1x1 cases included."""

@@ -113,7 +113,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             workspace = max(workspace, tiles.workspace, by_tap.workspace if by_tap else 0)
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
-    thin = min(g.filters, g.channels) // g.groups
+    # The columns of the products; their inner length has all taps and is rarely thin.
+    thin = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
     rate = rates["matmul"] * (1 + slower / max(thin, 1))
     seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]

@@ -1,0 +1,164 @@
+"""Overlap-save: products of spectra, tile by tile, by matrices for short periods and FFT for long.
+
+A tile of T outputs needs the x under it; over a period of L positions (see `spectral.axes`),
+
+- forward          Y(w) = X(w) F(-w)         a product for each frequency w
+- filter gradient  F'(w) = sum X(w) gy(-w)   over examples and tiles, brought back once
+- input gradient   by stride phases (see `adjoint`): each a forward pass over gy
+
+Up to 160 positions a transform is a real matrix product with just the positions that are wanted, so
+that strides, dilations and zeros cost nothing; beyond, it is the library's FFT. Tiles, periods and
+blocks are chosen by predicted time. Matrix products in the frequency domain mix the channels.
+
+Error, of any element against the norms of the operands: c * u * log2(L) * ||x||_2 * ||f||_2 for a
+period L by FFT, with u the unit roundoff of the planes (Higham 2002, theorem 24.2), and sqrt(L) in
+the place of log2(L) for a period by matrix, whose sums have L terms; the terms of all axes add up.
+`error_bound` evaluates it. It is no bound element by element: `accuracy="elementwise"` is refused,
+and a NaN spreads over its tile.
+"""
+
+from __future__ import annotations
+
+from math import log2, prod, sqrt
+from typing import TYPE_CHECKING, Any
+
+from einstride import adjoint
+from einstride.geometry import Geometry
+from einstride.job import Cost, Job
+from einstride.primitives import conjugate, flip, interleave, transpose_filter
+from einstride.spectral.correlate import correlate, filter_spectrum
+from einstride.spectral.gradient_plan import reduction
+from einstride.spectral.plan import Plan, correlation
+from einstride.spectral.reduce import reduce
+from einstride.spectral.work import frequencies, planes_of
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+UNIT = {"float32": 2.0**-24, "complex64": 2.0**-24, "float64": 2.0**-53, "complex128": 2.0**-53}
+"""Unit roundoffs."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None,
+    prepared: Any = None,
+) -> Array:  # fmt: skip
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    g = job.geometry
+    f = flip(f, g.rank, b) if g.flip else f
+    return correlate(x, f, g, job, b, bias, out, None if prepared is None else prepared[0])
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
+    g = job.geometry
+    first = 1 if job.per_example else 0
+    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = reduce(x, gy, job, b, place)
+    if out is not None:
+        return out
+    return flip(gf, g.rank, b, first) if g.flip else gf
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None,
+    prepared: Any = None,
+) -> Array:  # fmt: skip
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g, result = job.geometry, job.arithmetic.result
+    turned = _turned(f, g, b)
+    parts: dict[tuple[int, ...], Array] = {}
+    for i, phase in enumerate(adjoint.phases(g)):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = None if out is None else out[(slice(None), *steps, ...)]
+        if phase.geometry is not None:
+            sub = flip(turned[(*phase.taps, ...)], g.rank, b)
+            kept = None if prepared is None else prepared[i]
+            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place, kept)
+        elif place is not None:
+            place[...] = 0 if bias is None else bias
+        else:
+            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            zeros = b.zeros((g.batch, *size, g.channels), result, gy)
+            parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
+    if out is not None:
+        return out
+    if all(s == 1 for s in g.stride):
+        return parts[(0,) * g.rank]
+    return interleave(parts, g.stride, g.x_shape, b)
+
+
+def _turned(f: Array, g: Geometry, b: Backend) -> Array:
+    """The filter of the input gradient, before its taps are reversed."""
+    f = conjugate(transpose_filter(f, g.groups, b), b)
+    return flip(f, g.rank, b) if g.flip else f
+
+
+def prepare(f: Array, job: Job, b: Backend) -> tuple[Array | None, ...]:
+    """What `forward` and `input_grad` take as `prepared`: spectra of the filter, for this job."""
+    g = job.geometry
+    if job.direction == "forward":
+        f = flip(f, g.rank, b) if g.flip else f
+        return (filter_spectrum(f, g, job, correlation(g, job, b.traits, True), b),)
+    turned = _turned(f, g, b)
+    found: list[Array | None] = []
+    for phase in adjoint.phases(g):
+        h = phase.geometry
+        if h is None:
+            found.append(None)
+            continue
+        sub = flip(turned[(*phase.taps, ...)], g.rank, b)
+        found.append(filter_spectrum(sub, h, job, correlation(h, job, b.traits, True), b))
+    return tuple(found)
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    if job.arithmetic.exact:
+        return "integers must be exact, and spectra are rounded"
+    if job.accuracy == "elementwise":
+        return "its error is bounded by norms, not element by element"
+    if traits.library == "dask":
+        return "its blocks have no transforms"
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
+    return None
+
+
+def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
+    g = job.geometry
+    if job.direction == "filter_grad":
+        return [(g, reduction(job, traits))]
+    if job.direction == "forward":
+        return [(g, correlation(g, job, traits))]
+    every = (p.geometry for p in adjoint.phases(g))
+    return [(h, correlation(h, job, traits)) for h in every if h is not None]
+
+
+def error_bound(job: Job, traits: Traits) -> float:
+    """The largest error over ||x||_2 ||f||_2 that is to be expected of the plan of a job."""
+    worst = 0.0
+    for _, plan in _plans(job, traits):
+        total = sum(log2(a.period) if a.fast else sqrt(a.period) for a in plan.axes)
+        worst = max(worst, 6 * (3 * total + 2))
+    return worst * UNIT[job.sums]
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Products of spectra; what is moved is each stage of a transform, once."""
+    g = job.geometry
+    n = moved = workspace = 0
+    seconds = rates["call"]
+    for h, plan in _plans(job, traits):
+        q = frequencies(plan.axes, planes_of(job))
+        tiles = prod(a.tiles for a in plan.axes)
+        n += 2 * q * h.batch * tiles * prod(h.f_shape[-2:])
+        moved += 8 * q * h.batch * tiles * (h.channels + h.filters) * job.itemsize
+        workspace = max(workspace, plan.workspace)
+        seconds += plan.seconds + rates["block"]
+    if job.direction == "input_grad":
+        converted = 1 + (g.groups > 1) + job.arithmetic.compute.startswith("complex")
+        workspace += converted * prod(g.f_shape) * job.itemsize
+    return Cost(n, workspace, moved, seconds)
