@@ -193,6 +193,27 @@ def test_results_are_rounded_once_to_the_nearest(gpu, dtype):
         np.testing.assert_array_equal(y.get()[0].astype("f4"), expected)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 10), ("bfloat16", 7)])
+def test_a_sum_in_float64_is_rounded_once(gpu, dtype, bits, sign):
+    """Half a unit, and a little that float32 cannot hold: not a tie to be rounded to even."""
+    kind = np.dtype("float16") if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    unit, little = 2.0**-bits, 2.0**-14
+    half = unit / 2 if sign > 0 else 1.5 * unit
+    x = np.array([1, half, little], "f8").astype(kind).reshape(1, 1, 3)
+    f = np.array([1, 1, sign * little], "f8").astype(kind).reshape(1, 3, 1)
+    given = (gpu.xp.asarray(a) for a in (x, f))
+    y = es.conv(*given, algorithm="direct", accumulate="float64")
+    assert float(y.get().astype("f8").item()) == 1 + unit
+
+
+def test_a_slab_may_be_wider_than_the_channels(gpu):
+    """Of 8-bit channels a word of 16 bytes is whole, and half of it lies beyond them."""
+    case = Case(2, (9, 8), (3, 3), 8, 8, (1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)
+    for which in PASSES:
+        check(gpu, which, case, "int8", 3)
+
+
 @pytest.mark.parametrize("channels", [1, 9])
 def test_an_axis_beyond_32_bits(gpu, channels):
     """A broadcast axis of 2**33 elements, cropped to its end: places are large, memory is not."""
