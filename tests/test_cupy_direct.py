@@ -92,10 +92,15 @@ def test_each_dtype(gpu, name, dtype):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_offsets_of_64_bits(gpu, monkeypatch, name, which):
+    launches = (thin.correlation, thin.filter_sums, tiles.gathered)
     for module in (thin, tiles):
         monkeypatch.setattr(module, "index", lambda *_: "long long")
+    for planned in launches:
+        planned.cache_clear()
     for order in ORDERS[:2]:
         check(gpu, which, FAMILIES[name], "float32", 3, order)
+    for planned in launches:
+        planned.cache_clear()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -191,6 +196,27 @@ def test_results_are_rounded_once_to_the_nearest(gpu, dtype):
     for accumulate in (None, "float64"):
         y = es.conv(x, gpu.xp.asarray(f), algorithm="direct", accumulate=accumulate)
         np.testing.assert_array_equal(y.get()[0].astype("f4"), expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 10), ("bfloat16", 7)])
+def test_a_sum_in_float64_is_rounded_once(gpu, dtype, bits, sign):
+    """Half a unit, and a little that float32 cannot hold: not a tie to be rounded to even."""
+    kind = np.dtype("float16") if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    unit, little = 2.0**-bits, 2.0**-14
+    half = unit / 2 if sign > 0 else 1.5 * unit
+    x = np.array([1, half, little], "f8").astype(kind).reshape(1, 1, 3)
+    f = np.array([1, 1, sign * little], "f8").astype(kind).reshape(1, 3, 1)
+    given = (gpu.xp.asarray(a) for a in (x, f))
+    y = es.conv(*given, algorithm="direct", accumulate="float64")
+    assert float(y.get().astype("f8").item()) == 1 + unit
+
+
+def test_a_slab_may_be_wider_than_the_channels(gpu):
+    """Of 8-bit channels a word of 16 bytes is whole, and half of it lies beyond them."""
+    case = Case(2, (9, 8), (3, 3), 8, 8, (1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)
+    for which in PASSES:
+        check(gpu, which, case, "int8", 3)
 
 
 @pytest.mark.parametrize("channels", [1, 9])

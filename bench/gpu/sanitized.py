@@ -44,14 +44,15 @@ def check(
         given = cupy.moveaxis(cupy.asarray(np.ascontiguousarray(np.moveaxis(x, -1, 1))), 1, -1)
     else:
         given = cupy.asarray(x)
+    plain = dict(k)
     k["algorithm"] = algorithm
     on_device = cupy.asarray(f), cupy.asarray(gy)
     pairs = {"forward": (es.conv(given, on_device[0], **k), y)}
     if dtype != "int8" or algorithm == "direct":
         found = es.conv_filter_grad(given, on_device[1], f.shape[:2], **k)
-        pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **k))
+        pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **plain))
         found = es.conv_input_grad(on_device[1], on_device[0], x.shape[1:3], **k)
-        pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **k))
+        pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **plain))
     wrong = [name for name, (a, b) in pairs.items() if not np.array_equal(a.get(), b)]
     return f"{algorithm} {dtype} {channels} {mode} {layout} {groups}: {wrong}" if wrong else None
 
@@ -67,7 +68,7 @@ def main() -> int:
     cupy.cuda.set_allocator(None)
     layouts = ("channels_last", "channels_first")
     grid = list(itertools.product(("gemm",), DTYPES, (4, 3), MODES, layouts))
-    grid += itertools.product(("direct",), DTYPES, (4, 12), MODES, layouts, (1, 4))
+    grid += itertools.product(("direct",), DTYPES[::3] + DTYPES[1:2], (4, 12), MODES, layouts, (1, 4))
     problems = [p for case in grid[:: 23 if args.small else 1] if (p := check(*case))]
     print("\n".join(problems) or "every answer is right")
     return 1 if problems else 0

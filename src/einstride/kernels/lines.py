@@ -47,6 +47,31 @@ class Line:
         return replace(line, move=1) if self.count == 1 else line
 
 
+@dataclass(frozen=True)
+class View:
+    """What of an array decides how a kernel is launched: not its numbers, nor quite its place.
+
+    Attributes
+    ----------
+    shape, strides : tuple of int
+        As NumPy has them.
+    dtype : numpy.dtype
+        Of the elements.
+    address : int
+        Where it begins, modulo 16: the widest word of a device.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    address: int
+
+
+def view(a: Any) -> View:
+    """The view of an array."""
+    return View(a.shape, a.strides, a.dtype, a.data.ptr % 16)
+
+
 def steps(a: Any) -> list[int]:
     """The steps of an array in elements."""
     return [s // a.dtype.itemsize for s in a.strides]

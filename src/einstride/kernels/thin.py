@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import gcd, prod
 from typing import Any
 
 from einstride.kernels import kernel, thin_shape
-from einstride.kernels.lines import Line, index, packed, steps
+from einstride.kernels.lines import Line, View, index, packed, steps, view
 from einstride.kernels.rows import MODES, SOURCES, WORDS, divisor
 from einstride.kernels.thin_shape import Shape, Thin, plane
 
@@ -47,7 +48,7 @@ def _word(a: Any, slab: int, inner: bool) -> int:
     item = a.dtype.itemsize
     if not inner or (steps(a)[-1] != 1 and a.shape[-1] > 1):
         return int(item)
-    others = [a.data.ptr, *a.strides[:-1], slab * item, a.shape[-1] * item]
+    others = [a.address, *a.strides[:-1], slab * item, a.shape[-1] * item]
     return next(w for w in (16, 8, 4, 2, 1) if w <= item or not any(n % w for n in others))
 
 
@@ -61,6 +62,10 @@ def _axes(lines: Sequence[Line], shape: Shape, own: Sequence[int], out: Sequence
     return fields
 
 
+Launch = tuple[Any, tuple[int, ...], Any, int]
+"""A kernel, its grid, its job, its shared memory."""
+
+
 def correlate(
     x: Any,
     f: Any,
@@ -68,12 +73,33 @@ def correlate(
     thin: Thin,
     shape: Shape,
     mode: str,
-    filter_steps: tuple[Sequence[int], int, int, int],
+    filter_steps: tuple[tuple[int, ...], int, int, int],
     bias: Any,
     accumulator: str,
     conjugated: int,
 ) -> None:
     """out (B, *O, D) from x (B, *S, C) and the filter f, whose steps are as in `tiles.product`."""
+    views = view(x), view(f), view(out)
+    function, grid, job, memory = correlation(
+        *views, thin, shape, mode, filter_steps, accumulator, conjugated
+    )
+    pointer = 0 if bias is None else bias
+    function(grid, (THREADS,), (x, f, pointer, out, job), shared_mem=memory)
+
+
+@lru_cache(maxsize=1024)
+def correlation(
+    x: View,
+    f: View,
+    out: View,
+    thin: Thin,
+    shape: Shape,
+    mode: str,
+    filter_steps: tuple[tuple[int, ...], int, int, int],
+    accumulator: str,
+    conjugated: int,
+) -> Launch:
+    """How `correlate` is launched for such arrays."""
     lines, inner, slab = thin.lines, thin.channels_inner, shape.slab
     slab_in = slab // thin.group_out * thin.group_in
     depthwise = thin.group_in == thin.group_out == 1
@@ -84,7 +110,7 @@ def correlate(
         vec = next(v for v in (8, 4, 2, 1) if v * max(item, item_out) <= 16 and slab % v == 0)
     whole = moves[-1] == 1 and out.shape[-1] % vec == 0
     aligned = not any(n * item_out % (vec * item_out) for n in moves[:-1])
-    wide_store = whole and aligned and out.data.ptr % (vec * item_out) == 0
+    wide_store = whole and aligned and out.address % (vec * item_out) == 0
 
     tile, own = _tile(x, shape.length, slab_in, inner, MODES.index(mode), word)
     middle, run = lines[1], shape.run
@@ -108,16 +134,24 @@ def correlate(
     names += [SOURCES[str(out.dtype.name)], wide, WORDS[word]]
     instance = f"thin_correlate<{', '.join(names)}, {vec}, {run}, {column}, {conjugated}>"
     grid = (x.shape[0] * prod(shape.boxes(lines)) * slabs,)
-    function = kernel("thin", instance)
-    pointer = 0 if bias is None else bias
-    arguments = (x, f, pointer, out, packed(fields))
-    function(grid, (THREADS,), arguments, shared_mem=thin_shape.shared(thin, shape.box, slab))
+    memory = thin_shape.shared(thin, shape.box, slab)
+    return kernel("thin", instance), grid, packed(fields), memory
 
 
 def filter_parts(
     x: Any, gy: Any, parts: Any, thin: Thin, shape: Shape, mode: str, accumulator: str
 ) -> None:
     """Fill parts (P, elements of the filter): see parts.py."""
+    views = view(x), view(gy), view(parts)
+    function, grid, job, memory = filter_sums(*views, thin, shape, mode, accumulator)
+    function(grid, (THREADS,), (x, gy, parts, job), shared_mem=memory)
+
+
+@lru_cache(maxsize=1024)
+def filter_sums(
+    x: View, gy: View, parts: View, thin: Thin, shape: Shape, mode: str, accumulator: str
+) -> Launch:
+    """How `filter_parts` is launched for such arrays."""
     lines, inner, slab = thin.lines, thin.channels_inner, shape.slab
     slab_in = slab // thin.group_out * thin.group_in
     words = _word(x, slab_in, inner), _word(gy, slab, inner)
@@ -137,7 +171,6 @@ def filter_parts(
     wide = index((x, gy, parts), lines)
     names = [SOURCES[str(x.dtype.name)], SOURCES[str(gy.dtype.name)], SOURCES[accumulator]]
     names += [wide, WORDS[words[0]], WORDS[words[1]]]
-    function = kernel("thin_filter", f"thin_filter<{', '.join(names)}, {column}, {slide}>")
-    arguments = (x, gy, parts, packed(fields))
+    instance = f"thin_filter<{', '.join(names)}, {column}, {slide}>"
     memory = thin_shape.shared(thin, shape.box, slab)
-    function((slabs * splits,), (THREADS,), arguments, shared_mem=memory)
+    return kernel("thin_filter", instance), (slabs * splits,), packed(fields), memory

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from einstride.kernels import kernel
-from einstride.kernels.lines import Line, index, packed, steps, upto
+from einstride.kernels.lines import Line, View, index, packed, steps, upto, view
 from einstride.kernels.rows import MODES, SOURCES
 
 THREADS = 128
@@ -94,11 +94,11 @@ def product(
     x: Any,
     other: Any,
     out: Any,
-    lines: Sequence[Line],
+    lines: tuple[Line, ...],
     mode: str,
     groups: int,
     inner: tuple[int, int],
-    filter_steps: tuple[Sequence[int], int, int, int],
+    filter_steps: tuple[tuple[int, ...], int, int, int],
     bias: Any = None,
     parts: int = 0,
     accumulator: str = "float32",
@@ -111,6 +111,29 @@ def product(
     the gradient itself if there is one part. `inner` is (C, D) of one group; `filter_steps` are the
     steps of the filter in elements: of its taps, its channels in and out, and from group to group.
     """
+    views = view(x), view(other), view(out)
+    function, grid, job = gathered(
+        *views, lines, mode, groups, inner, filter_steps, parts, accumulator, conjugated
+    )
+    pointer = 0 if bias is None else bias
+    function(grid, (THREADS,), (x, other, pointer, out, job))
+
+
+@lru_cache(maxsize=1024)
+def gathered(
+    x: View,
+    other: View,
+    out: View,
+    lines: tuple[Line, ...],
+    mode: str,
+    groups: int,
+    inner: tuple[int, int],
+    filter_steps: tuple[tuple[int, ...], int, int, int],
+    parts: int,
+    accumulator: str,
+    conjugated: int,
+) -> tuple[Any, tuple[int, int], Any]:
+    """How `product` is launched for such arrays: the kernel, its grid, its job."""
     from_filter = parts > 0
     axes = FEW_AXES if len(lines) < FEW_AXES else MANY_AXES
     x_steps = steps(x)
@@ -124,7 +147,7 @@ def product(
     volume = TABLE if from_filter else shape.rows
     inner_channels = abs(x_steps[-1]) <= min(map(abs, x_steps[1:-1]), default=0)
     sector = 1 if inner_channels else max(1, SECTOR // x.dtype.itemsize)
-    box = box_of(tuple(lines), x.shape[0], volume, sector)
+    box = box_of(lines, x.shape[0], volume, sector)
     digits = [(x.shape[0], box[0], 1, 0, p_steps[0])]
     for v, side, step in zip(lines, box[1:], p_steps[1:-1], strict=True):
         digits.append((v.count, side, v.move, v.start, step))
@@ -151,7 +174,7 @@ def product(
         *x.shape[:-1], *idle, *x_steps[:-1], *[0 * i for i in idle], MODES.index(mode),
         inner[1], groups, column_tiles, int(inner_channels != from_filter), int(columns_inner),
         inner[0] * x_steps[-1], read[1], read[0], write[1], write[0],
-        each, out.size // parts if parts > 1 else 0, *rows, *terms,
+        each, prod(out.shape) // parts if parts > 1 else 0, *rows, *terms,
     ]  # fmt: skip
     wide = index((x, other, out), lines, (terms_total, position_total))
     names = [SOURCES[str(a.dtype.name)] for a in (x, other)]
@@ -160,6 +183,4 @@ def product(
     instance = f"tile_product<{', '.join([*names, *map(str, numbers)])}>"
     row_tiles = -(-(elements if from_filter else position_total) // shape.rows)
     grid = (row_tiles * groups * column_tiles, max(parts, 1))
-    function = kernel("tiles", instance)
-    pointer = 0 if bias is None else bias
-    function(grid, (THREADS,), (x, other, pointer, out, packed(fields)))
+    return kernel("tiles", instance), grid, packed(fields)

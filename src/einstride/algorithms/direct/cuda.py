@@ -18,7 +18,6 @@ Error, per element of the result: as `gemm`, n * u * sum |x| |f|; `accuracy="ele
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from math import gcd, prod
@@ -55,7 +54,7 @@ def forward(
     f = flip(f, g.rank, b) if g.flip else f
     width = g.filters // g.groups
     *taps, channel, filters = steps(f)
-    by = (taps, channel, filters, width * filters)
+    by = (tuple(taps), channel, filters, width * filters)
     inner = (g.channels // g.groups, width)
     _correlate(x, f, out, _seen(g), inner, by, job, b, bias, 0)
     return out
@@ -70,7 +69,7 @@ def input_grad(
     f = f if g.flip else flip(f, g.rank, b)
     inner = (g.filters // g.groups, g.channels // g.groups)
     *taps, channel, filters = steps(f)
-    by = (taps, filters, channel, inner[0] * filters)
+    by = (tuple(taps), filters, channel, inner[0] * filters)
     _correlate(gy, f, out, _seen_back(g), inner, by, job, b, bias, 1)
     return out
 
@@ -108,7 +107,7 @@ def filter_grad(
     by = steps(made)
     if count > 1:
         by = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
-    written = (by[:-2], by[-2], by[-1], inner[1] * by[-1])
+    written = (tuple(by[:-2]), by[-2], by[-1], inner[1] * by[-1])
     conjugated = 2 if is_complex(accumulator) else 0
     tiles.product(
         x, gy, parts, seen, g.padding_mode, g.groups, inner, written, None, count, accumulator,
@@ -171,7 +170,7 @@ def _correlate(
     out: Array,
     seen: tuple[Line, ...],
     inner: tuple[int, int],
-    by: tuple[Sequence[int], int, int, int],
+    by: tuple[tuple[int, ...], int, int, int],
     job: Job,
     b: Backend,
     bias: Array | None,
@@ -195,7 +194,7 @@ def _correlate(
     for phase in parts:
         lines, taps, outputs = zip(*phase, strict=True)
         f_part, out_part = f[taps], out[(slice(None), *outputs)]
-        moved = [a * (t.step or 1) for a, t in zip(by[0], taps, strict=True)]
+        moved = tuple(a * (t.step or 1) for a, t in zip(by[0], taps, strict=True))
         tiles.product(
             x, f_part, out_part, lines, mode, g.groups, inner, (moved, *by[1:]), bias, 0,
             accumulator, conjugated,
