@@ -1,0 +1,41 @@
+"""Progress on standard error: tqdm's bar on a terminal that has tqdm, elsewhere a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+class Progress:
+    """Counts steps and says how it goes; silent if not wanted."""
+
+    def __init__(self, steps: int, wanted: bool) -> None:
+        self._wanted = wanted
+        self._bar = _bar(steps) if wanted and sys.stderr.isatty() else None
+
+    def close(self) -> None:
+        """The end."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self) -> None:
+        """One step more."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def say(self, text: str) -> None:
+        """How it goes."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._wanted:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _bar(steps: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "tqdm":
+            raise
+        return None
+    return tqdm(total=steps, unit="batch", file=sys.stderr, dynamic_ncols=True)
