@@ -77,7 +77,7 @@ def check_shape(where: str, name: str, x: Array, shape: Shape) -> int:
         raise bad_value(
             where, "a batch must have at least one example", f"{name} {found}", "leave it out"
         )
-    return found[0]
+    return int(found[0])
 
 
 def count(where: str, name: str, value: object, least: int = 1) -> int:

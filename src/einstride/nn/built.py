@@ -71,12 +71,36 @@ class Built:
         return {f"{path}{k}": a for path, leaf in self.net.leaves() for k, a in leaf.state.items()}
 
     def assign(self, arrays: dict[str, Array]) -> None:
-        """Put arrays in the place of parameters or state.
+        """Copy arrays into the place of parameters or state.
 
         Parameters
         ----------
         arrays : dict of arrays
-            By path; the model keeps them as they are.
+            By path, of the model's library and of the shapes there; any float dtype.
+        """
+        mine = self.parameters | self.state
+        for name, a in arrays.items():
+            if name not in mine or tuple(mine[name].shape) != tuple(a.shape):
+                found = tuple(mine[name].shape) if name in mine else "no such array"
+                raise bad_value(
+                    "assign", "every array must have the name and the shape of one of the model's",
+                    f"{name} {tuple(a.shape)}; the model has {found}", "see model.parameters",
+                )  # fmt: skip
+            backends.of("assign", ("model", name), mine[name], a)
+            check_float("assign", name, a, self._b)
+        kinds = {name: self._b.dtype_name(a) for name, a in mine.items()}
+        self.put({
+            name: self._b.xp.asarray(self._b.astype(a, kinds[name]), copy=True)
+            for name, a in arrays.items()
+        })  # fmt: skip
+
+    def put(self, arrays: dict[str, Array]) -> None:
+        """The same without a check or a copy: the arrays are the model's from now on.
+
+        Parameters
+        ----------
+        arrays : dict of arrays
+            By path.
         """
         for path, leaf in self.net.leaves():
             for group in (leaf.parameters, leaf.state):
@@ -188,7 +212,7 @@ class Built:
         value, gy = loss.unchecked(y, t, self._b)
         run = replace(tape.run, per_example=False)
         gradients = self.net.backward(gy, tape.kept, run, True, False)[1]
-        self.assign(optimiser.step(self.parameters, gradients))
+        self.put(optimiser.step(self.parameters, gradients))
         return value
 
     def to(self, library: str | None = None, *, dtype: str | None = None) -> Self:

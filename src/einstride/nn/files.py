@@ -59,7 +59,7 @@ def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
         k: _like(a, own[k], model._b) for group, own in mine.items() for k, a in
         groups[group].items()
     }  # fmt: skip
-    model.assign(fresh)
+    model.put(fresh)
     if optimiser is not None:
         optimiser.reset()
         optimiser.running, optimiser.steps = running, int(note["steps"])
@@ -72,7 +72,7 @@ def move(model: Built, b: Backend, dtype: str) -> None:
         name: b.astype(device(host(a), b), wide(dtype) if name in kept_wide else dtype)
         for name, a in (model.parameters | model.state).items()
     }
-    model.assign(fresh)
+    model.put(fresh)
 
 
 def _wide(model: Built) -> set[str]:
