@@ -59,7 +59,7 @@ def test_every_layer(name, backend):
         [nn.Dense(width), case.ours(), nn.Flatten(), nn.Dense(4)], case.shape, backend
     )
     inner, layer = torch.nn.Linear(width, width), case.theirs(torch)
-    size = tuple(model.net.layers[3].parameters["w"].shape)[0]
+    size = model.net.layers[3].parameters["w"].shape[0]
     modules = [inner, layer, None, torch.nn.Linear(size, 4)]
     for m in modules:
         if m is not None:

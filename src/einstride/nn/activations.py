@@ -9,10 +9,10 @@ from typing import Any
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array, Backend
-from einstride.nn.arrays import into, widened
+from einstride.nn.arrays import widened
 from einstride.nn.erf import normal_cdf
 from einstride.nn.layer import Gradients, Layer, Run
-from einstride.nn.passes import elementwise, where_positive
+from einstride.nn.passes import elementwise, positive, where_positive
 
 Function = Callable[..., Array]
 
@@ -69,9 +69,7 @@ class ReLU(_Elementwise):
     """
 
     def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
-        if place is None or b.dtype_name(place) != b.dtype_name(x):
-            return _give(b.xp.maximum(x, b.xp.zeros_like(x)), place)
-        return into(b.xp.maximum, x, b.xp.zeros_like(x), out=place)
+        return positive(x, place, b)
 
     def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
         return where_positive(k, g, place, b)

@@ -19,7 +19,16 @@ from einstride._errors import bad_value
 from einstride.backends import Array, Backend
 from einstride.nn.arrays import Shape, into, wide
 from einstride.nn.layer import Gradients, Layer, Maker, Run
-from einstride.nn.passes import One, column_sum, dense, fold, result, sweep, tiled, total
+from einstride.nn.passes import (
+    column_dot,
+    column_sum,
+    dense,
+    fold,
+    result,
+    sweep,
+    tiled,
+    total,
+)
 
 
 class BatchNorm(Layer):
@@ -85,27 +94,28 @@ class BatchNorm(Layer):
                     "BatchNorm", "training needs more than one value per channel", tuple(x.shape),
                     "use a larger batch",
                 )  # fmt: skip
-            mean, variance = statistics(x, b)
+            mean, variance, near = statistics(x, b)
             self._move(mean, variance * (n / (n - 1)), b)
         else:
             mean, variance = (b.astype(self.state[k], "float64") for k in ("mean", "variance"))
+            near = False
         scale = 1 / b.xp.sqrt(variance + self.epsilon)
         gamma, beta = (b.astype(p[k], "float64") for k in ("gamma", "beta"))
         factor = gamma * scale
-        y = affine(x, factor, beta - mean * factor, own and not run.keep, b)
-        return self._back(y, given, b), (x, mean, scale) if run.keep else None
+        y = affine(x, mean, (factor, beta), near, own and not run.keep, b)
+        return self._back(y, given, b), (x, mean, scale, near) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
-        b, (x, mean, scale) = run.b, kept
+        b, (x, mean, scale, near) = run.b, kept
         if run.per_example:
             raise bad_value(
                 "BatchNorm", "statistics of a batch mix its examples", "per_example=True",
                 "leave BatchNorm out of a model whose gradients are wanted for each example",
             )  # fmt: skip
         given, gy = gy, self._last(gy, b)
-        sums, products = gradient_sums(gy, x, mean, b)
+        sums, products = gradient_sums(gy, x, mean, near, b)
         ggamma = products * scale
         name = b.dtype_name(self.parameters["gamma"])
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
@@ -114,10 +124,11 @@ class BatchNorm(Layer):
         factor = b.astype(self.parameters["gamma"], "float64") * scale
         if not run.training:
             zero = b.xp.zeros_like(factor)
-            return self._back(affine(gy, factor, zero, own, b), given, b), gradients
+            gx = affine(gy, zero, (factor, zero), True, own, b)
+            return self._back(gx, given, b), gradients
         n = prod(x.shape[:-1])
         slope, constant = -factor * scale * ggamma / n, -factor * sums / n
-        gx = combine(gy, x, mean, (factor, slope, constant), own, b)
+        gx = combine(gy, x, mean, (factor, slope, constant), near, own, b)
         return self._back(gx, given, b), gradients
 
     def _move(self, mean: Array, variance: Array, b: Backend) -> None:
@@ -144,106 +155,125 @@ def _rows(x: Array, b: Backend) -> tuple[Array, int]:
     return b.xp.reshape(dense(x, b), (rows // times, times * channels)), times
 
 
-def statistics(x: Array, b: Backend) -> tuple[Array, Array]:
-    """Mean and (biased) variance of every channel, as float64.
+def statistics(x: Array, b: Backend) -> tuple[Array, Array, bool]:
+    """Mean and (biased) variance of every channel, as float64; are all means near zero?
 
-    Each block has its own mean and sum of squared deviations; they are joined in float64 (Chan,
-    Golub and LeVeque, 1979), so that nothing cancels whatever the mean is.
+    "Near" means not above two standard deviations: then sum(x * x) loses nothing to cancellation,
+    and x need not be centred, here and in the gradients. Libraries that would have to wait for the
+    answer always centre.
     """
     matrix, times = _rows(x, b)
     channels, name = x.shape[-1], wide(b.dtype_name(x))
+    n, rows = matrix.shape[0] * times, matrix.shape[0]
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> tuple[int, Array, Array]:
-            block = b.astype(matrix[lo:hi, :], name)
-            n = (hi - lo) * times
-            middle = column_sum(block, channels, b) / n
-            off = block - tiled(b.astype(middle, name), times, b)
-            rounding = column_sum(off, channels, b) / n  # middle was rounded to the dtype of x
-            squares = column_sum(into(b.xp.multiply, off, off, out=_same(off, b)), channels, b)
-            exact = b.astype(b.astype(middle, name), "float64") + rounding
-            return n, exact, squares - n * rounding * rounding
+    def sums(lo: int, hi: int) -> Array:
+        return column_sum(b.astype(matrix[lo:hi, :], name), channels, b)
 
-        return one
+    def squares(lo: int, hi: int) -> tuple[Array, Array]:
+        block = b.astype(matrix[lo:hi, :], name)
+        return column_sum(block, channels, b), column_dot(block, block, channels, b)
 
-    n = 0
-    mean: Array = None
-    squares: Array = None
-    for count, m, s in sweep(make, matrix.shape[0], matrix.shape[1] * 4, b):
-        if n == 0:
-            n, mean, squares = count, m, s
-            continue
-        away = m - mean
-        squares = squares + s + away * away * (n * count / (n + count))
-        n, mean = n + count, mean + away * (count / (n + count))
-    return mean, squares / n
+    if b.traits.library == "numpy":
+        parts = sweep(lambda: squares, rows, matrix.shape[1] * 4, b)
+        mean = total([p for p, _ in parts], b) / n
+        variance = total([q for _, q in parts], b) / n - mean * mean
+        if (mean * mean <= 4 * variance).all():
+            return mean, variance, True
+    mean = total(sweep(lambda: sums, rows, matrix.shape[1] * 4, b), b) / n
+    rounded = b.astype(mean, name)
+    m = tiled(rounded, times, b)
+
+    def centred(lo: int, hi: int) -> tuple[Array, Array]:
+        off = b.astype(matrix[lo:hi, :], name) - m
+        return column_sum(off, channels, b), column_dot(off, off, channels, b)
+
+    parts = sweep(lambda: centred, rows, matrix.shape[1] * 4, b)
+    rest = total([p for p, _ in parts], b) / n  # what the first sum and its rounding left
+    variance = total([q for _, q in parts], b) / n - rest * rest
+    return b.astype(rounded, "float64") + rest, variance, False
 
 
-def affine(x: Array, factor: Array, constant: Array, own: bool, b: Backend) -> Array:
-    """``x * factor + constant`` of every channel."""
+def affine(
+    x: Array, mean: Array, vectors: tuple[Array, Array], near: bool, own: bool, b: Backend
+) -> Array:
+    """``(x - mean) * factor + constant`` of every channel."""
     matrix, times = _rows(x, b)
     given = b.dtype_name(x)
     name = wide(given)
-    f, c = (tiled(b.astype(v, name), times, b) for v in (factor, constant))
+    factor, constant = vectors
+    m, rest = _centre(mean, near, times, name, b)
+    f, c = (tiled(b.astype(v, name), times, b) for v in (factor, constant - rest * factor))
     out = _place(x, matrix, own, b)
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> Array:
-            place = None if out is None else out[lo:hi, :]
-            target = place if given == name else None
-            y = into(b.xp.multiply, b.astype(matrix[lo:hi, :], name), f, out=target)
-            y = into(b.xp.add, y, c, out=target)
-            return _written(y, place, b)
+    def one(lo: int, hi: int) -> Array:
+        place = None if out is None else out[lo:hi, :]
+        target = place if given == name else None
+        y = b.astype(matrix[lo:hi, :], name)
+        y = y if m is None else into(b.xp.subtract, y, m, out=target)
+        y = into(b.xp.multiply, y, f, out=target)
+        y = into(b.xp.add, y, c, out=target)
+        return _written(y, place, b)
 
-        return one
-
-    found = sweep(make, matrix.shape[0], matrix.shape[1] * 4, b)
+    found = sweep(lambda: one, matrix.shape[0], matrix.shape[1] * 4, b)
     return b.xp.reshape(found[0] if out is None else out, tuple(x.shape))
 
 
-def gradient_sums(gy: Array, x: Array, mean: Array, b: Backend) -> tuple[Array, Array]:
+def _centre(
+    mean: Array, near: bool, times: int, name: str, b: Backend
+) -> tuple[Array | None, Array]:
+    """What is subtracted from x in its own dtype (None: nothing), and the rest of the mean."""
+    if near:
+        return None, mean
+    rounded = b.astype(mean, name)
+    return tiled(rounded, times, b), mean - b.astype(rounded, "float64")
+
+
+def gradient_sums(gy: Array, x: Array, mean: Array, near: bool, b: Backend) -> tuple[Array, Array]:
     """sum(gy) and sum(gy * (x - mean)) of every channel, as float64."""
     (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
     channels, name = x.shape[-1], wide(b.dtype_name(x))
-    m = tiled(b.astype(mean, name), times, b)
+    m, rest = _centre(mean, near, times, name, b)
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> tuple[Array, Array]:
-            block = b.astype(g[lo:hi, :], name)
-            off = b.astype(matrix[lo:hi, :], name) - m
-            product = into(b.xp.multiply, off, block, out=_same(off, b))
-            return column_sum(block, channels, b), column_sum(product, channels, b)
+    def one(lo: int, hi: int) -> tuple[Array, Array]:
+        block, off = b.astype(g[lo:hi, :], name), b.astype(matrix[lo:hi, :], name)
+        off = off if m is None else off - m
+        return column_sum(block, channels, b), column_dot(block, off, channels, b)
 
-        return one
-
-    parts = sweep(make, g.shape[0], g.shape[1] * 4, b)
-    return total([p for p, _ in parts], b), total([q for _, q in parts], b)
+    parts = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
+    sums, products = total([p for p, _ in parts], b), total([q for _, q in parts], b)
+    return sums, products - rest * sums
 
 
 def combine(
-    gy: Array, x: Array, mean: Array, vectors: tuple[Array, Array, Array], own: bool, b: Backend
+    gy: Array,
+    x: Array,
+    mean: Array,
+    vectors: tuple[Array, Array, Array],
+    near: bool,
+    own: bool,
+    b: Backend,
 ) -> Array:
     """``gy * factor + (x - mean) * slope + constant`` of every channel."""
     (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
     given = b.dtype_name(gy)
     name = wide(given)
-    m, f, s, c = (tiled(b.astype(v, name), times, b) for v in (mean, *vectors))
+    factor, slope, constant = vectors
+    m, rest = _centre(mean, near, times, name, b)
+    both = factor, slope, constant - rest * slope
+    f, s, c = (tiled(b.astype(v, name), times, b) for v in both)
     out = _place(gy, g, own, b)
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> Array:
-            place = None if out is None else out[lo:hi, :]
-            target = place if given == name else None
-            off = b.astype(matrix[lo:hi, :], name) - m
-            off = into(b.xp.multiply, off, s, out=_same(off, b))
-            off = into(b.xp.add, off, c, out=_same(off, b))
-            y = into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
-            y = into(b.xp.add, y, off, out=target)
-            return _written(y, place, b)
+    def one(lo: int, hi: int) -> Array:
+        place = None if out is None else out[lo:hi, :]
+        target = place if given == name else None
+        off = b.astype(matrix[lo:hi, :], name)
+        off = off * s if m is None else (off - m) * s
+        off = into(b.xp.add, off, c, out=_same(off, b))
+        y = into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
+        y = into(b.xp.add, y, off, out=target)
+        return _written(y, place, b)
 
-        return one
-
-    found = sweep(make, g.shape[0], g.shape[1] * 4, b)
+    found = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
     return b.xp.reshape(found[0] if out is None else out, tuple(gy.shape))
 
 

@@ -18,11 +18,13 @@ from einstride.nn.arrays import into, wide
 
 One = Callable[[int, int], Any]
 
-BLOCK_BYTES = 1 << 18
-"""Of each operand in a block: three of them fit the second-level cache of one core."""
+BLOCK_BYTES = 1 << 21
+"""Of each operand in a block. A function call in Python costs as much as 100 KiB of arithmetic, so
+that smaller blocks, though closer to the core, are slower."""
 
-SMALL = 1 << 16
-"""Elements below which the pool costs more than it brings."""
+POOLED = 1 << 24
+"""Bytes of an operand from which blocks go to the pool: below, threads wait longer for each other
+(for the interpreter's lock, and to wake up) than they compute."""
 
 WIDE = 2048
 """Elements that a row should have: shorter inner loops cost more than their arithmetic."""
@@ -31,10 +33,13 @@ WIDE = 2048
 def sweep(make: Callable[[], One], rows: int, row_bytes: int, b: Backend) -> list[Any]:
     """The results of ``make()(start, stop)`` over ranges that together are all rows, in order."""
     step = max(BLOCK_BYTES // max(row_bytes, 1), 1)
-    if b.traits.library != "numpy" or rows * row_bytes <= 4 * SMALL or rows <= step:
+    if b.traits.library != "numpy" or rows <= step:
         return [make()(0, rows)]
-    threads = b.threads()
     count = -(-rows // step)
+    if rows * row_bytes < POOLED:
+        one = make()
+        return [one(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+    threads = b.threads()
     count = -(-count // threads) * threads  # an odd block would leave threads waiting
     edges = [rows * i // count for i in range(count + 1)]
     results: list[Any] = [None] * count
@@ -109,12 +114,9 @@ def fold(rows: int, channels: int) -> int:
 
 def tiled(v: Array, times: int, b: Backend) -> Array:
     """A vector repeated, to meet rows laid end to end."""
-    return b.xp.tile(v, (times,)) if times > 1 else v
-
-
-def ones_row(rows: int, like: Array, name: str, b: Backend) -> Array:
-    """(1, rows) of ones: sums over rows are a product with it, which is BLAS's work."""
-    return b.zeros((1, rows), name, like) + 1
+    if times == 1:
+        return v
+    return b.xp.reshape(b.xp.broadcast_to(v, (times, v.shape[0])), (-1,))
 
 
 def column_sums(x: Array, b: Backend) -> Array:
@@ -136,10 +138,30 @@ def column_sums(x: Array, b: Backend) -> Array:
 
 
 def column_sum(block: Array, channels: int, b: Backend) -> Array:
-    """The sums over the rows of one block, of which each holds several times the channels."""
-    ones = ones_row(block.shape[0], block, b.dtype_name(block), b)
-    summed = b.xp.reshape(b.matmul(ones, block, None), (-1, channels))
-    return b.xp.sum(b.astype(summed, "float64"), axis=0)
+    """The sums over the rows of one block, of which each holds several times the channels.
+
+    A product with a row of ones: BLAS's work. As float64, like all sums of this module.
+    """
+    ones = _ones(block.shape[0], b.dtype_name(block)) if b.traits.library == "numpy" else None
+    if ones is None:
+        return _gathered(b.xp.sum(block, axis=0), channels, b)
+    return _gathered(ones @ block, channels, b)
+
+
+def column_dot(p: Array, q: Array, channels: int, b: Backend) -> Array:
+    """The same of the product of two blocks, without making it."""
+    if b.traits.library == "numpy":
+        return _gathered(np.einsum("ij,ij->j", p, q), channels, b)
+    return _gathered(b.xp.sum(p * q, axis=0), channels, b)
+
+
+def _gathered(sums: Array, channels: int, b: Backend) -> Array:
+    return b.xp.sum(b.astype(b.xp.reshape(sums, (-1, channels)), "float64"), axis=0)
+
+
+@lru_cache(maxsize=64)
+def _ones(rows: int, name: str) -> Array:
+    return np.ones(rows, name)
 
 
 def total(parts: list[Array], b: Backend) -> Array:
@@ -165,3 +187,25 @@ def where_positive(y: Array, g: Array, place: Array | None, b: Backend) -> Array
     np.right_shift(mask, 8 * g.dtype.itemsize - 1, out=mask)
     np.bitwise_and(g.view(integer), mask, out=place.view(integer))
     return place
+
+
+def positive(x: Array, place: Array | None, b: Backend) -> Array:
+    """``maximum(x, 0)`` of a flat array."""
+    name = b.dtype_name(x)
+    if place is None or b.traits.library != "numpy" or b.dtype_name(place) != name:
+        found = b.xp.maximum(x, b.xp.zeros_like(x))
+        if place is None:
+            return found
+        place[...] = found
+        return place
+    # NumPy meets a row of zeros with vector instructions, and the number 0 without.
+    whole = x.shape[0] // WIDE * WIDE
+    zeros = _zeros(name)
+    np.maximum(x[:whole].reshape(-1, WIDE), zeros, out=place[:whole].reshape(-1, WIDE))
+    np.maximum(x[whole:], zeros[: x.shape[0] - whole], out=place[whole:])
+    return place
+
+
+@lru_cache(maxsize=8)
+def _zeros(name: str) -> Array:
+    return np.zeros(WIDE, name)

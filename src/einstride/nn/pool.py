@@ -7,18 +7,18 @@ an index being kept: a block of examples is still in the cache when its maxima a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array, Backend
-from einstride.nn.arrays import Shape, widened
+from einstride.nn.arrays import Shape, device, widened
 from einstride.nn.layer import Gradients, Layer, Maker, Run
 from einstride.nn.passes import One, result, sweep
 from einstride.nn.taps import Axis, added, max_axis, max_axis_grad, padded, spread_axis
 from einstride.signature import Ints
-from einstride.sizes import output_size
 
 
 class _Pool(Layer):
@@ -44,32 +44,10 @@ class _Pool(Layer):
         out = tuple(a.out for a in self._axes(size))
         return (channels, *out) if first else (*out, channels)
 
-    def _axes(self, size: Shape) -> list[Axis]:
-        kind, rank = type(self).__name__, len(size)
-        if rank < 1:
-            raise bad_value(
-                kind, "one example needs at least one spatial axis and a channel axis", size,
-                "put Reshape before it",
-            )  # fmt: skip
-        k, s, p, d = (
-            parse.per_axis(kind, name, getattr(self, name), rank, least)
-            for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1))
+    def _axes(self, size: Shape) -> tuple[Axis, ...]:
+        return _axes(
+            type(self).__name__, size, self.kernel_size, self.stride, self.padding, self.dilation
         )
-        if any(2 * pad > gap * (n - 1) + 1 for pad, gap, n in zip(p, d, k, strict=True)):
-            raise bad_value(
-                kind, "padding must be at most half the kernel", f"padding {p}, kernel_size {k}",
-                "a window of nothing but padding has no maximum and no average",
-            )  # fmt: skip
-        out = output_size(size, k, stride=s, padding=p, dilation=d)
-        if any(o < 1 for o in out):  # type: ignore[union-attr]
-            raise bad_value(
-                kind, "the window must fit into every axis", f"size {size}, kernel_size {k}",
-                "use a smaller kernel or more padding",
-            )  # fmt: skip
-        return [
-            Axis(i, *numbers)
-            for i, numbers in enumerate(zip(size, k, s, p, d, out), start=1)  # type: ignore[arg-type]  # noqa: B905
-        ]
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b = run.b
@@ -122,10 +100,10 @@ class _Pool(Layer):
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), x
 
-    def _value(self, x: Array, axes: list[Axis], b: Backend) -> Array:
+    def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         raise TypeError("a pool defines _value")
 
-    def _slope(self, gy: Array, x: Array | None, axes: list[Axis], b: Backend) -> Array:
+    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
         raise TypeError("a pool defines _slope")
 
     def _last(self, x: Array, b: Backend) -> Array:
@@ -152,7 +130,7 @@ class MaxPool(_Pool):
     stride : int or tuple of N ints, optional
         Its step; `kernel_size` if left out.
     padding : int or tuple of N ints
-        Elements on both sides, at most half the window.
+        Elements on both sides, so few that no window lies in them alone.
     dilation : int or tuple of N ints
         The distance between the window's elements.
     layout : {"channels_last", "channels_first"}
@@ -178,19 +156,19 @@ class MaxPool(_Pool):
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, layout)
 
-    def _value(self, x: Array, axes: list[Axis], b: Backend) -> Array:
+    def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         for axis in axes:
             x = max_axis(x, axis, b)
         return x
 
-    def _slope(self, gy: Array, x: Array | None, axes: list[Axis], b: Backend) -> Array:
+    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
         # The last axis first: then the first maximum is that of the first row which has it.
         steps = [x]
         for axis in reversed(axes):
             steps.append(max_axis(steps[-1], axis, b))
         for axis in axes:
-            steps.pop()
-            gy = max_axis_grad(steps[-1], gy, axis, b)
+            y = steps.pop()
+            gy = max_axis_grad(steps[-1], y, gy, axis, b)
         return gy
 
 
@@ -204,7 +182,7 @@ class AvgPool(_Pool):
     stride : int or tuple of N ints, optional
         Its step; `kernel_size` if left out.
     padding : int or tuple of N ints
-        Zeros on both sides, at most half the window.
+        Zeros on both sides, so few that no window lies in them alone.
     count_include_pad : bool
         False: the mean of what lies inside x alone.
     layout : {"channels_last", "channels_first"}
@@ -232,23 +210,57 @@ class AvgPool(_Pool):
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), None
 
-    def _value(self, x: Array, axes: list[Axis], b: Backend) -> Array:
+    def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         for axis in axes:
             x = added(x, axis, b)
         return self._weighted(x, axes, b)
 
-    def _slope(self, gy: Array, x: Array | None, axes: list[Axis], b: Backend) -> Array:
+    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
         gy = self._weighted(gy, axes, b)
         for axis in reversed(axes):
             gy = spread_axis(gy, axis, b)
         return gy
 
-    def _weighted(self, y: Array, axes: list[Axis], b: Backend) -> Array:
+    def _weighted(self, y: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         """Sums divided by the number of elements in their windows."""
         padding = any(a.padding for a in axes)
         if self.count_include_pad or not padding:
             return y * (1 / prod(a.kernel for a in axes))
         for a in axes:
             shape = (1,) * a.number + (a.out,) + (1,) * (y.ndim - a.number - 1)
-            y = y * b.astype(b.xp.reshape(a.shares(b, y), shape), b.dtype_name(y))
+            y = y * b.astype(b.xp.reshape(device(1 / a.counts(), b), shape), b.dtype_name(y))
         return y
+
+
+@lru_cache(maxsize=256)
+def _axes(
+    kind: str, size: Shape, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> tuple[Axis, ...]:
+    """The geometry of every spatial axis, in which each window has an element of x."""
+    rank = len(size)
+    if rank < 1:
+        raise bad_value(
+            kind, "one example needs at least one spatial axis and a channel axis", size,
+            "put Reshape before it",
+        )  # fmt: skip
+    k = parse.per_axis(kind, "kernel_size", kernel, rank, 1)
+    s = parse.per_axis(kind, "stride", stride, rank, 1)
+    p = parse.per_axis(kind, "padding", padding, rank, 0)
+    d = parse.per_axis(kind, "dilation", dilation, rank, 1)
+    outs = tuple(
+        (n + 2 * pad - gap * (taps - 1) - 1) // step + 1
+        for n, taps, step, pad, gap in zip(size, k, s, p, d, strict=True)
+    )
+    if any(o < 1 for o in outs):
+        raise bad_value(
+            kind, "the window must fit into every axis", f"size {size}, kernel_size {k}",
+            "use a smaller kernel or more padding",
+        )  # fmt: skip
+    axes = tuple(Axis(i + 1, size[i], k[i], s[i], p[i], d[i], outs[i]) for i in range(rank))
+    if any((a.counts() == 0).any() for a in axes):
+        raise bad_value(
+            kind, "every window must have an element that is no padding",
+            f"size {size}, kernel_size {k}, padding {p}, dilation {d}",
+            "use less padding: nothing has no maximum and no average",
+        )  # fmt: skip
+    return axes

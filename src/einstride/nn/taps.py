@@ -10,7 +10,7 @@ import numpy as np
 
 from einstride import primitives
 from einstride.backends import Array, Backend
-from einstride.nn.arrays import device, into
+from einstride.nn.arrays import Host, into
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class Axis:
         whole = self.out * self.kernel == self.size + 2 * self.padding
         return whole and self.stride == self.kernel and self.dilation == 1
 
-    def shares(self, b: Backend, like: Array) -> Array:
-        """1 / (elements of x, not of the padding, in each window on this axis)."""
+    def counts(self) -> Host:
+        """How many elements of x, not of the padding, each window has on this axis."""
         first = np.arange(self.out)[:, None] * self.stride - self.padding
         at = first + np.arange(self.kernel) * self.dilation
-        return device(1 / np.sum((at >= 0) & (at < self.size), axis=1), b)
+        counts: Host = np.sum((at >= 0) & (at < self.size), axis=1)
+        return counts
 
 
-def padded(x: Array, axes: list[Axis], value: float, b: Backend) -> Array:
+def padded(x: Array, axes: tuple[Axis, ...], value: float, b: Backend) -> Array:
     """x with a border of this value."""
     if not any(a.padding for a in axes):
         return x
@@ -86,13 +87,15 @@ def _joined(x: Array, axis: Axis, function: Any, b: Backend) -> Array:
     return y
 
 
-def max_axis_grad(x: Array, gy: Array, axis: Axis, b: Backend) -> Array:
-    """gy brought to the first tap that is the maximum; the last one takes what nobody took."""
-    y = max_axis(x, axis, b)
+def max_axis_grad(x: Array, y: Array, gy: Array, axis: Axis, b: Backend) -> Array:
+    """gy brought to the first tap that is the maximum y; the last takes what nobody took."""
     parts, rest = [], gy
-    taps = list(axis.taps())
-    for tap in taps[:-1]:
-        taken = b.xp.where(x[tap] == y, rest, b.xp.zeros_like(rest))
+    for tap in list(axis.taps())[:-1]:
+        hit = x[tap] == y
+        if b.traits.library == "numpy":  # a select goes one by one, a product by vectors
+            taken = rest * hit
+        else:
+            taken = b.xp.where(hit, rest, b.xp.zeros_like(rest))
         parts.append(taken)
         rest = rest - taken
     parts.append(rest)
