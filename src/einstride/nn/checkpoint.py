@@ -58,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Host], dict[str, Any]]
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error,
-            NotImplementedError, MemoryError) as error:  # fmt: skip
+            RuntimeError, MemoryError) as error:  # fmt: skip
         raise bad_value(
             "load", "the file must be a whole checkpoint of einstride.nn",
             f"{source.name}: {type(error).__name__}: {error}", "save it again",
@@ -66,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Host], dict[str, Any]]
 
 
 def _read_npz(source: Path) -> tuple[dict[str, Host], str]:
-    with np.load(source, allow_pickle=False) as file:
+    with open(source, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("one array, not an archive of arrays")
         arrays = {k: file[k] for k in file.files}

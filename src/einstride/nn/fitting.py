@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from einstride import backends
 from einstride._errors import bad_value
 from einstride.backends import Array
@@ -30,7 +32,7 @@ LOOK = 16
 class History:
     """What `Model.fit` did.
 
-    Attributes
+    Parameters
     ----------
     epochs : list of dict
         "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
@@ -80,7 +82,8 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
     least = math.inf
     try:
         for epoch in range(1, o.epochs + 1):
-            value = _epoch(model, batches, loss, optimiser, o, rate, epoch, progress)
+            with np.errstate(over="ignore", invalid="ignore"):  # said in a sentence of our own
+                value = _epoch(model, batches, loss, optimiser, o, rate, epoch, progress)
             figures = {"loss": value}
             if o.validation is not None:
                 found = evaluate(model, *o.validation, loss, o.metrics, o.batch_size)
