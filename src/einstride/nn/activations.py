@@ -76,7 +76,7 @@ class ReLU(_Elementwise):
 
 
 class LeakyReLU(_Elementwise):
-    """x where it is positive, else ``slope * x``.
+    """The positive part of x, and ``slope * x`` elsewhere.
 
     Parameters
     ----------

@@ -20,7 +20,19 @@ Initialiser = Callable[[np.random.Generator, Shape, int, int], Host]
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes parameters: the same numbers for every library, drawn on the host."""
+    """Makes parameters: the same numbers for every library, drawn on the host.
+
+    Parameters
+    ----------
+    b : Backend
+        The arrays' library.
+    dtype : str
+        Of the parameters.
+    rng : numpy.random.Generator
+        Where numbers come from.
+    place : str
+        Of the layer that is being built.
+    """
 
     b: Backend
     dtype: str
@@ -28,16 +40,55 @@ class Maker:
     place: str = ""
 
     def inside(self, place: str) -> Maker:
-        """The same for a layer at this place."""
+        """The same for a layer at another place.
+
+        Parameters
+        ----------
+        place : str
+            As errors name it.
+
+        Returns
+        -------
+        Maker
+            The new one.
+        """
         return replace(self, place=place)
 
     def draw(self, initialiser: Initialiser, shape: Shape, fan_in: int, fan_out: int) -> Array:
-        """A parameter from an initialiser."""
+        """A parameter from an initialiser.
+
+        Parameters
+        ----------
+        initialiser : callable
+            As `he`.
+        shape : tuple of int
+            Of the parameter.
+        fan_in, fan_out : int
+            Products in each sum, forward and backward.
+
+        Returns
+        -------
+        array
+            In the model's dtype.
+        """
         numbers = initialiser(self.rng, shape, fan_in, fan_out)
         return self.fill(numbers, self.dtype)
 
     def fill(self, numbers: Host, dtype: str | None = None) -> Array:
-        """A parameter with these numbers; without a dtype, in that of its sums."""
+        """A parameter with these numbers.
+
+        Parameters
+        ----------
+        numbers : numpy.ndarray
+            Its values.
+        dtype : str, optional
+            That of sums (float32 for the halves) if left out.
+
+        Returns
+        -------
+        array
+            Of the model's library.
+        """
         name = wide(self.dtype) if dtype is None else dtype
         like = device(np.asarray(numbers, np.float64), self.b)
         return self.b.astype(like, name)
@@ -47,7 +98,7 @@ class Maker:
 class Run:
     """What one pass through a model needs to know.
 
-    Attributes
+    Parameters
     ----------
     b : Backend
         The arrays' library.

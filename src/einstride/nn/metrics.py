@@ -85,7 +85,7 @@ def binary_accuracy(y: Array, t: Array, threshold: float = 0.0) -> float:
 
 
 def top_n(n: int) -> Metric:
-    """The metric: is the right class among the n with the largest scores?
+    """The share of examples whose right class is among the n with the largest scores.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def top_n(n: int) -> Metric:
     Returns
     -------
     callable
-        A function (y, t) as `accuracy`; ties count for the right class.
+        The metric, a function (y, t) as `accuracy`; ties count for the right class.
 
     Raises
     ------

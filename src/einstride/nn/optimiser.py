@@ -21,10 +21,13 @@ from einstride.nn.passes import One, dense, sweep
 class Optimiser:
     """The base of all optimisers. Subclasses name their running arrays and fill in `_update`.
 
-    Attributes
+    Parameters
     ----------
     rate : float
         The learning rate, which may be changed between steps.
+
+    Attributes
+    ----------
     steps : int
         Steps so far.
     running : dict of dicts of arrays

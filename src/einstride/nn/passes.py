@@ -30,13 +30,18 @@ WIDE = 2048
 """Elements that a row should have: shorter inner loops cost more than their arithmetic."""
 
 
-def sweep(make: Callable[[], One], rows: int, row_bytes: int, b: Backend) -> list[Any]:
-    """The results of ``make()(start, stop)`` over ranges that together are all rows, in order."""
-    step = max(BLOCK_BYTES // max(row_bytes, 1), 1)
+def sweep(
+    make: Callable[[], One], rows: int, row_bytes: int, b: Backend, pooled: int = POOLED
+) -> list[Any]:
+    """The results of ``make()(start, stop)`` over ranges that together are all rows, in order.
+
+    From `pooled` bytes of an operand on, blocks run on the pool of threads.
+    """
+    step = max(min(BLOCK_BYTES, pooled) // max(row_bytes, 1), 1)
     if b.traits.library != "numpy" or rows <= step:
         return [make()(0, rows)]
     count = -(-rows // step)
-    if rows * row_bytes < POOLED:
+    if rows * row_bytes < pooled:
         one = make()
         return [one(rows * i // count, rows * (i + 1) // count) for i in range(count)]
     threads = b.threads()

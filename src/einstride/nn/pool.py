@@ -21,6 +21,11 @@ from einstride.nn.taps import Axis, added, max_axis, max_axis_grad, padded, spre
 from einstride.signature import Ints
 
 
+POOLED = 1 << 20
+"""Bytes from which blocks of examples go to the pool of threads: taps have short inner loops, so
+that each call takes long enough."""
+
+
 class _Pool(Layer):
     """What max and average share: geometry, layout, blocks of examples."""
 
@@ -66,7 +71,7 @@ class _Pool(Layer):
 
             return one
 
-        y = sweep(make, x.shape[0], prod(x.shape[1:]) * 4, b)[0]
+        y = sweep(make, x.shape[0], prod(x.shape[1:]) * 4, b, POOLED)[0]
         return self._back(y, b), self._kept(x) if run.keep else None
 
     def _backward(
@@ -94,7 +99,7 @@ class _Pool(Layer):
 
             return one
 
-        gx = sweep(make, shape[0], prod(shape[1:]) * 4, b)[0]
+        gx = sweep(make, shape[0], prod(shape[1:]) * 4, b, POOLED)[0]
         return self._back(gx, b), {}
 
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:

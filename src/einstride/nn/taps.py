@@ -35,12 +35,6 @@ class Axis:
                 ...,
             )
 
-    @property
-    def exclusive(self) -> bool:
-        """Every element of x, padded, belongs to exactly one window."""
-        whole = self.out * self.kernel == self.size + 2 * self.padding
-        return whole and self.stride == self.kernel and self.dilation == 1
-
     def counts(self) -> Host:
         """How many elements of x, not of the padding, each window has on this axis."""
         first = np.arange(self.out)[:, None] * self.stride - self.padding
@@ -113,14 +107,15 @@ def _placed(parts: list[Array], shape: tuple[int, ...], axis: Axis, b: Backend) 
     """The sum of what each tap has, where it belongs."""
     name = b.dtype_name(parts[0])
     if b.traits.mutable:
-        if axis.exclusive:
-            gx = b.empty(shape, name, parts[0])
-            for part, tap in zip(parts, axis.taps(), strict=True):
+        # The first taps, as many as the step, meet every element once, up to the last window.
+        first = axis.stride if axis.dilation == 1 and axis.kernel >= axis.stride else 0
+        gx = b.empty(shape, name, parts[0])
+        gx[(slice(None),) * axis.number + (slice(axis.out * first, None), ...)] = 0
+        for k, (part, tap) in enumerate(zip(parts, axis.taps(), strict=True)):
+            if k < first:
                 gx[tap] = part
-            return gx
-        gx = b.zeros(shape, name, parts[0])
-        for part, tap in zip(parts, axis.taps(), strict=True):
-            gx[tap] += part
+            else:
+                gx[tap] += part
         return gx
     rank, i = len(shape) - 2, axis.number - 1
     step = tuple(axis.stride if j == i else 1 for j in range(rank))
