@@ -220,3 +220,16 @@ def test_channels_first_is_the_same_moved(layer):
     gx, _ = a.backward(gy, tape, inner=True)
     gz, _ = b.backward(np.moveaxis(gy, -1, 1) if gy.ndim > 2 else gy, other, inner=True)
     np.testing.assert_allclose(gz, np.moveaxis(gx, -1, 1), atol=1e-12)
+
+
+def test_a_residual_layer_gives_both_ways_the_whole_gradient():
+    """In place or not: the body may not write what the shortcut still needs."""
+    layers = [nn.Residual(nn.ReLU()), nn.Residual(nn.ReLU(), nn.LeakyReLU(0.5)), nn.Tanh()]
+    model = nn.Model(nn.Sequential(nn.Dense(4), *layers), (4,), dtype="float64")
+    x, w = RNG.standard_normal((5, 4)), model.parameters["0.w"]
+    y, tape = model.forward(x)
+    gx, _ = model.backward(np.ones_like(y), tape, inner=True)
+    a = x @ w
+    h = np.maximum(a, 0) + a
+    slope = (1 - y * y) * (1.0 * (h > 0) + np.where(h > 0, 1, 0.5)) * (1.0 * (a > 0) + 1)
+    np.testing.assert_allclose(gx, slope @ w.T, atol=1e-12)
