@@ -20,7 +20,6 @@ from einstride.nn.passes import One, result, sweep
 from einstride.nn.taps import Axis, added, max_axis, max_axis_grad, padded, spread_axis
 from einstride.signature import Ints
 
-
 POOLED = 1 << 20
 """Bytes from which blocks of examples go to the pool of threads: taps have short inner loops, so
 that each call takes long enough."""
