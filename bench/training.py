@@ -139,10 +139,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=min(len(machine.cores(99)) or 1, 2))
     parser.add_argument("--native-blas", action="store_true", help="as in python -m bench")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="one round of the small cases")
     args = parser.parse_args()
     if args.child:
         serve(args.child)
         return 0
+    if args.smoke:
+        args.case, args.rounds = "8x8", 1
     cases = [case for case in nets.CASES if args.case in case]
     records = measure(cases, args.rounds, args.threads, args.native_blas)
     if args.markdown:

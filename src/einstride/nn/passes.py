@@ -145,12 +145,10 @@ def column_sums(x: Array, b: Backend) -> Array:
 def column_sum(block: Array, channels: int, b: Backend) -> Array:
     """The sums over the rows of one block, of which each holds several times the channels.
 
-    A product with a row of ones: BLAS's work. As float64, like all sums of this module.
+    As float64, like all sums of this module. BLAS's product with a row of ones is quicker by
+    itself, but its threads go on spinning and take the cores from what follows.
     """
-    ones = _ones(block.shape[0], b.dtype_name(block)) if b.traits.library == "numpy" else None
-    if ones is None:
-        return _gathered(b.xp.sum(block, axis=0), channels, b)
-    return _gathered(ones @ block, channels, b)
+    return _gathered(b.xp.sum(block, axis=0), channels, b)
 
 
 def column_dot(p: Array, q: Array, channels: int, b: Backend) -> Array:
@@ -162,11 +160,6 @@ def column_dot(p: Array, q: Array, channels: int, b: Backend) -> Array:
 
 def _gathered(sums: Array, channels: int, b: Backend) -> Array:
     return b.xp.sum(b.astype(b.xp.reshape(sums, (-1, channels)), "float64"), axis=0)
-
-
-@lru_cache(maxsize=64)
-def _ones(rows: int, name: str) -> Array:
-    return np.ones(rows, name)
 
 
 def total(parts: list[Array], b: Backend) -> Array:
