@@ -110,7 +110,7 @@ def line(r: dict[str, Any]) -> str:
     """A row of the table."""
     times = " | ".join(f"{1000 * r['seconds'][who]:.2f}" for who in WHO)
     ratios = " | ".join(f"**{r['ratios'][who]:.2f}**" for who in WHO[1:])
-    return f"| {r['case']} | {times} | {ratios} |{' disturbed' if r['disturbed'] else ''}"
+    return f"| {r['case']}{' (disturbed)' if r['disturbed'] else ''} | {times} | {ratios} |"
 
 
 def table(records: list[dict[str, Any]], rounds: int, threads: int) -> str:

@@ -249,3 +249,21 @@ def test_cross_entropy_of_huge_logits():
     loss, gradient = nn.BinaryCrossEntropy().value_and_gradient(y, np.ones_like(y))
     assert float(loss) == pytest.approx((1e4 + 3 * np.log(2)) / 6)
     assert np.isfinite(gradient).all()
+
+
+def test_dropout(backend):
+    """The same elements on every library, the mean kept, the gradient through the same mask."""
+    if backend.name in ("torch", "jax", "dask"):
+        pytest.skip("trained on NumPy, CuPy and array-api-strict")
+    library = backend.xp.__name__ if "numpy" not in backend.name else "numpy"
+    m = nn.Model(nn.Sequential(nn.Dropout(0.25)), (40, 50), dtype="float64", library=library)
+    x = np.ones((8, 40, 50))
+    y, tape = m.forward(backend.asarray(x))
+    gx, _ = m.backward(y, tape, inner=True)
+    y, gx = backend.asnumpy(y), backend.asnumpy(gx)
+    assert set(np.unique(y)) == {0.0, 1 / 0.75}
+    assert abs(y.mean() - 1) < 0.02
+    np.testing.assert_allclose(gx, y * y)
+    again = nn.Model(nn.Sequential(nn.Dropout(0.25)), (40, 50), dtype="float64")
+    np.testing.assert_allclose(again.forward(x)[0], y)
+    assert np.array_equal(backend.asnumpy(m(backend.asarray(x))), x)

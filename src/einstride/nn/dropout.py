@@ -8,7 +8,7 @@ import numpy as np
 
 from einstride._errors import bad_value
 from einstride.backends import Array
-from einstride.nn.arrays import device
+from einstride.nn.arrays import device, widened
 from einstride.nn.layer import Gradients, Layer, Run
 
 
@@ -54,6 +54,6 @@ class Dropout(Layer):
         return (gy if kept is None else self._masked(gy, kept, run)), {}
 
     def _masked(self, x: Array, mask: Array, run: Run) -> Array:
-        scaled = x * run.b.astype(run.b.zeros((), "float32", x) + 1 / (1 - self.rate),
-                                  run.b.dtype_name(x))  # fmt: skip
-        return run.b.xp.where(mask, scaled, run.b.xp.zeros_like(x))
+        b = run.b
+        scaled = b.astype(widened(x, b) * (1 / (1 - self.rate)), b.dtype_name(x))
+        return b.xp.where(mask, scaled, b.xp.zeros_like(x))
