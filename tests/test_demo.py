@@ -12,6 +12,7 @@ import pytest
 
 import einstride as es
 import oracle
+from einstride import nn
 from einstride.algorithms import ALGORITHMS
 from einstride.demo import checks, loops, network, story, training
 from einstride.demo.digits import Digits
@@ -63,6 +64,17 @@ def test_full_demo(tmp_path):
     assert accuracy, child.stdout
     assert float(accuracy[1]) >= 97
     assert int(accuracy[3]) == 359  # a fifth of the 1,797 scans
+
+
+def test_the_seed_projects_network(tmp_path):
+    child = einstride("demo", "--twist", cwd=tmp_path)
+    assert child.returncode == 0, child.stderr
+    assert "Training: Conv, Conv, Flatten, Dense, Softmax; Adam" in child.stdout
+    accuracy = re.search(r"^Accuracy (\S+)% ", child.stdout, re.M)
+    assert accuracy
+    assert float(accuracy[1]) >= 80
+    if find_spec("matplotlib"):
+        assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_on_array_api_strict(tmp_path):
@@ -216,22 +228,24 @@ def test_a_wrong_convolution_is_found(function, wrong, monkeypatch, capsys):
     capsys.readouterr()
 
 
-def test_gradients_of_the_whole_network():
+@pytest.mark.parametrize("recipe", [network.small, network.twist])
+def test_gradients_of_the_whole_network(recipe):
     """Against central differences of the loss, in float64, in every parameter array."""
     data = some_digits(4)
-    p = network.initial(RNG, np)
-    p = network.Parameters(*(a + 0.1 * RNG.standard_normal(a.shape) for a in p))
-    x, targets = data.train_images.astype(float), np.eye(10)[data.train_labels]
-    _, gradients = network.loss_and_gradients(p, x, targets, np)
-    for name, array, gradient in zip(p._fields, p, gradients, strict=True):
-        direction = RNG.standard_normal(array.shape)
-        above, below = (
-            network.loss_and_gradients(
-                p._replace(**{name: array + step * direction}), x, targets, np
-            )[0]
-            for step in (1e-6, -1e-6)
-        )
-        slope = (above - below) / 2e-6
+    net, loss, _, _ = recipe()
+    model = nn.Model(net, (8, 8, 1), dtype="float64")
+    start = {k: p + 0.1 * RNG.standard_normal(p.shape) for k, p in model.parameters.items()}
+    model.assign(start)
+    x, labels = data.train_images.astype(float), data.train_labels
+    _, gradients = model.gradients(x, labels, loss)
+    for name, gradient in gradients.items():
+        direction = RNG.standard_normal(gradient.shape)
+        ends = []
+        for step in (1e-6, -1e-6):
+            model.assign({name: start[name] + step * direction})
+            ends.append(loss(model(x), labels))
+        model.assign(start)
+        slope = (ends[0] - ends[1]) / 2e-6
         np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-5, err_msg=name)
 
 
@@ -239,9 +253,11 @@ def test_training_is_the_same_on_every_library(backend, capsys):
     if backend.name in ("torch", "jax", "dask"):
         pytest.skip("the demo has no such --backend")
     data = some_digits()
-    ours = training.train(data, Library(backend.name, backend.xp, backend.asnumpy), 2, seed=1)
-    numpys = training.train(data, NUMPY, 2, seed=1)
+    library = Library(backend.name, backend.xp, backend.asnumpy)
+    ours = training.train(data, network.small(), library, 2, seed=1)
+    numpys = training.train(data, network.small(), NUMPY, 2, seed=1)
     np.testing.assert_allclose(ours.curve, numpys.curve, rtol=1e-3)
-    for array, expected in zip(ours.parameters, numpys.parameters, strict=True):
-        np.testing.assert_allclose(backend.asnumpy(array), expected, rtol=1e-2, atol=1e-4)
+    for name, expected in numpys.model.parameters.items():
+        found = backend.asnumpy(ours.model.parameters[name])
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-4)
     capsys.readouterr()

@@ -34,6 +34,11 @@ def test_a_numpy_call_loads_no_other_library():
     assert loaded_after(call) <= {"numpy", "array_api_compat"}
 
 
+def test_networks_load_numpy_only():
+    assert loaded_after("from einstride import nn; nn.Model") <= {"numpy", "array_api_compat"}
+    assert "einstride.nn" not in python("import sys, einstride; print(*sys.modules)").stdout.split()
+
+
 HOSTILE = """
 import sys
 import numpy as np

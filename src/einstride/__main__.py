@@ -29,13 +29,15 @@ def _demo_options(parser: ArgumentParser) -> None:
         help="of the random numbers (default 0)")  # fmt: skip
     add("--picture", type=Path, default=Path("demo.png"), metavar="PATH",
         help="where the picture goes, a PNG (default demo.png)")  # fmt: skip
+    add("--twist", action="store_true",
+        help="train the network of twistml's README instead of the demo's own")  # fmt: skip
     add("--quick", action="store_true", help="few digits, one epoch: does it run?")
 
 
 def _demo(args: Namespace) -> int:
     from einstride.demo import story
 
-    return story.tell(args.backend, args.epochs, args.seed, args.picture, args.quick)
+    return story.tell(args.backend, args.epochs, args.seed, args.picture, args.quick, args.twist)
 
 
 def _no_options(parser: ArgumentParser) -> None:

@@ -20,8 +20,9 @@ import einstride as es
 from einstride.demo import loops
 from einstride.demo.libraries import Library
 from einstride.demo.loops import Host
-from einstride.demo.network import FILTER_1, FILTER_2, STRIDE_1, STRIDE_2
 
+FILTER_1, STRIDE_1 = (3, 3, 1, 16), 1  # the layers of `network.small`
+FILTER_2, STRIDE_2 = (3, 3, 16, 32), 2
 ALGORITHMS = ("strided", "gemm")
 LOOPS, DIFFERENCES = "the seven loops", "finite differences"
 ALLOWED = {LOOPS: 1e-12, DIFFERENCES: 1e-8}

@@ -17,6 +17,11 @@ class Library(NamedTuple):
     xp: Any
     asnumpy: Callable[[Array], Any]
 
+    @property
+    def module(self) -> str:
+        """Its import name."""
+        return str(self.xp.__name__).removeprefix("array_api_compat.")
+
 
 def _numpy() -> Library:
     xp = import_module("numpy")

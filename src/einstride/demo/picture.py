@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einstride.demo import network
+from einstride import nn
+from einstride.backends import Array, of
 from einstride.demo.digits import Digits
 from einstride.demo.libraries import Library
 from einstride.demo.training import Epoch, Result
@@ -26,9 +27,9 @@ def save(path: Path, digits: Digits, result: Result, library: Library) -> str:
             raise
         return "No picture: matplotlib is not installed (pip install 'einstride[demo]')."
     shown = digits.test_images[:1]
-    activations = network.forward(result.parameters, library.xp.asarray(shown), library.xp)
-    h1, h2 = library.asnumpy(activations.h1)[0], library.asnumpy(activations.h2)[0]
-    filters = library.asnumpy(result.parameters.f1)[:, :, 0]
+    maps = _maps(result.model, library.xp.asarray(shown))
+    h1, h2 = (library.asnumpy(h)[0] for h in maps)
+    filters = library.asnumpy(result.model.parameters["0.f"])[:, :, 0]
 
     margins = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure: Any = Figure(figsize=(13, 8.5), dpi=110, layout=margins)
@@ -39,12 +40,29 @@ def save(path: Path, digits: Digits, result: Result, library: Library) -> str:
     _digit(digit, shown[0, :, :, 0], digits.test_labels[0], result.answers[0])
     _tiles(learned, f"Layer 1: {filters.shape[-1]} learned filters, 3 x 3", filters, 4,
            cmap="RdBu_r", low=-np.abs(filters).max(), high=np.abs(filters).max())  # fmt: skip
-    _tiles(first, "What they find in this digit, 8 x 8", h1, 4, cmap="magma", high=h1.max())
-    _tiles(second, f"Layer 2: {h2.shape[-1]} feature maps, 4 x 4", h2, 8, cmap="magma",
-           high=h2.max())  # fmt: skip
+    _tiles(first, f"What they find in this digit, {_size(h1)}", h1, 4, cmap="magma",
+           low=min(h1.min(), 0), high=h1.max())  # fmt: skip
+    _tiles(second, f"Layer 2: {h2.shape[-1]} feature maps, {_size(h2)}", h2, 8, cmap="magma",
+           low=min(h2.min(), 0), high=h2.max())  # fmt: skip
     _course(course, result.curve)
     figure.savefig(path, format="png")
     return f"Picture saved to {path}."
+
+
+def _maps(model: nn.Model, x: Array) -> list[Array]:
+    """What comes out of the two convolutional layers (or their ReLUs) for pictures x."""
+    found: list[Array] = []
+    for layer in model.net.layers:  # type: ignore[attr-defined]
+        before, (x, _) = x, layer.forward(x, nn.Run(of("demo", ("x",), x)))
+        if isinstance(layer, nn.ReLU) and found and found[-1] is before:
+            found.pop()
+        if isinstance(layer, nn.Conv | nn.ReLU):
+            found.append(x)
+    return found
+
+
+def _size(maps: NDArray[np.float32]) -> str:
+    return f"{maps.shape[0]} x {maps.shape[1]}"
 
 
 def _digit(figure: Any, image: NDArray[np.float32], label: int, answer: int) -> None:
@@ -61,12 +79,13 @@ def _tiles(
     columns: int,
     *,
     cmap: str,
-    low: float = 0.0,
+    low: float,
     high: float,
 ) -> None:
     """All maps on one scale of colours."""
     figure.suptitle(title)
-    grid = figure.subplots(maps.shape[-1] // columns, columns)
+    columns = min(columns, maps.shape[-1])
+    grid = figure.subplots(-(-maps.shape[-1] // columns), columns, squeeze=False)
     for axes, values in zip(grid.flat, np.moveaxis(maps, -1, 0), strict=True):
         image = axes.imshow(values, cmap=cmap, vmin=low, vmax=high)
         axes.set(xticks=[], yticks=[])

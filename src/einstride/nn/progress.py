@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
 class Progress:
-    """Counts steps; a context manager."""
+    """Counts steps and says how it goes; silent if not wanted."""
 
-    def __init__(self, steps: int) -> None:
-        self._bar = _bar(steps) if sys.stderr.isatty() else None
+    def __init__(self, steps: int, wanted: bool) -> None:
+        self._wanted = wanted
+        self._bar = _bar(steps) if wanted and sys.stderr.isatty() else None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """The end."""
         if self._bar is not None:
             self._bar.close()
 
@@ -34,7 +27,7 @@ class Progress:
         """How it goes."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
-        else:
+        elif self._wanted:
             print(text, file=sys.stderr, flush=True)
 
 

@@ -1,0 +1,81 @@
+"""Neural networks on plain arrays: the smallest readable library that trains a real one.
+
+A network is written as layers, built for an input shape, and trained:
+
+>>> import numpy as np
+>>> from einstride import nn
+>>> net = nn.Sequential(
+...     nn.Conv(8, 3, padding="same"), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2),
+...     nn.Flatten(), nn.Dense(10),
+... )
+>>> model = nn.Model(net, input_shape=(8, 8, 1))
+>>> model(np.zeros((5, 8, 8, 1), "float32")).shape
+(5, 10)
+
+Channels come last by default. The same model trains on NumPy, CuPy and array-API libraries
+(``library=``, `Model.to`); random numbers are drawn on the host, the same for all of them.
+`layer` says what a layer is; `model` and `fitting` have the training loop.
+"""
+
+from einstride.nn.activations import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from einstride.nn.batches import Batches
+from einstride.nn.compose import Residual, Sequential
+from einstride.nn.conv import Conv, ConvTranspose
+from einstride.nn.dense import Dense
+from einstride.nn.dropout import Dropout
+from einstride.nn.fitting import History
+from einstride.nn.global_pool import GlobalAvgPool
+from einstride.nn.initialisers import glorot, he, zeros
+from einstride.nn.layer import Layer, Maker, Run
+from einstride.nn.losses import L2, BinaryCrossEntropy, CrossEntropy, Loss
+from einstride.nn.metrics import accuracy, binary_accuracy, top_n
+from einstride.nn.model import Model
+from einstride.nn.norm import BatchNorm
+from einstride.nn.optimiser import Optimiser
+from einstride.nn.optimisers import SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
+from einstride.nn.pool import AvgPool, MaxPool
+from einstride.nn.shape import Flatten, Reshape
+
+__all__ = [
+    "GELU",
+    "L2",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "AvgPool",
+    "BatchNorm",
+    "Batches",
+    "BinaryCrossEntropy",
+    "Conv",
+    "ConvTranspose",
+    "CrossEntropy",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "History",
+    "Layer",
+    "LeakyReLU",
+    "Loss",
+    "Maker",
+    "MaxPool",
+    "Model",
+    "Momentum",
+    "Optimiser",
+    "RMSProp",
+    "ReLU",
+    "Reshape",
+    "Residual",
+    "Run",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "accuracy",
+    "binary_accuracy",
+    "glorot",
+    "he",
+    "top_n",
+    "zeros",
+]
