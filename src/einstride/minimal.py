@@ -1,0 +1,315 @@
+"""How Winograd's algorithm is cut into blocks and slabs below a ceiling, and which tiles it takes.
+
+A dilated convolution is one undilated convolution for each residue of the positions modulo the
+dilation: a *phase*. Whole numbers only; no arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, overload
+
+from einstride.geometry import Geometry
+from einstride.job import Job
+from einstride.products import SMALL
+from einstride.schemes import DIGITS, FEWEST_TAPS, MOST_TAPS, UNIT, Scheme, schemes, work
+from einstride.settings import Shape
+from einstride.tiles import Frame, slice_tiles
+from einstride.tiling import Box, Boxes, run_lengths, tile
+
+if TYPE_CHECKING:
+    from einstride.backends import Traits
+
+MOST_PHASES = 4096
+
+FEW_TILES, MANY_TILES = 64, 256
+"""Tiles in a block whose filter stays in the second-level cache, or is read from beyond it."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The outputs at r, r + d, ... of each axis, as an undilated convolution.
+
+    Attributes
+    ----------
+    first : tuple of int
+        r per axis.
+    out : tuple of int
+        How many there are.
+    """
+
+    first: Shape
+    out: Shape
+
+
+def phase_of(g: Geometry, first: Shape) -> Phase:
+    """The phase with these residues."""
+    axes = zip(first, g.out, g.dilation, strict=True)
+    return Phase(first, tuple(len(range(r, o, d)) for r, o, d in axes))
+
+
+def residues(g: Geometry) -> Shape:
+    """How many phases there are on each axis."""
+    return tuple(map(min, g.dilation, g.out))
+
+
+@dataclass(frozen=True)
+class Blocks(Sequence[tuple[Phase, Box]]):
+    """Every block of tiles of every phase, made when it is asked for."""
+
+    g: Geometry
+    m: Shape
+    lengths: Shape
+
+    @cached_property
+    def _phases(self) -> tuple[tuple[Phase, Boxes], ...]:
+        firsts = product(*map(range, residues(self.g)))
+        phases = [phase_of(self.g, first) for first in firsts]
+        return tuple((p, Boxes(self.tiles(p), self.lengths)) for p in phases)
+
+    def tiles(self, phase: Phase) -> Shape:
+        """(B, *T): the tiles of a phase."""
+        return (self.g.batch, *(-(-o // m) for o, m in zip(phase.out, self.m, strict=True)))
+
+    def __len__(self) -> int:
+        return sum(len(boxes) for _, boxes in self._phases)
+
+    @overload
+    def __getitem__(self, i: int) -> tuple[Phase, Box]: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[tuple[Phase, Box]]: ...
+    def __getitem__(self, i: int | slice) -> tuple[Phase, Box] | Sequence[tuple[Phase, Box]]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        for phase, boxes in self._phases:
+            if 0 <= i < len(boxes):
+                return phase, boxes[i]
+            i -= len(boxes)
+        raise IndexError(i)
+
+
+class Place:
+    """Where a block of tiles lies.
+
+    Attributes
+    ----------
+    starts : list of int
+        The place in x of the first element of the first tile, per axis.
+    reach : list of int
+        The elements from there on, in steps of the dilation, that belong to the phase.
+    outputs : list of slice
+        The block's outputs in y.
+    limits : tuple of int
+        How many they are.
+    """
+
+    def __init__(self, phase: Phase, box: Box, s: Scheme, g: Geometry) -> None:
+        first = [lo * m for (lo, _), m in zip(box[1:], s.m, strict=True)]
+        ends = [hi * m for (_, hi), m in zip(box[1:], s.m, strict=True)]
+        begin = [r + i * d for r, i, d in zip(phase.first, first, g.dilation, strict=True)]
+        self.starts = [at - low for at, (low, _) in zip(begin, g.padding, strict=True)]
+        self.reach = [o - i + k - 1 for o, i, k in zip(phase.out, first, g.kernel, strict=True)]
+        self.limits = tuple(min(e, o) - i for e, o, i in zip(ends, phase.out, first, strict=True))
+        axes = zip(begin, self.limits, g.dilation, strict=True)
+        self.outputs = [slice(at, at + (n - 1) * d + 1, d) for at, n, d in axes]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run a scheme.
+
+    Attributes
+    ----------
+    scheme : Scheme
+        The tiles.
+    blocks : Blocks
+        Of tiles, each done by one worker.
+    slab : int
+        Filters (columns D of f) whose transform is held at once; in a filter gradient channels.
+    parts : int
+        Sums of a filter gradient that are formed side by side, whatever the number of threads.
+    threads : int
+        Blocks at once.
+    workspace : int
+        Bytes, all threads together.
+    """
+
+    scheme: Scheme
+    blocks: Blocks
+    slab: int
+    parts: int
+    threads: int
+    workspace: int
+
+    @property
+    def counts(self) -> Shape:
+        """Tiles of the largest block, (n, *t)."""
+        return self.blocks.lengths
+
+
+def frame_of(g: Geometry, s: Scheme) -> Frame:
+    """The tiles of x."""
+    return Frame(s.window, s.m, g.dilation, g.padding_mode)
+
+
+def wider(counts: Shape, taps: int) -> Shape:
+    """The tiles of x that a box of tiles of y meets: more on a direct axis."""
+    return counts if taps == 1 else (counts[0], counts[1] + taps - 1, *counts[2:])
+
+
+def block_bytes(g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int) -> int:
+    """What one worker of a forward pass holds."""
+    more = wider(counts, s.taps)
+    v = s.points * prod(more) * g.channels
+    sums = s.points * prod(counts) * slab
+    gather = s.points * slice_tiles(more, g.channels) * g.channels
+    outputs = prod(s.m) * slice_tiles(counts, slab) * slab
+    borders = frame_of(g, s).slab(more, g.channels) * job.operand_itemsize
+    term = sums // counts[0] if s.taps > 1 else 0
+    return (v + sums + term + gather + outputs) * job.itemsize + borders
+
+
+def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
+    """The transform of a slab of the filter, and what leads to it."""
+    inner = g.channels // g.groups * slab
+    return (s.taps * s.points + prod(g.kernel) * 2) * inner * job.itemsize
+
+
+@lru_cache(maxsize=4096)
+def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False) -> Plan:
+    """Blocks and slabs below the ceiling if there are any, else the least that works."""
+    batch = 1 if job.batch_invariant else g.batch
+    tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
+    tiles = (batch, *tiles[1:])
+    work = g.multiply_adds // max(g.batch, 1) * batch
+    threads = job.threads if work > SMALL and traits.mutable else 1
+    size = s.points * g.channels // g.groups * g.filters * job.itemsize
+    target = FEW_TILES if size <= 1 << 20 else MANY_TILES
+    target = max(target * traits.block_bytes >> 21, 1)
+    best: Plan | None = None
+    slab = g.filters
+    while True:
+        shared = 0 if prepared else filter_bytes(g, s, job, slab)
+
+        def bytes_of(counts: Shape, slab: int = slab) -> int:
+            return block_bytes(g, s, job, counts, slab)
+
+        if traits.mutable:
+            t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
+            lengths, workers, need = t.lengths, t.threads, t.workspace
+        else:  # whole examples: what comes out in order are runs of the batch
+            n = max(min(target // prod(tiles[1:]), batch), 1)
+            lengths, workers = (n, *tiles[1:]), 1
+            need = shared + 2 * bytes_of(lengths)
+        plan = Plan(s, Blocks(g, s.m, lengths), slab, 1, workers, need)
+        if need <= job.ceiling and workers == threads:
+            return plan
+        if (
+            best is None
+            or (need <= job.ceiling) > (best.workspace <= job.ceiling)
+            or (best.workspace > max(need, job.ceiling))
+        ):
+            best = plan
+        if prepared or g.groups > 1 or slab <= 16 or not traits.mutable:
+            return best
+        slab = -(-slab // 2)
+
+
+def gradient_bytes(
+    g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int, traits: Traits
+) -> int:
+    """What one worker of a filter gradient holds, for `slab` channels of x."""
+    more = wider(counts, s.taps)
+    v, z = s.points * prod(more) * slab, s.points * prod(counts) * g.filters
+    gather = s.points * slice_tiles(more, slab) * slab
+    gather += prod(s.m) * slice_tiles(counts, g.filters) * g.filters
+    total = s.points * s.taps * (slab // g.groups) * g.filters
+    term = gradient_term(s, slab // g.groups * g.filters, traits)
+    borders = frame_of(g, s).slab(more, slab) + prod(s.m) * prod(counts) * g.filters
+    found = 2 * prod(g.kernel) * (slab // g.groups) * g.filters
+    return (v + z + gather + total + term + found) * job.itemsize + borders * job.operand_itemsize
+
+
+TERM = 1 << 16
+"""Elements of the products on their way into a sum: what stays in cache between the two."""
+
+
+def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
+    """Elements of these products: of one point at least, of all at most."""
+    some = TERM * max(traits.block_bytes >> 21, 1) // max(share, 1)
+    return min(max(some, 1), s.points) * share
+
+
+PARTS = 8
+"""Units of a filter gradient, about: so many threads can share it."""
+
+SUM_BYTES = 3 << 20
+"""The sums of one unit, which every block reads and writes."""
+
+
+@lru_cache(maxsize=4096)
+def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
+    """Units that do not depend on the number of threads: neither do the bits of the sums."""
+    tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
+    whole = s.points * s.taps * (g.channels // g.groups) * g.filters * job.itemsize
+    slab = g.channels
+    most = SUM_BYTES * max(traits.block_bytes >> 21, 1)
+    if traits.mutable and g.groups == 1:
+        slab = max(-(-g.channels // max(-(-whole // most), 1)), min(g.channels, 16))
+    slabs = -(-g.channels // slab)
+    target = max(MANY_TILES * traits.block_bytes >> 21, 1)
+    target = min(target, max(prod(tiles) * slabs // PARTS, 16))
+    rows = max(target, 1)
+    threads = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
+    final = prod(g.f_shape) * job.itemsize
+    while True:
+        lengths = run_lengths(tiles, rows)
+        blocks = Blocks(g, s.m, lengths)
+        parts = 1
+        if traits.mutable and threads >= 1 and g.multiply_adds > SMALL:
+            parts = max(min(PARTS // slabs, len(blocks), (2 << 20) // max(final, 1)), 1)
+        each = gradient_bytes(g, s, job, lengths, slab, traits)
+        shared = parts * final if parts > 1 else 0
+        if shared + each <= job.ceiling or (rows == 1 and (slab <= 1 or g.groups > 1)):
+            break
+        if rows > 1:
+            rows = max(rows // 2, 1)
+        else:
+            slab = max(slab // 2, 1)
+            slabs = -(-g.channels // slab)
+    workers = max(min(threads, parts * slabs, (job.ceiling - shared) // max(each, 1)), 1)
+    return Plan(s, blocks, slab, parts, workers, shared + workers * each)
+
+
+@lru_cache(maxsize=4096)
+def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan | str:
+    """The best plan by work among those that are accurate enough and fit; or why there is none.
+
+    `g` is the geometry of the forward pass that is run: of an input gradient, its one phase.
+    """
+    if not FEWEST_TAPS <= max(g.kernel) <= MOST_TAPS:
+        return f"some axis of f must have {FEWEST_TAPS} taps, and none more than {MOST_TAPS}"
+    if prod(residues(g)) > MOST_PHASES:
+        return f"the dilation sorts the positions into more than {MOST_PHASES} phases"
+    gradient = job.direction == "filter_grad"
+    judged = replace(g, batch=1) if job.batch_invariant else g
+    unit = UNIT[job.sums]
+    found: list[tuple[bool, float, Plan]] = []
+    for s in schemes(g.kernel, g.out):
+        if s.error(job.sums, job.direction) > DIGITS * unit:
+            continue
+        plan = (
+            gradient_plan(g, s, job, traits)
+            if gradient
+            else forward_plan(g, s, job, traits, prepared)
+        )
+        below = plan.workspace <= job.ceiling
+        score = work(judged, s, gradient, prepared).score * (-(-job.threads // plan.threads))
+        found.append((not below, score if below else plan.workspace, plan))
+    if not found:
+        return "no tile has few enough points and small enough errors"
+    return min(found, key=lambda entry: entry[:2])[2]
