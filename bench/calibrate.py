@@ -17,15 +17,19 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import einstride as es
+from einstride.geometry import Geometry
+from einstride.schemes import Scheme, work
 
 PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
 NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
-    "times slower. Written by bench/calibrate.py."
+    "times slower; transform: so many times slower are the small square products of Winograd's "
+    "transforms; tiles: per byte of its tiles, each time they are written or read. Written by bench/calibrate.py."
 )
 
 
@@ -58,6 +62,7 @@ def calls() -> dict[str, float]:
     source = np.ones((1, 58, 58, 64), "float32")
     view = es.windows(source, (3, 3))
     buffer = np.empty(view.shape, "float32")
+    transform = transforming()
     copy = fastest(lambda: np.copyto(buffer, view)) / (2 * buffer.nbytes)
     return {
         "call": call,
@@ -66,6 +71,8 @@ def calls() -> dict[str, float]:
         "grouped": groupedness(),
         "mixed": mixedness(),
         "copy": copy,
+        "transform": transform,
+        "tiles": gathering(transform),
     }
 
 
@@ -90,6 +97,26 @@ def mixedness() -> float:
     x, f = np.ones((1, 32, 32, 64), "float32"), np.ones((3, 3, 4, 64), "float32")
     seconds = fastest(lambda: es.conv(x, f, groups=16, algorithm="strided"))
     return max(seconds / (30 * 30 * 64 * 4 * 9) / per_product("float32")["einsum"], 1.0)
+
+
+def transforming() -> float:
+    """How much slower the transforms of F(4x4, 3x3) are than their multiply-adds say."""
+    square, large = np.ones((36, 36), "float32"), np.ones((768, 768), "float32")
+    tiles = np.ones((36, 2048), "float32")
+    place = np.empty_like(tiles)
+    with threadpool_limits(1):
+        small = fastest(lambda: np.matmul(square, tiles, out=place), 30) / (36 * 36 * 2048)
+        return max(small / (fastest(lambda: large @ large) / 768**3), 1.0)
+
+
+def gathering(transform: float) -> float:
+    """Seconds per byte of tiles: what F(4x4, 3x3) takes beside its products and transforms."""
+    x, f = np.ones((8, 58, 58, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
+    spent = work(Geometry.of("calibrate", x.shape, f.shape), Scheme((4, 4), (3, 3)), False)
+    seconds = fastest(lambda: es.conv(x, f, algorithm="winograd"), 30)
+    arithmetic = spent.products * (1 + thinness() / 64) + spent.transforms * transform
+    rest = seconds - arithmetic * per_product("float32")["matmul"]
+    return max(rest, 1e-5) / (spent.moved * x.itemsize)
 
 
 def table() -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.minimal import Phase, Place, Plan, frame_of, gradient_term, wider
+from einstride.minimal import Phase, Place, Plan, filter_rows, frame_of, gradient_term, wider
 from einstride.primitives import conjugate, interleave, is_complex
+from einstride.products import SMALL
 from einstride.schemes import Scheme
 from einstride.tiles import Frame, Transform, accumulate, place, products, slice_tiles
 from einstride.tiling import Box
@@ -49,14 +50,22 @@ def transformed(
     """u (taps, Q, C // G, D) = G f, for a range of the filters D."""
     xp, (lo, hi) = b.xp, columns or (0, g.filters)
     matrix = constant(s, "taps", job.sums, f, b)
-    shape = (s.taps, s.points, f.shape[-2], hi - lo)
+    inner, width = f.shape[-2], hi - lo
+    shape = (s.taps, s.points, inner, width)
     u = b.empty(shape, job.sums, f) if b.traits.mutable else None
-    parts = []
-    for k in range(s.taps):
+
+    def one(unit: tuple[int, int, int]) -> Array:
+        k, c0, c1 = unit
         part = f[k : k + 1, ...] if s.taps > 1 else f
-        part = xp.reshape(b.astype(part[..., lo:hi], job.sums), (prod(s.kernel), -1))
-        parts.append(b.matmul(matrix, part, None if u is None else _flat(u[k, ...], b)))
-    return u if u is not None else xp.reshape(xp.stack(parts, axis=0), shape)
+        part = b.astype(part[..., c0:c1, lo:hi], job.sums)
+        part = xp.reshape(part, (prod(s.kernel), (c1 - c0) * width))
+        return b.matmul(matrix, part, None if u is None else _flat(u[k, :, c0:c1, :], b))
+
+    step = inner if u is None else filter_rows(width, b.traits)
+    units = [(k, c, min(c + step, inner)) for k in range(s.taps) for c in range(0, inner, step)]
+    work = prod(s.kernel) * prod(shape)
+    found = b.run(lambda: one, units, job.threads if work > SMALL else 1)
+    return u if u is not None else xp.reshape(xp.stack(found, axis=0), shape)
 
 
 def _flat(stack: Array, b: Backend) -> Array:
@@ -100,7 +109,7 @@ def _slab(
         term = None
         if s.taps > 1:
             term = b.empty((s.points * prod(counts[1:]) * width,), job.sums, x)
-        buffer = b.empty((prod(s.m) * slice_tiles(counts, width) * width,), job.sums, x)
+        buffer = b.empty((2 * prod(s.m) * slice_tiles(counts, width) * width,), job.sums, x)
 
         def one(block: Block) -> None:
             t, at = _sides(block), Place(*block, s, g)

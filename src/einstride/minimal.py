@@ -18,7 +18,7 @@ from einstride.job import Job
 from einstride.products import SMALL
 from einstride.schemes import DIGITS, FEWEST_TAPS, MOST_TAPS, UNIT, Scheme, schemes, work
 from einstride.settings import Shape
-from einstride.tiles import Frame, slice_tiles
+from einstride.tiles import COLUMNS, Frame, slice_tiles
 from einstride.tiling import Box, Boxes, run_lengths, tile
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 MOST_PHASES = 4096
 
-FEW_TILES, MANY_TILES = 64, 256
-"""Tiles in a block whose filter stays in the second-level cache, or is read from beyond it."""
+
+TILES = 128
+"""In a block: enough rows for the products, few enough to stay near the processor."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ class Plan:
         The tiles.
     blocks : Blocks
         Of tiles, each done by one worker.
-    slab : int
-        Filters (columns D of f) whose transform is held at once; in a filter gradient channels.
+    width, slab : int
+        All filters, and those (columns D of f) whose transform is held at once; in a filter
+        gradient all channels, and those of a unit.
     parts : int
         Sums of a filter gradient that are formed side by side, whatever the number of threads.
     threads : int
@@ -140,10 +142,16 @@ class Plan:
 
     scheme: Scheme
     blocks: Blocks
+    width: int
     slab: int
     parts: int
     threads: int
     workspace: int
+
+    @property
+    def slabs(self) -> int:
+        """How many slabs there are: of channels in a filter gradient, else of filters."""
+        return -(-self.width // self.slab)
 
     @property
     def counts(self) -> Shape:
@@ -167,16 +175,21 @@ def block_bytes(g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int) -> i
     v = s.points * prod(more) * g.channels
     sums = s.points * prod(counts) * slab
     gather = s.points * slice_tiles(more, g.channels) * g.channels
-    outputs = prod(s.m) * slice_tiles(counts, slab) * slab
+    outputs = 2 * prod(s.m) * slice_tiles(counts, slab) * slab
     borders = frame_of(g, s).slab(more, g.channels) * job.operand_itemsize
     term = sums // counts[0] if s.taps > 1 else 0
     return (v + sums + term + gather + outputs) * job.itemsize + borders
 
 
+def filter_rows(width: int, traits: Traits) -> int:
+    """Channels of the filter whose transform is one product."""
+    return max(4 * COLUMNS * max(traits.block_bytes >> 21, 1) // width, 1)
+
+
 def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
     """The transform of a slab of the filter, and what leads to it."""
     inner = g.channels // g.groups * slab
-    return (s.taps * s.points + prod(g.kernel) * 2) * inner * job.itemsize
+    return (s.taps * s.points + prod(g.kernel)) * inner * job.itemsize
 
 
 @lru_cache(maxsize=4096)
@@ -187,9 +200,7 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
     tiles = (batch, *tiles[1:])
     work = g.multiply_adds // max(g.batch, 1) * batch
     threads = job.threads if work > SMALL and traits.mutable else 1
-    size = s.points * g.channels // g.groups * g.filters * job.itemsize
-    target = FEW_TILES if size <= 1 << 20 else MANY_TILES
-    target = max(target * traits.block_bytes >> 21, 1)
+    most = max(TILES * traits.block_bytes >> 21, 1)
     best: Plan | None = None
     slab = g.filters
     while True:
@@ -198,22 +209,20 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
         def bytes_of(counts: Shape, slab: int = slab) -> int:
             return block_bytes(g, s, job, counts, slab)
 
-        if traits.mutable:
-            t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
-            lengths, workers, need = t.lengths, t.threads, t.workspace
-        else:  # whole examples: what comes out in order are runs of the batch
-            n = max(min(target // prod(tiles[1:]), batch), 1)
-            lengths, workers = (n, *tiles[1:]), 1
-            need = shared + 2 * bytes_of(lengths)
-        plan = Plan(s, Blocks(g, s.m, lengths), slab, 1, workers, need)
-        if need <= job.ceiling and workers == threads:
-            return plan
-        if (
-            best is None
-            or (need <= job.ceiling) > (best.workspace <= job.ceiling)
-            or (best.workspace > max(need, job.ceiling))
-        ):
-            best = plan
+        for target in (most, max(most // 4, 1)):
+            if traits.mutable:
+                t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
+                lengths, workers, need = t.lengths, t.threads, t.workspace
+            else:  # whole examples: what comes out in order are runs of the batch
+                n = max(min(target // prod(tiles[1:]), batch), 1)
+                lengths, workers = (n, *tiles[1:]), 1
+                need = shared + 2 * bytes_of(lengths)
+            plan = Plan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
+            if need <= job.ceiling and workers == threads:
+                return plan
+            rank = (max(need, job.ceiling), -workers)
+            if best is None or rank < (max(best.workspace, job.ceiling), -best.threads):
+                best = plan
         if prepared or g.groups > 1 or slab <= 16 or not traits.mutable:
             return best
         slab = -(-slab // 2)
@@ -247,7 +256,7 @@ def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
 PARTS = 8
 """Units of a filter gradient, about: so many threads can share it."""
 
-SUM_BYTES = 3 << 20
+SUM_BYTES = 5 << 20
 """The sums of one unit, which every block reads and writes."""
 
 
@@ -261,7 +270,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     if traits.mutable and g.groups == 1:
         slab = max(-(-g.channels // max(-(-whole // most), 1)), min(g.channels, 16))
     slabs = -(-g.channels // slab)
-    target = max(MANY_TILES * traits.block_bytes >> 21, 1)
+    target = max(TILES * traits.block_bytes >> 21, 1)
     target = min(target, max(prod(tiles) * slabs // PARTS, 16))
     rows = max(target, 1)
     threads = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
@@ -282,7 +291,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
             slab = max(slab // 2, 1)
             slabs = -(-g.channels // slab)
     workers = max(min(threads, parts * slabs, (job.ceiling - shared) // max(each, 1)), 1)
-    return Plan(s, blocks, slab, parts, workers, shared + workers * each)
+    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each)
 
 
 @lru_cache(maxsize=4096)
@@ -308,7 +317,9 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
             else forward_plan(g, s, job, traits, prepared)
         )
         below = plan.workspace <= job.ceiling
-        score = work(judged, s, gradient, prepared).score * (-(-job.threads // plan.threads))
+        score = work(judged, s, gradient, plan.slabs, prepared).score * (
+            -(-job.threads // plan.threads)
+        )
         found.append((not below, score if below else plan.workspace, plan))
     if not found:
         return "no tile has few enough points and small enough errors"

@@ -17,8 +17,8 @@ from einstride.settings import Shape
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT |= {"complex64": UNIT["float32"], "complex128": UNIT["float64"]}
 
-DIGITS = 160.0
-"""The most that a scheme's error may exceed a rounding error: 1e-5 in float32."""
+DIGITS = 184.0
+"""The most that a scheme's error may exceed a rounding error: 1.1e-5 in float32."""
 
 MOST_POINTS = 256
 """Points of a tile, all axes together, above which the transforms are the work."""
@@ -57,7 +57,7 @@ class Scheme:
         """The predicted error, relative to the root mean square of the exact result."""
         gradient = direction == "filter_grad"
         axes = zip(self.m, self.kernel, strict=True)
-        return 4 * UNIT[compute] * prod(toom.growth(m, r, gradient) for m, r in axes if r > 1)
+        return 6 * UNIT[compute] * prod(toom.growth(m, r, gradient) for m, r in axes if r > 1)
 
     def matrix(self, which: str) -> toom.Numbers:
         """The Kronecker product of the axes' matrices: "data", "taps", "output" or a transpose."""
@@ -111,23 +111,25 @@ class Work:
 
     @property
     def score(self) -> float:
-        """Time in products: those of a transform run at two thirds of their speed."""
-        return self.products + 1.5 * self.transforms + 16 * self.moved
+        """Time in products: those of a transform run at a little more than half their speed."""
+        return self.products + 1.7 * self.transforms + 10 * self.moved
 
 
 @lru_cache(maxsize=4096)
-def work(g: Geometry, s: Scheme, gradient: bool, prepared: bool = False) -> Work:
-    """What a scheme does."""
+def work(g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, prepared: bool = False) -> Work:
+    """What a scheme does; what is not cut into slabs is transformed again for each of them."""
     tiles = g.batch
     for o, d, m in zip(g.out, g.dilation, s.m, strict=True):
         tiles *= sum(-(-len(range(r, o, d)) // m) for r in range(min(o, d)))
     inner = g.channels // g.groups * g.filters
     more = 1 + (s.taps - 1) / g.out[0]
-    data = int(tiles * more * s.points * g.channels)
-    result = tiles * prod(s.m) * g.filters
-    transforms = data * s.points + result * s.points
-    moved = 2 * data + 2 * result
+    again = (1, slabs) if gradient else (slabs, 1)
+    data = int(tiles * more * g.channels) * again[0]  # for each point
+    result = tiles * g.filters * again[1]
+    transforms = s.points * (s.points * data + prod(s.m) * result)
+    # Tiles are gathered and transformed; sums are formed, for each direct tap, and transformed.
+    moved = s.points * (4 * data + (5 * s.taps - 3) * result) + 2 * prod(s.m) * result
     if gradient or not prepared:
         transforms += s.taps * s.points * prod(s.kernel) * inner
-        moved += 2 * prod(g.kernel) * inner
+        moved += 4 * s.taps * s.points * inner
     return Work(tiles, tiles * s.points * s.taps * inner, transforms, moved)

@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.primitives import ALL, cells, conjugate, plus, region, windows
+from einstride.primitives import ALL, cells, conjugate, region, windows
 from einstride.settings import Shape
 from einstride.tiling import Box, Boxes, run_lengths
 
@@ -42,8 +41,8 @@ def cuts(counts: Shape, width: int) -> tuple[tuple[Box, int, int], ...]:
 
 
 def slice_tiles(counts: Shape, width: int) -> int:
-    """The most tiles in one of these runs."""
-    return prod(run_lengths(counts, max(COLUMNS // width, 1)))
+    """The most tiles in one of these runs, of a box of `counts` or of fewer tiles."""
+    return min(prod(counts), max(COLUMNS // width, 1))
 
 
 @dataclass(frozen=True)
@@ -327,7 +326,7 @@ def place(
 ) -> Array:
     """y (n, *o, D) with o = `limits` from s (Q, p, D), a box (n, *t) of tiles with m outputs each.
 
-    `buffer` (flat) holds the outputs of a slice on their way into y.
+    `buffer` (flat) holds the outputs of a slice twice, on their way into y.
     """
     xp, width = b.xp, s.shape[-1]
     n = len(m)
@@ -339,16 +338,26 @@ def place(
         found = xp.reshape(xp.permute_dims(found, order), (counts[0], *sides, width))
         found = found[(ALL, *map(slice, limits), ALL)]
         return found if bias is None else found + bias
+    order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
     for box, at, p in cuts(counts, width):
         rows = xp.reshape(s[:, at : at + p, :], (s.shape[0], p * width))
-        found = b.matmul(matrix, rows, xp.reshape(buffer[: prod(m) * p * width], (prod(m), -1)))
-        t = tuple(hi - lo for lo, hi in box)
-        found = xp.reshape(found, (*m, *t, width))
+        size = prod(m) * p * width
+        found = b.matmul(matrix, rows, xp.reshape(buffer[:size], (prod(m), p * width)))
+        t = [hi - lo for lo, hi in box]
+        found = xp.permute_dims(xp.reshape(found, (*m, *t, width)), order)
         if bias is not None:
-            found = plus(found, bias, b)
-        spans = zip(box[1:], m, limits, strict=True)
-        target = y[(slice(*box[0]), *(slice(lo * k, min(hi * k, o)) for (lo, hi), k, o in spans))]
-        for at_m in product(*map(range, m)):
-            to = target[(ALL, *(slice(i, None, k) for i, k in zip(at_m, m, strict=True)))]
-            to[...] = found[at_m][cells([(0, size) for size in to.shape[:-1]])]
+            found += bias
+        first = [lo * k for (lo, _), k in zip(box[1:], m, strict=True)]
+        sides = [size * k for size, k in zip(t[1:], m, strict=True)]
+        room = [min(size, o - at) for size, o, at in zip(sides, limits, first, strict=True)]
+        target = y[
+            (slice(*box[0]), *(slice(at, at + o) for at, o in zip(first, room, strict=True)))
+        ]
+        if room == sides:  # whole tiles: splitting an axis is always a view
+            xp.reshape(target, found.shape)[...] = found
+        else:
+            whole = buffer[size : 2 * size]
+            xp.reshape(whole, found.shape)[...] = found
+            whole = xp.reshape(whole, (t[0], *sides, width))
+            target[...] = whole[(ALL, *map(slice, room))]
     return y

@@ -138,21 +138,18 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
     g = _run(job)
     plan = _plan(g, job, traits)
-    spent = work(g, plan.scheme, job.direction == "filter_grad")
-    item = job.itemsize
-    workspace = plan.workspace
-    moved = (spent.moved + prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
+    spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs)
+    tiles = spent.moved * job.itemsize
+    moved = tiles + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
     thin = min(g.filters, g.channels) // g.groups
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
-    products = spent.products * (1 + slower / max(thin, 1))
-    blocks = len(plan.blocks) * -(-g.filters // plan.slab)
+    products = spent.products * (1 + slower / max(thin, 1)) + spent.transforms * rates["transform"]
     seconds = (
         rates["call"]
-        + blocks * rates["block"]
-        + products * rates["matmul"]
-        + spent.transforms * rates["matmul"] * 1.5
-        + moved * rates["copy"]
+        + len(plan.blocks) * plan.slabs * rates["block"]
+        + products * rates["matmul"] * -(-job.threads // plan.threads)
+        + tiles * rates["tiles"]
     )
     error = plan.scheme.error(job.sums, job.direction)
     note = f"{plan.scheme}, error {error:.0e} normwise"
-    return Cost(spent.products + spent.transforms, workspace, moved, seconds, note)
+    return Cost(spent.products + spent.transforms, plan.workspace, moved, seconds, note)
