@@ -29,7 +29,8 @@ NOTE = (
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
     "times slower; transform: so many times slower are the small square products of Winograd's "
-    "transforms; tiles: per byte of its tiles, each time they are written or read. Written by bench/calibrate.py."
+    "transforms; tiles: per byte of its tiles, each time they are written or read. Written "
+    "by bench/calibrate.py."
 )
 
 

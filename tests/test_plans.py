@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 import einstride as es
-from checks import promoted, refused, same
+from checks import ROUNDING, promoted, refused, same, unless_refused
 from einstride import planner
 from einstride.algorithms import ALGORITHMS
 from oracle import Case
@@ -68,7 +68,11 @@ def test_json_round_trip(which, algorithm):
     x, f, gy = arrays(CASE, "float64", 1)
     layout = {"layout": "NHWC,HWIO->NHWC", "flip": True}
     keywords = CASE.explicit | layout | {"algorithm": algorithm, "max_workspace": 2**22}
-    p, function, given, extra = planned(CASE, which, x, f, gy, **keywords)
+    with unless_refused(algorithm):
+        round_trip(*planned(CASE, which, x, f, gy, **keywords), keywords)
+
+
+def round_trip(p, function, given, extra, keywords):
     text = p.to_json()
     again = es.Plan.from_json(text)
     assert again.algorithm == p.algorithm
@@ -120,12 +124,16 @@ def test_the_table(which):
     assert list(table) == list(ALGORITHMS)
     products = prod(BIG.y_shape) * prod(BIG.f_shape[:-1])
     for name, cells in table.items():
+        if cells[0] == "-":
+            assert name in ROUNDING
+            continue
         assert int(cells[0].replace(",", "")) >= products * (name == p.algorithm)
         for cell in cells[1:3]:
             assert re.fullmatch(r"\d+ B|\d+\.\d [KMGT]iB", cell)
         assert re.fullmatch(r"\d+\.\d{3} ms", cells[3])
         verdict = "chosen" if name == p.algorithm else r"predicted \d+\.\d+x the time"
-        assert re.fullmatch(verdict, cells[4])
+        note = r"; F\(\S+, 3x3\), error \de-\d\d normwise" if name == "winograd" else ""
+        assert re.fullmatch(verdict + note, cells[4])
     assert f"{products:,}" == table["gemm"][0]
 
 
@@ -149,8 +157,9 @@ def test_repr_is_one_line():
 def test_the_workspace_is_an_upper_bound(which, algorithm):
     """What it predicts before running is never exceeded."""
     x, f, gy = arrays(BIG, "float32", 1)
-    p, _, given, _ = planned(BIG, which, x, f, gy, algorithm=algorithm, **BIG.explicit)
-    assert peak(p, *given)[1] <= p.workspace + PYTHON
+    with unless_refused(algorithm):
+        p, _, given, _ = planned(BIG, which, x, f, gy, algorithm=algorithm, **BIG.explicit)
+        assert peak(p, *given)[1] <= p.workspace + PYTHON
 
 
 TIGHT = {

@@ -6,42 +6,24 @@ Only the order of the three steps of `tiles`, their buffers and their matrices a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.minimal import Phase, Place, Plan, filter_rows, frame_of, gradient_term, wider
+from einstride.minimal import Plan, filter_rows, frame_of, gradient_term, wider
+from einstride.phases import Phase, Place
 from einstride.primitives import conjugate, interleave, is_complex
 from einstride.products import SMALL
 from einstride.schemes import Scheme
-from einstride.tiles import Frame, Transform, accumulate, place, products, slice_tiles
+from einstride.tile_products import accumulate, place, products
+from einstride.tiles import Frame, Transform, constant, slice_tiles
 from einstride.tiling import Box
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend
 
 Block = tuple[Phase, Box]
-
-
-@lru_cache(maxsize=128)
-def _kept(scheme: Scheme, which: str, dtype: str, device: Any, library: str) -> list[Array]:
-    return []
-
-
-def constant(scheme: Scheme, which: str, dtype: str, like: Array, b: Backend) -> Array:
-    """One of the scheme's matrices; kept where arrays are no part of somebody's tracing."""
-    kept: list[Array] = []
-    if b.traits.mutable:
-        device = None if b.device is None else b.device(like)
-        kept = _kept(scheme, which, dtype, device, b.traits.library)
-    if not kept:
-        dtype_of = b.empty((1,), dtype, like).dtype
-        where = None if b.device is None else b.device(like)
-        matrix = b.xp.asarray(scheme.matrix(which), dtype=dtype_of, device=where)
-        kept.append(matrix)
-    return kept[0]
 
 
 def transformed(
@@ -99,11 +81,10 @@ def _slab(
 ) -> None:  # fmt: skip
     """The filters whose transform is u, into their place."""
     s, width = plan.scheme, u.shape[-1]
-    data, output = (constant(s, name, job.sums, x, b) for name in ("data", "output"))
 
     def make() -> Callable[[Block], None]:
         counts, more = plan.counts, wider(plan.counts, s.taps)
-        transform = _transform(x, frame_of(g, s), more, data, b)
+        transform = _transform(x, frame_of(g, s), more, s, "data", job, b)
         v = b.empty((s.points * prod(more) * g.channels,), job.sums, x)
         sums = b.empty((s.points * prod(counts) * width,), job.sums, x)
         term = None
@@ -119,7 +100,7 @@ def _slab(
             total = _stack(sums, s, prod(t), width, b)
             products(rows, u, total, _stack(term, s, prod(t[1:]), width, b), t, g.groups, b)
             y = out[(slice(*batch), *at.outputs, ...)]
-            place(total, output, s.m, t, y, at.limits, bias, buffer, b)
+            place(total, s, t, y, at.limits, bias, buffer, b)
 
         return one
 
@@ -127,13 +108,14 @@ def _slab(
 
 
 def _transform(
-    x: Array, frame: Frame, counts: tuple[int, ...], matrix: Array, b: Backend,
+    x: Array, frame: Frame, counts: tuple[int, ...], s: Scheme, which: str, job: Job, b: Backend,
     conjugated: bool = False,
 ) -> Transform:  # fmt: skip
     """A worker's transform for boxes of at most so many tiles."""
     channels = x.shape[-1]
     gather = prod(frame.window) * slice_tiles(counts, channels) * channels
-    return Transform(x, frame, matrix, frame.slab(counts, channels), gather, b, conjugated)
+    slab = frame.slab(counts, channels)
+    return Transform(x, frame, s, which, job.sums, slab, gather, b, conjugated)
 
 
 def _stack(buffer: Any, s: Scheme, tiles: int, channels: int, b: Backend) -> Array | None:
@@ -153,14 +135,13 @@ def _immutable(
 ) -> Array:
     """The same where nothing can be written in place: phase by phase, in runs of examples."""
     s = plan.scheme
-    data, output = (constant(s, name, job.sums, x, b) for name in ("data", "output"))
-    transform = Transform(x, frame_of(g, s), data, 0, 0, b)
+    transform = Transform(x, frame_of(g, s), s, "data", job.sums, 0, 0, b)
 
     def one(block: Block) -> Array:
         t, at = _sides(block), Place(*block, s, g)
         rows = transform.of(block[1][0], at.starts, at.reach, wider(t, s.taps)[1:], None)
         total = products(rows, u, None, None, t, g.groups, b)
-        return place(total, output, s.m, t, None, at.limits, bias, None, b)
+        return place(total, s, t, None, at.limits, bias, None, b)
 
     found: dict[Phase, list[Array]] = {}
     for block, y in zip(plan.blocks, b.run(lambda: one, plan.blocks, 1), strict=True):
@@ -178,8 +159,7 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
     depend on the number of threads, and parts are added in their order: neither do the bits.
     """
     g, s = job.geometry, plan.scheme
-    names = ("data", "output^T", "taps^T")
-    data, spread, gathered = (constant(s, name, job.sums, x, b) for name in names)
+    gathered = constant(s, "taps^T", job.sums, x, b)
     slabs = [(lo, min(lo + plan.slab, g.channels)) for lo in range(0, g.channels, plan.slab)]
     units = [(part, span) for part in range(plan.parts) for span in slabs]
     parts: list[Any] = [out] * plan.parts
@@ -188,21 +168,24 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
 
     def make() -> Callable[[tuple[int, tuple[int, int]]], Array | None]:
         counts, more = plan.counts, wider(plan.counts, s.taps)
-        shape = (plan.slab, g.filters)
+        shape: tuple[int, ...] = (plan.slab, g.filters)
         if g.groups > 1:
             shape = (g.groups, plan.slab // g.groups, g.filters // g.groups)
-        v = z = total = term = None
+        v: Any = None
+        z: Any = None
+        total: Any = None
+        term: Any = None
         if out is not None:
             v = b.empty((s.points * prod(more) * plan.slab,), job.sums, x)
             z = b.empty((s.points * prod(counts) * g.filters,), job.sums, x)
             total = b.empty((s.taps * s.points * prod(shape),), job.sums, x)
             term = b.empty((gradient_term(s, prod(shape), b.traits),), job.sums, x)
         frame, outputs = frame_of(g, s), Frame(s.m, s.m, g.dilation)
-        of_gy = _transform(gy, outputs, counts, spread, b, is_complex(job.sums))
+        of_gy = _transform(gy, outputs, counts, s, "output^T", job, b, is_complex(job.sums))
 
         def one(unit: tuple[int, tuple[int, int]]) -> Array | None:
             part, (lo, hi) = unit
-            of_x = _transform(x[..., lo:hi], frame, more, data, b)
+            of_x = _transform(x[..., lo:hi], frame, more, s, "data", job, b)
             sums: list[Any] = [None] * s.taps
             sides = (hi - lo, g.filters) if g.groups == 1 else shape
             some = None

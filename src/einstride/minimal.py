@@ -1,25 +1,23 @@
 """How Winograd's algorithm is cut into blocks and slabs below a ceiling, and which tiles it takes.
 
-A dilated convolution is one undilated convolution for each residue of the positions modulo the
-dilation: a *phase*. Whole numbers only; no arrays.
+Whole numbers only; no arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from itertools import product
+from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
 from einstride.job import Job
+from einstride.phases import Blocks, phase_of, residues
 from einstride.products import SMALL
 from einstride.schemes import DIGITS, FEWEST_TAPS, MOST_TAPS, UNIT, Scheme, schemes, work
 from einstride.settings import Shape
 from einstride.tiles import COLUMNS, Frame, slice_tiles
-from einstride.tiling import Box, Boxes, run_lengths, tile
+from einstride.tiling import run_lengths, tile
 
 if TYPE_CHECKING:
     from einstride.backends import Traits
@@ -29,94 +27,6 @@ MOST_PHASES = 4096
 
 TILES = 128
 """In a block: enough rows for the products, few enough to stay near the processor."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """The outputs at r, r + d, ... of each axis, as an undilated convolution.
-
-    Attributes
-    ----------
-    first : tuple of int
-        r per axis.
-    out : tuple of int
-        How many there are.
-    """
-
-    first: Shape
-    out: Shape
-
-
-def phase_of(g: Geometry, first: Shape) -> Phase:
-    """The phase with these residues."""
-    axes = zip(first, g.out, g.dilation, strict=True)
-    return Phase(first, tuple(len(range(r, o, d)) for r, o, d in axes))
-
-
-def residues(g: Geometry) -> Shape:
-    """How many phases there are on each axis."""
-    return tuple(map(min, g.dilation, g.out))
-
-
-@dataclass(frozen=True)
-class Blocks(Sequence[tuple[Phase, Box]]):
-    """Every block of tiles of every phase, made when it is asked for."""
-
-    g: Geometry
-    m: Shape
-    lengths: Shape
-
-    @cached_property
-    def _phases(self) -> tuple[tuple[Phase, Boxes], ...]:
-        firsts = product(*map(range, residues(self.g)))
-        phases = [phase_of(self.g, first) for first in firsts]
-        return tuple((p, Boxes(self.tiles(p), self.lengths)) for p in phases)
-
-    def tiles(self, phase: Phase) -> Shape:
-        """(B, *T): the tiles of a phase."""
-        return (self.g.batch, *(-(-o // m) for o, m in zip(phase.out, self.m, strict=True)))
-
-    def __len__(self) -> int:
-        return sum(len(boxes) for _, boxes in self._phases)
-
-    @overload
-    def __getitem__(self, i: int) -> tuple[Phase, Box]: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[tuple[Phase, Box]]: ...
-    def __getitem__(self, i: int | slice) -> tuple[Phase, Box] | Sequence[tuple[Phase, Box]]:
-        if isinstance(i, slice):
-            return [self[j] for j in range(len(self))[i]]
-        for phase, boxes in self._phases:
-            if 0 <= i < len(boxes):
-                return phase, boxes[i]
-            i -= len(boxes)
-        raise IndexError(i)
-
-
-class Place:
-    """Where a block of tiles lies.
-
-    Attributes
-    ----------
-    starts : list of int
-        The place in x of the first element of the first tile, per axis.
-    reach : list of int
-        The elements from there on, in steps of the dilation, that belong to the phase.
-    outputs : list of slice
-        The block's outputs in y.
-    limits : tuple of int
-        How many they are.
-    """
-
-    def __init__(self, phase: Phase, box: Box, s: Scheme, g: Geometry) -> None:
-        first = [lo * m for (lo, _), m in zip(box[1:], s.m, strict=True)]
-        ends = [hi * m for (_, hi), m in zip(box[1:], s.m, strict=True)]
-        begin = [r + i * d for r, i, d in zip(phase.first, first, g.dilation, strict=True)]
-        self.starts = [at - low for at, (low, _) in zip(begin, g.padding, strict=True)]
-        self.reach = [o - i + k - 1 for o, i, k in zip(phase.out, first, g.kernel, strict=True)]
-        self.limits = tuple(min(e, o) - i for e, o, i in zip(ends, phase.out, first, strict=True))
-        axes = zip(begin, self.limits, g.dilation, strict=True)
-        self.outputs = [slice(at, at + (n - 1) * d + 1, d) for at, n, d in axes]
 
 
 @dataclass(frozen=True)
@@ -201,7 +111,7 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
     work = g.multiply_adds // max(g.batch, 1) * batch
     threads = job.threads if work > SMALL and traits.mutable else 1
     most = max(TILES * traits.block_bytes >> 21, 1)
-    best: Plan | None = None
+    found: list[Plan] = []
     slab = g.filters
     while True:
         shared = 0 if prepared else filter_bytes(g, s, job, slab)
@@ -220,11 +130,9 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
             plan = Plan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
             if need <= job.ceiling and workers == threads:
                 return plan
-            rank = (max(need, job.ceiling), -workers)
-            if best is None or rank < (max(best.workspace, job.ceiling), -best.threads):
-                best = plan
+            found.append(plan)
         if prepared or g.groups > 1 or slab <= 16 or not traits.mutable:
-            return best
+            return min(found, key=lambda p: (max(p.workspace, job.ceiling), -p.threads))
         slab = -(-slab // 2)
 
 

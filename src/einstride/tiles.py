@@ -11,7 +11,12 @@ v and s are dense, tiles in row-major order (n, *t). The matrices are Kronecker 
 small ones of each axis, so that one BLAS product transforms all axes; it works on slices of about
 `COLUMNS` columns, which stay in the second-level cache between being gathered and being multiplied.
 
-Compiled kernels may take the place of a step: see `einstride.backends.Fused`.
+Compiled kernels may take the place of a step. A backend's `fused`, if it has one, is asked first,
+with the same arrays and what is needed to find its own way; it returns False for what it cannot do:
+
+    fused.transform(x, v, batch, starts, limits, counts, frame, scheme, which, conjugated) -> bool
+    fused.products(v, u, s, counts, groups) -> bool
+    fused.place(s, y, bias, counts, limits, scheme) -> bool
 """
 
 from __future__ import annotations
@@ -20,9 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from einstride.primitives import ALL, cells, conjugate, region, windows
+from einstride.schemes import Scheme
 from einstride.settings import Shape
 from einstride.tiling import Box, Boxes, run_lengths
 
@@ -80,6 +86,25 @@ class Frame:
         return counts[0] * channels * total
 
 
+@lru_cache(maxsize=128)
+def _kept(scheme: Scheme, which: str, dtype: str, device: Any, library: str) -> list[Array]:
+    return []
+
+
+def constant(scheme: Scheme, which: str, dtype: str, like: Array, b: Backend) -> Array:
+    """One of the scheme's matrices; kept where arrays are no part of somebody's tracing."""
+    kept: list[Array] = []
+    if b.traits.mutable:
+        device = None if b.device is None else b.device(like)
+        kept = _kept(scheme, which, dtype, device, b.traits.library)
+    if not kept:
+        dtype_of = b.empty((1,), dtype, like).dtype
+        where = None if b.device is None else b.device(like)
+        matrix = b.xp.asarray(scheme.matrix(which), dtype=dtype_of, device=where)
+        kept.append(matrix)
+    return kept[0]
+
+
 class Transform:
     """One worker's buffers for transforming the tiles of x (B, *S, C).
 
@@ -89,8 +114,10 @@ class Transform:
         Canonical, of any memory order.
     frame : Frame
         Where the tiles lie.
-    matrix : array
-        (Q, P), in the dtype of the transform.
+    scheme, which : Scheme, str
+        Whose matrix: "data" (B^T) or "output^T" (A).
+    dtype : str
+        Of the transform.
     slab, gather : int
         Elements that the two buffers must hold.
     conjugated : bool
@@ -98,15 +125,17 @@ class Transform:
     """
 
     def __init__(
-        self, x: Array, frame: Frame, matrix: Array, slab: int, gather: int, b: Backend,
-        conjugated: bool = False,
+        self, x: Array, frame: Frame, scheme: Scheme, which: str, dtype: str, slab: int,
+        gather: int, b: Backend, conjugated: bool = False,
     ) -> None:  # fmt: skip
-        self._x, self._frame, self._matrix, self._b = x, frame, matrix, b
+        self._x, self._frame, self._b = x, frame, b
+        self._scheme, self._which = scheme, which
+        self._matrix = constant(scheme, which, dtype, x, b)
         self._conjugated = conjugated
         self._slab: Array | None = None
         self._slab_size = slab
-        self._dtype = b.dtype_name(matrix)
-        self._gather = b.empty((gather,), self._dtype, x) if b.traits.mutable else None
+        self._dtype = dtype
+        self._gather: Any = b.empty((gather,), self._dtype, x) if b.traits.mutable else None
 
     def of(
         self,
@@ -132,6 +161,10 @@ class Transform:
             Where to put them; None for libraries with immutable arrays.
         """
         b, xp, frame = self._b, self._b.xp, self._frame
+        if b.fused is not None and v is not None:
+            given = (batch, starts, limits, counts, frame, self._scheme, self._which)
+            if b.fused.transform(self._x, v, *given, self._conjugated):
+                return v
         part = self._x[batch[0] : batch[1], ...]
         part = self._bordered(part, starts, limits, frame.wanted(counts))
         n = len(counts)
@@ -163,8 +196,7 @@ class Transform:
         steps, mode = frame.dilation, frame.mode
         size = part.shape[1:-1]
         valid = tuple(map(min, limits, wanted))
-        axes = zip(starts, valid, steps, strict=True)
-        stops = [start + (n - 1) * d + 1 for start, n, d in axes]
+        stops = [start + (n - 1) * d + 1 for start, n, d in zip(starts, valid, steps, strict=True)]
         thinned = tuple(slice(None, None, d) for d in steps)
         inside = all(lo >= 0 and hi <= s for lo, hi, s in zip(starts, stops, size, strict=True))
         if inside:
@@ -204,160 +236,3 @@ class Transform:
                 whole[((ALL,) * axis + (slice(hi, n),))] = 0
         whole[(ALL, *(slice(lo, hi) for lo, hi in there))] = found
         return whole
-
-
-def grouped(stack: Array, groups: int, b: Backend) -> Array:
-    """(Q, p, C) as (Q, G, p, C // G), a view; as it is for one group."""
-    if groups == 1:
-        return stack
-    q, p, c = stack.shape
-    return b.xp.permute_dims(b.xp.reshape(stack, (q, p, groups, c // groups)), (0, 2, 1, 3))
-
-
-def shifted(v: Array, counts: Shape, taps: int, n: int, k: int, b: Backend) -> Array:
-    """Of the tiles (n, *t) of v (Q, p, C) those of example n which tap k of the first axis meets.
-
-    v has taps - 1 more tiles on that axis than `counts`.
-    """
-    q, _, c = v.shape
-    deep = b.xp.reshape(v, (q, counts[0], counts[1] + taps - 1, prod(counts[2:]), c))
-    return b.xp.reshape(deep[:, n, k : k + counts[1], :, :], (q, prod(counts[1:]), c))
-
-
-def products(
-    v: Array,
-    u: Array,
-    s: Array | None,
-    term: Array | None,
-    counts: Shape,
-    groups: int,
-    b: Backend,
-) -> Array:
-    """s (Q, p, D): at each point, tiles times filter; the taps of a direct first axis are summed.
-
-    `counts` are the result's tiles (n, *t); `term`, of the size of one example's s, is needed only
-    for several taps.
-    """
-    taps = u.shape[0]
-    if taps == 1:
-        found = b.matmul(grouped(v, groups, b), grouped(u[0, ...], groups, b),
-                         None if s is None else grouped(s, groups, b))  # fmt: skip
-        return _ungrouped(found, groups, b) if s is None else s
-    parts = []
-    p = prod(counts[1:])
-    for n in range(counts[0]):
-        total = None if s is None else s[:, n * p : (n + 1) * p, :]
-        for k in range(taps):
-            rows = grouped(shifted(v, counts, taps, n, k, b), groups, b)
-            matrix = grouped(u[k, ...], groups, b)
-            if s is None:
-                found = _ungrouped(b.matmul(rows, matrix, None), groups, b)
-                total = found if k == 0 else total + found
-            elif k == 0:
-                b.matmul(rows, matrix, grouped(total, groups, b))
-            else:
-                b.matmul(rows, matrix, grouped(term, groups, b))
-                total += term
-        parts.append(total)
-    return s if s is not None else b.xp.concat(parts, axis=1)
-
-
-def accumulate(
-    sums: list[Array | None],
-    v: Array,
-    z: Array,
-    total: Array | None,
-    term: Array | None,
-    counts: Shape,
-    groups: int,
-    b: Backend,
-) -> None:
-    """sums[k] (Q, C, D), or (Q, G, C // G, D // G), += v^T z at each point, for each direct tap.
-
-    None stands for a sum without terms, which is begun in total[k]; `term` (flat) holds the
-    products of some points on their way there. Without `total` sums are replaced.
-    """
-    p = prod(counts[1:])
-    runs = [(v, z, 0)]
-    if len(sums) > 1:
-        runs = [
-            (shifted(v, counts, len(sums), n, k, b), z[:, n * p : (n + 1) * p, :], k)
-            for k in range(len(sums))
-            for n in range(counts[0])
-        ]
-    for rows, columns, k in runs:
-        left, right = b.xp.matrix_transpose(grouped(rows, groups, b)), grouped(columns, groups, b)
-        if total is None:
-            found = b.matmul(left, right, None)
-            sums[k] = found if sums[k] is None else sums[k] + found
-        elif sums[k] is None:
-            b.matmul(left, right, total[k])
-            sums[k] = total[k]
-        else:
-            shape = total.shape[2:]
-            some = max(term.shape[0] // prod(shape), 1)
-            for q in range(0, left.shape[0], some):
-                several = left[q : q + some, ...]
-                place = b.xp.reshape(
-                    term[: several.shape[0] * prod(shape)], (several.shape[0], *shape)
-                )
-                b.matmul(several, right[q : q + some, ...], place)
-                total[k, q : q + some, ...] += place
-
-
-def _ungrouped(stack: Array, groups: int, b: Backend) -> Array:
-    """(Q, G, p, D // G) as (Q, p, D)."""
-    if groups == 1:
-        return stack
-    q, g, p, d = stack.shape
-    return b.xp.reshape(b.xp.permute_dims(stack, (0, 2, 1, 3)), (q, p, g * d))
-
-
-def place(
-    s: Array,
-    matrix: Array,
-    m: Shape,
-    counts: Shape,
-    y: Array | None,
-    limits: Shape,
-    bias: Array | None,
-    buffer: Array | None,
-    b: Backend,
-) -> Array:
-    """y (n, *o, D) with o = `limits` from s (Q, p, D), a box (n, *t) of tiles with m outputs each.
-
-    `buffer` (flat) holds the outputs of a slice twice, on their way into y.
-    """
-    xp, width = b.xp, s.shape[-1]
-    n = len(m)
-    if y is None:
-        found = b.matmul(matrix, xp.reshape(s, (s.shape[0], -1)), None)
-        found = xp.reshape(found, (*m, *counts, width))
-        order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
-        sides = (t * k for t, k in zip(counts[1:], m, strict=True))
-        found = xp.reshape(xp.permute_dims(found, order), (counts[0], *sides, width))
-        found = found[(ALL, *map(slice, limits), ALL)]
-        return found if bias is None else found + bias
-    order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
-    for box, at, p in cuts(counts, width):
-        rows = xp.reshape(s[:, at : at + p, :], (s.shape[0], p * width))
-        size = prod(m) * p * width
-        found = b.matmul(matrix, rows, xp.reshape(buffer[:size], (prod(m), p * width)))
-        t = [hi - lo for lo, hi in box]
-        found = xp.permute_dims(xp.reshape(found, (*m, *t, width)), order)
-        if bias is not None:
-            found += bias
-        first = [lo * k for (lo, _), k in zip(box[1:], m, strict=True)]
-        sides = [size * k for size, k in zip(t[1:], m, strict=True)]
-        room = [min(size, o - at) for size, o, at in zip(sides, limits, first, strict=True)]
-        target = y[
-            (slice(*box[0]), *(slice(at, at + o) for at, o in zip(first, room, strict=True)))
-        ]
-        if room == sides:  # whole tiles: splitting an axis is always a view
-            xp.reshape(target, found.shape)[...] = found
-        else:
-            whole = buffer[size : 2 * size]
-            xp.reshape(whole, found.shape)[...] = found
-            whole = xp.reshape(whole, (t[0], *sides, width))
-            target[...] = whole[(ALL, *map(slice, room))]
-    return y

@@ -90,6 +90,8 @@ class Backend:
     copy_rows : callable or None
         A kernel that copies windows into a matrix, with the border by index, so that no padded copy
         is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
+    fused : object or None
+        Compiled inner steps of Winograd's algorithm, with the contracts in `einstride.tiles`.
     """
 
     xp: Any
@@ -111,3 +113,4 @@ class Backend:
     native: Callable[[Array], bool]
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
+    fused: Any = None
