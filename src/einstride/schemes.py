@@ -59,6 +59,12 @@ class Scheme:
         axes = zip(self.m, self.kernel, strict=True)
         return 6 * UNIT[compute] * prod(toom.growth(m, r, gradient) for m, r in axes if r > 1)
 
+    def condition(self, direction: str) -> float:
+        """What the worst case's error is multiplied by: see `toom.condition`."""
+        gradient = direction == "filter_grad"
+        axes = zip(self.m, self.kernel, strict=True)
+        return prod(toom.condition(m, r, gradient) for m, r in axes if r > 1)
+
     def matrix(self, which: str) -> toom.Numbers:
         """The Kronecker product of the axes' matrices: "data", "taps", "output" or a transpose."""
         return _matrix(self.m, self.kernel, which)
