@@ -1,4 +1,4 @@
-"""The rounding errors of Winograd's algorithm: what is predicted, what is promised, what is measured."""
+"""The rounding errors of Winograd's algorithm: predicted, promised and measured."""
 
 from math import prod
 
