@@ -219,15 +219,14 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
     for s in schemes(g.kernel, g.out):
         if s.error(job.sums, job.direction) > DIGITS * unit:
             continue
-        plan = (
-            gradient_plan(g, s, job, traits)
-            if gradient
-            else forward_plan(g, s, job, traits, prepared)
-        )
+        if gradient:
+            plan = gradient_plan(g, s, job, traits)
+        else:
+            plan = forward_plan(g, s, job, traits, prepared)
+        blocks = len(plan.blocks) * judged.batch // max(g.batch, 1)
+        score = work(judged, s, gradient, plan.slabs, blocks, prepared).score
+        score *= -(-job.threads // plan.threads)
         below = plan.workspace <= job.ceiling
-        score = work(judged, s, gradient, plan.slabs, prepared).score * (
-            -(-job.threads // plan.threads)
-        )
         found.append((not below, score if below else plan.workspace, plan))
     if not found:
         return "no tile has few enough points and small enough errors"

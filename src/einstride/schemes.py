@@ -122,20 +122,26 @@ class Work:
 
 
 @lru_cache(maxsize=4096)
-def work(g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, prepared: bool = False) -> Work:
-    """What a scheme does; what is not cut into slabs is transformed again for each of them."""
+def work(
+    g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, blocks: int = 1, prepared: bool = False
+) -> Work:
+    """What a scheme does in so many blocks; what is not cut into slabs is transformed for each."""
     tiles = g.batch
     for o, d, m in zip(g.out, g.dilation, s.m, strict=True):
         tiles *= sum(-(-len(range(r, o, d)) // m) for r in range(min(o, d)))
-    inner = g.channels // g.groups * g.filters
     more = 1 + (s.taps - 1) / g.out[0]
     again = (1, slabs) if gradient else (slabs, 1)
     data = int(tiles * more * g.channels) * again[0]  # for each point
     result = tiles * g.filters * again[1]
     transforms = s.points * (s.points * data + prod(s.m) * result)
-    # Tiles are gathered and transformed; sums are formed, for each direct tap, and transformed.
-    moved = s.points * (4 * data + (5 * s.taps - 3) * result) + 2 * prod(s.m) * result
+    inner = g.channels // g.groups * g.filters
+    u = s.taps * s.points * inner
+    # Tiles are gathered and transformed, sums formed and transformed, each written and read.
+    moved = s.points * 4 * data + 2 * prod(s.m) * result
+    if gradient:  # each block adds to the sums, which are as large as the filter's transform
+        moved += s.points * 2 * result + 4 * u * (blocks + 1)
+    else:  # each direct tap adds to its block's sums; each block reads the filter's transform
+        moved += s.points * (5 * s.taps - 3) * result + u * (blocks + (0 if prepared else 6))
     if gradient or not prepared:
-        transforms += s.taps * s.points * prod(s.kernel) * inner
-        moved += 4 * s.taps * s.points * inner
-    return Work(tiles, tiles * s.points * s.taps * inner, transforms, moved)
+        transforms += u * prod(s.kernel)
+    return Work(tiles, tiles * u, transforms, moved)

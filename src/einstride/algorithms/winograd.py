@@ -138,7 +138,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
     g = _run(job)
     plan = _plan(g, job, traits)
-    spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs)
+    spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
     tiles = spent.moved * job.itemsize
     moved = tiles + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
     thin = min(g.filters, g.channels) // g.groups
