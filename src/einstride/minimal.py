@@ -48,6 +48,8 @@ class Plan:
         Blocks at once.
     workspace : int
         Bytes, all threads together.
+    room : int
+        How many workers of a filter gradient would fit.
     """
 
     scheme: Scheme
@@ -57,6 +59,7 @@ class Plan:
     parts: int
     threads: int
     workspace: int
+    room: int = 1
 
     @property
     def slabs(self) -> int:
@@ -164,6 +167,9 @@ def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
 PARTS = 8
 """Units of a filter gradient, about: so many threads can share it."""
 
+SIDE_BY_SIDE = 2
+"""Workers of a filter gradient whose buffers should fit below the ceiling."""
+
 SUM_BYTES = 5 << 20
 """The sums of one unit, which every block reads and writes."""
 
@@ -177,29 +183,37 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     most = SUM_BYTES * max(traits.block_bytes >> 21, 1)
     if traits.mutable and g.groups == 1:
         slab = max(-(-g.channels // max(-(-whole // most), 1)), min(g.channels, 16))
-    slabs = -(-g.channels // slab)
+    first, slabs = slab, -(-g.channels // slab)
     target = max(TILES * traits.block_bytes >> 21, 1)
     target = min(target, max(prod(tiles) * slabs // PARTS, 16))
     rows = max(target, 1)
     threads = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
     final = prod(g.f_shape) * job.itemsize
+    least = 1 if g.groups > 1 else min(slab, 32)
+    side_by_side = g.multiply_adds > SMALL and traits.mutable
+    together = SIDE_BY_SIDE if side_by_side else 1
     while True:
+        slabs = -(-g.channels // slab)
         lengths = run_lengths(tiles, rows)
         blocks = Blocks(g, s.m, lengths)
         parts = 1
-        if traits.mutable and threads >= 1 and g.multiply_adds > SMALL:
+        if side_by_side:
             parts = max(min(PARTS // slabs, len(blocks), (2 << 20) // max(final, 1)), 1)
         each = gradient_bytes(g, s, job, lengths, slab, traits)
         shared = parts * final if parts > 1 else 0
-        if shared + each <= job.ceiling or (rows == 1 and (slab <= 1 or g.groups > 1)):
+        if shared + together * each <= job.ceiling:
             break
-        if rows > 1:
+        if rows > min(target, 32 if together > 1 else 1):
             rows = max(rows // 2, 1)
-        else:
+        elif g.groups == 1 and slab > (least if together > 1 else 1):
             slab = max(slab // 2, 1)
-            slabs = -(-g.channels // slab)
-    workers = max(min(threads, parts * slabs, (job.ceiling - shared) // max(each, 1)), 1)
-    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each)
+        elif together > 1:  # rather one worker with large blocks than several with tiny ones
+            together, rows, slab = 1, target, first
+        else:
+            break
+    room = min((job.ceiling - shared) // max(each, 1), parts * slabs)
+    workers = max(min(threads, room), 1)
+    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, room)
 
 
 @lru_cache(maxsize=4096)
@@ -225,7 +239,10 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
             plan = forward_plan(g, s, job, traits, prepared)
         blocks = len(plan.blocks) * judged.batch // max(g.batch, 1)
         score = work(judged, s, gradient, plan.slabs, blocks, prepared).score
-        score *= -(-job.threads // plan.threads)
+        if gradient:  # whatever the number of threads: the bits must not depend on it
+            score *= 1 if plan.room >= SIDE_BY_SIDE or g.multiply_adds <= SMALL else 2
+        else:
+            score *= -(-job.threads // plan.threads)
         below = plan.workspace <= job.ceiling
         found.append((not below, score if below else plan.workspace, plan))
     if not found:

@@ -105,20 +105,32 @@ def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds of the products and of the transforms, and elements copied.
+    """What a scheme does.
 
-    `tiles` counts the tiles of all phases.
+    Attributes
+    ----------
+    products, transforms : int
+        Multiply-adds.
+    moved : int
+        Elements of tiles written or read.
+    width : int
+        Columns of the thinnest products.
     """
 
-    tiles: int
     products: int
     transforms: int
     moved: int
+    width: int
 
     @property
     def score(self) -> float:
-        """Time in products: those of a transform run at a little more than half their speed."""
-        return self.products + 1.7 * self.transforms + 10 * self.moved
+        """Time, in multiply-adds of large products: for choosing among schemes without rates.
+
+        The weights are those of NumPy in calibration.json, rounded: thin products, transforms at a
+        little more than half the speed, ten multiply-adds for an element moved.
+        """
+        products = self.products * (1 + 10 / max(self.width, 1))
+        return products + 1.7 * self.transforms + 10 * self.moved
 
 
 @lru_cache(maxsize=4096)
@@ -139,9 +151,10 @@ def work(
     # Tiles are gathered and transformed, sums formed and transformed, each written and read.
     moved = s.points * 4 * data + 2 * prod(s.m) * result
     if gradient:  # each block adds to the sums, which are as large as the filter's transform
-        moved += s.points * 2 * result + 4 * u * (blocks + 1)
+        moved += s.points * 2 * result + 3 * u * (blocks + 1)
     else:  # each direct tap adds to its block's sums; each block reads the filter's transform
         moved += s.points * (5 * s.taps - 3) * result + u * (blocks + (0 if prepared else 6))
     if gradient or not prepared:
         transforms += u * prod(s.kernel)
-    return Work(tiles, tiles * u, transforms, moved)
+    width = min(g.channels, g.filters) // g.groups
+    return Work(tiles * u, transforms, moved, width)
