@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from einstride.geometry import Geometry
 from einstride.job import Job
 from einstride.phases import Blocks, phase_of, residues
+from einstride.primitives import is_complex
 from einstride.products import SMALL
 from einstride.schemes import DIGITS, FEWEST_TAPS, MOST_TAPS, UNIT, Scheme, schemes, work
 from einstride.settings import Shape
@@ -102,7 +103,11 @@ def filter_rows(width: int, traits: Traits) -> int:
 def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
     """The transform of a slab of the filter, and what leads to it."""
     inner = g.channels // g.groups * slab
-    return (s.taps * s.points + prod(g.kernel)) * inner * job.itemsize
+    copies = 1 + (job.operands[1] != job.sums)
+    whole = 0
+    if job.direction == "input_grad":  # turning the filter copies it where it is no view
+        whole = ((g.groups > 1) + is_complex(job.sums)) * prod(g.f_shape)
+    return ((s.taps * s.points + copies * prod(g.kernel)) * inner + whole) * job.itemsize
 
 
 @lru_cache(maxsize=4096)
@@ -150,7 +155,8 @@ def gradient_bytes(
     total = s.points * s.taps * (slab // g.groups) * g.filters
     term = gradient_term(s, slab // g.groups * g.filters, traits)
     borders = frame_of(g, s).slab(more, slab) + prod(s.m) * prod(counts) * g.filters
-    found = 2 * prod(g.kernel) * (slab // g.groups) * g.filters
+    copies = 2 + (s.taps > 1) + (g.groups > 1) + is_complex(job.sums)
+    found = copies * prod(g.kernel) * (slab // g.groups) * g.filters
     return (v + z + gather + total + term + found) * job.itemsize + borders * job.operand_itemsize
 
 
