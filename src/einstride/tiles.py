@@ -87,7 +87,7 @@ class Frame:
 
 
 @lru_cache(maxsize=128)
-def _kept(scheme: Scheme, which: str, dtype: str, device: Any, library: str) -> list[Array]:
+def _kept(scheme: Scheme, which: str, dtype: str, device: str, library: str) -> list[Array]:
     return []
 
 
@@ -96,7 +96,7 @@ def constant(scheme: Scheme, which: str, dtype: str, like: Array, b: Backend) ->
     kept: list[Array] = []
     if b.traits.mutable:
         device = None if b.device is None else b.device(like)
-        kept = _kept(scheme, which, dtype, device, b.traits.library)
+        kept = _kept(scheme, which, dtype, str(device), b.traits.library)
     if not kept:
         dtype_of = b.empty((1,), dtype, like).dtype
         where = None if b.device is None else b.device(like)
