@@ -20,6 +20,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import einstride as es
+from einstride.geometry import Geometry
+from einstride.schemes import Scheme, work
 
 PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
 NOTE = (
@@ -29,7 +31,9 @@ NOTE = (
     "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, "
     "on one core; dft: per multiply-add of a transform by a matrix; fft: per point and binary "
     "logarithm of the period; plane: per element of an elementwise pass; turn: per element "
-    "gathered in another order; all on two threads. Written by bench/calibrate.py."
+    "gathered in another order; all on two threads; transform: so many times slower are the small "
+    "square products of Winograd's transforms; tiles: per byte of its tiles, each time they are "
+    "written or read. Written by bench/calibrate.py."
 )
 
 
@@ -80,6 +84,7 @@ def calls() -> dict[str, float]:
     source = np.ones((1, 58, 58, 64), "float32")
     view = es.windows(source, (3, 3))
     buffer = np.empty(view.shape, "float32")
+    transform = transforming()
     copy = fastest(lambda: np.copyto(buffer, view)) / (2 * buffer.nbytes)
     return {
         "call": call,
@@ -89,6 +94,8 @@ def calls() -> dict[str, float]:
         "mixed": mixedness(),
         "copy": copy,
         **kernels(),
+        "transform": transform,
+        "tiles": gathering(transform),
     }
 
 
@@ -125,6 +132,26 @@ def mixedness() -> float:
     x, f = np.ones((1, 32, 32, 64), "float32"), np.ones((3, 3, 4, 64), "float32")
     seconds = fastest(lambda: es.conv(x, f, groups=16, algorithm="strided"))
     return max(seconds / (30 * 30 * 64 * 4 * 9) / per_product("float32")["einsum"], 1.0)
+
+
+def transforming() -> float:
+    """How much slower the transforms of F(4x4, 3x3) are than their multiply-adds say."""
+    square, large = np.ones((36, 36), "float32"), np.ones((768, 768), "float32")
+    tiles = np.ones((36, 2048), "float32")
+    place = np.empty_like(tiles)
+    with threadpool_limits(1):
+        small = fastest(lambda: np.matmul(square, tiles, out=place), 30) / (36 * 36 * 2048)
+        return max(small / (fastest(lambda: large @ large) / 768**3), 1.0)
+
+
+def gathering(transform: float) -> float:
+    """Seconds per byte of tiles: what F(4x4, 3x3) takes beside its products and transforms."""
+    x, f = np.ones((8, 58, 58, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
+    spent = work(Geometry.of("calibrate", x.shape, f.shape), Scheme((4, 4), (3, 3)), False)
+    seconds = fastest(lambda: es.conv(x, f, algorithm="winograd"), 30)
+    arithmetic = spent.products * (1 + thinness() / 64) + spent.transforms * transform
+    rest = seconds - arithmetic * per_product("float32")["matmul"]
+    return max(rest, 1e-5) / (spent.moved * x.itemsize)
 
 
 def table() -> dict[str, Any]:

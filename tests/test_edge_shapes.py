@@ -5,7 +5,7 @@ import pytest
 
 import einstride as es
 import oracle
-from checks import EVERY, PASSES, agrees, operands, refused, same
+from checks import EVERY, PASSES, agrees, operands, refused, same, unless_refused
 from oracle import Case
 from strategies import arrays
 
@@ -41,8 +41,9 @@ EMPTY = {
 def test_defined(backend, which, algorithm, name):
     case = EMPTY[name]
     function, args, pair = operands(which, case, *arrays(case, "float64", 1))
-    result = backend(function, *args, algorithm=algorithm, **case.explicit)
-    agrees(result, oracle.PASSES[which](*pair, case), "float64", algorithm)
+    with unless_refused(algorithm):
+        result = backend(function, *args, algorithm=algorithm, **case.explicit)
+        agrees(result, oracle.PASSES[which](*pair, case), "float64", algorithm)
 
 
 @pytest.mark.parametrize("rank", [6, 7, 8])
@@ -62,8 +63,9 @@ def test_many_axes(which, algorithm, rank):
         groups=2,
     )
     function, args, pair = operands(which, case, *arrays(case, "float64", 1))
-    result = function(*args, algorithm=algorithm, **case.explicit)
-    agrees(result, oracle.PASSES[which](*pair, case), "float64", algorithm)
+    with unless_refused(algorithm):
+        result = function(*args, algorithm=algorithm, **case.explicit)
+        agrees(result, oracle.PASSES[which](*pair, case), "float64", algorithm)
 
 
 def test_the_most_axes_that_numpy_can_hold():

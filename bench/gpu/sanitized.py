@@ -68,7 +68,9 @@ def main() -> int:
     cupy.cuda.set_allocator(None)
     layouts = ("channels_last", "channels_first")
     grid = list(itertools.product(("gemm",), DTYPES, (4, 3), MODES, layouts))
-    grid += itertools.product(("direct",), DTYPES[::3] + DTYPES[1:2], (4, 12), MODES, layouts, (1, 4))
+    grid += itertools.product(
+        ("direct",), DTYPES[::3] + DTYPES[1:2], (4, 12), MODES, layouts, (1, 4)
+    )
     problems = [p for case in grid[:: 23 if args.small else 1] if (p := check(*case))]
     print("\n".join(problems) or "every answer is right")
     return 1 if problems else 0

@@ -134,9 +134,12 @@ class Cost:
         Bytes read and written, counting each pass over memory.
     seconds : float
         A prediction from the calibration file: for comparing algorithms, not for believing.
+    note : str
+        What else is worth knowing, such as the variant that will run and its error.
     """
 
     multiply_adds: int
     workspace: int
     moved: int
     seconds: float
+    note: str = ""

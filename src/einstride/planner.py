@@ -92,7 +92,7 @@ class Decision:
                         _bytes(k.moved),
                         _bytes(k.workspace),
                         f"{k.seconds * 1e3:.3f} ms",
-                        c.verdict,
+                        f"{c.verdict}; {k.note}" if k.note else c.verdict,
                     )
                 )
         width = [max(len(r[i]) for r in rows) for i in range(6)]

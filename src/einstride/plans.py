@@ -49,7 +49,7 @@ class Plan:
     >>> import numpy as np, einstride as es
     >>> p = es.plan((8, 56, 56, 64), (3, 3, 64, 64), dtype="float32", padding="same")
     >>> p.output_shape, p.algorithm
-    ((8, 56, 56, 64), 'gemm')
+    ((8, 56, 56, 64), 'winograd')
     """
 
     def __init__(self, arguments: dict[str, Any], decision: planner.Decision) -> None:

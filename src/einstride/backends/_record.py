@@ -97,6 +97,8 @@ class Backend:
         is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
     launch : callable or None
         ``launch(kernel, block, threads)``: a compiled kernel of `einstride.simd` on the pool.
+    fused : object or None
+        Compiled inner steps of Winograd's algorithm, with the contracts in `einstride.tiles`.
     """
 
     xp: Any
@@ -120,3 +122,4 @@ class Backend:
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
+    fused: Any = None

@@ -1,0 +1,277 @@
+"""Winograd's algorithm on what only it must get right: tiles, phases, slabs, errors, hooks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
+
+import einstride as es
+import oracle
+from checks import PASSES, agrees, operands, refused, same
+from einstride import backends, job, minimal, planner, schemes
+from einstride.algorithms import winograd
+from oracle import Case
+from strategies import arrays
+from test_workspace import PYTHON, peak
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
+    rank = len(size)
+    pads, dilation = pads or ((0, 0),) * rank, dilation or (1,) * rank
+    return Case(batch, size, kernel, c, d, (1,) * rank, pads, dilation, **more)
+
+
+CASES = {
+    **{f"F(m, {r})": one((4 * r + 3,), (r,), pads=((r - 1, 1),)) for r in range(2, 8)},
+    **{f"{r}x{r}": one((r + 9, r + 4), (r, r), pads=((1, r - 1), (0, 1))) for r in range(2, 8)},
+    **{f"{r}x{r}x{r}": one((7, 8, 6), (r,) * 3, pads=((1, 1),) * 3) for r in (2, 3)},
+    "1x7": one((5, 19), (1, 7), pads=((0, 0), (3, 3))),
+    "7x1": one((19, 5), (7, 1), pads=((3, 3), (0, 0))),
+    "3x1x5": one((6, 3, 9), (3, 1, 5)),
+    "four axes": one((3, 4, 3, 5), (2, 1, 2, 3), c=2, d=2),
+    "one output": one((3, 3), (3, 3)),
+    "smaller than a tile": one((4, 2), (3, 2), batch=3),
+    "only border": one((1, 1), (3, 3), pads=((4, 5), (3, 4))),
+    "cropped": one((17, 15), (3, 3), pads=((-2, -1), (-3, 2))),
+    "dilated": one((19, 23), (3, 3), pads=((2, 2), (3, 3)), dilation=(2, 3)),
+    "dilated beyond the output": one((23,), (3,), dilation=(9,), pads=((2, 1),)),
+    "grouped": one((9, 8), (3, 3), c=6, d=9, pads=((1, 1), (1, 1)), groups=3),
+    "flipped": one((9, 8), (3, 2), pads=((1, 1), (1, 0)), flip=True),
+    "uneven blocks": one((37, 41), (3, 3), c=20, d=24, pads=((1, 1), (2, 0)), batch=3),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("name", CASES)
+def test_against_the_loops(backend, name, which, dtype):
+    case = CASES[name]
+    function, args, pair = operands(which, case, *arrays(case, dtype, 3))
+    y = backend(function, *args, algorithm="winograd", **case.explicit)
+    agrees(
+        y,
+        oracle.FAST[which](*pair, case) if not case.flip else oracle.PASSES[which](*pair, case),
+        dtype,
+        "winograd",
+    )
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("which", PASSES)
+def test_padding_modes(backend, which, mode, dilation):
+    case = one((11, 10), (3, 3), pads=((3, 2), (1, 4)), dilation=(dilation, 1), mode=mode)
+    function, args, pair = operands(which, case, *arrays(case, "float64", 5))
+    y = backend(function, *args, algorithm="winograd", **case.explicit)
+    agrees(y, oracle.PASSES[which](*pair, case), "float64", "winograd")
+
+
+SCHEMES = schemes.schemes((3, 3), (20, 20)) + schemes.schemes((2, 5), (9, 9))
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """A function that leaves the algorithm one scheme, accurate or not."""
+
+    def leave(scheme):
+        monkeypatch.setattr(minimal, "schemes", lambda kernel, out: (scheme,))
+        monkeypatch.setattr(minimal, "DIGITS", 1e9)
+        monkeypatch.setattr(winograd, "choose", minimal.choose.__wrapped__)
+        planner.plan.cache_clear()
+
+    yield leave
+    planner.plan.cache_clear()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("which", PASSES)
+def test_every_scheme(only, which, scheme):
+    """Those that the cost model would never take here too; a direct first axis among them."""
+    only(scheme)
+    kernel = (scheme.taps * scheme.kernel[0], scheme.kernel[1])
+    case = one((21, 18), kernel, c=5, d=6, pads=((1, 1), (1, 2)), batch=3)
+    function, args, pair = operands(which, case, *arrays(case, "float64", 6))
+    y = function(*args, algorithm="winograd", **case.explicit)
+    agrees(y, oracle.FAST[which](*pair, case), "float64", "winograd")
+
+
+def test_two_by_two_is_exact_on_whole_numbers(only):
+    """Halves are all that F(2, 3) divides by."""
+    only(schemes.Scheme((2, 2), (3, 3)))
+    case = CASES["uneven blocks"]
+    x, f, _ = arrays(case, "float32", 1)
+    y = es.conv(x, f, algorithm="winograd", **case.explicit)
+    same(y, oracle.fast_forward(x, f, case))
+
+
+# Determinism, workspace
+
+
+@pytest.mark.parametrize("name", ["uneven blocks", "grouped", "dilated"])
+def test_a_filter_gradient_has_the_same_bits_on_any_number_of_threads(name):
+    case = replace(CASES[name], input_size=(60, 57), batch=8)
+    rng = np.random.default_rng(2)
+    x, gy = (rng.standard_normal(s).astype("f4") for s in (case.x_shape, case.y_shape))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(
+                es.conv_filter_grad(x, gy, (3, 3), algorithm="winograd", **case.explicit).view("u4")
+            )
+    same(found[1], found[0])
+
+
+WIDE = one((8, 9), (3, 3), c=256, d=256, pads=((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_wide_layers_stay_below_the_default_workspace(which):
+    """The transformed filter of 256 x 256 channels alone is 9 MiB: it is made in slabs."""
+    function, args, pair = operands(which, WIDE, *arrays(WIDE, "float32", 4))
+    result, used = peak(function, *args, algorithm="winograd", **WIDE.explicit)
+    assert used < 16 << 20
+    agrees(result, oracle.FAST[which](*pair, WIDE), "float32", "winograd")
+
+
+SIZES = {
+    "forward": lambda case: {},
+    "input_grad": lambda case: {"input_size": case.input_size},
+    "filter_grad": lambda case: {"kernel_size": case.kernel_size},
+}
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    ceiling=st.integers(200_000, 4 << 20),
+    which=st.sampled_from(PASSES),
+    dilation=st.sampled_from([1, 2]),
+    mode=st.sampled_from(MODES),
+    rank=st.sampled_from([1, 2, 3]),
+    dtype=st.sampled_from(["float32", "complex128", "float16"]),
+    groups=st.sampled_from([1, 2]),
+)
+def test_hard_ceilings(ceiling, which, dilation, mode, rank, dtype, groups):
+    size = {1: (300,), 2: (23, 19), 3: (7, 10, 9)}[rank]
+    case = one(size, (3,) * rank, 24, 40, ((2, 1),) * rank, (dilation,) * rank, mode=mode)
+    case = replace(case, groups=groups)
+    function, args, _ = operands(which, case, *arrays(case, dtype, 7))
+    keywords = case.explicit | {"algorithm": "winograd", "max_workspace": ceiling}
+    try:
+        es.plan(*(a for a in args if isinstance(a, np.ndarray)), direction=which,
+                **SIZES[which](case), **keywords)  # fmt: skip
+    except ValueError:
+        with refused(function.__name__, ValueError, "max_workspace is too small"):
+            function(*args, **keywords)
+        return
+    _, used = peak(function, *args, **keywords)
+    assert used <= ceiling + PYTHON
+
+
+# The filter's transform, kept
+
+
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+@pytest.mark.parametrize("name", ["3x3", "uneven blocks", "grouped", "2x2x2", "flipped", "dilated"])
+def test_a_prepared_filter(backend, name, which):
+    case = CASES[name]
+    x, f, gy = (backend.asarray(a) for a in arrays(case, "float64", 8))
+    first = x if which == "forward" else gy
+    g = es.geometry.Geometry.of("test", case.x_shape, case.f_shape, es.settings.Settings(
+        padding=case.pads, dilation=case.dilation, groups=case.groups, flip=case.flip))  # fmt: skip
+    one_job = job.Job(
+        g, which, es.dtypes.Arithmetic("float64", "float64"), ("float64",) * 2, 16 << 20
+    )
+    b = backends.of("test", ("x",), x)
+    kept = winograd.prepare(f, one_job, b)
+    out = b.empty(one_job.shape, "float64", x) if b.traits.mutable else None
+    found = getattr(winograd, which)(first, f * 0, one_job, b, None, out, prepared=kept)
+    loops = oracle.PASSES if case.flip else oracle.FAST
+    expected = loops[which](backend.asnumpy(first), backend.asnumpy(f), case)
+    agrees(backend.asnumpy(found), expected, "float64", "winograd")
+
+
+# Compiled steps
+
+
+class Fused:
+    """Stands for compiled kernels: does the steps asked for by the plain code, and counts."""
+
+    def __init__(self, does):
+        self.does, self.seen = does, []
+
+    def __getattr__(self, step):
+        def ask(*given):
+            self.seen.append(step)
+            return step in self.does and self.run(step, *given)
+
+        return ask
+
+    def run(self, step, v, u, s, counts, groups):
+        assert (v.shape[0], v.shape[2], s.shape[2]) == (u.shape[1], u.shape[2] * groups, u.shape[3])
+        np.matmul(v, u[0], out=s)
+        return True
+
+
+def test_compiled_steps_are_asked_first(monkeypatch, only):
+    only(schemes.Scheme((2, 3), (3, 3)))
+    case = CASES["uneven blocks"]
+    fused = Fused({"products"})
+    b = replace(backends.of("test", ("x",), np.ones(1)), fused=fused)
+    monkeypatch.setitem(backends._FOUND, np.ndarray, b)
+    x, f, _ = arrays(case, "float64", 9)
+    y = es.conv(x, f, algorithm="winograd", **case.explicit)
+    agrees(y, oracle.fast_forward(x, f, case), "float64", "winograd")
+    assert set(fused.seen) == {"transform", "products", "place"}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("why", "dtype", "keywords"),
+    [
+        ("stride must be 1", "float32", {"stride": 2}),
+        ("exact on integers", "int32", {}),
+        ("for each element", "float32", {"accuracy": "elementwise"}),
+        ("one channel in a group", "float32", {"groups": 8}),
+        ("taps", "float32", {"kernel": (8, 3)}),
+        ("taps", "float32", {"kernel": (1, 1)}),
+    ],
+)
+def test_what_it_cannot_do_it_says(why, dtype, keywords):
+    kernel = keywords.pop("kernel", (3, 3))
+    x = np.ones((1, 12, 12, 8), dtype)
+    f = np.ones((*kernel, 8 // keywords.get("groups", 1), 8), dtype)
+    with refused("conv", ValueError, "winograd: ") as caught:
+        es.conv(x, f, algorithm="winograd", **keywords)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("keywords", [{"per_example": True}, {"batch_invariant": True}])
+def test_sums_over_the_batch_are_refused(keywords):
+    x = np.ones((2, 9, 9, 8), "float32")
+    with refused("conv_filter_grad", ValueError, "batch"):
+        es.conv_filter_grad(x, x, 3, padding=1, algorithm="winograd", **keywords)
+
+
+@pytest.mark.parametrize("which", PASSES)
+def test_any_memory(which):
+    """Channels first, reversed, broadcast, read-only and an output with gaps."""
+    case = CASES["uneven blocks"]
+    function, args, pair = operands(which, case, *arrays(case, "float64", 10))
+    expected = oracle.FAST[which](*pair, case)
+    for change in (
+        lambda a: np.asfortranarray(a),
+        lambda a: np.ascontiguousarray(a[::-1])[::-1],
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    ):
+        given = [change(a) if isinstance(a, np.ndarray) else a for a in args]
+        wide = np.full((*expected.shape[:-1], 2 * expected.shape[-1]), np.nan)
+        out = change(wide)[..., ::2]
+        assert function(*given, algorithm="winograd", out=out, **case.explicit) is out
+        agrees(out, expected, "float64", "winograd")
