@@ -35,6 +35,8 @@ class Traits:
         Matrix products of float16 and bfloat16 are summed in float32 by the library itself.
     max_rank : int
         The most spatial axes whose windows the library's arrays and einsum can index.
+    compiled : bool
+        Kernels of our own can be compiled for the machine that its arrays live on.
     """
 
     library: str
@@ -44,6 +46,7 @@ class Traits:
     workspace: int
     half_sums: bool
     max_rank: int
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Backend:
     copy_rows : callable or None
         A kernel that copies windows into a matrix, with the border by index, so that no padded copy
         is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
+    launch : callable or None
+        ``launch(kernel, block, threads)``: a compiled kernel of `einstride.simd` on the pool.
     """
 
     xp: Any
@@ -111,3 +116,4 @@ class Backend:
     native: Callable[[Array], bool]
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
+    launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None

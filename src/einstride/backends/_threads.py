@@ -7,6 +7,7 @@ it for us too. The limit is put back as it was found when the last caller leaves
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -180,17 +181,46 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
             pass
         work()
     finally:
-        for helper in helpers:
-            helper.cancel()  # one that never started: its blocks are done
-        interrupt = None
-        while not all(helper.done() for helper in helpers):
-            try:
-                wait(helpers)
-            except BaseException as error:  # nobody may write the result when the caller has it
-                stop, interrupt = True, error
-        if interrupt is not None:
-            raise interrupt
+
+        def stopped() -> None:
+            nonlocal stop
+            stop = True
+
+        _wait_for(helpers, stopped)
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
     return []
+
+
+def _wait_for(helpers: list[Future[None]], interrupted: Callable[[], None]) -> None:
+    """Nobody may write the result any more when the caller has it, not even after an interrupt."""
+    for helper in helpers:
+        helper.cancel()  # one that never started: its blocks are done
+    interrupt = None
+    while not all(helper.done() for helper in helpers):
+        try:
+            wait(helpers)
+        except BaseException as error:
+            interrupted()
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def launch(function: Callable[[int, int], None], block: Any, threads: int) -> None:
+    """A compiled kernel on so many threads, each with the same argument block and its number.
+
+    They take chunks of the work from a counter in the block, so one that comes late costs nothing.
+    """
+    address = ctypes.addressof(block)
+    helpers: list[Future[None]] = []
+    try:
+        try:
+            for worker in range(1, threads):
+                helpers.append(_executor().submit(function, address, worker))
+        except RuntimeError:  # no new threads at interpreter shutdown: the caller does it all
+            pass
+        function(address, 0)
+    finally:
+        _wait_for(helpers, lambda: None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from einstride.backends import _threads
 from einstride.backends._record import Array, Backend, Traits
+from einstride.simd.compiler import available
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
 _HERE = nullcontext()
@@ -81,6 +82,7 @@ BACKEND = Backend(
         workspace=16 << 20,
         half_sums=False,
         max_rank=24,
+        compiled=available(),
     ),
     dtype_name=dtype_name,
     device=None,
@@ -97,4 +99,5 @@ BACKEND = Backend(
     overlap=overlap,
     writeable=lambda x: bool(x.flags.writeable),
     native=lambda x: bool(x.dtype.isnative),
+    launch=_threads.launch,
 )

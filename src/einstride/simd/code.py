@@ -16,14 +16,13 @@ WORD = ir.IntType(64)
 POINTER = ir.PointerType()
 
 ELEMENTS: dict[str, Any] = {
+    "float16": ir.HalfType(),
     "float32": ir.FloatType(),
     "float64": ir.DoubleType(),
-    "int8": ir.IntType(8),
-    "int16": ir.IntType(16),
-    "int32": ir.IntType(32),
-    "int64": ir.IntType(64),
+    "bool": ir.IntType(8),
+    **{f"{u}int{n}": ir.IntType(n) for u in ("", "u") for n in (8, 16, 32, 64)},
 }
-"""Element types by name. Unsigned numbers add and multiply as signed ones of their size do."""
+"""Element types by name. Signed and unsigned numbers differ only where they are widened."""
 
 
 class Value:
@@ -91,6 +90,11 @@ class Value:
         right = other if isinstance(other, Value) else self.code.number(other)
         return (self < right).pick(self, right)
 
+    def most(self, other: Value | int) -> Value:
+        """The larger of two whole numbers."""
+        right = other if isinstance(other, Value) else self.code.number(other)
+        return (self < right).pick(right, self)
+
     def times_plus(self, factor: Value, sum_: Value) -> Value:
         """self * factor + sum_, rounded once."""
         if not _is_float(self.ir.type):
@@ -129,6 +133,21 @@ class Place:
         found = self.code.builder.load(self.ir, typ=kind)
         found.align = size
         return Value(self.code, found)
+
+    def load_as(self, dtype: str, wanted: str, lanes: int = 1, mask: Value | None = None) -> Value:
+        """The number or vector of one dtype here, in another."""
+        return self.code.convert(self.load(lanes, mask), dtype, wanted)
+
+    def gather(self, step: Value, first: int, lanes: int, mask: Value) -> Value:
+        """A vector of the numbers first, first + 1, ... times `step` elements from here."""
+        code, kind = self.code, ir.VectorType(self.element, lanes)
+        numbers = Value(code, ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes))))
+        size = _bytes(self.element)
+        base = code.splat(Value(code, code.builder.ptrtoint(self.ir, WORD)), lanes)
+        addresses = base + numbers * code.splat(step * size, lanes)
+        where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
+        name = f"llvm.masked.gather.v{lanes}{_letter(self.element)}.v{lanes}p0"
+        return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])
 
     def store(self, value: Value, mask: Value | None = None) -> None:
         """Put a number or a vector here, where the mask is on."""
@@ -210,6 +229,34 @@ class Code:
         kind = ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
         return Value(self, ir.Constant(kind, 0 if lanes == 1 else None))
 
+    def scratch(self, element: str, count: int) -> Place:
+        """Room on the stack for so many numbers."""
+        with self.builder.goto_entry_block():
+            found = self.builder.alloca(ELEMENTS[element], count)
+        return Place(self, found, ELEMENTS[element])
+
+    def convert(self, value: Value, dtype: str, wanted: str) -> Value:
+        """Numbers of one dtype in another that can hold them (floats to integers: whole ones)."""
+        if dtype == wanted:
+            return value
+        target = ELEMENTS[wanted]
+        if isinstance(value.ir.type, ir.VectorType):
+            target = ir.VectorType(target, value.ir.type.count)
+        unsigned = dtype == "bool" or dtype.startswith("u")
+        old, new = _bytes(ELEMENTS[dtype]), _bytes(ELEMENTS[wanted])
+        if dtype.startswith("float"):
+            if wanted.startswith("float"):
+                name = "fpext" if new > old else "fptrunc"
+            else:
+                name = "fptoui" if wanted.startswith("u") else "fptosi"
+        elif wanted.startswith("float"):
+            name = "uitofp" if unsigned else "sitofp"
+        elif new == old:
+            return value
+        else:
+            name = "trunc" if new < old else "zext" if unsigned else "sext"
+        return Value(self, getattr(self.builder, name)(value.ir, target))
+
     def splat(self, value: Value, lanes: int) -> Value:
         """A vector with the number in every lane."""
         kind = ir.VectorType(value.ir.type, lanes)
@@ -281,13 +328,13 @@ def _scalar(kind: Any) -> Any:
 
 
 def _is_float(kind: Any) -> bool:
-    return isinstance(_scalar(kind), (ir.FloatType, ir.DoubleType))
+    return isinstance(_scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
 
 
 def _bytes(element: Any) -> int:
     if isinstance(element, ir.IntType):
         return max(int(element.width) // 8, 1)
-    return 4 if isinstance(element, ir.FloatType) else 8
+    return 2 if isinstance(element, ir.HalfType) else 4 if isinstance(element, ir.FloatType) else 8
 
 
 def _letter(element: Any) -> str:

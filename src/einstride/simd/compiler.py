@@ -1,20 +1,31 @@
-"""From a kernel's text to a function of this process, by LLVM; each kernel is compiled once."""
+"""From a kernel's text to a function of this process, by LLVM; each kernel is compiled once.
+
+Machine code is kept in memory and in a folder of the user's (``EINSTRIDE_CACHE``, else
+``XDG_CACHE_HOME/einstride``, else ``~/.cache/einstride``), by a key of the CPU, LLVM and our source.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
-SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+Kernel = Callable[[int, int], None]
+"""``kernel(address of the argument block, number of the worker)``."""
 
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 _lock = threading.RLock()
+_kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
 
 
@@ -24,10 +35,8 @@ class Machine:
 
     Attributes
     ----------
-    name : str
-        LLVM's name of the CPU.
-    features : str
-        What it can do, in LLVM's spelling.
+    name, features : str
+        The CPU and what it can do, in LLVM's spelling.
     vector_bytes : int
         The size of a vector register.
     registers : int
@@ -59,31 +68,117 @@ def machine() -> Machine:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
     has = binding.get_host_cpu_features()
-    if has.get("avx512f") and has.get("avx512vl") and has.get("avx512dq") and has.get("avx512bw"):
+    if all(has.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")):
         size, registers = 64, 32
     elif has.get("avx2") and has.get("fma"):
         size, registers = 32, 16
     else:
-        size, registers = 16, 32 if "arm" in binding.get_default_triple() else 16
+        size, registers = 16, 32 if has.get("neon") else 16
     return Machine(binding.get_host_cpu_name(), has.flatten(), size, registers)
 
 
-def compiled(text: str, name: str) -> Callable[[int, int], None]:
-    """The function `name` of a module's text, as machine code; it runs without Python's lock."""
+def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) -> Kernel:
+    """The function that ``write(*given)`` is the text of, as machine code for `on`.
+
+    It runs without Python's lock.
+    """
+    key = (write, given, on)
+    found = _kernels.get(key)
+    if found is None:
+        with _lock:
+            found = _kernels.get(key)
+            if found is None:
+                described = repr((name, write.__module__, given, on))
+                code = _read(described)
+                if code is None:
+                    code = _machine_code(write(*given), on)
+                    _write(described, code)
+                found = _kernels[key] = _loaded(name, code, on)
+    return found
+
+
+def _target(on: Machine) -> Any:
     from llvmlite import binding
 
-    here = machine()
-    with _lock:
-        target = binding.Target.from_default_triple().create_target_machine(
-            cpu=here.name, features=here.features, opt=3
-        )
-        module = binding.parse_assembly(text)
-        module.verify()
-        tuning = binding.create_pipeline_tuning_options(speed_level=3)
-        binding.create_pass_builder(target, tuning).getModulePassManager().run(
-            module, binding.create_pass_builder(target, tuning)
-        )
-        engine = binding.create_mcjit_compiler(module, target)
-        engine.finalize_object()
-        _engines.append(engine)
-        return SIGNATURE(engine.get_function_address(name))
+    machine()  # LLVM is ready
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=on.name, features=on.features, opt=3, jit=True)
+
+
+def _machine_code(text: str, on: Machine) -> bytes:
+    from llvmlite import binding
+
+    target = _target(on)
+    module = binding.parse_assembly(text)
+    module.verify()
+    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    builder = binding.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return bytes(target.emit_object(module))
+
+
+def _loaded(name: str, code: bytes, on: Machine) -> Kernel:
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(on))
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return _SIGNATURE(engine.get_function_address(name))
+
+
+@cache
+def folder() -> Path | None:
+    """Where machine code is kept; None if no folder is there that only this user may write."""
+    given = os.environ.get("EINSTRIDE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    path = Path(given) if given else Path(base) / "einstride"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError:
+        return None
+    mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return path if mine and not found.st_mode & 0o022 else None
+
+
+@cache
+def _source() -> str:
+    """A digest of LLVM's version and of the pages that kernels are written on."""
+    import llvmlite
+
+    digest = hashlib.sha256(repr((llvmlite.__version__, machine())).encode())
+    for page in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(page.read_bytes())
+    return digest.hexdigest()
+
+
+def _file(described: str) -> Path | None:
+    where = folder()
+    name = hashlib.sha256((_source() + described).encode()).hexdigest()
+    return None if where is None else where / f"{name[:40]}.kernel"
+
+
+def _read(described: str) -> bytes | None:
+    """What `_write` kept; None if there is nothing, or not the whole of it."""
+    path = _file(described)
+    try:
+        kept = b"" if path is None else path.read_bytes()
+    except OSError:
+        return None
+    digest, code = kept[:32], kept[32:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
+def _write(described: str, code: bytes) -> None:
+    """Keep machine code for the next process; a full or read-only disk only costs time."""
+    path = _file(described)
+    if path is None:
+        return
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary, path)
+    except OSError:
+        return

@@ -5,134 +5,207 @@ channels go by:
 
     acc[p, v] += x[position p under the tap, channel c] * f[tap, c, vector v]
 
-The number of x is spread over a vector, the vector of f comes from a panel that holds the filter as
-(tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables of
-offsets; a negative offset stands in the border, and reads a row of zeros instead. So stride,
-dilation and every kind of border cost nothing, and a tap that no position of a tile sees is skipped.
+The number of x is spread over a vector; the vector of f comes from a panel, which holds the filter
+as (tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables of
+offsets; a negative offset stands in the border, and reads zeros instead. So stride, dilation and
+every kind of border cost nothing, and a tap that no position of a tile sees is skipped. The batch is
+an axis like the others, with one tap. Each output is summed in the same order wherever it lies.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from einstride.simd.code import Code, Place, Value, Variable
 
-OUTSIDE = -(1 << 60)
-"""An offset so negative that no sum with others becomes positive."""
+
+@dataclass(frozen=True)
+class Tile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    operand, compute, result : str
+        The dtypes of x, of f's panels and the sums, and of y.
+    lanes : int
+        Numbers in a vector.
+    positions, vectors : int
+        P and V.
+    tables : tuple of bool
+        For the batch and each spatial axis: whether offsets are looked up. Where the filter has one
+        tap, which never leaves x, outputs lie in even steps and no table is needed.
+    dense_x, dense_y : bool
+        Whether neighbouring channels are neighbours in memory.
+    """
+
+    operand: str
+    compute: str
+    result: str
+    lanes: int
+    positions: int
+    vectors: int
+    tables: tuple[bool, ...]
+    dense_x: bool = True
+    dense_y: bool = True
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes with tables."""
+        return tuple(a for a, table in enumerate(self.tables) if table)
 
 
-def arguments(rank: int) -> tuple[str, ...]:
+def arguments(axes: int) -> tuple[str, ...]:
     """The words of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step")]
+    names = ("table", "taps", "x_first", "x_step", "out", "y_step")
+    each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
-        "counter", "chunks", "blocks", "block", "positions", "batch", "panels",
-        "x", "x_batch", "y", "y_batch", "f", "f_panel", "bias", "zeros",
-        "panel_x", "panel_y", "panel_columns", "channels", "slice", *axes,
+        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "f_panel", "channels", "slice",
+        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
 
-def kernel(dtype: str, lanes: int, tile: int, vectors: int, rank: int) -> str:
-    """The text of the kernel for tiles of so many positions and vectors."""
-    code = Code("dense", arguments(rank))
+def kernel(t: Tile) -> str:
+    """The text of the kernel ``dense``."""
+    code = Code("dense", arguments(len(t.tables)))
     with code.chunks(code["chunks"]) as chunk:
-        block = chunk % code["blocks"]
-        rest = chunk // code["blocks"]
-        n, panel = rest % code["batch"], rest // code["batch"]
-        _chunk(code, block, n, panel, dtype, lanes, tile, vectors, rank)
+        inside = code["panels_inside"]  # 1: the panels of a block follow each other; 0: blocks do
+        count = inside.equals(1).pick(code["panels"], code["blocks"])
+        fast, slow = chunk % count, chunk // count
+        _chunk(code, t, inside.equals(1).pick(slow, fast), inside.equals(1).pick(fast, slow))
     return code.text()
 
 
-def _chunk(
-    code: Code, block: Value, n: Value, panel: Value,
-    dtype: str, lanes: int, tile: int, vectors: int, rank: int,
-) -> None:  # fmt: skip
-    """One block of positions of one example, for one panel of output channels."""
-    x = code.array("x", dtype).at(n * code["x_batch"])
-    x = x.at(code.array("panel_x", "int64").at(panel).load())
-    column = code.array("panel_y", "int64").at(panel).load()
-    y = code.array("y", dtype).at(n * code["y_batch"] + column)
-    bias = code.array("bias", dtype).at(column)
+def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
+    """One block of positions, for one panel of output channels."""
+    x = code.array("x", t.operand).at(code.array("panel_x", "int64").at(panel).load())
+    y = code.array("y", t.result).at(code.array("panel_y", "int64").at(panel).load())
+    column = code.array("panel_column", "int64").at(panel).load()
+    bias = code.array("bias", t.compute).at(column)
     columns = code.array("panel_columns", "int64").at(panel).load()
-    f = code.array("f", dtype).at(panel * code["f_panel"])
-    masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
+    f = code.array("f", t.compute).at(panel * code["f_panel"])
+    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     first = block * code["block"]
     last = (first + code["block"]).least(code["positions"])
-    channels, width = code["channels"], vectors * lanes
-    with code.loop(0, channels, code["slice"]) as c0:
-        depth = (channels - c0).least(code["slice"])
-        with code.loop(first, last, tile) as start:
-            places = [_coordinates(code, start + p, last, rank) for p in range(tile)]
-            acc = [code.variable(code.zero(dtype, lanes)) for _ in range(tile * vectors)]
-            with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
-                for v in range(vectors):
-                    each = bias.at(v * lanes).load(lanes, masks[v])
-                    for p in range(tile):
-                        acc[p * vectors + v].set(each)
-            with code.when(code.number(0) < c0):
-                for p, (_, out) in enumerate(places):
-                    for v in range(vectors):
-                        acc[p * vectors + v].set(y.at(out + v * lanes).load(lanes, masks[v]))
-            _taps(code, x.at(c0), f.at(c0 * width), depth, [t for t, _ in places], acc,
-                  dtype, lanes, vectors, rank)  # fmt: skip
-            for p, (_, out) in enumerate(places):
+    with code.loop(0, code["channels"], code["slice"]) as c0:
+        depth = (code["channels"] - c0).least(code["slice"])
+        from_x, from_f = x.at(c0 * code["x_channel"]), f.at(c0 * t.width)
+        with code.loop(first, last, t.positions) as start:
+            found = [_coordinates(code, t, start + p, last) for p in range(t.positions)]
+            outs = [out for _, _, out in found]
+            acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in masks * t.positions]
+            _begin(code, t, acc, c0, bias, y, outs, masks)
+            _taps(code, t, from_x, from_f, depth, [f[:2] for f in found], acc)
+            for p, out in enumerate(outs):
                 with code.when(start + p < last):
-                    for v in range(vectors):
-                        y.at(out + v * lanes).store(acc[p * vectors + v].get(), masks[v])
+                    _write(code, t, y.at(out), acc[p * t.vectors :][: t.vectors], masks, columns)
+
+
+Position = tuple[Value, dict[int, Place]]
+"""An offset in x, and the rows of the tables that add to it, by axis."""
 
 
 def _coordinates(
-    code: Code, position: Value, last: Value, rank: int
-) -> tuple[list[Place], Value]:
-    """The rows of the offset tables of a position, one for each axis, and where its output lies."""
+    code: Code, t: Tile, position: Value, last: Value
+) -> tuple[Value, dict[int, Place], Value]:
+    """Where a position reads x, as far as no tap matters; its tables' rows; where it writes y."""
     rest = position.least(last - 1)
-    rows: list[Place] = []
-    out = code.number(0)
-    for a in reversed(range(rank)):
+    rows: dict[int, Place] = {}
+    offset, out = code.number(0), code.number(0)
+    for a in reversed(range(len(t.tables))):
         at = rest % code[f"out{a}"] if a else rest
         rest = rest // code[f"out{a}"] if a else rest
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        if t.tables[a]:
+            rows[a] = code.array(f"table{a}", "int64").at(at * code[f"taps{a}"])
+        else:
+            offset = offset + code[f"x_first{a}"] + at * code[f"x_step{a}"]
         out = out + at * code[f"y_step{a}"]
-    return rows, out
+    return offset, rows, out
+
+
+def _begin(
+    code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Place, y: Place, outs: list[Value],
+    masks: list[Value],
+) -> None:  # fmt: skip
+    """The sums begin with the bias, or with what the channels before have added up to in y."""
+    with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
+        for v, mask in enumerate(masks):
+            each = bias.at(v * t.lanes).load(t.lanes, mask)
+            for p in range(t.positions):
+                acc[p * t.vectors + v].set(each)
+    if t.result == t.compute and t.dense_y:
+        with code.when(code.number(0) < c0):
+            for p, out in enumerate(outs):
+                for v, mask in enumerate(masks):
+                    acc[p * t.vectors + v].set(y.at(out + v * t.lanes).load(t.lanes, mask))
 
 
 def _taps(
-    code: Code, x: Place, f: Place, depth: Value, rows: list[list[Place]], acc: list[Variable],
-    dtype: str, lanes: int, vectors: int, rank: int,
+    code: Code, t: Tile, x: Place, f: Place, depth: Value, positions: list[Position],
+    acc: list[Variable],
 ) -> None:  # fmt: skip
-    """Add every tap's products to the accumulators."""
-    tap_size = code["channels"] * (vectors * lanes)
-    zeros = code.array("zeros", dtype)
+    """Add every tap's products to the sums."""
+    tap_size = code["channels"] * t.width
 
-    def axis(a: int, offsets: list[Value], tap: Value) -> None:
+    def along(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
+        if not axes:
+            _products(code, t, x, offsets, f.at(tap * tap_size), depth, acc)
+            return
+        a, *others = axes
         with code.loop(0, code[f"taps{a}"]) as k:
-            here = [o + row[a].at(k).load() for o, row in zip(offsets, rows, strict=True)]
-            number = tap * code[f"taps{a}"] + k
-            inside = here[0]
+            here = [
+                o + rows[a].at(k).load() for o, (_, rows) in zip(offsets, positions, strict=True)
+            ]
+            common = here[0]
             for other in here[1:]:
-                inside = inside & other  # negative only if all are
-            with code.when(inside >= 0):
-                if a + 1 < rank:
-                    axis(a + 1, here, number)
-                else:
-                    points = [_either(o, x, zeros) for o in here]
-                    _products(code, points, f.at(number * tap_size), depth, acc, lanes, vectors)
+                common = common & other  # negative only if all are
+            with code.when(common >= 0):
+                along(tuple(others), here, tap * code[f"taps{a}"] + k)
 
-    axis(0, [code.number(0)] * len(rows), code.number(0))
-
-
-def _either(offset: Value, x: Place, zeros: Place) -> Place:
-    """The place in x, or the row of zeros for a negative offset."""
-    return (offset >= 0).pick_place(x.at(offset), zeros)
+    along(t.axes, [offset for offset, _ in positions], code.number(0))
 
 
 def _products(
-    code: Code, points: list[Place], f: Place, depth: Value, acc: list[Variable],
-    lanes: int, vectors: int,
+    code: Code, t: Tile, x: Place, offsets: list[Value], f: Place, depth: Value,
+    acc: list[Variable],
 ) -> None:  # fmt: skip
-    """acc[p, v] += x[p, c] * f[c, v] for every channel c."""
+    """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
+    zeros = code.array("zeros", t.operand) if t.dense_x else x
+    inside = [o >= 0 for o in offsets]
+    points = [x.at(o) for o in offsets]
+    if t.axes:
+        points = [i.pick_place(p, zeros) for i, p in zip(inside, points, strict=True)]
+    nothing = code.zero(t.compute, 1)
     with code.loop(0, depth) as c:
-        row = f.at(c * (vectors * lanes))
-        fs = [row.at(v * lanes).load(lanes) for v in range(vectors)]
+        row = f.at(c * t.width)
+        fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        step = c if t.dense_x else c * code["x_channel"]
         for p, point in enumerate(points):
-            spread = code.splat(point.at(c).load(), lanes)
-            for v in range(vectors):
-                a = acc[p * vectors + v]
-                a.set(spread.times_plus(fs[v], a.get()))
+            number = point.at(step).load_as(t.operand, t.compute)
+            if t.axes and not t.dense_x:
+                number = inside[p].pick(number, nothing)
+            spread = code.splat(number, t.lanes)
+            for v in range(t.vectors):
+                sums = acc[p * t.vectors + v]
+                sums.set(spread.times_plus(fs[v], sums.get()))
+
+
+def _write(
+    code: Code, t: Tile, y: Place, acc: list[Variable], masks: list[Value], columns: Value
+) -> None:
+    """The sums of one position, rounded to the dtype of the result."""
+    found = [code.convert(a.get(), t.compute, t.result) for a in acc]
+    if t.dense_y:
+        for v, mask in enumerate(masks):
+            y.at(v * t.lanes).store(found[v], mask)
+        return
+    scratch = code.scratch(t.result, t.width)
+    for v in range(t.vectors):
+        scratch.at(v * t.lanes).store(found[v])
+    with code.loop(0, columns) as d:
+        y.at(d * code["y_channel"]).store(scratch.at(d).load())

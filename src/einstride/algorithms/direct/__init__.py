@@ -1,0 +1,63 @@
+"""The convolution's own sums in kernels of our own: no windows are copied, nothing is transformed.
+
+Each machine has its page; here is only the table of them.
+
+Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
+roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
+where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from einstride.algorithms.direct import cpu
+from einstride.job import Cost, Job
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+_PAGES: dict[str, Any] = {"numpy": cpu}
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None,
+    prepared: Any = None,
+) -> Array:  # fmt: skip
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    return _PAGES[b.traits.library].forward(x, f, job, b, bias, out, prepared)
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None,
+    prepared: Any = None,
+) -> Array:  # fmt: skip
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    return _PAGES[b.traits.library].input_grad(gy, f, job, b, bias, out, prepared)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
+    return _PAGES[b.traits.library].filter_grad(x, gy, job, b, bias, out)
+
+
+def prepare(f: Array, job: Job, b: Backend) -> Any:
+    """The filter as the kernels read it, for `prepared`; None where they read it as it is."""
+    return _PAGES[b.traits.library].prepare(f, job, b)
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    page = _PAGES.get(traits.library)
+    if page is None:
+        return f"there are no kernels of our own for {traits.library}"
+    reason: str | None = page.supports(job, traits)
+    return reason
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """What the page would spend."""
+    found: Cost = _PAGES[traits.library].cost(job, traits, rates)
+    return found

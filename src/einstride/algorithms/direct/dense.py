@@ -1,0 +1,229 @@
+"""The engine for dense products: many channels in, many out (`einstride.simd.dense`, `outer`).
+
+Filters become panels, which `prepare` can keep. An input gradient is one pass for each stride phase,
+written straight to its positions.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride import adjoint
+from einstride.dtypes import ITEMSIZE
+from einstride.geometry import Geometry
+from einstride.job import Cost, Job
+from einstride.primitives import conjugate, flip, is_complex, transpose_filter
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+SMALL = 1 << 22
+"""Multiply-adds below which a second thread comes too late to help."""
+
+MAX_RANK = 4
+VECTOR = 1.7e-10
+"""Seconds of one multiply-add of vectors, on one core."""
+TABLES = 8 << 20
+"""Bytes that tables of offsets may take."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+) -> Array:
+    """x, f -> y."""
+    g = job.geometry
+    f = flip(f, g.rank, b) if g.flip else f
+    packed = prepared[0] if prepared else None
+    _correlate(x, f, g, job, b, bias, out, packed)
+    return out
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+) -> Array:
+    """gy, f -> gx."""
+    g = job.geometry
+    f = _turned(f, g, b)
+    place = out if _plain(out, job.arithmetic.result) else b.empty(out.shape, b.dtype_name(out), gy)
+    for i, phase in enumerate(adjoint.phases(g)):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        part = place[(slice(None), *steps, ...)]
+        if phase.geometry is None:
+            part[...] = 0 if bias is None else bias
+            continue
+        sub = flip(f[(*phase.taps, ...)], g.rank, b)
+        _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
+    if place is not out:
+        out[...] = place
+    return out
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Array | None
+) -> Array:
+    """x, gy -> gf."""
+    from einstride.simd.correlate import gradient, real
+
+    g, compute = job.geometry, job.arithmetic.compute
+    first = 1 if job.per_example else 0
+    x, gy = _readable(x, b), _readable(gy, b, packed=True)
+    if not is_complex(compute):
+        place = flip(out, g.rank, b, first) if g.flip else out
+        fits = b.dtype_name(out) == compute and _plain(place, compute)
+        found = place if fits else b.empty(place.shape, compute, x)
+        gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
+        if not fits:
+            place[...] = found
+        return out
+    if is_complex(compute) and not (is_complex(b.dtype_name(x)) and is_complex(b.dtype_name(gy))):
+        x, gy = b.astype(x, compute), b.astype(gy, compute)
+    *axes, c, d = out.shape
+    parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
+    gradient(x, gy, g, compute, parts, b.launch, _threads(job), job.per_example)
+    parts = parts.reshape(*axes, c, 2, d, 2)
+    place = flip(out, g.rank, b, first) if g.flip else out
+    place.real = parts[..., 0, :, 0] + parts[..., 1, :, 1]  # conj(x) gy
+    place.imag = parts[..., 0, :, 1] - parts[..., 1, :, 0]
+    return out
+
+
+def prepare(f: Array, job: Job, b: Backend) -> Any:
+    """Panels for `forward`, or for each phase of `input_grad`."""
+    g = job.geometry
+    if job.direction == "forward":
+        return [_packed(flip(f, g.rank, b) if g.flip else f, g, job, b)]
+    f = _turned(f, g, b)
+    return [
+        None
+        if phase.geometry is None
+        else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
+        for phase in adjoint.phases(g)
+    ]
+
+
+def _turned(f: Array, g: Geometry, b: Backend) -> Array:
+    """The filter of the input gradient's phases, before each takes its taps."""
+    f = conjugate(transpose_filter(f, g.groups, b), b)
+    return flip(f, g.rank, b) if g.flip else f
+
+
+def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+    from einstride.simd.correlate import pack
+
+    compute = job.arithmetic.compute
+    if is_complex(compute) or not _plain(f, b.dtype_name(f)):
+        f = b.astype(f, compute)
+    return pack(f, g, compute, b.launch, job.threads)
+
+
+def _correlate(
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any, packed: Any
+) -> None:
+    from einstride.simd.correlate import correlate
+
+    compute = job.arithmetic.compute
+    if packed is None:
+        packed = _packed(f, g, job, b)
+    x = _readable(x, b)
+    if is_complex(compute) and not is_complex(b.dtype_name(x)):
+        x = b.astype(x, compute)
+    if bias is not None:
+        bias = b.xp.asarray(b.astype(bias, compute), order="C")
+    place = out
+    if not _plain(out, job.arithmetic.result) or (is_complex(compute) and not _dense(out)):
+        place = b.empty(out.shape, job.arithmetic.result, x)
+    correlate(x, packed, g, compute, bias, place, b.launch, _threads(job))
+    if place is not out:
+        out[...] = place
+
+
+def _threads(job: Job) -> int:
+    return job.threads if job.geometry.multiply_adds > SMALL else 1
+
+
+def _plain(a: Array, name: str) -> bool:
+    """Does a kernel read and write it as it lies?"""
+    from einstride.simd.host import regular
+
+    return regular(a, ITEMSIZE[name])
+
+
+def _dense(a: Array) -> bool:
+    """Are neighbouring channels neighbours in memory?"""
+    return bool(a.shape[-1] <= 1 or a.strides[-1] == a.itemsize)
+
+
+def _readable(a: Array, b: Backend, packed: bool = False) -> Array:
+    """An operand that kernels can read; a copy only of arrays that lie badly."""
+    name = b.dtype_name(a)
+    if _plain(a, name) and (_dense(a) or not (packed or is_complex(name))):
+        return a
+    copy = b.empty(a.shape, name, a)
+    copy[...] = a
+    return copy
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    g, a = job.geometry, job.arithmetic
+    if "bfloat16" in (*job.operands, a.result):
+        return "vectors hold no bfloat16"
+    if g.rank > MAX_RANK:
+        return f"kernels have at most {MAX_RANK} spatial axes"
+    if 0 in g.size:
+        return "x has no elements"
+    if _tables(g) > TABLES:
+        return f"the tables of offsets would take {_tables(g)} bytes"
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
+    return None
+
+
+def _tables(g: Geometry) -> int:
+    """Bytes of the tables of offsets."""
+    axes = zip(g.out, g.size, g.kernel, strict=True)
+    return 16 * sum(max(o, s) * k for o, s, k in axes if k > 1)
+
+
+def cost(job: Job, traits: Traits) -> Cost:
+    """Products of whole vectors, and a little for every tap of a tile."""
+    from einstride.simd.compiler import machine
+    from einstride.simd.correlate import panel_bytes, real, shape
+
+    g, compute, on = job.geometry, job.arithmetic.compute, machine()
+    item = ITEMSIZE[real(compute)]
+    threads = _threads(job)
+    workspace, vectors, moved = _tables(g), 0.0, 0
+    arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
+    if job.direction == "filter_grad":
+        s = shape(compute, g.filters // g.groups, on)
+        inner = g.channels // g.groups * s.parts
+        tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
+        pairs = g.batch * prod(g.out) * prod(g.kernel)
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 3.0)
+        workspace += prod(job.shape) * item * (4 if s.parts == 2 else 1)
+        moved = pairs * inner * item // max(prod(g.kernel), 1) * s.per_group
+    else:
+        backwards = job.direction == "input_grad"
+        parts = [p.geometry for p in adjoint.phases(g)] if backwards else [g]
+        for h in filter(None, parts):
+            s = shape(compute, h.filters // h.groups, on)
+            inner = h.channels // h.groups * s.parts
+            tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
+            each = prod(h.kernel) * (inner * s.rows * s.vectors + 5.0 * s.rows) + 12.0 * s.rows
+            packed = panel_bytes(h, compute, on)
+            vectors += tiles * each + packed / item
+            workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
+    workspace += _copies(job, item)
+    moved += arrays * job.itemsize
+    seconds = 1e-5 + vectors * VECTOR / threads + moved * 4e-12
+    return Cost(g.multiply_adds, workspace, moved, seconds)
+
+
+def _copies(job: Job, item: int) -> int:
+    """Bytes of operands that may have to be copied: of other memory orders, and complex ones."""
+    g = job.geometry
+    if job.direction == "filter_grad":
+        return (prod(g.x_shape) + prod(g.y_shape)) * job.operand_itemsize
+    return 0

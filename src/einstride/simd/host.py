@@ -1,0 +1,110 @@
+"""Between arrays and kernels: addresses, tables of offsets, argument blocks. NumPy arrays only."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from einstride.borders import segments
+from einstride.geometry import Geometry
+
+OUTSIDE = -(1 << 60)
+"""An offset so negative that no sum with others becomes positive."""
+
+Words = Any
+"""An argument block: a ctypes array of 64-bit whole numbers."""
+
+
+def address(a: Any) -> int:
+    """Where an array's first element lies."""
+    return int(a.__array_interface__["data"][0])
+
+
+def steps(a: Any, itemsize: int) -> tuple[int, ...]:
+    """Strides in elements (of `itemsize` bytes); of axes of length one, none."""
+    return tuple(s // itemsize if n > 1 else 0 for s, n in zip(a.strides, a.shape, strict=True))
+
+
+def regular(a: Any, itemsize: int) -> bool:
+    """Can a kernel read it: elements in the machine's byte order, whole elements apart?"""
+    whole = all(s % itemsize == 0 or n <= 1 for s, n in zip(a.strides, a.shape, strict=True))
+    return whole and bool(a.dtype.isnative) and address(a) % itemsize == 0
+
+
+@lru_cache(maxsize=512)
+def sources(g: Geometry, axis: int) -> Any:
+    """(O, K) which element of x a tap of an output meets on an axis; -1 in a border of zeros."""
+    size, (low, high) = g.size[axis], g.padding[axis]
+    padded = np.empty(max(size + low + high, 0), np.int64)
+    for run in segments(-low, size + high, size, g.padding_mode):
+        count = run.stop - run.start
+        if run.step == 0:
+            padded[run.there] = run.source
+        else:
+            padded[run.there] = run.source + run.step * np.arange(count)
+    o = np.arange(g.out[axis])[:, None] * g.stride[axis]
+    found = padded[o + np.arange(g.kernel[axis]) * g.dilation[axis]]
+    found.flags.writeable = False
+    return found
+
+
+def offsets(g: Geometry, axis: int, step: int) -> tuple[Any, int]:
+    """(O, K) offsets in x of the taps of each output on an axis, and what to add to its address.
+
+    An offset is negative only in a border of zeros, also where x runs backwards in memory.
+    """
+    found = sources(g, axis)
+    back = min((g.size[axis] - 1) * step, 0)
+    return np.where(found < 0, OUTSIDE, found * step - back), back
+
+
+def ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
+    """(K,) the first output whose tap meets an element, and one past the last."""
+    inside = sources(g, axis) >= 0
+    some = inside.any(axis=0)
+    first = np.where(some, inside.argmax(axis=0), 0)
+    last = np.where(some, len(inside) - inside[::-1].argmax(axis=0), 0)
+    return first.astype(np.int64), last.astype(np.int64)
+
+
+def words(names: Sequence[str], values: Mapping[str, int]) -> Words:
+    """An argument block; every name needs its value."""
+    return (ctypes.c_int64 * len(names))(*(values[n] for n in names))
+
+
+class Call:
+    """A kernel with its argument block: all but the addresses of the caller's arrays is fixed.
+
+    Parameters
+    ----------
+    function : callable
+        Machine code.
+    names : sequence of str
+        The words of its block.
+    values : mapping
+        All words; addresses may be missing.
+    threads : int
+        How many may take chunks.
+    keep : sequence
+        Tables whose addresses stand in the block.
+    """
+
+    def __init__(
+        self, function: Callable[[int, int], None], names: Sequence[str],
+        values: Mapping[str, int], threads: int, keep: Sequence[Any],
+    ) -> None:  # fmt: skip
+        self.function, self.threads = function, max(threads, 1)
+        self._where = {name: i for i, name in enumerate(names)}
+        self._block = words(names, {name: 0 for name in names} | dict(values))
+        self._keep = keep
+
+    def __call__(self, launch: Any, **addresses: int) -> None:
+        """Run it on these addresses."""
+        block = type(self._block).from_buffer_copy(self._block)
+        for name, value in addresses.items():
+            block[self._where[name]] += value
+        launch(self.function, block, self.threads)
