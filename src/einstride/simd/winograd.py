@@ -16,7 +16,7 @@ from __future__ import annotations
 from einstride.simd import winograd_filter
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.linear import sandwiched
-from einstride.simd.tiles import Form, addresses, multiply, tile_at, transform
+from einstride.simd.winograd_tiles import Form, addresses, multiply, tile_at, transform
 from einstride.simd.vectors import local
 
 ARGUMENTS = (

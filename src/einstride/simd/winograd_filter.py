@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.linear import sandwiched
-from einstride.simd.tiles import Form
+from einstride.simd.winograd_tiles import Form
 from einstride.simd.vectors import local, spaced, transposed
 
 ARGUMENTS = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.linear import Rows, sandwiched
-from einstride.simd.tiles import Form, addresses, by_vectors, multiply, tile_at, transform
+from einstride.simd.winograd_tiles import Form, addresses, by_vectors, multiply, tile_at, transform
 from einstride.simd.vectors import local
 from einstride.toom import transposed
 

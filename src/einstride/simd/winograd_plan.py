@@ -1,6 +1,6 @@
 """How the compiled minimal filtering cuts its work: forms, blocks, shares, scratch memory.
 
-All sizes are in elements unless they say bytes. Whole numbers only; see `minimal`.
+All sizes are in elements unless they say bytes. Whole numbers only; see `winograd_calls`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import prod
 
 from einstride.geometry import Geometry
-from einstride.simd.tiles import Form
+from einstride.simd.winograd_tiles import Form
 from einstride.simd.winograd_tables import Split, counted
 
 BLOCK = 72
@@ -230,7 +230,7 @@ def gradient_plan(
 ) -> GradientPlan:
     """Blocks for at most `ceiling` elements of scratch memory, or for as few as can be.
 
-    The shares, and with them the bits, depend on the geometry alone.
+    The shares, and with them the bits, depend on geometry and ceiling, not on the threads.
     """
     inner, outer, taps = counted(g, split)
     tiles = g.batch * outer * prod(inner)
@@ -241,7 +241,9 @@ def gradient_plan(
         c_block = _even(g.channels, c_blocks, form.tile)
         d_block = _even(g.filters, d_blocks, form.width)
         if shares is None:
-            shares = min(-(-SUMS // (taps * c_blocks * d_blocks)), -(-tiles // 32))
+            sums = form.points * taps * c_blocks * c_block * d_blocks * (d_block + form.lanes)
+            fit = max(ceiling // 2 // max(sums, 1), 1)
+            shares = min(-(-SUMS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fit)
         share = -(-tiles // shares)
         plan = GradientPlan(
             form, tiles, block, share, -(-tiles // share),

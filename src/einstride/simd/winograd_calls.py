@@ -17,7 +17,7 @@ from einstride.geometry import Geometry
 from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, regular, steps
-from einstride.simd.tiles import Form
+from einstride.simd.winograd_tiles import Form
 from einstride.simd.winograd_plan import (
     ALONE,
     ForwardPlan,
