@@ -231,25 +231,24 @@ def test_nan_stays_within_its_tiles_and_outside_is_never_read() -> None:
     assert not np.isnan(filter_grad(x, gy, g, F43)).any()
 
 
-GUARDED = {
-    name: (split, settings | more)
-    for name, (split, settings) in CASES.items()
-    for more in ({"channels": 17, "filters": 19}, {"channels": 3, "filters": 50})
-}
+GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
 
 
 def guard() -> None:
-    """Every case with its arrays beside forbidden pages, at their ends and at their beginnings."""
-    for split, settings in GUARDED.values():
-        g, _ = geometry(**settings)
-        for end in (True, False):
-            x, f, gy, bias = (guarded(a, end) for a in operands(g, "float32"))
-            y, gf = (guarded(np.zeros(s, np.float32), end) for s in (g.y_shape, g.f_shape))
-            turned = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
-            for on in (machine(), *machines().values()):
-                forward(x, f, g, split, bias, out=y, on=on)
-                forward(x, turned, g, split, bias, keep=True, out=y, on=on)
-                filter_grad(x, gy, g, split, out=gf, on=on)
+    """Some cases with their arrays beside forbidden pages, at their ends and at their beginnings."""
+    units = [on for on in machines().values() if on.name == machine().name]
+    for name in GUARDED:
+        split, settings = CASES[name]
+        for channels, filters in ((17, 19), (3, 50)):
+            g, _ = geometry(**settings | {"channels": channels, "filters": filters})
+            for end in (True, False):
+                x, f, gy, bias = (guarded(a, end) for a in operands(g, "float32"))
+                y, gf = (guarded(np.zeros(s, np.float32), end) for s in (g.y_shape, g.f_shape))
+                turned = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
+                for on in units:
+                    forward(x, f, g, split, bias, out=y, on=on)
+                    forward(x, turned, g, split, bias, keep=True, out=y, on=on)
+                    filter_grad(x, gy, g, split, out=gf, on=on)
 
 
 @pytest.mark.skipif(not hasattr(__import__("mmap"), "MAP_PRIVATE"), reason="needs mprotect")
