@@ -16,6 +16,9 @@ from einstride.simd.winograd_tables import Split, counted
 BLOCK = 72
 """Tiles of a block, where memory allows: its V and M stay near, and each panel is used often."""
 
+GRADIENT_BLOCK = 96
+"""Tiles of a block of a filter gradient: each brings all sums into the cache and out again."""
+
 ALONE = 144
 """Tiles of a block that transforms its filter itself: it should be the only one."""
 
@@ -234,7 +237,7 @@ def gradient_plan(
     """
     inner, outer, taps = counted(g, split)
     tiles = g.batch * outer * prod(inner)
-    c_most, d_most, block = C_BLOCK, max(D_BLOCK // form.width, 1) * form.width, min(64, tiles)
+    c_most, d_most, block = C_BLOCK, max(D_BLOCK // form.width, 1) * form.width, min(GRADIENT_BLOCK, tiles)
     shares = None
     while True:
         c_blocks, d_blocks = -(-g.channels // c_most), -(-g.filters // d_most)
@@ -245,8 +248,9 @@ def gradient_plan(
             fit = max(ceiling // 2 // max(sums, 1), 1)
             shares = min(-(-SUMS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fit)
         share = -(-tiles // shares)
+        even = -(-share // -(-share // block))
         plan = GradientPlan(
-            form, tiles, block, share, -(-tiles // share),
+            form, tiles, even, share, -(-tiles // share),
             c_block, c_blocks, d_block, d_blocks, taps, threads,
         )  # fmt: skip
         smallest = c_most <= form.tile and d_most <= form.width and block <= 8
