@@ -117,7 +117,9 @@ def test_against_the_loops(name: str, dtype: str) -> None:
     close(filter_grad(x, gy, g, split), oracle.filter_grad(x, gy, case))
 
 
-@pytest.mark.parametrize("name", ["1-D", "tails", "more tails", "cropped", "flipped", "5 x 5", "3-D"])
+@pytest.mark.parametrize(
+    "name", ["1-D", "tails", "more tails", "cropped", "flipped", "5 x 5", "3-D"]
+)
 def test_the_input_gradient_is_a_forward_pass(name: str) -> None:
     split, settings = CASES[name]
     g, case = geometry(**settings)
@@ -235,7 +237,7 @@ GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
 
 
 def guard() -> None:
-    """Some cases with their arrays beside forbidden pages, at their ends and at their beginnings."""
+    """Cases with their arrays beside forbidden pages, at their ends and at their beginnings."""
     units = [on for on in machines().values() if on.name == machine().name]
     for name in GUARDED:
         split, settings = CASES[name]

@@ -45,9 +45,7 @@ def multiplied(code: Code, rows: Rows, values: Sequence[Value], dtype: str) -> l
     return [found[i] for i in range(len(work))]
 
 
-def sandwiched(
-    code: Code, first: Rows, second: Rows, load: Load, store: Store, dtype: str
-) -> None:
+def sandwiched(code: Code, first: Rows, second: Rows, load: Load, store: Store, dtype: str) -> None:
     """first @ grid @ second^T for a grid of vectors, each loaded and stored when it is due."""
     columns = [
         multiplied(code, first, [load(i, j) for i in range(len(first[0]))], dtype)

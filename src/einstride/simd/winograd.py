@@ -16,8 +16,8 @@ from __future__ import annotations
 from einstride.simd import winograd_filter
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.linear import sandwiched
-from einstride.simd.winograd_tiles import Form, addresses, multiply, tile_at, transform
 from einstride.simd.vectors import local
+from einstride.simd.winograd_tiles import Form, addresses, multiply, tile_at, transform
 
 ARGUMENTS = (
     "counter", "chunks", "splits", "panels", "split_panels", "tiles", "block", "outer", "tiles0",
@@ -56,7 +56,7 @@ def kernel(form: Form, reading: str) -> str:
 
 def _input(code: Code, form: Form, first: Value, count: Value, v: Place) -> None:
     """V from the patches of x."""
-    data = tuple(m.data for m in form.matrices)
+    data = form.pair(lambda m: m.data)
     slots = local(code, form.points, "int64")
     taps, zeros = code["taps"], code.array("zeros", form.dtype)
     with code.loop(0, count) as t:
@@ -101,11 +101,9 @@ def _points(
         )  # fmt: skip
 
 
-def _output(
-    code: Code, form: Form, first: Value, count: Value, panel: Value, v: Place
-) -> None:
+def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Place) -> None:
     """y of one panel from M, and the bias."""
-    output = tuple(m.output for m in form.matrices)
+    output = form.pair(lambda m: m.output)
     (m0, _), (m1, _) = form.axes
     lanes, slots = form.lanes, local(code, m0 * m1, "int64")
     column = panel * form.width
@@ -137,7 +135,7 @@ def _output(
             sandwiched(code, *output, load, store, form.dtype)
 
         whole = (left // lanes).least(form.vectors)
-        with code.loop(0, whole) as n:
-            each(n, None)
+        with code.loop(0, whole) as full:
+            each(full, None)
         with code.when(whole < form.vectors), code.when(code.number(0) < left % lanes):
             each(whole, code.first_lanes(left % lanes, lanes))

@@ -1,7 +1,7 @@
 """Minimal filtering (Winograd) of NumPy arrays by compiled kernels: see `winograd` for the method.
 
-Arrays are canonical channels_last views whose channels lie side by side (`ready`); a filter may have
-any steps, so an input gradient's needs no copy. Strides other than 1 only on outer axes.
+Arrays are canonical channels_last views whose channels lie side by side (`ready`); a filter may
+have any steps, so an input gradient's needs no copy. Strides other than 1 only on outer axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from einstride.geometry import Geometry
 from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, regular, steps
-from einstride.simd.winograd_tiles import Form
 from einstride.simd.winograd_plan import (
     ALONE,
     ForwardPlan,
@@ -27,6 +26,7 @@ from einstride.simd.winograd_plan import (
     register_tile,
 )
 from einstride.simd.winograd_tables import Split, counted, tables, tap_offsets
+from einstride.simd.winograd_tiles import Form
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -123,9 +123,7 @@ def filter_grad(
     plan = _gradient_plan(g, split, dtype, threads, ceiling, on)
     back, f_steps = _filter_steps(g, out)
     calls = _gradients(plan, g, split, steps(x, item), steps(gy, item), f_steps, on)
-    scratch, zeros = _memory(
-        dtype, plan.worker * plan.threads + plan.sums, _zeros(g, plan.form)
-    )
+    scratch, zeros = _memory(dtype, plan.worker * plan.threads + plan.sums, _zeros(g, plan.form))
     w = address(scratch) + plan.worker * plan.threads * item
     given = {"f": address(out) + back * item, "w": w}
     calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **given)
@@ -155,12 +153,12 @@ def _filter_steps(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
     return back, tuple(found)
 
 
-def _reading(f_steps: tuple[int, ...]) -> str:
+def _reading(g: Geometry, f_steps: tuple[int, ...]) -> str:
     """How `winograd_filter` reads a filter of these steps."""
     *_, c, d = f_steps
-    if d in (0, 1):
+    if d == 1 or g.filters == 1:
         return "filters"
-    return "channels" if c in (0, 1) else "any"
+    return "channels" if c == 1 or g.channels == 1 else "any"
 
 
 @lru_cache(maxsize=1024)
@@ -204,9 +202,7 @@ def _preparing(
         "f_panel": shape.points * plan.f_point, "f_point": plan.f_point,
         "channels": g.channels, "filters": g.filters, **_taps(split, offsets, f_steps),
     }  # fmt: skip
-    code = kernel(
-        "winograd_filter", winograd_filter.kernel, shape, _reading(f_steps), on=on
-    )
+    code = kernel("winograd_filter", winograd_filter.kernel, shape, _reading(g, f_steps), on=on)
     workers = threads if plan.u_size > 1 << 16 else 1
     return Call(code, winograd_filter.ARGUMENTS, values, workers, (offsets,))
 
@@ -227,7 +223,7 @@ def _forwarding(
         "f_panel": plan.form.points * plan.f_point, "f_point": plan.f_point, **places,
         **(_taps(split, offsets, f_steps) if alone else {}),
     }  # fmt: skip
-    reading = _reading(f_steps) if alone else "prepared"
+    reading = _reading(g, f_steps) if alone else "prepared"
     code = kernel("winograd", winograd.kernel, plan.form, reading, on=on)
     return Call(code, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
 

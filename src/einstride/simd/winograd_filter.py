@@ -7,10 +7,12 @@ transposed in registers; anything else is gathered number by number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.linear import sandwiched
-from einstride.simd.winograd_tiles import Form
 from einstride.simd.vectors import local, spaced, transposed
+from einstride.simd.winograd_tiles import Form
 
 ARGUMENTS = (
     "counter", "chunks", "pieces", "piece", "taps", "u", "f_panel", "f_point",
@@ -27,8 +29,9 @@ def kernel(form: Form, reading: str) -> str:
     code = Code("winograd_filter", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         piece = chunk % code["pieces"]
-        tap, panel = (chunk // code["pieces"]) % code["taps"], (
-            chunk // code["pieces"] // code["taps"]
+        tap, panel = (
+            (chunk // code["pieces"]) % code["taps"],
+            (chunk // code["pieces"] // code["taps"]),
         )
         first = piece * code["piece"]
         count = (code["channels"] - first).least(code["piece"])
@@ -45,7 +48,7 @@ def block(
     """Transform `count` channels from `first` of one tap for one panel."""
     offset = code.array("f_tap", "int64").at(tap).load()
     f = code.array("f", form.dtype).at(offset + first * code["f_c"])
-    rows = tuple(m.taps for m in form.matrices)
+    rows = form.pair(lambda m: m.taps)
     lanes = form.lanes
     with code.loop(0, form.vectors) as v:
         d = panel * form.width + v * lanes
@@ -78,7 +81,7 @@ def block(
 
 
 def _square(
-    code: Code, form: Form, place: object, c: Value, depth: Value, left: Value
+    code: Code, form: Form, place: Callable[[int, int], Place], c: Value, depth: Value, left: Value
 ) -> Place:
     """A square of channels by output channels for each tap, transposed, on the stack."""
     lanes, (r0, r1) = form.lanes, (form.axes[0][1], form.axes[1][1])

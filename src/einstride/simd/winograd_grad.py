@@ -5,15 +5,15 @@ output channels. Block by block of tiles, V (of x) and Y (of gy) are transformed
 scratch memory, and the products of matrices W[point] += V[point]^T Y[point] are added up.
 
 The order of each sum is that of the tiles, whoever computes it: the bits do not depend on the
-number of threads. With more than one share, the shares' W are kept, and `finish` adds them in order.
+number of threads. With several shares, all their W are kept, and `finish` adds them in order.
 """
 
 from __future__ import annotations
 
 from einstride.simd.code import Code, Place, Value
-from einstride.simd.linear import Rows, sandwiched
-from einstride.simd.winograd_tiles import Form, addresses, by_vectors, multiply, tile_at, transform
+from einstride.simd.linear import sandwiched
 from einstride.simd.vectors import local
+from einstride.simd.winograd_tiles import Form, addresses, by_vectors, multiply, tile_at, transform
 from einstride.toom import transposed
 
 ARGUMENTS = (
@@ -68,13 +68,11 @@ class _Place:
         self.filters = (code["filters"] - self.d).least(code["d_block"])
 
 
-def _data(
-    code: Code, form: Form, place: _Place, first: Value, count: Value, v: Place
-) -> None:
+def _data(code: Code, form: Form, place: _Place, first: Value, count: Value, v: Place) -> None:
     """V[point][tile][channel] of the block's channels."""
     slots = local(code, form.points, "int64")
     zeros = code.array("zeros", form.dtype)
-    rows: tuple[Rows, Rows] = (form.matrices[0].data, form.matrices[1].data)
+    rows = form.pair(lambda m: m.data)
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         x = code.array("x", form.dtype).at(tile.batch * code["x_batch"] + place.c)
@@ -85,14 +83,12 @@ def _data(
         transform(code, form, rows, slots, place.channels, target, code["v_point"])
 
 
-def _result(
-    code: Code, form: Form, place: _Place, first: Value, count: Value, y: Place
-) -> None:
+def _result(code: Code, form: Form, place: _Place, first: Value, count: Value, y: Place) -> None:
     """Y[point][tile][output channel] of the block's output channels."""
     (m0, _), (m1, _) = form.axes
     slots = local(code, m0 * m1, "int64")
     zeros = code.array("zeros", form.dtype)
-    rows = (transposed(form.matrices[0].output), transposed(form.matrices[1].output))
+    rows = form.pair(lambda m: transposed(m.output))
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         gy = code.array("y", form.dtype).at(tile.batch * code["y_batch"] + place.d)
@@ -119,7 +115,7 @@ def _products(
 
 def _finish(code: Code, form: Form, place: _Place, w: Place, several: bool) -> None:
     """G^T W G of all shares' sum, a channel at a time."""
-    rows = (transposed(form.matrices[0].taps), transposed(form.matrices[1].taps))
+    rows = form.pair(lambda m: transposed(m.taps))
     lanes = form.lanes
     offset = code.array("f_tap", "int64").at(place.tap).load()
     f = code.array("f", form.dtype).at(offset + place.c * code["f_c"] + place.d)

@@ -10,8 +10,8 @@ from functools import lru_cache
 from math import prod
 
 from einstride.geometry import Geometry
-from einstride.simd.winograd_tiles import Form
 from einstride.simd.winograd_tables import Split, counted
+from einstride.simd.winograd_tiles import Form
 
 BLOCK = 72
 """Tiles of a block, where memory allows: its V and M stay near, and each panel is used often."""
@@ -178,7 +178,7 @@ def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
     """Rows and vectors of a block of products: 24 of 32 registers, or 12 of 16, hold sums."""
     most, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
     count = -(-filters // lanes)
-    vectors = -(-count // -(-count // most))
+    vectors = _even(count, -(-count // most), 1)
     return heights[vectors - 1], vectors
 
 
@@ -204,11 +204,9 @@ def forward_plan(
         if blocks < 4 * threads and not alone and tiles >= even * most // 2:
             blocks = even
         height = form.tile
-        block = -(-(-(-tiles // blocks)) // height) * height
+        block = _even(tiles, blocks, height)
         blocks = -(-tiles // block)
-        plan = replace(
-            plan, block=block, blocks=blocks, splits=_splits(blocks, panels, threads)
-        )
+        plan = replace(plan, block=block, blocks=blocks, splits=_splits(blocks, panels, threads))
         if plan.worker * threads <= ceiling or (most <= height and plan.slice <= form.lanes):
             return plan
         if most > height:
@@ -237,7 +235,11 @@ def gradient_plan(
     """
     inner, outer, taps = counted(g, split)
     tiles = g.batch * outer * prod(inner)
-    c_most, d_most, block = C_BLOCK, max(D_BLOCK // form.width, 1) * form.width, min(GRADIENT_BLOCK, tiles)
+    c_most, d_most, block = (
+        C_BLOCK,
+        max(D_BLOCK // form.width, 1) * form.width,
+        min(GRADIENT_BLOCK, tiles),
+    )
     shares = None
     while True:
         c_blocks, d_blocks = -(-g.channels // c_most), -(-g.filters // d_most)
@@ -248,7 +250,7 @@ def gradient_plan(
             fit = max(ceiling // 2 // max(sums, 1), 1)
             shares = min(-(-SUMS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fit)
         share = -(-tiles // shares)
-        even = -(-share // -(-share // block))
+        even = _even(share, -(-share // block), 1)
         plan = GradientPlan(
             form, tiles, even, share, -(-tiles // share),
             c_block, c_blocks, d_block, d_blocks, taps, threads,
@@ -266,4 +268,5 @@ def gradient_plan(
 
 def _even(count: int, blocks: int, unit: int) -> int:
     """The size of equal blocks, in whole units."""
-    return -(-(-(-count // blocks)) // unit) * unit
+    each = -(-count // blocks)
+    return -(-each // unit) * unit

@@ -39,10 +39,9 @@ class Form:
     tile: int
     vectors: int
 
-    @property
-    def matrices(self) -> tuple[Matrices, Matrices]:
-        """Of the two axes."""
-        return matrices(*self.axes[0]), matrices(*self.axes[1])
+    def pair(self, of: Callable[[Matrices], Rows]) -> tuple[Rows, Rows]:
+        """One matrix of each of the two axes."""
+        return of(matrices(*self.axes[0])), of(matrices(*self.axes[1]))
 
     @property
     def sizes(self) -> tuple[int, int]:
