@@ -18,7 +18,7 @@ from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, regular, steps
 from einstride.simd.winograd_plan import (
-    ALONE,
+    FEW,
     ForwardPlan,
     GradientPlan,
     forward_plan,
@@ -174,7 +174,7 @@ def _forward_plan(
         return forward_plan(g, split, shape, "prepared", threads, room), False
     first = forward_plan(g, split, shape, "prepared", threads, 0)
     whole = forward_plan(g, split, shape, "prepared", threads, room - first.u_size)
-    few = tiles <= ALONE
+    few = tiles <= FEW
     if not few and whole.worker * threads + whole.u_size <= room:
         return whole, True
     return forward_plan(g, split, shape, "alone", threads, room), False

@@ -10,7 +10,7 @@ from math import prod
 from einstride.geometry import Geometry
 from einstride.simd.compiler import Machine
 from einstride.simd.linear import operations
-from einstride.simd.winograd_plan import ALONE, C_BLOCK, D_BLOCK, register_tile
+from einstride.simd.winograd_plan import C_BLOCK, D_BLOCK, register_tile
 from einstride.simd.winograd_tables import Pair, Split, counted
 from einstride.toom import LARGEST, growth, matrices
 
@@ -26,7 +26,7 @@ PRODUCT = 1.6e-10
 TRANSFORM = 2.6e-10
 """Seconds of a vector's load, store or arithmetic in the transforms of x and y."""
 
-FILTER = 5e-10
+FILTER = 3.5e-10
 """The same in the transforms of filters, whose steps are long."""
 
 BYTE = 1e-11
@@ -104,8 +104,7 @@ def seconds(
         spent = TRANSFORM * tiles * (taps * c_vectors * data + d_vectors * result)
         stored = dtype_bytes * split.points * taps * g.channels * columns * lanes
         if not prepared:
-            times = -(-tiles // ALONE) if tiles <= ALONE else 1
-            spent += FILTER * times * taps * g.channels * d_vectors * filter_
+            spent += FILTER * taps * g.channels * d_vectors * filter_
     return CALL + (products * PRODUCT + spent + stored * BYTE) / threads
 
 

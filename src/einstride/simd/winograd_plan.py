@@ -19,8 +19,14 @@ BLOCK = 72
 GRADIENT_BLOCK = 96
 """Tiles of a block of a filter gradient: each brings all sums into the cache and out again."""
 
+SMALLEST = 30
+"""Tiles of a block that is small only to give all threads work."""
+
 ALONE = 144
 """Tiles of a block that transforms its filter itself: it should be the only one."""
+
+FEW = 64
+"""Tiles, all together, below which the filter is transformed slice by slice, just before use."""
 
 SUMS = 8
 """Chunks that a filter gradient is cut into at least, if need be by shares of the tiles."""
@@ -197,12 +203,10 @@ def forward_plan(
     depth = taps * g.channels
     slice_ = min(128, g.channels) if alone else min(256, depth)
     plan = ForwardPlan(form, reading, tiles, 1, 1, 1, panels, depth, slice_, threads)
-    most = ALONE if alone else BLOCK
+    fine = max(-(-tiles // (4 * threads)), SMALLEST)  # no worker waits long for another
+    most = ALONE if alone else min(BLOCK, fine)
     while True:
         blocks = -(-tiles // most)
-        even = -(-blocks // threads) * threads  # as many blocks for each worker
-        if blocks < 4 * threads and not alone and tiles >= even * most // 2:
-            blocks = even
         height = form.tile
         block = _even(tiles, blocks, height)
         blocks = -(-tiles // block)
@@ -216,13 +220,10 @@ def forward_plan(
 
 
 def _splits(blocks: int, panels: int, threads: int) -> int:
-    """Parts of the panels: as few as keep all workers busy to the end."""
-    if blocks >= 4 * threads or blocks % threads == 0:
-        return 1
-    for splits in range(1, panels + 1):
-        if blocks * splits % threads == 0 and panels % splits == 0:
-            return splits
-    return panels
+    """Parts of the panels: as few as give each of several workers two chunks, if that can be."""
+    wanted = 2 * threads if threads > 1 else 1
+    equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= wanted)
+    return next(equal, panels)
 
 
 @lru_cache(maxsize=1024)
