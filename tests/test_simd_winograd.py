@@ -180,6 +180,20 @@ def test_any_width_of_vectors(unit: str, name: str) -> None:
     close(filter_grad(x, gy, g, split, on=on), oracle.filter_grad(x, gy, case))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 140), (3, 33, 17, 3, 64)])
+def test_many_blocks_and_shares(shape: tuple[int, ...], threads: int) -> None:
+    batch, *size, channels, filters = shape
+    g, case = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
+    x, f, gy, bias = operands(g, "float32")
+    wide = [a.astype(np.float64) for a in (x, f, gy)]
+    expected = oracle.fast_forward(wide[0], wide[1], case) + bias
+    for keep in (False, True):
+        close(forward(x, f, g, F43, bias, keep, threads), expected)
+    gradient = filter_grad(x, gy, g, F43, threads)
+    close(gradient, oracle.fast_filter_grad(wide[0], wide[2], case))
+
+
 @pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 130), (3, 33, 17, 64, 3)])
 def test_the_same_bits_for_any_threads_and_ceiling(shape: tuple[int, ...]) -> None:
     batch, *size, channels, filters = shape
