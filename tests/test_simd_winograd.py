@@ -105,8 +105,12 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
     assert error < {"float32": 5e-6, "float64": 1e-14}[actual.dtype.name]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", CASES)
+DOUBLE = ("1-D", "more tails", "dilated", "3-D")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(n, "float32") for n in CASES] + [(n, "float64") for n in DOUBLE]
+)
 def test_against_the_loops(name: str, dtype: str) -> None:
     split, settings = CASES[name]
     g, case = geometry(**settings)

@@ -127,8 +127,8 @@ def filter_grad(
     w = address(scratch) + plan.worker * plan.threads * item
     given = {"f": address(out) + back * item, "w": w}
     calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **given)
-    if plan.shares > 1:
-        calls[1](launch, **given)
+    for call in calls[1:]:
+        call(launch, **given)
 
 
 def _zeros(g: Geometry, shape: Form) -> int:
@@ -232,13 +232,13 @@ def _forwarding(
 def _gradients(
     plan: GradientPlan, g: Geometry, split: Split, x_steps: tuple[int, ...],
     y_steps: tuple[int, ...], f_steps: tuple[int, ...], on: Machine,
-) -> tuple[Call, Call]:  # fmt: skip
+) -> list[Call]:  # fmt: skip
     places, keep = _places(g, split, ITEMSIZE[plan.form.dtype], x_steps, y_steps)
     offsets = tap_offsets(g, split, f_steps)
     size = plan.form.points * plan.w_point
     each = plan.shares > 1
     values = {
-        "chunks": plan.chunks, "shares": plan.shares, "share": plan.share, "tiles": plan.tiles,
+        "shares": plan.shares, "share": plan.share, "tiles": plan.tiles,
         "block": plan.block, "c_block": plan.c_block, "c_blocks": plan.c_blocks,
         "d_block": plan.d_block, "d_blocks": plan.d_blocks, "v_point": plan.v_point,
         "y_point": plan.y_point, "w_point": plan.w_point, "w_row": plan.w_row,
@@ -246,13 +246,15 @@ def _gradients(
         "w_chunk": size if each else 0, **places, **_taps(split, offsets, f_steps),
     }  # fmt: skip
     names = winograd_grad.ARGUMENTS
-    first = kernel("winograd_grad", winograd_grad.kernel, plan.form, on=on)
-    last = kernel("winograd_finish", winograd_grad.finish, plan.form, on=on)
-    finishing = values | {"chunks": plan.chunks // plan.shares}
-    return (
-        Call(first, names, values, plan.threads, (*keep, offsets)),
-        Call(last, names, finishing, plan.threads, (offsets,)),
-    )
+    parts = [("winograd_grad", winograd_grad.kernel, plan.chunks)]
+    if each:
+        parts.append(("winograd_finish", winograd_grad.finish, plan.chunks // plan.shares))
+    calls = []
+    for name, write, chunks in parts:
+        code = kernel(name, write, plan.form, on=on)
+        given = values | {"chunks": chunks}
+        calls.append(Call(code, names, given, plan.threads, (*keep, offsets)))
+    return calls
 
 
 def _places(

@@ -43,16 +43,22 @@ def kernel(form: Form) -> str:
             _result(code, form, place, first, count, v.at(code["y_at"]))
             _products(code, form, place, count, v, w, first.equals(start))
         with code.when(code["shares"].equals(1)):
-            _finish(code, form, place, w, several=False)
+            _finish(code, form, place, w)
     return code.text()
 
 
 def finish(form: Form) -> str:
-    """The kernel that adds up the shares and transforms the sums."""
+    """The kernel that adds all shares to the first, in order, and transforms the sums."""
     code = Code("winograd_finish", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         w = code.array("w", form.dtype).at(chunk * code["shares"] * code["w_chunk"])
-        _finish(code, form, _Place(code, chunk), w, several=True)
+        with code.loop(0, code["w_chunk"], form.lanes) as i:
+            total = code.variable(w.at(i).load(form.lanes))
+            with code.loop(1, code["shares"]) as share:
+                other = w.at(share * code["w_chunk"] + i).load(form.lanes)
+                total.set(total.get() + other)
+            w.at(i).store(total.get())
+        _finish(code, form, _Place(code, chunk), w)
     return code.text()
 
 
@@ -113,8 +119,8 @@ def _products(
             )  # fmt: skip
 
 
-def _finish(code: Code, form: Form, place: _Place, w: Place, several: bool) -> None:
-    """G^T W G of all shares' sum, a channel at a time."""
+def _finish(code: Code, form: Form, place: _Place, w: Place) -> None:
+    """G^T W G, a channel at a time."""
     rows = form.pair(lambda m: transposed(m.taps))
     lanes = form.lanes
     offset = code.array("f_tap", "int64").at(place.tap).load()
@@ -124,17 +130,12 @@ def _finish(code: Code, form: Form, place: _Place, w: Place, several: bool) -> N
 
         def each(d: Value, mask: Value | None, sums: Place = sums, target: Place = target) -> None:
             def load(i: int, j: int) -> Value:
-                here = sums.at(code["w_point"] * (i * form.sizes[1] + j) + d)
-                if not several:
-                    return here.load(lanes)
-                total = code.variable(here.load(lanes))
-                with code.loop(1, code["shares"]) as share:
-                    total.set(total.get() + here.at(share * code["w_chunk"]).load(lanes))
-                return total.get()
+                point = i * form.sizes[1] + j
+                return sums.at(code["w_point"] * point + d).load(lanes)
 
             def store(i: int, j: int, value: Value) -> None:
                 target.at(code["f_0"] * i + code["f_1"] * j + d).store(value, mask)
 
-            sandwiched(code, *rows, load, store, form.dtype)
+            sandwiched(code, rows[0], rows[1], load, store, form.dtype)
 
         by_vectors(code, place.filters, lanes, each)
