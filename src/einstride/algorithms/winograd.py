@@ -24,7 +24,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
+from einstride import adjoint, compiled_winograd
 from einstride.filtering import correlate, reduce, transformed
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -44,6 +44,8 @@ def forward(
     bias: Array | None = None, out: Array | None = None, prepared: Any = None,
 ) -> Array:  # fmt: skip
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled_winograd.forward(x, f, job, b, bias, out, prepared)
     return _correlate(x, f, job, b, bias, out, prepared)
 
 
@@ -52,6 +54,8 @@ def input_grad(
     bias: Array | None = None, out: Array | None = None, prepared: Any = None,
 ) -> Array:  # fmt: skip
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled_winograd.input_grad(gy, f, job, b, bias, out, prepared)
     return _correlate(gy, f, job, b, bias, out, prepared)
 
 
@@ -60,6 +64,8 @@ def filter_grad(
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
     g = job.geometry
+    if _compiled(job, b.traits):
+        return compiled_winograd.filter_grad(x, gy, job, b, bias, out)
     place = flip(out, g.rank, b) if g.flip and out is not None else out
     gf = reduce(x, gy, _plan(g, job, b.traits), job, b, place)
     if out is not None:
@@ -67,14 +73,21 @@ def filter_grad(
     return flip(gf, g.rank, b) if g.flip else gf
 
 
-def prepare(f: Array, job: Job, b: Backend) -> tuple[Plan, Array]:
+def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The plan and the transformed filter, for `prepared` of the forward pass and input gradient.
 
     The filter's transform (taps, Q, C // G, D) holds Q / K times as many numbers as f.
     """
+    if _compiled(job, b.traits):
+        return compiled_winograd.prepare(f, job, b)
     g = _run(job)
     plan = _plan(g, job, b.traits, prepared=True)
     return plan, transformed(_turned(f, job, b), plan.scheme, g, job, b)
+
+
+def _compiled(job: Job, traits: Traits) -> bool:
+    """Will kernels of our own do it?"""
+    return traits.compiled and compiled_winograd.supports(job, traits) is None
 
 
 def _correlate(
@@ -117,6 +130,8 @@ def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
+    if _compiled(job, traits):
+        return None
     g = job.geometry
     if job.arithmetic.exact:
         return "its divisions are not exact on integers"
@@ -136,6 +151,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
+    if _compiled(job, traits):
+        return compiled_winograd.cost(job, traits, rates)
     g = _run(job)
     plan = _plan(g, job, traits)
     spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))

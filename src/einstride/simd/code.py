@@ -12,16 +12,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from einstride.simd.elements import (
-    ELEMENTS,
-    POINTER,
-    WORD,
-    bytes_of,
-    conversion,
-    is_float,
-    letter,
-    scalar,
-)  # fmt: skip
+from einstride.simd import elements
+from einstride.simd.elements import ELEMENTS, POINTER, WORD, bytes_of, letter
 
 
 class Value:
@@ -34,7 +26,7 @@ class Value:
 
     def _two(self, other: Value | int, floating: str, whole: str) -> Value:
         right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
-        name = floating if is_float(self.ir.type) else whole
+        name = floating if elements.is_float(self.ir.type) else whole
         return Value(self.code, getattr(self.code.builder, name)(self.ir, right))
 
     def __add__(self, other: Value | int) -> Value:
@@ -84,9 +76,10 @@ class Value:
         found = self.code.builder.select(self.ir, yes.ir, no.ir)
         return Place(self.code, found, yes.element)
 
-    def least(self, other: Value) -> Value:
+    def least(self, other: Value | int) -> Value:
         """The smaller of two whole numbers."""
-        return (self < other).pick(self, other)
+        right = other if isinstance(other, Value) else self.code.number(other)
+        return (self < right).pick(self, right)
 
     def most(self, other: Value) -> Value:
         """The larger of two whole numbers."""
@@ -94,11 +87,11 @@ class Value:
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
         """self * factor + sum_, rounded once."""
-        if not is_float(self.ir.type):
+        if not elements.is_float(self.ir.type):
             return self * factor + sum_
         kind = self.ir.type
         lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
-        name = f"llvm.fma.{lanes}{letter(scalar(kind))}"
+        name = f"llvm.fma.{lanes}{letter(elements.scalar(kind))}"
         return self.code.intrinsic(name, kind, [self, factor, sum_])
 
 
@@ -237,7 +230,7 @@ class Code:
 
     def convert(self, value: Value, dtype: str, wanted: str) -> Value:
         """Numbers of one dtype in another that can hold them (floats to integers: whole ones)."""
-        name = conversion(dtype, wanted)
+        name = elements.conversion(dtype, wanted)
         if name is None:
             return value
         target = ELEMENTS[wanted]

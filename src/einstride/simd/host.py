@@ -24,6 +24,11 @@ def address(a: Any) -> int:
     return int(a.__array_interface__["data"][0])
 
 
+def steps(a: Any, itemsize: int) -> tuple[int, ...]:
+    """Strides in elements of `itemsize` bytes; of axes of length one, none."""
+    return tuple(s // itemsize if n > 1 else 0 for s, n in zip(a.strides, a.shape, strict=True))
+
+
 def regular(a: Any) -> bool:
     """Can a kernel read it: numbers in the machine's byte order, aligned, whole numbers apart?"""
     return bool(a.flags.aligned and a.dtype.isnative)

@@ -1,0 +1,211 @@
+"""Winograd's minimal filtering of NumPy arrays by kernels of our own: see `simd.winograd`.
+
+The passes of a job as an algorithm has them; `winograd` runs them where `supports` says nothing.
+The same bits for any number of threads and any memory order of the operands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride import adjoint
+from einstride.geometry import Geometry
+from einstride.job import Cost, Job
+from einstride.primitives import flip, transpose_filter
+from einstride.simd import compiler
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+    from einstride.simd.winograd_tables import Split
+
+DTYPES = ("float32", "float64")
+TABLES = 8 << 20
+"""Bytes that tables of offsets may take."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend,
+    bias: Array | None = None, out: Array | None = None, prepared: Any = None,
+) -> Array:  # fmt: skip
+    """x (B, *S, C), f (*K, C, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    return _correlate(x, f, job, b, bias, out, prepared)
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend,
+    bias: Array | None = None, out: Array | None = None, prepared: Any = None,
+) -> Array:  # fmt: skip
+    """gy (B, *O, D), f (*K, C, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    return _correlate(gy, f, job, b, bias, out, prepared)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C, D), in `out` if given."""
+    from einstride.simd import winograd_calls
+
+    g, compute = job.geometry, job.arithmetic.compute
+    split, _ = _choice(job, prepared=False)
+    gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
+    place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
+    winograd_calls.filter_grad(
+        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, job.threads,
+        job.ceiling,
+    )  # fmt: skip
+    if place is not gf:
+        gf[...] = place
+    return gf
+
+
+def prepare(f: Array, job: Job, b: Backend) -> tuple[Split, Any]:
+    """The transformed filter, for `prepared` of the forward pass and input gradient."""
+    from einstride.simd import winograd_calls
+
+    split, _ = _choice(job, prepared=True)
+    g, f = _run(job), _turned(f, job, b)
+    return split, winograd_calls.prepare(f, g, split, b.launch, job.threads)
+
+
+def _correlate(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+) -> Array:
+    """The forward pass, or the input gradient as one over gy."""
+    from einstride.simd import winograd_calls
+
+    g, compute = _run(job), job.arithmetic.compute
+    split, u = prepared or (_choice(job, prepared=False)[0], None)
+    y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
+    place = y if _fits(y, compute, b) else b.empty(g.y_shape, compute, x)
+    if bias is not None:
+        bias = b.xp.asarray(b.astype(bias, compute), order="C")
+    winograd_calls.forward(
+        _operand(x, compute, b), None if u else _turned(f, job, b), g, split, bias, place,
+        b.launch, job.threads, job.ceiling, u,
+    )  # fmt: skip
+    if place is not y:
+        y[...] = place
+    return y
+
+
+def _fits(a: Array, compute: str, b: Backend) -> bool:
+    """Can the kernels read or write it as it lies?"""
+    from einstride.simd.winograd_calls import ready
+
+    return b.dtype_name(a) == compute and ready(a)
+
+
+def _operand(a: Array, compute: str, b: Backend) -> Array:
+    """An operand that the kernels can read; a copy only of those that lie badly."""
+    if _fits(a, compute, b):
+        return a
+    copy = b.empty(a.shape, compute, a)
+    copy[...] = a
+    return copy
+
+
+def _run(job: Job) -> Geometry:
+    """The geometry of the forward pass that a job runs; a flipped filter is turned by `_turned`."""
+    if job.direction == "forward":
+        return replace(job.geometry, flip=False)
+    (phase,) = adjoint.phases(job.geometry)  # only one: the stride is 1
+    if phase.geometry is None:
+        raise RuntimeError("an input gradient of stride 1 has a term for every element")
+    return phase.geometry
+
+
+def _turned(f: Array, job: Job, b: Backend) -> Array:
+    """The filter of that pass: a view, unless its dtype is another."""
+    from einstride.simd.host import regular
+
+    g, compute = job.geometry, job.arithmetic.compute
+    if b.dtype_name(f) != compute or not regular(f):
+        f = b.astype(f, compute)
+    if job.direction == "forward":
+        return flip(f, g.rank, b) if g.flip else f
+    f = transpose_filter(f, g.groups, b)
+    return f if g.flip else flip(f, g.rank, b)
+
+
+def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
+    from einstride.simd.winograd_choice import choose
+
+    gradient = job.direction == "filter_grad"
+    g = job.geometry if gradient else _run(job)
+    if job.batch_invariant:
+        g = replace(g, batch=1)
+    found = choose(g, job.itemsize, job.threads, compiler.machine(), gradient, prepared)
+    if found is None:
+        raise RuntimeError("compiled Winograd runs only what it supports")
+    return found
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    from einstride.simd.winograd_choice import candidates
+
+    g, a = job.geometry, job.arithmetic
+    if traits.library != "numpy":
+        return f"there are no kernels of our own for {traits.library}"
+    if not compiler.available():
+        return compiler.MISSING
+    if a.compute not in DTYPES or a.exact:
+        return f"kernels of minimal filtering compute {' and '.join(DTYPES)}, not {a.compute}"
+    if job.accuracy == "elementwise":
+        return "its error is bounded by the norms, not for each element"
+    if g.groups > 1:
+        return "kernels of minimal filtering have one group"
+    if job.per_example:
+        return "it sums over the batch, not for each example"
+    if job.batch_invariant and job.direction == "filter_grad":
+        return "a filter gradient sums over the batch"
+    if job.empty:
+        return "there is nothing to multiply"
+    if job.direction == "input_grad" and max(g.stride) > 1:
+        return "an input gradient needs a stride of 1"
+    run = g if job.direction == "filter_grad" else _run(job)
+    if _tables(run) > TABLES:
+        return f"the tables of offsets would take {_tables(run)} bytes"
+    if not any(True for _ in candidates(run, job.direction == "filter_grad")):
+        return "no axis of stride 1 has 2 to 7 taps"
+    return None
+
+
+def _tables(g: Geometry) -> int:
+    """Bytes of the tables, at most: those of outer axes hold every tap of every position."""
+    outer = [o * k for o, k, s in zip(g.out, g.kernel, g.stride, strict=True) if s > 1 or k > 7]
+    rest = [4 * o for o, k, s in zip(g.out, g.kernel, g.stride, strict=True) if s == 1 and k <= 7]
+    more = rest[:-2] if len(rest) > 2 else []
+    return 8 * (prod(outer) * prod(more) + sum(rest))
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """By the rates of `simd.winograd_choice`; copies of badly lying operands are not foreseen."""
+    from einstride.simd import winograd_calls as calls
+    from einstride.simd.winograd_tables import counted
+
+    split, seconds = _choice(job, prepared=False)
+    gradient = job.direction == "filter_grad"
+    g = job.geometry if gradient else _run(job)
+    dtype, given = job.arithmetic.compute, (job.threads, job.ceiling)
+    if gradient:
+        workspace = calls.gradient_workspace(g, split, dtype, *given)
+    else:
+        workspace = max(calls.forward_workspace(g, split, dtype, *given, p) for p in (False, True))
+    inner, outer, taps = counted(g, split)
+    products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
+    arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
+    from einstride.simd.winograd_choice import error
+
+    unit = 2.0**-24 if dtype == "float32" else 2.0**-53
+    note = f"{_scheme(split)}, compiled, error {error(split, gradient) * unit:.0e} normwise"
+    return Cost(products, workspace + _tables(g), arrays * job.itemsize, seconds, note)
+
+
+def _scheme(split: Split) -> str:
+    """As in F(4x4, 3x3); axes that are not filtered are left out."""
+    pairs = [pair for pair, axis in zip(split.axes, split.inner, strict=True) if axis is not None]
+    outputs, taps = ("x".join(str(pair[i]) for pair in pairs) for i in (0, 1))
+    return f"F({outputs}, {taps})"

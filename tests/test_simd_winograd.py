@@ -1,0 +1,280 @@
+"""Minimal filtering by compiled kernels: against the loops, in bounds, the same bits every time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oracle
+from einstride import adjoint
+from einstride.geometry import Geometry
+from einstride.settings import Settings
+from guarded import guarded
+
+pytest.importorskip("llvmlite")
+
+from einstride.backends._threads import launch
+from einstride.simd import winograd_calls as calls
+from einstride.simd.compiler import Machine, machine
+from einstride.simd.winograd_tables import Split
+
+CEILING = 16 << 20
+SLACK = 1 << 16  # Python's own objects
+
+FLAT = Split((None, 0), (), ((1, 1), (4, 3)))
+F23, F43, F63 = (Split((0, 1), (), ((m, 3), (m, 3))) for m in (2, 4, 6))
+DEEP = Split((1, 2), (0,), ((4, 3), (2, 3)))
+
+CASES: dict[str, tuple[Split, dict[str, Any]]] = {
+    "1-D": (FLAT, {"size": (9,), "kernel": (3,), "channels": 3, "filters": 17}),
+    "one channel": (F43, {"channels": 1, "filters": 1}),
+    "tails": (F23, {"channels": 15, "filters": 33}),
+    "more tails": (F43, {"channels": 33, "filters": 15, "batch": 1}),
+    "valid": (F43, {"padding": ((0, 0), (0, 0)), "filters": 3}),
+    "cropped": (F43, {"padding": ((-1, 2), (1, -2))}),
+    "reflect": (F43, {"padding_mode": "reflect", "padding": ((2, 1), (1, 3))}),
+    "replicate": (F63, {"padding_mode": "replicate", "size": (7, 13), "channels": 3}),
+    "circular": (F23, {"padding_mode": "circular", "padding": ((2, 2), (0, 3))}),
+    "dilated": (F43, {"dilation": (2, 3), "padding": ((2, 2), (3, 3)), "size": (9, 10)}),
+    "flipped": (F43, {"flip": True}),
+    "5 x 5": (Split((0, 1), (), ((4, 5), (2, 5))), {"kernel": (5, 5)}),
+    "1 x 7": (Split((None, 1), (0,), ((1, 1), (2, 7))), {"kernel": (1, 7), "size": (4, 9)}),
+    "7 x 1": (Split((0, None), (1,), ((2, 7), (1, 1))), {"kernel": (7, 1), "size": (9, 4)}),
+    "3-D": (DEEP, {"size": (3, 5, 5), "kernel": (3, 3, 3), "channels": 3, "filters": 5}),
+    "strided depth": (
+        DEEP,
+        {"size": (5, 4, 4), "kernel": (2, 3, 3), "stride": (2, 1, 1), "channels": 2, "batch": 1},
+    ),
+}
+
+
+def geometry(
+    size: tuple[int, ...] = (5, 7), kernel: tuple[int, ...] = (3, 3), channels: int = 5,
+    filters: int = 6, batch: int = 2, **settings: Any,
+) -> tuple[Geometry, oracle.Case]:  # fmt: skip
+    """The geometry and the loops' case of it."""
+    settings.setdefault("padding", tuple((k // 2, k // 2) for k in kernel))
+    g = Geometry.of(
+        "test", (batch, *size, channels), (*kernel, channels, filters), Settings(**settings)
+    )
+    case = oracle.Case(
+        g.batch, g.size, g.kernel, g.channels, g.filters, g.stride, g.padding, g.dilation,
+        1, g.flip, g.padding_mode,
+    )  # fmt: skip
+    return g, case
+
+
+def operands(g: Geometry, dtype: str, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """x, f, gy, bias."""
+    rng = np.random.default_rng(seed)
+    shapes = (g.x_shape, g.f_shape, g.y_shape, (g.filters,))
+    return tuple(rng.standard_normal(s).astype(dtype) for s in shapes)
+
+
+def forward(
+    x: np.ndarray, f: np.ndarray, g: Geometry, split: Split, bias: Any = None,
+    keep: bool = False, threads: int = 1, ceiling: int = CEILING, out: Any = None,
+    on: Machine | None = None,
+) -> np.ndarray:  # fmt: skip
+    y = np.full(g.y_shape, np.nan, x.dtype) if out is None else out
+    prepared = calls.prepare(f, g, split, launch, threads, on) if keep else None
+    calls.forward(x, f, g, split, bias, y, launch, threads, ceiling, prepared, on)
+    return y
+
+
+def filter_grad(
+    x: np.ndarray, gy: np.ndarray, g: Geometry, split: Split, threads: int = 1,
+    ceiling: int = CEILING, out: Any = None, on: Machine | None = None,
+) -> np.ndarray:  # fmt: skip
+    gf = np.full(g.f_shape, np.nan, x.dtype) if out is None else out
+    calls.filter_grad(x, gy, g, split, gf, launch, threads, ceiling, on)
+    return gf
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """The normwise error, against the bound for the dtype."""
+    expected = expected.astype(np.float64)
+    error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+    assert error < {"float32": 5e-6, "float64": 1e-14}[actual.dtype.name]
+
+
+DOUBLE = ("1-D", "more tails", "dilated", "3-D")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(n, "float32") for n in CASES] + [(n, "float64") for n in DOUBLE]
+)
+def test_against_the_loops(name: str, dtype: str) -> None:
+    split, settings = CASES[name]
+    g, case = geometry(**settings)
+    x, f, gy, bias = operands(g, dtype)
+    expected = oracle.forward(x, f, case)
+    close(forward(x, f, g, split), expected)
+    close(forward(x, f, g, split, bias, keep=True), expected + bias)
+    close(filter_grad(x, gy, g, split), oracle.filter_grad(x, gy, case))
+
+
+@pytest.mark.parametrize(
+    "name", ["1-D", "tails", "more tails", "cropped", "flipped", "5 x 5", "3-D"]
+)
+def test_the_input_gradient_is_a_forward_pass(name: str) -> None:
+    split, settings = CASES[name]
+    g, case = geometry(**settings)
+    _, f, gy, _ = operands(g, "float32")
+    (phase,) = adjoint.phases(g)
+    turned = f.swapaxes(-1, -2)
+    turned = turned if g.flip else np.flip(turned, tuple(range(g.rank)))
+    assert phase.geometry is not None
+    close(forward(gy, turned, phase.geometry, split), oracle.input_grad(gy, f, case))
+
+
+@pytest.mark.parametrize("order", ["contiguous", "channels", "filters first", "any"])
+def test_filters_of_any_steps(order: str) -> None:
+    g, _ = geometry(channels=35, filters=37)
+    x, f, _, _ = operands(g, "float32")
+    axes = {"contiguous": (0, 1, 2, 3), "channels": (0, 1, 3, 2), "filters first": (3, 2, 0, 1)}
+    if order == "any":
+        other = np.repeat(f, 2, axis=-1)[::-1, ..., ::2][::-1]
+    else:
+        kept = axes[order]
+        other = np.ascontiguousarray(f.transpose(kept)).transpose(np.argsort(kept))
+    for keep in (False, True):
+        np.testing.assert_array_equal(
+            forward(x, other, g, F43, keep=keep), forward(x, f, g, F43, keep=keep)
+        )
+
+
+def test_arrays_that_run_backwards() -> None:
+    g, case = geometry(channels=17)
+    x, f, gy, _ = operands(g, "float32")
+    back = (slice(None, None, -1),) * 3
+    y = np.full(g.y_shape, np.nan, np.float32)[back]
+    turned, gy_turned = x[back].copy()[back], gy[back].copy()[back]
+    close(forward(turned, f, g, F43, out=y), oracle.forward(x, f, case))
+    close(filter_grad(turned, gy_turned, g, F43), oracle.filter_grad(x, gy, case))
+
+
+def machines() -> dict[str, Machine]:
+    """Narrower vector units that this processor can stand in for."""
+    here = machine()
+    found = {f"{size} bytes": replace(here, vector_bytes=size, registers=16) for size in (32, 16)}
+    if here.vector_bytes == 64:
+        found["x86-64-v3"] = Machine("x86-64-v3", "", 32, 16)
+        found["64 bytes"] = here
+    return found
+
+
+@pytest.mark.parametrize("unit", machines())
+@pytest.mark.parametrize("name", ["tails", "more tails", "reflect", "1-D"])
+def test_any_width_of_vectors(unit: str, name: str) -> None:
+    split, settings = CASES[name]
+    g, case = geometry(**settings)
+    x, f, gy, bias = operands(g, "float32")
+    on = machines()[unit]
+    expected = oracle.forward(x, f, case) + bias
+    for given in (f, np.asfortranarray(f)):
+        close(forward(x, given, g, split, bias, on=on), expected)
+    close(filter_grad(x, gy, g, split, on=on), oracle.filter_grad(x, gy, case))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 140), (3, 33, 17, 3, 64)])
+def test_many_blocks_and_shares(shape: tuple[int, ...], threads: int) -> None:
+    batch, *size, channels, filters = shape
+    g, case = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
+    x, f, gy, bias = operands(g, "float32")
+    wide = [a.astype(np.float64) for a in (x, f, gy)]
+    expected = oracle.fast_forward(wide[0], wide[1], case) + bias
+    for keep in (False, True):
+        close(forward(x, f, g, F43, bias, keep, threads), expected)
+    gradient = filter_grad(x, gy, g, F43, threads)
+    close(gradient, oracle.fast_filter_grad(wide[0], wide[2], case))
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 130), (3, 33, 17, 64, 3)])
+def test_the_same_bits_for_any_threads_and_ceiling(shape: tuple[int, ...]) -> None:
+    batch, *size, channels, filters = shape
+    g, _ = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
+    x, f, gy, bias = operands(g, "float32")
+    expected = forward(x, f, g, F43, bias)
+    gradient = filter_grad(x, gy, g, F43)
+    for threads in (2, 3, 7):
+        np.testing.assert_array_equal(filter_grad(x, gy, g, F43, threads), gradient)
+        for ceiling in (0, 1 << 20, CEILING, 1 << 30):
+            for keep in (False, True):
+                found = forward(x, f, g, F43, bias, keep, threads, ceiling)
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("ceiling", [3 << 20, CEILING])
+def test_scratch_memory_is_what_was_said(threads: int, ceiling: int) -> None:
+    g, _ = geometry((40, 40), channels=48, filters=48)
+    x, f, gy, _ = operands(g, "float32")
+    y, gf = np.empty(g.y_shape, x.dtype), np.empty(g.f_shape, x.dtype)
+    for keep in (False, True):
+        prepared = calls.prepare(f, g, F43, launch, threads) if keep else None
+        said = calls.forward_workspace(g, F43, "float32", threads, ceiling, keep)
+        assert said <= ceiling
+        run = (x, f, g, F43, None, y, launch, threads, ceiling, prepared)
+        assert _peak(calls.forward, *run) <= said + SLACK
+    said = calls.gradient_workspace(g, F43, "float32", threads, ceiling)
+    assert said <= ceiling
+    assert _peak(calls.filter_grad, x, gy, g, F43, gf, launch, threads, ceiling) <= said + SLACK
+
+
+def _peak(function: Any, *args: Any) -> int:
+    """Bytes allocated at once by a call, after a first one that fills the caches."""
+    function(*args)
+    tracemalloc.start()
+    try:
+        function(*args)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_nan_stays_within_its_tiles_and_outside_is_never_read() -> None:
+    """Outputs that do not exist need no input: what only they would read may hold anything."""
+    g, case = geometry((11, 11), padding=((0, -2), (0, -2)), channels=4)
+    x, f, gy, _ = operands(g, "float32")
+    x[:, 9:], x[:, :, 9:] = np.nan, np.nan
+    close(forward(x, f, g, F43), oracle.forward(x[:, :9, :9], f, replace(
+        case, input_size=(9, 9), pads=((0, 0), (0, 0)))))  # fmt: skip
+    assert not np.isnan(filter_grad(x, gy, g, F43)).any()
+
+
+GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
+
+
+def guard() -> None:
+    """Cases with their arrays beside forbidden pages, at their ends and at their beginnings."""
+    units = [on for on in machines().values() if on.name == machine().name]
+    for name in GUARDED:
+        split, settings = CASES[name]
+        for channels, filters in ((17, 19), (3, 50)):
+            g, _ = geometry(**settings | {"channels": channels, "filters": filters})
+            for end in (True, False):
+                x, f, gy, bias = (guarded(a, end) for a in operands(g, "float32"))
+                y, gf = (guarded(np.zeros(s, np.float32), end) for s in (g.y_shape, g.f_shape))
+                turned = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
+                for on in units:
+                    forward(x, f, g, split, bias, out=y, on=on)
+                    forward(x, turned, g, split, bias, keep=True, out=y, on=on)
+                    filter_grad(x, gy, g, split, out=gf, on=on)
+
+
+@pytest.mark.skipif(not hasattr(__import__("mmap"), "MAP_PRIVATE"), reason="needs mprotect")
+def test_nothing_out_of_bounds_is_touched() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import test_simd_winograd as t; t.guard(); print('done')"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "done\n", (ran.returncode, ran.stderr[-2000:])
