@@ -1,11 +1,10 @@
-"""Direct convolution on the CPU: the cheapest of the engines that can do a job."""
+"""Direct convolution on the CPU: outer products of many channels, or one channel at a time."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from einstride import figures
 from einstride.algorithms.direct import channelwise, dense
 from einstride.job import Cost, Job
 
@@ -19,12 +18,16 @@ MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 @lru_cache(maxsize=4096)
 def _engine(job: Job, traits: Traits) -> Any:
-    """The cheapest engine."""
-    able = [e for e in _ENGINES if e.supports(job, traits) is None]
-    if len(able) == 1:
-        return able[0]
-    known = figures.rates(traits.library, job.arithmetic.compute)
-    return min(able, key=lambda e: e.cost(job, traits, known).seconds)
+    """Outer products where a group has channels enough to fill vectors and tiles with them."""
+    from einstride.simd.compiler import machine
+
+    g = job.geometry
+    rows, columns = g.channels // g.groups, g.filters // g.groups
+    if job.direction == "input_grad":
+        rows, columns = columns, rows
+    lanes = max(machine().vector_bytes // job.itemsize, 1)
+    first, second = _ENGINES if rows >= 3 and 2 * columns >= lanes else reversed(_ENGINES)
+    return first if first.supports(job, traits) is None else second
 
 
 def forward(
