@@ -26,8 +26,8 @@ def _engine(job: Job, traits: Traits) -> Any:
     if job.direction == "input_grad":
         rows, columns = columns, rows
     lanes = max(machine().vector_bytes // job.itemsize, 1)
-    first, second = _ENGINES if rows >= 3 and 2 * columns >= lanes else reversed(_ENGINES)
-    return first if first.supports(job, traits) is None else second
+    order = _ENGINES if rows >= 3 and 2 * columns >= lanes else _ENGINES[::-1]
+    return next(engine for engine in order if engine.supports(job, traits) is None)
 
 
 def forward(
