@@ -238,6 +238,6 @@ def test_no_kernel_touches_memory_not_its_own(which, first, width):
     done = subprocess.run(
         [sys.executable, "guarded_channelwise.py", which, first, width],
         cwd=Path(__file__).parent, capture_output=True, text=True, timeout=240,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]

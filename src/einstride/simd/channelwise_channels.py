@@ -70,7 +70,8 @@ def arguments(rank: int) -> tuple[str, ...]:
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
-        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters", *axis_names(rank),
+        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
+        *axis_names(rank),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the channelwise kernels share: how arrays lie, where the interior is, tables for the rest."""
+"""What channelwise kernels share: how arrays lie, where the interior is, tables for the rest."""
 
 from __future__ import annotations
 
@@ -130,11 +130,11 @@ def axis_names(rank: int) -> tuple[str, ...]:
     return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step"))
 
 
-def steps(a: Any) -> Steps:
+def steps(shape: Steps, strides: Steps, dtype: Any) -> Steps:
     """Strides in real numbers; an axis of one element counts as one without gaps."""
-    parts = 2 if a.dtype.kind == "c" else 1
-    size = a.itemsize // parts
-    return tuple(s // size if n > 1 else parts for s, n in zip(a.strides, a.shape, strict=True))
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    return tuple(s // size if n > 1 else parts for s, n in zip(strides, shape, strict=True))
 
 
 def interior(g: Geometry) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -16,7 +15,6 @@ NEAR = 1 << 14
 """Bytes of a filter that stay near while a tile is summed."""
 
 
-@lru_cache(maxsize=256)
 def call(form: Form) -> Call:
     """y = conv(x, f) + bias: wants the addresses x, y, f and bias (0 for none)."""
     return _along(form) if form.along else _across(form)

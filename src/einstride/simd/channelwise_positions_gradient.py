@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.simd.channelwise_positions import border
 from einstride.simd.channelwise_form import axis_names
+from einstride.simd.channelwise_positions import border
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.lanes import Format, conjugated, lane, load, shuffle, swapped
 
