@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ def _engine(job: Job, traits: Traits) -> Any:
     able = [e for e in _ENGINES if e.supports(job, traits) is None]
     if len(able) == 1:
         return able[0]
+    if job.batch_invariant:  # the batch has no say in it
+        job = replace(job, geometry=replace(job.geometry, batch=1))
     known = figures.rates(traits.library, job.arithmetic.compute)
     return min(able, key=lambda e: e.cost(job, traits, known).seconds)
 
