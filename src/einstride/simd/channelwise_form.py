@@ -113,6 +113,8 @@ class Form:
         found = {
             "x_batch": xs[0], "x_channel": xs[-1],
             "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
+            "x_step": xs[-2],
+            "x_back": -back,
             "x_first": -g.padding[-1][0] * xs[-2] - back,
             "y_batch": ys[0], "y_channel": ys[-1],
             "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
