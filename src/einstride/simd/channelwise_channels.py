@@ -18,7 +18,7 @@ A complex number takes two lanes. The sums of x * Re f and of x * Im f are kept 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value, Variable
@@ -51,7 +51,7 @@ class Spec:
     x_unit, y_unit : bool
         Do neighbouring channels lie side by side?
     row : tuple of tuple of int
-        Of a row so short that it is one tile: the element of x under each tap of each position,
+        Of a row so short that its tiles are written out: the element of x under each tap of each position,
         -1 in a border of zeros. Empty for longer rows.
     """
 
@@ -108,7 +108,10 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, row: Value, strip: Value) -
     step = code[f"y_step{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
-        _tile(code, spec, x.at(code["x_back"]), y, rows, step, None)
+        for w in range(0, len(spec.row), spec.tile):
+            part = replace(spec, row=spec.row[w : w + spec.tile])
+            part = replace(part, tile=len(part.row))
+            _tile(code, part, x.at(code["x_back"]), y.at(step * w), rows, step, None)
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]

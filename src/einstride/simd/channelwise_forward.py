@@ -20,10 +20,10 @@ from einstride.simd.channelwise_form import (
 )
 from einstride.simd.host import Call
 
-SHORT = 16
-"""Positions of a row that is done as one tile, at most."""
+SHORT = 56
+"""Positions of a row whose tiles are written out, at most."""
 
-UNROLLED = 128
+UNROLLED = 200
 """Taps, of all positions together, that are written out for such a row."""
 
 NEAR = 1 << 14
@@ -74,9 +74,9 @@ def _across(form: Form) -> Call:
 
 
 def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
-    """The elements of x under the taps of a row that is one tile, for `channels.Spec.row`."""
+    """The elements of x under the taps of a row whose tiles are written out, for `channels.Spec.row`."""
     g = form.geometry
-    if not 1 < g.out[-1] <= min(form.room, SHORT) or g.out[-1] * g.kernel[-1] > UNROLLED:
+    if not 1 < g.out[-1] <= SHORT or g.out[-1] * g.kernel[-1] > UNROLLED:
         return ()
     if form.merged and g.channels > g.groups:
         return ()
@@ -97,7 +97,9 @@ def blocking(form: Form, width: int) -> tuple[int, int]:
             vectors = 1
         most = max(form.room // vectors, 1)
     if short_row(form):
-        return g.out[-1], max(min(form.room // g.out[-1], vectors), 1)
+        most = min(form.room, 14)
+        tile = -(-g.out[-1] // -(-g.out[-1] // most))
+        return tile, max(min(form.room // tile, vectors), 1)
     return max(-(-width // max(-(-width // most), 1)), 1), vectors
 
 
