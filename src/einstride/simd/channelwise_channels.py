@@ -51,7 +51,7 @@ class Spec:
     x_unit, y_unit : bool
         Do neighbouring channels lie side by side?
     row : tuple of tuple of int
-        Of a row so short that its tiles are written out: the element of x under each tap of each position,
+        Of a row so short that its tiles are written out: the element of x under each position's taps,
         -1 in a border of zeros. Empty for longer rows.
     """
 

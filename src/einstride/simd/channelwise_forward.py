@@ -74,7 +74,7 @@ def _across(form: Form) -> Call:
 
 
 def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
-    """The elements of x under the taps of a row whose tiles are written out, for `channels.Spec.row`."""
+    """The elements of x under the taps of a row whose tiles are written out, else nothing."""
     g = form.geometry
     if not 1 < g.out[-1] <= SHORT or g.out[-1] * g.kernel[-1] > UNROLLED:
         return ()
