@@ -51,7 +51,7 @@ class Spec:
     x_unit, y_unit : bool
         Do neighbouring channels lie side by side?
     row : tuple of tuple of int
-        Of a row so short that its tiles are written out: the element of x under each position's taps,
+        Of a row whose tiles are written out: the element of x under each tap of each position,
         -1 in a border of zeros. Empty for longer rows.
     """
 
@@ -108,10 +108,10 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, row: Value, strip: Value) -
     step = code[f"y_step{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
-        for w in range(0, len(spec.row), spec.tile):
-            part = replace(spec, row=spec.row[w : w + spec.tile])
-            part = replace(part, tile=len(part.row))
-            _tile(code, part, x.at(code["x_back"]), y.at(step * w), rows, step, None)
+        for o in range(0, len(spec.row), spec.tile):
+            taps = spec.row[o : o + spec.tile]
+            part = replace(spec, row=taps, tile=len(taps))
+            _tile(code, part, x.at(code["x_back"]), y.at(step * o), rows, step, None)
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
