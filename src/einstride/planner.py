@@ -262,7 +262,15 @@ def choose(
             "; ".join(f"{n}: {why[n]}" for n in asked).replace("; ", ", "),
             "use algorithm='auto'",
         )
-    best = min((n for n in asked if n in fit), key=lambda n: costs[n].seconds)
+    one = replace(inner, geometry=replace(inner.geometry, batch=1))
+
+    def seconds(name: str) -> float:
+        """Of one example, where the batch may not decide."""
+        if not job.batch_invariant:
+            return costs[name].seconds
+        return ALGORITHMS[name].cost(one, traits, known).seconds
+
+    best = min((n for n in asked if n in fit), key=seconds)
     candidates = []
     for name in ALGORITHMS:
         if name == best:

@@ -7,7 +7,6 @@ it for us too. The limit is put back as it was found when the last caller leaves
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -206,21 +205,3 @@ def _wait_for(helpers: list[Future[None]], interrupted: Callable[[], None]) -> N
             interrupt = error
     if interrupt is not None:
         raise interrupt
-
-
-def launch(function: Callable[[int, int], None], block: Any, threads: int) -> None:
-    """A compiled kernel on so many threads, each with the same argument block and its number.
-
-    They take chunks of the work from a counter in the block, so one that comes late costs nothing.
-    """
-    address = ctypes.addressof(block)
-    helpers: list[Future[None]] = []
-    try:
-        try:
-            for worker in range(1, threads):
-                helpers.append(_executor().submit(function, address, worker))
-        except RuntimeError:  # no new threads at interpreter shutdown: the caller does it all
-            pass
-        function(address, 0)
-    finally:
-        _wait_for(helpers, lambda: None)

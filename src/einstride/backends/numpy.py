@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.backends import _threads
+from einstride.backends import _helpers, _threads
 from einstride.backends._record import Array, Backend, Traits
 from einstride.simd.compiler import available
 
@@ -99,5 +99,5 @@ BACKEND = Backend(
     overlap=overlap,
     writeable=lambda x: bool(x.flags.writeable),
     native=lambda x: bool(x.dtype.isnative),
-    launch=_threads.launch,
+    launch=_helpers.launch,
 )

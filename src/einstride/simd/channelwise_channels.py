@@ -18,7 +18,7 @@ A complex number takes two lanes. The sums of x * Re f and of x * Im f are kept 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value, Variable
@@ -50,6 +50,9 @@ class Spec:
         The channels of a group, where groups are merged; else 0.
     x_unit, y_unit : bool
         Do neighbouring channels lie side by side?
+    row : tuple of tuple of int
+        Of a row whose tiles are written out: the element of x under each tap of each position,
+        -1 in a border of zeros. Empty for longer rows.
     """
 
     x: Format
@@ -63,13 +66,15 @@ class Spec:
     outputs: int
     x_unit: bool
     y_unit: bool
+    row: tuple[tuple[int, ...], ...] = ()
 
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "x_step", "x_back",
+        "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
         *axis_names(rank),
     )  # fmt: skip
@@ -102,6 +107,12 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, row: Value, strip: Value) -
     last_axis = spec.rank - 1
     step = code[f"y_step{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
+    if spec.row:
+        for o in range(0, len(spec.row), spec.tile):
+            taps = spec.row[o : o + spec.tile]
+            part = replace(spec, row=taps, tile=len(taps))
+            _tile(code, part, x.at(code["x_back"]), y.at(step * o), rows, step, None)
+        return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.pick(code["outside"], start + code["strip"])
@@ -171,11 +182,19 @@ def _panel(
                 accs[0][p * vectors + v].set(each)
     f = code.array("f", dtype).at(d)
 
-    def products(here: Place, tap: Value) -> None:
-        points = [here if p == 0 else here.at(code["x_stride"] * p) for p in range(tile)]
-        (_merged if spec.merged else _split)(code, spec, points, f, tap, c, accs, masks, left)
+    add = _merged if spec.merged else _split
 
-    axis(code, spec.rank, 0, x, rows, code.number(0), table, products)
+    def products(here: Place, tap: Value) -> None:
+        points = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
+        add(code, spec, points, f, tap, c, accs, masks, left)
+
+    def row(here: Place, tap: Value) -> None:
+        for k in range(len(spec.row[0])):
+            at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
+            points = [(p, here.at(code["x_step"] * i)) for p, i in at]
+            add(code, spec, points, f, tap + k, c, accs, masks, left)
+
+    axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
     y_step = None if spec.y_unit else code["y_channel"]
     for p in range(tile):
         place = y if p == 0 or step is None else y.at(step * p)
@@ -190,10 +209,13 @@ def _panel(
 
 def axis(
     code: Code, rank: int, a: int, x: Place, rows: list[Place], tap: Value,
-    table: Place | None, products: Products,
+    table: Place | None, products: Products, row: Products | None,
 ) -> None:  # fmt: skip
     """All taps of the axes from `a` on: x's place and the tap's number go to `products`."""
     taps = code[f"taps{a}"]
+    if row is not None and a + 1 == rank:
+        row(x, tap * taps)
+        return
     looked_up = rows[a] if a + 1 < rank else table
     with code.loop(0, taps) as k:
         number = tap * taps + k if a else k
@@ -203,13 +225,13 @@ def axis(
             offset = looked_up.at(k).load()
             with code.when(offset >= 0):
                 if a + 1 < rank:
-                    axis(code, rank, a + 1, x.at(offset), rows, number, table, products)
+                    axis(code, rank, a + 1, x.at(offset), rows, number, table, products, row)
                 else:
                     products(x.at(offset), number)
 
 
 def _merged(
-    code: Code, spec: Spec, points: list[Place], f: Place, tap: Value, d: Value,
+    code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Value | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors that hold whole groups; known numbers of channels in each."""
@@ -222,7 +244,7 @@ def _merged(
         [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         for c in range(inputs)
     ]
-    for p, point in enumerate(points):
+    for p, point in points:
         for v in range(vectors):
             mask = None
             if left is not None:
@@ -239,7 +261,7 @@ def _merged(
 
 
 def _split(
-    code: Code, spec: Spec, points: list[Place], f: Place, tap: Value, d: Value,
+    code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Value | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors within one group, for each of its channels."""
@@ -249,7 +271,7 @@ def _split(
         f = f.at((tap * code["channels"] + c) * row)
         fs = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         offset = c * parts if spec.x_unit else c * code["x_channel"]
-        for p, point in enumerate(points):
+        for p, point in points:
             for part in range(parts):
                 one = code.splat(widened(point.at(offset + part).load(), spec.x), lanes)
                 for v in range(vectors):

@@ -1,4 +1,4 @@
-"""What the channelwise kernels share: how arrays lie, where the interior is, border tables."""
+"""What channelwise kernels share: how arrays lie, where the interior is, tables for the rest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from einstride.borders import segments
 from einstride.dtypes import COMPLEXES, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd.compiler import Machine
-from einstride.simd.host import address, offsets
+from einstride.simd.host import OUTSIDE, address
 from einstride.simd.lanes import Format
 
 REAL = {"complex64": "float32", "complex128": "float64"}
@@ -21,6 +22,9 @@ CHUNKS = 8
 
 FEW = 1 << 19
 """Multiply-adds that are done before another thread could begin."""
+
+MOST_LANES = 32
+"""Positions that rounding to whole vectors may take from the interior, on both sides."""
 
 Steps = tuple[int, ...]
 
@@ -109,6 +113,8 @@ class Form:
         found = {
             "x_batch": xs[0], "x_channel": xs[-1],
             "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
+            "x_step": xs[-2],
+            "x_back": -back,
             "x_first": -g.padding[-1][0] * xs[-2] - back,
             "y_batch": ys[0], "y_channel": ys[-1],
             "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
@@ -130,11 +136,11 @@ def axis_names(rank: int) -> tuple[str, ...]:
     return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step"))
 
 
-def steps(a: Any) -> Steps:
+def steps(shape: Steps, strides: Steps, dtype: Any) -> Steps:
     """Strides in real numbers; an axis of one element counts as one without gaps."""
-    parts = 2 if a.dtype.kind == "c" else 1
-    size = a.itemsize // parts
-    return tuple(s // size if n > 1 else parts for s, n in zip(a.strides, a.shape, strict=True))
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    return tuple(s // size if n > 1 else parts for s, n in zip(strides, shape, strict=True))
 
 
 def interior(g: Geometry) -> tuple[int, int]:
@@ -156,22 +162,35 @@ def whole_vectors(form: Form) -> tuple[int, int]:
 def tables(form: Form, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
     """Where the taps of each position lie, by axis; and bytes to add to the address of x.
 
-    Of the last axis only the positions outside of `inside` are listed, tap by tap if `by_tap`.
+    Of the last axis only the positions outside of `inside` are listed, tap by tap if `by_tap`. An
+    offset is negative only in a border of zeros, also where x runs backwards in memory.
     """
     g, found, shift = form.geometry, [], 0
     for a in range(g.rank):
-        last = a == g.rank - 1
-        if last and inside == (0, g.out[-1]):
-            table, back = np.empty((0, 0), np.int64), min((g.size[a] - 1) * form.x_steps[a + 1], 0)
-        else:
-            table, back = offsets(g, a, form.x_steps[a + 1])
-        if last:
-            table = np.delete(table, slice(*inside), axis=0)
+        last, step = a == g.rank - 1, form.x_steps[a + 1]
+        o = np.arange(g.out[a])
+        o = np.delete(o, slice(*inside)) if last else o
+        k = np.arange(g.kernel[a]) * g.dilation[a]
+        source = padded_sources(g, a)[o[:, None] * g.stride[a] + k]
+        back = min((g.size[a] - 1) * step, 0)
+        table = np.where(source < 0, OUTSIDE, source * step - back)
         found.append(np.ascontiguousarray(table.T if last and by_tap else table, dtype=np.int64))
         shift += back
     return found, shift * (ITEMSIZE[form.stored[0]] // (2 if form.stored[0] in COMPLEXES else 1))
 
 
+def padded_sources(g: Geometry, a: int) -> Any:
+    """Which element of x each position of a padded axis holds; -1 in a border of zeros."""
+    size, (low, high) = g.size[a], g.padding[a]
+    padded = np.empty(max(size + low + high, 0), np.int64)
+    for run in segments(-low, size + high, size, g.padding_mode):
+        padded[run.there] = run.source + run.step * np.arange(run.stop - run.start)
+    return padded
+
+
 def entries(g: Geometry) -> int:
     """Numbers in the tables, at most; in the making there are three times as many."""
-    return sum(o * k for o, k in zip(g.out, g.kernel, strict=True))
+    first, stop = interior(g)
+    border = g.out[-1] - max(stop - first - MOST_LANES, 0)
+    outer = sum(o * k for o, k in zip(g.out[:-1], g.kernel[:-1], strict=True))
+    return outer + border * g.kernel[-1] + max(g.size) + sum(map(max, g.padding))

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from einstride.simd import channelwise_channels as channels
 from einstride.simd import channelwise_positions as positions
 from einstride.simd import compiler
-from einstride.simd.channelwise_form import CHUNKS, Form, interior, tables, whole_vectors
+from einstride.simd.channelwise_form import (
+    CHUNKS,
+    Form,
+    interior,
+    padded_sources,
+    tables,
+    whole_vectors,
+)
 from einstride.simd.host import Call
+
+SHORT = 56
+"""Positions of a row whose tiles are written out, at most."""
+
+UNROLLED = 200
+"""Taps, of all positions together, that are written out for such a row."""
 
 NEAR = 1 << 14
 """Bytes of a filter that stay near while a tile is summed."""
 
 
-@lru_cache(maxsize=256)
 def call(form: Form) -> Call:
     """y = conv(x, f) + bias: wants the addresses x, y, f and bias (0 for none)."""
     return _along(form) if form.along else _across(form)
@@ -49,14 +62,26 @@ def _across(form: Form) -> Call:
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
     listed, shift = tables(form, (inside, outside), False)
-    tile, vectors = blocking(form, outside - inside)
+    row = short_row(form)
+    tile, vectors = blocking(form, len(row) or outside - inside)
     spec = channels.Spec(
         form.x, form.y, form.lanes, g.rank, tile, vectors, form.merged,
-        inputs if form.merged else 0, outputs if form.merged else 0, *form.unit,
+        inputs if form.merged else 0, outputs if form.merged else 0, *form.unit, row,
     )  # fmt: skip
-    words = form.words(listed) | _cut(form, outside - inside, tile)
+    words = form.words(listed) | _cut(form, 0 if row else outside - inside, tile)
     words |= {"x": shift, "inside": inside, "outside": outside}
     return _call(form, channels, spec, words, listed)
+
+
+def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
+    """The elements of x under the taps of a row whose tiles are written out, else nothing."""
+    g = form.geometry
+    if not 1 < g.out[-1] <= SHORT or g.out[-1] * g.kernel[-1] > UNROLLED:
+        return ()
+    if form.merged and g.channels > g.groups:
+        return ()
+    o = np.arange(g.out[-1])[:, None] * g.stride[-1] + np.arange(g.kernel[-1]) * g.dilation[-1]
+    return tuple(map(tuple, padded_sources(g, g.rank - 1)[o].tolist()))
 
 
 def blocking(form: Form, width: int) -> tuple[int, int]:
@@ -71,6 +96,10 @@ def blocking(form: Form, width: int) -> tuple[int, int]:
         if prod(g.kernel) * vectors * form.machine.vector_bytes > NEAR:
             vectors = 1
         most = max(form.room // vectors, 1)
+    if short_row(form):
+        most = min(form.room, 14)
+        tile = -(-g.out[-1] // -(-g.out[-1] // most))
+        return tile, max(min(form.room // tile, vectors), 1)
     return max(-(-width // max(-(-width // most), 1)), 1), vectors
 
 

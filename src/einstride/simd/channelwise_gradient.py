@@ -75,7 +75,6 @@ def cuts(g: Geometry, per_example: bool, compute: str) -> Cuts:
     return Cuts(groups, units, each, -(-g.out[-1] // -(-g.out[-1] // strips)))
 
 
-@lru_cache(maxsize=256)
 def call(form: Form, cut: Cuts) -> Call:
     """sums += conj(x) gy: wants the addresses x, y (of gy) and f, tables of zeros in order."""
     g = form.geometry

@@ -7,6 +7,7 @@ order of a sum depends on shapes alone, so that the batch and the threads leave 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from einstride.dtypes import COMPLEXES, HALVES
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, transpose_filter
+from einstride.settings import Shape
+from einstride.simd import compiler
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -52,18 +55,21 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd import channelwise_gradient as gradient
-    from einstride.simd.channelwise_form import Form, steps
-    from einstride.simd.compiler import machine
-    from einstride.simd.host import address
-
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _readable(x, b), _readable(gy, b)
-    cut = gradient.cuts(g, job.per_example, compute)
-    stored = (b.dtype_name(x), b.dtype_name(gy))
-    form = Form(g, stored, compute, steps(x), steps(gy), job.threads, machine())
+    cut, call = _gradient(
+        g,
+        job.per_example,
+        compute,
+        x.dtype,
+        x.strides,
+        gy.dtype,
+        gy.strides,
+        job.threads,
+        compiler.machine(),
+    )
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
-    gradient.call(form, cut)(b.launch, x=address(x), y=address(gy), f=address(sums))
+    call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
     total = sums[:, 0]
     for i in range(1, cut.tables):
         total += sums[:, i]
@@ -76,36 +82,66 @@ def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
     """y = conv(x, f) + bias of a geometry that does not flip."""
-    from einstride.simd.channelwise_form import Form, steps
-    from einstride.simd.channelwise_forward import call
-    from einstride.simd.compiler import machine
-    from einstride.simd.host import address
-
     compute = job.arithmetic.compute
     x = _readable(x, b)
     f = b.xp.ascontiguousarray(b.astype(f, compute))
-    place = out if _plain(out, b) else b.empty(out.shape, b.dtype_name(out), x)
+    place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), x)
     added = 0
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, compute))
-        added = address(bias)
-    stored = (b.dtype_name(x), b.dtype_name(place))
-    form = Form(g, stored, compute, steps(x), steps(place), job.threads, machine())
-    call(form)(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
+        added = _address(bias)
+    call = _forward(
+        g, compute, x.dtype, x.strides, place.dtype, place.strides, job.threads, compiler.machine()
+    )
+    call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
     if place is not out:
         out[...] = place
 
 
-def _plain(a: Array, b: Backend) -> bool:
-    """Does a kernel read and write it as it lies?"""
-    from einstride.simd.host import regular
+@lru_cache(maxsize=512)
+def _forward(
+    g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
+    on: compiler.Machine,
+) -> Any:  # fmt: skip
+    """The kernel of a forward pass with its words, for arrays of these dtypes and strides."""
+    from einstride.simd import channelwise_forward
+    from einstride.simd.channelwise_form import Form, steps
 
-    return regular(a)
+    strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
+    return channelwise_forward.call(Form(g, (x.name, y.name), compute, *strides, threads, on))
+
+
+@lru_cache(maxsize=512)
+def _gradient(
+    g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
+    y_strides: Shape, threads: int, on: compiler.Machine,
+) -> Any:  # fmt: skip
+    """How a filter gradient is cut, and its kernel."""
+    from einstride.simd import channelwise_gradient
+    from einstride.simd.channelwise_form import Form, steps
+
+    strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
+    form = Form(g, (x.name, y.name), compute, *strides, threads, on)
+    cut = channelwise_gradient.cuts(g, per_example, compute)
+    return cut, channelwise_gradient.call(form, cut)
+
+
+def _address(a: Array) -> int:
+    """Where an array's first element lies."""
+    return int(a.__array_interface__["data"][0])
+
+
+def _plain(a: Array) -> bool:
+    """Does a kernel read and write it as it lies: aligned, native, whole numbers apart?"""
+    flags = a.flags
+    if not (flags.aligned and a.dtype.isnative):
+        return False
+    return bool(flags.c_contiguous) or not any(s % a.itemsize for s in a.strides)
 
 
 def _readable(a: Array, b: Backend) -> Array:
     """An operand that kernels can read; a copy only of arrays that lie badly."""
-    if _plain(a, b):
+    if _plain(a):
         return a
     copy = b.empty(a.shape, b.dtype_name(a), a)
     copy[...] = a
@@ -115,7 +151,6 @@ def _readable(a: Array, b: Backend) -> Array:
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.simd.channelwise_form import entries
-    from einstride.simd.compiler import machine
 
     g, a = job.geometry, job.arithmetic
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
@@ -124,7 +159,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     halves = [name for name in (*job.operands, a.result) if name in HALVES]
     if halves and a.compute != "float32":
         return "vectors convert halves to and from float32 only"
-    if "float16" in halves and machine().vector_bytes < 32:
+    if "float16" in halves and compiler.machine().vector_bytes < 32:
         return "this machine's vectors do not convert float16"
     if 0 in g.size:
         return "x has no elements"
@@ -142,7 +177,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, or the arrays' way through memory, whichever is slower."""
     from einstride.simd.channelwise_form import FEW, entries
     from einstride.simd.channelwise_gradient import cuts
-    from einstride.simd.compiler import machine
 
     g, compute = job.geometry, job.arithmetic.compute
     item = job.itemsize
@@ -151,7 +185,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     backwards = job.direction == "input_grad"
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     across = inputs if backwards else outputs
-    lanes = max(machine().vector_bytes // item, 1)
+    lanes = max(compiler.machine().vector_bytes // item, 1)
     merged = g.groups > 1 and lanes % across == 0
     filled = g.filters if merged else across
     if g.channels == g.filters == 1:
