@@ -7,6 +7,7 @@ The same bits for any number of threads and any memory order of the operands.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,7 @@ def _turned(f: Array, job: Job, b: Backend) -> Array:
     return f if g.flip else flip(f, g.rank, b)
 
 
+@lru_cache(maxsize=1024)
 def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     from einstride.simd.winograd_choice import choose
 
@@ -142,6 +144,7 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.simd.winograd_choice import candidates
