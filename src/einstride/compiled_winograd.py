@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from einstride.simd.winograd_tables import Split
 
 DTYPES = ("float32", "float64")
+SMALL = 1 << 22
+"""Multiply-adds below which a second thread comes too late to help."""
+
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
 
@@ -53,7 +56,7 @@ def filter_grad(
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
     winograd_calls.filter_grad(
-        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, job.threads,
+        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, _threads(job),
         job.ceiling,
     )  # fmt: skip
     if place is not gf:
@@ -67,7 +70,7 @@ def prepare(f: Array, job: Job, b: Backend) -> tuple[Split, Any]:
 
     split, _ = _choice(job, prepared=True)
     g, f = _run(job), _turned(f, job, b)
-    return split, winograd_calls.prepare(f, g, split, b.launch, job.threads)
+    return split, winograd_calls.prepare(f, g, split, b.launch, _threads(job))
 
 
 def _correlate(
@@ -84,11 +87,15 @@ def _correlate(
         bias = b.xp.asarray(b.astype(bias, compute), order="C")
     winograd_calls.forward(
         _operand(x, compute, b), None if u else _turned(f, job, b), g, split, bias, place,
-        b.launch, job.threads, job.ceiling, u,
+        b.launch, _threads(job), job.ceiling, u,
     )  # fmt: skip
     if place is not y:
         y[...] = place
     return y
+
+
+def _threads(job: Job) -> int:
+    return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
 def _fits(a: Array, compute: str, b: Backend) -> bool:
@@ -138,7 +145,7 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     g = job.geometry if gradient else _run(job)
     if job.batch_invariant:
         g = replace(g, batch=1)
-    found = choose(g, job.itemsize, job.threads, compiler.machine(), gradient, prepared)
+    found = choose(g, job.itemsize, _threads(job), compiler.machine(), gradient, prepared)
     if found is None:
         raise RuntimeError("compiled Winograd runs only what it supports")
     return found
@@ -192,7 +199,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     split, seconds = _choice(job, prepared=False)
     gradient = job.direction == "filter_grad"
     g = job.geometry if gradient else _run(job)
-    dtype, given = job.arithmetic.compute, (job.threads, job.ceiling)
+    dtype, given = job.arithmetic.compute, (_threads(job), job.ceiling)
     if gradient:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
