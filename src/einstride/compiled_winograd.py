@@ -208,3 +208,14 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
     return Cost(products, workspace + _tables(g), arrays * job.itemsize, seconds)
+
+
+def note(job: Job) -> str:
+    """The tiles and their error, for a plan's table."""
+    from einstride.dtypes import ITEMSIZE
+    from einstride.simd.winograd_choice import error
+
+    split, _ = _choice(job, prepared=False)
+    unit = 2.0 ** (-24 if ITEMSIZE[job.arithmetic.compute] == 4 else -53)
+    found = error(split, job.direction == "filter_grad") * unit
+    return f"{split}, error {found:.0e} normwise"
