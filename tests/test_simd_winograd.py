@@ -22,6 +22,7 @@ pytest.importorskip("llvmlite")
 
 from einstride.backends._threads import launch
 from einstride.simd import winograd_calls as calls
+from einstride.simd import winograd_choice as choice
 from einstride.simd.compiler import Machine, machine
 from einstride.simd.winograd_tables import Split
 
@@ -278,3 +279,15 @@ def test_nothing_out_of_bounds_is_touched() -> None:
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.stdout == "done\n", (ran.returncode, ran.stderr[-2000:])
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_choice_of_tiles_depends_on_no_thread_and_keeps_the_error(gradient: bool) -> None:
+    for size in ((7, 7), (14, 14), (56, 56), (9, 30, 30)):
+        g, _ = geometry(size, (3,) * len(size), 64, 64, 8)
+        found = {
+            choice.choose(g, 4, threads, machine(), gradient, prepared=False)[0]
+            for threads in (1, 2, 16)
+        }
+        assert len(found) == 1
+        assert choice.error(found.pop(), gradient) <= choice.DIGITS

@@ -7,6 +7,7 @@ The same bits for any number of threads and any memory order of the operands.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from einstride.simd.winograd_tables import Split
 
 DTYPES = ("float32", "float64")
+SMALL = 1 << 22
+"""Multiply-adds below which a second thread comes too late to help."""
+
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
 
@@ -52,7 +56,7 @@ def filter_grad(
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
     winograd_calls.filter_grad(
-        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, job.threads,
+        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, _threads(job),
         job.ceiling,
     )  # fmt: skip
     if place is not gf:
@@ -66,7 +70,7 @@ def prepare(f: Array, job: Job, b: Backend) -> tuple[Split, Any]:
 
     split, _ = _choice(job, prepared=True)
     g, f = _run(job), _turned(f, job, b)
-    return split, winograd_calls.prepare(f, g, split, b.launch, job.threads)
+    return split, winograd_calls.prepare(f, g, split, b.launch, _threads(job))
 
 
 def _correlate(
@@ -83,11 +87,15 @@ def _correlate(
         bias = b.xp.asarray(b.astype(bias, compute), order="C")
     winograd_calls.forward(
         _operand(x, compute, b), None if u else _turned(f, job, b), g, split, bias, place,
-        b.launch, job.threads, job.ceiling, u,
+        b.launch, _threads(job), job.ceiling, u,
     )  # fmt: skip
     if place is not y:
         y[...] = place
     return y
+
+
+def _threads(job: Job) -> int:
+    return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
 def _fits(a: Array, compute: str, b: Backend) -> bool:
@@ -129,6 +137,7 @@ def _turned(f: Array, job: Job, b: Backend) -> Array:
     return f if g.flip else flip(f, g.rank, b)
 
 
+@lru_cache(maxsize=1024)
 def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     from einstride.simd.winograd_choice import choose
 
@@ -136,12 +145,13 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     g = job.geometry if gradient else _run(job)
     if job.batch_invariant:
         g = replace(g, batch=1)
-    found = choose(g, job.itemsize, job.threads, compiler.machine(), gradient, prepared)
+    found = choose(g, job.itemsize, _threads(job), compiler.machine(), gradient, prepared)
     if found is None:
         raise RuntimeError("compiled Winograd runs only what it supports")
     return found
 
 
+@lru_cache(maxsize=1024)
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.simd.winograd_choice import candidates
@@ -173,6 +183,17 @@ def supports(job: Job, traits: Traits) -> str | None:
     return None
 
 
+def _copies(job: Job) -> int:
+    """Bytes of copies of x and y, which may lie badly; counted where not a byte more is allowed."""
+    g = job.geometry
+    return (prod(g.x_shape) + prod(g.y_shape)) * job.itemsize if job.hard else 0
+
+
+def _room(job: Job) -> int:
+    """What is left of the ceiling for the kernels."""
+    return max(job.ceiling - _copies(job), 0)
+
+
 def _tables(g: Geometry) -> int:
     """Bytes of the tables, at most: those of outer axes hold every tap of every position."""
     outer = [o * k for o, k, s in zip(g.out, g.kernel, g.stride, strict=True) if s > 1 or k > 7]
@@ -189,7 +210,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     split, seconds = _choice(job, prepared=False)
     gradient = job.direction == "filter_grad"
     g = job.geometry if gradient else _run(job)
-    dtype, given = job.arithmetic.compute, (job.threads, job.ceiling)
+    dtype, given = job.arithmetic.compute, (_threads(job), job.ceiling)
     if gradient:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
@@ -197,15 +218,16 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     inner, outer, taps = counted(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
+    workspace += _copies(job)
+    return Cost(products, workspace + _tables(g), arrays * job.itemsize, seconds, _note(job))
+
+
+def _note(job: Job) -> str:
+    """The tiles and their error, for a plan's table."""
+    from einstride.dtypes import ITEMSIZE
     from einstride.simd.winograd_choice import error
 
-    unit = 2.0**-24 if dtype == "float32" else 2.0**-53
-    note = f"{_scheme(split)}, compiled, error {error(split, gradient) * unit:.0e} normwise"
-    return Cost(products, workspace + _tables(g), arrays * job.itemsize, seconds, note)
-
-
-def _scheme(split: Split) -> str:
-    """As in F(4x4, 3x3); axes that are not filtered are left out."""
-    pairs = [pair for pair, axis in zip(split.axes, split.inner, strict=True) if axis is not None]
-    outputs, taps = ("x".join(str(pair[i]) for pair in pairs) for i in (0, 1))
-    return f"F({outputs}, {taps})"
+    split, _ = _choice(job, prepared=False)
+    unit = 2.0 ** (-24 if ITEMSIZE[job.arithmetic.compute] == 4 else -53)
+    found = error(split, job.direction == "filter_grad") * unit
+    return f"{split}, error {found:.0e} normwise"

@@ -32,6 +32,9 @@ FILTER = 3.5e-10
 BYTE = 1e-11
 """Seconds to bring a byte of a transformed filter from outside the core's own cache."""
 
+WORTH = 1.06
+"""How much slower a more accurate way may be."""
+
 CALL = 1e-5
 """Seconds of a call."""
 
@@ -67,15 +70,24 @@ def _sizes(g: Geometry, axis: int | None) -> list[Pair]:
 def choose(
     g: Geometry, dtype_bytes: int, threads: int, on: Machine, gradient: bool, prepared: bool
 ) -> tuple[Split, float] | None:
-    """The fastest way and its seconds; None if no axis can be filtered so."""
-    every = [
-        (seconds(g, split, dtype_bytes, threads, on, gradient, prepared), i, split)
+    """A way and its seconds; None if no axis can be filtered so.
+
+    Of those that take at most `WORTH` times the least, the most accurate; whatever the threads.
+    """
+    found = [
+        (
+            seconds(g, split, dtype_bytes, 1, on, gradient, prepared),
+            error(split, gradient),
+            i,
+            split,
+        )
         for i, split in enumerate(candidates(g, gradient))
     ]
-    if not every:
+    if not found:
         return None
-    least, _, split = min(every)
-    return split, least
+    limit = WORTH * min(found)[0]
+    split = min((e, i, split) for s, e, i, split in found if s <= limit)[2]
+    return split, seconds(g, split, dtype_bytes, threads, on, gradient, prepared)
 
 
 def seconds(

@@ -44,6 +44,12 @@ class Split:
         """Products of a tile, for each pair of channels."""
         return prod(m + r - 1 for m, r in self.axes)
 
+    def __str__(self) -> str:
+        """F(4x4, 3x3)."""
+        axes = [pair for pair, a in zip(self.axes, self.inner, strict=True) if a is not None]
+        m, r = ("x".join(map(str, numbers)) for numbers in zip(*axes, strict=True))
+        return f"F({m}, {r})"
+
 
 @dataclass(frozen=True, eq=False)
 class Tiles:

@@ -214,7 +214,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each + packed / item
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
-    workspace += _copies(job, item)
+    workspace += _copies(job)
     moved += arrays * job.itemsize
     seconds = (
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
@@ -222,9 +222,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
-def _copies(job: Job, item: int) -> int:
-    """Bytes of operands that may have to be copied: of other memory orders, and complex ones."""
+def _copies(job: Job) -> int:
+    """Bytes of operands that may lie badly; counted where not a byte more is allowed."""
     g = job.geometry
-    if job.direction == "filter_grad":
-        return (prod(g.x_shape) + prod(g.y_shape)) * job.operand_itemsize
+    if job.hard and (job.direction == "filter_grad" or is_complex(job.arithmetic.compute)):
+        return (prod(g.x_shape) + prod(g.y_shape)) * job.itemsize
     return 0
