@@ -57,7 +57,7 @@ def filter_grad(
     place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
     winograd_calls.filter_grad(
         _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, _threads(job),
-        job.ceiling,
+        _room(job),
     )  # fmt: skip
     if place is not gf:
         gf[...] = place
@@ -87,7 +87,7 @@ def _correlate(
         bias = b.xp.asarray(b.astype(bias, compute), order="C")
     winograd_calls.forward(
         _operand(x, compute, b), None if u else _turned(f, job, b), g, split, bias, place,
-        b.launch, _threads(job), job.ceiling, u,
+        b.launch, _threads(job), _room(job), u,
     )  # fmt: skip
     if place is not y:
         y[...] = place
@@ -210,7 +210,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     split, seconds = _choice(job, prepared=False)
     gradient = job.direction == "filter_grad"
     g = job.geometry if gradient else _run(job)
-    dtype, given = job.arithmetic.compute, (_threads(job), job.ceiling)
+    dtype, given = job.arithmetic.compute, (_threads(job), _room(job))
     if gradient:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
