@@ -99,6 +99,8 @@ def test_broadcast(which, algorithm, axis):
     odd = [np.broadcast_to(a.take([0], axis), a.shape) for a in full]
     keywords = {"algorithm": algorithm, **CASE.explicit}
     function, args, _ = operands(which, CASE, *(a.copy() for a in odd))
+    if lacking(lambda: function(*args, **keywords), algorithm, "float64"):
+        return
     expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
     same(function(*args, **keywords), expected)
@@ -117,6 +119,8 @@ def test_overlapping(which, algorithm):
     odd = [overlapping(a) for a in arrays(CASE, "float64", 3)]
     keywords = {"algorithm": algorithm, **CASE.explicit}
     function, args, _ = operands(which, CASE, *(a.copy() for a in odd))
+    if lacking(lambda: function(*args, **keywords), algorithm, "float64"):
+        return
     expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
     same(function(*args, **keywords), expected)
@@ -152,6 +156,8 @@ def test_the_result_is_ours_alone(which, algorithm):
     case = Case(1, (4,), (1,), 1, 1, (1,), ((0, 0),), (1,))
     x, f, gy = np.ones(case.x_shape), np.ones(case.f_shape), np.ones(case.y_shape)
     function, args, pair = operands(which, case, x, f, gy)
+    if lacking(lambda: function(*args, algorithm=algorithm), algorithm, "float64"):
+        return
     result = function(*args, algorithm=algorithm)
     assert result.flags.writeable
     assert not any(np.shares_memory(result, a) for a in pair)

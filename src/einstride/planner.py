@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from einstride.backends import Traits
 
 
+WORTH_ROUNDING = 1 << 19
+"""Multiply-adds below which `auto` keeps to algorithms that are exact on whole numbers."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An algorithm the planner looked at.
@@ -233,8 +237,12 @@ def choose(
     known = figures.rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
+    few = inner.geometry.multiply_adds < WORTH_ROUNDING
     proved = figures.proved(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
+        if algorithm == "auto" and few and not getattr(module, "EXACT", True):
+            why[name] = "it rounds, and so few products are not worth that: ask for it by name"
+            continue
         reason = module.supports(inner, traits)
         if reason is None and algorithm == "auto" and name not in proved:
             reason = f"not proved on {traits.library} yet: ask for it by name"

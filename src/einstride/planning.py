@@ -75,8 +75,8 @@ def plan(
     Examples
     --------
     >>> import einstride as es
-    >>> print(es.plan((1, 8, 8, 3), (3, 3, 3, 4)).algorithm)
-    strided
+    >>> es.plan((1, 8, 8, 3), (3, 3, 3, 4)).output_shape
+    (1, 6, 6, 4)
     """
     k = Keywords(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,

@@ -35,6 +35,9 @@ from einstride.spectral.work import frequencies, planes_of
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
+EXACT = False
+"""Results are rounded, even where all products and sums are whole numbers."""
+
 UNIT = {"float32": 2.0**-24, "complex64": 2.0**-24, "float64": 2.0**-53, "complex128": 2.0**-53}
 """Unit roundoffs."""
 
