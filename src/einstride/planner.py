@@ -237,7 +237,8 @@ def choose(
     known = figures.rates(traits.library, job.arithmetic.compute)
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
-    few = inner.geometry.multiply_adds < WORTH_ROUNDING
+    batch = 1 if job.batch_invariant else inner.geometry.batch
+    few = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
     proved = figures.proved(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and few and not getattr(module, "EXACT", True):

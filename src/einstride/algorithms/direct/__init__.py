@@ -9,15 +9,21 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from einstride.algorithms.direct import cpu, cuda
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
     from einstride.job import Cost, Job
 
-KERNELS: dict[str, Any] = {"numpy": cpu, "cupy": cuda}
+KERNELS = {"numpy": "cpu", "cupy": "cuda"}
+
+
+@cache
+def _page(library: str) -> Any:
+    """A library's page, which is imported when its arrays are met."""
+    return import_module(f"{__name__}.{KERNELS[library]}")
 
 
 def forward(
@@ -31,7 +37,7 @@ def forward(
 ) -> Array:
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
     more = {} if prepared is None else {"prepared": prepared}
-    return KERNELS[b.traits.library].forward(x, f, job, b, bias, out, **more)
+    return _page(b.traits.library).forward(x, f, job, b, bias, out, **more)
 
 
 def input_grad(
@@ -45,32 +51,31 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     more = {} if prepared is None else {"prepared": prepared}
-    return KERNELS[b.traits.library].input_grad(gy, f, job, b, bias, out, **more)
+    return _page(b.traits.library).input_grad(gy, f, job, b, bias, out, **more)
 
 
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
-    return KERNELS[b.traits.library].filter_grad(x, gy, job, b, bias, out)
+    return _page(b.traits.library).filter_grad(x, gy, job, b, bias, out)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The filter as the kernels read it, for `prepared`; None where they read it as it is."""
-    make = getattr(KERNELS[b.traits.library], "prepare", None)
+    make = getattr(_page(b.traits.library), "prepare", None)
     return None if make is None else make(f, job, b)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    page = KERNELS.get(traits.library)
-    if page is None:
+    if traits.library not in KERNELS:
         return f"no compiled kernels for {traits.library}"
-    reason: str | None = page.supports(job, traits)
+    reason: str | None = _page(traits.library).supports(job, traits)
     return reason
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """What the page would spend."""
-    found: Cost = KERNELS[traits.library].cost(job, traits, rates)
+    found: Cost = _page(traits.library).cost(job, traits, rates)
     return found
