@@ -6,8 +6,6 @@ from functools import lru_cache
 from math import pi
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from einstride.spectral.axes import DENSE, Places
 
 if TYPE_CHECKING:
@@ -38,6 +36,8 @@ def table(
 
 @lru_cache(maxsize=KEPT)
 def _kept(period: int, places: Places, sign: int, scale: float, dtype: str) -> Any:
+    import numpy as np
+
     found = _made(period, places, sign, scale, np).astype(dtype)
     found.flags.writeable = False
     return found
