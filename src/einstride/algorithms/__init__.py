@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from einstride.algorithms import gemm, strided
+from einstride.algorithms import gemm, implicit_gemm, strided
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -57,4 +57,8 @@ class Algorithm(Protocol):
         """What the job would take."""
 
 
-ALGORITHMS: dict[str, Algorithm] = {"strided": strided, "gemm": gemm}
+ALGORITHMS: dict[str, Algorithm] = {
+    "strided": strided,
+    "gemm": gemm,
+    "implicit_gemm": implicit_gemm,
+}

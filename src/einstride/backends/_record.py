@@ -35,6 +35,9 @@ class Traits:
         Matrix products of float16 and bfloat16 are summed in float32 by the library itself.
     max_rank : int
         The most spatial axes whose windows the library's arrays and einsum can index.
+    capability : callable or None
+        ``capability()``: ten times the compute capability of the current device, 0 without one. It
+        asks the driver for a number and makes no context.
     """
 
     library: str
@@ -44,6 +47,7 @@ class Traits:
     workspace: int
     half_sums: bool
     max_rank: int
+    capability: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)

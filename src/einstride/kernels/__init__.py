@@ -5,6 +5,7 @@ Nothing here imports CuPy before a kernel is asked for.
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -12,10 +13,18 @@ from typing import Any
 OPTIONS = ("--std=c++17",)
 
 
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.M)
+
+
 @cache
 def source(name: str) -> str:
-    """The text of a source file."""
-    return files(__name__).joinpath(f"{name}.cu").read_text(encoding="utf-8")
+    """The text of a source file, with our own headers in it.
+
+    CuPy's cache of compiled kernels looks at the text alone: a header that changes must change it.
+    """
+    folder = files(__name__)
+    text = folder.joinpath(f"{name}.cu").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: folder.joinpath(found[1]).read_text(encoding="utf-8"), text)
 
 
 @lru_cache(maxsize=512)

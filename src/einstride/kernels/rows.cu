@@ -9,12 +9,11 @@
 // axis (the caller chooses the order so), hence reads and writes are both coalesced. INDEX is int
 // where every place and every element count fits, else long long.
 
+#include "numbers.cuh"
+#include "places.cuh"
+
 #define MAX_RANK 12
 #define THREADS 256
-
-struct Divisor {  // a quotient by one multiplication: see `divisor` in rows.py
-    long long by, multiplier, shift;
-};
 
 struct Axis {
     long long size, start, stride, dilation, step;  // step: of x, in elements
@@ -28,26 +27,7 @@ struct Job {
     Axis axes[MAX_RANK];
 };
 
-__device__ inline int quotient(int n, const Divisor &d) {
-    return (int)((unsigned long long)(unsigned)n * (unsigned)d.multiplier >> (int)d.shift);
-}
-
-__device__ inline long long quotient(long long n, const Divisor &d) { return n / d.by; }
-
 template <class T> struct __align__(2 * sizeof(T)) Complex { T real, imag; };
-struct Float16 { unsigned short bits; };
-struct Bfloat16 { unsigned short bits; };
-
-// Exact, also for subnormals; bits are moved rather than converted so that no header is needed.
-__device__ inline float number(Float16 v) {
-    float scaled = __uint_as_float((unsigned)(v.bits & 0x7fff) << 13) * 5.192296858534828e33f;  // 2**112
-    unsigned magnitude = __float_as_uint(scaled);
-    if ((v.bits & 0x7c00) == 0x7c00) magnitude |= 0x7f800000u;  // infinities and NaNs
-    return __uint_as_float(magnitude | (unsigned)(v.bits & 0x8000) << 16);
-}
-__device__ inline float number(Bfloat16 v) { return __uint_as_float((unsigned)v.bits << 16); }
-template <class T> __device__ inline T number(T v) { return v; }
-
 template <class OUT> struct Cast {
     template <class IN> __device__ static OUT of(IN v) { return (OUT)number(v); }
     __device__ static OUT of(OUT v) { return v; }
@@ -58,16 +38,6 @@ template <class T> struct Cast<Complex<T>> {
         return {(T)v.real, (T)v.imag};
     }
 };
-
-enum { ZEROS, REFLECT, REPLICATE, CIRCULAR };
-
-// The place that a place outside [0, size) takes its element from; -1 for a zero.
-template <class INDEX> __device__ inline INDEX border(INDEX at, INDEX size, int mode) {
-    if (mode == REFLECT) return at < 0 ? -at : 2 * (size - 1) - at;
-    if (mode == REPLICATE) return at < 0 ? 0 : size - 1;
-    if (mode == CIRCULAR) return at % size + (at % size < 0 ? size : 0);
-    return -1;
-}
 
 template <class IN, class OUT, class INDEX>
 __global__ void __launch_bounds__(THREADS)
