@@ -201,6 +201,12 @@ __device__ inline void put(
         if (n + j < (INDEX)job.n) y[to + (n + j) * (INDEX)job.y_n] = run.v[j];
 }
 
+// Blocks on one multiprocessor: as many as 128 registers a thread allow. Where numbers are brought one
+// by one, or places take 64 bits, more registers are better than spilled ones.
+template <class INDEX> __device__ constexpr int at_least(int threads, int x_run, int f_run) {
+    return sizeof(INDEX) == 4 && x_run > 1 && f_run > 1 ? 512 / threads : 1;
+}
+
 // Which tile of which part a block makes. Columns go fastest: neighbours read the same x.
 template <class INDEX> struct Block {
     INDEX row, column, group, part;

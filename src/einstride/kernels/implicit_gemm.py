@@ -20,6 +20,7 @@ from einstride.kernels.tiles import Product
 NAMES = {"float16": "Float16", "bfloat16": "Bfloat16", "float32": "float", "float64": "double"}
 SUMS = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
 BIASES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4}
+MOST_ROWS = 8
 LARGEST_INT = 2**31 - 2**12
 THREADS_OF_SUMS = 256
 
@@ -123,19 +124,22 @@ def _product(
     if p.parts > 1 and not part:
         part = p.elements
         y_steps = Steps(0, (0,) * g.rank, 1, m * n)
-    job = _job(p, at, y_steps, part, p.split, inner, bias, bias_step, relu)
-    words = 16 // (2 if "float16" in kind else int(kind[5:]) // 8)
-    ways = f"{_way_of_x(p, at, inner, words)}, {_way_of_f(p, at, f_runs, words)}"
     index = index_type(p, at, y_steps, part)
-    types = f"{NAMES[kind]}, {SUMS[kind]}, {NAMES[into]}, {index}"
-    flags = f"{g.rank}, {str(p.transposed).lower()}, {p.tile.parameters}"
-    return Launch("implicit_gemm", f"implicit_gemm<{types}, {flags}, {ways}>", p.blocks, p.tile.threads, job)
+    job = _job(p, at, y_steps, part, p.split, inner, bias, bias_step, relu, index)
+    words = 16 // (2 if "float16" in kind else int(kind[5:]) // 8)
+    types = [NAMES[kind], NAMES[into], index]
+    if not p.tile.mma:
+        types.insert(1, SUMS[kind])
+    name = "implicit_gemm_mma" if p.tile.mma else "implicit_gemm"
+    ways = [_way_of_x(p, at, inner, words, index), _way_of_f(p, at, f_runs, words)]
+    parameters = [*types, str(g.rank), str(p.transposed).lower(), p.tile.parameters, *ways]
+    return Launch(name, f"{name}<{', '.join(parameters)}>", p.blocks, p.tile.threads, job)
 
 
 @lru_cache(maxsize=1024)
 def _sum(p: Product, at: Layout, kind: str, into: str) -> Launch:
-    job = _job(p, at, at.y, 0, p.parts, channels_inner(p, at), 0, 0, False)
     index = index_type(p, at, at.y, p.elements)
+    job = _job(p, at, at.y, 0, p.parts, channels_inner(p, at), 0, 0, False, index)
     instance = f"add_parts<{SUMS[kind]}, {NAMES[into]}, {index}, {p.geometry.rank}>"
     grid = -(-p.elements // THREADS_OF_SUMS)
     return Launch("implicit_gemm", instance, grid, THREADS_OF_SUMS, job)
@@ -143,7 +147,7 @@ def _sum(p: Product, at: Layout, kind: str, into: str) -> Launch:
 
 def _job(
     p: Product, at: Layout, y: Steps, part: int, split: int, inner: bool, bias: int,
-    bias_step: int, relu: bool,
+    bias_step: int, relu: bool, index: str,
 ) -> Any:  # fmt: skip
     """`struct Job` of implicit_gemm.cuh, field by field."""
     g, (m, n, k) = p.geometry, p.sides
@@ -158,14 +162,14 @@ def _job(
     fields += [at.x_batch, at.x.plain, at.x.group]
     fields += [at.f.plain, at.f.column, at.f.group, linear is not None, linear or 0]
     fields += [y.plain, y.column, y.group, y_linear, n, part, wide]
-    fields += divisor(channels if inner else prod(g.kernel))
+    fields += divisor(channels if inner else prod(g.kernel), index)
     for a in range(g.rank):
         # A step that is never taken may be larger than any integer of the device.
         stride = g.stride[a] if g.out[a] > 1 else 1
         dilation = g.dilation[a] if g.kernel[a] > 1 else 1
         fields += [g.size[a], -g.padding[a][0], stride, dilation]
         fields += [at.x.axes[a], at.f.axes[a], y.axes[a]]
-        fields += divisor(g.out[a]) + divisor(g.kernel[a])
+        fields += divisor(g.out[a], index) + divisor(g.kernel[a], index)
     packed = np.array([int(field) for field in fields], np.int64)
     return packed.view(f"V{packed.nbytes}")
 
@@ -212,15 +216,21 @@ def _runs(p: Product, steps: Steps, inner: bool, positions: bool) -> int:
     return length
 
 
-def _way_of_x(p: Product, at: Layout, inner: bool, words: int) -> str:
-    """How tiles of x are read: (numbers at once, along the terms?)."""
+def _way_of_x(p: Product, at: Layout, inner: bool, words: int, index: str) -> str:
+    """How tiles of x are read: (numbers at once, along the terms?).
+
+    One by one they are read along x's own fastest axis, unless a thread would have to remember too
+    many rows for that: those would not fit its registers.
+    """
     g = p.geometry
     others = (at.x_batch, *at.x.axes, at.x.group, g.channels // g.groups)
     if inner and at.x.plain == 1 and at.aligned[0] and not any(s % words for s in others):
         return f"{words}, {str(not p.transposed).lower()}"
     steps = [abs(s) for s, n in zip(at.x.axes, g.out, strict=True) if n > 1]
     along_channels = not steps or abs(at.x.plain) <= steps[-1]
-    return f"1, {str(along_channels != p.transposed).lower()}"
+    rows = p.tile.rows * p.tile.terms // p.tile.threads
+    along_terms = along_channels != p.transposed and rows <= MOST_ROWS and index == "int"
+    return f"1, {str(along_terms).lower()}"
 
 
 def _way_of_f(p: Product, at: Layout, run: int, words: int) -> str:

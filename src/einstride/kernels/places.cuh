@@ -8,7 +8,10 @@ __device__ inline int quotient(int n, const Divisor &d) {
     return (int)((unsigned long long)(unsigned)n * (unsigned)d.multiplier >> (int)d.shift);
 }
 
-__device__ inline long long quotient(long long n, const Divisor &d) { return n / d.by; }
+__device__ inline long long quotient(long long n, const Divisor &d) {
+    return (long long)(__umul64hi((unsigned long long)n << 1, (unsigned long long)d.multiplier)
+                       >> (int)d.shift);
+}
 
 enum { ZEROS, REFLECT, REPLICATE, CIRCULAR };
 
