@@ -208,15 +208,16 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     capability = traits.capability() if traits.capability else 0
     mma = units(job, capability) is None
     item, result = job.operand_itemsize, ITEMSIZE[job.arithmetic.result]
+    products = _products(job, mma)
     workspace = moved = 0
-    seconds = 0.0
-    for p in _products(job, mma):
+    seconds = rates["call"] * max(len(products), 1)
+    for p in products:
         parts = 0
         if p.parts > 1 and not job.per_example:
             parts = p.parts * p.elements * tiles.sum_bytes(job.operands[0])
         workspace = max(workspace, parts)
         bytes_ = p.moved(item, result) + 2 * parts
         moved += bytes_
-        products = p.multiply_adds * rates["matmul"] / p.tile.share
-        seconds += rates["call"] + max(products, bytes_ * rates["copy"])
+        arithmetic = p.multiply_adds * rates["matmul"] / p.tile.share
+        seconds += max(arithmetic, bytes_ * rates["copy"])
     return Cost(job.geometry.multiply_adds, workspace, moved, seconds)

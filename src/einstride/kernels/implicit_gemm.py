@@ -110,14 +110,16 @@ SUMS_OF = {"float": "float32", "double": "float64"}
 
 def _run(launch: Launch, *arrays: Any) -> None:
     function = kernel(launch.source, launch.instance)
-    function((launch.grid,), (launch.threads,), (*(0 if a is None else a for a in arrays), launch.job))
+    function(
+        (launch.grid,), (launch.threads,), (*(0 if a is None else a for a in arrays), launch.job)
+    )
 
 
 @lru_cache(maxsize=4096)
 def _product(
     p: Product, at: Layout, kind: str, into: str, bias: int, bias_step: int, relu: bool
 ) -> Launch:
-    g, (m, n, k) = p.geometry, p.sides
+    g, (m, n, _) = p.geometry, p.sides
     inner = channels_inner(p, at)
     f_runs = _runs(p, at.f, inner, p.transposed)
     y_steps, part = at.y, at.part
@@ -246,7 +248,7 @@ def _way_of_f(p: Product, at: Layout, run: int, words: int) -> str:
 
 def index_type(p: Product, at: Layout, y: Steps, part: int) -> str:
     """The integer type in which every number of the launch fits."""
-    g, (m, n, k) = p.geometry, p.sides
+    g, (m, n, _) = p.geometry, p.sides
     reach = [
         m + p.tile.rows, n + p.tile.columns, (p.parts + 1) * p.split + p.tile.terms, p.blocks,
         p.elements,

@@ -58,11 +58,11 @@ def instances() -> Iterator[str]:
 
 
 def divisor(by: int, index: str = "int") -> list[int]:
-    """(by, m, s) with n // by == n * m >> s for every n >= 0 of the index type; s less 63 for 64 bits.
+    """(by, m, s) with n // by == n * m >> s for every n >= 0 of the index type.
 
     For n < 2**b, with s = b + ceil(log2 by) and m = ceil(2**s / by) < 2**(b + 1), the error
     n * (m * by - 2**s) / (by * 2**s) is below n / 2**s <= 1 / by, too small to reach the next whole
-    number. Of 64-bit places, m is given as a signed number of the same bits.
+    number. For 64 bits s is given less b, and m as a signed number of the same bits.
     """
     by = max(by, 1)
     bits = 31 if index == "int" else 63

@@ -59,28 +59,28 @@ class Tile:
 
 
 _HALVES = (
-    Tile(128, 128, 16, 8, 8, False, 0.55),
-    Tile(64, 64, 16, 8, 4, False, 0.45),
-    Tile(32, 32, 16, 4, 4, False, 0.25),
+    Tile(128, 128, 16, 8, 8, False, 0.8),
+    Tile(64, 64, 16, 8, 4, False, 0.65),
+    Tile(32, 32, 16, 4, 4, False, 0.4),
 )
 TILES = {
     "float32": (
-        Tile(128, 128, 8, 8, 8, False, 0.6),
-        Tile(128, 32, 8, 8, 4, False, 0.45),
-        Tile(64, 64, 8, 8, 4, False, 0.5),
-        Tile(32, 32, 8, 4, 4, False, 0.3),
+        Tile(128, 128, 8, 8, 8, False, 0.85),
+        Tile(128, 32, 8, 8, 4, False, 0.65),
+        Tile(64, 64, 8, 8, 4, False, 0.7),
+        Tile(32, 32, 8, 4, 4, False, 0.4),
     ),
-    "float64": (Tile(64, 64, 8, 4, 4, False, 0.5), Tile(32, 32, 8, 4, 4, False, 0.3)),
+    "float64": (Tile(64, 64, 8, 4, 4, False, 0.7), Tile(32, 32, 8, 4, 4, False, 0.4)),
     "float16": _HALVES,
     "bfloat16": _HALVES,
 }
 _MMA_HALVES = (
-    Tile(128, 128, 32, 64, 32, True, 0.4),
-    Tile(128, 32, 32, 32, 32, True, 0.25),
-    Tile(64, 64, 32, 32, 32, True, 0.3),
+    Tile(128, 128, 32, 64, 32, True, 0.5),
+    Tile(128, 32, 32, 32, 32, True, 0.3),
+    Tile(64, 64, 32, 32, 32, True, 0.35),
 )
 MMA_TILES = {
-    "float32": (Tile(128, 128, 16, 64, 32, True, 0.4), Tile(64, 64, 16, 32, 32, True, 0.3)),
+    "float32": (Tile(128, 128, 16, 64, 32, True, 0.5), Tile(64, 64, 16, 32, 32, True, 0.35)),
     "float16": _MMA_HALVES,
     "bfloat16": _MMA_HALVES,
 }
@@ -144,9 +144,7 @@ class Product:
         """Bytes read and written: every tile reads all its rows and columns anew."""
         m, n, k = self.sides
         down, across = self.tiles
-        return self.geometry.groups * (
-            (across * m + down * n) * k * item + m * n * item_of_result
-        )
+        return self.geometry.groups * ((across * m + down * n) * k * item + m * n * item_of_result)
 
 
 def sides(g: Geometry, transposed: bool) -> tuple[int, int, int]:
@@ -169,7 +167,7 @@ def choose(
 def _cut(
     g: Geometry, transposed: bool, tile: Tile, dtype: str, room: int, per_example: bool
 ) -> Product:
-    m, n, k = sides(g, transposed)
+    _, _, k = sides(g, transposed)
     if per_example:
         return Product(g, transposed, tile, g.batch, prod(g.out))
     whole = Product(g, transposed, tile, 1, k)
