@@ -18,10 +18,10 @@ of the sums' dtype, plus one rounding where the result's dtype is narrower (Jean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from einstride import adjoint
+from einstride._errors import bad_value
 from einstride.dtypes import HALVES, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -48,7 +48,8 @@ def forward(
     g = job.geometry
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
-    return _written(y, b, lambda to: _correlate(x, f, to, g, job, b, bias, relu, False))
+    _correlate(x, f, y, g, job, b, bias, relu, False)
+    return y
 
 
 def input_grad(
@@ -58,18 +59,15 @@ def input_grad(
     g = job.geometry
     gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
-
-    def fill(to: Array) -> None:
-        for phase in adjoint.phases(g):
-            steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-            place = to[(slice(None), *steps, ...)]
-            if phase.geometry is None:
-                place[...] = 0 if bias is None else bias
-            else:
-                sub = flip(f[(*phase.taps, ...)], g.rank, b)
-                _correlate(gy, sub, place, phase.geometry, job, b, bias, False, True)
-
-    return _written(gx, b, fill)
+    for phase in adjoint.phases(g):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = gx[(slice(None), *steps, ...)]
+        if phase.geometry is None:
+            place[...] = 0 if bias is None else bias
+        else:
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
+            _correlate(gy, sub, place, phase.geometry, job, b, bias, False, True)
+    return gx
 
 
 def filter_grad(
@@ -78,23 +76,16 @@ def filter_grad(
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
     g = job.geometry
     gf = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
-    x, gy = _dense(x, b), _dense(gy, b)
-
-    def fill(to: Array) -> None:
-        each = 1 if job.per_example else 0
-        to = flip(to, g.rank, b, each) if g.flip else to
-        batch, *o, column = _elements(gy)
-        *first, channel, last = _elements(to)
-        product = _product(g, True, job, _tensor_cores(x, job))
-        layout = _layout(
-            x, gy, to, g, b,
-            Steps(batch, tuple(o), column, g.filters // g.groups * column),
-            Steps(channel, tuple(first[each:]), last, g.filters // g.groups * last),
-            first[0] if each else 0,
-        )  # fmt: skip
-        kernels.multiply(x, gy, to, product, layout)
-
-    return _written(gf, b, fill)
+    each = 1 if job.per_example else 0
+    to = flip(gf, g.rank, b, each) if g.flip else gf
+    batch, *o, column = _elements(gy)
+    *first, channel, last = _elements(to)
+    columns = g.filters // g.groups
+    of_gy = Steps(batch, tuple(o), column, columns * column)
+    of_gf = Steps(channel, tuple(first[each:]), last, columns * last)
+    layout = _layout(x, gy, to, g, of_gy, of_gf, first[0] if each else 0)
+    kernels.multiply(x, gy, to, _product(g, True, job, _tensor_cores(x, job)), layout)
+    return gf
 
 
 def _correlate(
@@ -102,7 +93,6 @@ def _correlate(
     relu: bool, turned: bool,
 ) -> None:  # fmt: skip
     """y = conv(x, f) of one geometry; `turned`: f has its channels the other way round."""
-    x, f = _dense(x, b), _dense(f, b)
     *taps, channel, column = _elements(f)
     batch, *o, last = _elements(y)
     columns, terms = g.filters // g.groups, g.channels // g.groups
@@ -110,11 +100,11 @@ def _correlate(
         of_f = Steps(column, tuple(taps), channel, terms * column)
     else:
         of_f = Steps(channel, tuple(taps), column, columns * column)
-    layout = _layout(x, f, y, g, b, of_f, Steps(batch, tuple(o), last, columns * last), 0)
+    layout = _layout(x, f, y, g, of_f, Steps(batch, tuple(o), last, columns * last), 0)
     if bias is not None and b.dtype_name(bias) not in kernels.BIASES:
         bias = b.astype(bias, job.sums)
     product = _product(g, False, job, _tensor_cores(x, job))
-    kernels.multiply(x, f, y, product, layout, None if bias is None else _dense(bias, b), relu)
+    kernels.multiply(x, f, y, product, layout, bias, relu)
 
 
 def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
@@ -123,7 +113,7 @@ def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Produc
 
 
 def _layout(
-    x: Array, f: Array, y: Array, g: Geometry, b: Backend, of_f: Steps, of_y: Steps, part: int
+    x: Array, f: Array, y: Array, g: Geometry, of_f: Steps, of_y: Steps, part: int
 ) -> Layout:
     batch, *axes, channel = _elements(x)
     of_x = Steps(channel, tuple(axes), 0, g.channels // g.groups * channel)
@@ -134,29 +124,12 @@ def _layout(
 def _elements(array: Array) -> list[int]:
     """Its steps in elements; none along an axis of one element, whatever its stride says."""
     unit = array.itemsize
+    if any(n % unit for n in (array.data.ptr, *array.strides)):
+        raise bad_value(
+            "implicit_gemm", "elements must lie at multiples of their size: no GPU reads others",
+            f"strides {array.strides} of {unit} bytes each", "copy the array byte by byte",
+        )  # fmt: skip
     return [s // unit if n > 1 else 0 for s, n in zip(array.strides, array.shape, strict=True)]
-
-
-def _whole(array: Array) -> bool:
-    """Does every element lie at a multiple of its size?"""
-    lengths: Sequence[int] = (array.data.ptr, *array.strides)
-    return not any(n % array.itemsize for n in lengths)
-
-
-def _dense(array: Array, b: Backend) -> Array:
-    """The array, or a copy of one that no kernel can read: a field of a packed record."""
-    return array if _whole(array) else array.copy()
-
-
-def _written(place: Array, b: Backend, fill: Callable[[Array], None]) -> Array:
-    """`place`, filled: by way of a copy if no kernel can write it."""
-    if _whole(place):
-        fill(place)
-    else:
-        fresh = b.empty(place.shape, b.dtype_name(place), place)
-        fill(fresh)
-        place[...] = fresh
-    return place
 
 
 def _tensor_cores(x: Array, job: Job) -> bool:
