@@ -12,6 +12,7 @@ import einstride as es
 import oracle
 from checks import PASSES, operands
 from cupy_host import events
+from einstride import adjoint, planner
 from einstride.algorithms import implicit_gemm as algorithm
 from einstride.kernels import implicit_gemm as launcher
 from einstride.kernels import tiles
@@ -30,18 +31,23 @@ LONG = Case(2, (70,), (3,), 3, 5, (1,), ((1, 1),), (1,))  # 140 terms of a filte
 def parts_of(terms):
     """Sums are cut into parts of this many terms."""
     before = tiles.ENOUGH_TERMS
+
+    def forget():
+        tiles.choose.cache_clear()
+        planner.plan.cache_clear()
+
     tiles.ENOUGH_TERMS = terms
-    tiles.choose.cache_clear()
+    forget()
     try:
         yield
     finally:
         tiles.ENOUGH_TERMS = before
-        tiles.choose.cache_clear()
+        forget()
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", WAYS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_launches_and_nothing_else(host, cp, which, name, dtype):
     """One a phase: no copy, no transfer, no wait, no memory but the result's, on one stream."""
     case = CASES[name]
@@ -53,19 +59,20 @@ def test_launches_and_nothing_else(host, cp, which, name, dtype):
     with stream:
         result, seen = recorded(host, function, args, **MINE, **keywords)
     launches = [e.kernel.partition("<")[0] for e in seen.of(events.Launch)]
-    unit = "implicit_gemm_mma" if dtype.endswith("16") else "implicit_gemm"
-    phases = 1
-    if which in ("input_grad", "transpose"):
-        phases = np.prod([min(s, n) for s, n in zip(case.stride, case.input_size, strict=True)])
-    assert launches == [unit] * phases
+    expected = ["implicit_gemm_mma" if dtype == "float16" else "implicit_gemm"]
+    room = 0
+    if which == "filter_grad":
+        room = plan_of(case, dtype).workspace
+        expected += ["add_parts"] * (room > 0)
+    elif which in ("input_grad", "transpose"):
+        found = adjoint.phases(job_of(case, dtype).geometry)
+        expected = [expected[0] if p.geometry else "cupy_fill" for p in found]
+    assert launches == expected
     assert not seen.of(events.Copy)
     assert not seen.of(events.Synchronize)
     assert not seen.of(events.BlasCall)
     assert {e.stream for e in seen if hasattr(e, "stream")} == {stream.ptr}
-    assert (
-        seen.peak_growth(0) == -(-result.nbytes // 512) * 512
-        or seen.peak_growth(0) == result.nbytes
-    )
+    assert seen.peak_growth(0) <= result.nbytes + room
 
 
 @pytest.mark.parametrize("which", PASSES)
@@ -78,7 +85,7 @@ def test_channels_first_is_not_copied(host, cp, which):
     given = [*first, *args[2:]]
     keywords = case.explicit | MINE | {"layout": "channels_first"}
     result, seen = recorded(host, function, given, **keywords)
-    assert len(seen.of(events.Launch)) == 1
+    assert len(seen.of(events.Launch)) == 1 + (which == "filter_grad")
     assert not seen.of(events.Copy)
     expected = function(*(cp.asarray(a) for a in args[:2]), *args[2:], **MINE, **case.explicit)
     order = (2, 3, 1, 0) if which == "filter_grad" else (0, 2, 3, 1)
@@ -108,21 +115,16 @@ def test_the_same_kernel_is_compiled_once(host, cp):
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "shuffle"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_parts_are_added_in_one_order(host, cp, dtype, order):
+def test_parts_are_added_in_one_order(host, cp, order):
     """The bits of the parts' sums, added from the first part to the last."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=LONG.x_shape).astype(dtype)
-    gy = (rng.normal(size=LONG.y_shape) * 10 ** rng.integers(-3, 4, LONG.y_shape)).astype(dtype)
+    x = rng.normal(size=LONG.x_shape).astype("f4")
+    gy = (rng.normal(size=LONG.y_shape) * 10.0 ** rng.integers(-3, 4, LONG.y_shape)).astype("f4")
     given = cp.asarray(x), cp.asarray(gy)
     host.fibre_order = order
     with parts_of(16):
-        found, seen = recorded(
-            host, es.conv_filter_grad, (*given, 3), accumulate="float32", **MINE, **LONG.explicit
-        )
-        product = tiles.choose(
-            plan_of(LONG, dtype).geometry, True, dtype, dtype != "float32", 2**20
-        )
+        found, seen = recorded(host, es.conv_filter_grad, (*given, 3), **MINE, **LONG.explicit)
+        product = tiles.choose(job_of(LONG, "float32").geometry, True, "float32", False, 2**20)
     names = [e.kernel.partition("<")[0] for e in seen.of(events.Launch)]
     assert names[1:] == ["add_parts"]
     assert product.parts > 2
@@ -132,21 +134,14 @@ def test_parts_are_added_in_one_order(host, cp, dtype, order):
         some[start : start + product.split] = gy.reshape(140, -1)[start : start + product.split]
         whole = cp.asarray(some.reshape(gy.shape))
         with parts_of(10**6):
-            parts.append(
-                es.conv_filter_grad(given[0], whole, 3, **WIDE[dtype], **LONG.explicit).get()
-            )
-    expected = parts[0].astype("f4")
+            parts.append(es.conv_filter_grad(given[0], whole, 3, **MINE, **LONG.explicit).get())
+    expected, backwards = parts[0], parts[-1]
     for part in parts[1:]:
-        expected = expected + part.astype("f4")
-    if dtype == "float32":
-        np.testing.assert_array_equal(found.get(), expected)
-    again = np.float64(0)
-    for part in reversed(parts):
-        again = again + part.astype("f8")
-    np.testing.assert_allclose(found.get().astype("f8"), again, rtol=2e-3, atol=1e-2)
-
-
-WIDE = {"float32": MINE, "float16": {"algorithm": "gemm"}}
+        expected = expected + part
+    for part in parts[-2::-1]:
+        backwards = backwards + part
+    np.testing.assert_array_equal(found.get(), expected)
+    assert (expected != backwards).any()
 
 
 def plan_of(case, dtype, which="filter_grad", **keywords):
@@ -156,23 +151,28 @@ def plan_of(case, dtype, which="filter_grad", **keywords):
         *shapes[which], direction=which, dtype=dtype, library="cupy", **MINE, **extra,
         **case.explicit, **keywords,
     )  # fmt: skip
-    return p._decision.inner
+    return p
 
 
-@pytest.mark.parametrize("which", ["filter_grad"])
+def job_of(case, dtype, which="filter_grad"):
+    return plan_of(case, dtype, which)._decision.inner
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["padded", "grouped", "volume", "line"])
-def test_parts_are_the_workspace(host, cp, name, dtype, which):
+@pytest.mark.parametrize("name", ["grouped", "volume", "line"])
+def test_parts_are_the_workspace(host, cp, name, dtype):
     """Exact in whole numbers, below any ceiling to the byte; without room there are no parts."""
     case = CASES[name]
-    function, args, keywords = prepared(cp, which, case, dtype)
+    function, args, keywords = prepared(cp, "filter_grad", case, dtype)
     x, _, gy = arrays(case, "float32", 3)
     expected = oracle.fast_filter_grad(x.astype("f8"), gy.astype("f8"), case)
     with parts_of(64):
         for ceiling in (0, 3000, 20_000, None):
             more = MINE | {"max_workspace": ceiling}
             result, seen = recorded(host, function, args, **more, **keywords)
-            plan = es.plan(*args[:2], direction=which, kernel_size=args[2], **more, **keywords)
+            plan = es.plan(
+                *args[:2], direction="filter_grad", kernel_size=args[2], **more, **keywords
+            )
             assert seen.peak_growth(0) - result.nbytes <= plan.workspace + 1024
             assert ceiling is None or plan.workspace <= ceiling
             np.testing.assert_array_equal(result.get().astype("f8"), expected)
@@ -181,7 +181,7 @@ def test_parts_are_the_workspace(host, cp, name, dtype, which):
 
 
 def test_an_older_device_says_why_it_takes_the_ordinary_units():
-    job = plan_of(CASES["padded"], "float16", "forward")
+    job = job_of(CASES["padded"], "float16", "forward")
     assert algorithm.units(job, 80) is None
     assert "8.0" in algorithm.units(job, 75)
     assert "float64" in algorithm.units(replace(job, operands=("float64",) * 2), 90)
@@ -208,14 +208,17 @@ def test_alone_as_in_any_batch(cp, which, dtype):
 
 
 def test_the_index_is_wide_enough():
-    p = tiles.choose(plan_of(LONG, "float32").geometry, False, "float32", False)
-    none = launcher.Steps(0, (0,), 0, 0)
-    for step, index in ((1, "int"), (2**31 // 140 + 1, "long long"), (-(2**31), "long long")):
-        steps = launcher.Steps(step, (step,), 1, 0)
-        for layout in (
-            launcher.Layout(step, steps, none, none, 0, (True,) * 3),
-            launcher.Layout(1, none, steps, none, 0, (True,) * 3),
-            launcher.Layout(1, none, none, steps, 0, (True,) * 3),
-        ):
-            reach = launcher.index_type(p, layout, layout.y, 0)
-            assert reach == index or (layout.f is steps and abs(step) < 2**30)
+    job = job_of(LONG, "float32")
+    p = tiles.choose(job.geometry, False, "float32", False)
+
+    def index(step, x=0, f=0, y=0):
+        of_x, of_f, of_y = (launcher.Steps(0, (n * step,), 0, 0) for n in (x, f, y))
+        layout = launcher.Layout(0, of_x, of_f, of_y, 0, (True,) * 3)
+        return launcher.index_type(p, layout, layout.y, 0)
+
+    assert index(0) == "int"
+    for which, count in (("x", 70), ("f", 3), ("y", 70)):
+        enough = launcher.LARGEST_INT // count
+        assert index(enough - 200, **{which: 1}) == "int"
+        assert index(enough + 1, **{which: 1}) == "long long"
+        assert index(-enough - 1, **{which: 1}) == "long long"

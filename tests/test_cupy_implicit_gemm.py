@@ -48,7 +48,8 @@ def laid(xp, a, order):
 def run(gpu, which, case, dtype, seed=1, orders=ORDERS[:1] * 2, **keywords):
     """One pass, compared with the loops; whole numbers are exact in any dtype."""
     kind = named(dtype)
-    given_arrays = [a.astype(kind) for a in arrays(case, "float32", seed)]
+    scale = 2**20 + 1 if dtype == "float64" else 1  # sums that float32 could not hold
+    given_arrays = [(a * scale).astype(kind) for a in arrays(case, "float64", seed)]
     function, args, pair = operands(which, case, *given_arrays)
     args = [laid(gpu.xp, a, o) for a, o in zip(args[:2], orders, strict=True)] + [*args[2:]]
     if which == "filter_grad":
@@ -129,6 +130,22 @@ def test_every_tile(gpu, dtype, tile, which, case):
     with only(tile):
         orders = ("channels last",) * 2 if case is not GROUPED else ("channels first",) * 2
         run(gpu, which, case, dtype, 2, orders)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("which", PASSES)
+def test_every_memory_order(gpu, which, order):
+    run(gpu, which, DENSE, "float32", 8, (order, ORDERS[0]))
+    run(gpu, which, DENSE, "float16", 8, (ORDERS[0], order))
+
+
+def test_tf32_rounds_to_nearest(gpu):
+    """Ties away from zero; and only where it is asked for."""
+    x = np.array([1 + 2.0**-11, 1 + 2.0**-12, -1 - 2.0**-11], "f4").reshape(1, 3, 1)
+    f = np.ones((1, 1, 1), "f4")
+    for accuracy, expected in (("tf32", [1 + 2.0**-10, 1, -1 - 2.0**-10]), ("normwise", x)):
+        y = gpu(es.conv, x, f, algorithm="implicit_gemm", accuracy=accuracy)
+        np.testing.assert_array_equal(y.ravel(), np.ravel(expected))
 
 
 @pytest.mark.parametrize("which", PASSES)

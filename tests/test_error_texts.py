@@ -46,7 +46,8 @@ TEXTS = {
     ),
     "algorithm": (
         lambda: es.conv(LINE, TAPS, algorithm="cudnn"),
-        "conv: algorithm is unknown; got 'cudnn'; use 'auto' or one of ('strided', 'gemm')",
+        "conv: algorithm is unknown; got 'cudnn'; "
+        "use 'auto' or one of ('strided', 'gemm', 'implicit_gemm')",
     ),
     "too large a filter": (
         lambda: es.conv(LINE, TAPS, dilation=9),

@@ -38,6 +38,7 @@ def calls(case, x, f, gy):
     }  # fmt: skip
 
 
+RUNNING = tuple(name for name in ALGORITHMS if name != "implicit_gemm")  # on NumPy
 DIRECTIONS = tuple(calls(CASE, None, None, None))
 
 
@@ -62,7 +63,7 @@ def test_it_knows_the_result_and_gives_it(backend, which, case, seed):
 
 
 @pytest.mark.parametrize("which", DIRECTIONS)
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("algorithm", ["auto", *RUNNING])
 def test_json_round_trip(which, algorithm):
     """The same algorithm, result and text, whatever "auto" would take today."""
     x, f, gy = arrays(CASE, "float64", 1)
@@ -120,6 +121,9 @@ def test_the_table(which):
     assert list(table) == list(ALGORITHMS)
     products = prod(BIG.y_shape) * prod(BIG.f_shape[:-1])
     for name, cells in table.items():
+        if name not in RUNNING:
+            assert cells == ["-"] * 4 + ["no kernels of its own for numpy"]
+            continue
         assert int(cells[0].replace(",", "")) >= products * (name == p.algorithm)
         for cell in cells[1:3]:
             assert re.fullmatch(r"\d+ B|\d+\.\d [KMGT]iB", cell)
@@ -145,7 +149,7 @@ def test_repr_is_one_line():
 
 
 @pytest.mark.parametrize("which", DIRECTIONS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", RUNNING)
 def test_the_workspace_is_an_upper_bound(which, algorithm):
     """What it predicts before running is never exceeded."""
     x, f, gy = arrays(BIG, "float32", 1)

@@ -44,7 +44,7 @@ template <class SUM> __device__ inline void read4(const SUM *line, SUM *to) {
 template <class IN, class SUM, class OUT, class INDEX, int R, bool FILTER,
           int BM, int BN, int BK, int TM, int TN, int XV, bool X_ALONG_K, int FV, bool F_ALONG_K>
 __global__ void __launch_bounds__(BM / TM * (BN / TN),
-    at_least<INDEX>(BM / TM * (BN / TN), XV, FV))
+    at_least<INDEX, R>(BM / TM * (BN / TN), XV, FV))
 implicit_gemm(const IN *__restrict__ x, const IN *__restrict__ f, const void *__restrict__ bias,
               OUT *__restrict__ y, const Job<R> job) {
     constexpr int THREADS = BM / TM * (BN / TN), PAD = 16 / sizeof(SUM);

@@ -202,9 +202,16 @@ __device__ inline void put(
 }
 
 // Blocks on one multiprocessor: as many as 128 registers a thread allow. Where numbers are brought one
-// by one, or places take 64 bits, more registers are better than spilled ones.
-template <class INDEX> __device__ constexpr int at_least(int threads, int x_run, int f_run) {
-    return sizeof(INDEX) == 4 && x_run > 1 && f_run > 1 ? 512 / threads : 1;
+// by one, or places take 64 bits or many axes, more registers are better than spilled ones.
+template <class INDEX, int R> __device__ constexpr int at_least(int threads, int x_run, int f_run) {
+#if __CUDA_ARCH__ >= 900
+    constexpr int axes = 3;
+#elif __CUDA_ARCH__ >= 800
+    constexpr int axes = 2;
+#else
+    constexpr int axes = 0;
+#endif
+    return sizeof(INDEX) == 4 && R <= axes && x_run > 1 && f_run > 1 ? 512 / threads : 1;
 }
 
 // Which tile of which part a block makes. Columns go fastest: neighbours read the same x.

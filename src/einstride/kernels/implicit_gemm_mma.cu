@@ -74,7 +74,7 @@ __device__ inline void keep(const Run<IN, V> *held, TILE &tile) {
 template <class IN, class OUT, class INDEX, int R, bool FILTER,
           int BM, int BN, int BK, int WM, int WN, int XV, bool X_ALONG_K, int FV, bool F_ALONG_K>
 __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32,
-    at_least<INDEX>(BM / WM * (BN / WN) * 32, XV, FV))
+    at_least<INDEX, R>(BM / WM * (BN / WN) * 32, XV, FV))
 implicit_gemm_mma(const IN *__restrict__ x, const IN *__restrict__ f, const void *__restrict__ bias,
                   OUT *__restrict__ y, const Job<R> job) {
     constexpr int THREADS = BM / WM * (BN / WN) * 32, MI = WM / 16, NI = WN / 8;

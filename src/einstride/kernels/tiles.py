@@ -78,9 +78,14 @@ _MMA_HALVES = (
     Tile(128, 128, 32, 64, 32, True, 0.5),
     Tile(128, 32, 32, 32, 32, True, 0.3),
     Tile(64, 64, 32, 32, 32, True, 0.35),
+    Tile(32, 32, 16, 32, 32, True, 0.15),
 )
 MMA_TILES = {
-    "float32": (Tile(128, 128, 16, 64, 32, True, 0.5), Tile(64, 64, 16, 32, 32, True, 0.35)),
+    "float32": (
+        Tile(128, 128, 16, 64, 32, True, 0.5),
+        Tile(64, 64, 16, 32, 32, True, 0.35),
+        Tile(32, 32, 8, 32, 32, True, 0.15),
+    ),
     "float16": _MMA_HALVES,
     "bfloat16": _MMA_HALVES,
 }
