@@ -32,8 +32,12 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 
 
 def variants(row: Row) -> list[str]:
-    """What is measured of a row."""
-    return ["auto", "gemm"] if row.case.groups == 1 else ["auto"]
+    """What is measured of a row: algorithms, and TF32, which only a call can allow."""
+    found = ["auto", "gemm"] if row.case.groups == 1 else ["auto"]
+    if row.case.channels > row.case.groups:
+        found.append("implicit_gemm")
+        found += ["implicit_gemm tf32"] * (row.case.dtype == "float32")
+    return found
 
 
 def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
@@ -51,12 +55,14 @@ def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callab
         one = cupy.asarray(arrays[name].astype(kind))
         return [one, *(one.copy() for _ in range(sets - 1))]
 
+    algorithm, _, accuracy = variant.partition(" ")
     k = {
         "stride": row.stride,
         "padding": row.pads,
         "dilation": row.dilation,
         "groups": row.case.groups,
-        "algorithm": variant,
+        "algorithm": algorithm,
+        "accuracy": accuracy or "normwise",
     }
     size, kernel = row.case.size, row.case.kernel
     if row.pass_ == "forward":

@@ -16,6 +16,7 @@ from bench.gpu import ours
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 DTYPES = ("float32", "float16", "float64", "complex64", "int8")
+WAYS = (("gemm", "normwise"), ("implicit_gemm", "normwise"), ("implicit_gemm", "tf32"))
 
 
 def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +27,14 @@ def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return x, f
 
 
-def check(dtype: str, channels: int, mode: str, layout: str) -> str | None:
+def meant(dtype: str, way: tuple[str, str]) -> bool:
+    """Has an algorithm such arrays, and is there something of its own to see?"""
+    if way[1] == "tf32":
+        return dtype == "float32"
+    return way[0] == "gemm" or dtype not in ("complex64", "int8")
+
+
+def check(dtype: str, channels: int, mode: str, layout: str, way: tuple[str, str]) -> str | None:
     """Three passes of one geometry; what is wrong, or None."""
     import cupy
 
@@ -40,16 +48,17 @@ def check(dtype: str, channels: int, mode: str, layout: str) -> str | None:
         given = cupy.moveaxis(cupy.asarray(np.ascontiguousarray(np.moveaxis(x, -1, 1))), 1, -1)
     else:
         given = cupy.asarray(x)
-    k["algorithm"] = "gemm"
+    plain = dict(k)
+    k["algorithm"], k["accuracy"] = way
     on_device = cupy.asarray(f), cupy.asarray(gy)
     pairs = {"forward": (es.conv(given, on_device[0], **k), y)}
     if dtype != "int8":
         found = es.conv_filter_grad(given, on_device[1], f.shape[:2], **k)
-        pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **k))
+        pairs["filter_grad"] = (found, es.conv_filter_grad(x, gy, f.shape[:2], **plain))
         found = es.conv_input_grad(on_device[1], on_device[0], x.shape[1:3], **k)
-        pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **k))
+        pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **plain))
     wrong = [name for name, (a, b) in pairs.items() if not np.array_equal(a.get(), b)]
-    return f"{dtype} {channels} {mode} {layout}: {wrong}" if wrong else None
+    return f"{dtype} {channels} {mode} {layout} {way}: {wrong}" if wrong else None
 
 
 def main() -> int:
@@ -61,7 +70,9 @@ def main() -> int:
     import cupy
 
     cupy.cuda.set_allocator(None)
-    grid = list(itertools.product(DTYPES, (4, 3), MODES, ("channels_last", "channels_first")))
+    layouts = ("channels_last", "channels_first")
+    every = itertools.product(DTYPES, (8, 3), MODES, layouts, WAYS)
+    grid = [case for case in every if meant(case[0], case[-1])]
     problems = [p for case in grid[:: 7 if args.small else 1] if (p := check(*case))]
     print("\n".join(problems) or "every answer is right")
     return 1 if problems else 0
