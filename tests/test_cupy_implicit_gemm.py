@@ -41,7 +41,8 @@ def laid(xp, a, order):
     if order == "gaps":
         return xp.asarray(np.repeat(a, 2, axis=-1))[..., ::2]
     if order == "shifted":  # no run of 16 bytes begins at a multiple of 16
-        return xp.asarray(np.concatenate([a[..., :1], a], axis=-1))[..., 1:]
+        around = [(0, 0)] * (a.ndim - 1) + [(1, 7)]
+        return xp.asarray(np.pad(a, around))[..., 1:-7]
     return xp.asarray(a)
 
 
