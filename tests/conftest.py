@@ -54,6 +54,10 @@ def _chosen(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
+    if "gpu" in metafunc.fixturenames:
+        real = "cupy" in _chosen(metafunc.config)
+        name = "cupy" if real else "cupy-host"
+        metafunc.parametrize("gpu", [name], indirect=True, scope="session")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -70,7 +74,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _backend_of(item: pytest.Item) -> str | None:
-    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return given.get("backend") or given.get("gpu")
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +83,18 @@ def backend(request: pytest.FixtureRequest) -> libraries.Library:
     return libraries.load(request.param)
 
 
+@pytest.fixture(scope="session")
+def gpu(request: pytest.FixtureRequest) -> libraries.Library:
+    """CuPy, for what runs nowhere else: for real with `--backend cupy`, else on the host."""
+    return libraries.load(request.param)
+
+
 @pytest.fixture(autouse=True)
 def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a library recorded against the test (a swallowed error, a bad launch) fails it."""
     yield
-    if "backend" in request.fixturenames:
-        request.getfixturevalue("backend").check()
+    for name in {"backend", "gpu"} & set(request.fixturenames):
+        request.getfixturevalue(name).check()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from einstride.algorithms import cudnn, direct, fft, gemm, strided
+from einstride.algorithms import cudnn, direct, fft, gemm, implicit_gemm, strided
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -65,6 +65,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "strided": strided,
     "gemm": gemm,
     "direct": direct,
+    "implicit_gemm": implicit_gemm,
     "fft": fft,
     "cudnn": cudnn,
 }
