@@ -55,9 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
     if "gpu" in metafunc.fixturenames:
-        real = "cupy" in _chosen(metafunc.config)
-        name = "cupy" if real else "cupy-host"
-        metafunc.parametrize("gpu", [name], indirect=True, scope="session")
+        names = [name for name in _chosen(metafunc.config) if name.startswith("cupy")]
+        metafunc.parametrize("gpu", names, indirect=True, scope="session")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -85,16 +84,17 @@ def backend(request: pytest.FixtureRequest) -> libraries.Library:
 
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> libraries.Library:
-    """CuPy, for what runs nowhere else: for real with `--backend cupy`, else on the host."""
+    """CuPy, for what runs nowhere else: `--backend cupy-host`, or `cupy` for real; else skipped."""
     return libraries.load(request.param)
 
 
 @pytest.fixture(autouse=True)
 def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a library recorded against the test (a swallowed error, a bad launch) fails it."""
+    used = [request.getfixturevalue(n) for n in ("backend", "gpu") if n in request.fixturenames]
     yield
-    for name in {"backend", "gpu"} & set(request.fixturenames):
-        request.getfixturevalue(name).check()
+    for library in used:
+        library.check()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
