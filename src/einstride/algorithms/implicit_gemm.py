@@ -183,14 +183,18 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     item, result = job.operand_itemsize, ITEMSIZE[job.arithmetic.result]
     products = _products(job, mma)
     workspace = moved = 0
-    seconds = rates["call"] * max(len(products), 1)
+    seconds = rates["call"] + rates["launch"] * max(len(products), 1)
     for p in products:
         parts = 0
         if p.parts > 1 and not job.per_example:
             parts = p.parts * p.elements * tiles.sum_bytes(job.operands[0])
         workspace = max(workspace, parts)
         bytes_ = p.moved(item, result) + 2 * parts
+        seconds += rates["launch"] * (parts > 0)
         moved += bytes_
         arithmetic = p.multiply_adds * rates["matmul"] / p.tile.share
+        words = 16 // item
+        if p.geometry.channels // p.geometry.groups % words:
+            arithmetic *= (1 + words) / 2  # read one by one: a guess until it is measured
         seconds += max(arithmetic, bytes_ * rates["copy"])
     return Cost(job.geometry.multiply_adds, workspace, moved, seconds)
