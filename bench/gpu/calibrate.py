@@ -22,8 +22,9 @@ from bench.gpu.timing import Clock, sample
 SHIPPED = Path(__file__).parents[2] / "src" / "einstride" / "calibration_gpu.json"
 NOTE = (
     "Seconds, as in calibration.json; launch: of a kernel; direct, direct_integer: per "
-    "multiply-add of the direct kernels; dft, fft, plane, turn: guesses, of fft. auto: what algorithm='auto' may choose, because tests "
-    "prove it right. Written by bench/gpu/calibrate.py."
+    "multiply-add of the direct kernels; dft, fft, plane, turn: guesses, of fft; tf32: a "
+    "multiply-add of float32 where TF32 is allowed. auto: what algorithm='auto' may choose, "
+    "because tests prove it right. Written by bench/gpu/calibrate.py."
 )
 # Sides of a dense layer, and what of it is timed where there is no GPU.
 LAYER, SMALL = (8, 56, 64), (1, 6, 4)
@@ -86,6 +87,8 @@ def measured(ceilings: dict[str, Any], clock: Clock, small: bool) -> dict[str, A
     of_calls["direct_integer"] = layer("int32", clock, small)
     if copy:
         of_calls["copy"] = 1 / copy
+    if ceilings.get("tf32"):
+        of_calls["tf32"] = 2 / ceilings["tf32"]
     found = {
         "date": datetime.date.today().isoformat(),
         "library": "cupy",

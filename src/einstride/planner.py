@@ -230,7 +230,7 @@ def choose(
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
     room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
     inner = replace(job.inner, ceiling=room)
-    known = figures.rates(traits.library, job.arithmetic.compute)
+    known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
     proved = figures.proved(traits.library) or tuple(ALGORITHMS)
