@@ -54,6 +54,9 @@ def _chosen(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
+    if "gpu" in metafunc.fixturenames:
+        names = [name for name in _chosen(metafunc.config) if name.startswith("cupy")]
+        metafunc.parametrize("gpu", names, indirect=True, scope="session")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -70,7 +73,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _backend_of(item: pytest.Item) -> str | None:
-    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return given.get("backend") or given.get("gpu")
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +82,19 @@ def backend(request: pytest.FixtureRequest) -> libraries.Library:
     return libraries.load(request.param)
 
 
+@pytest.fixture(scope="session")
+def gpu(request: pytest.FixtureRequest) -> libraries.Library:
+    """CuPy, for what runs nowhere else: `--backend cupy-host`, or `cupy` for real; else skipped."""
+    return libraries.load(request.param)
+
+
 @pytest.fixture(autouse=True)
 def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a library recorded against the test (a swallowed error, a bad launch) fails it."""
+    used = [request.getfixturevalue(n) for n in ("backend", "gpu") if n in request.fixturenames]
     yield
-    if "backend" in request.fixturenames:
-        request.getfixturevalue("backend").check()
+    for library in used:
+        library.check()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,6 +6,7 @@ On the CuPy host, whose log holds every launch, copy, allocation and library cal
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,16 +32,17 @@ CASES = {
     "volume": Case(2, (8, 9, 7), (2, 3, 2), 4, 6, (1, 2, 1), ((1, 1), (0, 0), (0, 1)), (1, 1, 1)),
 }
 WAYS = (*PASSES, "transpose")
-ALGORITHMS = ("gemm", "strided")
-everything = [
-    pytest.mark.parametrize("which", WAYS),
-    pytest.mark.parametrize("name", CASES),
-    pytest.mark.parametrize("algorithm", ALGORITHMS),
-]
+ALGORITHMS = ("gemm", "strided")  # whose products are cuBLAS's
+OURS = ("direct", "implicit_gemm")  # launches of our own: see their own contract tests too
+EVERY = (*ALGORITHMS, *OURS)
 
 
-def over_all(test):
-    for mark in everything:
+def over_all(test, algorithms=EVERY):
+    for mark in (
+        pytest.mark.parametrize("which", WAYS),
+        pytest.mark.parametrize("name", CASES),
+        pytest.mark.parametrize("algorithm", algorithms),
+    ):
         test = mark(test)
     return test
 
@@ -73,7 +75,7 @@ def recorded(host, function, args, **keywords):
     return result, seen
 
 
-@over_all
+@partial(over_all, algorithms=ALGORITHMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_leaves_the_device_and_nobody_waits(host, cp, which, name, algorithm, dtype):
     function, args, keywords = prepared(cp, which, CASES[name], dtype)
@@ -208,7 +210,7 @@ def test_a_long_sum_of_halves_is_exact(cp, dtype, groups):
     assert y.get().astype("f4").ravel().tolist() == [np.array(whole).astype(kind)] * 2
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", WAYS)
 def test_negative_strides(host, cp, which, algorithm):
     case = CASES["strided"]
@@ -226,7 +228,7 @@ def test_negative_strides(host, cp, which, algorithm):
     np.testing.assert_array_equal(result.get(), expected.get())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("shape", [(0, 5, 4, 2), (2, 5, 4, 0)])
 def test_nothing_to_compute_launches_no_product(host, cp, shape, algorithm):
     x, f = cp.empty(shape, "f4"), cp.ones((3, 2, shape[-1], 6), "f4")

@@ -29,14 +29,6 @@ TILES = Case(2, (9, 8), (3, 2), 9, 11, (2, 1), ((2, 1), (-1, 2)), (1, 2))
 FAMILIES = {"thin": THIN, "tiles": TILES}
 
 
-@pytest.fixture(scope="session")
-def gpu(backend):
-    """CuPy, as an object of `libraries`."""
-    if not backend.name.startswith("cupy"):
-        pytest.skip(f"{backend.name} has no CUDA kernels")
-    return backend
-
-
 def ordered(cp, a, order):
     """The same numbers in another memory order."""
     if order == "channels_last":

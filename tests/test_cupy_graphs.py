@@ -18,7 +18,7 @@ import einstride as es
 from cupy_host import events
 from cupy_host.faults import StaleGraph
 from cupy_host.graphs import GLOBAL, RELAXED, THREAD_LOCAL
-from test_cupy_contract import ALGORITHMS, CASES, PASSES, prepared
+from test_cupy_contract import CASES, EVERY, PASSES, prepared
 
 pytest_plugins = ["cupy_host.fixtures"]
 
@@ -43,7 +43,7 @@ class Recorded:
         self.stream.synchronize()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
 def test_a_launch_gives_the_bits_of_a_call(host, cp, which, name, algorithm):

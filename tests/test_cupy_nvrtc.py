@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cupy_host import nvrtc, registers
+from einstride import kernels
 
 SOURCES = sorted(registers.sources())
 
@@ -19,6 +20,8 @@ def _installed():
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_registers_and_spills(source, architecture):
+    if not registers.compiles(source, architecture):
+        pytest.skip(f"{source} is for compute capability {registers.SINCE[source] / 10} and later")
     table = registers.table()
     column = table["architectures"].index(architecture)
     same = table["nvrtc"] == ".".join(map(str, nvrtc.version()))
@@ -34,3 +37,15 @@ def test_registers_and_spills(source, architecture):
         if count > table[source][name][column] + slack
     }
     assert not over
+
+
+@pytest.mark.parametrize("architecture", ["80", "90a", "120"])
+def test_tensor_cores_are_used(architecture):
+    """By each kernel that is meant for them, as often as it is written, and by no other."""
+    for source, times in (("implicit_gemm_mma", 16), ("implicit_gemm", 0)):
+        some = [i for i in registers.instances(source) if ", 2, false," in i]
+        made = nvrtc.compile_for(kernels.source(source), architecture, kernels.OPTIONS, some)
+        found = nvrtc.instructions(made.cubin, nvrtc.HMMA)
+        assert some
+        assert set(found) == set(made.lowered.values())
+        assert all((count >= times) if times else (count == 0) for count in found.values()), found

@@ -219,6 +219,18 @@ def test_division_by_multiplication(by):
             assert int(n) * multiplier >> shift == n // by
 
 
+@pytest.mark.parametrize("by", [1, 2, 3, 7, 641, 2**31 + 1, 2**40 - 1, 2**62])
+def test_division_by_multiplication_in_64_bits(by):
+    """As the kernels do it: the upper half of 2 * n * m, shifted."""
+    _, multiplier, shift = launcher.divisor(by, "long long")
+    assert -(2**63) <= multiplier < 2**63
+    ends = [q * by + r for q in (0, 1, 2, (2**62) // by) for r in (-1, 0, by - 1)]
+    rng = np.random.default_rng(by % 1000)
+    for n in [*ends, 2**63 - 1, *map(int, rng.integers(0, 2**63, 1000))]:
+        if 0 <= n < 2**63:
+            assert (2 * n * (multiplier % 2**64) >> 64) >> shift == n // by
+
+
 def test_what_it_cannot_do_is_left_alone(cp):
     """Casts to halves, misaligned views, too many axes: False, and nothing written."""
     x, one = cp.ones((1, 4, 1), "int8"), [[1], [1], [1]]

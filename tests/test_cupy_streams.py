@@ -12,7 +12,7 @@ import pytest
 import einstride as es
 from checks import refused
 from cupy_host import events
-from test_cupy_contract import ALGORITHMS, CASES, PASSES, prepared
+from test_cupy_contract import CASES, EVERY, PASSES, prepared
 
 pytest_plugins = ["cupy_host.fixtures"]
 ROUNDS = 4
@@ -48,7 +48,7 @@ def at_once(*jobs):
         raise failures[0]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("name", ["padded", "strided", "grouped"])
 @pytest.mark.parametrize("which", PASSES)
 def test_two_streams_from_two_threads(host, cp, which, name, algorithm):
@@ -78,7 +78,7 @@ def test_two_streams_from_two_threads(host, cp, which, name, algorithm):
     assert count == {stream.ptr: ROUNDS * once for stream in streams}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_one_plan_and_one_layer_from_many_threads(host, cp, algorithm):
     _, (x, f), keywords = prepared(cp, "forward", CASES["padded"])
     keywords["algorithm"] = algorithm
@@ -97,7 +97,7 @@ def test_one_plan_and_one_layer_from_many_threads(host, cp, algorithm):
     at_once(job(plan, x, f), job(plan, x, f), job(layer, x), job(layer, x))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_two_devices_from_two_threads(host, cp, which, algorithm):
     """A kernel or a handle of the other device would be a fault of the host."""
@@ -136,7 +136,7 @@ def test_each_device_has_its_own_kernels(host, cp):
         assert kernels._loaded.cache_info().misses == before
 
 
-@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
+@pytest.mark.parametrize("algorithm", ["auto", *EVERY])
 def test_devices_are_not_mixed(host, cp, algorithm):
     _, (x, f), keywords = prepared(cp, "forward", CASES["padded"])
     keywords["algorithm"] = algorithm

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 from bench.case import PASSES, Case, Row
 from bench.gpu import traffic
 
+import einstride as es
 from cupy_host import events
 
 pytest_plugins = ["cupy_host.fixtures"]
@@ -58,6 +61,36 @@ def test_memory_bound_layers_stay_near_the_floor(host, cp, name, which, layout):
     found = traffic.count_row(Row(CASES[name], traffic.BATCH, which), layout, "direct")
     assert len(found.launches) <= (2 if which == "filter_grad" else 1)
     assert found.over <= OVER, found.launches
+
+
+@pytest.mark.parametrize("layout", traffic.LAYOUTS)
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("case", traffic.DENSE, ids=lambda case: case.name)
+def test_implicit_gemm_touches_each_array_once(host, cp, case, which, layout):
+    """In all of its blocks together: no copy of x or f; blocks fetch less than the plan says."""
+    row = Row(case, traffic.BATCH, which)
+    found = traffic.count_row(row, layout, "implicit_gemm")
+    operands = {
+        "forward": (row.x_shape, row.f_shape, row.y_shape),
+        "input_grad": (row.y_shape, row.f_shape, row.x_shape),
+        "filter_grad": (row.x_shape, row.y_shape, row.f_shape),
+    }[which]
+    *read, written = (4 * prod(shape) for shape in operands)
+    first, *more = found.launches
+    if which == "input_grad" and case.stride == 2:  # a launch for each phase of the stride
+        assert len(more) == 3
+        assert all(e.least_read <= sum(read) for e in found.launches)
+    else:
+        assert first.least_read == sum(read)
+        assert first.least_written in (written, more[0].least_read if more else written)
+        assert [e.kernel.partition("<")[0] for e in more] in ([], ["add_parts"])
+    g = {"padding": row.pads, "stride": row.stride, "library": "cupy"}
+    size = {"input_grad": {"input_size": case.size}, "filter_grad": {"kernel_size": case.kernel}}
+    plan = es.plan(
+        *operands[:2], direction=which, algorithm="implicit_gemm", **g, **size.get(which, {})
+    )
+    [cost] = [c.cost for c in plan._decision.candidates if c.algorithm == "implicit_gemm"]
+    assert found.moved <= 1.1 * cost.moved  # sectors at the ends of rows
 
 
 def test_any_kernel_of_the_project_is_counted(host, cp):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride.algorithms import ALGORITHMS
 
 X, F = np.ones((2, 28, 28, 6)), np.ones((3, 3, 4, 10))
 LINE, TAPS = np.ones((1, 9, 1)), np.ones((2, 1, 1))
@@ -45,8 +46,8 @@ TEXTS = {
         "got builtins.list; convert it, e.g. numpy.asarray(x)",
     ),
     "algorithm": (
-        lambda: es.conv(LINE, TAPS, algorithm="cudnn"),
-        "conv: algorithm is unknown; got 'cudnn'; use 'auto' or one of ('strided', 'gemm', 'fft')",
+        lambda: es.conv(LINE, TAPS, algorithm="magic"),
+        f"conv: algorithm is unknown; got 'magic'; use 'auto' or one of {tuple(ALGORITHMS)}",
     ),
     "too large a filter": (
         lambda: es.conv(LINE, TAPS, dilation=9),

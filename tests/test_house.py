@@ -94,7 +94,7 @@ def test_geometry_is_the_standard_library_only():
 
 def test_the_tests_know_every_algorithm():
     table = importlib.import_module("einstride.algorithms").ALGORITHMS
-    assert {"strided", "gemm"} <= set(table)
+    assert {"strided", "gemm", "implicit_gemm"} <= set(table)
     assert set(ALGORITHMS) - {"auto"} <= set(table)
 
 

@@ -4,7 +4,7 @@
 
 Writes what `src/einstride/calibration_gpu.json` holds, measured, with the date and the device.
 Products and copies come from the ceilings; calls and the direct kernels are timed here. Constants
-that say how much slower odd shapes run (thin, grouped, mixed) are kept as they are.
+that say how much slower odd shapes run (thin, grouped, mixed), and those of fft, are kept.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from bench.gpu.timing import Clock, sample
 SHIPPED = Path(__file__).parents[2] / "src" / "einstride" / "calibration_gpu.json"
 NOTE = (
     "Seconds, as in calibration.json; launch: of a kernel; direct, direct_integer: per "
-    "multiply-add of the direct kernels. auto: what algorithm='auto' may choose, because tests "
-    "prove it right. Written by bench/gpu/calibrate.py."
+    "multiply-add of the direct kernels; dft, fft, plane, turn: guesses, of fft; tf32: a "
+    "multiply-add of float32 where TF32 is allowed. auto: what algorithm='auto' may choose, "
+    "because tests prove it right. Written by bench/gpu/calibrate.py."
 )
 # Sides of a dense layer, and what of it is timed where there is no GPU.
 LAYER, SMALL = (8, 56, 64), (1, 6, 4)
@@ -79,12 +80,15 @@ def measured(ceilings: dict[str, Any], clock: Clock, small: bool) -> dict[str, A
             rate = ceilings[complex_of] / 4  # four real products each
         product = 2 / rate if rate else entry["matmul"]
         direct = layer("int64" if name == "other" else name, clock, small)
-        dtypes[name] = {"einsum": product, "matmul": product, "direct": direct}
+        einsum = product * entry["einsum"] / entry["matmul"]
+        dtypes[name] = {**entry, "einsum": einsum, "matmul": product, "direct": direct}
     copy = ceilings.get("copy_bytes_per_second")
     of_calls = {**old["calls"], **calls(clock, small)}
     of_calls["direct_integer"] = layer("int32", clock, small)
     if copy:
         of_calls["copy"] = 1 / copy
+    if ceilings.get("tf32"):
+        of_calls["tf32"] = 2 / ceilings["tf32"]
     found = {
         "date": datetime.date.today().isoformat(),
         "library": "cupy",

@@ -32,8 +32,12 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 
 
 def variants(row: Row) -> list[str]:
-    """What is measured of a row."""
-    return ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
+    """What is measured of a row: algorithms, and TF32, which only a call can allow."""
+    found = ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
+    if row.case.channels > row.case.groups:
+        found.append("implicit_gemm")
+        found += ["implicit_gemm tf32"] * (row.case.dtype == "float32")
+    return found
 
 
 def prepare(
@@ -53,12 +57,14 @@ def prepare(
         one = cupy.asarray(arrays[name].astype(kind))
         return [one, *(one.copy() for _ in range(sets - 1))]
 
+    algorithm, _, accuracy = variant.partition(" ")
     k = {
         "stride": row.stride,
         "padding": row.pads,
         "dilation": row.dilation,
         "groups": row.case.groups,
-        "algorithm": variant,
+        "algorithm": algorithm,
+        "accuracy": accuracy or "normwise",
         **more,
     }
     size, kernel = row.case.size, row.case.kernel

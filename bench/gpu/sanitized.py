@@ -26,8 +26,16 @@ def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return x, f
 
 
+def meant(case: tuple[Any, ...]) -> bool:
+    """Has an algorithm such arrays, and is there something of its own to see?"""
+    algorithm, accuracy, dtype = case[:3]
+    if accuracy == "tf32":
+        return dtype == "float32"
+    return algorithm != "implicit_gemm" or dtype not in ("complex64", "int8")
+
+
 def check(
-    algorithm: str, dtype: str, channels: int, mode: str, layout: str, groups: int = 1
+    algorithm: str, accuracy: str, dtype: str, channels: int, mode: str, layout: str, groups: int
 ) -> str | None:
     """Three passes of one geometry; what is wrong, or None."""
     import cupy
@@ -45,7 +53,7 @@ def check(
     else:
         given = cupy.asarray(x)
     plain = dict(k)
-    k["algorithm"] = algorithm
+    k["algorithm"], k["accuracy"] = algorithm, accuracy
     on_device = cupy.asarray(f), cupy.asarray(gy)
     pairs = {"forward": (es.conv(given, on_device[0], **k), y)}
     if dtype != "int8" or algorithm == "direct":
@@ -54,7 +62,8 @@ def check(
         found = es.conv_input_grad(on_device[1], on_device[0], x.shape[1:3], **k)
         pairs["input_grad"] = (found, es.conv_input_grad(gy, f, x.shape[1:3], **plain))
     wrong = [name for name, (a, b) in pairs.items() if not np.array_equal(a.get(), b)]
-    return f"{algorithm} {dtype} {channels} {mode} {layout} {groups}: {wrong}" if wrong else None
+    case = f"{algorithm} {accuracy} {dtype} {channels} {mode} {layout} {groups}"
+    return f"{case}: {wrong}" if wrong else None
 
 
 def main() -> int:
@@ -67,10 +76,15 @@ def main() -> int:
 
     cupy.cuda.set_allocator(None)
     layouts = ("channels_last", "channels_first")
-    grid = list(itertools.product(("gemm",), DTYPES, (4, 3), MODES, layouts))
-    grid += itertools.product(
-        ("direct",), DTYPES[::3] + DTYPES[1:2], (4, 12), MODES, layouts, (1, 4)
-    )
+    few = (*DTYPES[::3], DTYPES[1])
+    normal = ("normwise",)
+    grid = [
+        *itertools.product(("gemm",), normal, DTYPES, (4, 3), MODES, layouts, (1,)),
+        *itertools.product(("direct",), normal, few, (4, 12), MODES, layouts, (1, 4)),
+        *itertools.product(("implicit_gemm",), normal, DTYPES, (8, 3), MODES, layouts, (1,)),
+        *itertools.product(("implicit_gemm",), ("tf32",), DTYPES, (8, 3), MODES, layouts, (1,)),
+    ]
+    grid = [case for case in grid if meant(case)]
     problems = [p for case in grid[:: 23 if args.small else 1] if (p := check(*case))]
     print("\n".join(problems) or "every answer is right")
     return 1 if problems else 0

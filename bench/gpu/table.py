@@ -58,7 +58,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     out = [head]
     for row, records in by_row.items():
         timed = [r for r in records if "ms" in r]
-        ours = min((r for r in timed if r["library"] == OURS), key=_ms, default=None)
+        mine = [r for r in timed if r["library"] == OURS and not _is_tf32(r)]
+        ours = min(mine, key=_ms, default=None)
         peers = [r for r in timed if r["library"] != OURS]
         peer = min((r for r in peers if not _is_tf32(r)), key=_ms, default=None)
         fast = min((r for r in peers if _is_tf32(r)), key=_ms, default=None)

@@ -35,6 +35,11 @@ CASES = [
     Case("few/4_to_4", "grouped", "", (56, 56), 32, (3, 3), 32, padding=1, groups=8),
     Case("few/rgb", "few channels", "", (56, 56), 3, (3, 3), 32, padding=1),
 ]  # fmt: skip
+DENSE = [
+    Case("dense/3x3", "other dense", "", (28, 28), 32, (3, 3), 64, padding=1),
+    Case("dense/3x3_s2", "other dense", "", (28, 28), 32, (3, 3), 64, stride=2, padding=1),
+    Case("dense/1x1", "1x1", "", (28, 28), 64, (1, 1), 64),
+]
 BATCH = 2
 LAYOUTS = ("channels_last", "channels_first")
 
@@ -61,15 +66,18 @@ class Counted:
 @contextmanager
 def _small_device() -> Iterator[None]:
     """Plans blocks as for a device that is as much smaller as the layers here are."""
-    from einstride.kernels import thin_shape
+    from einstride.kernels import gemm_tiles, thin_shape
 
     whole, thin_shape.MULTIPROCESSORS = thin_shape.MULTIPROCESSORS, 1
+    processors, gemm_tiles.PROCESSORS = gemm_tiles.PROCESSORS, 1
     thin_shape.shape_of.cache_clear()
+    gemm_tiles.choose.cache_clear()
     try:
         yield
     finally:
-        thin_shape.MULTIPROCESSORS = whole
+        thin_shape.MULTIPROCESSORS, gemm_tiles.PROCESSORS = whole, processors
         thin_shape.shape_of.cache_clear()
+        gemm_tiles.choose.cache_clear()
 
 
 def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:
@@ -125,7 +133,7 @@ def main() -> int:
     ours.start(small=True)
     head = f"{'':44}{'read':>10}{'written':>10}{'at least':>10}{'floor':>10}{'over':>6}"
     print(f"{head}{'ops/byte':>9}")
-    for case in CASES:
+    for case in (*CASES, *DENSE):
         for pass_ in PASSES:
             for layout in LAYOUTS:
                 name = f"{case.name} {pass_} {layout}"

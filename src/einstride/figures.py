@@ -60,11 +60,17 @@ def table(library: str) -> dict[str, Any]:
     return dict(table.get(library, table["numpy"]))
 
 
-def rates(library: str, compute: str) -> dict[str, float]:
-    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known."""
+def rates(library: str, compute: str, tf32: bool = False) -> dict[str, float]:
+    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known.
+
+    `tf32`: for calls that allow it, products of float32 are those of tensor cores where there are.
+    """
     mine = table(library)
     by_dtype = mine["dtypes"].get(compute, mine["dtypes"]["other"])
-    return {**mine["calls"], **by_dtype}
+    found = {**mine["calls"], **by_dtype}
+    if tf32 and compute == "float32" and "tf32" in found:
+        found["matmul"] = found["tf32"]
+    return found
 
 
 def of(library: str) -> Figures:

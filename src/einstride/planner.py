@@ -234,7 +234,7 @@ def choose(
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
     room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
     inner = replace(job.inner, ceiling=room)
-    known = figures.rates(traits.library, job.arithmetic.compute)
+    known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
     batch = 1 if job.batch_invariant else inner.geometry.batch

@@ -14,13 +14,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
+import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+ARCHITECTURES = ("75", "80", "86", "89", "90", "90a", "100", "120")
 MOST_EXPRESSIONS = 32
+HMMA = 0x23C
 
 _ENTRY = re.compile(
     r"Compiling entry function '(?P<kernel>[^']+)' for '(?P<architecture>\w+)'.*?"
@@ -143,6 +145,24 @@ def _read(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     buffer = ctypes.create_string_buffer(size.value)
     getattr(nvrtc, f"nvrtcGet{what}")(program, buffer)
     return buffer.raw
+
+
+def instructions(cubin: bytes, opcode: int) -> dict[str, int]:
+    """How many instructions of an opcode (its low 12 bits) each kernel of a cubin has.
+
+    From Volta on an instruction takes 16 bytes; HMMA, the tensor cores' own, is `HMMA`.
+    """
+    (sections,) = struct.unpack_from("<Q", cubin, 40)
+    size, count, of_names = struct.unpack_from("<3H", cubin, 58)
+    headers = [struct.unpack_from("<2I4Q", cubin, sections + i * size) for i in range(count)]
+    names = headers[of_names][4]
+    found = {}
+    for name, _, _, _, start, length in headers:
+        label = cubin[names + name : cubin.index(b"\0", names + name)].decode()
+        if label.startswith(".text."):
+            words = struct.unpack_from(f"<{length // 8}Q", cubin, start)[::2]
+            found[label.removeprefix(".text.")] = sum(w & 0xFFF == opcode for w in words)
+    return found
 
 
 def kernel_uses(log: str) -> tuple[KernelUse, ...]:

@@ -59,12 +59,43 @@ def sources() -> Iterator[str]:
             yield entry.name.removesuffix(".cu")
 
 
+# Tensor cores: mma.sync of these shapes, and numbers of TF32, are there from 8.0 on.
+SINCE = {"implicit_gemm_mma": 80}
+
+# The largest tiles, the most axes, the widest places, the slowest ways to read.
+LARGE, NARROW, DOUBLE = "128, 128, 8, 8, 8", "128, 32, 8, 8, 4", "64, 64, 8, 4, 4"
+WARPS, WARPS_NARROW = "128, 128, 32, 64, 32", "128, 32, 32, 32, 32"
+TF32 = "128, 128, 16, 64, 32"
+IMPLICIT = {
+    "implicit_gemm": [
+        f"implicit_gemm<float, float, float, int, 2, false, {LARGE}, 4, true, 4, false>",
+        f"implicit_gemm<float, float, float, int, 2, true, {LARGE}, 4, false, 4, false>",
+        f"implicit_gemm<float, float, float, int, 3, true, {LARGE}, 4, false, 4, false>",
+        f"implicit_gemm<float, float, float, int, 3, false, {LARGE}, 1, true, 1, true>",
+        f"implicit_gemm<float, float, float, long long, 3, false, {NARROW}, 1, false, 1, true>",
+        f"implicit_gemm<double, double, double, long long, 3, false, {DOUBLE}, 1, false, 1, true>",
+        "implicit_gemm<Float16, float, float, int, 3, false, 128, 128, 16, 8, 8, 1, true, 1, true>",
+        "add_parts<float, Bfloat16, int, 3>",
+    ],
+    "implicit_gemm_mma": [
+        f"implicit_gemm_mma<Float16, Float16, int, 2, false, {WARPS}, 8, true, 8, false>",
+        f"implicit_gemm_mma<Float16, Float16, int, 2, true, {WARPS}, 8, false, 8, false>",
+        f"implicit_gemm_mma<Bfloat16, float, int, 3, true, {WARPS}, 8, false, 8, false>",
+        f"implicit_gemm_mma<Float16, float, long long, 3, true, {WARPS}, 1, false, 1, true>",
+        f"implicit_gemm_mma<Float16, float, int, 3, false, {WARPS_NARROW}, 1, false, 1, true>",
+        f"implicit_gemm_mma<float, float, int, 2, false, {TF32}, 4, true, 4, false>",
+        f"implicit_gemm_mma<float, float, int, 3, false, {TF32}, 1, true, 1, true>",
+        "implicit_gemm_mma<Float16, Float16, int, 3, true, 32, 32, 16, 32, 32, 1, false, 1, false>",
+    ],
+}  # fmt: skip
+
+
 def instances(name: str) -> list[str]:
     """What is compiled of a source: of templates, every word and one cast of each kind."""
     if name in DIRECT:
         return DIRECT[name]
     if name != "rows":
-        return []
+        return IMPLICIT.get(name, [])
     from einstride.kernels import rows
 
     kinds = ("unsigned char", "long long", "Float16", "Bfloat16", "float", "Complex<float>")
@@ -79,6 +110,11 @@ def instances(name: str) -> list[str]:
     chosen = [f"copy_rows<{t}, {i}>" for t in words + casts for i in ("int", "long long")]
     assert known >= set(chosen), set(chosen) - known
     return chosen
+
+
+def compiles(name: str, architecture: str) -> bool:
+    """Is a source meant for an architecture?"""
+    return int(architecture.rstrip("a")) >= SINCE.get(name, 0)
 
 
 def measured(name: str, architecture: str) -> dict[str, tuple[int, int]]:
@@ -112,6 +148,10 @@ def write() -> None:
     for name in sorted(sources()):
         rows[name] = {}
         for architecture in nvrtc.ARCHITECTURES:
+            if not compiles(name, architecture):
+                for instance in instances(name):
+                    rows[name].setdefault(instance, []).append(0)
+                continue
             for instance, (registers, spilled) in measured(name, architecture).items():
                 rows[name].setdefault(instance, []).append(registers)
                 if spilled:

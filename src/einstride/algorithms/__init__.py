@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from einstride.algorithms import cudnn, direct, fft, gemm, strided, winograd
+from einstride.algorithms import cudnn, direct, fft, gemm, implicit_gemm, strided, winograd
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -66,6 +66,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "gemm": gemm,
     "direct": direct,
     "winograd": winograd,
+    "implicit_gemm": implicit_gemm,
     "fft": fft,
     "cudnn": cudnn,
 }

@@ -175,5 +175,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     moved = 2 * padded + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
     mixed = g.groups > 1 and g.channels > g.groups  # short loops, and none of them contiguous
     slower = rates["mixed"] if mixed else 1.0
-    seconds = rates["call"] + n * slower * rates["einsum"] + moved * rates["copy"]
+    launches = 3 * rates.get("launch", 0.0)  # on a GPU: a copy of each operand, a product
+    seconds = rates["call"] + launches + n * slower * rates["einsum"] + moved * rates["copy"]
     return Cost(n, padded, moved, seconds)

@@ -37,6 +37,9 @@ class Traits:
         The most spatial axes whose windows the library's arrays and einsum can index.
     compiled : bool
         Kernels of our own can be compiled for the machine that its arrays live on.
+    capability : callable or None
+        ``capability()``: ten times the compute capability of the current device, 0 without one. It
+        asks the driver for a number and makes no context.
     """
 
     library: str
@@ -47,6 +50,7 @@ class Traits:
     half_sums: bool
     max_rank: int
     compiled: bool = False
+    capability: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)

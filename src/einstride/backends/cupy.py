@@ -124,6 +124,14 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     return []
 
 
+def capability() -> int:
+    """Ten times the current device's compute capability; 0 where there is no device."""
+    try:
+        return int(cupy.cuda.Device().compute_capability)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return 0  # plans may be made without a GPU
+
+
 _STRICT = Backend(
     xp=xp,
     traits=Traits(
@@ -134,6 +142,7 @@ _STRICT = Backend(
         workspace=256 << 20,
         half_sums=True,
         max_rank=11,
+        capability=capability,
     ),
     dtype_name=dtype_name,
     device=lambda x: x.device,

@@ -20,7 +20,10 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 @cache
 def source(name: str) -> str:
-    """The text of a source file."""
+    """The text of a source file, with our own headers in it.
+
+    CuPy's cache of compiled kernels looks at the text alone: a header that changes must change it.
+    """
     return _text(f"{name}.cu")
 
 

@@ -1,18 +1,11 @@
-// What every kernel shares: numbers of all dtypes, quotients, borders. No header is needed for it.
-
-struct Divisor {  // a quotient by one multiplication: see `divisor` in rows.py
-    long long by, multiplier, shift;
-};
-
-__device__ inline int quotient(int n, const Divisor &d) {
-    return (int)((unsigned long long)(unsigned)n * (unsigned)d.multiplier >> (int)d.shift);
-}
-
-__device__ inline long long quotient(long long n, const Divisor &d) { return n / d.by; }
+// What every kernel shares: numbers of all dtypes, their casts and sums. No header is needed for it.
 
 template <class T> struct __align__(2 * sizeof(T)) Complex { T real, imag; };
 struct Float16 { unsigned short bits; };
 struct Bfloat16 { unsigned short bits; };
+
+// Several numbers that are read or written at once.
+template <class T, int V> struct __align__(V * sizeof(T)) Run { T v[V]; };
 
 // Exact, also for subnormals; bits are moved rather than converted so that no header is needed.
 __device__ inline float number(Float16 v) {
@@ -84,13 +77,3 @@ template <class T> __device__ inline Complex<T> added(Complex<T> a, Complex<T> b
 }
 template <class T> __device__ inline T conjugate(T v) { return v; }
 template <class T> __device__ inline Complex<T> conjugate(Complex<T> v) { return {v.real, -v.imag}; }
-
-enum { ZEROS, REFLECT, REPLICATE, CIRCULAR };
-
-// The place that a place outside [0, size) takes its element from; -1 for a zero.
-template <class INDEX> __device__ inline INDEX border(INDEX at, INDEX size, int mode) {
-    if (mode == REFLECT) return at < 0 ? -at : 2 * (size - 1) - at;
-    if (mode == REPLICATE) return at < 0 ? 0 : size - 1;
-    if (mode == CIRCULAR) return at % size + (at % size < 0 ? size : 0);
-    return -1;
-}

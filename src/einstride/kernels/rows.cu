@@ -9,10 +9,11 @@
 // axis (the caller chooses the order so), hence reads and writes are both coalesced. INDEX is int
 // where every place and every element count fits, else long long.
 
+#include "numbers.cuh"
+#include "places.cuh"
+
 #define MAX_RANK 12
 #define THREADS 256
-
-#include "numbers.cuh"
 
 struct Axis {
     long long size, start, stride, dilation, step;  // step: of x, in elements

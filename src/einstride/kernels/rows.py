@@ -57,15 +57,20 @@ def instances() -> Iterator[str]:
                     yield f"copy_rows<{SOURCES[source]}, {SOURCES[name]}, {index}>"
 
 
-def divisor(by: int) -> list[int]:
-    """(by, m, s) with n // by == n * m >> s for 0 <= n < 2**31 and m < 2**32.
+def divisor(by: int, index: str = "int") -> list[int]:
+    """(by, m, s) with n // by == n * m >> s for every n >= 0 of the index type.
 
-    With s = 31 + ceil(log2 by) and m = ceil(2**s / by), the error n * (m * by - 2**s) / (by * 2**s)
-    is below n / 2**s <= 1 / by, too small to reach the next whole number.
+    For n < 2**b, with s = b + ceil(log2 by) and m = ceil(2**s / by) < 2**(b + 1), the error
+    n * (m * by - 2**s) / (by * 2**s) is below n / 2**s <= 1 / by, too small to reach the next whole
+    number. For 64 bits s is given less b, and m as a signed number of the same bits.
     """
     by = max(by, 1)
-    shift = 31 + (by - 1).bit_length()
-    return [by, -(-(1 << shift) // by), shift]
+    bits = 31 if index == "int" else 63
+    shift = bits + (by - 1).bit_length()
+    multiplier = -(-(1 << shift) // by)
+    if index == "int":
+        return [by, multiplier, shift]
+    return [by, multiplier - (1 << 64 if multiplier >> 63 else 0), shift - bits]
 
 
 def copy_rows(
@@ -124,11 +129,11 @@ def copy_rows(
     inner, outer = (positions, row) if positions_inner else (row, positions)
     fields = [total, rank, MODES.index(mode), int(positions_inner), int(channels_inner)]
     fields += [channels, steps[-1], steps[0]]
-    fields += divisor(inner) + divisor(outer)
-    fields += divisor(channels if channels_inner else prod(kernel_size))
+    fields += divisor(inner, index) + divisor(outer, index)
+    fields += divisor(channels if channels_inner else prod(kernel_size), index)
     for a in range(rank):
         fields += [x.shape[a + 1], starts[a], stride[a], dilation[a], steps[a + 1]]
-        fields += divisor(out[a]) + divisor(kernel_size[a])
+        fields += divisor(out[a], index) + divisor(kernel_size[a], index)
     fields += [0] * (11 * (MAX_RANK - rank))
     job = np.array(fields, np.int64)
     function = kernel("rows", f"copy_rows<{types}, {index}>")

@@ -3,6 +3,7 @@
 #define THREADS 256
 
 #include "numbers.cuh"
+#include "places.cuh"
 
 template <class T, int N> struct __align__(sizeof(T) * N) Pack { T v[N]; };
 

@@ -15,6 +15,7 @@
 #define TABLE 64  // terms whose places are known at a time
 
 #include "numbers.cuh"
+#include "places.cuh"
 
 struct Digit {  // an axis of a list: its length, in boxes of so many; what one step on it adds
     long long count, box, boxes, move, start, other;

@@ -81,6 +81,8 @@ int host_sync_reduce(int predicate, int operation); /* 0 count, 1 and, 2 or */
 void host_sync_warp(unsigned mask);
 uint64_t host_exchange(unsigned mask, uint64_t value, int source_lane);
 unsigned host_vote(unsigned mask, int predicate);
+/* `size` bytes of each lane, in order, for every lane: all 32 must call. */
+void host_gather(const void *mine, unsigned size, void *all);
 unsigned host_active_mask(void);
 void host_check(const volatile void *address, unsigned size, int is_write);
 void host_check_atomic(const volatile void *address, unsigned size);

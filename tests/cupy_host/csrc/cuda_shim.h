@@ -46,6 +46,7 @@ int host_sync_reduce(int predicate, int operation);
 void host_sync_warp(unsigned mask);
 uint64_t host_exchange(unsigned mask, uint64_t value, int source_lane);
 unsigned host_vote(unsigned mask, int predicate);
+void host_gather(const void *mine, unsigned size, void *all);
 unsigned host_active_mask(void);
 void host_check_atomic(const volatile void *address, unsigned size);
 void host_abort(int kind, uint64_t address, uint64_t size, int is_write, int other_thread);
@@ -75,6 +76,7 @@ inline void __trap() { host_abort(9, 0, 0, 0, -1); }
 #include "atomics.h"
 #include "intrinsics.h"
 #include "warp.h"
+#include "mma.h"
 
 using std::isfinite;
 using std::isinf;

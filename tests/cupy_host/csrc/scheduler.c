@@ -22,6 +22,7 @@ struct thread {
     unsigned mask; /* of the warp barrier it stands before */
     unsigned warp_epoch;
     uint64_t offered, delivered; /* to the other lanes: delivered when the warp barrier opens */
+    const void *shown;           /* to all lanes, between two warp barriers */
 };
 
 struct host_fault host_last_fault;
@@ -131,6 +132,18 @@ unsigned host_active_mask(void) {
         if (other && other->state != ENDED) mask |= 1u << i;
     }
     return mask;
+}
+
+void host_gather(const void *mine, unsigned size, void *all) {
+    struct thread *me = current;
+    me->shown = mine;
+    host_sync_warp(0xFFFFFFFFu);
+    for (int i = 0; i < HOST_WARP; i++) {
+        const struct thread *other = lane(me, i);
+        if (!other || other->state == ENDED) host_abort(HOST_DIVERGENT_WARP, 0, 0, 0, -1);
+        memcpy((char *)all + (size_t)i * size, other->shown, size);
+    }
+    host_sync_warp(0xFFFFFFFFu);
 }
 
 static void touch_shared(uint64_t address, unsigned offset, unsigned size, int is_write) {

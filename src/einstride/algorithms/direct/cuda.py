@@ -253,9 +253,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         of_one = prod(g.f_shape) * ITEMSIZE[_accumulator(job)]
         workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
     rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
-    width = min(g.filters, g.channels) // g.groups
+    width = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
     thin_ones = max(g.filters, g.channels) // g.groups <= thin_shape.FEW
     n = g.multiply_adds
+    if thin_ones and max(g.kernel) > thin.COLUMNS[-1]:
+        n *= 2  # each product is read from shared memory anew: a guess until it is measured
     if not thin_ones:  # columns that a tile has and the group has not
         n *= max(1, 8 // max(width, 1))
     launches = 1 if thin_ones or job.direction != "input_grad" else prod(g.stride)

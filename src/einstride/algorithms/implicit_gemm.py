@@ -1,0 +1,200 @@
+"""Convolution as one product of matrices that are never written down: CUDA kernels of our own.
+
+Rows (p, K * C) of windows times the filter (K * C, D), as in gemm, but the rows exist only as tiles
+in shared memory: no im2col, no padded copy, no copy into another layout, one launch a pass.
+
+- forward          y = R F
+- input gradient   by stride phases (see `adjoint`): each a forward pass over gy
+- filter gradient  F' = R^T gy; few tiles with long sums are cut into parts, which are added in a
+  fixed order: no atomic additions, the same bits every time
+
+float32 and float64 are multiplied by the ordinary units, float16 and bfloat16 by tensor cores with
+sums in float32, float32 by tensor cores only where ``accuracy="tf32"`` allows its rounding.
+
+Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit roundoff
+of the sums' dtype, plus one rounding where the result's dtype is narrower (Jeannerod and Rump
+2013): `accuracy="elementwise"` holds. TF32 first rounds x and f to 11 bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from einstride import adjoint
+from einstride._errors import bad_value
+from einstride.dtypes import HALVES, ITEMSIZE
+from einstride.geometry import Geometry
+from einstride.job import Cost, Job
+from einstride.kernels import gemm_tiles as tiles
+from einstride.kernels import implicit_gemm as kernels
+from einstride.kernels.implicit_gemm import Layout, Steps
+from einstride.primitives import flip
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+TENSOR_CORES_SINCE = 80
+"""The compute capability, times ten, whose tensor cores the kernels use."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None,
+    relu: bool = False,
+) -> Array:  # fmt: skip
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given.
+
+    With `relu`, what is negative becomes zero on the way out.
+    """
+    g = job.geometry
+    y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
+    f = flip(f, g.rank, b) if g.flip else f
+    _correlate(x, f, y, g, job, b, bias, relu, False)
+    return y
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g = job.geometry
+    gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
+    f = flip(f, g.rank, b) if g.flip else f
+    for phase in adjoint.phases(g):
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = gx[(slice(None), *steps, ...)]
+        if phase.geometry is None:
+            place[...] = 0 if bias is None else bias
+        else:
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
+            _correlate(gy, sub, place, phase.geometry, job, b, bias, False, True)
+    return gx
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
+    g = job.geometry
+    gf = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
+    each = 1 if job.per_example else 0
+    to = flip(gf, g.rank, b, each) if g.flip else gf
+    batch, *o, column = _elements(gy)
+    *first, channel, last = _elements(to)
+    columns = g.filters // g.groups
+    of_gy = Steps(batch, tuple(o), column, columns * column)
+    of_gf = Steps(channel, tuple(first[each:]), last, columns * last)
+    layout = _layout(x, gy, to, g, of_gy, of_gf, first[0] if each else 0)
+    kernels.multiply(x, gy, to, _product(g, True, job, _tensor_cores(x, job)), layout)
+    return gf
+
+
+def _correlate(
+    x: Array, f: Array, y: Array, g: Geometry, job: Job, b: Backend, bias: Array | None,
+    relu: bool, turned: bool,
+) -> None:  # fmt: skip
+    """y = conv(x, f) of one geometry; `turned`: f has its channels the other way round."""
+    *taps, channel, column = _elements(f)
+    batch, *o, last = _elements(y)
+    columns, terms = g.filters // g.groups, g.channels // g.groups
+    if turned:
+        of_f = Steps(column, tuple(taps), channel, terms * column)
+    else:
+        of_f = Steps(channel, tuple(taps), column, columns * column)
+    layout = _layout(x, f, y, g, of_f, Steps(batch, tuple(o), last, columns * last), 0)
+    if bias is not None and b.dtype_name(bias) not in kernels.BIASES:
+        bias = b.astype(bias, job.sums)
+    product = _product(g, False, job, _tensor_cores(x, job))
+    kernels.multiply(x, f, y, product, layout, bias, relu)
+
+
+def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
+    room = 0 if job.direction != "filter_grad" else job.ceiling
+    return tiles.choose(g, transposed, job.operands[0], mma, room, job.per_example)
+
+
+def _layout(
+    x: Array, f: Array, y: Array, g: Geometry, of_f: Steps, of_y: Steps, part: int
+) -> Layout:
+    batch, *axes, channel = _elements(x)
+    of_x = Steps(channel, tuple(axes), 0, g.channels // g.groups * channel)
+    aligned = (not x.data.ptr % 16, not f.data.ptr % 16, not y.data.ptr % (4 * y.itemsize))
+    return Layout(batch, of_x, of_f, of_y, part, aligned)
+
+
+def _elements(array: Array) -> list[int]:
+    """Its steps in elements; none along an axis of one element, whatever its stride says."""
+    unit = array.itemsize
+    if any(n % unit for n in (array.data.ptr, *array.strides)):
+        raise bad_value(
+            "implicit_gemm", "elements must lie at multiples of their size: no GPU reads others",
+            f"strides {array.strides} of {unit} bytes each", "copy the array byte by byte",
+        )  # fmt: skip
+    return [s // unit if n > 1 else 0 for s, n in zip(array.strides, array.shape, strict=True)]
+
+
+def _tensor_cores(x: Array, job: Job) -> bool:
+    return units(job, int(x.device.compute_capability)) is None
+
+
+def units(job: Job, capability: int) -> str | None:
+    """None if tensor cores multiply, or why the ordinary units do."""
+    dtype = job.operands[0]
+    if dtype not in tiles.MMA_TILES:
+        return f"no tensor cores for {dtype}"
+    if dtype not in HALVES and job.accuracy != "tf32":
+        return 'float32 is rounded to TF32 only with accuracy="tf32"'
+    if capability < TENSOR_CORES_SINCE:
+        return f"tensor cores are used from compute capability 8.0 on, this is {capability / 10}"
+    return None
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    first, second = job.operands
+    compute, result = job.arithmetic.compute, job.arithmetic.result
+    if traits.library != "cupy":
+        return f"no kernels of its own for {traits.library}"
+    if first != second:
+        return f"its kernels multiply arrays of one dtype, not {first} by {second}"
+    if first not in tiles.TILES:
+        return f"its kernels know {', '.join(tiles.TILES)}, not {first}"
+    sums = ("float32", first) if first in HALVES else (first,)
+    if compute not in sums or result not in sums:
+        return f"its sums of {first} are made in {sums[0]}, not {compute}"
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
+    if any(p.blocks > tiles.MOST_BLOCKS for p in _products(job, False)):
+        return "its tiles would be more than 2**31"
+    return None
+
+
+def _products(job: Job, mma: bool) -> list[tiles.Product]:
+    """What the job launches."""
+    if job.direction != "input_grad":
+        return [_product(job.geometry, job.direction == "filter_grad", job, mma)]
+    phases = [p.geometry for p in adjoint.phases(job.geometry)]
+    return [_product(g, False, job, mma) for g in phases if g is not None]
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Whole tiles are multiplied, and each reads its rows and columns anew; parts come and go."""
+    capability = traits.capability() if traits.capability else 0
+    mma = units(job, capability) is None
+    item, result = job.operand_itemsize, ITEMSIZE[job.arithmetic.result]
+    products = _products(job, mma)
+    workspace = moved = 0
+    seconds = rates["call"] + rates["launch"] * max(len(products), 1)
+    for p in products:
+        parts = 0
+        if p.parts > 1 and not job.per_example:
+            parts = p.parts * p.elements * tiles.sum_bytes(job.operands[0])
+        workspace = max(workspace, parts)
+        bytes_ = p.moved(item, result) + 2 * parts
+        seconds += rates["launch"] * (parts > 0)
+        moved += bytes_
+        arithmetic = p.multiply_adds * rates["matmul"] / p.tile.share
+        words = 16 // item
+        if p.geometry.channels // p.geometry.groups % words:
+            arithmetic *= (1 + words) / 2  # read one by one: a guess until it is measured
+        seconds += max(arithmetic, bytes_ * rates["copy"])
+    return Cost(job.geometry.multiply_adds, workspace, moved, seconds)
