@@ -11,8 +11,6 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.kernels import kernel
 from einstride.kernels.gemm_tiles import Product
 from einstride.kernels.rows import MODES, divisor
@@ -172,6 +170,8 @@ def _job(
         fields += [g.size[a], -g.padding[a][0], stride, dilation]
         fields += [at.x.axes[a], at.f.axes[a], y.axes[a]]
         fields += divisor(g.out[a], index) + divisor(g.kernel[a], index)
+    import numpy as np  # with its arrays, not before
+
     packed = np.array([int(field) for field in fields], np.int64)
     return packed.view(f"V{packed.nbytes}")
 

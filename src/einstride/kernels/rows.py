@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.kernels import kernel
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -135,6 +133,8 @@ def copy_rows(
         fields += [x.shape[a + 1], starts[a], stride[a], dilation[a], steps[a + 1]]
         fields += divisor(out[a], index) + divisor(kernel_size[a], index)
     fields += [0] * (11 * (MAX_RANK - rank))
+    import numpy as np  # with its arrays, not before
+
     job = np.array(fields, np.int64)
     function = kernel("rows", f"copy_rows<{types}, {index}>")
     function((-(-total // THREADS),), (THREADS,), (x, rows, job.view(f"V{job.nbytes}")))
