@@ -15,15 +15,22 @@ from typing import Any
 Kernel = Callable[[int, int], None]
 
 
+PATIENCE = 0.2
+"""Seconds after which a caller looks whether its helper ever heard of the work."""
+
+
 class _Helper:
-    """A thread that runs one kernel at a time; two locks hand the work over and back."""
+    """A thread that runs one kernel at a time; two locks hand the work over and back.
+
+    What counts is `_work`: it is there from the moment that it is given until it is done. The locks
+    only wake; one release too many, or one lost to an interrupt, does no harm.
+    """
 
     def __init__(self) -> None:
         self._start, self._done = threading.Lock(), threading.Lock()
         self._start.acquire()
         self._done.acquire()
         self._work: tuple[Kernel, int, int] | None = None
-        self._busy = False
         threading.Thread(target=self._loop, name="einstride-kernels", daemon=True).start()
 
     def _loop(self) -> None:
@@ -32,25 +39,27 @@ class _Helper:
             if self._work is not None:
                 kernel, block, number = self._work
                 kernel(block, number)
-            self._done.release()
+                self._work = None
+                _wake(self._done)
 
     def begin(self, kernel: Kernel, block: int, number: int) -> None:
         """Hand work over."""
         self._work = (kernel, block, number)
-        self._busy = True
-        self._start.release()
+        _wake(self._start)
 
     def wait(self) -> None:
-        """Until it is done, whatever interrupts: nobody may write what the caller has back."""
-        interrupt = None
-        while self._busy:
-            try:
-                self._done.acquire()
-                self._busy = False
-            except BaseException as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        """Until it is done."""
+        while self._work is not None:
+            if not self._done.acquire(timeout=PATIENCE):
+                _wake(self._start)
+
+
+def _wake(lock: threading.Lock) -> None:
+    """Release a lock that somebody waits for; one that is free already needs nothing."""
+    try:
+        lock.release()
+    except RuntimeError:
+        return
 
 
 _idle: list[_Helper] = []
@@ -87,13 +96,16 @@ def _borrowed() -> _Helper | None:
 
 
 def _collect(busy: list[_Helper]) -> None:
+    """Wait for all, whatever interrupts: nobody may write what the caller has back."""
     interrupt = None
-    for helper in busy:
+    while True:
         try:
-            helper.wait()
+            for helper in busy:
+                helper.wait()
+            break
         except BaseException as error:
             interrupt = error
-        _idle.append(helper)
+    _idle.extend(busy)
     if interrupt is not None:
         raise interrupt
 
