@@ -20,7 +20,7 @@ from guarded import guarded
 
 pytest.importorskip("llvmlite")
 
-from einstride.backends._threads import launch
+from einstride.backends._helpers import launch
 from einstride.simd import winograd_calls as calls
 from einstride.simd import winograd_choice as choice
 from einstride.simd.compiler import Machine, machine
