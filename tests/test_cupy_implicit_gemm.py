@@ -85,7 +85,7 @@ def only(tile):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("which", PASSES)
-@settings(max_examples=22)
+@settings(max_examples=14)
 @given(
     case=cases(max_rank=4),
     mode=st.sampled_from(MODES),

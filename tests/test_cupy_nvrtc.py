@@ -8,6 +8,9 @@ from cupy_host import nvrtc, registers
 from einstride import kernels
 
 SOURCES = sorted(registers.sources())
+# Every instance of a source is compiled for these, some of them for the architectures between.
+WHOLE = ("75", "80", "90a", "120")
+HINT = "python tests/cupy_host/registers.py writes the table"
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +29,11 @@ def test_registers_and_spills(source, architecture):
     column = table["architectures"].index(architecture)
     same = table["nvrtc"] == ".".join(map(str, nvrtc.version()))
     slack = 0 if same else registers.OTHER_COMPILER
-    found = registers.measured(source, architecture)
+    every = 1 if architecture in WHOLE else 4
+    found = registers.measured(source, architecture, every)
     assert found
-    assert set(found) == set(table[source]), "python tests/cupy_host/registers.py writes the table"
+    known = set(table[source])
+    assert set(found) == known if every == 1 else set(found) <= known, HINT
     spilling = {name: bytes_ for name, (_, bytes_) in found.items() if bytes_}
     assert not spilling
     over = {

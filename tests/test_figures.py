@@ -12,6 +12,7 @@ from einstride.algorithms import ALGORITHMS
 
 MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
 SHAPES = ((2, 16, 16, 8), (3, 3, 8, 8))
+SHAPES_OF_A_LAYER = ((32, 56, 56, 64), (3, 3, 64, 64))
 
 
 @pytest.fixture
@@ -61,6 +62,41 @@ def test_what_is_not_proved_runs_only_by_name(gpu, changed):
 def test_depthwise_on_a_gpu_is_done_directly(gpu):
     p = es.plan((8, 56, 56, 64), (3, 3, 1, 64), groups=64, library="cupy")
     assert p.algorithm == "direct"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "keywords", "expected"),
+    [
+        (((32, 56, 56, 64), (3, 3, 64, 64)), {}, "implicit_gemm"),
+        (((32, 56, 56, 64), (3, 3, 64, 64)), {"dtype": "float16"}, "implicit_gemm"),
+        (((32, 56, 56, 64), (3, 3, 64, 64)), {"dtype": "int32"}, "direct"),
+        (((32, 56, 56, 64), (3, 3, 64, 64)), {"dtype": "complex64"}, "direct"),
+        (((32, 56, 56, 128), (3, 3, 4, 128)), {"groups": 32}, "direct"),
+        (((8, 128, 128, 64), (31, 31, 1, 64)), {"groups": 64}, "fft"),
+        (((32, 28, 28, 256), (1, 1, 256, 512)), {"dtype": "complex64"}, "gemm"),
+    ],
+)
+def test_what_the_shipped_figures_of_a_gpu_choose(gpu, shapes, keywords, expected):
+    if figures.of("cupy").measured:
+        pytest.skip("measured figures choose as the device wants")
+    assert es.plan(*shapes, library="cupy", **keywords).algorithm == expected
+
+
+def test_tf32_has_a_rate_of_its_own(gpu):
+    """Tensor cores are predicted to be faster, and only where a call allows them."""
+    times = {
+        accuracy: {
+            c.algorithm: c.cost.seconds
+            for c in es.plan(
+                *SHAPES_OF_A_LAYER, library="cupy", accuracy=accuracy
+            )._decision.candidates
+            if c.cost
+        }
+        for accuracy in ("normwise", "tf32")
+    }
+    for algorithm in ("gemm", "implicit_gemm"):
+        assert times["tf32"][algorithm] < times["normwise"][algorithm]
+    assert times["tf32"]["direct"] == times["normwise"]["direct"]
 
 
 def test_the_shipped_file_is_whole():

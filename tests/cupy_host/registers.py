@@ -117,12 +117,12 @@ def compiles(name: str, architecture: str) -> bool:
     return int(architecture.rstrip("a")) >= SINCE.get(name, 0)
 
 
-def measured(name: str, architecture: str) -> dict[str, tuple[int, int]]:
-    """(registers, bytes of spills and stack) of each instance of a source."""
+def measured(name: str, architecture: str, every: int = 1) -> dict[str, tuple[int, int]]:
+    """(registers, bytes of spills and stack) of each instance of a source, or of every n-th."""
     from cupy_host import nvrtc
     from einstride import kernels
 
-    wanted = instances(name)
+    wanted = instances(name)[nvrtc.ARCHITECTURES.index(architecture) % every :: every]
     found = {}
     for start in range(0, max(len(wanted), 1), CHUNK):
         some = wanted[start : start + CHUNK]
