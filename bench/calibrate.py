@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -33,7 +34,9 @@ NOTE = (
     "logarithm of the period; plane: per element of an elementwise pass; turn: per element "
     "gathered in another order; all on two threads; transform: so many times slower are the small "
     "square products of Winograd's transforms; tiles: per byte of its tiles, each time they are "
-    "written or read. Written by bench/calibrate.py."
+    "written or read; winograd_data, winograd_filter: per vector instruction of the compiled "
+    "transforms, winograd_panel: per byte of a transformed filter, all three fitted by hand to "
+    "timed layers and carried over. Written by bench/calibrate.py."
 )
 
 
@@ -148,7 +151,8 @@ def gathering(transform: float) -> float:
     """Seconds per byte of tiles: what F(4x4, 3x3) takes beside its products and transforms."""
     x, f = np.ones((8, 58, 58, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
     spent = work(Geometry.of("calibrate", x.shape, f.shape), Scheme((4, 4), (3, 3)), False)
-    seconds = fastest(lambda: es.conv(x, f, algorithm="winograd"), 30)
+    with patch("einstride.algorithms.winograd._compiled", return_value=False):
+        seconds = fastest(lambda: es.conv(x, f, algorithm="winograd"), 30)
     arithmetic = spent.products * (1 + thinness() / 64) + spent.transforms * transform
     rest = seconds - arithmetic * per_product("float32")["matmul"]
     return max(rest, 1e-5) / (spent.moved * x.itemsize)
@@ -160,7 +164,9 @@ def table() -> dict[str, Any]:
     dtypes = {name: per_product(name) for name in names}
     slow = per_product("int64")
     dtypes["other"] = slow
-    libraries = {"numpy": {"calls": calls(), "dtypes": dtypes}}
+    old = json.loads(PATH.read_text(encoding="utf-8"))["libraries"]["numpy"]["calls"]
+    fitted = {name: rate for name, rate in old.items() if name.startswith("winograd_")}
+    libraries = {"numpy": {"calls": calls() | fitted, "dtypes": dtypes}}
     rounded = json.loads(json.dumps(libraries), parse_float=lambda t: float(f"{float(t):.2g}"))
     today = datetime.date.today().isoformat()
     return {"date": today, "note": NOTE, "libraries": rounded}

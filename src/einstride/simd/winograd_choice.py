@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from math import prod
 
+from einstride.figures import rates
 from einstride.geometry import Geometry
 from einstride.simd.compiler import Machine
 from einstride.simd.linear import operations
@@ -20,23 +21,9 @@ DIGITS = 184.0
 ERROR = 6.0
 """The error is predicted as so many rounding errors times the axes' `growth`."""
 
-PRODUCT = 1.6e-10
-"""Seconds of a multiply-add of vectors on one core, with its loads."""
-
-TRANSFORM = 2.6e-10
-"""Seconds of a vector's load, store or arithmetic in the transforms of x and y."""
-
-FILTER = 3.5e-10
-"""The same in the transforms of filters, whose steps are long."""
-
-BYTE = 1e-11
-"""Seconds to bring a byte of a transformed filter from outside the core's own cache."""
 
 WORTH = 1.06
 """How much slower a more accurate way may be."""
-
-CALL = 1e-5
-"""Seconds of a call."""
 
 
 def error(split: Split, gradient: bool) -> float:
@@ -94,7 +81,9 @@ def seconds(
     g: Geometry, split: Split, dtype_bytes: int, threads: int, on: Machine, gradient: bool,
     prepared: bool,
 ) -> float:  # fmt: skip
-    """What a pass takes by the measured rates above, on so many threads."""
+    """What a pass takes by the calibration's rates, on so many threads."""
+    known = rates("numpy", "float32")  # of vectors, whatever they hold
+    transform, filters = known["winograd_data"], known["winograd_filter"]
     lanes = on.lanes(dtype_bytes)
     inner, outer, taps = counted(g, split)
     tiles = g.batch * outer * prod(inner)
@@ -107,17 +96,18 @@ def seconds(
         products = split.points * tiles * taps * rows * columns
         again = (-(-g.filters // D_BLOCK), -(-g.channels // C_BLOCK))
         spent = (
-            TRANSFORM * tiles * taps * (again[0] * c_vectors * data + again[1] * d_vectors * result)
-            + FILTER / 2 * taps * g.channels * d_vectors * filter_
+            transform * tiles * taps * (again[0] * c_vectors * data + again[1] * d_vectors * result)
+            + filters / 2 * taps * g.channels * d_vectors * filter_
         )
         stored = 8 * split.points * taps * g.channels * d_vectors * lanes
     else:
         products = split.points * -(-tiles // height) * height * taps * g.channels * columns
-        spent = TRANSFORM * tiles * (taps * c_vectors * data + d_vectors * result)
+        spent = transform * tiles * (taps * c_vectors * data + d_vectors * result)
         stored = dtype_bytes * split.points * taps * g.channels * columns * lanes
         if not prepared:
-            spent += FILTER * taps * g.channels * d_vectors * filter_
-    return CALL + (products * PRODUCT + spent + stored * BYTE) / threads
+            spent += filters * taps * g.channels * d_vectors * filter_
+    total = products * known["vector"] + spent + stored * known["winograd_panel"]
+    return known["kernel"] + total / threads
 
 
 @lru_cache(maxsize=256)
