@@ -1,6 +1,7 @@
 """Makes each fault of faults.toml in a copy of the sources, and runs the tests that must notice.
 
     python tests/mutants/run.py [part of a fault's name]
+    python tests/mutants/run.py 2/3    the second third of the list (8/3 too: modulo)
 
 Prints a table; exit status 1 if a fault survives, 2 if a fault or its tests cannot be run. A fault
 whose text is no longer in its file is an error too: the list must follow the sources.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -50,8 +52,12 @@ class Outcome:
 
 
 def faults(part: str = "") -> list[Fault]:
-    """Those whose name contains `part`."""
+    """Those whose name contains `part`, or every n-th from the k-th on for ``k/n``."""
     loaded = tomllib.loads(LIST.read_text())["fault"]
+    share = re.fullmatch(r"(\d+)/(\d+)", part)
+    if share:
+        k, n = int(share[1]), int(share[2])
+        return [Fault(**entry) for entry in loaded[k % n :: n]]
     return [Fault(**entry) for entry in loaded if part in entry["name"]]
 
 
