@@ -35,6 +35,8 @@ class Plan:
     ----------
     algorithm : str
         The algorithm that will run.
+    candidates : tuple
+        Every algorithm, with its cost or the reason why it cannot do the job.
     workspace : int
         Bytes it may use beyond its inputs and output.
     output_shape : tuple of int
@@ -60,6 +62,11 @@ class Plan:
     def algorithm(self) -> str:
         """The algorithm that will run."""
         return self._decision.algorithm
+
+    @property
+    def candidates(self) -> tuple[planner.Candidate, ...]:
+        """Every algorithm, with its cost or the reason why it cannot do the job."""
+        return self._decision.candidates
 
     @property
     def workspace(self) -> int:

@@ -23,6 +23,8 @@ from einstride.settings import Keywords
 from einstride.signature import Ints, Padding
 
 VERSION = 1
+HOPE = 20.0
+"""Times the least predicted time, beyond which nothing is tried."""
 
 
 def tune(
@@ -52,8 +54,8 @@ def tune(
 ) -> Plan:
     """The plan of the algorithm that is fastest here, by measuring all that can do the job.
 
-    They take turns until the time is up, each at least once, and the least median wins. Nothing
-    else changes: `conv` goes on predicting, and the plan is yours to run, print and save.
+    They take turns until the time is up, each at least once, and the least median wins; one that
+    is predicted to take 20 times as long as another has no turn. Nothing else changes: `conv` goes on predicting, and the plan is yours to run, print and save.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def tune(
         return made(where, plain, k._replace(algorithm=kept[key]["algorithm"]))
     b = backends.of(where, ("the first operand", "the second operand"), first, second)
     rivals = {}
-    for name in ALGORITHMS:
+    for name in hopeful(predicted):
         try:
             rivals[name] = made(where, plain, k._replace(algorithm=name))
         except ValueError:  # it cannot do the job: the plan says why
@@ -119,6 +121,16 @@ def tune(
         found = {"algorithm": best, "date": date.today().isoformat(), "seconds": times}
         _write(Path(path), {**kept, key: found})
     return rivals.get(best, predicted)
+
+
+def hopeful(predicted: Plan) -> list[str]:
+    """The algorithms that are worth a turn, by a plan's own predictions."""
+    every = predicted.candidates
+    able = [c for c in every if c.cost is not None]
+    least = min(c.cost.seconds for c in able if c.cost is not None)
+    return [c.algorithm for c in able if c.cost is not None and c.cost.seconds <= HOPE * least] + [
+        c.algorithm for c in every if c.cost is None
+    ]
 
 
 def _measure(
