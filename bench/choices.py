@@ -69,11 +69,10 @@ def main() -> None:
             break
         results.append(timed(row))
         if behind(results[-1]) > NEAR:
-            best = min(results[-1]["seconds"], key=results[-1]["seconds"].get)
-            print(
-                f"{row.name}: {results[-1]['chosen']}, {behind(results[-1]):.2f}x the time of {best}",
-                flush=True,
-            )
+            seconds, chosen = results[-1]["seconds"], results[-1]["chosen"]
+            best = min(seconds, key=seconds.get)
+            slower = behind(results[-1])
+            print(f"{row.name}: {chosen}, {slower:.2f}x the time of {best}", flush=True)
     for limit in (NEAR, FAR):
         share = sum(behind(r) <= limit for r in results) / max(len(results), 1)
         print(f"within {limit} of the best: {share:.1%} of {len(results)} rows (of {len(rows)})")

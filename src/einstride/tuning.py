@@ -55,7 +55,8 @@ def tune(
     """The plan of the algorithm that is fastest here, by measuring all that can do the job.
 
     They take turns until the time is up, each at least once, and the least median wins; one that
-    is predicted to take 20 times as long as another has no turn. Nothing else changes: `conv` goes on predicting, and the plan is yours to run, print and save.
+    is predicted to take 20 times as long as another has no turn. Nothing else changes: `conv` goes
+    on predicting, and the plan is yours to run, print and save.
 
     Parameters
     ----------
