@@ -35,8 +35,9 @@ NOTE = (
     "gathered in another order; all on two threads; transform: so many times slower are the small "
     "square products of Winograd's transforms; tiles: per byte of its tiles, each time they are "
     "written or read; winograd_data, winograd_filter: per vector instruction of the compiled "
-    "transforms, winograd_panel: per byte of a transformed filter, all three fitted by hand to "
-    "timed layers and carried over. Written by bench/calibrate.py."
+    "transforms, winograd_panel: per byte of a transformed filter, winograd_line and "
+    "winograd_plane: times slower than that says, with one axis and with two; these five fitted by "
+    "hand to timed layers and carried over. Written by bench/calibrate.py."
 )
 
 
@@ -106,7 +107,7 @@ def kernels() -> dict[str, float]:
     """A call of a compiled kernel, and the rate of its multiply-adds of vectors."""
     from einstride.simd.compiler import machine
 
-    x, f = np.ones((1, 4, 4, 16), "float32"), np.ones((1, 1, 16, 16), "float32")
+    x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
     call = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200
     x, f = np.ones((1, 30, 30, 128), "float32"), np.ones((3, 3, 128, 128), "float32")
     with threadpool_limits(1):

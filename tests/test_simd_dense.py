@@ -126,3 +126,25 @@ def test_a_prepared_filter_gives_the_same():
         np.testing.assert_array_equal(gx, alone)
     layer.f = 2 * f
     np.testing.assert_array_equal(layer(x), 2 * plain)
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
+@pytest.mark.parametrize("first", [False, True], ids=["channels last", "channels first"])
+@pytest.mark.parametrize(
+    "one",
+    [
+        case((40,), (9,), 1, 20, stride=4),
+        case((40,), (7,), 3, 33),
+        case((9, 20), (3, 5), 2, 16, stride=2),
+    ],
+    ids=["one channel", "three", "plane"],
+)
+def test_taps_side_by_side_are_one_sum(one, first, end, width):
+    """Without padding the last axis' taps are joined with the channels."""
+    x, f, _ = arrays(one, "float32", 2)
+    expected = oracle.forward(x, f, one)
+    given = guarded(np.ascontiguousarray(np.moveaxis(x, -1, 1)) if first else x, end)
+    view = np.moveaxis(given, 1, -1) if first else given
+    layer = es.Conv(f, algorithm="direct", **one.explicit)
+    for found in (es.conv(view, f, algorithm="direct", **one.explicit), layer(view)):
+        same(found, expected, "float32")

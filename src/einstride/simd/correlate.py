@@ -24,7 +24,8 @@ def correlate(
 ) -> None:  # fmt: skip
     """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements."""
     on = on or machine()
-    call = _correlation(g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on)
+    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
+    call = _correlation(g, name_of(x), compute, name_of(out), strides, out.strides, threads, on)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)

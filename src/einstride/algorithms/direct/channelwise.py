@@ -192,7 +192,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         filled = prod(g.out)
     waste = -(-filled // lanes) * lanes / filled
     spread = 1.0 if not merged or inputs * outputs == 1 else 1.5
-    vectors = g.multiply_adds * parts * waste * spread / lanes
+    # Taps beyond the registers are loaded for each product, and so are many columns of a group.
+    slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
+    vectors = g.multiply_adds * parts * waste * spread * slow / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
     calls = len(adjoint.phases(g)) if backwards else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item

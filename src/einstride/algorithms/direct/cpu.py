@@ -21,7 +21,7 @@ def _engine(job: Job, traits: Traits) -> Any:
     """Outer products where a group has channels enough to fill vectors and tiles with them."""
     from einstride.simd.compiler import machine
 
-    g = job.geometry
+    g = dense.joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows

@@ -6,6 +6,7 @@ phase, written straight to its positions.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
 
+FEW = 8
+"""Channels from which a tap alone is a sum long enough."""
+
 MAX_RANK = 4
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
@@ -33,7 +37,10 @@ def forward(
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
     packed = prepared[0] if prepared else None
-    _correlate(x, f, g, job, b, bias, out, packed)
+    run = joined(job)
+    if run is not g:
+        x, f = _lines(x, b), b.xp.reshape(f, run.f_shape)
+    _correlate(x, f, run, job, b, bias, out, packed)
     return out
 
 
@@ -89,7 +96,9 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     """Panels for `forward`, or for each phase of `input_grad`."""
     g = job.geometry
     if job.direction == "forward":
-        return [_packed(flip(f, g.rank, b) if g.flip else f, g, job, b)]
+        run = joined(job)
+        f = flip(f, g.rank, b) if g.flip else f
+        return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
     f = _turned(f, g, b)
     return [
         None
@@ -97,6 +106,36 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in adjoint.phases(g)
     ]
+
+
+def joined(job: Job) -> Geometry:
+    """The geometry with the taps of the last axis as channels, where they lie side by side.
+
+    Without padding and dilation a window's row is one run of K * C numbers. Few channels then make
+    one long sum of products instead of many short ones.
+    """
+    g = job.geometry
+    taps, channels = g.kernel[-1], g.channels
+    if (
+        job.direction != "forward"
+        or g.groups > 1
+        or taps == 1
+        or channels >= FEW
+        or g.dilation[-1] > 1
+        or g.padding[-1] != (0, 0)
+        or is_complex(job.arithmetic.compute)
+    ):
+        return g
+    return replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
+
+
+def _lines(x: Array, b: Backend) -> Array:
+    """x with its last axis and its channels as one run of numbers."""
+    if x.strides[-2] == x.shape[-1] * x.itemsize and (_dense(x) or x.shape[-1] == 1):
+        return x
+    copy = b.empty(x.shape, b.dtype_name(x), x)
+    copy[...] = x
+    return copy
 
 
 def _turned(f: Array, g: Geometry, b: Backend) -> Array:
@@ -190,7 +229,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.simd.compiler import machine
     from einstride.simd.packing import panel_bytes, real, shape
 
-    g, compute, on = job.geometry, job.arithmetic.compute, machine()
+    g, compute, on = joined(job), job.arithmetic.compute, machine()
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = _tables(g), 0.0, 0
@@ -200,7 +239,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 3.0)
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 6.0)
         workspace += prod(job.shape) * item * (4 if s.parts == 2 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * s.per_group
     else:
