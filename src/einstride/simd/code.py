@@ -207,6 +207,10 @@ class Code:
         self.builder.ret_void()
         return str(self.module)
 
+    def word(self, number: int) -> Place:
+        """Where a word of the argument block lies."""
+        return self._block.at(number)
+
     def number(self, value: int) -> Value:
         """A whole number."""
         return Value(self, ir.Constant(WORD, value))
@@ -291,13 +295,13 @@ class Code:
             yield
 
     @contextmanager
-    def chunks(self, count: Value) -> Iterator[Value]:
-        """Take chunks until none is left; other threads take from the same counter."""
-        b, counter = self.builder, self._block
+    def chunks(self, count: Value, counter: int = 0) -> Iterator[Value]:
+        """Take chunks until none is left; other threads take from the same word of the block."""
+        b, taken = self.builder, self.word(counter)
         head, body, done = (b.append_basic_block(n) for n in ("next", "chunk", "end"))
         b.branch(head)
         b.position_at_end(head)
-        i = Value(self, b.atomic_rmw("add", counter.ir, ir.Constant(WORD, 1), "monotonic"))
+        i = Value(self, b.atomic_rmw("add", taken.ir, ir.Constant(WORD, 1), "monotonic"))
         b.cbranch((i < count).ir, body, done)
         b.position_at_end(body)
         yield i
