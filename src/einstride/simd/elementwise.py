@@ -12,7 +12,7 @@ from einstride.simd.floats import like, not_below
 from einstride.simd.host import Call, address, name_of
 from einstride.simd.sweep import WORDS, Rows, strips, sweep
 
-SMALL = 1 << 16
+SMALL = 1 << 20
 """Bytes below which waking a second thread costs more than it brings."""
 
 
