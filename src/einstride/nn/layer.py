@@ -200,13 +200,17 @@ class Layer:
 
         Parameters
         ----------
-        x, run, own
+        x : array, shape (B, *shape)
+            The input.
+        run : Run
             As in `forward`.
+        own : bool
+            x may be overwritten.
 
         Returns
         -------
         tuple or None
-            As `forward` gives; `backward` takes the gradient of the ReLU's output then.
+            As `forward`; `backward` takes the gradient of the ReLU's output then.
         """
         with _named(self.place or type(self).__name__):
             return self._forward_relu(x, run, own)

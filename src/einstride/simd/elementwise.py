@@ -43,23 +43,21 @@ def text(element: str, lanes: int, vectors: int, function: str) -> str:
     """A kernel's text: y = function of every element."""
     arrays, columns, value = FUNCTIONS[function]
     code = Code(function, arguments(function))
-    with code.chunks(code["chunks"]) as chunk:
-        with strips(code, lanes, vectors) as at:
-            held = [
-                [code.array(f"column{i}", element).at(at + v * lanes).load(lanes)
-                 for i in range(columns)]
-                for v in range(vectors)
-            ]  # fmt: skip
+    with code.chunks(code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
+        held = [
+            [code.array(f"column{i}", element).at(at + v * lanes).load(lanes)
+             for i in range(columns)]
+            for v in range(vectors)
+        ]  # fmt: skip
 
-            def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
-                given = [
-                    code.array(f"array{i}", element).at(offset).load(lanes, mask)
-                    for i in range(arrays)
-                ]
-                found = value(*given, *held[v])
-                code.array("y", element).at(offset).store(found, mask)
+        def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
+            given = [
+                code.array(f"array{i}", element).at(offset).load(lanes, mask) for i in range(arrays)
+            ]
+            found = value(*given, *held[v])
+            code.array("y", element).at(offset).store(found, mask)
 
-            sweep(code, chunk, at, lanes, vectors, visit)
+        sweep(code, chunk, at, lanes, vectors, visit)
     return code.text()
 
 

@@ -30,9 +30,9 @@ def not_below(a: Value, other: Value) -> Value:
     return Value(a.code, a.code.builder.fcmp_unordered(">", a.ir, other.ir))
 
 
-def same(a: Value, other: Value) -> Value:
-    """a == other, false if one is NaN."""
-    return Value(a.code, a.code.builder.fcmp_ordered("==", a.ir, other.ir))
+def not_other(a: Value, other: Value) -> Value:
+    """a == other, true if one is NaN."""
+    return Value(a.code, a.code.builder.fcmp_unordered("==", a.ir, other.ir))
 
 
 def is_nan(a: Value) -> Value:

@@ -65,7 +65,7 @@ def forward(
 
 
 def backward(gy: Any, x: Any, gamma: Any, kept: Kept, gx: Any, b: Any) -> tuple[Any, Any]:
-    """The gradients of beta and gamma, as float64; that of x goes to gx, which may be gy or None."""
+    """The gradients of beta and gamma, as float64; that of x goes to gx, gy itself or None."""
     call = _backward(name_of(x), x.shape[-1], x.size, kept.relu, b.threads())
     rows = kept.rows
     sums = np.empty((2, rows.channels))
@@ -110,16 +110,15 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
             _moments(code, element, lanes, vectors, chunk, at, x, part)
         with phases.between(code, code["chunks"]):
             _statistics(code, element)
-    with phases.second(code, code["chunks"]) as chunk:
-        with strips(code, lanes, vectors) as at:
-            held = columns(code, "columns", element, lanes, vectors, at)
+    with phases.second(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
+        held = columns(code, "columns", element, lanes, vectors, at)
 
-            def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
-                m, f, c = held[v]
-                found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
-                y.at(offset).store(positive(found) if relu else found, mask)
+        def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
+            m, f, c = held[v]
+            found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
+            y.at(offset).store(positive(found) if relu else found, mask)
 
-            sweep(code, chunk, at, lanes, vectors, visit)
+        sweep(code, chunk, at, lanes, vectors, visit)
     return code.text()
 
 
@@ -262,19 +261,18 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
                     place.at(code["width"] * i).store(value)
         with phases.between(code, code["chunks"]):
             _gradients(code, element)
-    with phases.second(code, code["wanted"]) as chunk:
-        with strips(code, lanes, vectors) as at:
-            held = columns(code, "columns", element, lanes, vectors, at)
-            slopes = columns(code, "slopes", element, lanes, vectors, at)
+    with phases.second(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
+        held = columns(code, "columns", element, lanes, vectors, at)
+        slopes = columns(code, "slopes", element, lanes, vectors, at)
 
-            def combine(
-                offset: Value, v: int, mask: Value | None, held: Any = held, slopes: Any = slopes
-            ) -> None:
-                factor, slope, constant = slopes[v]
-                g, off = read(offset, mask, held[v])
-                gx.at(offset).store(g.times_plus(factor, off.times_plus(slope, constant)), mask)
+        def combine(
+            offset: Value, v: int, mask: Value | None, held: Any = held, slopes: Any = slopes
+        ) -> None:
+            factor, slope, constant = slopes[v]
+            g, off = read(offset, mask, held[v])
+            gx.at(offset).store(g.times_plus(factor, off.times_plus(slope, constant)), mask)
 
-            sweep(code, chunk, at, lanes, vectors, combine)
+        sweep(code, chunk, at, lanes, vectors, combine)
     return code.text()
 
 
