@@ -16,7 +16,7 @@ import numpy as np
 from einstride.simd import compiler
 from einstride.simd.elementwise import SMALL
 from einstride.simd.host import Call, address, name_of
-from einstride.simd.pooling_window import Spec, arguments, text
+from einstride.simd.pooling_window import UNROLLED, Spec, arguments, text
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,14 @@ class Window:
         return alone and self.whole
 
     @property
-    def covered(self) -> bool:
-        """Every element lies in exactly one window."""
-        return (
-            self.apart and self.kernel == self.stride and self.padding == 0
-            and self.out * self.stride == self.size
-        )  # fmt: skip
+    def fresh(self) -> int | None:
+        """The first tap that meets what no window before has met, if such taps are all inside and
+        together meet every element."""
+        first = self.kernel - self.stride
+        end = (self.out - 1) * self.stride - self.padding + self.kernel
+        if self.dilation == 1 and first == self.padding and end == self.size:
+            return first
+        return None
 
 
 def pool(x: Any, windows: tuple[Window, ...], largest: bool, inside: bool, y: Any, b: Any) -> None:
@@ -80,6 +82,12 @@ def pool_gradient(
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
 
+def _fresh(windows: tuple[Window, ...]) -> tuple[int, ...]:
+    found = tuple(w.fresh for w in windows)
+    small = prod(w.kernel for w in windows) <= UNROLLED
+    return tuple(n for n in found if n is not None) if small and None not in found else ()
+
+
 @lru_cache(maxsize=256)
 def _call(
     element: str, windows: tuple[Window, ...], batch: int, channels: int, largest: bool,
@@ -89,8 +97,7 @@ def _call(
     lanes = on.lanes(8 if element == "float64" else 4)
     spec = Spec(
         element, lanes, tuple(w.kernel for w in windows), largest, inside, gradient,
-        all(w.apart for w in windows), all(w.covered for w in windows),
-        all(w.whole for w in windows),
+        all(w.apart for w in windows), all(w.whole for w in windows), _fresh(windows),
     )  # fmt: skip
     # Gradients are cut by channels where there are few examples, the rest by rows of y.
     strips, strip = 1, channels
