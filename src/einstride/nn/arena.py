@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,15 +44,10 @@ class Arena:
         self._blocks: dict[int, list[Any]] = {}
         self._used: dict[int, int] = {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Arena, ()  # a copy of a model begins with nothing
-
     def of(self, b: Backend) -> Backend:
         """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
         if b.traits.library != "numpy" or not _UNUSED:
             return b
-        from dataclasses import replace
-
         return replace(b, empty=self.empty)
 
     def begin(self) -> None:

@@ -52,10 +52,8 @@ class Built:
                 "leave the batch axis out: it may have any length",
             )  # fmt: skip
         self.dtype = check_dtype("Model", dtype)
-        self.library = library
-        self.seed = count("Model", "seed", seed, 0)
-        self.passes = 0
-        self.arena = Arena()
+        self.library, self.arena = library, Arena()
+        self.seed, self.passes = count("Model", "seed", seed, 0), 0
         self.history: History | None = None
         self._b = backends.by_name("Model", library)
         maker = Maker(self._b, dtype, stream(self.seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def pool_gradient(
     return gx
 
 
+@lru_cache(maxsize=256)
 def _windows(axes: tuple[Axis, ...]) -> Any:
     from einstride.simd.pooling import Window
 

@@ -181,9 +181,14 @@ class Conv(_Convolution):
         y = conv(x, p["f"], p.get("bias"), out=self._place(x, run), **self._keywords)
         return y, x if run.keep else None
 
+    def _same(self, x: Array, run: Run) -> bool:
+        """Has the pass memory of its own, and has the result the dtype of x?"""
+        name = run.b.dtype_name
+        return run.places and name(x) == name(self.parameters["f"])
+
     def _place(self, x: Array, run: Run) -> Array | None:
         """Where the result goes, if the pass has memory of its own."""
-        if not run.places:
+        if not self._same(x, run):
             return None
         first = self.layout == "channels_first"
         channels = x.shape[1 if first else -1]
@@ -204,7 +209,7 @@ class Conv(_Convolution):
             gradients["bias"] = self._bias_grad(widened(gy, run.b), run)
         if not inner:
             return None, gradients
-        out = run.b.empty(tuple(x.shape), run.b.dtype_name(gy), gy) if run.places else None
+        out = run.b.empty(tuple(x.shape), run.b.dtype_name(gy), gy) if self._same(gy, run) else None
         gx = es_gradients.conv_input_grad(gy, p["f"], self._size(x), out=out, **self._keywords)
         return gx, gradients
 

@@ -196,16 +196,12 @@ class Layer:
             return self._forward(x, run, own)
 
     def forward_relu(self, x: Array, run: Run, own: bool = False) -> tuple[Array, Any] | None:
-        """`forward` and the ReLU that follows, in one sweep; None if the layer has no such thing.
+        """`forward` and the ReLU that follows in one sweep; None if the layer has no such thing.
 
         Parameters
         ----------
-        x : array, shape (B, *shape)
-            The input.
-        run : Run
+        x, run, own : object
             As in `forward`.
-        own : bool
-            x may be overwritten.
 
         Returns
         -------

@@ -21,7 +21,6 @@ from einstride.simd.floats import bits, double, like, not_below, root, whole
 from einstride.simd.host import Call, address, name_of
 from einstride.simd.sweep import WORDS, Rows, strips, sweep
 
-STATISTICS = 3  # mean, variance, scale: float64, for each channel
 FORWARD = (*phases.COUNTERS, *WORDS, "width", "times", "channels", "n", "epsilon", "x", "y",
            "gamma", "beta", "parts", "statistics", "columns")  # fmt: skip
 BACKWARD = (*phases.COUNTERS, *WORDS, "width", "times", "channels", "n", "wanted", "x", "gy", "gx",
@@ -50,9 +49,7 @@ class Kept:
     relu: bool
 
 
-def forward(
-    x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any
-) -> Kept:  # fmt: skip
+def forward(x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any) -> Kept:
     """Normalise x (..., C) by its own statistics into y; all dense and of one dtype."""
     rows, call = _forward(name_of(x), x.shape[-1], x.size, relu, epsilon, b.threads())
     kept = Kept(rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu)
