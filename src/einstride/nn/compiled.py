@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from einstride.backends import Array, Backend
+from einstride.backends import Array, Backend, numpy
 from einstride.nn.taps import Axis
 
 ALIGN = 64
@@ -28,6 +29,9 @@ def ready(b: Backend, *arrays: Array) -> bool:
 
 def dense(x: Array) -> Array:
     """x without gaps, in row-major order and aligned: itself, or a copy."""
+    flags = x.flags
+    if flags.c_contiguous and flags.aligned:
+        return x
     return np.require(x, requirements=("C", "A"))
 
 
@@ -42,10 +46,9 @@ def place(shape: tuple[int, ...], like: Array, mine: Array | None, b: Backend) -
 
 def new(shape: tuple[int, ...], like: Array, b: Backend) -> Array:
     """A new array; a large one begins where vectors do, which makes kernels a tenth quicker."""
-    given = b.empty(shape, b.dtype_name(like), like)
-    size = given.nbytes
-    if size < LARGE or given.__array_interface__["data"][0] % ALIGN == 0:
-        return given
+    size = like.dtype.itemsize * prod(shape)
+    if size < LARGE or b.empty is not numpy.empty:  # an arena's blocks begin so anyway
+        return b.empty(shape, b.dtype_name(like), like)
     whole = b.empty((size + ALIGN,), "uint8", like)
     start = -whole.__array_interface__["data"][0] % ALIGN
     return whole[start : start + size].view(like.dtype).reshape(shape)
