@@ -21,13 +21,15 @@ class _Elementwise(Layer):
     """y = value(x); gx = slope(gy, kept), where kept is x or y."""
 
     keeps_output = True
+    kernels: tuple[str | None, str | None] = (None, None)  # the same, compiled
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b, name = run.b, run.b.dtype_name(x)
         free = own and (self.keeps_output or not run.keep)  # x itself is not needed again
         y = elementwise(
-            lambda place, p: self._value(widened(p, b), place, b), b, name, x if free else None, x
-        )
+            lambda place, p: self._value(widened(p, b), place, b), b, name, x if free else None, x,
+            kernel=self.kernels[0],
+        )  # fmt: skip
         return y, (y if self.keeps_output else x) if run.keep else None
 
     def _backward(
@@ -38,7 +40,7 @@ class _Elementwise(Layer):
         b, name = run.b, run.b.dtype_name(gy)
         gx = elementwise(
             lambda place, g, k: self._slope(widened(g, b), widened(k, b), place, b),
-            b, name, gy if own else None, gy, kept,
+            b, name, gy if own else None, gy, kept, kernel=self.kernels[1],
         )  # fmt: skip
         return gx, {}
 
@@ -67,6 +69,8 @@ class ReLU(_Elementwise):
     >>> nn.Model(nn.Sequential(nn.ReLU()), (3,), dtype="float64")(np.array([[-1.0, 0, 2]]))
     array([[0., 0., 2.]])
     """
+
+    kernels = ("relu", "relu_gradient")
 
     def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
         return positive(x, place, b)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 from einstride import backends
 from einstride import settings as parse
 from einstride._errors import bad_value
-from einstride.backends import Array
+from einstride.backends import Array, Backend
 from einstride.nn import files
+from einstride.nn.arena import Arena
 from einstride.nn.arrays import Shape, check_float, check_shape, count, device, host
 from einstride.nn.compose import check_layer
 from einstride.nn.layer import Gradients, Layer, Maker, Run, check_dtype
@@ -51,9 +52,8 @@ class Built:
                 "leave the batch axis out: it may have any length",
             )  # fmt: skip
         self.dtype = check_dtype("Model", dtype)
-        self.library = library
-        self.seed = count("Model", "seed", seed, 0)
-        self.passes = 0
+        self.library, self.arena = library, Arena()
+        self.seed, self.passes = count("Model", "seed", seed, 0), 0
         self.history: History | None = None
         self._b = backends.by_name("Model", library)
         maker = Maker(self._b, dtype, stream(self.seed))
@@ -136,8 +136,11 @@ class Built:
         tuple
             The output, and a tape for `backward`.
         """
+        return self._forward(x, training, self._b)
+
+    def _forward(self, x: Array, training: bool, b: Backend) -> tuple[Array, Tape]:
         self.passes += 1
-        run = Run(self._b, training, True, stream(self.seed, 1, self.passes))
+        run = Run(b, training, True, stream(self.seed, 1, self.passes), places=b is not self._b)
         y, kept = self.net.forward(self._input(x), run)
         return y, Tape(kept, run)
 
@@ -208,7 +211,8 @@ class Built:
         array
             The loss before the step, without axes, on the device.
         """
-        y, tape = self.forward(x)
+        self.arena.begin()
+        y, tape = self._forward(x, True, self.arena.of(self._b))
         value, gy = loss.unchecked(y, t, self._b)
         run = replace(tape.run, per_example=False)
         gradients = self.net.backward(gy, tape.kept, run, True, False)[1]

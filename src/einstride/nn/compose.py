@@ -7,9 +7,14 @@ from typing import Any
 
 from einstride._errors import bad_type, bad_value
 from einstride.backends import Array
+from einstride.nn import compiled
+from einstride.nn.activations import ReLU
 from einstride.nn.arrays import Shape
 from einstride.nn.layer import Gradients, Layer, Maker, Run
-from einstride.nn.passes import add
+from einstride.nn.passes import add, elementwise, positive, relu_gradient
+
+JOINED = object()
+"""What a ReLU keeps that was done together with the layer before."""
 
 
 class Sequential(Layer):
@@ -71,12 +76,23 @@ class Sequential(Layer):
         return shape
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
-        every = []
-        for layer in self.layers:
-            x, kept = layer.forward(x, run, own)
-            every.append(kept)
+        every: list[Any] = []
+        for i, layer in enumerate(self.layers):
+            if len(every) > i:
+                continue  # the ReLU was done together with the layer before
+            both = layer.forward_relu(x, run, own) if self._before_relu(i) else None
+            if both is not None:
+                x, kept = both
+                every += [kept, JOINED]
+                layer = self.layers[i + 1]
+            else:
+                x, kept = layer.forward(x, run, own)
+                every.append(kept)
             own = (layer.fresh or own) and not (run.keep and layer.keeps_output)
         return x, every if run.keep else None
+
+    def _before_relu(self, i: int) -> bool:
+        return type(self.layers[i + 1]) is ReLU if i + 1 < len(self.layers) else False
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
@@ -85,6 +101,8 @@ class Sequential(Layer):
         g: Array | None = gy
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
+            if kept[i] is JOINED:
+                continue
             g, found = layer.backward(g, kept[i], run, own, inner or self._learned[i])
             kept[i] = None  # memory is given back as the pass goes on
             own = layer.fresh_gradient or own
@@ -148,16 +166,36 @@ class Residual(Layer):
         return found
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
+        y, other, mine, kept = self._ways(x, run)
+        return add(y, other, mine, run.b), kept
+
+    def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
+        if not compiled.ready(run.b, x):
+            return None
+        y, other, mine, kept = self._ways(x, run)
+        if not compiled.ready(run.b, y, other):
+            y = elementwise(
+                lambda place, p: positive(p, place, run.b), run.b, run.b.dtype_name(y), None,
+                add(y, other, mine, run.b),
+            )  # fmt: skip
+        else:
+            y = compiled.apply("add_relu", y if mine else None, run.b, y, other)
+        return y, (*kept, y) if run.keep else None
+
+    def _ways(self, x: Array, run: Run) -> tuple[Array, Array, bool, Any]:
+        """What is added, whether the first may be overwritten, and what is kept."""
         y, kept = self.body.forward(x, run)
         other, kept_other = x, None
         if self.shortcut is not None:
             other, kept_other = self.shortcut.forward(x, run)
         mine = self.body.fresh and not (run.keep and self.body.keeps_output)
-        return add(y, other, mine, run.b), (kept, kept_other) if run.keep else None
+        return y, other, mine, (kept, kept_other) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
+        if len(kept) == 3:  # with the ReLU behind
+            gy, own = relu_gradient(gy, kept[2], own, run.b), True
         g, found = self.body.backward(gy, kept[0], run, False, inner)
         gradients = {f"body.{name}": value for name, value in found.items()}
         other: Array | None = gy

@@ -178,8 +178,22 @@ class Conv(_Convolution):
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         p = self.parameters
-        y = conv(x, p["f"], p.get("bias"), **self._keywords)
+        y = conv(x, p["f"], p.get("bias"), out=self._place(x, run), **self._keywords)
         return y, x if run.keep else None
+
+    def _same(self, x: Array, run: Run) -> bool:
+        """Has the pass memory of its own, and has the result the dtype of x?"""
+        name = run.b.dtype_name
+        return run.places and name(x) == name(self.parameters["f"])
+
+    def _place(self, x: Array, run: Run) -> Array | None:
+        """Where the result goes, if the pass has memory of its own."""
+        if not self._same(x, run):
+            return None
+        first = self.layout == "channels_first"
+        channels = x.shape[1 if first else -1]
+        out = self._geometry(self._size(x), channels, self.channels).out
+        return run.b.empty((x.shape[0], *self._shaped(out, self.channels)), run.b.dtype_name(x), x)
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
@@ -195,7 +209,8 @@ class Conv(_Convolution):
             gradients["bias"] = self._bias_grad(widened(gy, run.b), run)
         if not inner:
             return None, gradients
-        gx = es_gradients.conv_input_grad(gy, p["f"], self._size(x), **self._keywords)
+        out = run.b.empty(tuple(x.shape), run.b.dtype_name(gy), gy) if self._same(gy, run) else None
+        gx = es_gradients.conv_input_grad(gy, p["f"], self._size(x), out=out, **self._keywords)
         return gx, gradients
 
 

@@ -123,6 +123,7 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
         raise KeyboardInterrupt(f"fit: {history.stopped}") from None
     finally:
         optimiser.rate = rate
+        model.arena.clear()
         progress.close()
     return history
 

@@ -110,6 +110,8 @@ class Run:
         For dropout.
     per_example : bool
         Gradients for each example instead of their sum.
+    places : bool
+        ``b.empty`` gives memory that was used before: results are written there.
     """
 
     b: Backend
@@ -117,6 +119,7 @@ class Run:
     keep: bool = False
     rng: np.random.Generator = field(default_factory=generator)
     per_example: bool = False
+    places: bool = False
 
 
 class Layer:
@@ -192,6 +195,22 @@ class Layer:
         with _named(self.place or type(self).__name__):
             return self._forward(x, run, own)
 
+    def forward_relu(self, x: Array, run: Run, own: bool = False) -> tuple[Array, Any] | None:
+        """`forward` and the ReLU that follows in one sweep; None if the layer has no such thing.
+
+        Parameters
+        ----------
+        x, run, own : object
+            As in `forward`.
+
+        Returns
+        -------
+        tuple or None
+            As `forward`; `backward` takes the gradient of the ReLU's output then.
+        """
+        with _named(self.place or type(self).__name__):
+            return self._forward_relu(x, run, own)
+
     def backward(
         self, gy: Array, kept: Any, run: Run, own: bool = False, inner: bool = True
     ) -> tuple[Array | None, Gradients]:
@@ -238,6 +257,9 @@ class Layer:
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         raise TypeError(f"{type(self).__name__} defines no _forward")
+
+    def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
+        return None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool

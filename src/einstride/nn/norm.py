@@ -17,18 +17,10 @@ import numpy as np
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array, Backend
-from einstride.nn.arrays import Shape, into, wide
+from einstride.nn import compiled
+from einstride.nn.arrays import Shape
+from einstride.nn.channels import affine, combine, gradient_sums, statistics
 from einstride.nn.layer import Gradients, Layer, Maker, Run
-from einstride.nn.passes import (
-    column_dot,
-    column_sum,
-    dense,
-    fold,
-    result,
-    sweep,
-    tiled,
-    total,
-)
 
 
 class BatchNorm(Layer):
@@ -80,20 +72,52 @@ class BatchNorm(Layer):
         return shape
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
-        b, p, given = run.b, self.parameters, x
-        x = self._last(x, b)
+        x = self._checked(x, run)
+        if run.training and self._compiled(x, run):
+            return self._swept(x, run, own, False)
+        return self._plain(x, run, own)
+
+    def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
+        if not self._compiled(x, run) or not run.training:
+            return None
+        return self._swept(self._checked(x, run), run, own, True)
+
+    def _checked(self, x: Array, run: Run) -> Array:
+        """x with its channels last."""
+        p, x = self.parameters, self._last(x, run.b)
         if x.shape[-1] != p["gamma"].shape[0]:
             raise bad_value(
                 "BatchNorm", f"x must have {p['gamma'].shape[0]} channels", tuple(x.shape),
                 "build the model for this shape",
             )  # fmt: skip
+        if run.training and prod(x.shape[:-1]) < 2:
+            raise bad_value(
+                "BatchNorm", "training needs more than one value per channel", tuple(x.shape),
+                "use a larger batch",
+            )  # fmt: skip
+        return x
+
+    def _compiled(self, x: Array, run: Run) -> bool:
+        p = self.parameters
+        last = self.layout == "channels_last"
+        return last and compiled.ready(run.b, x, p["gamma"], p["beta"])
+
+    def _swept(self, x: Array, run: Run, own: bool, relu: bool) -> tuple[Array, Any]:
+        """By compiled kernels, with the ReLU that follows."""
+        from einstride.simd import norm
+
+        b, p, x = run.b, self.parameters, compiled.dense(x)
+        y = compiled.place(x.shape, x, x if own and not run.keep else None, b)
+        gamma, beta = (compiled.dense(p[k]) for k in ("gamma", "beta"))
+        kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
+        n = prod(x.shape[:-1])
+        self._move(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
+        return y, (x, kept) if run.keep else None
+
+    def _plain(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
+        b, p = run.b, self.parameters
         if run.training:
             n = prod(x.shape[:-1])
-            if n < 2:
-                raise bad_value(
-                    "BatchNorm", "training needs more than one value per channel", tuple(x.shape),
-                    "use a larger batch",
-                )  # fmt: skip
             mean, variance, near = statistics(x, b)
             self._move(mean, variance * (n / (n - 1)), b)
         else:
@@ -103,18 +127,21 @@ class BatchNorm(Layer):
         gamma, beta = (b.astype(p[k], "float64") for k in ("gamma", "beta"))
         factor = gamma * scale
         y = affine(x, mean, (factor, beta), near, own and not run.keep, b)
-        return self._back(y, given, b), (x, mean, scale, near) if run.keep else None
+        return self._back(y, b), (x, mean, scale, near) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
-        b, (x, mean, scale, near) = run.b, kept
+        b = run.b
         if run.per_example:
             raise bad_value(
                 "BatchNorm", "statistics of a batch mix its examples", "per_example=True",
                 "leave BatchNorm out of a model whose gradients are wanted for each example",
             )  # fmt: skip
-        given, gy = gy, self._last(gy, b)
+        gy = self._last(gy, b)
+        if len(kept) == 2:
+            return self._swept_back(gy, kept, run, own, inner)
+        x, mean, scale, near = kept
         sums, products = gradient_sums(gy, x, mean, near, b)
         ggamma = products * scale
         name = b.dtype_name(self.parameters["gamma"])
@@ -125,11 +152,25 @@ class BatchNorm(Layer):
         if not run.training:
             zero = b.xp.zeros_like(factor)
             gx = affine(gy, zero, (factor, zero), True, own, b)
-            return self._back(gx, given, b), gradients
+            return self._back(gx, b), gradients
         n = prod(x.shape[:-1])
         slope, constant = -factor * scale * ggamma / n, -factor * sums / n
         gx = combine(gy, x, mean, (factor, slope, constant), near, own, b)
-        return self._back(gx, given, b), gradients
+        return self._back(gx, b), gradients
+
+    def _swept_back(
+        self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
+    ) -> tuple[Array | None, Gradients]:
+        from einstride.simd import norm
+
+        b, (x, table) = run.b, kept
+        name = b.dtype_name(x)
+        g = compiled.dense(b.astype(gy, name))
+        gamma = compiled.dense(self.parameters["gamma"])
+        gx = compiled.place(g.shape, g, g if own else None, b) if inner else None
+        sums, ggamma = norm.backward(g, x, gamma, table, gx, b)
+        gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
+        return None if gx is None else b.astype(gx, b.dtype_name(gy)), gradients
 
     def _move(self, mean: Array, variance: Array, b: Backend) -> None:
         for key, new in (("mean", mean), ("variance", variance)):
@@ -142,153 +183,7 @@ class BatchNorm(Layer):
             return x
         return b.xp.permute_dims(x, (0, *range(2, x.ndim), 1))
 
-    def _back(self, y: Array, like: Array, b: Backend) -> Array:
+    def _back(self, y: Array, b: Backend) -> Array:
         if self.layout == "channels_last":
             return y
-        return b.xp.permute_dims(y, (0, like.ndim - 1, *range(1, like.ndim - 1)))
-
-
-def _rows(x: Array, b: Backend) -> tuple[Array, int]:
-    """x (..., C) as a matrix of long rows, and how often each holds all channels."""
-    rows, channels = prod(x.shape[:-1]), x.shape[-1]
-    times = fold(rows, channels)
-    return b.xp.reshape(dense(x, b), (rows // times, times * channels)), times
-
-
-def statistics(x: Array, b: Backend) -> tuple[Array, Array, bool]:
-    """Mean and (biased) variance of every channel, as float64; are all means near zero?
-
-    "Near" means not above two standard deviations: then sum(x * x) loses nothing to cancellation,
-    and x need not be centred, here and in the gradients. Libraries that would have to wait for the
-    answer always centre.
-    """
-    matrix, times = _rows(x, b)
-    channels, name = x.shape[-1], wide(b.dtype_name(x))
-    n, rows = matrix.shape[0] * times, matrix.shape[0]
-
-    def sums(lo: int, hi: int) -> Array:
-        return column_sum(b.astype(matrix[lo:hi, :], name), channels, b)
-
-    def squares(lo: int, hi: int) -> tuple[Array, Array]:
-        block = b.astype(matrix[lo:hi, :], name)
-        return column_sum(block, channels, b), column_dot(block, block, channels, b)
-
-    if b.traits.library == "numpy":
-        parts = sweep(lambda: squares, rows, matrix.shape[1] * 4, b)
-        mean = total([p for p, _ in parts], b) / n
-        variance = total([q for _, q in parts], b) / n - mean * mean
-        if (mean * mean <= 4 * variance).all():
-            return mean, variance, True
-    mean = total(sweep(lambda: sums, rows, matrix.shape[1] * 4, b), b) / n
-    rounded = b.astype(mean, name)
-    m = tiled(rounded, times, b)
-
-    def centred(lo: int, hi: int) -> tuple[Array, Array]:
-        off = b.astype(matrix[lo:hi, :], name) - m
-        return column_sum(off, channels, b), column_dot(off, off, channels, b)
-
-    parts = sweep(lambda: centred, rows, matrix.shape[1] * 4, b)
-    rest = total([p for p, _ in parts], b) / n  # what the first sum and its rounding left
-    variance = total([q for _, q in parts], b) / n - rest * rest
-    return b.astype(rounded, "float64") + rest, variance, False
-
-
-def affine(
-    x: Array, mean: Array, vectors: tuple[Array, Array], near: bool, own: bool, b: Backend
-) -> Array:
-    """``(x - mean) * factor + constant`` of every channel."""
-    matrix, times = _rows(x, b)
-    given = b.dtype_name(x)
-    name = wide(given)
-    factor, constant = vectors
-    m, rest = _centre(mean, near, times, name, b)
-    f, c = (tiled(b.astype(v, name), times, b) for v in (factor, constant - rest * factor))
-    out = _place(x, matrix, own, b)
-
-    def one(lo: int, hi: int) -> Array:
-        place = None if out is None else out[lo:hi, :]
-        target = place if given == name else None
-        y = b.astype(matrix[lo:hi, :], name)
-        y = y if m is None else into(b.xp.subtract, y, m, out=target)
-        y = into(b.xp.multiply, y, f, out=target)
-        y = into(b.xp.add, y, c, out=target)
-        return _written(y, place, b)
-
-    found = sweep(lambda: one, matrix.shape[0], matrix.shape[1] * 4, b)
-    return b.xp.reshape(found[0] if out is None else out, tuple(x.shape))
-
-
-def _centre(
-    mean: Array, near: bool, times: int, name: str, b: Backend
-) -> tuple[Array | None, Array]:
-    """What is subtracted from x in its own dtype (None: nothing), and the rest of the mean."""
-    if near:
-        return None, mean
-    rounded = b.astype(mean, name)
-    return tiled(rounded, times, b), mean - b.astype(rounded, "float64")
-
-
-def gradient_sums(gy: Array, x: Array, mean: Array, near: bool, b: Backend) -> tuple[Array, Array]:
-    """sum(gy) and sum(gy * (x - mean)) of every channel, as float64."""
-    (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
-    channels, name = x.shape[-1], wide(b.dtype_name(x))
-    m, rest = _centre(mean, near, times, name, b)
-
-    def one(lo: int, hi: int) -> tuple[Array, Array]:
-        block, off = b.astype(g[lo:hi, :], name), b.astype(matrix[lo:hi, :], name)
-        off = off if m is None else off - m
-        return column_sum(block, channels, b), column_dot(block, off, channels, b)
-
-    parts = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
-    sums, products = total([p for p, _ in parts], b), total([q for _, q in parts], b)
-    return sums, products - rest * sums
-
-
-def combine(
-    gy: Array,
-    x: Array,
-    mean: Array,
-    vectors: tuple[Array, Array, Array],
-    near: bool,
-    own: bool,
-    b: Backend,
-) -> Array:
-    """``gy * factor + (x - mean) * slope + constant`` of every channel."""
-    (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
-    given = b.dtype_name(gy)
-    name = wide(given)
-    factor, slope, constant = vectors
-    m, rest = _centre(mean, near, times, name, b)
-    both = factor, slope, constant - rest * slope
-    f, s, c = (tiled(b.astype(v, name), times, b) for v in both)
-    out = _place(gy, g, own, b)
-
-    def one(lo: int, hi: int) -> Array:
-        place = None if out is None else out[lo:hi, :]
-        target = place if given == name else None
-        off = b.astype(matrix[lo:hi, :], name)
-        off = off * s if m is None else (off - m) * s
-        off = into(b.xp.add, off, c, out=_same(off, b))
-        y = into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
-        y = into(b.xp.add, y, off, out=target)
-        return _written(y, place, b)
-
-    found = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
-    return b.xp.reshape(found[0] if out is None else out, tuple(gy.shape))
-
-
-def _same(a: Array, b: Backend) -> Array | None:
-    """Our own array `a` as the place of a result, where results have places."""
-    return a if b.traits.mutable else None
-
-
-def _place(x: Array, matrix: Array, own: bool, b: Backend) -> Array | None:
-    if own and b.traits.mutable and b.writeable(matrix):
-        return matrix  # x itself, or a copy of it without gaps
-    return result(tuple(matrix.shape), b.dtype_name(x), x, b)
-
-
-def _written(y: Array, place: Array | None, b: Backend) -> Array:
-    if place is not None and y is not place:
-        place[...] = y
-    return y
+        return b.xp.permute_dims(y, (0, y.ndim - 1, *range(1, y.ndim - 1)))

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from einstride.backends import Array, Backend
-from einstride.nn.arrays import into, wide
+from einstride.nn import compiled
+from einstride.nn.arrays import into, wide, widened
 
 One = Callable[[int, int], Any]
 
@@ -72,11 +73,17 @@ def dense(x: Array, b: Backend) -> Array:
     return np.ascontiguousarray(x) if b.traits.library == "numpy" else x
 
 
-def elementwise(function: Any, b: Backend, name: str, out: Array | None, *operands: Array) -> Array:
+def elementwise(
+    function: Any, b: Backend, name: str, out: Array | None, *operands: Array,
+    kernel: str | None = None,
+) -> Array:  # fmt: skip
     """``function(place, *blocks)`` over operands of one shape; `place` is where it may write.
 
-    `out` may be one of the operands. Without it a new array of dtype `name` is made.
+    `out` may be one of the operands. Without it a new array of dtype `name` is made. `kernel` is
+    the name of the same function in `einstride.simd.elementwise`.
     """
+    if kernel is not None and b.dtype_name(operands[0]) == name and compiled.ready(b, *operands):
+        return compiled.apply(kernel, out, b, *operands)
     shape = tuple(operands[0].shape)
     flat = [b.xp.reshape(dense(o, b), (-1,)) for o in operands]
     if out is None or not (b.traits.mutable and tuple(out.shape) == shape and _dense(out, b)):
@@ -106,7 +113,15 @@ def add(total: Array, term: Array, own: bool, b: Backend) -> Array:
     name = b.dtype_name(total)
     return elementwise(
         lambda place, p, q: into(b.xp.add, p, q, out=place), b, name, total if own else None,
-        total, term,
+        total, term, kernel="add",
+    )  # fmt: skip
+
+
+def relu_gradient(g: Array, y: Array, own: bool, b: Backend) -> Array:
+    """The gradient of a ReLU's input, from its output y."""
+    return elementwise(
+        lambda place, p, q: where_positive(widened(q, b), widened(p, b), place, b), b,
+        b.dtype_name(g), g if own else None, g, y, kernel="relu_gradient",
     )  # fmt: skip
 
 

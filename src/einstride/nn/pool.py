@@ -14,6 +14,7 @@ from typing import Any
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array, Backend
+from einstride.nn import compiled
 from einstride.nn.arrays import Shape, device, widened
 from einstride.nn.layer import Gradients, Layer, Maker, Run
 from einstride.nn.passes import One, result, sweep
@@ -29,6 +30,7 @@ class _Pool(Layer):
     """What max and average share: geometry, layout, blocks of examples."""
 
     _outside = 0.0  # what the padding holds
+    largest = False
 
     def __init__(
         self, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, layout: str
@@ -57,6 +59,9 @@ class _Pool(Layer):
         b = run.b
         x = self._last(x, b)
         axes = self._axes(tuple(x.shape[1:-1]))
+        if self._compiled(x, run):
+            y = compiled.pool(x, axes, self.largest, self._inside(), b)
+            return y, self._kept(x) if run.keep else None
         given, shape = b.dtype_name(x), (x.shape[0], *(a.out for a in axes), x.shape[-1])
         out = result(shape, given, x, b)
 
@@ -81,6 +86,8 @@ class _Pool(Layer):
         b, gy = run.b, self._last(gy, run.b)
         shape, x = kept
         axes = self._axes(shape[1:-1])
+        if self._compiled(gy, run) and (x is None or compiled.ready(b, gy, x)):
+            return compiled.pool_gradient(gy, x, axes, self._inside(), b), {}
         given = b.dtype_name(gy)
         out = result(shape, given, gy, b)
         inside = (slice(None), *(slice(a.padding, a.padding + a.size) for a in axes), ...)
@@ -103,6 +110,13 @@ class _Pool(Layer):
 
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), x
+
+    def _compiled(self, x: Array, run: Run) -> bool:
+        return self.layout == "channels_last" and compiled.ready(run.b, x)
+
+    def _inside(self) -> bool:
+        """Is the mean that of the elements which are no padding?"""
+        return False
 
     def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         raise TypeError("a pool defines _value")
@@ -148,6 +162,7 @@ class MaxPool(_Pool):
     """
 
     _outside = float("-inf")
+    largest = True
 
     def __init__(
         self,
@@ -213,6 +228,9 @@ class AvgPool(_Pool):
 
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), None
+
+    def _inside(self) -> bool:
+        return not self.count_include_pad
 
     def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         for axis in axes:

@@ -128,19 +128,6 @@ class Place:
         """The number or vector of one dtype here, in another."""
         return self.code.convert(self.load(lanes, mask), dtype, wanted)
 
-    def gather(self, step: Value, first: int, lanes: int, mask: Value) -> Value:
-        """A vector of the numbers first, first + 1, ... times `step` elements from here."""
-        code, kind = self.code, ir.VectorType(self.element, lanes)
-        numbers = Value(
-            code, ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
-        )
-        size = bytes_of(self.element)
-        base = code.splat(Value(code, code.builder.ptrtoint(self.ir, WORD)), lanes)
-        addresses = base + numbers * code.splat(step * size, lanes)
-        where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
-        name = f"llvm.masked.gather.v{lanes}{letter(self.element)}.v{lanes}p0"
-        return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])
-
     def store(self, value: Value, mask: Value | None = None) -> None:
         """Put a number or a vector here, where the mask is on."""
         size = bytes_of(self.element)
@@ -199,6 +186,10 @@ class Code:
         """The finished function."""
         self.builder.ret_void()
         return str(self.module)
+
+    def word(self, number: int) -> Place:
+        """Where a word of the argument block lies."""
+        return self._block.at(number)
 
     def number(self, value: int) -> Value:
         """A whole number."""
@@ -284,13 +275,13 @@ class Code:
             yield
 
     @contextmanager
-    def chunks(self, count: Value) -> Iterator[Value]:
-        """Take chunks until none is left; other threads take from the same counter."""
-        b, counter = self.builder, self._block
+    def chunks(self, count: Value, counter: int = 0) -> Iterator[Value]:
+        """Take chunks until none is left; other threads take from the same word of the block."""
+        b, taken = self.builder, self.word(counter)
         head, body, done = (b.append_basic_block(n) for n in ("next", "chunk", "end"))
         b.branch(head)
         b.position_at_end(head)
-        i = Value(self, b.atomic_rmw("add", counter.ir, ir.Constant(WORD, 1), "monotonic"))
+        i = Value(self, b.atomic_rmw("add", taken.ir, ir.Constant(WORD, 1), "monotonic"))
         b.cbranch((i < count).ir, body, done)
         b.position_at_end(body)
         yield i

@@ -88,7 +88,7 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
         with _lock:
             found = _kernels.get(key)
             if found is None:
-                described = repr((name, write.__module__, given, on))
+                described = repr((name, write.__module__, write.__qualname__, given, on))
                 code = _read(described)
                 if code is None:
                     code = _machine_code(write(*given), on)

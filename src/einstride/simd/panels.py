@@ -6,7 +6,10 @@ taps of one phase and the exchanged channels of an input gradient need no copy o
 
 from __future__ import annotations
 
-from einstride.simd.code import Code
+from llvmlite import ir
+
+from einstride.simd.code import Code, Place, Value
+from einstride.simd.elements import POINTER, WORD, bytes_of, letter
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "taps", "channels", "tap_offsets",
@@ -34,7 +37,19 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
                     found = row.at(v * lanes).load_as(operand, compute, lanes, mask)
                 else:
                     found = code.convert(
-                        row.gather(code["f_column"], v * lanes, lanes, mask), operand, compute
+                        _gathered(row, code["f_column"], v * lanes, lanes, mask), operand, compute
                     )
                 to.at(c * width + v * lanes).store(found)
     return code.text()
+
+
+def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Value) -> Value:
+    """A vector of the numbers first, first + 1, ... times `step` elements from a place."""
+    code, kind = place.code, ir.VectorType(place.element, lanes)
+    numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
+    size = bytes_of(place.element)
+    base = code.splat(Value(code, code.builder.ptrtoint(place.ir, WORD)), lanes)
+    addresses = base + Value(code, numbers) * code.splat(step * size, lanes)
+    where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
+    name = f"llvm.masked.gather.v{lanes}{letter(place.element)}.v{lanes}p0"
+    return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

@@ -1,0 +1,88 @@
+"""Memory that goes round: the arrays of one training step lie where those of the last one did.
+
+The system takes longer to give fresh pages than many a layer takes to fill them. A block is free
+as soon as no array refers to it, which is what Python counts references for: whoever still holds
+an array, layer or user, keeps its block from being used again.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from einstride.backends import Array, Backend
+
+LEAST = 1 << 16
+"""Bytes from which an array is worth a block; smaller ones come from memory that was used before
+anyway."""
+ALIGN = 64
+
+
+def _references(blocks: list[Any], i: int) -> int:
+    return sys.getrefcount(blocks[i])
+
+
+def _counted() -> bool:
+    """Are references counted here, at once and by a single count?"""
+    together = getattr(sys, "_is_gil_enabled", lambda: True)
+    return sys.implementation.name == "cpython" and together()
+
+
+_UNUSED = _references([np.empty(1, np.uint8)], 0) if _counted() else 0
+
+
+class Arena:
+    """Blocks of memory of the sizes that a step asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: dict[int, list[Any]] = {}
+        self._used: dict[int, int] = {}
+
+    def of(self, b: Backend) -> Backend:
+        """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
+        if b.traits.library != "numpy" or not _UNUSED:
+            return b
+        return replace(b, empty=self.empty)
+
+    def begin(self) -> None:
+        """A new step: what the last one did not need is given back."""
+        with self._lock:
+            for size, blocks in list(self._blocks.items()):
+                del blocks[self._used.get(size, 0) :]
+                if not blocks:
+                    del self._blocks[size]
+            self._used = {}
+
+    def clear(self) -> None:
+        """Give everything back."""
+        with self._lock:
+            self._blocks, self._used = {}, {}
+
+    def empty(self, shape: Sequence[int], name: str, like: Array) -> Array:
+        """As `Backend.empty`."""
+        kind = np.dtype(name) if name != "bfloat16" else like.dtype
+        size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
+        if size < LEAST or kind.name != name:
+            from einstride.backends.numpy import empty
+
+            return empty(shape, name, like)
+        with self._lock:
+            block = self._block(size)
+            start = -block.__array_interface__["data"][0] % ALIGN
+            return block[start : start + size].view(kind).reshape(shape)
+
+    def _block(self, size: int) -> Any:
+        blocks = self._blocks.setdefault(size, [])
+        for i in range(len(blocks)):
+            if _references(blocks, i) == _UNUSED:
+                self._used[size] = max(self._used.get(size, 0), i + 1)
+                return blocks[i]
+        blocks.append(np.empty(size + ALIGN, np.uint8))
+        self._used[size] = len(blocks)
+        return blocks[-1]

@@ -1,0 +1,96 @@
+"""Where compiled kernels stand in for array code: NumPy arrays of float32 or float64."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.backends import Array, Backend, numpy
+from einstride.nn.taps import Axis
+
+ALIGN = 64
+LARGE = 1 << 16
+"""Bytes from which an array is worth aligning."""
+KINDS = ("float32", "float64")
+
+
+def ready(b: Backend, *arrays: Array) -> bool:
+    """Can kernels take these arrays: one dtype they are written for, and something inside?"""
+    if not b.traits.compiled or b.traits.library != "numpy":
+        return False
+    kind = arrays[0].dtype
+    return b.dtype_name(arrays[0]) in KINDS and all(
+        a.dtype == kind and a.dtype.isnative and a.size for a in arrays
+    )
+
+
+def dense(x: Array) -> Array:
+    """x without gaps, in row-major order and aligned: itself, or a copy."""
+    flags = x.flags
+    if flags.c_contiguous and flags.aligned:
+        return x
+    return np.require(x, requirements=("C", "A"))
+
+
+def place(shape: tuple[int, ...], like: Array, mine: Array | None, b: Backend) -> Array:
+    """Where a result goes: an array of ours that is not needed again, or a new one."""
+    if mine is not None and mine.shape == shape and mine.dtype == like.dtype:
+        flags = mine.flags
+        if flags.c_contiguous and flags.writeable and flags.aligned:
+            return mine
+    return new(shape, like, b)
+
+
+def new(shape: tuple[int, ...], like: Array, b: Backend) -> Array:
+    """A new array; a large one begins where vectors do, which makes kernels a tenth quicker."""
+    size = like.dtype.itemsize * prod(shape)
+    if size < LARGE or b.empty is not numpy.empty:  # an arena's blocks begin so anyway
+        return b.empty(shape, b.dtype_name(like), like)
+    whole = b.empty((size + ALIGN,), "uint8", like)
+    start = -whole.__array_interface__["data"][0] % ALIGN
+    return whole[start : start + size].view(like.dtype).reshape(shape)
+
+
+def apply(function: str, mine: Array | None, b: Backend, *arrays: Array) -> Array:
+    """A function of `einstride.simd.elementwise` of the elements of arrays of one shape."""
+    from einstride.simd import elementwise
+
+    given = tuple(dense(a) for a in arrays)
+    y = place(arrays[0].shape, arrays[0], mine, b)
+    elementwise.apply(function, given, y, b)
+    return y
+
+
+def pool(
+    x: Array, axes: tuple[Axis, ...], largest: bool, inside: bool, b: Backend
+) -> Array:  # fmt: skip
+    """The pool of x (B, *S, C)."""
+    from einstride.simd import pooling
+
+    shape = (x.shape[0], *(a.out for a in axes), x.shape[-1])
+    y = new(shape, x, b)
+    pooling.pool(dense(x), _windows(axes), largest, inside, y, b)
+    return y
+
+
+def pool_gradient(
+    gy: Array, x: Array | None, axes: tuple[Axis, ...], inside: bool, b: Backend
+) -> Array:
+    """The gradient of a pool: of the maximum if x is given, else of the mean."""
+    from einstride.simd import pooling
+
+    shape = (gy.shape[0], *(a.size for a in axes), gy.shape[-1])
+    gx = new(shape, gy, b)
+    given = None if x is None else dense(x)
+    pooling.pool_gradient(dense(gy), given, _windows(axes), inside, gx, b)
+    return gx
+
+
+@lru_cache(maxsize=256)
+def _windows(axes: tuple[Axis, ...]) -> Any:
+    from einstride.simd.pooling import Window
+
+    return tuple(Window(a.size, a.kernel, a.stride, a.padding, a.dilation, a.out) for a in axes)
