@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from einstride import spectral_simd
 from einstride.algorithms import cudnn, direct, gemm, strided
 
 if TYPE_CHECKING:
@@ -66,4 +67,5 @@ ALGORITHMS: dict[str, Algorithm] = {
     "gemm": gemm,
     "direct": direct,
     "cudnn": cudnn,
+    "fft": spectral_simd,
 }
