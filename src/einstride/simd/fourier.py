@@ -179,6 +179,8 @@ def call(
         values |= {"examples": -(-g.batch // units), "slots": g.batch, "bias": blocks}
     elif kernel == "finish":
         values["bias"] = blocks
+    elif kernel == "convolve":
+        values["slots"] = blocks
     write = getattr(fourier_kernels, kernel)
     made = compiler.kernel(f"fourier_{kernel}", write, plane, *sides, on=form.machine)
     return Call(made, arguments(*sides), values, min(threads, chunks), keep)

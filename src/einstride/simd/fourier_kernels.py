@@ -157,8 +157,9 @@ def convolve(plane: Plane, x: Side, y: Side) -> str:
     tiles = code["down"] * code["across"]
     with code.chunks(code["chunks"]) as chunk:
         rest = chunk // tiles
-        block = rest // code["examples"]
-        here = _here(kernel, rest % code["examples"], block, chunk % tiles)
+        blocks = code["slots"]
+        block = rest % blocks
+        here = _here(kernel, rest // blocks, block, chunk % tiles)
         kernel.rows_in(x, here, kernel.buffer)
         spectra = kernel.spectra(block)
         with kernel.columns(x) as (row, k):
