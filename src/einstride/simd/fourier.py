@@ -15,7 +15,7 @@ from einstride.simd.compiler import Machine
 from einstride.simd.fourier_kernels import arguments, lines
 from einstride.simd.fourier_lines import order, radices, twiddles
 from einstride.simd.fourier_plan import Plan, plan, positions, results, taps
-from einstride.simd.fourier_planes import Plane, Side
+from einstride.simd.fourier_views import Plane, Side
 from einstride.simd.host import OUTSIDE, Call, address
 from einstride.simd.lanes import Format
 
@@ -56,7 +56,7 @@ class Form:
     @property
     def plan(self) -> Plan | None:
         """How its planes are cut."""
-        return plan(self.geometry, self.gradient, self.machine.vector_bytes)
+        return plan(self.geometry, self.gradient, self.machine.vector_bytes, 0)
 
     @property
     def cut(self) -> Plan:
@@ -168,7 +168,7 @@ def call(
     pairs = np.ascontiguousarray(np.stack([where[k], where[-k % cut.across.period]], -1))
     slots = np.zeros(1, np.int64) if cut.flat else taps(g, 0, cut.down, form.gradient)
     keep += [by_height, by_width, pairs, slots]
-    chunks = blocks * (g.batch * cut.tiles if kernel == "convolve" else units)
+    chunks = blocks * (g.batch * cut.planes if kernel == "convolve" else units)
     values |= {
         "chunks": chunks, "channels": g.filters, "examples": g.batch,
         "down": cut.down.tiles, "across": 1 if cut.flat else cut.across.tiles,

@@ -25,7 +25,8 @@ from einstride.simd.fourier_codelets import (
     times,
 )
 from einstride.simd.fourier_lines import Line, load, store
-from einstride.simd.fourier_planes import Here, Plane, Side, View, rows_in, rows_out
+from einstride.simd.fourier_planes import rows_in, rows_out
+from einstride.simd.fourier_views import Here, Plane, Side, View
 
 COMMON = (
     "counter", "chunks", "first", "channels", "examples", "down", "across",

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,9 @@ LONGEST = 1 << 15
 
 NEAR = 900 << 10
 """Bytes of a tile and its spectrum that stay in a core's second cache."""
+
+SCATTERED = 24
+"""Instructions' time of a vector whose numbers lie apart."""
 
 FAR = 1.6
 """How much slower a tile is that does not."""
@@ -104,7 +106,7 @@ def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
         tiles = -(-out // outputs)
         if tiles > 1 and tiles not in tiled:
             tiled[tiles] = Axis(tiles, outputs, n, outputs + extent - 1, 0)
-    return (*found, *list(tiled.values())[-24:])
+    return (*found, *list(tiled.values())[-48:])
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,14 @@ class Plan:
         return 2 * self.half * self.down.period
 
     @property
-    def tiles(self) -> int:
+    def planes(self) -> int:
         """Of an example."""
         return self.down.tiles * self.across.tiles if not self.flat else self.down.tiles
 
 
-def _plan(down: Axis, across: Axis, flat: bool, gradient: bool, vector: int) -> Plan:
+def _plan(
+    down: Axis, across: Axis, flat: bool, gradient: bool, vector: int, batch: int, spread: int
+) -> Plan:
     """A plan with its effort."""
     half = across.period // 2 + 1
     tiles = down.tiles * across.tiles
@@ -162,17 +166,27 @@ def _plan(down: Axis, across: Axis, flat: bool, gradient: bool, vector: int) -> 
     if gradient:
         size += 2 * (half | 1) * down.outputs * vector
     far = FAR if size > NEAR else 1.0
-    return Plan(down, across, flat, tiles * far * (taken + columns))
+    effort = far * (taken + columns)
+    if spread:
+        apart = down.present * across.present + down.outputs * across.outputs
+        return Plan(
+            down, across, flat, -(-batch * tiles // spread) / batch * (effort + SCATTERED * apart)
+        )
+    return Plan(down, across, flat, tiles * effort)
 
 
 @lru_cache(maxsize=256)
-def plan(g: Geometry, gradient: bool, vector: int) -> Plan | None:
-    """The cheapest plan; None if no period is long enough."""
+def plan(g: Geometry, gradient: bool, vector: int, spread: int) -> Plan | None:
+    """The cheapest plan; None if no period is long enough.
+
+    `spread` is the number of planes in a vector, or 0 if its lanes are channels.
+    """
+    more = (gradient, vector, g.batch, spread)
     if g.rank == 1:
-        every = [_plan(ALONE, a, True, gradient, vector) for a in choices(g, 0)]
+        every = [_plan(ALONE, a, True, *more) for a in choices(g, 0)]
     else:
         pairs = product(choices(g, 0), choices(g, 1))
-        every = [_plan(a, b, False, gradient, vector) for a, b in pairs]
+        every = [_plan(a, b, False, *more) for a, b in pairs]
     return min(every, key=lambda p: p.effort, default=None)
 
 
@@ -202,9 +216,3 @@ def taps(g: Geometry, axis: int, cut: Axis, gradient: bool) -> Any:
     z = cut.shift - k * g.dilation[axis]
     found[(-z if gradient else z) % cut.period] = k
     return found
-
-
-def numbers(g: Geometry, found: Plan, gradient: bool) -> int:
-    """Entries of the tables, about."""
-    each = (a.tiles * (a.present + a.outputs) + 4 * a.period for a in (found.down, found.across))
-    return sum(each) + sum(g.kernel) + prod(g.out[:1])
