@@ -54,9 +54,15 @@ class Form:
         return -(-self.geometry.filters // self.lanes)
 
     @property
+    def spread(self) -> bool:
+        """Are the lanes tiles of the only channel?"""
+        g = self.geometry
+        return g.channels == g.filters == 1 and g.padding_mode == "zeros" and not self.gradient
+
+    @property
     def plan(self) -> Plan | None:
         """How its planes are cut."""
-        return plan(self.geometry, self.gradient, self.machine.vector_bytes, 0)
+        return plan(self.geometry, self.gradient, self.machine.vector_bytes, self.spread * self.lanes)
 
     @property
     def cut(self) -> Plan:
@@ -71,7 +77,7 @@ class Form:
         """The transform."""
         cut = self.cut
         stages = (radices(cut.down.period)[1], radices(cut.across.period)[1])
-        masked = self.geometry.filters < self.lanes
+        masked = self.geometry.filters < self.lanes and not self.spread
         return Plane(self.compute, self.lanes, masked, *stages, cut.pitch, cut.flat)
 
     @property
@@ -110,6 +116,8 @@ def _offsets(found: Any, step: int, size: int) -> tuple[Any, int]:
 def _sides(form: Form, name: str, stored: str, steps: Steps, kernel: str) -> tuple[Side, Any, Any]:
     """An array as a kernel sees it, its words, and its tables."""
     g, cut = form.geometry, form.cut
+    if form.spread and name != "f":
+        return _spread(form, name, stored, steps)
     rows_axis, last = (None if cut.flat else 0), g.rank - 1
     size = {"x": g.size, "y": g.out, "f": g.kernel}[name]
 
@@ -135,12 +143,30 @@ def _sides(form: Form, name: str, stored: str, steps: Steps, kernel: str) -> tup
     whole = bool((rows >= 0).all() and (columns >= 0).all())
     repeat = g.filters // g.channels if name == "x" else 1
     real = Format(stored, form.compute)
-    unit = repeat == 1 and steps[-1] == 1
+    unit = repeat == 1 and steps[-1] == 1 and not form.spread
+    channel = 0 if form.spread else steps[-1]  # all lanes have the same filter
     side = Side(name, real, unit, rows.shape[1], columns.shape[1], whole)
     tables = [np.ascontiguousarray(t, dtype=np.int64) for t in (rows, kinds, columns)]
     item = ITEMSIZE[stored]
-    values = [back * item, steps[0], steps[-1], repeat, *map(address, tables), pitch]
+    values = [back * item, steps[0], channel, repeat, *map(address, tables), pitch]
     return side, dict(zip(side.words, values, strict=True)), tables
+
+
+def _spread(form: Form, name: str, stored: str, steps: Steps) -> tuple[Side, Any, Any]:
+    """A single channel, its tiles in the lanes."""
+    g, cut = form.geometry, form.cut
+    axes = [cut.across] if cut.flat else [cut.down, cut.across]
+    size = g.size if name == "x" else g.out
+    values = [0, steps[0]]
+    for axis, a in enumerate(axes):
+        first = a.shift - g.padding[axis][0] if name == "x" else 0
+        values += [steps[axis + 1], first, size[axis]]
+    if cut.flat:
+        values[2:2] = [0, 0, 1]
+    rows = cut.down.present if name == "x" else cut.down.outputs
+    columns = cut.across.present if name == "x" else cut.across.outputs
+    side = Side(name, Format(stored, form.compute), False, rows, columns, spread=True)
+    return side, dict(zip(side.words, values, strict=True)), []
 
 
 @lru_cache(maxsize=512)
@@ -169,8 +195,12 @@ def call(
     slots = np.zeros(1, np.int64) if cut.flat else taps(g, 0, cut.down, form.gradient)
     keep += [by_height, by_width, pairs, slots]
     chunks = blocks * (g.batch * cut.planes if kernel == "convolve" else units)
+    if form.spread and kernel == "convolve":
+        chunks = -(-g.batch * cut.planes // form.lanes)
     values |= {
-        "chunks": chunks, "channels": g.filters, "examples": g.batch,
+        "chunks": chunks, "channels": form.lanes if form.spread else g.filters,
+        "down_tile": 0 if cut.flat else cut.down.outputs, "across_tile": cut.across.outputs,
+        "examples": g.batch,
         "down": cut.down.tiles, "across": 1 if cut.flat else cut.across.tiles,
         "share": form.share(kernel), "by_height": address(by_height), "by_width": address(by_width),
         "pairs": address(pairs), "slots": address(slots),

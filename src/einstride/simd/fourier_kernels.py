@@ -26,11 +26,11 @@ from einstride.simd.fourier_codelets import (
 )
 from einstride.simd.fourier_lines import Line, load, store
 from einstride.simd.fourier_planes import rows_in, rows_out
-from einstride.simd.fourier_views import Here, Plane, Side, View
+from einstride.simd.fourier_views import Here, Plane, Side, view_of
 
 COMMON = (
     "counter", "chunks", "first", "channels", "examples", "down", "across",
-    "scratch", "share", "by_height", "by_width", "pairs", "spectra", "slots", "bias",
+    "down_tile", "across_tile", "scratch", "share", "by_height", "by_width", "pairs", "spectra", "slots", "bias",
 )  # fmt: skip
 
 
@@ -103,12 +103,22 @@ class _Kernel:
         return buffer.at(row * (self.plane.pitch * self.size))
 
     def rows_in(self, side: Side, here: Here, buffer: Place) -> None:
-        view = View(self.code, self.plane, side, here, self.zeros)
+        view = view_of(self.code, self.plane, side, here, self.zeros)
         rows_in(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
 
     def rows_out(self, side: Side, here: Here, bias: Real) -> None:
-        view = View(self.code, self.plane, side, here, self.waste)
+        view = view_of(self.code, self.plane, side, here, self.waste)
         rows_out(self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias)
+
+    def bias(self, here: Here, spread: bool) -> Value:
+        """What is added to the results of a vector of channels; zeros for none."""
+        code, lanes = self.code, self.plane.lanes
+        added = code.array("bias", self.plane.dtype).at(here.channel)
+        place = code["bias"].equals(0).pick_place(self.zeros, added)
+        if spread:
+            return code.splat(place.load(), lanes)
+        mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
+        return place.load(lanes, mask)
 
     def place(self, buffer: Place, k: Value, at: Value, plus: int) -> Place:
         """A row of a column of the buffer."""
@@ -157,10 +167,13 @@ def convolve(plane: Plane, x: Side, y: Side) -> str:
     code, line, lanes = kernel.code, kernel.height, plane.lanes
     tiles = code["down"] * code["across"]
     with code.chunks(code["chunks"]) as chunk:
-        rest = chunk // tiles
-        blocks = code["slots"]
-        block = rest % blocks
-        here = _here(kernel, rest // blocks, block, chunk % tiles)
+        if x.spread:
+            block = code.number(0)
+            here = Here(chunk, block, block, block)
+        else:
+            rest = chunk // tiles
+            block = rest % code["slots"]  # has no slots: the word counts the blocks
+            here = _here(kernel, rest // code["slots"], block, chunk % tiles)
         kernel.rows_in(x, here, kernel.buffer)
         spectra = kernel.spectra(block)
         with kernel.columns(x) as (row, k):
@@ -179,12 +192,7 @@ def convolve(plane: Plane, x: Side, y: Side) -> str:
                 return product(n, load(place, lanes))
 
             line.through(get, change, put, kernel.height_of(x), kernel.height_of(y))
-        added = code.array("bias", plane.dtype).at(here.channel)
-        mask = None
-        if plane.masked:
-            mask = code.first_lanes(code["channels"], lanes)
-        place = code["bias"].equals(0).pick_place(kernel.zeros, added)
-        kernel.rows_out(y, here, place.load(lanes, mask))
+        kernel.rows_out(y, here, kernel.bias(here, y.spread))
     return code.text()
 
 
