@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 UNITS = 16
 """Chunks that a filter gradient is cut into, about; from shapes alone."""
 
+USES = 2
+"""Planes for which a spectrum is not worth keeping."""
+
 COMPUTES = ("float32", "float64")
 
 
@@ -76,24 +79,28 @@ def filter_grad(
     each = place if job.per_example else place[None]
     x, gy, target = _readable(x, b), _readable(gy, b), _target(each, b)
     units = _units(form, job)
-    many, workers = _room(form, job, units)
-    block = _scratch(max(form.share("gather"), form.share("finish")) * workers, job, b, x)
-    spectra = _scratch(units * many * form.spectrum, job, b, x)
+    many, workers = _room(form, job)
+    block = _scratch(_share(form, job) * workers, job, b, x)
     f_steps = _steps(target, True)
     dtypes = (name_of(x), name_of(gy)), (name_of(target),)
-    for first in range(0, form.blocks, many):
-        count = min(many, form.blocks - first)
-        words = {"scratch": address(block), "spectra": address(spectra), "first": first}
-        given = (dtypes[0], (_steps(x), _steps(gy)), count, units, workers)
-        call(form, "gather", *given)(b.launch, x=address(x), y=address(gy), **words)
-        results = units
-        if not job.per_example:
-            results = 1
+    arrays = {"x": address(x), "y": address(gy)}
+    words = {"scratch": address(block)}
+    if _fused(form, job):
+        steps = (_steps(x), _steps(gy), f_steps)
+        done = call(form, "reduce", dtypes[0] + dtypes[1], steps, form.blocks, units, workers)
+        done(b.launch, f=address(target), **arrays, **words)
+    else:
+        spectra = _scratch(units * many * form.spectrum, job, b, x)
+        words["spectra"] = address(spectra)
+        for first in range(0, form.blocks, many):
+            count = min(many, form.blocks - first)
+            given = (dtypes[0], (_steps(x), _steps(gy)), count, units, workers)
+            call(form, "gather", *given)(b.launch, first=first, **arrays, **words)
             parts = spectra[: units * count * form.spectrum].reshape(units, -1)
             for i in range(1, units):
                 parts[0] += parts[i]
-        done = call(form, "finish", dtypes[1], (f_steps,), count, results, workers)
-        done(b.launch, f=address(target), **words)
+            done = call(form, "finish", dtypes[1], (f_steps,), count, 1, workers)
+            done(b.launch, f=address(target), first=first, **words)
     if target is not each:
         each[...] = target
     return out
@@ -152,20 +159,25 @@ def _convolve(
     form = _form(g, job)
     x, target = _readable(x, b), _target(out, b)
     added = None if bias is None else b.xp.ascontiguousarray(b.astype(bias, form.compute))
-    many, workers = _room(form, job, 1)
-    many = form.blocks if prepared is not None else many
-    block = _scratch(max(form.share("convolve"), form.share("spectrum")) * workers, job, b, x)
-    spectra = _scratch(many * form.spectrum, job, b, x) if prepared is None else prepared
+    bias_at = 0 if added is None else address(added)
+    many, workers = _room(form, job)
+    block = _scratch(_share(form, job) * workers, job, b, x)
     dtypes, steps = (name_of(x), name_of(target)), (_steps(x), _steps(target))
-    for first in range(0, form.blocks, many):
-        count = min(many, form.blocks - first)
-        if prepared is None:
-            _transform(f, form, b, block, spectra, first, count, workers)
-        done = call(form, "convolve", dtypes, steps, count, 1, workers)
-        done(
-            b.launch, x=address(x), y=address(target), scratch=address(block),
-            spectra=address(spectra), first=first, bias=0 if added is None else address(added),
-        )  # fmt: skip
+    words = {"x": address(x), "y": address(target), "scratch": address(block), "bias": bias_at}
+    if prepared is None and _fused(form, job):
+        f = _readable(f, b)
+        of_f = _steps(f[None], True)
+        done = call(form, "whole", (name_of(f), *dtypes), (of_f, *steps), form.blocks, 1, workers)
+        done(b.launch, f=address(f), **words)
+    else:
+        many = form.blocks if prepared is not None else many
+        spectra = _scratch(many * form.spectrum, job, b, x) if prepared is None else prepared
+        for first in range(0, form.blocks, many):
+            count = min(many, form.blocks - first)
+            if prepared is None:
+                _transform(f, form, b, block, spectra, first, count, workers)
+            done = call(form, "convolve", dtypes, steps, count, 1, workers)
+            done(b.launch, spectra=address(spectra), first=first, **words)
     if target is not out:
         out[...] = target
 
@@ -221,19 +233,39 @@ def _units(form: Form, job: Job) -> int:
     return -(-g.batch // -(-g.batch // wanted))
 
 
-def _need(form: Form, job: Job, units: int, blocks: int, workers: int) -> int:
+def _fused(form: Form, job: Job) -> bool:
+    """Is there one kernel for the filter and the rest, with spectra in the scratch?
+
+    So many vectors of channels that no thread waits long, and few uses of each spectrum; or
+    results of each example apart.
+    """
+    if form.gradient:
+        return job.per_example or _units(form, job) == 1
+    uses = form.geometry.batch * form.cut.planes
+    return form.blocks >= UNITS and uses <= USES and not form.spread
+
+
+def _share(form: Form, job: Job) -> int:
+    """Numbers of a worker's scratch, whichever kernels are used."""
+    if _fused(form, job):
+        kernels = ["reduce"] if form.gradient else ["whole", "convolve"]
+    else:
+        kernels = ["gather", "finish"] if form.gradient else ["convolve", "spectrum"]
+    return max(form.share(k) for k in kernels)
+
+
+def _need(form: Form, job: Job, blocks: int, workers: int) -> int:
     """Bytes of scratch and spectra."""
-    kernels = ("gather", "finish") if form.gradient else ("convolve", "spectrum")
-    item = ITEMSIZE[form.compute]
-    share = max(form.share(k) for k in kernels)
-    return (share * workers + units * blocks * form.spectrum) * item + 128
+    kept = 0 if _fused(form, job) else blocks * form.spectrum
+    kept *= _units(form, job) if form.gradient else 1
+    return (_share(form, job) * workers + kept) * ITEMSIZE[form.compute] + 128
 
 
-def _room(form: Form, job: Job, units: int) -> tuple[int, int]:
+def _room(form: Form, job: Job) -> tuple[int, int]:
     """How many blocks of channels are done at once, and by how many threads."""
     for workers in range(job.threads, 0, -1):
         for blocks in range(form.blocks, 0, -1):
-            if _need(form, job, units, blocks, workers) <= _ceiling(form, job):
+            if _need(form, job, blocks, workers) <= _ceiling(form, job):
                 return blocks, workers
     return 1, 1
 
@@ -297,10 +329,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     efforts = workspace = 0.0
     for h in _geometries(job):
         form = _form(h, job)
-        units = _units(form, job) if form.gradient else 1
-        blocks, workers = _room(form, job, units)
+        blocks, workers = _room(form, job)
         efforts += worth(form) + filter_effort(form)
-        needed = _need(form, job, units, blocks, workers) + form.tables + _copies(job)
+        needed = _need(form, job, blocks, workers) + form.tables + _copies(job)
         workspace = max(workspace, needed)
     moved = (prod(g.x_shape) + prod(g.y_shape)) * item
     seconds = rates["kernel"] + max(

@@ -12,7 +12,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import compiler, fourier_kernels
 from einstride.simd.compiler import Machine
-from einstride.simd.fourier_kernels import arguments, lines
+from einstride.simd.fourier_kernel import arguments, lines
 from einstride.simd.fourier_lines import order, radices, twiddles
 from einstride.simd.fourier_plan import Plan, plan, positions, results, taps
 from einstride.simd.fourier_views import Plane, Side
@@ -20,6 +20,12 @@ from einstride.simd.host import OUTSIDE, Call, address
 from einstride.simd.lanes import Format
 
 Steps = tuple[int, ...]
+
+OPERANDS = {
+    "spectrum": "f", "finish": "f", "convolve": "xy", "gather": "xy", "whole": "fxy",
+    "reduce": "xyf",
+}  # fmt: skip
+"""The arrays of each kernel."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,14 @@ class Form:
         """Numbers of a worker's scratch."""
         cut = self.cut
         taps = self.geometry.kernel[0] if not cut.flat else 1
+        most, both = max(cut.down.present, cut.down.outputs), cut.down.present + cut.down.outputs
         rows = {
-            "spectrum": taps, "finish": taps,
-            "convolve": max(cut.down.present, cut.down.outputs),
-            "gather": cut.down.present + cut.down.outputs,
+            "spectrum": taps, "finish": taps, "convolve": most, "gather": both,
+            "whole": max(most, taps), "reduce": max(both, taps),
         }[kernel]  # fmt: skip
+        kept = self.spectrum if kernel in ("whole", "reduce") else 0
         # The last row of an odd number is alone: nothing is read beyond it.
-        found = lines(self.plane) + rows * cut.pitch * 2 * self.lanes
+        found = lines(self.plane) + rows * cut.pitch * 2 * self.lanes + kept
         return -(-found // 64) * 64
 
     @property
@@ -179,7 +186,7 @@ def call(
     Wants the addresses of its arrays by name, of `scratch` and `spectra`, and the first block.
     """
     g, cut, plane = form.geometry, form.cut, form.plane
-    names = {"spectrum": "f", "finish": "f", "convolve": "xy", "gather": "xy"}[kernel]
+    names = OPERANDS[kernel]
     sides, values, keep = [], {}, []
     for name, dtype, each in zip(names, stored, steps, strict=True):
         side, words, tables = _sides(form, name, dtype, each, kernel)
@@ -198,19 +205,13 @@ def call(
     if form.spread and kernel == "convolve":
         chunks = -(-g.batch * cut.planes // form.lanes)
     values |= {
-        "chunks": chunks, "channels": form.lanes if form.spread else g.filters,
-        "down_tile": 0 if cut.flat else cut.down.outputs, "across_tile": cut.across.outputs,
-        "examples": g.batch,
+        "chunks": chunks, "blocks": blocks, "channels": form.lanes if form.spread else g.filters,
+        "batch": g.batch, "examples": g.batch if form.spread else -(-g.batch // units),
         "down": cut.down.tiles, "across": 1 if cut.flat else cut.across.tiles,
+        "down_tile": 0 if cut.flat else cut.down.outputs, "across_tile": cut.across.outputs,
         "share": form.share(kernel), "by_height": address(by_height), "by_width": address(by_width),
         "pairs": address(pairs), "slots": address(slots),
     }  # fmt: skip
-    if kernel == "gather":
-        values |= {"examples": -(-g.batch // units), "slots": g.batch, "bias": blocks}
-    elif kernel == "finish":
-        values["bias"] = blocks
-    elif kernel == "convolve":
-        values["slots"] = blocks
     write = getattr(fourier_kernels, kernel)
     made = compiler.kernel(f"fourier_{kernel}", write, plane, *sides, on=form.machine)
     return Call(made, arguments(*sides), values, min(threads, chunks), keep)

@@ -29,8 +29,11 @@ NEAR = 900 << 10
 SCATTERED = 24
 """Instructions' time of a vector whose numbers lie apart."""
 
-FAR = 1.6
+FAR = 1.4
 """How much slower a tile is that does not."""
+
+FARTHER = 6 << 20
+"""Bytes beyond which the third cache, shared by the cores, does not hold it well either."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _plan(
     size = (2 * (half | 1) * (max(down.present, down.outputs)) + 2 * half * down.period) * vector
     if gradient:
         size += 2 * (half | 1) * down.outputs * vector
-    far = FAR if size > NEAR else 1.0
+    far = FAR * max(size / FARTHER, 1.0) ** 0.6 if size > NEAR else 1.0
     effort = far * (taken + columns)
     if spread:
         apart = down.present * across.present + down.outputs * across.outputs
