@@ -117,9 +117,10 @@ class View:
     """
 
     def __init__(self, code: Code, plane: Plane, side: Side, here: Here, page: Place) -> None:
-        self.code, self.plane, self.side, self.page = code, plane, side, page
+        self.code, self.plane, self.side = code, plane, side
         name = side.name
         place = code.array(name, side.format.element)
+        self.page = Place(code, page.ir, place.element)
         self.place = place.at(here.example * code[f"{name}_batch"])
         self.mask = None
         if plane.masked:
