@@ -11,6 +11,7 @@ of a plane and u the unit roundoff (Higham 2002, theorem 24.2).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from einstride import adjoint
 from einstride.dtypes import HALVES, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import flip, transpose_filter
+from einstride.primitives import flip
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
+    from einstride.simd.compiler import Machine
     from einstride.simd.fourier import Form
 
 UNITS = 16
@@ -121,8 +123,7 @@ def prepare(f: Array, job: Job, b: Backend) -> tuple[Array | None, ...]:
 
 
 def _turned(f: Array, g: Geometry, b: Backend) -> Array:
-    """The filter of the input gradient, before its taps are reversed."""
-    f = transpose_filter(f, g.groups, b)
+    """The filter of the input gradient, before its taps are reversed: one channel, one filter."""
     return flip(f, g.rank, b) if g.flip else f
 
 
@@ -184,9 +185,15 @@ def _convolve(
 
 def _form(g: Geometry, job: Job) -> Form:
     from einstride.simd.compiler import machine
+
+    return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", machine())
+
+
+@lru_cache(maxsize=256)
+def _form_of(g: Geometry, compute: str, gradient: bool, machine: Machine) -> Form:
     from einstride.simd.fourier import Form
 
-    return Form(g, job.arithmetic.compute, job.direction == "filter_grad", machine())
+    return Form(g, compute, gradient, machine)
 
 
 def _steps(a: Any, of_filter: bool = False) -> tuple[int, ...]:
@@ -245,6 +252,7 @@ def _fused(form: Form, job: Job) -> bool:
     return form.blocks >= UNITS and uses <= USES and not form.spread
 
 
+@lru_cache(maxsize=256)
 def _share(form: Form, job: Job) -> int:
     """Numbers of a worker's scratch, whichever kernels are used."""
     if _fused(form, job):
@@ -261,6 +269,7 @@ def _need(form: Form, job: Job, blocks: int, workers: int) -> int:
     return (_share(form, job) * workers + kept) * ITEMSIZE[form.compute] + 128
 
 
+@lru_cache(maxsize=256)
 def _room(form: Form, job: Job) -> tuple[int, int]:
     """How many blocks of channels are done at once, and by how many threads."""
     for workers in range(job.threads, 0, -1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,28 +49,28 @@ class Form:
     gradient: bool
     machine: Machine
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """Channels in a vector."""
         return self.machine.lanes(ITEMSIZE[self.compute])
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         """Vectors of channels."""
         return -(-self.geometry.filters // self.lanes)
 
-    @property
+    @cached_property
     def spread(self) -> bool:
         """Are the lanes tiles of the only channel?"""
         g = self.geometry
         return g.channels == g.filters == 1 and g.padding_mode == "zeros" and not self.gradient
 
-    @property
+    @cached_property
     def plan(self) -> Plan | None:
         """How its planes are cut."""
         return plan(self.geometry, self.gradient, self.machine.vector_bytes, self.spread * self.lanes)
 
-    @property
+    @cached_property
     def cut(self) -> Plan:
         """The same, known to be there."""
         found = self.plan
@@ -78,7 +78,7 @@ class Form:
             raise ValueError("no period is long enough")
         return found
 
-    @property
+    @cached_property
     def plane(self) -> Plane:
         """The transform."""
         cut = self.cut
@@ -86,7 +86,7 @@ class Form:
         masked = self.geometry.filters < self.lanes and not self.spread
         return Plane(self.compute, self.lanes, masked, *stages, cut.pitch, cut.flat)
 
-    @property
+    @cached_property
     def spectrum(self) -> int:
         """Numbers of a spectrum of a vector of channels."""
         return self.cut.spectrum * self.lanes
@@ -105,7 +105,7 @@ class Form:
         found = lines(self.plane) + rows * cut.pitch * 2 * self.lanes + kept
         return -(-found // 64) * 64
 
-    @property
+    @cached_property
     def tables(self) -> int:
         """Bytes of the tables of all its kernels, at most."""
         cut = self.cut
