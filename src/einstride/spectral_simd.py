@@ -1,12 +1,12 @@
-"""Convolution of each channel with its own filters by compiled FFTs: depthwise layers, rank 1 and 2.
+"""Convolution of each channel with its own filters by compiled FFTs, in one or two dimensions.
 
 The lanes of a vector are channels, so that a transform over positions needs no shuffles; see
 `einstride.simd.fourier_kernels`. An input gradient is a forward pass for each stride phase. What a
 sum's order depends on are shapes alone: threads, ceilings and (but for filter gradients) other
 examples leave the bits alone.
 
-Error: normwise, c * u * log2(L) * ||x||_2 * ||f||_2 for each channel of an example, with L positions
-of a plane and u the unit roundoff (Higham 2002, theorem 24.2).
+Error: normwise, c * u * log2(L) * ||x||_2 * ||f||_2 for each channel of an example, with L
+positions of a plane and u the unit roundoff (Higham 2002, theorem 24.2).
 """
 
 from __future__ import annotations
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
     from einstride.simd.compiler import Machine
     from einstride.simd.fourier import Form
-
-UNITS = 16
-"""Chunks that a filter gradient is cut into, about; from shapes alone."""
-
-USES = 2
-"""Planes for which a spectrum is not worth keeping."""
 
 COMPUTES = ("float32", "float64")
 
@@ -71,6 +65,7 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, 1, D), or (B, *K, 1, D) for each example."""
+    from einstride.simd import fourier_room
     from einstride.simd.fourier import call
     from einstride.simd.host import address, name_of
 
@@ -80,14 +75,14 @@ def filter_grad(
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     each = place if job.per_example else place[None]
     x, gy, target = _readable(x, b), _readable(gy, b), _target(each, b)
-    units = _units(form, job)
-    many, workers = _room(form, job)
-    block = _scratch(_share(form, job) * workers, job, b, x)
+    units = fourier_room.units(form, job)
+    many, workers = fourier_room.room(form, job)
+    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
     f_steps = _steps(target, True)
     dtypes = (name_of(x), name_of(gy)), (name_of(target),)
     arrays = {"x": address(x), "y": address(gy)}
     words = {"scratch": address(block)}
-    if _fused(form, job):
+    if fourier_room.fused(form, job):
         steps = (_steps(x), _steps(gy), f_steps)
         done = call(form, "reduce", dtypes[0] + dtypes[1], steps, form.blocks, units, workers)
         done(b.launch, f=address(target), **arrays, **words)
@@ -154,6 +149,7 @@ def _convolve(
     prepared: Array | None,
 ) -> None:  # fmt: skip
     """y = conv(x, f) + bias of a geometry that neither flips nor strides."""
+    from einstride.simd import fourier_room
     from einstride.simd.fourier import call
     from einstride.simd.host import address, name_of
 
@@ -161,11 +157,11 @@ def _convolve(
     x, target = _readable(x, b), _target(out, b)
     added = None if bias is None else b.xp.ascontiguousarray(b.astype(bias, form.compute))
     bias_at = 0 if added is None else address(added)
-    many, workers = _room(form, job)
-    block = _scratch(_share(form, job) * workers, job, b, x)
+    many, workers = fourier_room.room(form, job)
+    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
     dtypes, steps = (name_of(x), name_of(target)), (_steps(x), _steps(target))
     words = {"x": address(x), "y": address(target), "scratch": address(block), "bias": bias_at}
-    if prepared is None and _fused(form, job):
+    if prepared is None and fourier_room.fused(form, job):
         f = _readable(f, b)
         of_f = _steps(f[None], True)
         done = call(form, "whole", (name_of(f), *dtypes), (of_f, *steps), form.blocks, 1, workers)
@@ -231,63 +227,6 @@ def _target(a: Any, b: Backend) -> Array:
     return a if regular(a) else b.empty(a.shape, b.dtype_name(a), a)
 
 
-def _units(form: Form, job: Job) -> int:
-    """Ranges of examples that a filter gradient sums apart."""
-    g = form.geometry
-    if job.per_example:
-        return g.batch
-    wanted = min(max(UNITS // form.blocks, 1), g.batch)
-    return -(-g.batch // -(-g.batch // wanted))
-
-
-def _fused(form: Form, job: Job) -> bool:
-    """Is there one kernel for the filter and the rest, with spectra in the scratch?
-
-    So many vectors of channels that no thread waits long, and few uses of each spectrum; or
-    results of each example apart.
-    """
-    if form.gradient:
-        return job.per_example or _units(form, job) == 1
-    uses = form.geometry.batch * form.cut.planes
-    return form.blocks >= UNITS and uses <= USES and not form.spread
-
-
-@lru_cache(maxsize=256)
-def _share(form: Form, job: Job) -> int:
-    """Numbers of a worker's scratch, whichever kernels are used."""
-    if _fused(form, job):
-        kernels = ["reduce"] if form.gradient else ["whole", "convolve"]
-    else:
-        kernels = ["gather", "finish"] if form.gradient else ["convolve", "spectrum"]
-    return max(form.share(k) for k in kernels)
-
-
-def _need(form: Form, job: Job, blocks: int, workers: int) -> int:
-    """Bytes of scratch and spectra."""
-    kept = 0 if _fused(form, job) else blocks * form.spectrum
-    kept *= _units(form, job) if form.gradient else 1
-    return (_share(form, job) * workers + kept) * ITEMSIZE[form.compute] + 128
-
-
-@lru_cache(maxsize=256)
-def _room(form: Form, job: Job) -> tuple[int, int]:
-    """How many blocks of channels are done at once, and by how many threads."""
-    for workers in range(job.threads, 0, -1):
-        for blocks in range(form.blocks, 0, -1):
-            if _need(form, job, blocks, workers) <= _ceiling(form, job):
-                return blocks, workers
-    return 1, 1
-
-
-def _ceiling(form: Form, job: Job) -> int:
-    return job.ceiling - form.tables - _copies(job) if job.hard else max(job.ceiling, 64 << 20)
-
-
-def _copies(job: Job) -> int:
-    """Bytes of operands and results that may lie badly: what a call cannot know beforehand."""
-    return prod(job.geometry.f_shape) * job.operand_itemsize
-
-
 def _geometries(job: Job) -> list[Geometry]:
     g = job.geometry
     if job.direction != "input_grad":
@@ -332,18 +271,19 @@ def _refused(job: Job) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Vector instructions of transforms and products."""
+    from einstride.simd import fourier_room
     from einstride.simd.fourier import filter_effort, worth
 
     g, item = job.geometry, job.itemsize
     efforts = workspace = 0.0
     for h in _geometries(job):
         form = _form(h, job)
-        blocks, workers = _room(form, job)
+        blocks, workers = fourier_room.room(form, job)
         efforts += worth(form) + filter_effort(form)
-        needed = _need(form, job, blocks, workers) + form.tables + _copies(job)
+        needed = (
+            fourier_room.need(form, job, blocks, workers) + form.tables + fourier_room.copies(job)
+        )
         workspace = max(workspace, needed)
     moved = (prod(g.x_shape) + prod(g.y_shape)) * item
-    seconds = rates["kernel"] + max(
-        efforts * rates["fourier"] / job.threads, moved * rates["copy"]
-    )
+    seconds = rates["kernel"] + max(efforts * rates["fourier"] / job.threads, moved * rates["copy"])
     return Cost(int(efforts), int(workspace), moved, seconds)

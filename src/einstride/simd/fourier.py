@@ -68,7 +68,9 @@ class Form:
     @cached_property
     def plan(self) -> Plan | None:
         """How its planes are cut."""
-        return plan(self.geometry, self.gradient, self.machine.vector_bytes, self.spread * self.lanes)
+        return plan(
+            self.geometry, self.gradient, self.machine.vector_bytes, self.spread * self.lanes
+        )
 
     @cached_property
     def cut(self) -> Plan:
@@ -187,7 +189,9 @@ def call(
     """
     g, cut, plane = form.geometry, form.cut, form.plane
     names = OPERANDS[kernel]
-    sides, values, keep = [], {}, []
+    sides: list[Side] = []
+    values: dict[str, int] = {}
+    keep: list[Any] = []
     for name, dtype, each in zip(names, stored, steps, strict=True):
         side, words, tables = _sides(form, name, dtype, each, kernel)
         sides.append(side)

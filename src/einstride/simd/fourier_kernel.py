@@ -13,7 +13,8 @@ from einstride.simd.code import Code, Place, Value
 from einstride.simd.fourier_codelets import Real
 from einstride.simd.fourier_lines import Line
 from einstride.simd.fourier_planes import rows_in, rows_out
-from einstride.simd.fourier_views import Here, Plane, Side, view_of
+from einstride.simd.fourier_tiles import view_of
+from einstride.simd.fourier_views import Here, Plane, Side
 
 COMMON = (
     "counter", "chunks", "first", "blocks", "channels", "batch", "examples", "down", "across",
@@ -93,9 +94,9 @@ class Kernel:
     @contextmanager
     def columns(self, side: Side) -> Iterator[tuple[Value, Value]]:
         """Each column of the buffer; of rows that are tiles of their own, those of each."""
-        with self.code.loop(0, side.rows if self.plane.flat else 1) as row:
-            with self.code.loop(0, self.half) as k:
-                yield row, k
+        rows = side.rows if self.plane.flat else 1
+        with self.code.loop(0, rows) as row, self.code.loop(0, self.half) as k:
+            yield row, k
 
     def height_of(self, side: Side) -> int:
         """Rows that are transformed together."""

@@ -133,9 +133,7 @@ class Line:
             target, here = (put, wanted) if s == 0 else (self.put, self.length)
             self._inverse_stage(s, get if s == last else self.get, target, here)
 
-    def through(
-        self, get: Load, change: Product, put: Store, present: int, wanted: int
-    ) -> None:
+    def through(self, get: Load, change: Product, put: Store, present: int, wanted: int) -> None:
         """Forward, change each frequency, and back; the frequencies never leave the registers."""
         last, r = len(self.stages) - 1, self.stages[-1]
         for s in range(last):

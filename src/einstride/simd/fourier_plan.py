@@ -2,8 +2,8 @@
 
 Position z of a plane along an axis stands for position p = z + base of the padded axis, up to whole
 periods: where the padding holds zeros, or x again, a period may be shorter than the range of a
-tile. Outputs are j = o - start; a tap k at distance d meets z = j + k d - shift, with shift = base -
-start, so that the filter lies at shift - k d and its gradient at k d - shift, modulo the period.
+tile. Outputs are j = o - start; a tap k at distance d meets z = j + k d - shift, with shift = base
+- start, so that the filter lies at shift - k d and its gradient at k d - shift, modulo the period.
 """
 
 from __future__ import annotations

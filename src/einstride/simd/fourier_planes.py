@@ -16,7 +16,8 @@ from collections.abc import Callable
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.fourier_codelets import Complex, Real, add, sub
 from einstride.simd.fourier_lines import Line, load, store
-from einstride.simd.fourier_views import Tiles, View
+from einstride.simd.fourier_tiles import Tiles
+from einstride.simd.fourier_views import View
 
 
 def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
@@ -28,7 +29,9 @@ def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
         step(code.number(rows - 1), 1)
 
 
-def rows_in(code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int) -> None:
+def rows_in(
+    code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int
+) -> None:
     """The spectra of an array's rows, into the buffer."""
     size, half = 2 * line.lanes, line.length // 2 + 1
 
