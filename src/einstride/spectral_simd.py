@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from einstride.simd.compiler import Machine
     from einstride.simd.fourier import Form
 
+EXACT = False
+"""Whole numbers come back rounded."""
+
 COMPUTES = ("float32", "float64")
 
 
