@@ -36,7 +36,7 @@ NOTE = (
     "square products of Winograd's transforms; tiles: per byte of its tiles, each time they are "
     "written or read; winograd_data, winograd_filter: per vector instruction of the compiled "
     "transforms, winograd_panel: per byte of a transformed filter, winograd_line and "
-    "winograd_plane: times slower than that says, with one axis and with two; these five fitted by "
+    "winograd_plane: times slower than that says, with one axis and with two; fourier: per vector instruction of the compiled FFTs; these fitted by "
     "hand to timed layers and carried over. Written by bench/calibrate.py."
 )
 
@@ -166,7 +166,7 @@ def table() -> dict[str, Any]:
     slow = per_product("int64")
     dtypes["other"] = slow
     old = json.loads(PATH.read_text(encoding="utf-8"))["libraries"]["numpy"]["calls"]
-    fitted = {name: rate for name, rate in old.items() if name.startswith("winograd_")}
+    fitted = {name: rate for name, rate in old.items() if name.startswith(("winograd_", "fourier"))}
     libraries = {"numpy": {"calls": calls() | fitted, "dtypes": dtypes}}
     rounded = json.loads(json.dumps(libraries), parse_float=lambda t: float(f"{float(t):.2g}"))
     today = datetime.date.today().isoformat()

@@ -164,6 +164,14 @@ def gathered(place: Place, f: Format, offsets: Value, mask: Value) -> Value:
     return widened(place.code.intrinsic(name, kind, [where, _size(place), mask, zero]), f)
 
 
+def scattered(place: Place, value: Value, f: Format, offsets: Value, mask: Value) -> None:
+    """The opposite of `gathered`: nothing is written where the mask is off."""
+    found = narrowed(value, f)
+    name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
+    given = [found, at(place, offsets), _size(place), mask]
+    place.code.intrinsic(name, ir.VoidType(), given)
+
+
 def widened(value: Value, f: Format) -> Value:
     """From memory's words to the dtype of the products."""
     if f.stored == f.computed:
