@@ -19,10 +19,11 @@ and a NaN spreads over its tile.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import log2, prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
+from einstride import adjoint, compiled_fft
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, interleave, transpose_filter
@@ -47,6 +48,8 @@ def forward(
     prepared: Any = None,
 ) -> Array:  # fmt: skip
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled_fft.forward(x, f, job, b, bias, out, prepared)
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
     return correlate(x, f, g, job, b, bias, out, None if prepared is None else prepared[0])
@@ -56,6 +59,8 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
+    if _compiled(job, b.traits):
+        return compiled_fft.filter_grad(x, gy, job, b, bias, out)
     g = job.geometry
     first = 1 if job.per_example else 0
     place = flip(out, g.rank, b, first) if g.flip and out is not None else out
@@ -70,6 +75,8 @@ def input_grad(
     prepared: Any = None,
 ) -> Array:  # fmt: skip
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled_fft.input_grad(gy, f, job, b, bias, out, prepared)
     g, result = job.geometry, job.arithmetic.result
     turned = _turned(f, g, b)
     parts: dict[tuple[int, ...], Array] = {}
@@ -99,8 +106,10 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
     return flip(f, g.rank, b) if g.flip else f
 
 
-def prepare(f: Array, job: Job, b: Backend) -> tuple[Array | None, ...]:
+def prepare(f: Array, job: Job, b: Backend) -> Any:
     """What `forward` and `input_grad` take as `prepared`: spectra of the filter, for this job."""
+    if _compiled(job, b.traits):
+        return compiled_fft.prepare(f, job, b)
     g = job.geometry
     if job.direction == "forward":
         f = flip(f, g.rank, b) if g.flip else f
@@ -117,8 +126,19 @@ def prepare(f: Array, job: Job, b: Backend) -> tuple[Array | None, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1024)
+def _compiled(job: Job, traits: Traits) -> bool:
+    """Will kernels of our own do it? Not where one channel leaves all lanes but one empty."""
+    alone = job.geometry.channels == 1
+    if not traits.compiled or (alone and (job.batch_invariant or job.direction == "filter_grad")):
+        return False
+    return compiled_fft.supports(job, traits) is None
+
+
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
+    if _compiled(job, traits):
+        return None
     if job.arithmetic.exact:
         return "integers must be exact, and spectra are rounded"
     if job.accuracy == "elementwise":
@@ -151,6 +171,8 @@ def error_bound(job: Job, traits: Traits) -> float:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of spectra; what is moved is each stage of a transform, once."""
+    if _compiled(job, traits):
+        return compiled_fft.cost(job, traits, rates)
     g = job.geometry
     n = moved = workspace = 0
     seconds = rates["call"]
