@@ -36,8 +36,9 @@ NOTE = (
     "square products of Winograd's transforms; tiles: per byte of its tiles, each time they are "
     "written or read; winograd_data, winograd_filter: per vector instruction of the compiled "
     "transforms, winograd_panel: per byte of a transformed filter, winograd_line and "
-    "winograd_plane: times slower than that says, with one axis and with two; fourier: per vector instruction of the compiled FFTs; these fitted by "
-    "hand to timed layers and carried over. Written by bench/calibrate.py."
+    "winograd_plane: times slower than that says, with one axis and with two; fourier: per vector "
+    "instruction of the compiled FFTs; these fitted by hand to timed layers and carried over. "
+    "Written by bench/calibrate.py."
 )
 
 
