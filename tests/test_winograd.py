@@ -26,6 +26,15 @@ def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
     return Case(batch, size, kernel, c, d, (1,) * rank, pads, dilation, **more)
 
 
+@pytest.fixture(autouse=True)
+def array_code(monkeypatch):
+    """What every library runs; `test_simd_winograd` has the kernels."""
+    monkeypatch.setattr(winograd, "_compiled", lambda job, traits: False)
+    planner.plan.cache_clear()
+    yield
+    planner.plan.cache_clear()
+
+
 CASES = {
     **{f"F(m, {r})": one((4 * r + 3,), (r,), pads=((r - 1, 1),)) for r in range(2, 8)},
     **{f"{r}x{r}": one((r + 9, r + 4), (r, r), pads=((1, r - 1), (0, 1))) for r in range(2, 8)},

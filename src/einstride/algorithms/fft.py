@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 EXACT = False
 """Results are rounded, even where all products and sums are whole numbers."""
 
+LONGEST = 1 << 26
+"""Positions of an axis for which tiles and periods are looked for."""
+
 UNIT = {"float32": 2.0**-24, "complex64": 2.0**-24, "float64": 2.0**-53, "complex128": 2.0**-53}
 """Unit roundoffs."""
 
@@ -145,6 +148,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "its error is bounded by norms, not element by element"
     if traits.library == "dask":
         return "its blocks have no transforms"
+    if max(job.geometry.size) > LONGEST:
+        return f"an axis is longer than {LONGEST} positions"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
