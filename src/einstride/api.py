@@ -71,15 +71,16 @@ def conv(
     flip : bool
         True reverses the filter's spatial axes: the mathematician's convolution.
     algorithm : str
-        ``"auto"``; ``"strided"``, ``"gemm"`` (any library); ``"direct"`` (compiled kernels, on
-        NumPy and CuPy), ``"implicit_gemm"`` (CuPy), ``"fft"`` (large filters), ``"cudnn"`` (CuPy,
-        an extra). Asked for by name it runs or raises; `plan` tells what "auto" takes, and why.
+        ``"auto"``; ``"strided"``, ``"gemm"`` (any library); ``"winograd"`` (2 to 7 taps, stride
+        1), ``"fft"`` (large filters); ``"direct"`` (compiled kernels: NumPy with the extra fast,
+        CuPy), ``"implicit_gemm"`` (CuPy), ``"cudnn"`` (CuPy, an extra). Asked for by name it runs
+        or raises; `plan` tells what "auto" takes, and why.
     accuracy : {"normwise", "elementwise", "tf32"}
         "normwise": the error is bounded against the norms of x and f. "elementwise": the error of
         each output is bounded against its own sum of abs(x) * abs(f), and a NaN or Inf of x (or
         gy) stays inside its own windows. Zeros of the padding are elements like others: an Inf
         in f times them is NaN. `strided`, `gemm`, `direct` and `implicit_gemm` always keep the
-        elementwise bound; `fft` and `cudnn` do not, and are refused where it is asked for. "tf32":
+        elementwise bound; `winograd`, `fft` and `cudnn` do not, and are refused where it is asked for. "tf32":
         factors of float32 and complex64 may be rounded to 10 bits on GPUs whose tensor cores do
         so; never without this word, and without effect elsewhere.
     accumulate : str, optional
