@@ -80,9 +80,9 @@ def conv(
         each output is bounded against its own sum of abs(x) * abs(f), and a NaN or Inf of x (or
         gy) stays inside its own windows. Zeros of the padding are elements like others: an Inf
         in f times them is NaN. `strided`, `gemm`, `direct` and `implicit_gemm` always keep the
-        elementwise bound; `winograd`, `fft` and `cudnn` do not, and are refused where it is asked for. "tf32":
-        factors of float32 and complex64 may be rounded to 10 bits on GPUs whose tensor cores do
-        so; never without this word, and without effect elsewhere.
+        elementwise bound; `winograd`, `fft` and `cudnn` do not, and are refused where it is asked
+        for. "tf32": factors of float32 and complex64 may be rounded to 10 bits on GPUs whose
+        tensor cores do so; never without this word, and without effect elsewhere.
     accumulate : str, optional
         The dtype of the sums, e.g. "int64" for int8 operands or "float64" for float32 ones. The
         result of integers has this dtype; the result of floats is rounded once at the end.
