@@ -232,6 +232,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "its filter gradient is summed over the batch"
     if job.batch_invariant and job.direction == "filter_grad":
         return "a filter gradient sums over the batch"
+    if 0 in job.geometry.size:
+        return "x has no elements"
     return None
 
 
