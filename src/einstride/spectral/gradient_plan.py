@@ -61,7 +61,7 @@ class Search(forward.Search):
         if any(a.tiles * a.outputs != o for a, o in zip(axes, g.out, strict=True)):
             slab = prod(n * a.outputs for n, a in zip(lengths[1:], axes, strict=True))
             total += lengths[0] * slab * d * self.job.operand_itemsize
-        return total
+        return total + total // 8  # the library's own, in transforms and products
 
     def unit(
         self, axes: Axes, lengths: Shape, width: int, channels: int, threads: int, shares: int

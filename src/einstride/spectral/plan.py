@@ -128,7 +128,8 @@ class Search:
         if not kept:
             total += (t.taps + 2 * t.f_stage) * inner * d
         total = total * self.item + work.pieces_bytes(axes, self.traits.block_bytes, self.item)
-        return total + slab_bytes(self.g, self.job, axes, lengths, c)
+        total += slab_bytes(self.g, self.job, axes, lengths, c)
+        return total + total // 8  # the library's own, in transforms and products
 
     def seconds(self, axes: Axes, lengths: Shape, channels: int, kept: bool) -> float:
         """Predicted, of all blocks on all threads."""
