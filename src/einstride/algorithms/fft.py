@@ -19,6 +19,7 @@ and a NaN spreads over its tile.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import log2, prod, sqrt
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def input_grad(
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     if _compiled(job, b.traits):
         return compiled_fft.input_grad(gy, f, job, b, bias, out, prepared)
-    g, result = job.geometry, job.arithmetic.result
+    g, result, job = job.geometry, job.arithmetic.result, _within(job)
     turned = _turned(f, g, b)
     parts: dict[tuple[int, ...], Array] = {}
     for i, phase in enumerate(adjoint.phases(g)):
@@ -117,7 +118,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     if job.direction == "forward":
         f = flip(f, g.rank, b) if g.flip else f
         return (filter_spectrum(f, g, job, correlation(g, job, b.traits, True), b),)
-    turned = _turned(f, g, b)
+    turned, job = _turned(f, g, b), _within(job)
     found: list[Array | None] = []
     for phase in adjoint.phases(g):
         h = phase.geometry
@@ -156,7 +157,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
-    g = job.geometry
+    g, job = job.geometry, _within(job)
     if job.direction == "filter_grad":
         return [(g, reduction(job, traits))]
     if job.direction == "forward":
@@ -188,7 +189,18 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved += 8 * q * h.batch * tiles * (h.channels + h.filters) * job.itemsize
         workspace = max(workspace, plan.workspace)
         seconds += plan.seconds + rates["block"]
-    if job.direction == "input_grad":
-        converted = 1 + (g.groups > 1) + job.arithmetic.compute.startswith("complex")
-        workspace += converted * prod(g.f_shape) * job.itemsize
-    return Cost(n, workspace, moved, seconds)
+    return Cost(n, workspace + _turning(job), moved, seconds)
+
+
+def _turning(job: Job) -> int:
+    """Bytes of the filter turned for an input gradient, and of what leads to it."""
+    g = job.geometry
+    if job.direction != "input_grad":
+        return 0
+    copies = 1 + (g.groups > 1) + job.arithmetic.compute.startswith("complex")
+    return copies * prod(g.f_shape) * job.itemsize
+
+
+def _within(job: Job) -> Job:
+    """The job with what is left of its ceiling beside the turned filter."""
+    return replace(job, ceiling=max(job.ceiling - _turning(job), 0)) if job.hard else job
