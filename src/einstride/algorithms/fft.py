@@ -179,7 +179,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of spectra; what is moved is each stage of a transform, once."""
     if _compiled(job, traits):
         return compiled_fft.cost(job, traits, rates)
-    g = job.geometry
     n = moved = workspace = 0
     seconds = rates["call"]
     for h, plan in _plans(job, traits):
