@@ -20,6 +20,7 @@ from bench.peers import OURS, PEERS
 from bench.plot import draw
 from bench.progress import Progress
 from bench.report import Run, to_json, to_markdown
+from bench.resume import Unlike, take_over
 from bench.workers import Crew, WorkerFailure
 
 GEMM_SIZES = {"float32": 2048, "float64": 1536}
@@ -51,7 +52,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"unset {' and '.join(machine.BLAS_CHOICES)} for the workers",
     )
-    add("--json", type=Path, metavar="PATH")
+    add("--json", type=Path, metavar="PATH", help="written after every row")
+    add("--resume", action="store_true", help="keep the rows that --json holds, measure the others")
     add("--markdown", type=Path, metavar="PATH", help="default: standard output")
     add("--plot", type=Path, metavar="PATH", help="a PNG (needs matplotlib)")
     return parser.parse_args(arguments)
@@ -73,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         print("bench: no row matches; --list names them", file=sys.stderr)
         return 2
+    if args.resume and not args.json:
+        print("bench: --resume goes on with a file; name it with --json", file=sys.stderr)
+        return 2
     box = args.time_box or (SMOKE_BOX if args.smoke else None)
     options = Options(
         threads=args.threads,
@@ -93,8 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 2
+        if args.resume:
+            try:
+                take_over(run, args.json, rows)
+            except Unlike as reason:
+                print(f"bench: --resume needs a run like this one; {reason}", file=sys.stderr)
+                return 2
         _measure_peaks(run, crew)
-        _measure_rows(run, crew, rows, box)
+        _measure_rows(run, crew, rows, box, args.json)
         _measure_peaks(run, crew)  # again: the first may have been disturbed
     _write(run, args)
     return run.exit_status
@@ -130,9 +141,12 @@ def _measure_peaks(run: Run, crew: Crew) -> None:
                 run.peak_library[dtype] = "numpy" if name == OURS else name
 
 
-def _measure_rows(run: Run, crew: Crew, rows: list[Row], box: float | None) -> None:
+def _measure_rows(
+    run: Run, crew: Crew, rows: list[Row], box: float | None, path: Path | None
+) -> None:
     begin = time.monotonic()
-    order = spread(rows) if box else rows
+    measured = {result.row for result in run.results}
+    order = [row for row in (spread(rows) if box else rows) if row not in measured]
     with Progress(len(order)) as progress, tempfile.TemporaryDirectory() as folder:
         for index, row in enumerate(order):
             if box and time.monotonic() - begin > box:
@@ -144,6 +158,8 @@ def _measure_rows(run: Run, crew: Crew, rows: list[Row], box: float | None) -> N
                 run.skipped = [late.name for late in order[index:]]
                 break
             run.results.append(result)
+            if path:  # a run that is cut off loses one row
+                path.write_text(to_json(run), encoding="utf-8")
             progress.done(
                 row.name,
                 "" if result.ratio is None else f"{result.ratio:.2f}",

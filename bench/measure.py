@@ -86,7 +86,7 @@ def measure_row(row: Row, crew: Crew, folder: Path, options: Options, rounds: in
                 ready.remove(timing)
         if turn == 0:
             ready = _screen(ready, AFTER_ROUND, crew, options)
-    result = _conclude(row, timings, ready)
+    result = conclude(row, timings, ready)
     if OURS in crew.workers and result.ours is not None:
         found = workspace_bytes(row, folder, options)
         if isinstance(found, str):
@@ -161,7 +161,8 @@ def _screen(ready: list[Timing], factor: float, crew: Crew, options: Options) ->
     return kept
 
 
-def _conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
+def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
+    """What the timings say; `ready` are those that were measured in every round."""
     ours = {t.variant: t for t in timings if t.library == OURS}
     peers = [t for t in ready if t.library != OURS]
     peer = min(peers, key=lambda t: t.median, default=None)

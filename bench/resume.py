@@ -1,0 +1,55 @@
+"""Go on with an earlier run: its rows are kept, and only the rows it lacks are measured.
+
+A row's ratio is of times that were taken side by side, so rows of two sittings may share a table; a
+run on another processor, with other settings or with other releases may not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.case import Row
+from bench.measure import Result, Timing, conclude
+from bench.report import Run
+
+SAME = ("processor", "vector", "rounds", "environment")
+
+
+class Unlike(Exception):
+    """The earlier run is of another machine, other settings or other releases."""
+
+
+def take_over(run: Run, path: Path, rows: list[Row]) -> None:
+    """Put the results that an earlier JSON file holds for some of `rows` into `run`."""
+    if not path.exists():
+        return
+    old = json.loads(path.read_text(encoding="utf-8"))
+    new = {**vars(run), "options": asdict(run.options)}
+    for name in (*SAME, "options"):
+        if old[name] != new[name]:
+            raise Unlike(f"{name} was {old[name]!r} and is {new[name]!r}")
+    for library in old["about"].keys() & run.about.keys():
+        before, now = (about[library]["versions"] for about in (old["about"], run.about))
+        if before != now:
+            raise Unlike(f"{library} was {before} and is {now}")
+    run.date = f"{old['date']}, {run.date}"
+    for dtype, speed in old["peaks"].items():
+        if speed > run.peaks.get(dtype, 0.0):
+            run.peaks[dtype], run.peak_library[dtype] = speed, old["peak_library"][dtype]
+    by_name = {row.name: row for row in rows}
+    run.results += [
+        _result(by_name[record["row"]], record, run.rounds)
+        for record in old["rows"]
+        if record["row"] in by_name
+    ]
+
+
+def _result(row: Row, record: dict[str, Any], rounds: int) -> Result:
+    timings = [Timing(**timing) for timing in record["timings"]]
+    ready = [t for t in timings if t.problem is None and len(t.seconds) == rounds]
+    result = conclude(row, timings, ready)
+    result.note, result.workspace = record["note"], record["workspace_bytes"]
+    return result
