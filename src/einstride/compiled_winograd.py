@@ -1,7 +1,8 @@
 """Winograd's minimal filtering of NumPy arrays by kernels of our own: see `simd.winograd`.
 
 The passes of a job as an algorithm has them; `winograd` runs them where `supports` says nothing.
-The same bits for any number of threads and any memory order of the operands.
+Complex arrays are filtered as real ones of twice the channels (`complexes`). The same bits for any
+number of threads and any memory order of the operands.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
+from einstride import adjoint, complexes
+from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import flip, transpose_filter
+from einstride.primitives import conjugate, flip, is_complex, transpose_filter
 from einstride.simd import compiler
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
     from einstride.simd.winograd_tables import Split
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "complex64", "complex128")
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
 
@@ -55,10 +57,14 @@ def filter_grad(
     split, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
-    winograd_calls.filter_grad(
-        _operand(x, compute, b), _operand(gy, compute, b), g, split, place, b.launch, _threads(job),
-        _room(job),
-    )  # fmt: skip
+    x, gy = _operand(x, compute, b), _operand(gy, compute, b)
+    run, into = g, place
+    if is_complex(compute):
+        run, x, gy = complexes.doubled(g), complexes.floats(x), complexes.floats(gy)
+        into = b.empty(run.f_shape, complexes.real(compute), x)
+    winograd_calls.filter_grad(x, gy, run, split, into, b.launch, _threads(job), _room(job))
+    if into is not place:
+        complexes.combine(into, place)
     if place is not gf:
         gf[...] = place
     return gf
@@ -69,8 +75,9 @@ def prepare(f: Array, job: Job, b: Backend) -> tuple[Split, Any]:
     from einstride.simd import winograd_calls
 
     split, _ = _choice(job, prepared=True)
-    g, f = _run(job), _turned(f, job, b)
-    return split, winograd_calls.prepare(f, g, split, b.launch, _threads(job))
+    return split, winograd_calls.prepare(
+        _turned(f, job, b), _real(_run(job), job), split, b.launch, _threads(job)
+    )
 
 
 def _correlate(
@@ -85,8 +92,12 @@ def _correlate(
     place = y if _fits(y, compute, b) else b.empty(g.y_shape, compute, x)
     if bias is not None:
         bias = b.xp.asarray(b.astype(bias, compute), order="C")
+    x, into = _operand(x, compute, b), place
+    if is_complex(compute):
+        x, into = complexes.floats(x), complexes.floats(place)
+        bias = None if bias is None else complexes.floats(bias)
     winograd_calls.forward(
-        _operand(x, compute, b), None if u else _turned(f, job, b), g, split, bias, place,
+        x, None if u else _turned(f, job, b), _real(g, job), split, bias, into,
         b.launch, _threads(job), _room(job), u,
     )  # fmt: skip
     if place is not y:
@@ -102,7 +113,8 @@ def _fits(a: Array, compute: str, b: Backend) -> bool:
     """Can the kernels read or write it as it lies?"""
     from einstride.simd.winograd_calls import ready
 
-    return b.dtype_name(a) == compute and ready(a)
+    tight = not is_complex(compute) or a.strides[-1] == a.itemsize  # even of a single channel
+    return b.dtype_name(a) == compute and ready(a) and tight
 
 
 def _operand(a: Array, compute: str, b: Backend) -> Array:
@@ -124,8 +136,18 @@ def _run(job: Job) -> Geometry:
     return phase.geometry
 
 
+def _real(g: Geometry, job: Job) -> Geometry:
+    """The geometry that the kernels see."""
+    return complexes.doubled(g) if is_complex(job.arithmetic.compute) else g
+
+
 def _turned(f: Array, job: Job, b: Backend) -> Array:
-    """The filter of that pass: a view, unless its dtype is another."""
+    """The filter of that pass for the kernels: a view, unless its dtype is another."""
+    f = _oriented(f, job, b)
+    return complexes.filters(f) if is_complex(job.arithmetic.compute) else f
+
+
+def _oriented(f: Array, job: Job, b: Backend) -> Array:
     from einstride.simd.host import regular
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -133,7 +155,7 @@ def _turned(f: Array, job: Job, b: Backend) -> Array:
         f = b.astype(f, compute)
     if job.direction == "forward":
         return flip(f, g.rank, b) if g.flip else f
-    f = transpose_filter(f, g.groups, b)
+    f = conjugate(transpose_filter(f, g.groups, b), b)
     return f if g.flip else flip(f, g.rank, b)
 
 
@@ -142,10 +164,11 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     from einstride.simd.winograd_choice import choose
 
     gradient = job.direction == "filter_grad"
-    g = job.geometry if gradient else _run(job)
+    g = _real(job.geometry if gradient else _run(job), job)
     if job.batch_invariant:
         g = replace(g, batch=1)
-    found = choose(g, job.itemsize, _threads(job), compiler.machine(), gradient, prepared)
+    item = ITEMSIZE[complexes.real(job.arithmetic.compute)]
+    found = choose(g, item, _threads(job), compiler.machine(), gradient, prepared)
     if found is None:
         raise RuntimeError("compiled Winograd runs only what it supports")
     return found
@@ -184,9 +207,13 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of copies of x and y, which may lie badly; counted where not a byte more is allowed."""
-    g = job.geometry
-    return (prod(g.x_shape) + prod(g.y_shape)) * job.itemsize if job.hard else 0
+    """Bytes of complex filters as floats, and of copies of x and y, which may lie badly.
+
+    The copies are counted where not a byte more is allowed.
+    """
+    g, item = job.geometry, ITEMSIZE[job.arithmetic.compute]
+    filters = 4 * prod(g.f_shape) * item if is_complex(job.arithmetic.compute) else 0
+    return filters + ((prod(g.x_shape) + prod(g.y_shape)) * item if job.hard else 0)
 
 
 def _room(job: Job) -> int:
@@ -209,29 +236,30 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
 
     split, seconds = _choice(job, prepared=False)
     gradient = job.direction == "filter_grad"
-    g = job.geometry if gradient else _run(job)
-    dtype, given = job.arithmetic.compute, (_threads(job), _room(job))
+    g = _real(job.geometry if gradient else _run(job), job)
+    dtype, given = complexes.real(job.arithmetic.compute), (_threads(job), _room(job))
     if gradient:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
         workspace = max(calls.forward_workspace(g, split, dtype, *given, p) for p in (False, True))
     inner, outer, taps = counted(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
+    if is_complex(job.arithmetic.compute):
+        products //= 4  # each is four real ones
     arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
     workspace += _copies(job)
     # One axis saves less than its passes over tiles cost: measured 1.2 to 1.5 times the model.
     slower = rates["winograd_line"] if None in split.inner else rates["winograd_plane"]
     return Cost(
-        products, workspace + _tables(g), arrays * job.itemsize, seconds * slower, _note(job)
+        products, workspace + _tables(g), arrays * ITEMSIZE[dtype], seconds * slower, _note(job)
     )
 
 
 def _note(job: Job) -> str:
     """The tiles and their error, for a plan's table."""
-    from einstride.dtypes import ITEMSIZE
     from einstride.simd.winograd_choice import error
 
     split, _ = _choice(job, prepared=False)
-    unit = 2.0 ** (-24 if ITEMSIZE[job.arithmetic.compute] == 4 else -53)
+    unit = 2.0 ** (-24 if ITEMSIZE[complexes.real(job.arithmetic.compute)] == 4 else -53)
     found = error(split, job.direction == "filter_grad") * unit
     return f"{split}, error {found:.0e} normwise"

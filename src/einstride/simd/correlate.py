@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import dense
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, sources
-from einstride.simd.packing import SLICE_BYTES, columns, real, shape
+from einstride.simd.packing import SLICE_BYTES, columns, shape
 
 
 def correlate(

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import outer
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, ranges
-from einstride.simd.packing import SLICE_BYTES, Shape, columns, real, shape
+from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
 
 REGION_BYTES = 80 << 10
 """The part of x and gy that a filter gradient sums over at once."""

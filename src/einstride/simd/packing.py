@@ -1,7 +1,6 @@
 """How output channels are cut into vectors and panels, and the filter brought into them.
 
-Complex numbers are pairs of real channels: x of C complex channels is read as 2C real ones, and the
-filter's panels hold [[re, im], [-im, re]] for each number.
+Complex numbers are pairs of real channels, as `complexes` explains.
 """
 
 from __future__ import annotations
@@ -13,20 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from einstride import complexes
+from einstride.complexes import PARTS, real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import panels
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of
 
-PARTS = {"complex64": "float32", "complex128": "float64"}
 SLICE_BYTES = 384 << 10
 """The part of a panel that is gone through at once: it stays in a core's second cache."""
-
-
-def real(name: str) -> str:
-    """The dtype of the real and imaginary parts."""
-    return PARTS.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def pack(
     on = on or machine()
     s = shape(compute, g.filters // g.groups, on)
     if s.parts == 2:
-        f = _pairs(f, g, compute)
+        f = complexes.filters(f)
     part = real(name_of(f))
     item = ITEMSIZE[part]
     steps = [t // item for t in f.strides]
@@ -107,16 +102,6 @@ def pack(
     call = _packing(g, s, part, real(compute), tuple(steps), threads, on)
     call(launch, f=address(f), panels=address(found))
     return found
-
-
-def _pairs(f: Any, g: Geometry, compute: str) -> Any:
-    """Complex f as real numbers (*K, 2C // G, 2D)."""
-    part = np.dtype(real(compute))
-    pairs = np.empty((*f.shape[:-2], f.shape[-2], 2, f.shape[-1], 2), part)
-    pairs[..., 0, :, 0] = pairs[..., 1, :, 1] = f.real
-    pairs[..., 0, :, 1] = f.imag
-    np.negative(pairs[..., 0, :, 1], out=pairs[..., 1, :, 0])
-    return pairs.reshape(*f.shape[:-2], 2 * f.shape[-2], 2 * f.shape[-1])
 
 
 @lru_cache(maxsize=512)

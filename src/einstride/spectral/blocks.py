@@ -106,7 +106,7 @@ def planes(
     place[0, ...] = a.real
     place[1, ...] = a.imag
     if conjugated:
-        xp.negative(place[1, ...], out=place[1, ...])
+        xp.multiply(place[1, ...], -1, out=place[1, ...])
     return place
 
 

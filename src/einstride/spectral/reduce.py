@@ -188,7 +188,7 @@ class _Worker:
             turned = xp.permute_dims(w, (2, 4, 0, 3, 1, 5))  # (row, column, Q, n, G, r)
             turned[0, 0, ...] = real
             turned[0, 1, ...] = imag
-            xp.negative(imag, out=turned[1, 0, ...])
+            xp.multiply(imag, -1, out=turned[1, 0, ...])  # see `complexes.filters`
             turned[1, 1, ...] = real
         w = xp.reshape(w, (q, groups, 2 * n, 2 * r))
         xs = xp.permute_dims(xp.reshape(xs, (q, 2 * n, groups, c)), (0, 2, 3, 1))

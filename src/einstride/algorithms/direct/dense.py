@@ -10,7 +10,8 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
+from einstride import adjoint, complexes
+from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -67,7 +68,6 @@ def input_grad(
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     from einstride.simd.gradient import gradient
-    from einstride.simd.packing import real
 
     g, compute = job.geometry, job.arithmetic.compute
     first = 1 if job.per_example else 0
@@ -85,10 +85,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
     gradient(x, gy, g, compute, parts, b.launch, _threads(job), job.per_example)
-    parts = parts.reshape(*axes, c, 2, d, 2)
-    place = flip(out, g.rank, b, first) if g.flip else out
-    place.real = parts[..., 0, :, 0] + parts[..., 1, :, 1]  # conj(x) gy
-    place.imag = parts[..., 0, :, 1] - parts[..., 1, :, 0]
+    complexes.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
     return out
 
 
@@ -227,7 +224,7 @@ def _tables(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
     from einstride.simd.compiler import machine
-    from einstride.simd.packing import panel_bytes, real, shape
+    from einstride.simd.packing import panel_bytes, shape
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
     item = ITEMSIZE[real(compute)]
