@@ -155,8 +155,6 @@ def _thin(
     """What the thin kernels would have to know; None if they cannot do it."""
     if len(seen) > 3:
         return None
-    if filter_pass and job.accuracy == "elementwise":
-        return None  # those kernels multiply x by zeros beyond the last row: a NaN would spread
     moves = steps(x)
     channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
