@@ -3,7 +3,8 @@
 //
 // parts[part, (*k, c, d)] = the sum of conj(x) * gy over the boxes of a part: parts.cu adds them up.
 // Where channels are not innermost in memory, parts are (d, *k, c), so that what a block writes lies
-// together. A thread has one (k0, k2, c, d) and K1 taps of the middle axis: all of them, or one.
+// together. A thread has one (k0, k2, c, d) and K1 taps of the middle axis; where that axis has more,
+// its last thread also sums for taps that there are not, and these are dropped.
 //
 // Only positions that exist are summed. What a box has beyond them is zeros of gy, but a zero times a
 // NaN or an infinity of x would be a NaN.
@@ -23,7 +24,7 @@ thin_filter(const A *__restrict__ x, const B *__restrict__ gy, ACC *__restrict__
     const INDEX split = block / (INDEX)job.slabs, boxes = (INDEX)job.batch * (INDEX)axes[0].boxes
         * (INDEX)axes[1].boxes * (INDEX)axes[2].boxes;
 
-    const int taps1 = (int)axes[1].taps, taps2 = (int)axes[2].taps, turns = taps1 / K1;
+    const int taps1 = (int)axes[1].taps, taps2 = (int)axes[2].taps, turns = (taps1 + K1 - 1) / K1;
     int rest = (int)threadIdx.x;
     const int slice = rest / (int)job.pairs;
     rest -= slice * (int)job.pairs;
@@ -32,7 +33,7 @@ thin_filter(const A *__restrict__ x, const B *__restrict__ gy, ACC *__restrict__
     const int k2 = rest % taps2, k1 = rest / taps2 % turns, k0 = rest / taps2 / turns;
     const int step1 = (int)job.x.tile_step[1], step_y = (int)job.y.tile_step[1];
     const int move1 = (int)axes[1].move * step1, reach1 = (int)axes[1].reach * step1;
-    const int at = (o / group_out * group_in + c) * (int)job.x.tile_channel_step + k1 * reach1
+    const int at = (o / group_out * group_in + c) * (int)job.x.tile_channel_step + k1 * K1 * reach1
         + k0 * (int)axes[0].reach * (int)job.x.tile_step[0]
         + k2 * (int)axes[2].reach * (int)job.x.tile_step[2];
 
@@ -101,7 +102,7 @@ thin_filter(const A *__restrict__ x, const B *__restrict__ gy, ACC *__restrict__
     const INDEX taps = (INDEX)axes[0].taps * taps1 * taps2;
     if (slice || d >= channels) return;
     parts += split * taps * group_in * channels;
-    for (int k = 0; k < K1; k++) {
+    for (int k = 0; k < K1 && k1 * K1 + k < taps1; k++) {
         ACC sum = ACC();
         for (int i = 0; i < slices; i++)
             sum = added(sum, found[(k * slices + i) * pairs + (int)threadIdx.x]);
