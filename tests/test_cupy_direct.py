@@ -111,6 +111,8 @@ LARGE = {
     "rgb": Case(1, (33, 35), (5, 5), 3, 17, (2, 2), ((2, 2), (2, 2)), (1, 1)),
     "to rgb": Case(1, (33, 35), (3, 3), 17, 3, (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "dense": Case(2, (13, 12), (3, 3), 20, 70, (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "dense strided": Case(2, (29, 27), (3, 4), 20, 11, (2, 3), ((1, 1), (0, 2)), (1, 1)),
+    "dense, far apart": Case(1, (61, 9), (3, 2), 9, 10, (19, 2), ((1, 0), (1, 1)), (4, 3)),
     "line": Case(2, (611,), (9,), 12, 12, (1,), ((8, 0),), (1,), 12),
     "volume": Case(1, (9, 10, 18), (3, 3, 3), 6, 6, (1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 6),
     "far taps": Case(1, (40, 40), (3, 3), 4, 4, (1, 1), ((12, 12),) * 2, (12, 12), 4),
@@ -127,6 +129,16 @@ def test_many_blocks(gpu, name, which):
     for order in ORDERS[:2]:
         given = [ordered(gpu.xp, a, order) if isinstance(a, np.ndarray) else a for a in args]
         same(function(*given, algorithm="direct", **case.explicit).get(), expected, "float32")
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("name", ["dense strided", "dense, far apart", "rgb", "to rgb"])
+def test_few_blocks_do_much_each(gpu, monkeypatch, name, which):
+    """As on a large layer: blocks of many rows, which make the phases of a stride one by one."""
+    monkeypatch.setattr(tiles, "PROCESSORS", 1)
+    tiles.gathered.cache_clear()
+    test_many_blocks(gpu, name, which)
+    tiles.gathered.cache_clear()
 
 
 @pytest.mark.parametrize("layout", ORDERS[:2])

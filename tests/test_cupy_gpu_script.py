@@ -67,7 +67,10 @@ def test_dry_run(tmp_path):
     shipped = SCRIPT.parents[1] / "src" / "einstride" / "calibration_gpu.json"
     assert set(figures) == set(json.loads(shipped.read_text()))
     assert not json.loads(shipped.read_text())["measured"], "a dry run leaves the sources alone"
-    [result] = (path for path in (tmp_path / "out").iterdir() if path.name != shipped.name)
+    [result] = (path for path in (tmp_path / "out").glob("*.json") if path.name != shipped.name)
+    assert "target float32 dense 3x3" in result.with_suffix(".txt").read_text()
+    logs = {path.stem for path in (tmp_path / "out" / "logs").iterdir()}
+    assert logs >= {"ours", "torch", "suite", "calibrate"}
     found = json.loads(result.read_text())
     assert {step["verdict"] for step in found["state"]["steps"].values()} == {"ok"}
     assert {row["library"] for row in found["rows"]} == {

@@ -78,9 +78,11 @@ def test_nothing_runs_during_the_capture(host, cp):
     del graph
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "gemm"])  # kernels of our own, and cuBLAS
 @pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
-def test_plans_and_layers(cp, dtype):
+def test_plans_and_layers(cp, dtype, algorithm):
     _, (x, f), keywords = prepared(cp, "forward", CASES["padded"], dtype)
+    keywords["algorithm"] = algorithm
     plan = es.plan(x, f, **keywords)
     layer = es.Conv(f, **keywords)
     out = cp.empty(plan.output_shape, plan.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -60,6 +61,23 @@ def test_nothing_is_counted_unless_asked(host, cp):
 def test_memory_bound_layers_stay_near_the_floor(host, cp, name, which, layout):
     found = traffic.count_row(Row(CASES[name], traffic.BATCH, which), layout, "direct")
     assert len(found.launches) <= (2 if which == "filter_grad" else 1)
+    assert found.over <= OVER, found.launches
+
+
+OF_OTHERS = (
+    "depthwise/3x3", "depthwise/3x3_s2", "depthwise/5x5_s2", "depthwise/line_31", "few/8_s2",
+    "few/audio", "stencil/line_63", "stencil/volume",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "int8"])
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_other_dtypes_stay_near_the_floor(host, cp, name, which, dtype):
+    """In one layout or the other."""
+    layout = traffic.LAYOUTS[(OF_OTHERS.index(name) + PASSES.index(which)) % 2]
+    row = Row(replace(CASES[name], dtype=dtype), traffic.BATCH, which)
+    found = traffic.count_row(row, layout, "direct")
     assert found.over <= OVER, found.launches
 
 

@@ -1,7 +1,8 @@
 """One library, in this process: ``python -m bench.gpu NAME --out FILE --seconds N``.
 
 Appends one line of JSON per measured row and variant, and leaves out those that FILE already has:
-a run that was cut off goes on where it stopped. Exit status 1 if a row failed, 3 if time ran out.
+a run that was cut off goes on where it stopped. Each row's first variant comes before all others.
+Exit status 1 if a row failed, 3 if time ran out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import json
 import time
 from dataclasses import asdict
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,28 @@ from bench.case import Row
 from bench.gpu.cases import row_key, rows
 from bench.gpu.timing import copies, sample
 
-ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ITEMSIZE = {"float64": 8, "complex64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 FAILED, OUT_OF_TIME = 1, 3
 FEWEST_SECONDS = 2.0  # that a row is begun with
 
 
+@lru_cache(maxsize=1)
 def data(row: Row) -> dict[str, np.ndarray]:
     """Random inputs, the same for every library."""
     rng = np.random.default_rng(0)
-    shapes = {"x": row.x_shape, "f": row.f_shape, "gy": row.y_shape}
-    return {name: rng.standard_normal(shape, "float32") for name, shape in shapes.items()}
+
+    def made(shape: tuple[int, ...]) -> np.ndarray:
+        real = rng.standard_normal(shape, "float32")
+        return real + 1j * real[::-1] if row.case.dtype == "complex64" else real
+
+    return {"x": made(row.x_shape), "f": made(row.f_shape), "gy": made(row.y_shape)}
+
+
+def wanted(peer: Any, small: bool) -> list[tuple[Row, str]]:
+    """What is to be measured: the first variant of every row, then the others."""
+    every = [(row, peer.variants(row)) for row in rows(small)]
+    first = [(row, variants[0]) for row, variants in every if variants]
+    return first + [(row, variant) for row, variants in every for variant in variants[1:]]
 
 
 def measure(peer: Any, clock: Any, row: Row, variant: str, small: bool) -> dict[str, Any]:
@@ -58,22 +72,21 @@ def main() -> int:
     known = {(r["row"], r["variant"]) for r in map(json.loads, old) if "ms" in r}
     status = 0
     with args.out.open("a") as file:
-        for row in rows(args.small):
-            for variant in peer.variants(row):
-                if (row_key(row), variant) in known:
-                    continue
-                if time.monotonic() + FEWEST_SECONDS > deadline and not args.small:
-                    print(f"{args.name}: out of time before {row_key(row)}")
-                    return OUT_OF_TIME
-                record = {"library": peer.NAME, "variant": variant, "row": row_key(row)}
-                record |= {"operations": row.flops, "versions": versions}
-                try:
-                    record |= measure(peer, clock, row, variant, args.small)
-                except Exception as error:  # one row that fails must not cost the others
-                    record["problem"] = f"{type(error).__name__}: {error}"[:400]
-                    status = FAILED
-                print(json.dumps(record), file=file, flush=True)
-                gc.collect()
+        for row, variant in wanted(peer, args.small):
+            if (row_key(row), variant) in known:
+                continue
+            if time.monotonic() + FEWEST_SECONDS > deadline and not args.small:
+                print(f"{args.name}: out of time before {row_key(row)} {variant}")
+                return OUT_OF_TIME
+            record = {"library": peer.NAME, "variant": variant, "row": row_key(row)}
+            record |= {"group": row.case.group, "operations": row.flops, "versions": versions}
+            try:
+                record |= measure(peer, clock, row, variant, args.small)
+            except Exception as error:  # one row that fails must not cost the others
+                record["problem"] = f"{type(error).__name__}: {error}"[:400]
+                status = FAILED
+            print(json.dumps(record), file=file, flush=True)
+            gc.collect()
     return status
 
 

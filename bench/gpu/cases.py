@@ -32,12 +32,19 @@ CASES = [
          padding=15, groups=512),
     Case("deeplab/aspp_d12", "other dense", "Chen et al. 2017", (33, 33), 512, (3, 3), 256,
          padding=12, dilation=12),
+    Case("replknet/depthwise_31x31", "large filters", "Ding et al. 2022", (28, 28), 128, (31, 31),
+         128, padding=15, groups=128),
+    Case("image/63x63", "large filters", "a blur of one channel", (512, 512), 1, (63, 63), 1,
+         padding=31),
+    Case("audio/8191", "large filters", "a room's response", (160_000,), 1, (8191,), 1,
+         padding=4095),
     Case("resnext50/conv3", "other dense", "Xie et al. 2017", (28, 28), 256, (3, 3), 256,
          padding=1, groups=32),
 ]  # fmt: skip
-BATCH = {"3-D": 4, "1-D": 8}
+BATCH = {"3-D": 4, "1-D": 8, "large filters": 4}
 LARGE_BATCH = 32
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+DTYPES = ("float32", "float16", "complex64", "bfloat16", "float64")
+COMPLEX = ("resnet50/conv2_3x3", "efficientnet/depthwise_3x3", "image/63x63", "audio/8191")
 
 SMALL = [
     Case("small/3x3", "dense 3x3", "none", (9, 8), 8, (3, 3), 8, padding=1),
@@ -52,6 +59,7 @@ def rows(small: bool) -> list[Row]:
         Row(replace(case, dtype=dtype), 2 if small else BATCH.get(case.group, LARGE_BATCH), pass_)
         for dtype in dtypes
         for case in cases
+        if dtype != "complex64" or case.name in COMPLEX
         for pass_ in PASSES
     ]
 

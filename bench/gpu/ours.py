@@ -34,7 +34,9 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 def variants(row: Row) -> list[str]:
     """What is measured of a row: algorithms, and TF32, which only a call can allow."""
     found = ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
-    if row.case.channels > row.case.groups:
+    if row.case.group == "large filters":
+        found.append("fft")
+    elif row.case.channels > row.case.groups and row.case.dtype != "complex64":
         found.append("implicit_gemm")
         found += ["implicit_gemm tf32"] * (row.case.dtype == "float32")
     return found
@@ -80,4 +82,6 @@ def prepare(
 
 def checksum(result: Any) -> float:
     """The sum of magnitudes, in float64."""
-    return float(np.abs(result.get().astype("float64")).sum())
+    whole = result.get()
+    whole = whole if whole.dtype.kind == "c" else whole.astype("float64")
+    return float(np.abs(whole).sum(dtype="float64"))

@@ -9,6 +9,7 @@ import argparse
 import datetime
 import json
 from collections import defaultdict
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,50 @@ def lines(found: dict[str, Any]) -> list[str]:
     return out
 
 
+ENGINE = "einstride[cudnn]"
+# What is aimed at: our kernels against the best peer (cuDNN, by PyTorch, JAX or this library) in
+# the same arithmetic, and the cudnn algorithm against PyTorch.
+TARGETS = {
+    "float32 dense 3x3": ("float32", ("dense 3x3",), 1.0),
+    "float32 depthwise": ("float32", ("depthwise",), 1.0),
+    "float32 large filters": ("float32", ("large filters",), 1.0),
+    "float32 the others": ("float32", ("1x1", "other dense", "1-D", "3-D", "few channels"), 1.0),
+    "complex64": ("complex64", (), 1.0),
+    "float16": ("float16", (), 1.0),
+    "bfloat16": ("bfloat16", (), 1.0),
+    "float64": ("float64", (), 1.0),
+    "the cudnn algorithm, by PyTorch": ("", (), 0.97),
+}
+
+
+def targets(found: dict[str, Any]) -> list[str]:
+    """For each target the geometric mean of ratios, the least of them, and how many rows it has."""
+    by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in found["rows"]:
+        if "ms" in record and not _is_tf32(record):
+            by_row[record["row"]].append(record)
+    out = []
+    for name, (dtype, groups, wanted) in TARGETS.items():
+        ratios = []
+        for row, records in by_row.items():
+            kind = records[0].get("group", "")
+            if not row.endswith(dtype) or (groups and kind not in groups):
+                continue
+            mine = [r for r in records if r["library"] == (OURS if dtype else ENGINE)]
+            others = [r for r in records if r["library"] != OURS]
+            if not dtype:
+                others = [r for r in records if r["library"] == "torch"]
+            if mine and others:
+                ratios.append(min(map(_ms, others)) / min(map(_ms, mine)))
+        text = "nothing measured"
+        if ratios:
+            mean = exp(sum(map(log, ratios)) / len(ratios))
+            verdict = "met" if mean >= wanted else "NOT met"
+            text = f"{mean:.2f} (least {min(ratios):.2f}, {len(ratios)} rows): {verdict}"
+        out.append(f"target {name}: at least {wanted}; {text}")
+    return out
+
+
 def _ms(record: dict[str, Any]) -> float:
     return float(record["ms"])
 
@@ -106,8 +151,9 @@ def main() -> int:
     print(", ".join(f"{k} {v:.3g}" for k, v in ceilings.items() if isinstance(v, float)))
     if "host" in str((ceilings.get("about") or {}).get("device")):
         print("without a GPU: these times show that the script runs, and nothing else")
-    table = lines(found)
+    table = [*lines(found), *targets(found)]
     print("\n".join(table))
+    path.with_suffix(".txt").write_text("\n".join(table) + "\n")
     print(f"written to {path}")
     return 1 if any("ANSWERS DIFFER" in line for line in table) else 0
 

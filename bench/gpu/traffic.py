@@ -34,6 +34,22 @@ CASES = [
     Case("depthwise/volume", "3-D", "", (16, 16, 16), 16, (3, 3, 3), 16, padding=1, groups=16),
     Case("few/4_to_4", "grouped", "", (56, 56), 32, (3, 3), 32, padding=1, groups=8),
     Case("few/rgb", "few channels", "", (56, 56), 3, (3, 3), 32, padding=1),
+    Case("few/to_rgb", "few channels", "", (56, 56), 32, (3, 3), 3, padding=1),
+    Case("few/8_s2", "few channels", "", (56, 56), 8, (3, 3), 8, stride=2, padding=1),
+    Case("few/16_s2", "few channels", "", (56, 56), 16, (3, 3), 16, stride=2, padding=1),
+    Case("few/audio", "1-D", "", (4000,), 1, (10,), 64, stride=5),
+    Case("depthwise/5x5_s2", "depthwise", "", (28, 28), 32, (5, 5), 32, stride=2, padding=2,
+         groups=32),
+    Case("depthwise/7x7_s4", "depthwise", "", (56, 56), 16, (7, 7), 16, stride=4, padding=3,
+         groups=16),
+    Case("depthwise/line_31", "1-D", "", (1000,), 32, (31,), 32, padding=15, groups=32),
+    Case("depthwise/twice", "depthwise", "", (28, 28), 16, (3, 3), 32, padding=1, groups=16),
+    Case("depthwise/dilated", "depthwise", "", (56, 56), 32, (3, 3), 32, padding=2, dilation=2,
+         groups=32),
+    Case("stencil/line_9", "1-D", "", (16000,), 1, (9,), 1, padding=4),
+    Case("stencil/line_63", "1-D", "", (16000,), 1, (63,), 1, padding=31),
+    Case("stencil/5x5", "few channels", "", (120, 120), 1, (5, 5), 1, padding=2),
+    Case("stencil/volume", "3-D", "", (24, 24, 24), 1, (3, 3, 3), 1, padding=1),
 ]  # fmt: skip
 DENSE = [
     Case("dense/3x3", "other dense", "", (28, 28), 32, (3, 3), 64, padding=1),
@@ -66,18 +82,25 @@ class Counted:
 @contextmanager
 def _small_device() -> Iterator[None]:
     """Plans blocks as for a device that is as much smaller as the layers here are."""
-    from einstride.kernels import gemm_tiles, thin_shape
+    from einstride.algorithms.direct import cuda
+    from einstride.kernels import gemm_tiles, thin_shape, tiles
 
-    whole, thin_shape.MULTIPROCESSORS = thin_shape.MULTIPROCESSORS, 1
-    processors, gemm_tiles.PROCESSORS = gemm_tiles.PROCESSORS, 1
-    thin_shape.shape_of.cache_clear()
-    gemm_tiles.choose.cache_clear()
+    modules = (thin_shape, gemm_tiles, tiles)
+    planned = (thin_shape.shape_of, gemm_tiles.choose, tiles.gathered)
+    whole = thin_shape.PROCESSORS
+
+    def set_to(processors: int) -> None:
+        for module in modules:
+            module.PROCESSORS = processors
+        cuda.BLOCKS = 4 * processors
+        for cached in planned:
+            cached.cache_clear()
+
+    set_to(1)
     try:
         yield
     finally:
-        thin_shape.MULTIPROCESSORS, gemm_tiles.PROCESSORS = whole, processors
-        thin_shape.shape_of.cache_clear()
-        gemm_tiles.choose.cache_clear()
+        set_to(whole)
 
 
 def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 
 from einstride.kernels.lines import Line, split_even, upto
 
 SECTOR = 32  # bytes that memory gives at once
 SHARED = 48 << 10  # bytes of a block that no kernel has to ask for
 THREADS = 256
-MOST_SIDE = 128
+MOST_SIDE = 128  # of a box, or eight times the halo where that is more
 FEW = 8  # channels of a group, on either side
-MULTIPROCESSORS = 132  # of an H100: fewer blocks leave some of them idle
+PROCESSORS = 132  # of an H100: fewer blocks leave some of them idle
+MOST_COLUMN = 8  # taps of a thread of the filter gradient
 LARGEST = 2**20  # of what is counted in 32 bits
 
 
@@ -61,13 +62,17 @@ def three(lines: tuple[Line, ...], channels_inner: bool) -> tuple[Line, Line, Li
 
 def column(thin: Thin) -> int:
     """How many taps of the middle axis a thread of the filter gradient has."""
-    taps = thin.lines[1].taps
-    return taps if taps <= 7 else 1
+    return min(thin.lines[1].taps, MOST_COLUMN)
+
+
+def turns(thin: Thin) -> int:
+    """Threads that share the taps of the middle axis; the last may have fewer of them."""
+    return -(-thin.lines[1].taps // column(thin))
 
 
 def pairs(thin: Thin, slab: int) -> int:
     """Threads that a slab of the filter gradient needs at least."""
-    return prod(v.taps for v in thin.lines) // column(thin) * thin.group_in * slab
+    return thin.lines[0].taps * turns(thin) * thin.lines[2].taps * thin.group_in * slab
 
 
 def slices(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
@@ -94,8 +99,12 @@ def bytes_of_tile(thin: Thin, length: tuple[int, int, int], slab: int, item: int
     return upto(places * slab * item, 16)
 
 
-def lengths(lines: tuple[Line, ...], box: tuple[int, ...]) -> tuple[int, int, int]:
-    """Places that a box of outputs sees on each axis."""
+def lengths(thin: Thin, box: tuple[int, ...]) -> tuple[int, int, int]:
+    """Places that a box of outputs sees on each axis, and those that a last thread looks at."""
+    lines = thin.lines
+    if thin.filter_grad:
+        middle = replace(lines[1], taps=turns(thin) * column(thin))
+        lines = (lines[0], middle, lines[2])
     first, second, third = (
         ((b - 1) * v.move + (v.taps - 1) * v.reach) // v.den + 1
         for v, b in zip(lines, box, strict=True)
@@ -107,7 +116,7 @@ def shared(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
     """All shared memory of a block."""
     slab_in = slab // thin.group_out * thin.group_in
     used = bytes_of_weights(thin, slab)
-    used += bytes_of_tile(thin, lengths(thin.lines, box), slab_in, thin.item_x)
+    used += bytes_of_tile(thin, lengths(thin, box), slab_in, thin.item_x)
     if thin.filter_grad:
         used += bytes_of_tile(thin, box, slab, thin.item_y)
         sums = slices(thin, box, slab) * pairs(thin, slab) * column(thin)
@@ -127,11 +136,21 @@ def _slabs(thin: Thin) -> list[int]:
     return sorted({min(n, whole) * thin.group_out for n in counts})
 
 
-def _row_bytes(run: int, channels: int, all_channels: int, item: int, inner: bool) -> float:
-    """Bytes that a run of places takes from memory, in sectors, for each place and channel."""
-    piece = channels if inner and channels < all_channels else run * (channels if inner else 1)
-    used = piece * item
-    return max(1.0, upto(used, SECTOR) / used)
+def _row_bytes(
+    run: int, whole: int, channels: int, all_channels: int, item: int, inner: bool
+) -> float:
+    """Bytes of the sectors that a run of places of a row touches, for each byte of the run.
+
+    A run may begin anywhere in a sector that its steps allow, and touches one more for that.
+    """
+    if inner and channels < all_channels:
+        used = channels * item
+        apart = gcd(used, all_channels * item)
+    else:
+        place = (channels if inner else 1) * item
+        used = run * place
+        apart = place * (whole if run >= whole else 1)
+    return (used + SECTOR - gcd(apart, SECTOR)) / used
 
 
 @lru_cache(maxsize=1024)
@@ -144,9 +163,8 @@ def shape_of(thin: Thin) -> Shape | None:
     middle = thin.lines[1]
     run = 4 if not thin.filter_grad and middle.count > 1 else 1
     unit = run * middle.den if run > 1 else 1
-    sides = [
-        split_even(v.count, unit if a == 1 else 1, MOST_SIDE) for a, v in enumerate(thin.lines)
-    ]
+    most = [max(MOST_SIDE, 8 * (v.taps - 1) * v.reach // v.move) for v in thin.lines]
+    sides = [split_even(v.count, unit if a == 1 else 1, most[a]) for a, v in enumerate(thin.lines)]
     best: Shape | None = None
     for slab in _slabs(thin):
         if thin.filter_grad and pairs(thin, slab) > THREADS:
@@ -163,20 +181,21 @@ def shape_of(thin: Thin) -> Shape | None:
 def _measured(thin: Thin, box: tuple[int, int, int], slab: int, run: int) -> Shape:
     """The shape with the bytes that all of its blocks move, and what idle threads cost besides."""
     lines, slab_in = thin.lines, slab // thin.group_out * thin.group_in
-    length = lengths(lines, box)
+    length, inner, last = lengths(thin, box), thin.channels_inner, thin.lines[2]
     boxes = prod(-(-v.count // b) for v, b in zip(lines, box, strict=True))
     slabs = -(-thin.groups * thin.group_out // slab)
     inside = prod(min(n, v.size) for n, v in zip(length, lines, strict=True))
     outside = prod(min(b, v.count) for b, v in zip(box, lines, strict=True))
     everything = thin.groups * thin.group_in, thin.groups * thin.group_out
-    inner = thin.channels_inner
+    row = min(length[2], last.size), last.size
     seen = float(inside * slab_in * thin.item_x)
-    seen *= _row_bytes(min(length[2], lines[2].size), slab_in, everything[0], thin.item_x, inner)
+    seen *= _row_bytes(*row, slab_in, everything[0], thin.item_x, inner)
+    row = min(box[2], last.count), last.count
     made = float(outside * slab * thin.item_y)
-    made *= _row_bytes(min(box[2], lines[2].count), slab, everything[1], thin.item_y, inner)
+    made *= _row_bytes(*row, slab, everything[1], thin.item_y, inner)
     work = prod(box) * slab / run / (4 if inner and thin.group_in == thin.group_out == 1 else 1)
     idle = 1.0 if thin.filter_grad else 1 + 0.2 * max(0.0, THREADS / work - 1)
     waste = prod(box) * boxes / prod(v.count for v in lines)
-    few = max(1.0, MULTIPROCESSORS / (boxes * slabs * thin.batch)) ** 0.5
+    few = max(1.0, PROCESSORS / (boxes * slabs * thin.batch)) ** 0.5
     moved = (seen + made) * boxes * slabs * idle * few * (0.9 + 0.1 * waste)
     return Shape(box, slab, length, run, moved)

@@ -8,6 +8,10 @@
 // writes a part that parts.cu adds up. Positions are counted box by box, so that a block's windows
 // overlap as much as they can, and what lies outside x is a border as in rows.cu.
 //
+// An input gradient with a stride falls into phases (see line_phases.py), each with rows and terms of
+// its own. A block makes the same box of several phases, one after the other: they read the same x,
+// which is fetched once, and write what lies between each other's numbers.
+//
 // A block makes BM rows and BN columns with 128 threads, TM x TN numbers each. INDEX is int where
 // every place fits, else long long; sums are in ACC.
 
@@ -26,13 +30,39 @@ template <int AXES> struct List {  // batch and spatial axes, then the channels 
     Digit digits[AXES + 1];
 };
 
-template <int AXES> struct Job {
+struct Phase {  // of one spatial axis: what it changes in the lists, and adds to offsets
+    long long count, start, taps, other, out;
+};
+
+template <int AXES, int PHASES> struct Job {  // PHASES: the most of an axis
     long long size[AXES], step[AXES], mode;  // of x, in elements
     long long columns, groups, column_tiles, terms_inner, columns_inner;
     long long x_group, other_group, other_column, out_group, out_column;
     long long terms_of_a_part, part_step;
     List<AXES> rows, terms;
+    long long phases[AXES - 1];
+    Phase phase[AXES - 1][PHASES];
 };
+
+// The lists of one phase. One thread writes them, all get the offsets.
+template <class INDEX, int AXES, int PHASES>
+__device__ __forceinline__ void take(const Job<AXES, PHASES> &job, int number, List<AXES> *lists,
+                            INDEX &other, INDEX &out) {
+    const bool writes = threadIdx.x == 0;
+    if (writes) lists[0] = job.rows, lists[1] = job.terms;
+    long long terms = job.terms.digits[AXES].count;
+    for (int a = AXES - 2; a >= 0; a--) {
+        const Phase &phase = job.phase[a][number % (int)job.phases[a]];
+        number /= (int)job.phases[a];
+        other += (INDEX)phase.other, out += (INDEX)phase.out;
+        terms *= phase.taps;
+        if (!writes) continue;
+        lists[0].digits[a + 1].count = phase.count;
+        lists[0].digits[a + 1].start = phase.start;
+        lists[1].digits[a + 1].count = lists[1].digits[a + 1].boxes = phase.taps;
+    }
+    if (writes) lists[1].total = terms;
+}
 
 // Places of a list: what they add to a place in x on each axis, to an offset in x, in the other.
 template <class INDEX, int AXES, int N> struct Places { INDEX at[AXES][N], from[N], other[N]; };
@@ -63,12 +93,13 @@ template <class INDEX, int AXES, int N> __device__ inline bool none(
     return places.at[0][slot] < 0;
 }
 
-// conjugated: 0 neither factor, 1 the other, 2 x. BM = 128 / COLUMNS * TM, BN = COLUMNS * TN.
+// CONJUGATED: 0 neither factor, 1 the other, 2 x. BM = 128 / COLUMNS * TM, BN = COLUMNS * TN.
 template <class A, class B, class ACC, class OUT, class INDEX,
-          int AXES, int TM, int TN, int COLUMNS, int CONJUGATED>
-__global__ void __launch_bounds__(THREADS)
-tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__restrict__ bias,
-             OUT *__restrict__ out, const Job<AXES> job) {
+          int AXES, int TM, int TN, int COLUMNS, int CONJUGATED, class JOB>
+__device__ __forceinline__ void make_tile(
+    const A *__restrict__ x, const B *__restrict__ other, const ACC *__restrict__ bias,
+    OUT *__restrict__ out, const JOB &job, const List<AXES> &row_list,
+    const List<AXES> &term_list, INDEX part) {
     constexpr int ROWS = THREADS / COLUMNS, BM = ROWS * TM, BN = COLUMNS * TN;
     constexpr int BK = sizeof(ACC) > 8 ? 2 : sizeof(ACC) > 4 ? 4 : 8;
     __shared__ Places<INDEX, AXES, BM> rows;
@@ -84,15 +115,15 @@ tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__
 
     const int thread = (int)threadIdx.x, tx = thread % COLUMNS, ty = thread / COLUMNS;
     for (int i = thread; i < BM; i += THREADS)
-        place(job.rows, row + (INDEX)i, (INDEX)job.rows.total, rows, i);
+        place(row_list, row + (INDEX)i, (INDEX)row_list.total, rows, i);
 
-    const INDEX first = (INDEX)blockIdx.y * (INDEX)job.terms_of_a_part;
+    const INDEX first = part * (INDEX)job.terms_of_a_part;
     INDEX last = first + (INDEX)job.terms_of_a_part;
-    if (last > (INDEX)job.terms.total) last = (INDEX)job.terms.total;
+    if (last > (INDEX)term_list.total) last = (INDEX)term_list.total;
 
     ACC sums[TM][TN] = {};
     for (INDEX start = first; start < last; start += TABLE) {
-        if (thread < TABLE) place(job.terms, start + (INDEX)thread, last, terms, thread);
+        if (thread < TABLE) place(term_list, start + (INDEX)thread, last, terms, thread);
         __syncthreads();
         for (int begin = 0; begin < TABLE && start + begin < last; begin += BK) {
             for (int i = thread; i < BK * BM; i += THREADS) {
@@ -139,7 +170,7 @@ tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__
     }
     if (first >= last) __syncthreads();  // no terms: the rows' places must be seen all the same
 
-    out += group * (INDEX)job.out_group + (INDEX)blockIdx.y * (INDEX)job.part_step;
+    out += group * (INDEX)job.out_group + part * (INDEX)job.part_step;
 #pragma unroll
     for (int i = 0; i < TM; i++) {
         const int m = ty + i * ROWS;
@@ -151,6 +182,28 @@ tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__
             ACC value = sums[i][j];
             if (bias) value = added(value, bias[group * (INDEX)job.columns + n]);
             out[rows.other[m] + n * (INDEX)job.out_column] = Cast<OUT>::of(value);
+        }
+    }
+}
+
+template <class A, class B, class ACC, class OUT, class INDEX,
+          int AXES, int TM, int TN, int COLUMNS, int CONJUGATED, int PHASES>
+__global__ void __launch_bounds__(THREADS, AXES > 4 ? 1 : 0)  // else some spill
+tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__restrict__ bias,
+             OUT *__restrict__ out, const Job<AXES, PHASES> job) {
+    if constexpr (PHASES == 1) {
+        make_tile<A, B, ACC, OUT, INDEX, AXES, TM, TN, COLUMNS, CONJUGATED>(
+            x, other, bias, out, job, job.rows, job.terms, (INDEX)blockIdx.y);
+    } else {
+        __shared__ List<AXES> lists[2];
+        int phases = 1;
+        for (int a = 0; a < AXES - 1; a++) phases *= (int)job.phases[a];
+        for (int phase = (int)blockIdx.y; phase < phases; phase += (int)gridDim.y) {
+            INDEX from = 0, to = 0;
+            take(job, phase, lists, from, to);
+            __syncthreads();  // all have written their tile of the phase before
+            make_tile<A, B, ACC, OUT, INDEX, AXES, TM, TN, COLUMNS, CONJUGATED>(
+                x, other + from, bias, out + to, job, lists[0], lists[1], (INDEX)0);
         }
     }
 }

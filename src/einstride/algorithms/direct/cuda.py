@@ -8,8 +8,8 @@ Two families of kernels, chosen by shapes alone and never by the batch:
 
 Both see a pass as places (p * move + start + k * reach) / den of the array that is read, so that
 stride, dilation, padding (negative too), borders and flips are numbers, not copies. An input
-gradient with a stride is one launch of `thin`, and of `tiles` one for each phase of the stride. A
-filter gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same
+gradient with a stride is one launch too, of all its phases (of long strides several). A filter
+gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same
 bits every time.
 
 Integers are multiplied and added in the result's dtype, halves in float32.
@@ -18,16 +18,14 @@ Error, per element of the result: as `gemm`, n * u * sum |x| |f|; `accuracy="ele
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import product
-from math import gcd, prod
+from math import prod
 from typing import TYPE_CHECKING
 
 from einstride._errors import bad_value
 from einstride.dtypes import ITEMSIZE
 from einstride.job import Cost, Job
+from einstride.kernels import line_phases, thin, thin_shape, tiles
 from einstride.kernels import lines as places
-from einstride.kernels import thin, thin_shape, tiles
 from einstride.kernels.lines import Line, steps
 from einstride.kernels.parts import sum_parts
 from einstride.kernels.thin_shape import Thin
@@ -155,8 +153,6 @@ def _thin(
     """What the thin kernels would have to know; None if they cannot do it."""
     if len(seen) > 3:
         return None
-    if filter_pass and job.accuracy == "elementwise":
-        return None  # those kernels multiply x by zeros beyond the last row: a NaN would spread
     moves = steps(x)
     channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
@@ -190,40 +186,11 @@ def _correlate(
     if about is not None and shape is not None:
         thin.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
         return
-    parts = _phases(seen)
-    if len(parts) < prod(min(v.den, v.count) for v in seen):
+    if not line_phases.covers(seen, tiles.most_phases(seen)):
         out[...] = 0 if bias is None else b.astype(bias, job.arithmetic.result)
-    for phase in parts:
-        lines, taps, outputs = zip(*phase, strict=True)
-        f_part, out_part = f[taps], out[(slice(None), *outputs)]
-        moved = tuple(a * (t.step or 1) for a, t in zip(by[0], taps, strict=True))
-        tiles.product(
-            x, f_part, out_part, lines, mode, g.groups, inner, (moved, *by[1:]), bias, 0,
-            accumulator, conjugated,
-        )  # fmt: skip
-
-
-def _phases(seen: tuple[Line, ...]) -> list[tuple[tuple[Line, slice, slice], ...]]:
-    """Lines without a denominator, with the taps and outputs of each: all that see something."""
-    return list(product(*(_phases_of(v) for v in seen)))
-
-
-def _phases_of(v: Line) -> list[tuple[Line, slice, slice]]:
-    if v.den == 1:
-        return [(v, slice(None), slice(None))]
-    apart = v.den // gcd(v.den, v.reach)
-    found = []
-    for first in range(min(v.taps, apart)):
-        at = (
-            v.start + first * v.reach
-        )  # of output 0; outputs p have a whole place where den divides
-        for p in range(-at % v.den, min(v.den, v.count), v.den):
-            taps, outputs = range(first, v.taps, apart), range(p, v.count, v.den)
-            line = Line(
-                len(outputs), v.size, len(taps), 1, (p + at) // v.den, apart * v.reach // v.den
-            )
-            found.append((line, slice(first, None, apart), slice(p, None, v.den)))
-    return [(replace(line, reach=line.usual.reach), t, o) for line, t, o in found]
+    tiles.product(
+        x, f, out, seen, mode, g.groups, inner, by, bias, 0, accumulator, conjugated
+    )  # fmt: skip
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -264,6 +231,10 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         n *= 2  # each product is read from shared memory anew: a guess until it is measured
     if not thin_ones:  # columns that a tile has and the group has not
         n *= max(1, 8 // max(width, 1))
-    launches = 1 if thin_ones or job.direction != "input_grad" else prod(g.stride)
+    launches = 1
+    if not thin_ones and job.direction == "input_grad":
+        seen = _seen_back(g)
+        most = tiles.most_phases(seen)
+        launches = len(line_phases.shares(seen, most)) + (not line_phases.covers(seen, most))
     seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])
     return Cost(g.multiply_adds, workspace, moved, seconds)
