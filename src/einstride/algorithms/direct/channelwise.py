@@ -104,11 +104,14 @@ def _forward(
     on: compiler.Machine,
 ) -> Any:  # fmt: skip
     """The kernel of a forward pass with its words, for arrays of these dtypes and strides."""
-    from einstride.simd import channelwise_forward
+    from einstride.simd import channelwise_forward, depthwise_forward
     from einstride.simd.channelwise_form import Form, steps
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
-    return channelwise_forward.call(Form(g, (x.name, y.name), compute, *strides, threads, on))
+    form = Form(g, (x.name, y.name), compute, *strides, threads, on)
+    if depthwise_forward.suits(form, False):
+        return depthwise_forward.call(form, False)
+    return channelwise_forward.call(form)
 
 
 @lru_cache(maxsize=512)

@@ -1,0 +1,280 @@
+"""Depthwise convolution, vectors along the channels: each vector of x is loaded once for many taps.
+
+A tile is R rows by P columns of positions by one vector of channels. Row by row of x, each vector
+goes to all sums of the tile that it meets under some tap,
+
+    acc[r, p] += x[row, j] * f[k, l]        where the tap (k, l) of position (r, p) lies on (row, j)
+
+so that a product costs a fraction of a load. The taps of a row stay in registers, or T of them at
+a time. Which j a tap of a position lies on is known when the kernel is written: by its number in
+the row where tiles of a short row are written out, or relative to the tile's first position. Tiles
+of a long row that meet a border look up where each j lies; nothing is added where it lies outside.
+
+Forward passes and input gradients are the same kernel with other sources. A strided gradient skips
+the taps that meet no position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from einstride.simd.channelwise_form import axis_names
+from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.lanes import Format, load, store
+
+NAME = "depthwise"
+
+NOWHERE = -(1 << 20)
+"""In a pattern: the tap of this position meets no element."""
+
+Pattern = tuple[tuple[int, ...], ...]
+"""For each position of a tile or row and each tap, the element of x's row."""
+
+Rows = Sequence[tuple[int, Value]]
+"""The rows of a tile that a row of x belongs to, each with the number of its first tap."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a kernel is made for.
+
+    Attributes
+    ----------
+    x, y : Format
+        The numbers of the input and of the result.
+    lanes, rank : int
+        Numbers in a vector; spatial axes.
+    rows, tile, taps : int
+        R, P, and T: how many taps of a row are in registers at once.
+    last : int
+        Lanes of the last vector of channels, 0 where it is full.
+    pattern : tuple of tuple of int
+        Of the whole row, if `short`; else of P positions, counted from the first one's place.
+    short : bool
+        Are a row's tiles written out?
+    group : int
+        Positions that a long row's tiles may begin at are multiples of it.
+    backwards : bool
+        Do later taps lie further back, as in an input gradient?
+    """
+
+    x: Format
+    y: Format
+    lanes: int
+    rank: int
+    rows: int
+    tile: int
+    taps: int
+    last: int
+    pattern: Pattern
+    short: bool
+    group: int
+    backwards: bool
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    return (
+        "counter", "chunks", "panels", "panel", "blocks", "groups", "all_groups", "row_groups",
+        "x", "x_batch", "x_step", "x_first", "x_move", "columns", "column", "move",
+        "inside", "outside", "y", "y_batch", "f", "bias", "filters", *axis_names(rank),
+    )  # fmt: skip
+
+
+def kernel(spec: Spec) -> str:
+    """The text of the kernel."""
+    code = Code(NAME, arguments(spec.rank))
+    with code.chunks(code["chunks"]) as chunk:
+        panel, rest = chunk % code["panels"], chunk // code["panels"]
+        block, n = rest % code["blocks"], rest // code["blocks"]
+        x = code.array("x", spec.x.element).at(n * code["x_batch"])
+        y = code.array("y", spec.y.element).at(n * code["y_batch"])
+        first = block * code["groups"]
+        with code.loop(first, (first + code["groups"]).least(code["all_groups"])) as group:
+            _group(code, spec, x, y, group, panel * code["panel"])
+    return code.text()
+
+
+def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, low: Value) -> None:
+    """R rows of positions."""
+    tables: list[Place] = []
+    rest, row_axis = group, spec.rank - 2
+    for a in reversed(range(spec.rank - 1)):
+        count = code["row_groups"] if a == row_axis else code[f"out{a}"]
+        at, rest = rest % count, rest // count
+        if a == row_axis and spec.rows > 1:
+            at = (at * spec.rows).least(code[f"out{a}"] - spec.rows)
+        tables.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        y = y.at(at * code[f"y_step{a}"])
+    step = code[f"y_step{spec.rank - 1}"]
+    if spec.short:
+        for o in range(0, len(spec.pattern), spec.tile):
+            here = x.at(code["x_first"])
+            part = spec.pattern[o : o + spec.tile]
+            _channels(code, spec, here, y.at(step * o), tables, low, part)
+        return
+    out = code[f"out{spec.rank - 1}"]
+    with code.loop(0, out, spec.tile) as at:
+        w = at.least(out - spec.tile)  # the last tile overlaps the one before
+        moved = w // spec.group
+        here = x.at(code["x_first"] + moved * code["x_move"])
+        border = (w < code["inside"]) | (code["outside"] < w + spec.tile)
+        with code.builder.if_else(border.ir) as (yes, no):
+            with yes:
+                columns = code.array("columns", "int64").at(moved * code["move"])
+                _channels(code, spec, x, y.at(w * step), tables, low, spec.pattern, columns)
+            with no:
+                _channels(code, spec, here, y.at(w * step), tables, low, spec.pattern)
+
+
+def _channels(
+    code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], low: Value,
+    pattern: Pattern, columns: Place | None = None,
+) -> None:  # fmt: skip
+    """A tile for all vectors of a panel of channels."""
+    filters = code["filters"]
+    high = (low + code["panel"]).least(filters)
+    with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
+        _tile(code, spec, x, y, tables, d, pattern, columns, None)
+    if spec.last:
+        whole = filters - spec.last
+        with code.when(high.equals(filters)):
+            mask = code.first_lanes(code.number(spec.last), spec.lanes)
+            _tile(code, spec, x, y, tables, whole, pattern, columns, mask)
+
+
+def _tile(
+    code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], d: Value,
+    pattern: Pattern, columns: Place | None, mask: Value | None,
+) -> None:  # fmt: skip
+    """The sums of one tile and one vector of channels."""
+    lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
+    tile = len(pattern)
+    accs = [code.variable(code.zero(dtype, lanes)) for _ in range(spec.rows * tile)]
+    with code.when(code["bias"].equals(0) ^ 1):
+        each = code.array("bias", dtype).at(d).load(lanes, mask)
+        for a in accs:
+            a.set(each)
+    f, taps = code.array("f", dtype).at(d), code[f"taps{rank - 1}"]
+
+    def row(x: Place, rows: Rows) -> None:
+        _row(code, spec, x, [(r, f.at(n * taps * code["filters"])) for r, n in rows],
+             accs, pattern, columns, mask)  # fmt: skip
+
+    def outer(a: int, x: Place, tap: Value) -> None:
+        if a + 1 == rank:
+            row(x, [(0, tap)])
+        elif a + 2 == rank and spec.rows > 1:
+            _rows(code, spec, a, tables[a], x, tap, row)
+        else:
+            with code.loop(0, code[f"taps{a}"]) as k:
+                offset = tables[a].at(k).load()
+                with code.when(offset >= 0):
+                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
+
+    outer(0, x.at(d), code.number(0))
+    place, step = y.at(d), code[f"y_step{rank - 1}"]
+    for r in range(spec.rows):
+        here = place.at(code[f"y_step{rank - 2}"] * r) if r else place
+        for p in range(tile):
+            store(here, accs[r * tile + p].get(), spec.y, mask, None)
+            here = here.at(step)
+
+
+def _rows(
+    code: Code, spec: Spec, a: int, table: Place, x: Place, tap: Value,
+    row: Callable[[Place, Rows], None],
+) -> None:  # fmt: skip
+    """The rows of x under a tile: the first and the last ones belong to some of its rows only."""
+    taps, rows = code[f"taps{a}"], spec.rows
+    first, end = tap * taps, taps - 1
+
+    def number(i: Value) -> Value:
+        return end - i if spec.backwards else i
+
+    def one(position: int, i: Value, members: list[tuple[int, Value]]) -> None:
+        offset = table.at(taps * position + number(i)).load()
+        with code.when(offset >= 0):
+            row(x.at(offset), [(r, first + number(n)) for r, n in members])
+
+    for i in range(rows - 1):
+        at = code.number(i)
+        one(0, at, [(r, code.number(i - r)) for r in range(i + 1)])
+    with code.loop(rows - 1, taps) as at:
+        one(0, at, [(r, at - r) for r in range(rows)])
+    for i in range(1, rows):  # where the last tap of the tile's row i lies
+        one(i, end, [(r, end + (i - r)) for r in range(i, rows)])
+
+
+def _row(
+    code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
+    pattern: Pattern, columns: Place | None, mask: Value | None,
+) -> None:  # fmt: skip
+    """The products of one row of x."""
+    kernel = len(pattern[0])
+    if spec.short or kernel <= spec.taps or spec.group > 1:
+        for k in range(0, kernel, spec.taps):
+            part = tuple(p[k : k + spec.taps] for p in pattern)
+            _block(code, spec, x, _along(code, fs, code.number(k)), accs, part, columns, mask)
+        return
+    # The pattern of the next T taps is the same, so much further on.
+    move = pattern[0][1] - pattern[0][0]
+    part = tuple(p[: spec.taps] for p in pattern)
+    rest = kernel % spec.taps
+
+    def block(k: Value, part: Pattern) -> None:
+        if columns is None:
+            here, there = x.at(k * code["x_step"] * move), None
+        else:
+            here, there = x, columns.at(k * move)
+        _block(code, spec, here, _along(code, fs, k), accs, part, there, mask)
+
+    with code.loop(0, kernel - rest, spec.taps) as k:
+        block(k, part)
+    if rest:
+        block(code.number(kernel - rest), tuple(p[:rest] for p in part))
+
+
+def _along(code: Code, fs: list[tuple[int, Place]], k: Value) -> list[tuple[int, Place]]:
+    return [(r, f.at(k * code["filters"])) for r, f in fs]
+
+
+def _block(
+    code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
+    pattern: Pattern, columns: Place | None, mask: Value | None,
+) -> None:  # fmt: skip
+    """The products of a row of x with a few taps, which are loaded here."""
+    tile, lanes = len(pattern), spec.lanes
+    meets: dict[int, list[tuple[int, int]]] = {}
+    for p, taps in enumerate(pattern):
+        for k, j in enumerate(taps):
+            if j != NOWHERE:
+                meets.setdefault(j, []).append((p, k))
+    used = {k for pairs in meets.values() for _, k in pairs}
+    values: dict[tuple[int, int], Value] = {}
+    for r, f in fs:
+        for k in range(len(pattern[0])):
+            if k in used:
+                values[r, k] = f.load(lanes, mask)
+            f = f.at(code["filters"])
+
+    def products(place: Place, pairs: list[tuple[int, int]]) -> None:
+        each = load(place, spec.x, lanes, mask, None)
+        for r, _ in fs:
+            for p, k in pairs:
+                a = accs[r * tile + p]
+                a.set(each.times_plus(values[r, k], a.get()))
+
+    step = code["x_step"]
+    at = min(meets, default=0)
+    here = x.at(step * at)
+    for j in sorted(meets):
+        if columns is None:
+            here = here.at(step * (j - at)) if j > at else here
+            at = j
+            products(here, meets[j])
+            continue
+        offset = columns.at(j).load()
+        with code.when(offset >= 0):
+            products(x.at(offset), meets[j])

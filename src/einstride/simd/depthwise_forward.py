@@ -1,0 +1,199 @@
+"""Depthwise forward passes and input gradients: the sizes of tiles, and a kernel's words.
+
+Both are described by where the taps of each position lie, axis by axis (`Sources`): a forward pass
+in x, also through its border; an input gradient in gy, wherever its stride lets a tap meet one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.dtypes import ITEMSIZE
+from einstride.geometry import Geometry
+from einstride.simd import compiler, depthwise
+from einstride.simd.channelwise_form import CHUNKS, Form, padded_sources
+from einstride.simd.depthwise import NOWHERE
+from einstride.simd.host import OUTSIDE, Call, address
+
+SHORT = 28
+"""Positions of a row whose tiles are written out, at most."""
+
+WRITTEN = 200
+"""Taps, of all positions of such a row together, at most."""
+
+FIRST = 16
+"""Taps of a row that are in registers at once, at most."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the taps of the positions of an axis lie.
+
+    Attributes
+    ----------
+    table : array
+        (positions, taps) the element of the array that is read, negative outside.
+    places : array
+        (positions, taps) the same counted in `padded`, `NOWHERE` where a tap meets none.
+    padded : array
+        The element at each place of the axis with its border, negative outside.
+    first : int
+        The place of element 0.
+    move, group : int
+        So many places further for so many positions further.
+    """
+
+    table: Any
+    places: Any
+    padded: Any
+    first: int
+    move: int
+    group: int
+
+
+def forward_sources(g: Geometry, a: int) -> Sources:
+    """Position o meets places o * stride + k * dilation of the padded axis."""
+    padded = padded_sources(g, a)
+    o, k = np.arange(g.out[a])[:, None], np.arange(g.kernel[a])
+    places = o * g.stride[a] + k * g.dilation[a]
+    return Sources(padded[places], places, padded, g.padding[a][0], g.stride[a], 1)
+
+
+def gradient_sources(g: Geometry, a: int) -> Sources:
+    """Position i meets gy at (i + low - k * dilation) / stride, where that is a whole number."""
+    s, d, low = g.stride[a], g.dilation[a], g.padding[a][0]
+    wide = np.arange(g.size[a])[:, None] + low - np.arange(g.kernel[a]) * d
+    found, left = np.divmod(wide, s)
+    before = max(-int(found.min(initial=0)), 0)
+    padded = np.arange(-before, max(int(found.max(initial=0)) + 1, g.out[a]))
+    padded = np.where((padded < 0) | (padded >= g.out[a]), -1, padded)
+    places = np.where(left == 0, found + before, NOWHERE)
+    table = np.where(left == 0, padded[found + before], -1)
+    return Sources(table, places, padded, before, 1, s)
+
+
+def suits(form: Form, backwards: bool) -> bool:
+    """Is it one channel in and one out, of real numbers that lie side by side?"""
+    g = form.geometry
+    if g.channels != g.groups or g.filters != g.groups or form.parts > 1 or not all(form.unit):
+        return False
+    if prod(g.kernel) > 4096 or form.lanes < 4 or g.channels < min(form.lanes, 8):
+        return False
+    out = g.size if backwards else g.out
+    return not (backwards and g.stride[-1] > 1 and not _short(out[-1], g.kernel[-1])
+                and (out[-1] % g.stride[-1] or g.stride[-1] > 4))  # fmt: skip
+
+
+def _short(out: int, kernel: int) -> bool:
+    return out <= SHORT and out * kernel <= WRITTEN
+
+
+def call(form: Form, backwards: bool) -> Call:
+    """y = conv(x, f) + bias, or gx for gy: wants the addresses x, y, f and bias (0 for none)."""
+    g = form.geometry
+    make = gradient_sources if backwards else forward_sources
+    axes = [make(g, a) for a in range(g.rank)]
+    out = tuple(len(axis.table) for axis in axes)
+    x_size = g.out if backwards else g.size
+    dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
+    rows, tile, taps = blocking(form, out, dense, axes[-1].group)
+    last, kernel = axes[-1], g.kernel[-1]
+    short = _short(out[-1], kernel)
+    inside, outside = _interior(last, x_size[-1])
+    if short:
+        pattern = np.where(last.table < 0, NOWHERE, last.table)
+    else:
+        pattern = last.places[:tile]
+    spec = depthwise.Spec(
+        form.x, form.y, form.lanes, g.rank, rows, tile, taps, g.channels % form.lanes,
+        tuple(map(tuple, pattern.tolist())), short, last.group, backwards,
+    )  # fmt: skip
+    backs = [min((n - 1) * s, 0) for n, s in zip(x_size, form.x_steps[1:-1], strict=True)]
+    lying = [axis.table for axis in axes[:-1]] + [last.padded]
+    tables = [
+        np.ascontiguousarray(np.where(there < 0, OUTSIDE, there * step - back), np.int64)
+        for there, step, back in zip(lying, form.x_steps[1:-1], backs, strict=True)
+    ]
+    step = form.x_steps[-2]
+    words = {
+        "x": sum(backs) * ITEMSIZE[form.stored[0]],
+        "x_batch": form.x_steps[0], "x_step": step,
+        "x_first": (0 if short else -last.first * step) - backs[-1],
+        "x_move": last.move * step, "columns": address(tables[-1]), "move": last.move,
+        "inside": inside, "outside": outside, "y_batch": form.y_steps[0], "filters": g.filters,
+    }  # fmt: skip
+    for a in range(g.rank):
+        axis = (address(tables[a]), g.kernel[a], out[a], form.y_steps[a + 1])
+        names = ("table", "taps", "out", "y_step")
+        words |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
+    words |= _cut(form, out, rows)
+    names = depthwise.arguments(g.rank)
+    words = {name: words[name] for name in names if name in words}
+    made = compiler.kernel(depthwise.NAME, depthwise.kernel, spec, on=form.machine)
+    return Call(made, names, words, min(form.used, words["chunks"]), tables)
+
+
+def _interior(last: Sources, size: int) -> tuple[int, int]:
+    """The positions whose taps all meet elements, as they lie in memory; as a range."""
+    meets = last.places != NOWHERE
+    inside = (last.places >= last.first) & (last.places < last.first + size)
+    whole = np.flatnonzero((inside | ~meets).all(axis=1))
+    return (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (len(meets), 0)
+
+
+def blocking(form: Form, out: tuple[int, ...], dense: bool, group: int) -> tuple[int, int, int]:
+    """R, P and T: the cheapest tile by loads and products, of those that registers hold."""
+    g = form.geometry
+    room, kernel = form.machine.registers - 2, g.kernel[-1]
+    most = min(g.kernel[-2], out[-2], 4) if dense else 1
+    best: tuple[float, int, int, int] | None = None
+    for rows in range(1, most + 1):
+        for tile in range(1, min(out[-1], 24) + 1):
+            taps = min((room - rows * tile) // rows, kernel, FIRST)
+            if taps < min(kernel, 2) or tile % group:
+                continue
+            price = _price(g, out, rows, tile, taps, group)
+            if best is None or price < best[0]:
+                best = (price, rows, tile, taps)
+    if best is None:
+        return 1, group, 1
+    return best[1:]
+
+
+def _price(
+    g: Geometry, out: tuple[int, ...], rows: int, tile: int, taps: int, group: int
+) -> float:
+    """Cycles of a tile, about, for each of the positions that it is needed for."""
+    high, kernel = g.kernel[-2] if g.rank > 1 else 1, g.kernel[-1]
+    blocks = -(-kernel // taps)
+    stride = 1 if group > 1 else g.stride[-1]
+    reach = (tile - 1) * stride // group + (taps - 1) * g.dilation[-1] // group + 1
+    loads = (high + rows - 1) * blocks * min(reach, tile * taps)
+    products = rows * tile * kernel * high / group
+    waiting = max(1.0, 8 / (rows * tile))
+    needed = out[-1] / -(-out[-1] // tile)
+    if rows > 1:
+        needed *= out[-2] / -(-out[-2] // rows)
+    return (products * waiting / 2 + loads + rows * kernel * high / 2 + rows * tile) / needed
+
+
+def _cut(form: Form, out: tuple[int, ...], rows: int) -> dict[str, int]:
+    """Chunks: groups of R rows of one example, and panels of channels where these are few."""
+    g = form.geometry
+    of_axis = -(-out[-2] // rows) if len(out) > 1 else 1
+    groups = prod(out[:-2]) * of_axis
+    many = CHUNKS * form.threads
+    each = min(max(-(-g.batch * groups // many), 1), groups)
+    blocks = -(-groups // each)
+    vectors = -(-g.filters // form.lanes)
+    panels = max(min(vectors, many // max(g.batch * blocks, 1)), 1)
+    panel = -(-vectors // panels)
+    return {
+        "panels": -(-vectors // panel), "panel": panel * form.lanes,
+        "chunks": g.batch * blocks * -(-vectors // panel), "blocks": blocks, "groups": each,
+        "all_groups": groups, "row_groups": of_axis,
+    }  # fmt: skip
