@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llvmlite import ir
+
 from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.lanes import Format, load, store
@@ -47,6 +49,8 @@ class Spec:
         Numbers in a vector; spatial axes.
     rows, tile, taps : int
         R, P, and T: how many taps of a row are in registers at once.
+    held : int
+        Rows of taps, if they all stay in registers while a tile is summed; else 0.
     last : int
         Lanes of the last vector of channels, 0 where it is full.
     pattern : tuple of tuple of int
@@ -57,6 +61,8 @@ class Spec:
         Positions that a long row's tiles may begin at are multiples of it.
     backwards : bool
         Do later taps lie further back, as in an input gradient?
+    ahead : bool
+        Are later positions fetched into the cache while a tile is summed?
     """
 
     x: Format
@@ -66,18 +72,20 @@ class Spec:
     rows: int
     tile: int
     taps: int
+    held: int
     last: int
     pattern: Pattern
     short: bool
     group: int
     backwards: bool
+    ahead: bool
 
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
     return (
         "counter", "chunks", "panels", "panel", "blocks", "groups", "all_groups", "row_groups",
-        "x", "x_batch", "x_step", "x_first", "x_move", "columns", "column", "move",
+        "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move", "x_ahead", "y_ahead",
         "inside", "outside", "y", "y_batch", "f", "bias", "filters", *axis_names(rank),
     )  # fmt: skip
 
@@ -112,41 +120,43 @@ def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, low: Value)
         for o in range(0, len(spec.pattern), spec.tile):
             here = x.at(code["x_first"])
             part = spec.pattern[o : o + spec.tile]
-            _channels(code, spec, here, y.at(step * o), tables, low, part)
+            _channels(code, spec, here, y.at(step * o), tables, low, part, code["x_ahead"])
         return
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as at:
         w = at.least(out - spec.tile)  # the last tile overlaps the one before
         moved = w // spec.group
-        here = x.at(code["x_first"] + moved * code["x_move"])
+        start = code["x_first"] + moved * code["x_move"]
         border = (w < code["inside"]) | (code["outside"] < w + spec.tile)
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
                 columns = code.array("columns", "int64").at(moved * code["move"])
-                _channels(code, spec, x, y.at(w * step), tables, low, spec.pattern, columns)
+                _channels(code, spec, x, y.at(w * step), tables, low, spec.pattern,
+                          start + code["x_ahead"], columns)  # fmt: skip
             with no:
-                _channels(code, spec, here, y.at(w * step), tables, low, spec.pattern)
+                _channels(code, spec, x.at(start), y.at(w * step), tables, low, spec.pattern,
+                          code["x_ahead"])  # fmt: skip
 
 
 def _channels(
     code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], low: Value,
-    pattern: Pattern, columns: Place | None = None,
+    pattern: Pattern, ahead: Value, columns: Place | None = None,
 ) -> None:  # fmt: skip
     """A tile for all vectors of a panel of channels."""
     filters = code["filters"]
     high = (low + code["panel"]).least(filters)
     with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
-        _tile(code, spec, x, y, tables, d, pattern, columns, None)
+        _tile(code, spec, x, y, tables, d, pattern, ahead, columns, None)
     if spec.last:
         whole = filters - spec.last
         with code.when(high.equals(filters)):
             mask = code.first_lanes(code.number(spec.last), spec.lanes)
-            _tile(code, spec, x, y, tables, whole, pattern, columns, mask)
+            _tile(code, spec, x, y, tables, whole, pattern, ahead, columns, mask)
 
 
 def _tile(
     code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], d: Value,
-    pattern: Pattern, columns: Place | None, mask: Value | None,
+    pattern: Pattern, ahead: Value, columns: Place | None, mask: Value | None,
 ) -> None:  # fmt: skip
     """The sums of one tile and one vector of channels."""
     lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
@@ -159,12 +169,24 @@ def _tile(
     f, taps = code.array("f", dtype).at(d), code[f"taps{rank - 1}"]
 
     def row(x: Place, rows: Rows) -> None:
-        _row(code, spec, x, [(r, f.at(n * taps * code["filters"])) for r, n in rows],
-             accs, pattern, columns, mask)  # fmt: skip
+        fs = [(r, f.at(n * taps * code["filters"])) for r, n in rows]
+        _row(code, spec, x, fs, accs, pattern, x.at(ahead), columns, mask)
+
+    def held(x: Place, tap: Value) -> None:
+        kernel = len(pattern[0])
+        here, values = f.at(tap * spec.held * kernel * code["filters"]), []
+        for _ in range(spec.held * kernel):
+            values.append(here.load(lanes, mask))
+            here = here.at(code["filters"])
+        _held(code, spec, tables[-1], x, lambda x, rows: _products(
+            code, spec, x, {(r, k): values[n * kernel + k] for r, n in rows for k in range(kernel)},
+            accs, pattern, x.at(ahead), columns, mask))  # fmt: skip
 
     def outer(a: int, x: Place, tap: Value) -> None:
         if a + 1 == rank:
             row(x, [(0, tap)])
+        elif a + 2 == rank and spec.held:
+            held(x, tap)
         elif a + 2 == rank and spec.rows > 1:
             _rows(code, spec, a, tables[a], x, tap, row)
         else:
@@ -179,7 +201,14 @@ def _tile(
         here = place.at(code[f"y_step{rank - 2}"] * r) if r else place
         for p in range(tile):
             store(here, accs[r * tile + p].get(), spec.y, mask, None)
+            if spec.ahead:
+                _fetch(here.at(code["y_ahead"]), True)
             here = here.at(step)
+
+
+def _fetch(place: Place, write: bool) -> None:
+    """Ask for a line of memory that will be read, or written."""
+    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, int(write), 3, 1])
 
 
 def _rows(
@@ -207,16 +236,35 @@ def _rows(
         one(i, end, [(r, end + (i - r)) for r in range(i, rows)])
 
 
+def _held(
+    code: Code, spec: Spec, table: Place, x: Place,
+    products: Callable[[Place, list[tuple[int, int]]], None],
+) -> None:  # fmt: skip
+    """The rows of x under a tile of which all taps are known."""
+    end, rows = spec.held - 1, spec.rows
+
+    def number(i: int) -> int:
+        return end - i if spec.backwards else i
+
+    for i in range(rows + end):
+        position, at = max(i - end, 0), min(i, end)
+        offset = table.at(position * spec.held + number(at)).load()
+        with code.when(offset >= 0):
+            members = [(r, number(i - r)) for r in range(rows) if 0 <= i - r <= end]
+            products(x.at(offset), members)
+
+
 def _row(
     code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
-    pattern: Pattern, columns: Place | None, mask: Value | None,
+    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
 ) -> None:  # fmt: skip
     """The products of one row of x."""
     kernel = len(pattern[0])
     if spec.short or kernel <= spec.taps or spec.group > 1:
         for k in range(0, kernel, spec.taps):
             part = tuple(p[k : k + spec.taps] for p in pattern)
-            _block(code, spec, x, _along(code, fs, code.number(k)), accs, part, columns, mask)
+            along = _along(code, fs, code.number(k))
+            _block(code, spec, x, along, accs, part, later, columns, mask)
         return
     # The pattern of the next T taps is the same, so much further on.
     move = pattern[0][1] - pattern[0][0]
@@ -228,7 +276,7 @@ def _row(
             here, there = x.at(k * code["x_step"] * move), None
         else:
             here, there = x, columns.at(k * move)
-        _block(code, spec, here, _along(code, fs, k), accs, part, there, mask)
+        _block(code, spec, here, _along(code, fs, k), accs, part, later.at(k * code["x_step"] * move), there, mask)
 
     with code.loop(0, kernel - rest, spec.taps) as k:
         block(k, part)
@@ -242,34 +290,46 @@ def _along(code: Code, fs: list[tuple[int, Place]], k: Value) -> list[tuple[int,
 
 def _block(
     code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
-    pattern: Pattern, columns: Place | None, mask: Value | None,
+    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
 ) -> None:  # fmt: skip
     """The products of a row of x with a few taps, which are loaded here."""
+    values: dict[tuple[int, int], Value] = {}
+    used = [any(taps[k] != NOWHERE for taps in pattern) for k in range(len(pattern[0]))]
+    for r, f in fs:
+        for k, wanted in enumerate(used):
+            if wanted:
+                values[r, k] = f.load(spec.lanes, mask)
+            f = f.at(code["filters"])
+    _products(code, spec, x, values, accs, pattern, later, columns, mask)
+
+
+def _products(
+    code: Code, spec: Spec, x: Place, values: dict[tuple[int, int], Value], accs: list[Variable],
+    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
+) -> None:  # fmt: skip
+    """The products of a row of x with taps of these values."""
     tile, lanes = len(pattern), spec.lanes
+    rows = sorted({r for r, _ in values})
     meets: dict[int, list[tuple[int, int]]] = {}
     for p, taps in enumerate(pattern):
         for k, j in enumerate(taps):
             if j != NOWHERE:
                 meets.setdefault(j, []).append((p, k))
-    used = {k for pairs in meets.values() for _, k in pairs}
-    values: dict[tuple[int, int], Value] = {}
-    for r, f in fs:
-        for k in range(len(pattern[0])):
-            if k in used:
-                values[r, k] = f.load(lanes, mask)
-            f = f.at(code["filters"])
 
     def products(place: Place, pairs: list[tuple[int, int]]) -> None:
         each = load(place, spec.x, lanes, mask, None)
-        for r, _ in fs:
+        for r in rows:
             for p, k in pairs:
                 a = accs[r * tile + p]
                 a.set(each.times_plus(values[r, k], a.get()))
 
     step = code["x_step"]
     at = min(meets, default=0)
-    here = x.at(step * at)
+    here, later = x.at(step * at), later.at(step * at)
     for j in sorted(meets):
+        if spec.ahead:
+            _fetch(later, False)
+            later = later.at(step)
         if columns is None:
             here = here.at(step * (j - at)) if j > at else here
             at = j

@@ -25,6 +25,13 @@ SHORT = 28
 WRITTEN = 200
 """Taps, of all positions of such a row together, at most."""
 
+FAR = 1 << 19
+"""Numbers of x and y that are too many for the nearer caches."""
+
+NARROW = 5
+"""Columns of a tile with few taps, at most, where memory is slower than the sums: the processor
+follows so many streams by itself."""
+
 FIRST = 16
 """Taps of a row that are in registers at once, at most."""
 
@@ -109,8 +116,10 @@ def call(form: Form, backwards: bool) -> Call:
     else:
         pattern = last.places[:tile]
     spec = depthwise.Spec(
-        form.x, form.y, form.lanes, g.rank, rows, tile, taps, g.channels % form.lanes,
+        form.x, form.y, form.lanes, g.rank, rows, tile, taps, _held(form, rows, tile),
+        g.channels % form.lanes,
         tuple(map(tuple, pattern.tolist())), short, last.group, backwards,
+        prod(g.x_shape) + prod(g.y_shape) > FAR,
     )  # fmt: skip
     backs = [min((n - 1) * s, 0) for n, s in zip(x_size, form.x_steps[1:-1], strict=True)]
     lying = [axis.table for axis in axes[:-1]] + [last.padded]
@@ -124,6 +133,7 @@ def call(form: Form, backwards: bool) -> Call:
         "x_batch": form.x_steps[0], "x_step": step,
         "x_first": (0 if short else -last.first * step) - backs[-1],
         "x_move": last.move * step, "columns": address(tables[-1]), "move": last.move,
+        "x_ahead": tile * last.move // last.group * step, "y_ahead": tile * form.y_steps[-2],
         "inside": inside, "outside": outside, "y_batch": form.y_steps[0], "filters": g.filters,
     }  # fmt: skip
     for a in range(g.rank):
@@ -151,8 +161,9 @@ def blocking(form: Form, out: tuple[int, ...], dense: bool, group: int) -> tuple
     room, kernel = form.machine.registers - 2, g.kernel[-1]
     most = min(g.kernel[-2], out[-2], 4) if dense else 1
     best: tuple[float, int, int, int] | None = None
+    far = prod(g.x_shape) + prod(g.y_shape) > FAR and prod(g.kernel[-2:]) < 12
     for rows in range(1, most + 1):
-        for tile in range(1, min(out[-1], 24) + 1):
+        for tile in range(1, min(out[-1], NARROW if far else 24) + 1):
             taps = min((room - rows * tile) // rows, kernel, FIRST)
             if taps < min(kernel, 2) or tile % group:
                 continue
@@ -197,3 +208,11 @@ def _cut(form: Form, out: tuple[int, ...], rows: int) -> dict[str, int]:
         "chunks": g.batch * blocks * -(-vectors // panel), "blocks": blocks, "groups": each,
         "all_groups": groups, "row_groups": of_axis,
     }  # fmt: skip
+
+
+def _held(form: Form, rows: int, tile: int) -> int:
+    """The rows of taps that stay in registers, if they all can."""
+    g = form.geometry
+    if g.rank == 1 or g.kernel[-2] < rows:
+        return 0
+    return g.kernel[-2] if prod(g.kernel[-2:]) + rows * tile + 2 <= form.machine.registers else 0

@@ -40,6 +40,8 @@ def input_grad(
 ) -> Array:
     """gy, f -> gx."""
     g = job.geometry
+    if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
+        return out
     f = conjugate(transpose_filter(f, g.groups, b), b)
     f = flip(f, g.rank, b) if g.flip else f
     for phase in adjoint.phases(g):
@@ -78,6 +80,25 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     return out
 
 
+def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
+    """One kernel for all stride phases of a depthwise input gradient, where there is one."""
+    g, compute = job.geometry, job.arithmetic.compute
+    gy = _readable(gy, b)
+    if not _plain(out):
+        return False
+    arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
+    call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
+    if call is None:
+        return False
+    f = b.xp.ascontiguousarray(b.astype(flip(f, g.rank, b) if g.flip else f, compute))
+    added = 0
+    if bias is not None:
+        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        added = _address(bias)
+    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
+    return True
+
+
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
@@ -112,6 +133,20 @@ def _forward(
     if depthwise_forward.suits(form, False):
         return depthwise_forward.call(form, False)
     return channelwise_forward.call(form)
+
+
+@lru_cache(maxsize=512)
+def _backwards(
+    g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
+    threads: int, on: compiler.Machine,
+) -> Any:  # fmt: skip
+    """The kernel of a depthwise input gradient with its words; None if it has none of its own."""
+    from einstride.simd import depthwise_forward
+    from einstride.simd.channelwise_form import Form, steps
+
+    strides = steps(g.y_shape, gy_strides, gy), steps(g.x_shape, gx_strides, gx)
+    form = Form(g, (gy.name, gx.name), compute, *strides, threads, on)
+    return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
 @lru_cache(maxsize=512)
