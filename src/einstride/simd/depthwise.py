@@ -202,12 +202,12 @@ def _tile(
         for p in range(tile):
             store(here, accs[r * tile + p].get(), spec.y, mask, None)
             if spec.ahead:
-                _fetch(here.at(code["y_ahead"]), True)
+                fetch(here.at(code["y_ahead"]), True)
             here = here.at(step)
 
 
-def _fetch(place: Place, write: bool) -> None:
-    """Ask for a line of memory that will be read, or written."""
+def fetch(place: Place, write: bool) -> None:
+    """Ask for a line of memory that will be read, or written; any address will do."""
     place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, int(write), 3, 1])
 
 
@@ -328,7 +328,7 @@ def _products(
     here, later = x.at(step * at), later.at(step * at)
     for j in sorted(meets):
         if spec.ahead:
-            _fetch(later, False)
+            fetch(later, False)
             later = later.at(step)
         if columns is None:
             here = here.at(step * (j - at)) if j > at else here

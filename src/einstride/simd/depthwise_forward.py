@@ -14,9 +14,10 @@ import numpy as np
 
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
-from einstride.simd import compiler, depthwise
+from einstride.simd import compiler, depthwise, depthwise_gradient
 from einstride.simd.channelwise_form import CHUNKS, Form, padded_sources
-from einstride.simd.depthwise import NOWHERE
+from einstride.simd.channelwise_gradient import Cuts
+from einstride.simd.depthwise import NOWHERE, Pattern
 from einstride.simd.host import OUTSIDE, Call, address
 
 SHORT = 28
@@ -31,6 +32,9 @@ FAR = 1 << 19
 NARROW = 5
 """Columns of a tile with few taps, at most, where memory is slower than the sums: the processor
 follows so many streams by itself."""
+
+STRETCH = 64
+"""Positions that go by, at least, before sums of a filter gradient are put into memory."""
 
 FIRST = 16
 """Taps of a row that are in registers at once, at most."""
@@ -91,11 +95,11 @@ def suits(form: Form, backwards: bool) -> bool:
     if prod(g.kernel) > 4096 or form.lanes < 4 or g.channels < min(form.lanes, 8):
         return False
     out = g.size if backwards else g.out
-    return not (backwards and g.stride[-1] > 1 and not _short(out[-1], g.kernel[-1])
+    return not (backwards and g.stride[-1] > 1 and not is_short(out[-1], g.kernel[-1])
                 and (out[-1] % g.stride[-1] or g.stride[-1] > 4))  # fmt: skip
 
 
-def _short(out: int, kernel: int) -> bool:
+def is_short(out: int, kernel: int) -> bool:
     return out <= SHORT and out * kernel <= WRITTEN
 
 
@@ -109,19 +113,32 @@ def call(form: Form, backwards: bool) -> Call:
     dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
     rows, tile, taps = blocking(form, out, dense, axes[-1].group)
     last, kernel = axes[-1], g.kernel[-1]
-    short = _short(out[-1], kernel)
-    inside, outside = _interior(last, x_size[-1])
-    if short:
-        pattern = np.where(last.table < 0, NOWHERE, last.table)
-    else:
-        pattern = last.places[:tile]
+    short = is_short(out[-1], kernel)
     spec = depthwise.Spec(
         form.x, form.y, form.lanes, g.rank, rows, tile, taps, _held(form, rows, tile),
         g.channels % form.lanes,
-        tuple(map(tuple, pattern.tolist())), short, last.group, backwards,
-        prod(g.x_shape) + prod(g.y_shape) > FAR,
+        pattern_of(last, tile, short), short, last.group, backwards,
+        far(g),
     )  # fmt: skip
-    backs = [min((n - 1) * s, 0) for n, s in zip(x_size, form.x_steps[1:-1], strict=True)]
+    words, tables = places(form, axes, x_size, short)
+    words |= {
+        "x_ahead": tile * last.move // last.group * form.x_steps[-2],
+        "y_ahead": tile * form.y_steps[-2],
+    }
+    words |= _cut(form, out, rows)
+    names = depthwise.arguments(g.rank)
+    words = {name: words[name] for name in names if name in words}
+    made = compiler.kernel(depthwise.NAME, depthwise.kernel, spec, on=form.machine)
+    return Call(made, names, words, min(form.used, words["chunks"]), tables)
+
+
+def places(
+    form: Form, axes: list[Sources], size: tuple[int, ...], short: bool
+) -> tuple[dict[str, int], list[Any]]:
+    """The words that say where the taps lie in an array of this size, and their tables."""
+    g, last = form.geometry, axes[-1]
+    inside, outside = interior(last, size[-1])
+    backs = [min((n - 1) * s, 0) for n, s in zip(size, form.x_steps[1:-1], strict=True)]
     lying = [axis.table for axis in axes[:-1]] + [last.padded]
     tables = [
         np.ascontiguousarray(np.where(there < 0, OUTSIDE, there * step - back), np.int64)
@@ -133,21 +150,22 @@ def call(form: Form, backwards: bool) -> Call:
         "x_batch": form.x_steps[0], "x_step": step,
         "x_first": (0 if short else -last.first * step) - backs[-1],
         "x_move": last.move * step, "columns": address(tables[-1]), "move": last.move,
-        "x_ahead": tile * last.move // last.group * step, "y_ahead": tile * form.y_steps[-2],
         "inside": inside, "outside": outside, "y_batch": form.y_steps[0], "filters": g.filters,
     }  # fmt: skip
-    for a in range(g.rank):
-        axis = (address(tables[a]), g.kernel[a], out[a], form.y_steps[a + 1])
+    for a, axis in enumerate(axes):
+        found = (address(tables[a]), g.kernel[a], len(axis.table), form.y_steps[a + 1])
         names = ("table", "taps", "out", "y_step")
-        words |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
-    words |= _cut(form, out, rows)
-    names = depthwise.arguments(g.rank)
-    words = {name: words[name] for name in names if name in words}
-    made = compiler.kernel(depthwise.NAME, depthwise.kernel, spec, on=form.machine)
-    return Call(made, names, words, min(form.used, words["chunks"]), tables)
+        words |= {f"{name}{a}": value for name, value in zip(names, found, strict=True)}
+    return words, tables
 
 
-def _interior(last: Sources, size: int) -> tuple[int, int]:
+def pattern_of(last: Sources, tile: int, short: bool) -> Pattern:
+    """The elements under the taps of a short row, or the places under those of a tile."""
+    found = np.where(last.table < 0, NOWHERE, last.table) if short else last.places[:tile]
+    return tuple(map(tuple, found.tolist()))
+
+
+def interior(last: Sources, size: int) -> tuple[int, int]:
     """The positions whose taps all meet elements, as they lie in memory; as a range."""
     meets = last.places != NOWHERE
     inside = (last.places >= last.first) & (last.places < last.first + size)
@@ -161,9 +179,9 @@ def blocking(form: Form, out: tuple[int, ...], dense: bool, group: int) -> tuple
     room, kernel = form.machine.registers - 2, g.kernel[-1]
     most = min(g.kernel[-2], out[-2], 4) if dense else 1
     best: tuple[float, int, int, int] | None = None
-    far = prod(g.x_shape) + prod(g.y_shape) > FAR and prod(g.kernel[-2:]) < 12
+    narrow = far(g) and prod(g.kernel[-2:]) < 12
     for rows in range(1, most + 1):
-        for tile in range(1, min(out[-1], NARROW if far else 24) + 1):
+        for tile in range(1, min(out[-1], NARROW if narrow else 24) + 1):
             taps = min((room - rows * tile) // rows, kernel, FIRST)
             if taps < min(kernel, 2) or tile % group:
                 continue
@@ -216,3 +234,45 @@ def _held(form: Form, rows: int, tile: int) -> int:
     if g.rank == 1 or g.kernel[-2] < rows:
         return 0
     return g.kernel[-2] if prod(g.kernel[-2:]) + rows * tile + 2 <= form.machine.registers else 0
+
+
+def call_gradient(form: Form, cut: Cuts) -> Call:
+    """sums += x gy: wants the addresses x, y (of gy) and f, tables of zeros in order."""
+    g = form.geometry
+    axes = [forward_sources(g, a) for a in range(g.rank)]
+    short, high = is_short(g.out[-1], g.kernel[-1]), prod(g.kernel[:-1])
+    most = min(form.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
+    tile = -(-g.out[-1] // -(-g.out[-1] // most))
+    spec = depthwise_gradient.Spec(
+        form.x, form.y, form.lanes, g.rank, high, tile, g.channels % form.lanes,
+        pattern_of(axes[-1], tile, short), short, g.rank > 1 and far(g),
+    )  # fmt: skip
+    words, tables = places(form, axes, g.size, short)
+    vectors = -(-g.filters // form.lanes)
+    units = cut.groups * cut.tables
+    panels = 1 if form.used == 1 else min(vectors, -(-CHUNKS * form.threads // units))
+    panel = -(-vectors // panels)
+    words |= {
+        "panels": -(-vectors // panel), "panel": panel * form.lanes, "units": cut.units,
+        "chunks": units * -(-vectors // panel), "rows": cut.rows,
+        "all_rows": prod(g.out[:-1]), "group_rows": prod(g.out[:-1]) * (g.batch // cut.groups),
+        "stretch": max(STRETCH // g.out[-1], 1), "f_unit": prod(g.f_shape),
+        "x_ahead": g.stride[0] * form.x_steps[1], "y_ahead": form.y_steps[1],
+    }  # fmt: skip
+    names = depthwise_gradient.arguments(g.rank)
+    words = {name: words[name] for name in names if name in words}
+    name, write = depthwise_gradient.NAME, depthwise_gradient.kernel
+    made = compiler.kernel(name, write, spec, on=form.machine)
+    return Call(made, names, words, min(form.used, words["chunks"]), tables)
+
+
+def suits_gradient(form: Form, cut: Cuts) -> bool:
+    """Are the sums of all taps few enough for the registers?"""
+    g = form.geometry
+    few = prod(g.kernel) + 6 <= form.machine.registers and g.rank <= 2
+    return few and cut.strips == 1 and suits(form, False)
+
+
+def far(g: Geometry) -> bool:
+    """Are the arrays too large for the nearer caches?"""
+    return prod(g.x_shape) + prod(g.y_shape) > FAR

@@ -72,9 +72,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     )
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
-    total = sums[:, 0]
-    for i in range(1, cut.tables):
-        total += sums[:, i]
+    total = sums[:, 0] if cut.tables == 1 else b.xp.sum(sums, axis=1, dtype=sums.dtype)
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place[...] = total if job.per_example else total[0]
     return out
@@ -155,12 +153,14 @@ def _gradient(
     y_strides: Shape, threads: int, on: compiler.Machine,
 ) -> Any:  # fmt: skip
     """How a filter gradient is cut, and its kernel."""
-    from einstride.simd import channelwise_gradient
+    from einstride.simd import channelwise_gradient, depthwise_forward
     from einstride.simd.channelwise_form import Form, steps
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
     form = Form(g, (x.name, y.name), compute, *strides, threads, on)
     cut = channelwise_gradient.cuts(g, per_example, compute)
+    if depthwise_forward.suits_gradient(form, cut):
+        return cut, depthwise_forward.call_gradient(form, cut)
     return cut, channelwise_gradient.call(form, cut)
 
 
