@@ -12,29 +12,34 @@ of a long row that meet a border look up where each j lies; nothing is added whe
 
 Forward passes and input gradients are the same kernel with other sources. A strided gradient skips
 the taps that meet no position.
+
+Where a filter has many taps and the positions are few, a vector's plane of x and its taps are first
+copied side by side: they lie a whole pixel of channels apart, often a power of two, and would drive
+one another out of the first cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from llvmlite import ir
-
 from einstride.simd.channelwise_form import axis_names
-from einstride.simd.code import Code, Place, Value, Variable
-from einstride.simd.lanes import Format, load, store
+from einstride.simd.code import Code, Place, Value
+from einstride.simd.depthwise_tile import Pattern, Tile
+from einstride.simd.elements import POINTER, WORD
+from einstride.simd.lanes import Format, load
 
 NAME = "depthwise"
 
-NOWHERE = -(1 << 20)
-"""In a pattern: the tap of this position meets no element."""
+ELEMENTS = 512
+"""Vectors of x that are copied side by side, at most: with the taps they fit the first cache."""
 
-Pattern = tuple[tuple[int, ...], ...]
-"""For each position of a tile or row and each tap, the element of x's row."""
+TAPS = 1024
+"""Vectors of taps that are copied side by side, at most."""
 
-Rows = Sequence[tuple[int, Value]]
-"""The rows of a tile that a row of x belongs to, each with the number of its first tap."""
+Sums = Callable[[Place, Place, list[Place], Pattern, "Place | None"], None]
+"""Sum a tile: places of x and y, tables of the outer axes, its pattern, and the table of the last
+axis where the tile meets a border."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ class Spec:
         Do later taps lie further back, as in an input gradient?
     ahead : bool
         Are later positions fetched into the cache while a tile is summed?
+    packed : int
+        How many vectors' planes of x and taps are copied side by side at once, before they are
+        summed; 0 if they are read where they lie.
     """
 
     x: Format
@@ -79,6 +87,7 @@ class Spec:
     group: int
     backwards: bool
     ahead: bool
+    packed: int
 
 
 def arguments(rank: int) -> tuple[str, ...]:
@@ -86,25 +95,124 @@ def arguments(rank: int) -> tuple[str, ...]:
     return (
         "counter", "chunks", "panels", "panel", "blocks", "groups", "all_groups", "row_groups",
         "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move", "x_ahead", "y_ahead",
-        "inside", "outside", "y", "y_batch", "f", "bias", "filters", *axis_names(rank),
+        "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias", "filters", *axis_names(rank),
+        *(f"{name}{a}" for a in range(rank) for name in ("size", "here", "there")),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
     """The text of the kernel."""
     code = Code(NAME, arguments(spec.rank))
+    room = [code.scratch(spec.x.computed, (n + 1) * spec.lanes) for n in (ELEMENTS, TAPS)]
     with code.chunks(code["chunks"]) as chunk:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
-        block, n = rest % code["blocks"], rest // code["blocks"]
-        x = code.array("x", spec.x.element).at(n * code["x_batch"])
-        y = code.array("y", spec.y.element).at(n * code["y_batch"])
-        first = block * code["groups"]
-        with code.loop(first, (first + code["groups"]).least(code["all_groups"])) as group:
-            _group(code, spec, x, y, group, panel * code["panel"])
+        low = panel * code["panel"]
+        if spec.packed:
+            _packed(code, spec, rest, low, [aligned(place) for place in room])
+        else:
+            block, n = rest % code["blocks"], rest // code["blocks"]
+            x, y = _example(code, spec, n)
+            first = block * code["groups"]
+            last = (first + code["groups"]).least(code["all_groups"])
+            with code.loop(first, last) as group:
+                _group(code, spec, x, y, group, _channels(code, spec, low))
     return code.text()
 
 
-def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, low: Value) -> None:
+def _example(code: Code, spec: Spec, n: Value) -> tuple[Place, Place]:
+    x = code.array("x", spec.x.element).at(n * code["x_batch"])
+    return x, code.array("y", spec.y.element).at(n * code["y_batch"])
+
+
+def aligned(place: Place) -> Place:
+    """The next address that begins a line of the cache."""
+    code = place.code
+    found = Value(code, code.builder.ptrtoint(place.ir, WORD))
+    return Place(code, code.builder.inttoptr(((found + 63) & -64).ir, POINTER), place.element)
+
+
+def _vectors(code: Code, spec: Spec, low: Value, each: Callable[[Value, Value | None], None]) -> None:
+    """The vectors of a panel of channels; the last of all may be a part of one, and has a mask."""
+    filters = code["filters"]
+    high = (low + code["panel"]).least(filters)
+    width = spec.lanes * max(spec.packed, 1)
+    with code.loop(low, high - (width - 1), width) as d:
+        each(d, None)
+    if spec.last:
+        with code.when(high.equals(filters)):
+            each(filters - spec.last, code.first_lanes(code.number(spec.last), spec.lanes))
+
+
+def _channels(code: Code, spec: Spec, low: Value) -> Sums:
+    """A tile for all vectors of a panel."""
+
+    def sums(
+        x: Place, y: Place, tables: list[Place], pattern: Pattern, columns: Place | None
+    ) -> None:
+        def each(d: Value, mask: Value | None) -> None:
+            f = code.array("f", spec.x.computed).at(d)
+            steps = code["x_step"], code["filters"]
+            bias = code.array("bias", spec.x.computed).at(d)
+            tile = Tile(code, spec, f, bias, tables, pattern, columns, *steps, mask, mask)
+            tile.write(x.at(d), y.at(d))
+
+        _vectors(code, spec, low, each)
+
+    return sums
+
+
+def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place]) -> None:
+    """All tiles of a few vectors, of some examples, whose taps are copied once."""
+    xs, fs = room
+    step, taps = code.number(spec.lanes), code["taps"]
+    first = block * code["examples"]
+    last = (first + code["examples"]).least(code["batch"])
+
+    def each(d: Value, mask: Value | None) -> None:
+        f = code.array("f", spec.x.computed).at(d)
+        with code.loop(0, taps) as k:
+            for v in range(spec.packed):
+                found = f.at(k * code["filters"] + v * spec.lanes).load(spec.lanes, mask)
+                fs.at((taps * v + k) * spec.lanes).store(found)
+        with code.loop(first, last) as n:
+            x, y = _example(code, spec, n)
+            _copy(code, spec, 0, x.at(d), xs, mask)
+            with code.loop(0, spec.packed) as v:
+                _one(code, spec, xs.at(v * code["plane"]), y, fs.at(v * taps * step), d + v * step,
+                     mask)  # fmt: skip
+
+    _vectors(code, spec, low, each)
+
+
+def _one(
+    code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, mask: Value | None
+) -> None:
+    """All tiles of one vector, copied before."""
+    bias, step = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
+
+    def sums(
+        x: Place, y: Place, tables: list[Place], pattern: Pattern, columns: Place | None
+    ) -> None:
+        tile = Tile(code, spec, f, bias, tables, pattern, columns, step, step, None, mask)
+        tile.write(x, y)
+
+    with code.loop(0, code["all_groups"]) as group:
+        _group(code, spec, x, y.at(d), group, sums)
+
+
+def _copy(code: Code, spec: Spec, a: int, x: Place, there: Place, mask: Value | None) -> None:
+    """A vector's plane of x, from axis `a` on, side by side."""
+    if a == spec.rank:
+        for v in range(spec.packed):
+            found = load(x.at(v * spec.lanes), spec.x, spec.lanes, mask, None)
+            there.at(code["plane"] * v).store(found)
+        return
+    with code.loop(0, code[f"size{a}"]) as i:
+        place = there.at(i * code[f"there{a}"])
+        _copy(code, spec, a + 1, x.at(i * code[f"here{a}"]), place, mask)
+
+
+def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, sums: Sums) -> None:
     """R rows of positions."""
     tables: list[Place] = []
     rest, row_axis = group, spec.rank - 2
@@ -118,9 +226,8 @@ def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, low: Value)
     step = code[f"y_step{spec.rank - 1}"]
     if spec.short:
         for o in range(0, len(spec.pattern), spec.tile):
-            here = x.at(code["x_first"])
             part = spec.pattern[o : o + spec.tile]
-            _channels(code, spec, here, y.at(step * o), tables, low, part, code["x_ahead"])
+            sums(x.at(code["x_first"]), y.at(step * o), tables, part, None)
         return
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as at:
@@ -131,210 +238,6 @@ def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, low: Value)
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
                 columns = code.array("columns", "int64").at(moved * code["move"])
-                _channels(code, spec, x, y.at(w * step), tables, low, spec.pattern,
-                          start + code["x_ahead"], columns)  # fmt: skip
+                sums(x, y.at(w * step), tables, spec.pattern, columns)
             with no:
-                _channels(code, spec, x.at(start), y.at(w * step), tables, low, spec.pattern,
-                          code["x_ahead"])  # fmt: skip
-
-
-def _channels(
-    code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], low: Value,
-    pattern: Pattern, ahead: Value, columns: Place | None = None,
-) -> None:  # fmt: skip
-    """A tile for all vectors of a panel of channels."""
-    filters = code["filters"]
-    high = (low + code["panel"]).least(filters)
-    with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
-        _tile(code, spec, x, y, tables, d, pattern, ahead, columns, None)
-    if spec.last:
-        whole = filters - spec.last
-        with code.when(high.equals(filters)):
-            mask = code.first_lanes(code.number(spec.last), spec.lanes)
-            _tile(code, spec, x, y, tables, whole, pattern, ahead, columns, mask)
-
-
-def _tile(
-    code: Code, spec: Spec, x: Place, y: Place, tables: list[Place], d: Value,
-    pattern: Pattern, ahead: Value, columns: Place | None, mask: Value | None,
-) -> None:  # fmt: skip
-    """The sums of one tile and one vector of channels."""
-    lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
-    tile = len(pattern)
-    accs = [code.variable(code.zero(dtype, lanes)) for _ in range(spec.rows * tile)]
-    with code.when(code["bias"].equals(0) ^ 1):
-        each = code.array("bias", dtype).at(d).load(lanes, mask)
-        for a in accs:
-            a.set(each)
-    f, taps = code.array("f", dtype).at(d), code[f"taps{rank - 1}"]
-
-    def row(x: Place, rows: Rows) -> None:
-        fs = [(r, f.at(n * taps * code["filters"])) for r, n in rows]
-        _row(code, spec, x, fs, accs, pattern, x.at(ahead), columns, mask)
-
-    def held(x: Place, tap: Value) -> None:
-        kernel = len(pattern[0])
-        here, values = f.at(tap * spec.held * kernel * code["filters"]), []
-        for _ in range(spec.held * kernel):
-            values.append(here.load(lanes, mask))
-            here = here.at(code["filters"])
-        _held(code, spec, tables[-1], x, lambda x, rows: _products(
-            code, spec, x, {(r, k): values[n * kernel + k] for r, n in rows for k in range(kernel)},
-            accs, pattern, x.at(ahead), columns, mask))  # fmt: skip
-
-    def outer(a: int, x: Place, tap: Value) -> None:
-        if a + 1 == rank:
-            row(x, [(0, tap)])
-        elif a + 2 == rank and spec.held:
-            held(x, tap)
-        elif a + 2 == rank and spec.rows > 1:
-            _rows(code, spec, a, tables[a], x, tap, row)
-        else:
-            with code.loop(0, code[f"taps{a}"]) as k:
-                offset = tables[a].at(k).load()
-                with code.when(offset >= 0):
-                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
-
-    outer(0, x.at(d), code.number(0))
-    place, step = y.at(d), code[f"y_step{rank - 1}"]
-    for r in range(spec.rows):
-        here = place.at(code[f"y_step{rank - 2}"] * r) if r else place
-        for p in range(tile):
-            store(here, accs[r * tile + p].get(), spec.y, mask, None)
-            if spec.ahead:
-                fetch(here.at(code["y_ahead"]), True)
-            here = here.at(step)
-
-
-def fetch(place: Place, write: bool) -> None:
-    """Ask for a line of memory that will be read, or written; any address will do."""
-    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, int(write), 3, 1])
-
-
-def _rows(
-    code: Code, spec: Spec, a: int, table: Place, x: Place, tap: Value,
-    row: Callable[[Place, Rows], None],
-) -> None:  # fmt: skip
-    """The rows of x under a tile: the first and the last ones belong to some of its rows only."""
-    taps, rows = code[f"taps{a}"], spec.rows
-    first, end = tap * taps, taps - 1
-
-    def number(i: Value) -> Value:
-        return end - i if spec.backwards else i
-
-    def one(position: int, i: Value, members: list[tuple[int, Value]]) -> None:
-        offset = table.at(taps * position + number(i)).load()
-        with code.when(offset >= 0):
-            row(x.at(offset), [(r, first + number(n)) for r, n in members])
-
-    for i in range(rows - 1):
-        at = code.number(i)
-        one(0, at, [(r, code.number(i - r)) for r in range(i + 1)])
-    with code.loop(rows - 1, taps) as at:
-        one(0, at, [(r, at - r) for r in range(rows)])
-    for i in range(1, rows):  # where the last tap of the tile's row i lies
-        one(i, end, [(r, end + (i - r)) for r in range(i, rows)])
-
-
-def _held(
-    code: Code, spec: Spec, table: Place, x: Place,
-    products: Callable[[Place, list[tuple[int, int]]], None],
-) -> None:  # fmt: skip
-    """The rows of x under a tile of which all taps are known."""
-    end, rows = spec.held - 1, spec.rows
-
-    def number(i: int) -> int:
-        return end - i if spec.backwards else i
-
-    for i in range(rows + end):
-        position, at = max(i - end, 0), min(i, end)
-        offset = table.at(position * spec.held + number(at)).load()
-        with code.when(offset >= 0):
-            members = [(r, number(i - r)) for r in range(rows) if 0 <= i - r <= end]
-            products(x.at(offset), members)
-
-
-def _row(
-    code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
-    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
-) -> None:  # fmt: skip
-    """The products of one row of x."""
-    kernel = len(pattern[0])
-    if spec.short or kernel <= spec.taps or spec.group > 1:
-        for k in range(0, kernel, spec.taps):
-            part = tuple(p[k : k + spec.taps] for p in pattern)
-            along = _along(code, fs, code.number(k))
-            _block(code, spec, x, along, accs, part, later, columns, mask)
-        return
-    # The pattern of the next T taps is the same, so much further on.
-    move = pattern[0][1] - pattern[0][0]
-    part = tuple(p[: spec.taps] for p in pattern)
-    rest = kernel % spec.taps
-
-    def block(k: Value, part: Pattern) -> None:
-        if columns is None:
-            here, there = x.at(k * code["x_step"] * move), None
-        else:
-            here, there = x, columns.at(k * move)
-        _block(code, spec, here, _along(code, fs, k), accs, part, later.at(k * code["x_step"] * move), there, mask)
-
-    with code.loop(0, kernel - rest, spec.taps) as k:
-        block(k, part)
-    if rest:
-        block(code.number(kernel - rest), tuple(p[:rest] for p in part))
-
-
-def _along(code: Code, fs: list[tuple[int, Place]], k: Value) -> list[tuple[int, Place]]:
-    return [(r, f.at(k * code["filters"])) for r, f in fs]
-
-
-def _block(
-    code: Code, spec: Spec, x: Place, fs: list[tuple[int, Place]], accs: list[Variable],
-    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
-) -> None:  # fmt: skip
-    """The products of a row of x with a few taps, which are loaded here."""
-    values: dict[tuple[int, int], Value] = {}
-    used = [any(taps[k] != NOWHERE for taps in pattern) for k in range(len(pattern[0]))]
-    for r, f in fs:
-        for k, wanted in enumerate(used):
-            if wanted:
-                values[r, k] = f.load(spec.lanes, mask)
-            f = f.at(code["filters"])
-    _products(code, spec, x, values, accs, pattern, later, columns, mask)
-
-
-def _products(
-    code: Code, spec: Spec, x: Place, values: dict[tuple[int, int], Value], accs: list[Variable],
-    pattern: Pattern, later: Place, columns: Place | None, mask: Value | None,
-) -> None:  # fmt: skip
-    """The products of a row of x with taps of these values."""
-    tile, lanes = len(pattern), spec.lanes
-    rows = sorted({r for r, _ in values})
-    meets: dict[int, list[tuple[int, int]]] = {}
-    for p, taps in enumerate(pattern):
-        for k, j in enumerate(taps):
-            if j != NOWHERE:
-                meets.setdefault(j, []).append((p, k))
-
-    def products(place: Place, pairs: list[tuple[int, int]]) -> None:
-        each = load(place, spec.x, lanes, mask, None)
-        for r in rows:
-            for p, k in pairs:
-                a = accs[r * tile + p]
-                a.set(each.times_plus(values[r, k], a.get()))
-
-    step = code["x_step"]
-    at = min(meets, default=0)
-    here, later = x.at(step * at), later.at(step * at)
-    for j in sorted(meets):
-        if spec.ahead:
-            fetch(later, False)
-            later = later.at(step)
-        if columns is None:
-            here = here.at(step * (j - at)) if j > at else here
-            at = j
-            products(here, meets[j])
-            continue
-        offset = columns.at(j).load()
-        with code.when(offset >= 0):
-            products(x.at(offset), meets[j])
+                sums(x.at(start), y.at(w * step), tables, spec.pattern, None)

@@ -6,7 +6,7 @@ in x, also through its border; an input gradient in gy, wherever its stride lets
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -17,7 +17,7 @@ from einstride.geometry import Geometry
 from einstride.simd import compiler, depthwise, depthwise_gradient
 from einstride.simd.channelwise_form import CHUNKS, Form, padded_sources
 from einstride.simd.channelwise_gradient import Cuts
-from einstride.simd.depthwise import NOWHERE, Pattern
+from einstride.simd.depthwise_tile import NOWHERE, Pattern
 from einstride.simd.host import OUTSIDE, Call, address
 
 SHORT = 28
@@ -35,6 +35,9 @@ follows so many streams by itself."""
 
 STRETCH = 64
 """Positions that go by, at least, before sums of a filter gradient are put into memory."""
+
+MANY = 25
+"""Taps that make it worth while to copy x and them side by side."""
 
 FIRST = 16
 """Taps of a row that are in registers at once, at most."""
@@ -114,18 +117,24 @@ def call(form: Form, backwards: bool) -> Call:
     rows, tile, taps = blocking(form, out, dense, axes[-1].group)
     last, kernel = axes[-1], g.kernel[-1]
     short = is_short(out[-1], kernel)
+    packed = _packs(form, x_size)
     spec = depthwise.Spec(
         form.x, form.y, form.lanes, g.rank, rows, tile, taps, _held(form, rows, tile),
         g.channels % form.lanes,
         pattern_of(last, tile, short), short, last.group, backwards,
-        far(g),
+        far(g) and not packed, packed,
     )  # fmt: skip
-    words, tables = places(form, axes, x_size, short)
+    there = [prod(x_size[a + 1 :]) * form.lanes for a in range(g.rank)]
+    near = replace(form, x_steps=(form.x_steps[0], *there, 1)) if packed else form
+    words, tables = places(near, axes, x_size, short)
+    words |= {"taps": prod(g.kernel), "plane": prod(x_size) * form.lanes}
+    for a, size in enumerate(x_size):
+        words |= {f"size{a}": size, f"here{a}": form.x_steps[a + 1], f"there{a}": there[a]}
     words |= {
         "x_ahead": tile * last.move // last.group * form.x_steps[-2],
         "y_ahead": tile * form.y_steps[-2],
     }
-    words |= _cut(form, out, rows)
+    words |= _cut(form, out, rows, packed)
     names = depthwise.arguments(g.rank)
     words = {name: words[name] for name in names if name in words}
     made = compiler.kernel(depthwise.NAME, depthwise.kernel, spec, on=form.machine)
@@ -210,22 +219,37 @@ def _price(
     return (products * waiting / 2 + loads + rows * kernel * high / 2 + rows * tile) / needed
 
 
-def _cut(form: Form, out: tuple[int, ...], rows: int) -> dict[str, int]:
+def _cut(form: Form, out: tuple[int, ...], rows: int, packed: int) -> dict[str, int]:
     """Chunks: groups of R rows of one example, and panels of channels where these are few."""
     g = form.geometry
     of_axis = -(-out[-2] // rows) if len(out) > 1 else 1
     groups = prod(out[:-2]) * of_axis
     many = CHUNKS * form.threads
     each = min(max(-(-g.batch * groups // many), 1), groups)
-    blocks = -(-groups // each)
-    vectors = -(-g.filters // form.lanes)
+    blocks, examples = -(-groups // each), 1
+    vectors = -(-g.filters // (form.lanes * max(packed, 1)))
     panels = max(min(vectors, many // max(g.batch * blocks, 1)), 1)
+    if packed:  # the taps of a panel are copied for many examples
+        each, panels = groups, min(vectors, many)
+        blocks, examples = 1, max(-(-g.batch * panels // many), 1)
     panel = -(-vectors // panels)
+    panels = -(-vectors // panel)
     return {
-        "panels": -(-vectors // panel), "panel": panel * form.lanes,
-        "chunks": g.batch * blocks * -(-vectors // panel), "blocks": blocks, "groups": each,
-        "all_groups": groups, "row_groups": of_axis,
+        "panels": panels, "panel": panel * form.lanes * max(packed, 1),
+        "chunks": -(-g.batch // examples) * blocks * panels, "blocks": blocks, "groups": each,
+        "all_groups": groups, "row_groups": of_axis, "batch": g.batch, "examples": examples,
     }  # fmt: skip
+
+
+def _packs(form: Form, x_size: tuple[int, ...]) -> int:
+    """How many vectors are copied at once, where taps are many and positions few."""
+    g = form.geometry
+    taps, elements = prod(g.kernel), prod(x_size)
+    if not MANY <= taps <= depthwise.TAPS or elements > depthwise.ELEMENTS:
+        return 0
+    most = min(4, depthwise.TAPS // taps, depthwise.ELEMENTS // max(elements, 1))
+    width = form.lanes * form.threads
+    return max(n for n in range(1, most + 1) if n == 1 or g.channels % (n * width) == 0)
 
 
 def _held(form: Form, rows: int, tile: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from einstride.simd.channelwise_form import axis_names
 from einstride.simd.code import Code, Place, Value, Variable
-from einstride.simd.depthwise import NOWHERE, Pattern, fetch
+from einstride.simd.depthwise_tile import Known, Pattern, along, fetch
 from einstride.simd.lanes import Format, load
 
 NAME = "depthwise_gradient"
@@ -172,14 +172,9 @@ def _products(
 ) -> None:  # fmt: skip
     """The products of some rows of x with the numbers of gy."""
     kernel = len(pattern[0])
-    meets: dict[int, list[tuple[int, int]]] = {}
-    for p, taps in enumerate(pattern):
-        for k, j in enumerate(taps):
-            if j != NOWHERE:
-                meets.setdefault(j, []).append((p, k))
 
-    def add(places: list[tuple[int, Place]], pairs: list[tuple[int, int]]) -> None:
-        for n, place in places:
+    def add(places: list[Place], pairs: Known) -> None:
+        for n, place in zip([n for n, _ in rows], places, strict=True):
             each = load(place, spec.x, spec.lanes, mask, None)
             if spec.ahead and n == spec.high - 1:
                 fetch(place.at(code["x_ahead"]), False)
@@ -187,15 +182,4 @@ def _products(
                 s = sums[n * kernel + k]
                 s.set(each.times_plus(gs[p], s.get()))
 
-    step, at = code["x_step"], min(meets, default=0)
-    here = [(n, x.at(step * at)) for n, x in rows]
-    for j in sorted(meets):
-        if columns is None:
-            if j > at:
-                here = [(n, x.at(step * (j - at))) for n, x in here]
-            at = j
-            add(here, meets[j])
-            continue
-        offset = columns.at(j).load()
-        with code.when(offset >= 0):
-            add([(n, x.at(offset)) for n, x in rows], meets[j])
+    along(code, [x for _, x in rows], pattern, columns, code["x_step"], add)
