@@ -186,6 +186,20 @@ def _readable(a: Array, b: Backend) -> Array:
     return copy
 
 
+@lru_cache(maxsize=1024)
+def _met(g: Geometry) -> int:
+    """The multiply-adds of a depthwise layer whose taps lie inside x."""
+    count = g.batch * g.filters
+    for size, out, kernel, stride, dilation, (low, _) in zip(
+        g.size, g.out, g.kernel, g.stride, g.dilation, g.padding, strict=True
+    ):
+        taps = range(-low, kernel * dilation - low, dilation)
+        count *= sum(
+            max(min(out, (size - 1 - k) // stride + 1) - max(-(k // stride), 0), 0) for k in taps
+        )
+    return count
+
+
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.simd.channelwise_form import entries
@@ -233,8 +247,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     # Taps beyond the registers are loaded for each product, and so are many columns of a group.
     slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
     vectors = g.multiply_adds * parts * waste * spread * slow / lanes
+    if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
+        # Each vector is loaded for many taps, and taps in the padding are skipped.
+        vectors = 1.4 * _met(g) * waste / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
-    calls = len(adjoint.phases(g)) if backwards else 1
+    calls = len(adjoint.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
         cut = cuts(g, job.per_example, compute)
