@@ -95,7 +95,8 @@ def arguments(rank: int) -> tuple[str, ...]:
     return (
         "counter", "chunks", "panels", "panel", "blocks", "groups", "all_groups", "row_groups",
         "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move", "x_ahead", "y_ahead",
-        "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias", "filters", *axis_names(rank),
+        "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias",
+        "filters", *axis_names(rank),
         *(f"{name}{a}" for a in range(rank) for name in ("size", "here", "there")),
     )  # fmt: skip
 
@@ -131,7 +132,9 @@ def aligned(place: Place) -> Place:
     return Place(code, code.builder.inttoptr(((found + 63) & -64).ir, POINTER), place.element)
 
 
-def _vectors(code: Code, spec: Spec, low: Value, each: Callable[[Value, Value | None], None]) -> None:
+def _vectors(
+    code: Code, spec: Spec, low: Value, each: Callable[[Value, Value | None], None]
+) -> None:
     """The vectors of a panel of channels; the last of all may be a part of one, and has a mask."""
     filters = code["filters"]
     high = (low + code["panel"]).least(filters)
@@ -177,9 +180,9 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place])
         with code.loop(first, last) as n:
             x, y = _example(code, spec, n)
             _copy(code, spec, 0, x.at(d), xs, mask)
-            with code.loop(0, spec.packed) as v:
-                _one(code, spec, xs.at(v * code["plane"]), y, fs.at(v * taps * step), d + v * step,
-                     mask)  # fmt: skip
+            with code.loop(0, spec.packed) as number:
+                place, f = xs.at(number * code["plane"]), fs.at(number * taps * step)
+                _one(code, spec, place, y, f, d + number * step, mask)
 
     _vectors(code, spec, low, each)
 

@@ -6,7 +6,7 @@ in x, also through its border; an input gradient in gy, wherever its stride lets
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -15,9 +15,15 @@ import numpy as np
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import compiler, depthwise, depthwise_gradient
-from einstride.simd.channelwise_form import CHUNKS, Form, padded_sources
+from einstride.simd.channelwise_form import CHUNKS, Form
 from einstride.simd.channelwise_gradient import Cuts
-from einstride.simd.depthwise_tile import NOWHERE, Pattern
+from einstride.simd.depthwise_sources import (
+    Sources,
+    forward_sources,
+    gradient_sources,
+    interior,
+    pattern_of,
+)
 from einstride.simd.host import OUTSIDE, Call, address
 
 SHORT = 28
@@ -43,53 +49,6 @@ FIRST = 16
 """Taps of a row that are in registers at once, at most."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the taps of the positions of an axis lie.
-
-    Attributes
-    ----------
-    table : array
-        (positions, taps) the element of the array that is read, negative outside.
-    places : array
-        (positions, taps) the same counted in `padded`, `NOWHERE` where a tap meets none.
-    padded : array
-        The element at each place of the axis with its border, negative outside.
-    first : int
-        The place of element 0.
-    move, group : int
-        So many places further for so many positions further.
-    """
-
-    table: Any
-    places: Any
-    padded: Any
-    first: int
-    move: int
-    group: int
-
-
-def forward_sources(g: Geometry, a: int) -> Sources:
-    """Position o meets places o * stride + k * dilation of the padded axis."""
-    padded = padded_sources(g, a)
-    o, k = np.arange(g.out[a])[:, None], np.arange(g.kernel[a])
-    places = o * g.stride[a] + k * g.dilation[a]
-    return Sources(padded[places], places, padded, g.padding[a][0], g.stride[a], 1)
-
-
-def gradient_sources(g: Geometry, a: int) -> Sources:
-    """Position i meets gy at (i + low - k * dilation) / stride, where that is a whole number."""
-    s, d, low = g.stride[a], g.dilation[a], g.padding[a][0]
-    wide = np.arange(g.size[a])[:, None] + low - np.arange(g.kernel[a]) * d
-    found, left = np.divmod(wide, s)
-    before = max(-int(found.min(initial=0)), 0)
-    padded = np.arange(-before, max(int(found.max(initial=0)) + 1, g.out[a]))
-    padded = np.where((padded < 0) | (padded >= g.out[a]), -1, padded)
-    places = np.where(left == 0, found + before, NOWHERE)
-    table = np.where(left == 0, padded[found + before], -1)
-    return Sources(table, places, padded, before, 1, s)
-
-
 def suits(form: Form, backwards: bool) -> bool:
     """Is it one channel in and one out, of real numbers that lie side by side?"""
     g = form.geometry
@@ -103,6 +62,7 @@ def suits(form: Form, backwards: bool) -> bool:
 
 
 def is_short(out: int, kernel: int) -> bool:
+    """Are the tiles of a row of so many positions written out?"""
     return out <= SHORT and out * kernel <= WRITTEN
 
 
@@ -168,20 +128,6 @@ def places(
     return words, tables
 
 
-def pattern_of(last: Sources, tile: int, short: bool) -> Pattern:
-    """The elements under the taps of a short row, or the places under those of a tile."""
-    found = np.where(last.table < 0, NOWHERE, last.table) if short else last.places[:tile]
-    return tuple(map(tuple, found.tolist()))
-
-
-def interior(last: Sources, size: int) -> tuple[int, int]:
-    """The positions whose taps all meet elements, as they lie in memory; as a range."""
-    meets = last.places != NOWHERE
-    inside = (last.places >= last.first) & (last.places < last.first + size)
-    whole = np.flatnonzero((inside | ~meets).all(axis=1))
-    return (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (len(meets), 0)
-
-
 def blocking(form: Form, out: tuple[int, ...], dense: bool, group: int) -> tuple[int, int, int]:
     """R, P and T: the cheapest tile by loads and products, of those that registers hold."""
     g = form.geometry
@@ -202,9 +148,7 @@ def blocking(form: Form, out: tuple[int, ...], dense: bool, group: int) -> tuple
     return best[1:]
 
 
-def _price(
-    g: Geometry, out: tuple[int, ...], rows: int, tile: int, taps: int, group: int
-) -> float:
+def _price(g: Geometry, out: tuple[int, ...], rows: int, tile: int, taps: int, group: int) -> float:
     """Cycles of a tile, about, for each of the positions that it is needed for."""
     high, kernel = g.kernel[-2] if g.rank > 1 else 1, g.kernel[-1]
     blocks = -(-kernel // taps)

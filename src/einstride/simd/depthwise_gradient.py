@@ -4,8 +4,8 @@
 
 The sums of all taps stay in registers while a few rows go by; so do P neighbouring numbers of gy.
 Each vector of x is then loaded once for all taps of its row. Rows are taken in units, each with a
-table of sums, as told in `einstride.simd.channelwise_channels_gradient`; tiles and borders are those
-of `einstride.simd.depthwise`.
+table of sums, as told in `einstride.simd.channelwise_channels_gradient`; tiles and borders are
+those of `einstride.simd.depthwise`.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ class Spec:
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
     return (
-        "counter", "chunks", "panels", "panel", "units", "rows", "group_rows", "all_rows", "stretch",
-        "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move", "x_ahead", "y_ahead",
+        "counter", "chunks", "panels", "panel", "units", "rows", "group_rows", "all_rows",
+        "stretch", "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move",
+        "x_ahead", "y_ahead",
         "inside", "outside", "y", "y_batch", "f", "f_unit", "filters", *axis_names(rank),
     )  # fmt: skip
 
@@ -148,7 +149,9 @@ def _tile(
         y = y.at(step)
 
     def products(rows: list[int]) -> None:
-        _products(code, spec, [(k, x.at(offsets[k])) for k in rows], gs, pattern, columns, mask, sums)
+        _products(
+            code, spec, [(k, x.at(offsets[k])) for k in rows], gs, pattern, columns, mask, sums
+        )
 
     least = offsets[0]
     for offset in offsets[1:]:

@@ -1,4 +1,4 @@
-"""One tile of a depthwise convolution: its sums stay in registers; see `einstride.simd.depthwise`."""
+"""One tile of a depthwise convolution: its sums stay in registers (`einstride.simd.depthwise`)."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ class Tile:
             else:
                 self._block(x, fs, k, part, columns.at(k * move))
 
-        with code.loop(0, kernel - rest, most) as k:
-            block(k, most)
+        with code.loop(0, kernel - rest, most) as at:
+            block(at, most)
         if rest:
             block(code.number(kernel - rest), rest)
 
@@ -195,7 +195,14 @@ class Tile:
                     a = self.accs[r * tile + p]
                     a.set(each.times_plus(values[r, k], a.get()))
 
-        along(self.code, [x], pattern, columns, self.x_step, lambda places, pairs: add(places[0], pairs))
+        along(
+            self.code,
+            [x],
+            pattern,
+            columns,
+            self.x_step,
+            lambda places, pairs: add(places[0], pairs),
+        )
 
 
 def along(
