@@ -91,8 +91,14 @@ def _stretch(
     """The products of some rows, for a vector of channels, into the unit's table."""
     taps = spec.high * len(spec.pattern[0])
     sums = [code.variable(code.zero(spec.x.computed, spec.lanes)) for _ in range(taps)]
-    with code.loop(first, last) as row:
-        _row(code, spec, row, d, mask, sums)
+    rows = code["all_rows"]
+    n, at = code.variable(first // rows), code.variable(first % rows)
+    with code.loop(first, last):
+        _row(code, spec, n.get(), at.get(), d, mask, sums)
+        after = at.get() + 1  # counted, since a quotient for each row takes as long as a tile
+        wraps = after.equals(rows)
+        at.set(wraps.pick(code.number(0), after))
+        n.set(wraps.pick(n.get() + 1, n.get()))
     place = f.at(d)
     for s in sums:
         place.store(place.load(spec.lanes, mask) + s.get(), mask)
@@ -100,9 +106,9 @@ def _stretch(
 
 
 def _row(
-    code: Code, spec: Spec, row: Value, d: Value, mask: Value | None, sums: list[Variable]
+    code: Code, spec: Spec, n: Value, at: Value, d: Value, mask: Value | None, sums: list[Variable]
 ) -> None:
-    n, at = row // code["all_rows"], row % code["all_rows"]
+    """The products of one row of one example."""
     x = code.array("x", spec.x.element).at(n * code["x_batch"] + d)
     y = code.array("y", spec.y.element).at(n * code["y_batch"] + d)
     offsets = [code.number(0)]
