@@ -36,7 +36,7 @@ GEOMETRIES = {
                              pads=((1, 1), (15, 15))),
     "wide filter, stride 2": depthwise(16, input_size=(4, 80), kernel_size=(2, 33), stride=(1, 2),
                                        pads=((0, 1), (16, 17))),
-    "copied": depthwise(48, input_size=(7, 7), kernel_size=(13, 13), pads=((6, 6), (6, 6)),
+    "copied": depthwise(64, input_size=(7, 7), kernel_size=(13, 13), pads=((6, 6), (6, 6)),
                         batch=3),
     "copied, last vector": depthwise(35, input_size=(9, 8), kernel_size=(5, 5), stride=(2, 2),
                                      pads=((2, 2), (2, 1)), flip=True),

@@ -8,28 +8,34 @@ import pytest
 
 pytest.importorskip("llvmlite")
 
+from llvmlite import ir
+
 from einstride.backends import _helpers
 from einstride.simd import compiler
 from einstride.simd.code import Code
+from einstride.simd.elements import WORD
 from einstride.simd.host import address, words
 
-NAMES = ("counter", "chunks", "marks", "work")
+NAMES = ("counter", "chunks", "marks", "steps", "work", "late")
 
 
 def marking(_):
-    """Chunk i adds one to marks[i], after some work."""
+    """Chunk i adds one to marks[i], after some work; helpers take longer."""
     code = Code("marking", NAMES)
     with code.chunks(code["chunks"]) as i:
+        with code.loop(0, code["work"] + code.worker * code["late"]):
+            steps = code.array("steps", "int64")
+            code.builder.atomic_rmw("add", steps.ir, ir.Constant(WORD, 1), "monotonic")
         place = code.array("marks", "int64").at(i)
-        with code.loop(0, code["work"]):
-            place.store(place.load() + 1)
+        place.store(place.load() + 1)
     return code.text()
 
 
-def marked(threads, chunks=64, work=1):
-    kernel = compiler.kernel("marking", marking, "marks", on=compiler.machine())
-    marks = np.zeros(chunks, "int64")
-    block = words(NAMES, {"counter": 0, "chunks": chunks, "marks": address(marks), "work": work})
+def marked(threads, chunks=64, work=1, late=0):
+    kernel = compiler.kernel("marking", marking, NAMES, on=compiler.machine())
+    marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
+    given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
+    block = words(NAMES, given | {"marks": address(marks), "steps": address(steps)})
     _helpers.launch(kernel, block, threads)
     return marks
 
@@ -38,7 +44,12 @@ def marked(threads, chunks=64, work=1):
 def test_each_chunk_is_done_once(threads):
     for work in (1, 1000):
         for _ in range(200):
-            assert (marked(threads, work=work) == work).all()
+            assert (marked(threads, work=work) == 1).all()
+
+
+def test_a_helper_that_takes_longer_is_waited_for():
+    for _ in range(20):
+        assert (marked(2, chunks=9, work=1000, late=100_000) == 1).all()
 
 
 @pytest.mark.parametrize("pause", [0, 3e-5, 1e-4, 1e-2])
@@ -52,7 +63,7 @@ def test_callers_side_by_side():
     wrong = []
 
     def many():
-        wrong.extend(1 for _ in range(300) if (marked(3, work=20) != 20).any())
+        wrong.extend(1 for _ in range(300) if (marked(3, work=20) != 1).any())
 
     callers = [threading.Thread(target=many) for _ in range(4)]
     for caller in callers:
@@ -69,7 +80,7 @@ def test_a_helper_that_is_woken_late_is_not_waited_for(monkeypatch):
     for _ in range(20):
         assert (marked(2) == 1).all()
     (helper,) = _helpers._idle
-    assert list(helper._words)[0] == 0  # asleep
+    assert helper._words[0] == 0  # asleep
 
 
 def test_an_interrupt_waits_for_those_who_write(monkeypatch):
