@@ -49,7 +49,8 @@ def test_each_chunk_is_done_once(threads):
 
 def test_a_helper_that_takes_longer_is_waited_for():
     for _ in range(20):
-        assert (marked(2, chunks=9, work=1000, late=100_000) == 1).all()
+        assert (marked(2, chunks=30, work=2000, late=100_000) == 1).all()
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("pause", [0, 3e-5, 1e-4, 1e-2])
