@@ -78,25 +78,6 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     return out
 
 
-def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
-    """One kernel for all stride phases of a depthwise input gradient, where there is one."""
-    g, compute = job.geometry, job.arithmetic.compute
-    gy = _readable(gy, b)
-    if not _plain(out):
-        return False
-    arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
-    if call is None:
-        return False
-    f = b.xp.ascontiguousarray(b.astype(flip(f, g.rank, b) if g.flip else f, compute))
-    added = 0
-    if bias is not None:
-        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
-        added = _address(bias)
-    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
-    return True
-
-
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
@@ -131,6 +112,25 @@ def _forward(
     if depthwise_forward.suits(form, False):
         return depthwise_forward.call(form, False)
     return channelwise_forward.call(form)
+
+
+def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
+    """One kernel for all stride phases of a depthwise input gradient, where there is one."""
+    g, compute = job.geometry, job.arithmetic.compute
+    gy = _readable(gy, b)
+    if not _plain(out):
+        return False
+    arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
+    call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
+    if call is None:
+        return False
+    f = b.xp.ascontiguousarray(b.astype(flip(f, g.rank, b) if g.flip else f, compute))
+    added = 0
+    if bias is not None:
+        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        added = _address(bias)
+    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
+    return True
 
 
 @lru_cache(maxsize=512)
