@@ -225,7 +225,8 @@ def call_gradient(form: Form, cut: Cuts) -> Call:
         "panels": -(-vectors // panel), "panel": panel * form.lanes, "units": cut.units,
         "chunks": units * -(-vectors // panel), "rows": cut.rows,
         "all_rows": prod(g.out[:-1]), "group_rows": prod(g.out[:-1]) * (g.batch // cut.groups),
-        "stretch": max((STRETCH if far(g) else 2 * STRETCH) // g.out[-1], 1), "f_unit": prod(g.f_shape),
+        "stretch": max((STRETCH if far(g) else 2 * STRETCH) // g.out[-1], 1),
+        "f_unit": prod(g.f_shape),
         "x_ahead": g.stride[0] * form.x_steps[1], "y_ahead": form.y_steps[1],
     }  # fmt: skip
     names = depthwise_gradient.arguments(g.rank)
