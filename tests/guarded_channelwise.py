@@ -36,12 +36,13 @@ def guarded(array: np.ndarray, end: bool) -> np.ndarray:
 
 def main(which: str, first: bool, width: str) -> None:
     import test_simd_channelwise as tests
+    import test_simd_depthwise
     from einstride.algorithms.direct import channelwise, cpu
     from einstride.simd import compiler
 
     cpu._ENGINES = (channelwise,)
     compiler.machine = lambda: tests.MACHINES[width]
-    cases = dict(tests.GEOMETRIES)
+    cases = tests.GEOMETRIES | test_simd_depthwise.GEOMETRIES
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():
         if case.mode != "zeros" and which == "input_grad":

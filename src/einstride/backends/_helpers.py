@@ -1,7 +1,7 @@
-"""Compiled kernels on several threads: helpers that sleep on a lock until there is work.
+"""Compiled kernels on several threads: helpers that watch for work a while, then sleep on a lock.
 
 A pool of futures takes 50 microseconds to start and to collect a helper, as long as many kernels
-run; a lock handed over takes a few.
+run; waking one that sleeps takes 20 or more, one that watches takes one (`simd.handover`).
 """
 
 from __future__ import annotations
@@ -9,49 +9,68 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 Kernel = Callable[[int, int], None]
 
+LOOKS = 4000
+"""How often a helper looks for work before it sleeps: some 50 microseconds."""
 
-PATIENCE = 0.2
-"""Seconds after which a caller looks whether its helper ever heard of the work."""
+MOMENT = 2e-5
+"""Seconds that a caller sleeps between looks at a helper that takes longer than that."""
+
+
+@cache
+def _roles() -> tuple[Kernel, Kernel, Kernel]:
+    """How to give work, to attend to it and to see that it is finished."""
+    from einstride.simd import compiler, handover
+
+    machine = compiler.machine()
+    pause = handover.pause(machine.features)
+    give, attend, finish = (
+        compiler.kernel(handover.NAME, handover.kernel, handover.Spec(role, pause), on=machine)
+        for role in ("give", "attend", "finish")
+    )
+    return give, attend, finish
 
 
 class _Helper:
-    """A thread that runs one kernel at a time; two locks hand the work over and back.
+    """A thread that runs one kernel at a time, which it finds in words of memory.
 
-    What counts is `_work`: it is there from the moment that it is given until it is done. The locks
-    only wake; one release too many, or one lost to an interrupt, does no harm.
+    The lock only wakes it; one release too many, or one lost to an interrupt, does no harm.
     """
 
     def __init__(self) -> None:
-        self._start, self._done = threading.Lock(), threading.Lock()
+        self._start = threading.Lock()
         self._start.acquire()
-        self._done.acquire()
-        self._work: tuple[Kernel, int, int] | None = None
+        self._give, self._attend, self._finish = _roles()
+        self._words = (ctypes.c_int64 * 8)()
+        self._address = ctypes.addressof(self._words)
         threading.Thread(target=self._loop, name="einstride-kernels", daemon=True).start()
 
     def _loop(self) -> None:
         while True:
             self._start.acquire()
-            if self._work is not None:
-                kernel, block, number = self._work
-                kernel(block, number)
-                self._work = None
-                _wake(self._done)
+            self._attend(self._address, LOOKS)
 
     def begin(self, kernel: Kernel, block: int, number: int) -> None:
         """Hand work over."""
-        self._work = (kernel, block, number)
-        _wake(self._start)
+        words = self._words
+        words[1] = ctypes.c_int64.from_buffer(kernel).value  # type: ignore[arg-type]
+        words[2], words[3] = block, number
+        self._give(self._address, 0)
+        if words[4]:
+            _wake(self._start)
 
     def wait(self) -> None:
-        """Until it is done."""
-        while self._work is not None:
-            if not self._done.acquire(timeout=PATIENCE):
-                _wake(self._start)
+        """Until it is done, or was taken back."""
+        self._finish(self._address, LOOKS)
+        while self._words[4]:
+            time.sleep(MOMENT)
+            self._finish(self._address, LOOKS)
 
 
 def _wake(lock: threading.Lock) -> None:
@@ -88,7 +107,7 @@ def _borrowed() -> _Helper | None:
     try:
         return _idle.pop()
     except IndexError:
-        pass
+        _roles()
     try:
         return _Helper()
     except RuntimeError:

@@ -92,7 +92,8 @@ class Form:
         """Do vectors of channels hold whole groups?"""
         g = self.geometry
         inputs, outputs = g.channels // g.groups, g.filters // g.groups
-        return g.groups > 1 and inputs <= 16 and self.lanes // self.parts % outputs == 0
+        whole = self.lanes // self.parts % outputs == 0 and self.lanes * inputs > outputs
+        return g.groups > 1 and inputs <= 16 and whole
 
     @property
     def along(self) -> bool:

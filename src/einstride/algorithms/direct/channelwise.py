@@ -40,6 +40,8 @@ def input_grad(
 ) -> Array:
     """gy, f -> gx."""
     g = job.geometry
+    if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
+        return out
     f = conjugate(transpose_filter(f, g.groups, b), b)
     f = flip(f, g.rank, b) if g.flip else f
     for phase in adjoint.phases(g):
@@ -70,9 +72,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     )
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
-    total = sums[:, 0]
-    for i in range(1, cut.tables):
-        total += sums[:, i]
+    total = sums[:, 0] if cut.tables == 1 else b.xp.sum(sums, axis=1, dtype=sums.dtype)
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place[...] = total if job.per_example else total[0]
     return out
@@ -104,11 +104,47 @@ def _forward(
     on: compiler.Machine,
 ) -> Any:  # fmt: skip
     """The kernel of a forward pass with its words, for arrays of these dtypes and strides."""
-    from einstride.simd import channelwise_forward
+    from einstride.simd import channelwise_forward, depthwise_forward
     from einstride.simd.channelwise_form import Form, steps
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
-    return channelwise_forward.call(Form(g, (x.name, y.name), compute, *strides, threads, on))
+    form = Form(g, (x.name, y.name), compute, *strides, threads, on)
+    if depthwise_forward.suits(form, False):
+        return depthwise_forward.call(form, False)
+    return channelwise_forward.call(form)
+
+
+def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
+    """One kernel for all stride phases of a depthwise input gradient, where there is one."""
+    g, compute = job.geometry, job.arithmetic.compute
+    gy = _readable(gy, b)
+    if not _plain(out):
+        return False
+    arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
+    call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
+    if call is None:
+        return False
+    f = b.xp.ascontiguousarray(b.astype(flip(f, g.rank, b) if g.flip else f, compute))
+    added = 0
+    if bias is not None:
+        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        added = _address(bias)
+    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
+    return True
+
+
+@lru_cache(maxsize=512)
+def _backwards(
+    g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
+    threads: int, on: compiler.Machine,
+) -> Any:  # fmt: skip
+    """The kernel of a depthwise input gradient with its words; None if it has none of its own."""
+    from einstride.simd import depthwise_forward
+    from einstride.simd.channelwise_form import Form, steps
+
+    strides = steps(g.y_shape, gy_strides, gy), steps(g.x_shape, gx_strides, gx)
+    form = Form(g, (gy.name, gx.name), compute, *strides, threads, on)
+    return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
 @lru_cache(maxsize=512)
@@ -117,12 +153,14 @@ def _gradient(
     y_strides: Shape, threads: int, on: compiler.Machine,
 ) -> Any:  # fmt: skip
     """How a filter gradient is cut, and its kernel."""
-    from einstride.simd import channelwise_gradient
+    from einstride.simd import channelwise_gradient, depthwise_forward
     from einstride.simd.channelwise_form import Form, steps
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
     form = Form(g, (x.name, y.name), compute, *strides, threads, on)
     cut = channelwise_gradient.cuts(g, per_example, compute)
+    if depthwise_forward.suits_gradient(form, cut):
+        return cut, depthwise_forward.call_gradient(form, cut)
     return cut, channelwise_gradient.call(form, cut)
 
 
@@ -146,6 +184,20 @@ def _readable(a: Array, b: Backend) -> Array:
     copy = b.empty(a.shape, b.dtype_name(a), a)
     copy[...] = a
     return copy
+
+
+@lru_cache(maxsize=1024)
+def _met(g: Geometry) -> int:
+    """The multiply-adds of a depthwise layer whose taps lie inside x."""
+    count = g.batch * g.filters
+    for size, out, kernel, stride, dilation, (low, _) in zip(
+        g.size, g.out, g.kernel, g.stride, g.dilation, g.padding, strict=True
+    ):
+        taps = range(-low, kernel * dilation - low, dilation)
+        count *= sum(
+            max(min(out, (size - 1 - k) // stride + 1) - max(-(k // stride), 0), 0) for k in taps
+        )
+    return count
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -195,8 +247,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     # Taps beyond the registers are loaded for each product, and so are many columns of a group.
     slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
     vectors = g.multiply_adds * parts * waste * spread * slow / lanes
+    if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
+        # Each vector is loaded for many taps, and taps in the padding are skipped.
+        vectors = 1.4 * _met(g) * waste / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
-    calls = len(adjoint.phases(g)) if backwards else 1
+    calls = len(adjoint.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
         cut = cuts(g, job.per_example, compute)

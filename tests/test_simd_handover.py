@@ -1,0 +1,103 @@
+"""Kernels on several threads: every chunk once, whoever comes late, sleeps or is interrupted."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llvmlite")
+
+from llvmlite import ir
+
+from einstride.backends import _helpers
+from einstride.simd import compiler
+from einstride.simd.code import Code
+from einstride.simd.elements import WORD
+from einstride.simd.host import address, words
+
+KEPT = []  # so that a helper that nobody waits for fails a test, and not the process
+NAMES = ("counter", "chunks", "marks", "steps", "work", "late")
+
+
+def marking(_):
+    """Chunk i adds one to marks[i], after some work; helpers take longer."""
+    code = Code("marking", NAMES)
+    with code.chunks(code["chunks"]) as i:
+        with code.loop(0, code["work"] + code.worker * code["late"]):
+            steps = code.array("steps", "int64")
+            code.builder.atomic_rmw("add", steps.ir, ir.Constant(WORD, 1), "monotonic")
+        place = code.array("marks", "int64").at(i)
+        place.store(place.load() + 1)
+    return code.text()
+
+
+def marked(threads, chunks=64, work=1, late=0):
+    kernel = compiler.kernel("marking", marking, NAMES, on=compiler.machine())
+    marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
+    given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
+    block = words(NAMES, given | {"marks": address(marks), "steps": address(steps)})
+    KEPT.append((block, marks, steps))
+    _helpers.launch(kernel, block, threads)
+    return marks.copy()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_each_chunk_is_done_once(threads):
+    for work in (1, 1000):
+        for _ in range(200):
+            assert (marked(threads, work=work) == 1).all()
+
+
+def test_a_helper_that_takes_longer_is_waited_for():
+    for _ in range(20):
+        assert (marked(2, chunks=30, work=2000, late=100_000) == 1).all()
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("pause", [0, 3e-5, 1e-4, 1e-2])
+def test_helpers_that_watch_or_sleep_or_are_about_to(pause):
+    for _ in range(100):
+        assert (marked(2) == 1).all()
+        time.sleep(pause)
+
+
+def test_callers_side_by_side():
+    wrong = []
+
+    def many():
+        wrong.extend(1 for _ in range(300) if (marked(3, work=20) != 1).any())
+
+    callers = [threading.Thread(target=many) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_a_helper_that_is_woken_late_is_not_waited_for(monkeypatch):
+    """Its work is taken back, and it never touches what the caller has again."""
+    monkeypatch.setattr(_helpers, "_idle", [])
+    monkeypatch.setattr(_helpers, "_wake", lambda lock: None)
+    for _ in range(20):
+        assert (marked(2) == 1).all()
+    (helper,) = _helpers._idle
+    assert helper._words[0] == 0  # asleep
+
+
+def test_an_interrupt_waits_for_those_who_write(monkeypatch):
+    real, calls = _helpers._Helper.wait, []
+
+    def wait(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(_helpers._Helper, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        marked(2, work=100)
+    assert len(calls) == 2
+    monkeypatch.undo()
+    assert (marked(2) == 1).all()
