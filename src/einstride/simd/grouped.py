@@ -21,9 +21,9 @@ def arguments(rank: int) -> tuple[str, ...]:
     names = ("table", "taps", "out", "y_step")
     each = (f"{name}{a}" for a in range(rank) for name in names)
     return (
-        "counter", "chunks", "blocks", "block", "rows", "panels", "panels_inside", "x", "y", "f",
-        "bias", "zeros", "x_batch", "y_batch", "f_panel", "inner", "panel_x", "panel_column",
-        "panel_columns", "panel_inputs", *range_names(), *each,
+        "counter", "chunks", "blocks", "block", "rows", "panels", "parts", "part", "x", "y", "f",
+        "bias", "zeros", "x_step", "x_batch", "y_batch", "f_panel", "inner", "panel_x",
+        "panel_column", "panel_columns", "panel_inputs", *range_names(), *each,
     )  # fmt: skip
 
 
@@ -32,12 +32,16 @@ def kernel(spec: Spec) -> str:
     code = Code("grouped", arguments(spec.rank))
     staged = aligned(code, spec.compute, spec.room * spec.shape.lanes)
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_inside"]  # 1: the panels of a block follow each other; 0: blocks do
-        count = inside.equals(1).pick(code["panels"], code["blocks"])
+        one = code["part"].equals(1)  # 1: the blocks of a panel follow each other; else parts do
+        count = one.pick(code["blocks"], code["parts"])
         fast, slow = chunk % count, chunk // count
-        panel = inside.equals(1).pick(fast, slow)
-        first = inside.equals(1).pick(slow, fast) * code["block"]
-        with code.loop(first, (first + code["block"]).least(code["rows"])) as row:
+        start, first = one.pick(slow, fast) * code["part"], one.pick(fast, slow) * code["block"]
+        stop, last = start + code["part"], first + code["block"]
+        # A row stays near while all panels go by; or one large panel, while rows do.
+        with (
+            code.loop(first, last.least(code["rows"])) as row,
+            code.loop(start, stop.least(code["panels"])) as panel,
+        ):
             _row(code, spec, panel, row, staged)
     return code.text()
 
@@ -52,12 +56,15 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
     y = code.array("y", spec.second).at(column)
     f = code.array("f", spec.compute).at(panel * code["f_panel"])
     rows: list[Place] = []
-    rest = row
+    rest, coming = row, (row, f)
     for a in reversed(range(last)):
         at, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        coming = coming if a + 1 < last else (at, rows[0])
         y = y.at(at * code[f"y_step{a}"])
     x, y = x.at(rest * code["x_batch"]), y.at(rest * code["y_batch"])
+    if last and spec.ahead:
+        _ahead(code, spec, x, y, coming)
     here = code.array("panel_inputs", "int64").at(panel).load()
     for i, seen in enumerate(spec.runs):
         with code.loop(code[f"run{i}"], code[f"stop{i}"], len(seen)) as w:
@@ -66,6 +73,21 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
             acc = _begin(code, spec, seen, column, masks)
             _taps(code, spec, seen, source, rows, f, acc, staged)
             _write(code, spec, y.at(w * code[f"y_step{last}"]), acc, masks)
+
+
+def _ahead(code: Code, spec: Spec, x: Place, y: Place, coming: tuple[Value, Place]) -> None:
+    """Ask for the lines of the cache that the next row will be the first to touch."""
+    at, table = coming
+    a = spec.rank - 2
+    taps = code[f"taps{a}"]
+    offset = table.at(taps + taps - 1).load()
+    with (
+        code.when(at + 1 < code[f"out{a}"]),
+        code.loop(0, code[f"out{a + 1}"]) as w,
+    ):
+        y.at(code[f"y_step{a}"] + w * code[f"y_step{a + 1}"]).prefetch(write=True)
+        for i in range(spec.stride):
+            x.at(offset + (w * spec.stride + i) * code["x_step"]).prefetch()
 
 
 def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Value]) -> list[Variable]:

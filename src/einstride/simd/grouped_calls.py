@@ -20,8 +20,11 @@ from einstride.simd.host import OUTSIDE, Call, address, name_of, offsets, ranges
 PANELS_BYTES = 384 << 10
 """Panels that stay in a core's second cache while rows go by."""
 
-ROWS_BYTES = 192 << 10
+ROWS_BYTES = 384 << 10
 """The part of x that a chunk reads, where there are chunks enough."""
+
+FAR_BYTES = 8 << 20
+"""Bytes of x and y together that are far from the processor."""
 
 REGION_BYTES = 80 << 10
 """The part of x and gy that a filter gradient sums over at once."""
@@ -58,13 +61,21 @@ def _correlation(
     runs, ranges = cut(g, positions(s, on))
     spec, values, keep = about(g, s, (operand, result, compute), x_steps, y_steps, runs, ranges)
     rows, panels = g.batch * prod(g.out[:-1]), s.panels(g.groups)
-    read = g.size[-1] * g.channels * ITEMSIZE[operand]
-    block = max(min(ROWS_BYTES // max(read, 1), rows * panels // (8 * threads), rows), 1)
     per_panel = prod(g.kernel) * s.blocks * s.block * s.width
-    inside = panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES
+    read = g.size[-1] * g.channels * ITEMSIZE[operand]
+    block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
+    part = 1
+    if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
+        block = max(min(block, rows // (8 * threads)), 1)
+        part = panels
+        while part > 1 and -(-rows // block) * -(-panels // part) < 4 * threads:
+            part = -(-part // 2)
+    else:
+        block = max(min(block, rows * panels // (8 * threads)), 1)
     values |= {
-        "chunks": -(-rows // block) * panels, "blocks": -(-rows // block), "block": block,
-        "rows": rows, "panels": panels, "panels_inside": int(inside), "f_panel": per_panel,
+        "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
+        "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
+        "part": part, "f_panel": per_panel,
     }  # fmt: skip
     function = kernel("grouped", grouped.kernel, spec, on=on)
     return Call(function, grouped.arguments(g.rank), values, threads, keep)
@@ -139,17 +150,19 @@ def about(
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
     """What both kernels are told: their spec, words and tables."""
     groups, first, counts, inputs = panel_tables(g, s)
+    items = [ITEMSIZE[d] for d in dtypes]
+    ahead = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
     full_x = s.joined * s.block == s.lanes and bool((inputs % (s.joined * s.block) == 0).all())
     spec = Spec(
         *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], runs, full_x,
-        bool((counts == s.width).all()),
+        bool((counts == s.width).all()), ahead,
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])
     keep: list[Any] = [first, counts, inputs, starts, zeros]
     values = {
-        "zeros": address(zeros), "x_batch": x_steps[0], "y_batch": y_steps[0], "inner": s.blocks,
-        "panel_x": address(starts), "panel_column": address(first),
+        "zeros": address(zeros), "x_step": x_steps[-2], "x_batch": x_steps[0],
+        "y_batch": y_steps[0], "inner": s.blocks, "panel_x": address(starts), "panel_column": address(first),
         "panel_columns": address(counts), "panel_inputs": address(inputs),
     }  # fmt: skip
     base = 0

@@ -48,6 +48,8 @@ class Spec:
         The tiles of a row, by what they see.
     full_x, full_y : bool
         Does every panel fill its vectors of x, and of y?
+    ahead : bool
+        Is the next row worth asking for before its turn?
     """
 
     first: str
@@ -60,6 +62,7 @@ class Spec:
     runs: tuple[Seen, ...]
     full_x: bool
     full_y: bool
+    ahead: bool
 
     @property
     def taps(self) -> int:
