@@ -14,7 +14,7 @@ from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, dense, grouped
-from einstride.simd import compiler, grouped_calls
+from einstride.simd import compiler, grouped_calls, grouped_gradient_calls
 
 HOST = compiler.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
@@ -66,14 +66,14 @@ def width(request, monkeypatch):
 def launched(monkeypatch):
     """How many kernels of this engine ran."""
     found = []
-    for name in ("correlate", "gradient"):
-        real = getattr(grouped_calls, name)
+    for module, name in ((grouped_calls, "correlate"), (grouped_gradient_calls, "gradient")):
+        real = getattr(module, name)
 
         def counted(*args, _real=real):
             found.append(1)
             _real(*args)
 
-        monkeypatch.setattr(grouped_calls, name, counted)
+        monkeypatch.setattr(module, name, counted)
     return found
 
 

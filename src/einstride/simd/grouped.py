@@ -19,10 +19,11 @@ from einstride.simd.grouped_rows import Seen, Source, Spec, aligned, channel, ra
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
     names = ("table", "taps", "out", "y_step")
-    each = (f"{name}{a}" for a in range(rank) for name in names)
+    each = [f"{name}{a}" for a in range(rank) for name in names]
+    each.remove(f"table{rank - 1}")
     return (
         "counter", "chunks", "blocks", "block", "rows", "panels", "parts", "part", "x", "y", "f",
-        "bias", "zeros", "x_step", "x_batch", "y_batch", "f_panel", "inner", "panel_x",
+        "bias", "zeros", "line", "x_step", "x_batch", "y_batch", "f_panel", "inner", "panel_x",
         "panel_column", "panel_columns", "panel_inputs", *range_names(), *each,
     )  # fmt: skip
 
@@ -68,7 +69,7 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
     here = code.array("panel_inputs", "int64").at(panel).load()
     for i, seen in enumerate(spec.runs):
         with code.loop(code[f"run{i}"], code[f"stop{i}"], len(seen)) as w:
-            line = code.array(f"table{last}", "int64").at(w * spec.stride)
+            line = code.array("line", "int64").at(w * spec.stride)
             source = Source(x, line, code.array("zeros", spec.first), here)
             acc = _begin(code, spec, seen, column, masks)
             _taps(code, spec, seen, source, rows, f, acc, staged)
@@ -157,7 +158,7 @@ def _channel(
     if s.vectors == 1:
         fs = [row(k) for k in range(spec.taps)]
         for i, pairs in enumerate(places.values()):
-            spread = channel(spec, staged, i, c)
+            spread = channel(spec, staged.at(i * s.lanes), c)
             for p, k in pairs:
                 add(p, spread, fs[k])
         return
@@ -165,7 +166,7 @@ def _channel(
         fs_k = row(k)
         for p in range(len(seen)):
             if seen[p][k]:
-                add(p, channel(spec, staged, number[p, k], c), fs_k)
+                add(p, channel(spec, staged.at(number[p, k] * s.lanes), c), fs_k)
 
 
 def _write(code: Code, spec: Spec, y: Place, acc: list[Variable], masks: list[Value]) -> None:

@@ -126,34 +126,32 @@ class Source:
     here: Value
 
 
+def loaded(code: Code, spec: Spec, source: Source, c0: Value, offset: Value) -> Value:
+    """A vector of x: channels from c0 on, of all groups; zeros for a negative offset."""
+    s = spec.shape
+    inside = offset >= 0
+    if s.run:
+        most = s.lanes if s.joined == 1 else s.joined * s.block
+        mask = None if spec.full_x else code.first_lanes((source.here - c0).least(most), s.lanes)
+        place = inside.pick_place(source.x.at(offset + c0), source.zeros)
+        return place.load_as(spec.first, spec.compute, s.lanes, mask)
+    each = (code.number(s.inputs) - c0).least(s.block)
+    found: Value | None = None
+    for j in range(s.joined):
+        count = (code.number(j * s.inputs) < source.here).pick(each, code.number(0))
+        mask = _range(code, j * s.block, count, s.lanes)
+        shift = c0 + j * (s.inputs - s.block)
+        place = inside.pick_place(source.x.at(offset + shift), source.zeros)
+        part = place.load_as(spec.first, spec.compute, s.lanes, mask)
+        found = part if found is None else mask.pick(part, found)
+    return found if found is not None else code.zero(spec.compute, s.lanes)
+
+
 def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Place) -> None:
     """Put a block of channels of all places that a tile sees on the stage."""
-    s = spec.shape
-    c0 = block * s.block
-    left = source.here - c0
-    masks: list[Value | None]
-    if s.run:
-        count = left.least(s.joined * s.block)
-        masks = [None if spec.full_x else code.first_lanes(count, s.lanes)]
-        shifts = [c0]
-    else:
-        each = (code.number(s.inputs) - c0).least(s.block)
-        masks, shifts = [], []
-        for j in range(s.joined):
-            inside = (code.number(j * s.inputs) < source.here).pick(each, code.number(0))
-            masks.append(_range(code, j * s.block, inside, s.lanes))
-            shifts.append(c0 + (j * s.inputs - j * s.block))
     for i, q in enumerate(spec.places(seen)):
-        offset = source.line.at(q).load()
-        inside = offset >= 0
-        parts = []
-        for mask, shift in zip(masks, shifts, strict=True):
-            place = inside.pick_place(source.x.at(offset + shift), source.zeros)
-            parts.append(place.load_as(spec.first, spec.compute, s.lanes, mask))
-        found = parts[0]
-        for mask, part in zip(masks[1:], parts[1:], strict=True):
-            found = found if mask is None else mask.pick(part, found)
-        to.at(i * s.lanes).store(found)
+        found = loaded(code, spec, source, block * spec.shape.block, source.line.at(q).load())
+        to.at(i * spec.shape.lanes).store(found)
 
 
 def _range(code: Code, first: int, count: Value, lanes: int) -> Value:
@@ -164,9 +162,9 @@ def _range(code: Code, first: int, count: Value, lanes: int) -> Value:
     return after & Value(code, start)
 
 
-def channel(spec: Spec, staged: Place, i: int, c: Any) -> Value:
-    """Channel c of every group in the panel, on the lanes of its group's outputs."""
+def channel(spec: Spec, place: Place, c: Any) -> Value:
+    """Channel c of every group at a place of x, on the lanes of its group's outputs."""
     s = spec.shape
     if s.joined == 1:
-        return staged.code.splat(staged.at(c + i * s.lanes).load(), s.lanes)
-    return shuffle(staged.at(i * s.lanes).load(s.lanes), s.order[c])
+        return place.code.splat(place.at(c).load(), s.lanes)
+    return shuffle(place.load(s.lanes), s.order[c])

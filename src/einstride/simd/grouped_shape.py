@@ -63,6 +63,13 @@ class Lanes:
         return -(-self.inputs // self.block)
 
     @property
+    def held(self) -> int:
+        """Numbers that hold all of them, in whole vectors."""
+        if self.joined > 1:
+            return self.blocks * self.lanes
+        return -(-self.blocks * self.block // self.lanes) * self.lanes
+
+    @property
     def run(self) -> bool:
         """Is such a vector one run of x?"""
         return self.joined == 1 or self.blocks == 1

@@ -79,7 +79,7 @@ def input_grad(
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     from einstride.simd.compiler import machine
-    from einstride.simd.grouped_calls import gradient
+    from einstride.simd.grouped_gradient_calls import gradient
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
     place = flip(out, g.rank, b, int(each)) if g.flip else out
@@ -168,7 +168,8 @@ def _tables(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
     from einstride.simd.compiler import machine
-    from einstride.simd.grouped_calls import gradient_lanes, positions
+    from einstride.simd.grouped_calls import positions
+    from einstride.simd.grouped_gradient_calls import gradient_lanes, room
     from einstride.simd.grouped_shape import lanes_of, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, machine()
@@ -190,6 +191,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         calls += 1
     if backwards:
         workspace += prod(job.shape) * ITEMSIZE[compute]
+        workspace += _threads(job) * room(g, compute, job.per_example, on)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)
     seconds = (
