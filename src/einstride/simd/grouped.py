@@ -12,6 +12,8 @@ are products of the last axis that are known to stand there. Each output is summ
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.grouped_rows import Seen, Source, Spec, aligned, channel, range_names, stage
 
@@ -23,8 +25,8 @@ def arguments(rank: int) -> tuple[str, ...]:
     each.remove(f"table{rank - 1}")
     return (
         "counter", "chunks", "blocks", "block", "rows", "panels", "parts", "part", "x", "y", "f",
-        "bias", "zeros", "line", "x_step", "x_batch", "y_batch", "f_panel", "inner", "panel_x",
-        "panel_column", "panel_columns", "panel_inputs", *range_names(), *each,
+        "bias", "zeros", "line", "x_first", "x_stride", "x_step", "x_batch", "y_batch", "f_panel",
+        "inner", "panel_x", "panel_column", "panel_columns", "panel_inputs", *range_names(), *each,
     )  # fmt: skip
 
 
@@ -70,7 +72,9 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
     for i, seen in enumerate(spec.runs):
         with code.loop(code[f"run{i}"], code[f"stop{i}"], len(seen)) as w:
             line = code.array("line", "int64").at(w * spec.stride)
-            source = Source(x, line, code.array("zeros", spec.first), here)
+            start = code["x_first"] + w * code["x_stride"]
+            zeros = code.array("zeros", spec.first)
+            source = Source(x, line, zeros, here, start, code["x_step"])
             acc = _begin(code, spec, seen, column, masks)
             _taps(code, spec, seen, source, rows, f, acc, staged)
             _write(code, spec, y.at(w * code[f"y_step{last}"]), acc, masks)
@@ -112,7 +116,7 @@ def _taps(
 
     def along(a: int, x: Place, tap: Value) -> None:
         if a == spec.rank - 1:
-            here = Source(x, source.line, source.zeros, source.here)
+            here = replace(source, x=x)
             with code.loop(0, code["inner"]) as block:
                 stage(code, spec, here, block, seen, staged)
                 at = (tap * code["inner"] + block) * (s.block * spec.taps * s.width)

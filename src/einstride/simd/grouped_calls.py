@@ -58,7 +58,9 @@ def _correlation(
     spec, values, keep = about(
         g, s, (operand, result, compute), x_steps, y_steps, positions(s, on)
     )  # fmt: skip
-    values["x_step"] = x_steps[-2]
+    step = x_steps[-2]
+    values |= {"x_step": step, "x_stride": g.stride[-1] * step}
+    values["x_first"] = -g.padding[-1][0] * step - min((g.size[-1] - 1) * step, 0)
     for a in range(g.rank - 1):
         table, back = offsets(g, a, x_steps[a + 1])
         table = np.ascontiguousarray(table, np.int64)
@@ -91,7 +93,7 @@ def about(
     most: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
     """What both kernels are told: their spec, words and tables."""
-    runs, ranges = cut(g, most)
+    runs, ranges, even = cut(g, most)
     groups, first, counts, inputs = panel_tables(g, s)
     items = [ITEMSIZE[d] for d in dtypes]
     ahead = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
@@ -100,7 +102,7 @@ def about(
     spec = Spec(
         *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], runs,
 bool(full), bool((counts == s.width).all()),
-        ahead,
+        ahead, even,
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])

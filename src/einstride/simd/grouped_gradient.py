@@ -14,6 +14,7 @@ in a border has no product.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.grouped_rows import Seen, Source, Spec, channel, loaded, range_names
@@ -76,7 +77,7 @@ def _region(
     x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
     here = code.array("panel_inputs", "int64").at(panel).load()
     zeros = code.array("zeros", spec.first)
-    source = Source(x, code.array("line", "int64"), zeros, here)
+    source = Source(x, code.array("line", "int64"), zeros, here, here, here)
     near_gy = near.at(code["near_gy"])
     _n0, _, r0, _r1 = region
     low, high = code.number(0), code.number(0)
@@ -116,7 +117,7 @@ def _copy_x(
 
     def axis(a: int, x: Place, to: Place) -> None:
         if a == spec.rank - 1:
-            here = Source(x, source.line, source.zeros, source.here)
+            here = replace(source, x=x)
             with code.loop(0, code["places"]) as q, code.loop(0, s.held // s.lanes) as v:
                 if s.joined > 1:
                     found = loaded(code, spec, here, v * s.block, source.line.at(q).load())

@@ -45,6 +45,58 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
     return code.text()
 
 
+def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
+    """The text of the kernel ``grouped_panels``, where channels are neighbours in f.
+
+    Squares of lanes by lanes are read by outputs and turned in registers.
+    """
+    code = Code("grouped_panels", ARGUMENTS)
+    width = lanes * vectors
+    with code.chunks(code["chunks"]) as panel:
+        f = code.array("f", operand).at(code.array("panel_f", "int64").at(panel).load())
+        columns = code.array("panel_columns", "int64").at(panel).load()
+        size = code["padded"] * code["taps"] * width
+        to = code.array("panels", compute).at(panel * code["outer"] * size)
+        table = code.array("lane_offsets", "int64")
+        with (
+            code.loop(0, code["outer"]) as o,
+            code.loop(0, code["taps"]) as k,
+            code.loop(0, code["padded"], lanes) as c0,
+        ):
+            tap = code.array("tap_offsets", "int64").at(o * code["taps"] + k).load()
+            mask = code.first_lanes(code["channels"] - c0, lanes)
+            for v in range(vectors):
+                rows = []
+                for lane in range(v * lanes, (v + 1) * lanes):
+                    place = f.at(tap + c0 + table.at(lane).load())
+                    there = mask & code.splat(code.number(lane) < columns, lanes)
+                    rows.append(place.load_as(operand, compute, lanes, there))
+                for i, row in enumerate(_transposed(rows)):
+                    with code.when(c0 + i < code["padded"]):
+                        place = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
+                        place.at(v * lanes).store(row)
+    return code.text()
+
+
+def _transposed(rows: list[Value]) -> list[Value]:
+    """A square of numbers, each vector a row of it, with rows and columns exchanged."""
+    count, step = len(rows), 1
+    while step < count:
+        first = [j + count - step if j & step else j for j in range(count)]
+        second = [j + count if j & step else j + step for j in range(count)]
+        found = list(rows)
+        for i in (i for i in range(count) if not i & step):
+            a, b = rows[i], rows[i | step]
+            found[i], found[i | step] = _mixed(a, b, first), _mixed(a, b, second)
+        rows, step = found, 2 * step
+    return rows
+
+
+def _mixed(a: Value, b: Value, order: list[int]) -> Value:
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))
+
+
 def _gathered(place: Place, offsets: Value, mask: Value) -> Value:
     """The numbers so many elements from a place; zeros where the mask is off."""
     code, lanes = place.code, offsets.ir.type.count

@@ -50,6 +50,8 @@ class Spec:
         Does every panel fill its vectors of x, and of y?
     ahead : bool
         Is the next row worth asking for before its turn?
+    even : bool
+        Does all that tiles see lie in x, in even steps?
     """
 
     first: str
@@ -63,6 +65,7 @@ class Spec:
     full_x: bool
     full_y: bool
     ahead: bool
+    even: bool
 
     @property
     def taps(self) -> int:
@@ -84,8 +87,9 @@ class Spec:
         return max(len(self.places(seen)) for seen in self.runs)
 
 
-def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]]]:
-    """The tiles of a row, at most `most` positions each: what they see, and their ranges."""
+def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]], bool]:
+    """The tiles of a row, at most `most` positions each: what they see, their ranges, and whether
+    all that they see lies in x, in even steps."""
     width = g.out[-1]
     tile = -(-width // -(-width // most))
     meets = sources(g, g.rank - 1) >= 0
@@ -101,7 +105,8 @@ def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]]
                 ranges.append((w, w + len(seen)))
         if len(runs) <= MOST_RUNS:
             break
-    return tuple(runs), ranges
+    even = g.padding_mode == "zeros" and each is meets
+    return tuple(runs), ranges, even
 
 
 def range_names() -> tuple[str, ...]:
@@ -118,22 +123,32 @@ def aligned(code: Code, element: str, count: int) -> Place:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a panel's channels of x begin, in one row; and how many there are."""
+    """Where a panel's channels of x begin, in one row; and how many there are.
+
+    The first place lies `first` from x; others by steps, or where `line` says.
+    """
 
     x: Place
     line: Place
     zeros: Place
     here: Value
+    first: Value
+    step: Value
 
 
-def loaded(code: Code, spec: Spec, source: Source, c0: Value, offset: Value) -> Value:
+def loaded(
+    code: Code, spec: Spec, source: Source, c0: Value, offset: Value, even: bool = False
+) -> Value:
     """A vector of x: channels from c0 on, of all groups; zeros for a negative offset."""
     s = spec.shape
-    inside = offset >= 0
+
+    def picked(place: Place) -> Place:
+        return place if even else (offset >= 0).pick_place(place, source.zeros)
+
     if s.run:
         most = s.lanes if s.joined == 1 else s.joined * s.block
         mask = None if spec.full_x else code.first_lanes((source.here - c0).least(most), s.lanes)
-        place = inside.pick_place(source.x.at(offset + c0), source.zeros)
+        place = picked(source.x.at(offset + c0))
         return place.load_as(spec.first, spec.compute, s.lanes, mask)
     each = (code.number(s.inputs) - c0).least(s.block)
     found: Value | None = None
@@ -141,7 +156,7 @@ def loaded(code: Code, spec: Spec, source: Source, c0: Value, offset: Value) -> 
         count = (code.number(j * s.inputs) < source.here).pick(each, code.number(0))
         mask = _range(code, j * s.block, count, s.lanes)
         shift = c0 + j * (s.inputs - s.block)
-        place = inside.pick_place(source.x.at(offset + shift), source.zeros)
+        place = picked(source.x.at(offset + shift))
         part = place.load_as(spec.first, spec.compute, s.lanes, mask)
         found = part if found is None else mask.pick(part, found)
     return found if found is not None else code.zero(spec.compute, s.lanes)
@@ -149,8 +164,13 @@ def loaded(code: Code, spec: Spec, source: Source, c0: Value, offset: Value) -> 
 
 def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Place) -> None:
     """Put a block of channels of all places that a tile sees on the stage."""
+    at, before = source.first, 0
     for i, q in enumerate(spec.places(seen)):
-        found = loaded(code, spec, source, block * spec.shape.block, source.line.at(q).load())
+        for _ in range(q - before):
+            at = at + source.step
+        before = q
+        offset = at if spec.even else source.line.at(q).load()
+        found = loaded(code, spec, source, block * spec.shape.block, offset, spec.even)
         to.at(i * spec.shape.lanes).store(found)
 
 

@@ -164,10 +164,12 @@ def _packing(
     if s.joined > 1:
         where = lane // s.columns * group + lane % s.columns * column
     where = np.ascontiguousarray(where, np.int64)
-    dense = bool((where == lane).all())
-    function = kernel(
-        "grouped_panels", grouped_panels.kernel, operand, compute, s.lanes, s.vectors, dense, on=on
-    )
+    form = operand, compute, s.lanes, s.vectors
+    if s.joined == 1 and channel == 1 and column != 1:
+        function = kernel("grouped_panels", grouped_panels.turned, *form, on=on)
+    else:
+        dense = bool((where == lane).all())
+        function = kernel("grouped_panels", grouped_panels.kernel, *form, dense, on=on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
         "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(grid),
@@ -175,5 +177,5 @@ def _packing(
         "panel_columns": address(counts),
     }  # fmt: skip
     keep = (grid, where, starts, counts)
-    used = threads if prod(g.f_shape) > 1 << 16 else 1
+    used = threads if prod(g.f_shape) > 1 << 17 else 1
     return Call(function, grouped_panels.ARGUMENTS, values, used, keep)
