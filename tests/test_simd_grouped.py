@@ -83,7 +83,7 @@ def test_against_the_loops(which, name, width, launched):
     function, args, pair = operands(which, CASES[name], *arrays(CASES[name], "float32", 3))
     found = function(*args, algorithm="direct", **CASES[name].explicit)
     same(found, oracle.PASSES[which](*pair, CASES[name]), "float32")
-    assert launched or (name, which) == ("strided", "")
+    assert bool(launched) == ((name, which) != ("point", "filter_grad"))
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])

@@ -17,13 +17,13 @@ from einstride.simd.grouped_rows import MOST_RUNS, Spec, cut
 from einstride.simd.grouped_shape import Lanes, lanes_of, panel_tables
 from einstride.simd.host import OUTSIDE, Call, address, name_of, offsets
 
-PANELS_BYTES = 384 << 10
+PANELS_BYTES = 192 << 10
 """Panels that stay in a core's second cache while rows go by."""
 
 ROWS_BYTES = 384 << 10
 """The part of x that a chunk reads, where there are chunks enough."""
 
-FAR_BYTES = 8 << 20
+FAR_BYTES = 16 << 20
 """Bytes of x and y together that are far from the processor."""
 
 

@@ -36,7 +36,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     )
     each = (f"{name}{a}" for a in range(rank) for name in names)
     return (
-        "counter", "chunks", "panels", "span", "spans", "parts", "part", "examples", "batch",
+        "counter", "chunks", "panels", "parts", "part", "examples", "batch",
         "region_batch", "region_rows", "low_rows", "high_rows", "near", "near_bytes", "near_gy",
         "near_x_batch", "near_y_batch", "x", "y", "gf", "zeros", "x_batch", "y_batch", "gf_batch",
         "gf_channel", "tap_offsets", "inner", "line", "places", "panel_x", "panel_column",
@@ -49,7 +49,7 @@ def kernel(spec: Spec) -> str:
     code = Code("grouped_gradient", arguments(spec.rank))
     near = code.place(code["near"] + code.worker * code["near_bytes"], spec.compute)
     with code.chunks(code["chunks"]) as chunk:
-        start, rest = chunk % code["spans"] * code["span"], chunk // code["spans"]
+        panel, rest = chunk % code["panels"], chunk // code["panels"]
         part, example = rest % code["parts"], rest // code["parts"]
         every = code["examples"].equals(1)
         first = every.pick(code.number(0), example)
@@ -58,7 +58,6 @@ def kernel(spec: Spec) -> str:
         with (
             code.loop(first, end, code["region_batch"]) as n0,
             code.loop(0, rows, code["region_rows"]) as r0,
-            code.loop(start, (start + code["span"]).least(code["panels"])) as panel,
         ):
             ends = (n0 + code["region_batch"]).least(end), (r0 + code["region_rows"]).least(rows)
             fresh = n0.equals(first) & r0.equals(0)

@@ -20,9 +20,6 @@ from einstride.simd.host import OUTSIDE, Call, address, name_of, ranges, sources
 REGION_BYTES = 128 << 10
 """What a region of one panel takes of the second cache, about."""
 
-SPAN = 4
-"""Panels that one thread copies after each other, so that it reads whole lines of the cache."""
-
 POSITIONS = 14
 """In a tile, at most."""
 
@@ -140,16 +137,14 @@ def _gradient(
     lows, highs = np.array(region.lows, np.int64), np.array(region.highs, np.int64)
     keep += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if each else 1
-    part, span = s.blocks, SPAN
-    while span > 1 and -(-panels // span) * examples < 4 * threads:
-        span //= 2
-    while part > 1 and -(-s.blocks // part) * -(-panels // span) * examples < 2 * threads:
+    part = s.blocks
+    while part > 1 and panels * -(-s.blocks // part) * examples < 2 * threads:
         part = -(-part // 2)
-    spans, parts = -(-panels // span), -(-s.blocks // part)
+    parts = -(-s.blocks // part)
     values |= {
-        "chunks": spans * parts * examples, "panels": panels, "span": span, "spans": spans,
-        "parts": parts, "part": part, "examples": examples, "batch": g.batch,
-        "region_batch": region.batch, "region_rows": region.rows, "low_rows": address(lows),
+        "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
+        "examples": examples, "batch": g.batch, "region_batch": region.batch,
+        "region_rows": region.rows, "low_rows": address(lows),
         "high_rows": address(highs), "near_bytes": region.bytes, "near_gy": region.gy,
         "near_x_batch": region.x[0], "near_y_batch": region.y[0], "places": region.places,
         "gf_batch": gf_batch, "gf_channel": gf_steps[-2], "tap_offsets": address(taps),

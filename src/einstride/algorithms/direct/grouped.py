@@ -25,6 +25,12 @@ SMALL = 1 << 21
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
 
+DENSE = 64
+"""Channels, in and out, from which a group is as good as a dense convolution."""
+
+ROOM = 2 << 20
+"""Bytes that a thread may copy a region of a filter gradient to."""
+
 ROW = 4
 """Positions of a row from which tiles keep the vector units busy."""
 
@@ -132,8 +138,9 @@ def supports(job: Job, traits: Traits) -> str | None:
     from einstride.simd.grouped_shape import MOST_TAPS
 
     g, a = job.geometry, job.arithmetic
-    if min(g.channels, g.filters) < 2 * g.groups or g.groups < 2:
-        return "needs several groups of several channels in and out"
+    fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
+    if fewest < 2 or most < 3 or fewest >= DENSE or g.groups < 2:
+        return f"needs several groups of several channels, of fewer than {DENSE}"
     if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
         return "vectors hold no complex numbers and no bfloat16"
     if "float16" in (*job.operands, a.result) and a.compute != "float32":
@@ -148,6 +155,13 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"rows have fewer than {ROW} positions"
     if max(_tables(h) for h in _passes(job)) > TABLES:
         return "the tables of offsets would take too many bytes"
+    if job.direction == "filter_grad":
+        if prod(g.kernel) == 1:
+            return "sums of a single tap leave registers empty"
+        if _room(job) > ROOM:
+            return "a region of a panel is too large"
+    if job.hard and _workspace(job) > job.ceiling:
+        return f"needs {_workspace(job)} bytes of workspace"
     return None
 
 
@@ -165,16 +179,37 @@ def _tables(g: Geometry) -> int:
     return 40 * sum(o * k + n + abs(low) + abs(high) for o, k, (low, high), n in axes)
 
 
+def _room(job: Job) -> int:
+    from einstride.simd.compiler import machine
+    from einstride.simd.grouped_gradient_calls import room
+
+    return room(job.geometry, job.arithmetic.compute, job.per_example, machine())
+
+
+def _workspace(job: Job) -> int:
+    """Bytes of tables, panels, copies of regions, and sums that are not the result yet."""
+    from einstride.simd.compiler import machine
+    from einstride.simd.grouped_shape import panel_bytes
+
+    compute = job.arithmetic.compute
+    tables = max(_tables(h) for h in _passes(job))
+    if job.direction == "filter_grad":
+        return tables + prod(job.shape) * ITEMSIZE[compute] + _threads(job) * _room(job) + 64
+    # A filter that lies badly is copied first; see `_packed`.
+    copied = prod(job.geometry.f_shape) * ITEMSIZE[compute] if job.hard else 0
+    return tables + copied + max(panel_bytes(h, compute, machine()) for h in _passes(job))
+
+
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
     from einstride.simd.compiler import machine
     from einstride.simd.grouped_calls import positions
-    from einstride.simd.grouped_gradient_calls import gradient_lanes, room
+    from einstride.simd.grouped_gradient_calls import gradient_lanes
     from einstride.simd.grouped_shape import lanes_of, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, machine()
     backwards = job.direction == "filter_grad"
-    workspace, vectors, calls = 0, 0.0, 0
+    vectors, calls = 0.0, 0
     for h in _passes(job):
         s = gradient_lanes(h, compute, on) if backwards else lanes_of(h, compute, on)
         most = 14 if backwards else positions(s, on)
@@ -187,11 +222,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         packed = 0 if backwards else panel_bytes(h, compute, on)
         turned = 2.0 if job.direction == "input_grad" else 0.5
         vectors += packed / ITEMSIZE[compute] * turned
-        workspace = max(workspace, _tables(h) + packed)
         calls += 1
-    if backwards:
-        workspace += prod(job.shape) * ITEMSIZE[compute]
-        workspace += _threads(job) * room(g, compute, job.per_example, on)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)
     seconds = (
@@ -199,4 +230,4 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         + vectors * rates["vector"] / threads
         + moved * rates["copy"] * 2 / threads
     )
-    return Cost(g.multiply_adds, workspace, moved, seconds)
+    return Cost(g.multiply_adds, _workspace(job), moved, seconds)
