@@ -54,6 +54,11 @@ CASES = {
 }
 
 
+FEW = ("two side by side", "more in than out", "odd ones", "two vectors", "strided", "volume")
+PAIRS = [(w, name) for w in WIDTHS for name in CASES if w == "native" or name in FEW]
+"""Widths other than this machine's compile a part of the cases only: it takes a while."""
+
+
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch):
     monkeypatch.setattr(compiler, "machine", lambda: WIDTHS[request.param])
@@ -77,8 +82,8 @@ def launched(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize(("width", "name"), PAIRS, indirect=["width"])
 def test_against_the_loops(which, name, width, launched):
     function, args, pair = operands(which, CASES[name], *arrays(CASES[name], "float32", 3))
     found = function(*args, algorithm="direct", **CASES[name].explicit)
@@ -87,8 +92,8 @@ def test_against_the_loops(which, name, width, launched):
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize(("width", "name"), PAIRS, indirect=["width"])
 def test_nothing_beside_the_arrays_is_touched(which, name, end, width):
     one = CASES[name]
     given = [guarded(a, end) for a in arrays(one, "float32", 5)]
@@ -190,6 +195,22 @@ def test_plans_take_it(dtype, launched):
     es.conv_input_grad(y, f, (28, 28), padding=1, groups=32)
     es.conv_filter_grad(x, y, (3, 3), padding=1, groups=32)
     assert len(launched) == 3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_regions_add_up(stride, launched, monkeypatch):
+    """Of a few rows, of a row, of several examples: every position counts once."""
+    one = case((13, 12), (3, 3), 12, 18, 3, pad=1, batch=5, stride=stride)
+    function, args, pair = operands("filter_grad", one, *arrays(one, "float32", 9))
+    expected = oracle.filter_grad(*pair, one)
+    for size in (1, 6000, 20000, 60000):
+        monkeypatch.setattr(grouped_gradient_calls, "REGION_BYTES", size)
+        for cache in (grouped_gradient_calls._region, grouped_gradient_calls._gradient):
+            cache.cache_clear()
+        same(function(*args, algorithm="direct", **one.explicit), expected, "float32")
+    for cache in (grouped_gradient_calls._region, grouped_gradient_calls._gradient):
+        cache.cache_clear()
+    assert len(launched) == 4
 
 
 def test_what_it_leaves_to_others():
