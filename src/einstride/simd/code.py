@@ -137,6 +137,10 @@ class Place:
             return
         self.code.builder.store(value.ir, self.ir).align = size
 
+    def prefetch(self, write: bool = False) -> None:
+        """Ask for its line of the cache; any address will do."""
+        self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [self, int(write), 3, 1])
+
 
 class Variable:
     """A local that is assigned more than once."""

@@ -1,33 +1,48 @@
-"""Direct convolution on the CPU: outer products of many channels, or one channel at a time."""
+"""Direct convolution on the CPU: many channels, many small groups, or one channel at a time."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import channelwise, dense
+from einstride.algorithms.direct import channelwise, dense, grouped
 from einstride.job import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
-_ENGINES: tuple[Any, ...] = (dense, channelwise)
+_ENGINES: tuple[Any, ...] = (dense, channelwise, grouped)
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
 @lru_cache(maxsize=4096)
-def _engine(job: Job, traits: Traits) -> Any:
-    """Outer products where a group has channels enough to fill vectors and tiles with them."""
+def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
+    """Outer products where a group has channels enough to fill vectors and tiles with them.
+
+    Small groups side by side where channels are `neighbours` in memory, as plans take them to be.
+    """
     from einstride.simd.compiler import machine
 
+    if neighbours and grouped in _ENGINES and grouped.supports(job, traits) is None:
+        return grouped
     g = dense.joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows
     lanes = max(machine().vector_bytes // job.itemsize, 1)
-    order = _ENGINES if rows >= 3 and 2 * columns >= lanes else _ENGINES[::-1]
+    others = [engine for engine in _ENGINES if engine is not grouped]
+    order = others if rows >= 3 and 2 * columns >= lanes else others[::-1]
     return next(engine for engine in order if engine.supports(job, traits) is None)
+
+
+def _chosen(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+    """The engine for these arrays, and what was prepared if that was for it."""
+    planned = engine = _engine(job, b.traits)
+    if planned is grouped and not grouped.fits(*arrays):
+        engine = _engine(job, b.traits, False)
+    return engine, {} if prepared is None or engine is not planned else {"prepared": prepared}
 
 
 def forward(
@@ -40,8 +55,8 @@ def forward(
     prepared: Any = None,
 ) -> Array:
     """As the table of algorithms says."""
-    more = {} if prepared is None else {"prepared": prepared}
-    return _engine(job, b.traits).forward(x, f, job, b, bias, out, **more)
+    engine, more = _chosen(job, b, prepared, x, out)
+    return engine.forward(x, f, job, b, bias, out, **more)
 
 
 def input_grad(
@@ -54,15 +69,15 @@ def input_grad(
     prepared: Any = None,
 ) -> Array:
     """As the table of algorithms says."""
-    more = {} if prepared is None else {"prepared": prepared}
-    return _engine(job, b.traits).input_grad(gy, f, job, b, bias, out, **more)
+    engine, more = _chosen(job, b, prepared, gy, out)
+    return engine.input_grad(gy, f, job, b, bias, out, **more)
 
 
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """As the table of algorithms says."""
-    return _engine(job, b.traits).filter_grad(x, gy, job, b, bias, out)
+    return _chosen(job, b, None, x, gy)[0].filter_grad(x, gy, job, b, bias, out)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -75,11 +90,15 @@ def supports(job: Job, traits: Traits) -> str | None:
     """None if one of the engines can do the job, else why the first cannot."""
     if not traits.compiled:
         return MISSING
-    reasons = [engine.supports(job, traits) for engine in _ENGINES]
+    reasons = [engine.supports(job, traits) for engine in _ENGINES if engine is not grouped]
     return None if None in reasons else reasons[0]
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """The cost of the engine that will do it."""
-    found: Cost = _engine(job, traits).cost(job, traits, rates)
-    return found
+    engine = _engine(job, traits)
+    found: Cost = engine.cost(job, traits, rates)
+    if engine is not grouped:
+        return found
+    other: Cost = _engine(job, traits, False).cost(job, traits, rates)  # for arrays it cannot read
+    return replace(found, workspace=max(found.workspace, other.workspace))
