@@ -10,7 +10,7 @@ import numpy as np
 
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
-from einstride.simd import outer
+from einstride.simd import blocked_gradient, outer
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, ranges
 from einstride.simd.packing import SLICE_BYTES, Shape, columns, real, shape
@@ -45,6 +45,9 @@ def _gradient(
     x_steps = [t // ITEMSIZE[real(first)] for t in x_strides]
     gy_steps = [t // ITEMSIZE[real(second)] for t in gy_strides]
     gf_steps = [t // item for t in gf_strides]
+    if blocked_gradient.fits(g, x_steps[-1], s.parts):
+        dtypes = real(first), real(second), real(compute)
+        return blocked_gradient.call(g, s, dtypes, x_steps, gy_steps, gf_steps, each, threads, on)
     gf_batch = gf_steps.pop(0) if each else 0
     x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
     inner = g.channels // g.groups * s.parts

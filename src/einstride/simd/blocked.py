@@ -1,0 +1,198 @@
+"""The filter gradient where no tap leaves x: both operands are brought side by side first.
+
+A region of positions is copied for a few panels of output channels, and for a few input channels
+under one tap; then a tile is summed from two streams that lie in the first cache:
+
+    acc[p, v] += x[k, channel p] * gy[k, vector v]
+
+Read where they lie, positions are a row of channels apart, often a power of two, and throw each
+other out of the cache. The sums of a region are added to gf in the order of the regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.vectors import local
+
+REGION = 128
+"""Positions in a region, at most."""
+
+
+@dataclass(frozen=True)
+class BlockedTile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    first, second, compute : str
+        The dtypes of x, of gy, and of the sums and gf.
+    lanes, channels, vectors : int
+        Numbers in a vector, input channels and vectors in a tile.
+    axes, split : int
+        Axes of positions, the batch among them; the one that regions are cut from. They take those
+        behind it whole, and one element of those before it.
+    group : int
+        Panels that a chunk goes through with the same channels of x.
+    """
+
+    first: str
+    second: str
+    compute: str
+    lanes: int
+    channels: int
+    vectors: int
+    axes: int
+    split: int
+    group: int
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+
+def arguments(axes: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    each = (f"{name}{a}" for a in range(axes) for name in ("out", "x_step", "gy_step"))
+    return (
+        "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
+        "x", "gy", "gf", "x_example", "gy_example", "gf_example", "gf_channel", "tap_x", "tap_gf",
+        "region", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+    )  # fmt: skip
+
+
+def kernel(t: BlockedTile) -> str:
+    """The text of the kernel ``blocked``."""
+    code = Code("blocked", arguments(t.axes))
+    room = (
+        local(code, t.group * REGION * t.width, t.compute),
+        local(code, (REGION + t.lanes) * t.channels, t.compute),
+    )
+    with code.chunks(code["chunks"]) as chunk:
+        group, rest = chunk % code["groups"], chunk // code["groups"]
+        part, example = rest % code["slices"], rest // code["slices"]
+        x = code.array("x", t.first).at(example * code["x_example"])
+        gy = code.array("gy", t.second).at(example * code["gy_example"])
+        gf = code.array("gf", t.compute).at(example * code["gf_example"])
+        panel = group * t.group
+        x = x.at(code.array("panel_x", "int64").at(panel).load())
+        last = (panel + t.group).least(code["panels"])
+        c_first = part * code["slice"]
+        c_last = (c_first + code["slice"]).least(code["channels"])
+
+        def before(a: int, from_x: Place, from_gy: Place, begun: Value) -> None:
+            """The axes that regions do not reach over, one element at a time."""
+            step = code["region"] if a == t.split else 1
+            with code.loop(0, code[f"out{a}"], step) as o:
+                at_x = from_x.at(o * code[f"x_step{a}"])
+                at_gy = from_gy.at(o * code[f"gy_step{a}"])
+                begun_here = begun + o
+                if a < t.split:
+                    before(a + 1, at_x, at_gy, begun_here)
+                    return
+                lines = (code[f"out{a}"] - o).least(code["region"])
+                fresh = begun_here.equals(0)
+                _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), fresh,
+                        room)  # fmt: skip
+
+        before(0, x, gy, code.number(0))
+    return code.text()
+
+
+def _region(
+    code: Code, t: BlockedTile, x: Place, gy: Place, gf: Place, lines: Value,
+    panels: tuple[Value, Value], channels: tuple[Value, Value], fresh: Value,
+    room: tuple[Place, Place],
+) -> None:  # fmt: skip
+    """What the positions of one region add to gf."""
+    (first, last), (c_first, c_last), (rows, points) = panels, channels, room
+    size = lines
+    for a in range(t.split + 1, t.axes):
+        size = size * code[f"out{a}"]
+
+    def positions(step: str, use: Callable[[Value, Value], None]) -> None:
+        """`use` for the number of each position in the region, and where it lies."""
+        number = code.variable(code.number(0))
+
+        def axis(a: int, offset: Value) -> None:
+            with code.loop(0, lines if a == t.split else code[f"out{a}"]) as o:
+                here = offset + o * code[f"{step}{a}"]
+                if a + 1 < t.axes:
+                    axis(a + 1, here)
+                    return
+                use(number.get(), here)
+                number.set(number.get() + 1)
+
+        axis(t.split, code.number(0))
+
+    with code.loop(first, last) as panel:
+        columns = code.array("panel_columns", "int64").at(panel).load()
+        masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+        from_gy = gy.at(code.array("panel_y", "int64").at(panel).load())
+        to = rows.at((panel - first) * (REGION * t.width))
+
+        def row(k: Value, here: Value, to: Place = to, masks: list[Value] = masks,
+                from_gy: Place = from_gy) -> None:  # fmt: skip
+            for v, mask in enumerate(masks):
+                numbers = from_gy.at(here + v * t.lanes)
+                to.at(k * t.width + v * t.lanes).store(
+                    numbers.load_as(t.second, t.compute, t.lanes, mask)
+                )
+
+        positions("gy_step", row)
+    with code.loop(0, code["taps"]) as tap:
+        from_x = x.at(code.array("tap_x", "int64").at(tap).load())
+        to_gf = gf.at(code.array("tap_gf", "int64").at(tap).load())
+        with code.loop(c_first, c_last, t.channels) as c:
+            count = c_last - c
+            wanted = [
+                code.first_lanes(count.least(t.channels) - q, t.lanes)
+                for q in range(0, t.channels, t.lanes)
+            ]
+
+            def point(k: Value, here: Value) -> None:
+                for i, mask in enumerate(wanted):
+                    numbers = from_x.at(here + c + i * t.lanes)
+                    points.at(k * t.channels + i * t.lanes).store(
+                        numbers.load_as(t.first, t.compute, t.lanes, mask)
+                    )
+
+            positions("x_step", point)
+            with code.loop(first, last) as panel:
+                columns = code.array("panel_columns", "int64").at(panel).load()
+                to = to_gf.at(code.array("panel_column", "int64").at(panel).load())
+                here = rows.at((panel - first) * (REGION * t.width))
+                acc = _sums(code, t, points, here, size)
+                _add(code, t, to.at(c * code["gf_channel"]), count, columns, acc, fresh)
+
+
+def _sums(code: Code, t: BlockedTile, points: Place, rows: Place, size: Value) -> list[Variable]:
+    """The outer products of a region's positions, added up."""
+    acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
+    with code.loop(0, size) as k:
+        row = [rows.at(k * t.width + v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        for p in range(t.channels):
+            spread = code.splat(points.at(k * t.channels + p).load(), t.lanes)
+            for v, numbers in enumerate(row):
+                sums = acc[p * t.vectors + v]
+                sums.set(spread.times_plus(numbers, sums.get()))
+    return acc
+
+
+def _add(
+    code: Code, t: BlockedTile, to: Place, count: Value, columns: Value, acc: list[Variable],
+    fresh: Value,
+) -> None:  # fmt: skip
+    """Put the first region's sums into gf, and add the others'."""
+    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    for p in range(t.channels):
+        with code.when(count >= p + 1):
+            row = to.at(code["gf_channel"] * p)
+            for v, mask in enumerate(masks):
+                place, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
+                with code.when(fresh ^ 1):
+                    sums.set(sums.get() + place.load(t.lanes, mask))
+                place.store(sums.get(), mask)
