@@ -6,7 +6,9 @@ under one tap; then a tile is summed from two streams that lie in the first cach
     acc[p, v] += x[k, channel p] * gy[k, vector v]
 
 Read where they lie, positions are a row of channels apart, often a power of two, and throw each
-other out of the cache. The sums of a region are added to gf in the order of the regions.
+other out of the cache. The sums of a region are added to gf in the order of the regions. Where gf
+is small against x and gy, each share of the positions has a gf of its own, so that a thread reads
+its positions once; shares depend on shapes alone, whoever computes them.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def arguments(axes: int) -> tuple[str, ...]:
     return (
         "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
         "x", "gy", "gf", "x_example", "gy_example", "gf_example", "gf_channel", "tap_x", "tap_gf",
-        "region", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "region", "shares", "share", "gf_share", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
 
@@ -73,10 +75,14 @@ def kernel(t: BlockedTile) -> str:
     )
     with code.chunks(code["chunks"]) as chunk:
         group, rest = chunk % code["groups"], chunk // code["groups"]
-        part, example = rest % code["slices"], rest // code["slices"]
+        part, rest = rest % code["slices"], rest // code["slices"]
+        share, example = rest % code["shares"], rest // code["shares"]
+        begin = share * code["share"]
+        end = (begin + code["share"]).least(code["out0"])
         x = code.array("x", t.first).at(example * code["x_example"])
         gy = code.array("gy", t.second).at(example * code["gy_example"])
         gf = code.array("gf", t.compute).at(example * code["gf_example"])
+        gf = gf.at(share * code["gf_share"])
         panel = group * t.group
         x = x.at(code.array("panel_x", "int64").at(panel).load())
         last = (panel + t.group).least(code["panels"])
@@ -85,15 +91,15 @@ def kernel(t: BlockedTile) -> str:
 
         def before(a: int, from_x: Place, from_gy: Place, begun: Value) -> None:
             """The axes that regions do not reach over, one element at a time."""
-            step = code["region"] if a == t.split else 1
-            with code.loop(0, code[f"out{a}"], step) as o:
+            first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
+            with code.loop(first, stop, code["region"] if a == t.split else 1) as o:
                 at_x = from_x.at(o * code[f"x_step{a}"])
                 at_gy = from_gy.at(o * code[f"gy_step{a}"])
-                begun_here = begun + o
+                begun_here = begun + (o - first)
                 if a < t.split:
                     before(a + 1, at_x, at_gy, begun_here)
                     return
-                lines = (code[f"out{a}"] - o).least(code["region"])
+                lines = (stop - o).least(code["region"])
                 fresh = begun_here.equals(0)
                 _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), fresh,
                         room)  # fmt: skip

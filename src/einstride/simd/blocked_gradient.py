@@ -17,27 +17,52 @@ from einstride.simd.packing import Shape, columns
 GROUP = 4
 """Panels that are gone through with the same channels of x, at most."""
 
+SHARES = 8
+"""Shares of the positions that have a gf of their own, at most."""
+
+SMALL = 16
+"""How many times the sums of all shares are smaller than x and gy."""
+
 FEW = 16
 """Positions of a region below which copying it does not pay."""
 
 
-def fits(g: Geometry, x_channel: int, parts: int) -> bool:
-    """Does every tap of every position lie in x, with x's channels side by side?"""
-    inside = all(
+def inside(g: Geometry) -> bool:
+    """Does every tap of every position lie in x?"""
+    return all(
         low <= 0 and (out - 1) * stride + (taps - 1) * dilation - low < size
         for out, stride, taps, dilation, (low, _), size in zip(
             g.out, g.stride, g.kernel, g.dilation, g.padding, g.size, strict=True
         )
     )
-    return inside and x_channel == parts and g.batch * prod(g.out) >= FEW
+
+
+def fits(g: Geometry, x_channel: int, parts: int) -> bool:
+    """Can the kernel do it: no tap leaves x, and x's channels lie side by side?"""
+    return inside(g) and x_channel == parts and g.batch * prod(g.out) >= FEW
+
+
+def shares(g: Geometry, parts: int, each: bool) -> int:
+    """How many sums of their own the positions have, the last to be added up."""
+    if each or not inside(g):
+        return 1
+    filters = prod(g.f_shape) * parts**2
+    operands = (prod(g.x_shape) + prod(g.y_shape)) * parts
+    regions = g.batch * prod(g.out) // (4 * blocked.REGION)
+    most = min(SHARES, operands // (SMALL * filters), regions)
+    return 1 << (most.bit_length() - 1) if most > 1 else 1
 
 
 def call(
     g: Geometry, s: Shape, dtypes: tuple[str, str, str], x_steps: Sequence[int],
-    gy_steps: Sequence[int], gf_steps: Sequence[int], each: bool, threads: int, on: Machine,
-) -> Call:  # fmt: skip
-    """The kernel for these strides, in elements; gf's begin with the example's where `each`."""
-    gf_example, *gf_taps = gf_steps if each else (0, *gf_steps)
+    gy_steps: Sequence[int], gf_steps: Sequence[int], wanted: int, each: bool, threads: int,
+    on: Machine,
+) -> tuple[Call, int]:  # fmt: skip
+    """The kernel for these strides, in elements, and of how many shares it leaves sums.
+
+    gf's strides begin with the example's where `each`. Several shares are written one after the
+    other, each like gf in C order.
+    """
     inner = g.channels // g.groups * s.parts
     x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
     axes = _axes(g, x_steps, gy_steps, each)
@@ -45,6 +70,14 @@ def call(
     while split and whole * axes[split][0] * 2 <= blocked.REGION:
         whole *= axes[split][0]
         split -= 1
+    unit = max(blocked.REGION // whole, 1)
+    share = -(-axes[0][0] // wanted)
+    share = -(-share // unit) * unit if split == 0 else share
+    count = -(-axes[0][0] // share)
+    shape = (count, *g.kernel, inner, g.filters * s.parts)
+    if count > 1:
+        gf_steps = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
+    gf_example, *gf_taps = gf_steps if each or count > 1 else (0, *gf_steps)
     rows = min(s.rows, inner)
     rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
     group = min(GROUP, s.per_group) if g.groups == 1 else 1
@@ -52,7 +85,7 @@ def call(
     group = -(-len(column) // groups)
     tiles = -(-inner // rows)
     examples = g.batch if each else 1
-    slices = min(max(-(-4 * threads // (groups * examples)), 1), tiles)
+    slices = min(max(-(-2 * threads // (groups * examples * count)), 1), tiles)
     part = -(-tiles // slices) * rows
     slices = -(-inner // part)
     tile = blocked.BlockedTile(
@@ -62,20 +95,20 @@ def call(
     tap_gf = _taps(g.kernel, gf_taps[: g.rank])
     base = sum(-low * t for (low, _), t in zip(g.padding, x_steps[1:-1], strict=True))
     values = {
-        "chunks": groups * slices * examples, "panels": len(column), "groups": groups,
+        "chunks": groups * slices * examples * count, "panels": len(column), "groups": groups,
         "slices": slices, "slice": part, "channels": inner, "taps": len(tap_x),
         "x_example": x_steps[0] if each else 0, "gy_example": gy_steps[0] if each else 0,
         "gf_example": gf_example, "gf_channel": gf_taps[-2], "tap_x": address(tap_x),
-        "tap_gf": address(tap_gf), "region": max(blocked.REGION // whole, 1),
+        "tap_gf": address(tap_gf), "region": unit, "shares": count, "share": share, "gf_share": prod(shape[1:]),
         "panel_x": address(x_columns), "panel_y": address(y_columns),
         "panel_column": address(column), "panel_columns": address(counts),
         "x": base * np.dtype(dtypes[0]).itemsize,
     }  # fmt: skip
-    for a, (count, x_step, gy_step) in enumerate(axes):
-        values |= {f"out{a}": count, f"x_step{a}": x_step, f"gy_step{a}": gy_step}
+    for a, (length, x_step, gy_step) in enumerate(axes):
+        values |= {f"out{a}": length, f"x_step{a}": x_step, f"gy_step{a}": gy_step}
     keep = (tap_x, tap_gf, x_columns, y_columns, column, counts)
     function = kernel("blocked", blocked.kernel, tile, on=on)
-    return Call(function, blocked.arguments(len(axes)), values, threads, keep)
+    return Call(function, blocked.arguments(len(axes)), values, threads, keep), count
 
 
 def _axes(

@@ -76,7 +76,10 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         place = flip(out, g.rank, b, first) if g.flip else out
         fits = b.dtype_name(out) == compute and _plain(place) and _dense(place)
         found = place if fits else b.empty(place.shape, compute, x)
-        gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
+        gradient(
+            x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
+            shares=_shares(job),
+        )  # fmt: skip
         if not fits:
             place[...] = found
         return out
@@ -84,7 +87,9 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         x, gy = b.astype(x, compute), b.astype(gy, compute)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
-    gradient(x, gy, g, compute, parts, b.launch, _threads(job), job.per_example)
+    gradient(
+        x, gy, g, compute, parts, b.launch, _threads(job), job.per_example, shares=_shares(job)
+    )
     parts = parts.reshape(*axes, c, 2, d, 2)
     place = flip(out, g.rank, b, first) if g.flip else out
     place.real = parts[..., 0, :, 0] + parts[..., 1, :, 1]  # conj(x) gy
@@ -240,7 +245,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 6.0)
-        workspace += prod(job.shape) * item * (4 if s.parts == 2 else 1)
+        workspace = _gradient_bytes(job) * (1 + _shares(job)) + _tables(g)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * s.per_group
     else:
         backwards = job.direction == "input_grad"
@@ -259,6 +264,24 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     )
     return Cost(g.multiply_adds, workspace, moved, seconds)
+
+
+def _gradient_bytes(job: Job) -> int:
+    """The size of the sums of products of real parts."""
+    from einstride.simd.packing import real
+
+    compute = job.arithmetic.compute
+    return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if is_complex(compute) else 1)
+
+
+def _shares(job: Job) -> int:
+    """Shares of the positions that may have a filter gradient of their own."""
+    from einstride.simd.blocked_gradient import shares
+
+    g, parts = job.geometry, 2 if is_complex(job.arithmetic.compute) else 1
+    wanted = shares(g, parts, job.per_example)
+    least = _gradient_bytes(job) + _tables(g) + _copies(job)
+    return wanted if least + wanted * _gradient_bytes(job) <= job.ceiling else 1
 
 
 def _copies(job: Job) -> int:
