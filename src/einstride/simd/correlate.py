@@ -46,10 +46,11 @@ def _correlation(
     inner = g.channels // g.groups * s.parts
     axes, base = _axes(g, x_steps, y_steps)
     positions_in_tile = s.rows
+    ahead = s.rows * x_steps[-2] * g.stride[-1]
     if s.vectors == 4 and g.batch % 4 == 0 and _borders(g) > 0.04:
         # The same position of four examples: what stands in the border is skipped for all of them.
         axes.append(axes.pop(0))
-        positions_in_tile = 4
+        positions_in_tile, ahead = 4, x_steps[-2] * g.stride[-1]
     dense_x = g.channels // g.groups == 1 or x_channel == s.parts
     dense_y = g.filters // g.groups == 1 or y_channel == s.parts
     tile = dense.Tile(
@@ -69,7 +70,7 @@ def _correlation(
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column), "panels_inside": int(inside),
         "x": base * items[0], "zeros": address(zeros), "x_channel": 1 if dense_x else x_channel,
-        "y_channel": y_channel // s.parts, "f_panel": prod(g.kernel) * inner * s.width,
+        "y_channel": y_channel // s.parts, "x_ahead": ahead, "f_panel": prod(g.kernel) * inner * s.width,
         "channels": inner, "slice": depth, "panel_x": address(x_columns),
         "panel_y": address(y_columns), "panel_column": address(column),
         "panel_columns": address(counts),

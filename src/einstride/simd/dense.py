@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.elements import ELEMENTS, bytes_of
+from einstride.simd.vectors import prefetch
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def arguments(axes: int) -> tuple[str, ...]:
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
         "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
-        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "f_panel", "channels", "slice",
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel", "channels", "slice",
         "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
@@ -181,7 +183,8 @@ def _products(
     if t.axes:
         points = [i.pick_place(p, zeros) for i, p in zip(inside, points, strict=True)]
     nothing = code.zero(t.compute, 1)
-    with code.loop(0, depth) as c:
+
+    def channel(c: Value) -> None:
         row = f.at(c * t.width)
         fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
         step = c if t.dense_x else c * code["x_channel"]
@@ -193,6 +196,17 @@ def _products(
             for v in range(t.vectors):
                 sums = acc[p * t.vectors + v]
                 sums.set(spread.times_plus(fs[v], sums.get()))
+
+    if not t.dense_x:
+        with code.loop(0, depth) as c:
+            channel(c)
+        return
+    line = 64 // bytes_of(ELEMENTS[t.operand])
+    with code.loop(0, depth, line) as c0:
+        for point in points:  # what the next tile will read, for it is too far for the CPU to see
+            prefetch(point.at(c0 + code["x_ahead"]))
+        with code.loop(c0, (c0 + line).least(depth)) as c:
+            channel(c)
 
 
 def _write(
