@@ -7,6 +7,7 @@ phase, written straight to its positions.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
+    from einstride.simd.zeros import clear
+
     g = job.geometry
     f = _turned(f, g, b)
     place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), gy)
@@ -55,7 +58,10 @@ def input_grad(
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = place[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            part[...] = 0 if bias is None else bias
+            if bias is None:
+                clear(part, b.launch, _threads(job))
+            else:
+                part[...] = bias
             continue
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
@@ -256,7 +262,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             each = prod(h.kernel) * (inner * s.rows * s.vectors + 5.0 * s.rows) + 12.0 * s.rows
             packed = panel_bytes(h, compute, on)
-            vectors += tiles * each + packed / item
+            vectors += tiles * each + (0.0 if job.prepared else packed / item)
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize
@@ -274,6 +280,7 @@ def _gradient_bytes(job: Job) -> int:
     return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if is_complex(compute) else 1)
 
 
+@lru_cache(maxsize=1024)
 def _shares(job: Job) -> int:
     """Shares of the positions that may have a filter gradient of their own."""
     from einstride.simd.blocked_gradient import shares
