@@ -20,12 +20,17 @@ from einstride.simd.packing import SLICE_BYTES, columns, real, shape
 
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine | None = None,
+    on: Machine | None = None, quads: bool = False,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements."""
+    """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements.
+
+    With `quads`, the panels are those of `einstride.simd.quads`, and x's channels neighbours.
+    """
     on = on or machine()
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    call = _correlation(g, name_of(x), compute, name_of(out), strides, out.strides, threads, on)
+    call = _correlation(
+        g, name_of(x), compute, name_of(out), strides, out.strides, threads, on, quads
+    )
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
@@ -35,7 +40,7 @@ def correlate(
 @lru_cache(maxsize=1024)
 def _correlation(
     g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], threads: int, on: Machine,
+    y_strides: tuple[int, ...], threads: int, on: Machine, quads: bool = False,
 ) -> Call:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
@@ -55,15 +60,17 @@ def _correlation(
     dense_y = g.filters // g.groups == 1 or y_channel == s.parts
     tile = dense.Tile(
         real(operand), real(compute), real(result), s.lanes, positions_in_tile, s.vectors,
-        tuple(axis.table is not None for axis in axes), dense_x, dense_y,
+        tuple(axis.table is not None for axis in axes), dense_x, dense_y, quads,
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
     depth = max(SLICE_BYTES // (prod(g.kernel) * s.width * item), 32)
     if result != compute or not dense_y or depth >= inner:
         depth = inner
+    if quads:
+        inner = depth = inner // 4
     positions = g.batch * prod(g.out)
     rows = _block(positions, len(column), threads, positions_in_tile)
-    zeros = np.zeros(inner if dense_x else 1, real(operand))
+    zeros = np.zeros(inner * (4 if quads else 1) if dense_x else 1, real(operand))
     keep: list[Any] = [x_columns, y_columns, column, counts, zeros]
     inside = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
     values = {

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from einstride.simd import quads
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.elements import ELEMENTS, bytes_of
 from einstride.simd.vectors import prefetch
@@ -38,6 +39,8 @@ class Tile:
         tap, which never leaves x, outputs lie in even steps and no table is needed.
     dense_x, dense_y : bool
         Whether neighbouring channels are neighbours in memory.
+    quads : bool
+        Whether channels of 8 bits go four at a time (`einstride.simd.quads`).
     """
 
     operand: str
@@ -49,6 +52,7 @@ class Tile:
     tables: tuple[bool, ...]
     dense_x: bool = True
     dense_y: bool = True
+    quads: bool = False
 
     @property
     def width(self) -> int:
@@ -166,6 +170,8 @@ def _taps(
             common = here[0]
             for other in here[1:]:
                 common = common & other  # negative only if all are
+            if t.quads:
+                common = code.number(0)  # the correction counts every tap
             with code.when(common >= 0):
                 along(tuple(others), here, tap * code[f"taps{a}"] + k)
 
@@ -189,6 +195,12 @@ def _products(
         fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
         step = c if t.dense_x else c * code["x_channel"]
         for p, point in enumerate(points):
+            if t.quads:
+                four = quads.spread(point.at(c * 4), t.operand, t.lanes)
+                for v in range(t.vectors):
+                    sums = acc[p * t.vectors + v]
+                    sums.set(quads.products(sums.get(), four, fs[v]))
+                continue
             number = point.at(step).load_as(t.operand, t.compute)
             if t.axes and not t.dense_x:
                 number = inside[p].pick(number, nothing)
@@ -201,10 +213,11 @@ def _products(
         with code.loop(0, depth) as c:
             channel(c)
         return
-    line = 64 // bytes_of(ELEMENTS[t.operand])
+    each = 4 if t.quads else 1
+    line = 64 // bytes_of(ELEMENTS[t.operand]) // each
     with code.loop(0, depth, line) as c0:
         for point in points:  # what the next tile will read, for it is too far for the CPU to see
-            prefetch(point.at(c0 + code["x_ahead"]))
+            prefetch(point.at(c0 * each + code["x_ahead"]))
         with code.loop(c0, (c0 + line).least(depth)) as c:
             channel(c)
 

@@ -156,9 +156,12 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+    from einstride.simd import quads
     from einstride.simd.packing import pack
 
     compute = job.arithmetic.compute
+    if quads.fits(g, job):
+        return quads.pack(f, g, job.operands[0] == "int8")
     if is_complex(compute) or not _plain(f):
         f = b.astype(f, compute)
     return pack(f, g, compute, b.launch, job.threads)
@@ -172,7 +175,9 @@ def _correlate(
     compute = job.arithmetic.compute
     if packed is None:
         packed = _packed(f, g, job, b)
-    x = _readable(x, b)
+    four = isinstance(packed, tuple)  # of `einstride.simd.quads`
+    compute = "int32" if four else compute
+    x = _readable(x, b, packed=four)
     if is_complex(compute) and not is_complex(b.dtype_name(x)):
         x = b.astype(x, compute)
     if bias is not None:
@@ -180,7 +185,8 @@ def _correlate(
     place = out
     if not _plain(out) or (is_complex(compute) and not _dense(out)):
         place = b.empty(out.shape, job.arithmetic.result, x)
-    correlate(x, packed, g, compute, bias, place, b.launch, _threads(job))
+    panels, bias = packed if four else (packed, bias)
+    correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
     if place is not out:
         out[...] = place
 
@@ -238,9 +244,12 @@ def _tables(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
     from einstride.simd.compiler import machine
+    from einstride.simd import blocked_gradient, quads
     from einstride.simd.packing import panel_bytes, real, shape
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
+    four = 4 if quads.fits(g, job) else 1
+    compute = "int32" if four > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = _tables(g), 0.0, 0
@@ -250,9 +259,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 6.0)
+        copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + (1.5 if copied else 6.0))
+        again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
         workspace = _gradient_bytes(job) * (1 + _shares(job)) + _tables(g)
-        moved = pairs * inner * item // max(prod(g.kernel), 1) * s.per_group
+        moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
         backwards = job.direction == "input_grad"
         parts = [p.geometry for p in adjoint.phases(g)] if backwards else [g]
@@ -260,9 +271,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             s = shape(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
-            each = prod(h.kernel) * (inner * s.rows * s.vectors + 5.0 * s.rows) + 12.0 * s.rows
+            products = inner * s.rows * s.vectors / four
+            each = prod(h.kernel) * (products + 5.0 * s.rows) + 12.0 * s.rows
             packed = panel_bytes(h, compute, on)
-            vectors += tiles * each + (0.0 if job.prepared else packed / item)
+            vectors += tiles * each
+            if not job.prepared:  # quads are written by NumPy
+                vectors += packed / item * (1 if four == 1 else 5.0)
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize
