@@ -15,7 +15,7 @@ from einstride.geometry import Geometry
 from einstride.simd import dense
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, sources
-from einstride.simd.packing import SLICE_BYTES, columns, real, shape
+from einstride.simd.packing import SLICE_BYTES, Shape, columns, real, shape
 
 
 def correlate(
@@ -50,8 +50,8 @@ def _correlation(
     x_columns, y_columns, column, counts = columns(g, s, x_channel, y_channel)
     inner = g.channels // g.groups * s.parts
     axes, base = _axes(g, x_steps, y_steps)
-    positions_in_tile = s.rows
-    ahead = s.rows * x_steps[-2] * g.stride[-1]
+    positions_in_tile = _rows(s, g.batch * prod(g.out))
+    ahead = positions_in_tile * x_steps[-2] * g.stride[-1]
     if s.vectors == 4 and g.batch % 4 == 0 and _borders(g) > 0.04:
         # The same position of four examples: what stands in the border is skipped for all of them.
         axes.append(axes.pop(0))
@@ -93,6 +93,17 @@ def _correlation(
         }  # fmt: skip
     function = kernel("dense", dense.kernel, tile, on=on)
     return Call(function, dense.arguments(len(axes)), values, threads, keep)
+
+
+def _rows(s: Shape, positions: int) -> int:
+    """Positions in a tile; fewer than registers allow where there would be many too many.
+
+    A channel takes a cycle for two products, and four cycles at least: so long one takes.
+    """
+    if positions > 16 * s.rows:
+        return s.rows
+    each = {r: max(4.0, r * s.vectors / 2 + 0.5) for r in range(s.rows, 0, -1)}
+    return min(each, key=lambda r: -(-positions // r) * each[r])
 
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:
