@@ -62,7 +62,8 @@ def arguments(axes: int) -> tuple[str, ...]:
     return (
         "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
         "x", "gy", "gf", "x_example", "gy_example", "gf_example", "gf_channel", "tap_x", "tap_gf",
-        "region", "shares", "share", "gf_share", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "region", "shares", "share", "gf_share",
+        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
+from einstride.job import Job
 from einstride.simd import blocked
 from einstride.simd.compiler import Machine, kernel
 from einstride.simd.host import Call, address
-from einstride.simd.packing import Shape, columns
+from einstride.simd.packing import PARTS, Shape, columns, real
 
 GROUP = 4
 """Panels that are gone through with the same channels of x, at most."""
@@ -51,6 +54,19 @@ def shares(g: Geometry, parts: int, each: bool) -> int:
     regions = g.batch * prod(g.out) // (4 * blocked.REGION)
     most = min(SHARES, operands // (SMALL * filters), regions)
     return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def size(job: Job) -> int:
+    """Bytes of the filter gradient, or of the products of its real and imaginary parts."""
+    compute = job.arithmetic.compute
+    return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
+
+
+@lru_cache(maxsize=1024)
+def in_room(job: Job, besides: int) -> int:
+    """The `shares` of a job, where there is room for their sums and so much besides."""
+    wanted = shares(job.geometry, 2 if job.arithmetic.compute in PARTS else 1, job.per_example)
+    return wanted if besides + (1 + wanted) * size(job) <= job.ceiling else 1
 
 
 def call(
@@ -99,7 +115,8 @@ def call(
         "slices": slices, "slice": part, "channels": inner, "taps": len(tap_x),
         "x_example": x_steps[0] if each else 0, "gy_example": gy_steps[0] if each else 0,
         "gf_example": gf_example, "gf_channel": gf_taps[-2], "tap_x": address(tap_x),
-        "tap_gf": address(tap_gf), "region": unit, "shares": count, "share": share, "gf_share": prod(shape[1:]),
+        "tap_gf": address(tap_gf), "region": unit, "shares": count, "share": share,
+        "gf_share": prod(shape[1:]),
         "panel_x": address(x_columns), "panel_y": address(y_columns),
         "panel_column": address(column), "panel_columns": address(counts),
         "x": base * np.dtype(dtypes[0]).itemsize,
@@ -116,9 +133,7 @@ def _axes(
 ) -> list[tuple[int, int, int]]:
     """(positions, step in x, step in gy) of the batch and the axes; one where they follow on."""
     every = [(g.batch, x_steps[0], gy_steps[0])] if not each else []
-    every += [
-        (g.out[a], x_steps[a + 1] * g.stride[a], gy_steps[a + 1]) for a in range(g.rank)
-    ]
+    every += [(g.out[a], x_steps[a + 1] * g.stride[a], gy_steps[a + 1]) for a in range(g.rank)]
     axes = [every[0]]
     for count, x_step, gy_step in every[1:]:
         before = axes[-1]

@@ -71,8 +71,8 @@ def arguments(axes: int) -> tuple[str, ...]:
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
         "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
-        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel", "channels", "slice",
-        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel",
+        "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ phase, written straight to its positions.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +71,7 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
+    from einstride.simd.blocked_gradient import in_room
     from einstride.simd.gradient import gradient
     from einstride.simd.packing import real
 
@@ -84,7 +84,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         found = place if fits else b.empty(place.shape, compute, x)
         gradient(
             x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
-            shares=_shares(job),
+            shares=in_room(job, _tables(g) + _copies(job)),
         )  # fmt: skip
         if not fits:
             place[...] = found
@@ -94,8 +94,9 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
     gradient(
-        x, gy, g, compute, parts, b.launch, _threads(job), job.per_example, shares=_shares(job)
-    )
+        x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
+        shares=in_room(job, _tables(g) + _copies(job)),
+    )  # fmt: skip
     parts = parts.reshape(*axes, c, 2, d, 2)
     place = flip(out, g.rank, b, first) if g.flip else out
     place.real = parts[..., 0, :, 0] + parts[..., 1, :, 1]  # conj(x) gy
@@ -243,8 +244,8 @@ def _tables(g: Geometry) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
-    from einstride.simd.compiler import machine
     from einstride.simd import blocked_gradient, quads
+    from einstride.simd.compiler import machine
     from einstride.simd.packing import panel_bytes, real, shape
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
@@ -262,7 +263,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + (1.5 if copied else 6.0))
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
-        workspace = _gradient_bytes(job) * (1 + _shares(job)) + _tables(g)
+        own = blocked_gradient.in_room(job, _tables(g) + _copies(job))
+        workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
         backwards = job.direction == "input_grad"
@@ -284,25 +286,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     )
     return Cost(g.multiply_adds, workspace, moved, seconds)
-
-
-def _gradient_bytes(job: Job) -> int:
-    """The size of the sums of products of real parts."""
-    from einstride.simd.packing import real
-
-    compute = job.arithmetic.compute
-    return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if is_complex(compute) else 1)
-
-
-@lru_cache(maxsize=1024)
-def _shares(job: Job) -> int:
-    """Shares of the positions that may have a filter gradient of their own."""
-    from einstride.simd.blocked_gradient import shares
-
-    g, parts = job.geometry, 2 if is_complex(job.arithmetic.compute) else 1
-    wanted = shares(g, parts, job.per_example)
-    least = _gradient_bytes(job) + _tables(g) + _copies(job)
-    return wanted if least + wanted * _gradient_bytes(job) <= job.ceiling else 1
 
 
 def _copies(job: Job) -> int:
