@@ -86,8 +86,10 @@ def call(
     while split and whole * axes[split][0] * 2 <= blocked.REGION:
         whole *= axes[split][0]
         split -= 1
-    unit = max(blocked.REGION // whole, 1)
     share = -(-axes[0][0] // wanted)
+    unit = max(blocked.REGION // whole, 1)
+    lines = share if split == 0 else axes[split][0]
+    unit = -(-lines // -(-lines // unit))  # regions of one size, as far as that goes
     share = -(-share // unit) * unit if split == 0 else share
     count = -(-axes[0][0] // share)
     shape = (count, *g.kernel, inner, g.filters * s.parts)

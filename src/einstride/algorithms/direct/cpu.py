@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense
+from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.job import Cost, Job
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def _engine(job: Job, traits: Traits) -> Any:
     """Outer products where a group has channels enough to fill vectors and tiles with them."""
     from einstride.simd.compiler import machine
 
-    g = dense.joined(job)
+    g = gathered(job.geometry) if job.direction == "input_grad" else joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows

@@ -6,11 +6,11 @@ phase, written straight to its positions.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint
+from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
-
-FEW = 8
-"""Channels from which a tap alone is a sum long enough."""
 
 MAX_RANK = 4
 TABLES = 8 << 20
@@ -51,8 +48,15 @@ def input_grad(
     from einstride.simd.zeros import clear
 
     g = job.geometry
-    f = _turned(f, g, b)
-    place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), gy)
+    ready = _plain(out)
+    run = gathered(g)
+    if run is not g:
+        ready = ready and _dense(out) and out.strides[-2] == out.shape[-1] * out.itemsize
+        f = b.xp.reshape(f, run.f_shape)
+        bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
+    whole = out if ready else b.empty(out.shape, b.dtype_name(out), gy)
+    place = whole if run is g else b.xp.reshape(whole, run.x_shape)
+    g, f = run, _turned(f, run, b)
     for i, phase in enumerate(adjoint.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = place[(slice(None), *steps, ...)]
@@ -64,8 +68,8 @@ def input_grad(
             continue
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
-    if place is not out:
-        out[...] = place
+    if whole is not out:
+        out[...] = whole
     return out
 
 
@@ -111,34 +115,14 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         run = joined(job)
         f = flip(f, g.rank, b) if g.flip else f
         return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
-    f = _turned(f, g, b)
+    g = gathered(g)
+    f = _turned(b.xp.reshape(f, g.f_shape), g, b)
     return [
         None
         if phase.geometry is None
         else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in adjoint.phases(g)
     ]
-
-
-def joined(job: Job) -> Geometry:
-    """The geometry with the taps of the last axis as channels, where they lie side by side.
-
-    Without padding and dilation a window's row is one run of K * C numbers. Few channels then make
-    one long sum of products instead of many short ones.
-    """
-    g = job.geometry
-    taps, channels = g.kernel[-1], g.channels
-    if (
-        job.direction != "forward"
-        or g.groups > 1
-        or taps == 1
-        or channels >= FEW
-        or g.dilation[-1] > 1
-        or g.padding[-1] != (0, 0)
-        or is_complex(job.arithmetic.compute)
-    ):
-        return g
-    return replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
 
 
 def _lines(x: Array, b: Backend) -> Array:
@@ -268,7 +252,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
         backwards = job.direction == "input_grad"
-        parts = [p.geometry for p in adjoint.phases(g)] if backwards else [g]
+        parts = [p.geometry for p in adjoint.phases(gathered(g))] if backwards else [g]
         for h in filter(None, parts):
             s = shape(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
