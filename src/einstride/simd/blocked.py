@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from einstride.simd.code import Code, Place, Value, Variable
-from einstride.simd.vectors import local
+from einstride.simd.elements import ELEMENTS, bytes_of
+from einstride.simd.vectors import local, prefetch
 
 REGION = 128
 """Positions in a region, at most."""
@@ -38,6 +39,8 @@ class BlockedTile:
         behind it whole, and one element of those before it.
     group : int
         Panels that a chunk goes through with the same channels of x.
+    ahead : bool
+        Whether what the next region reads is asked for while this one is summed.
     """
 
     first: str
@@ -49,6 +52,7 @@ class BlockedTile:
     axes: int
     split: int
     group: int
+    ahead: bool
 
     @property
     def width(self) -> int:
@@ -163,6 +167,8 @@ def _region(
             def point(k: Value, here: Value) -> None:
                 for i, mask in enumerate(wanted):
                     numbers = from_x.at(here + c + i * t.lanes)
+                    if i == 0 and t.ahead:
+                        prefetch(numbers.at(size * code[f"x_step{t.axes - 1}"]), far=True)
                     points.at(k * t.channels + i * t.lanes).store(
                         numbers.load_as(t.first, t.compute, t.lanes, mask)
                     )
@@ -172,21 +178,37 @@ def _region(
                 columns = code.array("panel_columns", "int64").at(panel).load()
                 to = to_gf.at(code.array("panel_column", "int64").at(panel).load())
                 here = rows.at((panel - first) * (REGION * t.width))
-                acc = _sums(code, t, points, here, size)
+                acc = [
+                    code.variable(code.zero(t.compute, t.lanes))
+                    for _ in range(t.channels * t.vectors)
+                ]
+                if t.ahead:  # what the next region will read of gy, a line for each tile
+                    step = code[f"gy_step{t.axes - 1}"]
+                    line = (c - c_first) // t.channels * (64 // bytes_of(ELEMENTS[t.second]))
+                    following = gy.at(code.array("panel_y", "int64").at(panel).load() + line)
+                    with code.when(line < t.width):
+                        _sums(code, t, points, here, size, acc, (following.at(size * step), step))
+                    with code.when(line >= t.width):
+                        _sums(code, t, points, here, size, acc)
+                else:
+                    _sums(code, t, points, here, size, acc)
                 _add(code, t, to.at(c * code["gf_channel"]), count, columns, acc, fresh)
 
 
-def _sums(code: Code, t: BlockedTile, points: Place, rows: Place, size: Value) -> list[Variable]:
-    """The outer products of a region's positions, added up."""
-    acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
+def _sums(
+    code: Code, t: BlockedTile, points: Place, rows: Place, size: Value, acc: list[Variable],
+    ahead: tuple[Place, Value] | None = None,
+) -> None:  # fmt: skip
+    """The outer products of a region's positions, added up; `ahead`: what to ask for meanwhile."""
     with code.loop(0, size) as k:
+        if ahead is not None:
+            prefetch(ahead[0].at(k * ahead[1]), far=True)
         row = [rows.at(k * t.width + v * t.lanes).load(t.lanes) for v in range(t.vectors)]
         for p in range(t.channels):
             spread = code.splat(points.at(k * t.channels + p).load(), t.lanes)
             for v, numbers in enumerate(row):
                 sums = acc[p * t.vectors + v]
                 sums.set(spread.times_plus(numbers, sums.get()))
-    return acc
 
 
 def _add(

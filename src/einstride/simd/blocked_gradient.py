@@ -107,7 +107,7 @@ def call(
     part = -(-tiles // slices) * rows
     slices = -(-inner // part)
     tile = blocked.BlockedTile(
-        *dtypes, s.lanes, rows, s.vectors, len(axes), split, group
+        *dtypes, s.lanes, rows, s.vectors, len(axes), split, group, count >= SHARES
     )  # fmt: skip
     tap_x = _taps(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
     tap_gf = _taps(g.kernel, gf_taps[: g.rank])

@@ -68,6 +68,9 @@ def _zeros(place: Place, lanes: int) -> Value:
     return place.code.zero(_name(place), lanes)
 
 
-def prefetch(place: Place) -> None:
-    """Ask for the line of the cache around a place, which may lie outside every array."""
-    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, 0, 3, 1])
+def prefetch(place: Place, far: bool = False) -> None:
+    """Ask for the line of the cache around a place, which may lie outside every array.
+
+    `far`: into the second cache.
+    """
+    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, 0, 2 if far else 3, 1])
