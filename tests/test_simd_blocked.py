@@ -11,7 +11,7 @@ from guarded import guarded
 pytest.importorskip("llvmlite")
 from einstride import planner
 from einstride.algorithms.direct import cpu, dense
-from einstride.simd import blocked, blocked_gradient, compiler, correlate, gradient, packing, quads
+from einstride.simd import blocked_gradient, compiler, correlate, gradient, packing, quads
 from einstride.simd import zeros as clearing
 
 HOST = compiler.machine()
@@ -111,7 +111,7 @@ def test_gradients_for_each_example(name):
 def test_threads_and_steps_leave_the_bits_alone(name):
     from threadpoolctl import threadpool_limits
 
-    x, gy, kernel, keywords, _ = gradients(name, batch=8)
+    x, gy, kernel, keywords, _ = gradients(name, batch=64)  # enough for two threads
     rng = np.random.default_rng(3)
     x, gy = (rng.normal(size=a.shape).astype("float32") for a in (x, gy))
     given = {**keywords, "algorithm": "direct"}
@@ -143,17 +143,18 @@ def test_a_hard_ceiling_leaves_no_room_for_shares():
         )
 
 
-def test_a_tap_outside_stays_with_the_other_kernel():
-    f = es.plan((2, 8, 8, 8), (2, 10, 10, 8), direction="filter_grad", kernel_size=3,
-                padding=((2, 2), (2, 2)))  # fmt: skip
-    assert not blocked_gradient.inside(f._decision.job.geometry)
-    assert blocked.REGION >= blocked_gradient.FEW
+@pytest.mark.parametrize("padding", [(2, 0), (0, 2), (2, 2)])
+def test_a_tap_outside_stays_with_the_other_kernel(padding):
+    gy = (2, 6 + sum(padding), 8)
+    p = es.plan((2, 8, 8), gy, direction="filter_grad", kernel_size=3, padding=(padding,))
+    assert not blocked_gradient.inside(p._decision.job.geometry)
 
 
 QUADS = {
     "point": ((7, 7), (1, 1), 64, 100, {}),
     "padded": ((9, 8), (3, 3), 12, 70, {"padding": 1}),
     "strided": ((9, 8), (3, 3), 8, 20, {"padding": 2, "stride": 2}),
+    "wide border": ((3, 40), (3, 3), 4, 64, {"padding": 1}),
     "joined taps": ((30,), (4,), 3, 33, {}),
     "circular": ((12, 12), (3, 3), 4, 9, {"padding": 2, "padding_mode": "circular"}),
     "flipped": ((9, 8), (2, 3), 4, 9, {"flip": True, "dilation": 2}),
