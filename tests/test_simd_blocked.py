@@ -48,7 +48,9 @@ def width(request, monkeypatch):
     for cache in caches:
         cache.cache_clear()
     planner.plan.cache_clear()
+    quads.fits.cache_clear()
     yield request.param
+    quads.fits.cache_clear()
     for cache in caches:
         cache.cache_clear()
     planner.plan.cache_clear()

@@ -7,6 +7,7 @@ the sum of the filter, and sums of 32 bits that wrap on the way end at the same 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ class Quads(NamedTuple):
     start: Any  # (D,) of 32 bits
 
 
+@lru_cache(maxsize=1024)
 def fits(g: Geometry, job: Job) -> bool:
     """Can this CPU do a job so, with the geometry `g` of its forward pass?"""
     return (

@@ -35,7 +35,7 @@ def forward(
     f = flip(f, g.rank, b) if g.flip else f
     packed = prepared[0] if prepared else None
     run = joined(job)
-    if run is not g:
+    if run.channels != g.channels:
         x, f = _lines(x, b), b.xp.reshape(f, run.f_shape)
     _correlate(x, f, run, job, b, bias, out, packed)
     return out
@@ -50,23 +50,25 @@ def input_grad(
     g = job.geometry
     ready = _plain(out)
     run = gathered(g)
-    if run is not g:
+    if run.channels != g.channels:
         ready = ready and _dense(out) and out.strides[-2] == out.shape[-1] * out.itemsize
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = out if ready else b.empty(out.shape, b.dtype_name(out), gy)
-    place = whole if run is g else b.xp.reshape(whole, run.x_shape)
+    place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
     g, f = run, _turned(f, run, b)
     for i, phase in enumerate(adjoint.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = place[(slice(None), *steps, ...)]
+        part = place if all(s == 1 for s in g.stride) else place[(slice(None), *steps, ...)]
         if phase.geometry is None:
             if bias is None:
                 clear(part, b.launch, _threads(job))
             else:
                 part[...] = bias
             continue
-        sub = flip(f[(*phase.taps, ...)], g.rank, b)
+        sub = f
+        if any(n > 1 for n in g.kernel):
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
     if whole is not out:
         out[...] = whole

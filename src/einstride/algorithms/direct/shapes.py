@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from einstride.geometry import Geometry
@@ -15,6 +16,7 @@ FEW = 8
 """Channels from which a tap alone is a sum long enough."""
 
 
+@lru_cache(maxsize=1024)
 def joined(job: Job) -> Geometry:
     """The geometry with the taps of the last axis as channels, where they lie side by side.
 
@@ -36,6 +38,7 @@ def joined(job: Job) -> Geometry:
     return replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
 
 
+@lru_cache(maxsize=1024)
 def gathered(g: Geometry) -> Geometry:
     """The geometry with as many positions of the last axis as its stride taken as channels.
 
