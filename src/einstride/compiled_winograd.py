@@ -234,7 +234,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.simd import winograd_calls as calls
     from einstride.simd.winograd_tables import counted
 
-    split, seconds = _choice(job, prepared=False)
+    split, seconds = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
     g = _real(job.geometry if gradient else _run(job), job)
     dtype, given = complexes.real(job.arithmetic.compute), (_threads(job), _room(job))
@@ -259,7 +259,7 @@ def _note(job: Job) -> str:
     """The tiles and their error, for a plan's table."""
     from einstride.simd.winograd_choice import error
 
-    split, _ = _choice(job, prepared=False)
+    split, _ = _choice(job, job.prepared)
     unit = 2.0 ** (-24 if ITEMSIZE[complexes.real(job.arithmetic.compute)] == 4 else -53)
     found = error(split, job.direction == "filter_grad") * unit
     return f"{split}, error {found:.0e} normwise"

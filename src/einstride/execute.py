@@ -42,7 +42,8 @@ def call(
     kept: Prepared | None = None,
 ) -> Array:
     """The result of one public function; `where` is its name, for errors."""
-    b, plan = prepare(where, direction, first, second, bias, out, k, extra)
+    ready = kept is not None
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra, ready)
     with b.on(first):
         return run(where, plan, b, first, second, bias, out, kept)
 
@@ -56,6 +57,7 @@ def prepare(
     out: Array | None,
     k: Keywords,
     extra: Any = None,
+    ready: bool = False,
 ) -> tuple[Backend, Decision]:
     """The backend and the plan of a call, after every check that needs no values."""
     names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
@@ -72,6 +74,7 @@ def prepare(
         k,
         extra,
         b,
+        ready,
     )
     if bias is not None:
         length = plan.job.shape[-1]
@@ -93,8 +96,9 @@ def decide(
     k: Keywords,
     extra: Any,
     b: Backend,
+    ready: bool = False,
 ) -> Decision:
-    """The cached plan for operands of these shapes and dtypes."""
+    """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared."""
     return planner.plan(
         where,
         direction,
@@ -110,6 +114,7 @@ def decide(
         parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
         b.threads(),
         b.traits,
+        ready,
     )
 
 

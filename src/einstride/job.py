@@ -37,6 +37,8 @@ class Job:
         A filter gradient for each example of the batch, instead of their sum.
     batch_invariant : bool
         The bits of an example's result must not depend on the others in its batch.
+    prepared : bool
+        What the algorithm makes of the filter is kept: its time does not count.
     """
 
     geometry: Geometry
@@ -49,6 +51,7 @@ class Job:
     per_example: bool = False
     accuracy: str = "normwise"
     batch_invariant: bool = False
+    prepared: bool = False
 
     @property
     def sums(self) -> str:

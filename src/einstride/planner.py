@@ -134,6 +134,7 @@ def plan(
     max_workspace: int | None,
     threads: int,
     traits: Traits,
+    prepared: bool = False,
 ) -> Decision:
     """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
 
@@ -164,6 +165,7 @@ def plan(
         accuracy=accuracy,
         per_example=per_example,
         batch_invariant=batch_invariant,
+        prepared=prepared,
     )
     return choose(where, job, _orders(direction, order, extra), algorithm, traits)
 

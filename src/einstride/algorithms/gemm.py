@@ -118,4 +118,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
     rate = rates["matmul"] * (1 + slower / max(thin, 1))
     seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
+    if job.direction != "filter_grad":  # every thread's BLAS brings the filter into its order
+        seconds += job.threads * prod(g.f_shape) * rates["plane"]
     return Cost(n, workspace, moved, seconds)

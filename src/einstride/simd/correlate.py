@@ -16,17 +16,22 @@ from einstride.geometry import Geometry
 from einstride.simd import dense
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, sources
-from einstride.simd.packing import SLICE_BYTES, columns, shape
+from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
 
 
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine | None = None,
+    on: Machine | None = None, quads: bool = False,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements."""
+    """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements.
+
+    With `quads`, the panels are those of `einstride.simd.quads`, and x's channels neighbours.
+    """
     on = on or machine()
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    call = _correlation(g, name_of(x), compute, name_of(out), strides, out.strides, threads, on)
+    call = _correlation(
+        g, name_of(x), compute, name_of(out), strides, out.strides, threads, on, quads
+    )
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
@@ -36,7 +41,7 @@ def correlate(
 @lru_cache(maxsize=1024)
 def _correlation(
     g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], threads: int, on: Machine,
+    y_strides: tuple[int, ...], threads: int, on: Machine, quads: bool = False,
 ) -> Call:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
@@ -46,31 +51,35 @@ def _correlation(
     x_columns, y_columns, column, counts = columns(g, s, x_channel, y_channel)
     inner = g.channels // g.groups * s.parts
     axes, base = _axes(g, x_steps, y_steps)
-    positions_in_tile = s.rows
+    positions_in_tile = _rows(s, g.batch * prod(g.out))
+    ahead = positions_in_tile * x_steps[-2] * g.stride[-1]
     if s.vectors == 4 and g.batch % 4 == 0 and _borders(g) > 0.04:
         # The same position of four examples: what stands in the border is skipped for all of them.
         axes.append(axes.pop(0))
-        positions_in_tile = 4
+        positions_in_tile, ahead = 4, x_steps[-2] * g.stride[-1]
     dense_x = g.channels // g.groups == 1 or x_channel == s.parts
     dense_y = g.filters // g.groups == 1 or y_channel == s.parts
     tile = dense.Tile(
         real(operand), real(compute), real(result), s.lanes, positions_in_tile, s.vectors,
-        tuple(axis.table is not None for axis in axes), dense_x, dense_y,
+        tuple(axis.table is not None for axis in axes), dense_x, dense_y, quads,
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
     depth = max(SLICE_BYTES // (prod(g.kernel) * s.width * item), 32)
     if result != compute or not dense_y or depth >= inner:
         depth = inner
+    if quads:
+        inner = depth = inner // 4
     positions = g.batch * prod(g.out)
     rows = _block(positions, len(column), threads, positions_in_tile)
-    zeros = np.zeros(inner if dense_x else 1, real(operand))
+    zeros = np.zeros(inner * (4 if quads else 1) if dense_x else 1, real(operand))
     keep: list[Any] = [x_columns, y_columns, column, counts, zeros]
     inside = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column), "panels_inside": int(inside),
         "x": base * items[0], "zeros": address(zeros), "x_channel": 1 if dense_x else x_channel,
-        "y_channel": y_channel // s.parts, "f_panel": prod(g.kernel) * inner * s.width,
+        "y_channel": y_channel // s.parts, "x_ahead": ahead,
+        "f_panel": prod(g.kernel) * inner * s.width,
         "channels": inner, "slice": depth, "panel_x": address(x_columns),
         "panel_y": address(y_columns), "panel_column": address(column),
         "panel_columns": address(counts),
@@ -86,6 +95,17 @@ def _correlation(
         }  # fmt: skip
     function = kernel("dense", dense.kernel, tile, on=on)
     return Call(function, dense.arguments(len(axes)), values, threads, keep)
+
+
+def _rows(s: Shape, positions: int) -> int:
+    """Positions in a tile; fewer than registers allow where there would be many too many.
+
+    A channel takes a cycle for two products, and four cycles at least: so long one takes.
+    """
+    if positions > 16 * s.rows:
+        return s.rows
+    each = {r: max(4.0, r * s.vectors / 2 + 0.5) for r in range(s.rows, 0, -1)}
+    return min(each, key=lambda r: -(-positions // r) * each[r])
 
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:

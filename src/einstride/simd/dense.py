@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from einstride.simd import quads
 from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.elements import ELEMENTS, bytes_of
+from einstride.simd.vectors import prefetch
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Tile:
         tap, which never leaves x, outputs lie in even steps and no table is needed.
     dense_x, dense_y : bool
         Whether neighbouring channels are neighbours in memory.
+    quads : bool
+        Whether channels of 8 bits go four at a time (`einstride.simd.quads`).
     """
 
     operand: str
@@ -47,6 +52,7 @@ class Tile:
     tables: tuple[bool, ...]
     dense_x: bool = True
     dense_y: bool = True
+    quads: bool = False
 
     @property
     def width(self) -> int:
@@ -65,8 +71,8 @@ def arguments(axes: int) -> tuple[str, ...]:
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
         "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
-        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "f_panel", "channels", "slice",
-        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel",
+        "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
 
@@ -164,6 +170,8 @@ def _taps(
             common = here[0]
             for other in here[1:]:
                 common = common & other  # negative only if all are
+            if t.quads:
+                common = code.number(0)  # the correction counts every tap
             with code.when(common >= 0):
                 along(tuple(others), here, tap * code[f"taps{a}"] + k)
 
@@ -181,11 +189,18 @@ def _products(
     if t.axes:
         points = [i.pick_place(p, zeros) for i, p in zip(inside, points, strict=True)]
     nothing = code.zero(t.compute, 1)
-    with code.loop(0, depth) as c:
+
+    def channel(c: Value) -> None:
         row = f.at(c * t.width)
         fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
         step = c if t.dense_x else c * code["x_channel"]
         for p, point in enumerate(points):
+            if t.quads:
+                four = quads.spread(point.at(c * 4), t.operand, t.lanes)
+                for v in range(t.vectors):
+                    sums = acc[p * t.vectors + v]
+                    sums.set(quads.products(sums.get(), four, fs[v]))
+                continue
             number = point.at(step).load_as(t.operand, t.compute)
             if t.axes and not t.dense_x:
                 number = inside[p].pick(number, nothing)
@@ -193,6 +208,18 @@ def _products(
             for v in range(t.vectors):
                 sums = acc[p * t.vectors + v]
                 sums.set(spread.times_plus(fs[v], sums.get()))
+
+    if not t.dense_x:
+        with code.loop(0, depth) as c:
+            channel(c)
+        return
+    each = 4 if t.quads else 1
+    line = 64 // bytes_of(ELEMENTS[t.operand]) // each
+    with code.loop(0, depth, line) as c0:
+        for point in points:  # what the next tile will read, for it is too far for the CPU to see
+            prefetch(point.at(c0 * each + code["x_ahead"]))
+        with code.loop(c0, (c0 + line).least(depth)) as c:
+            channel(c)
 
 
 def _write(

@@ -11,7 +11,7 @@ import numpy as np
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
-from einstride.simd import outer
+from einstride.simd import blocked_gradient, outer
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, ranges
 from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
@@ -22,30 +22,40 @@ REGION_BYTES = 80 << 10
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    each: bool = False, on: Machine | None = None,
+    each: bool = False, on: Machine | None = None, shares: int = 1,
 ) -> None:  # fmt: skip
     """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
 
+    Where no tap leaves x, up to so many shares of the positions have sums of their own first.
     Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
     """
     on = on or machine()
-    call = _gradient(
+    call, count = _gradient(
         g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
-        threads, on,
+        threads, on, shares,
     )  # fmt: skip
-    call(launch, x=address(x), gy=address(gy), gf=address(out))
+    sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
+    call(launch, x=address(x), gy=address(gy), gf=address(sums))
+    if count > 1:
+        np.add.reduce(sums, axis=0, out=out)
 
 
 @lru_cache(maxsize=1024)
 def _gradient(
     g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
     gy_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
-) -> Call:  # fmt: skip
+    shares: int,
+) -> tuple[Call, int]:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     item = ITEMSIZE[real(compute)]
     x_steps = [t // ITEMSIZE[real(first)] for t in x_strides]
     gy_steps = [t // ITEMSIZE[real(second)] for t in gy_strides]
     gf_steps = [t // item for t in gf_strides]
+    if blocked_gradient.fits(g, x_steps[-1], s.parts):
+        dtypes = real(first), real(second), real(compute)
+        return blocked_gradient.call(
+            g, s, dtypes, x_steps, gy_steps, gf_steps, shares, each, threads, on
+        )
     gf_batch = gf_steps.pop(0) if each else 0
     x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
     inner = g.channels // g.groups * s.parts
@@ -86,7 +96,7 @@ def _gradient(
         values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
     values["x"] = base * ITEMSIZE[real(first)]
     function = kernel("outer", outer.kernel, tile, on=on)
-    return Call(function, outer.arguments(g.rank), values, threads, keep)
+    return Call(function, outer.arguments(g.rank), values, threads, keep), 1
 
 
 def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:

@@ -116,9 +116,8 @@ def _packing(
     grid = np.ascontiguousarray(grid.ravel())
     _, _, first, counts = columns(g, s, 0, 0)
     firsts = first * column
-    function = kernel(
-        "panels", panels.kernel, operand, compute, s.lanes, s.vectors, column == 1, on=on
-    )
+    order = "columns" if column == 1 else "channels" if channel == 1 else "any"
+    function = kernel("panels", panels.kernel, operand, compute, s.lanes, s.vectors, order, on=on)
     inner = g.channels // g.groups * s.parts
     size = prod(g.f_shape) * s.parts**2
     values = {

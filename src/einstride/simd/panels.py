@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.elements import POINTER, WORD, bytes_of, letter
+from einstride.simd.vectors import transposed
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "taps", "channels", "tap_offsets",
@@ -17,8 +18,12 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) -> str:
-    """The text of the kernel ``panels``; `dense` where output channels are neighbours in f."""
+ORDERS = ("columns", "channels", "any")
+"""What lies side by side in f: output channels, input channels, or neither."""
+
+
+def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
+    """The text of the kernel ``panels``, for one of `ORDERS`."""
     code = Code("panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as chunk:
@@ -29,18 +34,50 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
         f = f.at(code.array("panel_f", "int64").at(panel).load())
         columns = code.array("panel_columns", "int64").at(panel).load()
         to = code.array("panels", compute).at((panel * taps + tap) * channels * width)
-        for v in range(vectors):
-            mask = code.first_lanes(columns - v * lanes, lanes)
-            with code.loop(0, channels) as c:
+        if order == "channels":
+            for v in range(vectors):
+                here = f.at(code["f_column"] * (v * lanes))
+                _exchanged(code, here, to.at(v * lanes), columns - v * lanes, operand, compute,
+                           lanes, width)  # fmt: skip
+        else:
+            masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
+            with code.loop(0, channels) as c:  # rows outside, for they may lie far apart
                 row = f.at(c * code["f_channel"])
-                if dense:
-                    found = row.at(v * lanes).load_as(operand, compute, lanes, mask)
-                else:
-                    found = code.convert(
-                        _gathered(row, code["f_column"], v * lanes, lanes, mask), operand, compute
-                    )
-                to.at(c * width + v * lanes).store(found)
+                for v, mask in enumerate(masks):
+                    if order == "columns":
+                        found = row.at(v * lanes).load(lanes, mask)
+                    else:
+                        found = _gathered(row, code["f_column"], v * lanes, lanes, mask)
+                    to.at(c * width + v * lanes).store(code.convert(found, operand, compute))
     return code.text()
+
+
+def _exchanged(
+    code: Code, f: Place, to: Place, columns: Value, operand: str, compute: str, lanes: int,
+    width: int,
+) -> None:  # fmt: skip
+    """One vector of output channels, in squares that are transposed in registers."""
+    channels = code["channels"]
+    rows = [f.at(code["f_column"] * j) for j in range(lanes)]
+    whole = (columns >= lanes).pick(channels - channels % lanes, code.number(0))
+    with code.loop(0, whole, lanes) as c:
+        square = transposed([row.at(c).load_as(operand, compute, lanes) for row in rows])
+        for j, numbers in enumerate(square):
+            to.at((c + j) * width).store(numbers)
+    with code.loop(whole, channels, lanes) as c:
+        depth = channels - c
+        square = transposed(
+            [
+                row.at(c).load_as(
+                    operand, compute, lanes,
+                    code.first_lanes((columns >= j + 1).pick(depth, code.number(0)), lanes),
+                )
+                for j, row in enumerate(rows)
+            ]
+        )  # fmt: skip
+        for j, numbers in enumerate(square):
+            with code.when(depth >= j + 1):
+                to.at((c + j) * width).store(numbers)
 
 
 def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Value) -> Value:

@@ -1,4 +1,4 @@
-"""More words for kernels: constants, arrays on the stack, gathers, and transposes in registers."""
+"""More words: constants, arrays on the stack, gathers, prefetches, transposes in registers."""
 
 from __future__ import annotations
 
@@ -66,3 +66,11 @@ def _name(place: Place) -> str:
 
 def _zeros(place: Place, lanes: int) -> Value:
     return place.code.zero(_name(place), lanes)
+
+
+def prefetch(place: Place, far: bool = False) -> None:
+    """Ask for the line of the cache around a place, which may lie outside every array.
+
+    `far`: into the second cache.
+    """
+    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, 0, 2 if far else 3, 1])

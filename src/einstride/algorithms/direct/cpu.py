@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, grouped
+from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.job import Cost, Job
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
 
     if neighbours and grouped in _ENGINES and grouped.supports(job, traits) is None:
         return grouped
-    g = dense.joined(job)
+    g = gathered(job.geometry) if job.direction == "input_grad" else joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows

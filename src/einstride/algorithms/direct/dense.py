@@ -6,11 +6,11 @@ phase, written straight to its positions.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint, complexes
+from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
-
-FEW = 8
-"""Channels from which a tap alone is a sum long enough."""
 
 MAX_RANK = 4
 TABLES = 8 << 20
@@ -39,7 +36,7 @@ def forward(
     f = flip(f, g.rank, b) if g.flip else f
     packed = prepared[0] if prepared else None
     run = joined(job)
-    if run is not g:
+    if run.channels != g.channels:
         x, f = _lines(x, b), b.xp.reshape(f, run.f_shape)
     _correlate(x, f, run, job, b, bias, out, packed)
     return out
@@ -49,24 +46,39 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
+    from einstride.simd.zeros import clear
+
     g = job.geometry
-    f = _turned(f, g, b)
-    place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), gy)
+    ready = _plain(out)
+    run = gathered(g)
+    if run.channels != g.channels:
+        ready = ready and _dense(out) and out.strides[-2] == out.shape[-1] * out.itemsize
+        f = b.xp.reshape(f, run.f_shape)
+        bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
+    whole = out if ready else b.empty(out.shape, b.dtype_name(out), gy)
+    place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
+    g, f = run, _turned(f, run, b)
     for i, phase in enumerate(adjoint.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = place[(slice(None), *steps, ...)]
+        part = place if all(s == 1 for s in g.stride) else place[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            part[...] = 0 if bias is None else bias
+            if bias is None:
+                clear(part, b.launch, _threads(job))
+            else:
+                part[...] = bias
             continue
-        sub = flip(f[(*phase.taps, ...)], g.rank, b)
+        sub = f
+        if any(n > 1 for n in g.kernel):
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
-    if place is not out:
-        out[...] = place
+    if whole is not out:
+        out[...] = whole
     return out
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
+    from einstride.simd.blocked_gradient import in_room
     from einstride.simd.gradient import gradient
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -76,7 +88,10 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         place = flip(out, g.rank, b, first) if g.flip else out
         fits = b.dtype_name(out) == compute and _plain(place) and _dense(place)
         found = place if fits else b.empty(place.shape, compute, x)
-        gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
+        gradient(
+            x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
+            shares=in_room(job, _tables(g) + _copies(job)),
+        )  # fmt: skip
         if not fits:
             place[...] = found
         return out
@@ -84,7 +99,10 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         x, gy = b.astype(x, compute), b.astype(gy, compute)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
-    gradient(x, gy, g, compute, parts, b.launch, _threads(job), job.per_example)
+    gradient(
+        x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
+        shares=in_room(job, _tables(g) + _copies(job)),
+    )  # fmt: skip
     complexes.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
     return out
 
@@ -96,34 +114,14 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         run = joined(job)
         f = flip(f, g.rank, b) if g.flip else f
         return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
-    f = _turned(f, g, b)
+    g = gathered(g)
+    f = _turned(b.xp.reshape(f, g.f_shape), g, b)
     return [
         None
         if phase.geometry is None
         else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in adjoint.phases(g)
     ]
-
-
-def joined(job: Job) -> Geometry:
-    """The geometry with the taps of the last axis as channels, where they lie side by side.
-
-    Without padding and dilation a window's row is one run of K * C numbers. Few channels then make
-    one long sum of products instead of many short ones.
-    """
-    g = job.geometry
-    taps, channels = g.kernel[-1], g.channels
-    if (
-        job.direction != "forward"
-        or g.groups > 1
-        or taps == 1
-        or channels >= FEW
-        or g.dilation[-1] > 1
-        or g.padding[-1] != (0, 0)
-        or is_complex(job.arithmetic.compute)
-    ):
-        return g
-    return replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
 
 
 def _lines(x: Array, b: Backend) -> Array:
@@ -142,9 +140,12 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+    from einstride.simd import quads
     from einstride.simd.packing import pack
 
     compute = job.arithmetic.compute
+    if quads.fits(g, job):
+        return quads.pack(f, g, job.operands[0] == "int8")
     if is_complex(compute) or not _plain(f):
         f = b.astype(f, compute)
     return pack(f, g, compute, b.launch, job.threads)
@@ -158,7 +159,9 @@ def _correlate(
     compute = job.arithmetic.compute
     if packed is None:
         packed = _packed(f, g, job, b)
-    x = _readable(x, b)
+    four = isinstance(packed, tuple)  # of `einstride.simd.quads`
+    compute = "int32" if four else compute
+    x = _readable(x, b, packed=four)
     if is_complex(compute) and not is_complex(b.dtype_name(x)):
         x = b.astype(x, compute)
     if bias is not None:
@@ -166,7 +169,8 @@ def _correlate(
     place = out
     if not _plain(out) or (is_complex(compute) and not _dense(out)):
         place = b.empty(out.shape, job.arithmetic.result, x)
-    correlate(x, packed, g, compute, bias, place, b.launch, _threads(job))
+    panels, bias = packed if four else (packed, bias)
+    correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
     if place is not out:
         out[...] = place
 
@@ -223,10 +227,13 @@ def _tables(g: Geometry) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
+    from einstride.simd import blocked_gradient, quads
     from einstride.simd.compiler import machine
     from einstride.simd.packing import panel_bytes, shape
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
+    four = 4 if quads.fits(g, job) else 1
+    compute = "int32" if four > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = _tables(g), 0.0, 0
@@ -236,19 +243,25 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + 6.0)
-        workspace += prod(job.shape) * item * (4 if s.parts == 2 else 1)
-        moved = pairs * inner * item // max(prod(g.kernel), 1) * s.per_group
+        copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + (1.5 if copied else 6.0))
+        again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
+        own = blocked_gradient.in_room(job, _tables(g) + _copies(job))
+        workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
+        moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
         backwards = job.direction == "input_grad"
-        parts = [p.geometry for p in adjoint.phases(g)] if backwards else [g]
+        parts = [p.geometry for p in adjoint.phases(gathered(g))] if backwards else [g]
         for h in filter(None, parts):
             s = shape(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
-            each = prod(h.kernel) * (inner * s.rows * s.vectors + 5.0 * s.rows) + 12.0 * s.rows
+            products = inner * s.rows * s.vectors / four
+            each = prod(h.kernel) * (products + 5.0 * s.rows) + 12.0 * s.rows
             packed = panel_bytes(h, compute, on)
-            vectors += tiles * each + packed / item
+            vectors += tiles * each
+            if not job.prepared:  # quads are written by NumPy
+                vectors += packed / item * (1 if four == 1 else 5.0)
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize

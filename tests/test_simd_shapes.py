@@ -1,0 +1,114 @@
+"""Convolutions whose last axis is taken as channels, and how many positions a tile has."""
+
+import numpy as np
+import pytest
+
+import einstride as es
+
+pytest.importorskip("llvmlite")
+from einstride.algorithms.direct import cpu, dense, shapes
+from einstride.simd import compiler, correlate, packing
+
+WHOLE = {  # size, kernel, stride, channels, filters, padding: taps and positions in whole strides
+    "line": ((40,), (8,), 4, 5, 9, 0),
+    "padded": ((44,), (4,), 2, 5, 9, ((2, 2),)),
+    "patches": ((12, 16), (4, 4), 4, 3, 20, 0),
+    "cropped": ((13, 16), (3, 4), 2, 7, 20, ((1, 1), (-2, 3))),
+    "one axis": ((8, 12), (2, 2), (1, 2), 6, 40, 0),
+    "rest": ((32,), (2,), 2, 5, 9, ((0, 1),)),
+}
+OTHERS = {
+    "a half stride": ((30,), (3,), 2, 5, 9, 0),
+    "an odd size": ((31,), (4,), 2, 5, 9, 0),
+    "an odd border": ((30,), (4,), 2, 5, 9, ((1, 1),)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _outer_products(monkeypatch):
+    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
+    cpu._engine.cache_clear()
+    yield
+    cpu._engine.cache_clear()
+
+
+def geometry(size, kernel, stride, c, d, padding, batch=2):
+    p = es.plan((batch, *size, c), (*kernel, c, d), stride=stride, padding=padding)
+    return p._decision.job.geometry
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_strides_are_one_pass(name):
+    g = geometry(*WHOLE[name])
+    run = shapes.gathered(g)
+    assert run.stride[-1] == 1
+    assert (run.out, run.filters) == (g.out, g.filters)
+    assert np.prod(run.x_shape) == np.prod(g.x_shape)
+    assert np.prod(run.f_shape) == np.prod(g.f_shape)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_keep_their_phases(name):
+    g = geometry(*OTHERS[name])
+    assert shapes.gathered(g) == g
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])
+@pytest.mark.parametrize("name", [*WHOLE, *OTHERS])
+def test_input_gradients(name, dtype):
+    size, kernel, stride, c, d, padding = (WHOLE | OTHERS)[name]
+    rng = np.random.default_rng(5)
+    f = rng.integers(-3, 4, size=(*kernel, c, d)).astype(dtype)
+    x, bias = np.zeros((2, *size, c), dtype), rng.integers(-3, 4, size=c).astype(dtype)
+    given = {"stride": stride, "padding": padding}
+    y = es.conv(x, f, algorithm="strided", **given)
+    gy = rng.integers(-3, 4, size=y.shape).astype(dtype)
+    expected = es.conv_input_grad(gy, f, size, algorithm="strided", **given)
+    wide = np.empty((*x.shape[:-1], c + 2), dtype)[..., :c]
+    for out in (None, np.empty(x.shape, dtype), wide):
+        found = es.conv_input_grad(gy, f, size, algorithm="direct", out=out, **given)
+        np.testing.assert_array_equal(found, expected)
+    layer = es.Conv(f, algorithm="direct", **given)
+    for _ in range(2):  # the second time with the filter that was kept
+        np.testing.assert_array_equal(layer.backward(gy, x)[0], expected)
+    turned = np.ascontiguousarray(np.moveaxis(f, -1, 0))
+    turned = np.moveaxis(turned, 0, -1)
+    for room in (None, 1 << 20):  # another plan of an equal geometry
+        found = es.conv_transpose(
+            gy, turned, bias, output_size=size, algorithm="direct", max_workspace=room, **given
+        )
+        np.testing.assert_array_equal(found, expected + bias)
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 5, 7, 11, 13, 49])
+@pytest.mark.parametrize("filters", [8, 40, 64])
+def test_a_few_positions(positions, filters):
+    rng = np.random.default_rng(positions)
+    x = rng.integers(-3, 4, size=(1, positions, 9)).astype("float32")
+    f = rng.integers(-3, 4, size=(1, 9, filters)).astype("float32")
+    found = es.conv(x, f, algorithm="direct")
+    np.testing.assert_array_equal(found, es.conv(x, f, algorithm="strided"))
+
+
+def test_tiles_waste_few_positions():
+    s = packing.shape("float32", 512, compiler.machine())
+    assert correlate._rows(s, 10_000) == s.rows
+    for positions in range(1, 60):
+        rows = correlate._rows(s, positions)
+        assert 1 <= rows <= s.rows
+        assert -(-positions // rows) * rows <= -(-positions // s.rows) * s.rows
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int16", "float64"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 1, 3, 2), (3, 0, 1, 2), (2, 3, 1, 0)])
+@pytest.mark.parametrize(("c", "d"), [(37, 70), (16, 64), (3, 5)])
+def test_filters_of_any_memory_order(order, c, d, dtype):
+    rng = np.random.default_rng(6)
+    f = rng.integers(-3, 4, size=(2, 3, c, d)).astype(dtype)
+    back = np.argsort(order)
+    f = np.transpose(np.ascontiguousarray(np.transpose(f, order)), back)
+    x = rng.integers(-3, 4, size=(1, 6, 7, c)).astype(dtype)
+    expected = es.conv(x, f, algorithm="strided")
+    np.testing.assert_array_equal(es.conv(x, f, algorithm="direct"), expected)
+    layer = es.Conv(f, algorithm="direct")
+    np.testing.assert_array_equal(layer(x), expected)
