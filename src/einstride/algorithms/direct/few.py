@@ -1,7 +1,10 @@
-"""The engine for few channels: first layers, patches, signals (`einstride.simd.blocks`).
+"""The engine for few channels: first layers, patches, signals (`einstride.simd.blocks`, `run_outer`).
 
 A few channels fill no vector. In an input gradient the positions of a block do, one stride or some
 in each direction; the filter is joined accordingly, which `prepare` can keep.
+
+In a filter gradient a tile holds the taps of the last axis with their channels, which lie side by
+side in x.
 
 Zeros of the joined filter would spread a NaN or an infinity of gy over a block. Where a sum is NaN,
 the engine of many channels does it again, which has no such zeros.
@@ -12,10 +15,10 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import dense
+from einstride.algorithms.direct import channelwise, dense
 from einstride.dtypes import ITEMSIZE
 from einstride.job import Cost, Job
-from einstride.primitives import is_complex
+from einstride.primitives import flip, is_complex
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -32,13 +35,34 @@ def input_grad(
 
     g, compute = job.geometry, job.arithmetic.compute
     if not _lines(out):
-        return dense.input_grad(gy, f, job, b, bias, out)
+        return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     packed = prepare(f, job, b) if prepared is None else prepared
     gy = dense.readable(gy, b, packed=True)
     done = block_calls.gradient(
         gy, packed, g, compute, bias, out, b.launch, dense.threads_of(job)
     )  # fmt: skip
-    return out if done else dense.input_grad(gy, f, job, b, bias, out)
+    return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+
+
+def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
+    """x, gy -> gf."""
+    from einstride.simd import run_calls
+
+    g, compute = job.geometry, job.arithmetic.compute
+    x = dense.readable(x, b)
+    if not _lines(x):
+        return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
+    gy = dense.readable(gy, b, packed=True)
+    tables = run_calls.cut(g, compute).tables
+    place = flip(out, g.rank, b) if g.flip else out
+    fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
+    sums = out if fits else b.empty((tables, *out.shape), compute, x)
+    run_calls.gradient(x, gy, g, compute, sums, b.launch, dense.threads_of(job))
+    if not fits:
+        for table in sums[1:]:
+            sums[0] += table
+        place[...] = sums[0]
+    return out
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -59,21 +83,31 @@ def _lines(a: Array) -> bool:
     return regular(a) and channels and (n == 1 or a.strides[-2] == c * a.itemsize)
 
 
+def _other(job: Job, traits: Traits) -> Any:
+    """The engine that does what this one does not."""
+    return dense if dense.supports(job, traits) is None else channelwise
+
+
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    g = job.geometry
-    if job.direction != "input_grad":
-        return "only input gradients have few columns"
+    g, a = job.geometry, job.arithmetic
+    if job.direction == "forward" or job.per_example:
+        return "only gradients have few columns"
     if g.groups > 1:
         return "groups have kernels of their own"
-    if is_complex(job.arithmetic.compute):
-        return "complex numbers have no blocks"
+    if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
+        return "vectors hold no pairs and no bfloat16"
+    if "float16" in (*job.operands, a.result) and a.compute != "float32":
+        return "vectors convert float16 to and from float32 only"
+    if g.rank > dense.MAX_RANK or 0 in g.size:
+        return "x has no elements, or too many axes"
     if job.batch_invariant:
         return "a NaN in one example changes the order of sums in others"
-    reason = dense.supports(job, traits)
-    if reason is None and _entries(job) > TABLES:
+    if job.direction == "filter_grad" and g.dilation[-1] > 1 and g.kernel[-1] > 1:
+        return "taps of the last axis are no run"
+    if job.direction == "input_grad" and _entries(job) > TABLES:
         return "its table of columns would be too large"
-    return reason
+    return _other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
 
 
 def _entries(job: Job) -> int:
@@ -85,18 +119,22 @@ def _entries(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
-    from einstride.simd.block_calls import cut, panel_bytes
+    from einstride.simd import block_calls, run_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]
     threads = dense.threads_of(job)
-    panels = panel_bytes(g, compute)
-    arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
-    vectors = cut(g, compute).work + 2.0 * panels / item / 16
-    # The other engine's panels stand in for these where a NaN is found.
-    again = dense.cost(job, traits, rates).workspace
-    workspace = panels + prod(g.f_shape) * item + 32 * _entries(job) + again
-    moved = arrays * job.itemsize
+    moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
+    if job.direction == "filter_grad":
+        runs = run_calls.cut(g, compute)
+        vectors, workspace = runs.work, (runs.tables + 1) * prod(g.f_shape) * item
+        workspace += 16 * g.out[-1] * g.kernel[-1]
+    else:
+        panels = block_calls.panel_bytes(g, compute)
+        vectors = block_calls.cut(g, compute).work + panels / item / 8
+        workspace = panels + prod(g.f_shape) * item + 32 * _entries(job)
+    # The other engine works where arrays lie badly, or a NaN is found.
+    workspace += _other(job, traits).cost(job, traits, rates).workspace
     seconds = (
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     )
