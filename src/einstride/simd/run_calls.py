@@ -18,7 +18,7 @@ from einstride.simd.host import Call, address, name_of, offsets
 REGION_BYTES = 96 << 10
 """The part of x and gy that is summed over at once."""
 
-TABLES_BYTES = 1 << 20
+TABLES_BYTES = 5 << 19
 """What the tables of sums may take."""
 
 TABLES = 8
@@ -69,7 +69,8 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
         for limit in range(1, min((registers - 1) // vectors - 1, run) + 1):
             tiles = -(-run // limit)
             rows = -(-run // tiles)
-            work = panels * tiles * (max(rows * vectors, rows + vectors, 8) + 4.0)
+            loads = 1.15 * (rows + vectors)
+            work = panels * tiles * (max(rows * vectors, loads, 8) + vectors + 4.0)
             cuts.append((work, vectors, panels, rows, tiles))
     work, vectors, panels, rows, tiles = min(cuts)
     each = (vectors * lanes + prod(g.stride) * g.channels) * item
@@ -79,8 +80,9 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
         part = -(-along // -(-along // outputs))
     at_once = min(at_once, max(lines, 1))
     regions = -(-lines // at_once) * -(-along // part)
-    tables = min(TABLES_BYTES // (prod(g.f_shape) * item), TABLES, regions)
-    tables = max(tables, 1) if g.multiply_adds > SMALL else 1
+    tables = TABLES if g.multiply_adds > SMALL else 1
+    while tables > 1 and (tables > regions or tables * prod(g.f_shape) * item > TABLES_BYTES):
+        tables //= 2
     work = outer * (work * lines * along + panels * tiles * regions * rows * vectors * 4.0)
     work += outer * panels * tiles * lines * 30.0
     return Runs(lanes, vectors, panels, rows, tiles, at_once, part, regions, tables, work)
@@ -129,7 +131,7 @@ def _gradient(
     edge, _ = offsets(g, last, g.channels)
     edge = np.ascontiguousarray(edge, np.int64)
     zeros = np.zeros(1, first)
-    slices = 1
+    slices, apart = 1, found.panels if found.tables == 1 else 1
     while found.tables == 1 and slices < found.tiles and found.panels * slices < 4 * threads:
         slices = min(2 * slices, found.tiles)
     part = -(-found.tiles // slices)
@@ -137,7 +139,7 @@ def _gradient(
     lines = g.batch * prod(g.out[:-1])
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {
-        "chunks": found.tables * found.panels * slices, "panels": found.panels,
+        "chunks": found.tables * apart * slices, "panels": found.panels, "panels_apart": apart,
         "slices": slices, "slice": part, "tiles": found.tiles, "tables": found.tables,
         "zeros": address(zeros), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
         "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_table": prod(g.f_shape),

@@ -54,7 +54,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
     outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
     return (
-        "counter", "chunks", "panels", "slices", "slice", "tiles", "tables",
+        "counter", "chunks", "panels", "panels_apart", "slices", "slice", "tiles", "tables",
         "x", "gy", "sums", "zeros", "x_batch", "gy_batch", "gy_last", "x_last", "sums_table",
         "filters", "run", "lines", "line", "lines_at_once", "line_at_once", "regions", "pieces",
         "edge", "kernel", "tile_first", "tile_own", "inside_first", "inside_last", "x_start",
@@ -67,8 +67,10 @@ def kernel(t: RunTile) -> str:
     code = Code("runs", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
         part, rest = chunk % code["slices"], chunk // code["slices"]
-        panel, table = rest % code["panels"], rest // code["panels"]
-        _chunk(code, t, panel, part, table)
+        apart = code["panels_apart"]  # chunks of each panel, or all panels in one chunk
+        first, table = rest % apart, rest // apart
+        last = apart.equals(1).pick(code["panels"], first + 1)
+        _chunk(code, t, (first, last), part, table)
     return code.text()
 
 
@@ -84,18 +86,19 @@ class _Region:
     masks: list[Value]
 
 
-def _chunk(code: Code, t: RunTile, panel: Value, part: Value, table: Value) -> None:
-    """Some tiles of all outer taps, for one panel of output channels and one table."""
-    column = panel * t.width
-    masks = [
-        code.first_lanes(code["filters"] - column - v * t.lanes, t.lanes) for v in range(t.vectors)
-    ]
-    gy = code.array("gy", t.second).at(column)
-    sums = code.array("sums", t.compute).at(table * code["sums_table"] + column)
+def _chunk(
+    code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, table: Value
+) -> None:
+    """Some tiles of all outer taps, for some panels of output channels and one table."""
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).least(code["tiles"]))
     begin = table * code["regions"] // code["tables"]
     end = (table + 1) * code["regions"] // code["tables"]
-    with code.loop(begin, end) as number:
+    with code.loop(begin, end) as number, code.loop(*panels) as panel:
+        column = panel * t.width
+        left = code["filters"] - column
+        masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
+        gy = code.array("gy", t.second).at(column)
+        sums = code.array("sums", t.compute).at(table * code["sums_table"] + column)
         line, piece = number // code["pieces"], number % code["pieces"]
         first, left = line * code["lines_at_once"], piece * code["line_at_once"]
         last = (first + code["lines_at_once"]).least(code["lines"])

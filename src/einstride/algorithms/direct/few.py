@@ -34,10 +34,9 @@ def input_grad(
     from einstride.simd import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    if not _lines(out):
+    if not (_lines(out) and _channels(gy)):
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     packed = prepare(f, job, b) if prepared is None else prepared
-    gy = dense.readable(gy, b, packed=True)
     done = block_calls.gradient(
         gy, packed, g, compute, bias, out, b.launch, dense.threads_of(job)
     )  # fmt: skip
@@ -49,10 +48,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.simd import run_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    x = dense.readable(x, b)
-    if not _lines(x):
+    if not (_lines(x) and _channels(gy)):
         return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
-    gy = dense.readable(gy, b, packed=True)
     tables = run_calls.cut(g, compute).tables
     place = flip(out, g.rank, b) if g.flip else out
     fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
@@ -74,13 +71,17 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     return block_calls.pack(f, job.geometry, compute, b.launch, dense.threads_of(job))
 
 
-def _lines(a: Array) -> bool:
-    """Is a line of the last axis with its channels one run of numbers?"""
+def _channels(a: Array) -> bool:
+    """Are neighbouring channels neighbours in memory?"""
     from einstride.simd.host import regular
 
+    return regular(a) and bool(a.shape[-1] == 1 or a.strides[-1] == a.itemsize)
+
+
+def _lines(a: Array) -> bool:
+    """Is a line of the last axis with its channels one run of numbers?"""
     *_, n, c = a.shape
-    channels = c == 1 or a.strides[-1] == a.itemsize
-    return regular(a) and channels and (n == 1 or a.strides[-2] == c * a.itemsize)
+    return _channels(a) and bool(n == 1 or a.strides[-2] == c * a.itemsize)
 
 
 def _other(job: Job, traits: Traits) -> Any:
