@@ -12,7 +12,6 @@ import numpy as np
 
 from einstride.geometry import Geometry
 from einstride.settings import Shape
-from einstride.simd.compiler import Machine
 from einstride.simd.host import OUTSIDE
 
 STRIDES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
@@ -113,11 +112,15 @@ class Blocks:
 @lru_cache(maxsize=1024)
 def choose(g: Geometry, lanes: int, registers: int) -> Blocks:
     """The cut with the least work."""
-    axes = [
-        [_axis(g, a, m) for m in STRIDES if m == 1 or (m - 1) * g.stride[a] < g.size[a]]
-        for a in range(g.rank)
-    ]
     most = (4 if registers >= 32 else 2) * lanes
+    axes = [
+        [
+            _axis(g, a, m)
+            for m in STRIDES
+            if m == 1 or ((m - 1) * s < n and m * s * g.channels <= most)
+        ]
+        for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
+    ]
     found = []
     for cut in product(*axes):
         columns = prod(axis.block for axis in cut) * g.channels
@@ -129,7 +132,7 @@ def choose(g: Geometry, lanes: int, registers: int) -> Blocks:
 def _cut(g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: int) -> Blocks:
     run = axes[-1].block * g.channels
     split = -(-run // most)
-    piece = run if split == 1 else -(-(-(-run // split)) // lanes) * lanes
+    piece = run if split == 1 else -(-run // (split * lanes)) * lanes
     split = -(-run // piece)
     runs = prod(axis.block for axis in axes[:-1]) * split
     rows, along = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
@@ -177,7 +180,7 @@ class Columns:
 @lru_cache(maxsize=512)
 def columns(g: Geometry, blocks: Blocks, f_steps: Shape) -> Columns:
     """The columns of a filter (*K, C, D) with these steps between its numbers, none negative."""
-    offset = np.arange(g.channels) * f_steps[g.rank]
+    offset: Any = np.arange(g.channels) * f_steps[g.rank]
     for a in reversed(range(g.rank)):
         met = blocks.axes[a].met()
         met = np.where(met < 0, OUTSIDE, met * f_steps[a])

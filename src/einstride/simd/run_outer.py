@@ -86,9 +86,7 @@ class _Region:
     masks: list[Value]
 
 
-def _chunk(
-    code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, table: Value
-) -> None:
+def _chunk(code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, table: Value) -> None:
     """Some tiles of all outer taps, for some panels of output channels and one table."""
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).least(code["tiles"]))
     begin = table * code["regions"] // code["tables"]

@@ -1,4 +1,4 @@
-"""Direct convolution on the CPU: outer products of many channels, or one channel at a time."""
+"""Direct convolution on the CPU: outer products of many channels, few of them, or one at a time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from einstride.job import Cost, Job
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
-_ENGINES: tuple[Any, ...] = (dense, channelwise)
-_FEW: tuple[Any, ...] = (few,)
-"""Engines that are taken where they expect to be faster than the one of the shape."""
-
-_RATES = {"kernel": 1.4e-5, "vector": 1.4e-10, "copy": 7.8e-12}
-"""Seconds, for comparing engines with each other."""
+_ENGINES: tuple[Any, ...] = (dense, channelwise, few)
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
 @lru_cache(maxsize=4096)
 def _engine(job: Job, traits: Traits) -> Any:
-    """Outer products where a group has channels enough to fill vectors and tiles with them."""
+    """Outer products where a group has channels enough to fill vectors and tiles with them.
+
+    The engine for few channels is taken where it expects to be faster than that.
+    """
     from einstride.simd.compiler import machine
 
     g = dense.joined(job)
@@ -31,13 +29,10 @@ def _engine(job: Job, traits: Traits) -> Any:
     if job.direction == "input_grad":
         rows, columns = columns, rows
     lanes = max(machine().vector_bytes // job.itemsize, 1)
-    order = _ENGINES if rows >= 3 and 2 * columns >= lanes else _ENGINES[::-1]
+    others = [engine for engine in _ENGINES if engine is not few]
+    order = others if rows >= 3 and 2 * columns >= lanes else others[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
-    for rival in _FEW:
-        if rival.supports(job, traits) is None:
-            seconds = [e.cost(job, traits, _RATES).seconds for e in (rival, found)]
-            found = rival if seconds[0] < seconds[1] else found
-    return found
+    return few if few in _ENGINES and few.better(found, job, traits) else found
 
 
 def forward(
@@ -85,7 +80,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     """None if one of the engines can do the job, else why the first cannot."""
     if not traits.compiled:
         return MISSING
-    reasons = [engine.supports(job, traits) for engine in _ENGINES]
+    reasons = [engine.supports(job, traits) for engine in _ENGINES if engine is not few]
     return None if None in reasons else reasons[0]
 
 

@@ -71,12 +71,12 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute = job.geometry, job.arithmetic.compute
     first = 1 if job.per_example else 0
-    x, gy = readable(x, b), readable(gy, b, packed=True)
+    x, gy = _readable(x, b), _readable(gy, b, packed=True)
     if not is_complex(compute):
         place = flip(out, g.rank, b, first) if g.flip else out
         fits = b.dtype_name(out) == compute and _plain(place) and _dense(place)
         found = place if fits else b.empty(place.shape, compute, x)
-        gradient(x, gy, g, compute, found, b.launch, threads_of(job), job.per_example)
+        gradient(x, gy, g, compute, found, b.launch, _threads(job), job.per_example)
         if not fits:
             place[...] = found
         return out
@@ -84,7 +84,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         x, gy = b.astype(x, compute), b.astype(gy, compute)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
-    gradient(x, gy, g, compute, parts, b.launch, threads_of(job), job.per_example)
+    gradient(x, gy, g, compute, parts, b.launch, _threads(job), job.per_example)
     parts = parts.reshape(*axes, c, 2, d, 2)
     place = flip(out, g.rank, b, first) if g.flip else out
     place.real = parts[..., 0, :, 0] + parts[..., 1, :, 1]  # conj(x) gy
@@ -161,7 +161,7 @@ def _correlate(
     compute = job.arithmetic.compute
     if packed is None:
         packed = _packed(f, g, job, b)
-    x = readable(x, b)
+    x = _readable(x, b)
     if is_complex(compute) and not is_complex(b.dtype_name(x)):
         x = b.astype(x, compute)
     if bias is not None:
@@ -169,13 +169,12 @@ def _correlate(
     place = out
     if not _plain(out) or (is_complex(compute) and not _dense(out)):
         place = b.empty(out.shape, job.arithmetic.result, x)
-    correlate(x, packed, g, compute, bias, place, b.launch, threads_of(job))
+    correlate(x, packed, g, compute, bias, place, b.launch, _threads(job))
     if place is not out:
         out[...] = place
 
 
-def threads_of(job: Job) -> int:
-    """Threads worth their start."""
+def _threads(job: Job) -> int:
     return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
@@ -191,7 +190,7 @@ def _dense(a: Array) -> bool:
     return bool(a.shape[-1] <= 1 or a.strides[-1] == a.itemsize)
 
 
-def readable(a: Array, b: Backend, packed: bool = False) -> Array:
+def _readable(a: Array, b: Backend, packed: bool = False) -> Array:
     """An operand that kernels can read; a copy only of arrays that lie badly."""
     name = b.dtype_name(a)
     if _plain(a) and (_dense(a) or not (packed or is_complex(name))):
@@ -232,7 +231,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
     item = ITEMSIZE[real(compute)]
-    threads = threads_of(job)
+    threads = _threads(job)
     workspace, vectors, moved = _tables(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":

@@ -1,10 +1,9 @@
-"""The engine for few channels: first layers, patches, signals (`einstride.simd.blocks`, `run_outer`).
+"""The engine for few channels: first layers, patches, signals.
 
 A few channels fill no vector. In an input gradient the positions of a block do, one stride or some
-in each direction; the filter is joined accordingly, which `prepare` can keep.
-
-In a filter gradient a tile holds the taps of the last axis with their channels, which lie side by
-side in x.
+in each direction (`einstride.simd.blocks`); the filter is joined accordingly, which `prepare` can
+keep. In a filter gradient a tile holds the taps of the last axis with their channels, which lie
+side by side in x (`run_outer`).
 
 Zeros of the joined filter would spread a NaN or an infinity of gy over a block. Where a sum is NaN,
 the engine of many channels does it again, which has no such zeros.
@@ -12,6 +11,7 @@ the engine of many channels does it again, which has no such zeros.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,14 @@ from einstride.primitives import flip, is_complex
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
+MANY = 16
+"""Channels from which they fill a tile."""
+
 TABLES = 1 << 19
 """Numbers that the table of columns may hold."""
+
+_RATES = defaultdict(float, vector=1.4e-10, copy=7.8e-12)
+"""Seconds, for comparing engines with each other."""
 
 
 def input_grad(
@@ -37,9 +43,7 @@ def input_grad(
     if not (_lines(out) and _channels(gy)):
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     packed = prepare(f, job, b) if prepared is None else prepared
-    done = block_calls.gradient(
-        gy, packed, g, compute, bias, out, b.launch, dense.threads_of(job)
-    )  # fmt: skip
+    done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
     return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
@@ -54,7 +58,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     place = flip(out, g.rank, b) if g.flip else out
     fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
     sums = out if fits else b.empty((tables, *out.shape), compute, x)
-    run_calls.gradient(x, gy, g, compute, sums, b.launch, dense.threads_of(job))
+    run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
     if not fits:
         for table in sums[1:]:
             sums[0] += table
@@ -65,10 +69,12 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The joined filter as panels."""
     from einstride.simd import block_calls
+    from einstride.simd.host import regular
 
     compute = job.arithmetic.compute
     f = b.xp.ascontiguousarray(b.astype(f, compute))
-    return block_calls.pack(f, job.geometry, compute, b.launch, dense.threads_of(job))
+    f = f if regular(f) else f.copy()
+    return block_calls.pack(f, job.geometry, compute, b.launch, _threads(job))
 
 
 def _channels(a: Array) -> bool:
@@ -84,6 +90,10 @@ def _lines(a: Array) -> bool:
     return _channels(a) and bool(n == 1 or a.strides[-2] == c * a.itemsize)
 
 
+def _threads(job: Job) -> int:
+    return job.threads if job.geometry.multiply_adds > dense.SMALL else 1
+
+
 def _other(job: Job, traits: Traits) -> Any:
     """The engine that does what this one does not."""
     return dense if dense.supports(job, traits) is None else channelwise
@@ -94,6 +104,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     g, a = job.geometry, job.arithmetic
     if job.direction == "forward" or job.per_example:
         return "only gradients have few columns"
+    if g.channels > MANY and (job.direction == "filter_grad" or prod(g.stride) == 1):
+        return "channels fill vectors without it"
     if g.groups > 1:
         return "groups have kernels of their own"
     if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
@@ -111,6 +123,15 @@ def supports(job: Job, traits: Traits) -> str | None:
     return _other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
 
 
+def better(other: Any, job: Job, traits: Traits) -> bool:
+    """Is it expected to be faster than another engine?"""
+    if supports(job, traits) is not None:
+        return False
+    found, rival = (e(job, traits, _RATES) for e in (cost, other.cost))
+    fits = not job.hard or found.workspace <= job.ceiling
+    return bool(fits and found.seconds < rival.seconds)
+
+
 def _entries(job: Job) -> int:
     from einstride.simd.block_calls import cut
 
@@ -124,7 +145,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]
-    threads = dense.threads_of(job)
+    threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
         runs = run_calls.cut(g, compute)
