@@ -1,4 +1,4 @@
-"""A convolution whose columns are blocks of outputs: how layers of few channels fill vectors.
+"""A convolution along lines, of blocks of outputs: how layers of few channels fill vectors.
 
 An input gradient with stride s and C channels has C columns a position, often three of sixteen
 lanes. Here a column is (position in a block of B, channel), for blocks of some strides on each
@@ -47,6 +47,11 @@ class BlockTile:
         Neighbours in gx in a run, and runs in a panel.
     rank : int
         Spatial axes.
+    forward : bool
+        A forward pass: blocks of one output, whose columns are the output channels. Where all taps
+        of the last axis stand in x they are one run of numbers, and one sum.
+    stream : bool
+        Whether results go to memory past the caches.
     """
 
     operand: str
@@ -58,6 +63,8 @@ class BlockTile:
     piece: int
     pieces: int
     rank: int
+    forward: bool = False
+    stream: bool = False
 
     @property
     def width(self) -> int:
@@ -75,7 +82,7 @@ def arguments(rank: int) -> tuple[str, ...]:
         "counter", "chunks", "rows", "segments", "segment", "panels", "panels_inside",
         "gy", "gx", "f", "bias", "zeros", "flag", "f_panel", "channels", "slice",
         "gy_batch", "gx_batch", "piece_first", "piece_to", "piece_count", "line", "before", "step",
-        *every, *outer,
+        "inside_first", "inside_last", "move", "start", *every, *outer,
     )  # fmt: skip
 
 
@@ -89,6 +96,8 @@ def kernel(t: BlockTile) -> str:
         fast, slow = chunk % count, chunk // count
         panel, strip = inside.pick(fast, slow), inside.pick(slow, fast)
         _chunk(code, t, panel, strip // code["segments"], strip % code["segments"])
+    if t.stream:
+        code.builder.fence("seq_cst")
     return code.text()
 
 
@@ -158,12 +167,22 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
             with code.when(code.number(0) < c0):
                 for i, sums in enumerate(acc):
                     sums.set(kept.at(i * t.lanes).load(t.lanes))
-            _taps(code, t, here, f.at(c0 * t.width), c0, depth, ends, acc)
+            from_f = f.at(c0 * t.width)
+            if t.forward:
+                inside = start >= code["inside_first"]
+                inside = inside & (code["inside_last"] >= (start + t.positions).least(last))
+                with code.when(inside):
+                    _runs(code, t, here, f, blocks, acc)
+                with code.when(inside ^ 1):
+                    _taps(code, t, here, from_f, c0, depth, ends, acc)
+            else:
+                _taps(code, t, here, from_f, c0, depth, ends, acc)
             with code.when(done ^ 1):
                 for i, sums in enumerate(acc):
                     kept.at(i * t.lanes).store(sums.get())
             with code.when(done):
-                _check(code, acc)
+                if not t.forward:
+                    _check(code, acc)
                 _write(code, t, here, start, last, acc)
 
 
@@ -191,6 +210,26 @@ def _taps(
                 from_gy = here.gy.at(offset + c0)
                 points = [(o >= 0).pick_place(from_gy.at(o), zeros) for o in found_here]
                 _products(code, t, points, f.at(number * tap_size), depth, acc)
+
+    along(0, code.number(0), code.number(0))
+
+
+def _runs(
+    code: Code, t: BlockTile, here: _Row, f: Place, blocks: list[Value], acc: list[Variable]
+) -> None:
+    """The taps of the last axis and their channels as one sum, for each tap of the others."""
+    depth = code[f"taps{t.rank - 1}"] * code["channels"]
+    starts = [q * code["move"] - code["start"] for q in blocks]
+
+    def along(a: int, offset: Value, tap: Value) -> None:
+        if a == t.rank - 1:
+            points = [here.gy.at(offset + start) for start in starts]
+            _products(code, t, points, f.at(tap * depth * t.width), depth, acc)
+            return
+        with code.loop(0, code[f"taps{a}"]) as k:
+            found = here.tables[a].at(k).load()
+            with code.when(found >= 0):
+                along(a + 1, offset + found, tap * code[f"taps{a}"] + k)
 
     along(0, code.number(0), code.number(0))
 
@@ -247,6 +286,9 @@ def _write(
 
 def _run(code: Code, t: BlockTile, here: _Row, e: int, q: Value, sums: list[Value]) -> None:
     """One run of block q; a part of it may lie before or behind the line of gx."""
+    if t.forward:
+        _outputs(code, t, here.gx.at(q * code["step"] + here.places[e]), here.counts[e], sums)
+        return
     begin = q * code["step"] - code["before"] + here.firsts[e]
     low = (code.number(0) - begin).most(code.number(0))
     high = (code["line"] - begin).least(here.counts[e])
@@ -257,6 +299,17 @@ def _run(code: Code, t: BlockTile, here: _Row, e: int, q: Value, sums: list[Valu
         mask = mask & (below ^ every(code, t.lanes))
         found = _columns(sums, e * t.piece + i, t.lanes)
         place.at(i).store(code.convert(found, t.compute, t.result), mask)
+
+
+def _outputs(code: Code, t: BlockTile, place: Place, count: Value, sums: list[Value]) -> None:
+    """The output channels of one output."""
+    found = [code.convert(each, t.compute, t.result) for each in sums]
+    if t.stream:
+        for v, each in enumerate(found):
+            place.at(v * t.lanes).stream(each)
+        return
+    for v, each in enumerate(found):
+        place.at(v * t.lanes).store(each, code.first_lanes(count - v * t.lanes, t.lanes))
 
 
 def _columns(sums: list[Value], first: int, lanes: int) -> Value:

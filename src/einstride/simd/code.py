@@ -137,6 +137,13 @@ class Place:
             return
         self.code.builder.store(value.ir, self.ir).align = size
 
+    def stream(self, value: Value) -> None:
+        """Put a vector here, past the caches; the address is a multiple of 16 bytes."""
+        store = self.code.builder.store(value.ir, self.ir)
+        store.align = 16
+        one = ir.Constant(ir.IntType(32), 1)
+        store.set_metadata("nontemporal", self.code.module.add_metadata([one]))
+
 
 class Variable:
     """A local that is assigned more than once."""

@@ -1,6 +1,7 @@
 """The engine for few channels: first layers, patches, signals.
 
-A few channels fill no vector. In an input gradient the positions of a block do, one stride or some
+In a forward pass the taps of the last axis make one sum with their channels (`line_calls`). A few
+channels fill no vector. In an input gradient the positions of a block do, one stride or some
 in each direction (`einstride.simd.blocks`); the filter is joined accordingly, which `prepare` can
 keep. In a filter gradient a tile holds the taps of the last axis with their channels, which lie
 side by side in x (`run_outer`).
@@ -31,6 +32,20 @@ TABLES = 1 << 19
 
 _RATES = defaultdict(float, vector=1.4e-10, copy=7.8e-12)
 """Seconds, for comparing engines with each other."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
+) -> Array:
+    """x, f -> y."""
+    from einstride.simd import line_calls
+
+    if not (_lines(x) and _channels(out)):
+        return _other(job, b.traits).forward(x, f, job, b, bias, out)
+    packed = prepare(f, job, b) if prepared is None else prepared
+    compute = job.arithmetic.compute
+    line_calls.correlate(x, packed, job.geometry, compute, bias, out, b.launch, _threads(job))
+    return out
 
 
 def input_grad(
@@ -67,14 +82,16 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """The joined filter as panels."""
-    from einstride.simd import block_calls
+    """The filter as panels, joined for an input gradient."""
+    from einstride.simd import block_calls, line_calls
     from einstride.simd.host import regular
 
-    compute = job.arithmetic.compute
+    g, compute = job.geometry, job.arithmetic.compute
+    if job.direction == "forward":
+        return line_calls.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
     f = b.xp.ascontiguousarray(b.astype(f, compute))
     f = f if regular(f) else f.copy()
-    return block_calls.pack(f, job.geometry, compute, b.launch, _threads(job))
+    return block_calls.pack(f, g, compute, b.launch, _threads(job))
 
 
 def _channels(a: Array) -> bool:
@@ -102,9 +119,10 @@ def _other(job: Job, traits: Traits) -> Any:
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     g, a = job.geometry, job.arithmetic
-    if job.direction == "forward" or job.per_example:
-        return "only gradients have few columns"
-    if g.channels > MANY and (job.direction == "filter_grad" or prod(g.stride) == 1):
+    backwards = job.direction == "input_grad"
+    if job.per_example:
+        return "its filter gradient is summed over the batch"
+    if g.channels > MANY and not (backwards and prod(g.stride) > 1):
         return "channels fill vectors without it"
     if g.groups > 1:
         return "groups have kernels of their own"
@@ -114,11 +132,11 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "vectors convert float16 to and from float32 only"
     if g.rank > dense.MAX_RANK or 0 in g.size:
         return "x has no elements, or too many axes"
-    if job.batch_invariant:
+    if job.batch_invariant and job.direction != "forward":
         return "a NaN in one example changes the order of sums in others"
-    if job.direction == "filter_grad" and g.dilation[-1] > 1 and g.kernel[-1] > 1:
+    if not backwards and g.dilation[-1] > 1 and g.kernel[-1] > 1:
         return "taps of the last axis are no run"
-    if job.direction == "input_grad" and _entries(job) > TABLES:
+    if backwards and _entries(job) > TABLES:
         return "its table of columns would be too large"
     return _other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
 
@@ -141,7 +159,7 @@ def _entries(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
-    from einstride.simd import block_calls, run_calls
+    from einstride.simd import block_calls, line_calls, run_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]
@@ -151,6 +169,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         runs = run_calls.cut(g, compute)
         vectors, workspace = runs.work, (runs.tables + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
+    elif job.direction == "forward":
+        lines = line_calls.cut(g, compute)
+        vectors = lines.work
+        workspace = 3 * prod(g.kernel) * g.channels * lines.panels * lines.width * item
+        workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
     else:
         panels = block_calls.panel_bytes(g, compute)
         vectors = block_calls.cut(g, compute).work + panels / item / 8
