@@ -16,7 +16,7 @@ from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets
 from einstride.simd.packing import SLICE_BYTES
 
-STREAMED = 24 << 20
+STREAMED = 16 << 20
 """Bytes of results from which they go past the caches, which they would only empty."""
 
 
@@ -65,10 +65,12 @@ def cut(g: Geometry, compute: str) -> Lines:
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
     found = cut(g, compute)
-    filled = np.zeros((prod(g.kernel) * g.channels, found.panels * found.width), compute)
-    filled[:, : g.filters] = f.reshape(-1, g.filters)
-    panels = filled.reshape(-1, found.panels, found.width).swapaxes(0, 1)
-    return np.ascontiguousarray(panels)
+    panels = np.empty((found.panels, *g.kernel, g.channels, found.width), compute)
+    for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
+        part = f[..., first : first + found.width]
+        panel[..., : part.shape[-1]] = part
+        panel[..., part.shape[-1] :] = 0
+    return panels
 
 
 def correlate(

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MANY = 16
 """Channels from which they fill a tile."""
 
+LEAST = 1 << 15
+"""Multiply-adds below which a call's own cost is all that counts."""
+
 TABLES = 1 << 19
 """Numbers that the table of columns may hold."""
 
@@ -143,7 +146,12 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def better(other: Any, job: Job, traits: Traits) -> bool:
     """Is it expected to be faster than another engine?"""
-    if supports(job, traits) is not None:
+    from einstride.simd.compiler import machine
+
+    g = job.geometry
+    if g.multiply_adds < LEAST or supports(job, traits) is not None:
+        return False
+    if job.direction == "forward" and 2 * g.filters < machine().lanes(job.itemsize):
         return False
     found, rival = (e(job, traits, _RATES) for e in (cost, other.cost))
     fits = not job.hard or found.workspace <= job.ceiling
@@ -171,8 +179,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
-        vectors = lines.work
-        workspace = 3 * prod(g.kernel) * g.channels * lines.panels * lines.width * item
+        packed = prod(g.kernel) * g.channels * lines.panels * lines.width
+        vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
     else:
         panels = block_calls.panel_bytes(g, compute)
