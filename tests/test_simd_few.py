@@ -66,6 +66,7 @@ CASES = {
     "gaps": case((10, 11), (2, 2), 2, 5, stride=3),
     "dilated": case((12, 13), (3, 3), 2, 9, stride=2, pad=2, dilation=2),
     "flipped": case((9, 10), (4, 3), 3, 9, stride=2, pad=1, flip=True),
+    "line": case((40,), (3,), 2, 17, pad=1),
     "volume": case((5, 6, 7), (3, 2, 3), 2, 10, stride=2, pad=1),
     "one of each": case((3, 3), (3, 3), 1, 1, batch=1),
 }
@@ -219,7 +220,7 @@ def test_a_gradient_that_is_not_finite_leaves_taps_in_the_border_alone(always):
 @pytest.mark.parametrize(
     "one",
     [
-        case((90, 90), (7, 7), 3, 40, stride=2, pad=3, batch=4),
+        case((90, 90), (7, 7), 3, 64, stride=2, pad=3, batch=4),
         case((700,), (300,), 1, 200, stride=4, pad=150, batch=3),
         case((60, 60), (8, 8), 3, 100, stride=8, batch=9),
     ],
