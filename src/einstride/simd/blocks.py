@@ -17,12 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from einstride.simd.block_results import check, write
 from einstride.simd.code import Code, Place, Value, Variable
-from einstride.simd.elements import is_float
-from einstride.simd.floats import is_nan
-from einstride.simd.lanes import every
 
 UNROLLED = 4
 """Channels of gy that are multiplied between two tests for the end."""
@@ -102,7 +98,7 @@ def kernel(t: BlockTile) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """What all tiles of a row share: where it reads and writes, and how much of each piece."""
 
     gy: Place
@@ -113,7 +109,7 @@ class _Row:
     places: list[Value]
 
 
-def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> _Row:
+def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:
     outer = range(t.rank - 1)
     rest, at = row, {}
     for a in reversed(outer):
@@ -125,7 +121,7 @@ def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> _Row:
         gx = gx.at(starts[a] * code[f"to{a}"])
     gy = code.array("gy", t.operand).at(rest * code["gy_batch"])
     tables = [code.array(f"table{a}", "int64").at(at[a] * code[f"taps{a}"]) for a in outer]
-    here = _Row(gy, gx, tables, [], [], [])
+    here = Row(gy, gx, tables, [], [], [])
     for e in range(t.pieces):
         piece = panel * t.pieces + e
         count, first, place = (
@@ -182,12 +178,12 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
                     kept.at(i * t.lanes).store(sums.get())
             with code.when(done):
                 if not t.forward:
-                    _check(code, acc)
-                _write(code, t, here, start, last, acc)
+                    check(code, acc)
+                write(code, t, here, start, last, acc)
 
 
 def _taps(
-    code: Code, t: BlockTile, here: _Row, f: Place, c0: Value, depth: Value, ends: list[Place],
+    code: Code, t: BlockTile, here: Row, f: Place, c0: Value, depth: Value, ends: list[Place],
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Add every tap's products to the sums."""
@@ -215,7 +211,7 @@ def _taps(
 
 
 def _runs(
-    code: Code, t: BlockTile, here: _Row, f: Place, blocks: list[Value], acc: list[Variable]
+    code: Code, t: BlockTile, here: Row, f: Place, blocks: list[Value], acc: list[Variable]
 ) -> None:
     """The taps of the last axis and their channels as one sum, for each tap of the others."""
     depth = code[f"taps{t.rank - 1}"] * code["channels"]
@@ -255,68 +251,3 @@ def _products(
             one(c, i)
     with code.loop(whole, depth) as c:
         one(c, 0)
-
-
-def _check(code: Code, acc: list[Variable]) -> None:
-    """Set the flag if a sum is NaN."""
-    values = [sums.get() for sums in acc]
-    if not is_float(values[0].ir.type):
-        return
-    found = is_nan(values[0])
-    for value in values[1:]:
-        found = found | is_nan(value)
-    lanes = values[0].ir.type.count
-    some = code.intrinsic(f"llvm.vector.reduce.or.v{lanes}i1", ir.IntType(1), [found])
-    with code.when(some):
-        code.array("flag", "int64").store(code.number(1))
-
-
-def _write(
-    code: Code, t: BlockTile, here: _Row, start: Value, last: Value, acc: list[Variable]
-) -> None:
-    """The runs of each block, as far as they lie in gx."""
-    sums = [a.get() for a in acc]
-    for e, count in enumerate(here.counts):
-        with code.when(code.number(0) < count):
-            for p in range(t.positions):
-                with code.when(start + p < last):
-                    one = sums[p * t.vectors :][: t.vectors]
-                    _run(code, t, here, e, start + p, one)
-
-
-def _run(code: Code, t: BlockTile, here: _Row, e: int, q: Value, sums: list[Value]) -> None:
-    """One run of block q; a part of it may lie before or behind the line of gx."""
-    if t.forward:
-        _outputs(code, t, here.gx.at(q * code["step"] + here.places[e]), here.counts[e], sums)
-        return
-    begin = q * code["step"] - code["before"] + here.firsts[e]
-    low = (code.number(0) - begin).most(code.number(0))
-    high = (code["line"] - begin).least(here.counts[e])
-    place = here.gx.at(q * code["step"] - code["before"] + here.places[e])
-    for i in range(0, t.piece, t.lanes):
-        mask = code.first_lanes(high - i, t.lanes)
-        below = code.first_lanes(low - i, t.lanes)
-        mask = mask & (below ^ every(code, t.lanes))
-        found = _columns(sums, e * t.piece + i, t.lanes)
-        place.at(i).store(code.convert(found, t.compute, t.result), mask)
-
-
-def _outputs(code: Code, t: BlockTile, place: Place, count: Value, sums: list[Value]) -> None:
-    """The output channels of one output."""
-    found = [code.convert(each, t.compute, t.result) for each in sums]
-    if t.stream:
-        for v, each in enumerate(found):
-            place.at(v * t.lanes).stream(each)
-        return
-    for v, each in enumerate(found):
-        place.at(v * t.lanes).store(each, code.first_lanes(count - v * t.lanes, t.lanes))
-
-
-def _columns(sums: list[Value], first: int, lanes: int) -> Value:
-    """A vector of columns from two neighbours."""
-    v, shift = divmod(first, lanes)
-    if shift == 0:
-        return sums[v]
-    one, two = sums[v], sums[min(v + 1, len(sums) - 1)]
-    order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [shift + i for i in range(lanes)])
-    return Value(one.code, one.code.builder.shuffle_vector(one.ir, two.ir, order))

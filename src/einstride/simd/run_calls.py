@@ -18,6 +18,9 @@ from einstride.simd.host import Call, address, name_of, offsets
 REGION_BYTES = 96 << 10
 """The part of x and gy that is summed over at once."""
 
+LEAST = 224
+"""Outputs in a region, so that sums are not added to memory too often."""
+
 TABLES_BYTES = 5 << 19
 """What the tables of sums may take."""
 
@@ -74,11 +77,11 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
             cuts.append((work, vectors, panels, rows, tiles))
     work, vectors, panels, rows, tiles = min(cuts)
     each = (vectors * lanes + prod(g.stride) * g.channels) * item
-    outputs = max(REGION_BYTES // each, 1)
+    outputs = max(REGION_BYTES // each, LEAST)
     at_once, part = max(outputs // max(along, 1), 1), along
     if outputs < along:
         part = -(-along // -(-along // outputs))
-    at_once = min(at_once, max(lines, 1))
+    at_once = -(-lines // -(-lines // at_once)) if lines else 1
     regions = -(-lines // at_once) * -(-along // part)
     tables = TABLES if g.multiply_adds > SMALL else 1
     while tables > 1 and (tables > regions or tables * prod(g.f_shape) * item > TABLES_BYTES):
