@@ -141,6 +141,13 @@ class Place:
         """Ask for its line of the cache; any address will do."""
         self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [self, int(write), 3, 1])
 
+    def stream(self, value: Value) -> None:
+        """Put a vector here, past the caches; the address is a multiple of 16 bytes."""
+        store = self.code.builder.store(value.ir, self.ir)
+        store.align = 16
+        one = ir.Constant(ir.IntType(32), 1)
+        store.set_metadata("nontemporal", self.code.module.add_metadata([one]))
+
 
 class Variable:
     """A local that is assigned more than once."""

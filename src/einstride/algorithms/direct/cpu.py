@@ -1,4 +1,4 @@
-"""Direct convolution on the CPU: many channels, many small groups, or one channel at a time."""
+"""Direct convolution on the CPU: many channels, small groups, few channels, or one at a time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import channelwise, dense, grouped
+from einstride.algorithms.direct import channelwise, dense, few, grouped
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.job import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
 
-_ENGINES: tuple[Any, ...] = (dense, channelwise, grouped)
+_ENGINES: tuple[Any, ...] = (dense, channelwise, grouped, few)
+_SPECIAL = (grouped, few)
+"""Engines for some jobs, which one of the others can do as well."""
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
@@ -23,6 +25,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     """Outer products where a group has channels enough to fill vectors and tiles with them.
 
     Small groups side by side where channels are `neighbours` in memory, as plans take them to be.
+    The engine for few channels is taken where it expects to be faster than that.
     """
     from einstride.simd.compiler import machine
 
@@ -33,9 +36,13 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     if job.direction == "input_grad":
         rows, columns = columns, rows
     lanes = max(machine().vector_bytes // job.itemsize, 1)
-    others = [engine for engine in _ENGINES if engine is not grouped]
-    order = others if rows >= 3 and 2 * columns >= lanes else others[::-1]
-    return next(engine for engine in order if engine.supports(job, traits) is None)
+    order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
+    found = next(engine for engine in order if engine.supports(job, traits) is None)
+    return few if few in _ENGINES and few.better(found, job, traits) else found
+
+
+def _general() -> tuple[Any, ...]:
+    return tuple(engine for engine in _ENGINES if engine not in _SPECIAL)
 
 
 def _chosen(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
@@ -91,7 +98,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     """None if one of the engines can do the job, else why the first cannot."""
     if not traits.compiled:
         return MISSING
-    reasons = [engine.supports(job, traits) for engine in _ENGINES if engine is not grouped]
+    reasons = [engine.supports(job, traits) for engine in _general()]
     return None if None in reasons else reasons[0]
 
 

@@ -1,0 +1,194 @@
+"""The engine for few channels: first layers, patches, signals.
+
+In a forward pass the taps of the last axis make one sum with their channels (`line_calls`). A few
+channels fill no vector. In an input gradient the positions of a block do, one stride or some
+in each direction (`einstride.simd.blocks`); the filter is joined accordingly, which `prepare` can
+keep. In a filter gradient a tile holds the taps of the last axis with their channels, which lie
+side by side in x (`run_outer`).
+
+Zeros of the joined filter would spread a NaN or an infinity of gy over a block. Where a sum is NaN,
+the engine of many channels does it again, which has no such zeros.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride.algorithms.direct import channelwise, dense
+from einstride.dtypes import ITEMSIZE
+from einstride.job import Cost, Job
+from einstride.primitives import flip, is_complex
+
+if TYPE_CHECKING:
+    from einstride.backends import Array, Backend, Traits
+
+MANY = 16
+"""Channels from which they fill a tile."""
+
+LEAST = 1 << 15
+"""Multiply-adds below which a call's own cost is all that counts."""
+
+TABLES = 1 << 19
+"""Numbers that the table of columns may hold."""
+
+_RATES = defaultdict(float, vector=1.4e-10, copy=7.8e-12)
+"""Seconds, for comparing engines with each other."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
+) -> Array:
+    """x, f -> y."""
+    from einstride.simd import line_calls
+
+    if not (_lines(x) and _channels(out)):
+        return _other(job, b.traits).forward(x, f, job, b, bias, out)
+    packed = prepare(f, job, b) if prepared is None else prepared
+    compute = job.arithmetic.compute
+    line_calls.correlate(x, packed, job.geometry, compute, bias, out, b.launch, _threads(job))
+    return out
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
+) -> Array:
+    """gy, f -> gx."""
+    from einstride.simd import block_calls
+
+    g, compute = job.geometry, job.arithmetic.compute
+    if not (_lines(out) and _channels(gy)):
+        return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    packed = prepare(f, job, b) if prepared is None else prepared
+    done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
+    return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+
+
+def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
+    """x, gy -> gf."""
+    from einstride.simd import run_calls
+
+    g, compute = job.geometry, job.arithmetic.compute
+    if not (_lines(x) and _channels(gy)):
+        return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
+    tables = run_calls.cut(g, compute).tables
+    place = flip(out, g.rank, b) if g.flip else out
+    fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
+    sums = out if fits else b.empty((tables, *out.shape), compute, x)
+    run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
+    if not fits:
+        for table in sums[1:]:
+            sums[0] += table
+        place[...] = sums[0]
+    return out
+
+
+def prepare(f: Array, job: Job, b: Backend) -> Any:
+    """The filter as panels, joined for an input gradient."""
+    from einstride.simd import block_calls, line_calls
+    from einstride.simd.host import regular
+
+    g, compute = job.geometry, job.arithmetic.compute
+    if job.direction == "forward":
+        return line_calls.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
+    f = b.xp.ascontiguousarray(b.astype(f, compute))
+    f = f if regular(f) else f.copy()
+    return block_calls.pack(f, g, compute, b.launch, _threads(job))
+
+
+def _channels(a: Array) -> bool:
+    """Are neighbouring channels neighbours in memory?"""
+    from einstride.simd.host import regular
+
+    return regular(a) and bool(a.shape[-1] == 1 or a.strides[-1] == a.itemsize)
+
+
+def _lines(a: Array) -> bool:
+    """Is a line of the last axis with its channels one run of numbers?"""
+    *_, n, c = a.shape
+    return _channels(a) and bool(n == 1 or a.strides[-2] == c * a.itemsize)
+
+
+def _threads(job: Job) -> int:
+    return job.threads if job.geometry.multiply_adds > dense.SMALL else 1
+
+
+def _other(job: Job, traits: Traits) -> Any:
+    """The engine that does what this one does not."""
+    return dense if dense.supports(job, traits) is None else channelwise
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    g, a = job.geometry, job.arithmetic
+    backwards = job.direction == "input_grad"
+    if job.per_example:
+        return "its filter gradient is summed over the batch"
+    if g.channels > MANY and not (backwards and prod(g.stride) > 1):
+        return "channels fill vectors without it"
+    if g.groups > 1:
+        return "groups have kernels of their own"
+    if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
+        return "vectors hold no pairs and no bfloat16"
+    if "float16" in (*job.operands, a.result) and a.compute != "float32":
+        return "vectors convert float16 to and from float32 only"
+    if g.rank > dense.MAX_RANK or 0 in g.size:
+        return "x has no elements, or too many axes"
+    if job.batch_invariant and job.direction != "forward":
+        return "a NaN in one example changes the order of sums in others"
+    if not backwards and g.dilation[-1] > 1 and g.kernel[-1] > 1:
+        return "taps of the last axis are no run"
+    if backwards and _entries(job) > TABLES:
+        return "its table of columns would be too large"
+    return _other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
+
+
+def better(other: Any, job: Job, traits: Traits) -> bool:
+    """Is it expected to be faster than another engine?"""
+    from einstride.simd.compiler import machine
+
+    g = job.geometry
+    if g.multiply_adds < LEAST or supports(job, traits) is not None:
+        return False
+    if job.direction == "forward" and 2 * g.filters < machine().lanes(job.itemsize):
+        return False
+    found, rival = (e(job, traits, _RATES) for e in (cost, other.cost))
+    fits = not job.hard or found.workspace <= job.ceiling
+    return bool(fits and found.seconds < rival.seconds)
+
+
+def _entries(job: Job) -> int:
+    from einstride.simd.block_calls import cut
+
+    found = cut(job.geometry, job.arithmetic.compute)
+    return found.panels * found.taps * found.width
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Products of whole vectors, with those of the joined filter's zeros."""
+    from einstride.simd import block_calls, line_calls, run_calls
+
+    g, compute = job.geometry, job.arithmetic.compute
+    item = ITEMSIZE[compute]
+    threads = _threads(job)
+    moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
+    if job.direction == "filter_grad":
+        runs = run_calls.cut(g, compute)
+        vectors, workspace = runs.work, (runs.tables + 1) * prod(g.f_shape) * item
+        workspace += 16 * g.out[-1] * g.kernel[-1]
+    elif job.direction == "forward":
+        lines = line_calls.cut(g, compute)
+        packed = prod(g.kernel) * g.channels * lines.panels * lines.width
+        vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item
+        workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
+    else:
+        panels = block_calls.panel_bytes(g, compute)
+        vectors = block_calls.cut(g, compute).work + panels / item / 8
+        workspace = panels + prod(g.f_shape) * item + 32 * _entries(job)
+    # The other engine works where arrays lie badly, or a NaN is found.
+    workspace += _other(job, traits).cost(job, traits, rates).workspace
+    seconds = (
+        rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
+    )
+    return Cost(g.multiply_adds, workspace, moved, seconds)

@@ -1,0 +1,81 @@
+"""Where the engine for few channels may write: its results, and nothing beside them."""
+
+import numpy as np
+import pytest
+
+import einstride as es
+import oracle
+from checks import same
+from oracle import Case
+from strategies import arrays
+
+pytest.importorskip("llvmlite")
+from einstride.algorithms.direct import cpu, few
+from einstride.simd import line_calls
+
+
+def case(size, kernel, c, d, stride=1, pad=0):
+    n = len(size)
+    return Case(2, size, kernel, c, d, (stride,) * n, ((pad, pad),) * n, (1,) * n)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """The engine does whatever it can do."""
+    seen = []
+
+    def better(other, job, traits):
+        seen.append(few.supports(job, traits) is None)
+        return seen[-1]
+
+    monkeypatch.setattr(few, "better", better)
+    cpu._engine.cache_clear()
+    yield seen
+    cpu._engine.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        case((17, 15), (7, 7), 3, 18, stride=2, pad=3),
+        case((13, 22), (5, 5), 3, 8, stride=4),
+        case((61,), (10,), 1, 33, stride=5),
+        case((9, 10), (3, 3), 3, 21, pad=1),
+    ],
+    ids=["first layer", "stride four", "signal", "one stride"],
+)
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+def test_a_result_inside_a_larger_array(which, one, always):
+    x, f, gy = arrays(one, "float32", 9)
+    margin = 40
+    shape = one.y_shape if which == "forward" else one.x_shape
+    room = np.full((*shape[:-2], shape[-2] + 2 * margin, shape[-1]), 7, "float32")
+    out = room[..., margin:-margin, :]
+    if which == "forward":
+        es.conv(x, f, algorithm="direct", out=out, **one.explicit)
+        expected = oracle.forward(x, f, one)
+    else:
+        es.conv_input_grad(gy, f, one.input_size, algorithm="direct", out=out, **one.explicit)
+        expected = oracle.input_grad(gy, f, one)
+    same(np.ascontiguousarray(out), expected, "float32")
+    assert (room[..., :margin, :] == 7).all()
+    assert (room[..., -margin:, :] == 7).all()
+    assert any(always)
+
+
+@pytest.mark.parametrize("filters", [64, 20, 18])
+def test_results_go_past_the_caches(filters, always, monkeypatch):
+    """Whole panels whose rows begin at multiples of 16 bytes; other results as always."""
+    monkeypatch.setattr(line_calls, "STREAMED", 0)
+    one = case((9, 10), (3, 3), 3, filters, pad=1)
+    x, f, _ = arrays(one, "float32", 5)
+    expected = oracle.forward(x, f, one)
+    for shift in (0, 1):
+        room = np.full(expected.size + 64, 7, "float32")
+        first = -room.ctypes.data // 4 % 16 + shift
+        out = room[first : first + expected.size].reshape(expected.shape)
+        es.conv(x, f, algorithm="direct", out=out, **one.explicit)
+        same(out, expected, "float32")
+        assert (room[:first] == 7).all()
+        assert (room[first + expected.size :] == 7).all()
+    assert any(always)
