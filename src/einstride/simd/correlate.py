@@ -23,13 +23,17 @@ def correlate(
     on: Machine | None = None,
 ) -> None:  # fmt: skip
     """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements."""
-    on = on or machine()
-    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    call = _correlation(g, name_of(x), compute, name_of(out), strides, out.strides, threads, on)
+    call = correlation(x, g, compute, out, threads, on or machine())
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
     call(launch, **addresses)
+
+
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
+    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
+    return _correlation(g, name_of(x), compute, name_of(out), strides, out.strides, threads, on)
 
 
 @lru_cache(maxsize=1024)

@@ -27,12 +27,18 @@ def gradient(
 
     Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
     """
-    on = on or machine()
-    call = _gradient(
+    call = gradient_of(x, gy, g, compute, out, threads, each, on or machine())
+    call(launch, x=address(x), gy=address(gy), gf=address(out))
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine
+) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, gy and gf."""
+    return _gradient(
         g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
         threads, on,
     )  # fmt: skip
-    call(launch, x=address(x), gy=address(gy), gf=address(out))
 
 
 @lru_cache(maxsize=1024)

@@ -57,17 +57,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     """x, gy -> gf."""
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _readable(x, b), _readable(gy, b)
-    cut, call = _gradient(
-        g,
-        job.per_example,
-        compute,
-        x.dtype,
-        x.strides,
-        gy.dtype,
-        gy.strides,
-        job.threads,
-        compiler.machine(),
-    )
+    cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
     total = sums[:, 0]
@@ -76,6 +66,19 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place[...] = total if job.per_example else total[0]
     return out
+
+
+def gradient_of(x: Array, gy: Array, job: Job) -> Any:
+    """How a filter gradient of arrays that lie like these is cut; its kernel: wants x, y and f."""
+    compute, on = job.arithmetic.compute, compiler.machine()
+    lie = (x.dtype, x.strides, gy.dtype, gy.strides)
+    return _gradient(job.geometry, job.per_example, compute, *lie, job.threads, on)
+
+
+def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
+    """The kernel for arrays that lie like these: wants the addresses x, f, y and bias."""
+    lie = (x.dtype, x.strides, out.dtype, out.strides)
+    return _forward(g, compute, *lie, threads, compiler.machine())
 
 
 def _correlate(
@@ -90,9 +93,7 @@ def _correlate(
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, compute))
         added = _address(bias)
-    call = _forward(
-        g, compute, x.dtype, x.strides, place.dtype, place.strides, job.threads, compiler.machine()
-    )
+    call = correlation(x, g, compute, place, job.threads)
     call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
     if place is not out:
         out[...] = place

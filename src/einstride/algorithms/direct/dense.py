@@ -145,9 +145,12 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.simd.packing import pack
+    from einstride.simd.compiler import machine
+    from einstride.simd.packing import is_packed, pack
 
     compute = job.arithmetic.compute
+    if is_packed(f, g, compute, machine()) and _plain(f):
+        return f
     if is_complex(compute) or not _plain(f):
         f = b.astype(f, compute)
     return pack(f, g, compute, b.launch, job.threads)
