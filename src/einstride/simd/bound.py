@@ -10,7 +10,7 @@ import numpy as np
 
 from einstride.simd.program import Program, readable
 
-MOST = 1 << 24
+MOST = 1 << 22
 """Bytes of memory that a stand-in may span."""
 
 
