@@ -17,6 +17,7 @@ from einstride.simd.compiler import Machine, kernel
 from einstride.simd.host import Call, address, name_of
 
 GATHER = ("counter", "chunks", "from", "to", "offsets", "count")
+PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
 FOLD = ("counter", "chunks", "from", "to", "offsets", "count", "tables", "step")
 
 
@@ -41,6 +42,32 @@ def gather_text(stored: str, compute: str) -> str:
     with code.chunks(code["chunks"]), code.loop(0, code["count"]) as i:
         number = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
         code.array("to", compute).at(i).store(number.load_as(stored, compute))
+    return code.text()
+
+
+def planes(a: Any, on: Machine) -> Call:
+    """A dense array like `a` (B, *O, D) as (B, D, *O): wants the addresses from and to."""
+    return _planes(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], name_of(a), on)
+
+
+@lru_cache(maxsize=512)
+def _planes(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
+    function = kernel("planes", planes_text, stored, on=on)
+    values = {"chunks": batch, "positions": positions, "channels": channels}
+    return Call(function, PLANES, values, 1, [])
+
+
+def planes_text(stored: str) -> str:
+    """The text of ``planes``."""
+    code = Code("planes", PLANES)
+    with code.chunks(code["chunks"]) as example:
+        positions, channels = code["positions"], code["channels"]
+        begin = example * positions * channels
+        with code.loop(0, channels) as c:
+            to = code.array("to", stored).at(begin + c * positions)
+            start = code.array("from", stored).at(begin + c)
+            with code.loop(0, positions) as p:
+                to.at(p).store(start.at(p * channels).load())
     return code.text()
 
 

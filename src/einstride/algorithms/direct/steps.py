@@ -43,7 +43,7 @@ class Steps:
         from einstride.simd.host import address
 
         self.job, self.b = job, b
-        self._starts = {name: address(a) for name, a in arrays.items() if a is not None}
+        self._starts = {n: (n, 0, address(a)) for n, a in arrays.items() if a is not None}
         self.calls: list[tuple[Call, dict[str, tuple[str, int]]]] = []
         self.scratch, self.zeroed = 0, False
 
@@ -51,7 +51,14 @@ class Steps:
         """Where a view of one of the arrays begins."""
         from einstride.simd.host import address
 
-        return array, address(view) - self._starts[array]
+        name, offset, start = self._starts[array]
+        return name, offset + address(view) - start
+
+    def moved(self, array: str, copy: Array, place: tuple[str, int]) -> None:
+        """From now on one of the arrays lies like this copy, at a place in the scratch memory."""
+        from einstride.simd.host import address
+
+        self._starts[array] = (*place, address(copy))
 
     def room(self, numbers: int) -> tuple[str, int]:
         """A part of the scratch memory, for so many numbers of the products' dtype."""
@@ -92,6 +99,8 @@ def steps(
         return None
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
+    if not outer and channelwise.planar(job) and first.flags.c_contiguous:
+        first = _planes(found, first)
     for phase in adjoint.phases(g):
         if phase.geometry is None:
             return None
@@ -100,6 +109,18 @@ def steps(
         if not one(found, first, sub, phase.geometry, bias, out[(slice(None), *each, ...)]):
             return None
     return found
+
+
+def _planes(to: Steps, gy: Array) -> Array:
+    """gy with each channel's positions side by side."""
+    from einstride.simd.compiler import machine
+    from einstride.simd.small import planes
+
+    copy = channelwise._planes(gy, to.b)
+    place = to.room(prod(gy.shape))
+    to.add(planes(gy, machine()), **{"from": to.place("first", gy), "to": place})
+    to.moved("first", copy, place)
+    return copy
 
 
 def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
