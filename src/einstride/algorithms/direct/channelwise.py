@@ -233,7 +233,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = 24 * entries(g) + (cut.groups * cut.tables + 1) * prod(g.f_shape) * item
     if planar(job):
         workspace += prod(g.y_shape) * item
-    seconds = calls * rates["kernel" if threads > 1 else "step"] + max(
+    seconds = calls * rates["kernel" if threads > 1 else "kernel_again"] + max(
         vectors * rates["vector"] / threads, arrays * rates["copy"]
     )
     return Cost(g.multiply_adds, workspace, arrays, seconds)

@@ -258,10 +258,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize
-    call = rates["kernel" if threads > 1 else "step"]
-    seconds = (
-        call + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
-    )
+    call = rates["kernel" if threads > 1 else "kernel_again"]
+    seconds = call + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
