@@ -29,7 +29,8 @@ NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
     "groups (1 + grouped / n) times; mixed: einsum over groups of several channels runs so many "
-    "times slower; kernel: a call of a compiled kernel; vector: its multiply-add of two vectors, "
+    "times slower; kernel: a call of a compiled kernel, kernel_again: the same where Python has no "
+    "part in it after the first time; vector: its multiply-add of two vectors, "
     "on one core; dft: per multiply-add of a transform by a matrix; fft: per point and binary "
     "logarithm of the period; plane: per element of an elementwise pass; turn: per element "
     "gathered in another order; all on two threads; transform: so many times slower are the small "
@@ -109,11 +110,14 @@ def kernels() -> dict[str, float]:
     from einstride.simd.compiler import machine
 
     x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
-    call = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200
+    again = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200
+    y = es.conv(x, f)
+    call = fastest(lambda: [es.conv(x, f, algorithm="direct", out=y) for _ in range(200)]) / 200
     x, f = np.ones((1, 30, 30, 128), "float32"), np.ones((3, 3, 128, 128), "float32")
     with threadpool_limits(1):
         seconds = fastest(lambda: es.conv(x, f, algorithm="direct"))
-    return {"kernel": call, "vector": seconds * machine().lanes(4) / (28 * 28 * f.size)}
+    vector = seconds * machine().lanes(4) / (28 * 28 * f.size)
+    return {"kernel": call, "kernel_again": again, "vector": vector}
 
 
 def thinness() -> float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from einstride import execute
+from einstride import execute, repeated
 from einstride import settings as parse
 from einstride.backends import Array
-from einstride.settings import Keywords
 from einstride.signature import Ints, Padding
 
 
@@ -124,11 +123,11 @@ def conv(
     >>> es.conv(x, f, stride=2).shape
     (64, 12, 12, 2)
     """
-    k = Keywords(
+    given = (
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
-    return execute.call("conv", "forward", x, f, bias, out, k)
+    return repeated.call("conv", "forward", x, f, bias, out, given)
 
 
 def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from einstride import backends, checks, execute
+from typing import Any
+
+from einstride import backends, checks, execute, repeated
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
@@ -74,12 +76,17 @@ def conv_input_grad(
     >>> es.conv_input_grad(gy, f, 28, stride=2).shape
     (1, 28, 28, 3)
     """
-    k = Keywords(
+    given = (
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        accuracy, accumulate, batch_invariant, max_workspace, input_size,
     )  # fmt: skip
-    size = parse.ints("conv_input_grad", "input_size", input_size)
-    return execute.call("conv_input_grad", "input_grad", gy, f, None, out, k, size)
+    where = "conv_input_grad"
+    return repeated.call(where, "input_grad", gy, f, None, out, given, _input_size)
+
+
+def _input_size(where: str, given: tuple[Any, ...]) -> Any:
+    (size,) = given
+    return parse.ints(where, "input_size", size)
 
 
 def conv_filter_grad(
@@ -146,15 +153,18 @@ def conv_filter_grad(
     >>> es.conv_filter_grad(x, gy, 6, stride=2).shape
     (6, 6, 3, 2)
     """
-    k = Keywords(
+    given = (
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
     )  # fmt: skip
     where = "conv_filter_grad"
-    size = parse.ints(where, "kernel_size", kernel_size)
-    each = parse.flag(where, "per_example", per_example)
-    extra = parse.PerExample(size) if each else size
-    return execute.call(where, "filter_grad", x, gy, None, out, k, extra)
+    return repeated.call(where, "filter_grad", x, gy, None, out, given, _kernel_size)
+
+
+def _kernel_size(where: str, given: tuple[Any, ...]) -> Any:
+    size, each = given
+    size = parse.ints(where, "kernel_size", size)
+    return parse.PerExample(size) if parse.flag(where, "per_example", each) else size
 
 
 def conv_jvp(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from einstride import backends, checks, execute
+from einstride import backends, checks, execute, repeated
 from einstride import settings as parse
 from einstride._errors import bad_value
 from einstride.backends import Array
@@ -125,8 +125,8 @@ class Conv:
         array, shape (B, *O, D)
             As `conv`.
         """
-        k, kept = self._keywords, self._kept
-        return execute.call("Conv", "forward", x, self._f, self._bias, out, k, kept=kept)
+        given, kept = self._keywords, self._kept
+        return repeated.call("Conv", "forward", x, self._f, self._bias, out, given, kept=kept)
 
     def forward(self, x: Array) -> Array:
         """The output for x, which is remembered (not copied) for `backward`.

@@ -49,6 +49,8 @@ class _Blas:
         """The threads that BLAS may use outside our blocks; 1 if nobody can tell."""
         with self._lock:
             shared = self._find()
+            if len(shared) == 1 and not self._own:  # as nearly always; asked in every call
+                return (self._found[0] if self._inside else shared[0].num_threads) or 1
             found = self._found if self._inside else [c.num_threads for c in shared]
             found = found + [c.num_threads for c in self._own]
         return max([n for n in found if n], default=1)
@@ -114,7 +116,8 @@ _pool_lock = threading.Lock()
 
 def threads() -> int:
     """How many blocks may run at once: the threads BLAS may use, at most one a core."""
-    return min(_blas.threads(), _cores())
+    found, most = _blas.threads(), _cores()
+    return found if found < most else most
 
 
 @cache

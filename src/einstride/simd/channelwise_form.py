@@ -20,7 +20,7 @@ REAL = {"complex64": "float32", "complex128": "float64"}
 CHUNKS = 8
 """Chunks for each thread: so many that the last one is short."""
 
-FEW = 1 << 19
+FEW = 1 << 20
 """Multiply-adds that are done before another thread could begin."""
 
 MOST_LANES = 32

@@ -178,15 +178,18 @@ class Code:
         Of the function.
     arguments : sequence of str
         What the words of its argument block are called; the first counts the chunks handed out.
+    addresses : int
+        How many addresses the function gets behind these two, as whole numbers in `given`.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], addresses: int = 0) -> None:
         self.module = ir.Module(name)
-        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD])
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD] + [WORD] * addresses)
         function = ir.Function(self.module, kind, name)
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self._block = Place(self, function.args[0], WORD)
         self.worker = Value(self, function.args[1])
+        self.given = [Value(self, a) for a in function.args[2:]]
         self._named = {a: self._block.at(i).load() for i, a in enumerate(arguments)}
 
     def __getitem__(self, name: str) -> Value:
@@ -262,6 +265,12 @@ class Code:
             kind = ir.FunctionType(result, [v.type for v in values])
             function = ir.Function(self.module, kind, name)
         return Value(self, self.builder.call(function, values))
+
+    def call(self, function: Value, block: Place) -> None:
+        """Call another kernel, by its address, with an argument block, as the first worker."""
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD])
+        target = self.builder.inttoptr(function.ir, kind.as_pointer())
+        self.builder.call(target, [block.ir, ir.Constant(WORD, 0)])
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:

@@ -27,15 +27,21 @@ def correlate(
 
     With `quads`, the panels are those of `einstride.simd.quads`, and x's channels neighbours.
     """
-    on = on or machine()
-    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    call = _correlation(
-        g, name_of(x), compute, name_of(out), strides, out.strides, threads, on, quads
-    )
+    call = correlation(x, g, compute, out, threads, on or machine(), quads)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
     call(launch, **addresses)
+
+
+def correlation(
+    x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine, quads: bool = False
+) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
+    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
+    return _correlation(
+        g, name_of(x), compute, name_of(out), strides, out.strides, threads, on, quads
+    )
 
 
 @lru_cache(maxsize=1024)

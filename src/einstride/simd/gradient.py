@@ -29,15 +29,25 @@ def gradient(
     Where no tap leaves x, up to so many shares of the positions have sums of their own first.
     Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
     """
-    on = on or machine()
-    call, count = _gradient(
-        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
-        threads, on, shares,
-    )  # fmt: skip
+    call, count = gradient_of(x, gy, g, compute, out, threads, each, on or machine(), shares)
     sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
     call(launch, x=address(x), gy=address(gy), gf=address(sums))
     if count > 1:
         np.add.reduce(sums, axis=0, out=out)
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine,
+    shares: int = 1,
+) -> tuple[Call, int]:  # fmt: skip
+    """The kernel for arrays that lie like these, and how many sums it makes.
+
+    It wants the addresses x, gy and gf.
+    """
+    return _gradient(
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
+        threads, on, shares,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -112,9 +112,17 @@ class Call:
         self._block = words(names, dict.fromkeys(names, 0) | dict(values))
         self._keep = keep
 
+    def where(self, name: str) -> int:
+        """Which word of the block it is."""
+        return self._where[name]
+
+    def block(self) -> Words:
+        """A block of its own for somebody who fills in the addresses."""
+        return type(self._block).from_buffer_copy(self._block)
+
     def __call__(self, launch: Any, **addresses: int) -> None:
         """Run it on these addresses."""
-        block = type(self._block).from_buffer_copy(self._block)
+        block = self.block()
         for name, value in addresses.items():
             block[self._where[name]] += value
         launch(self.function, block, self.threads)

@@ -93,15 +93,26 @@ def pack(
     s = shape(compute, g.filters // g.groups, on)
     if s.parts == 2:
         f = complexes.filters(f)
-    part = real(name_of(f))
-    item = ITEMSIZE[part]
-    steps = [t // item for t in f.strides]
     taps = prod(g.kernel)
     inner = g.channels // g.groups * s.parts
     found = np.empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
-    call = _packing(g, s, part, real(compute), tuple(steps), threads, on)
-    call(launch, f=address(f), panels=address(found))
+    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
     return found
+
+
+def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
+    """The kernel that packs arrays like f, of real numbers: wants the addresses f and panels."""
+    s = shape(compute, g.filters // g.groups, on)
+    part = real(name_of(f))
+    steps = tuple(t // ITEMSIZE[part] for t in f.strides)
+    return _packing(g, s, part, real(compute), steps, threads, on)
+
+
+def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
+    """Does the filter lie in memory as its only panel would?"""
+    s = shape(compute, g.filters, on)
+    whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
+    return bool(whole and name_of(f) == compute and f.flags.c_contiguous)
 
 
 @lru_cache(maxsize=512)

@@ -67,6 +67,14 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     return None if make is None else make(f, job, b)
 
 
+def program(
+    first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
+) -> Any:
+    """A small call as steps that need no Python in between, for arrays that lie like these."""
+    make = getattr(_page(b.traits.library), "program", None)
+    return None if make is None else make(first, second, bias, out, job, b)
+
+
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     if traits.library not in KERNELS:

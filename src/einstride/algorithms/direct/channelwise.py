@@ -15,12 +15,15 @@ from einstride import adjoint
 from einstride.dtypes import COMPLEXES, HALVES
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import conjugate, flip, transpose_filter
+from einstride.primitives import conjugate, flip, is_complex, transpose_filter
 from einstride.settings import Shape
 from einstride.simd import compiler
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
+
+PLANES = 1 << 19
+"""Bytes of gy that are brought into planes for a gradient of one channel: they stay in cache."""
 
 TABLES = 1 << 18
 """Numbers that tables of offsets may hold."""
@@ -44,6 +47,8 @@ def input_grad(
         return out
     f = conjugate(transpose_filter(f, g.groups, b), b)
     f = flip(f, g.rank, b) if g.flip else f
+    if planar(job) and gy.flags.c_contiguous:
+        gy = _planes(gy, b)
     for phase in adjoint.phases(g):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         place = out[(slice(None), *steps, ...)]
@@ -55,27 +60,51 @@ def input_grad(
     return out
 
 
+def planar(job: Job) -> bool:
+    """Is an input gradient of one channel: with vectors along positions, better from planes?
+
+    gy's channels lie between neighbouring positions, and a vector of positions is gathered number
+    by number for every tap. Bringing them side by side once costs less than one tap.
+    """
+    g = job.geometry
+    size = g.batch * prod(g.out) * g.filters * job.itemsize
+    backwards = job.direction == "input_grad" and g.channels == 1 < g.filters
+    return backwards and not job.hard and size <= PLANES and not is_complex(job.arithmetic.compute)
+
+
+def _planes(gy: Array, b: Backend) -> Array:
+    """A copy of gy (B, *O, D) that lies in memory as (B, D, *O)."""
+    batch, *out, channels = gy.shape
+    copy = b.empty((batch, channels, *out), b.dtype_name(gy), gy)
+    found = b.xp.moveaxis(copy, 1, -1)
+    found[...] = gy
+    return found
+
+
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _readable(x, b), _readable(gy, b)
-    cut, call = _gradient(
-        g,
-        job.per_example,
-        compute,
-        x.dtype,
-        x.strides,
-        gy.dtype,
-        gy.strides,
-        job.threads,
-        compiler.machine(),
-    )
+    cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
     total = sums[:, 0] if cut.tables == 1 else b.xp.sum(sums, axis=1, dtype=sums.dtype)
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place[...] = total if job.per_example else total[0]
     return out
+
+
+def gradient_of(x: Array, gy: Array, job: Job) -> Any:
+    """How a filter gradient of arrays that lie like these is cut; its kernel: wants x, y and f."""
+    compute, on = job.arithmetic.compute, compiler.machine()
+    lie = (x.dtype, x.strides, gy.dtype, gy.strides)
+    return _gradient(job.geometry, job.per_example, compute, *lie, job.threads, on)
+
+
+def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
+    """The kernel for arrays that lie like these: wants the addresses x, f, y and bias."""
+    lie = (x.dtype, x.strides, out.dtype, out.strides)
+    return _forward(g, compute, *lie, threads, compiler.machine())
 
 
 def _correlate(
@@ -90,9 +119,7 @@ def _correlate(
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, compute))
         added = _address(bias)
-    call = _forward(
-        g, compute, x.dtype, x.strides, place.dtype, place.strides, job.threads, compiler.machine()
-    )
+    call = correlation(x, g, compute, place, job.threads)
     call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
     if place is not out:
         out[...] = place
@@ -243,9 +270,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     if g.channels == g.filters == 1:
         filled = prod(g.out)
     waste = -(-filled // lanes) * lanes / filled
+    if planar(job):
+        waste = 4.0  # its vectors are full, but loaded anew for each tap
     spread = 1.0 if not merged or inputs * outputs == 1 else 1.5
     # Taps beyond the registers are loaded for each product, and so are many columns of a group.
     slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
+    slow = min(slow, 2.0) if inputs == 1 and not backwards else slow
     vectors = g.multiply_adds * parts * waste * spread * slow / lanes
     if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
         # Each vector is loaded for many taps, and taps in the padding are skipped.
@@ -256,7 +286,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     if job.direction == "filter_grad":
         cut = cuts(g, job.per_example, compute)
         workspace = 24 * entries(g) + (cut.groups * cut.tables + 1) * prod(g.f_shape) * item
-    seconds = calls * rates["kernel"] + max(
+    if planar(job):
+        workspace += prod(g.y_shape) * item
+    seconds = calls * rates["kernel" if threads > 1 else "kernel_again"] + max(
         vectors * rates["vector"] / threads, arrays * rates["copy"]
     )
     return Cost(g.multiply_adds, workspace, arrays, seconds)

@@ -102,6 +102,18 @@ def supports(job: Job, traits: Traits) -> str | None:
     return None if None in reasons else reasons[0]
 
 
+def program(
+    first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
+) -> Any:
+    """A small call as steps that need no Python in between, or None: see `steps`."""
+    from einstride.algorithms.direct.steps import steps
+
+    engine = _engine(job, b.traits)
+    if engine in _SPECIAL:
+        return None
+    return steps(engine is dense, first, second, bias, out, job, b)
+
+
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """The cost of the engine that will do it."""
     engine = _engine(job, traits)

@@ -141,11 +141,14 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     from einstride.simd import quads
-    from einstride.simd.packing import pack
+    from einstride.simd.compiler import machine
+    from einstride.simd.packing import is_packed, pack
 
     compute = job.arithmetic.compute
     if quads.fits(g, job):
         return quads.pack(f, g, job.operands[0] == "int8")
+    if is_packed(f, g, compute, machine()) and _plain(f):
+        return f
     if is_complex(compute) or not _plain(f):
         f = b.astype(f, compute)
     return pack(f, g, compute, b.launch, job.threads)
@@ -265,9 +268,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize
-    seconds = (
-        rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
-    )
+    call = rates["kernel" if threads > 1 else "kernel_again"]
+    seconds = call + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
