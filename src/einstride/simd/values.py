@@ -1,0 +1,166 @@
+"""Numbers, places in memory and local variables of a kernel while it is written: see `code`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+
+from einstride.simd import elements
+from einstride.simd.elements import WORD, bytes_of, letter
+
+if TYPE_CHECKING:
+    from einstride.simd.code import Code
+
+
+class Value:
+    """A number or a vector of numbers, with the operators of arithmetic."""
+
+    __slots__ = ("code", "ir")
+
+    def __init__(self, code: Code, value: Any) -> None:
+        self.code, self.ir = code, value
+
+    def _two(self, other: Value | int, floating: str, whole: str) -> Value:
+        right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
+        name = floating if elements.is_float(self.ir.type) else whole
+        return Value(self.code, getattr(self.code.builder, name)(self.ir, right))
+
+    def __add__(self, other: Value | int) -> Value:
+        return self._two(other, "fadd", "add")
+
+    def __sub__(self, other: Value | int) -> Value:
+        return self._two(other, "fsub", "sub")
+
+    def __mul__(self, other: Value | int) -> Value:
+        return self._two(other, "fmul", "mul")
+
+    def __floordiv__(self, other: Value | int) -> Value:
+        return self._two(other, "fdiv", "udiv")  # of numbers that are not negative
+
+    def __mod__(self, other: Value | int) -> Value:
+        return self._two(other, "frem", "urem")
+
+    def __or__(self, other: Value | int) -> Value:
+        return self._two(other, "", "or_")
+
+    def __and__(self, other: Value | int) -> Value:
+        return self._two(other, "", "and_")
+
+    def __xor__(self, other: Value | int) -> Value:
+        return self._two(other, "", "xor")
+
+    def _compare(self, sign: str, other: Value | int) -> Value:
+        right = other.ir if isinstance(other, Value) else ir.Constant(self.ir.type, other)
+        return Value(self.code, self.code.builder.icmp_signed(sign, self.ir, right))
+
+    def __lt__(self, other: Value | int) -> Value:
+        return self._compare("<", other)
+
+    def __ge__(self, other: Value | int) -> Value:
+        return self._compare(">=", other)
+
+    def equals(self, other: Value | int) -> Value:
+        """Whether two whole numbers are the same."""
+        return self._compare("==", other)
+
+    def pick(self, yes: Value, no: Value) -> Value:
+        """`yes` where this condition holds, else `no`."""
+        return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
+
+    def pick_place(self, yes: Place, no: Place) -> Place:
+        """One of two addresses."""
+        found = self.code.builder.select(self.ir, yes.ir, no.ir)
+        return Place(self.code, found, yes.element)
+
+    def least(self, other: Value | int) -> Value:
+        """The smaller of two whole numbers."""
+        right = other if isinstance(other, Value) else self.code.number(other)
+        return (self < right).pick(self, right)
+
+    def most(self, other: Value) -> Value:
+        """The larger of two whole numbers."""
+        return (self < other).pick(other, self)
+
+    def times_plus(self, factor: Value, sum_: Value) -> Value:
+        """self * factor + sum_, rounded once."""
+        if not elements.is_float(self.ir.type):
+            return self * factor + sum_
+        kind = self.ir.type
+        lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+        name = f"llvm.fma.{lanes}{letter(elements.scalar(kind))}"
+        return self.code.intrinsic(name, kind, [self, factor, sum_])
+
+
+class Place:
+    """An address of elements of one type."""
+
+    __slots__ = ("code", "element", "ir")
+
+    def __init__(self, code: Code, address: Any, element: Any) -> None:
+        self.code, self.ir, self.element = code, address, element
+
+    def at(self, offset: Value | int) -> Place:
+        """The address so many elements further."""
+        step = offset.ir if isinstance(offset, Value) else ir.Constant(WORD, offset)
+        found = self.code.builder.gep(self.ir, [step], source_etype=self.element)
+        return Place(self.code, found, self.element)
+
+    def _type(self, lanes: int) -> Any:
+        return self.element if lanes == 1 else ir.VectorType(self.element, lanes)
+
+    def load(self, lanes: int = 1, mask: Value | None = None) -> Value:
+        """The number here, or a vector of numbers; zero where the mask is off."""
+        kind = self._type(lanes)
+        size = bytes_of(self.element)
+        if mask is not None:
+            zero = Value(self.code, ir.Constant(kind, None))
+            name = f"llvm.masked.load.v{lanes}{letter(self.element)}.p0"
+            return self.code.intrinsic(name, kind, [self, size, mask, zero])
+        found = self.code.builder.load(self.ir, typ=kind)
+        found.align = size
+        return Value(self.code, found)
+
+    def load_as(self, dtype: str, wanted: str, lanes: int = 1, mask: Value | None = None) -> Value:
+        """The number or vector of one dtype here, in another."""
+        return self.code.convert(self.load(lanes, mask), dtype, wanted)
+
+    def store(self, value: Value, mask: Value | None = None) -> None:
+        """Put a number or a vector here, where the mask is on."""
+        size = bytes_of(self.element)
+        if mask is not None:
+            name = f"llvm.masked.store.v{value.ir.type.count}{letter(self.element)}.p0"
+            self.code.intrinsic(name, ir.VoidType(), [value, self, size, mask])
+            return
+        self.code.builder.store(value.ir, self.ir).align = size
+
+    def prefetch(self, write: bool = False) -> None:
+        """Ask for its line of the cache; any address will do."""
+        self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [self, int(write), 3, 1])
+
+    def stream(self, value: Value) -> None:
+        """Put a vector here, past the caches; the address is a multiple of 16 bytes."""
+        store = self.code.builder.store(value.ir, self.ir)
+        store.align = 16
+        one = ir.Constant(ir.IntType(32), 1)
+        store.set_metadata("nontemporal", self.code.module.add_metadata([one]))
+
+
+class Variable:
+    """A local that is assigned more than once."""
+
+    __slots__ = ("code", "slot", "type")
+
+    def __init__(self, code: Code, value: Value) -> None:
+        self.code, self.type = code, value.ir.type
+        with code.builder.goto_entry_block():
+            self.slot = code.builder.alloca(self.type)
+        self.set(value)
+
+    def get(self) -> Value:
+        """Its value now."""
+        return Value(self.code, self.code.builder.load(self.slot, typ=self.type))
+
+    def set(self, value: Value) -> None:
+        """Assign."""
+        self.code.builder.store(value.ir, self.slot)
