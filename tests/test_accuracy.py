@@ -203,7 +203,9 @@ def test_a_nan_or_inf_stays_inside_its_windows(backend, name, value, which, algo
         first[at] = value
         function, args, pair = operands(which, case, x, f, gy)
         keywords = case.explicit | {"algorithm": algorithm, "accuracy": "elementwise"}
-        found = backend(function, *args, **keywords)
+        # OpenBLAS for AVX-512 also multiplies lanes that it throws away, and NumPy warns of those
+        with np.errstate(invalid="ignore"):
+            found = backend(function, *args, **keywords)
         inside = oracle.PASSES[which](touched, np.ones(pair[1].shape), case) != 0
         assert inside.any()
         assert not inside.all()

@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from einstride.geometry import Geometry
 
 PARTS = {"complex64": "float32", "complex128": "float64"}
@@ -37,6 +35,8 @@ def floats(a: Any) -> Any:
 
 def filters(f: Any) -> Any:
     """F (..., 2C, 2D) of f (..., C, D)."""
+    import numpy as np  # not with the package: see test_processes
+
     *taps, c, d = f.shape
     whole = np.empty((*taps, c, 2, d, 2), real(f.dtype.name))
     whole[..., 0, :, 0] = whole[..., 1, :, 1] = f.real
@@ -48,6 +48,8 @@ def filters(f: Any) -> Any:
 
 def combine(parts: Any, out: Any) -> None:
     """out (..., C, D) = sum of conj(x) gy, from a real filter gradient (..., 2C, 2D)."""
+    import numpy as np
+
     *taps, c, d = out.shape
     parts = parts.reshape(*taps, c, 2, d, 2)
     np.add(parts[..., 0, :, 0], parts[..., 1, :, 1], out=out.real)
