@@ -116,3 +116,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         mine = [f"{n} {outcome}" for (who, outcome), n in counts.items() if who == name]
         if mine:
             terminalreporter.write_line(f"backend {name}: {', '.join(mine)}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test changes in the library's inside is not hidden by calls made before, nor kept."""
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    from einstride import repeated
+
+    repeated.ANSWERS.clear()
+    yield
+    repeated.ANSWERS.clear()

@@ -247,7 +247,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
         copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
-        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + (1.5 if copied else 6.0))
+        besides = 1.5 if copied and inner >= s.rows else 6.0
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
         own = blocked_gradient.in_room(job, _tables(g) + _copies(job))
         workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
