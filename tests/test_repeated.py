@@ -40,6 +40,9 @@ def nothing_known():
 
 def numbers(shape, dtype="float32", seed=0):
     rng = np.random.default_rng(seed)
+    if dtype == "bfloat16":
+        reason = "ml_dtypes gives NumPy its bfloat16"
+        dtype = pytest.importorskip("ml_dtypes", reason=reason).bfloat16
     if seed and np.dtype(dtype).kind in "fc":
         return rng.standard_normal(shape).astype(dtype)
     return rng.integers(-9, 10, shape).astype(dtype)
@@ -73,7 +76,10 @@ def passes(x_shape, f_shape, keywords, dtype="float32", seed=0):
     }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "complex64", "int8", "int32"])
+DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "int8", "int32")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
 def test_the_short_way_has_the_bits_of_the_whole_way(case, dtype):
     x_shape, f_shape, keywords = CASES[case]
