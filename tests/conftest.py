@@ -54,9 +54,6 @@ def _chosen(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = _chosen(metafunc.config)
-        # Random geometries need not be repeated for read-only arrays: fixed cases do that.
-        if getattr(metafunc.function, "is_hypothesis_test", False) and len(names) > 1:
-            names = [name for name in names if name != "numpy-readonly"]
         metafunc.parametrize("backend", names, indirect=True, scope="session")
     if "gpu" in metafunc.fixturenames:
         names = [name for name in _chosen(metafunc.config) if name.startswith("cupy")]

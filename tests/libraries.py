@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+SMALL = 1 << 15
+"""Bytes of arrays whose calls are repeated."""
+
 
 @dataclass(frozen=True)
 class Library:
@@ -35,10 +38,11 @@ class Library:
         given = [a for a in (*args, *keywords.values()) if isinstance(a, np.ndarray)]
         before = [a.copy() for a in given]
         ours = {id(a): self.asarray(a) for a in given}
-        result = function(
-            *(ours.get(id(a), a) for a in args),
-            **{key: ours.get(id(a), a) for key, a in keywords.items()},
-        )
+        args = tuple(ours.get(id(a), a) for a in args)
+        keywords = {key: ours.get(id(a), a) for key, a in keywords.items()}
+        result = function(*args, **keywords)
+        if self.array_type is np.ndarray and sum(a.nbytes for a in given) <= SMALL:
+            self._again(function, args, keywords, result)
         for old, array in zip(before, given, strict=True):
             np.testing.assert_array_equal(
                 self.asnumpy(ours[id(array)]), old, "an input was written"
@@ -46,18 +50,23 @@ class Library:
         assert isinstance(result, self.array_type), type(result)
         return self.asnumpy(result)
 
+    def _again(self, function: Any, args: Any, keywords: Any, result: Any) -> None:
+        """The second call is remembered, the third goes the short way (`repeated`): same bits."""
+        for _ in range(2):
+            found = function(*args, **keywords)
+            assert (found.dtype, found.shape) == (result.dtype, result.shape)
+            assert found.tobytes() == result.tobytes(), "a repeated call has other bits"
+
 
 def _numpy() -> Library:
-    return Library("numpy", np, np.ndarray, lambda a: a)
+    """Arrays that nobody may write: what works with these works with others."""
 
-
-def _readonly() -> Library:
     def asarray(a: np.ndarray) -> np.ndarray:
         view = a.view()
         view.flags.writeable = False
         return view
 
-    return Library("numpy-readonly", np, np.ndarray, asarray)
+    return Library("numpy", np, np.ndarray, asarray)
 
 
 def _strict() -> Library:
@@ -109,7 +118,6 @@ def _dask() -> Library:
 
 LIBRARIES: dict[str, Callable[[], Library]] = {
     "numpy": _numpy,
-    "numpy-readonly": _readonly,
     "strict": _strict,
     "cupy-host": _cupy_host,
     "cupy": _cupy,
@@ -117,7 +125,7 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
     "jax": _jax,
     "dask": _dask,
 }
-DEFAULT = ("numpy", "numpy-readonly", "strict")
+DEFAULT = ("numpy", "strict")
 
 
 def load(name: str) -> Library:
