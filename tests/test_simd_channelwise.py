@@ -10,7 +10,7 @@ import pytest
 
 import einstride as es
 import oracle
-from checks import PASSES, operands, promoted, same
+from checks import PASSES, operands, promoted, refused, same
 from oracle import Case
 from strategies import arrays, integer_data
 
@@ -241,3 +241,10 @@ def test_no_kernel_touches_memory_not_its_own(which, first, width):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
+
+
+def test_more_axes_than_a_kernel_should_have():
+    x, f = np.ones((1, *(1,) * 9, 1)), np.ones((*(1,) * 9, 1, 1))
+    with refused("conv", ValueError, "spatial axes"):
+        es.conv(x, f, algorithm="direct")
+    same(es.conv(x, f), x)

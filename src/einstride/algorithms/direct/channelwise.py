@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PLANES = 1 << 19
 """Bytes of gy that are brought into planes for a gradient of one channel: they stay in cache."""
 
+MAX_RANK = 8
+"""Spatial axes of a kernel; LLVM takes seconds over sixty nested loops."""
+
 TABLES = 1 << 18
 """Numbers that tables of offsets may hold."""
 
@@ -240,6 +243,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "vectors convert halves to and from float32 only"
     if "float16" in halves and compiler.machine().vector_bytes < 32:
         return "this machine's vectors do not convert float16"
+    if g.rank > MAX_RANK:
+        return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
         return "x has no elements"
     if job.direction == "filter_grad" and g.kernel[-1] > 256:
