@@ -232,6 +232,7 @@ def _tables(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """By the rates of `simd.winograd_choice`; copies of badly lying operands are not foreseen."""
     from einstride.simd import winograd_calls as calls
+    from einstride.simd import winograd_choice
     from einstride.simd.winograd_tables import counted
 
     split, seconds = _choice(job, job.prepared)
@@ -242,6 +243,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
         workspace = max(calls.forward_workspace(g, split, dtype, *given, p) for p in (False, True))
+        if not job.prepared:
+            on = compiler.machine()
+            again = calls.transforms(g, split, dtype, *given, on)
+            more = (ITEMSIZE[dtype], given[0], on, False, False, again)
+            seconds = winograd_choice.seconds(g, split, *more)
     inner, outer, taps = counted(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     if is_complex(job.arithmetic.compute):

@@ -81,7 +81,8 @@ def _gradient(
     taps = np.ascontiguousarray(taps.ravel())
     share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
     part = min(-(-min(share, inner) // rows) * rows, inner)
-    while part > 4 * rows and -(-inner // part) * len(column) < 2 * threads:
+    chunks = len(column) * (g.batch if each else 1)
+    while part > rows and -(-inner // part) * chunks < (2 if part > 4 * rows else 1) * threads:
         part = -(-(part // 2) // rows) * rows
     batch, lines = _region(g, s, item)
     values = {

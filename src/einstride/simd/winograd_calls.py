@@ -65,6 +65,14 @@ def forward_workspace(
     return size * ITEMSIZE[dtype]
 
 
+def transforms(
+    g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine
+) -> int:
+    """How often `forward` transforms a filter that is not prepared."""
+    plan, whole = _forward_plan(g, split, dtype, threads, ceiling, False, on)
+    return 1 if whole else plan.blocks
+
+
 def gradient_workspace(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine | None = None
 ) -> int:

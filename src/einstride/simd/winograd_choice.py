@@ -79,9 +79,12 @@ def choose(
 
 def seconds(
     g: Geometry, split: Split, dtype_bytes: int, threads: int, on: Machine, gradient: bool,
-    prepared: bool,
+    prepared: bool, transforms: int = 1,
 ) -> float:  # fmt: skip
-    """What a pass takes by the calibration's rates, on so many threads."""
+    """What a pass takes by the calibration's rates, on so many threads.
+
+    A filter that is not prepared is transformed once, or by each block anew: so many `transforms`.
+    """
     known = rates("numpy", "float32")  # of vectors, whatever they hold
     transform, filters = known["winograd_data"], known["winograd_filter"]
     lanes = on.lanes(dtype_bytes)
@@ -105,7 +108,7 @@ def seconds(
         spent = transform * tiles * (taps * c_vectors * data + d_vectors * result)
         stored = dtype_bytes * split.points * taps * g.channels * columns * lanes
         if not prepared:
-            spent += filters * taps * g.channels * d_vectors * filter_
+            spent += filters * taps * g.channels * d_vectors * filter_ * transforms
     total = products * known["vector"] + spent + stored * known["winograd_panel"]
     return known["kernel"] + total / threads
 

@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint
+from einstride.algorithms.direct.shapes import met
 from einstride.dtypes import COMPLEXES, HALVES
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -216,18 +217,12 @@ def _readable(a: Array, b: Backend) -> Array:
     return copy
 
 
-@lru_cache(maxsize=1024)
-def _met(g: Geometry) -> int:
-    """The multiply-adds of a depthwise layer whose taps lie inside x."""
-    count = g.batch * g.filters
-    for size, out, kernel, stride, dilation, (low, _) in zip(
-        g.size, g.out, g.kernel, g.stride, g.dilation, g.padding, strict=True
-    ):
-        taps = range(-low, kernel * dilation - low, dilation)
-        count *= sum(
-            max(min(out, (size - 1 - k) // stride + 1) - max(-(k // stride), 0), 0) for k in taps
-        )
-    return count
+def _gradient_slow(g: Geometry) -> float:
+    """How much slower than its products a depthwise filter gradient is: fitted to timed layers."""
+    taps = prod(g.kernel)
+    if taps + 6 <= compiler.machine().registers:
+        return 1.2 if taps <= 9 else 2.2
+    return 3.5 if taps <= 100 else 4.0 if g.out[-1] > 8 else 12.0
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -281,10 +276,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     # Taps beyond the registers are loaded for each product, and so are many columns of a group.
     slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
     slow = min(slow, 2.0) if inputs == 1 and not backwards else slow
+    if job.direction == "filter_grad" and inputs == outputs == 1 and g.groups > 1:
+        slow = _gradient_slow(g)
     vectors = g.multiply_adds * parts * waste * spread * slow / lanes
     if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
         # Each vector is loaded for many taps, and taps in the padding are skipped.
-        vectors = 1.4 * _met(g) * waste / lanes
+        vectors = 1.4 * g.multiply_adds * met(g) * waste / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
     calls = len(adjoint.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint, complexes
-from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.algorithms.direct.shapes import gathered, joined, met
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -249,6 +249,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
         besides = 1.5 if copied and inner >= s.rows else 6.0
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
+        vectors *= 0.25 + 0.75 * met(g)
+        if not copied:  # chunks of input channels are all that threads can share
+            threads = min(threads, tiles * (g.batch if job.per_example else 1))
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
         own = blocked_gradient.in_room(job, _tables(g) + _copies(job))
         workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
@@ -262,6 +265,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             products = inner * s.rows * s.vectors / four
             each = prod(h.kernel) * (products + 5.0 * s.rows) + 12.0 * s.rows
+            each *= 0.25 + 0.75 * met(h)  # a tile skips a tap that all of its positions miss
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each
             if not job.prepared:  # quads are written by NumPy

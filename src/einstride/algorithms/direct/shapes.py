@@ -60,3 +60,20 @@ def gathered(g: Geometry) -> Geometry:
         g, size=(*g.size[:-1], size), channels=g.channels * step, kernel=(*g.kernel[:-1], taps),
         stride=(*g.stride[:-1], 1), padding=(*g.padding[:-1], (low // step, after)),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def met(g: Geometry) -> float:
+    """The share of the products whose tap does not stand in a border of zeros."""
+    if g.padding_mode != "zeros" or 0 in g.out:
+        return 1.0
+    share = 1.0
+    for size, out, kernel, stride, dilation, (low, _) in zip(
+        g.size, g.out, g.kernel, g.stride, g.dilation, g.padding, strict=True
+    ):
+        taps = range(-low, kernel * dilation - low, dilation)
+        inside = sum(
+            max(min(out, (size - 1 - k) // stride + 1) - max(-(k // stride), 0), 0) for k in taps
+        )
+        share *= inside / (out * kernel)
+    return share
