@@ -22,6 +22,7 @@ from einstride.simd import (
     line_calls,
     packing,
     run_calls,
+    run_lane_calls,
 )
 
 HOST = compiler.machine()
@@ -40,6 +41,8 @@ CACHES = (
     block_calls._gradient,
     run_calls.choose,
     run_calls._gradient,
+    run_lane_calls.choose,
+    run_lane_calls._gradient,
     line_calls.choose,
     line_calls._forward,
 )
@@ -94,7 +97,15 @@ def always(monkeypatch):
 
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch, always):
-    for module in (block_calls, run_calls, line_calls, correlate, packing, compiler):
+    for module in (
+        block_calls,
+        run_calls,
+        run_lane_calls,
+        line_calls,
+        correlate,
+        packing,
+        compiler,
+    ):
         monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
     return request.param
 
@@ -135,6 +146,91 @@ def test_nothing_beside_the_arrays_is_touched(which, name, end, width):
     out = guarded(np.zeros(expected.shape, "float32"), end)
     function(*args, algorithm="direct", out=out, **one.explicit)
     same(out, expected, "float32")
+
+
+@pytest.fixture
+def along(monkeypatch, always):
+    """The lanes of a filter gradient hold the run wherever they can."""
+    seen = []
+
+    def choose(g, compute):
+        seen.append(run_lane_calls.supports(g))
+        return seen[-1]
+
+    monkeypatch.setattr(few, "_along", choose)
+    clear()
+    yield seen
+    clear()
+
+
+LANES = CASES | {
+    "wide run": case((9, 40), (3, 21), 3, 5, stride=2, pad=10),
+    "many channels": case((8, 9), (5, 4), 2, 37, pad=2),
+    "tall": case((30, 8), (19, 3), 1, 3, pad=9, batch=3),
+    "deep": case((5, 6, 7), (3, 5, 2), 2, 3, pad=2),
+}
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
+@pytest.mark.parametrize("name", LANES)
+def test_lanes_along_the_run(name, end, along, width):
+    one = LANES[name]
+    x, f, gy = (guarded(a, end) for a in arrays(one, "float32", 6))
+    function, args, pair = operands("filter_grad", one, x, f, gy)
+    expected = oracle.filter_grad(*pair, one)
+    out = guarded(np.zeros(expected.shape, "float32"), end)
+    function(*args, algorithm="direct", out=out, **one.explicit)
+    same(out, expected, "float32")
+    assert any(along) or name == "dilated"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int32", "int64"])
+def test_dtypes_of_lanes_along_the_run(dtype, along):
+    one = CASES["flipped"]
+    function, args, pair = operands("filter_grad", one, *arrays(one, dtype, 1))
+    keywords = {"accumulate": "int64"} if "int8" in dtype else {}
+    found = function(*args, algorithm="direct", **keywords, **one.explicit)
+    same(found, oracle.filter_grad(*pair, one), str(found.dtype))
+    assert any(along)
+
+
+@pytest.mark.parametrize("name", ["first layer", "volume", "tall", "signal"])
+def test_lanes_along_the_run_leave_the_border_alone(name, along):
+    """What is not finite in gy meets no zeros of the border, in x only its own taps."""
+    one = LANES[name]
+    for place in (0, -1):
+        x, gy = np.ones(one.x_shape, "float32"), np.zeros(one.y_shape, "float32")
+        touched = gy.copy()
+        at = (0, *[place] * len(one.input_size), 0)
+        gy[at], touched[at] = np.nan, 1
+        found = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="direct", **one.explicit)
+        inside = oracle.filter_grad(x, touched, one) != 0
+        np.testing.assert_array_equal(np.isnan(found), inside)
+    assert any(along)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        case((90, 90), (7, 7), 3, 11, stride=2, pad=3, batch=20),
+        case((9000,), (100,), 1, 2, pad=50, batch=3),
+    ],
+    ids=["pictures", "signals"],
+)
+def test_lanes_along_the_run_on_any_number_of_threads(one, along):
+    from threadpoolctl import threadpool_limits
+
+    x, _, gy = arrays(one, "float32", 11)
+    found = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="direct", **one.explicit)
+    alone = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="strided", **one.explicit)
+    same(found, alone, "float32")
+    rng = np.random.default_rng(0)
+    x, gy = (rng.normal(size=a.shape).astype("float32") for a in (x, gy))
+    both = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="direct", **one.explicit)
+    with threadpool_limits(1):
+        alone = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="direct", **one.explicit)
+    np.testing.assert_array_equal(both, alone)
+    assert any(along)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int32", "int64"])

@@ -30,6 +30,47 @@ SMALL = 1 << 22
 
 
 @dataclass(frozen=True)
+class Regions:
+    """Outputs that are visited together, while their x and gy are in the cache.
+
+    Attributes
+    ----------
+    lines, line : int
+        Outputs in a region: on all axes but the last, and on the last.
+    count, tables : int
+        Regions, and tables that their sums are sorted into.
+    """
+
+    lines: int
+    line: int
+    count: int
+    tables: int
+
+    def values(self, g: Geometry) -> dict[str, int]:
+        """The words of an argument block that say so."""
+        return {
+            "tables": self.tables, "lines": g.batch * prod(g.out[:-1]), "line": g.out[-1],
+            "lines_at_once": self.lines, "line_at_once": self.line, "regions": self.count,
+            "pieces": -(-g.out[-1] // self.line),
+        }  # fmt: skip
+
+
+def regions(g: Geometry, each: int, item: int) -> Regions:
+    """Regions whose outputs, of `each` bytes, fit the cache; the same for any number of threads."""
+    lines, along = g.batch * prod(g.out[:-1]), g.out[-1]
+    outputs = max(REGION_BYTES // each, LEAST)
+    at_once, part = max(outputs // max(along, 1), 1), along
+    if outputs < along:
+        part = -(-along // -(-along // outputs))
+    at_once = -(-lines // -(-lines // at_once)) if lines else 1
+    count = -(-lines // at_once) * -(-along // part)
+    tables = TABLES if g.multiply_adds > SMALL else 1
+    while tables > 1 and (tables > count or tables * prod(g.f_shape) * item > TABLES_BYTES):
+        tables //= 2
+    return Regions(at_once, part, count, tables)
+
+
+@dataclass(frozen=True)
 class Runs:
     """How a filter gradient is cut.
 
@@ -39,10 +80,8 @@ class Runs:
         Numbers in a vector, vectors in a panel of output channels, panels.
     rows, tiles : int
         Numbers of a run in a tile, tiles of a run.
-    lines, line : int
-        Outputs in a region: on all axes but the last, and on the last.
-    regions, tables : int
-        How many there are.
+    regions : Regions
+        Which outputs are summed over at once.
     work : float
         Multiply-adds of vectors, and what takes as long.
     """
@@ -52,10 +91,7 @@ class Runs:
     panels: int
     rows: int
     tiles: int
-    lines: int
-    line: int
-    regions: int
-    tables: int
+    regions: Regions
     work: float
 
 
@@ -76,19 +112,10 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
             work = panels * tiles * (max(rows * vectors, loads, 8) + vectors + 4.0)
             cuts.append((work, vectors, panels, rows, tiles))
     work, vectors, panels, rows, tiles = min(cuts)
-    each = (vectors * lanes + prod(g.stride) * g.channels) * item
-    outputs = max(REGION_BYTES // each, LEAST)
-    at_once, part = max(outputs // max(along, 1), 1), along
-    if outputs < along:
-        part = -(-along // -(-along // outputs))
-    at_once = -(-lines // -(-lines // at_once)) if lines else 1
-    regions = -(-lines // at_once) * -(-along // part)
-    tables = TABLES if g.multiply_adds > SMALL else 1
-    while tables > 1 and (tables > regions or tables * prod(g.f_shape) * item > TABLES_BYTES):
-        tables //= 2
-    work = outer * (work * lines * along + panels * tiles * regions * rows * vectors * 4.0)
+    cut = regions(g, (vectors * lanes + prod(g.stride) * g.channels) * item, item)
+    work = outer * (work * lines * along + panels * tiles * cut.count * rows * vectors * 4.0)
     work += outer * panels * tiles * lines * 30.0
-    return Runs(lanes, vectors, panels, rows, tiles, at_once, part, regions, tables, work)
+    return Runs(lanes, vectors, panels, rows, tiles, cut, work)
 
 
 def cut(g: Geometry, compute: str) -> Runs:
@@ -134,21 +161,19 @@ def _gradient(
     edge, _ = offsets(g, last, g.channels)
     edge = np.ascontiguousarray(edge, np.int64)
     zeros = np.zeros(1, first)
-    slices, apart = 1, found.panels if found.tables == 1 else 1
-    while found.tables == 1 and slices < found.tiles and found.panels * slices < 4 * threads:
+    tables = found.regions.tables
+    slices, apart = 1, found.panels if tables == 1 else 1
+    while tables == 1 and slices < found.tiles and found.panels * slices < 4 * threads:
         slices = min(2 * slices, found.tiles)
     part = -(-found.tiles // slices)
     slices = -(-found.tiles // part)
-    lines = g.batch * prod(g.out[:-1])
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {
-        "chunks": found.tables * apart * slices, "panels": found.panels, "panels_apart": apart,
-        "slices": slices, "slice": part, "tiles": found.tiles, "tables": found.tables,
+        "chunks": tables * apart * slices, "panels": found.panels, "panels_apart": apart,
+        "slices": slices, "slice": part, "tiles": found.tiles, **found.regions.values(g),
         "zeros": address(zeros), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
         "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_table": prod(g.f_shape),
-        "filters": g.filters, "run": run, "lines": lines, "line": g.out[-1],
-        "lines_at_once": found.lines, "line_at_once": found.line, "regions": found.regions,
-        "pieces": -(-g.out[-1] // found.line), "edge": address(edge), "kernel": g.kernel[-1],
+        "filters": g.filters, "run": run, "edge": address(edge), "kernel": g.kernel[-1],
         "tile_first": address(firsts), "tile_own": address(own),
         "inside_first": address(inside[0]), "inside_last": address(inside[1]),
         "x_start": low * g.channels,

@@ -4,7 +4,8 @@ In a forward pass the taps of the last axis make one sum with their channels (`l
 channels fill no vector. In an input gradient the positions of a block do, one stride or some
 in each direction (`einstride.simd.blocks`); the filter is joined accordingly, which `prepare` can
 keep. In a filter gradient a tile holds the taps of the last axis with their channels, which lie
-side by side in x (`run_outer`).
+side by side in x (`run_outer`); they fill the lanes where there are few output channels too
+(`run_lanes`).
 
 Zeros of the joined filter would spread a NaN or an infinity of gy over a block. Where a sum is NaN,
 the engine of many channels does it again, which has no such zeros.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense
 from einstride.dtypes import ITEMSIZE
+from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import flip, is_complex
 
@@ -67,13 +69,16 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd import run_calls
+    from einstride.simd import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if not (_lines(x) and _channels(gy)):
         return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
-    tables = run_calls.cut(g, compute).tables
     place = flip(out, g.rank, b) if g.flip else out
+    if _along(g, compute):
+        run_lane_calls.gradient(x, gy, g, compute, place, b.launch, _threads(job))
+        return out
+    tables = run_calls.cut(g, compute).regions.tables
     fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
     sums = out if fits else b.empty((tables, *out.shape), compute, x)
     run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
@@ -82,6 +87,15 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
             sums[0] += table
         place[...] = sums[0]
     return out
+
+
+def _along(g: Geometry, compute: str) -> bool:
+    """Are lanes of a filter gradient better filled by the run than by output channels?"""
+    from einstride.simd import run_calls, run_lane_calls
+
+    if not run_lane_calls.supports(g):
+        return False
+    return run_lane_calls.cut(g, compute).work < run_calls.cut(g, compute).work
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -167,15 +181,15 @@ def _entries(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
-    from einstride.simd import block_calls, line_calls, run_calls
+    from einstride.simd import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]
     threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
-        runs = run_calls.cut(g, compute)
-        vectors, workspace = runs.work, (runs.tables + 1) * prod(g.f_shape) * item
+        runs = (run_lane_calls if _along(g, compute) else run_calls).cut(g, compute)
+        vectors, workspace = runs.work, (runs.regions.tables + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
