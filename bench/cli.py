@@ -52,6 +52,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"unset {' and '.join(machine.BLAS_CHOICES)} for the workers",
     )
+    add(
+        "--fresh-memory",
+        action="store_true",
+        help="let freed memory go back to the system, whose clearing of pages is then timed too",
+    )
     add("--json", type=Path, metavar="PATH", help="written after every row")
     add("--resume", action="store_true", help="keep the rows that --json holds, measure the others")
     add("--markdown", type=Path, metavar="PATH", help="default: standard output")
@@ -83,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         threads=args.threads,
         algorithm=args.algorithm,
         native_blas=args.native_blas,
+        fresh_memory=args.fresh_memory,
         slice_seconds=0.02 if args.smoke else 0.06,
     )
     run = _describe(args, arguments, options)

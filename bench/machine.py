@@ -8,6 +8,9 @@ import resource
 from pathlib import Path
 
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""What makes glibc keep memory that was freed, which onnxruntime does by itself."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 
 
@@ -44,9 +47,15 @@ def cores(count: int) -> list[int]:
     return (first + rest)[:count]
 
 
-def environment(threads: int, native_blas: bool) -> dict[str, str]:
-    """The environment of a worker: thread counts fixed before any library starts its pool."""
+def environment(threads: int, native_blas: bool, fresh_memory: bool = False) -> dict[str, str]:
+    """The environment of a worker: thread counts fixed before any library starts its pool.
+
+    Memory that was freed is kept: the system's clearing of the pages of large results takes longer
+    than many a convolution, and no library's own.
+    """
     env = dict(os.environ)
+    if not fresh_memory:
+        env.update(KEPT_MEMORY)
     env.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     env["JAX_PLATFORMS"] = "cpu"
     if native_blas:

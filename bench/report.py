@@ -92,6 +92,11 @@ def _preamble(run: Run) -> list[str]:
         lines.append(f"- {name}: {versions}" + (f" — {blas}" if blas else ""))
     for name, reason in run.absent.items():
         lines.append(f"- {name}: ABSENT ({reason})")
+    if not run.options.fresh_memory:
+        lines.append(
+            "- memory: every process keeps what it freed (glibc's `MALLOC_MMAP_MAX_=0`): no "
+            "row times the system's clearing of pages; `--fresh-memory` leaves the default"
+        )
     for name, value in run.environment.items():
         lines.append(
             f"- {name}={value} was set: OpenBLAS did not choose its own kernel "

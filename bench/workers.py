@@ -48,7 +48,9 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", self.name, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=machine.environment(self._options.threads, self._options.native_blas),
+            env=machine.environment(
+                self._options.threads, self._options.native_blas, self._options.fresh_memory
+            ),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )

@@ -32,7 +32,7 @@ def workspace_bytes(row: Row, folder: Path, options: Options) -> int | str:
             [sys.executable, "-m", "bench.workspace"],
             input=pickle.dumps((row, folder, options)),
             capture_output=True,
-            env=machine.environment(options.threads, options.native_blas),
+            env=machine.environment(options.threads, options.native_blas, options.fresh_memory),
             cwd=ROOT,
             timeout=LIMIT,
             check=True,

@@ -62,6 +62,11 @@ def cut(g: Geometry, compute: str) -> Lines:
     return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
+def streams(g: Geometry, item: int, found: Lines) -> bool:
+    """Do results of so many bytes each go past the caches?"""
+    return prod(g.y_shape) * item >= STREAMED and g.filters % found.width == 0
+
+
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
     found = cut(g, compute)
@@ -82,7 +87,7 @@ def correlate(
     """
     found = cut(g, compute)
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
-    stream = even and out.nbytes >= STREAMED and g.filters % found.width == 0
+    stream = even and streams(g, out.itemsize, found)
     call = _forward(
         g, name_of(x), compute, name_of(out), x.strides, out.strides, stream, threads, machine()
     )

@@ -196,6 +196,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
         vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
+        if line_calls.streams(g, job.itemsize, lines):  # not read before they are written
+            moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = block_calls.panel_bytes(g, compute)
         vectors = block_calls.cut(g, compute).work + panels / item / 8
