@@ -79,3 +79,27 @@ def test_results_go_past_the_caches(filters, always, monkeypatch):
         assert (room[:first] == 7).all()
         assert (room[first + expected.size :] == 7).all()
     assert any(always)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int16"])
+@pytest.mark.parametrize(
+    "one",
+    [
+        case((17, 15), (7, 7), 3, 18, stride=2, pad=3),
+        case((64,), (40,), 1, 35, stride=4, pad=19),
+        case((61,), (10,), 1, 33, stride=5),
+    ],
+    ids=["first layer", "long filter", "signal"],
+)
+def test_large_filters_in_parts(one, dtype, always, monkeypatch):
+    monkeypatch.setattr(few, "PIECE", 1 << 11)
+    _, f, gy = arrays(one, dtype, 8)
+    seen, parts = [], few._parts
+    monkeypatch.setattr(few, "_parts", lambda *given: seen.append(parts(*given)) or seen[-1])
+    found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
+    same(found, oracle.input_grad(gy, f, one), str(found.dtype))
+    assert max(map(len, seen)) > 1
+    gy[-1, -1, ..., -1] = 0 if dtype == "int16" else np.nan
+    found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
+    plain = es.conv_input_grad(gy, f, one.input_size, algorithm="strided", **one.explicit)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(plain))

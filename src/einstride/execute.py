@@ -153,7 +153,8 @@ def run(
     result = out
     if b.traits.mutable:
         if result is None:
-            result = b.empty(layouts.canonical(shape, back), job.arithmetic.result, first)
+            make = b.result or b.empty
+            result = make(layouts.canonical(shape, back), job.arithmetic.result, first)
         place = result if order_out is None else xp.permute_dims(result, order_out)
     else:
         place = None

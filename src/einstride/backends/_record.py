@@ -101,6 +101,9 @@ class Backend:
         is needed: see `einstride.kernels.rows.copy_rows`. It returns False for what it cannot do.
     launch : callable or None
         ``launch(kernel, block, threads)``: a compiled kernel of `einstride.simd` on the pool.
+    result : callable or None
+        As `empty`, for what is returned to the caller, made of the array `like`; None where memory
+        is as quick anywhere.
     fused : object or None
         Compiled inner steps of Winograd's algorithm, with the contracts in `einstride.tiles`.
     """
@@ -126,4 +129,5 @@ class Backend:
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
+    result: Callable[[Sequence[int], str, Array], Array] | None = None
     fused: Any = None

@@ -11,6 +11,7 @@ import numpy as np
 from einstride.backends import _helpers, _threads
 from einstride.backends._record import Array, Backend, Traits
 from einstride.simd.compiler import available
+from einstride.simd.memory import placed
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
 _HERE = nullcontext()
@@ -35,6 +36,11 @@ def _dtype(name: str) -> Any:
 def empty(shape: Sequence[int], name: str, like: Array) -> Array:
     """Uninitialised."""
     return np.empty(shape, _dtype(name))
+
+
+def result(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Uninitialised, where neither vectors nor `like` get in the way of writing it."""
+    return placed(shape, _dtype(name), like)
 
 
 def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
@@ -88,6 +94,7 @@ BACKEND = Backend(
     device=None,
     on=lambda x: _HERE,
     empty=empty,
+    result=result,
     zeros=zeros,
     astype=astype,
     strides=lambda x: x.strides,

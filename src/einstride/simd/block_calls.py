@@ -14,6 +14,7 @@ from einstride.simd import block_panels, blocks
 from einstride.simd.block_plan import Blocks, choose, columns
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import OUTSIDE, Call, address, name_of
+from einstride.simd.memory import LINE, aligned
 from einstride.simd.packing import SLICE_BYTES
 
 
@@ -26,13 +27,13 @@ def cut(g: Geometry, compute: str) -> Blocks:
 def panel_bytes(g: Geometry, compute: str) -> int:
     """The size of the joined filter."""
     found = cut(g, compute)
-    return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute]
+    return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute] + LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """The filter (*K, C, D) of dtype compute, whose last axis is dense, as joined panels."""
     found = cut(g, compute)
-    to = np.empty((found.panels, found.taps, g.filters, found.width), compute)
+    to = aligned((found.panels, found.taps, g.filters, found.width), compute)
     call = _packing(g, compute, f.strides, threads, machine())
     call(launch, f=address(f), to=address(to))
     return to

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.simd.memory import LARGE, aligned, placed
 from einstride.simd.program import Program, readable
 
 MOST = 1 << 22
@@ -37,15 +39,18 @@ def bound(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] 
     function, words = program.finish()
     empty: Any = np.empty
     size = steps.scratch
-    make = partial(np.zeros, size, np.uint8) if steps.zeroed else partial(np.empty, size, np.uint8)
+    make = (
+        partial(np.zeros, size, np.uint8) if steps.zeroed else partial(aligned, (size,), np.uint8)
+    )
+    large = prod(shape) * dtype.itemsize >= LARGE
 
     def plain(first: Any, second: Any, bias: Any, kept: Any) -> Any:
-        result = empty(shape, dtype)
+        result = placed(shape, dtype, first) if large else empty(shape, dtype)
         function(words, 0, first, second, bias, result, None)
         return result
 
     def with_scratch(first: Any, second: Any, bias: Any, kept: Any) -> Any:
-        result = empty(shape, dtype)
+        result = placed(shape, dtype, first) if large else empty(shape, dtype)
         function(words, 0, first, second, bias, result, make())
         return result
 

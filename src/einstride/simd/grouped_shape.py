@@ -19,6 +19,7 @@ from einstride.geometry import Geometry
 from einstride.simd import grouped_panels
 from einstride.simd.compiler import Machine, kernel
 from einstride.simd.host import Call, address, name_of
+from einstride.simd.memory import LINE, aligned
 
 MOST_TAPS = 7
 """Taps of the last axis that are written out."""
@@ -123,7 +124,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The size of the filter as panels."""
     s = lanes_of(g, compute, on)
     rows = prod(g.kernel) * s.blocks * s.block
-    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute]
+    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + LINE
 
 
 def pack(
@@ -136,7 +137,7 @@ def pack(
     """
     s = lanes_of(g, compute, on)
     shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
-    found = np.empty(shape, compute)
+    found = aligned(shape, compute)
     call = _packing(g, s, name_of(f), compute, f.strides, turned, threads, on)
     call(launch, f=address(f), panels=address(found))
     return found

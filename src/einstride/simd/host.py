@@ -11,17 +11,13 @@ import numpy as np
 
 from einstride.borders import segments
 from einstride.geometry import Geometry
+from einstride.simd.memory import address as address
 
 OUTSIDE = -(1 << 60)
 """An offset so negative that no sum with others becomes positive."""
 
 Words = Any
 """An argument block: a ctypes array of 64-bit whole numbers."""
-
-
-def address(a: Any) -> int:
-    """Where an array's first element lies."""
-    return int(a.__array_interface__["data"][0])
 
 
 def steps(a: Any, itemsize: int) -> tuple[int, ...]:

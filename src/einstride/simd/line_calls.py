@@ -14,6 +14,7 @@ from einstride.geometry import Geometry
 from einstride.simd import blocks
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets
+from einstride.simd.memory import aligned
 from einstride.simd.packing import SLICE_BYTES
 
 STREAMED = 16 << 20
@@ -70,7 +71,7 @@ def streams(g: Geometry, item: int, found: Lines) -> bool:
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
     found = cut(g, compute)
-    panels = np.empty((found.panels, *g.kernel, g.channels, found.width), compute)
+    panels = aligned((found.panels, *g.kernel, g.channels, found.width), compute)
     for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
         part = f[..., first : first + found.width]
         panel[..., : part.shape[-1]] = part

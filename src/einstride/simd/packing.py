@@ -19,6 +19,7 @@ from einstride.geometry import Geometry
 from einstride.simd import panels
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of
+from einstride.simd.memory import LINE, aligned
 
 SLICE_BYTES = 384 << 10
 """The part of a panel that is gone through at once: it stays in a core's second cache."""
@@ -69,7 +70,8 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The size of the filter as panels."""
     s = shape(compute, g.filters // g.groups, on)
     inner = g.channels // g.groups * s.parts
-    return prod(g.kernel) * inner * s.width * s.per_group * g.groups * ITEMSIZE[real(compute)]
+    count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
+    return count * ITEMSIZE[real(compute)] + LINE
 
 
 @lru_cache(maxsize=1024)
@@ -95,7 +97,7 @@ def pack(
         f = complexes.filters(f)
     taps = prod(g.kernel)
     inner = g.channels // g.groups * s.parts
-    found = np.empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
+    found = aligned((s.per_group * g.groups, taps, inner, s.width), real(compute))
     packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
     return found
 

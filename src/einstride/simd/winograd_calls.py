@@ -17,6 +17,7 @@ from einstride.geometry import Geometry
 from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, regular, steps
+from einstride.simd.memory import LINE, aligned
 from einstride.simd.winograd_plan import (
     FEW,
     ForwardPlan,
@@ -62,7 +63,7 @@ def forward_workspace(
     """Bytes of `forward` beyond its operands: at most `ceiling`, unless nothing less will do."""
     plan, whole = _forward_plan(g, split, dtype, threads, ceiling, prepared, on or machine())
     size = plan.worker * threads + g.channels + plan.form.lanes + (plan.u_size if whole else 0)
-    return size * ITEMSIZE[dtype]
+    return size * ITEMSIZE[dtype] + 2 * LINE
 
 
 def transforms(
@@ -78,7 +79,7 @@ def gradient_workspace(
 ) -> int:
     """Bytes of `filter_grad` beyond its operands, likewise."""
     plan = _gradient_plan(g, split, dtype, threads, ceiling, on or machine())
-    return (plan.worker * threads + plan.sums + _zeros(g, plan.form)) * ITEMSIZE[dtype]
+    return (plan.worker * threads + plan.sums + _zeros(g, plan.form)) * ITEMSIZE[dtype] + LINE
 
 
 def prepare(
@@ -89,7 +90,7 @@ def prepare(
     dtype = f.dtype.name
     shape = form(split, dtype, g.filters, on)
     plan = forward_plan(g, split, shape, "prepared", threads, 0)
-    panels = np.empty(plan.u_size, dtype)
+    panels = aligned((plan.u_size,), dtype)
     back, f_steps = _filter_steps(g, f)
     call = _preparing(g, split, shape, f_steps, threads, on)
     call(launch, f=address(f) + back * f.itemsize, u=address(panels))
@@ -145,7 +146,7 @@ def _zeros(g: Geometry, shape: Form) -> int:
 
 def _memory(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
     """Scratch memory with zeros at its end, and their address."""
-    found = np.empty(scratch + zeros, dtype)
+    found = aligned((scratch + zeros,), dtype)
     found[scratch:] = 0
     return found, address(found) + scratch * found.itemsize
 
@@ -175,7 +176,7 @@ def _forward_plan(
 ) -> tuple[ForwardPlan, bool]:
     """The blocks, and whether the whole filter is to be transformed first."""
     shape = form(split, dtype, g.filters, on)
-    room = ceiling // ITEMSIZE[dtype] - g.channels - shape.lanes
+    room = (ceiling - 2 * LINE) // ITEMSIZE[dtype] - g.channels - shape.lanes
     inner, outer, _ = counted(g, split)
     tiles = g.batch * outer * prod(inner)
     if prepared:
@@ -193,7 +194,7 @@ def _gradient_plan(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine
 ) -> GradientPlan:
     shape = form(split, dtype, g.filters, on)
-    room = ceiling // ITEMSIZE[dtype] - _zeros(g, shape)
+    room = (ceiling - LINE) // ITEMSIZE[dtype] - _zeros(g, shape)
     return gradient_plan(g, split, shape, threads, room)
 
 

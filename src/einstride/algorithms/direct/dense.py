@@ -10,6 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint, complexes
+from einstride.algorithms.direct.pieces import largest, phases, pieces
 from einstride.algorithms.direct.shapes import gathered, joined, met
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
@@ -32,6 +33,11 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
+    if prepared is None and (found := pieces(job)):
+        for p in found:
+            own = None if bias is None else bias[p.out]
+            forward(*p.given(x, f), b, own, out[..., p.out])
+        return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
     packed = prepared[0] if prepared else None
@@ -48,6 +54,11 @@ def input_grad(
     """gy, f -> gx."""
     from einstride.simd.zeros import clear
 
+    if prepared is None and (found := pieces(job)):
+        for p in found:
+            own = None if bias is None else bias[p.out]
+            input_grad(*p.given(gy, f), b, own, out[..., p.out])
+        return out
     g = job.geometry
     ready = _plain(out)
     run = gathered(g)
@@ -249,7 +260,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
         besides = 1.5 if copied and inner >= s.rows else 6.0
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
-        vectors *= 0.25 + 0.75 * met(g)
+        vectors *= (0.25 + 0.75 * met(g)) * (1.35 if s.parts == 2 else 1.0)
         if not copied:  # chunks of input channels are all that threads can share
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
@@ -257,9 +268,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
-        backwards = job.direction == "input_grad"
-        parts = [p.geometry for p in adjoint.phases(gathered(g))] if backwards else [g]
-        for h in filter(None, parts):
+        for h in phases(job):
             s = shape(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
@@ -270,6 +279,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             vectors += tiles * each
             if not job.prepared:  # quads are written by NumPy
                 vectors += packed / item * (1 if four == 1 else 5.0)
+        for h in phases(largest(job)):
+            packed = panel_bytes(h, compute, on)
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize

@@ -14,10 +14,13 @@ the engine of many channels does it again, which has no such zeros.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense
+from einstride.algorithms.direct.pieces import PIECE
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -62,9 +65,44 @@ def input_grad(
     g, compute = job.geometry, job.arithmetic.compute
     if not (_lines(out) and _channels(gy)):
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    if prepared is None and len(parts := _parts(g, compute)) > 1:
+        done = _summed(gy, f, job, b, bias, out, parts)
+        return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     packed = prepare(f, job, b) if prepared is None else prepared
     done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
     return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+
+
+def _parts(g: Geometry, compute: str) -> list[slice]:
+    """Output channels whose joined filters are no larger than the pieces of other engines."""
+    from einstride.simd import block_calls
+
+    count = min(-(-block_calls.panel_bytes(g, compute) // PIECE), max(g.filters, 1))
+    ends = [i * g.filters // count for i in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
+
+
+def _summed(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, parts: list[slice]
+) -> bool:
+    """The sum of the input gradients of some output channels each; False where one found a NaN."""
+    from einstride.simd import block_calls
+
+    compute = job.arithmetic.compute
+    whole, part = (b.empty(out.shape, compute, gy) for _ in range(2))
+    for some in parts:
+        own = replace(job, geometry=replace(job.geometry, filters=some.stop - some.start))
+        g, packed = own.geometry, prepare(f[..., some], own, b)
+        first = some is parts[0]
+        given, into = (bias, whole) if first else (None, part)
+        if not block_calls.gradient(
+            gy[..., some], packed, g, compute, given, into, b.launch, _threads(job)
+        ):
+            return False
+        if not first:
+            whole += part
+    out[...] = whole
+    return True
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
@@ -182,6 +220,7 @@ def _entries(job: Job) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
     from einstride.simd import block_calls, line_calls, run_calls, run_lane_calls
+    from einstride.simd.memory import LINE
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]
@@ -194,14 +233,16 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
-        vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item
+        vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item + LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
         if line_calls.streams(g, job.itemsize, lines):  # not read before they are written
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = block_calls.panel_bytes(g, compute)
         vectors = block_calls.cut(g, compute).work + panels / item / 8
-        workspace = panels + prod(g.f_shape) * item + 32 * _entries(job)
+        workspace = prod(g.f_shape) * item + 32 * _entries(job)
+        count = 1 if job.prepared else len(_parts(g, compute))
+        workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item
     # The other engine works where arrays lie badly, or a NaN is found.
     workspace += _other(job, traits).cost(job, traits, rates).workspace
     seconds = (

@@ -1,0 +1,59 @@
+"""Where results and panels begin in memory: at lines of the cache, just below what they read."""
+
+import numpy as np
+import pytest
+
+import einstride as es
+from einstride.simd.memory import LARGE, LINE, PAGE, address, aligned, placed
+
+
+def beginning(place, count=8):
+    """An array that begins so many bytes behind a page."""
+    room = np.zeros(2 * PAGE + 8 * count, np.uint8)
+    return np.ndarray((count,), np.float64, room, (place - address(room)) % PAGE)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32", "complex128"])
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (1000, 7)])
+def test_panels_begin_with_a_line(shape, dtype):
+    for _ in range(20):
+        found = aligned(shape, dtype)
+        assert found.shape == shape
+        assert found.dtype == dtype
+        assert address(found) % LINE == 0
+        found[...] = 1  # writes its own room: the array is as large as it says
+
+
+@pytest.mark.parametrize("place", [0, 8, 16, 64, 120, 2048, PAGE - 8])
+def test_large_results_lie_just_below_what_is_read(place):
+    like = beginning(place)
+    found = placed((LARGE // 8 + 3,), np.float64, like)
+    assert address(found) % LINE == 0
+    assert LINE <= (address(like) - address(found)) % PAGE < 2 * LINE
+    found[...] = 1
+
+
+def test_small_results_are_plain():
+    assert placed((4, 4), np.float32, np.zeros(1)).base is None
+
+
+@pytest.mark.parametrize("repeat", [1, 4])
+def test_results_of_calls_are_placed(repeat):
+    x = np.zeros((2, 128, 128, 8), np.float32)
+    f = np.zeros((3, 3, 8, 16), np.float32)
+    found = [es.conv(x, f, padding=1) for _ in range(repeat)]
+    assert found[-1].nbytes >= LARGE
+    for y in found:
+        assert y.flags.c_contiguous
+        assert y.flags.writeable
+        assert address(y) % LINE == 0
+        assert LINE <= (address(x) - address(y)) % PAGE < 2 * LINE
+    assert not any(np.shares_memory(found[0], y) for y in found[1:])
+
+
+def test_a_layer_keeps_nothing_of_its_results():
+    """A view would keep the room of its result alive; the result itself is all there is."""
+    layer = es.Conv(np.zeros((1, 1, 64, 64), np.float32))
+    x = np.ones((4, 64, 64, 64), np.float32)
+    y = layer(x)
+    assert y.base.nbytes == y.nbytes + PAGE
