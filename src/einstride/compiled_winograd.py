@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from einstride import adjoint, complexes
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
+from einstride.grouping import by_groups, each_group
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, is_complex, transpose_filter
 from einstride.simd import compiler
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from einstride.simd.winograd_tables import Split
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
+LEAST = 16
+"""Channels of a group from which it is filtered by itself."""
+
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
 
@@ -35,7 +39,9 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend,
     bias: Array | None = None, out: Array | None = None, prepared: Any = None,
 ) -> Array:  # fmt: skip
-    """x (B, *S, C), f (*K, C, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    if job.geometry.groups > 1:
+        return by_groups(forward, job.geometry.y_shape, x, f, job, b, bias, out, prepared)
     return _correlate(x, f, job, b, bias, out, prepared)
 
 
@@ -43,16 +49,20 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend,
     bias: Array | None = None, out: Array | None = None, prepared: Any = None,
 ) -> Array:  # fmt: skip
-    """gy (B, *O, D), f (*K, C, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    if job.geometry.groups > 1:
+        return by_groups(input_grad, job.geometry.x_shape, gy, f, job, b, bias, out, prepared)
     return _correlate(gy, f, job, b, bias, out, prepared)
 
 
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
-    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C, D), in `out` if given."""
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
     from einstride.simd import winograd_calls
 
+    if job.geometry.groups > 1:
+        return by_groups(filter_grad, job.geometry.f_shape, x, gy, job, b, None, out)
     g, compute = job.geometry, job.arithmetic.compute
     split, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
@@ -70,10 +80,12 @@ def filter_grad(
     return gf
 
 
-def prepare(f: Array, job: Job, b: Backend) -> tuple[Split, Any]:
+def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The transformed filter, for `prepared` of the forward pass and input gradient."""
     from einstride.simd import winograd_calls
 
+    if job.geometry.groups > 1:
+        return [prepare(f[p.second], p.job, b) for p in each_group(job)]
     split, _ = _choice(job, prepared=True)
     return split, winograd_calls.prepare(
         _turned(f, job, b), _real(_run(job), job), split, b.launch, _threads(job)
@@ -189,7 +201,9 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.accuracy == "elementwise":
         return "its error is bounded by the norms, not for each element"
     if g.groups > 1:
-        return "kernels of minimal filtering have one group"
+        if min(g.channels, g.filters) < LEAST * g.groups:
+            return f"kernels of minimal filtering take groups of {LEAST} channels or more"
+        return None if job.empty else supports(each_group(job)[0].job, traits)
     if job.per_example:
         return "it sums over the batch, not for each example"
     if job.batch_invariant and job.direction == "filter_grad":
@@ -235,6 +249,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.simd import winograd_choice
     from einstride.simd.winograd_tables import counted
 
+    if job.geometry.groups > 1:
+        one, count = cost(each_group(job)[0].job, traits, rates), job.geometry.groups
+        return replace(
+            one, multiply_adds=count * one.multiply_adds, moved=count * one.moved,
+            seconds=count * one.seconds,
+        )  # fmt: skip
     split, seconds = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
     g = _real(job.geometry if gradient else _run(job), job)

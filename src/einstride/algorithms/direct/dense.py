@@ -35,8 +35,7 @@ def forward(
     """x, f -> y."""
     if prepared is None and (found := pieces(job)):
         for p in found:
-            own = None if bias is None else bias[p.out]
-            forward(*p.given(x, f), b, own, out[..., p.out])
+            forward(*p.given(x, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
@@ -56,8 +55,7 @@ def input_grad(
 
     if prepared is None and (found := pieces(job)):
         for p in found:
-            own = None if bias is None else bias[p.out]
-            input_grad(*p.given(gy, f), b, own, out[..., p.out])
+            input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     ready = _plain(out)

@@ -6,44 +6,16 @@ sum is what it would be in one piece.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.geometry import Geometry
+from einstride.grouping import Piece, some_channels, some_groups
 from einstride.job import Job
-
-if TYPE_CHECKING:
-    from einstride.backends import Array
 
 PIECE = 8 << 20
 """Bytes of panels from which a filter is cut."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A job for some channels.
-
-    Attributes
-    ----------
-    job : Job
-        Its geometry has these channels only.
-    first, out : slice
-        Channels of the first operand, and of the result and the bias.
-    filter : tuple
-        An index of the filter.
-    """
-
-    job: Job
-    first: slice
-    filter: tuple[Any, ...]
-    out: slice
-
-    def given(self, first: Array, f: Array) -> tuple[Array, Array, Job]:
-        """What the engine is given: views, and the job."""
-        return first[..., self.first], f[self.filter], self.job
 
 
 @lru_cache(maxsize=1024)
@@ -58,13 +30,13 @@ def pieces(job: Job) -> tuple[Piece, ...]:
     count = -(-size // PIECE)
     if g.groups > 1:
         step = -(-g.groups // min(count, g.groups))
-        return tuple(_groups(job, i, min(i + step, g.groups)) for i in range(0, g.groups, step))
+        return tuple(some_groups(job, i, min(i + step, g.groups)) for i in range(0, g.groups, step))
     channels = g.channels if backwards else g.filters
     panels = -(-channels // width)
     if panels == 1:
         return ()
     step = -(-panels // min(count, panels)) * width
-    return tuple(_columns(job, i, min(i + step, channels)) for i in range(0, channels, step))
+    return tuple(some_channels(job, i, min(i + step, channels)) for i in range(0, channels, step))
 
 
 def largest(job: Job) -> Job:
@@ -91,22 +63,3 @@ def _panels(job: Job) -> tuple[int, int]:
         return 0, 1
     s = shape(compute, found[0].filters // found[0].groups, on)
     return max(panel_bytes(h, compute, on) for h in found), s.width // s.parts
-
-
-def _groups(job: Job, begin: int, end: int) -> Piece:
-    g = job.geometry
-    c, d = (slice(begin * n // g.groups, end * n // g.groups) for n in (g.channels, g.filters))
-    part = replace(
-        g, channels=c.stop - c.start, filters=d.stop - d.start, groups=end - begin
-    )  # fmt: skip
-    first, out = (d, c) if job.direction == "input_grad" else (c, d)
-    return Piece(replace(job, geometry=part), first, (..., d), out)
-
-
-def _columns(job: Job, begin: int, end: int) -> Piece:
-    g, some = job.geometry, slice(begin, end)
-    if job.direction == "input_grad":
-        own = replace(job, geometry=replace(g, channels=end - begin))
-        return Piece(own, slice(None), (..., some, slice(None)), some)
-    own = replace(job, geometry=replace(g, filters=end - begin))
-    return Piece(own, slice(None), (..., some), some)

@@ -1,0 +1,113 @@
+"""Groups of many channels through the kernels of minimal filtering, one after another."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import einstride as es
+
+pytest.importorskip("llvmlite")
+from einstride import grouping
+from einstride.algorithms import winograd
+
+BOUNDS = {"float32": 5e-6, "float64": 1e-14, "complex64": 5e-6}
+CASES = {
+    "two": {"size": (7, 9), "kernel": (5, 5), "c": 32, "d": 48, "groups": 2, "padding": 2},
+    "three": {"size": (8, 6), "kernel": (3, 3), "c": 48, "d": 51, "groups": 3, "padding": 1},
+    "line": {"size": (20,), "kernel": (3,), "c": 64, "d": 64, "groups": 4, "padding": 0},
+    "flipped": {
+        "size": (6, 7), "kernel": (2, 3), "c": 34, "d": 40, "groups": 2, "padding": 1, "flip": True,
+    },
+    "dilated": {
+        "size": (9, 8), "kernel": (3, 3), "c": 32, "d": 32, "groups": 2, "padding": 2,
+        "dilation": 2,
+    },
+}  # fmt: skip
+
+
+def numbers(shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    made = rng.normal(size=shape)
+    if dtype.startswith("complex"):
+        made = made + 1j * rng.normal(size=shape)
+    return made.astype(dtype)
+
+
+def operands(size, kernel, c, d, groups, dtype="float32", **more):
+    x, f = numbers((2, *size, c), dtype, 0), numbers((*kernel, c // groups, d), dtype, 1)
+    keywords = {"groups": groups, **more}
+    gy = numbers(es.conv(x, f, **keywords).shape, dtype, 2)
+    return x, f, gy, keywords
+
+
+def close(found, expected):
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < BOUNDS[found.dtype.name]
+
+
+@pytest.fixture
+def ours(monkeypatch):
+    """Not the way of other libraries."""
+    for name in ("correlate", "reduce", "transformed"):
+        monkeypatch.setattr(winograd, name, None)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", CASES)
+def test_all_passes(name, dtype, ours):
+    one = CASES[name]
+    x, f, gy, k = operands(**one, dtype=dtype)
+    bias = numbers(f.shape[-1:], dtype, 3)
+    calls = (
+        lambda a: es.conv(x, f, bias, algorithm=a, **k),
+        lambda a: es.conv_input_grad(gy, f, one["size"], algorithm=a, **k),
+        lambda a: es.conv_filter_grad(x, gy, one["kernel"], algorithm=a, **k),
+    )
+    for call in calls:
+        close(call("winograd"), call("strided"))
+
+
+@pytest.mark.parametrize("name", ["two", "flipped"])
+def test_a_layer_keeps_every_group(name, ours):
+    x, f, gy, k = operands(**CASES[name])
+    layer = es.Conv(f, algorithm="winograd", **k)
+    for _ in range(3):
+        close(layer(x), es.conv(x, f, algorithm="strided", **k))
+    gx = layer.backward(gy, x).gx
+    close(gx, es.conv_input_grad(gy, f, CASES[name]["size"], algorithm="strided", **k))
+
+
+def test_any_layout_and_a_given_result(ours):
+    x, f, _, k = operands(**CASES["two"])
+    first = np.moveaxis(x, -1, 1).copy()
+    turned = np.moveaxis(f, (-1, -2), (0, 1)).copy()
+    expected = np.moveaxis(es.conv(x, f, algorithm="winograd", **k), -1, 1)
+    out = np.empty(expected.shape, x.dtype)
+    found = es.conv(first, turned, layout="channels_first", algorithm="winograd", out=out, **k)
+    assert found is out
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("ceiling", [2_300_000, 4 << 20])
+def test_the_ceiling_holds(ceiling, ours):
+    x, f, _, k = operands((40, 40), (3, 3), 128, 128, 2, padding=1)
+
+    def call():
+        return es.conv(x, f, algorithm="winograd", max_workspace=ceiling, **k)
+
+    call()
+    tracemalloc.start()
+    result = call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - result.nbytes <= ceiling + (1 << 16)  # Python's own objects
+
+
+def test_the_groups_of_a_job():
+    x, f, _, k = operands(**CASES["two"])
+    assert es.plan(x, f, algorithm="winograd", **k).algorithm == "winograd"
+    job = es.plan(x, f, **k)._decision.job
+    parts = grouping.each_group(job)
+    assert [p.job.geometry.channels for p in parts] == [16, 16]
+    assert [p.job.geometry.filters for p in parts] == [24, 24]
