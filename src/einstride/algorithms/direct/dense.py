@@ -276,7 +276,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each
             if not job.prepared:  # quads are written by NumPy
-                vectors += packed / item * (1 if four == 1 else 5.0)
+                vectors += packed / item * (3.0 if four == 1 else 5.0)
         for h in phases(largest(job)):
             packed = panel_bytes(h, compute, on)
             workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
