@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("ci"), derandomize=False, max_examples=2000
 )
 hypothesis.settings.load_profile("ci")
+
+EVERYTHING = 5000
+"""Tests from which a run is one of everything."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +63,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "gpu" in metafunc.fixturenames:
         names = [name for name in _chosen(metafunc.config) if name.startswith("cupy")]
         metafunc.parametrize("gpu", names, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A third a day of the kernels with the narrowest vectors, in a run of everything.
+
+    Each is compiled for its test alone. EINSTRIDE_ALL=1 takes all of them, as does a small run.
+    """
+    if len(items) < EVERYTHING or os.environ.get("EINSTRIDE_ALL"):
+        return
+    narrow = [item for item in items if "16 bytes" in item.nodeid]
+    today = datetime.date.today().toordinal() % 3
+    left_out = {item for i, item in enumerate(narrow) if i % 3 != today}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -103,3 +103,32 @@ def test_large_filters_in_parts(one, dtype, always, monkeypatch):
     found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
     plain = es.conv_input_grad(gy, f, one.input_size, algorithm="strided", **one.explicit)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(plain))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(11, 16, 32), (8, 4, 64)])
+def test_a_large_filter_that_is_kept_gives_the_same_bits(kernel, stride, size):
+    rng = np.random.default_rng(0)
+    f = rng.standard_normal((kernel, kernel, 4, 2048)).astype("float32")
+    out = (size - kernel) // stride + 1
+    gy = rng.standard_normal((1, out, out, 2048)).astype("float32")
+    layer = es.Conv(f, stride=stride, algorithm="direct")
+    kept = layer.backward(gy, np.zeros((1, size, size, 4), "float32")).gx
+    options = {"stride": stride, "algorithm": "direct"}
+    np.testing.assert_array_equal(kept, es.conv_input_grad(gy, f, (size, size), **options))
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "filters", "kernel", "dtype"),
+    [((1, 32, 32, 1), 64, (7, 7), "float32"), ((8, 560, 2), 16, (9,), "float64")],
+)
+def test_the_engine_does_not_follow_the_threads(x_shape, filters, kernel, dtype):
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.default_rng(0)
+    out = [n - k + 1 for n, k in zip(x_shape[1:-1], kernel, strict=True)]
+    x, gy = (rng.standard_normal(s).astype(dtype) for s in (x_shape, (x_shape[0], *out, filters)))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(es.conv_filter_grad(x, gy, kernel, algorithm="direct"))
+    np.testing.assert_array_equal(*found)

@@ -1,5 +1,6 @@
 """Groups of many channels through the kernels of minimal filtering, one after another."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_any_layout_and_a_given_result(ours):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("ceiling", [2_300_000, 4 << 20])
+@pytest.mark.parametrize("ceiling", [2_500_000, 4 << 20])
 def test_the_ceiling_holds(ceiling, ours):
     x, f, _, k = operands((40, 40), (3, 3), 128, 128, 2, padding=1)
 
@@ -111,3 +112,29 @@ def test_the_groups_of_a_job():
     parts = grouping.each_group(job)
     assert [p.job.geometry.channels for p in parts] == [16, 16]
     assert [p.job.geometry.filters for p in parts] == [24, 24]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad"])
+def test_the_least_ceiling_works_and_holds(which, groups, dtype, ours):
+    x, f, gy, k = operands((12, 12), (3, 3), 128, 256, groups, padding=1)
+    x, f, gy = (a.astype(dtype) for a in (x, f, gy))
+
+    def call(ceiling, out=None):
+        options = {"algorithm": "winograd", "max_workspace": ceiling, "out": out, **k}
+        if which == "forward":
+            return es.conv(x, f, **options)
+        if which == "input_grad":
+            return es.conv_input_grad(gy, f, (12, 12), **options)
+        return es.conv_filter_grad(x, gy, (3, 3), **options)
+
+    with pytest.raises(ValueError, match="max_workspace is too small") as refused:
+        call(1)
+    least = int(re.search(r"pass max_workspace=(\d+)", str(refused.value))[1])
+    out = call(least)
+    tracemalloc.start()
+    call(least, out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= least + (1 << 15)  # Python's own objects

@@ -221,18 +221,23 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of complex filters as floats, and of copies of x and y, which may lie badly.
+    """Bytes of filters in another dtype or as floats, and of copies of x and y that lie badly.
 
     The copies are counted where not a byte more is allowed.
     """
     g, item = job.geometry, ITEMSIZE[job.arithmetic.compute]
-    filters = 4 * prod(g.f_shape) * item if is_complex(job.arithmetic.compute) else 0
+    filters = prod(g.f_shape) * item
+    if is_complex(job.arithmetic.compute):
+        filters *= 4
+    elif not job.hard and job.operands[1] == job.arithmetic.compute:
+        filters = 0
     return filters + ((prod(g.x_shape) + prod(g.y_shape)) * item if job.hard else 0)
 
 
 def _room(job: Job) -> int:
     """What is left of the ceiling for the kernels."""
-    return max(job.ceiling - _copies(job), 0)
+    run = job.geometry if job.direction == "filter_grad" else _run(job)
+    return max(job.ceiling - _copies(job) - _tables(_real(run, job)), 0)
 
 
 def _tables(g: Geometry) -> int:

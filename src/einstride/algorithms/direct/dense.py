@@ -277,9 +277,10 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             vectors += tiles * each
             if not job.prepared:  # quads are written by NumPy
                 vectors += packed / item * (3.0 if four == 1 else 5.0)
+        copies = 8 if is_complex(job.arithmetic.compute) else 3
         for h in phases(largest(job)):
             packed = panel_bytes(h, compute, on)
-            workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * 3 * item)
+            workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * copies * item)
     workspace += _copies(job)
     moved += arrays * job.itemsize
     call = rates["kernel" if threads > 1 else "kernel_again"]

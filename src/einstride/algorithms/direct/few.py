@@ -35,6 +35,9 @@ MANY = 16
 LEAST = 1 << 15
 """Multiply-adds below which a call's own cost is all that counts."""
 
+USUAL = 2
+"""Threads for which engines are compared."""
+
 TABLES = 1 << 19
 """Numbers that the table of columns may hold."""
 
@@ -65,8 +68,8 @@ def input_grad(
     g, compute = job.geometry, job.arithmetic.compute
     if not (_lines(out) and _channels(gy)):
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
-    if prepared is None and len(parts := _parts(g, compute)) > 1:
-        done = _summed(gy, f, job, b, bias, out, parts)
+    if len(parts := _parts(g, compute)) > 1:
+        done = _summed(gy, f, job, b, bias, out, parts, prepared)
         return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     packed = prepare(f, job, b) if prepared is None else prepared
     done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
@@ -83,16 +86,18 @@ def _parts(g: Geometry, compute: str) -> list[slice]:
 
 
 def _summed(
-    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, parts: list[slice]
-) -> bool:
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, parts: list[slice],
+    prepared: Any,
+) -> bool:  # fmt: skip
     """The sum of the input gradients of some output channels each; False where one found a NaN."""
     from einstride.simd import block_calls
 
     compute = job.arithmetic.compute
     whole, part = (b.empty(out.shape, compute, gy) for _ in range(2))
-    for some in parts:
-        own = replace(job, geometry=replace(job.geometry, filters=some.stop - some.start))
-        g, packed = own.geometry, prepare(f[..., some], own, b)
+    for i, some in enumerate(parts):
+        own = _part(job, some)
+        g = own.geometry
+        packed = _joined(f[..., some], own, b) if prepared is None else prepared[i]
         first = some is parts[0]
         given, into = (bias, whole) if first else (None, part)
         if not block_calls.gradient(
@@ -103,6 +108,11 @@ def _summed(
             whole += part
     out[...] = whole
     return True
+
+
+def _part(job: Job, some: slice) -> Job:
+    """The input gradient of these output channels."""
+    return replace(job, geometry=replace(job.geometry, filters=some.stop - some.start))
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
@@ -138,12 +148,22 @@ def _along(g: Geometry, compute: str) -> bool:
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The filter as panels, joined for an input gradient."""
-    from einstride.simd import block_calls, line_calls
-    from einstride.simd.host import regular
+    from einstride.simd import line_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if job.direction == "forward":
         return line_calls.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
+    if len(parts := _parts(g, compute)) > 1:
+        return [_joined(f[..., some], _part(job, some), b) for some in parts]
+    return _joined(f, job, b)
+
+
+def _joined(f: Array, job: Job, b: Backend) -> Any:
+    """The filter of an input gradient as panels."""
+    from einstride.simd import block_calls
+    from einstride.simd.host import regular
+
+    g, compute = job.geometry, job.arithmetic.compute
     f = b.xp.ascontiguousarray(b.astype(f, compute))
     f = f if regular(f) else f.copy()
     return block_calls.pack(f, g, compute, b.launch, _threads(job))
@@ -201,6 +221,8 @@ def better(other: Any, job: Job, traits: Traits) -> bool:
     from einstride.simd.compiler import machine
 
     g = job.geometry
+    # The bits follow the engine, and neither a filter that is kept nor the threads.
+    job = replace(job, prepared=False, threads=USUAL)
     if g.multiply_adds < LEAST or supports(job, traits) is not None:
         return False
     if job.direction == "forward" and 2 * g.filters < machine().lanes(job.itemsize):
@@ -241,7 +263,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         panels = block_calls.panel_bytes(g, compute)
         vectors = block_calls.cut(g, compute).work + panels / item / 8
         workspace = prod(g.f_shape) * item + 32 * _entries(job)
-        count = 1 if job.prepared else len(_parts(g, compute))
+        count = len(_parts(g, compute))
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item
     # The other engine works where arrays lie badly, or a NaN is found.
     workspace += _other(job, traits).cost(job, traits, rates).workspace
