@@ -2,7 +2,9 @@
 
 A convolution is a set of triples (input element, filter element, output element): the seven nested
 loops over batch, output position, filter tap, group, input channel and output channel, of any rank.
-All three passes walk the same triples, so the two gradients are the adjoints of the forward pass:
+All three passes walk the same triples, so the two gradients are the adjoints of the forward pass.
+The two innermost loops are written as slices of object arrays, whose elements Python multiplies and
+adds one by one:
 
     y[yi]  += x[xi] * f[fi]              forward
     gx[xi] += gy[yi] * conj(f[fi])       input gradient
@@ -99,9 +101,8 @@ def border(i: int, n: int, mode: str) -> int | None:
     }[mode]
 
 
-def triples(case: Case, input_size: tuple[int, ...], out_size: tuple[int, ...]) -> Iterator[Any]:
-    """Yield the indices (x, f, y) of every product in the sum."""
-    group_in, group_out = case.channels // case.groups, case.filters // case.groups
+def visits(case: Case, input_size: tuple[int, ...], out_size: tuple[int, ...]) -> Iterator[Any]:
+    """Yield the positions (input, tap, output) of every product in the sum."""
     for o in product(*map(range, out_size)):
         for k in product(*map(range, case.kernel_size)):
             i = []
@@ -109,12 +110,15 @@ def triples(case: Case, input_size: tuple[int, ...], out_size: tuple[int, ...]) 
                 tap = case.kernel_size[axis] - 1 - k[axis] if case.flip else k[axis]
                 at = o[axis] * case.stride[axis] + tap * case.dilation[axis] - low
                 i.append(border(at, input_size[axis], case.mode))
-            if None in i:
-                continue  # this tap meets a zero of the padding
-            for b, g in product(range(case.batch), range(case.groups)):
-                for c, d in product(range(group_in), range(group_out)):
-                    dd = g * group_out + d
-                    yield (b, *i, g * group_in + c), (*k, c, dd), (b, *o, dd)
+            if None not in i:  # else this tap meets a zero of the padding
+                yield tuple(i), k, o
+
+
+def groups(case: Case) -> Iterator[tuple[slice, slice]]:
+    """Yield the input and the output channels of every group."""
+    group_in, group_out = case.channels // case.groups, case.filters // case.groups
+    for g in range(case.groups):
+        yield slice(g * group_in, (g + 1) * group_in), slice(g * group_out, (g + 1) * group_out)
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:
@@ -123,24 +127,34 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
 
 def forward(x: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
     x, f, y = x.astype(object), f.astype(object), _zeros(case.y_shape)
-    for xi, fi, yi in triples(case, case.input_size, case.out_size):
-        y[yi] += x[xi] * f[fi]
+    for i, k, o in visits(case, case.input_size, case.out_size):
+        for c, d in groups(case):
+            here, there = x[(slice(None), *i, c)], y[(slice(None), *o, d)]
+            for xc, fc in zip(here.T, f[(*k, slice(None), d)], strict=True):
+                there += xc[:, None] * fc
     return y
 
 
 def input_grad(gy: np.ndarray, f: np.ndarray, case: Case, input_size: Any = None) -> np.ndarray:
     """The adjoint of `forward` in x; of another size than the case's when `input_size` is given."""
     size = input_size or case.input_size
-    gy, f, gx = gy.astype(object), f.astype(object), _zeros((case.batch, *size, case.channels))
-    for xi, fi, yi in triples(case, size, gy.shape[1:-1]):
-        gx[xi] += gy[yi] * f[fi].conjugate()
+    gx = _zeros((case.batch, *size, case.channels))
+    gy, f = gy.astype(object), np.conjugate(f.astype(object))
+    for i, k, o in visits(case, size, gy.shape[1:-1]):
+        for c, d in groups(case):
+            here, there = gy[(slice(None), *o, d)], gx[(slice(None), *i, c)]
+            for gd, fd in zip(here.T, f[(*k, slice(None), d)].T, strict=True):
+                there += gd[:, None] * fd
     return gx
 
 
 def filter_grad(x: np.ndarray, gy: np.ndarray, case: Case) -> np.ndarray:
-    x, gy, gf = x.astype(object), gy.astype(object), _zeros(case.f_shape)
-    for xi, fi, yi in triples(case, case.input_size, case.out_size):
-        gf[fi] += x[xi].conjugate() * gy[yi]
+    x, gy, gf = np.conjugate(x.astype(object)), gy.astype(object), _zeros(case.f_shape)
+    for i, k, o in visits(case, case.input_size, case.out_size):
+        for c, d in groups(case):
+            there = gf[(*k, slice(None), d)]
+            for xb, gb in zip(x[(slice(None), *i, c)], gy[(slice(None), *o, d)], strict=True):
+                there += xb[:, None] * gb
     return gf
 
 
