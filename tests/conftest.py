@@ -29,6 +29,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci")
 
+SHARES = {
+    "16 bytes": 3,  # vectors narrower than the machine's
+    "32 bytes": 2,
+    "test_registers_and_spills": 2,
+    "test_all_memory_comes_back": 3,
+    "test_no_kernel_touches_memory_not_its_own": 2,
+}
+"""Tests that cost much, and how many days they take to be run once."""
+
 EVERYTHING = 5000
 """Tests from which a run is one of everything."""
 
@@ -66,15 +75,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a run of everything, a part a day of the kernels for narrower vectors than the machine's.
+    """In a run of everything, a part a day of those of `SHARES`: each compiles for itself alone.
 
-    Each is compiled for its test alone. EINSTRIDE_ALL=1 takes all of them, as does a small run.
+    EINSTRIDE_ALL=1 takes all of them, as does a small run.
     """
     if len(items) < EVERYTHING or os.environ.get("EINSTRIDE_ALL"):
         return
     today, left_out = datetime.date.today().toordinal(), set()
-    for width, share in (("16 bytes", 3), ("32 bytes", 2)):
-        some = [item for item in items if width in item.nodeid]
+    for name, share in SHARES.items():
+        some = [item for item in items if name in item.nodeid and item not in left_out]
         left_out |= {item for i, item in enumerate(some) if (i + today) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
