@@ -70,9 +70,9 @@ def input_grad(
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     if len(parts := _parts(g, compute)) > 1:
         done = _summed(gy, f, job, b, bias, out, parts, prepared)
-        return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
-    packed = prepare(f, job, b) if prepared is None else prepared
-    done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
+    else:
+        packed = prepare(f, job, b) if prepared is None else prepared
+        done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
     return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
