@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -36,10 +34,11 @@ SHARES = {
     "test_all_memory_comes_back": 3,
     "test_no_kernel_touches_memory_not_its_own": 2,
 }
-"""Tests that cost much, and how many days they take to be run once."""
+"""Costly tests, by a part of their names: without ``--all`` a run of every file takes one in so
+many of them, always the same ones."""
 
 EVERYTHING = 5000
-"""Tests from which a run is one of everything."""
+"""Collected tests from which a run counts as a run of every file."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME[,NAME]",
         help=f"of {', '.join(libraries.LIBRARIES)}; default: {','.join(libraries.DEFAULT)}",
+    )
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="every costly test, and storms (tests/storms) at their full length",
     )
 
 
@@ -75,18 +79,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a run of everything, a part a day of those of `SHARES`: each compiles for itself alone.
-
-    EINSTRIDE_ALL=1 takes all of them, as does a small run.
-    """
-    if len(items) < EVERYTHING or os.environ.get("EINSTRIDE_ALL"):
+    """Leave out most of the costly tests of `SHARES` in a run of every file without ``--all``."""
+    if len(items) < EVERYTHING or config.getoption("--all"):
         return
-    today, left_out = datetime.date.today().toordinal(), set()
+    left_out: set[pytest.Item] = set()
     for name, share in SHARES.items():
         some = [item for item in items if name in item.nodeid and item not in left_out]
-        left_out |= {item for i, item in enumerate(some) if (i + today) % share}
+        left_out |= {item for i, item in enumerate(some) if i % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
+
+
+@pytest.fixture(scope="session")
+def everything(request: pytest.FixtureRequest) -> bool:
+    """True if tests are to run at their full length (``--all``)."""
+    return bool(request.config.getoption("--all"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
