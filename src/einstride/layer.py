@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from einstride import backends, checks, execute, repeated
 from einstride import settings as parse
@@ -25,11 +25,21 @@ class Gradients(NamedTuple):
 class Conv:
     """A convolution that keeps its filter: ``layer(x)`` is ``conv(x, f, bias, ...)``.
 
+    A layer's result is always that of its filter as it is at the moment of the call. With NumPy
+    the layer keeps what an algorithm makes of its filter before it can begin, and the filter's
+    memory is one that Python cannot write: changing it through `f`, its ``flags`` or its ``base``
+    raises ValueError. Other libraries' arrays can be written, and nothing is kept for them.
+
+    A copy (``copy.copy``, ``copy.deepcopy``, ``pickle``) has arrays of its own. It holds neither
+    what was made of the filter, which it makes again, nor the input of the last `forward`.
+
+    Any number of threads may call a layer at once. `forward` and `backward` share the input that
+    is remembered, so threads that train pass x to `backward`.
+
     Parameters
     ----------
     f : array, shape (*K, C // groups, D)
-        The filter. The layer keeps a copy of its own, and what the chosen algorithm makes of it
-        before it can begin, where nobody can write the copy (NumPy).
+        The filter, which the layer copies.
     bias : array, shape (D,), optional
         Added to every output position; copied too.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
@@ -42,7 +52,8 @@ class Conv:
     Attributes
     ----------
     f, bias : array
-        The layer's own, read-only where the library knows that. Assign new ones to change them.
+        The layer's own, read-only where the library knows that. Assign new ones to change them:
+        each is copied and checked, and the next call takes it.
 
     Raises
     ------
@@ -85,30 +96,38 @@ class Conv:
         parse.settings("Conv", self._keywords)
         self._x: Array | None = None
         checks.layer("Conv", f, bias, self._keywords)
-        self._f = _own(f, "f")
-        self._kept = _keeper(self._f)
+        self._filter = _Filter.of(f)
         self._bias = None if bias is None else _own(bias, "bias")
 
     @property
     def f(self) -> Array:
         """The filter."""
-        return self._f
+        return _shown(self._filter.f, "f")
 
     @f.setter
     def f(self, f: Array) -> None:
         checks.layer("Conv", f, self._bias, self._keywords)
-        self._f = _own(f, "f")
-        self._kept = _keeper(self._f)
+        self._filter = _Filter.of(f)
 
     @property
     def bias(self) -> Array | None:
         """The bias, or None."""
-        return self._bias
+        return None if self._bias is None else _shown(self._bias, "bias")
 
     @bias.setter
     def bias(self, bias: Array | None) -> None:
-        checks.layer("Conv", self._f, bias, self._keywords)
+        checks.layer("Conv", self._filter.f, bias, self._keywords)
         self._bias = None if bias is None else _own(bias, "bias")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: all but the transforms of the filter and the last input."""
+        return {**self.__dict__, "_filter": self._filter.f, "_x": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, with arrays of its own."""
+        self.__dict__.update(state)
+        self._filter = _Filter.of(state["_filter"])
+        self._bias = None if state["_bias"] is None else _own(state["_bias"], "bias")
 
     def __call__(self, x: Array, *, out: Array | None = None) -> Array:
         """The output for x; nothing is kept.
@@ -125,8 +144,8 @@ class Conv:
         array, shape (B, *O, D)
             As `conv`.
         """
-        given, kept = self._keywords, self._kept
-        return repeated.call("Conv", "forward", x, self._f, self._bias, out, given, kept=kept)
+        f, kept = self._filter
+        return repeated.call("Conv", "forward", x, f, self._bias, out, self._keywords, kept=kept)
 
     def forward(self, x: Array) -> Array:
         """The output for x, which is remembered (not copied) for `backward`.
@@ -167,25 +186,38 @@ class Conv:
                 where, "there is no input to go back to", "x=None", "call forward(x) or pass x"
             )
         backends.of(where, ("x", "gy"), x, gy)
-        k = self._keywords
-        size, kernel = execute.sizes(where, x, self._f, k)
-        gx = execute.call(where, "input_grad", gy, self._f, None, None, k, size, self._kept)
+        k, bias = self._keywords, self._bias
+        f, kept = self._filter
+        size, kernel = execute.sizes(where, x, f, k)
+        gx = execute.call(where, "input_grad", gy, f, None, None, k, size, kept)
         gf = execute.call(where, "filter_grad", x, gy, None, None, k, kernel)
-        gb = None if self._bias is None else conv_bias_grad(gy, layout=k.layout)
+        gb = None if bias is None else conv_bias_grad(gy, layout=k.layout)
         return Gradients(gx, gf, gb)
 
 
+class _Filter(NamedTuple):
+    """A filter with what was made of it: replaced as one, so that neither outlives the other."""
+
+    f: Array
+    kept: Prepared | None
+
+    @classmethod
+    def of(cls, f: Array) -> _Filter:
+        """A copy of a filter; its transforms are kept if nobody can write the copy."""
+        frozen = backends.of("Conv", ("f",), f).frozen is not None
+        return cls(_own(f, "f"), Prepared() if frozen else None)
+
+
 def _own(a: Array, name: str) -> Array:
-    """A copy that nobody else can write."""
+    """A copy that nobody else can write, where the library has such memory."""
     b = backends.of("Conv", (name,), a)
+    if b.frozen is not None:
+        return b.frozen(a)
     with b.on(a):
-        copy = b.xp.asarray(a, copy=True)
-    if b.traits.library == "numpy":
-        copy.flags.writeable = False
-    return copy
+        return b.xp.asarray(a, copy=True)
 
 
-def _keeper(f: Array) -> Prepared | None:
-    """Where the filter's transforms are kept, if the filter cannot change behind our back."""
-    b = backends.of("Conv", ("f",), f)
-    return Prepared() if b.traits.library == "numpy" and not b.writeable(f) else None
+def _shown(own: Array, name: str) -> Array:
+    """A layer's own array for a caller, who may change an array's shape even if it is read-only."""
+    b = backends.of("Conv", (name,), own)
+    return own if b.frozen is None else b.xp.ndarray(own.shape, own.dtype, own.base, 0, own.strides)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms import ALGORITHMS
@@ -16,10 +15,15 @@ MOST = 4
 
 
 class Prepared:
-    """The transforms of one filter, by algorithm and job; the least recently used goes first."""
+    """The transforms of one filter, by algorithm and job; the one made first goes first.
+
+    Threads need no lock: the table is never changed, but replaced by one with another entry. At
+    worst two threads make the same transforms, and those of one are kept. A copy is empty: it
+    belongs to a copy of the filter, which may be another one.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, Job], Any] = OrderedDict()
+        self._kept: dict[tuple[str, Job], Any] = {}
 
     def of(self, algorithm: str, f: Array, job: Job, b: Backend) -> Any:
         """For the `prepared` of the algorithm's function; None if it takes filters as they are."""
@@ -27,10 +31,18 @@ class Prepared:
         if make is None:
             return None
         key = (algorithm, job)
-        if key in self._kept:
-            found = self._kept[key]
-        else:
-            found = self._kept[key] = make(f, job, b)
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
+        kept = self._kept
+        found = kept.get(key, _NOTHING)
+        if found is _NOTHING:
+            found = make(f, job, b)
+            newest = list(self._kept.items())[1 - MOST :]
+            self._kept = {**dict(newest), key: found}
         return found
+
+    def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
+        """A copy, also through pickle, is a new one."""
+        return type(self), ()
+
+
+_NOTHING: Any = object()
+"""In the place of transforms that were never made; None are those of an algorithm without any."""

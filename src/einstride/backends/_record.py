@@ -104,6 +104,8 @@ class Backend:
     result : callable or None
         As `empty`, for what is returned to the caller, made of the array `like`; None where memory
         is as quick anywhere.
+    frozen : callable or None
+        ``frozen(x)``: a copy in memory that nothing in Python can write; None where there is none.
     fused : object or None
         Compiled inner steps of Winograd's algorithm, with the contracts in `einstride.tiles`.
     """
@@ -130,4 +132,5 @@ class Backend:
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
+    frozen: Callable[[Array], Array] | None = None
     fused: Any = None

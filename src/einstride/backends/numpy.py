@@ -54,6 +54,21 @@ def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
     return np.zeros(shape, _dtype(name))
 
 
+def frozen(x: Array) -> Array:
+    """A copy in the memory of a bytes object, in the order of x's own axes.
+
+    An array that owns its memory can be made writeable again by whoever holds it, or a view of it;
+    one whose base is a bytes object cannot.
+    """
+    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    strides, step = [0] * x.ndim, x.itemsize
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(x.shape[axis], 1)
+    memory = np.asarray(x).transpose(order).tobytes()
+    return np.ndarray(x.shape, x.dtype, memory, 0, tuple(strides))
+
+
 def astype(x: Array, name: str) -> Array:
     """In another dtype and native byte order; x itself if it is so already."""
     return x.astype(_dtype(name), copy=False)
@@ -118,4 +133,5 @@ BACKEND = Backend(
     writeable=lambda x: bool(x.flags.writeable),
     native=lambda x: bool(x.dtype.isnative),
     launch=_helpers.launch,
+    frozen=frozen,
 )

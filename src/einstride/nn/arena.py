@@ -7,8 +7,10 @@ an array, layer or user, keeps its block from being used again.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,12 +39,21 @@ _UNUSED = _references([np.empty(1, np.uint8)], 0) if _counted() else 0
 
 
 class Arena:
-    """Blocks of memory of the sizes that a step asked for."""
+    """Blocks of memory of the sizes that a step asked for. A copy of an arena is an empty one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: dict[int, list[Any]] = {}
         self._used: dict[int, int] = {}
+        _arenas.add(self)
+
+    def __reduce__(self) -> tuple[type[Arena], tuple[()]]:
+        """A copy, also through pickle, is a new one."""
+        return type(self), ()
+
+    def forget(self) -> None:
+        """In a forked child: the thread that held the lock is not there to release it."""
+        self._lock, self._blocks, self._used = threading.Lock(), {}, {}
 
     def of(self, b: Backend) -> Backend:
         """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
@@ -86,3 +97,15 @@ class Arena:
         blocks.append(np.empty(size + ALIGN, np.uint8))
         self._used[size] = len(blocks)
         return blocks[-1]
+
+
+_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for arena in list(_arenas):
+        arena.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

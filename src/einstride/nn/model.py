@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from einstride import backends
 from einstride.backends import Array
 from einstride.nn import fitting
+from einstride.nn.arena import Arena
 from einstride.nn.arrays import count
 from einstride.nn.built import Built
 from einstride.nn.fitting import History
@@ -17,6 +20,9 @@ from einstride.nn.optimiser import Optimiser
 
 class Model(Built):
     """A network that is built: every shape is checked here, before any array is seen.
+
+    A copy (``copy.deepcopy``, ``pickle``) has arrays of its own, and holds no batch. Optimisers are
+    copied apart: they find parameters by name, and look at the values they are given.
 
     Parameters
     ----------
@@ -57,6 +63,15 @@ class Model(Built):
     >>> model(x).shape, len(history.epochs)
     ((6, 2), 2)
     """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: the library's own functions are found again by its name."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_b", "arena")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, with memory of its own for training steps."""
+        self.__dict__.update(state)
+        self._b, self.arena = backends.by_name("Model", self.library), Arena()
 
     def fit(
         self,

@@ -40,11 +40,10 @@ class Optimiser:
         self.rate = positive(type(self).__name__, "rate", rate)
         self.steps = 0
         self.running: dict[str, dict[str, Array]] = {}
-        self._given: dict[str, Array] = {}  # halves as we gave them out
 
     def reset(self) -> None:
         """Forget all running arrays: the next step is the first."""
-        self.steps, self.running, self._given = 0, {}, {}
+        self.steps, self.running = 0, {}
 
     def step(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> dict[str, Array]:
         """The parameters after one step.
@@ -80,17 +79,14 @@ class Optimiser:
             like = widened(p, b)
             self.running[name] = {n: b.xp.zeros_like(like) for n in self.names}
         kept = self.running[name]
-        if half and ("master" not in kept or self._given.get(name, p) is not p):
-            kept["master"] = b.xp.asarray(widened(p, b), copy=True)  # p is not what we gave out
-        start = kept["master"] if half else p
+        start = _followed(kept.get("master"), p, kind, b) if half else p
         arrays = (start, *(kept[n] for n in self.names))
         found = self._swept(arrays, b.astype(g, wide(kind)), b)
         self.running[name] |= dict(zip(self.names, found[1:], strict=True))
         if not half:
             return found[0]
         kept["master"] = found[0]
-        self._given[name] = b.astype(found[0], kind)
-        return self._given[name]
+        return b.astype(found[0], kind)
 
     def _swept(self, arrays: tuple[Array, ...], g: Array, b: Backend) -> tuple[Array, ...]:
         """`_update` over blocks of the arrays, laid flat."""
@@ -113,6 +109,17 @@ class Optimiser:
     def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
         """The new p and running arrays; where arrays can be written, in their places."""
         raise TypeError("an optimiser defines _update")
+
+
+def _followed(master: Array | None, p: Array, kind: str, b: Backend) -> Array:
+    """The float32 copy of a half parameter: its numbers where they round to p's, else p's own.
+
+    p is compared, not remembered: it may have been written, loaded or copied since the last step.
+    """
+    given = b.xp.asarray(widened(p, b), copy=True)
+    if master is None:
+        return given
+    return b.xp.where(widened(b.astype(master, kind), b) == given, master, given)
 
 
 class Arithmetic:
