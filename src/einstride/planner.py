@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import dtypes, figures
+from einstride import ceilings, dtypes, figures
 from einstride._errors import bad_value
 from einstride.algorithms import ALGORITHMS
 from einstride.geometry import Direction, Geometry
@@ -259,7 +259,7 @@ def choose(
     fit = [n for n in costs if n not in why]
     asked = list(ALGORITHMS) if algorithm == "auto" else [algorithm]
     if not any(n in fit for n in asked):
-        least = [costs[n].workspace for n in asked if n in costs]
+        least = [ceilings.least(n, job, costs[n].workspace, traits) for n in asked if n in costs]
         if least:
             raise bad_value(
                 where,

@@ -157,26 +157,30 @@ def pad(x: Array, pads: Pads, mode: str, b: Backend) -> Array:
 def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
     """The adjoint of `pad`: what stands in the border is added where it came from."""
     for axis, (s, (low, high)) in enumerate(zip(size, pads, strict=True), start=1):
-        if not (low or high):
-            continue
-        shape = (*gx.shape[:axis], s, *gx.shape[axis + 1 :])
-        total = b.zeros(shape, b.dtype_name(gx), gx)
-        for run in segments(-low, s + high, s, mode):
-            part = gx[((ALL,) * axis + (run.there, ...))]
-            if run.step == 0:
-                part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
-            elif run.step == -1:
-                part = b.xp.flip(part, axis=axis)
-            if b.traits.mutable:
-                total[((ALL,) * axis + (run.here,))] += part
-            else:
-                before = (*gx.shape[:axis], run.here.start, *gx.shape[axis + 1 :])
-                after = (*gx.shape[:axis], s - run.here.stop, *gx.shape[axis + 1 :])
-                name = b.dtype_name(gx)
-                pieces = [b.zeros(before, name, gx), part, b.zeros(after, name, gx)]
-                total = total + b.xp.concat(pieces, axis=axis)
-        gx = total
+        if low or high:
+            gx = _folded(gx, axis, s, (low, high), mode, b)
     return gx
+
+
+def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: Backend) -> Array:
+    """One axis folded; in a function of its own, so that no view keeps the last axis' array."""
+    shape = (*gx.shape[:axis], s, *gx.shape[axis + 1 :])
+    total = b.zeros(shape, b.dtype_name(gx), gx)
+    for run in segments(-pads[0], s + pads[1], s, mode):
+        part = gx[((ALL,) * axis + (run.there, ...))]
+        if run.step == 0:
+            part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
+        elif run.step == -1:
+            part = b.xp.flip(part, axis=axis)
+        if b.traits.mutable:
+            total[((ALL,) * axis + (run.here,))] += part
+        else:
+            before = (*gx.shape[:axis], run.here.start, *gx.shape[axis + 1 :])
+            after = (*gx.shape[:axis], s - run.here.stop, *gx.shape[axis + 1 :])
+            name = b.dtype_name(gx)
+            pieces = [b.zeros(before, name, gx), part, b.zeros(after, name, gx)]
+            total = total + b.xp.concat(pieces, axis=axis)
+    return total
 
 
 def dilate(x: Array, step: Shape, b: Backend) -> Array:
