@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     from einstride.simd.compiler import machine
 
     if neighbours and grouped in _ENGINES and grouped.supports(job, traits) is None:
-        return grouped
+        # Its plan counts what the engine for other arrays needs: both fit, or it is that one's job.
+        if not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling:
+            return grouped
     g = gathered(job.geometry) if job.direction == "input_grad" else joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
@@ -39,6 +42,12 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
     return few if few in _ENGINES and few.better(found, job, traits) else found
+
+
+def _least(engine: Any, job: Job, traits: Traits) -> int:
+    """Bytes of workspace that an engine needs; times are of no interest."""
+    found: Cost = engine.cost(job, traits, defaultdict(float))
+    return found.workspace
 
 
 def _general() -> tuple[Any, ...]:
