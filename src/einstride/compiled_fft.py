@@ -20,6 +20,7 @@ from einstride.dtypes import HALVES, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import flip
+from einstride.simd.operands import operand, packed, steps, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -77,18 +78,18 @@ def filter_grad(
     out = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     each = place if job.per_example else place[None]
-    x, gy, target = _readable(x, b), _readable(gy, b), _target(each, b)
+    x, gy, made = operand(x, b), operand(gy, b), target(each, b)
     units = fourier_room.units(form, job)
     many, workers = fourier_room.room(form, job)
     block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
-    f_steps = _steps(target, True)
-    dtypes = (name_of(x), name_of(gy)), (name_of(target),)
+    f_steps = _steps(made, True)
+    dtypes = (name_of(x), name_of(gy)), (name_of(made),)
     arrays = {"x": address(x), "y": address(gy)}
     words = {"scratch": address(block)}
     if fourier_room.fused(form, job):
-        steps = (_steps(x), _steps(gy), f_steps)
-        done = call(form, "reduce", dtypes[0] + dtypes[1], steps, form.blocks, units, workers)
-        done(b.launch, f=address(target), **arrays, **words)
+        each_steps = (_steps(x), _steps(gy), f_steps)
+        done = call(form, "reduce", dtypes[0] + dtypes[1], each_steps, form.blocks, units, workers)
+        done(b.launch, f=address(made), **arrays, **words)
     else:
         spectra = _scratch(units * many * form.spectrum, job, b, x)
         words["spectra"] = address(spectra)
@@ -100,9 +101,9 @@ def filter_grad(
             for i in range(1, units):
                 parts[0] += parts[i]
             done = call(form, "finish", dtypes[1], (f_steps,), count, 1, workers)
-            done(b.launch, f=address(target), first=first, **words)
-    if target is not each:
-        each[...] = target
+            done(b.launch, f=address(made), first=first, **words)
+    if made is not each:
+        each[...] = made
     return out
 
 
@@ -141,7 +142,7 @@ def _transform(
     from einstride.simd.fourier import call
     from einstride.simd.host import address, name_of
 
-    f = _readable(f, b)
+    f = operand(f, b)
     done = call(form, "spectrum", (name_of(f),), (_steps(f[None], True),), count, 1, workers)
     words = {"scratch": address(block), "spectra": address(spectra), "first": first}
     done(b.launch, f=address(f), **words)
@@ -157,17 +158,17 @@ def _convolve(
     from einstride.simd.host import address, name_of
 
     form = _form(g, job)
-    x, target = _readable(x, b), _target(out, b)
-    added = None if bias is None else b.xp.ascontiguousarray(b.astype(bias, form.compute))
+    x, made = operand(x, b), target(out, b)
+    added = None if bias is None else operand(bias, b, form.compute, packed)
     bias_at = 0 if added is None else address(added)
     many, workers = fourier_room.room(form, job)
     block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
-    dtypes, steps = (name_of(x), name_of(target)), (_steps(x), _steps(target))
-    words = {"x": address(x), "y": address(target), "scratch": address(block), "bias": bias_at}
+    dtypes, moves = (name_of(x), name_of(made)), (_steps(x), _steps(made))
+    words = {"x": address(x), "y": address(made), "scratch": address(block), "bias": bias_at}
     if prepared is None and fourier_room.fused(form, job):
-        f = _readable(f, b)
+        f = operand(f, b)
         of_f = _steps(f[None], True)
-        done = call(form, "whole", (name_of(f), *dtypes), (of_f, *steps), form.blocks, 1, workers)
+        done = call(form, "whole", (name_of(f), *dtypes), (of_f, *moves), form.blocks, 1, workers)
         done(b.launch, f=address(f), **words)
     else:
         many = form.blocks if prepared is not None else many
@@ -176,10 +177,10 @@ def _convolve(
             count = min(many, form.blocks - first)
             if prepared is None:
                 _transform(f, form, b, block, spectra, first, count, workers)
-            done = call(form, "convolve", dtypes, steps, count, 1, workers)
+            done = call(form, "convolve", dtypes, moves, count, 1, workers)
             done(b.launch, spectra=address(spectra), first=first, **words)
-    if target is not out:
-        out[...] = target
+    if made is not out:
+        out[...] = made
 
 
 def _form(g: Geometry, job: Job) -> Form:
@@ -200,8 +201,8 @@ def _steps(a: Any, of_filter: bool = False) -> tuple[int, ...]:
 
     A filter's input channel is one, and is left out.
     """
-    found = [s // a.itemsize if n > 1 else 1 for s, n in zip(a.strides, a.shape, strict=True)]
-    return (*found[:-2], found[-1]) if of_filter else tuple(found)
+    found = steps(a.strides, a.itemsize, a.shape, 1)
+    return (*found[:-2], found[-1]) if of_filter else found
 
 
 def _scratch(count: int, job: Job, b: Backend, like: Array) -> Array:
@@ -211,23 +212,6 @@ def _scratch(count: int, job: Job, b: Backend, like: Array) -> Array:
     item = ITEMSIZE[job.arithmetic.compute]
     found = b.empty((count + 64 // item,), job.arithmetic.compute, like)
     return found[-address(found) % 64 // item :][:count]
-
-
-def _readable(a: Array, b: Backend) -> Array:
-    """An operand that kernels can read; a copy only of arrays that lie badly."""
-    from einstride.simd.host import regular
-
-    if regular(a):
-        return a
-    copy = b.empty(a.shape, b.dtype_name(a), a)
-    copy[...] = a
-    return copy
-
-
-def _target(a: Any, b: Backend) -> Array:
-    from einstride.simd.host import regular
-
-    return a if regular(a) else b.empty(a.shape, b.dtype_name(a), a)
 
 
 def _geometries(job: Job) -> list[Geometry]:

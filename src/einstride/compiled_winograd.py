@@ -19,6 +19,7 @@ from einstride.grouping import by_groups, each_group
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, is_complex, transpose_filter
 from einstride.simd import compiler
+from einstride.simd.operands import neighbours, operand, packed, paired, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -63,11 +64,10 @@ def filter_grad(
 
     if job.geometry.groups > 1:
         return by_groups(filter_grad, job.geometry.f_shape, x, gy, job, b, None, out)
-    g, compute = job.geometry, job.arithmetic.compute
+    g, compute, needs = job.geometry, job.arithmetic.compute, _needs(job)
     split, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
-    place = gf if _fits(gf, compute, b) else b.empty(g.f_shape, compute, x)
-    x, gy = _operand(x, compute, b), _operand(gy, compute, b)
+    place, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
     run, into = g, place
     if is_complex(compute):
         run, x, gy = complexes.doubled(g), complexes.floats(x), complexes.floats(gy)
@@ -98,13 +98,12 @@ def _correlate(
     """The forward pass, or the input gradient as one over gy."""
     from einstride.simd import winograd_calls
 
-    g, compute = _run(job), job.arithmetic.compute
+    g, compute, needs = _run(job), job.arithmetic.compute, _needs(job)
     split, u = prepared or (_choice(job, prepared=False)[0], None)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
-    place = y if _fits(y, compute, b) else b.empty(g.y_shape, compute, x)
-    if bias is not None:
-        bias = b.xp.asarray(b.astype(bias, compute), order="C")
-    x, into = _operand(x, compute, b), place
+    place = target(y, b, *needs)
+    bias = None if bias is None else operand(bias, b, compute, packed)
+    x, into = operand(x, b, *needs), place
     if is_complex(compute):
         x, into = complexes.floats(x), complexes.floats(place)
         bias = None if bias is None else complexes.floats(bias)
@@ -121,21 +120,10 @@ def _threads(job: Job) -> int:
     return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
-def _fits(a: Array, compute: str, b: Backend) -> bool:
-    """Can the kernels read or write it as it lies?"""
-    from einstride.simd.winograd_calls import ready
-
-    tight = not is_complex(compute) or a.strides[-1] == a.itemsize  # even of a single channel
-    return b.dtype_name(a) == compute and ready(a) and tight
-
-
-def _operand(a: Array, compute: str, b: Backend) -> Array:
-    """An operand that the kernels can read; a copy only of those that lie badly."""
-    if _fits(a, compute, b):
-        return a
-    copy = b.empty(a.shape, compute, a)
-    copy[...] = a
-    return copy
+def _needs(job: Job) -> tuple[str, Any]:
+    """The dtype that the kernels read and write, and how its arrays must lie: see `operand`."""
+    compute = job.arithmetic.compute
+    return compute, paired if is_complex(compute) else neighbours
 
 
 def _run(job: Job) -> Geometry:
@@ -160,11 +148,7 @@ def _turned(f: Array, job: Job, b: Backend) -> Array:
 
 
 def _oriented(f: Array, job: Job, b: Backend) -> Array:
-    from einstride.simd.host import regular
-
-    g, compute = job.geometry, job.arithmetic.compute
-    if b.dtype_name(f) != compute or not regular(f):
-        f = b.astype(f, compute)
+    g, f = job.geometry, operand(f, b, job.arithmetic.compute)
     if job.direction == "forward":
         return flip(f, g.rank, b) if g.flip else f
     f = conjugate(transpose_filter(f, g.groups, b), b)

@@ -75,6 +75,7 @@ def prepare(
         extra,
         b,
         ready,
+        0 if k.max_workspace is None else copied(direction, b, first, second, out),
     )
     if bias is not None:
         length = plan.job.shape[-1]
@@ -88,6 +89,15 @@ def prepare(
     return b, plan
 
 
+def copied(direction: Direction, b: Backend, first: Array, second: Array, out: Array | None) -> int:
+    """Bytes that compiled kernels copy of arrays they cannot address; see `Job.copied`.
+
+    A filter, and the gradient of a filter, are not among them: kernels make something of a filter
+    in any case, and their algorithms count that.
+    """
+    return b.copied(first, second if direction == "filter_grad" else out)
+
+
 def decide(
     where: str,
     direction: Direction,
@@ -97,8 +107,12 @@ def decide(
     extra: Any,
     b: Backend,
     ready: bool = False,
+    copied: int = 0,
 ) -> Decision:
-    """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared."""
+    """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared.
+
+    `copied` is as in `Job`.
+    """
     return planner.plan(
         where,
         direction,
@@ -115,6 +129,7 @@ def decide(
         b.threads(),
         b.traits,
         ready,
+        copied,
     )
 
 

@@ -39,6 +39,9 @@ class Job:
         The bits of an example's result must not depend on the others in its batch.
     prepared : bool
         What the algorithm makes of the filter is kept: its time does not count.
+    copied : int
+        Bytes of x, y or their gradients that compiled kernels cannot address, and so copy; found
+        only where the ceiling is hard, else zero.
     """
 
     geometry: Geometry
@@ -52,6 +55,7 @@ class Job:
     accuracy: str = "normwise"
     batch_invariant: bool = False
     prepared: bool = False
+    copied: int = 0
 
     @property
     def sums(self) -> str:

@@ -135,11 +135,12 @@ def plan(
     threads: int,
     traits: Traits,
     prepared: bool = False,
+    copied: int = 0,
 ) -> Decision:
     """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
 
     `shapes` are the caller's own, of the two operands; `extra` is the input or kernel size of a
-    gradient, or a `Transposed` of a transposed convolution.
+    gradient, or a `Transposed` of a transposed convolution; `copied` is as in `Job`.
     """
     rank = len(shapes[0]) - 2
     if rank > traits.max_rank:
@@ -166,6 +167,7 @@ def plan(
         per_example=per_example,
         batch_invariant=batch_invariant,
         prepared=prepared,
+        copied=copied,
     )
     return choose(where, job, _orders(direction, order, extra), algorithm, traits)
 

@@ -137,7 +137,9 @@ class Plan:
             raise bad_value(
                 where, f"a plan of {a['direction']} has no bias", "a bias", "leave it out"
             )
-        if bias is not None:
+        job = self._decision.job
+        more = execute.copied(job.direction, b, first, second, out) if job.hard else 0
+        if bias is not None or more:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = _extra(where, a)
             return execute.call(where, direction, first, second, bias, out, keywords, extra)

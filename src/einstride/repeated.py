@@ -199,9 +199,11 @@ def _program(
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None
-    if not all(a.flags.aligned for a in (first, second, bias) if a is not None):
-        return None
     from einstride.simd.bound import bound, stand_in
+    from einstride.simd.operands import addressable
+
+    if not all(addressable(a) for a in (first, second, bias) if a is not None):
+        return None
 
     shape = layouts.canonical(job.shape, layouts.inverse(plan.orders[2]))
     result = b.empty(shape, job.arithmetic.result, first)

@@ -92,6 +92,9 @@ class Backend:
         ``writeable(x)``: may the array be written?
     native : callable
         ``native(x)``: is it in the machine's byte order?
+    copied : callable
+        ``copied(*arrays)``: bytes of the copies that compiled kernels would need of these arrays,
+        of which some may be None.
     finish : callable
         ``finish(y)``: wait until the array is there, for those who measure time.
     coarse : Backend or None
@@ -127,6 +130,7 @@ class Backend:
     overlap: Callable[[Array, Array], bool]
     writeable: Callable[[Array], bool]
     native: Callable[[Array], bool]
+    copied: Callable[..., int] = lambda *arrays: 0
     finish: Callable[[Array], object] = lambda x: None
     coarse: Backend | None = None
     copy_rows: Callable[..., bool] | None = None

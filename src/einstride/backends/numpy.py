@@ -14,6 +14,7 @@ from einstride.backends import _helpers, _threads
 from einstride.backends._record import Array, Backend, Traits
 from einstride.simd.compiler import available
 from einstride.simd.memory import LARGE, placed
+from einstride.simd.operands import copied
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
 _HERE = nullcontext()
@@ -132,6 +133,7 @@ BACKEND = Backend(
     overlap=overlap,
     writeable=lambda x: bool(x.flags.writeable),
     native=lambda x: bool(x.dtype.isnative),
+    copied=copied,
     launch=_helpers.launch,
     frozen=frozen,
 )

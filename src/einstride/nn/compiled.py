@@ -6,10 +6,9 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.backends import Array, Backend, numpy
 from einstride.nn.taps import Axis
+from einstride.simd.operands import operand, packed
 
 ALIGN = 64
 LARGE = 1 << 16
@@ -27,21 +26,16 @@ def ready(b: Backend, *arrays: Array) -> bool:
     )
 
 
-def dense(x: Array) -> Array:
-    """x without gaps, in row-major order and aligned: itself, or a copy."""
-    flags = x.flags
-    if flags.c_contiguous and flags.aligned:
-        return x
-    return np.require(x, requirements=("C", "A"))
+def dense(x: Array, b: Backend, like: Array | None = None) -> Array:
+    """x without gaps, in row-major order and aligned: itself, or a copy; in the dtype of `like`."""
+    return operand(x, b, None if like is None else b.dtype_name(like), packed)
 
 
 def place(shape: tuple[int, ...], like: Array, mine: Array | None, b: Backend) -> Array:
     """Where a result goes: an array of ours that is not needed again, or a new one."""
-    if mine is not None and mine.shape == shape and mine.dtype == like.dtype:
-        flags = mine.flags
-        if flags.c_contiguous and flags.writeable and flags.aligned:
-            return mine
-    return new(shape, like, b)
+    if mine is None or mine.shape != shape or mine.dtype != like.dtype:
+        return new(shape, like, b)
+    return mine if mine.flags.writeable and packed(mine) else new(shape, like, b)
 
 
 def new(shape: tuple[int, ...], like: Array, b: Backend) -> Array:
@@ -58,7 +52,7 @@ def apply(function: str, mine: Array | None, b: Backend, *arrays: Array) -> Arra
     """A function of `einstride.simd.elementwise` of the elements of arrays of one shape."""
     from einstride.simd import elementwise
 
-    given = tuple(dense(a) for a in arrays)
+    given = tuple(dense(a, b) for a in arrays)
     y = place(arrays[0].shape, arrays[0], mine, b)
     elementwise.apply(function, given, y, b)
     return y
@@ -72,7 +66,7 @@ def pool(
 
     shape = (x.shape[0], *(a.out for a in axes), x.shape[-1])
     y = new(shape, x, b)
-    pooling.pool(dense(x), _windows(axes), largest, inside, y, b)
+    pooling.pool(dense(x, b), _windows(axes), largest, inside, y, b)
     return y
 
 
@@ -84,8 +78,8 @@ def pool_gradient(
 
     shape = (gy.shape[0], *(a.size for a in axes), gy.shape[-1])
     gx = new(shape, gy, b)
-    given = None if x is None else dense(x)
-    pooling.pool_gradient(dense(gy), given, _windows(axes), inside, gx, b)
+    given = None if x is None else dense(x, b)
+    pooling.pool_gradient(dense(gy, b), given, _windows(axes), inside, gx, b)
     return gx
 
 

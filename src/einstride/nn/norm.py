@@ -106,9 +106,9 @@ class BatchNorm(Layer):
         """By compiled kernels, with the ReLU that follows."""
         from einstride.simd import norm
 
-        b, p, x = run.b, self.parameters, compiled.dense(x)
+        b, p, x = run.b, self.parameters, compiled.dense(x, run.b)
         y = compiled.place(x.shape, x, x if own and not run.keep else None, b)
-        gamma, beta = (compiled.dense(p[k]) for k in ("gamma", "beta"))
+        gamma, beta = (compiled.dense(p[k], b, x) for k in ("gamma", "beta"))
         kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
         n = prod(x.shape[:-1])
         self._move(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
@@ -165,8 +165,8 @@ class BatchNorm(Layer):
 
         b, (x, table) = run.b, kept
         name = b.dtype_name(x)
-        g = compiled.dense(b.astype(gy, name))
-        gamma = compiled.dense(self.parameters["gamma"])
+        g = compiled.dense(gy, b, x)
+        gamma = compiled.dense(self.parameters["gamma"], b, x)
         gx = compiled.place(g.shape, g, g if own else None, b) if inner else None
         sums, ggamma = norm.backward(g, x, gamma, table, gx, b)
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}

@@ -15,6 +15,7 @@ from einstride.simd.block_plan import Blocks, choose, columns
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import OUTSIDE, Call, address, name_of
 from einstride.simd.memory import LINE, aligned
+from einstride.simd.operands import steps
 from einstride.simd.packing import SLICE_BYTES
 
 
@@ -44,8 +45,7 @@ def _packing(
     g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
     found = choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
-    steps = tuple(t // ITEMSIZE[compute] for t in f_strides)
-    offsets = columns(g, found, steps).offsets
+    offsets = columns(g, found, steps(f_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(found.lanes, compute)
     values = {
         "chunks": found.panels * found.taps, "taps": found.taps, "channels": g.filters,
@@ -86,8 +86,8 @@ def _gradient(
 ) -> tuple[Call, Any]:  # fmt: skip
     item = ITEMSIZE[compute]
     found = choose(g, on.lanes(item), on.registers)
-    gy_steps = [t // ITEMSIZE[operand] for t in gy_strides]
-    gx_steps = [t // ITEMSIZE[result] for t in gx_strides]
+    gy_steps = steps(gy_strides, ITEMSIZE[operand])
+    gx_steps = steps(gx_strides, ITEMSIZE[result])
     tile = blocks.BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors,
         found.piece, found.pieces, g.rank,

@@ -11,6 +11,7 @@ import numpy as np
 from einstride.borders import segments
 from einstride.dtypes import COMPLEXES, ITEMSIZE
 from einstride.geometry import Geometry
+from einstride.simd import operands
 from einstride.simd.compiler import Machine
 from einstride.simd.host import OUTSIDE, address
 from einstride.simd.lanes import Format
@@ -140,8 +141,7 @@ def axis_names(rank: int) -> tuple[str, ...]:
 def steps(shape: Steps, strides: Steps, dtype: Any) -> Steps:
     """Strides in real numbers; an axis of one element counts as one without gaps."""
     parts = 2 if dtype.kind == "c" else 1
-    size = dtype.itemsize // parts
-    return tuple(s // size if n > 1 else parts for s, n in zip(strides, shape, strict=True))
+    return operands.steps(strides, dtype.itemsize // parts, shape, parts)
 
 
 def interior(g: Geometry) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from einstride.geometry import Geometry
 from einstride.simd import dense
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, sources
+from einstride.simd.operands import steps
 from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
 
 
@@ -51,8 +52,8 @@ def _correlation(
 ) -> Call:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
-    x_steps = [t // items[0] for t in x_strides]
-    y_steps = [t // items[1] for t in y_strides]
+    x_steps = steps(x_strides, items[0])
+    y_steps = steps(y_strides, items[1])
     x_channel, y_channel = x_steps[-1], y_steps[-1]
     x_columns, y_columns, column, counts = columns(g, s, x_channel, y_channel)
     inner = g.channels // g.groups * s.parts

@@ -70,5 +70,5 @@ def ceiling(form: Form, job: Job) -> int:
 
 
 def copies(job: Job) -> int:
-    """Bytes of operands and results that may lie badly: what a call cannot know beforehand."""
-    return prod(job.geometry.f_shape) * job.operand_itemsize
+    """Bytes of operands and results that kernels cannot address; a filter's are always counted."""
+    return prod(job.geometry.f_shape) * job.operand_itemsize + job.copied

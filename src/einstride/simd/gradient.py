@@ -14,6 +14,7 @@ from einstride.geometry import Geometry
 from einstride.simd import blocked_gradient, outer
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets, ranges
+from einstride.simd.operands import steps
 from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
 
 REGION_BYTES = 80 << 10
@@ -58,9 +59,9 @@ def _gradient(
 ) -> tuple[Call, int]:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     item = ITEMSIZE[real(compute)]
-    x_steps = [t // ITEMSIZE[real(first)] for t in x_strides]
-    gy_steps = [t // ITEMSIZE[real(second)] for t in gy_strides]
-    gf_steps = [t // item for t in gf_strides]
+    x_steps = steps(x_strides, ITEMSIZE[real(first)])
+    gy_steps = steps(gy_strides, ITEMSIZE[real(second)])
+    gf_steps = list(steps(gf_strides, item))
     if blocked_gradient.fits(g, x_steps[-1], s.parts):
         dtypes = real(first), real(second), real(compute)
         return blocked_gradient.call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from einstride.simd.compiler import Machine, kernel
 from einstride.simd.grouped_rows import MOST_RUNS, Spec, cut
 from einstride.simd.grouped_shape import Lanes, lanes_of, panel_tables
 from einstride.simd.host import OUTSIDE, Call, address, name_of, offsets
+from einstride.simd.operands import steps
 
 PANELS_BYTES = 192 << 10
 """Panels that stay in a core's second cache while rows go by."""
@@ -53,8 +55,8 @@ def _correlation(
     y_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     s = lanes_of(g, compute, on)
-    x_steps = [t // ITEMSIZE[operand] for t in x_strides]
-    y_steps = [t // ITEMSIZE[result] for t in y_strides]
+    x_steps = steps(x_strides, ITEMSIZE[operand])
+    y_steps = steps(y_strides, ITEMSIZE[result])
     spec, values, keep = about(
         g, s, (operand, result, compute), x_steps, y_steps, positions(s, on)
     )  # fmt: skip
@@ -89,8 +91,8 @@ def _correlation(
 
 
 def about(
-    g: Geometry, s: Lanes, dtypes: tuple[str, str, str], x_steps: list[int], y_steps: list[int],
-    most: int,
+    g: Geometry, s: Lanes, dtypes: tuple[str, str, str], x_steps: Sequence[int],
+    y_steps: Sequence[int], most: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
     """What both kernels are told: their spec, words and tables."""
     runs, ranges, even = cut(g, most)

@@ -16,6 +16,7 @@ from einstride.simd.compiler import Machine, kernel
 from einstride.simd.grouped_calls import about
 from einstride.simd.grouped_shape import Lanes, lanes_of
 from einstride.simd.host import OUTSIDE, Call, address, name_of, ranges, sources
+from einstride.simd.operands import steps
 
 REGION_BYTES = 128 << 10
 """What a region of one panel takes of the second cache, about."""
@@ -124,9 +125,9 @@ def _gradient(
     y_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     s, item = gradient_lanes(g, compute, on), ITEMSIZE[compute]
-    x_steps = [t // ITEMSIZE[first] for t in x_strides]
-    y_steps = [t // ITEMSIZE[second] for t in y_strides]
-    gf_steps = [t // item for t in gf_strides]
+    x_steps = steps(x_strides, ITEMSIZE[first])
+    y_steps = steps(y_strides, ITEMSIZE[second])
+    gf_steps = list(steps(gf_strides, item))
     gf_batch = gf_steps.pop(0) if each else 0
     spec, values, keep = about(g, s, (first, second, compute), x_steps, y_steps, POSITIONS)
     region = _region(g, s, item, each)

@@ -20,6 +20,7 @@ from einstride.simd import grouped_panels
 from einstride.simd.compiler import Machine, kernel
 from einstride.simd.host import Call, address, name_of
 from einstride.simd.memory import LINE, aligned
+from einstride.simd.operands import steps
 
 MOST_TAPS = 7
 """Taps of the last axis that are written out."""
@@ -148,7 +149,7 @@ def _packing(
     g: Geometry, s: Lanes, operand: str, compute: str, strides: tuple[int, ...], turned: bool,
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    *taps, inner, outer = (t // ITEMSIZE[operand] for t in strides)
+    *taps, inner, outer = steps(strides, ITEMSIZE[operand])
     if turned:  # outputs of a group are f's inner axis, groups and inputs share its outer one
         channel, column, group = outer, inner, outer * s.inputs
     else:

@@ -20,16 +20,6 @@ Words = Any
 """An argument block: a ctypes array of 64-bit whole numbers."""
 
 
-def steps(a: Any, itemsize: int) -> tuple[int, ...]:
-    """Strides in elements of `itemsize` bytes; of axes of length one, none."""
-    return tuple(s // itemsize if n > 1 else 0 for s, n in zip(a.strides, a.shape, strict=True))
-
-
-def regular(a: Any) -> bool:
-    """Can a kernel read it: numbers in the machine's byte order, aligned, whole numbers apart?"""
-    return bool(a.flags.aligned and a.dtype.isnative)
-
-
 def name_of(a: Any) -> str:
     """The dtype's name, which NumPy makes anew each time it is asked."""
     found = _NAMES.get(a.dtype)

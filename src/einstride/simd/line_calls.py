@@ -15,6 +15,7 @@ from einstride.simd import blocks
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets
 from einstride.simd.memory import aligned
+from einstride.simd.operands import steps
 from einstride.simd.packing import SLICE_BYTES
 
 STREAMED = 16 << 20
@@ -107,8 +108,8 @@ def _forward(
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
     found = choose(g, on.lanes(item), on.registers)
-    x_steps = [t // ITEMSIZE[operand] for t in x_strides]
-    y_steps = [t // ITEMSIZE[result] for t in y_strides]
+    x_steps = steps(x_strides, ITEMSIZE[operand])
+    y_steps = steps(y_strides, ITEMSIZE[result])
     tile = blocks.BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
         g.rank, True, stream,

@@ -20,6 +20,7 @@ from einstride.simd import panels
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of
 from einstride.simd.memory import LINE, aligned
+from einstride.simd.operands import packed, steps
 
 SLICE_BYTES = 384 << 10
 """The part of a panel that is gone through at once: it stays in a core's second cache."""
@@ -106,23 +107,23 @@ def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Cal
     """The kernel that packs arrays like f, of real numbers: wants the addresses f and panels."""
     s = shape(compute, g.filters // g.groups, on)
     part = real(name_of(f))
-    steps = tuple(t // ITEMSIZE[part] for t in f.strides)
-    return _packing(g, s, part, real(compute), steps, threads, on)
+    f_steps = steps(f.strides, ITEMSIZE[part])
+    return _packing(g, s, part, real(compute), f_steps, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
-    """Does the filter lie in memory as its only panel would?"""
+    """True if the filter lies in memory as its only panel would."""
     s = shape(compute, g.filters, on)
     whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
-    return bool(whole and name_of(f) == compute and f.flags.c_contiguous)
+    return bool(whole and name_of(f) == compute and packed(f))
 
 
 @lru_cache(maxsize=512)
 def _packing(
-    g: Geometry, s: Shape, operand: str, compute: str, steps: tuple[int, ...], threads: int,
+    g: Geometry, s: Shape, operand: str, compute: str, f_steps: tuple[int, ...], threads: int,
     on: Machine,
 ) -> Call:  # fmt: skip
-    *taps, channel, column = steps
+    *taps, channel, column = f_steps
     grid = np.zeros((), np.int64)
     for count, step in zip(g.kernel, taps, strict=True):
         grid = grid[..., None] + np.arange(count) * step

@@ -14,6 +14,7 @@ from einstride.geometry import Geometry
 from einstride.simd import run_outer
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets
+from einstride.simd.operands import steps
 
 REGION_BYTES = 96 << 10
 """The part of x and gy that is summed over at once."""
@@ -143,8 +144,8 @@ def _gradient(
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     found = choose(g, item, on.lanes(item), on.registers)
-    x_steps = [t // ITEMSIZE[first] for t in x_strides]
-    gy_steps = [t // ITEMSIZE[second] for t in gy_strides]
+    x_steps = steps(x_strides, ITEMSIZE[first])
+    gy_steps = steps(gy_strides, ITEMSIZE[second])
     run, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
         first, second, compute, found.lanes, found.rows, found.vectors, g.channels, g.rank,

@@ -15,6 +15,7 @@ from einstride.geometry import Geometry
 from einstride.simd import run_lanes
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of, offsets
+from einstride.simd.operands import steps
 from einstride.simd.run_calls import Regions, regions
 
 WIDE, DEEP = 4, 8
@@ -109,8 +110,8 @@ def _gradient(
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
     found = choose(g, item, lanes, on.registers)
-    x_steps = [t // ITEMSIZE[first] for t in x_strides]
-    gy_steps = [t // ITEMSIZE[second] for t in gy_strides]
+    x_steps = steps(x_strides, ITEMSIZE[first])
+    gy_steps = steps(gy_strides, ITEMSIZE[second])
     run, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
     tile = run_lanes.LaneTile(
         first, second, compute, lanes, found.vectors, found.rows, found.taps, g.rank,

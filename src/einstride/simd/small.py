@@ -15,6 +15,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.simd.code import Code
 from einstride.simd.compiler import Machine, kernel
 from einstride.simd.host import Call, address, name_of
+from einstride.simd.operands import steps, whole
 
 GATHER = ("counter", "chunks", "from", "to", "offsets", "count")
 PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
@@ -91,7 +92,7 @@ def _fold(
     function = kernel("fold", fold_text, compute, result, on=on)
     values = {
         "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
-        "step": step // item,
+        "step": whole(step, item),
     }  # fmt: skip
     return Call(function, FOLD, values, 1, [offsets])
 
@@ -115,6 +116,6 @@ def fold_text(compute: str, result: str) -> str:
 def _offsets(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> Any:
     """Where each element lies, in elements, in C order."""
     found = np.zeros((), np.int64)
-    for count, stride in zip(shape, strides, strict=True):
-        found = found[..., None] + np.arange(count) * (stride // item)
+    for count, step in zip(shape, steps(strides, item), strict=True):
+        found = found[..., None] + np.arange(count) * step
     return np.ascontiguousarray(found.ravel())

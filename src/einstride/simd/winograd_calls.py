@@ -1,6 +1,6 @@
 """Minimal filtering (Winograd) of NumPy arrays by compiled kernels: see `winograd` for the method.
 
-Arrays are canonical channels_last views whose channels lie side by side (`ready`); a filter may
+Arrays are canonical channels_last views whose channels are neighbours in memory; a filter may
 have any steps, so an input gradient's needs no copy. Strides other than 1 only on outer axes.
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 from einstride.geometry import Geometry
 from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
-from einstride.simd.host import Call, address, regular, steps
+from einstride.simd.host import Call, address
 from einstride.simd.memory import LINE, aligned
+from einstride.simd.operands import steps
 from einstride.simd.winograd_plan import (
     FEW,
     ForwardPlan,
@@ -41,12 +42,6 @@ class Prepared:
 
     form: Form
     panels: Any
-
-
-def ready(a: Any) -> bool:
-    """Can the kernels read (or write) it: whole elements apart, channels side by side?"""
-    itemsize = a.dtype.itemsize
-    return regular(a) and (a.shape[-1] <= 1 or a.strides[-1] == itemsize)
 
 
 def form(split: Split, dtype: str, filters: int, on: Machine) -> Form:
@@ -115,7 +110,7 @@ def forward(
     else:
         given["f"] = address(prepared.panels)
     item = out.itemsize
-    call = _forwarding(plan, g, split, steps(x, item), steps(out, item), f_steps, on)
+    call = _forwarding(plan, g, split, _steps(x, item), _steps(out, item), f_steps, on)
     scratch, zeros = _memory(dtype, plan.worker * plan.threads, g.channels + plan.form.lanes)
     if bias is not None:
         given["bias"] = address(bias)
@@ -131,13 +126,18 @@ def filter_grad(
     dtype, item = out.dtype.name, out.itemsize
     plan = _gradient_plan(g, split, dtype, threads, ceiling, on)
     back, f_steps = _filter_steps(g, out)
-    calls = _gradients(plan, g, split, steps(x, item), steps(gy, item), f_steps, on)
+    calls = _gradients(plan, g, split, _steps(x, item), _steps(gy, item), f_steps, on)
     scratch, zeros = _memory(dtype, plan.worker * plan.threads + plan.sums, _zeros(g, plan.form))
     w = address(scratch) + plan.worker * plan.threads * item
     given = {"f": address(out) + back * item, "w": w}
     calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **given)
     for call in calls[1:]:
         call(launch, **given)
+
+
+def _steps(a: Any, item: int) -> tuple[int, ...]:
+    """Strides in elements of `item` bytes; of axes of length one, none."""
+    return steps(a.strides, item, a.shape)
 
 
 def _zeros(g: Geometry, shape: Form) -> int:
@@ -153,7 +153,7 @@ def _memory(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
 
 def _filter_steps(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
     """Where the first tap lies and the steps of f, from its end if the filter is flipped."""
-    found = list(steps(f, f.itemsize))
+    found = list(_steps(f, f.itemsize))
     back = 0
     if g.flip:
         for a, count in enumerate(g.kernel):

@@ -13,6 +13,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.simd.code import Code, Place
 from einstride.simd.compiler import Machine, kernel, machine
 from einstride.simd.host import Call, address, name_of
+from einstride.simd.operands import addressable, steps
 
 WORTH = 1 << 18
 """Bytes from which this is faster than NumPy's assignment."""
@@ -51,8 +52,8 @@ def text(axes: int, lanes: int) -> str:
 def clear(part: Any, launch: Any, threads: int) -> None:
     """part[...] = 0, of a view whose neighbours on the last axis are neighbours in memory."""
     item = ITEMSIZE[name_of(part)]
-    ready = part.strides[-1] == item and part.ndim > 2 and item % 4 == 0
-    if not ready or prod(part.shape) * item < WORTH or any(t % 4 for t in part.strides):
+    ready = part.strides[-1] == item and part.ndim > 2 and item % 4 == 0 and addressable(part)
+    if not ready or prod(part.shape) * item < WORTH:
         part[...] = 0
         return
     _call(part.shape, part.strides, item, threads, machine())(launch, y=address(part))
@@ -63,9 +64,9 @@ def _call(
     shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
-    steps = (*(t // 4 for t in strides[:-1]), 1)
+    moves = (*steps(strides[:-1], 4), 1)
     values = {"chunks": shape[0] * shape[1]}
-    for a, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+    for a, (size, step) in enumerate(zip(sizes, moves, strict=True)):
         values |= {f"size{a}": size, f"step{a}": step}
     function = kernel("zeros", text, len(shape), on.lanes(4), on=on)
     return Call(function, arguments(len(shape)), values, threads, ())

@@ -19,6 +19,7 @@ from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, is_complex, transpose_filter
 from einstride.settings import Shape
 from einstride.simd import compiler
+from einstride.simd.operands import addressable, operand, packed, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -46,7 +47,7 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
-    g = job.geometry
+    g, gy = job.geometry, operand(gy, b)
     if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
         return out
     f = conjugate(transpose_filter(f, g.groups, b), b)
@@ -88,7 +89,7 @@ def _planes(gy: Array, b: Backend) -> Array:
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     g, compute = job.geometry, job.arithmetic.compute
-    x, gy = _readable(x, b), _readable(gy, b)
+    x, gy = operand(x, b), operand(gy, b)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
@@ -118,12 +119,10 @@ def _correlate(
 ) -> None:
     """y = conv(x, f) + bias of a geometry that does not flip."""
     compute = job.arithmetic.compute
-    x = _readable(x, b)
-    f = b.xp.ascontiguousarray(b.astype(f, compute))
-    place = out if _plain(out) else b.empty(out.shape, b.dtype_name(out), x)
+    x, f, place = operand(x, b), operand(f, b, compute, packed), target(out, b)
     added = 0
     if bias is not None:
-        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        bias = operand(bias, b, compute, packed)
         added = _address(bias)
     call = correlation(x, g, compute, place, job.threads)
     call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
@@ -150,17 +149,16 @@ def _forward(
 def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
     """One kernel for all stride phases of a depthwise input gradient, where there is one."""
     g, compute = job.geometry, job.arithmetic.compute
-    gy = _readable(gy, b)
-    if not _plain(out):
+    if not addressable(out):
         return False
     arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
     call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
     if call is None:
         return False
-    f = b.xp.ascontiguousarray(b.astype(flip(f, g.rank, b) if g.flip else f, compute))
+    f = operand(flip(f, g.rank, b) if g.flip else f, b, compute, packed)
     added = 0
     if bias is not None:
-        bias = b.xp.ascontiguousarray(b.astype(bias, compute))
+        bias = operand(bias, b, compute, packed)
         added = _address(bias)
     call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
     return True
@@ -200,23 +198,6 @@ def _gradient(
 def _address(a: Array) -> int:
     """Where an array's first element lies."""
     return int(a.__array_interface__["data"][0])
-
-
-def _plain(a: Array) -> bool:
-    """Does a kernel read and write it as it lies: aligned, native, whole numbers apart?"""
-    flags = a.flags
-    if not (flags.aligned and a.dtype.isnative):
-        return False
-    return bool(flags.c_contiguous) or not any(s % a.itemsize for s in a.strides)
-
-
-def _readable(a: Array, b: Backend) -> Array:
-    """An operand that kernels can read; a copy only of arrays that lie badly."""
-    if _plain(a):
-        return a
-    copy = b.empty(a.shape, b.dtype_name(a), a)
-    copy[...] = a
-    return copy
 
 
 def _gradient_slow(g: Geometry) -> float:

@@ -127,7 +127,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """The cost of the engine that will do it."""
     engine = _engine(job, traits)
     found: Cost = engine.cost(job, traits, rates)
+    found = replace(found, workspace=found.workspace + job.copied)
     if engine is not grouped:
         return found
     other: Cost = _engine(job, traits, False).cost(job, traits, rates)  # for arrays it cannot read
-    return replace(found, workspace=max(found.workspace, other.workspace))
+    return replace(found, workspace=max(found.workspace, other.workspace + job.copied))

@@ -17,6 +17,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, is_complex, transpose_filter
+from einstride.simd.operands import addressable, lines, neighbours, operand, packed, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -33,17 +34,18 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
+    x = _operand(x, job, b)
     if prepared is None and (found := pieces(job)):
         for p in found:
             forward(*p.given(x, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
-    packed = prepared[0] if prepared else None
+    kept = prepared[0] if prepared else None
     run = joined(job)
     if run.channels != g.channels:
-        x, f = _lines(x, b), b.xp.reshape(f, run.f_shape)
-    _correlate(x, f, run, job, b, bias, out, packed)
+        x, f = operand(x, b, needs=lines), b.xp.reshape(f, run.f_shape)
+    _correlate(x, f, run, job, b, bias, out, kept)
     return out
 
 
@@ -53,18 +55,17 @@ def input_grad(
     """gy, f -> gx."""
     from einstride.simd.zeros import clear
 
+    gy = _operand(gy, job, b)
     if prepared is None and (found := pieces(job)):
         for p in found:
             input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
-    ready = _plain(out)
     run = gathered(g)
     if run.channels != g.channels:
-        ready = ready and _dense(out) and out.strides[-2] == out.shape[-1] * out.itemsize
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = out if ready else b.empty(out.shape, b.dtype_name(out), gy)
+    whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
     place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
     g, f = run, _turned(f, run, b)
     for i, phase in enumerate(adjoint.phases(g)):
@@ -92,25 +93,22 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute = job.geometry, job.arithmetic.compute
     first = 1 if job.per_example else 0
-    x, gy = _readable(x, b), _readable(gy, b, packed=True)
+    x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
     if not is_complex(compute):
         place = flip(out, g.rank, b, first) if g.flip else out
-        fits = b.dtype_name(out) == compute and _plain(place) and _dense(place)
-        found = place if fits else b.empty(place.shape, compute, x)
+        found = target(place, b, compute, neighbours)
         gradient(
             x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
-            shares=in_room(job, _tables(g) + _copies(job)),
+            shares=in_room(job, _tables(g) + _copies(job) + job.copied),
         )  # fmt: skip
-        if not fits:
+        if found is not place:
             place[...] = found
         return out
-    if is_complex(compute) and not (is_complex(b.dtype_name(x)) and is_complex(b.dtype_name(gy))):
-        x, gy = b.astype(x, compute), b.astype(gy, compute)
     *axes, c, d = out.shape
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
     gradient(
         x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
-        shares=in_room(job, _tables(g) + _copies(job)),
+        shares=in_room(job, _tables(g) + _copies(job) + job.copied),
     )  # fmt: skip
     complexes.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
     return out
@@ -133,15 +131,6 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     ]
 
 
-def _lines(x: Array, b: Backend) -> Array:
-    """x with its last axis and its channels as one run of numbers."""
-    if x.strides[-2] == x.shape[-1] * x.itemsize and (_dense(x) or x.shape[-1] == 1):
-        return x
-    copy = b.empty(x.shape, b.dtype_name(x), x)
-    copy[...] = x
-    return copy
-
-
 def _turned(f: Array, g: Geometry, b: Backend) -> Array:
     """The filter of the input gradient's phases, before each takes its taps."""
     f = conjugate(transpose_filter(f, g.groups, b), b)
@@ -156,32 +145,26 @@ def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     compute = job.arithmetic.compute
     if quads.fits(g, job):
         return quads.pack(f, g, job.operands[0] == "int8")
-    if is_packed(f, g, compute, machine()) and _plain(f):
+    if is_packed(f, g, compute, machine()):
         return f
-    if is_complex(compute) or not _plain(f):
-        f = b.astype(f, compute)
+    f = operand(f, b, compute if is_complex(compute) else None)
     return pack(f, g, compute, b.launch, job.threads)
 
 
 def _correlate(
-    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any, packed: Any
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any, kept: Any
 ) -> None:
     from einstride.simd.correlate import correlate
 
     compute = job.arithmetic.compute
-    if packed is None:
-        packed = _packed(f, g, job, b)
-    four = isinstance(packed, tuple)  # of `einstride.simd.quads`
+    if kept is None:
+        kept = _packed(f, g, job, b)
+    four = isinstance(kept, tuple)  # of `einstride.simd.quads`
     compute = "int32" if four else compute
-    x = _readable(x, b, packed=four)
-    if is_complex(compute) and not is_complex(b.dtype_name(x)):
-        x = b.astype(x, compute)
-    if bias is not None:
-        bias = b.xp.asarray(b.astype(bias, compute), order="C")
-    place = out
-    if not _plain(out) or (is_complex(compute) and not _dense(out)):
-        place = b.empty(out.shape, job.arithmetic.result, x)
-    panels, bias = packed if four else (packed, bias)
+    x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)
+    bias = None if bias is None else operand(bias, b, compute, packed)
+    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    panels, bias = kept if four else (kept, bias)
     correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
     if place is not out:
         out[...] = place
@@ -191,26 +174,12 @@ def _threads(job: Job) -> int:
     return job.threads if job.geometry.multiply_adds > SMALL else 1
 
 
-def _plain(a: Array) -> bool:
-    """Does a kernel read and write it as it lies?"""
-    from einstride.simd.host import regular
-
-    return regular(a)
-
-
-def _dense(a: Array) -> bool:
-    """Are neighbouring channels neighbours in memory?"""
-    return bool(a.shape[-1] <= 1 or a.strides[-1] == a.itemsize)
-
-
-def _readable(a: Array, b: Backend, packed: bool = False) -> Array:
-    """An operand that kernels can read; a copy only of arrays that lie badly."""
-    name = b.dtype_name(a)
-    if _plain(a) and (_dense(a) or not (packed or is_complex(name))):
-        return a
-    copy = b.empty(a.shape, name, a)
-    copy[...] = a
-    return copy
+def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
+    """x or gy as the kernels read it: complex where products are, its channels then neighbours."""
+    compute = job.arithmetic.compute
+    if not is_complex(compute):
+        return operand(a, b, needs=needs)
+    return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -262,7 +231,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         if not copied:  # chunks of input channels are all that threads can share
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
-        own = blocked_gradient.in_room(job, _tables(g) + _copies(job))
+        own = blocked_gradient.in_room(job, _tables(g) + _copies(job) + job.copied)
         workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:

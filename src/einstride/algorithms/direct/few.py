@@ -25,6 +25,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import flip, is_complex
+from einstride.simd.operands import lines, neighbours, operand, packed, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -51,11 +52,11 @@ def forward(
     """x, f -> y."""
     from einstride.simd import line_calls
 
-    if not (_lines(x) and _channels(out)):
+    if not (lines(x) and neighbours(out)):
         return _other(job, b.traits).forward(x, f, job, b, bias, out)
-    packed = prepare(f, job, b) if prepared is None else prepared
+    panels = prepare(f, job, b) if prepared is None else prepared
     compute = job.arithmetic.compute
-    line_calls.correlate(x, packed, job.geometry, compute, bias, out, b.launch, _threads(job))
+    line_calls.correlate(x, panels, job.geometry, compute, bias, out, b.launch, _threads(job))
     return out
 
 
@@ -66,13 +67,13 @@ def input_grad(
     from einstride.simd import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    if not (_lines(out) and _channels(gy)):
+    if not (lines(out) and neighbours(gy)):
         return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     if len(parts := _parts(g, compute)) > 1:
         done = _summed(gy, f, job, b, bias, out, parts, prepared)
     else:
-        packed = prepare(f, job, b) if prepared is None else prepared
-        done = block_calls.gradient(gy, packed, g, compute, bias, out, b.launch, _threads(job))
+        panels = prepare(f, job, b) if prepared is None else prepared
+        done = block_calls.gradient(gy, panels, g, compute, bias, out, b.launch, _threads(job))
     return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
@@ -97,11 +98,11 @@ def _summed(
     for i, some in enumerate(parts):
         own = _part(job, some)
         g = own.geometry
-        packed = _joined(f[..., some], own, b) if prepared is None else prepared[i]
+        panels = _joined(f[..., some], own, b) if prepared is None else prepared[i]
         first = some is parts[0]
         given, into = (bias, whole) if first else (None, part)
         if not block_calls.gradient(
-            gy[..., some], packed, g, compute, given, into, b.launch, _threads(job)
+            gy[..., some], panels, g, compute, given, into, b.launch, _threads(job)
         ):
             return False
         if not first:
@@ -120,20 +121,24 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.simd import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    if not (_lines(x) and _channels(gy)):
+    if not (lines(x) and neighbours(gy)):
         return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
     place = flip(out, g.rank, b) if g.flip else out
     if _along(g, compute):
         run_lane_calls.gradient(x, gy, g, compute, place, b.launch, _threads(job))
         return out
     tables = run_calls.cut(g, compute).regions.tables
-    fits = tables == 1 and b.dtype_name(out) == compute and not g.flip and out.flags.c_contiguous
-    sums = out if fits else b.empty((tables, *out.shape), compute, x)
+    if tables == 1:
+        sums = target(place, b, compute, packed)
+        run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
+        if sums is not place:
+            place[...] = sums
+        return out
+    sums = b.empty((tables, *out.shape), compute, x)
     run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-    if not fits:
-        for table in sums[1:]:
-            sums[0] += table
-        place[...] = sums[0]
+    for table in sums[1:]:
+        sums[0] += table
+    place[...] = sums[0]
     return out
 
 
@@ -161,25 +166,9 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 def _joined(f: Array, job: Job, b: Backend) -> Any:
     """The filter of an input gradient as panels."""
     from einstride.simd import block_calls
-    from einstride.simd.host import regular
 
     g, compute = job.geometry, job.arithmetic.compute
-    f = b.xp.ascontiguousarray(b.astype(f, compute))
-    f = f if regular(f) else f.copy()
-    return block_calls.pack(f, g, compute, b.launch, _threads(job))
-
-
-def _channels(a: Array) -> bool:
-    """Are neighbouring channels neighbours in memory?"""
-    from einstride.simd.host import regular
-
-    return regular(a) and bool(a.shape[-1] == 1 or a.strides[-1] == a.itemsize)
-
-
-def _lines(a: Array) -> bool:
-    """Is a line of the last axis with its channels one run of numbers?"""
-    *_, n, c = a.shape
-    return _channels(a) and bool(n == 1 or a.strides[-2] == c * a.itemsize)
+    return block_calls.pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
 
 
 def _threads(job: Job) -> int:

@@ -15,6 +15,7 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import flip, is_complex
+from einstride.simd.operands import neighbours, operand, packed, target
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
@@ -36,14 +37,8 @@ ROW = 4
 
 
 def fits(*arrays: Array) -> bool:
-    """Can kernels read them: neighbouring channels side by side, all else whole numbers apart?"""
-    return all(
-        a.strides[-1] == a.itemsize
-        and a.flags.aligned
-        and a.dtype.isnative
-        and not any(s % a.itemsize for s in a.strides)
-        for a in arrays
-    )
+    """True if kernels can read them: addressable, with channels that are neighbours in memory."""
+    return all(neighbours(a) for a in arrays)
 
 
 def forward(
@@ -54,9 +49,9 @@ def forward(
     from einstride.simd.grouped_calls import correlate
 
     g, compute = job.geometry, job.arithmetic.compute
-    packed = (prepared or prepare(f, job, b))[0]
+    panels = (prepared or prepare(f, job, b))[0]
     correlate(
-        x, packed, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), machine()
+        x, panels, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), machine()
     )
     return out
 
@@ -77,8 +72,8 @@ def input_grad(
         if h is None:
             part[...] = 0 if bias is None else bias
             continue
-        packed = prepared[i] if prepared else _turned(f, phase, h, job, b)
-        correlate(gy, packed, h, compute, added, part, b.launch, _threads(job), on)
+        panels = prepared[i] if prepared else _turned(f, phase, h, job, b)
+        correlate(gy, panels, h, compute, added, part, b.launch, _threads(job), on)
     return out
 
 
@@ -89,10 +84,9 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
     place = flip(out, g.rank, b, int(each)) if g.flip else out
-    direct = b.dtype_name(out) == compute and fits(place)
-    found = place if direct else b.empty(place.shape, compute, x)
+    found = target(place, b, compute, neighbours)
     gradient(x, gy, g, compute, found, b.launch, _threads(job), each, machine())
-    if not direct:
+    if found is not place:
         place[...] = found
     return out
 
@@ -120,13 +114,11 @@ def _packed(f: Array, g: Geometry, job: Job, b: Backend, turned: bool = False) -
     from einstride.simd.grouped_shape import pack
 
     compute = job.arithmetic.compute
-    if not (f.flags.aligned and f.dtype.isnative) or any(s % f.itemsize for s in f.strides):
-        f = b.astype(f, compute)
-    return pack(f, g, compute, b.launch, _threads(job), machine(), turned)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), machine(), turned)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
-    return None if bias is None else b.xp.asarray(b.astype(bias, compute), order="C")
+    return None if bias is None else operand(bias, b, compute, packed)
 
 
 def _threads(job: Job) -> int:
@@ -195,8 +187,8 @@ def _workspace(job: Job) -> int:
     tables = max(_tables(h) for h in _passes(job))
     if job.direction == "filter_grad":
         return tables + prod(job.shape) * ITEMSIZE[compute] + _threads(job) * _room(job) + 64
-    # A filter that lies badly is copied first; see `_packed`.
-    copied = prod(job.geometry.f_shape) * ITEMSIZE[compute] if job.hard else 0
+    # A filter that is not addressable is copied first; see `_packed`.
+    copied = prod(job.geometry.f_shape) * ITEMSIZE[job.operands[1]] if job.hard else 0
     return tables + copied + max(panel_bytes(h, compute, machine()) for h in _passes(job))
 
 

@@ -17,6 +17,7 @@ from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.primitives import flip, is_complex, transpose_filter
+from einstride.simd.operands import addressable, lines, neighbours, packed
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend
@@ -84,11 +85,11 @@ def steps(
     """
     compute, g = job.arithmetic.compute, job.geometry
     arrays = [a for a in (first, second, bias, out) if a is not None]
-    if is_complex(compute) or not all(dense._plain(a) for a in arrays):
+    if is_complex(compute) or not all(addressable(a) for a in arrays):
         return None
     if "bfloat16" in (*job.operands, job.arithmetic.result):  # brought into order by NumPy
         return None
-    if bias is not None and not (b.dtype_name(bias) == compute and bias.flags.c_contiguous):
+    if bias is not None and not (b.dtype_name(bias) == compute and packed(bias)):
         return None
     found = Steps(job, b, first=first, second=second, bias=bias, result=out)
     if job.direction == "filter_grad":
@@ -137,7 +138,7 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
 
     job, compute, on = to.job, to.job.arithmetic.compute, machine()
     if job.direction == "forward" and (run := joined(job)).channels != g.channels:
-        if dense._lines(x, to.b) is not x or not f.flags.c_contiguous:
+        if not (lines(x) and packed(f)):
             return False
         f, g = to.b.xp.reshape(f, run.f_shape), run
     if dense._threads(job) > 1 or fits(g, job):
@@ -162,7 +163,7 @@ def _channelwise(
 
     compute, on = to.job.arithmetic.compute, machine()
     lies = to.place("second", f)
-    if not (to.b.dtype_name(f) == compute and f.flags.c_contiguous):
+    if not (to.b.dtype_name(f) == compute and packed(f)):
         if prod(g.f_shape) > MOST_TAPS:
             return False
         ordered = to.room(prod(g.f_shape))
@@ -185,11 +186,11 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    if b.dtype_name(out) != compute or not (dense._dense(place) and dense._dense(x)):
+    if b.dtype_name(out) != compute or not (neighbours(place) and neighbours(x)):
         return False
-    if not dense._dense(gy) or dense._threads(job) > 1:
+    if not neighbours(gy) or dense._threads(job) > 1:
         return False
-    shares = in_room(job, dense._tables(g) + dense._copies(job))
+    shares = in_room(job, dense._tables(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, machine(), shares)
     return sums == 1 and to.add(
         call, x=to.place("first", x), gy=to.place("second", gy), gf=to.place("result", place)
