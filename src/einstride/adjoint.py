@@ -12,10 +12,11 @@ one with a sub-filter. No product with an inserted zero is formed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
-from math import gcd
+from math import gcd, prod
 
+from einstride.borders import first_tap
+from einstride.byte_cache import kept
 from einstride.geometry import Geometry
 from einstride.paddings import Pads
 from einstride.settings import Shape
@@ -64,8 +65,36 @@ class _AxisPhase:
     padding: tuple[int, int]
 
 
-@lru_cache(maxsize=1024)
-def phases(g: Geometry) -> tuple[Phase, ...]:
+MOST_PHASES = 1 << 14
+"""Phases that an input gradient is cut into, at most: 128 x 128 strides. Each takes a kilobyte of
+Python's objects (`PHASE_BYTES`) and a call of its own; with more, a plan of a stride of a million
+would take a gigabyte."""
+
+PHASE_BYTES = 1 << 10
+"""Bytes of a phase and of its geometry, about."""
+
+
+class Phases(tuple[Phase, ...]):
+    """The phases of an input gradient, with the bytes they take."""
+
+    __slots__ = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of Python's objects, about."""
+        return len(self) * PHASE_BYTES
+
+
+def refused(g: Geometry) -> str | None:
+    """Why an input gradient is not cut into phases; None if it can be."""
+    count = prod(map(min, g.stride, g.size))
+    if count <= MOST_PHASES:
+        return None
+    return f"its strides cut the input gradient into {count} phases, more than {MOST_PHASES}"
+
+
+@kept
+def phases(g: Geometry) -> Phases:
     """The phases of the input gradient, one for each remainder modulo the stride on each axis."""
     axes = [
         [p for r in range(min(g.stride[a], g.size[a])) if (p := _axis_phase(g, a, r)).count > 0]
@@ -89,7 +118,7 @@ def phases(g: Geometry) -> tuple[Phase, ...]:
                 out=tuple(p.count for p in parts),
             )
         found.append(Phase(tuple(p.first for p in parts), tuple(p.taps for p in parts), geometry))
-    return tuple(found)
+    return Phases(found)
 
 
 def _axis_phase(g: Geometry, axis: int, first: int) -> _AxisPhase:
@@ -97,7 +126,7 @@ def _axis_phase(g: Geometry, axis: int, first: int) -> _AxisPhase:
     s, d, low = g.stride[axis], g.dilation[axis], g.padding[axis][0]
     count = len(range(first, g.size[axis], s))
     remainder = (first + low) % s
-    start = next((k for k in range(g.kernel[axis]) if k * d % s == remainder), g.kernel[axis])
+    start = min(first_tap(s, d, remainder), g.kernel[axis])
     taps = slice(start, g.kernel[axis], s // gcd(s, d))
     kernel = len(range(g.kernel[axis])[taps])
     dilation = d // gcd(s, d)

@@ -11,6 +11,7 @@ With size S, position i outside [0, S) holds
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,57 @@ def repeats(low: int, high: int, mode: str) -> int:
     if mode == "zeros":
         return 1
     return 1 + max(low, 0) + max(high, 0) if mode == "replicate" else 3
+
+
+def pairs_met(
+    out: int, stride: int, kernel: int, dilation: int, low: int, size: int, mode: str
+) -> int:
+    """How many pairs (output, tap) of an axis meet an element rather than a zero. By formula.
+
+    Output o and tap k meet position o * stride + k * dilation - low.
+    """
+    if mode != "zeros":
+        return out * kernel
+    above = _pairs_below(size + low, out, stride, kernel, dilation)
+    return above - _pairs_below(low, out, stride, kernel, dilation)
+
+
+def _pairs_below(end: int, out: int, stride: int, kernel: int, dilation: int) -> int:
+    """Pairs with o * stride + k * dilation < end, for o in [0, out) and k in [0, kernel).
+
+    Tap k has ceil((end - k * dilation) / stride) such outputs, at least none and at most all.
+    """
+    every = min(max((end - 1 - (out - 1) * stride) // dilation + 1, 0), kernel)  # taps with all
+    some = min(max((end - 1) // dilation + 1, every), kernel)  # and those with at least one
+    last = end - (some - 1) * dilation  # from the last of them backwards, in even steps
+    return every * out + _sum_of_floors(some - every, stride, dilation, last + stride - 1)
+
+
+def _sum_of_floors(n: int, m: int, a: int, b: int) -> int:
+    """The sum of (a * i + b) // m over i in [0, n), in steps as Euclid's algorithm has them."""
+    total = 0
+    while n > 0:
+        total += (n - 1) * n // 2 * (a // m) + n * (b // m)
+        a, b = a % m, b % m
+        reach = a * n + b
+        if reach < m:
+            break
+        n, b, m, a = reach // m, reach % m, a, m
+    return total
+
+
+def elements_seen(start: int, stop: int, size: int, mode: str) -> tuple[int, int]:
+    """The range of elements that the positions [start, stop) hold; (0, 0) if only zeros."""
+    runs = [run.here for run in segments(start, stop, size, mode) if run.source >= 0]
+    if not runs:
+        return 0, 0
+    return min(run.start for run in runs), max(run.stop for run in runs)
+
+
+def first_tap(stride: int, dilation: int, remainder: int) -> int:
+    """The least k with k * dilation = remainder modulo the stride; the stride if there is none."""
+    common = gcd(stride, dilation)
+    if remainder % common:
+        return stride
+    apart = stride // common
+    return remainder // common * pow(dilation // common, -1, apart) % apart

@@ -240,6 +240,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "an input channel has several filters"
     if job.direction != "input_grad" and max(g.stride) > 1:
         return "its transforms give every position, and a stride keeps few"
+    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+        return reason
     return _refused(job)
 
 

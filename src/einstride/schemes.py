@@ -13,6 +13,7 @@ from math import prod
 from einstride import toom
 from einstride.geometry import Geometry
 from einstride.settings import Shape
+from einstride.tiling import tiles_of_phases
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT |= {"complex64": UNIT["float32"], "complex128": UNIT["float64"]}
@@ -140,7 +141,7 @@ def work(
     """What a scheme does in so many blocks; what is not cut into slabs is transformed for each."""
     tiles = g.batch
     for o, d, m in zip(g.out, g.dilation, s.m, strict=True):
-        tiles *= sum(-(-len(range(r, o, d)) // m) for r in range(min(o, d)))
+        tiles *= tiles_of_phases(o, d, m)
     more = 1 + (s.taps - 1) / g.out[0]
     again = (1, slabs) if gradient else (slabs, 1)
     data = int(tiles * more * g.channels) * again[0]  # for each point

@@ -29,6 +29,11 @@ Unit = tuple[Box, tuple[int, int]]
 """One tap, as ranges on the kernel's axes, and a range of channels."""
 
 
+MOST_TAPS = 1 << 12
+"""Taps of a filter that is cut by tap: a plan lists them. A filter of more has enough positions to
+fill threads, or more gigabytes than they save."""
+
+
 @dataclass(frozen=True, slots=True)
 class TapPlan:
     """The units of each thread.
@@ -55,6 +60,8 @@ def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     if job.threads < 2 or g.groups > 1 or job.batch_invariant or positions > 2 * g.channels:
         return None
     if positions < 32 or g.channels < 64 or prod(g.f_shape) * job.itemsize < 1 << 20:
+        return None
+    if prod(g.kernel) > MOST_TAPS:
         return None
     taps = [tuple((i, i + 1) for i in tap) for tap in product(*map(range, g.kernel))]
     cuts = 1 if len(taps) % job.threads == 0 else job.threads

@@ -94,6 +94,15 @@ class Tiling:
         return prod(self.lengths)
 
 
+def tiles_of_phases(out: int, dilation: int, m: int) -> int:
+    """Tiles of m outputs that an axis has, its outputs sorted by their residue: by formula."""
+    phases = min(dilation, out)
+    if phases < 1:
+        return 0
+    each, longer = divmod(out, phases)
+    return longer * -(-(each + 1) // m) + (phases - longer) * -(-each // m)
+
+
 def run_lengths(sizes: Shape, rows: int) -> Shape:
     """The sides of the largest run of at most `rows` positions: 1, ..., 1, n, full, ..., full.
 

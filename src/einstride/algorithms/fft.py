@@ -149,6 +149,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "its error is bounded by norms, not element by element"
     if traits.library == "dask":
         return "its blocks have no transforms"
+    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+        return reason
     if max(job.geometry.size) > LONGEST:
         return f"an axis is longer than {LONGEST} positions"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:

@@ -83,6 +83,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
+    if job.direction == "input_grad":
+        return adjoint.refused(job.geometry)
     return None
 
 

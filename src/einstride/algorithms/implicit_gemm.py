@@ -163,6 +163,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"its sums of {first} are made in {sums[0]}, not {compute}"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
+    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+        return reason
     if any(p.blocks > tiles.MOST_BLOCKS for p in _products(job, False)):
         return "its tiles would be more than 2**31"
     return None

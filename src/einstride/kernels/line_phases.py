@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import product
 from math import gcd, prod
 
+from einstride.borders import first_tap
 from einstride.kernels.lines import Line
 
 
@@ -47,9 +48,8 @@ def phases(line: Line) -> tuple[Phase, ...]:
     for p in range(min(line.den, line.count)):
         count = len(range(p, line.count, line.den))
         here = p * line.move + line.start
-        taps = range(min(line.taps, step))
-        tap = next((k for k in taps if not (here + k * line.reach) % line.den), None)
-        if tap is None:
+        tap = first_tap(line.den, line.reach, -here % line.den)
+        if tap >= min(line.taps, step):
             found.append(Phase(p, count, 0, 0, 0))
         else:
             start = (here + tap * line.reach) // line.den

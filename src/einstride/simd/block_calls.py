@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import block_panels, blocks
@@ -40,7 +40,7 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     return to
 
 
-@lru_cache(maxsize=512)
+@kept
 def _packing(
     g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
@@ -79,7 +79,7 @@ def gradient(
     return not flag[0]
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _gradient(
     g: Geometry, operand: str, compute: str, result: str, gy_strides: tuple[int, ...],
     gx_strides: tuple[int, ...], threads: int, on: Machine,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.geometry import Geometry
 from einstride.settings import Shape
 from einstride.simd.host import OUTSIDE
@@ -177,7 +178,7 @@ class Columns:
     at: list[Any]
 
 
-@lru_cache(maxsize=512)
+@kept
 def columns(g: Geometry, blocks: Blocks, f_steps: Shape) -> Columns:
     """The columns of a filter (*K, C, D) with these steps between its numbers, none negative."""
     offset: Any = np.arange(g.channels) * f_steps[g.rank]

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from einstride.borders import segments
 from einstride.dtypes import COMPLEXES, ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import operands
 from einstride.simd.compiler import Machine
-from einstride.simd.host import OUTSIDE, address
+from einstride.simd.host import OUTSIDE, address, padded
 from einstride.simd.lanes import Format
 
 REAL = {"complex64": "float32", "complex128": "float64"}
@@ -172,21 +171,12 @@ def tables(form: Form, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any]
         o = np.arange(g.out[a])
         o = np.delete(o, slice(*inside)) if last else o
         k = np.arange(g.kernel[a]) * g.dilation[a]
-        source = padded_sources(g, a)[o[:, None] * g.stride[a] + k]
+        source = padded(g, a)[o[:, None] * g.stride[a] + k]
         back = min((g.size[a] - 1) * step, 0)
         table = np.where(source < 0, OUTSIDE, source * step - back)
         found.append(np.ascontiguousarray(table.T if last and by_tap else table, dtype=np.int64))
         shift += back
     return found, shift * (ITEMSIZE[form.stored[0]] // (2 if form.stored[0] in COMPLEXES else 1))
-
-
-def padded_sources(g: Geometry, a: int) -> Any:
-    """Which element of x each position of a padded axis holds; -1 in a border of zeros."""
-    size, (low, high) = g.size[a], g.padding[a]
-    padded = np.empty(max(size + low + high, 0), np.int64)
-    for run in segments(-low, size + high, size, g.padding_mode):
-        padded[run.there] = run.source + run.step * np.arange(run.stop - run.start)
-    return padded
 
 
 def entries(g: Geometry) -> int:

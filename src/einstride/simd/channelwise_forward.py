@@ -14,11 +14,10 @@ from einstride.simd.channelwise_form import (
     CHUNKS,
     Form,
     interior,
-    padded_sources,
     tables,
     whole_vectors,
 )
-from einstride.simd.host import Call
+from einstride.simd.host import Call, padded
 
 SHORT = 56
 """Positions of a row whose tiles are written out, at most."""
@@ -81,7 +80,7 @@ def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
     if form.merged and g.channels > g.groups:
         return ()
     o = np.arange(g.out[-1])[:, None] * g.stride[-1] + np.arange(g.kernel[-1]) * g.dilation[-1]
-    return tuple(map(tuple, padded_sources(g, g.rank - 1)[o].tolist()))
+    return tuple(map(tuple, padded(g, g.rank - 1)[o].tolist()))
 
 
 def blocking(form: Form, width: int) -> tuple[int, int]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.borders import pairs_met
+from einstride.byte_cache import kept
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import dense
 from einstride.simd.compiler import Machine, kernel, machine
-from einstride.simd.host import Call, address, name_of, offsets, sources
+from einstride.simd.host import Call, address, name_of, offsets
 from einstride.simd.operands import steps
 from einstride.simd.packing import SLICE_BYTES, Shape, columns, shape
 
@@ -45,7 +46,7 @@ def correlation(
     )
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _correlation(
     g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], threads: int, on: Machine, quads: bool = False,
@@ -126,8 +127,10 @@ def _block(positions: int, panels: int, threads: int, tile: int) -> int:
 def _borders(g: Geometry) -> float:
     """The share of products that a border of zeros takes part in."""
     inside = 1.0
-    for a in range(g.rank):
-        inside *= float((sources(g, a) >= 0).mean())
+    for out, s, taps, d, (low, _), size in zip(
+        g.out, g.stride, g.kernel, g.dilation, g.padding, g.size, strict=True
+    ):
+        inside *= pairs_met(out, s, taps, d, low, size, g.padding_mode) / (out * taps)
     return 1.0 - inside
 
 

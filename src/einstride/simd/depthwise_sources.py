@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from einstride.geometry import Geometry
-from einstride.simd.channelwise_form import padded_sources
 from einstride.simd.depthwise_tile import NOWHERE, Pattern
+from einstride.simd.host import padded as padded_sources
 
 
 @dataclass(frozen=True)

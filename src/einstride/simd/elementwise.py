@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
+from einstride.byte_cache import kept
 from einstride.simd import compiler
 from einstride.simd.code import Code, Value
 from einstride.simd.floats import like, not_below
@@ -82,7 +82,7 @@ def apply(
     call(b.launch, y=address(y), **named)
 
 
-@lru_cache(maxsize=512)
+@kept
 def _call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
     on = compiler.machine()
     rows = Rows.of(element, channels, count, on)

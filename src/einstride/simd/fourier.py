@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import compiler, fourier_kernels
@@ -178,7 +179,7 @@ def _spread(form: Form, name: str, stored: str, steps: Steps) -> tuple[Side, Any
     return side, dict(zip(side.words, values, strict=True)), []
 
 
-@lru_cache(maxsize=512)
+@kept
 def call(
     form: Form, kernel: str, stored: tuple[str, ...], steps: tuple[Steps, ...], blocks: int,
     units: int, threads: int,

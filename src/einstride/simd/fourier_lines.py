@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.simd.code import Code, Place, Value
 from einstride.simd.fourier_codelets import ZERO, Complex, dft, product, product_conjugate
 
@@ -45,7 +46,7 @@ def radices(length: int) -> tuple[float, Radices]:
     return best
 
 
-@lru_cache(maxsize=256)
+@kept
 def order(stages: Radices) -> Any:
     """Where each frequency lies."""
     length = prod(stages)
@@ -71,7 +72,7 @@ def _rooms(stages: Radices) -> list[int]:
     return found
 
 
-@lru_cache(maxsize=256)
+@kept
 def twiddles(stages: Radices, dtype: str) -> Any:
     """exp(-2 pi i q k / n), stage by stage, k by k."""
     parts, size = [np.empty(0)], prod(stages)

@@ -8,17 +8,19 @@ tile. Outputs are j = o - start; a tap k at distance d meets z = j + k d - shift
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from einstride.borders import segments
+from einstride.borders import Segment, segments
 from einstride.geometry import Geometry
 from einstride.simd.fourier_lines import radices
+from einstride.simd.host import padded
 
 LONGEST = 1 << 15
 """Of all periods."""
@@ -68,38 +70,56 @@ ALONE = Axis(1, 1, 1, 1, 0)
 """An axis that is not there."""
 
 
-@lru_cache(maxsize=128)
-def padded(g: Geometry, axis: int) -> Any:
-    """Which element of x each position of the padded axis holds that an output meets; -1 for zero.
-
-    Of stride one.
-    """
-    (low, high), size = g.padding[axis], g.size[axis]
-    found = np.empty(max(size + low + high, 0), np.int64)
-    for run in segments(-low, size + high, size, g.padding_mode):
-        found[run.there] = run.source + run.step * np.arange(run.stop - run.start)
-        if run.source < 0:
-            found[run.there] = -1
-    return found[: g.out[axis] + g.extent[axis] - 1]
-
-
-def lengths(start: int, stop: int) -> Iterator[int]:
+def lengths(start: int, stop: int) -> list[int]:
     """Fast lengths in a range."""
-    return (n for n in range(max(start, 1), stop) if radices(n)[0] < float("inf"))
+    every = _fast_lengths()
+    return list(every[bisect_left(every, max(start, 1)) : bisect_left(every, stop)])
+
+
+@cache
+def _fast_lengths() -> tuple[int, ...]:
+    """Every product of the radices' primes up to `LONGEST`."""
+    found = [1]
+    for prime in (2, 3, 5, 7):
+        for n in found:  # grows while it is read
+            if n * prime <= LONGEST:
+                found.append(n * prime)
+    return tuple(sorted(found))
+
+
+def periodic(held: Sequence[Segment], n: int) -> bool:
+    """True if an axis of these runs holds the same at each position and n positions later."""
+    ends = [run.stop for run in held]
+    whole = ends[-1] if ends else 0
+    at = 0
+    while at + n < whole:
+        one, other = (held[bisect_right(ends, p)] for p in (at, at + n))
+        here = (one.source + one.step * (at - one.start), one.step)
+        later = (other.source + other.step * (at + n - other.start), other.step)
+        stop = min(one.stop, other.stop - n)
+        if here[0] != later[0] or (here[1] != later[1] and stop - at > 1):
+            return False
+        at = stop
+    return True
 
 
 @lru_cache(maxsize=128)
 def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
-    """The ways to cut an axis that are worth a thought."""
-    found, held = [], padded(g, axis)
-    out, extent, whole = g.out[axis], g.extent[axis], len(held)
-    inside = np.flatnonzero(held >= 0)
-    base = int(inside[0]) if len(inside) else 0
-    for n in lengths(extent, min(2 * whole + 9, LONGEST + 1)):
-        if n < out or not np.array_equal(held[n:], held[:-n] if n < whole else held[n:]):
+    """The ways to cut an axis that are worth a thought. By formula: an axis may be of any length.
+
+    What x holds is one run of positions: all of them, or those between borders of zeros.
+    """
+    found = []
+    out, extent = g.out[axis], g.extent[axis]
+    whole, low = out + extent - 1, g.padding[axis][0]
+    held = segments(-low, whole - low, g.size[axis], g.padding_mode)
+    inside = [run for run in held if run.source >= 0]
+    base = inside[0].start if inside else 0
+    count = inside[-1].stop - base if inside else 1
+    for n in lengths(max(extent, out), min(2 * whole + 9, LONGEST + 1)):
+        if not periodic(held, n):
             continue
-        present = int(((inside - base) % n).max()) + 1 if len(inside) else 1
-        found.append(Axis(1, out, n, present, base))
+        found.append(Axis(1, out, n, min(count, n), base))
         if len(found) == 6:
             break
     tiled: dict[int, Axis] = {}
@@ -195,7 +215,7 @@ def plan(g: Geometry, gradient: bool, vector: int, spread: int) -> Plan | None:
 
 def positions(g: Geometry, axis: int, cut: Axis) -> Any:
     """(tiles, present) which element of x stands at each position; -1 for zero."""
-    held = padded(g, axis)
+    held = padded(g, axis)[: g.out[axis] + g.extent[axis] - 1]
     found = np.full((cut.tiles, cut.present), -1, np.int64)
     for t in range(cut.tiles):
         start = t * cut.outputs

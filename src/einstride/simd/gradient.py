@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -51,7 +51,7 @@ def gradient_of(
     )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _gradient(
     g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
     gy_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import grouped
-from einstride.simd.channelwise_form import padded_sources
 from einstride.simd.compiler import Machine, kernel
 from einstride.simd.grouped_rows import MOST_RUNS, Spec, cut
 from einstride.simd.grouped_shape import Lanes, lanes_of, panel_tables
-from einstride.simd.host import OUTSIDE, Call, address, name_of, offsets
+from einstride.simd.host import OUTSIDE, Call, address, name_of, offsets, padded
 from einstride.simd.operands import steps
 
 PANELS_BYTES = 192 << 10
@@ -49,7 +48,7 @@ def positions(s: Lanes, on: Machine) -> int:
     return max(min(room // s.vectors, 14), 2)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _correlation(
     g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], threads: int, on: Machine,
@@ -108,7 +107,7 @@ bool(full), bool((counts == s.width).all()),
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])
-    source, back = padded_sources(g, g.rank - 1), min((g.size[-1] - 1) * x_steps[-2], 0)
+    source, back = padded(g, g.rank - 1), min((g.size[-1] - 1) * x_steps[-2], 0)
     line = np.where(source < 0, OUTSIDE, source * x_steps[-2] - back).astype(np.int64)
     keep: list[Any] = [first, counts, inputs, starts, zeros, line]
     values = {

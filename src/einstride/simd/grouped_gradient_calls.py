@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from einstride.borders import elements_seen
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import grouped_gradient
@@ -60,8 +62,6 @@ class Region:
         Of a padded row of x.
     x, y : tuple of int
         Steps in the copies, of the batch and each axis but the last.
-    lows, highs : tuple of int
-        For each range of rows: the first element of x's first axis that it sees, and past the last.
     gy, bytes : int
         Where the copy of gy begins, and the size of both.
     """
@@ -71,8 +71,6 @@ class Region:
     places: int
     x: tuple[int, ...]
     y: tuple[int, ...]
-    lows: tuple[int, ...]
-    highs: tuple[int, ...]
     gy: int
     bytes: int
 
@@ -85,10 +83,10 @@ def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
     y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
     most = g.out[0] if g.rank > 1 else 1
     rows, batch = most, g.batch
-    lows, highs, seen = _seen(g, rows)
+    seen = _longest(g, rows)
     while rows > 1 and (seen * x_row + rows * y_row) * item > REGION_BYTES:
         rows = -(-rows // 2)
-        lows, highs, seen = _seen(g, rows)
+        seen = _longest(g, rows)
     size = (seen * x_row + rows * y_row) * item
     batch = 1 if rows < most or each else min(max(REGION_BYTES // size, 1), g.batch)
     xs, ys = [places * s.held], [g.out[-1] * s.lanes]
@@ -99,27 +97,36 @@ def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
         xs.insert(0, xs[0] * seen)
         ys.insert(0, ys[0] * rows)
     return Region(
-        batch, rows, places, tuple(xs), tuple(ys), lows, highs, batch * xs[0],
+        batch, rows, places, tuple(xs), tuple(ys), batch * xs[0],
         batch * (xs[0] + ys[0]) * item,
     )  # fmt: skip
 
 
-def _seen(g: Geometry, rows: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """What ranges of so many outputs see of x's first axis, and the longest of it."""
+def _longest(g: Geometry, rows: int) -> int:
+    """The most elements of x's first axis that so many outputs see, their gaps among them."""
     if g.rank == 1:
-        return (0,), (1,), 1
-    found = sources(g, 0)
-    lows, highs = [], []
-    for r in range(0, g.out[0], rows):
-        part = found[r : r + rows]
-        inside = part[part >= 0]
-        lows.append(int(inside.min()) if inside.size else 0)
-        highs.append(int(inside.max()) + 1 if inside.size else 0)
-    longest = max(high - low for low, high in zip(lows, highs, strict=True))
-    return tuple(lows), tuple(highs), max(longest, 1)
+        return 1
+    if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
+        return g.size[0]  # a range at the border sees both ends
+    return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
-@lru_cache(maxsize=1024)
+def _seen(g: Geometry, rows: int) -> tuple[Any, Any]:
+    """For each range of so many outputs: the first element of x's first axis that it sees, and one
+    past the last."""  # fmt: skip
+    if g.rank == 1:
+        return np.zeros(1, np.int64), np.ones(1, np.int64)
+    step, low = g.stride[0], g.padding[0][0]
+    found = []
+    for first in range(0, g.out[0], rows):
+        last = min(first + rows, g.out[0]) - 1
+        ends = first * step - low, last * step - low + g.extent[0]
+        found.append(elements_seen(*ends, g.size[0], g.padding_mode))
+    lows, highs = np.array(found, np.int64).reshape(-1, 2).T
+    return np.ascontiguousarray(lows), np.ascontiguousarray(highs)
+
+
+@kept
 def _gradient(
     g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
@@ -135,7 +142,7 @@ def _gradient(
     for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
         taps = taps[..., None] + np.arange(count) * step
     taps = np.ascontiguousarray(taps.ravel())
-    lows, highs = np.array(region.lows, np.int64), np.array(region.highs, np.int64)
+    lows, highs = _seen(g, region.rows)
     keep += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if each else 1
     part = s.blocks

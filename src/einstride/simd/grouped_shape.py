@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import grouped_panels
@@ -105,7 +106,7 @@ def lanes_of(g: Geometry, compute: str, on: Machine, most: int = 0) -> Lanes:
     return Lanes(lanes, -(-every // per_group), joined, columns, inputs, block, per_group)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def panel_tables(g: Geometry, s: Lanes) -> tuple[Any, ...]:
     """For each panel: its first group, its first output channel, how many it has of them, and how
     many input channels a row of x has for it."""  # fmt: skip
@@ -144,7 +145,7 @@ def pack(
     return found
 
 
-@lru_cache(maxsize=512)
+@kept
 def _packing(
     g: Geometry, s: Lanes, operand: str, compute: str, strides: tuple[int, ...], turned: bool,
     threads: int, on: Machine,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import blocks
@@ -101,7 +102,7 @@ def correlate(
     call(launch, gy=address(x), gx=address(out), f=address(packed), **more)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _forward(
     g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,

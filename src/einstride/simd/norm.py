@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.simd import compiler, phases
 from einstride.simd.code import Code, Place, Value, Variable
 from einstride.simd.elementwise import positive, workers
@@ -76,7 +76,7 @@ def backward(gy: Any, x: Any, gamma: Any, kept: Kept, gx: Any, b: Any) -> tuple[
     return sums[0], sums[1]
 
 
-@lru_cache(maxsize=256)
+@kept
 def _forward(
     element: str, channels: int, count: int, relu: bool, epsilon: float, threads: int
 ) -> tuple[Rows, Call]:
@@ -88,7 +88,7 @@ def _forward(
     return rows, Call(kernel, FORWARD, words, workers(rows, threads), ())
 
 
-@lru_cache(maxsize=256)
+@kept
 def _backward(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
     on = compiler.machine()
     rows = Rows.of(element, channels, count, on)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from einstride import complexes
+from einstride.byte_cache import kept
 from einstride.complexes import PARTS, real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -75,7 +76,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     return count * ITEMSIZE[real(compute)] + LINE
 
 
-@lru_cache(maxsize=1024)
+@kept
 def columns(g: Geometry, s: Shape, x_channel: int, y_channel: int) -> tuple[Any, ...]:
     """For each panel: offsets in x, in y and in all output channels, and how many it has."""
     columns = g.filters // g.groups * s.parts
@@ -118,7 +119,7 @@ def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     return bool(whole and name_of(f) == compute and packed(f))
 
 
-@lru_cache(maxsize=512)
+@kept
 def _packing(
     g: Geometry, s: Shape, operand: str, compute: str, f_steps: tuple[int, ...], threads: int,
     on: Machine,

@@ -7,12 +7,12 @@ does, so that threads change nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.simd import compiler
 from einstride.simd.elementwise import SMALL
 from einstride.simd.host import Call, address, name_of
@@ -88,7 +88,7 @@ def _fresh(windows: tuple[Window, ...]) -> tuple[int, ...]:
     return tuple(n for n in found if n is not None) if small and None not in found else ()
 
 
-@lru_cache(maxsize=256)
+@kept
 def _call(
     element: str, windows: tuple[Window, ...], batch: int, channels: int, largest: bool,
     inside: bool, gradient: bool, threads: int,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import run_outer
@@ -137,7 +138,7 @@ def gradient(
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _gradient(
     g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
     gy_strides: tuple[int, ...], threads: int, on: Machine,

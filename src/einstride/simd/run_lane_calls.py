@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.simd import run_lanes
@@ -102,7 +103,7 @@ def gradient(
     out[...] = np.moveaxis(sums[0], -3, -1)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _gradient(
     g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
     gy_strides: tuple[int, ...], threads: int, on: Machine,

@@ -5,12 +5,12 @@ Both look up where a number lies in a table of offsets, so that arrays may have 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.simd.code import Code
 from einstride.simd.compiler import Machine, kernel
@@ -27,7 +27,7 @@ def gather(a: Any, compute: str, on: Machine) -> Call:
     return _gather(a.shape, a.strides, name_of(a), compute, on)
 
 
-@lru_cache(maxsize=512)
+@kept
 def _gather(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
@@ -51,7 +51,7 @@ def planes(a: Any, on: Machine) -> Call:
     return _planes(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], name_of(a), on)
 
 
-@lru_cache(maxsize=512)
+@kept
 def _planes(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
     function = kernel("planes", planes_text, stored, on=on)
     values = {"chunks": batch, "positions": positions, "channels": channels}
@@ -82,7 +82,7 @@ def fold(a: Any, groups: int, tables: int, compute: str, on: Machine) -> Call:
     return _fold(shape, strides, step, groups, tables, name_of(a), compute, on)
 
 
-@lru_cache(maxsize=512)
+@kept
 def _fold(
     shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, tables: int,
     result: str, compute: str, on: Machine,

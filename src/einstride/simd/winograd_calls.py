@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride.byte_cache import kept
 from einstride.geometry import Geometry
 from einstride.simd import winograd, winograd_filter, winograd_grad
 from einstride.simd.compiler import Machine, kernel, machine
@@ -198,7 +199,7 @@ def _gradient_plan(
     return gradient_plan(g, split, shape, threads, room)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _preparing(
     g: Geometry, split: Split, shape: Form, f_steps: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
@@ -216,7 +217,7 @@ def _preparing(
     return Call(code, winograd_filter.ARGUMENTS, values, workers, (offsets,))
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _forwarding(
     plan: ForwardPlan, g: Geometry, split: Split, x_steps: tuple[int, ...],
     y_steps: tuple[int, ...], f_steps: tuple[int, ...], on: Machine,
@@ -237,7 +238,7 @@ def _forwarding(
     return Call(code, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
 
 
-@lru_cache(maxsize=1024)
+@kept
 def _gradients(
     plan: GradientPlan, g: Geometry, split: Split, x_steps: tuple[int, ...],
     y_steps: tuple[int, ...], f_steps: tuple[int, ...], on: Machine,

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from einstride.borders import segments
+from einstride.byte_cache import kept
 from einstride.geometry import Geometry
-from einstride.simd.host import OUTSIDE
+from einstride.simd.host import OUTSIDE, padded
+from einstride.tiling import tiles_of_phases
 
 Pair = tuple[int, int]
 
@@ -77,7 +78,7 @@ class Tiles:
 def counted(g: Geometry, split: Split) -> tuple[Pair, int, int]:
     """Tiles on the inner axes, positions and taps of the outer ones."""
     inner = [
-        1 if a is None else sum(-(-n // m) for n in _phases(g.out[a], g.dilation[a]))
+        1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
         for a, (m, _) in zip(split.inner, split.axes, strict=True)
     ]
     outer, taps = (prod(sizes[a] for a in split.outer) for sizes in (g.out, g.kernel))
@@ -89,7 +90,7 @@ def _phases(out: int, dilation: int) -> list[int]:
     return [len(range(p, out, dilation)) for p in range(min(dilation, out))]
 
 
-@lru_cache(maxsize=256)
+@kept
 def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[int, ...]) -> Tiles:
     """The tables for arrays with so many elements from one position to the next on each axis."""
     x_back = [min((s - 1) * t, 0) for s, t in zip(g.size, x_steps, strict=True)]
@@ -103,7 +104,7 @@ def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[i
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
     for a in split.outer:
         at = np.arange(g.out[a])[:, None] * g.stride[a] + np.arange(g.kernel[a]) * g.dilation[a]
-        here = _offsets(_sources(g, a)[at], x_steps[a], x_back[a])
+        here = _offsets(padded(g, a)[at], x_steps[a], x_back[a])
         data = (data[:, None, :, None] + here[:, None]).reshape(len(data) * len(here), -1)
         there = np.arange(g.out[a]) * y_steps[a] - y_back[a]
         result = (result[:, None] + there).ravel()
@@ -114,16 +115,6 @@ def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[i
     )  # fmt: skip
 
 
-def _sources(g: Geometry, axis: int) -> Any:
-    """Which element each position of the padded axis comes from; -1 for zeros."""
-    low, high = g.padding[axis]
-    parts = [
-        run.source + run.step * np.arange(run.stop - run.start)
-        for run in segments(-low, g.size[axis] + high, g.size[axis], g.padding_mode)
-    ]
-    return np.concatenate([np.zeros(0, np.int64), *parts])
-
-
 def _offsets(sources: Any, step: int, back: int) -> Any:
     return np.where(sources < 0, OUTSIDE, sources * step - back)
 
@@ -131,7 +122,7 @@ def _offsets(sources: Any, step: int, back: int) -> Any:
 def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
     """The tables of one axis; a tile reads only what its outputs that exist need."""
     data, result = [], []
-    sources, d, out = np.append(_sources(g, axis), -1), g.dilation[axis], g.out[axis]
+    sources, d, out = np.append(padded(g, axis), -1), g.dilation[axis], g.out[axis]
     for phase, count in enumerate(_phases(out, d)):
         first = np.arange(0, count, m)[:, None]
         there = np.minimum(count - first, m)

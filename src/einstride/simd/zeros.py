@@ -5,10 +5,10 @@ The input gradient of a strided convolution has positions that no tap meets.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
+from einstride.byte_cache import kept
 from einstride.dtypes import ITEMSIZE
 from einstride.simd.code import Code, Place
 from einstride.simd.compiler import Machine, kernel, machine
@@ -59,7 +59,7 @@ def clear(part: Any, launch: Any, threads: int) -> None:
     _call(part.shape, part.strides, item, threads, machine())(launch, y=address(part))
 
 
-@lru_cache(maxsize=256)
+@kept
 def _call(
     shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
 ) -> Call:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import pi
 from typing import TYPE_CHECKING, Any
 
+from einstride.byte_cache import kept
 from einstride.spectral.axes import DENSE, Places
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def table(
     return b.xp.asarray(found, dtype=getattr(b.xp, dtype), device=device, copy=True)
 
 
-@lru_cache(maxsize=KEPT)
+@kept
 def _kept(period: int, places: Places, sign: int, scale: float, dtype: str) -> Any:
     import numpy as np
 

@@ -7,12 +7,12 @@ order of a sum depends on shapes alone, so that the batch and the threads leave 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint
 from einstride.algorithms.direct.shapes import met
+from einstride.byte_cache import kept
 from einstride.dtypes import COMPLEXES, HALVES
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -130,7 +130,7 @@ def _correlate(
         out[...] = place
 
 
-@lru_cache(maxsize=512)
+@kept
 def _forward(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
     on: compiler.Machine,
@@ -164,7 +164,7 @@ def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, ou
     return True
 
 
-@lru_cache(maxsize=512)
+@kept
 def _backwards(
     g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
     threads: int, on: compiler.Machine,
@@ -178,7 +178,7 @@ def _backwards(
     return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
-@lru_cache(maxsize=512)
+@kept
 def _gradient(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
     y_strides: Shape, threads: int, on: compiler.Machine,
@@ -229,6 +229,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "x has no elements"
     if job.direction == "filter_grad" and g.kernel[-1] > 256:
         return "a tile for each few taps of such a long filter would be slow"
+    if job.direction == "input_grad" and (reason := adjoint.refused(g)):
+        return reason
     parts = [p.geometry for p in adjoint.phases(g)] if job.direction == "input_grad" else [g]
     if max((entries(h) for h in parts if h is not None), default=0) > TABLES:
         return "its tables of offsets would be too large"

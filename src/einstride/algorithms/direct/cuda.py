@@ -21,6 +21,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from einstride import adjoint
 from einstride._errors import bad_value
 from einstride.dtypes import ITEMSIZE
 from einstride.job import Cost, Job
@@ -201,6 +202,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "a filter gradient sums over the batch"
     if 0 in job.geometry.size:
         return "x has no elements"
+    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+        return reason
     return None
 
 

@@ -193,6 +193,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
         return "x has no elements"
+    if job.direction == "input_grad" and (reason := adjoint.refused(gathered(g))):
+        return reason
     if _tables(g) > TABLES:
         return f"the tables of offsets would take {_tables(g)} bytes"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:

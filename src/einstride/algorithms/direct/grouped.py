@@ -141,6 +141,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "there are no elements"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
+    if job.direction == "input_grad" and (reason := adjoint.refused(g)):
+        return reason
     if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
         return f"at most {MOST_TAPS} taps of the last axis are written out"
     if min(h.out[-1] for h in _passes(job)) < ROW:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from einstride.borders import pairs_met
 from einstride.geometry import Geometry
 from einstride.primitives import is_complex
 
@@ -71,9 +72,6 @@ def met(g: Geometry) -> float:
     for size, out, kernel, stride, dilation, (low, _) in zip(
         g.size, g.out, g.kernel, g.stride, g.dilation, g.padding, strict=True
     ):
-        taps = range(-low, kernel * dilation - low, dilation)
-        inside = sum(
-            max(min(out, (size - 1 - k) // stride + 1) - max(-(k // stride), 0), 0) for k in taps
-        )
+        inside = pairs_met(out, stride, kernel, dilation, low, size, g.padding_mode)
         share *= inside / (out * kernel)
     return share
