@@ -66,6 +66,10 @@ _TYPES: dict[str, tuple[object, list[object]]] = {
     "host_memory_reserve": (c_int, [c_int, c_uint64]),
     "host_memory_base": (c_uint64, [c_int]),
     "host_memory_device": (c_int, [c_uint64]),
+    "host_memory_count": (None, [c_int, c_int64]),
+    "host_memory_forget_peaks": (None, []),
+    "host_memory_take": (c_int, [c_int, c_int64, c_int64]),
+    "host_memory_extend": (c_uint64, [c_int, c_uint64, c_uint64]),
     "host_memory_own": (None, [c_uint64, c_uint64]),
     "host_memory_disown": (None, [c_uint64, c_uint64]),
     "host_memory_owned": (c_int, [c_uint64, c_uint64]),
@@ -76,8 +80,15 @@ _TYPES: dict[str, tuple[object, list[object]]] = {
     "host_pinned_add": (None, [c_uint64, c_uint64]),
     "host_pinned_remove": (None, [c_uint64]),
     "host_pinned": (c_int, [c_uint64, c_uint64]),
-    "host_launch": (c_int, [ctypes.POINTER(LaunchRecord)]),
-    "host_traffic_begin": (None, [c_int]),
+    "host_run": (
+        c_int,
+        [
+            ctypes.POINTER(LaunchRecord),
+            c_int,
+            ctypes.POINTER(FaultRecord),
+            ctypes.POINTER(TrafficRecord),
+        ],
+    ),
     "host_image": (c_int, [c_uint64] + [ctypes.POINTER(c_uint64)] * 4),
 }
 
@@ -95,11 +106,17 @@ def load_core() -> ctypes.PyDLL:
     return core
 
 
-def last_fault(core: ctypes.PyDLL) -> FaultRecord:
-    """A copy of the record that the last failed launch left."""
-    return FaultRecord.from_buffer_copy(FaultRecord.in_dll(core, "host_last_fault"))
+def counts(core: ctypes.PyDLL, name: str, devices: int) -> ctypes.Array[c_int64]:
+    """One of the core's counts of bytes, by device."""
+    return (c_int64 * devices).in_dll(core, f"host_{name}")
 
 
-def traffic(core: ctypes.PyDLL) -> TrafficRecord:
-    """A copy of what the last launch moved."""
-    return TrafficRecord.from_buffer_copy(TrafficRecord.in_dll(core, "host_traffic_counts"))
+def run(
+    core: ctypes.PyDLL, launch: LaunchRecord, counted: bool
+) -> tuple[bool, FaultRecord, TrafficRecord]:
+    """Launches a kernel: whether it failed, the fault it left, and what it moved if counted."""
+    fault, moved = FaultRecord(), TrafficRecord()
+    failed = core.host_run(
+        ctypes.byref(launch), int(counted), ctypes.byref(fault), ctypes.byref(moved)
+    )
+    return bool(failed), fault, moved

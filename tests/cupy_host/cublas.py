@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from ctypes import c_char_p, c_int, c_int64, c_uint64
 
 from .build import SOURCES, build
@@ -46,6 +47,17 @@ class BlasReport(ctypes.Structure):
     ]
 
 
+class _Here(threading.local):
+    """What belongs to the calling thread: each one captures and launches for itself."""
+
+    last = 0
+    """The stream of its last call on a captured stream."""
+    there: int | None = None
+    """The stream of a graph that it is launching."""
+    fault: BaseException | None = None
+    """What its last call met."""
+
+
 class Cublas:
     """The stand-in library, loaded under the name that CuPy's module is linked against."""
 
@@ -53,8 +65,7 @@ class Cublas:
         self.host = host
         self.soname = wheel.cublas
         self._callbacks: list[object] = []
-        self._last = 0  # the stream of the last call on a captured stream
-        self._there: int | None = None  # the stream of a graph that is being launched
+        self._here = _Here()
 
     def load(self) -> ctypes.CDLL:
         """Builds and loads the library (on first use: it takes seconds to compile)."""
@@ -85,19 +96,20 @@ class Cublas:
 
     def captured(self, number: int) -> None:
         """A call was kept for the graph of the stream that the last report named."""
-        stream = self._last
+        stream = self._here.last
         if number >= 0:
             self.host.captures.submit(stream, lambda there: self._replay(number, there))
 
     def _replay(self, number: int, stream: int) -> None:
-        self._there = stream
-        before = len(self.host.faults)
+        here = self._here
+        here.there, here.fault = stream, None
         try:
             status = self._library.host_blas_replay(number)
         finally:
-            self._there = None
-        if len(self.host.faults) > before:
-            raise self.host.faults.pop()
+            here.there = None
+        if here.fault is not None:
+            self.host.faults[:] = [f for f in self.host.faults if f is not here.fault]
+            raise here.fault  # recorded once more on its way out
         if status:
             raise HostFault(f"a product of a graph fails with status {status}")
 
@@ -111,15 +123,17 @@ class Cublas:
             return self._report(pointer.contents)
         except BaseException as error:
             self.host.faults.append(error)
+            self._here.fault = error
             return _EXECUTION_FAILED
 
     def _report(self, call: BlasReport) -> int:
         routine = call.routine.decode()
-        stream = call.stream if self._there is None else self._there
+        there = self._here.there
+        stream = call.stream if there is None else there
         if stream in self.host.captures.open and not (call.status or call.fault):
             if "gemm" not in routine.lower():
                 self.host.captures.lacks(routine, stream)
-            self._last = stream
+            self._here.last = stream
             return _CAPTURED
         self.host.captures.joins(stream)
         self.host.record(

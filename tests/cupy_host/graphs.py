@@ -72,18 +72,18 @@ class Captures:
         if stream not in BUILT_IN[:2]:
             return []
         device = self.host.device
-        return [c for c in self.open.values() if c.blocking and c.device == device]
+        return [c for c in list(self.open.values()) if c.blocking and c.device == device]
 
     def unsafe(self, name: str) -> None:
         """A call that may wait or touch the whole device: refused unless captures are relaxed."""
-        for capture in self.open.values():
+        for capture in list(self.open.values()):
             mine = capture.thread == threading.get_ident()
             if capture.mode == GLOBAL or (capture.mode == THREAD_LOCAL and mine):
                 capture.refuse()
 
     def waits(self, stream: int | None = None) -> None:
         """Waiting, for a captured stream or for the whole device."""
-        for capture in self.open.values():
+        for capture in list(self.open.values()):
             if stream == capture.stream or (stream is None and capture.device == self.host.device):
                 capture.refuse()
         if stream is not None:
@@ -97,7 +97,7 @@ class Captures:
 
     def allocated(self, array: Block, chunk: Block) -> None:
         """An array was made: every graph in the making may use its memory."""
-        for capture in self.open.values():
+        for capture in list(self.open.values()):
             if capture.device == array.device:
                 capture.made.append((array, chunk))
 
@@ -119,7 +119,9 @@ class Graphs:
         if mode not in (GLOBAL, THREAD_LOCAL, RELAXED):
             raise CudaStatus(INVALID_VALUE)
         blocking = not found.flags & NON_BLOCKING
-        self.captures.open[stream] = Capture(stream, found.device, mode, blocking)
+        capture = Capture(stream, found.device, mode, blocking)
+        if self.captures.open.setdefault(stream, capture) is not capture:
+            raise CudaStatus(UNSUPPORTED)
 
     @provides("streamIsCapturing")
     def status(self, stream: int) -> int:
@@ -136,7 +138,8 @@ class Graphs:
             raise CudaStatus(INVALID_VALUE)
         if capture.mode != RELAXED and capture.thread != threading.get_ident():
             raise CudaStatus(WRONG_THREAD)
-        del self.captures.open[stream]
+        if self.captures.open.pop(stream, None) is not capture:  # another thread ended it
+            raise CudaStatus(INVALID_VALUE)
         if capture.invalid:
             raise CudaStatus(INVALID)
         return self._keep(capture)
@@ -187,7 +190,7 @@ class Graphs:
         memory = self.host.memory
         if memory.chunks.get(chunk.address) is not chunk:
             raise StaleGraph(f"a graph works in {array}, whose memory went back to the device")
-        for other in memory.arrays.values():
+        for other in list(memory.arrays.values()):
             if array.address < other.address + other.size and (
                 other.address < array.address + array.size
             ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,19 +49,20 @@ class Recording(list[Event]):
     def __init__(self, live: list[int]) -> None:
         super().__init__()
         self._before = list(live)
-        self._peak = list(live)
+        self._live: list[list[int]] = [[] for _ in live]  # by device, after each allocation
 
     def of(self, kind: type[E]) -> list[E]:
         """The events of one kind."""
         return [event for event in self if isinstance(event, kind)]
 
     def note_live(self, device: int, live: int) -> None:
-        """Keeps the high-water mark."""
-        self._peak[device] = max(self._peak[device], live)
+        """Keeps what arrays hold now."""
+        self._live[device].append(live)
 
     def peak_growth(self, device: int = 0) -> int:
         """Most bytes that arrays held at once, beyond what they held when the block began."""
-        return self._peak[device] - self._before[device]
+        before = self._before[device]
+        return max(before, *self._live[device], before) - before
 
 
 class Host:
@@ -90,10 +92,10 @@ class Host:
         self.fibre_order = "vary"
         self.seed = 0
         self.count_traffic = False
-        self.launches = 0
+        self._launches = itertools.count(1)
         self.captures: Captures
         self.on_new_thread: Callable[[], None] | None = None
-        self._recordings: list[Recording] = []
+        self._recordings: dict[int, Recording] = {}
         self._thread = threading.local()
 
     # ---- devices -------------------------------------------------------------------------------
@@ -128,9 +130,9 @@ class Host:
     def record(self, event: Event) -> None:
         """Appends to the log and to every open recording."""
         self.log.append(event)
-        if len(self.log) > LOG_LIMIT:
-            del self.log[: LOG_LIMIT // 2]
-        for recording in self._recordings:
+        if len(self.log) > LOG_LIMIT * 3 // 2:
+            del self.log[:-LOG_LIMIT]  # twice does no more than once
+        for recording in list(self._recordings.values()):
             recording.append(event)
             if isinstance(event, Allocate):
                 recording.note_live(event.device, self.memory.live[event.device])
@@ -139,17 +141,17 @@ class Host:
         """Forgets log, faults and peaks; memory and knobs stay."""
         self.log.clear()
         self.faults.clear()
-        self.memory.peak[:] = self.memory.live
+        self.core.host_memory_forget_peaks()
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Yields the list that the events of the block are appended to."""
         recording = Recording(self.memory.live)
-        self._recordings.append(recording)
+        self._recordings[id(recording)] = recording
         try:
             yield recording
         finally:
-            self._recordings = [r for r in self._recordings if r is not recording]
+            self._recordings.pop(id(recording))
 
     # ---- faults --------------------------------------------------------------------------------
 
@@ -162,10 +164,10 @@ class Host:
             self.memory.verify_all()
         except HostFault as fault:
             self.faults.append(fault)
-        if self.faults:
-            first, *_ = self.faults
-            self.faults.clear()
-            raise first
+        met = list(self.faults)
+        if met:
+            del self.faults[: len(met)]  # and none that another thread meets now
+            raise met[0]
 
     @contextmanager
     def expect(self, kind: type[BaseException]) -> Iterator[None]:
@@ -262,7 +264,7 @@ class Host:
 
     def next_order(self) -> tuple[int, int]:
         """Number (of `ORDERS`) and seed of the next launch's order."""
-        self.launches += 1
+        number = next(self._launches)
         if self.fibre_order == "vary":
-            return self.launches % len(ORDERS), self.seed + self.launches
-        return ORDERS.index(self.fibre_order), self.seed + self.launches
+            return number % len(ORDERS), self.seed + number
+        return ORDERS.index(self.fibre_order), self.seed + number

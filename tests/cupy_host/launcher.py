@@ -7,7 +7,7 @@ import itertools
 import json
 from dataclasses import dataclass
 
-from .core import LaunchRecord, last_fault, traffic
+from .core import FaultRecord, LaunchRecord, TrafficRecord, run
 from .events import Launch, Traffic
 from .faults import (
     KERNEL_FAULTS,
@@ -107,7 +107,8 @@ class Launcher:
         return handle
 
     def _open(self, path: str, entries: dict[str, str]) -> Module:
-        if path not in self._loaded:
+        found = self._loaded.get(path)
+        if found is None:
             library = ctypes.PyDLL(path)
             library.cupy_host_shared.restype = ctypes.c_void_p
             probe = library.cupy_host_shared()
@@ -116,10 +117,9 @@ class Launcher:
             if self.host.core.host_image(inside, low, high, shared, size) or not shared.value:
                 raise HostFault(f"the host cannot find the memory of {path}")
             offset = probe - shared.value
-            self._loaded[path] = Module(
-                library, entries, (low.value, high.value), offset, size.value
-            )
-        return self._loaded[path]
+            made = Module(library, entries, (low.value, high.value), offset, size.value)
+            found = self._loaded.setdefault(path, made)
+        return found
 
     @provides("moduleUnload")
     def unload(self, module: int) -> None:
@@ -184,16 +184,15 @@ class Launcher:
                 *kernel.module.image, kernel.module.shared_low(), kernel.module.shared_size,
             )  # fmt: skip
             counted = self.host.count_traffic
-            self.host.core.host_traffic_begin(int(counted))
-            if self.host.core.host_launch(ctypes.byref(record)):
-                raise self._fault(kernel, f"{ORDERS[order]} order, seed {seed}")
+            failed, fault, moved = run(self.host.core, record, counted)
+            if failed:
+                raise self._fault(kernel, fault, f"{ORDERS[order]} order, seed {seed}")
             if counted:
-                self._record_traffic(device, kernel.name)
+                self._record_traffic(device, kernel.name, moved)
 
         self.host.captures.submit(stream, act)
 
-    def _record_traffic(self, device: int, kernel: str) -> None:
-        found = traffic(self.host.core)
+    def _record_traffic(self, device: int, kernel: str, found: TrafficRecord) -> None:
         if found.overflowed:
             raise HostFault(f"kernel {kernel} touches more memory than its traffic is counted for")
         numbers = (found.read, found.written, found.least_read, found.least_written)
@@ -217,9 +216,8 @@ class Launcher:
             if not holds:
                 raise LaunchLimit(f"kernel {kernel.name} is launched with {what}")
 
-    def _fault(self, kernel: Kernel, order: str) -> HostFault:
+    def _fault(self, kernel: Kernel, found: FaultRecord, order: str) -> HostFault:
         """The exception for what the core recorded."""
-        found = last_fault(self.host.core)
         kind = KERNEL_FAULTS.get(found.kind, HostFault)
         where = f"kernel {kernel.name}: thread {found.thread} of block {found.block}"
         verb = "writes" if found.is_write else "reads"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections import defaultdict
+from collections import deque
 from dataclasses import dataclass
 
+from .core import counts
 from .faults import OUT_OF_MEMORY, BadFree, CudaStatus, GuardDamaged
 
 POISON = 0xFF  # NaN in every float type, -1 in every integer: unwritten memory shows
@@ -51,6 +52,10 @@ class DeviceMemory:
 
     `chunks` is what was taken from the devices; `arrays` is what arrays asked for: parts of chunks
     if CuPy's memory pool stands between, else whole chunks. Kernels may touch arrays only.
+
+    Threads need no lock. Each change of a table is one operation of a dictionary or a deque, tables
+    are gone through in copies, and counts are the core's. A lock would not do: Python's garbage
+    collection may free an array in the middle of any line here, on the same thread.
     """
 
     def __init__(self, core: ctypes.PyDLL, devices: int, capacity: int) -> None:
@@ -58,48 +63,48 @@ class DeviceMemory:
         self.capacity = capacity
         self.chunks: dict[int, Block] = {}
         self.arrays: dict[int, Block] = {}
-        self.live = [0] * devices
-        self.peak = [0] * devices
-        self.reserved = [0] * devices
+        self.live = counts(core, "live", devices)
+        self.peak = counts(core, "peak", devices)
+        self.reserved = counts(core, "reserved", devices)
         if core.host_memory_reserve(devices, ADDRESSES_PER_DEVICE):
             raise RuntimeError("cupy_host: the system gives no address space for the devices")
-        bases = [core.host_memory_base(d) for d in range(devices)]
-        self._next = [base + MARGIN for base in bases]
-        self._end = [base + ADDRESSES_PER_DEVICE - MARGIN for base in bases]
-        self._spare: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(devices)]
+        self._spare: list[dict[int, deque[int]]] = [{} for _ in range(devices)]
 
     def allocate(self, device: int, size: int) -> Block:
         """A new poisoned chunk, owned by nobody yet; CUDA's out-of-memory if it does not fit."""
         extent = -(-(size + MINIMUM_GUARD) // PAGE) * PAGE
-        if self.reserved[device] + size > self.capacity:
+        if self.core.host_memory_take(device, size, self.capacity):
             raise CudaStatus(OUT_OF_MEMORY)
-        spare = self._spare[device][extent]
-        if spare:
-            address = spare.pop(0)  # the one freed longest ago: stale pointers hit nothing alive
-        else:
-            address = self._next[device]
-            if address + extent > self._end[device]:
-                raise CudaStatus(OUT_OF_MEMORY)
-            self._next[device] += extent
+        try:  # the one freed longest ago: stale pointers hit nothing alive
+            address = self._spares(device, extent).popleft()
+        except IndexError:
+            address = self.core.host_memory_extend(device, extent, MARGIN)
+        if not address:
+            self.core.host_memory_take(device, -size, 0)
+            raise CudaStatus(OUT_OF_MEMORY)
         block = Block(address, size, extent, device, caller())
         self.core.host_memory_fill(address, POISON, size)
         self.core.host_memory_fill(address + size, GUARD, extent - size)
         self.chunks[address] = block
-        self.reserved[device] += size
         return block
+
+    def _spares(self, device: int, extent: int) -> deque[int]:
+        """Where chunks of a size that were freed begin."""
+        return self._spare[device].setdefault(extent, deque())
 
     def free(self, address: int) -> Block:
         """Gives a chunk back."""
         block = self.chunks.pop(address, None)
         if block is None:
             raise BadFree(f"0x{address:x} is freed, but nothing is allocated there")
-        for inside in [a for a in self.arrays if address <= a < address + block.size]:
-            self.abandon(inside)  # its pool died before it
+        for inside in list(self.arrays):
+            if address <= inside < address + block.size:
+                self.abandon(inside)  # its pool died before it
         self.core.host_memory_disown(address, block.extent)
-        self.reserved[block.device] -= block.size
+        self.core.host_memory_take(block.device, -block.size, 0)
         self.verify(block)
         self.core.host_memory_discard(address, block.extent)
-        self._spare[block.device][block.extent].append(address)
+        self._spares(block.device, block.extent).append(address)
         return block
 
     def adopt(self, address: int, size: int, extent: int, device: int) -> Block:
@@ -110,8 +115,7 @@ class DeviceMemory:
         self.core.host_memory_fill(address + size, GUARD, extent - size)
         self.core.host_memory_own(address, size)
         self.arrays[address] = block
-        self.live[device] += size
-        self.peak[device] = max(self.peak[device], self.live[device])
+        self.core.host_memory_count(device, size)
         return block
 
     def abandon(self, address: int) -> Block | None:
@@ -119,27 +123,36 @@ class DeviceMemory:
         block = self.arrays.pop(address, None)
         if block is not None:
             self.core.host_memory_disown(address, block.extent)
-            self.live[block.device] -= block.size
+            self.core.host_memory_count(block.device, -block.size)
             self.verify(block)
         return block
 
     def chunk_at(self, address: int) -> Block:
         """The chunk that an address lies in."""
-        if address in self.chunks:
-            return self.chunks[address]
-        return next(c for c in self.chunks.values() if c.address <= address < c.address + c.extent)
+        found = self.chunks.get(address)
+        if found is not None:
+            return found
+        every = list(self.chunks.values())
+        return next(c for c in every if c.address <= address < c.address + c.extent)
 
     def verify(self, block: Block) -> None:
         """GuardDamaged if a byte of the block's guard was overwritten."""
-        guard = block.address + block.size
-        at = self.core.host_memory_mismatch(guard, GUARD, block.extent - block.size)
+        at = self._damage(block)
         if at >= 0:
             raise GuardDamaged(f"byte {at} past the end of {block} was overwritten")
 
+    def _damage(self, block: Block) -> int:
+        guard = block.address + block.size
+        return self.core.host_memory_mismatch(guard, GUARD, block.extent - block.size)
+
     def verify_all(self) -> None:
-        """Verifies every guard."""
-        for block in [*self.arrays.values(), *self.chunks.values()]:
-            self.verify(block)
+        """Verifies the guard of every block that nobody frees meanwhile."""
+        for table in (self.arrays, self.chunks):
+            for block in list(table.values()):
+                at = self._damage(block)
+                # A block leaves its table before its guard goes: one that is still there was alive.
+                if at >= 0 and table.get(block.address) is block:
+                    raise GuardDamaged(f"byte {at} past the end of {block} was overwritten")
 
     def device_of(self, address: int) -> int:
         """The device whose address this is, or -1."""
@@ -150,7 +163,7 @@ class DeviceMemory:
         device = self.device_of(address)
         if device < 0:
             return f"0x{address:x}, which is no device memory"
-        near = [b for b in self.arrays.values() if b.device == device]
+        near = [b for b in list(self.arrays.values()) if b.device == device]
         if not near:
             return f"0x{address:x} on device {device}, which has no array"
         block = min(near, key=lambda b: max(b.address - address, address - b.address - b.size))

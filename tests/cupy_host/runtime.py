@@ -156,14 +156,13 @@ class Runtime:
         if not address:
             return
         self.host.captures.unsafe("free")
-        if address in self.host.memory.chunks:
-            device = self.host.memory.chunks[address].device
+        chunk = self.host.memory.chunks.get(address)
+        if chunk is not None:
             whole = self.host.memory.arrays.get(address)
-            if whole is not None and whole.extent == self.host.memory.chunks[address].extent:
+            if whole is not None and whole.extent == chunk.extent:
                 self.host.abandon(address)
             else:
-                size = self.host.memory.chunks[address].size
-                self.host.record(Free(device, size, address, "pool"))
+                self.host.record(Free(chunk.device, chunk.size, address, "pool"))
         self.host.memory.free(address)
 
     @provides("freeAsync")

@@ -43,9 +43,10 @@ class Streams:
         """The stream (None for a built-in one); CUDA's error if it does not exist."""
         if stream in BUILT_IN:
             return None
-        if stream not in self.streams:
+        found = self.streams.get(stream)
+        if found is None:
             raise CudaStatus(INVALID_HANDLE)
-        return self.streams[stream]
+        return found
 
     def usable(self, stream: int) -> None:
         """WrongDevice if work of the current device may not go on this stream."""
@@ -56,9 +57,10 @@ class Streams:
             )
 
     def _mark(self, event: int) -> Mark:
-        if event not in self.marks:
+        found = self.marks.get(event)
+        if found is None:
             raise CudaStatus(INVALID_HANDLE)
-        return self.marks[event]
+        return found
 
     @provides("streamCreateWithPriority")
     def create(self, flags: int = 0, priority: int = 0) -> int:
@@ -72,8 +74,8 @@ class Streams:
 
     @provides("streamDestroy")
     def destroy(self, stream: int) -> None:
-        self.known(stream)
-        del self.streams[stream]
+        if self.streams.pop(stream, None) is None:
+            raise CudaStatus(INVALID_HANDLE)
 
     @provides("streamGetFlags")
     def flags(self, stream: int) -> int:
@@ -128,8 +130,8 @@ class Streams:
 
     @provides("eventDestroy")
     def destroy_event(self, event: int) -> None:
-        self._mark(event)
-        del self.marks[event]
+        if self.marks.pop(event, None) is None:
+            raise CudaStatus(INVALID_HANDLE)
 
     @provides("eventRecord")
     def record_event(self, event: int, stream: int) -> None:

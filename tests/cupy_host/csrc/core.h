@@ -10,6 +10,7 @@ extern "C" {
 #endif
 
 #define HOST_WARP 32
+#define HOST_MAX_DEVICES 8
 #define HOST_MAX_THREADS 1024
 #define HOST_MAX_SHARED (228 * 1024)
 
@@ -43,6 +44,14 @@ extern struct host_fault host_last_fault;
 int host_memory_reserve(int devices, uint64_t bytes_per_device);
 uint64_t host_memory_base(int device);
 int host_memory_device(uint64_t address);           /* -1: not device memory */
+/* Counts of bytes by device. Python's lock is held in every function of this core (PyDLL), so each
+ * is one step, whatever other threads do. */
+extern int64_t host_live[HOST_MAX_DEVICES], host_peak[HOST_MAX_DEVICES];
+extern int64_t host_reserved[HOST_MAX_DEVICES];
+void host_memory_count(int device, int64_t bytes);    /* arrays got (or gave back) so many */
+void host_memory_forget_peaks(void);
+int host_memory_take(int device, int64_t bytes, int64_t capacity); /* 1: there are not so many */
+uint64_t host_memory_extend(int device, uint64_t extent, uint64_t margin); /* 0: no addresses */
 void host_memory_own(uint64_t address, uint64_t size);
 void host_memory_disown(uint64_t address, uint64_t size);
 int host_memory_owned(uint64_t address, uint64_t size);
@@ -69,6 +78,10 @@ struct host_launch {
     uint64_t shared_low, shared_size; /* its static shared memory */
 };
 int host_launch(const struct host_launch *launch);
+struct host_traffic;
+/* `host_launch` with what it left, as one step: the records belong to this launch alone. */
+int host_run(const struct host_launch *launch, int counted, struct host_fault *fault,
+             struct host_traffic *moved);
 void host_abort(int kind, uint64_t address, uint64_t size, int is_write, int other_thread);
 /* Range of a loaded shared object and where its thread-local block lies, from any address in it. */
 int host_image(const void *inside, uint64_t *low, uint64_t *high, uint64_t *tls, uint64_t *tls_size);

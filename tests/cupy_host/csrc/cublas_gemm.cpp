@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <mutex>
 #include <vector>
 
 #include "cublas.h"
@@ -153,12 +155,13 @@ void check_batch(Call &call, const Product &p, const Operands &o, int64_t batch)
 }
 
 /* Calls on a captured stream, with their scalars; they are made at every launch of the graph. */
-std::vector<std::function<int()>> captured;
+std::deque<std::function<int()>> captured; /* a deque: those in use stay where they are */
+std::mutex captured_lock; /* CuPy calls without Python's lock */
 
 int run_gemm(const char *name, const Handle *h, Product p, const Operands &o, int batch,
              int compute);
 
-void keep(const char *name, const Handle *h, Product p, Operands o, int batch, int compute,
+int keep(const char *name, const Handle *h, Product p, Operands o, int batch, int compute,
           int64_t scalar) {
     std::array<char, 16> alpha{}, beta{};
     if (h->pointer_mode == 0) {
@@ -166,10 +169,12 @@ void keep(const char *name, const Handle *h, Product p, Operands o, int batch, i
         memcpy(beta.data(), o.beta, scalar);
     }
     Handle handle = *h;
+    std::lock_guard<std::mutex> held(captured_lock);
     captured.push_back([=]() mutable {
         if (handle.pointer_mode == 0) o.alpha = alpha.data(), o.beta = beta.data();
         return run_gemm(name, &handle, p, o, batch, compute);
     });
+    return (int)captured.size() - 1;
 }
 
 int run_gemm(const char *name, const Handle *h, Product p, const Operands &o, int batch,
@@ -194,8 +199,7 @@ int run_gemm(const char *name, const Handle *h, Product p, const Operands &o, in
     if (!call.status && !empty) check_batch(call, p, o, batch);
     int status = call.report();
     if (status == CAPTURED) {
-        if (!empty) keep(name, h, p, o, batch, compute, scalar);
-        host_blas_captured(empty ? -1 : (int)captured.size() - 1);
+        host_blas_captured(empty ? -1 : keep(name, h, p, o, batch, compute, scalar));
         return SUCCESS;
     }
     if (status || empty) return status;
@@ -241,7 +245,14 @@ int plain(const char *name, const Handle *h, int ta, int tb, int m, int n, int k
     }
 
 extern "C" {
-int host_blas_replay(int number) { return captured[number](); }
+int host_blas_replay(int number) {
+    std::function<int()> *call;
+    {
+        std::lock_guard<std::mutex> held(captured_lock);
+        call = &captured[number];
+    }
+    return (*call)();
+}
 
 GEMM(S, float)
 GEMM(D, double)

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <complex>
 #include <map>
+#include <mutex>
 #include <vector>
 
 #include "core.h"
@@ -57,8 +58,15 @@ struct Plan {
     Side in, out;
 };
 
-std::map<int, Plan> plans;
+std::map<int, Plan> plans; /* nodes of a map stay where they are */
+std::mutex plans_lock;     /* CuPy calls without Python's lock; a plan is one thread's at a time */
 int next_plan = 1;
+
+Plan *plan_of(int handle) {
+    std::lock_guard<std::mutex> held(plans_lock);
+    auto found = plans.find(handle);
+    return found == plans.end() ? nullptr : &found->second;
+}
 
 bool is_double(int kind) { return kind >= Z2Z; }
 bool is_real_in(int kind) { return kind == R2C || kind == D2Z; }
@@ -146,9 +154,9 @@ void (*host_fft_refuse)(const char *);
 namespace {
 
 int execute(const char *name, int handle, int kind, const void *from, void *to, int direction) {
-    auto found = plans.find(handle);
-    if (found == plans.end()) return INVALID_PLAN;
-    const Plan &p = found->second;
+    const Plan *found = plan_of(handle);
+    if (!found) return INVALID_PLAN;
+    const Plan &p = *found;
     if (p.kind != kind) return INVALID_TYPE;
     FftReport r = {name, p.device, (uint64_t)p.stream, p.rank, {p.n[0], p.n[1], p.n[2]}, p.batch,
                    0, nullptr, 0, 0};
@@ -194,24 +202,32 @@ extern "C" {
 
 int cufftGetVersion(int *version) { return *version = 11400, SUCCESS; }
 int cufftCreate(int *handle) {
-    plans[*handle = next_plan++].device = host_fft_create();
+    int device = host_fft_create(); /* takes Python's lock: not under ours */
+    std::lock_guard<std::mutex> held(plans_lock);
+    plans[*handle = next_plan++].device = device;
     return SUCCESS;
 }
-int cufftDestroy(int handle) { return plans.erase(handle) ? SUCCESS : INVALID_PLAN; }
-int cufftSetAutoAllocation(int handle, int) { return plans.count(handle) ? SUCCESS : INVALID_PLAN; }
+int cufftDestroy(int handle) {
+    std::lock_guard<std::mutex> held(plans_lock);
+    return plans.erase(handle) ? SUCCESS : INVALID_PLAN;
+}
+int cufftSetAutoAllocation(int handle, int) { return plan_of(handle) ? SUCCESS : INVALID_PLAN; }
 int cufftSetStream(int handle, void *stream) {
-    if (!plans.count(handle)) return INVALID_PLAN;
-    return plans[handle].stream = stream, SUCCESS;
+    Plan *p = plan_of(handle);
+    if (!p) return INVALID_PLAN;
+    return p->stream = stream, SUCCESS;
 }
 int cufftSetWorkArea(int handle, void *work) {
-    if (!plans.count(handle)) return INVALID_PLAN;
-    return plans[handle].work = work, SUCCESS;
+    Plan *p = plan_of(handle);
+    if (!p) return INVALID_PLAN;
+    return p->work = work, SUCCESS;
 }
 int cufftMakePlanMany(int handle, int rank, int *n, int *inembed, int istride, int idist,
                       int *onembed, int ostride, int odist, int kind, int batch, size_t *work) {
-    if (!plans.count(handle)) return INVALID_PLAN;
+    Plan *found = plan_of(handle);
+    if (!found) return INVALID_PLAN;
     if (rank < 1 || rank > 3 || batch < 1) return INVALID_VALUE;
-    Plan &p = plans[handle];
+    Plan &p = *found;
     p.kind = kind, p.rank = rank, p.batch = batch;
     int64_t count = batch;
     for (int i = 0; i < rank; i++) {

@@ -10,6 +10,28 @@
 static uint64_t base, total, per_device;
 static uint8_t *shadow;
 
+int64_t host_live[HOST_MAX_DEVICES], host_peak[HOST_MAX_DEVICES], host_reserved[HOST_MAX_DEVICES];
+static uint64_t taken[HOST_MAX_DEVICES]; /* addresses given out so far */
+
+void host_memory_count(int device, int64_t bytes) {
+    host_live[device] += bytes;
+    if (host_live[device] > host_peak[device]) host_peak[device] = host_live[device];
+}
+
+void host_memory_forget_peaks(void) { memcpy(host_peak, host_live, sizeof host_peak); }
+
+int host_memory_take(int device, int64_t bytes, int64_t capacity) {
+    if (bytes > 0 && host_reserved[device] + bytes > capacity) return 1;
+    host_reserved[device] += bytes;
+    return 0;
+}
+
+uint64_t host_memory_extend(int device, uint64_t extent, uint64_t margin) {
+    if (2 * margin + taken[device] + extent > per_device) return 0;
+    taken[device] += extent;
+    return base + per_device * (uint64_t)device + margin + taken[device] - extent;
+}
+
 int host_memory_reserve(int devices, uint64_t bytes_per_device) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     per_device = bytes_per_device;

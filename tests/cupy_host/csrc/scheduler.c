@@ -299,3 +299,12 @@ int host_launch(const struct host_launch *args) {
     current = NULL;
     return aborted ? host_last_fault.kind : HOST_OK;
 }
+
+int host_run(const struct host_launch *args, int counted, struct host_fault *fault,
+             struct host_traffic *moved) {
+    host_traffic_begin(counted);
+    int failed = host_launch(args);
+    *fault = host_last_fault;
+    *moved = host_traffic_counts;
+    return failed;
+}

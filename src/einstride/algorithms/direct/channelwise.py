@@ -93,9 +93,10 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
+    for first, *rest in sums if cut.tables > 1 else ():  # in place: their sum is no array beside
+        for table in rest:
+            first += table
     total = sums[:, 0]
-    for table in range(1, cut.tables):  # in place: their sum is no array beside them
-        total += sums[:, table]
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place[...] = total if job.per_example else total[0]
     return out

@@ -47,7 +47,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
 def _least(engine: Any, job: Job, traits: Traits) -> int:
     """Bytes of workspace that an engine needs; times are of no interest."""
     found: Cost = engine.cost(job, traits, defaultdict(float))
-    return found.workspace
+    return found.workspace + job.copied
 
 
 def _general() -> tuple[Any, ...]:
