@@ -1,4 +1,4 @@
-"""A layer's result is that of its filter at the moment of the call: copies, pickles, and writers."""
+"""A layer's result is that of its filter at the moment of the call, whoever copies or writes it."""
 
 import copy
 import pickle

@@ -30,10 +30,14 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     """
     from einstride.simd.compiler import machine
 
-    if neighbours and grouped in _ENGINES and grouped.supports(job, traits) is None:
+    if (
+        neighbours
+        and grouped in _ENGINES
+        and grouped.supports(job, traits) is None
         # Its plan counts what the engine for other arrays needs: both fit, or it is that one's job.
-        if not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling:
-            return grouped
+        and (not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling)
+    ):
+        return grouped
     g = gathered(job.geometry) if job.direction == "input_grad" else joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":

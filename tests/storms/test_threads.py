@@ -1,0 +1,238 @@
+"""Eight threads at a hundred different jobs at once, for a minute: the bits of one thread alone.
+
+Jobs are every public function, every algorithm and pass, many dtypes, and layers, plans and models
+that all threads share. Threads take turns at every chance. Between rounds one of them makes the
+library forget what it keeps, so that tables are made and given up while others read them.
+"""
+
+import copy
+import itertools
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+import einstride as es
+from einstride import nn, repeated
+
+THREADS, LEAST = 8, 100
+SHAPES = {  # x (B, *S, C), filter (*K, C // G, D), groups
+    "plane": ((2, 12, 11, 8), (3, 3, 8, 16), 1),
+    "line": ((2, 300, 6), (31, 6, 5), 1),
+    "groups": ((2, 10, 11, 16), (3, 3, 4, 16), 4),
+    "depthwise": ((2, 13, 12, 24), (3, 3, 1, 24), 24),
+    "image": ((1, 20, 20, 3), (5, 5, 3, 8), 1),
+    "volume": ((1, 6, 7, 6, 4), (2, 3, 2, 4, 4), 1),
+}
+PAIRS = [
+    ("f4", "f4"), ("f8", "f8"), ("f2", "f2"), ("c8", "c8"), ("f4", "c8"), ("i1", "i1"),
+    ("u1", "f4"), ("i4", "i4"),
+]  # fmt: skip
+
+
+def every_job():
+    """Name -> a call without arguments, which gives a result of arrays and plain values."""
+    jobs, rng = {}, np.random.default_rng(0)
+
+    def array(shape, kind):
+        if kind[0] in "iu":
+            return rng.integers(0, 5, shape).astype(kind)
+        real = rng.standard_normal(shape)
+        return (real + 1j * rng.standard_normal(shape) if kind[0] == "c" else real).astype(kind)
+
+    def add(name, function, *args, **keywords):
+        def job():
+            return function(*args, **keywords)
+
+        try:
+            job()
+        except (ValueError, TypeError):  # an algorithm that does no such job
+            return
+        jobs[name] = job
+
+    for (name, (x_shape, f_shape, groups)), (first, second) in itertools.product(
+        SHAPES.items(), PAIRS
+    ):
+        if name not in ("plane", "groups") and (first, second) not in PAIRS[:2]:
+            continue
+        x, f = array(x_shape, first), array(f_shape, second)
+        y = es.conv(x, f, groups=groups, padding="same")
+        gy = array(y.shape, first)
+        few = {"groups": groups, "padding": "same"}
+        size, kernel = x_shape[1:-1], f_shape[:-2]
+        for algorithm in ("auto", "direct", "gemm", "strided", "fft", "winograd"):
+            if algorithm == "fft" and name not in ("plane", "line"):
+                continue  # its kernels take long to compile
+            label, keywords = f"{name} {first} {second} {algorithm}", few | {"algorithm": algorithm}
+            add(f"{label} conv", es.conv, x, f, **keywords)
+            add(f"{label} input", es.conv_input_grad, gy, f, size, **keywords)
+            add(f"{label} filter", es.conv_filter_grad, x, gy, kernel, **keywords)
+            if (first, second) in PAIRS[:2] and algorithm in ("auto", "direct"):
+                bias = array(f_shape[-1:], second)
+                layer = es.Conv(f, bias, **keywords)
+                add(f"{label} layer", layer, x)
+                add(f"{label} layer backward", layer.backward, gy, x)
+                add(f"{label} layer copied", lambda x, layer: copy.deepcopy(layer)(x), x, layer)
+                add(f"{label} each", es.conv_filter_grad, x, gy, kernel, per_example=True, **few)
+                add(f"{label} strict", es.conv, x, f, bias, max_workspace=1 << 20, **keywords)
+        if (first, second) in PAIRS[:2]:
+            pair = (first, second)
+            add(f"{name} {pair} plan", es.plan(x, f, **few), x, f)
+            add(f"{name} {pair} saved", lambda p: es.Plan.from_json(p.to_json()).algorithm,
+                es.plan(x, f, **few))  # fmt: skip
+            add(f"{name} {pair} pickled", pickle.loads, pickle.dumps(es.Conv(f, **few)))
+            add(f"{name} {pair} transpose", es.conv_transpose, gy, f, stride=2, groups=groups)
+            add(f"{name} {pair} jvp", es.conv_jvp, x, f, x, f, **few)
+            add(f"{name} {pair} bias", es.conv_bias_grad, gy)
+            add(f"{name} {pair} windows", es.windows, x, kernel)
+            add(f"{name} {pair} border", es.conv, x, f, padding=1, padding_mode="reflect",
+                groups=groups)  # fmt: skip
+    x, f, gy = (array(shape, "f8") for shape in ((2, 8, 8, 3), (3, 3, 3, 4), (2, 6, 6, 4)))
+    add("seed", es.conv4d_forward, x, f, (1, 1))
+    add("seed filter", es.conv4d_filter_gradient, x, f, gy, (1, 1))
+    add("seed input", es.conv4d_input_gradient, x, f, gy, (1, 1))
+    net = nn.Sequential(nn.Conv(8, 3), nn.BatchNorm(), nn.ReLU(), nn.MaxPool(2), nn.Flatten(),
+                        nn.Dense(4))  # fmt: skip
+    model = nn.Model(net, (8, 8, 3))
+    add("model", model, x.astype("f4"))
+    add("model copied", lambda x: copy.deepcopy(model)(x), x.astype("f4"))
+
+    def trained():
+        """Three steps of a copy: arenas, optimisers, compiled norms."""
+        twin, optimiser = copy.deepcopy(model), nn.Adam(0.01)
+        losses = [
+            float(twin.step(x.astype("f4"), np.array([0, 1]), nn.CrossEntropy(), optimiser))
+            for _ in range(3)
+        ]
+        return losses, *twin.parameters.values()
+
+    add("model trained", trained)
+    return jobs
+
+
+def bits(value):
+    """A result as something that is equal if and only if all bits are."""
+    if isinstance(value, tuple | list):
+        return tuple(map(bits, value))
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    if isinstance(value, es.Conv):
+        return bits(value.f)
+    return value
+
+
+def forget():
+    """Give up what the library keeps between calls, but for compiled kernels."""
+    repeated.ANSWERS.clear()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("einstride.") and not name.endswith("compiler"):
+            for found in list(vars(module).values()):
+                if hasattr(type(found), "cache_clear"):
+                    found.cache_clear()
+
+
+def main(seconds):
+    """The storm; what differs, or raises, goes to standard error, and the exit code says so."""
+    jobs = list(every_job().items())
+    assert len(jobs) >= LEAST, len(jobs)
+    right = [bits(job()) for _, job in jobs]
+    sys.setswitchinterval(1e-5)
+    meet, wrong, calls = threading.Barrier(THREADS), [], [0] * THREADS
+    end = time.monotonic() + seconds
+
+    def caller(number):
+        rng = np.random.default_rng(number)
+        meet.wait(60)
+        while not wrong and (not calls[number] or time.monotonic() < end):
+            for i in rng.permutation(len(jobs)):
+                name, job = jobs[i]
+                try:
+                    if bits(job()) != right[i]:
+                        wrong.append(f"{name}: other bits")
+                except BaseException as error:
+                    wrong.append(f"{name}: {error!r}")
+                calls[number] += 1
+                if wrong or (calls[number] > len(jobs) and time.monotonic() > end):
+                    break
+            if number == 0:
+                forget()
+
+    threads = [threading.Thread(target=caller, args=(n,)) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(f"{len(jobs)} jobs, {sum(calls)} calls, {len(wrong)} wrong", *wrong[:20], sep="\n")
+    return 1 if wrong else 0
+
+
+def test_eight_threads_get_the_bits_of_one(everything):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", __file__, "60" if everything else "3"],
+        capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_one_layer_for_all_threads_and_ever_new_shapes():
+    """What is kept of a filter is given up while others look it up: `KeyError` it was."""
+    layer = es.Conv(np.ones((3, 3, 16, 16), "f4"), padding=1, algorithm="direct")
+    inputs = [np.ones((1, 3 + n, 5, 16), "f4") for n in range(12)]
+    right, wrong, before = [layer(x) for x in inputs], [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def caller(number):
+            try:
+                for i in np.random.default_rng(number).integers(0, len(inputs), 300):
+                    if not np.array_equal(layer(inputs[i]), right[i]):
+                        wrong.append(i)
+            except BaseException as error:
+                wrong.append(repr(error))
+
+        threads = [threading.Thread(target=caller, args=(n,)) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong, wrong[:5]
+
+
+def test_a_new_filter_is_seen_with_its_own_transforms():
+    """A thread that assigns filters beside threads that call: each result is one filter's."""
+    x = np.ones((1, 9, 9, 16), "f4")
+    layer = es.Conv(np.ones((3, 3, 16, 16), "f4"), algorithm="direct")
+    filters = [np.full((3, 3, 16, 16), n, "f4") for n in (1, 2, 3)]
+    values, wrong, over = {144.0, 288.0, 432.0}, [], threading.Event()
+
+    def caller():
+        try:
+            while not over.is_set():
+                found = set(layer(x).ravel().tolist())
+                if len(found) != 1 or not found <= values:
+                    wrong.append(found)
+        except BaseException as error:
+            wrong.append(repr(error))
+
+    threads = [threading.Thread(target=caller) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(400):
+            layer.f = filters[n % 3]
+            assert layer(x)[0, 0, 0, 0] == 144 * (n % 3 + 1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong, wrong[:5]
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1])))
