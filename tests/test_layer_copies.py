@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import einstride as es
 from checks import same
+from einstride.algorithms import ALGORITHMS
+from einstride.prepared import MOST, Prepared
 
 FULL = {1: 576.0, 3: 1728.0}  # nine taps of sixty-four channels
 COPIES = {
@@ -166,3 +169,38 @@ def test_written_filters_of_other_libraries_are_seen(backend):
     other.f = backend.asarray(5 * f)
     assert (backend.asnumpy(other(x)) == 5 * 144).all()
     assert (backend.asnumpy(layer(x)) == value * 144).all()
+
+
+class Meeting:
+    """A job's stand-in: another thread comes in whenever a table looks it up."""
+
+    def __init__(self, number, then=None):
+        self.number, self.then = number, then
+
+    def __hash__(self):
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+            self.then = then
+        return hash(self.number)
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+
+def test_transforms_may_be_given_up_while_they_are_looked_up(monkeypatch):
+    """Found, and gone before they are taken: `KeyError` in one layer of several threads."""
+    made = []
+    monkeypatch.setitem(ALGORITHMS, "any", SimpleNamespace(prepare=lambda f, job, b: job.number))
+    kept = Prepared()
+
+    def others():
+        made.append(kept.of("any", None, Meeting(len(made) + 10), None))
+
+    for _ in range(3):
+        assert kept.of("any", None, Meeting(1), None) == 1
+        for _ in range(2 * MOST):
+            assert kept.of("any", None, Meeting(1, others), None) == 1
+    assert len(kept._kept) <= MOST
+    assert len(made) >= 6 * MOST
+    assert not pickle.loads(pickle.dumps(kept))._kept

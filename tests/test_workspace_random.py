@@ -44,6 +44,7 @@ class PlannedError(Exception):
     """A call was stopped when all was planned and nothing done."""
 
 
+SLOW = ("fft", "gemm")
 JOBS = {"fft": 2, "winograd": 3, "gemm": 4, "strided": 4, "auto": 4}
 """Random jobs of an algorithm; 8 of the others. With --all twenty times as many. Compiling the
 kernels of one FFT takes seconds."""
@@ -71,16 +72,26 @@ def planned(call):
             call()
 
 
-def used(call):
-    """(result, bytes at the peak beyond it)."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        result = call()
-        return result, tracemalloc.get_traced_memory()[1] - before - result.nbytes
-    finally:
-        tracemalloc.stop()
+def used(call, enough, prepare=None):
+    """Bytes at the peak beyond the result: the least of three calls, or of those until `enough`.
+
+    Now and then one call makes Python grow a table of its own, by megabytes.
+    """
+    found = []
+    for _ in range(3):
+        if prepare is not None:
+            prepare()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            result = call()
+            found.append(tracemalloc.get_traced_memory()[1] - before - result.nbytes)
+        finally:
+            tracemalloc.stop()
+        if found[-1] <= enough:
+            break
+    return min(found)
 
 
 def numbers(rng, shape, dtype):
@@ -169,10 +180,13 @@ def least_of(call):
     return 0
 
 
-def check(seed, algorithm):
-    """(engine, bytes, the ceiling) of the worst of a few calls below a hard ceiling."""
+def check(seed, algorithm, thorough=True):
+    """A job of the seed keeps to its ceilings; None if the algorithm does no such job."""
     rng = np.random.default_rng(seed)
     function, args, keywords = random_job(rng)
+
+    if algorithm == "auto":  # no FFTs: those have jobs of their own
+        keywords["accuracy"] = "elementwise"
 
     def call(**more):
         return function(*args, algorithm=algorithm, **keywords, **more)
@@ -185,16 +199,22 @@ def check(seed, algorithm):
     if least:
         with pytest.raises(ValueError, match="max_workspace"):
             call(max_workspace=least - 1)
-    for ceiling in (least, least + int(rng.integers(1, 1 << 20))):
-        call(max_workspace=ceiling)  # kernels are compiled
-        first = []
-        for _ in range(3):  # now and then Python lets a table of its own grow
+    more = least + int(rng.integers(1, 1 << 20))
+    # With the least, blocks are so small that some algorithms take seconds.
+    for ceiling in (more,) if algorithm in SLOW and not thorough else (least, more):
+
+        def again():
+            return call(max_workspace=ceiling)  # noqa: B023
+
+        def fresh():
             forget()
-            planned(lambda: call(max_workspace=ceiling))  # noqa: B023
-            first.append(used(lambda: call(max_workspace=ceiling))[1])  # noqa: B023
-        later = [used(lambda: call(max_workspace=ceiling))[1] for _ in range(3)]  # noqa: B023
-        assert min(first) <= ceiling + FIRST, f"first calls: {first} > {ceiling}; {text}"
-        assert min(later) <= ceiling + PYTHON, f"{later} > {ceiling}; {text}"
+            planned(again)
+
+        again()  # kernels are compiled
+        first = used(again, ceiling + FIRST, fresh)
+        assert first <= ceiling + FIRST, f"first call: {first} > {ceiling}; {text}"
+        later = used(again, ceiling + PYTHON)
+        assert later <= ceiling + PYTHON, f"{later} > {ceiling}; {text}"
     return True
 
 
@@ -209,7 +229,7 @@ def test_a_hard_ceiling_holds_for_any_job(how, everything, monkeypatch):
     wanted, done = JOBS.get(how, 8) * (20 if everything else 1), 0
     for seed in range(10_000 * number, 10_000 * number + 20 * wanted):
         cpu._engine.cache_clear()
-        done += bool(check(seed, algorithm))
+        done += bool(check(seed, algorithm, everything))
         if done == wanted:
             break
     forget()
@@ -227,8 +247,8 @@ def test_per_example_gradients_of_few_channels_count_their_sums():
         return es.conv_filter_grad(x, gy, (7, 3, 5), algorithm="direct", **keywords, **more)
 
     least = least_of(call)
-    result, most = used(lambda: call(max_workspace=least))
-    assert most <= least + FIRST
+    result = call(max_workspace=least)
+    assert used(lambda: call(max_workspace=least), least) <= least + PYTHON
     one = es.conv_filter_grad(x[3:4], gy[3:4], (7, 3, 5), algorithm="strided",
                               **{**keywords, "per_example": False})  # fmt: skip
     np.testing.assert_array_equal(result[3], one)
