@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.elements import ELEMENTS, bytes_of
 from einstride.simd.vectors import local, prefetch
 
@@ -145,7 +145,7 @@ def _region(
         from_gy = gy.at(code.array("panel_y", "int64").at(panel).load())
         to = rows.at((panel - first) * (REGION * t.width))
 
-        def row(k: Value, here: Value, to: Place = to, masks: list[Value] = masks,
+        def row(k: Value, here: Value, to: Place = to, masks: list[Mask] = masks,
                 from_gy: Place = from_gy) -> None:  # fmt: skip
             for v, mask in enumerate(masks):
                 numbers = from_gy.at(here + v * t.lanes)

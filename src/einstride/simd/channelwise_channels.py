@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from einstride.simd.channelwise_form import axis_names
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.lanes import Format, combined, load, shuffle, store, widened
 
 NAME = "channelwise_channels"
@@ -232,7 +232,7 @@ def axis(
 
 def _merged(
     code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Value | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors that hold whole groups; known numbers of channels in each."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
@@ -262,7 +262,7 @@ def _merged(
 
 def _split(
     code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Value | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors within one group, for each of its channels."""
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(masks)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.simd.channelwise_form import axis_names
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.lanes import Format, conjugated, load, shuffle, swapped, widened
 
 NAME = "channelwise_channels_gradient"
@@ -161,7 +161,7 @@ def _tile(
 
 def _taps(
     code: Code, spec: Spec, x: Place, y: Place, f: Place, tap: Value, k: Value, tile: int,
-    d: Value, c: Value, left: Value | None, masks: list[Value | None], w0: Value, w1: Value,
+    d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """The sums of `tile` taps from k on over the positions w0 to w1."""
     lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
@@ -222,7 +222,7 @@ def _most(a: Value, b: Value) -> Value:
 
 def _merged(
     code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Value | None],
+    left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
     inputs, outputs = spec.inputs, spec.outputs
@@ -243,7 +243,7 @@ def _merged(
 
 def _split(
     code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Value | None],
+    left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     vectors = len(gs)
     for c in range(spec.inputs):

@@ -14,6 +14,7 @@ from llvmlite import ir
 
 from einstride.simd import elements
 from einstride.simd.elements import ELEMENTS, POINTER, WORD
+from einstride.simd.values import Mask as Mask
 from einstride.simd.values import Place as Place
 from einstride.simd.values import Value as Value
 from einstride.simd.values import Variable as Variable
@@ -102,10 +103,39 @@ class Code:
         order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
         return Value(self, self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), order))
 
-    def first_lanes(self, count: Value, lanes: int) -> Value:
+    def first_lanes(self, count: Value, lanes: int) -> Mask:
         """A mask that is on in the first `count` lanes, for any whole number."""
         numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(lanes)))
-        return Value(self, self.builder.icmp_signed("<", numbers, self.splat(count, lanes).ir))
+
+        def compared(number: Value) -> Any:
+            return self.builder.icmp_signed("<", numbers, self.splat(number, lanes).ir)
+
+        known = None
+        if isinstance(count.ir, ir.Constant):
+            known = min(max(int(count.ir.constant), 0), lanes)
+        return Mask(self, compared(count), lambda: compared(self.hidden(count)), first=known)
+
+    def every_lane(self, condition: Value | bool, lanes: int) -> Mask:
+        """A mask that is on in every lane if the condition holds, else in none."""
+        if isinstance(condition, Value):
+            bits: Any = self.splat(condition, lanes).ir
+        else:
+            bits = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [int(condition)] * lanes)
+        return Mask(self, bits, lambda: bits)
+
+    def mask(self, bits: Value) -> Mask:
+        """A mask of any bits, one for each lane."""
+        lanes = bits.ir.type.count
+        every = self.first_lanes(self.number(lanes), lanes)
+        both = self.builder.and_(bits.ir, every.ir)
+        return Mask(self, both, lambda all_on: self.builder.and_(bits.ir, all_on), (every,))
+
+    def hidden(self, number: Value) -> Value:
+        """The same whole number, of which LLVM knows nothing: it goes through empty assembly."""
+        kind = ir.FunctionType(WORD, [WORD])
+        empty = ir.InlineAsm(kind, "", "=r,0")
+        found = self.builder.call(empty, [number.ir], attrs=("nounwind", "readnone"))
+        return Value(self, found)
 
     def intrinsic(self, name: str, result: Any, given: Sequence[Any]) -> Value:
         """A call of one of LLVM's own functions; plain integers are passed as 32 bits."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.simd import quads
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.elements import ELEMENTS, bytes_of
 from einstride.simd.vectors import prefetch
 
@@ -136,7 +136,7 @@ def _coordinates(
 
 def _begin(
     code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Place, y: Place, outs: list[Value],
-    masks: list[Value],
+    masks: list[Mask],
 ) -> None:  # fmt: skip
     """The sums begin with the bias, or with what the channels before have added up to in y."""
     with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
@@ -223,7 +223,7 @@ def _products(
 
 
 def _write(
-    code: Code, t: Tile, y: Place, acc: list[Variable], masks: list[Value], columns: Value
+    code: Code, t: Tile, y: Place, acc: list[Variable], masks: list[Mask], columns: Value
 ) -> None:
     """The sums of one position, rounded to the dtype of the result."""
     found = [code.convert(a.get(), t.compute, t.result) for a in acc]

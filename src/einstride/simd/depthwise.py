@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from einstride.simd.channelwise_form import axis_names
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.depthwise_tile import Pattern, Tile
 from einstride.simd.elements import POINTER, WORD
 from einstride.simd.lanes import Format, load
@@ -133,7 +133,7 @@ def aligned(place: Place) -> Place:
 
 
 def _vectors(
-    code: Code, spec: Spec, low: Value, each: Callable[[Value, Value | None], None]
+    code: Code, spec: Spec, low: Value, each: Callable[[Value, Mask | None], None]
 ) -> None:
     """The vectors of a panel of channels; the last of all may be a part of one, and has a mask."""
     filters = code["filters"]
@@ -152,7 +152,7 @@ def _channels(code: Code, spec: Spec, low: Value) -> Sums:
     def sums(
         x: Place, y: Place, tables: list[Place], pattern: Pattern, columns: Place | None
     ) -> None:
-        def each(d: Value, mask: Value | None) -> None:
+        def each(d: Value, mask: Mask | None) -> None:
             f = code.array("f", spec.x.computed).at(d)
             steps = code["x_step"], code["filters"]
             bias = code.array("bias", spec.x.computed).at(d)
@@ -171,7 +171,7 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place])
     first = block * code["examples"]
     last = (first + code["examples"]).least(code["batch"])
 
-    def each(d: Value, mask: Value | None) -> None:
+    def each(d: Value, mask: Mask | None) -> None:
         f = code.array("f", spec.x.computed).at(d)
         with code.loop(0, taps) as k:
             for v in range(spec.packed):
@@ -187,9 +187,7 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place])
     _vectors(code, spec, low, each)
 
 
-def _one(
-    code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, mask: Value | None
-) -> None:
+def _one(code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, mask: Mask | None) -> None:
     """All tiles of one vector, copied before."""
     bias, step = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
 
@@ -203,7 +201,7 @@ def _one(
         _group(code, spec, x, y.at(d), group, sums)
 
 
-def _copy(code: Code, spec: Spec, a: int, x: Place, there: Place, mask: Value | None) -> None:
+def _copy(code: Code, spec: Spec, a: int, x: Place, there: Place, mask: Mask | None) -> None:
     """A vector's plane of x, from axis `a` on, side by side."""
     if a == spec.rank:
         for v in range(spec.packed):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.simd.channelwise_form import axis_names
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.depthwise_tile import Known, Pattern, along, fetch
 from einstride.simd.lanes import Format, load
 
@@ -86,7 +86,7 @@ def kernel(spec: Spec) -> str:
 
 
 def _stretch(
-    code: Code, spec: Spec, f: Place, first: Value, last: Value, d: Value, mask: Value | None
+    code: Code, spec: Spec, f: Place, first: Value, last: Value, d: Value, mask: Mask | None
 ) -> None:
     """The products of some rows, for a vector of channels, into the unit's table."""
     taps = spec.high * len(spec.pattern[0])
@@ -106,7 +106,7 @@ def _stretch(
 
 
 def _row(
-    code: Code, spec: Spec, n: Value, at: Value, d: Value, mask: Value | None, sums: list[Variable]
+    code: Code, spec: Spec, n: Value, at: Value, d: Value, mask: Mask | None, sums: list[Variable]
 ) -> None:
     """The products of one row of one example."""
     x = code.array("x", spec.x.element).at(n * code["x_batch"] + d)
@@ -144,7 +144,7 @@ def _row(
 
 def _tile(
     code: Code, spec: Spec, x: Place, y: Place, offsets: list[Value], pattern: Pattern,
-    columns: Place | None, mask: Value | None, sums: list[Variable],
+    columns: Place | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """P positions: all rows of taps at once where they all meet x, else one after the other."""
     gs, step = [], code[f"y_step{spec.rank - 1}"]
@@ -177,7 +177,7 @@ def _tile(
 
 def _products(
     code: Code, spec: Spec, rows: list[tuple[int, Place]], gs: list[Value], pattern: Pattern,
-    columns: Place | None, mask: Value | None, sums: list[Variable],
+    columns: Place | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """The products of some rows of x with the numbers of gy."""
     kernel = len(pattern[0])

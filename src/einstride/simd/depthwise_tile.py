@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.lanes import Format, load, store
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Tile:
         The table of the last axis, for a tile that meets a border.
     x_step, f_step : Value
         The distance of neighbouring positions, and of neighbouring taps.
-    read, written : Value or None
+    read, written : Mask or None
         The lanes that there are, in x and f and in y; None for all.
     """
 
@@ -60,8 +60,8 @@ class Tile:
     columns: Place | None
     x_step: Value
     f_step: Value
-    read: Value | None
-    written: Value | None
+    read: Mask | None
+    written: Mask | None
     accs: list[Variable] = field(default_factory=list)
 
     def write(self, x: Place, y: Place) -> None:

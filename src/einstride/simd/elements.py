@@ -29,6 +29,11 @@ def is_float(kind: Any) -> bool:
     return isinstance(scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
 
 
+def is_narrow(element: Any) -> bool:
+    """Integers that wider ones can be truncated to, or halves, which LLVM moves as integers?"""
+    return not isinstance(element, ir.FloatType) and bytes_of(element) < bytes_of(WORD)
+
+
 def bytes_of(element: Any) -> int:
     """The size of a number."""
     if isinstance(element, ir.IntType):

@@ -7,7 +7,7 @@ from typing import Any
 
 from einstride.byte_cache import kept
 from einstride.simd import compiler
-from einstride.simd.code import Code, Value
+from einstride.simd.code import Code, Mask, Value
 from einstride.simd.floats import like, not_below
 from einstride.simd.host import Call, address, name_of
 from einstride.simd.sweep import WORDS, Rows, strips, sweep
@@ -50,7 +50,7 @@ def text(element: str, lanes: int, vectors: int, function: str) -> str:
             for v in range(vectors)
         ]  # fmt: skip
 
-        def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
+        def visit(offset: Value, v: int, mask: Mask | None, held: Any = held) -> None:
             given = [
                 code.array(f"array{i}", element).at(offset).load(lanes, mask) for i in range(arrays)
             ]

@@ -102,7 +102,8 @@ class TileRow:
     def put(self, at: Value, plus: int, value: Value) -> None:
         """Write it, unless it is outside."""
         place, mask = self._at(at, plus)
-        vectors.scattered(place, value, self.view.side.format, self.view.apart, mask)
+        lanes = self.view.code.mask(mask)
+        vectors.scattered(place, value, self.view.side.format, self.view.apart, lanes)
 
 
 def view_of(code: Code, plane: Plane, side: Side, here: Here, page: Place) -> View | Tiles:

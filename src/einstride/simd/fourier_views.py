@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.simd import lanes as vectors
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.elements import WORD
 from einstride.simd.fourier_lines import Radices
 from einstride.simd.lanes import Format
@@ -153,9 +153,9 @@ class View:
         columns = self.columns.at(self.kinds.at(slot).load())
         return Row(self, self.rows.at(slot).load(), columns)
 
-    def mask_of(self, inside: Value) -> Value:
+    def mask_of(self, inside: Value) -> Mask:
         """The channels that exist, if the position does."""
-        wide = self.code.splat(inside, self.plane.lanes)
+        wide = self.code.every_lane(inside, self.plane.lanes)
         return wide if self.mask is None else wide & self.mask
 
     def place_of(self, offset: Value) -> Place:

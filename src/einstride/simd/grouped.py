@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.grouped_rows import Seen, Source, Spec, aligned, channel, range_names, stage
 
 
@@ -95,7 +95,7 @@ def _ahead(code: Code, spec: Spec, x: Place, y: Place, coming: tuple[Value, Plac
             x.at(offset + (w * spec.stride + i) * code["x_step"]).prefetch()
 
 
-def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Value]) -> list[Variable]:
+def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Mask]) -> list[Variable]:
     """Sums that begin with the bias."""
     s = spec.shape
     acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(len(seen) * s.vectors)]
@@ -173,7 +173,7 @@ def _channel(
                 add(p, channel(spec, staged.at(number[p, k] * s.lanes), c), fs_k)
 
 
-def _write(code: Code, spec: Spec, y: Place, acc: list[Variable], masks: list[Value]) -> None:
+def _write(code: Code, spec: Spec, y: Place, acc: list[Variable], masks: list[Mask]) -> None:
     """The sums of a tile, rounded to the dtype of the result."""
     s, step = spec.shape, code[f"y_step{spec.rank - 1}"]
     for i, sums in enumerate(acc):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.grouped_rows import Seen, Source, Spec, channel, loaded, range_names
 
 
@@ -133,7 +133,7 @@ def _copy_x(
 
 
 def _copy_gy(
-    code: Code, spec: Spec, gy: Place, region: Sequence[Value], near: Place, mask: Value | None
+    code: Code, spec: Spec, gy: Place, region: Sequence[Value], near: Place, mask: Mask | None
 ) -> None:
     """A vector of gy for each position of a region."""
     s, (n0, n1, r0, r1) = spec.shape, region
@@ -198,7 +198,7 @@ def _products(spec: Spec, seen: Seen, x: Place, y: Place, acc: list[Variable]) -
 
 def _add(
     code: Code, spec: Spec, gf: Place, tap: Value, block: Value, acc: list[Variable],
-    fresh: Value, mask: Value | None,
+    fresh: Value, mask: Mask | None,
 ) -> None:  # fmt: skip
     """Put the first region's sums into gf, and add the others'."""
     s = spec.shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.elements import POINTER, WORD, bytes_of, letter
 
 ARGUMENTS = (
@@ -34,7 +34,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
             with code.loop(0, code["padded"]) as c:
                 row = f.at(tap + c * code["f_channel"])
                 place = to.at(o * size + (c * code["taps"] + k) * width)
-                inside = code.splat(c < code["channels"], lanes)
+                inside = code.every_lane(c < code["channels"], lanes)
                 for v in range(vectors):
                     mask = masks[v] & inside
                     if dense:
@@ -69,7 +69,7 @@ def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
                 rows = []
                 for lane in range(v * lanes, (v + 1) * lanes):
                     place = f.at(tap + c0 + table.at(lane).load())
-                    there = mask & code.splat(code.number(lane) < columns, lanes)
+                    there = mask & code.every_lane(code.number(lane) < columns, lanes)
                     rows.append(place.load_as(operand, compute, lanes, there))
                 for i, row in enumerate(_transposed(rows)):
                     with code.when(c0 + i < code["padded"]):
@@ -97,7 +97,7 @@ def _mixed(a: Value, b: Value, order: list[int]) -> Value:
     return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))
 
 
-def _gathered(place: Place, offsets: Value, mask: Value) -> Value:
+def _gathered(place: Place, offsets: Value, mask: Mask) -> Value:
     """The numbers so many elements from a place; zeros where the mask is off."""
     code, lanes = place.code, offsets.ir.type.count
     kind = ir.VectorType(place.element, lanes)

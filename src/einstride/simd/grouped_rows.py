@@ -147,9 +147,10 @@ def loaded(
 
     if s.run:
         most = s.lanes if s.joined == 1 else s.joined * s.block
-        mask = None if spec.full_x else code.first_lanes((source.here - c0).least(most), s.lanes)
+        left = (source.here - c0).least(most)
+        there = None if spec.full_x else code.first_lanes(left, s.lanes)
         place = picked(source.x.at(offset + c0))
-        return place.load_as(spec.first, spec.compute, s.lanes, mask)
+        return place.load_as(spec.first, spec.compute, s.lanes, there)
     each = (code.number(s.inputs) - c0).least(s.block)
     found: Value | None = None
     for j in range(s.joined):

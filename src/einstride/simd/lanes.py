@@ -13,7 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.elements import ELEMENTS, POINTER, WORD
 
 HALF = ir.HalfType()
@@ -107,7 +107,7 @@ def load(place: Place, f: Format, lanes: int, mask: Value | None, step: Value | 
     return widened(found, f)
 
 
-def store(place: Place, value: Value, f: Format, mask: Value | None, step: Value | None) -> None:
+def store(place: Place, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
     """The opposite of `load`."""
     found = narrowed(value, f)
     if step is None:
@@ -117,12 +117,13 @@ def store(place: Place, value: Value, f: Format, mask: Value | None, step: Value
     on = every(place.code, lanes) if mask is None else mask
     where = addresses(place, f, lanes, step)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
-    place.code.intrinsic(name, ir.VoidType(), [found, where, _size(place), on])
+    given = [found, where, _size(place), place.stored_mask(on)]
+    place.code.intrinsic(name, ir.VoidType(), given)
 
 
-def every(code: Code, lanes: int) -> Value:
+def every(code: Code, lanes: int) -> Mask:
     """The mask that is on everywhere."""
-    return Value(code, ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes))
+    return code.every_lane(True, lanes)
 
 
 def addresses(place: Place, f: Format, lanes: int, step: Value) -> Value:
@@ -164,11 +165,11 @@ def gathered(place: Place, f: Format, offsets: Value, mask: Value) -> Value:
     return widened(place.code.intrinsic(name, kind, [where, _size(place), mask, zero]), f)
 
 
-def scattered(place: Place, value: Value, f: Format, offsets: Value, mask: Value) -> None:
+def scattered(place: Place, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
     """The opposite of `gathered`: nothing is written where the mask is off."""
     found = narrowed(value, f)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
-    given = [found, at(place, offsets), _size(place), mask]
+    given = [found, at(place, offsets), _size(place), place.stored_mask(mask)]
     place.code.intrinsic(name, ir.VoidType(), given)
 
 

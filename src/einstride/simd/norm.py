@@ -15,7 +15,7 @@ import numpy as np
 
 from einstride.byte_cache import kept
 from einstride.simd import compiler, phases
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.elementwise import positive, workers
 from einstride.simd.floats import bits, double, like, not_below, root, whole
 from einstride.simd.host import Call, address, name_of
@@ -110,7 +110,7 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
     with phases.second(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
         held = columns(code, "columns", element, lanes, vectors, at)
 
-        def visit(offset: Value, v: int, mask: Value | None, held: Any = held) -> None:
+        def visit(offset: Value, v: int, mask: Mask | None, held: Any = held) -> None:
             m, f, c = held[v]
             found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
             y.at(offset).store(positive(found) if relu else found, mask)
@@ -142,7 +142,7 @@ def _moments(
     sums, counts = fresh(), fresh()
     one = like(sums[0].get(), 1.0)
 
-    def add(offset: Value, v: int, mask: Value | None) -> None:
+    def add(offset: Value, v: int, mask: Mask | None) -> None:
         sums[v].set(sums[v].get() + x.at(offset).load(lanes, mask))
         if mask is not None:
             counts[v].set(mask.pick(one, like(one, 0.0)))
@@ -156,7 +156,7 @@ def _moments(
         means.append(sums[v].get() // not_below(one, n).pick(one, n))
     off, squares = fresh(), fresh()
 
-    def differ(offset: Value, v: int, mask: Value | None) -> None:
+    def differ(offset: Value, v: int, mask: Mask | None) -> None:
         d = x.at(offset).load(lanes, mask) - means[v]
         if mask is not None:
             d = mask.pick(d, like(d, 0.0))
@@ -228,7 +228,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
     code = Code("norm_backward", BACKWARD)
     x, gy, gx = (code.array(k, element) for k in ("x", "gy", "gx"))
 
-    def read(offset: Value, mask: Value | None, held: list[Value]) -> tuple[Value, Value]:
+    def read(offset: Value, mask: Mask | None, held: list[Value]) -> tuple[Value, Value]:
         m, f, c = held
         g, off = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
@@ -244,7 +244,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
             sums, products = ([code.variable(zero) for _ in range(vectors)] for _ in range(2))
 
             def add(
-                offset: Value, v: int, mask: Value | None, held: Any = held, sums: Any = sums,
+                offset: Value, v: int, mask: Mask | None, held: Any = held, sums: Any = sums,
                 products: Any = products,
             ) -> None:  # fmt: skip
                 g, off = read(offset, mask, held[v])
@@ -263,7 +263,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         slopes = columns(code, "slopes", element, lanes, vectors, at)
 
         def combine(
-            offset: Value, v: int, mask: Value | None, held: Any = held, slopes: Any = slopes
+            offset: Value, v: int, mask: Mask | None, held: Any = held, slopes: Any = slopes
         ) -> None:
             factor, slope, constant = slopes[v]
             g, off = read(offset, mask, held[v])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
 
 def _sums(
     code: Code, t: OuterTile, x: Place, gy: Place, region: tuple[Value, ...], taps: list[Value],
-    c: Value, masks: list[Value],
+    c: Value, masks: list[Mask],
 ) -> list[Variable]:  # fmt: skip
     """The sums over a region for one tap."""
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
@@ -133,7 +133,7 @@ def _sums(
 
 def _products(
     code: Code, t: OuterTile, points: list[Place], gy: Place, acc: list[Variable],
-    masks: list[Value],
+    masks: list[Mask],
 ) -> None:  # fmt: skip
     """The outer product of one position."""
     row = [
@@ -149,7 +149,7 @@ def _products(
 
 def _add(
     code: Code, t: OuterTile, to: Place, c: Value, last: Value, acc: list[Variable], fresh: Value,
-    masks: list[Value],
+    masks: list[Mask],
 ) -> None:  # fmt: skip
     """Put the first region's sums into gf, and add the others'."""
     for p in range(t.channels):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.elements import POINTER, WORD, bytes_of, letter
 from einstride.simd.vectors import transposed
 
@@ -80,7 +80,7 @@ def _exchanged(
                 to.at((c + j) * width).store(numbers)
 
 
-def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Value) -> Value:
+def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Mask) -> Value:
     """A vector of the numbers first, first + 1, ... times `step` elements from a place."""
     code, kind = place.code, ir.VectorType(place.element, lanes)
     numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.floats import greater, is_nan, like, not_other, whole
 
 UNROLLED = 9
@@ -85,7 +85,7 @@ def text(spec: Spec) -> str:
                 place = place + number * code[f"y_step{a}"]
             taps = Taps(code, spec, o, x_first)
 
-            def vector(c: Value, mask: Value | None) -> None:
+            def vector(c: Value, mask: Mask | None) -> None:
                 here = y.at(place * channels + c)
                 if spec.gradient:
                     _spread(spec, taps, x.at(c), gx.at(c), here.load(spec.lanes, mask), mask)
@@ -116,7 +116,7 @@ def _nested(
 
 
 def _vectors(
-    code: Code, spec: Spec, first: Value, last: Value, visit: Callable[[Value, Value | None], None]
+    code: Code, spec: Spec, first: Value, last: Value, visit: Callable[[Value, Mask | None], None]
 ) -> None:
     """Every vector of channels, the last one under a mask."""
     end = first + (last - first) // spec.lanes * spec.lanes
@@ -188,7 +188,7 @@ class Taps:
             each(offset, None if self.spec.whole else inside, fresh)
 
 
-def _largest(spec: Spec, taps: Taps, x: Place, mask: Value | None) -> Value:
+def _largest(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
     """The maximum; NaN if there is one."""
     code = taps.code
     nothing = code.zero(spec.element, spec.lanes)
@@ -203,7 +203,7 @@ def _largest(spec: Spec, taps: Taps, x: Place, mask: Value | None) -> Value:
     return lost.get().pick(like(nothing, float("nan")), best.get())
 
 
-def _best(spec: Spec, taps: Taps, x: Place, mask: Value | None) -> Value:
+def _best(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
     """The maximum of the numbers."""
     best = taps.code.variable(like(taps.code.zero(spec.element, spec.lanes), float("-inf")))
 
@@ -222,7 +222,7 @@ def _share(spec: Spec, taps: Taps) -> Value:
     return taps.code.splat(like(found, 1.0) // found, spec.lanes)
 
 
-def _mean(spec: Spec, taps: Taps, x: Place, mask: Value | None) -> Value:
+def _mean(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
     sums = taps.code.variable(taps.code.zero(spec.element, spec.lanes))
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
@@ -235,7 +235,7 @@ def _mean(spec: Spec, taps: Taps, x: Place, mask: Value | None) -> Value:
     return sums.get() * _share(spec, taps)
 
 
-def _spread(spec: Spec, taps: Taps, x: Place, gx: Place, g: Value, mask: Value | None) -> None:
+def _spread(spec: Spec, taps: Taps, x: Place, gx: Place, g: Value, mask: Mask | None) -> None:
     """Bring a window's gradient to its taps: of the maximum, to the first that has it (or is NaN).
 
     A tap that stands in for one outside comes before it in the same order, and is met once more

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.lanes import every
 
 
@@ -97,7 +97,7 @@ class _Tile:
     taps: list[Value]
     low: Value
     high: Value
-    masks: list[Value]
+    masks: list[Mask]
     sums: dict[tuple[int, int, int], Variable]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _Region:
     begin: Value
     end: Value
     gy: Place
-    masks: list[Value]
+    masks: list[Mask]
 
 
 def _chunk(code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, table: Value) -> None:
@@ -152,7 +152,7 @@ def _sums(
     return acc
 
 
-def _vectors(t: RunTile, gy: Place, masks: list[Value]) -> list[Value]:
+def _vectors(t: RunTile, gy: Place, masks: list[Mask]) -> list[Value]:
     """The vectors of gy at one output."""
     return [
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
@@ -172,7 +172,7 @@ def _outer(
 
 def _edge(
     code: Code, t: RunTile, x: Place, gy: Place, o: Value, first: Value, acc: list[Variable],
-    masks: list[Value],
+    masks: list[Mask],
 ) -> None:  # fmt: skip
     """The outer product of an output whose run is not inside."""
     row = _vectors(t, gy, masks)
@@ -188,7 +188,7 @@ def _edge(
 
 def _add(
     code: Code, t: RunTile, to: Place, tile: Value, acc: list[Variable], fresh: Value,
-    masks: list[Value],
+    masks: list[Mask],
 ) -> None:  # fmt: skip
     """Put the first region's sums into the table, and add the others'.
 

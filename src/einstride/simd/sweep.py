@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import lcm
 
-from einstride.simd.code import Code, Value
+from einstride.simd.code import Code, Mask, Value
 from einstride.simd.compiler import Machine
 
 WORDS = ("chunks", "rows", "full", "tail", "strips")
@@ -81,7 +81,7 @@ class Rows:
         }  # fmt: skip
 
 
-Visit = Callable[[Value, int, Value | None], None]
+Visit = Callable[[Value, int, Mask | None], None]
 """``visit(offset, number of the vector, mask)``."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
@@ -92,6 +93,74 @@ class Value:
         return self.code.intrinsic(name, kind, [self, factor, sum_])
 
 
+class Mask(Value):
+    """The lanes of a vector that are read or written, one bit each.
+
+    LLVM up to 22.1 stores the wide integer instead of the truncated one, and so writes behind the
+    result, where a vector of integers is truncated, then stored under a mask that LLVM knows to be
+    a constant with one lane on (LLVM's issue 179489, for CPUs with AVX-512). `stored` is a mask
+    of which LLVM cannot know that. Loads are right under any mask.
+
+    Parameters
+    ----------
+    code : Code
+        The function that is being written.
+    value : instruction or constant
+        The bits.
+    hide : callable
+        Writes the same bits, from numbers that are hidden from LLVM and the bits `stored` of
+        the masks in `parts`.
+    parts : tuple of Mask
+        The masks that this one is made of.
+    first : int, optional
+        The number of lanes that are on, the first ones of the vector, if it is known as the kernel
+        is written.
+    """
+
+    __slots__ = ("_hidden", "_hide", "_parts", "first")
+
+    def __init__(
+        self,
+        code: Code,
+        value: Any,
+        hide: Callable[..., Any],
+        parts: tuple[Mask, ...] = (),
+        first: int | None = None,
+    ) -> None:
+        super().__init__(code, value)
+        self._hide, self._parts, self.first = hide, parts, first
+        self._hidden: Any = None
+
+    def __and__(self, other: Value | int) -> Mask:
+        return self._with(other, "and_")
+
+    def __xor__(self, other: Value | int) -> Mask:
+        return self._with(other, "xor")
+
+    def _with(self, other: Value | int, name: str) -> Mask:
+        if not isinstance(other, Mask):
+            raise TypeError(f"a mask is combined with {other!r}, which is no Mask")
+        write = getattr(self.code.builder, name)
+        return Mask(self.code, write(self.ir, other.ir), write, (self, other))
+
+    @property
+    def stored(self) -> Value:
+        """The mask for a store of integers that may have been truncated.
+
+        Were all hidden numbers zero, all lanes of the mask would be alike. LLVM must allow for
+        that, so it may find out that every lane is on or that none is, but never that one is
+        on and another one off.
+        """
+        if self._hidden is None:
+            builder, here = self.code.builder, self.code.builder.block
+            parts = [part.stored.ir for part in self._parts]
+            if isinstance(self.ir, ir.Instruction):
+                builder.position_after(self.ir)  # there the mask is ready for all of its uses
+            self._hidden = self._hide(*parts)
+            builder.position_at_end(here)
+        return Value(self.code, self._hidden)
+
+
 class Place:
     """An address of elements of one type."""
 
@@ -125,14 +194,36 @@ class Place:
         """The number or vector of one dtype here, in another."""
         return self.code.convert(self.load(lanes, mask), dtype, wanted)
 
-    def store(self, value: Value, mask: Value | None = None) -> None:
+    def store(self, value: Value, mask: Mask | None = None) -> None:
         """Put a number or a vector here, where the mask is on."""
         size = bytes_of(self.element)
         if mask is not None:
+            if mask.first is not None and elements.is_narrow(self.element):
+                self._store_first(value, mask.first)
+                return
             name = f"llvm.masked.store.v{value.ir.type.count}{letter(self.element)}.p0"
-            self.code.intrinsic(name, ir.VoidType(), [value, self, size, mask])
+            given = [value, self, size, self.stored_mask(mask)]
+            self.code.intrinsic(name, ir.VoidType(), given)
             return
         self.code.builder.store(value.ir, self.ir).align = size
+
+    def stored_mask(self, mask: Mask) -> Value:
+        """The mask to store elements of this type with."""
+        return mask.stored if elements.is_narrow(self.element) else mask
+
+    def _store_first(self, value: Value, count: int) -> None:
+        """Put the first `count` numbers of a vector here: without a mask, in powers of two."""
+        at, b = 0, self.code.builder
+        while at < count:
+            size = 1 << (count - at).bit_length() - 1
+            if size == 1:
+                part = b.extract_element(value.ir, ir.Constant(ir.IntType(32), at))
+            else:
+                lanes = ir.VectorType(ir.IntType(32), size)
+                order = ir.Constant(lanes, list(range(at, at + size)))
+                part = b.shuffle_vector(value.ir, ir.Constant(value.ir.type, ir.Undefined), order)
+            self.at(at).store(Value(self.code, part))
+            at += size
 
     def prefetch(self, write: bool = False) -> None:
         """Ask for its line of the cache; any address will do."""

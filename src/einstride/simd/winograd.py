@@ -14,7 +14,7 @@ slice just before its use, when no other block of tiles would use it (few tiles,
 from __future__ import annotations
 
 from einstride.simd import winograd_filter
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.linear import sandwiched
 from einstride.simd.vectors import local
 from einstride.simd.winograd_tiles import Form, addresses, multiply, tile_at, transform
@@ -122,7 +122,7 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
         addresses(code, ("out0", "out1"), tile, (m0, m1), y, outer, trash, slots)
         m = v.at(code["m_at"] + t * m_row(form))
 
-        def each(n: Value, mask: Value | None) -> None:
+        def each(n: Value, mask: Mask | None) -> None:
             plus = added.at(n * lanes).load(lanes)
 
             def load(i: int, j: int) -> Value:

@@ -10,7 +10,7 @@ number of threads. With several shares, all their W are kept, and `finish` adds 
 
 from __future__ import annotations
 
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.linear import sandwiched
 from einstride.simd.vectors import local
 from einstride.simd.winograd_tiles import Form, addresses, by_vectors, multiply, tile_at, transform
@@ -128,7 +128,7 @@ def _finish(code: Code, form: Form, place: _Place, w: Place) -> None:
     with code.loop(0, place.channels) as c:
         sums, target = w.at(c * code["w_row"]), f.at(c * code["f_c"])
 
-        def each(d: Value, mask: Value | None, sums: Place = sums, target: Place = target) -> None:
+        def each(d: Value, mask: Mask | None, sums: Place = sums, target: Place = target) -> None:
             def load(i: int, j: int) -> Value:
                 point = i * form.sizes[1] + j
                 return sums.at(code["w_point"] * point + d).load(lanes)

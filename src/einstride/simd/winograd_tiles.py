@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from einstride.simd.code import Code, Place, Value, Variable
+from einstride.simd.code import Code, Mask, Place, Value, Variable
 from einstride.simd.linear import Rows, sandwiched
 from einstride.simd.vectors import address
 from einstride.toom import Matrices, matrices
@@ -101,7 +101,7 @@ def transform(
     """Transform a tile's channels, a vector at a time; point p goes to target + p * step."""
     lanes, columns = form.lanes, len(rows[1][0])
 
-    def each(c: Value, mask: Value | None) -> None:
+    def each(c: Value, mask: Mask | None) -> None:
         sandwiched(
             code, *rows,
             lambda i, j: code.place(slots.at(i * columns + j).load(), form.dtype)
@@ -114,7 +114,7 @@ def transform(
 
 
 def by_vectors(
-    code: Code, count: Value, lanes: int, each: Callable[[Value, Value | None], None]
+    code: Code, count: Value, lanes: int, each: Callable[[Value, Mask | None], None]
 ) -> None:
     """Whole vectors without a mask, then what is left with one."""
     rest = count % lanes
