@@ -239,7 +239,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     compute, result = arithmetic.compute, arithmetic.result
     if given in INTEGERS:
         compute = result = "uint64" if given == "uint64" else "int64"
-        low, high = checks.extremes(gy, b)
+        low, high = checks.extremes(where, gy, b)
         least, most = INTEGERS[result]
         if terms * low < least or terms * high > most:
             raise bad_value(

@@ -24,7 +24,6 @@ from functools import cache
 from pathlib import Path
 from time import time
 
-import einstride
 from einstride._errors import bad_value
 from einstride._imported import IMPORTED
 
@@ -46,6 +45,7 @@ STALE = 3600
 """Seconds after which a temporary file belongs to a process that was killed, and after which the
 use of a kernel is noted again. No write takes nearly as long."""
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _KERNEL = re.compile(r"[0-9a-f]{40}\.kernel")
 _TEMPORARY = re.compile(r"[0-9a-f]{40}\..*\.part")
 _FLAGS = (
@@ -248,14 +248,13 @@ def package_digest() -> str | None:
     digest = hashlib.sha256(repr((__version__, llvm_version_info)).encode())
     read = set()
     try:
-        for root in einstride.__path__:
-            for path in sorted(_content(root)):
-                with open(path, "rb", buffering=0) as file:
-                    if _changed_ns(os.fstat(file.fileno())) > IMPORTED:
-                        return None
-                    content = file.read()
-                digest.update(f"{os.path.relpath(path, root)} {len(content)} ".encode() + content)
-                read.add(os.path.normcase(path))
+        for path in sorted(_content(_PACKAGE)):
+            with open(path, "rb", buffering=0) as file:
+                if _changed_ns(os.fstat(file.fileno())) > IMPORTED:
+                    return None
+                content = file.read()
+            digest.update(f"{os.path.relpath(path, _PACKAGE)} {len(content)} ".encode() + content)
+            read.add(os.path.normcase(path))
     except OSError:
         return None
     modules = [m for name, m in [*sys.modules.items()] if f"{name}.".startswith("einstride.")]
