@@ -111,6 +111,9 @@ def conv(
 
     Notes
     -----
+    Floating point follows IEEE 754: what is too large for the dtype is an infinity, and an invalid
+    operation gives NaN. NumPy's warnings about both (`numpy.errstate`) are given by no algorithm.
+
     By default 16 MiB of workspace are aimed at on NumPy; `strided`'s padded copy of a large x, and
     a single row of windows, may need more: only `max_workspace` is never exceeded. The
     sources are on the algorithms' own pages, `einstride.algorithms`.

@@ -13,7 +13,7 @@ from typing import Any
 from einstride import backends, checks, dtypes, planner, primitives
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_value
+from einstride._errors import bad_type, bad_value
 from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
@@ -44,8 +44,7 @@ def call(
     """The result of one public function; `where` is its name, for errors."""
     ready = kept is not None
     b, plan = prepare(where, direction, first, second, bias, out, k, extra, ready)
-    with b.on(first):
-        return run(where, plan, b, first, second, bias, out, kept)
+    return run(where, plan, b, first, second, bias, out, kept)
 
 
 def prepare(
@@ -129,6 +128,31 @@ def run(
     kept: Prepared | None = None,
 ) -> Array:
     """Run a plan on arrays that it was made for; `kept` belongs to the filter among them."""
+    try:
+        with b.on(first):
+            return _run(where, plan, b, first, second, bias, out, kept)
+    except MemoryError as error:
+        if b.traits.library != "numpy":  # CuPy's own error says which device is full
+            raise
+        raise no_memory(
+            where,
+            "the result and the workspace must fit into memory",
+            f"a result of shape {plan.job.shape} and dtype {plan.job.arithmetic.result}"
+            f"{f', {error}' if str(error) else ''}",
+            "use smaller shapes, or give max_workspace",
+        ) from error
+
+
+def _run(
+    where: str,
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    kept: Prepared | None,
+) -> Array:
     job, xp = plan.job, b.xp
     if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
         b = b.coarse
@@ -259,6 +283,13 @@ def windows(where: str, x: Array, kernel: Any, stride: Any, dilation: Any) -> Ar
     sizes = parse.per_axis(where, "kernel_size", kernel, rank, 1)
     one = Settings(stride=stride, dilation=dilation)
     g = Geometry.of(where, shape, (*sizes, shape[-1] if shape else 0, 1), one, f"x {shape}")
+    if getattr(x.dtype, "char", "") == "T":
+        raise bad_type(
+            where,
+            "x must have elements of one size",
+            f"dtype {x.dtype}",
+            "convert it, e.g. to 'U9'",
+        )
     with b.on(x):
         return primitives.windows(x, g.kernel, g.stride, g.dilation, b)
 

@@ -16,7 +16,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from einstride import api, transposed
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_type, bad_value, shown
 from einstride.backends import Array
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -254,7 +254,7 @@ def _count(where: str, name: str, given: Numbers, n: int) -> None:
 
 def _check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
     if auto_pad not in AUTO_PADS:
-        raise bad_value(where, "auto_pad is unknown", repr(auto_pad), f"use one of {AUTO_PADS}")
+        raise bad_value(where, "auto_pad is unknown", shown(auto_pad), f"use one of {AUTO_PADS}")
     if auto_pad != "NOTSET" and pads is not None:
         got = f"auto_pad={auto_pad!r}, pads={tuple(pads)}"
         raise bad_value(where, "auto_pad and pads exclude each other", got, "give one of them")
