@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einstride import execute, repeated
+from einstride import repeated, windowed
 from einstride import settings as parse
 from einstride.backends import Array
 from einstride.signature import Ints, Padding
@@ -167,7 +167,7 @@ def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -
            [2., 3., 4.]])
     """
     where = "windows"
-    return execute.windows(
+    return windowed.windows(
         where,
         x,
         parse.ints(where, "kernel_size", kernel_size),

@@ -13,14 +13,14 @@ from typing import Any
 from einstride import backends, checks, dtypes, planner, primitives
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_value, no_memory
 from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
-from einstride.geometry import Direction, Geometry
+from einstride.geometry import Direction
 from einstride.planner import Decision
 from einstride.prepared import Prepared
-from einstride.settings import Keywords, Settings, Shape, Transposed
+from einstride.settings import Keywords, Shape, Transposed
 
 NAMES: dict[Direction, tuple[str, ...]] = {
     "forward": ("x", "f", "bias", "out"),
@@ -98,23 +98,28 @@ def decide(
     ready: bool = False,
 ) -> Decision:
     """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared."""
-    return planner.plan(
-        where,
-        direction,
-        shapes,
-        extra,
-        parse.settings(where, k),
-        layouts.check(where, k.layout),
-        names,
-        parse.name(where, "algorithm", k.algorithm),
-        parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
-        parse.optional(where, "accumulate", k.accumulate, parse.name),
-        parse.flag(where, "batch_invariant", k.batch_invariant),
-        parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
-        b.threads(),
-        b.traits,
-        ready,
-    )
+    try:
+        return planner.plan(
+            where,
+            direction,
+            shapes,
+            extra,
+            parse.settings(where, k),
+            layouts.check(where, k.layout),
+            names,
+            parse.name(where, "algorithm", k.algorithm),
+            parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
+            parse.optional(where, "accumulate", k.accumulate, parse.name),
+            parse.flag(where, "batch_invariant", k.batch_invariant),
+            parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
+            b.threads(),
+            b.traits,
+            ready,
+        )
+    except MemoryError as error:
+        raise no_memory(
+            where, "the plan must fit into memory", f"shapes {shapes}", "use smaller shapes"
+        ) from error
 
 
 def run(
@@ -273,25 +278,6 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     with b.on(gy):
         axes = tuple(range(gy.ndim - 1))
         return b.astype(b.xp.sum(b.astype(gy, compute), axis=axes), result)
-
-
-def windows(where: str, x: Array, kernel: Any, stride: Any, dilation: Any) -> Array:
-    """The checked windows of x."""
-    b = backends.of(where, ("x",), x)
-    shape = tuple(x.shape)
-    rank = max(len(shape) - 2, 1)
-    sizes = parse.per_axis(where, "kernel_size", kernel, rank, 1)
-    one = Settings(stride=stride, dilation=dilation)
-    g = Geometry.of(where, shape, (*sizes, shape[-1] if shape else 0, 1), one, f"x {shape}")
-    if getattr(x.dtype, "char", "") == "T":
-        raise bad_type(
-            where,
-            "x must have elements of one size",
-            f"dtype {x.dtype}",
-            "convert it, e.g. to 'U9'",
-        )
-    with b.on(x):
-        return primitives.windows(x, g.kernel, g.stride, g.dilation, b)
 
 
 def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:
