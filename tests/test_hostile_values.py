@@ -235,3 +235,13 @@ def test_long_values_are_shortened():
 def test_integers_with_too_many_digits_to_write():
     with pytest.raises(ValueError, match=r"conv: stride must fit .* got an integer of 16610 bits"):
         es.conv(X, F, stride=10**5000)
+
+
+@pytest.mark.parametrize("keyword", ["stride", "padding", "dilation", "input_dilation"])
+@pytest.mark.parametrize(
+    "value", ["bytes", "bytearray", "memoryview", "dict", "set", "generator", "nested"]
+)
+def test_only_sequences_of_numbers_have_an_entry_for_each_axis(keyword, value):
+    with pytest.raises(TypeError) as caught:
+        es.conv(X, F, **{keyword: values()[value]})
+    well_formed("conv", str(caught.value), keyword)
