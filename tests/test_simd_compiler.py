@@ -12,6 +12,7 @@ import einstride as es
 from einstride.__main__ import main
 
 compiler = pytest.importorskip("einstride.simd.compiler")
+disk_cache = pytest.importorskip("einstride.simd.disk_cache")
 dense = pytest.importorskip("einstride.simd.dense", reason="llvmlite, the extra fast, is missing")
 
 TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))
@@ -22,9 +23,17 @@ def kept(tmp_path, monkeypatch):
     """A folder of its own, and a process that knows no kernel yet."""
     monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
     monkeypatch.setattr(compiler, "_kernels", {})
-    compiler.folder.cache_clear()
+    forget()
     yield tmp_path / "kernels"
-    compiler.folder.cache_clear()
+    monkeypatch.undo()
+    forget()
+
+
+def forget():
+    """As in a new process, which reads its environment anew."""
+    disk_cache.folder.cache_clear()
+    disk_cache.limit.cache_clear()
+    disk_cache._unseen = 0
 
 
 def counted(monkeypatch):
@@ -66,7 +75,7 @@ def test_a_harmed_file_is_compiled_anew(kept, monkeypatch, harm):
 
 def test_another_cpu_or_another_source_gets_another_file(kept, monkeypatch):
     ask()
-    monkeypatch.setattr(compiler, "_source", lambda: "edited")
+    monkeypatch.setattr(disk_cache, "package_digest", lambda: "edited")
     compiler._kernels.clear()
     ask()
     assert len(list(kept.glob("*.kernel"))) == 2
@@ -75,23 +84,23 @@ def test_another_cpu_or_another_source_gets_another_file(kept, monkeypatch):
 def test_a_folder_that_others_may_write_is_not_used(kept, monkeypatch):
     kept.mkdir()
     kept.chmod(0o777)
-    assert compiler.folder() is None
+    assert disk_cache.folder() is None
     ask()
     assert not list(kept.iterdir())
     kept.chmod(0o700)
-    compiler.folder.cache_clear()
-    assert compiler.folder() == kept
+    disk_cache.folder.cache_clear()
+    assert disk_cache.folder() == kept
 
 
 def test_its_folder_is_for_this_user_alone(kept):
-    assert stat.S_IMODE(compiler.folder().stat().st_mode) == 0o700
+    assert stat.S_IMODE(disk_cache.folder().stat().st_mode) == 0o700
 
 
 def test_no_folder_at_all(tmp_path, monkeypatch, kept):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "file" / "kernels"))
-    compiler.folder.cache_clear()
-    assert compiler.folder() is None
+    disk_cache.folder.cache_clear()
+    assert disk_cache.folder() is None
     ask()
 
 

@@ -9,6 +9,7 @@ Importing it loads no array library; the adapter is found from the type of the a
 (1, 8, 8, 4)
 """
 
+from einstride import _imported  # noqa: F401  (first: it notes the time)
 from einstride.api import conv, windows
 from einstride.gradients import conv_bias_grad, conv_filter_grad, conv_input_grad, conv_jvp
 from einstride.layer import Conv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einstride import execute, repeated
+from einstride import repeated, windowed
 from einstride import settings as parse
 from einstride.backends import Array
 from einstride.signature import Ints, Padding
@@ -111,6 +111,9 @@ def conv(
 
     Notes
     -----
+    Floating point follows IEEE 754: what is too large for the dtype is an infinity, and an invalid
+    operation gives NaN. NumPy's warnings about both (`numpy.errstate`) are given by no algorithm.
+
     By default 16 MiB of workspace are aimed at on NumPy; `strided`'s padded copy of a large x, and
     a single row of windows, may need more: only `max_workspace` is never exceeded. The
     sources are on the algorithms' own pages, `einstride.algorithms`.
@@ -164,7 +167,7 @@ def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -
            [2., 3., 4.]])
     """
     where = "windows"
-    return execute.windows(
+    return windowed.windows(
         where,
         x,
         parse.ints(where, "kernel_size", kernel_size),

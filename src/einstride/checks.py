@@ -74,11 +74,11 @@ def values(
     """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
     job = plan.job
     terms = job.geometry.terms(job.direction)
-    (lo_1, hi_1), (lo_2, hi_2) = extremes(first, b), extremes(second, b)
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(where, first, b), extremes(where, second, b)
     products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
     low, high = terms * min(products), terms * max(products)
     if bias is not None:  # the sums must fit before it is added, and after
-        lo, hi = extremes(bias, b)
+        lo, hi = extremes(where, bias, b)
         low, high = min(low, low + lo), max(high, high + hi)
     least, most = INTEGERS[job.arithmetic.result]
     if low < least or high > most:
@@ -96,7 +96,7 @@ def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
     result = b.dtype_name(one)
     if result not in INTEGERS:
         return
-    (lo_1, hi_1), (lo_2, hi_2) = extremes(one, b), extremes(other, b)
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(where, one, b), extremes(where, other, b)
     least, most = INTEGERS[result]
     if lo_1 + lo_2 < least or hi_1 + hi_2 > most:
         raise bad_value(
@@ -107,11 +107,19 @@ def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
         )
 
 
-def extremes(a: Array, b: Backend) -> tuple[int, int]:
+def extremes(where: str, a: Array, b: Backend) -> tuple[int, int]:
     """The least and the greatest of some integers, as Python ints."""
     if b.dtype_name(a) == "bool" or 0 in a.shape:
         return 0, 1
-    return int(b.xp.min(a)), int(b.xp.max(a))
+    try:
+        return int(b.xp.min(a)), int(b.xp.max(a))
+    except (TypeError, RuntimeError) as error:  # what libraries say of a tracer's values
+        raise bad_type(
+            where,
+            "sums of these integers could overflow, so their values must be looked at",
+            f"{type(a).__name__} of {b.dtype_name(a)} without values",
+            "convert it to float64, or call the function on arrays",
+        ) from error
 
 
 def same_shape(where: str, name: str, change: Array | None, of: str, array: Array) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 from einstride import backends, checks, dtypes, planner, primitives
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_value
+from einstride._errors import bad_value, no_memory
 from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array, Backend
 from einstride.dtypes import INTEGERS
-from einstride.geometry import Direction, Geometry
+from einstride.geometry import Direction
 from einstride.planner import Decision
 from einstride.prepared import Prepared
-from einstride.settings import Keywords, Settings, Shape, Transposed
+from einstride.settings import Keywords, Shape, Transposed
 
 NAMES: dict[Direction, tuple[str, ...]] = {
     "forward": ("x", "f", "bias", "out"),
@@ -44,8 +44,7 @@ def call(
     """The result of one public function; `where` is its name, for errors."""
     ready = kept is not None
     b, plan = prepare(where, direction, first, second, bias, out, k, extra, ready)
-    with b.on(first):
-        return run(where, plan, b, first, second, bias, out, kept)
+    return run(where, plan, b, first, second, bias, out, kept)
 
 
 def prepare(
@@ -113,24 +112,29 @@ def decide(
 
     `copied` is as in `Job`.
     """
-    return planner.plan(
-        where,
-        direction,
-        shapes,
-        extra,
-        parse.settings(where, k),
-        layouts.check(where, k.layout),
-        names,
-        parse.name(where, "algorithm", k.algorithm),
-        parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
-        parse.optional(where, "accumulate", k.accumulate, parse.name),
-        parse.flag(where, "batch_invariant", k.batch_invariant),
-        parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
-        b.threads(),
-        b.traits,
-        ready,
-        copied,
-    )
+    try:
+        return planner.plan(
+            where,
+            direction,
+            shapes,
+            extra,
+            parse.settings(where, k),
+            layouts.check(where, k.layout),
+            names,
+            parse.name(where, "algorithm", k.algorithm),
+            parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
+            parse.optional(where, "accumulate", k.accumulate, parse.name),
+            parse.flag(where, "batch_invariant", k.batch_invariant),
+            parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
+            b.threads(),
+            b.traits,
+            ready,
+            copied,
+        )
+    except MemoryError as error:
+        raise no_memory(
+            where, "the plan must fit into memory", f"shapes {shapes}", "use smaller shapes"
+        ) from error
 
 
 def run(
@@ -144,6 +148,31 @@ def run(
     kept: Prepared | None = None,
 ) -> Array:
     """Run a plan on arrays that it was made for; `kept` belongs to the filter among them."""
+    try:
+        with b.on(first):
+            return _run(where, plan, b, first, second, bias, out, kept)
+    except MemoryError as error:
+        if b.traits.library != "numpy":  # CuPy's own error says which device is full
+            raise
+        raise no_memory(
+            where,
+            "the result and the workspace must fit into memory",
+            f"a result of shape {plan.job.shape} and dtype {plan.job.arithmetic.result}"
+            f"{f', {error}' if str(error) else ''}",
+            "use smaller shapes, or give max_workspace",
+        ) from error
+
+
+def _run(
+    where: str,
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    kept: Prepared | None,
+) -> Array:
     job, xp = plan.job, b.xp
     if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
         b = b.coarse
@@ -254,7 +283,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     compute, result = arithmetic.compute, arithmetic.result
     if given in INTEGERS:
         compute = result = "uint64" if given == "uint64" else "int64"
-        low, high = checks.extremes(gy, b)
+        low, high = checks.extremes(where, gy, b)
         least, most = INTEGERS[result]
         if terms * low < least or terms * high > most:
             raise bad_value(
@@ -264,18 +293,6 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     with b.on(gy):
         axes = tuple(range(gy.ndim - 1))
         return b.astype(b.xp.sum(b.astype(gy, compute), axis=axes), result)
-
-
-def windows(where: str, x: Array, kernel: Any, stride: Any, dilation: Any) -> Array:
-    """The checked windows of x."""
-    b = backends.of(where, ("x",), x)
-    shape = tuple(x.shape)
-    rank = max(len(shape) - 2, 1)
-    sizes = parse.per_axis(where, "kernel_size", kernel, rank, 1)
-    one = Settings(stride=stride, dilation=dilation)
-    g = Geometry.of(where, shape, (*sizes, shape[-1] if shape else 0, 1), one, f"x {shape}")
-    with b.on(x):
-        return primitives.windows(x, g.kernel, g.stride, g.dilation, b)
 
 
 def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any
 
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.planning import plan
 
 EXAMPLES = """\
@@ -66,7 +66,7 @@ def whole(name: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise bad_value(
-            "explain", f"{name} must be made of whole numbers", repr(text), "write e.g. 2"
+            "explain", f"{name} must be made of whole numbers", shown(text), "write e.g. 2"
         ) from None
 
 

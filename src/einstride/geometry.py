@@ -21,8 +21,9 @@ Direction = Literal["forward", "input_grad", "filter_grad"]
 
 PLAIN = Settings()
 
-LARGEST = 2**62
-"""No array may have more elements than this: byte offsets must fit a signed 64-bit integer."""
+LARGEST = 2**58
+"""No array may have more elements than this, x with its padding among them: byte offsets, at 16
+bytes an element, must fit a signed 64-bit integer."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,16 @@ class Geometry:
                 )
             check_border(where, settings.padding_mode, axis, s, max(low, high))
             out.append(max((room - e) // step + 1, 0))
-        for name, n in (("y", batch * prod(out) * filters), ("x", batch * prod(size) * channels)):
+        padded = [s + max(low, 0) + max(high, 0) for s, (low, high) in zip(size, pads, strict=True)]
+        for name, n in (
+            ("y", batch * prod(out) * filters),
+            ("x", batch * prod(size) * channels),
+            ("x with its padding", batch * prod(padded) * channels),
+        ):
             if n > LARGEST or any(abs(p) > LARGEST for pair in pads for p in pair):
                 raise bad_value(
                     where,
-                    f"{name} would have more than 2**62 elements",
+                    f"{name} would have more than 2**58 elements",
                     f"{got}, padding {pads}",
                     "use smaller shapes",
                 )

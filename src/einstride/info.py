@@ -17,6 +17,7 @@ from einstride import execute
 from einstride.backends.numpy import BACKEND
 from einstride.geometry import Direction
 from einstride.settings import Keywords
+from einstride.simd import compiler, disk_cache
 
 LIBRARIES = ("numpy", "cupy", "torch", "jax", "array_api_strict", "dask")
 
@@ -40,6 +41,7 @@ def text() -> str:
         "Array libraries": _libraries(),
         "CuPy devices": _devices(),
         "Threads": _threads(),
+        "Compiled kernels": _kernels(),
         'What algorithm="auto" takes (NumPy, float32, padding="same")': _choices(),
     }
     return "\n\n".join(
@@ -100,6 +102,25 @@ def _devices() -> Iterator[str]:
 
 def _threads() -> Iterator[str]:
     yield f"NumPy: up to {BACKEND.threads()} blocks at once, BLAS on one thread in each"
+
+
+def _kernels() -> Iterator[str]:
+    if not compiler.available():
+        yield compiler.MISSING
+        return
+    try:
+        where, limit = disk_cache.folder(), disk_cache.limit()
+    except ValueError as error:  # the user's environment names no number of bytes
+        yield str(error)
+        return
+    if limit == 0:
+        yield "not kept on disk: EINSTRIDE_CACHE_BYTES is 0"
+    elif where is None:
+        yield "not kept on disk: there is no folder that only this user may write"
+    elif disk_cache.package_digest() is None:
+        yield "not kept on disk: the package is no folder, or was changed after its import"
+    else:
+        yield f"kept in {where}: {disk_cache.size() / 2**20:.1f} of {limit / 2**20:.1f} MiB"
 
 
 def _choices() -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_type, bad_value, shown
 from einstride.settings import Shape
 
 _EXAMPLES = "use 'channels_last', 'channels_first' or a spec such as 'NCHW,OIHW->NHWC'"
@@ -51,14 +51,14 @@ def check(where: str, layout: object) -> str:
     """The layout if it is a string at all."""
     if type(layout) is str:
         return layout
-    raise bad_type(where, "layout must be a string", repr(layout), _EXAMPLES)
+    raise bad_type(where, "layout must be a string", shown(layout), _EXAMPLES)
 
 
 def _parse_spec(where: str, spec: str, rank: int) -> Layout:
     inputs, arrow, y = spec.replace(" ", "").partition("->")
     x, comma, f = inputs.partition(",")
     if not (arrow and comma and x.isalpha() and f.isalpha() and y.isalpha()):
-        raise bad_value(where, "layout is unknown", repr(spec), _EXAMPLES)
+        raise bad_value(where, "layout is unknown", shown(spec), _EXAMPLES)
     letters = [c for c in x if c not in "NC"]  # the order in which tuples (stride, ...) are read
     for part, name, roles in ((x, "x", "NC"), (f, "f", "IO"), (y, "y", "NC")):
         if sorted(part) != sorted([*roles, *letters]) or len(set(part)) != len(part):
@@ -66,7 +66,7 @@ def _parse_spec(where: str, spec: str, rank: int) -> Layout:
                 where,
                 f"a layout spec has {roles[0]} and {roles[1]} once in its part for {name}, and the "
                 "same spatial letters once in all three parts",
-                repr(spec),
+                shown(spec),
                 _EXAMPLES,
             )
     if len(letters) != rank:
@@ -74,7 +74,7 @@ def _parse_spec(where: str, spec: str, rank: int) -> Layout:
             where,
             f"the layout spec has {len(letters)} spatial letters but the arrays have {rank} "
             "spatial axes",
-            repr(spec),
+            shown(spec),
             "name every axis with one letter",
         )
     return Layout(

@@ -10,20 +10,17 @@ ConvTranspose-22 and ConvInteger-10).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from array_api_compat import array_namespace
 
-from einstride import api, transposed
-from einstride._errors import bad_type, bad_value
+from einstride import api, backends, transposed
+from einstride import onnx_attributes as attributes
+from einstride._errors import bad_type, bad_value, shown
 from einstride.backends import Array
+from einstride.onnx_attributes import Numbers
 
-AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 EIGHT = {"int8": (-128, 127), "uint8": (0, 255)}
-
-Numbers = Sequence[int]
-Pairs = tuple[tuple[int, int], ...]
 
 
 def conv(
@@ -82,10 +79,12 @@ def conv(
     (1, 8, 14, 14)
     """
     where = "onnx_ops.conv"
-    rank = _rank(where, x, w, kernel_shape)
-    padding = _padding(where, auto_pad, pads, rank)
+    rank = attributes.rank(where, x, w, kernel_shape)
+    padding = attributes.padding(where, auto_pad, pads, rank)
+    stride = attributes.ones(where, "strides", strides, rank)
+    dilation = attributes.ones(where, "dilations", dilations, rank)
     return api.conv(
-        x, w, b, stride=_ones(strides, rank), padding=padding, dilation=_ones(dilations, rank),
+        x, w, b, stride=stride, padding=padding, dilation=dilation,
         groups=group, layout="channels_first", **keywords,
     )  # fmt: skip
 
@@ -149,22 +148,23 @@ def conv_transpose(
     (1, 3, 14, 14)
     """
     where = "onnx_ops.conv_transpose"
-    rank = _rank(where, x, w, kernel_shape)
-    stride, dilation = _ones(strides, rank), _ones(dilations, rank)
-    extra = (0,) * rank if output_padding is None else tuple(output_padding)
-    wanted = output_shape
-    _check_auto_pad(where, auto_pad, None if output_shape is not None else pads)
+    rank = attributes.rank(where, x, w, kernel_shape)
+    stride = attributes.ones(where, "strides", strides, rank)
+    dilation = attributes.ones(where, "dilations", dilations, rank)
+    extra = attributes.numbers(where, "output_padding", output_padding) or (0,) * rank
+    wanted = attributes.numbers(where, "output_shape", output_shape)
+    attributes.check_auto_pad(where, auto_pad, None if output_shape is not None else pads)
     if auto_pad.startswith("SAME") and wanted is None:
-        wanted = [s * t for s, t in zip(x.shape[2:], stride, strict=False)]
+        wanted = tuple(s * t for s, t in zip(x.shape[2:], stride, strict=False))
     padding: Any
     if wanted is None:
-        padding = _padding(where, auto_pad, pads, rank)
+        padding = attributes.padding(where, auto_pad, pads, rank)
     else:
         for name, given in (("output_shape", wanted), ("strides", stride),
                             ("dilations", dilation), ("output_padding", extra)):  # fmt: skip
-            _count(where, name, given, rank)
+            attributes.count(where, name, given, rank)
         padding = tuple(
-            _crops((s - 1) * t + more + d * (k - 1) + 1 - size, auto_pad)
+            attributes.crops((s - 1) * t + more + d * (k - 1) + 1 - size, auto_pad)
             for s, t, more, d, k, size in zip(
                 x.shape[2:], stride, extra, dilation, w.shape[2:], wanted, strict=True
             )
@@ -226,57 +226,13 @@ def conv_integer(
            [8, 8]], dtype=int32)
     """
     where = "onnx_ops.conv_integer"
+    backends.of(where, ("x", "w"), x, w)
     x = _centred(where, "x", x, x_zero_point, ())
     w = _centred(where, "w", w, w_zero_point, (w.shape[0],) if w.ndim else ())
     return conv(
         x, w, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
         pads=pads, strides=strides, accumulate="int32", **keywords,
     )  # fmt: skip
-
-
-def _rank(where: str, x: Array, w: Array, kernel_shape: Numbers | None) -> int:
-    """The number of spatial axes."""
-    kernel = tuple(w.shape[2:])
-    if kernel_shape is not None and tuple(kernel_shape) != kernel:
-        got = f"{tuple(kernel_shape)}, w {tuple(w.shape)}"
-        raise bad_value(where, "kernel_shape must be that of w", got, "leave it out")
-    return max(len(x.shape) - 2, 1)
-
-
-def _ones(given: Numbers | None, rank: int) -> tuple[int, ...]:
-    return (1,) * rank if given is None else tuple(given)
-
-
-def _count(where: str, name: str, given: Numbers, n: int) -> None:
-    if len(given) != n:
-        raise bad_value(where, f"{name} needs {n} ints", tuple(given), f"pass {n}")
-
-
-def _check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
-    if auto_pad not in AUTO_PADS:
-        raise bad_value(where, "auto_pad is unknown", repr(auto_pad), f"use one of {AUTO_PADS}")
-    if auto_pad != "NOTSET" and pads is not None:
-        got = f"auto_pad={auto_pad!r}, pads={tuple(pads)}"
-        raise bad_value(where, "auto_pad and pads exclude each other", got, "give one of them")
-
-
-def _padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str | Pairs:
-    _check_auto_pad(where, auto_pad, pads)
-    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
-    if auto_pad != "NOTSET":
-        return names[auto_pad]
-    if pads is None:
-        return "valid"
-    _count(where, "pads", pads, 2 * rank)
-    return tuple(zip(pads[:rank], pads[rank:], strict=True))
-
-
-def _crops(total: int, auto_pad: str) -> tuple[int, int]:
-    """What is cropped at the start and at the end; a negative total adds at the end."""
-    if total < 0:
-        return 0, total
-    less, more = total // 2, total - total // 2
-    return (less, more) if auto_pad == "SAME_UPPER" else (more, less)
 
 
 def _centred(where: str, name: str, a: Array, zero: Any, per_channel: tuple[int, ...]) -> Array:
@@ -287,6 +243,10 @@ def _centred(where: str, name: str, a: Array, zero: Any, per_channel: tuple[int,
         raise bad_type(where, f"{name} must hold int8 or uint8", dtype, "quantize it, or use conv")
     if zero is None:
         return a
+    if isinstance(zero, bool) or not (isinstance(zero, int) or hasattr(zero, "dtype")):
+        raise bad_type(
+            where, f"{name}_zero_point must be an array or an int", shown(zero), "convert it"
+        )
     if not isinstance(zero, int):
         if zero.dtype != a.dtype or tuple(zero.shape) not in ((), (1,), per_channel):
             raise bad_value(

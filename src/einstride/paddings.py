@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.settings import PADDING_NAMES, Frozen, Shape
 
 Pads = tuple[tuple[int, int], ...]
@@ -42,7 +42,7 @@ def padding_pair(where: str, entry: Frozen, size: int, extent: int, stride: int)
         total = max((-(-size // stride) - 1) * stride + extent - size, 0)
         less, more = total // 2, total - total // 2
         return (less, more) if entry == "same" else (more, less)
-    raise bad_value(where, "padding is unknown", repr(entry), f"use one of {PADDING_NAMES}")
+    raise bad_value(where, "padding is unknown", shown(entry), f"use one of {PADDING_NAMES}")
 
 
 def check_border(where: str, mode: str, axis: int, size: int, border: int) -> None:

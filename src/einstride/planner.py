@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import ceilings, dtypes, figures
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.algorithms import ALGORITHMS
 from einstride.geometry import Direction, Geometry
 from einstride.job import Cost, Job
@@ -228,7 +228,7 @@ def choose(
         raise bad_value(
             where,
             "algorithm is unknown",
-            repr(algorithm),
+            shown(algorithm),
             f"use 'auto' or one of {tuple(ALGORITHMS)}",
         )
     origin = figures.of(traits.library)

@@ -111,9 +111,12 @@ def arguments(
     parse.choice(where, "library", library, LIBRARIES)
     extra: Any = {
         "forward": None,
-        "input_grad": needs.input_size,
-        "filter_grad": needs.kernel_size,
-        "transpose": (needs.output_padding, needs.output_size),
+        "input_grad": parse.optional(where, "input_size", needs.input_size, parse.ints),
+        "filter_grad": parse.optional(where, "kernel_size", needs.kernel_size, parse.ints),
+        "transpose": (
+            parse.ints(where, "output_padding", needs.output_padding),
+            parse.optional(where, "output_size", needs.output_size, parse.ints),
+        ),
     }[direction]
     if direction in ("input_grad", "filter_grad") and extra is None:
         name = "input_size" if direction == "input_grad" else "kernel_size"
@@ -121,7 +124,7 @@ def arguments(
     if parse.flag(where, "per_example", needs.per_example):
         if direction != "filter_grad":
             raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
-        extra = ("per_example", needs.kernel_size)
+        extra = ("per_example", extra)
     name = parse.optional(where, "dtype", dtype, parse.name)
     arrays = [a for a in (first, second) if not isinstance(a, tuple | list)]
     if arrays:
@@ -142,6 +145,6 @@ def arguments(
         "shapes": shapes,
         "dtypes": dtypes,
         "library": library,
-        "keywords": keywords._asdict(),
+        "keywords": parse.plain(where, keywords)._asdict(),
         "extra": extra,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from einstride import backends, execute, planner
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_type, bad_value, shown
 from einstride.backends import Array
 from einstride.dtypes import ITEMSIZE
 from einstride.settings import Keywords, PerExample, Transposed
@@ -143,8 +143,7 @@ class Plan:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = _extra(where, a)
             return execute.call(where, direction, first, second, bias, out, keywords, extra)
-        with b.on(first):
-            return execute.run(where, self._decision, b, first, second, None, out)
+        return execute.run(where, self._decision, b, first, second, None, out)
 
     def to_json(self) -> str:
         """The plan as a line of JSON, with its algorithm.
@@ -173,9 +172,9 @@ class Plan:
         where = "Plan.from_json"
         try:
             arguments, keywords = _read(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise bad_value(
-                where, "the text must be what to_json wrote", repr(error), "make the plan anew"
+                where, "the text must be what to_json wrote", shown(error), "make the plan anew"
             ) from None
         return made(where, arguments, keywords)
 
@@ -213,7 +212,7 @@ def made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
     b = backends.by_name(where, arguments["library"])
     for name in arguments["dtypes"]:
         if name not in ITEMSIZE:
-            raise bad_type(where, "dtype is unknown", repr(name), f"use one of {tuple(ITEMSIZE)}")
+            raise bad_type(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
     direction, extra = _extra(where, arguments)
     decision = execute.decide(
         where,

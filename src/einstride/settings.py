@@ -8,17 +8,20 @@ other. Whether the *values* make sense together is `Geometry`'s business.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from einstride._errors import bad_type, bad_value
+from einstride._errors import bad_type, bad_value, shown
 
 Frozen = int | str | tuple[Any, ...]
 Shape = tuple[int, ...]
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+LARGEST_INT = 2**63 - 1
+"""Array libraries count in signed 64-bit integers."""
 ACCURACIES = ("normwise", "elementwise", "tf32")
 
 
@@ -83,67 +86,94 @@ def settings(where: str, k: Keywords) -> Settings:
     )
 
 
+def plain(where: str, k: Keywords) -> Keywords:
+    """The keywords in Python's own ints, strings and tuples, which JSON holds."""
+    s = settings(where, k)
+    return k._replace(
+        stride=s.stride, padding=s.padding, dilation=s.dilation, groups=s.groups,
+        padding_mode=str(s.padding_mode), input_dilation=s.input_dilation,
+        max_workspace=optional(where, "max_workspace", k.max_workspace, size_in_bytes),
+    )  # fmt: skip
+
+
 def whole(where: str, name: str, value: object) -> int:
-    """`value` as a Python int; bool, float and everything else without ``__index__`` is refused."""
+    """`value` as a Python int of at most 64 bits; bool, float and all without ``__index__`` are
+    refused."""
+    number = _index(where, name, value)
+    if -LARGEST_INT <= number <= LARGEST_INT:
+        return number
+    raise bad_value(
+        where, f"{name} must fit into a signed 64-bit integer", shown(value), "use a smaller one"
+    )
+
+
+def _index(where: str, name: str, value: object) -> int:
     if type(value) is int:
         return value
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         raise bad_type(
-            where, f"{name} must be an int", repr(value), f"write {name}={int(bool(value))}"
+            where, f"{name} must be an int", shown(value), f"write {name}={int(bool(value))}"
         )
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise bad_type(
-            where, f"{name} must be an int or ints", repr(value), "pass whole numbers, e.g. 1"
+            where, f"{name} must be an int or ints", shown(value), "pass whole numbers, e.g. 1"
         ) from None
 
 
 def _entries(where: str, name: str, value: object) -> tuple[object, ...]:
-    try:
-        return tuple(value)  # type: ignore[arg-type]
-    except TypeError:
+    """The entries of a sequence. Bytes are no numbers, sets and mappings have no order, and what
+    can be read once only would be gone when the call is made again."""
+    sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+    if isinstance(value, memoryview) or not (sequence or getattr(value, "ndim", 0) > 0):
         raise bad_type(
             where,
             f"{name} must be an int or one int per axis",
-            repr(value),
+            shown(value),
             f"pass e.g. {name}=1 or a tuple",
-        ) from None
+        )
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def ints(where: str, name: str, value: object) -> int | Shape:
     """An int, or a tuple of ints."""
     if type(value) is int:
-        return value
+        return whole(where, name, value)
     if isinstance(value, str):
-        raise bad_type(where, f"{name} must be an int or ints", repr(value), f"e.g. {name}=1")
-    if getattr(value, "ndim", 0):  # a NumPy array of ints is a sequence, though it has __index__
-        return tuple(whole(where, name, v) for v in _entries(where, name, value))
-    if hasattr(value, "__index__") or isinstance(value, float):
+        raise bad_type(where, f"{name} must be an int or ints", shown(value), f"e.g. {name}=1")
+    if _single(value):
         return whole(where, name, value)
     return tuple(whole(where, name, v) for v in _entries(where, name, value))
 
 
+def _single(value: object) -> bool:
+    """True for numbers; an array with axes is a sequence, though NumPy's have ``__index__``."""
+    if getattr(value, "ndim", 0):
+        return False
+    return hasattr(value, "__index__") or isinstance(value, float)
+
+
 def freeze_padding(where: str, value: object) -> Frozen:
     """An int, a name, or a tuple of ints, names and (low, high) pairs."""
-    if type(value) is int or type(value) is str:
-        return value
-    if not getattr(value, "ndim", 0) and (hasattr(value, "__index__") or isinstance(value, float)):
+    if isinstance(value, str):
+        return str(value)
+    if _single(value):
         return whole(where, "padding", value)
     return tuple(_padding_entry(where, v) for v in _entries(where, "padding", value))
 
 
 def _padding_entry(where: str, value: object) -> Frozen:
     if isinstance(value, str):
-        return value
-    if not getattr(value, "ndim", 0) and (hasattr(value, "__index__") or isinstance(value, float)):
+        return str(value)
+    if _single(value):
         return whole(where, "padding", value)
     pair = tuple(whole(where, "padding", v) for v in _entries(where, "padding", value))
     if len(pair) != 2:
         raise bad_value(
             where,
             "a padding entry is an int, a name or a (low, high) pair",
-            repr(value),
+            shown(value),
             "give two numbers per axis, e.g. ((1, 2), (0, 0))",
         )
     return pair
@@ -152,9 +182,9 @@ def _padding_entry(where: str, value: object) -> Frozen:
 def choice(where: str, name: str, value: object, allowed: tuple[str, ...]) -> str:
     """One of the allowed names."""
     if not isinstance(value, str):
-        raise bad_type(where, f"{name} must be a name", repr(value), f"use one of {allowed}")
+        raise bad_type(where, f"{name} must be a name", shown(value), f"use one of {allowed}")
     if value not in allowed:
-        raise bad_value(where, f"{name} is unknown", repr(value), f"use one of {allowed}")
+        raise bad_value(where, f"{name} is unknown", shown(value), f"use one of {allowed}")
     return value
 
 
@@ -162,22 +192,36 @@ def name(where: str, keyword: str, value: object) -> str:
     """A string; which ones are known is decided where they are used."""
     if type(value) is str:
         return value
-    raise bad_type(where, f"{keyword} must be a name", repr(value), f"write {keyword}='...'")
+    raise bad_type(where, f"{keyword} must be a name", shown(value), f"write {keyword}='...'")
 
 
 def size_in_bytes(where: str, keyword: str, value: object) -> int:
     """A number of bytes, zero allowed."""
-    number = whole(where, keyword, value)
+    number = _index(where, keyword, value)
     if number < 0:
         raise bad_value(where, f"{keyword} must not be negative", number, "give bytes, or None")
-    return number
+    return min(number, LARGEST_INT)
+
+
+def path(where: str, keyword: str, value: object) -> str:
+    """The name of a file."""
+    name = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(name, str):
+        raise bad_type(
+            where, f"{keyword} must name a file", shown(value), "pass a string or a pathlib.Path"
+        )
+    if not name or "\0" in name:
+        raise bad_value(
+            where, f"{keyword} must be a name that files can have", shown(name), "rename it"
+        )
+    return name
 
 
 def flag(where: str, name: str, value: object) -> bool:
     """True or False."""
     if value is True or value is False:
         return value
-    raise bad_type(where, f"{name} must be True or False", repr(value), f"write {name}=True")
+    raise bad_type(where, f"{name} must be True or False", shown(value), f"write {name}=True")
 
 
 def optional(where: str, name: str, value: object, parse: Callable[[str, str, object], Any]) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.geometry import Geometry
-from einstride.paddings import padding_pair, padding_pairs
+from einstride.paddings import is_same, padding_pair, padding_pairs
 from einstride.settings import Frozen, Settings, Shape, Transposed, per_axis
 
 
@@ -99,7 +99,7 @@ def transposed_geometry(
         raise bad_value(
             where,
             'padding_mode must be "zeros" in a transposed convolution: its padding crops',
-            repr(settings.padding_mode),
+            shown(settings.padding_mode),
             "leave it out, or use conv_input_grad",
         )
     if settings.input_dilation not in (1, (1,) * rank):
@@ -141,10 +141,15 @@ def transposed_geometry(
     padding = settings.padding
     per = padding if isinstance(padding, tuple) else (padding,) * rank
     padding_pairs(where, padding, (1,) * rank, extent, steps)  # one entry per axis, known names
-    size, pairs = [], []
+    size: list[int] = []
+    pairs: list[Frozen] = []
     for axis, (n, e, s, d) in enumerate(zip(x_shape[1:-1], extent, steps, gaps, strict=True)):
         goal = None if wanted is None else wanted[axis]
         low, high, least = _transposed_axis(where, per[axis], n, e, s, goal)
+        if n == 0 and is_same(padding, axis) and not (extra[axis] or goal):
+            size.append(0)  # as the forward call, which has no outputs of no inputs
+            pairs.append(per[axis])
+            continue
         more = extra[axis] if goal is None else goal - least
         if n == 0 or least + more < 0:
             raise bad_value(

@@ -14,7 +14,7 @@ from typing import Any
 
 from einstride import backends
 from einstride import settings as parse
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.algorithms import ALGORITHMS
 from einstride.backends import Array
 from einstride.planning import Needs, arguments
@@ -96,13 +96,15 @@ def tune(
     """
     where = "tune"
     parse.choice(where, "direction", direction, DIRECTIONS)
-    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise bad_value(where, "seconds must be a number, 0 or more", repr(seconds), "try 1.0")
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds < 1e9:
+        raise bad_value(where, "seconds must be a number from 0 to 1e9", shown(seconds), "try 1.0")
     k = Keywords(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, "auto",
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     needs = Needs(input_size, kernel_size, output_padding, output_size, per_example)
+    path = None if path is None else parse.path(where, "path", path)
     plain = arguments(where, first, second, direction, None, LIBRARIES[0], needs, k)
     predicted = made(where, plain, k)  # every error there may be
     kept = None if path is None else _read(where, Path(path))
@@ -178,7 +180,7 @@ def _read(where: str, path: Path) -> dict[str, Any]:
             raise ValueError("other contents")
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise bad_value(
             where,
             "path must name a file that tune wrote, or none",

@@ -14,7 +14,7 @@ import numpy as np
 
 import einstride as es
 from einstride.plans import DIRECTIONS
-from einstride.simd import compiler
+from einstride.simd import compiler, disk_cache
 
 COMPILED = ("direct", "winograd")
 
@@ -62,7 +62,7 @@ def run(dtypes: tuple[str, ...] = ("float32",)) -> int:
             for algorithm in COMPILED:
                 _pass(sample, dtype, direction, algorithm)
         print(f"\r{number}/{len(jobs)} layers, {compiler.count() - before} kernels", end="")
-    where = compiler.folder()
+    where = disk_cache.folder()
     print(f" in {perf_counter() - start:.1f} s, {f'kept in {where}' if where else 'not kept'}")
     return 0
 

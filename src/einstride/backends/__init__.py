@@ -7,6 +7,7 @@ own is served by `generic`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -36,14 +37,31 @@ def of(where: str, names: tuple[str, ...], *arrays: Array) -> Backend:
                 f"{names[0]} from {backend.traits.library}, {name} from {theirs.traits.library}",
                 "convert one of them yourself: nothing is copied between libraries silently",
             )
-        if backend.device is not None and backend.device(first) != backend.device(other):
+    if backend.device is not None:
+        _on_one_device(where, names, arrays, backend.device)
+    return backend
+
+
+def _on_one_device(
+    where: str,
+    names: tuple[str, ...],
+    arrays: tuple[Array | None, ...],
+    device: Callable[[Array], object],
+) -> None:
+    """Refuse arrays on two devices; an array whose device nobody knows may be on any."""
+    first, found = "", None
+    for name, array in zip(names, arrays, strict=True):
+        theirs = None if array is None else device(array)
+        if theirs is None or theirs == found:
+            continue
+        if found is not None:
             raise bad_type(
                 where,
                 "all arrays must be on one device",
-                f"{names[0]} on {backend.device(first)}, {name} on {backend.device(other)}",
+                f"{first} on {found}, {name} on {theirs}",
                 "move one of them yourself: nothing is copied between devices silently",
             )
-    return backend
+        first, found = name, theirs
 
 
 def _find(where: str, name: str, array: object) -> Backend:

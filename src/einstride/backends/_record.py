@@ -66,7 +66,9 @@ class Backend:
     dtype_name : callable
         ``dtype_name(x)``: the dtype as a plain name, "float32".
     device : callable or None
-        ``device(x)``, comparable with ``==``; None for libraries with one device.
+        ``device(x)``, comparable with ``==``; None for an array that is on no device that is known
+        (a tracer, or an array spread over several). None instead of a function for libraries with
+        one device.
     on : callable
         ``with on(x):`` makes the array's device the current one.
     empty, zeros : callable

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
+from inspect import isroutine
 from typing import Any
 
-from array_api_compat import device
+import array_api_compat
 
 from einstride.backends._contract import contract
 from einstride.backends._record import Array, Backend, Make, Traits
@@ -22,6 +23,21 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     """Blocks one after the other."""
     one = make()
     return [one(box) for box in boxes]
+
+
+def device(x: Array) -> Any:
+    """The device of x as its library names it; None if there is not one that is known.
+
+    A tracer of JAX stands for arrays on any device, and says so by having no device, by an error or
+    by a method, depending on its version; an array of JAX spread over devices has a sharding in the
+    device's place, which fits no other shape.
+    """
+    try:
+        found = array_api_compat.device(x)
+        found = found() if isroutine(found) else found
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return None if hasattr(found, "device_set") else found
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -17,7 +16,6 @@ from einstride.simd.memory import LARGE, placed
 from einstride.simd.operands import copied
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
-_HERE = nullcontext()
 
 
 def dtype_name(x: Array) -> str:
@@ -119,7 +117,7 @@ BACKEND = Backend(
     ),
     dtype_name=dtype_name,
     device=None,
-    on=lambda x: _HERE,
+    on=lambda x: np.errstate(all="ignore"),  # compiled kernels do not tell: nobody does
     empty=empty,
     result=result,
     zeros=zeros,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride import settings as parse
 from einstride._errors import bad_type, bad_value
 from einstride.nn.arrays import Host
 
@@ -22,10 +24,14 @@ FORMAT = "einstride.nn 1"
 
 def write(path: str | os.PathLike[str], arrays: dict[str, Host], note: dict[str, Any]) -> None:
     """Arrays and a note (anything JSON holds) in a new file, which replaces an old one at once."""
-    target = Path(path)
+    target = Path(parse.path("save", "path", path))
     safe = _is_safe(target, "save")
     text = json.dumps(note | {"format": FORMAT, "dtypes": {k: a.dtype.name for k, a in
                                                            arrays.items()}})  # fmt: skip
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "save: the folder must exist; make it first", str(target.parent)
+        )
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -47,7 +53,7 @@ def write(path: str | os.PathLike[str], arrays: dict[str, Host], note: dict[str,
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Host], dict[str, Any]]:
     """What `write` wrote; a ValueError for a file that is damaged or something else."""
-    source = Path(path)
+    source = Path(parse.path("load", "path", path))
     safe = _is_safe(source, "load")
     try:
         arrays, text = _read_safe(source) if safe else _read_npz(source)

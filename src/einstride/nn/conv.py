@@ -8,7 +8,7 @@ from typing import Any
 import einstride.gradients as es_gradients
 from einstride import layout as layouts
 from einstride import settings as parse
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.api import conv
 from einstride.backends import Array
 from einstride.geometry import Geometry
@@ -61,7 +61,7 @@ class _Convolution(Layer):
             )  # fmt: skip
         if self.layout not in ("channels_last", "channels_first"):
             raise bad_value(
-                kind, "layout must be 'channels_last' or 'channels_first'", repr(self.layout),
+                kind, "layout must be 'channels_last' or 'channels_first'", shown(self.layout),
                 "permute the input once, before the model",
             )  # fmt: skip
         self._kernel = parse.per_axis(kind, "kernel_size", self.kernel_size, rank, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from einstride._errors import bad_value
+from einstride._errors import bad_type, bad_value, shown
 from einstride.backends import Array, Backend
 from einstride.nn import checkpoint
 from einstride.nn.arrays import FLOATS, Host, device, host, wide
@@ -20,6 +20,7 @@ def save(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
     arrays = {f"parameter/{k}": host(a) for k, a in model.parameters.items()}
     arrays |= {f"state/{k}": host(a) for k, a in model.state.items()}
     note: dict[str, object] = {"dtype": model.dtype}
+    _check_optimiser("save", optimiser)
     if optimiser is not None:
         note |= {"optimiser": type(optimiser).__name__, "steps": optimiser.steps}
         arrays |= {
@@ -32,6 +33,7 @@ def save(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
 
 def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
     """See `Model.load`: everything is checked before anything is changed."""
+    _check_optimiser("load", optimiser)
     arrays, note = checkpoint.read(path)
     groups: dict[str, dict[str, Host]] = {"parameter": {}, "state": {}, "optimiser": {}}
     for name, a in arrays.items():
@@ -63,6 +65,16 @@ def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
     if optimiser is not None:
         optimiser.reset()
         optimiser.running, optimiser.steps = running, int(note["steps"])
+
+
+def _check_optimiser(where: str, optimiser: object) -> None:
+    from einstride.nn.optimiser import Optimiser
+
+    if not (optimiser is None or isinstance(optimiser, Optimiser)):
+        raise bad_type(
+            where, "optimiser must be an optimiser of einstride.nn", shown(optimiser),
+            "pass the one that the model was fitted with, or none",
+        )  # fmt: skip
 
 
 def move(model: Built, b: Backend, dtype: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride._errors import bad_value
+from einstride._errors import bad_value, shown
 from einstride.backends import Array, Backend
 from einstride.nn.arrays import FLOATS, Host, Shape, device, wide
 from einstride.nn.random import generator
@@ -294,5 +294,5 @@ class PlacedTypeError(PlacedError, TypeError):
 def check_dtype(where: str, dtype: str) -> str:
     """One of the float dtypes, by name."""
     if dtype not in FLOATS:
-        raise bad_value(where, f"dtype must be one of {', '.join(FLOATS)}", repr(dtype), "choose")
+        raise bad_value(where, f"dtype must be one of {', '.join(FLOATS)}", shown(dtype), "choose")
     return dtype

@@ -1,22 +1,19 @@
 """From a kernel's text to a function of this process, by LLVM; each kernel is compiled once.
 
-Machine code is kept in memory and in a folder of the user's (``EINSTRIDE_CACHE``, else
-``XDG_CACHE_HOME/einstride``, else ``~/.cache/einstride``), by CPU, LLVM and our source.
+Machine code is kept in memory, and on disk by `disk_cache`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
+
+from einstride.simd import disk_cache
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
@@ -89,10 +86,10 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
             found = _kernels.get(key)
             if found is None:
                 described = repr((name, write.__module__, write.__qualname__, given, on))
-                code = _read(described)
+                code = disk_cache.read(described)
                 if code is None:
                     code = _machine_code(write(*given), on)
-                    _write(described, code)
+                    disk_cache.write(described, code)
                 found = _kernels[key] = _loaded(name, code, on)
     return found
 
@@ -132,60 +129,3 @@ def _loaded(name: str, code: bytes, on: Machine) -> Kernel:
     engine.finalize_object()
     _engines.append(engine)
     return _SIGNATURE(engine.get_function_address(name))
-
-
-@cache
-def folder() -> Path | None:
-    """Where machine code is kept; None if no folder is there that only this user may write."""
-    given = os.environ.get("EINSTRIDE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    path = Path(given) if given else Path(base) / "einstride"
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-    except OSError:
-        return None
-    mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return path if mine and not found.st_mode & 0o022 else None
-
-
-@cache
-def _source() -> str:
-    """A digest of LLVM's version and of the pages that kernels are written on."""
-    import llvmlite
-
-    digest = hashlib.sha256(repr((llvmlite.__version__, machine())).encode())
-    for page in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(page.read_bytes())
-    return digest.hexdigest()
-
-
-def _file(described: str) -> Path | None:
-    where = folder()
-    name = hashlib.sha256((_source() + described).encode()).hexdigest()
-    return None if where is None else where / f"{name[:40]}.kernel"
-
-
-def _read(described: str) -> bytes | None:
-    """What `_write` kept; None if there is nothing, or not the whole of it."""
-    path = _file(described)
-    try:
-        kept = b"" if path is None else path.read_bytes()
-    except OSError:
-        return None
-    digest, code = kept[:32], kept[32:]
-    return code if code and hashlib.sha256(code).digest() == digest else None
-
-
-def _write(described: str, code: bytes) -> None:
-    """Keep machine code for the next process; a full or read-only disk only costs time."""
-    path = _file(described)
-    if path is None:
-        return
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
-    except OSError:
-        return

@@ -1,0 +1,261 @@
+"""The folder of compiled kernels: what is read from it, what it is named by, and how it is bounded.
+
+The storms (tests/storms/test_disk_cache.py) add disks that fail and processes that share it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import einstride
+from test_simd_compiler import forget
+
+pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
+disk_cache = pytest.importorskip("einstride.simd.disk_cache")
+
+PACKAGE = Path(einstride.__file__).parent
+WINOGRAD = """
+import numpy as np, einstride as es
+from einstride.simd import disk_cache
+x = np.random.default_rng(0).standard_normal((2, 16, 16, 64)).astype("float32")
+f = np.random.default_rng(1).standard_normal((3, 3, 64, 64)).astype("float32")
+y = es.conv(x, f, padding="same", algorithm="winograd")
+right = es.conv(x.astype("float64"), f.astype("float64"), padding="same", algorithm="strided")
+print(es.__file__, disk_cache.package_digest(), np.abs(y - right).max() / np.abs(right).max())
+"""
+DIRECT = """
+import numpy as np, einstride as es
+from einstride.simd import disk_cache
+y = es.conv(np.ones((1, 8, 8, 16), "f4"), np.ones((3, 3, 16, 16), "f4"), algorithm="direct")
+print(es.__file__, disk_cache.package_digest(), float(np.abs(y - 144).max()))
+"""
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
+    forget()
+    yield tmp_path / "kernels"
+    monkeypatch.undo()
+    forget()
+
+
+def run(code, folder, path=PACKAGE.parent, **variables):
+    """The three words that a new process prints, which finds the package at `path`."""
+    environment = dict(os.environ) | {
+        "PYTHONPATH": str(path), "EINSTRIDE_CACHE": str(folder),
+    } | variables  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def kernels(folder):
+    return {path.name for path in folder.glob("*.kernel")}
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The package in another place."""
+    return Path(
+        shutil.copytree(
+            PACKAGE, tmp_path / "copy" / "einstride", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
+
+
+def test_an_edit_of_any_module_gives_other_files(kept, copied):
+    """Points of interpolation stand in a module that none of the compiler's folder holds."""
+    _, before, error = run(WINOGRAD, kept, copied.parent)
+    assert float(error) < 1e-5
+    first = kernels(kept)
+    assert first
+    _, again, _ = run(WINOGRAD, kept, copied.parent)
+    assert again == before
+    assert kernels(kept) == first
+    toom = copied / "toom.py"
+    edited = toom.read_text().replace(
+        "6: (0, 1, -1, 2, -_HALF),", "6: (0, 1, -1, _HALF, -2),"
+    )  # fmt: skip
+    assert edited != toom.read_text()
+    toom.write_text(edited)
+    where, after, error = run(WINOGRAD, kept, copied.parent)
+    assert where.startswith(str(copied))
+    assert after != before
+    assert float(error) < 1e-5
+    assert not first & (kernels(kept) - first)
+    assert kernels(kept) > first
+
+
+def test_two_places_of_one_package_share_it(kept, copied):
+    assert run(DIRECT, kept, copied.parent)[1] == disk_cache.package_digest()
+
+
+def test_every_file_of_the_package_counts(kept, copied):
+    digests = {run(DIRECT, kept, copied.parent)[1]}
+    for name in ("borders.py", "calibration.json", "nn/dense.py", "new.py"):
+        with open(copied / name, "a") as file:
+            file.write("\n")
+        digests.add(run(DIRECT, kept, copied.parent)[1])
+    assert len(digests) == 5
+
+
+def test_a_package_without_sources(kept, copied):
+    """Bytecode in the place of sources is read as they are."""
+    compileall = [sys.executable, "-m", "compileall", "-q", "-b", str(copied)]
+    subprocess.run(compileall, check=True)
+    for path in copied.rglob("*.py"):
+        path.unlink()
+    where, digest, error = run(DIRECT, kept, copied.parent)
+    assert where.endswith(".pyc")
+    assert (float(error), digest != "None") == (0, True)
+    assert kernels(kept)
+    with open(copied / "toom.pyc", "ab") as file:
+        file.write(b"\0")
+    assert run(DIRECT, kept, copied.parent)[1] != digest
+
+
+def test_a_package_in_a_zip_keeps_nothing(kept, copied, tmp_path):
+    with zipfile.ZipFile(tmp_path / "einstride.zip", "w") as file:
+        for path in copied.rglob("*"):
+            file.write(path, path.relative_to(copied.parent))
+    code = DIRECT.replace("algorithm='direct'", "").replace(
+        "import numpy", "import pathlib; import numpy"
+    )
+    where, digest, error = run(code, kept, tmp_path / "einstride.zip")
+    assert ".zip" in where
+    assert (digest, float(error)) == ("None", 0)
+    assert not kernels(kept)
+
+
+def test_a_module_from_elsewhere_keeps_nothing(kept, copied, tmp_path):
+    """No file of the package's folder says what code such a module holds."""
+    (tmp_path / "toom.py").write_text((copied / "toom.py").read_text())
+    code = (
+        "import importlib.util, sys, einstride\n"
+        f"path = {str(tmp_path / 'toom.py')!r}\n"
+        "spec = importlib.util.spec_from_file_location('einstride.toom', path)\n"
+        "sys.modules['einstride.toom'] = module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+    )  # fmt: skip
+    assert run(code + DIRECT, kept, copied.parent)[1:] == ["None", "0.0"]
+    assert not kernels(kept)
+
+
+def test_a_source_that_changes_after_the_import_keeps_nothing(kept, copied):
+    """The process holds the old code: it must not be kept under the new one's name."""
+    code = f"import einstride, os; os.utime({str(copied / 'toom.py')!r})\n"
+    assert run(code + DIRECT, kept, copied.parent)[1:] == ["None", "0.0"]
+    assert not kernels(kept)
+
+
+def test_what_is_kept_comes_back(kept):
+    assert disk_cache.read("a kernel") is None
+    disk_cache.write("a kernel", b"code")
+    assert disk_cache.read("a kernel") == b"code"
+    assert disk_cache.read("another") is None
+
+
+def test_a_file_under_another_name_is_refused(kept):
+    disk_cache.write("a kernel", b"code")
+    (path,) = kept.iterdir()
+    path.rename(disk_cache._file("another"))
+    assert disk_cache.read("another") is None
+
+
+def test_a_description_with_an_address_is_not_kept(kept):
+    disk_cache.write(f"a kernel of {object()}", b"code")
+    assert not list(kept.iterdir())
+
+
+def put_fifo(path):
+    os.mkfifo(path)
+
+
+def put_directory(path):
+    path.mkdir()
+    (path / "inside").write_text("")
+
+
+def put_link(path):
+    """To a file that would be good in this place."""
+    disk_cache.write("a kernel", b"code")
+    elsewhere = path.with_name("elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def put_link_to_a_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def put_device(path):
+    try:
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
+    except PermissionError as error:
+        pytest.skip(f"devices cannot be made: {error}")
+
+
+def put_writeable_by_all(path):
+    disk_cache.write("a kernel", b"code")
+    path.chmod(0o666)
+
+
+def put_another_users(path):
+    disk_cache.write("a kernel", b"code")
+    try:
+        os.chown(path, 12345, 12345)
+    except PermissionError as error:
+        pytest.skip(f"files cannot be given away: {error}")
+
+
+def put_too_large(path):
+    with open(path, "wb") as file:
+        file.truncate(disk_cache.LARGEST + 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
+@pytest.mark.parametrize(
+    "put",
+    [put_fifo, put_directory, put_link, put_link_to_a_device, put_device, put_writeable_by_all,
+     put_another_users, put_too_large],
+)  # fmt: skip
+def test_only_this_users_own_regular_files_are_read(kept, put):
+    path = disk_cache._file("a kernel")
+    put(path)
+    assert disk_cache.read("a kernel") is None
+    disk_cache.write("a kernel", b"code")
+    if put is put_directory:  # stays: it is not ours to empty
+        assert disk_cache.read("a kernel") is None
+    else:
+        assert disk_cache.read("a kernel") == b"code"
+        assert path.is_file()
+        assert not path.is_symlink()
+    assert not list(kept.glob("*.part"))
+
+
+def test_the_key_holds_the_cpu(kept, monkeypatch):
+    """A folder on a network disk may be shared by machines of two kinds."""
+    from dataclasses import replace
+
+    from einstride.simd import compiler
+
+    asked = []
+    monkeypatch.setattr(compiler, "_kernels", {})
+    monkeypatch.setattr(disk_cache, "read", asked.append)
+    monkeypatch.setattr(disk_cache, "write", lambda *a: None)
+    monkeypatch.setattr(compiler, "_machine_code", lambda *a: b"")
+    monkeypatch.setattr(compiler, "_loaded", lambda *a: None)
+    here = compiler.machine()
+    for on in (here, replace(here, name="other"), replace(here, features=here.features + ",+x")):
+        compiler.kernel("k", str, 1, on=on)
+    assert len(set(asked)) == 3
+    assert all(re.search(r"Machine\(name='.*features='", text) for text in asked)
