@@ -124,9 +124,7 @@ def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on:
 
 if hasattr(os, "register_at_fork"):
     # C functions, so that nothing can be raised in their place
-    os.register_at_fork(
-        before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open
-    )
+    os.register_at_fork(before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open)
 
 
 def count() -> int:
