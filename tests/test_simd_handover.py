@@ -83,21 +83,4 @@ def test_a_helper_that_is_woken_late_is_not_waited_for(monkeypatch):
     for _ in range(20):
         assert (marked(2) == 1).all()
     (helper,) = _helpers._idle
-    assert helper._words[0] == 0  # asleep
-
-
-def test_an_interrupt_waits_for_those_who_write(monkeypatch):
-    real, calls = _helpers._Helper.wait, []
-
-    def wait(self):
-        calls.append(self)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        real(self)
-
-    monkeypatch.setattr(_helpers._Helper, "wait", wait)
-    with pytest.raises(KeyboardInterrupt):
-        marked(2, work=100)
-    assert len(calls) == 2
-    monkeypatch.undo()
-    assert (marked(2) == 1).all()
+    assert helper.words[0] == 0  # asleep

@@ -2,39 +2,61 @@
 
 A pool of futures takes 50 microseconds to start and to collect a helper, as long as many kernels
 run; waking one that sleeps takes 20 or more, one that watches takes one (`simd.handover`).
+
+A launch is one call into C, which no signal handler interrupts; before it nothing has begun, and
+after it nobody writes any more. A helper lies in `_idle` or in a caller's list, and moves from one
+to the other in one call into C too, so none gets lost.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from typing import Any
+
+from einstride import workers
 
 Kernel = Callable[[int, int], None]
 
 LOOKS = 4000
 """How often a helper looks for work before it sleeps: some 50 microseconds."""
 
-MOMENT = 2e-5
-"""Seconds that a caller sleeps between looks at a helper that takes longer than that."""
+MOMENT = 20
+"""Microseconds that a caller sleeps between looks at a helper that takes longer than that."""
+
+BIRTH = 1.0
+"""Seconds that a caller waits for a new helper: a new thread takes a ten-thousandth."""
 
 
 @cache
-def _roles() -> tuple[Kernel, Kernel, Kernel]:
-    """How to give work, to attend to it and to see that it is finished."""
+def _roles() -> tuple[Kernel, Kernel]:
+    """What a helper and what a caller does."""
     from einstride.simd import compiler, handover
 
     machine = compiler.machine()
     pause = handover.pause(machine.features)
-    give, attend, finish = (
+    attend, launch = (
         compiler.kernel(handover.NAME, handover.kernel, handover.Spec(role, pause), on=machine)
-        for role in ("give", "attend", "finish")
+        for role in ("attend", "launch")
     )
-    return give, attend, finish
+    return attend, launch
+
+
+@cache
+def _sleep() -> tuple[int, int]:
+    """The address of a function of the system's that sleeps, and what to pass it for a moment."""
+    if sys.platform == "win32":
+        return _address(ctypes.windll.kernel32.Sleep), 0  # milliseconds
+    return _address(ctypes.CDLL(None).usleep), MOMENT
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 class _Helper:
@@ -44,33 +66,21 @@ class _Helper:
     """
 
     def __init__(self) -> None:
-        self._start = threading.Lock()
-        self._start.acquire()
-        self._give, self._attend, self._finish = _roles()
-        self._words = (ctypes.c_int64 * 8)()
-        self._address = ctypes.addressof(self._words)
-        threading.Thread(target=self._loop, name="einstride-kernels", daemon=True).start()
+        self.start = threading.Lock()
+        self.start.acquire()
+        self.words = (ctypes.c_int64 * 4)()
+        self.address = ctypes.addressof(self.words)
 
-    def _loop(self) -> None:
+    def serve(self, attend: Kernel) -> None:
+        """What the thread does."""
         while True:
-            self._start.acquire()
-            self._attend(self._address, LOOKS)
+            self.start.acquire()
+            attend(self.address, LOOKS)
 
-    def begin(self, kernel: Kernel, block: int, number: int) -> None:
-        """Hand work over."""
-        words = self._words
-        words[1] = ctypes.c_int64.from_buffer(kernel).value  # type: ignore[arg-type]
-        words[2], words[3] = block, number
-        self._give(self._address, 0)
-        if words[4]:
-            _wake(self._start)
-
-    def wait(self) -> None:
-        """Until it is done, or was taken back."""
-        self._finish(self._address, LOOKS)
-        while self._words[4]:
-            time.sleep(MOMENT)
-            self._finish(self._address, LOOKS)
+    def wake(self) -> None:
+        """Let it look for work."""
+        if not self.words[0]:
+            _wake(self.start)
 
 
 def _wake(lock: threading.Lock) -> None:
@@ -90,44 +100,64 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
     They take chunks of the work from a counter in the block, so one that comes late costs nothing.
     """
     address = ctypes.addressof(block)
-    busy: list[_Helper] = []
-    try:
-        for number in range(1, threads):
-            helper = _borrowed()
-            if helper is None:  # no new threads at interpreter shutdown: the caller does it all
-                break
-            busy.append(helper)
-            helper.begin(function, address, number)
+    if threads < 2:
         function(address, 0)
+        return
+    idle, mine = _idle, list[_Helper]()
+    try:
+        _borrow(idle, mine, threads - 1)
+        if not mine:  # no new threads at interpreter shutdown: the caller does it all
+            function(address, 0)
+            return
+        kernel = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+        team = (ctypes.c_int64 * (5 + len(mine)))(
+            len(mine), kernel, address, *_sleep(), *(helper.address for helper in mine)
+        )
+        run = _roles()[1]
+        for helper in mine:
+            helper.wake()
+        run(ctypes.addressof(team), LOOKS)
     finally:
-        _collect(busy)
+        idle.extend(mine)
 
 
-def _borrowed() -> _Helper | None:
-    try:
-        return _idle.pop()
-    except IndexError:
-        _roles()
-    try:
-        return _Helper()
-    except RuntimeError:
-        return None
-
-
-def _collect(busy: list[_Helper]) -> None:
-    """Wait for all, whatever interrupts: nobody may write what the caller has back."""
-    interrupt = None
-    while True:
+def _borrow(idle: list[_Helper], mine: list[_Helper], wanted: int) -> None:
+    """Move helpers from one list to the other; new ones, where there are none."""
+    for _ in range(wanted):
         try:
-            for helper in busy:
-                helper.wait()
-            break
-        except BaseException as error:
-            interrupt = error
-    _idle.extend(busy)
-    if interrupt is not None:
-        raise interrupt
+            mine.extend(islice(iter(idle.pop, None), wanted - len(mine)))  # one call into C
+        except IndexError:
+            if not _raise_another(idle):
+                return
+        if len(mine) == wanted:
+            return
 
 
-if hasattr(os, "register_at_fork"):  # the parent's threads do not exist in the child
-    os.register_at_fork(after_in_child=_idle.clear)
+def _raise_another(idle: list[_Helper]) -> bool:
+    """Start a helper, which joins those that are idle; False if that is impossible."""
+    if workers.ending():
+        return False
+    born = threading.Lock()
+    born.acquire()
+    attend = _roles()[0]
+
+    def serve() -> None:
+        helper = _Helper()
+        idle.append(helper)
+        born.release()
+        helper.serve(attend)
+
+    try:
+        workers.start(serve, ())
+    except RuntimeError:
+        return False
+    return born.acquire(timeout=BIRTH)
+
+
+def _after_fork() -> None:
+    global _idle
+    _idle = []  # the parent's threads do not exist in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,117 +1,30 @@
 """Blocks on a pool of threads, with NumPy's BLAS held to one thread while they run.
 
-How many threads there are is never a setting of ours: it is what the BLAS is allowed at the moment
-of the call, so that OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and `threadpoolctl.threadpool_limits` say
-it for us too. The limit is put back as it was found when the last caller leaves.
+Whatever is raised in the caller, and however often, `run` is not left before nobody writes any
+more and BLAS has its threads back: the caller itself cleans up only where nothing was raised, and
+else one call into C lets another thread do it (`workers.unbroken`).
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from contextvars import copy_context
-from functools import cache
+from contextvars import Context, copy_context
+from functools import cache, partial
+from operator import call
+from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-from threadpoolctl import ThreadpoolController
+from einstride import workers
+from einstride.backends._blas import Blas
 
 Make = Callable[[], Callable[[Any], Any]]
 
-
-class _Blas:
-    """NumPy's BLAS libraries and their numbers of threads.
-
-    With OpenMP inside, the number belongs to each calling thread; otherwise the process has one,
-    so the first caller to come in sets it and the last to leave puts it back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._shared: list[Any] | None = None
-        self._own: list[Any] = []
-        self._found: list[int] = []
-        self._inside = 0
-
-    def _find(self) -> list[Any]:
-        if self._shared is None:
-            every = ThreadpoolController().select(user_api="blas").lib_controllers
-            root = os.path.dirname(os.path.dirname(np.__file__))
-            ours = [c for c in every if c.filepath.startswith(os.path.join(root, "numpy"))]
-            self._own = [c for c in ours or every if _per_thread(c)]
-            self._shared = [c for c in ours or every if not _per_thread(c)]
-        return self._shared
-
-    def threads(self) -> int:
-        """The threads that BLAS may use outside our blocks; 1 if nobody can tell."""
-        with self._lock:
-            shared = self._find()
-            if len(shared) == 1 and not self._own:  # as nearly always; asked in every call
-                return (self._found[0] if self._inside else shared[0].num_threads) or 1
-            found = self._found if self._inside else [c.num_threads for c in shared]
-            found = found + [c.num_threads for c in self._own]
-        return max([n for n in found if n], default=1)
-
-    @contextmanager
-    def single(self) -> Iterator[None]:
-        """One thread inside; as found afterwards. Callers may nest and overlap."""
-        entered, before = False, []
-        try:
-            with self._lock:
-                shared = self._find()
-                if self._inside == 0:
-                    self._found = [c.num_threads for c in shared]
-                entered, self._inside = True, self._inside + 1
-                for c, n in zip(shared, self._found, strict=True):
-                    _limit(c, n, 1)
-            before = [(c, c.num_threads) for c in self._own]
-            for c, n in before:
-                _limit(c, n, 1)
-            yield
-        finally:
-            for c, n in before:
-                _limit(c, 1, n)
-            with self._lock:
-                self._inside -= entered
-                if entered and self._inside == 0:
-                    for c, n in zip(self._find(), self._found, strict=True):
-                        _limit(c, 1, n)
-
-    def forget(self) -> None:
-        """In a forked child nobody is inside any more."""
-        self._lock = threading.Lock()
-        if self._inside:
-            self._inside = 0
-            for c, n in zip(self._shared or [], self._found, strict=True):
-                _limit(c, 1, n)
-
-
-def _per_thread(controller: Any) -> bool:
-    return getattr(controller, "threading_layer", None) == "openmp"
-
-
-def _limit(controller: Any, now: int | None, wanted: int | None) -> None:
-    """Set a library's number of threads, from whichever thread this is.
-
-    threadpoolctl >= 3.6 lets one thread at a time control a pool that the process shares; our
-    count of callers is what keeps them from disturbing each other, so control is given up at once.
-    """
-    if not now or not wanted or now == wanted:
-        return
-    release = getattr(controller, "clear_controlling_thread", None)
-    if release is not None:
-        release(force=True)
-    controller.set_num_threads(wanted)
-    if release is not None:
-        release(force=True)
-
-
-_blas = _Blas()
-_pool: Any = None
-_pool_lock = threading.Lock()
+_blas = Blas()
 
 
 def threads() -> int:
@@ -123,24 +36,159 @@ def threads() -> int:
 @cache
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
 
 
-def _executor() -> Any:
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # impossible at interpreter shutdown
+class _Job:
+    """The blocks of one call, for the caller and its helpers.
 
-            _pool = ThreadPoolExecutor(max(_cores(), 1), thread_name_prefix="einstride")
-        return _pool
+    A helper is inside between `_enter` and `_leave`. The gate is taken while somebody is; so whoever
+    holds it and says that the job is over knows that nobody writes any more, nor ever will.
+    """
+
+    def __init__(self, make: Make, boxes: Sequence[Any]) -> None:
+        self._make: Make | None = make
+        self._boxes: Sequence[Any] = boxes
+        self._numbers: Iterator[int] = iter(range(len(boxes)))
+        self._counter, self._mutex, self._gate = (threading.Lock() for _ in range(3))
+        self._inside = 0
+        self._stop = self._over = self.done = False
+        self.errors: list[BaseException] = []
+
+    def work(self, closed: Callable[[], bool] | None = None) -> None:
+        """Take blocks until there are none, or nobody is to take any more."""
+        if self._make is None:
+            return
+        one = self._make()
+        while not (self._stop or (closed is not None and closed())):
+            with self._counter:
+                i = next(self._numbers, None)
+            if i is None:
+                return
+            one(self._boxes[i])
+
+    def help(self, closed: Callable[[], bool]) -> None:
+        """`work` in another thread; errors are kept for the caller."""
+        if closed() or not self._enter():
+            return
+        try:
+            for change, _ in _blas.own():
+                change(1)  # for good: the thread is ours
+            self.work(closed)
+        except BaseException as error:
+            self._stop = True
+            self.errors.append(error)
+        finally:
+            self._leave()
+
+    def _enter(self) -> bool:
+        with self._mutex:
+            if self._inside == 0:
+                self._gate.acquire()
+                if self._over:
+                    self._gate.release()
+                    return False
+            self._inside += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._mutex:
+            self._inside -= 1
+            if self._inside == 0:
+                self._gate.release()
+
+    def finish(self) -> None:
+        """Wait for the helpers that began; no other begins. BLAS has its threads again."""
+        with self._gate:
+            self._over = True
+        self._make, self._boxes = None, ()  # a helper may come much later, and keep this object
+        _blas.leave(self)
+        self.done = True
+
+    def end(self) -> None:
+        """`finish` without the blocks that nobody has taken yet."""
+        self._stop = True
+        self.finish()
+
+    def orphan(self) -> None:
+        """In a forked child: the helpers do not exist, and blocks that they took are not done."""
+        lost, self._inside, self._mutex = self._inside, 0, threading.Lock()
+        if self._gate.locked():
+            self._gate.release()
+        if lost:
+            self._stop = True
+            text = "the process forked during this call, whose helper threads are not here"
+            self.errors.append(RuntimeError(text))
+
+
+class _Pool:
+    """Helpers, at most one for each core, that wait for jobs. A queue in C needs no lock of ours."""
+
+    def __init__(self) -> None:
+        self._tickets: SimpleQueue[tuple[Context, _Job]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._helpers = self._idle = 0
+        self._closed = False
+
+    def ask(self, job: _Job, helpers: int) -> None:
+        """Give a job to so many helpers, each in a copy of the caller's context, where NumPy keeps
+        `errstate`. One that comes when the job is over does nothing."""
+        for _ in range(0 if self._closed else helpers):
+            if self._idle <= self._tickets.qsize() and self._helpers < _cores():
+                try:
+                    workers.start(self._serve, ())
+                except RuntimeError:  # no new threads at the interpreter's end: fewer do the work
+                    if not self._helpers:
+                        return
+            self._tickets.put((copy_context(), job))
+
+    def _serve(self) -> None:
+        with self._lock:
+            if self._helpers >= _cores():  # several were started at once
+                return
+            self._helpers += 1
+        while True:
+            with self._lock:
+                self._idle += 1
+            context, job = self._tickets.get()
+            with self._lock:
+                self._idle -= 1
+            context.run(job.help, self.closed)
+            del context, job
+
+    def closed(self) -> bool:
+        """True if helpers are to take no more blocks."""
+        return self._closed
+
+    def close(self) -> None:
+        """No helper is in a block when the interpreter freezes its threads. Every caller does its
+        own work from here on."""
+        self._closed = True
+        until = time.monotonic() + PATIENCE
+        while self._idle < self._helpers and time.monotonic() < until:
+            time.sleep(1e-3)
+
+
+PATIENCE = 10.0
+"""Seconds that an exiting interpreter waits for the blocks of threads that it is going to freeze."""
+
+_pool = _Pool()
+
+
+def _close() -> None:
+    _pool.close()
+
+
+atexit.register(_close)
 
 
 def _after_fork() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()  # the parent's threads do not exist in the child
-    _blas.forget()
+    global _pool
+    _pool = _Pool()  # the parent's threads do not exist in the child
+    for job in _blas.callers():
+        job.orphan()
+    _blas.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -152,59 +200,31 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
 
     Workers take the next block when they are done with one. If one fails, or the caller is
     interrupted, nobody takes another block, all are waited for, and the first error is raised.
-    Each runs in a copy of the caller's context, where NumPy keeps `errstate`.
     """
-    threads = min(threads, len(boxes))
-    numbers = iter(range(len(boxes)))
-    lock = threading.Lock()
-    stop = False
-
-    def work() -> None:
-        nonlocal stop
-        try:
-            with _blas.single():  # also for one thread: the same bits whoever else is inside
-                one = make()
-                while not stop:
-                    with lock:
-                        i = next(numbers, None)
-                    if i is None:
-                        return
-                    one(boxes[i])
-        except BaseException:
-            stop = True
-            raise
-
-    helpers: list[Future[None]] = []
+    job, alone = _Job(make, boxes), workers.ending()
+    helpers = 0 if alone else min(threads, len(boxes)) - 1
+    own = _blas.own()
+    restore = partial(deque, map(call, [partial(change, n) for change, n in own]), 0)
+    end = job.end if alone else workers.unbroken(job.end)
     try:
         try:
-            for _ in range(threads - 1):
-                helpers.append(_executor().submit(copy_context().run, work))
-        except RuntimeError:  # no new threads at interpreter shutdown: the caller does it all
-            pass
-        work()
-    finally:
-
-        def stopped() -> None:
-            nonlocal stop
-            stop = True
-
-        _wait_for(helpers, stopped)
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
-    return []
-
-
-def _wait_for(helpers: list[Future[None]], interrupted: Callable[[], None]) -> None:
-    """Nobody may write the result any more when the caller has it, not even after an interrupt."""
-    for helper in helpers:
-        helper.cancel()  # one that never started: its blocks are done
-    interrupt = None
-    while not all(helper.done() for helper in helpers):
+            _blas.enter(job)  # also for one thread: the same bits whoever else is inside
+            if helpers > 0:
+                _pool.ask(job, helpers)
+            for change, _ in own:
+                change(1)
+            job.work()
+        finally:
+            restore()  # one call into C, as the next is: nothing can be raised before it is made
+        job.finish()
+    except BaseException:
         try:
-            wait(helpers)
-        except BaseException as error:
-            interrupted()
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            end()
+        except (RuntimeError, MemoryError):
+            if job.done:  # a signal's handler raised it afterwards
+                raise
+            job.end()  # there is no new thread to be had
+        raise
+    if job.errors:
+        raise job.errors.pop(0)
+    return []

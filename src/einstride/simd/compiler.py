@@ -6,13 +6,14 @@ Machine code is kept in memory, and on disk by `disk_cache`.
 from __future__ import annotations
 
 import ctypes
-import threading
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
+from einstride import workers
 from einstride.simd import disk_cache
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
@@ -21,7 +22,9 @@ Kernel = Callable[[int, int], None]
 """``kernel(address of the argument block, number of the worker)``."""
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-_lock = threading.RLock()
+_lock = workers.Latch()
+"""Held while LLVM is at work, always by a thread of `workers.apart`: an interrupt in the midst of
+llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
 
@@ -59,11 +62,28 @@ def available() -> bool:
 @cache
 def machine() -> Machine:
     """This one."""
+    return workers.apart(partial(_alone, _machine))
+
+
+def _alone(function: Callable[[], Any]) -> Any:
+    """``function()``, while nobody else uses LLVM, nor forks."""
+    if workers.ending():
+        if not _lock.shut():
+            raise RuntimeError("the interpreter ends, and froze a thread that compiles a kernel")
+        _lock.open()
+        return function()
+    try:
+        _lock.wait()
+        return function()
+    finally:
+        _lock.open()
+
+
+def _machine() -> Machine:
     from llvmlite import binding
 
-    with _lock:
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
     has = binding.get_host_cpu_features()
     if all(has.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")):
         size, registers = 64, 32
@@ -82,16 +102,26 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
     key = (write, given, on)
     found = _kernels.get(key)
     if found is None:
-        with _lock:
-            found = _kernels.get(key)
-            if found is None:
-                described = repr((name, write.__module__, write.__qualname__, given, on))
-                code = disk_cache.read(described)
-                if code is None:
-                    code = _machine_code(write(*given), on)
-                    disk_cache.write(described, code)
-                found = _kernels[key] = _loaded(name, code, on)
+        machine()  # LLVM is ready
+        found = workers.apart(partial(_alone, partial(_made, name, write, given, on)))
     return found
+
+
+def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine) -> Kernel:
+    found = _kernels.get((write, given, on))
+    if found is None:  # another thread may have waited for the same
+        described = repr((name, write.__module__, write.__qualname__, given, on))
+        code = disk_cache.read(described)
+        if code is None:
+            code = _machine_code(write(*given), on)
+            disk_cache.write(described, code)
+        found = _kernels[write, given, on] = _loaded(name, code, on)
+    return found
+
+
+if hasattr(os, "register_at_fork"):
+    # C functions, so that nothing can be raised in their place
+    os.register_at_fork(before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open)
 
 
 def count() -> int:
@@ -102,7 +132,6 @@ def count() -> int:
 def _target(on: Machine) -> Any:
     from llvmlite import binding
 
-    machine()  # LLVM is ready
     target = binding.Target.from_default_triple()
     return target.create_target_machine(cpu=on.name, features=on.features, opt=3, jit=True)
 

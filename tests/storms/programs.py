@@ -1,0 +1,93 @@
+"""Programs of the storms: how they are started, and what they share.
+
+A program that does not end in time writes where each of its threads is, and fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ALGORITHMS = ("gemm", "strided", "direct", "winograd", "fft")
+PASSES = ("forward", "input_grad", "filter_grad")
+
+
+def run(code: str, *arguments: object, seconds: float = 120, **environment: str) -> list[str]:
+    """A program in a process of its own; the words that it prints. After `seconds` it has failed."""
+    here = Path(__file__).parent
+    paths = [str(here.parent), *(p for p in sys.path if p)]
+    head = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+    )
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    return done.stdout.split()
+
+
+def case(algorithm: str, which: str, size: int = 28) -> tuple[Callable[[Any], Any], Any]:
+    """``call(out)`` of a pass that takes two threads, and its right result, which is exact."""
+    import numpy as np
+
+    import einstride as es
+
+    rng = np.random.default_rng(0)
+
+    def whole(*shape: int) -> Any:
+        return rng.integers(-2, 3, shape).astype("float32")
+
+    x, f, gy = whole(2, size, size, 32), whole(3, 3, 32, 32), whole(2, size - 2, size - 2, 32)
+    keywords: dict[str, Any] = {"algorithm": algorithm}
+    if which == "forward":
+        return lambda out: es.conv(x, f, out=out, **keywords), es.conv(x, f, **keywords)
+    if which == "input_grad":
+        keywords["input_size"] = (size, size)
+        return (
+            lambda out: es.conv_input_grad(gy, f, out=out, **keywords),
+            es.conv_input_grad(gy, f, **keywords),
+        )
+    keywords["kernel_size"] = (3, 3)
+    return (
+        lambda out: es.conv_filter_grad(x, gy, out=out, **keywords),
+        es.conv_filter_grad(x, gy, **keywords),
+    )
+
+
+class Watch:
+    """What an interrupt must leave as it was: BLAS, the threads of the process, the helpers."""
+
+    def __init__(self) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        from einstride.backends import _helpers
+
+        self._helpers = _helpers
+        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self._before = self._blas()
+        self._idle, self._count = len(_helpers._idle), self._tasks()
+
+    def _blas(self) -> list[int]:
+        return [library.num_threads for library in self._libraries]
+
+    @staticmethod
+    def _tasks() -> int:
+        return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
+
+    def quick(self) -> None:
+        """What can be asked after every interrupt."""
+        found = self._blas()
+        assert found == self._before, f"BLAS has {found} threads, and had {self._before}"
+
+    def whole(self, more: int = 0) -> None:
+        """Also the threads; `more` may have been started since."""
+        self.quick()
+        assert len(self._helpers._idle) >= self._idle, "a helper is lost"
+        assert self._tasks() <= self._count + more, f"{self._tasks()} threads, not {self._count}"

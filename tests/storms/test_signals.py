@@ -1,0 +1,182 @@
+"""What a signal's handler raises, wherever it is raised: no hang, no lost limit, no late write."""
+
+import signal
+
+import pytest
+
+from storms import programs
+from storms.programs import ALGORITHMS, PASSES
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="this system has no timers that send signals"
+)
+
+EVERY_POINT = """
+    import sys, time
+    import numpy as np
+    from storms import injection, programs
+
+    algorithm, which, everything = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+    call, right = programs.case(algorithm, which)
+    out = np.empty_like(right)
+    for _ in range(5):
+        call(out)
+    last = right.copy()
+    ours = ("workers.py", "_threads.py", "_helpers.py", "_blas.py", "compiler.py")
+    library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py", "concurrent")
+
+    def chosen(file):
+        if everything:
+            return any(name in file for name in library)
+        return file.endswith(ours) or any(name in file for name in library[1:])
+
+    with injection.Injector(chosen) as counted:
+        call(out)
+    watch, late, raised = programs.Watch(), 0, 0
+    limit = 100_000 if everything else 400
+    for at in range(0, counted.seen + 20, max(1, counted.seen // limit)):
+        try:
+            with injection.Injector(chosen, at) as injector:
+                call(out)
+        except injection.Struck:
+            out[...] = 77
+            raised += 1
+            try:
+                watch.quick()
+                if raised % 8 == 0:
+                    time.sleep(1e-3)
+                assert (out == 77).all(), "written after the call was left"
+                call(out)
+                assert (out == right).all(), "the next call is wrong"
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {injector.where}") from None
+    watch.whole(more=3)
+    assert raised >= min(counted.seen, limit) // 2, (raised, counted.seen)
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_raised_at_every_point(algorithm, which, everything):
+    """One after the other, each point at which CPython looks for signals."""
+    if algorithm == "direct":
+        pytest.importorskip("llvmlite")
+    assert programs.run(EVERY_POINT, algorithm, which, everything, seconds=500) == ["ok"]
+
+
+TIMERS = """
+    import random, signal, sys, time
+    import numpy as np
+    from storms import programs
+
+    algorithm, which, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    call, right = programs.case(algorithm, which)
+    out = np.empty_like(right)
+    for _ in range(5):
+        call(out)
+    start = time.perf_counter()
+    for _ in range(5):
+        call(out)
+    took = (time.perf_counter() - start) / 5
+
+    budget = hits = 0
+
+    def handler(number, frame):
+        global budget, hits
+        while frame is not None and frame.f_code is not struck.__code__:
+            frame = frame.f_back
+        if frame is not None and budget:
+            budget -= 1
+            hits += 1
+            if budget:
+                signal.setitimer(signal.ITIMER_REAL, chance.choice((3e-6, 1e-5, 3e-5, 2e-4)))
+            raise KeyboardInterrupt
+
+    def struck():
+        call(out)
+
+    signal.signal(signal.SIGALRM, handler)
+    watch, chance, round_ = programs.Watch(), random.Random(0), 0
+    ended = 0
+    while ended < wanted:
+        round_ += 1
+        budget = (1, 1, 3, 30)[round_ % 4]  # more come while it cleans up after the first
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-6, 1.1 * took))
+        try:
+            struck()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            ended += 1
+            out[...] = 77
+            watch.quick()
+            if round_ % 16 == 0:
+                time.sleep(1e-3)
+            assert (out == 77).all(), "written after the call was left"
+        if round_ % 16 == 0:
+            call(out)
+            assert (out == right).all(), "the next call is wrong"
+    call(out)
+    assert (out == right).all(), "the last call is wrong"
+    watch.whole(more=3)
+    assert hits > 2 * wanted, "the bursts do not come"
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_timers(algorithm, which, everything):
+    """Real signals at random moments, alone and in bursts that strike the cleaning up as well."""
+    if algorithm == "direct":
+        pytest.importorskip("llvmlite")
+    wanted = 10_000 if everything else 150
+    assert programs.run(TIMERS, algorithm, which, wanted, seconds=500) == ["ok"]
+
+
+COMPILING = """
+    import shutil, threading
+    from einstride.backends import _helpers
+    from einstride.simd import compiler, handover
+    from storms import injection
+
+    spec = handover.Spec("attend", "")
+
+    def compiled():
+        return compiler.kernel(handover.NAME, handover.kernel, spec, on=compiler.machine())
+
+    def chosen(file):
+        return file.endswith(("workers.py", "compiler.py")) or "llvmlite/binding" in file
+
+    def forget():
+        compiler._kernels.clear()
+        for file in compiler.folder().glob("*.kernel"):
+            file.unlink()
+
+    compiled()
+    forget()
+    with injection.Injector(chosen) as counted:
+        compiled()
+    raised = 0
+    for at in range(0, counted.seen + 3, max(1, counted.seen // 100)):
+        forget()
+        try:
+            with injection.Injector(chosen, at) as injector:
+                compiled()
+        except injection.Struck:
+            raised += 1
+            forget()
+            answers = []
+            other = threading.Thread(target=lambda: answers.append(compiled()), daemon=True)
+            other.start()
+            other.join(20)
+            assert len(answers) == 1, f"another thread waits for ever: {injector.where}"
+    print("ok" if raised > 3 else (raised, counted.seen))
+"""
+
+
+def test_raised_while_a_kernel_is_made(tmp_path):
+    """LLVM's lock is free afterwards: another thread compiles the same."""
+    pytest.importorskip("llvmlite")
+    assert programs.run(COMPILING, EINSTRIDE_CACHE=str(tmp_path / "cache")) == ["ok"]
