@@ -448,6 +448,7 @@ class Attempt:
             limit = workspace.get("max_workspace", self.predicted)
             if limit is not None and number and call.how in ("function", "layer"):
                 own = 0 if out is not None else self.wanted.nbytes
+                own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
                 if used > limit + own + self._slack:
                     said = "predicted" if "max_workspace" not in workspace else "max_workspace"
                     self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")

@@ -1,8 +1,9 @@
 """Random convolutions (`Case`) and random calls of them (`Call`), both of them plain data.
 
 A case fixes the geometry, the dtypes and the values, so that an oracle computes its results once;
-many calls of it then differ in function, algorithm, layout, memory and the other keywords. Cases of
-one family (consecutive seeds) share what kernels are compiled for: channels, kernel, dtypes.
+many calls of it then differ in function, algorithm, memory and the other keywords. To compile a
+kernel takes as long as hundreds of calls, so the calls of a case keep to a `Focus`: few functions,
+algorithms and layouts, which share kernels; other seeds have other ones.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ import numpy as np
 
 from .memory import FOR_RESULTS, KINDS, Memory
 from .oracle import HALVES, INTEGERS, dtype, pads_of, result_dtype
-
-FAMILY = 6
-"""Consecutive seeds that share channels, kernel and dtypes."""
 
 LARGE = 1 << 19
 """Multiply-adds from which ``algorithm="auto"`` may round (winograd, fft)."""
@@ -248,7 +246,7 @@ WHOLE = ("int8",) * 4 + ("uint8",) * 4 + INTEGERS
 
 def case(seed: int, vector_bytes: int) -> Case:
     """The case of a seed."""
-    rng = Random(f"family {seed // FAMILY}")
+    rng = Random(f"case {seed}")
     pool = rng.choice((FLOATS, FLOATS, SMALL, WHOLE))
     first = rng.choice(pool)
     second = first if rng.random() < 0.7 else rng.choice(FLOATS + SMALL + WHOLE)
@@ -260,7 +258,6 @@ def case(seed: int, vector_bytes: int) -> Case:
     kernel = tuple(rng.choice((1, 2, 3, 3, 3, 4, 5)[: 7 - rank]) for _ in range(rank))
     if rank == 1 and rng.random() < 0.15:
         kernel = (rng.randrange(5, 40),)
-    rng = Random(f"case {seed}")
     for _ in range(200):
         found = _geometry(rng, rank, channels, filters, groups, kernel)
         if found.valid and found.multiply_adds <= (1 << 21 if rng.random() < 0.02 else 1 << 17):
@@ -317,7 +314,7 @@ def _geometry(
         for k in kernel
     )
     if rank == 1 and rng.random() < 0.1:
-        size = (rng.randint(100, 2000),)
+        size = (rng.randint(100, 700),)
     names = ("valid", "same", "same_lower", "full", "causal")
     way = rng.random()
     if way < 0.3:
@@ -353,7 +350,7 @@ def _hankel(rng: Random) -> tuple[str, ...]:
     return tuple(role for role in ("x", "gy") if rng.random() < 0.12)
 
 
-def spec(rng: Random, rank: int) -> str:
+def _spec(rng: Random, rank: int) -> str:
     """A layout: a name or a random spec."""
     way = rng.random()
     if way < 0.55:
@@ -375,22 +372,54 @@ def _memory(rng: Random, kinds: tuple[str, ...], plain: float) -> Memory:
     return Memory(kind, rng.randrange(1 << 16), rng.random() < 0.6)
 
 
+@dataclass(frozen=True)
+class Focus:
+    """What the calls of one case keep to."""
+
+    functions: tuple[str, ...]
+    how: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    layouts: tuple[str, ...]
+
+    @staticmethod
+    def of(seed: int, rank: int) -> Focus:
+        """The focus of a seed."""
+        rng = Random(f"focus {seed}")
+        functions, how = rng.choice(PASSES)
+        algorithms = ("auto", "auto", "direct", "direct", "direct", "gemm", "strided")
+        if rng.random() < 0.35:
+            algorithms += (rng.choice(("winograd", "fft")),) * 2
+        if rng.random() < 0.1:
+            algorithms = ("gemm", "strided", "winograd", "fft")
+        layouts = (_spec(rng, rank),) * 3 + (("channels_last",) if rng.random() < 0.3 else ())
+        return Focus(functions, how, algorithms, layouts)
+
+
+PLANS = ("function",) * 8 + ("plan", "saved plan")
+FORWARD = ("conv",) * 10 + ("conv_jvp", "conv4d_forward")
+LAYERS = ("layer", "layer", "copied layer", "pickled layer")
+INPUT = ("conv_input_grad",) * 8 + ("conv_transpose",) * 4 + ("conv4d_input_gradient",)
+FILTER = ("conv_filter_grad",) * 11 + ("conv4d_filter_gradient",)
+PASSES = (
+    (FORWARD, PLANS + LAYERS), (FORWARD, PLANS), (INPUT, PLANS), (INPUT, PLANS), (FILTER, PLANS),
+    (FILTER, PLANS), (("conv",) * 8 + INPUT + FILTER, (*PLANS, *LAYERS, "backward", "backward")),
+)  # fmt: skip
+
+
 def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
     """The call of a number of a case."""
-    rng = Random(f"call {seed} {number}")
-    function = rng.choice(
-        ("conv",) * 6 + ("conv_input_grad",) * 5 + ("conv_filter_grad",) * 5
-        + ("conv_transpose",) * 2 + FUNCTIONS[4:]
-    )  # fmt: skip
-    how = "function"
-    if function in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose"):
-        how = rng.choice(("function",) * 8 + ("plan", "saved plan"))
-        if function == "conv":
-            how = rng.choice((how, how, *HOW[3:]))
+    focus = Focus.of(seed, len(case.size))
+    rng = Random(seed << 20 | number)
+    function = rng.choice(focus.functions)
+    if rng.random() < 0.03:
+        function = rng.choice(("conv_bias_grad", "windows"))
+    how = rng.choice(focus.how)
+    simple = function in ("conv_bias_grad", "windows") or function.startswith("conv4d")
+    if simple or function == "conv_jvp" or (function != "conv" and how not in PLANS):
+        how = "function"
     odd = rng.random() < 0.8
     kinds = list(KINDS)
-    for role in dict(case.repeats):
-        kinds += ["broadcast"] * 4 if role else []
+    kinds += ["broadcast"] * 4 if case.repeats else []
     kinds += ["overlapping"] * 3 if case.hankel else []
     memory = tuple(_memory(rng, tuple(kinds), 0.3 if odd else 1.0) for _ in range(3))
     memory = tuple(
@@ -400,20 +429,19 @@ def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
     out = None
     if how in ("function", "plan", "layer") and rng.random() < 0.45:
         out = _memory(rng, FOR_RESULTS, 0.4)
-    simple = function == "conv_bias_grad" or function == "windows" or function.startswith("conv4d")
+    fixed = function == "windows" or function.startswith("conv4d")
     return Call(
         function=function,
         how=how,
-        algorithm="auto" if simple else rng.choice(("auto",) * 4 + ALGORITHMS[1:] + ("direct",) * 3),
+        algorithm="auto" if simple else rng.choice(focus.algorithms),
         accuracy=rng.choice(("normwise",) * 8 + ("elementwise", "elementwise", "tf32")),
         batch_invariant=rng.random() < 0.06,
         per_example=function == "conv_filter_grad" and rng.random() < 0.2,
         workspace=rng.choice(("",) * 9 + ("zero", "least", "predicted")),
-        layout="channels_last" if function.startswith(("conv4d", "windows")) else
-        spec(rng, len(case.size)),
+        layout="channels_last" if fixed else rng.choice(focus.layouts),
         bias=function in ("conv", "conv_transpose") and rng.random() < 0.3,
         memory=memory,
-        out=out if function not in ("conv_bias_grad", "conv_jvp") and not simple else None,
+        out=out if not simple and function != "conv_jvp" else None,
         repeat=rng.choice((1, 2, 2, 3, 4)),
         threads=4 if rng.random() < 0.02 else 1,
         spelling=rng.choice((0, 0, 0, 1, 2, 3)),

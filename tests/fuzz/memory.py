@@ -164,12 +164,16 @@ def strides(
         n = shape[axis]
         if kind == "broadcast" and axis in repeats:
             continue
+        if kind == "overlapping" and axis in hankel:
+            if axis == hankel[0]:
+                continue
+            n += max(shape[hankel[0]] - 1, 0)
         more = rng.choice((0, 0, 1, 3)) if gaps else rng.randrange(4) if kind == "inside" else 0
         found[axis] = step * (1 + more if kind != "inside" else 1)
         step = found[axis] * max(n, 1) + (more * itemsize if kind == "inside" else 0)
     if kind == "gaps" and rank and found[order[-1]] == itemsize:
         found = [s * 2 for s in found]
-    if kind == "overlapping" and hankel:
+    if kind == "overlapping" and hankel:  # both axes step over one line
         found[hankel[0]] = found[hankel[1]]
     if kind == "units":
         senseless = (0, 1, -7, 3 * itemsize, 1 << 40)

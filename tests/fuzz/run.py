@@ -20,9 +20,9 @@ from typing import Any
 RECORD = struct.Struct("<qqq")
 """Seed, call, and how many calls were made so far."""
 
-MOST = 1000
+MOST = 500
 """Calls of a case, at most."""
-LEAST = 60
+LEAST = 40
 """Calls of a case, at least. Between these, a case ends when the child keeps its pace: kernels are
 compiled for each case, and calls are what is counted."""
 
