@@ -160,8 +160,9 @@ class Report:
         if found["kind"] == "pickle":
             text = "a pickled layer is large"
         stable = text if found["kind"] in STABLE else ""
-        algorithm = made["algorithm"] if not stable else ""
-        sort = (found["kind"], made["function"] * (not stable), made["how"], algorithm, stable)
+        whole = made["how"] not in ("copied layer", "pickled layer", "backward") and not stable
+        parts = (made["function"], made["algorithm"]) if whole else ("", "")
+        sort = (found["kind"], made["how"], *parts, stable)
         self.sorts[sort] += 1
         if self.sorts[sort] > 1 or len(self.sorts) > SHOWN:
             return
@@ -208,7 +209,7 @@ def main() -> int:
     }  # fmt: skip
     if given.replay:
         first, _, call = given.replay.partition(":")
-        only = [int(call)] if call else list(range(500))
+        only = [int(call)] if call else list(range(1000))
         options |= {"seed": int(first), "only": only, "replay": True, "seconds": 1e9}
         given.processes = 1
     with tempfile.TemporaryDirectory(prefix="einstride-fuzz-") as name:

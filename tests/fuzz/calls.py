@@ -31,6 +31,10 @@ from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 SLACK = 16 << 10
 """Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
 
+COPIES_COUNT = False
+"""True: a copy of an operand that kernels cannot read in place (misaligned, byte-swapped, strides
+that are no whole number of elements) counts as workspace. Plans, made without arrays, omit it."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -190,6 +194,8 @@ class Attempt:
         """The role of the bias."""
         if not self.call.bias or self.name not in ("conv", "conv_transpose"):
             return None
+        if self.case.accumulate and self.call.how in ("plan", "saved plan"):
+            return None  # plans are made without it, and it decides what accumulate may be
         return "bias" if self.name == "conv" else "bias of a transpose"
 
     @cached_property
@@ -253,7 +259,8 @@ class Attempt:
         else:
             wide = e.filter_grad_each if self.call.per_example else e.filter_grad
         if self.biased:
-            wide = wide + known.array(self.biased).astype(wide.dtype if self.complex else float)
+            bias = known.array(self.biased)
+            wide = wide + bias.astype("complex128" if bias.dtype.kind == "c" else "float64")
         return rounded(wide, self.result)
 
     @cached_property
@@ -301,7 +308,6 @@ class Attempt:
             places.append((self.biased, call.memory[2]))
         for role, memory in places:
             self.placed[role] = self._placed(role, memory)
-        before = len(runner.allocator.harmed)
         try:
             if call.hostile >= 0:
                 self._hostile()
@@ -315,10 +321,9 @@ class Attempt:
         for role, placed in self.placed.items():
             if placed.harmed():
                 self._problem("written input", f"{role} or memory beside it was written")
-        runner.allocator.look()
-        for text in runner.allocator.harmed[before:]:
-            self._problem("written beyond", text)
-        del runner.allocator.harmed[before:]
+        harm = runner.allocator.harm()
+        if harm is not None:
+            self._problem("written beyond", harm)
         return self.found
 
     def _problem(self, kind: str, text: str) -> None:
@@ -445,10 +450,11 @@ class Attempt:
                 if out.harmed():
                     self._problem("written beyond", f"memory beside out ({call.out}) was written")
             used = self.runner.allocator.peak
-            limit = workspace.get("max_workspace", self.predicted)
-            if limit is not None and number and call.how in ("function", "layer"):
+            limit = workspace.get("max_workspace", self.predicted)  # two calls find out how
+            if limit is not None and number >= 2 and call.how in ("function", "layer"):
                 own = 0 if out is not None else self.wanted.nbytes
                 own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
+                own += 0 if COPIES_COUNT else self._copies()
                 if used > limit + own + self._slack:
                     said = "predicted" if "max_workspace" not in workspace else "max_workspace"
                     self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")
@@ -461,6 +467,11 @@ class Attempt:
                 return
         if call.threads > 1 and out is None:
             self._threads(run, workspace, first)
+
+    def _copies(self) -> int:
+        """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype."""
+        arrays = [p.array for p in self.placed.values()]
+        return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not _regular(a))
 
     @cached_property
     def _slack(self) -> int:
@@ -504,7 +515,7 @@ class Attempt:
         self.made += {"layer": 1, "backward": 2}.get(how, 3)
         if how == "layer":
             layer(x)
-            self.runner.allocator.live = self.runner.allocator.peak = 0  # the limit is a call's
+            self.runner.allocator.restart()  # the limit is a call's
             return layer(x, out=out)
         if how == "backward":
             return self._backward(layer, x)
@@ -663,8 +674,8 @@ class Attempt:
         arrays, more = self.arguments()
         name, keywords = self.name, dict(self.keywords)
         if name not in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose"):
-            if keyword not in ("first",) or name.startswith("conv_jvp"):
-                return
+            if keyword != "first" or name not in ("conv_bias_grad", "windows", "conv4d_forward"):
+                return  # the seed's gradients look at one operand's shape only
         if keyword in ("first", "second"):
             at = 0 if keyword == "first" else 1
             arrays[at] = self._bad_array(arrays[at], value)
@@ -682,8 +693,8 @@ class Attempt:
             return
         else:
             keywords[keyword] = value
-        if keyword == "accumulate" and 0 in self.wanted.shape:
-            return
+        if keyword in ("accumulate", "algorithm") and 0 in (self.case.multiply_adds, self.wanted.size):
+            return  # nothing is computed
         try:
             getattr(es, name)(*arrays, **more, **keywords)
         except (ValueError, TypeError) as error:
@@ -737,6 +748,11 @@ class Attempt:
                 kind.itemsize > 1
             ) else None  # fmt: skip
         return value
+
+
+def _regular(a: np.ndarray) -> bool:
+    steps = [s for s, n in zip(a.strides, a.shape, strict=True) if n > 1]
+    return a.flags.aligned and a.dtype.isnative and not any(s % a.itemsize for s in steps)
 
 
 def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:

@@ -93,15 +93,16 @@ class Exact:
     def _rows(self) -> np.ndarray:
         """(G, B * O, K * C // G)."""
         g = self.g
-        w = self.windows.reshape(g.batch * prod(g.out), prod(g.kernel), g.groups, -1)
-        return w.transpose(2, 0, 1, 3).reshape(g.groups, w.shape[0], -1)
+        inner, rows = g.channels // g.groups, g.batch * prod(g.out)
+        w = self.windows.reshape(rows, prod(g.kernel), g.groups, inner)
+        return w.transpose(2, 0, 1, 3).reshape(g.groups, rows, prod(g.kernel) * inner)
 
     @cached_property
     def _matrix(self) -> np.ndarray:
         """(G, K * C // G, D // G)."""
         g = self.g
         f = self.f.reshape(prod(g.kernel), g.channels // g.groups, g.groups, g.filters // g.groups)
-        return f.transpose(2, 0, 1, 3).reshape(g.groups, f.shape[0] * f.shape[1], -1)
+        return f.transpose(2, 0, 1, 3).reshape(g.groups, f.shape[0] * f.shape[1], f.shape[3])
 
     @cached_property
     def _grad(self) -> np.ndarray:
@@ -134,7 +135,8 @@ class Exact:
 
     def _filter(self, matrix: np.ndarray) -> np.ndarray:
         g = self.g
-        parts = matrix.reshape(g.groups, prod(g.kernel), g.channels // g.groups, -1)
+        inner, outer = g.channels // g.groups, g.filters // g.groups
+        parts = matrix.reshape(g.groups, prod(g.kernel), inner, outer)
         parts = parts.transpose(1, 2, 0, 3)
         return parts.reshape(*g.kernel, g.channels // g.groups, g.filters)
 
@@ -144,12 +146,13 @@ class Exact:
         g = self.g
         rank = len(g.out)
         parts = self._grad @ self._matrix.conj().transpose(0, 2, 1)
-        parts = parts.reshape(g.groups, g.batch, prod(g.out), prod(g.kernel), -1)
+        inner = g.channels // g.groups
+        parts = parts.reshape(g.groups, g.batch, prod(g.out), prod(g.kernel), inner)
         parts = parts.transpose(1, 2, 3, 0, 4).reshape(g.batch, *g.out, *g.kernel, g.channels)
         order = [0, *(1 + i + j * rank for i in range(rank) for j in (0, 1)), 2 * rank + 1]
         a = parts.transpose(order)
         for axis, at in enumerate(self.tables, 1):
-            a = a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+            a = a.reshape(*a.shape[:axis], at.size, *a.shape[axis + 2 :])
             a = np.moveaxis(a, axis, 0)
             found = np.zeros((g.size[axis - 1] + 1, *a.shape[1:]), a.dtype)
             for o, i in enumerate(at.ravel()):

@@ -20,7 +20,7 @@ from typing import Any
 RECORD = struct.Struct("<qqq")
 """Seed, call, and how many calls were made so far."""
 
-MOST = 500
+MOST = 1000
 """Calls of a case, at most."""
 LEAST = 40
 """Calls of a case, at least. Between these, a case ends when the child keeps its pace: kernels are
@@ -45,7 +45,12 @@ class Record:
 
 def prepare(width: int, without_fast: bool) -> None:
     """Vectors of another width, or no LLVM: before einstride is used."""
+    from .allocator import Allocator
+
+    Allocator()  # needs LLVM itself
     if without_fast:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "llvmlite"]:
+            del sys.modules[name]
         sys.modules["llvmlite"] = None  # type: ignore[assignment]
         import importlib.util
 

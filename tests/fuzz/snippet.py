@@ -48,6 +48,8 @@ def snippet(case: Case, call: Call, problem: str) -> str:
         lays |= call.out.kind != "c"
         lines += _result(attempt, call.out)
         more.append("out=out")
+    if call.workspace:
+        lines.append(f"LIMIT = None  # {call.workspace}: see the error or the plan")
     lines += _call(attempt, [names.get(r, r) for r in roles], more)
     head = HEAD + ("import ml_dtypes\n" if bf or attempt.result == "bfloat16" else "")
     lines.append(f"# {problem.splitlines()[0]}")
@@ -111,7 +113,7 @@ def _more(attempt: Any) -> list[str]:
     _, more = attempt.arguments_of_names()
     found = [f"{k}={v!r}" for k, v in {**more, **attempt.keywords}.items()]
     if attempt.call.workspace:
-        found.append(f"max_workspace=...  # {attempt.call.workspace}\n")
+        found.append("max_workspace=LIMIT")
     return found
 
 
