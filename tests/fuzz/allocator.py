@@ -1,0 +1,241 @@
+"""NumPy's memory while einstride runs: poisoned when taken, with canaries, and counted.
+
+NumPy lets a program replace its allocator (NEP 49). Ours puts `MARGIN` canary bytes on both sides
+of each block, fills new and freed blocks with bytes that are NaN in every float dtype, looks at the
+canaries when a block is freed, and keeps the sum of the bytes that live. So a kernel that writes
+beyond a result or its workspace, or reads numbers that nobody has written, shows without luck.
+
+It is machine code made by llvmlite: NumPy frees arrays while an exception is on its way, when no
+Python code can run. Without llvmlite NumPy's own allocator stays, and nothing is counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numpy._core import _multiarray_umath
+
+MARGIN = 128
+HEADER = 16
+"""Bytes before the first canary, where the size of the block is kept."""
+POISON = 0xFF
+CANARY = 0xA5
+"""As a float32 -2.9e-16, as an int8 -91: changes sums, and differs from the poison."""
+
+_SET_HANDLER = 304
+"""The place of PyDataMem_SetHandler in NumPy's table of C functions."""
+_NAME = b"mem_handler"
+
+TEXT = f"""
+declare ptr @malloc(i64)
+declare void @free(ptr)
+declare ptr @memset(ptr, i32, i64)
+declare ptr @memcpy(ptr, ptr, i64)
+declare i32 @memcmp(ptr, ptr, i64)
+@canary = private constant [{MARGIN} x i8] c"{f'{chr(92)}{CANARY:02X}' * MARGIN}"
+
+define ptr @new(ptr %state, i64 %size, i32 %byte) {{
+  %total = add i64 %size, {2 * MARGIN}
+  %raw = call ptr @malloc(i64 %total)
+  %none = icmp eq ptr %raw, null
+  br i1 %none, label %failed, label %fill
+fill:
+  call ptr @memset(ptr %raw, i32 {CANARY}, i64 {MARGIN})
+  store i64 %size, ptr %raw
+  %data = getelementptr i8, ptr %raw, i64 {MARGIN}
+  call ptr @memset(ptr %data, i32 %byte, i64 %size)
+  %behind = getelementptr i8, ptr %data, i64 %size
+  call ptr @memset(ptr %behind, i32 {CANARY}, i64 {MARGIN})
+  %before = load i64, ptr %state
+  %live = add i64 %before, %size
+  store i64 %live, ptr %state
+  %place = getelementptr i64, ptr %state, i64 1
+  %old = load i64, ptr %place
+  %more = icmp sgt i64 %live, %old
+  %peak = select i1 %more, i64 %live, i64 %old
+  store i64 %peak, ptr %place
+  ret ptr %data
+failed:
+  ret ptr null
+}}
+
+define ptr @take(ptr %state, i64 %size) {{
+  %found = call ptr @new(ptr %state, i64 %size, i32 {POISON})
+  ret ptr %found
+}}
+
+define ptr @zeroed(ptr %state, i64 %count, i64 %each) {{
+  %size = mul i64 %count, %each
+  %found = call ptr @new(ptr %state, i64 %size, i32 0)
+  ret ptr %found
+}}
+
+define void @harm(ptr %state, i64 %size, i64 %side) {{
+  %count = getelementptr i64, ptr %state, i64 2
+  %n = load i64, ptr %count
+  %n1 = add i64 %n, 1
+  store i64 %n1, ptr %count
+  %where = getelementptr i64, ptr %state, i64 3
+  store i64 %size, ptr %where
+  %what = getelementptr i64, ptr %state, i64 4
+  store i64 %side, ptr %what
+  ret void
+}}
+
+define void @give(ptr %state, ptr %data, i64 %unused) {{
+  %none = icmp eq ptr %data, null
+  br i1 %none, label %done, label %look
+look:
+  %raw = getelementptr i8, ptr %data, i64 -{MARGIN}
+  %size = load i64, ptr %raw
+  %first = getelementptr i8, ptr %raw, i64 {HEADER}
+  %low = call i32 @memcmp(ptr %first, ptr @canary, i64 {MARGIN - HEADER})
+  %hurt = icmp ne i32 %low, 0
+  br i1 %hurt, label %before, label %next
+before:
+  call void @harm(ptr %state, i64 %size, i64 -1)
+  br label %next
+next:
+  %behind = getelementptr i8, ptr %data, i64 %size
+  %high = call i32 @memcmp(ptr %behind, ptr @canary, i64 {MARGIN})
+  %harmed = icmp ne i32 %high, 0
+  br i1 %harmed, label %after, label %last
+after:
+  call void @harm(ptr %state, i64 %size, i64 1)
+  br label %last
+last:
+  %old = load i64, ptr %state
+  %live = sub i64 %old, %size
+  store i64 %live, ptr %state
+  call ptr @memset(ptr %data, i32 {POISON}, i64 %size)
+  call void @free(ptr %raw)
+  br label %done
+done:
+  ret void
+}}
+
+define ptr @resize(ptr %state, ptr %data, i64 %size) {{
+  %found = call ptr @new(ptr %state, i64 %size, i32 {POISON})
+  %failed = icmp eq ptr %found, null
+  %fresh = icmp eq ptr %data, null
+  %skip = or i1 %failed, %fresh
+  br i1 %skip, label %done, label %move
+move:
+  %raw = getelementptr i8, ptr %data, i64 -{MARGIN}
+  %old = load i64, ptr %raw
+  %less = icmp ult i64 %old, %size
+  %n = select i1 %less, i64 %old, i64 %size
+  call ptr @memcpy(ptr %found, ptr %data, i64 %n)
+  call void @give(ptr %state, ptr %data, i64 0)
+  br label %done
+done:
+  ret ptr %found
+}}
+"""
+
+
+class _State(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("live", "peak", "harmed", "size", "side"))
+
+
+class _Handler(ctypes.Structure):
+    """NumPy's PyDataMem_Handler."""
+
+    _fields_ = (
+        ("name", ctypes.c_char * 127),
+        ("version", ctypes.c_uint8),
+        ("state", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("malloc", "calloc", "realloc", "free")),
+    )
+
+
+class Allocator:
+    """The allocator and its counts; there is one in a process, and it is never freed."""
+
+    _only: Allocator | None = None
+
+    def __new__(cls) -> Allocator:
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+            cls._only._make()
+        return cls._only
+
+    def _make(self) -> None:
+        self._state = _State()
+        try:
+            addresses = _compiled()
+        except ImportError:
+            self._capsule = None
+            return
+        self._handler = _Handler(
+            b"einstride fuzzer", 1, ctypes.addressof(self._state),
+            *(addresses[n] for n in ("take", "zeroed", "resize", "give")),
+        )  # fmt: skip
+        for kept in (self._state, self._handler):  # arrays may outlive all else
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        capsule = ctypes.pythonapi.PyCapsule_New
+        capsule.restype = ctypes.py_object
+        capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        self._capsule = capsule(ctypes.addressof(self._handler), _NAME, None)
+        self._set = _set_handler()
+
+    @contextmanager
+    def in_use(self) -> Iterator[Allocator]:
+        """NumPy allocates here, in this thread; the peak is counted from the bytes now alive."""
+        if self._capsule is None:
+            yield self
+            return
+        before = self._set(self._capsule)
+        self.restart()
+        try:
+            yield self
+        finally:
+            self._set(before)
+
+    def restart(self) -> None:
+        """Count from here."""
+        self._state.live = self._state.peak = 0
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that were alive at once since `restart`."""
+        return self._state.peak
+
+    def harm(self) -> str | None:
+        """What was written outside of a block that has been freed since the last time, or None."""
+        s = self._state
+        if not s.harmed:
+            return None
+        s.harmed = 0
+        side = "before" if s.side < 0 else "behind"
+        return f"memory {side} a block of {s.size} bytes was written"
+
+
+_engines: list[Any] = []
+
+
+def _compiled() -> dict[str, int]:
+    """The addresses of the functions of `TEXT`."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    module = binding.parse_assembly(TEXT)
+    machine = binding.Target.from_default_triple().create_target_machine(jit=True)
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    _engines.append(engine)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    return {n: engine.get_function_address(n) for n in ("take", "zeroed", "resize", "give")}
+
+
+def _set_handler() -> Any:
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    functions = ctypes.cast(
+        pointer(_multiarray_umath._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p)
+    )
+    return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(functions[_SET_HANDLER])

@@ -1,0 +1,786 @@
+"""One call: its arrays placed in memory, made as the `Call` says, and everything looked at.
+
+`Runner.run` returns the problems it found as `Problem`s; a refusal is counted, or a problem where
+the call is legal.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import log2, prod
+from random import Random
+from typing import Any
+
+import numpy as np
+
+import einstride as es
+
+from .allocator import Allocator
+from .cases import LARGE, Call, Case
+from .hostile import HOSTILE
+from .memory import Memory, Placed, Rooms, address, place
+from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
+
+SLACK = 16 << 10
+"""Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
+
+COPIES_COUNT = False
+"""True: a copy of an operand that kernels cannot read in place (misaligned, byte-swapped, strides
+that are no whole number of elements) counts as workspace. Plans, made without arrays, omit it."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong, in a word that names the kind and a sentence with the numbers."""
+
+    kind: str
+    text: str
+
+
+class Refused(Exception):
+    """A legal refusal: not a problem, but counted."""
+
+
+OPERANDS = {
+    "conv": ("x", "f"),
+    "conv_input_grad": ("gy", "f"),
+    "conv_filter_grad": ("x", "gy"),
+    "conv_transpose": ("gy", "f"),
+    "conv_bias_grad": ("gy",),
+    "conv_jvp": ("x", "f", "dx", "df"),
+    "windows": ("x",),
+    "conv4d_forward": ("x", "f"),
+    "conv4d_input_gradient": ("x", "f", "gy"),
+    "conv4d_filter_gradient": ("x", "f", "gy"),
+}
+DIRECTIONS = {
+    "conv": "forward",
+    "conv_input_grad": "input_grad",
+    "conv_filter_grad": "filter_grad",
+    "conv_transpose": "transpose",
+}
+
+
+class Known:
+    """A case with its values and its exact results, computed when they are asked for."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self._arrays: dict[str, np.ndarray] = {}
+        self._results: dict[Any, np.ndarray] = {}
+
+    def array(self, role: str) -> np.ndarray:
+        """The values of an operand."""
+        if role not in self._arrays:
+            self._arrays[role] = self.case.array(role)
+        return self._arrays[role]
+
+    @cached_property
+    def wide(self) -> bool:
+        """True if sums may leave what float64 holds exactly."""
+        return False
+
+    def exact(self, x: str = "x", f: str = "f") -> Exact:
+        """The oracle for these operands."""
+        key = ("exact", x, f)
+        if key not in self._results:
+            self._results[key] = Exact(
+                _Geometry(self.case), self.array(x), self.array(f), self.array("gy"), self.wide
+            )
+        return self._results[key]
+
+    @cached_property
+    def plain(self) -> Known | None:
+        """The same without padding and the like, for functions without those keywords."""
+        c, rank = self.case, len(self.case.size)
+        one = (1,) * rank
+        c = replace(c, groups=1, filters=c.filters // c.groups, channels=c.channels // c.groups)
+        c = replace(c, dilation=one, spread=one, padding=(0,) * rank, mode="zeros", flip=False)
+        c = replace(c, accumulate=None)
+        return Known(c) if c.valid and min(c.size) > 0 else None
+
+
+class _Geometry:
+    """What `Exact` reads, from a case; computed once."""
+
+    def __init__(self, case: Case) -> None:
+        self.batch, self.size, self.kernel = case.batch, case.size, case.kernel
+        self.channels, self.filters, self.groups = case.channels, case.filters, case.groups
+        self.stride, self.dilation, self.spread = case.stride, case.dilation, case.spread
+        self.pads, self.mode, self.flip, self.out = case.pads, case.mode, case.flip, case.out
+
+
+class Runner:
+    """Makes calls; keeps rooms, threads and counts."""
+
+    def __init__(self) -> None:
+        self.rooms = Rooms()
+        self.allocator = Allocator()
+        self.calls = 0
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, known: Known, call: Call) -> list[Problem]:
+        """Make a call and say what went wrong."""
+        if call.function.startswith("conv4d") or call.function == "windows":
+            if known.plain is None or (call.function != "windows" and len(known.case.size) != 2):
+                self.refusals["not made: the function has no padding or another rank"] += 1
+                return []
+            known = known.plain
+        if call.function == "conv_transpose" and _no_transpose(known.case):
+            self.refusals["not made: a transpose has no such keywords"] += 1
+            return []
+        return Attempt(self, known, call).problems()
+
+    def count(self, call: Call, known: Known, made: int) -> None:
+        """For the summary."""
+        made = max(made, 1)
+        self.calls += made
+        name = call.function if call.how == "function" else f"{call.function} ({call.how})"
+        kinds = {m.kind for m, _ in zip(call.memory, OPERANDS[call.function], strict=False)}
+        c = self.counts
+        c["function", name] += made
+        c["algorithm", call.algorithm] += made
+        c["dtypes", known.case.dtype_of(OPERANDS[call.function][0])] += made
+        for kind in kinds:
+            c["memory", kind] += made
+        if call.out is not None:
+            c["out", call.out.kind] += made
+        if call.threads > 1:
+            c["threads", str(call.threads)] += made
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads that call at the same time."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(4)
+        return self._pool
+
+
+def _no_transpose(case: Case) -> bool:
+    return case.mode != "zeros" or max(case.spread) > 1 or 0 in case.out or 0 in case.size
+
+
+class Attempt:
+    """The arrays, keywords and expectations of one call."""
+
+    def __init__(self, runner: Runner, known: Known, call: Call) -> None:
+        self.runner, self.known, self.call, self.case = runner, known, call, known.case
+        self.name = call.function
+        self.rng = Random(call.spelling)
+        self.parts = _parts(call.layout, len(self.case.size))
+        self.found: list[Problem] = []
+        self.made = 0
+        """Convolutions so far."""
+        self.predicted: int | None = None
+        """Workspace by the plan, where it is to be compared."""
+
+    # -- what is expected
+
+    @cached_property
+    def roles(self) -> tuple[str, ...]:
+        return OPERANDS[self.name]
+
+    @cached_property
+    def biased(self) -> str | None:
+        """The role of the bias."""
+        if not self.call.bias or self.name not in ("conv", "conv_transpose"):
+            return None
+        if self.case.accumulate and self.call.how in ("plan", "saved plan"):
+            return None  # plans are made without it, and it decides what accumulate may be
+        return "bias" if self.name == "conv" else "bias of a transpose"
+
+    @cached_property
+    def result(self) -> str:
+        """The dtype of the result."""
+        names = [self.case.dtype_of(r) for r in self.multiplied]
+        if self.name == "conv_bias_grad":
+            if names[0] in INTEGERS:
+                return "uint64" if names[0] == "uint64" else "int64"
+            return names[0]
+        if self.name == "windows":
+            return names[0]
+        names += [self.case.dtype_of("bias")] if self.biased else []
+        return result_dtype(names, self.accumulate)
+
+    @cached_property
+    def multiplied(self) -> tuple[str, ...]:
+        """The two operands whose values matter."""
+        return {
+            "conv4d_input_gradient": ("gy", "f"),
+            "conv4d_filter_gradient": ("x", "gy"),
+            "conv_jvp": ("x", "f"),
+        }.get(self.name, self.roles)
+
+    @cached_property
+    def accumulate(self) -> str | None:
+        if self.name in ("conv_bias_grad", "windows") or self.name.startswith("conv4d"):
+            return None
+        names = [self.case.dtype_of(r) for r in self.multiplied]
+        names += [self.case.dtype_of("bias")] if self.biased else []
+        return self.case.accumulate_for(names)
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """The exact result, rounded once, canonical."""
+        return self._expected("f")
+
+    def _expected(self, f: str) -> np.ndarray:
+        key = (self.name, self.result, bool(self.biased), self.call.per_example, f)
+        found = self.known._results.get(key)
+        if found is None:
+            found = self.known._results[key] = self._compute(f)
+        return found
+
+    def _compute(self, f: str) -> np.ndarray:
+        known, name = self.known, self.name
+        if name == "conv_bias_grad":
+            gy = known.array("gy")
+            wide = gy.astype("complex128" if gy.dtype.kind == "c" else "float64")
+            return rounded(wide.sum(axis=tuple(range(gy.ndim - 1))), self.result)
+        if name == "windows":
+            return known.exact().windows.astype(dtype(self.result))
+        if name == "conv_jvp":
+            one = rounded(known.exact("dx").forward, self.result)
+            return one + rounded(known.exact(f="df").forward, self.result)
+        e = known.exact(f=f)
+        if name in ("conv", "conv4d_forward"):
+            wide = e.forward
+        elif name in ("conv_input_grad", "conv_transpose", "conv4d_input_gradient"):
+            wide = e.input_grad
+        else:
+            wide = e.filter_grad_each if self.call.per_example else e.filter_grad
+        if self.biased:
+            bias = known.array(self.biased)
+            wide = wide + bias.astype("complex128" if bias.dtype.kind == "c" else "float64")
+        return rounded(wide, self.result)
+
+    @cached_property
+    def complex(self) -> bool:
+        return self.result.startswith("complex")
+
+    @cached_property
+    def tolerance(self) -> float:
+        """0 where the result must be exact, else the largest error that winograd or fft may make.
+
+        Their bounds are normwise: a constant times log2 of the length times the unit roundoff
+        times ||first|| ||second||, for each element.
+        """
+        case, call = self.case, self.call
+        if self.result in INTEGERS or call.accuracy == "elementwise":
+            return 0.0
+        rounds = call.algorithm in ("winograd", "fft")
+        if not rounds and (call.algorithm != "auto" or case.multiply_adds < LARGE // 4):
+            return 0.0
+        sums = self.accumulate or {"float16": "float32", "bfloat16": "float32"}.get(
+            self.result, self.result
+        )
+        unit = np.finfo(sums).eps
+        norms = [
+            np.linalg.norm(self.known.array(r).astype(np.complex128).ravel())
+            for r in self.multiplied
+        ]
+        length = prod(n + k for n, k in zip(case.wide, case.kernel, strict=True)) + 2
+        error = 64 * unit * log2(length) * prod(norms)
+        if self.result in HALVES:
+            least = 2.0**-8 if self.result == "bfloat16" else 2.0**-11
+            top = np.abs(self.expected.astype(float)).max(initial=0)
+            error += 2 * least * float(top)
+        if self.biased:
+            error += 4 * unit * np.abs(self.expected).max(initial=0)
+        return float(error)
+
+    # -- the call
+
+    def problems(self) -> list[Problem]:
+        call, runner = self.call, self.runner
+        self.placed: dict[str, Placed] = {}
+        places = list(zip(self.roles, (*call.memory, *call.memory), strict=False))
+        if self.biased:
+            places.append((self.biased, call.memory[2]))
+        for role, memory in places:
+            self.placed[role] = self._placed(role, memory)
+        try:
+            if call.hostile >= 0:
+                self._hostile()
+            else:
+                self._make()
+        except Refused as refusal:
+            runner.refusals[_general(str(refusal))] += 1
+        except MemoryError:
+            self._problem("memory error", "MemoryError")
+        runner.count(call, self.known, self.made)
+        for role, placed in self.placed.items():
+            if placed.harmed():
+                self._problem("written input", f"{role} or memory beside it was written")
+        harm = runner.allocator.harm()
+        if harm is not None:
+            self._problem("written beyond", harm)
+        return self.found
+
+    def _problem(self, kind: str, text: str) -> None:
+        self.found.append(Problem(kind, text))
+
+    def _placed(self, role: str, memory: Memory) -> Placed:
+        values = self.known.array(role)
+        order = self._order(role)
+        repeats = () if role in self.case.hankel else dict(self.case.repeats).get(role, ())
+        repeats = tuple(order.index(a) for a in repeats)
+        hankel = (order.index(0), order.index(1)) if role in self.case.hankel else ()
+        return place(self.runner.rooms, values.transpose(order), memory, repeats, hankel)
+
+    def _order(self, role: str, each: bool = False) -> tuple[int, ...]:
+        """The canonical axis of each axis of the user's array."""
+        if role.startswith("bias"):
+            return (0,)
+        spatial, *parts = self.parts
+        part = parts["xfy".index({"gy": "y", "dx": "x", "df": "f"}.get(role, role))]
+        if self.name == "conv_transpose" and "I" not in part:  # x has the shape of an output
+            part = parts[2 if role == "x" else 0]
+        letters = f"{spatial}IO" if "I" in part else f"N{spatial}C"
+        return tuple(letters.index(c) for c in part)
+
+    @cached_property
+    def order_out(self) -> tuple[int, ...]:
+        """The same for the result."""
+        name = self.name
+        if name in ("conv_bias_grad", "windows"):
+            return tuple(range(self.expected.ndim))
+        if name in ("conv", "conv_jvp", "conv4d_forward"):
+            return self._order("y")
+        if name in ("conv_filter_grad", "conv4d_filter_gradient"):
+            order = self._order("f")
+            return (0, *(i + 1 for i in order)) if self.call.per_example else order
+        return self._order("x")
+
+    @cached_property
+    def wanted(self) -> np.ndarray:
+        """The expected result in the caller's layout."""
+        return self.expected.transpose(self.order_out)
+
+    @cached_property
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of the call, but max_workspace and out."""
+        case, call = self.case, self.call
+        if self.name == "conv_bias_grad":
+            return {"layout": call.layout}
+        if self.name in ("windows",) or self.name.startswith("conv4d"):
+            return {}
+        rank = len(case.size)
+        found: dict[str, Any] = {}
+        for key, value, default in (
+            ("stride", case.stride, 1), ("dilation", case.dilation, 1),
+            ("input_dilation", case.spread, 1),
+        ):  # fmt: skip
+            if value != (default,) * rank:
+                found[key] = self._spelled(value)
+        if case.padding != (0,) * rank:
+            found["padding"] = self._padding()
+        plain = {
+            "groups": (case.groups, 1), "padding_mode": (case.mode, "zeros"),
+            "flip": (case.flip, False), "layout": (call.layout, "channels_last"),
+            "algorithm": (call.algorithm, "auto"), "accuracy": (call.accuracy, "normwise"),
+            "batch_invariant": (call.batch_invariant, False),
+            "accumulate": (self.accumulate, None),
+        }  # fmt: skip
+        found |= {k: value for k, (value, default) in plain.items() if value != default}
+        return found
+
+    def _spelled(self, value: tuple[int, ...]) -> Any:
+        way = self.call.spelling
+        if way == 1 and len(set(value)) == 1:
+            return value[0]
+        return {2: list(value), 3: tuple(np.int64(v) for v in value)}.get(way, value)
+
+    def _padding(self) -> Any:
+        entries = self.case.padding
+        if self.call.spelling and len(set(entries)) == 1 and not isinstance(entries[0], tuple):
+            return entries[0]
+        return list(entries) if self.call.spelling == 2 else entries
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """The operands and what else the function needs, as it wants them."""
+        given, more = self.arguments_of_names()
+        arrays = [self.placed[r].array for r in self.roles] + given
+        if self.biased:
+            arrays.append(self.placed[self.biased].array)
+        return arrays, more
+
+    def arguments_of_names(self) -> tuple[list[Any], dict[str, Any]]:
+        """What the function needs beside arrays: positional, and by keyword."""
+        case, name = self.case, self.name
+        arrays: list[Any] = []
+        more: dict[str, Any] = {}
+        if name == "conv_input_grad":
+            arrays.append(self._spelled(case.size))
+        elif name == "conv_filter_grad":
+            arrays.append(self._spelled(case.kernel))
+            if self.call.per_example:
+                more["per_example"] = True
+        elif name == "conv_transpose":
+            more["output_size"] = case.size
+        elif name == "windows":
+            arrays += [self._spelled(case.kernel), self._spelled(case.stride)]
+        elif name.startswith("conv4d"):
+            arrays.append(case.stride)
+        return arrays, more
+
+    def _make(self) -> None:
+        call = self.call
+        arrays, more = self.arguments()
+        run, prefix = self._function(arrays, more)
+        out = self._out()
+        first: Any = None
+        workspace = self._workspace(run, prefix)
+        for number in range(call.repeat):
+            given = workspace if out is None else {**workspace, "out": out.array}
+            result = self._called(run, prefix, given)
+            if out is not None:
+                if result is not out.array:
+                    self._problem("out", f"the result is not the array given as out: {result!r:.80}")
+                result = out.take_result()
+                if out.harmed():
+                    self._problem("written beyond", f"memory beside out ({call.out}) was written")
+            used = self.runner.allocator.peak
+            limit = workspace.get("max_workspace", self.predicted)  # two calls find out how
+            if limit is not None and number >= 2 and call.how in ("function", "layer"):
+                own = 0 if out is not None else self.wanted.nbytes
+                own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
+                own += 0 if COPIES_COUNT else self._copies()
+                if used > limit + own + self._slack:
+                    said = "predicted" if "max_workspace" not in workspace else "max_workspace"
+                    self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")
+            self._right(result, self.wanted)
+            if first is None:
+                first = result if out is not None else result.copy()
+            elif not self.found and first.tobytes() != result.tobytes():
+                self._problem("other bits", f"call {number + 1} has other bits than the first")
+            if self.found:
+                return
+        if call.threads > 1 and out is None:
+            self._threads(run, workspace, first)
+
+    def _copies(self) -> int:
+        """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype."""
+        arrays = [p.array for p in self.placed.values()]
+        return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not _regular(a))
+
+    @cached_property
+    def _slack(self) -> int:
+        large = prod(self.wanted.shape) * self.wanted.itemsize
+        return SLACK + (4096 if large >= 1 << 19 else 64)
+
+    def _function(self, arrays: list[Any], more: dict[str, Any]) -> tuple[Callable[..., Any], str]:
+        """The call as a function of max_workspace and out, and the name that errors begin with."""
+        call, name, keywords = self.call, self.name, self.keywords
+        function = getattr(es, name)
+        if call.how == "function":
+            return (lambda **given: function(*arrays, **more, **keywords, **given)), name
+        if call.how in ("plan", "saved plan"):
+            return (lambda **given: self._planned(arrays, more, **given)), "Plan"
+        return (lambda **given: self._layer(arrays, **given)), "Conv"
+
+    def _planned(self, arrays: list[Any], more: dict[str, Any], **given: Any) -> Any:
+        extra: dict[str, Any] = {"direction": DIRECTIONS[self.name], **more}
+        if self.name == "conv_input_grad":
+            extra["input_size"] = arrays[2]
+        if self.name == "conv_filter_grad":
+            extra["kernel_size"] = arrays[2]
+        out = given.pop("out", None)
+        try:
+            p = es.plan(arrays[0], arrays[1], **extra, **self.keywords, **given)
+        except (ValueError, TypeError) as error:
+            text = str(error)
+            if not text.startswith("plan: "):
+                raise
+            raise type(error)("Plan" + text[4:]) from error
+        if self.call.how == "saved plan":
+            p = es.Plan.from_json(p.to_json())
+        bias = (self.placed[self.biased].array,) if self.biased else ()
+        return p(arrays[0], arrays[1], *bias, out=out)
+
+    def _layer(self, arrays: list[Any], **given: Any) -> Any:
+        """Through a `Conv`, or a copy of one that was given another filter."""
+        x, f, *bias = arrays
+        out, how = given.pop("out", None), self.call.how
+        layer = es.Conv(f, *bias, **self.keywords, **given)
+        self.made += {"layer": 1, "backward": 2}.get(how, 3)
+        if how == "layer":
+            layer(x)
+            self.runner.allocator.restart()  # the limit is a call's
+            return layer(x, out=out)
+        if how == "backward":
+            return self._backward(layer, x)
+        y = layer.forward(x)
+        if how == "copied layer":
+            other = copy.deepcopy(layer)
+        else:
+            text = pickle.dumps(layer)
+            small = sum(a.nbytes for a in arrays[1:])
+            if len(text) > 2 * small + 8192:
+                self._problem("pickle", f"{len(text)} bytes for a layer of {small}")
+            other = pickle.loads(text)
+        self._right(other(x), self.wanted, "a copied layer")
+        new = self.known.array("df").transpose(self._order("f"))
+        if other.f.flags.writeable:
+            other.f[...] = new
+        else:
+            other.f = new
+        changed = self._expected("df").transpose(self.order_out)
+        self._right(other(x), changed, "a copied layer whose filter was changed")
+        self._right(layer(x), self.wanted, "a layer whose copy was changed")
+        return y
+
+    def _backward(self, layer: Any, x: np.ndarray) -> Any:
+        y = layer.forward(x)
+        gy = self._placed("gy", self.call.memory[1])
+        gradients = layer.backward(gy.array)
+        for function, got in zip(
+            ("conv_input_grad", "conv_filter_grad", "conv_bias_grad"), gradients, strict=True
+        ):
+            if got is not None:
+                how = replace(self.call, function=function, bias=False, how="function")
+                other = Attempt(self.runner, self.known, how)
+                if other.accumulate == self.accumulate:
+                    other._right(got, other.wanted, f"Conv.backward: {function}")
+                    self.found += other.found
+        if gy.harmed():
+            self._problem("written input", "gy or memory beside it was written")
+        return y
+
+    def _called(self, run: Callable[..., Any], prefix: str, given: dict[str, Any]) -> Any:
+        """The result; a refusal becomes `Refused` if the call may be refused."""
+        self.made += 1
+        try:
+            with self.runner.allocator.in_use():
+                return run(**given)
+        except (ValueError, TypeError) as error:
+            text = str(error)
+            names = (prefix, "Conv", "Conv.backward") if prefix == "Conv" else (prefix,)
+            if not text.startswith(tuple(f"{n}: " for n in names)):
+                self._problem("unnamed error", f"{type(error).__name__}: {text[:300]}")
+            elif not self._may_refuse(text):
+                self._problem("refused", text[:400])
+            raise Refused(text) from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._problem("error", f"{type(error).__name__}: {str(error)[:300]}")
+            raise Refused(type(error).__name__) from None
+
+    def _may_refuse(self, text: str) -> bool:
+        call = self.call
+        if "max_workspace is too small" in text:
+            return call.workspace in ("zero", "least")
+        if call.algorithm not in ("auto", "strided", "gemm") and "cannot do this" in text:
+            return True
+        if call.batch_invariant and (
+            call.algorithm == "strided" or self.name == "conv_filter_grad" or call.how == "backward"
+        ):
+            return "cannot do this" in text
+        return False
+
+    def _workspace(self, run: Callable[..., Any], prefix: str) -> dict[str, Any]:
+        """The `max_workspace` of the call."""
+        way = self.call.workspace
+        if not way or self.name in ("conv_bias_grad", "windows") or self.name.startswith("conv4d"):
+            return {}
+        if way == "zero":
+            return {"max_workspace": 0}
+        if way == "predicted":
+            if self.name not in DIRECTIONS or self.call.how != "function":
+                return {}
+            self.predicted = self._predicted()
+            return {}
+        try:
+            self._called(run, prefix, {"max_workspace": 0})
+        except Refused as refusal:
+            found = re.search(r"max_workspace=(\d+) bytes or more", str(refusal))
+            if not found:
+                raise
+            return {"max_workspace": int(found[1])}
+        return {"max_workspace": 0}
+
+    def _predicted(self) -> int:
+        extra: dict[str, Any] = {"direction": DIRECTIONS[self.name]}
+        if self.name == "conv_input_grad":
+            extra["input_size"] = self.case.size
+        elif self.name == "conv_filter_grad":
+            extra |= {"kernel_size": self.case.kernel, "per_example": self.call.per_example}
+        elif self.name == "conv_transpose":
+            extra["output_size"] = self.case.size
+        arrays = [self.placed[r].array for r in self.roles]
+        try:
+            return es.plan(*arrays, **extra, **self.keywords).workspace
+        except (ValueError, TypeError) as error:
+            raise Refused(str(error)) from None
+
+    def _out(self) -> Placed | None:
+        call = self.call
+        if call.out is None:
+            return None
+        poison = np.full(self.wanted.shape, 0, dtype(self.result))
+        poison.view(np.uint8)[...] = 0xFF if poison.size else 0
+        return place(self.runner.rooms, poison, call.out)
+
+    def _right(self, got: Any, wanted: np.ndarray, what: str = "the result") -> None:
+        if not isinstance(got, np.ndarray):
+            self._problem("wrong kind", f"{what} is a {type(got).__name__}")
+            return
+        if got.shape != wanted.shape or got.dtype.name != wanted.dtype.name:
+            self._problem(
+                "wrong kind",
+                f"{what} has shape {got.shape} and dtype {got.dtype}; "
+                f"wanted {wanted.shape} and {wanted.dtype}",
+            )
+            return
+        if np.array_equal(got, wanted):
+            return
+        room = self.tolerance
+        with np.errstate(all="ignore"):
+            kind = np.complex128 if self.complex else np.float64
+            error = np.abs(got.astype(kind) - wanted.astype(kind))
+            bad = ~(error <= room)
+        if bad.any():
+            at = tuple(int(i[0]) for i in np.nonzero(bad))
+            self._problem(
+                "wrong", f"{what}{list(at)} is {got[at]}, not {wanted[at]}; "
+                f"{int(bad.sum())} of {bad.size} are wrong" + (f", bound {room:.2g}" * (room > 0)),
+            )  # fmt: skip
+
+    def _threads(self, run: Callable[..., Any], given: dict[str, Any], first: np.ndarray) -> None:
+        """Four callers at the same time must get the same bits."""
+        jobs = [self.runner.pool.submit(run, **given) for _ in range(self.call.threads)]
+        for job in jobs:
+            error = job.exception(timeout=60)
+            if error is not None:
+                self._problem("threads", f"{type(error).__name__}: {str(error)[:300]}")
+            elif np.array(job.result()).tobytes() != first.tobytes():
+                self._problem("threads", "several callers at once get other bits")
+            self.made += 1
+
+    # -- keywords that must be refused
+
+    def _hostile(self) -> None:
+        keyword, value = HOSTILE[self.call.hostile]
+        arrays, more = self.arguments()
+        name, keywords = self.name, dict(self.keywords)
+        if name not in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose"):
+            if keyword != "first" or name not in ("conv_bias_grad", "windows", "conv4d_forward"):
+                return  # the seed's gradients look at one operand's shape only
+        if keyword in ("first", "second"):
+            at = 0 if keyword == "first" else 1
+            arrays[at] = self._bad_array(arrays[at], value)
+        elif keyword == "bias":
+            if self.biased is None or isinstance(value, str) and arrays[-1].shape == (7,):
+                return
+            arrays[-1] = np.ones(7, "f4") if isinstance(value, str) else value
+            if len(value) and arrays[-1].__class__ is np.ndarray and self.wanted.shape == ():
+                return
+        elif keyword == "out":
+            keywords["out"] = self._bad_out(value, arrays)
+            if keywords["out"] is None:
+                return
+        elif keyword == "groups" and value == 997 and self.case.channels % 997 == 0:
+            return
+        else:
+            keywords[keyword] = value
+        if keyword in ("accumulate", "algorithm") and 0 in (self.case.multiply_adds, self.wanted.size):
+            return  # nothing is computed
+        try:
+            getattr(es, name)(*arrays, **more, **keywords)
+        except (ValueError, TypeError) as error:
+            text = str(error)
+            if keyword == "unknown":
+                return
+            if not text.startswith(f"{name}: "):
+                self._problem("unnamed error", f"{keyword}={value!r}: {text[:300]}")
+        except Exception as error:
+            self._problem("error", f"{keyword}={value!r}: {type(error).__name__}: {error}"[:400])
+        else:
+            self._problem("not refused", f"{keyword}={value!r} was taken")
+
+    def _bad_array(self, a: Any, value: Any) -> Any:
+        if not isinstance(value, str) or value == "x":
+            return value
+        return {
+            "flat": lambda: np.ones(4, "f4"),
+            "objects": lambda: a.astype(object),
+            "longdouble": lambda: np.ones(a.shape, np.longdouble),
+            "dates": lambda: np.zeros(a.shape, "M8[s]"),
+            "text": lambda: np.full(a.shape, "a"),
+            "no taps": lambda: np.ones((*a.shape, 0), "f4"),
+            "more axes": lambda: a[None],
+        }[value]()
+
+    def _bad_out(self, value: Any, arrays: list[Any]) -> Any:
+        shape, kind = self.wanted.shape, dtype(self.result)
+        if value == "wrong shape":
+            return np.empty((*shape, 2), kind)
+        if value == "wrong dtype":
+            return np.empty(shape, "f8" if self.result != "float64" else "f4")
+        if value == "read-only":
+            out = np.empty(shape, kind)
+            out.flags.writeable = False
+            return out
+        if value == "itself":
+            some = prod(shape) > 1
+            return np.broadcast_to(np.empty((1,) * len(shape), kind), shape).copy(
+                order="K"
+            ) if not some else _overlapping(shape, kind)  # fmt: skip
+        if value == "overlapping":
+            if 0 in shape or arrays[0].size == 0 or not arrays[0].dtype.isnative:
+                return None
+            a = arrays[0]
+            if a.dtype != kind or prod(shape) > a.size or not a.flags.c_contiguous:
+                return None
+            return a.reshape(-1)[: prod(shape)].reshape(shape) if a.flags.writeable else None
+        if value == "swapped":
+            return np.empty(shape, kind.newbyteorder()) if kind.isbuiltin == 1 and (
+                kind.itemsize > 1
+            ) else None  # fmt: skip
+        return value
+
+
+def _regular(a: np.ndarray) -> bool:
+    steps = [s for s, n in zip(a.strides, a.shape, strict=True) if n > 1]
+    return a.flags.aligned and a.dtype.isnative and not any(s % a.itemsize for s in steps)
+
+
+def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """An array all of whose elements are one, and writeable."""
+    return np.lib.stride_tricks.as_strided(
+        np.zeros(1, kind), shape, (0,) * len(shape), writeable=True
+    )
+
+
+def _parts(layout: str, rank: int) -> tuple[str, str, str, str]:
+    """The spatial letters, and the parts of x, f and y."""
+    letters = "DHWXYZ"[:rank]
+    if layout == "channels_last":
+        return letters, f"N{letters}C", f"{letters}IO", f"N{letters}C"
+    if layout == "channels_first":
+        return letters, f"NC{letters}", f"OI{letters}", f"NC{letters}"
+    x, _, rest = layout.partition(",")
+    f, _, y = rest.partition("->")
+    return "".join(c for c in x if c not in "NC"), x, f, y
+
+
+def _general(text: str) -> str:
+    """A refusal without its numbers."""
+    if "cannot do this" in text:
+        text = text.split("; got ")[-1].rsplit("; ", 1)[0]
+    elif "max_workspace" in text:
+        text = "max_workspace is too small"
+    return re.sub(r"\d[\d., ()]*", "# ", text)[:110]
+
+
+__all__ = ["Known", "Problem", "Runner", "address", "table"]

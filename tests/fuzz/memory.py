@@ -1,0 +1,224 @@
+"""Arrays that lie in memory in every way that NumPy allows, between pages that nobody may touch.
+
+A `Memory` says how an array lies: its kind, which guard page it touches, and a seed for the rest
+(the order of its axes, its gaps, which axes run backwards). `place` makes such an array in a `Room`
+of a few pages: everything but the elements is poison (0xFF bytes: NaN as floats, -1 as integers),
+also between strided elements. `Placed.harmed` compares every byte with what it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import tempfile
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from .allocator import POISON
+
+PAGE = mmap.PAGESIZE
+CANARY = 192
+"""Bytes looked at on the side of an array that touches no guard page."""
+
+KINDS = (
+    "c", "fortran", "permuted", "negative", "gaps", "inside", "record", "misaligned", "broadcast",
+    "overlapping", "memmap", "units",
+)  # fmt: skip
+"""How an array lies. "inside": a block of a larger array. "record": one field of packed records,
+strides that are no multiple of the item. "units": axes of length one with senseless strides.
+"broadcast" and "overlapping" need values that repeat (see `cases.Case.repeats`)."""
+
+FOR_RESULTS = tuple(k for k in KINDS if k not in ("broadcast", "overlapping"))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How one array lies."""
+
+    kind: str = "c"
+    seed: int = 0
+    end: bool = True
+    """True: the last byte lies before a guard page; False: the first byte behind one."""
+    swapped: bool = False
+    """In the other byte order."""
+    readonly: bool = False
+
+
+class Room:
+    """Pages between two pages without access."""
+
+    def __init__(self, size: int) -> None:
+        self.size = -(-size // PAGE) * PAGE
+        self._map = mmap.mmap(-1, self.size + 2 * PAGE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        for page in (start, start + PAGE + self.size):
+            if protect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), 0):
+                raise OSError(ctypes.get_errno(), "mprotect")
+        self.raw = np.frombuffer(self._map, np.uint8, self.size, PAGE)
+        self.raw[:] = POISON
+
+
+class Rooms:
+    """Rooms taken in turn, so that the arrays of one call never share one."""
+
+    SMALL, COUNT = 64 * 1024, 12
+
+    def __init__(self) -> None:
+        self._small = itertools.cycle([Room(self.SMALL) for _ in range(self.COUNT)])
+        self._large: dict[int, Any] = {}
+        self._file: Any = None
+        self._next = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """The bytes of a room for an array of `size` bytes and its canary."""
+        need = size + 2 * CANARY + 16
+        if need <= self.SMALL:
+            return next(self._small).raw
+        power = need.bit_length()
+        if power not in self._large:
+            self._large[power] = itertools.cycle([Room(1 << power) for _ in range(8)])
+        return next(self._large[power]).raw
+
+    def mapped(self, size: int) -> np.ndarray:
+        """Bytes of a file mapped into memory, as an `np.memmap`."""
+        need = size + 2 * CANARY + 16
+        if self._file is None or self._file.size < 8 * need:
+            self._kept = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as its mapping)
+            self._file = np.memmap(self._kept, np.uint8, "w+", shape=8 * max(need, self.SMALL))
+        slot = self._file.size // 8 // 16 * 16
+        self._next = (self._next + 1) % 8
+        return self._file[self._next * slot : (self._next + 1) * slot]
+
+
+@dataclass
+class Placed:
+    """An array in its room, and what the room held when the array was filled."""
+
+    array: np.ndarray
+    window: np.ndarray
+    before: bytes
+
+    def harmed(self) -> bool:
+        """True if a byte of the array, its gaps or its canaries has changed."""
+        return self.window.tobytes() != self.before
+
+    def take_result(self) -> np.ndarray:
+        """A copy of the array, which is then filled as it was before the call."""
+        found = self.array.copy()
+        old = np.frombuffer(self.before, np.uint8)
+        self.array[...] = _view(old, self.array, self._offset())
+        return found
+
+    def _offset(self) -> int:
+        return address(self.array) - address(self.window)
+
+
+def address(a: np.ndarray) -> int:
+    """Of the first element."""
+    return a.__array_interface__["data"][0]
+
+
+def _view(raw: np.ndarray, like: np.ndarray, offset: int) -> np.ndarray:
+    return np.ndarray(like.shape, like.dtype, raw, offset, like.strides)
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Byte strides, where the first element lies, and all bytes from the lowest to the last."""
+
+    strides: tuple[int, ...]
+    offset: int
+    extent: int
+    shift: int = 0
+    """Bytes that the array is moved away from where its dtype would like to begin."""
+
+
+def strides(
+    memory: Memory, shape: tuple[int, ...], itemsize: int, repeats: tuple[int, ...],
+    hankel: tuple[int, ...],
+) -> Strides:  # fmt: skip
+    """Strides of a kind. `repeats`: axes along which all values are equal; `hankel`: two axes that
+    may overlap, as the values depend on the sum of their indices."""
+    rng = Random(memory.seed)
+    rank, kind = len(shape), memory.kind
+    order = list(range(rank))
+    if kind == "fortran":
+        order.reverse()
+    elif kind == "permuted" or (kind not in ("c", "inside", "misaligned") and rng.random() < 0.4):
+        rng.shuffle(order)
+    step, shift = itemsize, 0
+    if kind == "record":
+        step = itemsize + rng.choice((1, 1, 2, 3, 5, 7))
+        if memory.seed % 3 == 0:
+            shift = rng.randrange(step - itemsize + 1)
+    if kind == "misaligned":
+        shift = rng.choice((1, 1, 2, 3))
+    gaps = kind in ("gaps", "negative", "broadcast") and rng.random() < 0.7
+    found = [0] * rank
+    for axis in reversed(order):
+        n = shape[axis]
+        if kind == "broadcast" and axis in repeats:
+            continue
+        if kind == "overlapping" and axis in hankel:
+            if axis == hankel[0]:
+                continue
+            n += max(shape[hankel[0]] - 1, 0)
+        more = rng.choice((0, 0, 1, 3)) if gaps else rng.randrange(4) if kind == "inside" else 0
+        found[axis] = step * (1 + more if kind != "inside" else 1)
+        step = found[axis] * max(n, 1) + (more * itemsize if kind == "inside" else 0)
+    if kind == "gaps" and rank and found[order[-1]] == itemsize:
+        found = [s * 2 for s in found]
+    if kind == "overlapping" and hankel:  # both axes step over one line
+        found[hankel[0]] = found[hankel[1]]
+    if kind == "units":
+        senseless = (0, 1, -7, 3 * itemsize, 1 << 40)
+        found = [rng.choice(senseless) if n == 1 else s for n, s in zip(shape, found, strict=True)]
+    if kind == "negative" and rank:
+        backward = [axis for axis in range(rank) if rng.random() < 0.5] or [rng.randrange(rank)]
+        found = [-s if axis in backward else s for axis, s in enumerate(found)]
+    ends = [(n - 1) * s for n, s in zip(shape, found, strict=True) if n > 0]
+    if 0 in shape:
+        return Strides(tuple(found), 0, 0, shift)
+    low, high = sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
+    return Strides(tuple(found), -low, high - low + itemsize, shift)
+
+
+def place(
+    rooms: Rooms, values: np.ndarray, memory: Memory, repeats: tuple[int, ...] = (),
+    hankel: tuple[int, ...] = (),
+) -> Placed:  # fmt: skip
+    """An array with these values that lies so."""
+    dtype = values.dtype
+    if memory.swapped and dtype.isbuiltin == 1 and dtype.itemsize > 1:
+        dtype = dtype.newbyteorder()
+    s = strides(memory, values.shape, dtype.itemsize, repeats, hankel)
+    if memory.kind == "memmap":
+        raw = rooms.mapped(s.extent)
+        start = CANARY + 16
+    else:
+        raw = rooms.take(s.extent)
+        start = raw.size - s.extent - s.shift if memory.end else s.shift
+    low, high = max(start - CANARY, 0), min(start + s.extent + CANARY, raw.size)
+    window = raw[low:high]
+    window[:] = POISON
+    if memory.kind == "memmap":
+        array = _mapped(raw, values.shape, dtype, start + s.offset, s.strides)
+    else:
+        array = np.ndarray(values.shape, dtype, raw, start + s.offset, s.strides)
+    array[...] = values
+    if memory.readonly:
+        array.flags.writeable = False
+    return Placed(array, window, window.tobytes())
+
+
+def _mapped(
+    raw: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, offset: int, by: tuple[int, ...]
+) -> np.ndarray:
+    """A view of an `np.memmap` that is one itself."""
+    first = raw[offset : offset + dtype.itemsize].view(dtype)
+    return np.lib.stride_tricks.as_strided(first, shape, by, subok=True)
