@@ -35,7 +35,7 @@ declare void @free(ptr)
 declare ptr @memset(ptr, i32, i64)
 declare ptr @memcpy(ptr, ptr, i64)
 declare i32 @memcmp(ptr, ptr, i64)
-@canary = private constant [{MARGIN} x i8] c"{f'{chr(92)}{CANARY:02X}' * MARGIN}"
+@canary = private constant [{MARGIN} x i8] c"{f"{chr(92)}{CANARY:02X}" * MARGIN}"
 
 define ptr @new(ptr %state, i64 %size, i32 %byte) {{
   %total = add i64 %size, {2 * MARGIN}

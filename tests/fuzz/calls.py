@@ -445,7 +445,9 @@ class Attempt:
             result = self._called(run, prefix, given)
             if out is not None:
                 if result is not out.array:
-                    self._problem("out", f"the result is not the array given as out: {result!r:.80}")
+                    self._problem(
+                        "out", f"the result is not the array given as out: {result!r:.80}"
+                    )
                 result = out.take_result()
                 if out.harmed():
                     self._problem("written beyond", f"memory beside out ({call.out}) was written")
@@ -693,7 +695,10 @@ class Attempt:
             return
         else:
             keywords[keyword] = value
-        if keyword in ("accumulate", "algorithm") and 0 in (self.case.multiply_adds, self.wanted.size):
+        if keyword in ("accumulate", "algorithm") and 0 in (
+            self.case.multiply_adds,
+            self.wanted.size,
+        ):
             return  # nothing is computed
         try:
             getattr(es, name)(*arrays, **more, **keywords)

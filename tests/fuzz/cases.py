@@ -60,15 +60,15 @@ class Case:
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
         """(low, high) of every axis."""
-        axes = zip(
-            self.padding, self.wide, self.kernel, self.stride, self.dilation, strict=True
-        )
+        axes = zip(self.padding, self.wide, self.kernel, self.stride, self.dilation, strict=True)
         return tuple(pads_of(*axis) for axis in axes)
 
     @property
     def wide(self) -> tuple[int, ...]:
         """The size of the dilated input."""
-        return tuple((n - 1) * t + 1 if n else 0 for n, t in zip(self.size, self.spread, strict=True))
+        return tuple(
+            (n - 1) * t + 1 if n else 0 for n, t in zip(self.size, self.spread, strict=True)
+        )
 
     @property
     def room(self) -> tuple[int, ...]:
@@ -84,9 +84,7 @@ class Case:
     @property
     def valid(self) -> bool:
         """True if every public function must accept it."""
-        for n, room, pad, entry in zip(
-            self.wide, self.room, self.pads, self.padding, strict=True
-        ):
+        for n, room, pad, entry in zip(self.wide, self.room, self.pads, self.padding, strict=True):
             same = isinstance(entry, str) and entry.startswith("same")
             if room < 0 and not (n == 0 and n + sum(pad) >= 0 and same):
                 return False

@@ -9,8 +9,8 @@ import numpy as np
 from .cases import Call, Case, to_json
 from .memory import Memory, strides
 
-HEAD = '''import numpy as np, einstride as es
-'''
+HEAD = """import numpy as np, einstride as es
+"""
 LAY = '''
 def lay(values, strides, offset, extent, shift=0, dtype=None):
     """The values in a larger buffer whose other bytes are 0xFF."""
