@@ -226,6 +226,8 @@ class Attempt:
             return None
         names = [self.case.dtype_of(r) for r in self.multiplied]
         names += [self.case.dtype_of("bias")] if self.biased else []
+        if self.call.how == "backward" and len({*self.case.dtypes}) > 1:
+            return None  # three passes of other dtypes would have to allow it
         return self.case.accumulate_for(names)
 
     @cached_property
@@ -737,10 +739,7 @@ class Attempt:
             out.flags.writeable = False
             return out
         if value == "itself":
-            some = prod(shape) > 1
-            return np.broadcast_to(np.empty((1,) * len(shape), kind), shape).copy(
-                order="K"
-            ) if not some else _overlapping(shape, kind)  # fmt: skip
+            return _overlapping(shape, kind) if prod(shape) > 1 else None
         if value == "overlapping":
             if 0 in shape or arrays[0].size == 0 or not arrays[0].dtype.isnative:
                 return None

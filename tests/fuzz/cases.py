@@ -385,7 +385,7 @@ class Focus:
         """The focus of a seed."""
         rng = Random(f"focus {seed}")
         functions, how = rng.choice(PASSES)
-        algorithms = ("auto", "auto", "direct", "direct", "direct", "gemm", "strided")
+        algorithms = ("auto",) * 3 + ("direct",) * 4 + ("gemm", "strided")
         if rng.random() < 0.35:
             algorithms += (rng.choice(("winograd", "fft")),) * 2
         if rng.random() < 0.1:
@@ -441,7 +441,7 @@ def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
         bias=function in ("conv", "conv_transpose") and rng.random() < 0.3,
         memory=memory,
         out=out if not simple and function != "conv_jvp" else None,
-        repeat=3 if workspace else rng.choice((1, 2, 2, 3, 4)),
+        repeat=3 if workspace else rng.choice((1, 2, 3, 4, 6)),
         threads=4 if rng.random() < 0.02 else 1,
         spelling=rng.choice((0, 0, 0, 1, 2, 3)),
         hostile=rng.randrange(hostiles) if rng.random() < 0.02 else -1,

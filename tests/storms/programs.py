@@ -18,7 +18,7 @@ PASSES = ("forward", "input_grad", "filter_grad")
 
 
 def run(code: str, *arguments: object, seconds: float = 120, **environment: str) -> list[str]:
-    """A program in a process of its own; the words that it prints. After `seconds` it has failed."""
+    """The words that a program prints in a process of its own; after `seconds` it has failed."""
     here = Path(__file__).parent
     paths = [str(here.parent), *(p for p in sys.path if p)]
     head = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from einstride import workers
 from einstride.backends import Array, Backend
 
 LEAST = 1 << 16
@@ -38,11 +39,25 @@ def _counted() -> bool:
 _UNUSED = _references([np.empty(1, np.uint8)], 0) if _counted() else 0
 
 
+_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """The thread of the parent that held a lock does not exist in the child."""
+    for arena in list(_arenas):
+        arena.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Arena:
     """Blocks of memory of the sizes that a step asked for. A copy of an arena is an empty one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        _arenas.add(self)
         self._blocks: dict[int, list[Any]] = {}
         self._used: dict[int, int] = {}
         _arenas.add(self)
@@ -55,6 +70,10 @@ class Arena:
         """In a forked child: the thread that held the lock is not there to release it."""
         self._lock, self._blocks, self._used = threading.Lock(), {}, {}
 
+    def unlock(self) -> None:
+        """Forget who was at work."""
+        self._lock = threading.Lock()
+
     def of(self, b: Backend) -> Backend:
         """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
         if b.traits.library != "numpy" or not _UNUSED:
@@ -63,7 +82,7 @@ class Arena:
 
     def begin(self) -> None:
         """A new step: what the last one did not need is given back."""
-        with self._lock:
+        with workers.guard(self._lock):
             for size, blocks in list(self._blocks.items()):
                 del blocks[self._used.get(size, 0) :]
                 if not blocks:
@@ -72,7 +91,7 @@ class Arena:
 
     def clear(self) -> None:
         """Give everything back."""
-        with self._lock:
+        with workers.guard(self._lock):
             self._blocks, self._used = {}, {}
 
     def empty(self, shape: Sequence[int], name: str, like: Array) -> Array:
@@ -83,7 +102,7 @@ class Arena:
             from einstride.backends.numpy import empty
 
             return empty(shape, name, like)
-        with self._lock:
+        with workers.guard(self._lock):
             block = self._block(size)
             start = -block.__array_interface__["data"][0] % ALIGN
             return block[start : start + size].view(kind).reshape(shape)

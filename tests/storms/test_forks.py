@@ -1,0 +1,161 @@
+"""A child of a process whose threads compile and convolve computes the right numbers, and ends."""
+
+import os
+
+import pytest
+
+from storms import programs
+from storms.programs import ALGORITHMS
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+HEAD = """
+    import faulthandler, os, signal, sys, threading, time, warnings
+    import numpy as np, einstride as es
+    from storms import programs
+
+    warnings.simplefilter("ignore")  # Python warns of any fork beside threads
+
+    def fork(work, seconds=30):
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(seconds, exit=True)
+            try:
+                good = work()
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+                good = False
+            os._exit(0 if good else 3)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"the child's status is {status}"
+"""
+
+BESIDE_BLOCKS = """
+    algorithm, forks = sys.argv[1], int(sys.argv[2])
+    call, right = programs.case(algorithm, "forward")
+    watch, going = programs.Watch(), True
+
+    def convolve():
+        out = np.empty_like(right)
+        while going:
+            call(out)
+
+    callers = [threading.Thread(target=convolve, daemon=True) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+
+    def child():
+        out = np.empty_like(right)
+        for _ in range(3):
+            call(out)
+        watch.quick()
+        return (out == right).all()
+
+    for i in range(forks):
+        time.sleep(0.003 * (i % 3))
+        fork(child)
+    going = False
+    for caller in callers:
+        caller.join()
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_beside_threads_that_convolve(algorithm, everything):
+    if algorithm == "direct":
+        pytest.importorskip("llvmlite")
+    forks = 300 if everything else 12
+    assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]
+
+
+BESIDE_LLVM = """
+    from einstride.simd import compiler, handover
+
+    def compiled():
+        compiler._kernels.clear()
+        for file in compiler.folder().glob("*.kernel"):
+            file.unlink(missing_ok=True)
+        spec = handover.Spec("attend", "")
+        return bool(compiler.kernel(handover.NAME, handover.kernel, spec, on=compiler.machine()))
+
+    def compile():
+        while going:
+            compiled()
+
+    going = True
+    threads = [threading.Thread(target=compile, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for i in range(int(sys.argv[1])):
+        time.sleep(0.004 * (i % 5))
+        fork(compiled)
+    going = False
+    for thread in threads:
+        thread.join()
+    print("ok")
+"""
+
+
+def test_beside_threads_that_compile(tmp_path, everything):
+    """The fork waits until LLVM is at rest, so that the child has a whole LLVM, and its lock."""
+    pytest.importorskip("llvmlite")
+    forks = 200 if everything else 25
+    cache = str(tmp_path / "cache")
+    assert programs.run(HEAD + BESIDE_LLVM, forks, EINSTRIDE_CACHE=cache) == ["ok"]
+
+
+WITHIN_A_CALL = """
+    from einstride.backends import _threads
+
+    children = []
+
+    def handler(number, frame):
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(30, exit=True)
+        else:
+            children.append(child)
+
+    parent = os.getpid()
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    done = np.zeros(40)
+
+    def make():
+        def one(i):
+            time.sleep(0.02)
+            done[i] += 1
+        return one
+
+    try:
+        _threads.run(make, range(40), 2)
+        told = False
+    except RuntimeError as error:
+        told = "forked" in str(error)
+    if os.getpid() != parent:
+        os._exit(0 if told or (done == 1).all() else 3)
+    assert (done == 1).all() and not told
+    assert [os.waitpid(child, 0)[1] for child in children] == [0]
+    print("ok")
+"""
+
+
+def test_within_a_call():
+    """A signal's handler that forks in the midst of blocks: the child's call ends, with the whole
+    result or an error."""
+    assert programs.run(HEAD + WITHIN_A_CALL) == ["ok"]
+
+
+ARENA = """
+    from einstride.nn.arena import Arena
+
+    arena = Arena()
+    arena._lock.acquire()  # as another thread would, in the midst of a step
+    fork(lambda: arena.clear() is None)
+    print("ok")
+"""
+
+
+def test_a_model_that_another_thread_is_training():
+    assert programs.run(HEAD + ARENA) == ["ok"]
