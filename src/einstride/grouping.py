@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from einstride.job import Job
 
@@ -52,10 +53,9 @@ def some_groups(job: Job, begin: int, end: int) -> Piece:
     return Piece(replace(job, geometry=part), first, second, out)
 
 
-@lru_cache(maxsize=1024)
-def each_group(job: Job) -> tuple[Piece, ...]:
+def each_group(job: Job) -> Pieces:
     """Every group as a job of its own."""
-    return tuple(some_groups(job, i, i + 1) for i in range(job.geometry.groups))
+    return Pieces(job, job.geometry.groups, 1, True)
 
 
 def by_groups(
@@ -79,3 +79,43 @@ def some_channels(job: Job, begin: int, end: int) -> Piece:
         return Piece(own, every, (..., some, slice(None)), (..., some))
     own = replace(job, geometry=replace(g, filters=end - begin))
     return Piece(own, every, (..., some), (..., some))
+
+
+@dataclass(frozen=True)
+class Pieces(Sequence[Piece]):
+    """Parts of a job, each made when it is asked for: a large filter has many.
+
+    Attributes
+    ----------
+    job : Job
+        The whole.
+    end, step : int
+        The groups, or the output channels of the pass, and how many of them a piece has; 0 and 1
+        if there are no pieces.
+    groups : bool
+        True if they are groups.
+    """
+
+    job: Job
+    end: int = 0
+    step: int = 1
+    groups: bool = False
+
+    def __len__(self) -> int:
+        return -(-self.end // self.step)
+
+    @overload
+    def __getitem__(self, i: int) -> Piece: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Piece]: ...
+    def __getitem__(self, i: int | slice) -> Piece | Sequence[Piece]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(len(self))[i]]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return _piece(self.job, i * self.step, min((i + 1) * self.step, self.end), self.groups)
+
+
+@lru_cache(maxsize=4096)
+def _piece(job: Job, begin: int, end: int, groups: bool) -> Piece:
+    return (some_groups if groups else some_channels)(job, begin, end)

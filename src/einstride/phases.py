@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
+from math import prod
 from typing import overload
 
 from einstride.geometry import Geometry
@@ -53,18 +52,30 @@ class Blocks(Sequence[tuple[Phase, Box]]):
     m: Shape
     lengths: Shape
 
-    @cached_property
-    def _phases(self) -> tuple[tuple[Phase, Boxes], ...]:
-        firsts = product(*map(range, residues(self.g)))
-        phases = [phase_of(self.g, first) for first in firsts]
-        return tuple((p, Boxes(self.tiles(p), self.lengths)) for p in phases)
-
     def tiles(self, phase: Phase) -> Shape:
         """(B, *T): the tiles of a phase."""
         return (self.g.batch, *(-(-o // m) for o, m in zip(phase.out, self.m, strict=True)))
 
     def __len__(self) -> int:
-        return sum(len(boxes) for _, boxes in self._phases)
+        return -(-self.g.batch // self.lengths[0]) * prod(map(self._total, range(self.g.rank)))
+
+    def _boxes(self, a: int, residue: int) -> int:
+        """Boxes along an axis, of the phase with this residue."""
+        outputs = len(range(residue, self.g.out[a], self.g.dilation[a]))
+        tiles = -(-outputs // self.m[a])
+        return -(-tiles // self.lengths[a + 1])
+
+    def _longer(self, a: int) -> tuple[int, int]:
+        """Residues of an axis, and those of them that have one output more than the others."""
+        count = residues(self.g)[a]
+        return count, self.g.out[a] % count if count else 0
+
+    def _total(self, a: int) -> int:
+        """Boxes along an axis, of all its phases: of two lengths, so that none is listed."""
+        count, longer = self._longer(a)
+        if not count:
+            return 0
+        return longer * self._boxes(a, 0) + (count - longer) * self._boxes(a, count - 1)
 
     @overload
     def __getitem__(self, i: int) -> tuple[Phase, Box]: ...
@@ -73,11 +84,24 @@ class Blocks(Sequence[tuple[Phase, Box]]):
     def __getitem__(self, i: int | slice) -> tuple[Phase, Box] | Sequence[tuple[Phase, Box]]:
         if isinstance(i, slice):
             return [self[j] for j in range(len(self))[i]]
-        for phase, boxes in self._phases:
-            if 0 <= i < len(boxes):
-                return phase, boxes[i]
-            i -= len(boxes)
-        raise IndexError(i)
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        axes, first = range(self.g.rank), []
+        each = -(-self.g.batch // self.lengths[0])  # boxes of a phase on the axes before this one
+        rest = prod(map(self._total, axes))
+        for a in axes:
+            rest //= self._total(a)
+            count, longer = self._longer(a)
+            some, others = (each * rest * self._boxes(a, r) for r in (0, count - 1))
+            if i < longer * some:
+                residue, i = divmod(i, some)
+            else:
+                residue, i = divmod(i - longer * some, others)
+                residue += longer
+            first.append(residue)
+            each *= self._boxes(a, residue)
+        phase = phase_of(self.g, tuple(first))
+        return phase, Boxes(self.tiles(phase), self.lengths)[i]
 
 
 class Place:

@@ -77,11 +77,16 @@ def input_grad(
     return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
-def _parts(g: Geometry, compute: str) -> list[slice]:
-    """Output channels whose joined filters are no larger than the pieces of other engines."""
+def _count(g: Geometry, compute: str) -> int:
+    """Parts of output channels whose joined filters are no larger than others' pieces."""
     from einstride.simd import block_calls
 
-    count = min(-(-block_calls.panel_bytes(g, compute) // PIECE), max(g.filters, 1))
+    return min(-(-block_calls.panel_bytes(g, compute) // PIECE), max(g.filters, 1))
+
+
+def _parts(g: Geometry, compute: str) -> list[slice]:
+    """The output channels of each part."""
+    count = _count(g, compute)
     ends = [i * g.filters // count for i in range(count + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
 
@@ -252,7 +257,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         panels = block_calls.panel_bytes(g, compute)
         vectors = block_calls.cut(g, compute).work + panels / item / 8
         workspace = prod(g.f_shape) * item + 32 * _entries(job)
-        count = len(_parts(g, compute))
+        count = _count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item
     # The other engine works where arrays lie badly, or a NaN is found.
     workspace += _other(job, traits).cost(job, traits, rates).workspace

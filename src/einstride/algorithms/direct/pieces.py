@@ -11,7 +11,7 @@ from functools import lru_cache
 from einstride import adjoint
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.geometry import Geometry
-from einstride.grouping import Piece, some_channels, some_groups
+from einstride.grouping import Pieces
 from einstride.job import Job
 
 PIECE = 8 << 20
@@ -19,29 +19,27 @@ PIECE = 8 << 20
 
 
 @lru_cache(maxsize=1024)
-def pieces(job: Job) -> tuple[Piece, ...]:
+def pieces(job: Job) -> Pieces:
     """The pieces of a job whose filter is not prepared; none if it is small enough as it is."""
     from einstride.simd import quads
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
     if size <= PIECE or quads.fits(g, job) or (backwards and gathered(g) != g):
-        return ()
+        return Pieces(job)
     count = -(-size // PIECE)
     if g.groups > 1:
-        step = -(-g.groups // min(count, g.groups))
-        return tuple(some_groups(job, i, min(i + step, g.groups)) for i in range(0, g.groups, step))
+        return Pieces(job, g.groups, -(-g.groups // min(count, g.groups)), True)
     channels = g.channels if backwards else g.filters
     panels = -(-channels // width)
     if panels == 1:
-        return ()
-    step = -(-panels // min(count, panels)) * width
-    return tuple(some_channels(job, i, min(i + step, channels)) for i in range(0, channels, step))
+        return Pieces(job)
+    return Pieces(job, channels, -(-panels // min(count, panels)) * width)
 
 
 def largest(job: Job) -> Job:
     """The piece with the most panels, or the job."""
-    found = () if job.prepared else pieces(job)
+    found = None if job.prepared else pieces(job)
     return found[0].job if found else job
 
 
