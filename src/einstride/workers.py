@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from _thread import start_new_thread as start
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +27,9 @@ from operator import call
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+start = start_new_thread
+"""``start(function, arguments)``: a thread as bare as can be."""
 
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 
@@ -99,7 +102,7 @@ def ending() -> bool:
 def guard(lock: Any) -> AbstractContextManager[Any]:
     """The lock, to be held in a ``with``; at the end of the interpreter, when it may never come
     free and nobody else runs, nothing."""
-    return _NO_LOCK if sys.is_finalizing() else lock  # type: ignore[no-any-return]
+    return _NO_LOCK if sys.is_finalizing() else lock
 
 
 def unbroken(function: Callable[[], None]) -> Callable[[], object]:
@@ -112,7 +115,8 @@ def unbroken(function: Callable[[], None]) -> Callable[[], object]:
     if latch is None:
         latch = _local.latch = Latch()
     begin = partial(start, _run, (function, latch.open))
-    return partial(deque, map(call, (latch.shut, begin, latch.wait)), 0)
+    steps: tuple[Callable[[], Any], ...] = (latch.shut, begin, latch.wait)
+    return partial(deque, map(call, steps), 0)
 
 
 def _run(function: Callable[[], None], after: Callable[[], object]) -> None:

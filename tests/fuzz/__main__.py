@@ -287,7 +287,8 @@ def _ended(
     kind = "hang" if child.hangs() else "crash"
     report.failure({
         "seed": seed, "call": number, "kind": kind, "text": f"{died(code)}\n{child.last_words()}",
-        "case": cases.to_json(case), "made": cases.to_json(cases.call(case, seed, number, len(HOSTILE))),
+        "case": cases.to_json(case),
+        "made": cases.to_json(cases.call(case, seed, number, len(HOSTILE))),
     })  # fmt: skip
     left = options["seconds"] - (time.monotonic() - began)
     if left <= 0 or options["replay"] or calls >= child.options["calls"]:

@@ -44,7 +44,7 @@ class Problem:
     text: str
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (legal: no error)
     """A legal refusal: not a problem, but counted."""
 
 
@@ -684,7 +684,7 @@ class Attempt:
             at = 0 if keyword == "first" else 1
             arrays[at] = self._bad_array(arrays[at], value)
         elif keyword == "bias":
-            if self.biased is None or isinstance(value, str) and arrays[-1].shape == (7,):
+            if self.biased is None or (isinstance(value, str) and arrays[-1].shape == (7,)):
                 return
             arrays[-1] = np.ones(7, "f4") if isinstance(value, str) else value
             if len(value) and arrays[-1].__class__ is np.ndarray and self.wanted.shape == ():

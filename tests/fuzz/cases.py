@@ -8,7 +8,7 @@ algorithms and layouts, which share kernels; other seeds have other ones.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from math import isqrt, prod
 from random import Random
 from typing import Any

@@ -69,7 +69,7 @@ def _operand(attempt: Any, name: str, role: str, memory: Memory) -> list[str]:
     elif values.size <= 256:
         made = f"np.array({values.tolist()}, {_name(kind)}).reshape({values.shape})"
     else:
-        data = {k: v for k, v in to_json(case).items()}
+        data = dict(to_json(case))
         return [
             "from tests.fuzz.cases import case_from",
             f"{name} = case_from({data!r}).array({role!r}).transpose({attempt._order(role)})",

@@ -23,7 +23,7 @@ EVERY_POINT = """
         call(out)
     last = right.copy()
     ours = ("workers.py", "_threads.py", "_helpers.py", "_blas.py", "compiler.py")
-    library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py", "concurrent")
+    library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py")
 
     def chosen(file):
         if everything:

@@ -19,7 +19,6 @@ from threadpoolctl import ThreadpoolController
 
 from einstride import workers
 
-
 Set = Callable[[int], object]
 
 

@@ -109,7 +109,7 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
         if not mine:  # no new threads at interpreter shutdown: the caller does it all
             function(address, 0)
             return
-        kernel = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+        kernel = ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
         team = (ctypes.c_int64 * (5 + len(mine)))(
             len(mine), kernel, address, *_sleep(), *(helper.address for helper in mine)
         )

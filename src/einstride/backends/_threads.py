@@ -43,8 +43,8 @@ def _cores() -> int:
 class _Job:
     """The blocks of one call, for the caller and its helpers.
 
-    A helper is inside between `_enter` and `_leave`. The gate is taken while somebody is; so whoever
-    holds it and says that the job is over knows that nobody writes any more, nor ever will.
+    A helper is inside between `_enter` and `_leave`. The gate is taken while somebody is; so
+    whoever holds it and says that the job is over knows that nobody writes any more, nor ever will.
     """
 
     def __init__(self, make: Make, boxes: Sequence[Any]) -> None:
@@ -123,7 +123,7 @@ class _Job:
 
 
 class _Pool:
-    """Helpers, at most one for each core, that wait for jobs. A queue in C needs no lock of ours."""
+    """Helpers, at most one for each core, that wait for jobs. A queue in C needs no lock."""
 
     def __init__(self) -> None:
         self._tickets: SimpleQueue[tuple[Context, _Job]] = SimpleQueue()
@@ -171,7 +171,7 @@ class _Pool:
 
 
 PATIENCE = 10.0
-"""Seconds that an exiting interpreter waits for the blocks of threads that it is going to freeze."""
+"""Seconds that an exiting interpreter waits for the blocks of threads it is going to freeze."""
 
 _pool = _Pool()
 
@@ -204,7 +204,9 @@ def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     job, alone = _Job(make, boxes), workers.ending()
     helpers = 0 if alone else min(threads, len(boxes)) - 1
     own = _blas.own()
-    restore = partial(deque, map(call, [partial(change, n) for change, n in own]), 0)
+    restore: Callable[[], Any] = partial(
+        deque, map(call, [partial(change, n) for change, n in own]), 0
+    )
     end = job.end if alone else workers.unbroken(job.end)
     try:
         try:

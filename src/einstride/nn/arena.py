@@ -116,15 +116,3 @@ class Arena:
         blocks.append(np.empty(size + ALIGN, np.uint8))
         self._used[size] = len(blocks)
         return blocks[-1]
-
-
-_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for arena in list(_arenas):
-        arena.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -62,7 +62,8 @@ def available() -> bool:
 @cache
 def machine() -> Machine:
     """This one."""
-    return workers.apart(partial(_alone, _machine))
+    found: Machine = workers.apart(partial(_alone, _machine))
+    return found
 
 
 def _alone(function: Callable[[], Any]) -> Any:
