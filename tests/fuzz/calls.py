@@ -677,9 +677,10 @@ class Attempt:
         keyword, value = HOSTILE[self.call.hostile]
         arrays, more = self.arguments()
         name, keywords = self.name, dict(self.keywords)
-        if name not in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose"):
-            if keyword != "first" or name not in ("conv_bias_grad", "windows", "conv4d_forward"):
-                return  # the seed's gradients look at one operand's shape only
+        every = name in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose")
+        one = keyword == "first" and name in ("conv_bias_grad", "windows", "conv4d_forward")
+        if not (every or one):
+            return  # the seed's gradients look at one operand's shape only
         if keyword in ("first", "second"):
             at = 0 if keyword == "first" else 1
             arrays[at] = self._bad_array(arrays[at], value)

@@ -35,9 +35,9 @@ def _points(code: CodeType) -> frozenset[int]:
     steps = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
     jumps = {i.argval for i in steps if i.opname == "JUMP_BACKWARD"}
     for step in steps:
-        if before is not None and before.opname in LOOKS - {"JUMP_BACKWARD"}:
-            if handler(before.offset) == handler(step.offset):
-                found.add(step.offset)
+        looks = before is not None and before.opname in LOOKS - {"JUMP_BACKWARD"}
+        if looks and handler(before.offset) == handler(step.offset):
+            found.add(step.offset)
         if step.offset in jumps:
             found.add(step.offset)
         before = step
