@@ -126,7 +126,8 @@ def _axis_phase(g: Geometry, axis: int, first: int) -> _AxisPhase:
     s, d, low = g.stride[axis], g.dilation[axis], g.padding[axis][0]
     count = len(range(first, g.size[axis], s))
     remainder = (first + low) % s
-    start = min(first_tap(s, d, remainder), g.kernel[axis])
+    start = first_tap(s, d, remainder)
+    start = g.kernel[axis] if start is None else min(start, g.kernel[axis])
     taps = slice(start, g.kernel[axis], s // gcd(s, d))
     kernel = len(range(g.kernel[axis])[taps])
     dilation = d // gcd(s, d)

@@ -136,10 +136,10 @@ def elements_seen(start: int, stop: int, size: int, mode: str) -> tuple[int, int
     return min(run.start for run in runs), max(run.stop for run in runs)
 
 
-def first_tap(stride: int, dilation: int, remainder: int) -> int:
-    """The least k with k * dilation = remainder modulo the stride; the stride if there is none."""
+def first_tap(stride: int, dilation: int, remainder: int) -> int | None:
+    """The least k >= 0 with k * dilation = remainder modulo the stride; None if there is none."""
     common = gcd(stride, dilation)
     if remainder % common:
-        return stride
+        return None
     apart = stride // common
     return remainder // common * pow(dilation // common, -1, apart) % apart

@@ -49,7 +49,7 @@ def phases(line: Line) -> tuple[Phase, ...]:
         count = len(range(p, line.count, line.den))
         here = p * line.move + line.start
         tap = first_tap(line.den, line.reach, -here % line.den)
-        if tap >= min(line.taps, step):
+        if tap is None or tap >= line.taps:
             found.append(Phase(p, count, 0, 0, 0))
         else:
             start = (here + tap * line.reach) // line.den
