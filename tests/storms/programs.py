@@ -6,9 +6,11 @@ A program that does not end in time writes where each of its threads is, and fai
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,25 @@ def run(code: str, *arguments: object, seconds: float = 120, **environment: str)
     """The words that a program prints in a process of its own; after `seconds` it has failed."""
     here = Path(__file__).parent
     paths = [str(here.parent), *(p for p in sys.path if p)]
-    head = f"import faulthandler; faulthandler.dump_traceback_later({seconds}, exit=True)\n"
-    done = subprocess.run(
+    head = "import faulthandler, signal; faulthandler.register(signal.SIGUSR2)\n"
+    program = subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds + 60,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+        start_new_session=True,  # so that its children can be ended with it
     )
-    assert done.returncode == 0, f"{done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return done.stdout.split()
+    try:
+        said, errors = program.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGUSR2)
+        time.sleep(1)
+        os.killpg(program.pid, signal.SIGKILL)
+        said, errors = program.communicate()
+        errors += f"\nstill running after {seconds} s"
+    assert program.returncode == 0, f"{program.returncode}\n{said[-2000:]}\n{errors[-6000:]}"
+    return said.split()
 
 
 def case(algorithm: str, which: str, size: int = 28) -> tuple[Callable[[Any], Any], Any]:

@@ -16,10 +16,16 @@ HEAD = """
 
     warnings.simplefilter("ignore")  # Python warns of any fork beside threads
 
+    def bounded(seconds):
+        # By a signal: the thread of faulthandler.dump_traceback_later would be the parent's.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.alarm(seconds)
+
     def fork(work, seconds=30):
         child = os.fork()
         if child == 0:
-            faulthandler.dump_traceback_later(seconds, exit=True)
+            bounded(seconds)
             try:
                 good = work()
             except BaseException as error:
@@ -70,11 +76,11 @@ def test_beside_threads_that_convolve(algorithm, everything):
 
 
 BESIDE_LLVM = """
-    from einstride.simd import compiler, handover
+    from einstride.simd import compiler, disk_cache, handover
 
     def compiled():
         compiler._kernels.clear()
-        for file in compiler.folder().glob("*.kernel"):
+        for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
         spec = handover.Spec("attend", "")
         return bool(compiler.kernel(handover.NAME, handover.kernel, spec, on=compiler.machine()))
@@ -113,7 +119,7 @@ WITHIN_A_CALL = """
     def handler(number, frame):
         child = os.fork()
         if child == 0:
-            faulthandler.dump_traceback_later(30, exit=True)
+            bounded(30)
         else:
             children.append(child)
 

@@ -138,7 +138,7 @@ def test_timers(algorithm, which, everything):
 COMPILING = """
     import shutil, threading
     from einstride.backends import _helpers
-    from einstride.simd import compiler, handover
+    from einstride.simd import compiler, disk_cache, handover
     from storms import injection
 
     spec = handover.Spec("attend", "")
@@ -151,7 +151,7 @@ COMPILING = """
 
     def forget():
         compiler._kernels.clear()
-        for file in compiler.folder().glob("*.kernel"):
+        for file in disk_cache.folder().glob("*.kernel"):
             file.unlink()
 
     compiled()
