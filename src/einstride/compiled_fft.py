@@ -249,7 +249,7 @@ def _refused(job: Job) -> str | None:
     from einstride.simd.compiler import machine
 
     halves = (*job.operands, job.arithmetic.result)
-    if "float16" in halves and machine().vector_bytes < 32:
+    if "float16" in halves and not machine().converts_float16:
         return "this machine's vectors do not convert float16"
     if any(_form(g, job).plan is None for g in _geometries(job)):
         return "a filter is longer than any period"

@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
+from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
 from einstride.primitives import by_group, cells, dense, is_complex, merged, split_groups
@@ -50,12 +51,16 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
     return xp.reshape(b.astype(f, compute), (rows, g.filters)), True
 
 
-def filter_copies(g: Geometry, job: Job) -> int:
-    """How many filters may be held beside f: its matrix, and what leads to it."""
-    backwards = job.direction == "input_grad"
-    converted = job.operands[1] != job.arithmetic.compute
-    conjugated = backwards and is_complex(job.arithmetic.compute)
-    return 1 + (backwards and g.groups > 1) + converted + conjugated
+def filter_bytes(g: Geometry, job: Job) -> int:
+    """Bytes of the filters that may be held beside f: the matrix of `g`, and what leads to it.
+
+    An input gradient exchanges the channels of the whole filter, of which a stride phase `g` takes
+    some taps.
+    """
+    backwards, size = job.direction == "input_grad", max(job.itemsize, ITEMSIZE[job.operands[1]])
+    whole = (backwards and g.groups > 1) + (backwards and is_complex(job.arithmetic.compute))
+    matrix = 1 + (job.operands[1] != job.arithmetic.compute)
+    return size * (whole * prod(job.geometry.f_shape) + matrix * prod(g.f_shape))
 
 
 @lru_cache(maxsize=1024)
@@ -63,7 +68,7 @@ def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
     """Blocks of output positions for `correlate`."""
     row = prod(g.f_shape[:-1]) * g.groups * job.itemsize
     operand = job.operand_itemsize
-    matrix = filter_copies(g, job) * prod(g.f_shape) * job.itemsize
+    matrix = filter_bytes(g, job)
 
     def bytes_of(lengths: tuple[int, ...]) -> int:
         slab = slab_elements(g, lengths, g.kernel) * operand

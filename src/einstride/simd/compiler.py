@@ -52,6 +52,15 @@ class Machine:
         """Numbers in a vector."""
         return self.vector_bytes // itemsize
 
+    @property
+    def converts_float16(self) -> bool:
+        """True if it has instructions between float16 and float32: F16C (all CPUs with AVX2), NEON.
+
+        Elsewhere LLVM calls functions of a library that machine code in memory is not linked to.
+        """
+        known = {"+f16c", "+neon"} & set(self.features.split(","))
+        return self.vector_bytes >= 32 or bool(known)
+
 
 @cache
 def available() -> bool:

@@ -222,7 +222,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     halves = [name for name in (*job.operands, a.result) if name in HALVES]
     if halves and a.compute != "float32":
         return "vectors convert halves to and from float32 only"
-    if "float16" in halves and compiler.machine().vector_bytes < 32:
+    if "float16" in halves and not compiler.machine().converts_float16:
         return "this machine's vectors do not convert float16"
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint, complexes
 from einstride.algorithms.direct.pieces import largest, phases, pieces
-from einstride.algorithms.direct.shapes import gathered, joined, met
+from einstride.algorithms.direct.shapes import gathered, joined, met, no_float16
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -187,8 +187,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     g, a = job.geometry, job.arithmetic
     if "bfloat16" in (*job.operands, a.result):
         return "vectors hold no bfloat16"
-    if "float16" in (*job.operands, a.result) and a.compute != "float32":
-        return "vectors convert float16 to and from float32 only"
+    if reason := no_float16(job):
+        return reason
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:

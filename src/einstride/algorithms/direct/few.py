@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.pieces import PIECE
+from einstride.algorithms.direct.shapes import no_float16
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -197,8 +198,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "groups have kernels of their own"
     if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
         return "vectors hold no pairs and no bfloat16"
-    if "float16" in (*job.operands, a.result) and a.compute != "float32":
-        return "vectors convert float16 to and from float32 only"
+    if reason := no_float16(job):
+        return reason
     if g.rank > dense.MAX_RANK or 0 in g.size:
         return "x has no elements, or too many axes"
     if job.batch_invariant and job.direction != "forward":

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint
+from einstride.algorithms.direct.shapes import no_float16
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
@@ -135,8 +136,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"needs several groups of several channels, of fewer than {DENSE}"
     if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
         return "vectors hold no complex numbers and no bfloat16"
-    if "float16" in (*job.operands, a.result) and a.compute != "float32":
-        return "vectors convert float16 to and from float32 only"
+    if reason := no_float16(job):
+        return reason
     if 0 in (g.batch, *g.size, *g.out):
         return "there are no elements"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:

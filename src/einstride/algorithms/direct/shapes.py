@@ -75,3 +75,14 @@ def met(g: Geometry) -> float:
         inside = pairs_met(out, stride, kernel, dilation, low, size, g.padding_mode)
         share *= inside / (out * kernel)
     return share
+
+
+def no_float16(job: Job) -> str | None:
+    """Why kernels cannot convert the job's float16 arrays; None if they can, or there are none."""
+    from einstride.simd.compiler import machine
+
+    if "float16" not in (*job.operands, job.arithmetic.result):
+        return None
+    if job.arithmetic.compute != "float32":
+        return "vectors convert float16 to and from float32 only"
+    return None if machine().converts_float16 else "this machine's vectors do not convert float16"

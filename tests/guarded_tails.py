@@ -1,0 +1,186 @@
+"""Run as a program: vectors that are filled in part, with forbidden memory or canaries around.
+
+    python guarded_tails.py WIDTH FAMILY[,FAMILY] DTYPE[,DTYPE] TAIL[,TAIL]|all
+
+Every operand and result begins, then ends, beside a page that may not be touched, where an access
+of one byte stops the process. Results with gaps between their rows of channels have canaries in
+them. Numbers are small integers, so that every value is compared exactly.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+import oracle
+from checks import PASSES, operands
+from guarded import guarded
+from oracle import Case
+from strategies import integer_data
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = (
+    "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "uint16", "int32",
+    "uint32", "int64", "uint64", "bool", "complex64", "complex128",
+)  # fmt: skip
+WIDTHS = ("64", "32", "16", "x86-64-v3", "x86-64-v2")
+"""Bytes of a vector, with all of this machine's instructions; or another machine."""
+
+GAP = 8
+"""Canaries behind the channels of a position."""
+
+
+def convolution(
+    size: tuple[int, ...], kernel: int, channels: int, filters: int, groups: int = 1
+) -> Case:
+    n = len(size)
+    pads = ((kernel // 2, kernel // 2),) * n
+    return Case(1, size, (kernel,) * n, channels, filters, (1,) * n, pads, (1,) * n, groups)
+
+
+FAMILIES: dict[str, tuple[str, str, Any]] = {
+    "depthwise": ("channelwise", "channels_last", lambda n: convolution((4, 7), 3, n, n, n)),
+    "line": ("channelwise", "channels_last", lambda n: convolution((40,), 3, n, n, n)),
+    "multiplied": ("channelwise", "channels_last", lambda n: convolution((3, 5), 3, n, 2 * n, n)),
+    "narrow": ("channelwise", "channels_last", lambda n: convolution((3, 5), 3, 2, n)),
+    "positions": ("channelwise", "channels_first", lambda n: convolution((3, n), 3, 2, 2, 2)),
+    "dense": ("dense", "channels_last", lambda n: convolution((4, 5), 3, n, n)),
+    "grouped": ("grouped", "channels_last", lambda n: convolution((4, 6), 3, 3 * n, 3 * n, n)),
+    "few": ("few", "channels_last", lambda n: convolution((6, 8), 3, 3, n)),
+    "few filters": ("few", "channels_last", lambda n: convolution((3, n), 3, 3, 2)),
+    "winograd": ("winograd", "channels_last", lambda n: convolution((5, 6), 3, n, n)),
+    "fourier": ("fft", "channels_last", lambda n: convolution((6, 7), 5, n, n, n)),
+    "planes": ("fft", "channels_first", lambda n: replace(convolution((6, 7), 5, 1, 1), batch=n)),
+}  # fmt: skip
+"""By name: an engine of "direct" or another algorithm, the layout, and a case by its lanes."""
+
+
+def machine_of(width: str) -> Any:
+    """The vector unit to compile for, or None if this machine cannot stand in for it."""
+    from einstride.simd import compiler
+
+    native = compiler.machine()
+    if width.isdigit():
+        found = replace(native, vector_bytes=int(width))
+        return found if found.vector_bytes <= native.vector_bytes else None
+    size = {"x86-64-v3": 32, "x86-64-v2": 16}[width]
+    if "sse4.2" not in native.features or size > native.vector_bytes:
+        return None
+    return compiler.Machine(width, "", size, 16)
+
+
+def compile_for(width: str) -> Any:
+    """Let every kernel be made for these vectors; returns them."""
+    from einstride.algorithms.direct import cpu
+    from einstride.simd import compiler, pooling, program, zeros
+
+    assert all((cpu, pooling, program, zeros))  # those that know the machine by name
+    native, chosen = compiler.machine, machine_of(width)
+    if chosen is None:
+        print(f"not run: this machine has no vectors for {width}")
+        sys.exit(0)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("einstride.") and getattr(module, "machine", None) is native:
+            module.machine = lambda: chosen
+    return chosen
+
+
+def force(engine: str) -> str:
+    """Leave one engine of direct convolution; returns the algorithm to ask for."""
+    from einstride import planner
+    from einstride.algorithms.direct import cpu, dense, few, grouped
+
+    engines = {"dense": (dense,), "grouped": (grouped, dense), "few": (few, dense)}
+    engines["channelwise"] = (cpu.channelwise,)
+    cpu._ENGINES = engines.get(engine, cpu._ENGINES)
+    few.better = lambda other, job, traits: few.supports(job, traits) is None
+    cpu._engine.cache_clear()
+    planner.plan.cache_clear()
+    return "direct" if engine in engines else engine
+
+
+def channels_first(array: np.ndarray, role: str) -> np.ndarray:
+    """A canonical array in the order of channels_first: the filter is O, I, *K."""
+    order = (-1, -2) if role == "f" else (0, -1)
+    gone = {axis % array.ndim for axis in order}
+    return np.ascontiguousarray(
+        array.transpose(*order, *(i for i in range(array.ndim) if i not in gone))
+    )
+
+
+def with_gaps(shape: tuple[int, ...], dtype: Any, end: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A result with canaries between rows of its last axis, and all of the memory around it."""
+    rows, row = int(np.prod(shape[:-1])), shape[-1] + GAP
+    memory = guarded(np.full(rows * row - GAP, 7, dtype), end)
+    steps = [memory.itemsize]
+    for i, size in enumerate(reversed(shape[1:])):
+        steps.insert(0, steps[0] * (size if i else row))
+    return np.lib.stride_tricks.as_strided(memory, shape, steps), memory
+
+
+def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bool:
+    """One pass between forbidden pages at either end; False if the algorithm refuses it."""
+    shapes = (case.x_shape, case.f_shape, case.y_shape)
+    kind = "int8" if dtype == BFLOAT16 else dtype.name
+    x, f, gy = (integer_data(s, kind, i).astype(dtype) for i, s in enumerate(shapes))
+    wide = {"b": "int64", "i": "int64", "u": "int64", "c": "complex128"}.get(dtype.kind, "float64")
+    exact = [a.astype(wide) for a in (x, f, gy)]
+    exact = exact if dtype.kind not in "biu" else [a.astype(object) for a in exact]
+    function, args, pair = operands(which, case, *exact)
+    expected = oracle.FAST[which](*pair, case)
+    roles = {"forward": "xf", "input_grad": "yf", "filter_grad": "xy"}[which]
+    result = {"forward": "y", "input_grad": "x", "filter_grad": "f"}[which]
+    first = layout == "channels_first"
+    if first:
+        expected = channels_first(expected, result)
+    function = partial(function, algorithm=algorithm, layout=layout, **case.explicit)
+    for end in (True, False):
+        _, args, _ = operands(which, case, x, f, gy)
+        given = [channels_first(a, r) if first else a for a, r in zip(args, roles, strict=False)]
+        given = [guarded(a, end) for a in given]
+        try:
+            kept = function(*given, *args[2:])
+        except ValueError as error:
+            if f"algorithm={algorithm!r} cannot do this" not in str(error):
+                raise
+            return False
+        compare = np.testing.assert_array_equal
+        if algorithm in ("winograd", "fft"):
+            eps = float(ml_dtypes.finfo(kept.dtype).eps)
+            scale = float(np.abs(expected).max()) + 4
+            compare = partial(np.testing.assert_allclose, rtol=0, atol=64 * eps * scale)
+        wanted = expected.astype(kept.dtype)
+        out = guarded(np.full(wanted.shape, 7, kept.dtype), end)
+        apart, memory = with_gaps(wanted.shape, kept.dtype, end)
+        for found in (out, apart):
+            function(*given, *args[2:], out=found)
+        for found in (kept, out, apart):
+            compare(found.astype(wide), wanted.astype(wide))
+        apart[...] = 7
+        np.testing.assert_array_equal(memory, np.full_like(memory, 7), err_msg="canaries")
+    return True
+
+
+def main(width: str, families: str, dtypes: str, tails: str) -> None:
+    machine, done = compile_for(width), 0
+    for family in families.split(","):
+        engine, layout, case = FAMILIES[family]
+        algorithm = force(engine)
+        for name in dtypes.split(","):
+            dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
+            lanes = machine.lanes(min(max(dtype.itemsize, 4), 8))
+            some = range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
+            for tail in some:
+                for which in PASSES:
+                    print(family, name, tail, which, flush=True)
+                    done += check(which, case(lanes + tail), algorithm, layout, dtype)
+    print(f"{done} passes done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,61 @@
+"""Vectors filled in part, beside pages that may not be touched: see `guarded_tails`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import einstride as es
+import guarded_tails
+
+pytest.importorskip("llvmlite")
+
+HALVES = ("bfloat16", "float16")
+"""Dtypes of results that are converted to 16 bits as they are stored."""
+OTHERS = tuple(name for name in guarded_tails.DTYPES if name not in HALVES)
+HERE = Path(__file__).parent
+
+
+def run(width, families, dtypes, tails):
+    """The program, in a process of its own; how many passes it did."""
+    given = (width, *(",".join(names) for names in (families, dtypes)), tails)
+    done = subprocess.run(
+        [sys.executable, "guarded_tails.py", *given],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    words = done.stdout.splitlines()
+    assert done.returncode == 0, f"{done.returncode} at {words[-1:]}: {done.stderr[-3000:]}"
+    if words[-1].startswith("not run"):
+        pytest.skip(words[-1])
+    return int(words[-1].split()[0])
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("width", guarded_tails.WIDTHS)
+def test_nothing_beside_operands_and_results_is_touched(width, part, everything):
+    """One lane in the last vector by default; with ``--all`` every tail, in every dtype."""
+    families = list(guarded_tails.FAMILIES)[part::3]
+    if not everything:
+        assert run(width, families, HALVES, "1") > 2 * len(families)
+        return
+    assert run(width, families, HALVES, "all") > 3 * len(families)
+    if width.isdigit():
+        assert run(width, families, OTHERS, "1,3") > 3 * len(families)
+
+
+@pytest.mark.parametrize("channels", [5, 9, 17, 33, 49, 65])
+def test_a_bfloat16_result_within_a_larger_array(channels):
+    bf = ml_dtypes.bfloat16
+    x, f = np.ones((1, 40, channels), bf), np.ones((3, 1, channels), bf)
+    room = np.full(38 * channels + 64, 7, bf)
+    out = room[32:-32].reshape(1, 38, channels)
+    es.conv(x, f, groups=channels, out=out)
+    assert (out == 3).all()
+    assert (room[:32] == 7).all()
+    assert (room[-32:] == 7).all()
