@@ -17,8 +17,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+import machine_code
 import oracle
 from checks import PASSES, operands
+from einstride.simd import compiler
 from guarded import guarded
 from oracle import Case
 from strategies import integer_data
@@ -62,8 +64,6 @@ FAMILIES: dict[str, tuple[str, str, Any]] = {
 
 def machine_of(width: str) -> Any:
     """The vector unit to compile for, or None if this machine cannot stand in for it."""
-    from einstride.simd import compiler
-
     native = compiler.machine()
     if width.isdigit():
         found = replace(native, vector_bytes=int(width))
@@ -77,7 +77,7 @@ def machine_of(width: str) -> Any:
 def compile_for(width: str) -> Any:
     """Let every kernel be made for these vectors; returns them."""
     from einstride.algorithms.direct import cpu
-    from einstride.simd import compiler, pooling, program, zeros
+    from einstride.simd import pooling, program, zeros
 
     assert all((cpu, pooling, program, zeros))  # those that know the machine by name
     native, chosen = compiler.machine, machine_of(width)
@@ -168,6 +168,7 @@ def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bo
 
 def main(width: str, families: str, dtypes: str, tails: str) -> None:
     machine, done = compile_for(width), 0
+    reader = compiler._machine_code = machine_code.Reader(compiler._machine_code)
     for family in families.split(","):
         engine, layout, case = FAMILIES[family]
         algorithm = force(engine)
@@ -179,7 +180,11 @@ def main(width: str, families: str, dtypes: str, tails: str) -> None:
                 for which in PASSES:
                     print(family, name, tail, which, flush=True)
                     done += check(which, case(lanes + tail), algorithm, layout, dtype)
-    print(f"{done} passes done")
+    assert reader.read or not done, (
+        "no kernel was compiled: the folder of kernels is to be left unused"
+    )
+    assert not reader.wrong, reader.wrong
+    print(f"{done} passes done, {reader.masked} masked stores in {reader.read} kernels are right")
 
 
 if __name__ == "__main__":

@@ -147,9 +147,14 @@ def _target(on: Machine) -> Any:
 
 
 def _machine_code(text: str, on: Machine) -> bytes:
+    target = _target(on)
+    return bytes(target.emit_object(_optimised(text, target)))
+
+
+def _optimised(text: str, target: Any) -> Any:
+    """LLVM's module of a kernel, after every pass but the choice of instructions."""
     from llvmlite import binding
 
-    target = _target(on)
     module = binding.parse_assembly(text)
     module.verify()
     tuning = binding.create_pipeline_tuning_options(speed_level=3)
@@ -157,7 +162,7 @@ def _machine_code(text: str, on: Machine) -> bytes:
     tuning.loop_vectorization = tuning.slp_vectorization = False
     builder = binding.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(module, builder)
-    return bytes(target.emit_object(module))
+    return module
 
 
 def _loaded(name: str, code: bytes, on: Machine) -> Kernel:

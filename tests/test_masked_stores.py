@@ -1,0 +1,88 @@
+"""A masked store writes the lanes of its mask and no byte beside them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import machine_code
+
+pytest.importorskip("llvmlite")
+
+from einstride.simd import compiler
+from einstride.simd.code import Code
+
+TYPES = [
+    ("int32", "int8"), ("int32", "int16"), ("int64", "int8"), ("int64", "int16"),
+    ("int64", "int32"), ("int16", "int8"), ("int32", "int32"), ("float32", "float32"),
+]  # fmt: skip
+LANES = (2, 4, 8, 16, 32)
+WIDTHS = (64, 32, 16)
+FORMS = ("first", "argument", "condition", "both", "other")
+
+
+def written(source, stored, lanes, form, count):
+    """A kernel that truncates `lanes` numbers and stores the first `count` of them."""
+    code = Code("written", ("counter", "x", "y", "n", "all"))
+    value = code.convert(code.array("x", source).load(lanes), source, stored)
+    known, given = code.number(count), code["n"]
+    if form == "first":
+        mask = code.first_lanes(known, lanes)
+    elif form == "argument":
+        mask = code.first_lanes(given, lanes)
+    elif form == "condition":  # LLVM finds out what it is
+        mask = code.first_lanes((given < 0).pick(given, known), lanes)
+    elif form == "both":
+        mask = code.first_lanes(known, lanes) & code.every_lane(code["all"].equals(1), lanes)
+    else:  # all but those that are off
+        rest = code.first_lanes(code.number(lanes), lanes) ^ code.first_lanes(known, lanes)
+        mask = code.first_lanes(code.number(lanes), lanes) ^ rest
+    code.array("y", stored).store(value, mask)
+    return code.text()
+
+
+def machines():
+    native = compiler.machine()
+    return [replace(native, vector_bytes=n) for n in WIDTHS if n <= native.vector_bytes] + [
+        compiler.Machine(name, "", size, 16)
+        for name, size in (("x86-64-v3", 32), ("x86-64-v2", 16))
+        if "sse4.2" in native.features and size <= native.vector_bytes
+    ]
+
+
+def masks(lanes, everything):
+    some = {0, 1, 2, lanes // 2 + 1, lanes - 1, lanes}
+    return range(lanes + 1) if everything else sorted(n for n in some if n <= lanes)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("source", "stored"), TYPES)
+def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form, everything):
+    rng = np.random.default_rng(0)
+    for on in machines():
+        for lanes in LANES if everything else (4, 16):
+            x = rng.integers(1, 100, lanes).astype(source)
+            for count in masks(lanes, everything):
+                text = written(source, stored, lanes, form, count)
+                assert not machine_code.wrong_stores(machine_code.optimised(text, on))
+                kernel = compiler._loaded("written", compiler._machine_code(text, on), on)
+                y = np.full(lanes + 32, 77, stored)
+                place = y.ctypes.data + 16 * y.itemsize
+                block = np.array([0, x.ctypes.data, place, count, 1])
+                kernel(block.ctypes.data, 0)
+                expected = np.full_like(y, 77)
+                expected[16 : 16 + count] = x[:count]
+                np.testing.assert_array_equal(y, expected, f"{on.vector_bytes} {lanes} {count}")
+
+
+def test_the_reader_sees_a_mask_that_llvm_knows():
+    """The form that all kernels had before: a plain comparison with a known number."""
+    code = Code("written", ("counter", "x", "y"))
+    value = code.convert(code.array("x", "int32").load(16), "int32", "int16")
+    mask = code.first_lanes(code.number(1), 16)
+    mask.first = None
+    mask._hidden = mask.ir  # as if it were not hidden
+    code.array("y", "int16").store(value, mask)
+    assert (
+        len(machine_code.wrong_stores(machine_code.optimised(code.text(), compiler.machine()))) == 1
+    )
