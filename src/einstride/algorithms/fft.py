@@ -28,6 +28,7 @@ from einstride import adjoint, compiled_fft
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
 from einstride.primitives import conjugate, flip, interleave, transpose_filter
+from einstride.spectral.axes import choices
 from einstride.spectral.correlate import correlate, filter_spectrum
 from einstride.spectral.gradient_plan import reduction
 from einstride.spectral.plan import Plan, correlation
@@ -153,19 +154,25 @@ def supports(job: Job, traits: Traits) -> str | None:
         return reason
     if max(job.geometry.size) > LONGEST:
         return f"an axis is longer than {LONGEST} positions"
+    if not all(choices(h, a, 1) for h in _geometries(job) for a in range(h.rank)):
+        return "the filter reaches over more positions than the longest transform has"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
 
 
+def _geometries(job: Job) -> list[Geometry]:
+    """The convolution, or those of an input gradient's stride phases."""
+    if job.direction != "input_grad":
+        return [job.geometry]
+    return [p.geometry for p in adjoint.phases(job.geometry) if p.geometry is not None]
+
+
 def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
-    g, job = job.geometry, _within(job)
+    job = _within(job)
     if job.direction == "filter_grad":
-        return [(g, reduction(job, traits))]
-    if job.direction == "forward":
-        return [(g, correlation(g, job, traits))]
-    every = (p.geometry for p in adjoint.phases(g))
-    return [(h, correlation(h, job, traits)) for h in every if h is not None]
+        return [(job.geometry, reduction(job, traits))]
+    return [(h, correlation(h, job, traits)) for h in _geometries(job)]
 
 
 def error_bound(job: Job, traits: Traits) -> float:
