@@ -114,7 +114,7 @@ def test_every_kept_table_counts():
 
 
 @pytest.mark.parametrize("n", [10**6 + 7, 4 * 10**6 + 1])
-@pytest.mark.parametrize("keywords", [{}, {"padding": -1}, {"stride": 3}], ids=str)
+@pytest.mark.parametrize("keywords", [{}, {"dilation": 2}, {"stride": 3}], ids=str)
 def test_a_first_call_without_workspace(n, keywords):
     """No table, no block: `max_workspace=0` holds in the first call of a length."""
     x, f = np.ones((1, n, 1), "f4"), np.ones((3, 1, 1), "f4")
