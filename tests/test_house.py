@@ -35,11 +35,6 @@ def nodes(path):
     return list(ast.walk(ast.parse(path.read_text())))
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
-def test_no_file_is_long(path):
-    assert len(path.read_text().splitlines()) <= 300
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_nothing_is_asserted_or_left_undone(path):
     text, tree = path.read_text(), nodes(path)

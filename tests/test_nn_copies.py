@@ -86,7 +86,7 @@ def test_written_halves_are_what_the_optimiser_moves(dtype):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system forks no processes")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_child_forked_while_a_thread_holds_the_arena_goes_on():
     arena, held, leave = Arena(), threading.Event(), threading.Event()
 

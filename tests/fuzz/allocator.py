@@ -25,6 +25,9 @@ POISON = 0xFF
 CANARY = 0xA5
 """As a float32 -2.9e-16, as an int8 -91: changes sums, and differs from the poison."""
 
+_NEVER = 1 << 62
+"""More allocations than there will be."""
+
 _SET_HANDLER = 304
 """The place of PyDataMem_SetHandler in NumPy's table of C functions."""
 _NAME = b"mem_handler"
@@ -38,6 +41,13 @@ declare i32 @memcmp(ptr, ptr, i64)
 @canary = private constant [{MARGIN} x i8] c"{f"{chr(92)}{CANARY:02X}" * MARGIN}"
 
 define ptr @new(ptr %state, i64 %size, i32 %byte) {{
+  %left = getelementptr i64, ptr %state, i64 5
+  %n = load i64, ptr %left
+  %n1 = sub i64 %n, 1
+  store i64 %n1, ptr %left
+  %now = icmp eq i64 %n, 0
+  br i1 %now, label %failed, label %allocate
+allocate:
   %total = add i64 %size, {2 * MARGIN}
   %raw = call ptr @malloc(i64 %total)
   %none = icmp eq ptr %raw, null
@@ -138,7 +148,9 @@ done:
 
 
 class _State(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("live", "peak", "harmed", "size", "side"))
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("live", "peak", "harmed", "size", "side", "left")
+    )
 
 
 class _Handler(ctypes.Structure):
@@ -164,7 +176,7 @@ class Allocator:
         return cls._only
 
     def _make(self) -> None:
-        self._state = _State()
+        self._state = _State(left=_NEVER)
         try:
             addresses = _compiled()
         except ImportError:
@@ -198,6 +210,15 @@ class Allocator:
     def restart(self) -> None:
         """Count from here."""
         self._state.live = self._state.peak = 0
+
+    def fail(self, after: int) -> None:
+        """Let one allocation fail, after so many that do not; a negative number for none."""
+        self._state.left = after if after >= 0 else _NEVER
+
+    @property
+    def failed(self) -> bool:
+        """True if the allocation that was to fail has been asked for."""
+        return bool(self._state.left < 0)
 
     @property
     def peak(self) -> int:

@@ -43,9 +43,8 @@ _arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """The thread of the parent that held a lock does not exist in the child."""
     for arena in list(_arenas):
-        arena.unlock()
+        arena.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -57,7 +56,6 @@ class Arena:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        _arenas.add(self)
         self._blocks: dict[int, list[Any]] = {}
         self._used: dict[int, int] = {}
         _arenas.add(self)
@@ -69,10 +67,6 @@ class Arena:
     def forget(self) -> None:
         """In a forked child: the thread that held the lock is not there to release it."""
         self._lock, self._blocks, self._used = threading.Lock(), {}, {}
-
-    def unlock(self) -> None:
-        """Forget who was at work."""
-        self._lock = threading.Lock()
 
     def of(self, b: Backend) -> Backend:
         """The backend, whose new arrays lie here; itself for libraries with memory of their own."""

@@ -64,8 +64,17 @@ class Machine:
 
 @cache
 def available() -> bool:
-    """Is LLVM installed? It is imported only when a kernel is wanted."""
-    return find_spec("llvmlite") is not None
+    """True if LLVM is installed and can be loaded, which takes some 100 MB of address space.
+
+    It is asked before the first plan is made. Where it is not, all is as without the extra.
+    """
+    if find_spec("llvmlite") is None:
+        return False
+    try:
+        from llvmlite import binding
+    except (OSError, MemoryError):  # a limit of address space (RLIMIT_AS), or a damaged file
+        return False
+    return binding is not None
 
 
 @cache
