@@ -164,6 +164,8 @@ def _as_filter(total: Array, unit: Unit, g: Geometry, b: Backend) -> Array:
 def _gradient_rows(gy: Array, g: Geometry, compute: str, b: Backend) -> Array:
     """A box of gy (n, *o, D) as (p, D), or (G, p, D // G)."""
     matrix = merged(gy, g.rank + 1, b)
-    if matrix is None or not dense(matrix, b):
-        matrix = b.xp.reshape(b.xp.asarray(gy, copy=True), (prod(gy.shape[:-1]), g.filters))
+    if matrix is None:  # one copy: a copy made first would keep gy's memory order
+        matrix = b.xp.reshape(gy, (prod(gy.shape[:-1]), g.filters))
+    if not dense(matrix, b):
+        matrix = b.xp.asarray(matrix, copy=True)
     return by_group(conjugate(b.astype(matrix, compute), b), g.groups, b)

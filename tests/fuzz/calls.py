@@ -31,6 +31,9 @@ from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 SLACK = 16 << 10
 """Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
 
+FEW = 1000
+"""Numbers of x up to which a call is made with the least workspace of an FFT."""
+
 COPIES_COUNT = False
 """True: a copy of an operand that kernels cannot read in place (misaligned, byte-swapped, strides
 that are no whole number of elements) counts as workspace. Plans, made without arrays, omit it."""
@@ -458,7 +461,7 @@ class Attempt:
             if limit is not None and number >= 2 and call.how in ("function", "layer"):
                 own = 0 if out is not None else self.wanted.nbytes
                 own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
-                own += 0 if COPIES_COUNT else self._copies()
+                own += 0 if COPIES_COUNT else self._copies(out)
                 if used > limit + own + self._slack:
                     said = "predicted" if "max_workspace" not in workspace else "max_workspace"
                     self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")
@@ -472,9 +475,9 @@ class Attempt:
         if call.threads > 1 and out is None:
             self._threads(run, workspace, first)
 
-    def _copies(self) -> int:
+    def _copies(self, out: Placed | None) -> int:
         """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype."""
-        arrays = [p.array for p in self.placed.values()]
+        arrays = [p.array for p in (*self.placed.values(), *([out] if out else []))]
         return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not _regular(a))
 
     @cached_property
@@ -604,6 +607,9 @@ class Attempt:
                 return {}
             self.predicted = self._predicted()
             return {}
+        work = self.case.batch * prod(self.case.size) * self.case.channels
+        if self.call.algorithm in ("fft", "auto") and work > FEW:
+            return {}  # with blocks of one position and one channel it would take seconds
         try:
             self._called(run, prefix, {"max_workspace": 0})
         except Refused as refusal:
