@@ -34,10 +34,6 @@ SLACK = 16 << 10
 FEW = 1000
 """Numbers of x up to which a call is made with the least workspace of an FFT."""
 
-COPIES_COUNT = False
-"""True: a copy of an operand that kernels cannot read in place (misaligned, byte-swapped, strides
-that are no whole number of elements) counts as workspace. Plans, made without arrays, omit it."""
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -461,9 +457,9 @@ class Attempt:
             if limit is not None and number >= 2 and call.how in ("function", "layer"):
                 own = 0 if out is not None else self.wanted.nbytes
                 own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
-                own += 0 if COPIES_COUNT else self._copies(out)
+                said = "predicted" if "max_workspace" not in workspace else "max_workspace"
+                own += self._copies(out) if said == "predicted" else 0
                 if used > limit + own + self._slack:
-                    said = "predicted" if "max_workspace" not in workspace else "max_workspace"
                     self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")
             self._right(result, self.wanted)
             if first is None:
@@ -476,7 +472,10 @@ class Attempt:
             self._threads(run, workspace, first)
 
     def _copies(self, out: Placed | None) -> int:
-        """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype."""
+        """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype.
+
+        Plans are made without arrays, and omit them; `max_workspace` does not.
+        """
         arrays = [p.array for p in (*self.placed.values(), *([out] if out else []))]
         return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not _regular(a))
 
@@ -762,8 +761,8 @@ class Attempt:
 
 
 def _regular(a: np.ndarray) -> bool:
-    steps = [s for s, n in zip(a.strides, a.shape, strict=True) if n > 1]
-    return a.flags.aligned and a.dtype.isnative and not any(s % a.itemsize for s in steps)
+    """True if every kernel can read the array where it lies."""
+    return a.flags.aligned and a.dtype.isnative and a.flags.c_contiguous
 
 
 def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:

@@ -260,8 +260,20 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of operands that may lie badly; counted where not a byte more is allowed."""
-    g = job.geometry
-    if job.hard and (job.direction == "filter_grad" or is_complex(job.arithmetic.compute)):
+    """Bytes of copies of x, y or their gradients.
+
+    Real numbers beside complex ones are always converted. Other copies are of arrays whose channels
+    are no neighbours; they are counted where not a byte more is allowed.
+    """
+    g, compute = job.geometry, job.arithmetic.compute
+    windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
+    if job.hard and (job.direction == "filter_grad" or is_complex(compute)):
         return (prod(g.x_shape) + prod(g.y_shape)) * job.itemsize
-    return 0
+    if not is_complex(compute):
+        return 0
+    shapes = (g.y_shape,) if job.direction == "input_grad" else (g.x_shape, g.y_shape)
+    return sum(
+        prod(shape) * job.itemsize
+        for name, shape in zip(windowed, shapes, strict=False)
+        if not is_complex(name)
+    )
