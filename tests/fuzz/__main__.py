@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from . import cases, shrink, snippet
+from . import cases, planted, shrink, snippet
 from .run import RECORD, Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=850.0, help="calls per second of CPU time")
     parser.add_argument("--replay", metavar="SEED[:CALL]", help="one case, or one call of it")
     parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--planted", action="store_true", help="find faults that were mended")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
     return parser.parse_args(given)
 
@@ -202,6 +203,8 @@ def main() -> int:
     """Run, report, and say by the exit status whether anything failed."""
     given = arguments()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**8)
+    if given.planted:
+        return planted.main(seed)
     options: dict[str, Any] = {
         "width": given.width, "without_fast": given.without_fast, "seconds": given.minutes * 60,
         "calls": -(-given.calls // given.processes), "seed": seed, "step": given.processes,
