@@ -174,13 +174,12 @@ class Case:
         axes = () if role in self.hankel else dict(self.repeats).get(role, ())
         drawn = tuple(1 if i in axes else n for i, n in enumerate(shape))
         if role in self.hankel:
-            line = rng.integers(low, high, (drawn[0] + drawn[1], *drawn[2:]), endpoint=True)
-            at = np.arange(drawn[0])[:, None] + np.arange(drawn[1])
-            found = line[at]
-        else:
-            found = rng.integers(low, high, drawn, endpoint=True)
+            drawn = (drawn[0] + drawn[1], *drawn[2:])
+        found = rng.integers(low, high, drawn, endpoint=True)
         if name.startswith("complex"):
             found = found + 1j * rng.integers(low, high, drawn, endpoint=True)
+        if role in self.hankel:
+            found = found[np.arange(shape[0])[:, None] + np.arange(shape[1])]
         return np.ascontiguousarray(np.broadcast_to(found, shape)).astype(dtype(name))
 
 

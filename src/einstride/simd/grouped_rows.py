@@ -14,10 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llvmlite import ir
-
 from einstride.geometry import Geometry
-from einstride.simd.code import Code, Place, Value
+from einstride.simd.code import Code, Mask, Place, Value
 from einstride.simd.elements import WORD
 from einstride.simd.grouped_shape import Lanes
 from einstride.simd.host import sources
@@ -175,12 +173,12 @@ def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: 
         to.at(i * spec.shape.lanes).store(found)
 
 
-def _range(code: Code, first: int, count: Value, lanes: int) -> Value:
-    """A mask that is on in `count` lanes from a known one on."""
-    numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(-first, lanes - first)))
-    after = Value(code, code.builder.icmp_signed("<", numbers, code.splat(count, lanes).ir))
-    start = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [i >= first for i in range(lanes)])
-    return after & Value(code, start)
+def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
+    """A mask that is on in `count` lanes from a known one on; `count` is not negative."""
+    if not first:
+        return code.first_lanes(count, lanes)
+    before = code.first_lanes(code.number(first), lanes)
+    return code.first_lanes(count + first, lanes) ^ before
 
 
 def channel(spec: Spec, place: Place, c: Any) -> Value:

@@ -90,7 +90,7 @@ def lane(value: Value, number: int) -> Value:
     return Value(value.code, value.code.builder.extract_element(value.ir, place))
 
 
-def load(place: Place, f: Format, lanes: int, mask: Value | None, step: Value | None) -> Value:
+def load(place: Place, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
     """A vector of numbers, in the dtype of the products; zero where the mask is off.
 
     `step` is the distance between neighbours (between complex numbers, for pairs), None for one.

@@ -99,7 +99,11 @@ class Mask(Value):
     LLVM up to 22.1 stores the wide integer instead of the truncated one, and so writes behind the
     result, where a vector of integers is truncated, then stored under a mask that LLVM knows to be
     a constant with one lane on (LLVM's issue 179489, for CPUs with AVX-512). `stored` is a mask
-    of which LLVM cannot know that. Loads are right under any mask.
+    of which LLVM cannot know that.
+
+    LLVM up to 22.1 also reads without a mask, or stops the process, where a vector larger than a
+    register is loaded under a mask of two parts, one of which leaves out all lanes of a register.
+    So the mask of an access is `stored` as well if it has parts.
 
     Parameters
     ----------
@@ -144,6 +148,11 @@ class Mask(Value):
         return Mask(self.code, write(self.ir, other.ir), write, (self, other))
 
     @property
+    def has_parts(self) -> bool:
+        """True if it is made of other masks."""
+        return bool(self._parts)
+
+    @property
     def stored(self) -> Value:
         """The mask for a store of integers that may have been truncated.
 
@@ -178,19 +187,20 @@ class Place:
     def _type(self, lanes: int) -> Any:
         return self.element if lanes == 1 else ir.VectorType(self.element, lanes)
 
-    def load(self, lanes: int = 1, mask: Value | None = None) -> Value:
+    def load(self, lanes: int = 1, mask: Mask | None = None) -> Value:
         """The number here, or a vector of numbers; zero where the mask is off."""
         kind = self._type(lanes)
         size = bytes_of(self.element)
         if mask is not None:
             zero = Value(self.code, ir.Constant(kind, None))
             name = f"llvm.masked.load.v{lanes}{letter(self.element)}.p0"
-            return self.code.intrinsic(name, kind, [self, size, mask, zero])
+            given = mask.stored if mask.has_parts else mask
+            return self.code.intrinsic(name, kind, [self, size, given, zero])
         found = self.code.builder.load(self.ir, typ=kind)
         found.align = size
         return Value(self.code, found)
 
-    def load_as(self, dtype: str, wanted: str, lanes: int = 1, mask: Value | None = None) -> Value:
+    def load_as(self, dtype: str, wanted: str, lanes: int = 1, mask: Mask | None = None) -> Value:
         """The number or vector of one dtype here, in another."""
         return self.code.convert(self.load(lanes, mask), dtype, wanted)
 
@@ -209,7 +219,7 @@ class Place:
 
     def stored_mask(self, mask: Mask) -> Value:
         """The mask to store elements of this type with."""
-        return mask.stored if elements.is_narrow(self.element) else mask
+        return mask.stored if elements.is_narrow(self.element) or mask.has_parts else mask
 
     def _store_first(self, value: Value, count: int) -> None:
         """Put the first `count` numbers of a vector here: without a mask, in powers of two."""
