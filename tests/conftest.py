@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -34,8 +37,8 @@ SHARES = {
     "test_all_memory_comes_back": 3,
     "test_no_kernel_touches_memory_not_its_own": 2,
 }
-"""Costly tests, by a part of their names: without ``--all`` a run of every file takes one in so
-many of them, always the same ones."""
+"""Costly tests, by a part of their names: a run of every file takes one in so many of them. The
+commit chooses which; a run of a single file takes all of them."""
 
 EVERYTHING = 5000
 """Collected tests from which a run counts as a run of every file."""
@@ -52,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="every costly test, and storms (tests/storms) at their full length",
+        help="storms (tests/storms) and random tests at their full length",
     )
 
 
@@ -78,14 +81,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("gpu", names, indirect=True, scope="session")
 
 
+@cache
+def commit_number() -> int:
+    """A number that every commit has another of; 0 without git."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return int(done.stdout[:7], 16) if done.returncode == 0 else 0
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most of the costly tests of `SHARES` in a run of every file without ``--all``."""
-    if len(items) < EVERYTHING or config.getoption("--all"):
+    """Leave out most of the costly tests of `SHARES` in a run of every file."""
+    if len(items) < EVERYTHING:
         return
     left_out: set[pytest.Item] = set()
     for name, share in SHARES.items():
         some = [item for item in items if name in item.nodeid and item not in left_out]
-        left_out |= {item for i, item in enumerate(some) if i % share}
+        left_out |= {item for i, item in enumerate(some) if (i + commit_number()) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
 
@@ -94,6 +106,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def everything(request: pytest.FixtureRequest) -> bool:
     """True if tests are to run at their full length (``--all``)."""
     return bool(request.config.getoption("--all"))
+
+
+@pytest.fixture(scope="session")
+def number_of_commit() -> int:
+    """What chooses among more examples than one run has time for."""
+    return commit_number()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

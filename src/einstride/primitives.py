@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 
+PIECE = 4096
+"""Bytes that NumPy may copy unasked."""
+
 
 def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend) -> Array:
     """Every window of x (B, *S, ...) as (B, *O, *K, ...), with O = (S - extent) // stride + 1.
@@ -173,7 +176,7 @@ def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: B
         elif run.step == -1:
             part = b.xp.flip(part, axis=axis)
         if b.traits.mutable:
-            total[((ALL,) * axis + (run.here,))] += part
+            plus(total[((ALL,) * axis + (run.here,))], part, b)
         else:
             before = (*gx.shape[:axis], run.here.start, *gx.shape[axis + 1 :])
             after = (*gx.shape[:axis], s - run.here.stop, *gx.shape[axis + 1 :])
@@ -257,8 +260,26 @@ def plus(total: Array, term: Array, b: Backend) -> Array:
     """The sum, in the memory of `total` where the library lets it be written."""
     if not b.traits.mutable:
         return total + term
-    total += term
+    if b.traits.library != "numpy":
+        total += term
+        return total
+    _increased(total, term)
     return total
+
+
+def _increased(total: Array, term: Array) -> None:
+    """Add in place, in pieces where NumPy might copy the whole.
+
+    NumPy copies an array that it changes unless it sees at once that no two of its elements share
+    memory. It gives up where three axes or more have gaps between their rows.
+    """
+    order = sorted(range(total.ndim), key=lambda axis: -abs(total.strides[axis]))
+    without_gaps = total.transpose(order).flags.c_contiguous
+    if total.ndim < 3 or total.nbytes <= PIECE or without_gaps:
+        total += term
+        return
+    for i, part in enumerate(total):
+        _increased(part, term[i] if term.ndim == total.ndim else term)
 
 
 def is_complex(name: str) -> bool:
@@ -279,6 +300,18 @@ def merged(x: Array, count: int, b: Backend) -> Array | None:
     if any(t != n * u for (_, t), (n, u) in pairwise(steps)):
         return None
     return b.xp.reshape(x, (prod(x.shape[:count]), *x.shape[count:]))
+
+
+def row_major(x: Array, name: str, b: Backend) -> Array:
+    """A copy in another dtype and in row-major order; one, where a library lets it be written.
+
+    A conversion keeps the memory order of x, so to reshape it afterwards may copy it once more.
+    """
+    if not b.traits.mutable:
+        return b.astype(x, name)
+    copy = b.empty(x.shape, name, x)
+    copy[...] = x
+    return copy
 
 
 def dense(matrix: Array, b: Backend) -> bool:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
-from einstride.primitives import by_group, cells, dense, is_complex, merged, split_groups
+from einstride.primitives import (
+    by_group, cells, dense, is_complex, merged, plus, row_major, split_groups,
+)  # fmt: skip
 from einstride.rows import Rows, slab_elements
 from einstride.taps import correlate_by_tap
 from einstride.tiling import Box, Boxes, Tiling, tile
@@ -29,11 +31,16 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
     (K * C, D) for one group, else (G, K * C // G, D // G). A view wherever f allows one.
     """
     n, xp = g.rank, b.xp
+    readable = b.dtype_name(f) == compute and not b.copied(f)
     if g.groups > 1:
-        split = xp.permute_dims(split_groups(f, g.groups, b), (n + 1, *range(n + 1), n + 2))
+        split = split_groups(f, g.groups, b)
+        matrix = merged(split, n + 1, b) if readable else None
+        if matrix is not None:
+            return xp.permute_dims(matrix, (1, 0, 2)), True
+        split = xp.permute_dims(split, (n + 1, *range(n + 1), n + 2))
         shape = (g.groups, prod(g.f_shape[:-1]), g.filters // g.groups)
-        return xp.reshape(b.astype(split, compute), shape), True
-    if b.dtype_name(f) == compute:
+        return xp.reshape(row_major(split, compute, b), shape), True
+    if readable:
         orders: tuple[tuple[tuple[int, ...], bool], ...] = (
             (tuple(range(n + 2)), True),
             ((n, *range(n), n + 1), False),
@@ -46,9 +53,9 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
     if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
         # The inner channels lie closest in memory: copying them as runs is many times faster.
         turned = xp.permute_dims(f, (n + 1, *range(n + 1)))
-        turned = xp.reshape(b.astype(turned, compute), (g.filters, rows))
+        turned = xp.reshape(row_major(turned, compute, b), (g.filters, rows))
         return xp.matrix_transpose(turned), True
-    return xp.reshape(b.astype(f, compute), (rows, g.filters)), True
+    return xp.reshape(row_major(f, compute, b), (rows, g.filters)), True
 
 
 def filter_bytes(g: Geometry, job: Job) -> int:
@@ -108,7 +115,7 @@ def correlate(
     compute, result = job.arithmetic.compute, job.arithmetic.result
     if correlate_by_tap(x, f, g, job, b, out):
         if bias is not None and out is not None:
-            out += b.astype(bias, result)
+            plus(out, b.astype(bias, result), b)
         return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)

@@ -87,7 +87,7 @@ def correlate_by_tap(
     """y = conv(x, f) into `out`, cut by tap; False, and nothing done, where that does not serve."""
     plan = tap_plan(g, job) if out is not None else None
     compute = job.arithmetic.compute
-    if plan is None or not compute == job.arithmetic.result == b.dtype_name(f):
+    if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
         return False
     flat = merged(out, g.rank + 1, b)
     if flat is None or not dense(flat, b) or not dense(f[(0,) * g.rank], b):

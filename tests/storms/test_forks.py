@@ -71,7 +71,7 @@ BESIDE_BLOCKS = """
 def test_beside_threads_that_convolve(algorithm, everything):
     if algorithm == "direct":
         pytest.importorskip("llvmlite")
-    forks = 300 if everything else 12
+    forks = 100 if everything else 12
     assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]
 
 
@@ -106,7 +106,7 @@ BESIDE_LLVM = """
 def test_beside_threads_that_compile(tmp_path, everything):
     """The fork waits until LLVM is at rest, so that the child has a whole LLVM, and its lock."""
     pytest.importorskip("llvmlite")
-    forks = 200 if everything else 25
+    forks = 100 if everything else 25
     cache = str(tmp_path / "cache")
     assert programs.run(HEAD + BESIDE_LLVM, forks, EINSTRIDE_CACHE=cache) == ["ok"]
 

@@ -72,14 +72,21 @@ def test_every_allocation_may_fail(algorithm, which, how):
 
 
 LIMITED = """
-    import resource, sys
+    import resource, sys, traceback
     room = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     try:
         import numpy as np
         from storms import programs
         import einstride as es
-
+    except Exception as error:
+        # Python's own modules say many things where a library of theirs finds no room.
+        raised = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "einstride" in raised and not isinstance(error, (MemoryError, ImportError)):
+            raise
+        print("import", type(error).__name__)
+        sys.exit()
+    try:
         for algorithm in ("auto", *programs.ALGORITHMS):
             for which in programs.PASSES:
                 try:
@@ -105,7 +112,9 @@ def test_with_little_address_space(everything, tmp_path):
     found = []
     for megabytes in steps:
         found += [_limited(megabytes << 20, str(tmp_path))]
-    assert found[-1] == "ok"
+        if found[-3:] == ["ok"] * 3:
+            break
+    assert found[-1] == "ok", found
 
 
 def _limited(room: int, cache: str) -> str:
