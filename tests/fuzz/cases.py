@@ -238,6 +238,8 @@ def _tuples(value: Any) -> Any:
 
 
 FLOATS = ("float32",) * 6 + ("float64",) * 3 + ("complex64",) * 2 + ("complex128",)
+REAL = ("float32",) * 4 + ("float64", "float16", "int8")
+COMPLEX = ("complex64", "complex64", "complex128")
 SMALL = ("bfloat16",) * 6 + ("float16",) * 3
 WHOLE = ("int8",) * 4 + ("uint8",) * 4 + INTEGERS
 
@@ -248,6 +250,8 @@ def case(seed: int, vector_bytes: int) -> Case:
     pool = rng.choice((FLOATS, SMALL, WHOLE))
     first = rng.choice(pool)
     second = first if rng.random() < 0.7 else rng.choice(FLOATS + SMALL + WHOLE)
+    if rng.random() < 0.12:  # real beside complex
+        first, second = rng.sample((rng.choice(REAL), rng.choice(COMPLEX)), 2)
     third = rng.choice((first, first, second, rng.choice(FLOATS + SMALL + WHOLE)))
     bias = rng.choice((first, first, second, "float32", "int32"))
     rank = rng.choice((1, 1, 1, 2, 2, 2, 2, 3, 4))

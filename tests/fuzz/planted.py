@@ -30,7 +30,7 @@ class Edit(NamedTuple):
 
 FAULTS: dict[str, tuple[Edit, ...]] = {
     "masked stores of one lane are wide": (
-        Edit("simd/values.py", "return mask.stored if elements.is_narrow(self.element) else mask",
+        Edit("simd/values.py", "return mask.stored if elements.is_narrow(self.element) or mask.has_parts else mask",
              "return mask"),
         Edit("simd/values.py", "if mask.first is not None and elements.is_narrow(self.element):",
              "if False:"),
@@ -39,7 +39,10 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         Edit("algorithms/direct/dense.py",
              "return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)",
              "return operand(a, b, needs=neighbours) if is_complex(b.dtype_name(a)) "
-             "else b.astype(a, compute)"),
+             "else b.astype(operand(a, b), compute)"),
+        Edit("algorithms/direct/dense.py",
+             "x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)",
+             "x = operand(x, b, needs=neighbours) if four else x"),
     ),
     "strides of packed records are rounded": (
         Edit("simd/operands.py",

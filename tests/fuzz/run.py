@@ -63,8 +63,30 @@ def prepare(width: int, without_fast: bool) -> None:
         import einstride.simd.compiler as compiler
 
         assert not compiler.available()
-    elif width != 64:
+        return
+    read_kernels()
+    if width != 64:
         narrow(width)
+
+
+WRONG: list[str] = []
+"""Stores of the kernels compiled so far that LLVM may lower to wider ones."""
+
+
+def read_kernels() -> None:
+    """Look at each kernel after LLVM's passes: not every machine shows what others would do."""
+    import einstride.simd.compiler as compiler
+
+    from ..machine_code import wrong_stores
+
+    real = compiler._optimised
+
+    def optimised(text: str, target: Any) -> Any:
+        module = real(text, target)
+        WRONG.extend(wrong_stores(str(module)))
+        return module
+
+    compiler._optimised = optimised
 
 
 def narrow(width: int) -> None:
@@ -123,7 +145,10 @@ def run(runner: Any, known: Any, call: Any) -> list[Any]:
     from .calls import Problem
 
     try:
-        return runner.run(known, call)
+        found = runner.run(known, call)
+        wide = [Problem("wide store", text) for text in WRONG]
+        WRONG.clear()
+        return found + wide
     except Exception as error:
         import traceback
 

@@ -44,7 +44,7 @@ EXIT = """
 def test_the_interpreter_ends(algorithm, everything):
     if algorithm == "direct":
         pytest.importorskip("llvmlite")
-    for seed in range(40 if everything else 3):
+    for seed in range(12 if everything else 3):
         words = programs.run(EXIT, algorithm, seed, seconds=30)
         assert "atexit" in words, words
         assert "wrong" not in words
