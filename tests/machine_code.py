@@ -25,7 +25,7 @@ def wrong_stores(module: str) -> list[str]:
     for line in module.splitlines():
         if match := MASKED.search(line):
             mask = re.search(r"<\d+ x i1> (.*)$", match[3])
-            known = mask is not None and not mask[1].lstrip().startswith("%")
+            known = mask is not None and not mask[1].lstrip().startswith(("%", "splat"))
             if known and mask[1].count("i1 true") not in (0, int(match[1])):
                 found.append(line.strip())
     return found

@@ -81,17 +81,12 @@ class Known:
             self._arrays[role] = self.case.array(role)
         return self._arrays[role]
 
-    @cached_property
-    def wide(self) -> bool:
-        """True if sums may leave what float64 holds exactly."""
-        return False
-
     def exact(self, x: str = "x", f: str = "f") -> Exact:
         """The oracle for these operands."""
         key = ("exact", x, f)
         if key not in self._results:
             self._results[key] = Exact(
-                _Geometry(self.case), self.array(x), self.array(f), self.array("gy"), self.wide
+                _Geometry(self.case), self.array(x), self.array(f), self.array("gy")
             )
         return self._results[key]
 

@@ -88,8 +88,8 @@ class Rooms:
         """Bytes of a file mapped into memory, as an `np.memmap`."""
         need = size + 2 * CANARY + 16
         if self._file is None or self._file.size < 8 * need:
-            self._kept = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as its mapping)
-            self._file = np.memmap(self._kept, np.uint8, "w+", shape=8 * max(need, self.SMALL))
+            with tempfile.TemporaryFile() as kept:  # its mapping keeps it alive
+                self._file = np.memmap(kept, np.uint8, "w+", shape=8 * max(need, self.SMALL))
         slot = self._file.size // 8 // 16 * 16
         self._next = (self._next + 1) % 8
         return self._file[self._next * slot : (self._next + 1) * slot]

@@ -7,7 +7,7 @@ by these tables gives all windows W (B, O, K, C); then
     gf = W^H gy         filter gradient
     gx = scatter(gy f^H by the same tables)
 
-Integers are exact: in float64 (or complex128) while every sum stays below 2**53, else in int64.
+Everything is exact in float64 or complex128: cases keep every sum below 2**52.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-EXACT = 2**53
 INTEGERS = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
 )  # fmt: skip
@@ -71,9 +70,9 @@ class Exact:
     mode and flip. The arrays have integer values; x (B, *S, C), f (*K, C // G, D), gy (B, *O, D).
     """
 
-    def __init__(self, g: Any, x: np.ndarray, f: np.ndarray, gy: np.ndarray, wide: bool) -> None:
+    def __init__(self, g: Any, x: np.ndarray, f: np.ndarray, gy: np.ndarray) -> None:
         self.g = g
-        self.x, self.f, self.gy = (_widened(a, wide) for a in (x, f, gy))
+        self.x, self.f, self.gy = (_widened(a) for a in (x, f, gy))
         axes = zip(
             g.size, g.kernel, g.out, g.stride, g.dilation, g.spread, g.pads, strict=True
         )  # fmt: skip
@@ -167,9 +166,7 @@ def _apart(a: np.ndarray, rank: int) -> np.ndarray:
     return a.transpose(order)
 
 
-def _widened(a: np.ndarray, wide: bool) -> np.ndarray:
-    if wide:
-        return a.astype(np.int64)
+def _widened(a: np.ndarray) -> np.ndarray:
     return a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
 
 

@@ -30,7 +30,8 @@ class Edit(NamedTuple):
 
 FAULTS: dict[str, tuple[Edit, ...]] = {
     "masked stores of one lane are wide": (
-        Edit("simd/values.py", "return mask.stored if elements.is_narrow(self.element) or mask.has_parts else mask",
+        Edit("simd/values.py",
+             "return mask.stored if elements.is_narrow(self.element) or mask.has_parts else mask",
              "return mask"),
         Edit("simd/values.py", "if mask.first is not None and elements.is_narrow(self.element):",
              "if False:"),
