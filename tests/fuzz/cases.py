@@ -250,7 +250,7 @@ def case(seed: int, vector_bytes: int) -> Case:
     pool = rng.choice((FLOATS, SMALL, WHOLE))
     first = rng.choice(pool)
     second = first if rng.random() < 0.7 else rng.choice(FLOATS + SMALL + WHOLE)
-    if rng.random() < 0.12:  # real beside complex
+    if rng.random() < 0.2:  # real beside complex
         first, second = rng.sample((rng.choice(REAL), rng.choice(COMPLEX)), 2)
     third = rng.choice((first, first, second, rng.choice(FLOATS + SMALL + WHOLE)))
     bias = rng.choice((first, first, second, "float32", "int32"))

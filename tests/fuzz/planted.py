@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def find(fault: str, folder: Path, seed: int) -> tuple[bool, float, str]:
     tree, began = plant(fault, folder), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--seed", str(seed),
-         "--stop", "--no-shrink"],
+         "--stop", "--no-shrink", "--pace", "100"],
         cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES + 120,
         env=os.environ | {"PYTHONPATH": str(tree)},
     )  # fmt: skip
@@ -96,10 +97,13 @@ def main(seed: int) -> int:
     """A table; 1 if a fault is not found."""
     missed = 0
     print(f"faults planted back, seed {seed}; each is to be found within {MINUTES:g} minutes")
-    with tempfile.TemporaryDirectory(prefix="einstride-planted-") as name:
-        for fault in FAULTS:
-            found, seconds, line = find(fault, Path(name), seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="einstride-planted-") as name,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        answers = pool.map(lambda fault: find(fault, Path(name), seed), FAULTS)
+        for fault, (found, seconds, line) in zip(FAULTS, answers, strict=True):
             missed += not found
-            print(f"{'found' if found else 'NOT FOUND':9} {seconds:5.0f} s  {fault}: {line[:150]}",
-                  flush=True)  # fmt: skip
+            word = "found" if found else "NOT FOUND"
+            print(f"{word:9} {seconds:5.0f} s  {fault}: {line[:150]}", flush=True)
     return int(missed > 0)
