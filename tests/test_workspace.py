@@ -9,6 +9,7 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, agrees, operands, refused, same
+from fuzz.allocator import Allocator
 from oracle import Case
 from strategies import arrays
 
@@ -133,3 +134,41 @@ def test_nothing_is_kept():
         assert tracemalloc.get_traced_memory()[0] - before < 1 * MiB
     finally:
         tracemalloc.stop()
+
+
+def numbers_taken(call):
+    """Bytes of NumPy's arrays that live at once during a call, its result among them."""
+    pytest.importorskip("llvmlite")
+    allocator = Allocator()
+    for _ in range(3):  # tables and kernels are made by the first two
+        allocator.restart()
+        with allocator.in_use():
+            call()
+    return allocator.peak
+
+
+def test_an_integer_bias_copies_no_result():
+    """NumPy copies what it adds to in place, unless it sees that no elements share memory."""
+    x, f, bias = np.ones((5, 20, 3, 5), int), np.ones((3, 3, 5, 27), int), np.ones(27, int)
+    shape, strides = (5, 19, 5, 27), (20688, 1088, 216, 8)
+    out = np.lib.stride_tricks.as_strided(np.zeros(20_000, int), shape, strides)
+    for algorithm in ("direct", "gemm"):
+        keywords = {"padding": ((-1, 2), (3, 1)), "algorithm": algorithm, "out": out}
+        with pytest.raises(ValueError, match="max_workspace") as caught:
+            es.conv(x, f, bias, max_workspace=0, **keywords)
+        room = least(str(caught.value))
+        taken = numbers_taken(lambda k=keywords, r=room: es.conv(x, f, bias, max_workspace=r, **k))
+        assert taken <= room + 8192
+        np.testing.assert_array_equal(out, es.conv(x, f, bias, **{**keywords, "out": None}))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_filter_is_copied_once(groups):
+    """Its conversion keeps another memory order than a matrix has."""
+    gy, f = np.ones((1, 1, 1, 12), "f4"), np.ones((2, 3, 36, 12), ">f4")
+    keywords = {"padding": "causal", "output_size": (1, 1), "groups": groups, "algorithm": "gemm"}
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        es.conv_transpose(gy, f, max_workspace=0, **keywords)
+    room = least(str(caught.value))
+    taken = numbers_taken(lambda: es.conv_transpose(gy, f, max_workspace=room, **keywords))
+    assert taken <= room + 36 * groups * 4 + 8192
