@@ -31,11 +31,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci")
 
 SHARES = {
-    "16 bytes": 3,  # vectors narrower than the machine's
-    "32 bytes": 2,
-    "test_registers_and_spills": 2,
+    "16 bytes": 4,  # vectors narrower than the machine's
+    "32 bytes": 3,
+    "test_registers_and_spills": 4,
+    "test_tensor_cores_are_used": 2,
     "test_all_memory_comes_back": 3,
-    "test_no_kernel_touches_memory_not_its_own": 2,
+    "test_parts_are_the_workspace": 2,
+    "test_no_kernel_touches_memory_not_its_own": 3,
+    "test_ceiling_is_never_exceeded[fft": 6,  # blocks of few positions take long
+    "test_ceiling_is_never_exceeded[winograd": 2,
+    "test_any_memory_of_any_operand[auto": 2,
 }
 """Costly tests, by a part of their names: a run of every file takes one in so many of them. The
 commit chooses which; a run of a single file takes all of them."""

@@ -172,3 +172,22 @@ def test_a_filter_is_copied_once(groups):
     room = least(str(caught.value))
     taken = numbers_taken(lambda: es.conv_transpose(gy, f, max_workspace=room, **keywords))
     assert taken <= room + 36 * groups * 4 + 8192
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "fft", "winograd"])
+def test_a_layer_keeps_nothing_beyond_its_ceiling(algorithm):
+    """What an algorithm makes of the filter would be memory that no call counts."""
+    pytest.importorskip("llvmlite")
+    x, f = np.ones((1, 12, 12, 32), "f4"), np.ones((3, 3, 32, 48), "f4")
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        es.Conv(f, algorithm=algorithm, max_workspace=0)(x)
+    room = least(str(caught.value))
+    layer = es.Conv(f, algorithm=algorithm, max_workspace=room)
+    layer(x)  # kernels are compiled
+    allocator, result = Allocator(), 10 * 10 * 48 * 4
+    layer = es.Conv(f, algorithm=algorithm, max_workspace=room)
+    with allocator.in_use():
+        for _ in range(4):
+            allocator.restart()
+            layer(x)
+            assert allocator.peak <= room + result + 8192

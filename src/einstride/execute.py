@@ -223,8 +223,9 @@ def compute(
     """What the plan's algorithm makes of canonical arrays, in `place` if given."""
     job, inner = plan.job, plan.inner
     function = getattr(ALGORITHMS[plan.algorithm], job.direction)
-    if kept is not None and (prepared := kept.of(plan.algorithm, second, inner, b)) is not None:
-        function = partial(function, prepared=prepared)
+    if kept is not None and job.prepared:
+        prepared = kept.of(plan.algorithm, second, inner, b)
+        function = function if prepared is None else partial(function, prepared=prepared)
     g = job.geometry
     if job.detour:
         wide = None

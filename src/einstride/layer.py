@@ -47,7 +47,7 @@ class Conv:
     layout, flip, algorithm, accuracy, accumulate, batch_invariant : as in `conv`
         The same.
     max_workspace : int, optional
-        As in `conv`.
+        As in `conv`. With it nothing that an algorithm makes of the filter is kept.
 
     Attributes
     ----------

@@ -166,7 +166,7 @@ def plan(
         accuracy=accuracy,
         per_example=per_example,
         batch_invariant=batch_invariant,
-        prepared=prepared,
+        prepared=prepared and max_workspace is None,  # what is kept has no place below a ceiling
         copied=copied,
     )
     return choose(where, job, _orders(direction, order, extra), algorithm, traits)
