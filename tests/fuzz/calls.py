@@ -472,7 +472,8 @@ class Attempt:
         Plans are made without arrays, and omit them; `max_workspace` does not.
         """
         arrays = [p.array for p in (*self.placed.values(), *([out] if out else []))]
-        return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not _regular(a))
+        last = self.call.layout == "channels_last"
+        return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not (last and _regular(a)))
 
     @cached_property
     def _slack(self) -> int:
