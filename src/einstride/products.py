@@ -12,8 +12,15 @@ from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Job
 from einstride.primitives import (
-    by_group, cells, dense, is_complex, merged, plus, row_major, split_groups,
-)  # fmt: skip
+    by_group,
+    cells,
+    dense,
+    is_complex,
+    merged,
+    plus,
+    row_major,
+    split_groups,
+)
 from einstride.rows import Rows, slab_elements
 from einstride.taps import correlate_by_tap
 from einstride.tiling import Box, Boxes, Tiling, tile
