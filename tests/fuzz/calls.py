@@ -598,8 +598,8 @@ class Attempt:
         if way == "zero":
             return {"max_workspace": 0}
         if way == "predicted":
-            if self.name not in DIRECTIONS or self.call.how != "function":
-                return {}
+            if self.name not in DIRECTIONS or self.call.how != "function" or self.biased:
+                return {}  # plans are made without a bias, whose dtype may change everything
             self.predicted = self._predicted()
             return {}
         work = self.case.batch * prod(self.case.size) * self.case.channels

@@ -431,14 +431,14 @@ def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
     if how in ("function", "plan", "layer") and rng.random() < 0.45:
         out = _memory(rng, FOR_RESULTS, 0.4)
     fixed = function == "windows" or function.startswith("conv4d")
-    workspace = rng.choice(("",) * 9 + ("zero", "least", "predicted"))
+    workspace = rng.choice(("",) * 6 + ("zero", "least", "predicted"))
     return Call(
         function=function,
         how=how,
         algorithm="auto" if simple else rng.choice(focus.algorithms),
         accuracy=rng.choice(("normwise",) * 8 + ("elementwise", "elementwise", "tf32")),
         batch_invariant=rng.random() < 0.06,
-        per_example=function == "conv_filter_grad" and rng.random() < 0.2,
+        per_example=function == "conv_filter_grad" and rng.random() < 0.3,
         workspace=workspace,
         layout="channels_last" if fixed else focus.layout,
         bias=function in ("conv", "conv_transpose") and rng.random() < 0.3,

@@ -85,7 +85,7 @@ def find(fault: str, folder: Path, seed: int) -> tuple[bool, float, str]:
     tree, began = plant(fault, folder), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--seed", str(seed),
-         "--stop", "--no-shrink", "--pace", "100"],
+         "--stop", "--no-shrink", "--pace", "200"],
         cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES + 120,
         env=os.environ | {"PYTHONPATH": str(tree)},
     )  # fmt: skip
