@@ -201,6 +201,7 @@ class Report:
 
 def main() -> int:
     """Run, report, and say by the exit status whether anything failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the children end with it
     given = arguments()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**8)
     if given.planted:
