@@ -32,7 +32,7 @@ SLACK = 16 << 10
 """Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
 
 FEW = 1000
-"""Numbers of x up to which a call is made with the least workspace of an FFT."""
+"""Numbers of x or y up to which a call is made with the least workspace of an FFT."""
 
 
 @dataclass(frozen=True)
@@ -602,7 +602,9 @@ class Attempt:
                 return {}  # plans are made without a bias, whose dtype may change everything
             self.predicted = self._predicted()
             return {}
-        work = self.case.batch * prod(self.case.size) * self.case.channels
+        c = self.case
+        places = prod(max(n, k, o) for n, k, o in zip(c.wide, c.kernel, c.out, strict=True))
+        work = c.batch * places * max(c.channels, c.filters)
         if self.call.algorithm in ("fft", "auto") and work > FEW:
             return {}  # with blocks of one position and one channel it would take seconds
         try:
