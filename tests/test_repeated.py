@@ -178,6 +178,18 @@ def test_layers_of_one_shape_have_filters_of_their_own(channels):
         assert np.array_equal(layers[0](x), whole(es.conv, x, filters[1], **exact))
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd", "fft"])
+@pytest.mark.parametrize("size", [9, 28])
+def test_a_layers_later_calls_have_the_bits_of_the_first(algorithm, size):
+    """Each is planned for a filter whose transforms are kept."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, size, size, 32)).astype("float32")
+    layer = es.Conv(rng.normal(size=(3, 3, 32, 32)).astype("float32"), algorithm=algorithm)
+    first = layer(x)
+    for _ in range(5):
+        assert np.array_equal(layer(x), first)
+
+
 def test_as_many_are_kept_as_was_said():
     answers = repeated.Answers(4)
     for i in range(100):

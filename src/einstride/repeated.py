@@ -125,8 +125,9 @@ def call(
         if again is None:
             answers.put(question, _ONCE)
         elif b is not None and _all_plain(given):
-            b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra)
-            answers.put(question, _again(where, plan, b, first, second, bias, kept is not None))
+            layer = kept is not None
+            b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra, layer)
+            answers.put(question, _again(where, plan, b, first, second, bias, layer))
     elif b is None:
         _meet(first)
     return result
