@@ -41,6 +41,7 @@ SHARES = {
     "test_ceiling_is_never_exceeded[fft": 6,  # blocks of few positions take long
     "test_ceiling_is_never_exceeded[winograd": 2,
     "test_any_memory_of_any_operand[auto": 2,
+    "cupy-host": 2,  # the same tests as for NumPy, over its slow host
 }
 """Costly tests, by a part of their names: a run of every file takes one in so many of them. The
 commit chooses which; a run of a single file takes all of them."""
