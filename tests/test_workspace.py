@@ -191,3 +191,19 @@ def test_a_layer_keeps_nothing_beyond_its_ceiling(algorithm):
             allocator.restart()
             layer(x)
             assert allocator.peak <= room + result + 8192
+
+
+@pytest.mark.parametrize(("dtype", "groups"), [("complex128", 1), ("float64", 2), ("complex64", 2)])
+def test_phases_count_copies_of_the_whole_filter(dtype, groups):
+    """Each stride phase of an input gradient has few taps of a filter that was copied whole."""
+    gy = np.ones((1, 1, 1, 2, 64 * groups), "float32")
+    f = np.ones((3, 2, 3, 12, 64 * groups), dtype)
+    keywords = {"stride": (3, 2, 3), "groups": groups, "algorithm": "direct"}
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        es.conv_input_grad(gy, f, (3, 2, 7), max_workspace=0, **keywords)
+    room = least(str(caught.value))
+    taken = numbers_taken(
+        lambda: es.conv_input_grad(gy, f, (3, 2, 7), max_workspace=room, **keywords)
+    )
+    result = 3 * 2 * 7 * 12 * groups * max(np.dtype(dtype).itemsize, 4)
+    assert taken <= room + result + 8192

@@ -249,14 +249,24 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             if not job.prepared:  # quads are written by NumPy
                 vectors += packed / item * (3.0 if four == 1 else 5.0)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
-        for h in phases(largest(job)):
+        piece = largest(job)
+        for h in phases(piece):
             packed = panel_bytes(h, compute, on)
-            workspace = max(workspace, _tables(h) + packed + prod(h.f_shape) * copies * item)
+            own = _tables(h) + packed + prod(h.f_shape) * copies * item
+            workspace = max(workspace, own + _beside(h, piece))
     workspace += _copies(job)
     moved += arrays * job.itemsize
     call = rates["kernel" if threads > 1 else "kernel_again"]
     seconds = call + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     return Cost(g.multiply_adds, workspace, moved, seconds)
+
+
+def _beside(phase: Geometry, job: Job) -> int:
+    """Bytes of copies of the whole filter while one phase of an input gradient takes its taps."""
+    if job.direction != "input_grad":
+        return 0
+    count = (job.geometry.groups > 1) + is_complex(job.arithmetic.compute)  # see `_turned`
+    return count * max(prod(job.geometry.f_shape) - prod(phase.f_shape), 0) * job.itemsize
 
 
 def _copies(job: Job) -> int:
