@@ -205,17 +205,27 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of filters in another dtype or as floats, and of copies of x and y that lie badly.
+    """Bytes of filters in another dtype or as floats, and of copies of x and y.
 
-    The copies are counted where not a byte more is allowed.
+    Those of another dtype than the products' are always converted. Copies of arrays that lie badly
+    are counted where not a byte more is allowed.
     """
-    g, item = job.geometry, ITEMSIZE[job.arithmetic.compute]
+    g, compute = job.geometry, job.arithmetic.compute
+    item, shapes = ITEMSIZE[compute], [g.x_shape, g.y_shape]
     filters = prod(g.f_shape) * item
-    if is_complex(job.arithmetic.compute):
+    if is_complex(compute):
         filters *= 4
-    elif not job.hard and job.operands[1] == job.arithmetic.compute:
+    elif not job.hard and job.operands[1] == compute:
         filters = 0
-    return filters + ((prod(g.x_shape) + prod(g.y_shape)) * item if job.hard else 0)
+    if job.direction == "input_grad":
+        shapes.reverse()
+    second = job.operands[1] if job.direction == "filter_grad" else job.arithmetic.result
+    names = (job.operands[0], second)
+    return filters + item * sum(
+        prod(shape)
+        for shape, name in zip(shapes, names, strict=True)
+        if job.hard or name != compute
+    )
 
 
 def _room(job: Job) -> int:
