@@ -39,8 +39,8 @@ class Plan:
         Every algorithm, with its cost or the reason why it cannot do the job.
     workspace : int
         Bytes it may use beyond its inputs and output, and beyond copies of arrays that a kernel
-        cannot read where they lie: channels apart from each other, misaligned, byte-swapped. Where
-        `max_workspace` is given those count as well.
+        can neither read nor write where they lie: channels apart from each other, misaligned,
+        byte-swapped. Where `max_workspace` is given those count as well.
     output_shape : tuple of int
         The shape of the result, in the caller's layout.
     dtype : str

@@ -471,7 +471,8 @@ class Attempt:
 
         Plans are made without arrays, and omit them; `max_workspace` does not.
         """
-        arrays = [p.array for p in (*self.placed.values(), *([out] if out else []))]
+        arrays = [p.array for p in self.placed.values()]
+        arrays.append(out.array if out else self.wanted)  # a result has the caller's layout too
         last = self.call.layout == "channels_last"
         return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not (last and _regular(a)))
 
