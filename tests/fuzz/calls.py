@@ -585,6 +585,8 @@ class Attempt:
             return call.workspace in ("zero", "least")
         if call.algorithm not in ("auto", "strided", "gemm") and "cannot do this" in text:
             return True
+        if call.how in ("plan", "saved plan") and self.biased:
+            return "cannot do this" in text  # planned without the bias, whose dtype may rule it out
         if call.batch_invariant and (
             call.algorithm == "strided" or self.name == "conv_filter_grad" or call.how == "backward"
         ):
@@ -763,7 +765,8 @@ class Attempt:
 
 def _regular(a: np.ndarray) -> bool:
     """True if every kernel can read the array where it lies."""
-    return a.flags.aligned and a.dtype.isnative and a.flags.c_contiguous
+    own = tuple(a.itemsize * prod(a.shape[i + 1 :]) for i in range(a.ndim))
+    return a.flags.aligned and a.dtype.isnative and a.strides == own  # axes of length one as well
 
 
 def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
