@@ -54,7 +54,7 @@ def test_dry_run(tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
