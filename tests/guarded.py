@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 PAGE = mmap.PAGESIZE
 _kept: list[mmap.mmap] = []
@@ -25,3 +30,23 @@ def guarded(a: np.ndarray, end: bool) -> np.ndarray:
     found = np.frombuffer(memory, a.dtype, a.size, offset).reshape(a.shape)
     found[...] = a
     return found
+
+
+def run(*arguments: str) -> str:
+    """The last words of a program of this folder, in a process of its own that compiles anew.
+
+    Skips the test if the program says that this machine cannot run it.
+    """
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"EINSTRIDE_CACHE_BYTES": "0"},
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, f"{done.returncode} at {lines[-1:]}: {done.stderr[-3000:]}"
+    if lines[-1].startswith("not run"):
+        pytest.skip(lines[-1])
+    return lines[-1]

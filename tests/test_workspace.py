@@ -207,3 +207,11 @@ def test_phases_count_copies_of_the_whole_filter(dtype, groups):
     )
     result = 3 * 2 * 7 * 12 * groups * max(np.dtype(dtype).itemsize, 4)
     assert taken <= room + result + 8192
+
+
+def test_a_plan_of_halves_counts_their_conversion():
+    """The kernels of Winograd's algorithm read and write float32."""
+    gy, f = np.ones((2, 9, 5, 1), "f2"), np.ones((1, 2, 41, 1), "f2")
+    p = es.plan(gy, f, direction="input_grad", input_size=(9, 6), algorithm="winograd")
+    taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (9, 6), algorithm="winograd"))
+    assert taken <= p.workspace + 2 * 9 * 6 * 41 * 2 + 4096
