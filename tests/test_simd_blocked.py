@@ -39,21 +39,27 @@ GRADIENTS = {  # size, kernel, channels, filters, keywords
 }
 
 
+def forget():
+    """Empty what was decided for other engines or for another machine."""
+    decided = (cpu._engine, correlate._correlation, gradient._gradient, packing._packing)
+    for cache in (*decided, planner.plan, quads.fits):
+        cache.cache_clear()
+
+
+@pytest.fixture
+def dense_alone(monkeypatch):
+    """The engine under test, on machines where another one is faster too."""
+    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
+    forget()
+    yield
+    forget()
+
+
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch):
+def width(request, monkeypatch, dense_alone):
     for module in (correlate, gradient, packing, compiler, quads, clearing):
         monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    caches = (cpu._engine, correlate._correlation, gradient._gradient, packing._packing)
-    for cache in caches:
-        cache.cache_clear()
-    planner.plan.cache_clear()
-    quads.fits.cache_clear()
-    yield request.param
-    quads.fits.cache_clear()
-    for cache in caches:
-        cache.cache_clear()
-    planner.plan.cache_clear()
+    return request.param
 
 
 def whole(rng, shape, dtype="float32"):
@@ -90,7 +96,7 @@ def test_no_gradient_touches_memory_not_its_own(name, end, width):
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "complex64", "int16", "uint8"])
 @pytest.mark.parametrize("name", ["shares", "strided", "grouped"])
-def test_gradients_of_each_dtype(name, dtype):
+def test_gradients_of_each_dtype(name, dtype, dense_alone):
     x, gy, kernel, keywords, expected = gradients(name, "int8" if dtype == "uint8" else dtype)
     more = {"accumulate": "int64"} if dtype == "uint8" else {}
     found = es.conv_filter_grad(x, gy, kernel, algorithm="direct", **more, **keywords)
@@ -98,7 +104,7 @@ def test_gradients_of_each_dtype(name, dtype):
 
 
 @pytest.mark.parametrize("name", ["shares", "strided", "taps", "line"])
-def test_gradients_for_each_example(name):
+def test_gradients_for_each_example(name, dense_alone):
     x, gy, kernel, keywords, _ = gradients(name, batch=3)
     given = {**keywords, "per_example": True}
     found = es.conv_filter_grad(x, gy, kernel, algorithm="direct", **given)
@@ -110,7 +116,7 @@ def test_gradients_for_each_example(name):
 
 
 @pytest.mark.parametrize("name", ["shares", "point", "taps"])
-def test_threads_and_steps_leave_the_bits_alone(name):
+def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
     from threadpoolctl import threadpool_limits
 
     x, gy, kernel, keywords, _ = gradients(name, batch=64)  # enough for two threads
@@ -129,7 +135,7 @@ def test_threads_and_steps_leave_the_bits_alone(name):
     np.testing.assert_allclose(es.conv_filter_grad(wide, back, kernel, **given), both, **close)
 
 
-def test_a_hard_ceiling_leaves_no_room_for_shares():
+def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
     assert blocked_gradient.shares(g, 1, False) > 1
