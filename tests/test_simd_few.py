@@ -222,15 +222,20 @@ def test_what_is_not_finite_stays_in_its_windows(which, name, value, always):
     assert any(always)
 
 
-def test_a_gradient_that_is_not_finite_leaves_taps_in_the_border_alone(always):
+@pytest.mark.parametrize("name", ["first layer", "one stride", "line"])
+def test_a_gradient_that_is_not_finite_leaves_taps_in_the_border_alone(name, always):
     """gy times a border of zeros takes no part in a filter gradient."""
-    one = CASES["first layer"]
+    one = CASES[name]
     x, gy = np.ones(one.x_shape, "float32"), np.zeros(one.y_shape, "float32")
-    gy[0, 0, 0, 0] = np.nan
-    found = es.conv_filter_grad(x, gy, one.kernel_size, algorithm="direct", **one.explicit)
-    inside = np.zeros(one.f_shape, bool)
-    inside[3:, 3:, :, 0] = True
+    first = (0,) * gy.ndim
+    given = {"kernel_size": one.kernel_size, **one.explicit}
+    gy[first] = 1
+    inside = es.conv_filter_grad(x, gy, algorithm="strided", **given) != 0
+    gy[first] = np.nan
+    found = es.conv_filter_grad(x, gy, algorithm="direct", **given)
     np.testing.assert_array_equal(np.isnan(found), inside)
+    assert inside.any()
+    assert not inside[..., 0].all()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, help="of the first case; default: a fresh one, printed")
-    parser.add_argument("--width", type=int, choices=(64, 32, 16), default=64)
+    parser.add_argument("--width", type=int, choices=(64, 32, 16), help="default: the machine's")
     parser.add_argument("--without-fast", action="store_true", help="as if LLVM were missing")
     parser.add_argument("--calls", type=int, default=10**12, help="stop after so many")
     parser.add_argument("--processes", type=int, default=1)
@@ -176,9 +176,8 @@ class Report:
 
     def again(self, where: str) -> str:
         """The command that makes a call again."""
-        width = f" --width {self.given.width}" * (self.given.width != 64)
         fast = " --without-fast" * self.given.without_fast
-        return f"python -m tests.fuzz --replay {where}{width}{fast}"
+        return f"python -m tests.fuzz --replay {where} --width {self.options['width']}{fast}"
 
     def _shrunk(self, case: cases.Case, call: cases.Call, kind: str, text: str) -> None:
         ask = Asker(self.options, self.folder)
@@ -199,6 +198,13 @@ class Report:
         sys.stdout.flush()
 
 
+def own_width() -> int:
+    """Bytes of this machine's vectors."""
+    from einstride.simd import compiler
+
+    return compiler.machine().vector_bytes if compiler.available() else 64
+
+
 def main() -> int:
     """Run, report, and say by the exit status whether anything failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the children end with it
@@ -207,7 +213,8 @@ def main() -> int:
     if given.planted:
         return planted.main(seed)
     options: dict[str, Any] = {
-        "width": given.width, "without_fast": given.without_fast, "seconds": given.minutes * 60,
+        "width": given.width or own_width(), "without_fast": given.without_fast,
+        "seconds": given.minutes * 60,
         "calls": -(-given.calls // given.processes), "seed": seed, "step": given.processes,
         "only": None, "replay": False, "pace": given.pace,
     }  # fmt: skip
@@ -225,7 +232,8 @@ def fuzz(given: argparse.Namespace, options: dict[str, Any], folder: Path) -> in
     report = Report(given, options, folder)
     lines: queue.Queue[tuple[Child, str]] = queue.Queue()
     began = time.monotonic()
-    print(f"einstride fuzzer, seed {options['seed']}, vectors of {given.width} bytes"
+    print(f"einstride fuzzer, seed {options['seed']}, cases for vectors of {options['width']} bytes"
+          + f" (this machine has no more than {own_width()})" * (options["width"] > own_width())
           + ", without LLVM" * given.without_fast, flush=True)  # fmt: skip
     ended: list[dict[str, Any]] = []
     alive = [

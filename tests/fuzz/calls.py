@@ -28,7 +28,7 @@ from .hostile import HOSTILE
 from .memory import Memory, Placed, Rooms, address, place
 from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 
-SLACK = 16 << 10
+SLACK = 2 << 10
 """Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
 
 FEW = 1000

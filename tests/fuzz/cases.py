@@ -21,6 +21,9 @@ from .oracle import HALVES, INTEGERS, dtype, pads_of, result_dtype
 LARGE = 1 << 19
 """Multiply-adds from which ``algorithm="auto"`` may round (winograd, fft)."""
 
+MANY = 6
+"""Examples from which what each of them costs must show in the workspace."""
+
 ROLES = ("x", "f", "gy", "bias", "dx", "df")
 LIMITS = {"float32": 2**24, "complex64": 2**23, "float64": 2**52, "complex128": 2**51}
 LIMITS |= {"float16": 2**15, "bfloat16": 2**24, "int32": 2**31 - 1}
@@ -332,6 +335,8 @@ def _geometry(
     if rng.random() < 0.2:
         mode = rng.choice(("reflect", "replicate", "circular"))
     batch = rng.choice((1, 1, 1, 2, 2, 3, 5, 0 if rng.random() < 0.3 else 4))
+    if rng.random() < 0.15:
+        batch = rng.randint(MANY, 40)
     return Case(
         batch, size, channels, filters, groups, kernel, stride, dilation, spread, padding, mode,
         rng.random() < 0.15,
@@ -384,16 +389,16 @@ class Focus:
     layout: str
 
     @staticmethod
-    def of(seed: int, rank: int) -> Focus:
-        """The focus of a seed."""
+    def of(seed: int, case: Case) -> Focus:
+        """The focus of a seed: gradients for each example where there are many."""
         rng = Random(f"focus {seed}")
-        functions, how = rng.choice(PASSES)
+        functions, how = rng.choice(PASSES if case.batch < MANY else PASSES[-3:])
         algorithms = ("auto",) * 3 + ("direct",) * 4 + ("gemm", "strided")
         if rng.random() < 0.35:
             algorithms += (rng.choice(("winograd", "fft")),) * 2
         if rng.random() < 0.1:
             algorithms = ("gemm", "strided", "winograd", "fft")
-        return Focus(functions, how, algorithms, _spec(rng, rank))
+        return Focus(functions, how, algorithms, _spec(rng, len(case.size)))
 
 
 PLANS = ("function",) * 8 + ("plan", "saved plan")
@@ -409,7 +414,7 @@ PASSES = (
 
 def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
     """The call of a number of a case."""
-    focus = Focus.of(seed, len(case.size))
+    focus = Focus.of(seed, case)
     rng = Random(seed << 20 | number)
     function = rng.choice(focus.functions)
     if rng.random() < 0.03:
@@ -431,14 +436,15 @@ def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
     if how in ("function", "plan", "layer") and rng.random() < 0.45:
         out = _memory(rng, FOR_RESULTS, 0.4)
     fixed = function == "windows" or function.startswith("conv4d")
-    workspace = rng.choice(("",) * 6 + ("zero", "least", "predicted"))
+    many = case.batch >= MANY
+    workspace = rng.choice(("",) * (2 if many else 6) + ("zero", "least", "predicted"))
     return Call(
         function=function,
         how=how,
         algorithm="auto" if simple else rng.choice(focus.algorithms),
         accuracy=rng.choice(("normwise",) * 8 + ("elementwise", "elementwise", "tf32")),
         batch_invariant=rng.random() < 0.06,
-        per_example=function == "conv_filter_grad" and rng.random() < 0.3,
+        per_example=function == "conv_filter_grad" and rng.random() < (0.8 if many else 0.3),
         workspace=workspace,
         layout="channels_last" if fixed else focus.layout,
         bias=function in ("conv", "conv_transpose") and rng.random() < 0.3,
