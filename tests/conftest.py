@@ -46,6 +46,9 @@ SHARES = {
 """Costly tests, by a part of their names: a run of every file takes one in so many of them. The
 commit chooses which; a run of a single file takes all of them."""
 
+CASES = 8
+"""Without ``--all`` a run of every file takes one in so many cases of each test, by the commit."""
+
 EVERYTHING = 5000
 """Collected tests from which a run counts as a run of every file."""
 
@@ -61,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="storms (tests/storms) and random tests at their full length",
+        help="every case; storms (tests/storms) and random tests at their full length",
     )
 
 
@@ -97,13 +100,22 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most of the costly tests of `SHARES` in a run of every file."""
+    """Choose the cases that a run of every file takes: see `SHARES` and `CASES`."""
     if len(items) < EVERYTHING:
         return
     left_out: set[pytest.Item] = set()
     for name, share in SHARES.items():
         some = [item for item in items if name in item.nodeid and item not in left_out]
         left_out |= {item for i, item in enumerate(some) if (i + commit_number()) % share}
+    if not config.getoption("--all"):
+        tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
+        for item in items:
+            if item not in left_out:
+                key = item.nodeid.partition("[")[0], _backend_of(item)
+                tests.setdefault(key, []).append(item)
+        for cases in tests.values():
+            share = min(CASES, len(cases))
+            left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
 

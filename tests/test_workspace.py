@@ -215,3 +215,21 @@ def test_a_plan_of_halves_counts_their_conversion():
     p = es.plan(gy, f, direction="input_grad", input_size=(9, 6), algorithm="winograd")
     taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (9, 6), algorithm="winograd"))
     assert taken <= p.workspace + 2 * 9 * 6 * 41 * 2 + 4096
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "gemm", "fft"])
+@pytest.mark.parametrize(("dtype", "groups"), [("complex128", 1), ("float64", 2)])
+def test_a_filter_of_which_no_tap_is_read_is_not_copied(dtype, groups, algorithm):
+    """Here every tap lies between two positions of gy or outside: the input gradient is zero."""
+    gy = np.ones((1, 1, 1, 16 * groups), "float32")
+    f = np.ones((3, 2, 16, 16 * groups), dtype)
+    keywords = {"stride": (1, 2), "dilation": (1, 2), "padding": "same_lower", "groups": groups}
+    keywords["algorithm"] = algorithm
+    room = 0
+    try:
+        es.conv_input_grad(gy, f, (1, 1), max_workspace=0, **keywords)
+    except ValueError as error:
+        room = least(str(error))
+    taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (1, 1), max_workspace=room, **keywords))
+    assert taken <= room + 2048
+    assert not es.conv_input_grad(gy, f, (1, 1), **keywords).any()

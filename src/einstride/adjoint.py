@@ -84,6 +84,11 @@ class Phases(tuple[Phase, ...]):
         """Bytes of Python's objects, about."""
         return len(self) * PHASE_BYTES
 
+    @property
+    def read_filter(self) -> bool:
+        """True if any phase reads a tap of the filter: else no copy of the filter is needed."""
+        return any(phase.geometry is not None for phase in self)
+
 
 def refused(g: Geometry) -> str | None:
     """Why an input gradient is not cut into phases; None if it can be."""

@@ -256,6 +256,15 @@ def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
     return b.xp.reshape(split, (*f.shape[:n], f.shape[-1] // groups, f.shape[-2] * groups))
 
 
+def adjoint_filter(f: Array, groups: int, flipped: bool, b: Backend) -> Array:
+    """The filter of an input gradient: channels exchanged, conjugated, its taps still in order.
+
+    A copy if f is complex or has groups, a view otherwise.
+    """
+    f = conjugate(transpose_filter(f, groups, b), b)
+    return flip(f, f.ndim - 2, b) if flipped else f
+
+
 def plus(total: Array, term: Array, b: Backend) -> Array:
     """The sum, in the memory of `total` where the library lets it be written."""
     if not b.traits.mutable:

@@ -542,9 +542,13 @@ class Attempt:
         self._right(layer(x), self.wanted, "a layer whose copy was changed")
         return y
 
+    @cached_property
+    def _gy(self) -> Placed:
+        """Once for all calls: rooms are taken in turn, and soon it would be another operand's."""
+        return self._placed("gy", self.call.memory[1])
+
     def _backward(self, layer: Any, x: np.ndarray) -> Any:
-        y = layer.forward(x)
-        gy = self._placed("gy", self.call.memory[1])
+        y, gy = layer.forward(x), self._gy
         gradients = layer.backward(gy.array)
         for function, got in zip(
             ("conv_input_grad", "conv_filter_grad", "conv_bias_grad"), gradients, strict=True

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from einstride import adjoint, compiled_fft
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import conjugate, flip, interleave, transpose_filter
+from einstride.primitives import adjoint_filter, flip, interleave
 from einstride.spectral.axes import choices
 from einstride.spectral.correlate import correlate, filter_spectrum
 from einstride.spectral.gradient_plan import reduction
@@ -83,9 +83,10 @@ def input_grad(
     if _compiled(job, b.traits):
         return compiled_fft.input_grad(gy, f, job, b, bias, out, prepared)
     g, result, job = job.geometry, job.arithmetic.result, _within(job)
-    turned = _turned(f, g, b)
+    phases = adjoint.phases(g)
+    turned = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
-    for i, phase in enumerate(adjoint.phases(g)):
+    for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         place = None if out is None else out[(slice(None), *steps, ...)]
         if phase.geometry is not None:
@@ -105,12 +106,6 @@ def input_grad(
     return interleave(parts, g.stride, g.x_shape, b)
 
 
-def _turned(f: Array, g: Geometry, b: Backend) -> Array:
-    """The filter of the input gradient, before its taps are reversed."""
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    return flip(f, g.rank, b) if g.flip else f
-
-
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """What `forward` and `input_grad` take as `prepared`: spectra of the filter, for this job."""
     if _compiled(job, b.traits):
@@ -119,7 +114,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     if job.direction == "forward":
         f = flip(f, g.rank, b) if g.flip else f
         return (filter_spectrum(f, g, job, correlation(g, job, b.traits, True), b),)
-    turned, job = _turned(f, g, b), _within(job)
+    turned, job = adjoint_filter(f, g.groups, g.flip, b), _within(job)
     found: list[Array | None] = []
     for phase in adjoint.phases(g):
         h = phase.geometry

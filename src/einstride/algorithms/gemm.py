@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from einstride import adjoint
 from einstride.job import Cost, Job
 from einstride.per_example import example_tiles, reduce_each
-from einstride.primitives import conjugate, flip, interleave, transpose_filter
+from einstride.primitives import adjoint_filter, flip, interleave
 from einstride.products import correlate, position_tiles
 from einstride.reductions import filter_units, reduce
 from einstride.taps import tap_plan
@@ -57,10 +57,10 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g, result = job.geometry, job.arithmetic.result
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    f = flip(f, g.rank, b) if g.flip else f
+    phases = adjoint.phases(g)
+    f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
-    for phase in adjoint.phases(g):
+    for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         place = None if out is None else out[(slice(None), *steps, ...)]
         if phase.geometry is not None:

@@ -16,7 +16,7 @@ from einstride.byte_cache import kept
 from einstride.dtypes import COMPLEXES, HALVES
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import conjugate, flip, is_complex, transpose_filter
+from einstride.primitives import adjoint_filter, flip, is_complex
 from einstride.settings import Shape
 from einstride.simd import compiler
 from einstride.simd.operands import addressable, operand, packed, target
@@ -50,11 +50,11 @@ def input_grad(
     g, gy = job.geometry, operand(gy, b)
     if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
         return out
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    f = flip(f, g.rank, b) if g.flip else f
+    phases = adjoint.phases(g)
+    f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     if planar(job) and gy.flags.c_contiguous:
         gy = _planes(gy, b)
-    for phase in adjoint.phases(g):
+    for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         place = out[(slice(None), *steps, ...)]
         if phase.geometry is None:

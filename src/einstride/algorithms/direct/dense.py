@@ -16,7 +16,7 @@ from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.job import Cost, Job
-from einstride.primitives import conjugate, flip, is_complex, transpose_filter
+from einstride.primitives import adjoint_filter, flip, is_complex
 from einstride.simd.operands import addressable, lines, neighbours, operand, packed, target
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def input_grad(
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
     place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
-    g, f = run, _turned(f, run, b)
-    for i, phase in enumerate(adjoint.phases(g)):
+    g, phases = run, adjoint.phases(run)
+    if prepared is None and phases.read_filter:
+        f = adjoint_filter(f, g.groups, g.flip, b)
+    for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = place if all(s == 1 for s in g.stride) else place[(slice(None), *steps, ...)]
         if phase.geometry is None:
@@ -78,7 +80,7 @@ def input_grad(
                 part[...] = bias
             continue
         sub = f
-        if any(n > 1 for n in g.kernel):
+        if prepared is None and any(n > 1 for n in g.kernel):
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
     if whole is not out:
@@ -122,19 +124,13 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         f = flip(f, g.rank, b) if g.flip else f
         return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
     g = gathered(g)
-    f = _turned(b.xp.reshape(f, g.f_shape), g, b)
+    f = adjoint_filter(b.xp.reshape(f, g.f_shape), g.groups, g.flip, b)
     return [
         None
         if phase.geometry is None
         else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in adjoint.phases(g)
     ]
-
-
-def _turned(f: Array, g: Geometry, b: Backend) -> Array:
-    """The filter of the input gradient's phases, before each takes its taps."""
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    return flip(f, g.rank, b) if g.flip else f
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
@@ -265,7 +261,7 @@ def _beside(phase: Geometry, job: Job) -> int:
     """Bytes of copies of the whole filter while one phase of an input gradient takes its taps."""
     if job.direction != "input_grad":
         return 0
-    count = (job.geometry.groups > 1) + is_complex(job.arithmetic.compute)  # see `_turned`
+    count = (job.geometry.groups > 1) + is_complex(job.arithmetic.compute)  # see `adjoint_filter`
     return count * max(prod(job.geometry.f_shape) - prod(phase.f_shape), 0) * job.itemsize
 
 
