@@ -1,5 +1,7 @@
 """Convolutions whose last axis is taken as channels, and how many positions a tile has."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,15 +34,16 @@ def _outer_products(monkeypatch):
     cpu._engine.cache_clear()
 
 
-def geometry(size, kernel, stride, c, d, padding, batch=2):
+def job(size, kernel, stride, c, d, padding, batch=2):
+    """An input gradient."""
     p = es.plan((batch, *size, c), (*kernel, c, d), stride=stride, padding=padding)
-    return p._decision.job.geometry
+    return replace(p._decision.job, direction="input_grad")
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_strides_are_one_pass(name):
-    g = geometry(*WHOLE[name])
-    run = shapes.gathered(g)
+    one = job(*WHOLE[name])
+    g, run = one.geometry, shapes.gathered(one)
     assert run.stride[-1] == 1
     assert (run.out, run.filters) == (g.out, g.filters)
     assert np.prod(run.x_shape) == np.prod(g.x_shape)
@@ -49,8 +52,8 @@ def test_whole_strides_are_one_pass(name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_keep_their_phases(name):
-    g = geometry(*OTHERS[name])
-    assert shapes.gathered(g) == g
+    one = job(*OTHERS[name])
+    assert shapes.gathered(one) == one.geometry
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])

@@ -233,3 +233,31 @@ def test_a_filter_of_which_no_tap_is_read_is_not_copied(dtype, groups, algorithm
     taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (1, 1), max_workspace=room, **keywords))
     assert taken <= room + 2048
     assert not es.conv_input_grad(gy, f, (1, 1), **keywords).any()
+
+
+@pytest.mark.parametrize("more", [0, 1 << 12, 1 << 16, 1 << 18, 1 << 22])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+@pytest.mark.parametrize(("channels", "filters"), [(3, 40), (20, 20)])
+def test_no_array_is_copied_beyond_the_limit(
+    which, channels, filters, kernel, stride, layout, more
+):
+    """Taps or positions of the last axis become channels; with gaps between lines, in a copy."""
+    x = np.ones((1, 40, 40, channels), "float32")
+    f = np.ones((kernel, kernel, channels, filters), "float32")
+    if layout == "channels_first":
+        x, f = np.ascontiguousarray(np.moveaxis(x, -1, 1)), f.transpose(3, 2, 0, 1).copy()
+    keywords = {"stride": stride, "layout": layout, "algorithm": "direct"}
+    y = es.conv(x, f, **keywords)
+
+    def call(room):
+        if which == "forward":
+            return es.conv(x, f, max_workspace=room, **keywords)
+        return es.conv_input_grad(y, f, (40, 40), max_workspace=room, **keywords)
+
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        call(0)
+    room = least(str(caught.value)) + more
+    result = y.nbytes if which == "forward" else x.nbytes
+    assert numbers_taken(lambda: call(room)) <= room + result + 4096

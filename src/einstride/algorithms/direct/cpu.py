@@ -38,7 +38,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
         and (not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling)
     ):
         return grouped
-    g = gathered(job.geometry) if job.direction == "input_grad" else joined(job)
+    g = gathered(job) if job.direction == "input_grad" else joined(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from einstride import adjoint, complexes
 from einstride.algorithms.direct.pieces import largest, phases, pieces
-from einstride.algorithms.direct.shapes import gathered, joined, met, no_float16
+from einstride.algorithms.direct.shapes import (
+    copied_lines,
+    gathered,
+    joined,
+    met,
+    no_float16,
+    regrouped,
+    tables,
+)
 from einstride.complexes import real
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
@@ -61,7 +69,7 @@ def input_grad(
             input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
-    run = gathered(g)
+    run = gathered(job)
     if run.channels != g.channels:
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
@@ -101,7 +109,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         found = target(place, b, compute, neighbours)
         gradient(
             x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
-            shares=in_room(job, _tables(g) + _copies(job) + job.copied),
+            shares=in_room(job, tables(g) + _copies(job) + job.copied),
         )  # fmt: skip
         if found is not place:
             place[...] = found
@@ -110,7 +118,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
     gradient(
         x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
-        shares=in_room(job, _tables(g) + _copies(job) + job.copied),
+        shares=in_room(job, tables(g) + _copies(job) + job.copied),
     )  # fmt: skip
     complexes.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
     return out
@@ -123,7 +131,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         run = joined(job)
         f = flip(f, g.rank, b) if g.flip else f
         return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
-    g = gathered(g)
+    g = gathered(job)
     f = adjoint_filter(b.xp.reshape(f, g.f_shape), g.groups, g.flip, b)
     return [
         None
@@ -189,19 +197,13 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
         return "x has no elements"
-    if job.direction == "input_grad" and (reason := adjoint.refused(gathered(g))):
+    if job.direction == "input_grad" and (reason := adjoint.refused(gathered(job))):
         return reason
-    if _tables(g) > TABLES:
-        return f"the tables of offsets would take {_tables(g)} bytes"
+    if tables(g) > TABLES:
+        return f"the tables of offsets would take {tables(g)} bytes"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
-
-
-def _tables(g: Geometry) -> int:
-    """Bytes of the tables of offsets."""
-    axes = zip(g.out, g.size, g.kernel, strict=True)
-    return 16 * sum(max(o, s) * k for o, s, k in axes if k > 1)
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
@@ -215,7 +217,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     compute = "int32" if four > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
-    workspace, vectors, moved = _tables(g), 0.0, 0
+    workspace, vectors, moved = tables(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
         s = shape(compute, g.filters // g.groups, on)
@@ -229,7 +231,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         if not copied:  # chunks of input channels are all that threads can share
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
         again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
-        own = blocked_gradient.in_room(job, _tables(g) + _copies(job) + job.copied)
+        own = blocked_gradient.in_room(job, tables(g) + _copies(job) + job.copied)
         workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
@@ -248,8 +250,10 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         piece = largest(job)
         for h in phases(piece):
             packed = panel_bytes(h, compute, on)
-            own = _tables(h) + packed + prod(h.f_shape) * copies * item
+            own = tables(h) + packed + prod(h.f_shape) * copies * item
             workspace = max(workspace, own + _beside(h, piece))
+        if job.hard and regrouped(piece):
+            workspace += copied_lines(piece)
     workspace += _copies(job)
     moved += arrays * job.itemsize
     call = rates["kernel" if threads > 1 else "kernel_again"]

@@ -25,7 +25,7 @@ def pieces(job: Job) -> Pieces:
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
-    if size <= PIECE or quads.fits(g, job) or (backwards and gathered(g) != g):
+    if size <= PIECE or quads.fits(g, job) or (backwards and gathered(job) != g):
         return Pieces(job)
     count = -(-size // PIECE)
     if g.groups > 1:
@@ -47,7 +47,7 @@ def phases(job: Job) -> list[Geometry]:
     """The forward convolutions that a forward pass or an input gradient is made of."""
     if job.direction == "forward":
         return [joined(job)]
-    return [p.geometry for p in adjoint.phases(gathered(job.geometry)) if p.geometry is not None]
+    return [p.geometry for p in adjoint.phases(gathered(job)) if p.geometry is not None]
 
 
 def _panels(job: Job) -> tuple[int, int]:

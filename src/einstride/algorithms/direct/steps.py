@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from einstride import adjoint
 from einstride.algorithms.direct import channelwise, dense
-from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.algorithms.direct.shapes import gathered, joined, tables
 from einstride.dtypes import ITEMSIZE
 from einstride.geometry import Geometry
 from einstride.primitives import flip, is_complex, transpose_filter
@@ -101,7 +101,7 @@ def steps(
         return found if one(found, first, f, g, bias, out) else None
     if g.groups > 1:  # the filter with its channels exchanged would be a copy
         return None
-    if outer and gathered(g) is not g:  # one pass for the phases of the last axis
+    if outer and gathered(job) != g:  # one pass for the phases of the last axis
         return None
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
@@ -190,7 +190,7 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     if not neighbours(gy) or dense._threads(job) > 1:
         return False
-    shares = in_room(job, dense._tables(g) + dense._copies(job) + job.copied)
+    shares = in_room(job, tables(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, machine(), shares)
     return sums == 1 and to.add(
         call, x=to.place("first", x), gy=to.place("second", gy), gf=to.place("result", place)
