@@ -46,8 +46,39 @@ SHARES = {
 """Costly tests, by a part of their names: a run of every file takes one in so many of them. The
 commit chooses which; a run of a single file takes all of them."""
 
-CASES = 8
+CASES = 16
 """Without ``--all`` a run of every file takes one in so many cases of each test, by the commit."""
+
+LONG = (
+    "test_ten_thousand_calls_of_cupy",
+    "test_dry_run",
+    "test_eight_threads_get_the_bits_of_one",
+    "test_registers_and_spills",
+    "test_tensor_cores_are_used",
+    "test_full_demo",
+    "test_quick_demo",
+    "test_demo_on_array_api_strict",
+    "test_the_seed_projects_network",
+    "test_without_matplotlib_and_tqdm",
+    "test_sixty_lengths_and_sizes_leave_little_behind",
+    "test_no_kernel_touches_memory_not_its_own",
+    "test_any_memory_of_any_operand",
+    "test_nothing_out_of_bounds_is_touched",
+    "test_with_little_address_space",
+    "test_every_case_of_onnx",
+    "test_cupy_rows.py::test_random_geometries",
+    "test_one_launch_and_no_slab",
+    "test_gemm_operations",
+    "test_nothing_beside_operands_and_results_is_touched",
+    "test_ceiling_is_never_exceeded[fft",
+    "test_gradients_are_adjoint_to_the_forward_pass",
+    "test_every_file_of_the_package_counts",
+    "test_processes_share_an_empty_cache",
+    "test_harmed_kernels_are_compiled_anew",
+    "test_six_processes_share_it",
+)
+"""Tests of more than five seconds, by a part of their names: a run of every file takes them with
+``--all``. What they show is shown in small by others, or by the fuzzer."""
 
 EVERYTHING = 5000
 """Collected tests from which a run counts as a run of every file."""
@@ -100,7 +131,7 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose the cases that a run of every file takes: see `SHARES` and `CASES`."""
+    """Choose the cases that a run of every file takes: see `SHARES`, `CASES` and `LONG`."""
     if len(items) < EVERYTHING:
         return
     left_out: set[pytest.Item] = set()
@@ -108,6 +139,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         some = [item for item in items if name in item.nodeid and item not in left_out]
         left_out |= {item for i, item in enumerate(some) if (i + commit_number()) % share}
     if not config.getoption("--all"):
+        left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
         tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
         for item in items:
             if item not in left_out:
