@@ -261,3 +261,18 @@ def test_no_array_is_copied_beyond_the_limit(
     room = least(str(caught.value)) + more
     result = y.nbytes if which == "forward" else x.nbytes
     assert numbers_taken(lambda: call(room)) <= room + result + 4096
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_complex_gradients_count_their_conjugates(per_example, flip):
+    x, gy = np.ones((5, 9, 9, 40), "complex128"), np.ones((5, 6, 6, 60), "complex128")
+    keywords = {"per_example": per_example, "algorithm": "strided", "flip": flip}
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        es.conv_filter_grad(x, gy, (4, 4), max_workspace=0, **keywords)
+    room = least(str(caught.value))
+    taken = numbers_taken(
+        lambda: es.conv_filter_grad(x, gy, (4, 4), max_workspace=room, **keywords)
+    )
+    result = es.conv_filter_grad(x, gy, (4, 4), **keywords).nbytes
+    assert taken <= room + result + 8192

@@ -215,7 +215,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     if job.arithmetic.compute != job.arithmetic.result:
         padded += prod(job.shape) * item
     if is_complex(job.arithmetic.compute) and job.direction == "filter_grad":
-        padded += (prod(g.y_shape) + prod(job.shape)) * item
+        padded += (prod(g.y_shape) + 2 * prod(job.shape)) * item  # a product and its conjugate
     elif job.direction == "filter_grad" and g.flip:
         padded += prod(job.shape) * item
     elif is_complex(job.arithmetic.compute) and job.direction == "input_grad":
