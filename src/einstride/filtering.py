@@ -14,11 +14,10 @@ from einstride.job import Job
 from einstride.minimal import Plan, filter_rows, frame_of, gradient_term, wider
 from einstride.phases import Phase, Place
 from einstride.primitives import conjugate, interleave, is_complex
-from einstride.products import SMALL
 from einstride.schemes import Scheme
 from einstride.tile_products import accumulate, place, products
 from einstride.tiles import Frame, Transform, constant, slice_tiles
-from einstride.tiling import Box
+from einstride.tiling import SMALL, Box
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend

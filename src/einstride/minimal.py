@@ -14,11 +14,10 @@ from einstride.geometry import Geometry
 from einstride.job import Job
 from einstride.phases import Blocks, phase_of, residues
 from einstride.primitives import is_complex
-from einstride.products import SMALL
 from einstride.schemes import DIGITS, FEWEST_TAPS, MOST_TAPS, UNIT, Scheme, schemes, work
 from einstride.settings import Shape
 from einstride.tiles import COLUMNS, Frame, slice_tiles
-from einstride.tiling import run_lengths, tile
+from einstride.tiling import SMALL, run_lengths, tile
 
 if TYPE_CHECKING:
     from einstride.backends import Traits

@@ -23,13 +23,10 @@ from einstride.primitives import (
 )
 from einstride.rows import Rows, slab_elements
 from einstride.taps import correlate_by_tap
-from einstride.tiling import Box, Boxes, Tiling, tile
+from einstride.tiling import SMALL, Box, Boxes, Tiling, tile
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits
-
-SMALL = 1 << 21
-"""Multiply-adds below which handing blocks to a pool of threads costs more than it brings."""
 
 
 def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Array, bool]:

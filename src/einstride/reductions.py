@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from einstride.geometry import Geometry
 from einstride.job import Job
 from einstride.primitives import by_group, cells, conjugate, dense, is_complex, merged, plus
-from einstride.products import SMALL
 from einstride.rows import Rows, slab_elements
-from einstride.tiling import Box, Boxes, Tiling, tile
+from einstride.tiling import SMALL, Box, Boxes, Tiling, tile
 
 if TYPE_CHECKING:
     from einstride.backends import Array, Backend, Traits

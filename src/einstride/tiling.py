@@ -15,6 +15,9 @@ from einstride.settings import Shape
 
 Box = tuple[tuple[int, int], ...]
 
+SMALL = 1 << 21
+"""Multiply-adds below which handing blocks to a pool of threads costs more than it brings."""
+
 SMALLEST_SHARE = 64
 """Rows of a matrix product below which threads are given up before rows are."""
 
