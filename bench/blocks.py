@@ -19,8 +19,8 @@ from unittest import mock
 import numpy as np
 
 import einstride as es
-from einstride import backends
-from einstride.backends.numpy import BACKEND
+from einstride.arrays import backends
+from einstride.arrays.backends.numpy import BACKEND
 
 LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))  # size and channels
 ROUNDS = 25

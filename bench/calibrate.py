@@ -2,7 +2,7 @@
 
     python -m bench.calibrate [--write]
 
-prints the table for NumPy, or writes it over `src/einstride/calibration.json`, dated today. The
+prints the table for NumPy, or writes it over `calibration/calibration.json`, dated today. The
 figures are for comparing algorithms with each other; times predicted from them are not promises.
 """
 
@@ -21,10 +21,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import einstride as es
-from einstride.geometry import Geometry
-from einstride.schemes import Scheme, work
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.tile_sizes import Scheme, work
 
-PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration.json"
+PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration" / "calibration.json"
 NOTE = (
     "Seconds. einsum and matmul: per multiply-add; copy: per byte moved; call and block: fixed; "
     "thin, grouped: matrix products with n columns run (1 + thin / n) times slower, those of "
@@ -107,7 +107,7 @@ def calls() -> dict[str, float]:
 
 def kernels() -> dict[str, float]:
     """A call of a compiled kernel, and the rate of its multiply-adds of vectors."""
-    from einstride.simd.compiler import machine
+    from einstride.codegen.jit import machine
 
     x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
     again = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200

@@ -18,7 +18,7 @@ import einstride as es
 from bench import data
 from bench.case import Row
 from bench.cases import select, spread
-from einstride import tuning
+from einstride.api import tune
 
 SLICE = 0.15  # seconds of turns for a row
 NEAR, FAR = 1.1, 2.0
@@ -39,13 +39,13 @@ def timed(row: Row) -> dict[str, Any]:
         more["kernel_size"] = row.case.kernel
     predicted = es.plan(first, second, direction=row.pass_, **more)
     plans = {}
-    for name in tuning.hopeful(predicted):
+    for name in tune.hopeful(predicted):
         try:
             plans[name] = es.plan(first, second, direction=row.pass_, algorithm=name, **more)
         except ValueError:  # it cannot do the row
             continue
     chosen = predicted.algorithm
-    seconds = tuning._measure(plans, lambda p: p(first, second), SLICE)
+    seconds = tune._measure(plans, lambda p: p(first, second), SLICE)
     return {"row": row.name, "chosen": chosen, "seconds": seconds}
 
 

@@ -20,7 +20,7 @@ Step = Callable[[], Any]
 def ours(case: str, layout: str) -> Step:
     """A call that does one step, or one layer forward and backward."""
     from einstride import nn
-    from einstride.backends import by_name
+    from einstride.arrays.backends import by_name
 
     rng = np.random.default_rng(0)
     if case in RESNETS:

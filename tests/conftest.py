@@ -225,8 +225,8 @@ def nothing_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
     if "monkeypatch" not in request.fixturenames:
         yield
         return
-    from einstride import repeated
+    from einstride.dispatch import call_cache
 
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
     yield
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()

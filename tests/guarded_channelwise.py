@@ -38,10 +38,10 @@ def main(which: str, first: bool, width: str) -> None:
     import test_simd_channelwise as tests
     import test_simd_depthwise
     from einstride.algorithms.direct import channelwise, cpu
-    from einstride.simd import compiler
+    from einstride.codegen import jit
 
     cpu._ENGINES = (channelwise,)
-    compiler.machine = lambda: tests.MACHINES[width]
+    jit.machine = lambda: tests.MACHINES[width]
     cases = tests.GEOMETRIES | test_simd_depthwise.GEOMETRIES
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():

@@ -15,9 +15,9 @@ from guarded_channelwise import guarded
 
 def main(which: str, width: str) -> None:
     import test_simd_fourier as tests
-    from einstride.simd import compiler
+    from einstride.codegen import jit
 
-    compiler.machine = lambda: tests.MACHINES[width]
+    jit.machine = lambda: tests.MACHINES[width]
     cases = dict(tests.GEOMETRIES)
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-from einstride.backends.numpy import BACKEND as B
-from einstride.simd import elementwise, norm, pooling
+from einstride.arrays.backends.numpy import BACKEND as B
+from einstride.nn.cpu import elementwise, norm, pooling
 from guarded_channelwise import guarded
 
 

@@ -14,8 +14,8 @@ from itertools import product
 
 import numpy as np
 
-from einstride.simd import compiler
-from einstride.simd.code import Code, Mask, Value
+from einstride.codegen import jit
+from einstride.codegen.function_builder import Code, Mask, Value
 from guarded import guarded
 from guarded_tails import machine_of
 
@@ -63,12 +63,12 @@ def text_of(dtype: str, lanes: int, form: str, runs: Runs, known: bool) -> str:
     return code.text()
 
 
-def check(on: compiler.Machine, dtype: str, lanes: int, form: str, runs: Runs) -> int:
+def check(on: jit.Machine, dtype: str, lanes: int, form: str, runs: Runs) -> int:
     """Every run at the end, then at the beginning, of memory that may be read."""
     size = np.dtype(dtype).itemsize
     for known in (False, True):
         text = text_of(dtype, lanes, form, runs, known)
-        kernel = compiler._loaded("loaded", compiler._machine_code(text, on), on)
+        kernel = jit._loaded("loaded", jit._machine_code(text, on), on)
         for end in (True, False):
             expected, words = np.zeros(lanes, dtype), []
             for i, (first, count) in enumerate(runs):
@@ -102,7 +102,7 @@ PLACES = {end: Pages(end) for end in (True, False)}
 
 
 def main(width: str, dtypes: str, lanes: str) -> None:
-    compiler.machine()  # LLVM is set up
+    jit.machine()  # LLVM is set up
     on = machine_of(width)
     if on is None:
         print(f"not run: this machine has no vectors for {width}")

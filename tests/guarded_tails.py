@@ -20,7 +20,7 @@ import numpy as np
 import machine_code
 import oracle
 from checks import PASSES, operands
-from einstride.simd import compiler
+from einstride.codegen import jit
 from guarded import guarded
 from oracle import Case
 from strategies import integer_data
@@ -64,23 +64,24 @@ FAMILIES: dict[str, tuple[str, str, Any]] = {
 
 def machine_of(width: str) -> Any:
     """The vector unit to compile for, or None if this machine cannot stand in for it."""
-    native = compiler.machine()
+    native = jit.machine()
     if width.isdigit():
         found = replace(native, vector_bytes=int(width))
         return found if found.vector_bytes <= native.vector_bytes else None
     size = {"x86-64-v3": 32, "x86-64-v2": 16}[width]
     if "sse4.2" not in native.features or size > native.vector_bytes:
         return None
-    return compiler.Machine(width, "", size, 16)
+    return jit.Machine(width, "", size, 16)
 
 
 def compile_for(width: str) -> Any:
     """Let every kernel be made for these vectors; returns them."""
     from einstride.algorithms.direct import cpu
-    from einstride.simd import pooling, program, zeros
+    from einstride.cpu.runtime import call_program, clear
+    from einstride.nn.cpu import pooling
 
-    assert all((cpu, pooling, program, zeros))  # those that know the machine by name
-    native, chosen = compiler.machine, machine_of(width)
+    assert all((cpu, pooling, call_program, clear))  # those that know the machine by name
+    native, chosen = jit.machine, machine_of(width)
     if chosen is None:
         print(f"not run: this machine has no vectors for {width}")
         sys.exit(0)
@@ -92,15 +93,15 @@ def compile_for(width: str) -> Any:
 
 def force(engine: str) -> str:
     """Leave one engine of direct convolution; returns the algorithm to ask for."""
-    from einstride import planner
     from einstride.algorithms.direct import cpu, dense, few, grouped
+    from einstride.planning import select
 
     engines = {"dense": (dense,), "grouped": (grouped, dense), "few": (few, dense)}
     engines["channelwise"] = (cpu.channelwise,)
     cpu._ENGINES = engines.get(engine, cpu._ENGINES)
     few.better = lambda other, job, traits: few.supports(job, traits) is None
     cpu._engine.cache_clear()
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
     return "direct" if engine in engines else engine
 
 
@@ -168,7 +169,7 @@ def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bo
 
 def main(width: str, families: str, dtypes: str, tails: str) -> None:
     machine, done = compile_for(width), 0
-    reader = compiler._machine_code = machine_code.Reader(compiler._machine_code)
+    reader = jit._machine_code = machine_code.Reader(jit._machine_code)
     for family in families.split(","):
         engine, layout, case = FAMILIES[family]
         algorithm = force(engine)

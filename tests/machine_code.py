@@ -33,9 +33,9 @@ def wrong_stores(module: str) -> list[str]:
 
 def optimised(text: str, on: Any) -> str:
     """A kernel's text after LLVM's passes."""
-    from einstride.simd import compiler
+    from einstride.codegen import jit
 
-    return str(compiler._optimised(text, compiler._target(on)))
+    return str(jit._optimised(text, jit._target(on)))
 
 
 class Reader:

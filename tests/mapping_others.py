@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 import einstride as es
-from einstride import onnx_ops
+from einstride.interop import onnx_ops
 from mapping import (
     BIAS,
     GROUPED,

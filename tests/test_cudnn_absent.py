@@ -11,8 +11,8 @@ import pytest
 import cudnn_stand_in
 import einstride as es
 from checks import refused
-from einstride import planner
-from einstride.engines import cudnn_library
+from einstride.algorithms.cudnn import library
+from einstride.planning import select
 
 pytest_plugins = ["cupy_host.fixtures"]
 
@@ -22,12 +22,12 @@ def absent(monkeypatch):
     def find(name):
         assert name == "cudnn"
 
-    monkeypatch.setattr(cudnn_library, "find_spec", find)
-    cudnn_library.missing.cache_clear()
-    planner.plan.cache_clear()
+    monkeypatch.setattr(library, "find_spec", find)
+    library.missing.cache_clear()
+    select.plan.cache_clear()
     yield
-    cudnn_library.missing.cache_clear()
-    planner.plan.cache_clear()
+    library.missing.cache_clear()
+    select.plan.cache_clear()
 
 
 def test_the_remedy_is_told(absent, cp):

@@ -18,7 +18,7 @@ from test_passes import LARGE
 def real(request):
     if "cupy" not in ",".join(request.config.getoption("--backend")).split(","):
         pytest.skip("cuDNN needs a GPU: --backend cupy")
-    from einstride.engines.cudnn_library import missing
+    from einstride.algorithms.cudnn.library import missing
 
     if reason := missing():
         pytest.skip(reason)

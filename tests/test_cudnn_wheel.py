@@ -109,8 +109,9 @@ def test_every_name_of_the_stand_in_exists(real, name):
 DESCRIBE = """
 import sys
 import cudnn
-from einstride.engines.cudnn import NEVER, OPERATIONS, TYPES, Convolution, barred, describe
-from einstride.engines.memory import Tensor
+from einstride.algorithms.cudnn.graphs import NEVER, OPERATIONS, TYPES
+from einstride.algorithms.cudnn.graphs import Convolution, barred, describe
+from einstride.algorithms.cudnn.device_memory import Tensor
 
 def packed(shape, last, name):
     steps, step = [0] * len(shape), 1

@@ -270,7 +270,7 @@ def out_on_device_1(cp):
 
 def test_the_adapter_looks_at_the_device_itself(host, cp):
     """Its functions are right for an array of another device than the current one."""
-    from einstride.backends.cupy import BACKEND
+    from einstride.arrays.backends.cupy import BACKEND
 
     with cp.cuda.Device(1):
         there = cp.ones((2, 3), "f4")
@@ -281,7 +281,7 @@ def test_the_adapter_looks_at_the_device_itself(host, cp):
 
 
 def test_the_default_ceiling(cp):
-    from einstride.backends.cupy import BACKEND
+    from einstride.arrays.backends.cupy import BACKEND
 
     assert BACKEND.traits.workspace == 256 * MiB
 
@@ -289,8 +289,8 @@ def test_the_default_ceiling(cp):
 @pytest.mark.parametrize(("kernel", "dilation"), [((7,), (1,)), ((3,), (3,)), ((0,), (1,))])
 def test_windows_check_their_bound(cp, kernel, dilation):
     """Even if geometry were wrong: no view is made that leaves the array."""
-    from einstride import primitives
-    from einstride.backends.cupy import BACKEND
+    from einstride.arrays import ops
+    from einstride.arrays.backends.cupy import BACKEND
 
     with pytest.raises(ValueError, match="must fit"):
-        primitives.windows(cp.ones((1, 4, 2)), kernel, (1,), dilation, BACKEND)
+        ops.windows(cp.ones((1, 4, 2)), kernel, (1,), dilation, BACKEND)

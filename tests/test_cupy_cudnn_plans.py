@@ -10,7 +10,7 @@ import pytest
 import cudnn_stand_in
 import einstride as es
 from cupy_host import events
-from einstride.engines import cudnn as engine
+from einstride.algorithms.cudnn import graphs as engine
 from test_cupy_contract import prepared
 from test_cupy_cudnn import SQUARE
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import einstride as es
 import oracle
 from checks import PASSES, operands, promoted, refused, same
-from einstride.kernels import lines, thin, tiles
+from einstride.cuda import axis_map, gathered_gemm, small_channels
 from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
@@ -84,8 +84,8 @@ def test_each_dtype(gpu, name, dtype):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_offsets_of_64_bits(gpu, monkeypatch, name, which):
-    launches = (thin.correlation, thin.filter_sums, tiles.gathered)
-    for module in (thin, tiles):
+    launches = (small_channels.correlation, small_channels.filter_sums, gathered_gemm.gathered)
+    for module in (small_channels, gathered_gemm):
         monkeypatch.setattr(module, "index", lambda *_: "long long")
     for planned in launches:
         planned.cache_clear()
@@ -135,10 +135,10 @@ def test_many_blocks(gpu, name, which):
 @pytest.mark.parametrize("name", ["dense strided", "dense, far apart", "rgb", "to rgb"])
 def test_few_blocks_do_much_each(gpu, monkeypatch, name, which):
     """As on a large layer: blocks of many rows, which make the phases of a stride one by one."""
-    monkeypatch.setattr(tiles, "PROCESSORS", 1)
-    tiles.gathered.cache_clear()
+    monkeypatch.setattr(gathered_gemm, "PROCESSORS", 1)
+    gathered_gemm.gathered.cache_clear()
     test_many_blocks(gpu, name, which)
-    tiles.gathered.cache_clear()
+    gathered_gemm.gathered.cache_clear()
 
 
 @pytest.mark.parametrize("layout", ORDERS[:2])
@@ -242,12 +242,12 @@ def test_the_index_is_wide_enough():
         def __init__(self, shape, strides):
             self.shape, self.strides = shape, tuple(4 * s for s in strides)
 
-    line = lines.Line(10, 10, 3, 1, 0, 1)
-    assert lines.index([Strided((2, 10), (10, 1))], [line]) == "int"
-    assert lines.index([Strided((2, 10), (2**31, 1))], [line]) == "long long"
-    assert lines.index([Strided((2, 10), (-(2**31), 1))], [line]) == "long long"
-    assert lines.index([], [dataclasses.replace(line, start=-(2**28))]) == "long long"
-    assert lines.index([], [line], [2**31]) == "long long"
+    line = axis_map.Line(10, 10, 3, 1, 0, 1)
+    assert axis_map.index([Strided((2, 10), (10, 1))], [line]) == "int"
+    assert axis_map.index([Strided((2, 10), (2**31, 1))], [line]) == "long long"
+    assert axis_map.index([Strided((2, 10), (-(2**31), 1))], [line]) == "long long"
+    assert axis_map.index([], [dataclasses.replace(line, start=-(2**28))]) == "long long"
+    assert axis_map.index([], [line], [2**31]) == "long long"
 
 
 def test_what_it_cannot_do_is_said(gpu):

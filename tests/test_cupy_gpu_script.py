@@ -64,7 +64,7 @@ def test_dry_run(tmp_path):
         figures["device"]
         == json.loads((tmp_path / "p" / "ceilings.json").read_text())["about"]["device"]
     )
-    shipped = SCRIPT.parents[1] / "src" / "einstride" / "calibration_gpu.json"
+    shipped = SCRIPT.parents[1] / "src" / "einstride" / "calibration" / "calibration_gpu.json"
     assert set(figures) == set(json.loads(shipped.read_text()))
     assert not json.loads(shipped.read_text())["measured"], "a dry run leaves the sources alone"
     [result] = (path for path in (tmp_path / "out").glob("*.json") if path.name != shipped.name)

@@ -141,18 +141,18 @@ def test_the_code_of_the_page_runs(cp):
 
 
 def test_a_kernel_that_is_not_loaded_is_refused_by_name(cp):
-    from einstride import kernels
+    from einstride import cuda
 
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, algorithm="gemm", **keywords)  # other kernels, and cuBLAS
-    kernels._loaded.cache_clear()
+    cuda._loaded.cache_clear()
     message = "captured; got the kernel copy_rows.*, which is not made yet; make the same call once"
     with pytest.raises(ValueError, match=message):
         Recorded(cp, lambda: function(*args, algorithm="gemm", **keywords), RELAXED, warm=False)
     with cp.cuda.Device(1), pytest.raises(ValueError, match="not made yet"):  # nor is it there
         there = [cp.asarray(a.get()) if isinstance(a, cp.ndarray) else a for a in args]
         function(*there, algorithm="gemm", **keywords)
-        kernels._loaded.cache_clear()
+        cuda._loaded.cache_clear()
         with cp.cuda.Device(0):
             function(*args, algorithm="gemm", **keywords)
         Recorded(cp, lambda: function(*there, algorithm="gemm", **keywords), RELAXED, warm=False)
@@ -278,7 +278,7 @@ def test_values_are_not_looked_at_in_a_capture(cp):
 
 
 def test_a_wait_inside_a_plan_would_be_seen(host, cp, monkeypatch):
-    from einstride.backends import cupy as adapter
+    from einstride.arrays.backends import cupy as adapter
 
     def waits(a, b, out, tf32=False):
         cp.cuda.get_current_stream().synchronize()

@@ -12,10 +12,11 @@ import einstride as es
 import oracle
 from checks import PASSES, operands
 from cupy_host import events
-from einstride import adjoint, planner
 from einstride.algorithms import implicit_gemm as algorithm
-from einstride.kernels import gemm_tiles as tiles
-from einstride.kernels import implicit_gemm as launcher
+from einstride.cuda import gemm_tiles as tiles
+from einstride.cuda import implicit_gemm as launcher
+from einstride.geometry import input_gradient_phases
+from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_cupy_contract import CASES, WAYS, prepared, recorded
@@ -34,7 +35,7 @@ def parts_of(terms):
 
     def forget():
         tiles.choose.cache_clear()
-        planner.plan.cache_clear()
+        select.plan.cache_clear()
 
     tiles.ENOUGH_TERMS = terms
     forget()
@@ -65,7 +66,7 @@ def test_launches_and_nothing_else(host, cp, which, name, dtype):
         room = plan_of(case, dtype).workspace
         expected += ["add_parts"] * (room > 0)
     elif which in ("input_grad", "transpose"):
-        found = adjoint.phases(job_of(case, dtype).geometry)
+        found = input_gradient_phases.phases(job_of(case, dtype).geometry)
         expected = [expected[0] if p.geometry else "cupy_fill" for p in found]
     assert launches == expected
     assert not seen.of(events.Copy)
@@ -104,14 +105,14 @@ def test_on_the_device_of_the_arrays(host, cp, which):
 
 def test_the_same_kernel_is_compiled_once(host, cp):
     """Of one geometry, on each device; another stream finds it too."""
-    from einstride import kernels
+    from einstride import cuda
 
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, **MINE, **keywords)
-    before = kernels._loaded.cache_info().misses
+    before = cuda._loaded.cache_info().misses
     with cp.cuda.Stream(non_blocking=True):
         function(*args, **MINE, **keywords)
-    assert kernels._loaded.cache_info().misses == before
+    assert cuda._loaded.cache_info().misses == before
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "shuffle"])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import einstride as es
 import oracle
 from checks import PASSES, operands, refused
-from einstride import backends
 from einstride.algorithms import implicit_gemm as algorithm
-from einstride.kernels import gemm_tiles as tiles
-from einstride.kernels import implicit_gemm as launcher
+from einstride.arrays import backends
+from einstride.cuda import gemm_tiles as tiles
+from einstride.cuda import implicit_gemm as launcher
 from oracle import Case
 from strategies import arrays, cases, seeds
 

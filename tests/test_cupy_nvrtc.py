@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cupy_host import nvrtc, registers
-from einstride import kernels
+from einstride import cuda
 
 SOURCES = sorted(registers.sources())
 # Every instance of a source is compiled for these, some of them for the architectures between.
@@ -49,7 +49,7 @@ def test_tensor_cores_are_used(architecture):
     """By each kernel that is meant for them, as often as it is written, and by no other."""
     for source, times in (("implicit_gemm_mma", 16), ("implicit_gemm", 0)):
         some = [i for i in registers.instances(source) if ", 2, false," in i]
-        made = nvrtc.compile_for(kernels.source(source), architecture, kernels.OPTIONS, some)
+        made = nvrtc.compile_for(cuda.source(source), architecture, cuda.OPTIONS, some)
         found = nvrtc.instructions(made.cubin, nvrtc.HMMA)
         assert some
         assert set(found) == set(made.lowered.values())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einstride.geometry import Geometry
-from einstride.kernels import rows as launcher
-from einstride.settings import Settings
+from einstride.cuda import im2col as launcher
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
 from oracle import Case
 from strategies import cases, integer_data, seeds
 
@@ -74,9 +74,9 @@ def geometry(case, mode):
 
 def both_ways(x, g, dtype, channels_inner, box, taps, channels=None):
     """The rows of one block by the kernel and without it; the launches each took."""
-    from einstride.backends.cupy import BACKEND
-    from einstride.products import slab_elements
-    from einstride.rows import Rows
+    from einstride.algorithms.gemm.forward import slab_elements
+    from einstride.algorithms.gemm.im2col import Rows
+    from einstride.arrays.backends.cupy import BACKEND
 
     found = []
     for backend in (BACKEND, dataclasses.replace(BACKEND, copy_rows=None)):

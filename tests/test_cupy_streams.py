@@ -126,14 +126,14 @@ def test_two_devices_from_two_threads(host, cp, which, algorithm):
 
 
 def test_each_device_has_its_own_kernels(host, cp):
-    from einstride import kernels
+    from einstride import cuda
 
     for device in (0, 1):
         function, args, keywords = prepared(cp, "forward", CASES["padded"], device=device)
         function(*args, algorithm="gemm", **keywords)
-        before = kernels._loaded.cache_info().misses
+        before = cuda._loaded.cache_info().misses
         function(*args, algorithm="gemm", **keywords)
-        assert kernels._loaded.cache_info().misses == before
+        assert cuda._loaded.cache_info().misses == before
 
 
 @pytest.mark.parametrize("algorithm", ["auto", *EVERY])

@@ -6,9 +6,10 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, agrees, operands, refused
-from einstride import backends, planner
 from einstride.algorithms import fft
-from einstride.spectral.axes import axis_of, fast_length
+from einstride.algorithms.fft.axes import axis_of, fast_length
+from einstride.arrays import backends
+from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_accuracy import UNIT, adversary, error, fractions
@@ -52,13 +53,13 @@ def test_any_number_of_tiles(monkeypatch, tiles):
     case = Case(2, (190,), (9,), 2, 3, (2,), ((4, 3),), (2,))
     x, f, _ = arrays(case, "float64", 1)
     one = lambda g, a, most: (axis_of(g, a, tiles),)  # noqa: E731
-    monkeypatch.setattr("einstride.spectral.plan.choices", one)
-    planner.plan.cache_clear()
+    monkeypatch.setattr("einstride.algorithms.fft.plan.choices", one)
+    select.plan.cache_clear()
     fft.correlation.cache_clear()
     try:
         found = es.conv(x, f, algorithm="fft", **case.explicit)
     finally:
-        planner.plan.cache_clear()
+        select.plan.cache_clear()
         fft.correlation.cache_clear()
     agrees(found, oracle.fast_forward(x, f, case), "float64", "fft")
 

@@ -7,8 +7,9 @@ import json
 import pytest
 
 import einstride as es
-from einstride import figures, planner
+from einstride import calibration
 from einstride.algorithms import ALGORITHMS
+from einstride.planning import select
 
 MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
 SHAPES = ((2, 16, 16, 8), (3, 3, 8, 8))
@@ -18,18 +19,18 @@ SHAPES_OF_A_LAYER = ((32, 56, 56, 64), (3, 3, 64, 64))
 @pytest.fixture
 def changed(monkeypatch):
     """Replaces fields of the figures of a GPU."""
-    shipped, read = figures.calibration("calibration_gpu"), figures.calibration
+    shipped, read = calibration.calibration("calibration_gpu"), calibration.calibration
 
     def change(**fields):
         ours = shipped | fields
         monkeypatch.setattr(
-            figures, "calibration",
+            calibration, "calibration",
             lambda name="calibration": ours if name == "calibration_gpu" else read(name),
         )  # fmt: skip
-        planner.plan.cache_clear()
+        select.plan.cache_clear()
 
     yield change
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
 
 
 def test_without_a_run_on_a_gpu_times_are_called_predictions(gpu, changed):
@@ -77,7 +78,7 @@ def test_depthwise_on_a_gpu_is_done_directly(gpu):
     ],
 )
 def test_what_the_shipped_figures_of_a_gpu_choose(gpu, shapes, keywords, expected):
-    if figures.of("cupy").measured:
+    if calibration.of("cupy").measured:
         pytest.skip("measured figures choose as the device wants")
     assert es.plan(*shapes, library="cupy", **keywords).algorithm == expected
 
@@ -100,20 +101,25 @@ def test_tf32_has_a_rate_of_its_own(gpu):
 
 
 def test_the_shipped_file_is_whole():
-    shipped = figures.calibration("calibration_gpu")
+    shipped = calibration.calibration("calibration_gpu")
     assert set(shipped["auto"]) <= set(ALGORITHMS)
     assert shipped["measured"] or "3.35 TB/s" in shipped["source"]
-    numpy = figures.calibration()["libraries"]["numpy"]
+    numpy = calibration.calibration()["libraries"]["numpy"]
     of_cpus = ("kernel", "vector", "winograd_", "fourier")  # of kernels compiled for a processor
     of_all = {name for name in numpy["calls"] if not name.startswith(of_cpus)}
     assert of_all <= set(shipped["calls"])
     assert set(numpy["dtypes"]) <= set(shipped["dtypes"])
-    assert set(figures.rates("cupy", "float32")) >= {"direct", "direct_integer", "launch", "copy"}
+    assert set(calibration.rates("cupy", "float32")) >= {
+        "direct",
+        "direct_integer",
+        "launch",
+        "copy",
+    }
     for dtype, known in numpy["dtypes"].items():
         assert set(known) <= set(shipped["dtypes"][dtype])
 
 
 def test_on_a_processor_nothing_changes():
     p = es.plan(*SHAPES)
-    assert f"times predicted from the calibration of {figures.calibration()['date']}" in str(p)
+    assert f"times predicted from the calibration of {calibration.calibration()['date']}" in str(p)
     assert p.figures["measured"]

@@ -87,9 +87,9 @@ def test_an_interrupt_leaves_threads_and_limits_as_they_were():
     code = """
         import signal, threading, time
         import numpy as np, einstride as es
-        from einstride.backends import _threads
+        from einstride.arrays.backends import thread_pool
 
-        before = _threads._blas.threads()
+        before = thread_pool._blas.threads()
         running = []
 
         def make():
@@ -102,10 +102,10 @@ def test_an_interrupt_leaves_threads_and_limits_as_they_were():
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         try:
-            _threads.run(make, range(40), 2)
+            thread_pool.run(make, range(40), 2)
         except KeyboardInterrupt:
-            print("interrupted", running, _threads._blas.callers())
-        assert _threads._blas.threads() == before
+            print("interrupted", running, thread_pool._blas.callers())
+        assert thread_pool._blas.threads() == before
         x, f = np.ones((8, 56, 56, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
         assert (es.conv(x, f, accuracy="elementwise") == 576).all()
     """

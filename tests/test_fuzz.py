@@ -11,7 +11,7 @@ import pytest
 
 import einstride as es
 import oracle
-from einstride import execute
+from einstride.dispatch import execute
 from fuzz import calls, cases, memory, planted, shrink, snippet
 from oracle import Case
 

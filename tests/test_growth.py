@@ -12,7 +12,7 @@ import pytest
 
 import einstride as es
 from einstride import __main__ as command_line
-from einstride.byte_cache import CACHE, LIMIT
+from einstride.support.byte_cache import CACHE, LIMIT
 
 MiB = 2**20
 HUGE = (10**8, 10**14, 2**57)
@@ -62,7 +62,7 @@ def test_a_plan_takes_no_memory(shapes, keywords):
 LENGTHS = """
     import gc, sys, tracemalloc
     import numpy as np, einstride as es
-    from einstride.byte_cache import CACHE, LIMIT
+    from einstride.support.byte_cache import CACHE, LIMIT
 
     rng = np.random.default_rng(0)
     f, g = rng.normal(size=(9, 1, 2)).astype("f4"), rng.normal(size=(3, 3, 2, 3)).astype("f4")

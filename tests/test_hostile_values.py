@@ -15,8 +15,9 @@ import pytest
 
 import einstride as es
 from checks import well_formed
-from einstride import nn, onnx_ops
+from einstride import nn
 from einstride.__main__ import main
+from einstride.interop import onnx_ops
 
 X, F, GY = np.ones((2, 6, 6, 4), "f4"), np.ones((3, 3, 4, 6), "f4"), np.ones((2, 4, 4, 6), "f4")
 X_FIRST, W = np.ones((2, 4, 6, 6), "f4"), np.ones((6, 4, 3, 3), "f4")

@@ -17,12 +17,12 @@ import einstride
 from test_simd_compiler import forget
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
-disk_cache = pytest.importorskip("einstride.simd.disk_cache")
+disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
 PACKAGE = Path(einstride.__file__).parent
 WINOGRAD = """
 import numpy as np, einstride as es
-from einstride.simd import disk_cache
+from einstride.codegen import disk_cache
 x = np.random.default_rng(0).standard_normal((2, 16, 16, 64)).astype("float32")
 f = np.random.default_rng(1).standard_normal((3, 3, 64, 64)).astype("float32")
 y = es.conv(x, f, padding="same", algorithm="winograd")
@@ -31,7 +31,7 @@ print(es.__file__, disk_cache.package_digest(), np.abs(y - right).max() / np.abs
 """
 DIRECT = """
 import numpy as np, einstride as es
-from einstride.simd import disk_cache
+from einstride.codegen import disk_cache
 y = es.conv(np.ones((1, 8, 8, 16), "f4"), np.ones((3, 3, 16, 16), "f4"), algorithm="direct")
 print(es.__file__, disk_cache.package_digest(), float(np.abs(y - 144).max()))
 """
@@ -81,7 +81,7 @@ def test_an_edit_of_any_module_gives_other_files(kept, copied):
     _, again, _ = run(WINOGRAD, kept, copied.parent)
     assert again == before
     assert kernels(kept) == first
-    toom = copied / "toom.py"
+    toom = copied / "geometry" / "cook_toom.py"
     edited = toom.read_text().replace(
         "6: (0, 1, -1, 2, -_HALF),", "6: (0, 1, -1, _HALF, -2),"
     )  # fmt: skip
@@ -101,7 +101,12 @@ def test_two_places_of_one_package_share_it(kept, copied):
 
 def test_every_file_of_the_package_counts(kept, copied):
     digests = {run(DIRECT, kept, copied.parent)[1]}
-    for name in ("borders.py", "calibration.json", "nn/dense.py", "new.py"):
+    for name in (
+        "geometry/padding_modes.py",
+        "nn/layers/dense.py",
+        "calibration/calibration.json",
+        "new.py",
+    ):
         with open(copied / name, "a") as file:
             file.write("\n")
         digests.add(run(DIRECT, kept, copied.parent)[1])
@@ -118,7 +123,7 @@ def test_a_package_without_sources(kept, copied):
     assert where.endswith(".pyc")
     assert (float(error), digest != "None") == (0, True)
     assert kernels(kept)
-    with open(copied / "toom.pyc", "ab") as file:
+    with open(copied / "geometry" / "cook_toom.pyc", "ab") as file:
         file.write(b"\0")
     assert run(DIRECT, kept, copied.parent)[1] != digest
 
@@ -138,12 +143,13 @@ def test_a_package_in_a_zip_keeps_nothing(kept, copied, tmp_path):
 
 def test_a_module_from_elsewhere_keeps_nothing(kept, copied, tmp_path):
     """No file of the package's folder says what code such a module holds."""
-    (tmp_path / "toom.py").write_text((copied / "toom.py").read_text())
+    (tmp_path / "toom.py").write_text((copied / "geometry" / "cook_toom.py").read_text())
     code = (
         "import importlib.util, sys, einstride\n"
         f"path = {str(tmp_path / 'toom.py')!r}\n"
-        "spec = importlib.util.spec_from_file_location('einstride.toom', path)\n"
-        "sys.modules['einstride.toom'] = module = importlib.util.module_from_spec(spec)\n"
+        "spec = importlib.util.spec_from_file_location('einstride.geometry.cook_toom', path)\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['einstride.geometry.cook_toom'] = module\n"
         "spec.loader.exec_module(module)\n"
     )  # fmt: skip
     assert run(code + DIRECT, kept, copied.parent)[1:] == ["None", "0.0"]
@@ -152,7 +158,7 @@ def test_a_module_from_elsewhere_keeps_nothing(kept, copied, tmp_path):
 
 def test_a_source_that_changes_after_the_import_keeps_nothing(kept, copied):
     """The process holds the old code: it must not be kept under the new one's name."""
-    code = f"import einstride, os; os.utime({str(copied / 'toom.py')!r})\n"
+    code = f"import einstride, os; os.utime({str(copied / 'geometry' / 'cook_toom.py')!r})\n"
     assert run(code + DIRECT, kept, copied.parent)[1:] == ["None", "0.0"]
     assert not kernels(kept)
 
@@ -246,16 +252,16 @@ def test_the_key_holds_the_cpu(kept, monkeypatch):
     """A folder on a network disk may be shared by machines of two kinds."""
     from dataclasses import replace
 
-    from einstride.simd import compiler
+    from einstride.codegen import jit
 
     asked = []
-    monkeypatch.setattr(compiler, "_kernels", {})
+    monkeypatch.setattr(jit, "_kernels", {})
     monkeypatch.setattr(disk_cache, "read", asked.append)
     monkeypatch.setattr(disk_cache, "write", lambda *a: None)
-    monkeypatch.setattr(compiler, "_machine_code", lambda *a: b"")
-    monkeypatch.setattr(compiler, "_loaded", lambda *a: None)
-    here = compiler.machine()
+    monkeypatch.setattr(jit, "_machine_code", lambda *a: b"")
+    monkeypatch.setattr(jit, "_loaded", lambda *a: None)
+    here = jit.machine()
     for on in (here, replace(here, name="other"), replace(here, features=here.features + ",+x")):
-        compiler.kernel("k", str, 1, on=on)
+        jit.kernel("k", str, 1, on=on)
     assert len(set(asked)) == 3
     assert all(re.search(r"Machine\(name='.*features='", text) for text in asked)

@@ -8,7 +8,7 @@ from einstride.__main__ import main
 from test_simd_compiler import forget
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
-disk_cache = pytest.importorskip("einstride.simd.disk_cache")
+disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import einstride as es
 from checks import same
 from einstride.algorithms import ALGORITHMS
-from einstride.prepared import MOST, Prepared
+from einstride.dispatch.filter_cache import MOST, Prepared
 
 FULL = {1: 576.0, 3: 1728.0}  # nine taps of sixty-four channels
 COPIES = {

@@ -8,8 +8,8 @@ import machine_code
 
 pytest.importorskip("llvmlite")
 
-from einstride.simd import compiler
-from einstride.simd.code import Code
+from einstride.codegen import jit
+from einstride.codegen.function_builder import Code
 
 TYPES = [
     ("int32", "int8"), ("int32", "int16"), ("int64", "int8"), ("int64", "int16"),
@@ -47,14 +47,14 @@ def masks(lanes):
 @pytest.mark.parametrize(("source", "stored"), TYPES)
 def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
     rng = np.random.default_rng(0)
-    compiler.machine()  # LLVM is set up
+    jit.machine()  # LLVM is set up
     for on in filter(None, map(guarded_tails.machine_of, guarded_tails.WIDTHS)):
         for lanes in LANES:
             x = rng.integers(1, 100, lanes).astype(source)
             for count in masks(lanes):
                 text = written(source, stored, lanes, form, count)
                 assert not machine_code.wrong_stores(machine_code.optimised(text, on))
-                kernel = compiler._loaded("written", compiler._machine_code(text, on), on)
+                kernel = jit._loaded("written", jit._machine_code(text, on), on)
                 y = np.full(lanes + 32, 77, stored)
                 place = y.ctypes.data + 16 * y.itemsize
                 block = np.array([0, x.ctypes.data, place, count, 1])
@@ -72,6 +72,4 @@ def test_the_reader_sees_a_mask_that_llvm_knows():
     mask.first = None
     mask._hidden = mask.ir  # as if it were not hidden
     code.array("y", "int16").store(value, mask)
-    assert (
-        len(machine_code.wrong_stores(machine_code.optimised(code.text(), compiler.machine()))) == 1
-    )
+    assert len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.machine()))) == 1

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einstride import backends, nn
-from einstride.backends.numpy import BACKEND
+from einstride import nn
+from einstride.arrays import backends
+from einstride.arrays.backends.numpy import BACKEND
 
 pytest.importorskip("llvmlite", reason="the extra fast is missing")
 PLAIN = replace(BACKEND, traits=replace(BACKEND.traits, compiled=False))
@@ -54,7 +55,7 @@ def test_batch_norm(channels, dtype):
 @pytest.mark.parametrize("examples", [2, 3, 700])
 @pytest.mark.parametrize("channels", [1, 17, 64])
 def test_statistics_with_a_large_mean(channels, examples):
-    from einstride.simd import norm
+    from einstride.nn.cpu import norm
 
     x = np.random.default_rng(0).standard_normal((examples, 11, channels)) + 1e4
     x = x.astype("float32")
@@ -187,7 +188,7 @@ def test_no_kernel_touches_memory_not_its_own():
 
 
 def test_the_second_sweep_waits_for_every_chunk_of_the_first():
-    from einstride.simd import norm
+    from einstride.nn.cpu import norm
 
     x = np.random.default_rng(0).standard_normal((64, 32, 32, 4)).astype("float32")
     one, y, late = np.ones(4, "float32"), np.zeros_like(x), []
@@ -213,7 +214,7 @@ def test_the_second_sweep_waits_for_every_chunk_of_the_first():
 def without(monkeypatch):
     """NumPy as it is without the extra."""
     monkeypatch.setitem(backends._FOUND, np.ndarray, PLAIN)
-    monkeypatch.setattr("einstride.backends.numpy.BACKEND", PLAIN)
+    monkeypatch.setattr("einstride.arrays.backends.numpy.BACKEND", PLAIN)
 
 
 def network():

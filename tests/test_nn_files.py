@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from einstride import nn
-from einstride.nn import checkpoint
+from einstride.nn.training import checkpoint
 
 RNG = np.random.default_rng(2)
 X, T = RNG.standard_normal((20, 5, 5, 1)).astype("float32"), RNG.integers(0, 3, 20)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from einstride import nn
-from einstride.backends import by_name
+from einstride.arrays.backends import by_name
 from einstride.nn.layer import Run
 from nn_cases import CASES
 
@@ -114,7 +114,7 @@ def max_pool_against_loops(case, random):
 
 def array_code():
     """What libraries without kernels run, on NumPy."""
-    return mock.patch("einstride.nn.compiled.ready", return_value=False)
+    return mock.patch("einstride.nn.cpu.calls.ready", return_value=False)
 
 
 @given(pools(), st.booleans())

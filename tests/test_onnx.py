@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from checks import refused
-from einstride import onnx_ops
+from einstride.interop import onnx_ops
 from strategies import integer_data, seeds
 
 OPERATORS = {

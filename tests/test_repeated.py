@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import einstride as es
-from einstride import repeated
-from einstride.simd.compiler import available
+from einstride.codegen.jit import available
+from einstride.dispatch import call_cache
 
 CASES = {
     "image": ((1, 8, 8, 3), (3, 3, 3, 4), {}),
@@ -33,9 +33,9 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def nothing_known():
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
     yield
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
 
 
 def numbers(shape, dtype="float32", seed=0):
@@ -59,7 +59,7 @@ def known(x, f, **keywords):
     """Make `conv` of arrays like these known, and say how much is."""
     for _ in range(4):
         es.conv(x, f, **keywords)
-    return len(repeated.ANSWERS)
+    return len(call_cache.ANSWERS)
 
 
 def passes(x_shape, f_shape, keywords, dtype="float32", seed=0):
@@ -99,10 +99,10 @@ def test_the_short_way_has_the_bits_of_the_whole_way(case, dtype):
 @pytest.mark.parametrize("case", ["image", "series", "padded", "dense", "steps", "flipped"])
 def test_small_calls_become_programs(case, name):
     function, arrays, more = passes(*CASES[case])[name]
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
     for _ in range(2):
         function(*arrays, **more)
-    answer = next(iter(repeated.ANSWERS._new.values()))
+    answer = next(iter(call_cache.ANSWERS._new.values()))
     phases = case == "steps" and name == "input_grad"  # positions that no tap meets are filled
     assert hasattr(answer, "program") is not phases
 
@@ -191,7 +191,7 @@ def test_a_layers_later_calls_have_the_bits_of_the_first(algorithm, size):
 
 
 def test_as_many_are_kept_as_was_said():
-    answers = repeated.Answers(4)
+    answers = call_cache.Answers(4)
     for i in range(100):
         answers.put(i, i)
         assert answers.get(0) == 0  # asked for all the time, so never forgotten
@@ -213,7 +213,7 @@ def test_eight_threads():
             if not np.array_equal(function(*arrays, **more), expected[at]):
                 wrong.append(at)
             if number == 0 and i % 50 == 0:
-                repeated.ANSWERS.clear()
+                call_cache.ANSWERS.clear()
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for t in threads:

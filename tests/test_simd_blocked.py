@@ -9,12 +9,19 @@ import einstride as es
 from guarded import guarded
 
 pytest.importorskip("llvmlite")
-from einstride import planner
 from einstride.algorithms.direct import cpu, dense
-from einstride.simd import blocked_gradient, compiler, correlate, gradient, packing, quads
-from einstride.simd import zeros as clearing
+from einstride.codegen import jit
+from einstride.cpu.dense import (
+    filter_gradient_call,
+    forward_call,
+    pack_call,
+    packed_filter_gradient_call,
+    vnni,
+)
+from einstride.cpu.runtime import clear as clearing
+from einstride.planning import select
 
-HOST = compiler.machine()
+HOST = jit.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
 WIDTHS = {"native": HOST}
 if "avx2" in HOST.features:
@@ -41,8 +48,13 @@ GRADIENTS = {  # size, kernel, channels, filters, keywords
 
 def forget():
     """Empty what was decided for other engines or for another machine."""
-    decided = (cpu._engine, correlate._correlation, gradient._gradient, packing._packing)
-    for cache in (*decided, planner.plan, quads.fits):
+    decided = (
+        cpu._engine,
+        forward_call._correlation,
+        filter_gradient_call._gradient,
+        pack_call._packing,
+    )
+    for cache in (*decided, select.plan, vnni.fits):
         cache.cache_clear()
 
 
@@ -57,7 +69,7 @@ def dense_alone(monkeypatch):
 
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch, dense_alone):
-    for module in (correlate, gradient, packing, compiler, quads, clearing):
+    for module in (forward_call, filter_gradient_call, pack_call, jit, vnni, clearing):
         monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
     return request.param
 
@@ -138,7 +150,7 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
 def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
-    assert blocked_gradient.shares(g, 1, False) > 1
+    assert packed_filter_gradient_call.shares(g, 1, False) > 1
     least = {"algorithm": "direct", **keywords}
     tight = x.nbytes + gy.nbytes + expected.nbytes  # copies of what may lie badly, and the result
     for room in (tight, tight + 2 * expected.nbytes, 1 << 20):
@@ -155,7 +167,7 @@ def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
 def test_a_tap_outside_stays_with_the_other_kernel(padding):
     gy = (2, 6 + sum(padding), 8)
     p = es.plan((2, 8, 8), gy, direction="filter_grad", kernel_size=3, padding=(padding,))
-    assert not blocked_gradient.inside(p._decision.job.geometry)
+    assert not packed_filter_gradient_call.inside(p._decision.job.geometry)
 
 
 QUADS = {
@@ -193,9 +205,9 @@ def test_products_of_extreme_8_bit_numbers(name, unsigned, end):
 
 
 def test_the_cpu_decides_about_quads():
-    without = replace(HOST, features=HOST.features.replace(quads.FEATURE, "-avx512vnni"))
-    assert not quads.usable(without)
-    assert not quads.usable(replace(HOST, vector_bytes=32))
+    without = replace(HOST, features=HOST.features.replace(vnni.FEATURE, "-avx512vnni"))
+    assert not vnni.usable(without)
+    assert not vnni.usable(replace(HOST, vector_bytes=32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])
@@ -217,8 +229,8 @@ def test_a_kept_filter_is_chosen_for():
     p = es.plan(x, f, padding=1)
     kept = replace(p._decision.inner, prepared=True)
     for name in ("direct", "winograd"):
-        module = planner.ALGORITHMS[name]
-        traits, rates = _cpu(), planner.figures.rates("numpy", "float32")
+        module = select.ALGORITHMS[name]
+        traits, rates = _cpu(), select.figures.rates("numpy", "float32")
         assert (
             module.cost(kept, traits, rates).seconds
             < module.cost(p._decision.inner, traits, rates).seconds
@@ -227,6 +239,6 @@ def test_a_kept_filter_is_chosen_for():
 
 
 def _cpu():
-    from einstride.backends.numpy import BACKEND
+    from einstride.arrays.backends.numpy import BACKEND
 
     return BACKEND.traits

@@ -16,16 +16,16 @@ from strategies import arrays, integer_data
 
 pytest.importorskip("llvmlite")
 
-from einstride import planner
 from einstride.algorithms.direct import channelwise, cpu
-from einstride.backends.numpy import BACKEND
-from einstride.simd import compiler
+from einstride.arrays.backends.numpy import BACKEND
+from einstride.codegen import jit
+from einstride.planning import select
 
-NATIVE = compiler.machine()
+NATIVE = jit.machine()
 MACHINES = {
     "native": NATIVE,
-    "32 bytes": compiler.Machine("x86-64-v3", "", 32, 16),
-    "16 bytes": compiler.Machine("x86-64-v2", "", 16, 16),
+    "32 bytes": jit.Machine("x86-64-v3", "", 32, 16),
+    "16 bytes": jit.Machine("x86-64-v2", "", 16, 16),
 }
 DTYPES = (
     "float32", "float64", "float16", "complex64", "complex128",
@@ -35,7 +35,7 @@ DTYPES = (
 
 def forget():
     cpu._engine.cache_clear()
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def machine(request, monkeypatch):
         features = NATIVE.features.split(",")
         if "+sse4.2" not in features or ("32" in request.param and "+avx2" not in features):
             pytest.skip("another kind of machine")
-    monkeypatch.setattr(compiler, "machine", lambda: MACHINES[request.param])
+    monkeypatch.setattr(jit, "machine", lambda: MACHINES[request.param])
 
 
 def depthwise(channels, multiplier=1, **changes):

@@ -11,9 +11,11 @@ import pytest
 import einstride as es
 from einstride.__main__ import main
 
-compiler = pytest.importorskip("einstride.simd.compiler")
-disk_cache = pytest.importorskip("einstride.simd.disk_cache")
-dense = pytest.importorskip("einstride.simd.dense", reason="llvmlite, the extra fast, is missing")
+compiler = pytest.importorskip("einstride.codegen.jit")
+disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
+dense = pytest.importorskip(
+    "einstride.cpu.dense.forward", reason="llvmlite, the extra fast, is missing"
+)
 
 TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))
 
@@ -105,7 +107,7 @@ def test_no_folder_at_all(tmp_path, monkeypatch, kept):
 
 
 def test_warmup_fills_it(kept, capsys, monkeypatch):
-    from einstride import warmup
+    from einstride.tools import warmup
 
     monkeypatch.setattr(warmup, "SAMPLES", warmup.SAMPLES[:2])
     assert main(["warmup"]) == 0

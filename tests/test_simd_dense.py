@@ -14,9 +14,10 @@ from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, dense
-from einstride.simd import compiler, correlate, gradient, packing
+from einstride.codegen import jit
+from einstride.cpu.dense import filter_gradient_call, forward_call, pack_call
 
-HOST = compiler.machine()
+HOST = jit.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
 WIDTHS = {"native": HOST}
 if "avx2" in HOST.features:
@@ -51,10 +52,15 @@ CASES = {
 
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch):
-    for module in (correlate, gradient, packing, compiler):
+    for module in (forward_call, filter_gradient_call, pack_call, jit):
         monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
     monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    caches = (cpu._engine, correlate._correlation, gradient._gradient, packing._packing)
+    caches = (
+        cpu._engine,
+        forward_call._correlation,
+        filter_gradient_call._gradient,
+        pack_call._packing,
+    )
     for cache in caches:
         cache.cache_clear()
     yield request.param

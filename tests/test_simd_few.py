@@ -13,20 +13,19 @@ from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride import planner
 from einstride.algorithms.direct import cpu, few
-from einstride.simd import (
+from einstride.codegen import jit
+from einstride.cpu.dense import forward_call, pack_call
+from einstride.cpu.small_channels import (
     block_calls,
     block_plan,
-    compiler,
-    correlate,
     line_calls,
-    packing,
     run_calls,
     run_lane_calls,
 )
+from einstride.planning import select
 
-HOST = compiler.machine()
+HOST = jit.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
 WIDTHS = {"native": HOST}
 if "avx2" in HOST.features:
@@ -108,9 +107,9 @@ def plan_for(monkeypatch, machine):
         run_calls,
         run_lane_calls,
         line_calls,
-        correlate,
-        packing,
-        compiler,
+        forward_call,
+        pack_call,
+        jit,
     ):
         monkeypatch.setattr(module, "machine", lambda: machine)
 
@@ -283,7 +282,7 @@ def test_a_prepared_filter_gives_the_same(always):
 )
 def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c, monkeypatch):
     """Planned for vectors of 64 bytes, whatever this machine has: nothing is compiled."""
-    plan_for(monkeypatch, compiler.Machine("x86-64-v4", "", 64, 32))
+    plan_for(monkeypatch, jit.Machine("x86-64-v4", "", 64, 32))
     seen, better = [], few.better
 
     def watched(*given):
@@ -292,13 +291,13 @@ def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c,
 
     monkeypatch.setattr(few, "better", watched)
     clear()
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
     x_shape, f_shape = (16, *size, c), (*kernel, c, 64)
     y_shape = (16, *es.output_size(size, kernel, stride=stride), 64)
     keywords = {"stride": stride, "algorithm": "direct"}
     es.plan(y_shape, f_shape, direction="input_grad", input_size=size, **keywords)
     es.plan(x_shape, y_shape, direction="filter_grad", kernel_size=kernel, **keywords)
     clear()
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
     assert len(seen) == 2
     assert all(seen)

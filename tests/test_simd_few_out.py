@@ -11,7 +11,7 @@ from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, few
-from einstride.simd import line_calls
+from einstride.cpu.small_channels import line_calls
 
 
 def case(size, kernel, c, d, stride=1, pad=0):

@@ -16,20 +16,22 @@ from oracle import Case
 
 pytest.importorskip("llvmlite")
 
-from einstride import compiled_fft, planner
-from einstride.backends.numpy import BACKEND
-from einstride.geometry import Geometry
-from einstride.settings import Settings
-from einstride.simd import fourier, fourier_lines, fourier_plan
+from einstride.algorithms.fft import compiled
+from einstride.arrays.backends.numpy import BACKEND
+from einstride.cpu.fft import calls, lines
+from einstride.cpu.fft import plan as fourier_plan
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
+from einstride.planning import select
 from test_simd_channelwise import MACHINES, channels_first, machine  # noqa: F401
 from test_workspace import PYTHON, least, peak
 
 
 @pytest.fixture(autouse=True)
 def forget():
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
     yield
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
 
 
 def depthwise(channels, multiplier=1, **changes):
@@ -130,17 +132,17 @@ def test_lengths_with_every_radix(monkeypatch, which, length):
     )  # fmt: skip
     axis = fourier_plan.Axis(1, length, length, length, 0)
     only = fourier_plan._plan(fourier_plan.ALONE, axis, True, False, 64, 1, 0)
-    monkeypatch.setattr(fourier, "plan", lambda *a: only)
+    monkeypatch.setattr(calls, "plan", lambda *a: only)
     if which != "input_grad":  # folded outside
         check(which, case)
 
 
 def test_frequencies_are_where_the_table_says():
     for length in (12, 72, 90, 84):
-        stages = fourier_lines.radices(length)[1]
+        stages = lines.radices(length)[1]
         assert prod(stages) == length
-        assert sorted(fourier_lines.order(stages)) == list(range(length))
-    assert fourier_lines.radices(22)[0] == float("inf")
+        assert sorted(lines.order(stages)) == list(range(length))
+    assert lines.radices(22)[0] == float("inf")
 
 
 def test_a_period_is_no_longer_than_what_is_not_zero():
@@ -192,7 +194,7 @@ def test_threads_leave_the_bits_alone(monkeypatch, which, name):
     found = []
     for threads in (1, 2, 5):
         monkeypatch.setitem(BACKEND.__dict__, "threads", lambda n=threads: n)
-        planner.plan.cache_clear()
+        select.plan.cache_clear()
         found.append(function(*args, algorithm="fft", **case.explicit).view("u4"))
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
@@ -272,7 +274,7 @@ def test_what_is_refused():
         ((x, np.ones((3, 3, 4, 4), "float32")), {}, "its own filter"),
     ):
         job = es.plan(*arrays, **keywords)._decision.inner
-        assert says in compiled_fft.supports(job, BACKEND.traits)
+        assert says in compiled.supports(job, BACKEND.traits)
 
 
 @pytest.mark.parametrize("which", PASSES)

@@ -14,9 +14,10 @@ from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, dense, grouped
-from einstride.simd import compiler, grouped_calls, grouped_gradient_calls
+from einstride.codegen import jit
+from einstride.cpu.grouped import filter_gradient_call, forward_call
 
-HOST = compiler.machine()
+HOST = jit.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
 WIDTHS = {"native": HOST}
 if "avx2" in HOST.features:
@@ -61,7 +62,7 @@ PAIRS = [(w, name) for w in WIDTHS for name in CASES if w == "native" or name in
 
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch):
-    monkeypatch.setattr(compiler, "machine", lambda: WIDTHS[request.param])
+    monkeypatch.setattr(jit, "machine", lambda: WIDTHS[request.param])
     cpu._engine.cache_clear()
     yield request.param
     cpu._engine.cache_clear()
@@ -71,7 +72,7 @@ def width(request, monkeypatch):
 def launched(monkeypatch):
     """How many kernels of this engine ran."""
     found = []
-    for module, name in ((grouped_calls, "correlate"), (grouped_gradient_calls, "gradient")):
+    for module, name in ((forward_call, "correlate"), (filter_gradient_call, "gradient")):
         real = getattr(module, name)
 
         def counted(*args, _real=real):
@@ -204,11 +205,11 @@ def test_regions_add_up(stride, launched, monkeypatch):
     function, args, pair = operands("filter_grad", one, *arrays(one, "float32", 9))
     expected = oracle.filter_grad(*pair, one)
     for size in (1, 6000, 20000, 60000):
-        monkeypatch.setattr(grouped_gradient_calls, "REGION_BYTES", size)
-        for cache in (grouped_gradient_calls._region, grouped_gradient_calls._gradient):
+        monkeypatch.setattr(filter_gradient_call, "REGION_BYTES", size)
+        for cache in (filter_gradient_call._region, filter_gradient_call._gradient):
             cache.cache_clear()
         same(function(*args, algorithm="direct", **one.explicit), expected, "float32")
-    for cache in (grouped_gradient_calls._region, grouped_gradient_calls._gradient):
+    for cache in (filter_gradient_call._region, filter_gradient_call._gradient):
         cache.cache_clear()
     assert len(launched) == 4
 

@@ -10,11 +10,11 @@ pytest.importorskip("llvmlite")
 
 from llvmlite import ir
 
-from einstride.backends import _helpers
-from einstride.simd import compiler
-from einstride.simd.code import Code
-from einstride.simd.elements import WORD
-from einstride.simd.host import address, words
+from einstride.arrays.backends import spin_helpers
+from einstride.codegen import jit
+from einstride.codegen.function_builder import Code
+from einstride.codegen.ir_types import WORD
+from einstride.cpu.runtime.argument_block import address, words
 
 KEPT = []  # so that a helper that nobody waits for fails a test, and not the process
 NAMES = ("counter", "chunks", "marks", "steps", "work", "late")
@@ -33,12 +33,12 @@ def marking(_):
 
 
 def marked(threads, chunks=64, work=1, late=0):
-    kernel = compiler.kernel("marking", marking, NAMES, on=compiler.machine())
+    kernel = jit.kernel("marking", marking, NAMES, on=jit.machine())
     marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
     given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
     block = words(NAMES, given | {"marks": address(marks), "steps": address(steps)})
     KEPT.append((block, marks, steps))
-    _helpers.launch(kernel, block, threads)
+    spin_helpers.launch(kernel, block, threads)
     return marks.copy()
 
 
@@ -78,9 +78,9 @@ def test_callers_side_by_side():
 
 def test_a_helper_that_is_woken_late_is_not_waited_for(monkeypatch):
     """Its work is taken back, and it never touches what the caller has again."""
-    monkeypatch.setattr(_helpers, "_idle", [])
-    monkeypatch.setattr(_helpers, "_wake", lambda lock: None)
+    monkeypatch.setattr(spin_helpers, "_idle", [])
+    monkeypatch.setattr(spin_helpers, "_wake", lambda lock: None)
     for _ in range(20):
         assert (marked(2) == 1).all()
-    (helper,) = _helpers._idle
+    (helper,) = spin_helpers._idle
     assert helper.words[0] == 0  # asleep

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import einstride as es
-from einstride.simd.memory import LARGE, LINE, PAGE, address, aligned, placed
+from einstride.cpu.runtime.aligned_memory import LARGE, LINE, PAGE, address, aligned, placed
 
 
 def beginning(place, count=8):

@@ -14,9 +14,10 @@ from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, few
-from einstride.simd import compiler, run_calls, run_lane_calls
+from einstride.codegen import jit
+from einstride.cpu.small_channels import run_calls, run_lane_calls
 
-HOST = compiler.machine()
+HOST = jit.machine()
 X86 = "+avx2,+fma,+f16c,+sse4.2"
 WIDTHS = {"native": HOST}
 if "avx2" in HOST.features:
@@ -54,7 +55,7 @@ def clear():
 
 @pytest.fixture(params=WIDTHS)
 def width(request, monkeypatch, along):
-    for module in (run_calls, run_lane_calls, compiler):
+    for module in (run_calls, run_lane_calls, jit):
         monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
     return request.param
 

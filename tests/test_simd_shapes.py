@@ -9,7 +9,8 @@ import einstride as es
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, dense, shapes
-from einstride.simd import compiler, correlate, packing
+from einstride.codegen import jit
+from einstride.cpu.dense import forward_call, pack_call
 
 WHOLE = {  # size, kernel, stride, channels, filters, padding: taps and positions in whole strides
     "line": ((40,), (8,), 4, 5, 9, 0),
@@ -94,10 +95,10 @@ def test_a_few_positions(positions, filters):
 
 
 def test_tiles_waste_few_positions():
-    s = packing.shape("float32", 512, compiler.machine())
-    assert correlate._rows(s, 10_000) == s.rows
+    s = pack_call.shape("float32", 512, jit.machine())
+    assert forward_call._rows(s, 10_000) == s.rows
     for positions in range(1, 60):
-        rows = correlate._rows(s, positions)
+        rows = forward_call._rows(s, positions)
         assert 1 <= rows <= s.rows
         assert -(-positions // rows) * rows <= -(-positions // s.rows) * s.rows
 

@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 
 import oracle
-from einstride import adjoint
-from einstride.geometry import Geometry
-from einstride.settings import Settings
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
 from guarded import guarded
 
 pytest.importorskip("llvmlite")
 
-from einstride.backends._helpers import launch
-from einstride.simd import winograd_calls as calls
-from einstride.simd import winograd_choice as choice
-from einstride.simd.compiler import Machine, machine
-from einstride.simd.winograd_tables import Split
+from einstride.arrays.backends.spin_helpers import launch
+from einstride.codegen.jit import Machine, machine
+from einstride.cpu.winograd import calls, choice
+from einstride.cpu.winograd.tables import Split
 
 CEILING = 16 << 20
 SLACK = 1 << 16  # Python's own objects
@@ -129,7 +128,7 @@ def test_the_input_gradient_is_a_forward_pass(name: str) -> None:
     split, settings = CASES[name]
     g, case = geometry(**settings)
     _, f, gy, _ = operands(g, "float32")
-    (phase,) = adjoint.phases(g)
+    (phase,) = input_gradient_phases.phases(g)
     turned = f.swapaxes(-1, -2)
     turned = turned if g.flip else np.flip(turned, tuple(range(g.rank)))
     assert phase.geometry is not None

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from einstride import schemes, toom
+from einstride.geometry import cook_toom, tile_sizes
 
-SIZES = [(m, r) for r in range(1, 8) for m in range(1, 9) if m + r - 1 <= toom.LARGEST]
+SIZES = [(m, r) for r in range(1, 8) for m in range(1, 9) if m + r - 1 <= cook_toom.LARGEST]
 
 
 def exact(rows):
@@ -24,7 +24,7 @@ def rationals(shape, seed):
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_a_tile_is_the_correlation(m, r):
     """y = A^T [(G g) * (B^T d)] on every pair of unit vectors: an identity of rational numbers."""
-    t = toom.matrices(m, r)
+    t = cook_toom.matrices(m, r)
     for k, i in product(range(r), range(m + r - 1)):
         g, d = (
             np.array([Fraction(j == at) for j in range(n)]) for at, n in ((k, r), (i, m + r - 1))
@@ -36,7 +36,7 @@ def test_a_tile_is_the_correlation(m, r):
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_its_adjoint_is_the_filter_gradient(m, r):
     """G^T [(A gy) * (B^T d)] = the correlation of d with gy."""
-    t = toom.matrices(m, r)
+    t = cook_toom.matrices(m, r)
     d, gy = rationals(m + r - 1, 1), rationals(m, 2)
     gf = exact(t.taps).T @ ((exact(t.output).T @ gy) * (exact(t.data) @ d))
     assert list(gf) == [sum(d[k + o] * gy[o] for o in range(m)) for k in range(r)]
@@ -45,14 +45,14 @@ def test_its_adjoint_is_the_filter_gradient(m, r):
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_only_the_filter_pays_for_thirds(m, r):
     """A and B hold numbers that float32 has exactly; so their products lose nothing."""
-    t = toom.matrices(m, r)
+    t = cook_toom.matrices(m, r)
     for v in (*np.ravel(exact(t.output)), *np.ravel(exact(t.data))):
         assert Fraction(float(np.float32(float(v)))) == v
 
 
 def test_axes_multiply():
-    s = schemes.Scheme((2, 4), (3, 2))
-    first, second = toom.matrices(2, 3), toom.matrices(4, 2)
+    s = tile_sizes.Scheme((2, 4), (3, 2))
+    first, second = cook_toom.matrices(2, 3), cook_toom.matrices(4, 2)
     found = np.array(s.matrix("data"))
     expected = np.kron(exact(first.data).astype(float), exact(second.data).astype(float))
     np.testing.assert_array_equal(found, expected)
@@ -64,17 +64,17 @@ def test_axes_multiply():
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_growth_is_below_the_worst_case(m, r, gradient):
-    assert toom.growth(m, r, gradient) <= toom.condition(m, r, gradient)
+    assert cook_toom.growth(m, r, gradient) <= cook_toom.condition(m, r, gradient)
     if m == 1 or r == 1:
         return
-    assert 1 < toom.growth(m, r, gradient) < 10
+    assert 1 < cook_toom.growth(m, r, gradient) < 10
 
 
 def test_the_points_are_better_than_the_usual_ones(monkeypatch):
-    ours = toom.growth(4, 3)
-    monkeypatch.setitem(toom.POINTS, 6, (0, 1, -1, 2, -2))
-    monkeypatch.setattr(toom, "matrices", toom.matrices.__wrapped__)
-    assert toom.growth.__wrapped__(4, 3) > 1.7 * ours
+    ours = cook_toom.growth(4, 3)
+    monkeypatch.setitem(cook_toom.POINTS, 6, (0, 1, -1, 2, -2))
+    monkeypatch.setattr(cook_toom, "matrices", cook_toom.matrices.__wrapped__)
+    assert cook_toom.growth.__wrapped__(4, 3) > 1.7 * ours
 
 
 @pytest.mark.parametrize("direction", ["forward", "filter_grad"])
@@ -82,8 +82,8 @@ def test_the_points_are_better_than_the_usual_ones(monkeypatch):
 @pytest.mark.parametrize("r", range(2, 8))
 def test_some_scheme_is_accurate_enough(r, rank, direction):
     """On one and two axes always; those of long filters on three axes lose too much."""
-    found = schemes.schemes((r,) * rank, (20,) * rank)
+    found = tile_sizes.schemes((r,) * rank, (20,) * rank)
     errors = [s.error("float32", direction) for s in found]
     if rank < 3 or r < 6:
         assert min(errors) <= 1.1e-5
-    assert all(s.points <= schemes.MOST_POINTS for s in found)
+    assert all(s.points <= tile_sizes.MOST_POINTS for s in found)

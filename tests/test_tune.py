@@ -7,8 +7,8 @@ import pytest
 
 import einstride as es
 from checks import refused
-from einstride import tuning
 from einstride.algorithms import ALGORITHMS
+from einstride.api import tune
 
 
 def given(dtype="float32"):
@@ -40,7 +40,7 @@ def test_a_plan_that_runs(direction, backend):
 
 def test_the_fastest_wins_and_slow_ones_get_one_turn(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(tuning, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(tune, "perf_counter", lambda: now[0])
     cost = {"a": 1.0, "b": 0.5, "c": 30.0}
     turns = dict.fromkeys(cost, 0)
 
@@ -48,7 +48,7 @@ def test_the_fastest_wins_and_slow_ones_get_one_turn(monkeypatch):
         turns[name] += 1
         now[0] += cost[name] * (10 if turns[name] == 1 else 1)  # the first one compiles
 
-    times = tuning._measure({name: name for name in cost}, run, 12.0)
+    times = tune._measure({name: name for name in cost}, run, 12.0)
     assert times == cost
     assert turns == {"a": 10, "b": 10, "c": 2}
 
@@ -59,7 +59,7 @@ def test_a_file_is_believed_without_measuring(tmp_path, monkeypatch):
     first = es.tune(x, f, seconds=0, path=path)
     other = es.tune(x, f, padding=1, seconds=0, path=path)
     assert len(json.loads(path.read_text())["results"]) == 2
-    monkeypatch.setattr(tuning, "_measure", lambda *a: pytest.fail("measured again"))
+    monkeypatch.setattr(tune, "_measure", lambda *a: pytest.fail("measured again"))
     assert es.tune(x, f, path=path).algorithm == first.algorithm
     assert es.tune(x, f, padding=1, path=str(path)).algorithm == other.algorithm
     saved = json.loads(path.read_text())

@@ -11,8 +11,15 @@ from threadpoolctl import threadpool_limits
 import einstride as es
 import oracle
 from checks import PASSES, agrees, operands, refused, same
-from einstride import backends, job, minimal, planner, schemes
 from einstride.algorithms import winograd
+from einstride.algorithms.winograd import plan
+from einstride.arrays import backends
+from einstride.geometry import problem as job
+from einstride.geometry import tile_sizes
+from einstride.geometry.arithmetic import Arithmetic
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
+from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_workspace import PYTHON, peak
@@ -30,9 +37,9 @@ def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
 def array_code(monkeypatch):
     """What every library runs; `test_simd_winograd` has the kernels."""
     monkeypatch.setattr(winograd, "_compiled", lambda job, traits: False)
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
     yield
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
 
 
 CASES = {
@@ -80,7 +87,7 @@ def test_padding_modes(backend, which, mode, dilation):
     agrees(y, oracle.PASSES[which](*pair, case), "float64", "winograd")
 
 
-SCHEMES = schemes.schemes((3, 3), (20, 20)) + schemes.schemes((2, 5), (9, 9))
+SCHEMES = tile_sizes.schemes((3, 3), (20, 20)) + tile_sizes.schemes((2, 5), (9, 9))
 
 
 @pytest.fixture
@@ -88,13 +95,13 @@ def only(monkeypatch):
     """A function that leaves the algorithm one scheme, accurate or not."""
 
     def leave(scheme):
-        monkeypatch.setattr(minimal, "schemes", lambda kernel, out: (scheme,))
-        monkeypatch.setattr(minimal, "DIGITS", 1e9)
-        monkeypatch.setattr(winograd, "choose", minimal.choose.__wrapped__)
-        planner.plan.cache_clear()
+        monkeypatch.setattr(plan, "schemes", lambda kernel, out: (scheme,))
+        monkeypatch.setattr(plan, "DIGITS", 1e9)
+        monkeypatch.setattr(winograd, "choose", plan.choose.__wrapped__)
+        select.plan.cache_clear()
 
     yield leave
-    planner.plan.cache_clear()
+    select.plan.cache_clear()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -111,7 +118,7 @@ def test_every_scheme(only, which, scheme):
 
 def test_two_by_two_is_exact_on_whole_numbers(only):
     """Halves are all that F(2, 3) divides by."""
-    only(schemes.Scheme((2, 2), (3, 3)))
+    only(tile_sizes.Scheme((2, 2), (3, 3)))
     case = CASES["uneven blocks"]
     x, f, _ = arrays(case, "float32", 1)
     y = es.conv(x, f, algorithm="winograd", **case.explicit)
@@ -190,10 +197,14 @@ def test_a_prepared_filter(backend, name, which):
     case = CASES[name]
     x, f, gy = (backend.asarray(a) for a in arrays(case, "float64", 8))
     first = x if which == "forward" else gy
-    g = es.geometry.Geometry.of("test", case.x_shape, case.f_shape, es.settings.Settings(
+    g = Geometry.of("test", case.x_shape, case.f_shape, Settings(
         padding=case.pads, dilation=case.dilation, groups=case.groups, flip=case.flip))  # fmt: skip
     one_job = job.Job(
-        g, which, es.dtypes.Arithmetic("float64", "float64"), ("float64",) * 2, 16 << 20
+        g,
+        which,
+        Arithmetic("float64", "float64"),
+        ("float64",) * 2,
+        16 << 20,
     )
     b = backends.of("test", ("x",), x)
     kept = winograd.prepare(f, one_job, b)
@@ -227,7 +238,7 @@ class Fused:
 
 
 def test_compiled_steps_are_asked_first(monkeypatch, only):
-    only(schemes.Scheme((2, 3), (3, 3)))
+    only(tile_sizes.Scheme((2, 3), (3, 3)))
     case = CASES["uneven blocks"]
     fused = Fused({"products"})
     b = replace(backends.of("test", ("x",), np.ones(1)), fused=fused)

@@ -8,8 +8,11 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, operands
-from einstride import backends, job, schemes
 from einstride.algorithms import winograd
+from einstride.arrays import backends
+from einstride.geometry import problem, tile_sizes
+from einstride.geometry.arithmetic import Arithmetic
+from einstride.geometry.convolution import Geometry
 from test_winograd import one
 
 
@@ -42,15 +45,15 @@ def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
     condition = s.condition("filter_grad" if which == "filter_grad" else "forward")
     norms = np.prod([np.linalg.norm(a.astype("f8")) for a in pair])
     error = np.abs(found - exact).max()
-    assert error <= n * schemes.UNIT["float32"] * condition * norms
+    assert error <= n * tile_sizes.UNIT["float32"] * condition * norms
     if kind == "random":
         assert error <= s.error("float32", which) * np.abs(exact).max() * 1.5
 
 
 def scheme_of(which, case):
-    g = es.geometry.Geometry.of("test", case.x_shape, case.f_shape)
-    arithmetic = es.dtypes.Arithmetic("float32", "float32")
-    one_job = job.Job(g, which, arithmetic, ("float32",) * 2, 16 << 20, threads=2)
+    g = Geometry.of("test", case.x_shape, case.f_shape)
+    arithmetic = Arithmetic("float32", "float32")
+    one_job = problem.Job(g, which, arithmetic, ("float32",) * 2, 16 << 20, threads=2)
     b = backends.of("test", ("x",), np.ones(1))
     return winograd._plan(winograd._run(one_job), one_job, b.traits).scheme
 

@@ -9,8 +9,8 @@ import pytest
 import einstride as es
 
 pytest.importorskip("llvmlite")
-from einstride import grouping
 from einstride.algorithms import winograd
+from einstride.geometry import channel_slices
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-14, "complex64": 5e-6}
 CASES = {
@@ -109,7 +109,7 @@ def test_the_groups_of_a_job():
     x, f, _, k = operands(**CASES["two"])
     assert es.plan(x, f, algorithm="winograd", **k).algorithm == "winograd"
     job = es.plan(x, f, **k)._decision.job
-    parts = grouping.each_group(job)
+    parts = channel_slices.each_group(job)
     assert [p.job.geometry.channels for p in parts] == [16, 16]
     assert [p.job.geometry.filters for p in parts] == [24, 24]
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import einstride as es
-from einstride import execute, repeated
 from einstride.algorithms.direct import channelwise, cpu, dense, few, grouped
-from einstride.simd import compiler
+from einstride.codegen import jit
+from einstride.dispatch import call_cache, execute
 
 KiB = 2**10
 PYTHON = 96 * KiB  # frames, tuples and views: not arrays
@@ -52,9 +52,9 @@ seconds. The commit chooses them in a run with --all."""
 
 def forget():
     """Make the next call a first one, but for kernels, which are no tables."""
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
     for name, module in list(sys.modules.items()):
-        if name.startswith("einstride.") and module is not compiler:
+        if name.startswith("einstride.") and module is not jit:
             for found in list(vars(module).values()):
                 if hasattr(type(found), "cache_clear"):
                     found.cache_clear()
@@ -222,7 +222,7 @@ def check(seed, algorithm):
 def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit, monkeypatch):
     algorithm, engines = HOW[how]
     if engines is not None:
-        if not compiler.available():
+        if not jit.available():
             pytest.skip("no compiler")
         monkeypatch.setattr(cpu, "_ENGINES", engines)
     number = list(HOW).index(how)

@@ -2,7 +2,7 @@
 
     python -m bench.gpu.calibrate --ceilings FILE --out FILE
 
-Writes what `src/einstride/calibration_gpu.json` holds, measured, with the date and the device.
+Writes what `calibration/calibration_gpu.json` holds, measured, with the date and the device.
 Products and copies come from the ceilings; calls and the direct kernels are timed here. Constants
 that say how much slower odd shapes run (thin, grouped, mixed), and those of fft, are kept.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from bench.gpu import ours
 from bench.gpu.timing import Clock, sample
 
-SHIPPED = Path(__file__).parents[2] / "src" / "einstride" / "calibration_gpu.json"
+SHIPPED = Path(__file__).parents[2] / "src" / "einstride" / "calibration" / "calibration_gpu.json"
 NOTE = (
     "Seconds, as in calibration.json; launch: of a kernel; direct, direct_integer: per "
     "multiply-add of the direct kernels; dft, fft, plane, turn: guesses, of fft; tf32: a "

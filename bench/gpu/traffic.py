@@ -83,11 +83,11 @@ class Counted:
 def _small_device() -> Iterator[None]:
     """Plans blocks as for a device that is as much smaller as the layers here are."""
     from einstride.algorithms.direct import cuda
-    from einstride.kernels import gemm_tiles, thin_shape, tiles
+    from einstride.cuda import gathered_gemm, gemm_tiles, small_channels_shape
 
-    modules = (thin_shape, gemm_tiles, tiles)
-    planned = (thin_shape.shape_of, gemm_tiles.choose, tiles.gathered)
-    whole = thin_shape.PROCESSORS
+    modules = (small_channels_shape, gemm_tiles, gathered_gemm)
+    planned = (small_channels_shape.shape_of, gemm_tiles.choose, gathered_gemm.gathered)
+    whole = small_channels_shape.PROCESSORS
 
     def set_to(processors: int) -> None:
         for module in modules:

@@ -9,18 +9,31 @@ Importing it loads no array library; the adapter is found from the type of the a
 (1, 8, 8, 4)
 """
 
-from einstride import _imported  # noqa: F401  (first: it notes the time)
-from einstride.api import conv, windows
-from einstride.gradients import conv_bias_grad, conv_filter_grad, conv_input_grad, conv_jvp
-from einstride.layer import Conv
-from einstride.planning import plan
-from einstride.plans import Plan
-from einstride.seed import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
-from einstride.sizes import output_size, same_padding
-from einstride.transposed import conv_transpose
-from einstride.tuning import tune
+import importlib
+
+from einstride.support import import_time  # noqa: F401  (first: it notes the time)
+
+# isort: split
+
+from einstride.api.conv import conv, windows
+from einstride.api.conv4d import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
+from einstride.api.conv_layer import Conv
+from einstride.api.conv_transpose import conv_transpose
+from einstride.api.gradients import conv_bias_grad, conv_filter_grad, conv_input_grad, conv_jvp
+from einstride.api.output_sizes import output_size, same_padding
+from einstride.api.plan import plan
+from einstride.api.saved_plan import Plan
+from einstride.api.tune import tune
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``from einstride import onnx_ops``: loaded when asked for."""
+    if name == "onnx_ops":
+        return importlib.import_module("einstride.interop.onnx_ops")
+    raise AttributeError(f"module 'einstride' has no attribute {name!r}")
+
 
 __all__ = [
     "Conv",

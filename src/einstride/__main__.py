@@ -45,20 +45,20 @@ def _no_options(parser: ArgumentParser) -> None:
 
 
 def _info(args: Namespace) -> int:
-    from einstride import info
+    from einstride.tools import info
 
     print(info.text())
     return 0
 
 
 def _explain_options(parser: ArgumentParser) -> None:
-    from einstride import explain
+    from einstride.tools import explain
 
     explain.options(parser)
 
 
 def _explain(args: Namespace) -> int:
-    from einstride import explain
+    from einstride.tools import explain
 
     return explain.run(args)
 
@@ -72,7 +72,7 @@ def _warmup_options(parser: ArgumentParser) -> None:
 
 
 def _warmup(args: Namespace) -> int:
-    from einstride import warmup
+    from einstride.tools import warmup
 
     return warmup.run(tuple(args.dtype))
 

@@ -37,8 +37,8 @@ def installed(host: Any) -> Iterator[State]:
     """`import cudnn` finds the stand-in in this block, and einstride knows."""
     import cupy
 
-    from einstride import planner
-    from einstride.engines import cudnn, cudnn_library
+    from einstride.algorithms.cudnn import graphs, library
+    from einstride.planning import select
 
     state = State(host)
     module = ModuleType("cudnn")
@@ -71,9 +71,9 @@ def installed(host: Any) -> Iterator[State]:
     before = sys.modules.get("cudnn")
 
     def forget() -> None:
-        cudnn_library.missing.cache_clear()
-        planner.plan.cache_clear()
-        cudnn.rooms().clear()
+        library.missing.cache_clear()
+        select.plan.cache_clear()
+        graphs.rooms().clear()
 
     sys.modules["cudnn"] = module
     forget()

@@ -58,7 +58,7 @@ DIRECT = {
 
 def sources() -> Iterator[str]:
     """Every CUDA source of the package, by name."""
-    for entry in files("einstride.kernels").iterdir():
+    for entry in files("einstride.cuda").iterdir():
         if entry.name.endswith(".cu"):
             yield entry.name.removesuffix(".cu")
 
@@ -100,7 +100,7 @@ def instances(name: str) -> list[str]:
         return DIRECT[name]
     if name != "rows":
         return IMPLICIT.get(name, [])
-    from einstride.kernels import rows
+    from einstride.cuda import im2col as rows
 
     kinds = ("unsigned char", "long long", "Float16", "Bfloat16", "float", "Complex<float>")
     words = [f"{w}, {w}" for w in rows.WORDS.values()]
@@ -124,13 +124,13 @@ def compiles(name: str, architecture: str) -> bool:
 def measured(name: str, architecture: str, every: int = 1) -> dict[str, tuple[int, int]]:
     """(registers, bytes of spills and stack) of each instance of a source, or of every n-th."""
     from cupy_host import nvrtc
-    from einstride import kernels
+    from einstride import cuda
 
     wanted = instances(name)[nvrtc.ARCHITECTURES.index(architecture) % every :: every]
     found = {}
     for start in range(0, max(len(wanted), 1), CHUNK):
         some = wanted[start : start + CHUNK]
-        made = nvrtc.compile_for(kernels.source(name), architecture, kernels.OPTIONS, some)
+        made = nvrtc.compile_for(cuda.source(name), architecture, cuda.OPTIONS, some)
         called = {lowered: expression for expression, lowered in made.lowered.items()}
         for use in made.kernels:
             key = called.get(use.kernel, use.kernel)

@@ -200,9 +200,9 @@ class Report:
 
 def own_width() -> int:
     """Bytes of this machine's vectors."""
-    from einstride.simd import compiler
+    from einstride.codegen import jit
 
-    return compiler.machine().vector_bytes if compiler.available() else 64
+    return jit.machine().vector_bytes if jit.available() else 64
 
 
 def main() -> int:

@@ -31,10 +31,10 @@ class Edit(NamedTuple):
 
 FAULTS: dict[str, tuple[Edit, ...]] = {
     "masked stores of one lane are wide": (
-        Edit("simd/values.py",
-             "return mask.stored if elements.is_narrow(self.element) or mask.has_parts else mask",
+        Edit("codegen/values.py",
+             "return mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
              "return mask"),
-        Edit("simd/values.py", "if mask.first is not None and elements.is_narrow(self.element):",
+        Edit("codegen/values.py", "if mask.first is not None and ir_types.is_narrow(self.element):",
              "if False:"),
     ),
     "real beside complex is looked at before it is converted": (
@@ -47,18 +47,18 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
              "x = operand(x, b, needs=neighbours) if four else x"),
     ),
     "strides of packed records are rounded": (
-        Edit("simd/operands.py",
+        Edit("cpu/runtime/operands.py",
              "a.flags.aligned and a.dtype.isnative and gcd(*a.strides) % a.itemsize == 0",
              "a.dtype.isnative"),
-        Edit("simd/operands.py", "    if rest:\n", "    if False:\n"),
+        Edit("cpu/runtime/operands.py", "    if rest:\n", "    if False:\n"),
     ),
     "copies of a layer keep the transforms of another filter": (
-        Edit("layer.py", 'return {**self.__dict__, "_filter": self._filter.f, "_x": None}',
+        Edit("api/conv_layer.py", 'return {**self.__dict__, "_filter": self._filter.f, "_x": None}',
              'return {**self.__dict__, "_x": None}'),
-        Edit("layer.py", '        self._filter = _Filter.of(state["_filter"])\n', ""),
-        Edit("layer.py", "        self._filter = _Filter.of(f)\n\n    @property",
+        Edit("api/conv_layer.py", '        self._filter = _Filter.of(state["_filter"])\n', ""),
+        Edit("api/conv_layer.py", "        self._filter = _Filter.of(f)\n\n    @property",
              '        self._filter = _Filter(_own(f, "f"), self._filter.kept)\n\n    @property'),
-        Edit("prepared.py", "def __reduce__", "def not_reduced"),
+        Edit("dispatch/filter_cache.py", "def __reduce__", "def not_reduced"),
     ),
     "gradients for each example count the sums of one": (
         Edit("algorithms/direct/channelwise.py", "(cut.groups * cut.tables + 1) * prod",

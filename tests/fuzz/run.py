@@ -60,7 +60,7 @@ def prepare(width: int, without_fast: bool) -> None:
             return None if name.partition(".")[0] == "llvmlite" else real(name, *package)
 
         importlib.util.find_spec = find
-        import einstride.simd.compiler as compiler
+        import einstride.codegen.jit as compiler
 
         assert not compiler.available()
         return
@@ -75,7 +75,7 @@ WRONG: list[str] = []
 
 def read_kernels() -> None:
     """Look at each kernel after LLVM's passes: not every machine shows what others would do."""
-    import einstride.simd.compiler as compiler
+    import einstride.codegen.jit as compiler
 
     from ..machine_code import wrong_stores
 
@@ -91,7 +91,7 @@ def read_kernels() -> None:
 
 def narrow(width: int) -> None:
     """Kernels as for a machine whose vectors have `width` bytes."""
-    import einstride.simd.compiler as compiler
+    import einstride.codegen.jit as compiler
 
     host = compiler.machine()
     if width < host.vector_bytes:
@@ -172,8 +172,8 @@ def say(
 def summary(runner: Any) -> dict[str, Any]:
     """Counts so far."""
     kernels = 0
-    if "einstride.simd.compiler" in sys.modules:
-        kernels = sys.modules["einstride.simd.compiler"].count()
+    if "einstride.codegen.jit" in sys.modules:
+        kernels = sys.modules["einstride.codegen.jit"].count()
     return {
         "calls": runner.calls,
         "kernels": kernels,

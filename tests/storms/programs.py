@@ -81,12 +81,12 @@ class Watch:
     def __init__(self) -> None:
         from threadpoolctl import ThreadpoolController
 
-        from einstride.backends import _helpers
+        from einstride.arrays.backends import spin_helpers
 
-        self._helpers = _helpers
+        self._helpers = spin_helpers
         self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         self._before = self._blas()
-        self._idle, self._count = len(_helpers._idle), self._tasks()
+        self._idle, self._count = len(spin_helpers._idle), self._tasks()
 
     def _blas(self) -> list[int]:
         return [library.num_threads for library in self._libraries]

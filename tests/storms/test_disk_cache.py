@@ -19,9 +19,9 @@ import einstride
 from test_simd_compiler import forget
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
-compiler = pytest.importorskip("einstride.simd.compiler")
-dense = pytest.importorskip("einstride.simd.dense")
-disk_cache = pytest.importorskip("einstride.simd.disk_cache")
+compiler = pytest.importorskip("einstride.codegen.jit")
+dense = pytest.importorskip("einstride.cpu.dense.forward")
+disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
 TIME = 120
 """Seconds after which a process counts as hanging."""
@@ -288,7 +288,7 @@ def test_six_processes_share_it(kept, everything):
 
 SHARE = """
 import random, sys
-from einstride.simd import disk_cache
+from einstride.codegen import disk_cache
 disk_cache.package_digest = lambda: "source"
 chance = random.Random(int(sys.argv[1]))
 seen = 0

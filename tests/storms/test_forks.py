@@ -76,14 +76,15 @@ def test_beside_threads_that_convolve(algorithm, everything):
 
 
 BESIDE_LLVM = """
-    from einstride.simd import compiler, disk_cache, handover
+    from einstride.codegen import disk_cache, jit
+    from einstride.cpu.runtime import spin_handoff
 
     def compiled():
-        compiler._kernels.clear()
+        jit._kernels.clear()
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
-        spec = handover.Spec("attend", "")
-        return bool(compiler.kernel(handover.NAME, handover.kernel, spec, on=compiler.machine()))
+        spec = spin_handoff.Spec("attend", "")
+        return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine()))
 
     def compile():
         while going:
@@ -112,7 +113,7 @@ def test_beside_threads_that_compile(tmp_path, everything):
 
 
 WITHIN_A_CALL = """
-    from einstride.backends import _threads
+    from einstride.arrays.backends import thread_pool
 
     children = []
 
@@ -135,7 +136,7 @@ WITHIN_A_CALL = """
         return one
 
     try:
-        _threads.run(make, range(40), 2)
+        thread_pool.run(make, range(40), 2)
         told = False
     except RuntimeError as error:
         told = "forked" in str(error)

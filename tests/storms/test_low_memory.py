@@ -14,8 +14,8 @@ EVERY_ALLOCATION = """
     import sys
     sys.path.insert(0, sys.argv[4])
     import numpy as np, einstride as es
-    from einstride import repeated
-    from einstride.byte_cache import CACHE
+    from einstride.dispatch import call_cache
+    from einstride.support.byte_cache import CACHE
     from storms import programs
     from tests.fuzz.allocator import Allocator
 
@@ -37,7 +37,7 @@ EVERY_ALLOCATION = """
     while True:
         if first:
             CACHE.clear()
-            repeated.ANSWERS.clear()
+            call_cache.ANSWERS.clear()
         try:
             with allocator.in_use():
                 allocator.fail(after)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import einstride as es
-from einstride import nn, repeated
+from einstride import nn
+from einstride.dispatch import call_cache
 
 THREADS, LEAST = 8, 100
 SHAPES = {  # x (B, *S, C), filter (*K, C // G, D), groups
@@ -127,7 +128,7 @@ def bits(value):
 
 def forget():
     """Give up what the library keeps between calls, but for compiled kernels."""
-    repeated.ANSWERS.clear()
+    call_cache.ANSWERS.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("einstride.") and not name.endswith("compiler"):
             for found in list(vars(module).values()):

@@ -22,7 +22,7 @@ EVERY_POINT = """
     for _ in range(5):
         call(out)
     last = right.copy()
-    ours = ("workers.py", "_threads.py", "_helpers.py", "_blas.py", "compiler.py")
+    ours = ("workers.py", "thread_pool.py", "spin_helpers.py", "blas_threads.py", "jit.py")
     library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py")
 
     def chosen(file):
@@ -137,20 +137,21 @@ def test_timers(algorithm, which, everything):
 
 COMPILING = """
     import shutil, threading
-    from einstride.backends import _helpers
-    from einstride.simd import compiler, disk_cache, handover
+    from einstride.arrays.backends import spin_helpers
+    from einstride.codegen import disk_cache, jit
+    from einstride.cpu.runtime import spin_handoff
     from storms import injection
 
-    spec = handover.Spec("attend", "")
+    spec = spin_handoff.Spec("attend", "")
 
     def compiled():
-        return compiler.kernel(handover.NAME, handover.kernel, spec, on=compiler.machine())
+        return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine())
 
     def chosen(file):
-        return file.endswith(("workers.py", "compiler.py")) or "llvmlite/binding" in file
+        return file.endswith(("workers.py", "jit.py")) or "llvmlite/binding" in file
 
     def forget():
-        compiler._kernels.clear()
+        jit._kernels.clear()
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink()
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from einstride.algorithms import cudnn, direct, fft, gemm, implicit_gemm, strided, winograd
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
-    from einstride.job import Cost, Job
+    from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.geometry.problem import Cost, Job
 
 
 class Algorithm(Protocol):

@@ -4,7 +4,7 @@ Rows (p, K * C) of windows times the filter (K * C, D), as in gemm, but the rows
 in shared memory: no im2col, no padded copy, no copy into another layout, one launch a pass.
 
 - forward          y = R F
-- input gradient   by stride phases (see `adjoint`): each a forward pass over gy
+- input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
 - filter gradient  F' = R^T gy; few tiles with long sums are cut into parts, which are added in a
   fixed order: no atomic additions, the same bits every time
 
@@ -20,18 +20,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from einstride import adjoint
-from einstride._errors import bad_value
-from einstride.dtypes import HALVES, ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.kernels import gemm_tiles as tiles
-from einstride.kernels import implicit_gemm as kernels
-from einstride.kernels.implicit_gemm import Layout, Steps
-from einstride.primitives import flip
+from einstride.arrays.ops import flip
+from einstride.cuda import gemm_tiles as tiles
+from einstride.cuda import implicit_gemm as kernels
+from einstride.cuda.implicit_gemm import Layout, Steps
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import HALVES, ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
+from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 TENSOR_CORES_SINCE = 80
 """The compute capability, times ten, whose tensor cores the kernels use."""
@@ -59,7 +59,7 @@ def input_grad(
     g = job.geometry
     gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
-    for phase in adjoint.phases(g):
+    for phase in input_gradient_phases.phases(g):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         place = gx[(slice(None), *steps, ...)]
         if phase.geometry is None:
@@ -163,7 +163,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"its sums of {first} are made in {sums[0]}, not {compute}"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
-    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(job.geometry)):
         return reason
     if any(p.blocks > tiles.MOST_BLOCKS for p in _products(job, False)):
         return "its tiles would be more than 2**31"
@@ -174,7 +174,7 @@ def _products(job: Job, mma: bool) -> list[tiles.Product]:
     """What the job launches."""
     if job.direction != "input_grad":
         return [_product(job.geometry, job.direction == "filter_grad", job, mma)]
-    phases = [p.geometry for p in adjoint.phases(job.geometry)]
+    phases = [p.geometry for p in input_gradient_phases.phases(job.geometry)]
     return [_product(g, False, job, mma) for g in phases if g is not None]
 
 

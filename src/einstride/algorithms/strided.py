@@ -31,10 +31,7 @@ from math import prod
 from string import ascii_letters
 from typing import TYPE_CHECKING
 
-from einstride import adjoint
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.primitives import (
+from einstride.arrays.ops import (
     conjugate,
     dilate,
     flip,
@@ -44,9 +41,12 @@ from einstride.primitives import (
     split_groups,
     windows,
 )
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 LARGE = 1 << 19
 """Multiply-adds from which threads share an einsum, in so many parts at most:"""
@@ -94,7 +94,7 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g = job.geometry
-    wide = pad(dilate(_split(gy, g, b), g.stride, b), adjoint.dilated(g), "zeros", b)
+    wide = pad(dilate(_split(gy, g, b), g.stride, b), input_gradient_phases.dilated(g), "zeros", b)
     ys = windows(wide, g.kernel, (1,) * g.rank, g.dilation, b)
     fs = _split(conjugate(f if g.flip else flip(f, g.rank, b), b), g, b)
     return _einsum("b{i}{k}gd,{k}cgd->b{i}gc", ys, fs, g.x_shape, job, b, bias, out)

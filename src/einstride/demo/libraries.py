@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from einstride.backends import Array
+from einstride.arrays.backends import Array
 from einstride.demo.unavailable import UnavailableError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einstride import nn
-from einstride.backends import Array, of
+from einstride.arrays.backends import Array, of
 from einstride.demo.digits import Digits
 from einstride.demo.libraries import Library
 from einstride.demo.training import Epoch, Result

@@ -17,24 +17,24 @@ Channels come last by default. The same model trains on NumPy, CuPy and array-AP
 `layer` says what a layer is; `model` and `fitting` have the training loop.
 """
 
-from einstride.nn.activations import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from einstride.nn.batches import Batches
-from einstride.nn.compose import Residual, Sequential
-from einstride.nn.conv import Conv, ConvTranspose
-from einstride.nn.dense import Dense
-from einstride.nn.dropout import Dropout
-from einstride.nn.fitting import History
-from einstride.nn.global_pool import GlobalAvgPool
 from einstride.nn.initialisers import glorot, he, zeros
 from einstride.nn.layer import Layer, Maker, Run
-from einstride.nn.losses import L2, BinaryCrossEntropy, CrossEntropy, Loss
-from einstride.nn.metrics import accuracy, binary_accuracy, top_n
+from einstride.nn.layers.activations import GELU, LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from einstride.nn.layers.compose import Residual, Sequential
+from einstride.nn.layers.conv import Conv, ConvTranspose
+from einstride.nn.layers.dense import Dense
+from einstride.nn.layers.dropout import Dropout
+from einstride.nn.layers.global_pool import GlobalAvgPool
+from einstride.nn.layers.norm import BatchNorm
+from einstride.nn.layers.pool import AvgPool, MaxPool
+from einstride.nn.layers.shape import Flatten, Reshape
 from einstride.nn.model import Model
-from einstride.nn.norm import BatchNorm
-from einstride.nn.optimiser import Optimiser
-from einstride.nn.optimisers import SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
-from einstride.nn.pool import AvgPool, MaxPool
-from einstride.nn.shape import Flatten, Reshape
+from einstride.nn.training.batches import Batches
+from einstride.nn.training.fitting import History
+from einstride.nn.training.losses import L2, BinaryCrossEntropy, CrossEntropy, Loss
+from einstride.nn.training.metrics import accuracy, binary_accuracy, top_n
+from einstride.nn.training.optimiser import Optimiser
+from einstride.nn.training.optimisers import SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
 
 __all__ = [
     "GELU",

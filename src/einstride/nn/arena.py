@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from einstride import workers
-from einstride.backends import Array, Backend
+from einstride.arrays.backends import Array, Backend
+from einstride.support import workers
 
 LEAST = 1 << 16
 """Bytes from which an array is worth a block; smaller ones come from memory that was used before
@@ -93,7 +93,7 @@ class Arena:
         kind = np.dtype(name) if name != "bfloat16" else like.dtype
         size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
         if size < LEAST or kind.name != name:
-            from einstride.backends.numpy import empty
+            from einstride.arrays.backends.numpy import empty
 
             return empty(shape, name, like)
         with workers.guard(self._lock):

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einstride import backends
-from einstride import settings as parse
-from einstride._errors import bad_type, bad_value
-from einstride.backends import Array, Backend
-from einstride.dtypes import HALVES
+from einstride.arrays import backends
+from einstride.arrays.backends import Array, Backend
+from einstride.geometry import keywords as parse
+from einstride.geometry.arithmetic import HALVES
+from einstride.support.errors import bad_type, bad_value
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 Shape = tuple[int, ...]

@@ -6,21 +6,21 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from einstride import backends
-from einstride import settings as parse
-from einstride._errors import bad_value
-from einstride.backends import Array, Backend
+from einstride.arrays import backends
+from einstride.arrays.backends import Array, Backend
+from einstride.geometry import keywords as parse
 from einstride.nn import files
 from einstride.nn.arena import Arena
 from einstride.nn.arrays import Shape, check_float, check_shape, count, device, host
-from einstride.nn.compose import check_layer
 from einstride.nn.layer import Gradients, Layer, Maker, Run, check_dtype
-from einstride.nn.losses import Loss
-from einstride.nn.optimiser import Optimiser
+from einstride.nn.layers.compose import check_layer
 from einstride.nn.random import stream
+from einstride.nn.training.losses import Loss
+from einstride.nn.training.optimiser import Optimiser
+from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
-    from einstride.nn.fitting import History
+    from einstride.nn.training.fitting import History
 
 
 @dataclass(frozen=True)

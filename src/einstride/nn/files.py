@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from einstride._errors import bad_type, bad_value, shown
-from einstride.backends import Array, Backend
-from einstride.nn import checkpoint
+from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import FLOATS, Host, device, host, wide
+from einstride.nn.training import checkpoint
+from einstride.support.errors import bad_type, bad_value, shown
 
 if TYPE_CHECKING:
     from einstride.nn.built import Built
-    from einstride.nn.optimiser import Optimiser
+    from einstride.nn.training.optimiser import Optimiser
 
 
 def save(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
@@ -68,7 +68,7 @@ def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
 
 
 def _check_optimiser(where: str, optimiser: object) -> None:
-    from einstride.nn.optimiser import Optimiser
+    from einstride.nn.training.optimiser import Optimiser
 
     if not (optimiser is None or isinstance(optimiser, Optimiser)):
         raise bad_type(

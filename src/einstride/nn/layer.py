@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from einstride._errors import bad_value, shown
-from einstride.backends import Array, Backend
+from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import FLOATS, Host, Shape, device, wide
 from einstride.nn.random import generator
+from einstride.support.errors import bad_value, shown
 
 Gradients = dict[str, Array]
 Initialiser = Callable[[np.random.Generator, Shape, int, int], Host]

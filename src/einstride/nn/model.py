@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from einstride import backends
-from einstride.backends import Array
-from einstride.nn import fitting
+from einstride.arrays import backends
+from einstride.arrays.backends import Array
 from einstride.nn.arena import Arena
 from einstride.nn.arrays import count
 from einstride.nn.built import Built
-from einstride.nn.fitting import History
-from einstride.nn.losses import Loss
-from einstride.nn.metrics import Metric
-from einstride.nn.optimiser import Optimiser
+from einstride.nn.training import fitting
+from einstride.nn.training.fitting import History
+from einstride.nn.training.losses import Loss
+from einstride.nn.training.metrics import Metric
+from einstride.nn.training.optimiser import Optimiser
 
 
 class Model(Built):

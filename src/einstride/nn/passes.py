@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from einstride.backends import Array, Backend
-from einstride.nn import compiled
+from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import into, wide, widened
+from einstride.nn.cpu import calls
 
 One = Callable[[int, int], Any]
 
@@ -80,10 +80,10 @@ def elementwise(
     """``function(place, *blocks)`` over operands of one shape; `place` is where it may write.
 
     `out` may be one of the operands. Without it a new array of dtype `name` is made. `kernel` is
-    the name of the same function in `einstride.simd.elementwise`.
+    the name of the same function in `einstride.nn.cpu.elementwise`.
     """
-    if kernel is not None and b.dtype_name(operands[0]) == name and compiled.ready(b, *operands):
-        return compiled.apply(kernel, out, b, *operands)
+    if kernel is not None and b.dtype_name(operands[0]) == name and calls.ready(b, *operands):
+        return calls.apply(kernel, out, b, *operands)
     shape = tuple(operands[0].shape)
     flat = [b.xp.reshape(dense(o, b), (-1,)) for o in operands]
     if out is None or not (b.traits.mutable and tuple(out.shape) == shape and _dense(out, b)):

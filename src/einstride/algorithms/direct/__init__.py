@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
-    from einstride.job import Cost, Job
+    from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.geometry.problem import Cost, Job
 
 KERNELS = {"numpy": "cpu", "cupy": "cuda"}
 

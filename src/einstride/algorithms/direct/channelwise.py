@@ -1,7 +1,7 @@
 """The engine for few channels in a group: depthwise layers, small groups, images, stencils.
 
-Kernels are compiled for this machine's vectors (`einstride.simd.channelwise_forward`, `_gradient`).
-An input gradient is one forward pass for each stride phase, written straight to its positions. The
+Kernels are compiled for this machine's vectors (`einstride.cpu.channelwise`, `cpu.depthwise`). An
+input gradient is one forward pass for each stride phase, written straight to its positions. The
 order of a sum depends on shapes alone, so that the batch and the threads leave the bits alone.
 """
 
@@ -10,19 +10,19 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
 from einstride.algorithms.direct.shapes import met
-from einstride.byte_cache import kept
-from einstride.dtypes import COMPLEXES, HALVES
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.primitives import adjoint_filter, flip, is_complex
-from einstride.settings import Shape
-from einstride.simd import compiler
-from einstride.simd.operands import addressable, operand, packed, target
+from einstride.arrays.ops import adjoint_filter, flip, is_complex
+from einstride.codegen import jit
+from einstride.cpu.runtime.operands import addressable, operand, packed, target
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import COMPLEXES, HALVES
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Shape
+from einstride.geometry.problem import Cost, Job
+from einstride.support.byte_cache import kept
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 PLANES = 1 << 19
 """Bytes of gy that are brought into planes for a gradient of one channel: they stay in cache."""
@@ -50,7 +50,7 @@ def input_grad(
     g, gy = job.geometry, operand(gy, b)
     if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
         return out
-    phases = adjoint.phases(g)
+    phases = input_gradient_phases.phases(g)
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     if planar(job) and gy.flags.c_contiguous:
         gy = _planes(gy, b)
@@ -104,7 +104,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
 def gradient_of(x: Array, gy: Array, job: Job) -> Any:
     """How a filter gradient of arrays that lie like these is cut; its kernel: wants x, y and f."""
-    compute, on = job.arithmetic.compute, compiler.machine()
+    compute, on = job.arithmetic.compute, jit.machine()
     lie = (x.dtype, x.strides, gy.dtype, gy.strides)
     return _gradient(job.geometry, job.per_example, compute, *lie, job.threads, on)
 
@@ -112,7 +112,7 @@ def gradient_of(x: Array, gy: Array, job: Job) -> Any:
 def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
     """The kernel for arrays that lie like these: wants the addresses x, f, y and bias."""
     lie = (x.dtype, x.strides, out.dtype, out.strides)
-    return _forward(g, compute, *lie, threads, compiler.machine())
+    return _forward(g, compute, *lie, threads, jit.machine())
 
 
 def _correlate(
@@ -134,11 +134,12 @@ def _correlate(
 @kept
 def _forward(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
-    on: compiler.Machine,
+    on: jit.Machine,
 ) -> Any:  # fmt: skip
     """The kernel of a forward pass with its words, for arrays of these dtypes and strides."""
-    from einstride.simd import channelwise_forward, depthwise_forward
-    from einstride.simd.channelwise_form import Form, steps
+    from einstride.cpu.channelwise import forward_call as channelwise_forward
+    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
     form = Form(g, (x.name, y.name), compute, *strides, threads, on)
@@ -153,7 +154,7 @@ def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, ou
     if not addressable(out):
         return False
     arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    call = _backwards(g, compute, *arrays, job.threads, compiler.machine())
+    call = _backwards(g, compute, *arrays, job.threads, jit.machine())
     if call is None:
         return False
     f = operand(flip(f, g.rank, b) if g.flip else f, b, compute, packed)
@@ -168,11 +169,11 @@ def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, ou
 @kept
 def _backwards(
     g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
-    threads: int, on: compiler.Machine,
+    threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """The kernel of a depthwise input gradient with its words; None if it has none of its own."""
-    from einstride.simd import depthwise_forward
-    from einstride.simd.channelwise_form import Form, steps
+    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = steps(g.y_shape, gy_strides, gy), steps(g.x_shape, gx_strides, gx)
     form = Form(g, (gy.name, gx.name), compute, *strides, threads, on)
@@ -182,18 +183,19 @@ def _backwards(
 @kept
 def _gradient(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
-    y_strides: Shape, threads: int, on: compiler.Machine,
+    y_strides: Shape, threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """How a filter gradient is cut, and its kernel."""
-    from einstride.simd import channelwise_gradient, depthwise_forward
-    from einstride.simd.channelwise_form import Form, steps
+    from einstride.cpu.channelwise import filter_gradient_call
+    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
     form = Form(g, (x.name, y.name), compute, *strides, threads, on)
-    cut = channelwise_gradient.cuts(g, per_example, compute)
+    cut = filter_gradient_call.cuts(g, per_example, compute)
     if depthwise_forward.suits_gradient(form, cut):
         return cut, depthwise_forward.call_gradient(form, cut)
-    return cut, channelwise_gradient.call(form, cut)
+    return cut, filter_gradient_call.call(form, cut)
 
 
 def _address(a: Array) -> int:
@@ -206,14 +208,14 @@ def _gradient_slow(g: Geometry) -> float:
     taps = prod(g.kernel)
     if taps == max(g.kernel) <= 100:  # one run of taps
         return 1.2 if taps <= 9 else 2.0
-    if taps + 6 <= compiler.machine().registers:
+    if taps + 6 <= jit.machine().registers:
         return 1.2 if taps <= 9 else 2.2
     return 3.5 if taps <= 100 else 4.0 if g.out[-1] > 8 else 12.0
 
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    from einstride.simd.channelwise_form import entries
+    from einstride.cpu.channelwise.form import entries
 
     g, a = job.geometry, job.arithmetic
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
@@ -222,7 +224,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     halves = [name for name in (*job.operands, a.result) if name in HALVES]
     if halves and a.compute != "float32":
         return "vectors convert halves to and from float32 only"
-    if "float16" in halves and not compiler.machine().converts_float16:
+    if "float16" in halves and not jit.machine().converts_float16:
         return "this machine's vectors do not convert float16"
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"
@@ -230,9 +232,13 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "x has no elements"
     if job.direction == "filter_grad" and g.kernel[-1] > 256:
         return "a tile for each few taps of such a long filter would be slow"
-    if job.direction == "input_grad" and (reason := adjoint.refused(g)):
+    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(g)):
         return reason
-    parts = [p.geometry for p in adjoint.phases(g)] if job.direction == "input_grad" else [g]
+    parts = (
+        [p.geometry for p in input_gradient_phases.phases(g)]
+        if job.direction == "input_grad"
+        else [g]
+    )
     if max((entries(h) for h in parts if h is not None), default=0) > TABLES:
         return "its tables of offsets would be too large"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
@@ -242,8 +248,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, or the arrays' way through memory, whichever is slower."""
-    from einstride.simd.channelwise_form import FEW, entries
-    from einstride.simd.channelwise_gradient import cuts
+    from einstride.cpu.channelwise.filter_gradient_call import cuts
+    from einstride.cpu.channelwise.form import FEW, entries
 
     g, compute = job.geometry, job.arithmetic.compute
     item = job.itemsize
@@ -252,7 +258,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     backwards = job.direction == "input_grad"
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     across = inputs if backwards else outputs
-    lanes = max(compiler.machine().vector_bytes // item, 1)
+    lanes = max(jit.machine().vector_bytes // item, 1)
     merged = g.groups > 1 and lanes % across == 0
     filled = g.filters if merged else across
     if g.channels == g.filters == 1:
@@ -271,7 +277,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         # Each vector is loaded for many taps, and taps in the padding are skipped.
         vectors = 1.4 * g.multiply_adds * met(g) * waste / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
-    calls = len(adjoint.phases(g)) if backwards and g.channels != g.filters else 1
+    calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
         cut = cuts(g, job.per_example, compute)

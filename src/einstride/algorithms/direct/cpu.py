@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, few, grouped
 from einstride.algorithms.direct.shapes import gathered, joined
-from einstride.job import Cost, Job
+from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 _ENGINES: tuple[Any, ...] = (dense, channelwise, grouped, few)
 _SPECIAL = (grouped, few)
@@ -28,7 +28,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     Small groups side by side where channels are `neighbours` in memory, as plans take them to be.
     The engine for few channels is taken where it expects to be faster than that.
     """
-    from einstride.simd.compiler import machine
+    from einstride.codegen.jit import machine
 
     if (
         neighbours

@@ -2,9 +2,10 @@
 
 Two families of kernels, chosen by shapes alone and never by the batch:
 
-- `thin` for groups of at most 8 channels on either side (depthwise above all): limited by memory,
-  so a box of x with its halo is staged in shared memory once for all taps and channels;
-- `tiles` for everything else: a matrix product whose left factor is gathered from x on the way.
+- `small_channels` for groups of at most 8 channels on either side (depthwise above all): limited by
+  memory, so a box of x with its halo is staged in shared memory once for all taps and channels;
+- `gathered_gemm` for everything else: a matrix product whose left factor is gathered from x on the
+  way.
 
 Both see a pass as places (p * move + start + k * reach) / den of the array that is read, so that
 stride, dilation, padding (negative too), borders and flips are numbers, not copies. An input
@@ -21,20 +22,20 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride import adjoint
-from einstride._errors import bad_value
-from einstride.dtypes import ITEMSIZE
-from einstride.job import Cost, Job
-from einstride.kernels import line_phases, thin, thin_shape, tiles
-from einstride.kernels import lines as places
-from einstride.kernels.lines import Line, steps
-from einstride.kernels.parts import sum_parts
-from einstride.kernels.thin_shape import Thin
-from einstride.primitives import flip, is_complex
+from einstride.arrays.ops import flip, is_complex
+from einstride.cuda import axis_map as places
+from einstride.cuda import gathered_gemm, output_phases, small_channels, small_channels_shape
+from einstride.cuda.axis_map import Line, steps
+from einstride.cuda.partial_sums import sum_parts
+from einstride.cuda.small_channels_shape import Thin
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.problem import Cost, Job
+from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
-    from einstride.geometry import Geometry
+    from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.geometry.convolution import Geometry
 
 BLOCKS = 528
 """Blocks that a filter gradient is split into: four for each multiprocessor of an H100."""
@@ -87,17 +88,17 @@ def filter_grad(
     most = min(MOST_PARTS, _parts_bytes(job) // (size * ITEMSIZE[accumulator]))
     seen = _seen(g)
     about = _thin(x, gy, seen, inner, job, filter_pass=True)
-    shape = None if about is None else thin_shape.shape_of(about)
+    shape = None if about is None else small_channels_shape.shape_of(about)
     if about is not None and shape is not None and most:
         slabs = -(-g.filters // shape.slab)
         boxes = g.batch * prod(shape.boxes(about.lines))
         few = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
         count = min(boxes, max(1, BLOCKS // slabs), max(1, few), most)
         parts = b.empty((count, size), accumulator, x)
-        thin.filter_parts(x, gy, parts, about, shape, g.padding_mode, accumulator)
+        small_channels.filter_parts(x, gy, parts, about, shape, g.padding_mode, accumulator)
         sum_parts(parts, made if about.channels_inner else b.xp.moveaxis(made, -1, 0))
         return out
-    chunks = -(-g.batch * prod(g.out) // tiles.TABLE)
+    chunks = -(-g.batch * prod(g.out) // gathered_gemm.TABLE)
     blocks = -(-prod(g.f_shape[:-1]) // 64) * -(-inner[1] // 32) * g.groups
     count = max(1, min(-(-BLOCKS // blocks), -(-chunks // 4), most))
     each = -(-chunks // count)
@@ -108,7 +109,7 @@ def filter_grad(
         by = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
     written = (tuple(by[:-2]), by[-2], by[-1], inner[1] * by[-1])
     conjugated = 2 if is_complex(accumulator) else 0
-    tiles.product(
+    gathered_gemm.product(
         x, gy, parts, seen, g.padding_mode, g.groups, inner, written, None, count, accumulator,
         conjugated,
     )  # fmt: skip
@@ -158,7 +159,7 @@ def _thin(
     channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
     items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
-    lines = thin_shape.three(seen, channels_inner)
+    lines = small_channels_shape.three(seen, channels_inner)
     groups = job.geometry.groups
     return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
 
@@ -182,14 +183,14 @@ def _correlate(
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
     about = _thin(x, out, seen, inner, job, filter_pass=False)
-    shape = None if about is None else thin_shape.shape_of(about)
+    shape = None if about is None else small_channels_shape.shape_of(about)
     mode = g.padding_mode if job.direction == "forward" else "zeros"
     if about is not None and shape is not None:
-        thin.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
+        small_channels.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
         return
-    if not line_phases.covers(seen, tiles.most_phases(seen)):
+    if not output_phases.covers(seen, gathered_gemm.most_phases(seen)):
         out[...] = 0 if bias is None else b.astype(bias, job.arithmetic.result)
-    tiles.product(
+    gathered_gemm.product(
         x, f, out, seen, mode, g.groups, inner, by, bias, 0, accumulator, conjugated
     )  # fmt: skip
 
@@ -202,7 +203,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "a filter gradient sums over the batch"
     if 0 in job.geometry.size:
         return "x has no elements"
-    if job.direction == "input_grad" and (reason := adjoint.refused(job.geometry)):
+    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(job.geometry)):
         return reason
     return None
 
@@ -228,16 +229,16 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
     rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
     width = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
-    thin_ones = max(g.filters, g.channels) // g.groups <= thin_shape.FEW
+    thin_ones = max(g.filters, g.channels) // g.groups <= small_channels_shape.FEW
     n = g.multiply_adds
-    if thin_ones and max(g.kernel) > thin.COLUMNS[-1]:
+    if thin_ones and max(g.kernel) > small_channels.COLUMNS[-1]:
         n *= 2  # each product is read from shared memory anew: a guess until it is measured
     if not thin_ones:  # columns that a tile has and the group has not
         n *= max(1, 8 // max(width, 1))
     launches = 1
     if not thin_ones and job.direction == "input_grad":
         seen = _seen_back(g)
-        most = tiles.most_phases(seen)
-        launches = len(line_phases.shares(seen, most)) + (not line_phases.covers(seen, most))
+        most = gathered_gemm.most_phases(seen)
+        launches = len(output_phases.shares(seen, most)) + (not output_phases.covers(seen, most))
     seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])
     return Cost(g.multiply_adds, workspace, moved, seconds)

@@ -1,4 +1,4 @@
-"""The engine for dense products: many channels in, many out (`einstride.simd.dense`, `outer`).
+"""The engine for dense products: many channels in, many out (`einstride.cpu.dense`).
 
 Filters become panels, which `prepare` can keep. An input gradient is one pass for each stride
 phase, written straight to its positions.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint, complexes
 from einstride.algorithms.direct.pieces import largest, phases, pieces
 from einstride.algorithms.direct.shapes import (
     copied_lines,
@@ -20,15 +19,17 @@ from einstride.algorithms.direct.shapes import (
     regrouped,
     tables,
 )
-from einstride.complexes import real
-from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.primitives import adjoint_filter, flip, is_complex
-from einstride.simd.operands import addressable, lines, neighbours, operand, packed, target
+from einstride.arrays.ops import adjoint_filter, flip, is_complex
+from einstride.cpu import complex_as_real
+from einstride.cpu.complex_as_real import real
+from einstride.cpu.runtime.operands import addressable, lines, neighbours, operand, packed, target
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
@@ -61,7 +62,7 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
-    from einstride.simd.zeros import clear
+    from einstride.cpu.runtime.clear import clear
 
     gy = _operand(gy, job, b)
     if prepared is None and (found := pieces(job)):
@@ -75,7 +76,7 @@ def input_grad(
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
     place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
-    g, phases = run, adjoint.phases(run)
+    g, phases = run, input_gradient_phases.phases(run)
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
     for i, phase in enumerate(phases):
@@ -98,8 +99,8 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd.blocked_gradient import in_room
-    from einstride.simd.gradient import gradient
+    from einstride.cpu.dense.filter_gradient_call import gradient
+    from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
     g, compute = job.geometry, job.arithmetic.compute
     first = 1 if job.per_example else 0
@@ -120,7 +121,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
         shares=in_room(job, tables(g) + _copies(job) + job.copied),
     )  # fmt: skip
-    complexes.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
+    complex_as_real.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
     return out
 
 
@@ -137,18 +138,18 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         None
         if phase.geometry is None
         else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
-        for phase in adjoint.phases(g)
+        for phase in input_gradient_phases.phases(g)
     ]
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.simd import quads
-    from einstride.simd.compiler import machine
-    from einstride.simd.packing import is_packed, pack
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense import vnni
+    from einstride.cpu.dense.pack_call import is_packed, pack
 
     compute = job.arithmetic.compute
-    if quads.fits(g, job):
-        return quads.pack(f, g, job.operands[0] == "int8")
+    if vnni.fits(g, job):
+        return vnni.pack(f, g, job.operands[0] == "int8")
     if is_packed(f, g, compute, machine()):
         return f
     f = operand(f, b, compute if is_complex(compute) else None)
@@ -158,12 +159,12 @@ def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any, kept: Any
 ) -> None:
-    from einstride.simd.correlate import correlate
+    from einstride.cpu.dense.forward_call import correlate
 
     compute = job.arithmetic.compute
     if kept is None:
         kept = _packed(f, g, job, b)
-    four = isinstance(kept, tuple)  # of `einstride.simd.quads`
+    four = isinstance(kept, tuple)  # of `einstride.cpu.dense.vnni`
     compute = "int32" if four else compute
     x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
@@ -197,7 +198,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
         return "x has no elements"
-    if job.direction == "input_grad" and (reason := adjoint.refused(gathered(job))):
+    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(gathered(job))):
         return reason
     if tables(g) > TABLES:
         return f"the tables of offsets would take {tables(g)} bytes"
@@ -208,12 +209,12 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
-    from einstride.simd import blocked_gradient, quads
-    from einstride.simd.compiler import machine
-    from einstride.simd.packing import panel_bytes, shape
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense import packed_filter_gradient_call, vnni
+    from einstride.cpu.dense.pack_call import panel_bytes, shape
 
     g, compute, on = joined(job), job.arithmetic.compute, machine()
-    four = 4 if quads.fits(g, job) else 1
+    four = 4 if vnni.fits(g, job) else 1
     compute = "int32" if four > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
@@ -224,15 +225,17 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        copied = blocked_gradient.inside(g)  # the kernel that brings operands side by side
+        copied = packed_filter_gradient_call.inside(
+            g
+        )  # the kernel that brings operands side by side
         besides = 1.5 if copied and inner >= s.rows else 6.0
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
         vectors *= (0.25 + 0.75 * met(g)) * (1.35 if s.parts == 2 else 1.0)
         if not copied:  # chunks of input channels are all that threads can share
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
-        again = -(-s.per_group // blocked_gradient.GROUP) if copied else s.per_group
-        own = blocked_gradient.in_room(job, tables(g) + _copies(job) + job.copied)
-        workspace += blocked_gradient.size(job) * (1 + own if own > 1 else 1)
+        again = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
+        own = packed_filter_gradient_call.in_room(job, tables(g) + _copies(job) + job.copied)
+        workspace += packed_filter_gradient_call.size(job) * (1 + own if own > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * again
     else:
         for h in phases(job):

@@ -1,14 +1,14 @@
-"""The engine for few channels: first layers, patches, signals.
+"""Direct convolution for inputs with few channels per position: first layers, patches, signals.
 
-In a forward pass the taps of the last axis make one sum with their channels (`line_calls`). A few
-channels fill no vector. In an input gradient the positions of a block do, one stride or some
-in each direction (`einstride.simd.blocks`); the filter is joined accordingly, which `prepare` can
-keep. In a filter gradient a tile holds the taps of the last axis with their channels, which lie
-side by side in x (`run_outer`); they fill the lanes where there are few output channels too
+Too few channels do not fill a vector. Forward: the taps of the last axis and the input channels
+form one contiguous reduction axis (`line_calls`). Input gradient: a vector spans (position in
+block, channel), with a filter rearranged accordingly (`cpu.small_channels.blocks`), which `prepare`
+can keep. Filter gradient: a tile holds the taps of the last axis with their channels, which are
+contiguous in x (`run_outer`); they fill the lanes where there are few output channels too
 (`run_lanes`).
 
-Zeros of the joined filter would spread a NaN or an infinity of gy over a block. Where a sum is NaN,
-the engine of many channels does it again, which has no such zeros.
+Zeros of the rearranged filter would spread a NaN or an infinity of gy over a block. Where a sum is
+NaN, the engine of many channels does it again, which has no such zeros.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.pieces import PIECE
 from einstride.algorithms.direct.shapes import no_float16
-from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.primitives import flip, is_complex
-from einstride.simd.operands import lines, neighbours, operand, packed, target
+from einstride.arrays.ops import flip, is_complex
+from einstride.cpu.runtime.operands import lines, neighbours, operand, packed, target
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 MANY = 16
 """Channels from which they fill a tile."""
@@ -51,7 +51,7 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
-    from einstride.simd import line_calls
+    from einstride.cpu.small_channels import line_calls
 
     if not (lines(x) and neighbours(out)):
         return _other(job, b.traits).forward(x, f, job, b, bias, out)
@@ -65,7 +65,7 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
-    from einstride.simd import block_calls
+    from einstride.cpu.small_channels import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if not (lines(out) and neighbours(gy)):
@@ -80,7 +80,7 @@ def input_grad(
 
 def _count(g: Geometry, compute: str) -> int:
     """Parts of output channels whose joined filters are no larger than others' pieces."""
-    from einstride.simd import block_calls
+    from einstride.cpu.small_channels import block_calls
 
     return min(-(-block_calls.panel_bytes(g, compute) // PIECE), max(g.filters, 1))
 
@@ -97,7 +97,7 @@ def _summed(
     prepared: Any,
 ) -> bool:  # fmt: skip
     """The sum of the input gradients of some output channels each; False where one found a NaN."""
-    from einstride.simd import block_calls
+    from einstride.cpu.small_channels import block_calls
 
     compute = job.arithmetic.compute
     whole, part = (b.empty(out.shape, compute, gy) for _ in range(2))
@@ -124,7 +124,7 @@ def _part(job: Job, some: slice) -> Job:
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd import run_calls, run_lane_calls
+    from einstride.cpu.small_channels import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if not (lines(x) and neighbours(gy)):
@@ -150,7 +150,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
 def _along(g: Geometry, compute: str) -> bool:
     """Are lanes of a filter gradient better filled by the run than by output channels?"""
-    from einstride.simd import run_calls, run_lane_calls
+    from einstride.cpu.small_channels import run_calls, run_lane_calls
 
     if not run_lane_calls.supports(g):
         return False
@@ -159,7 +159,7 @@ def _along(g: Geometry, compute: str) -> bool:
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The filter as panels, joined for an input gradient."""
-    from einstride.simd import line_calls
+    from einstride.cpu.small_channels import line_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if job.direction == "forward":
@@ -171,7 +171,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 def _joined(f: Array, job: Job, b: Backend) -> Any:
     """The filter of an input gradient as panels."""
-    from einstride.simd import block_calls
+    from einstride.cpu.small_channels import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     return block_calls.pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
@@ -213,7 +213,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def better(other: Any, job: Job, traits: Traits) -> bool:
     """Is it expected to be faster than another engine?"""
-    from einstride.simd.compiler import machine
+    from einstride.codegen.jit import machine
 
     g = job.geometry
     # The bits follow the engine, and neither a filter that is kept nor the threads.
@@ -228,7 +228,7 @@ def better(other: Any, job: Job, traits: Traits) -> bool:
 
 
 def _entries(job: Job) -> int:
-    from einstride.simd.block_calls import cut
+    from einstride.cpu.small_channels.block_calls import cut
 
     found = cut(job.geometry, job.arithmetic.compute)
     return found.panels * found.taps * found.width
@@ -236,8 +236,8 @@ def _entries(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
-    from einstride.simd import block_calls, line_calls, run_calls, run_lane_calls
-    from einstride.simd.memory import LINE
+    from einstride.cpu.runtime.aligned_memory import LINE
+    from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]

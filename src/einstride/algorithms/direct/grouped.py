@@ -1,6 +1,6 @@
 """The engine for many small groups: groups side by side in vectors, rows of positions in tiles.
 
-Its kernels (`einstride.simd.grouped`, `grouped_gradient`) want channels that are neighbours in
+Its kernels (`einstride.cpu.grouped`) want channels that are neighbours in
 memory; `fits` says so of an array, and other arrays are the other engines' work. Filters become
 panels, which `prepare` can keep. An input gradient is one pass for each stride phase.
 """
@@ -10,16 +10,16 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride import adjoint
 from einstride.algorithms.direct.shapes import no_float16
-from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.job import Cost, Job
-from einstride.primitives import flip, is_complex
-from einstride.simd.operands import neighbours, operand, packed, target
+from einstride.arrays.ops import flip, is_complex
+from einstride.cpu.runtime.operands import neighbours, operand, packed, target
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend, Traits
+    from einstride.arrays.backends import Array, Backend, Traits
 
 SMALL = 1 << 21
 """Multiply-adds below which a second thread comes too late to help."""
@@ -46,8 +46,8 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_calls import correlate
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.forward_call import correlate
 
     g, compute = job.geometry, job.arithmetic.compute
     panels = (prepared or prepare(f, job, b))[0]
@@ -61,12 +61,12 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_calls import correlate
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.forward_call import correlate
 
     g, compute, on = job.geometry, job.arithmetic.compute, machine()
     added = _bias(bias, compute, b)
-    for i, phase in enumerate(adjoint.phases(g)):
+    for i, phase in enumerate(input_gradient_phases.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = out[(slice(None), *steps, ...)]
         h = phase.geometry
@@ -80,8 +80,8 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_gradient_calls import gradient
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.filter_gradient_call import gradient
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
     place = flip(out, g.rank, b, int(each)) if g.flip else out
@@ -99,11 +99,13 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         return [_packed(flip(f, g.rank, b) if g.flip else f, g, job, b)]
     return [
         None if phase.geometry is None else _turned(f, phase, phase.geometry, job, b)
-        for phase in adjoint.phases(g)
+        for phase in input_gradient_phases.phases(g)
     ]
 
 
-def _turned(f: Array, phase: adjoint.Phase, h: Geometry, job: Job, b: Backend) -> Array:
+def _turned(
+    f: Array, phase: input_gradient_phases.Phase, h: Geometry, job: Job, b: Backend
+) -> Array:
     """The panels of a phase: its taps in the other order, the channels' roles exchanged."""
     rank = job.geometry.rank
     f = flip(f, rank, b) if job.geometry.flip else f
@@ -111,8 +113,8 @@ def _turned(f: Array, phase: adjoint.Phase, h: Geometry, job: Job, b: Backend) -
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend, turned: bool = False) -> Array:
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_shape import pack
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
     return pack(operand(f, b), g, compute, b.launch, _threads(job), machine(), turned)
@@ -128,7 +130,7 @@ def _threads(job: Job) -> int:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    from einstride.simd.grouped_shape import MOST_TAPS
+    from einstride.cpu.grouped.shape import MOST_TAPS
 
     g, a = job.geometry, job.arithmetic
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
@@ -142,7 +144,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "there are no elements"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
-    if job.direction == "input_grad" and (reason := adjoint.refused(g)):
+    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(g)):
         return reason
     if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
         return f"at most {MOST_TAPS} taps of the last axis are written out"
@@ -164,7 +166,9 @@ def _passes(job: Job) -> list[Geometry]:
     """The convolutions that are run, as forward passes; the job itself for a filter gradient."""
     if job.direction != "input_grad":
         return [job.geometry]
-    found = [p.geometry for p in adjoint.phases(job.geometry) if p.geometry is not None]
+    found = [
+        p.geometry for p in input_gradient_phases.phases(job.geometry) if p.geometry is not None
+    ]
     return found or [job.geometry]
 
 
@@ -175,16 +179,16 @@ def _tables(g: Geometry) -> int:
 
 
 def _room(job: Job) -> int:
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_gradient_calls import room
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.filter_gradient_call import room
 
     return room(job.geometry, job.arithmetic.compute, job.per_example, machine())
 
 
 def _workspace(job: Job) -> int:
     """Bytes of tables, panels, copies of regions, and sums that are not the result yet."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_shape import panel_bytes
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.shape import panel_bytes
 
     compute = job.arithmetic.compute
     tables = max(_tables(h) for h in _passes(job))
@@ -197,10 +201,10 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.grouped_calls import positions
-    from einstride.simd.grouped_gradient_calls import gradient_lanes
-    from einstride.simd.grouped_shape import lanes_of, panel_bytes
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.filter_gradient_call import gradient_lanes
+    from einstride.cpu.grouped.forward_call import positions
+    from einstride.cpu.grouped.shape import lanes_of, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, machine()
     backwards = job.direction == "filter_grad"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from einstride import adjoint
 from einstride.algorithms.direct.shapes import gathered, joined
-from einstride.geometry import Geometry
-from einstride.grouping import Pieces
-from einstride.job import Job
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.channel_slices import Pieces
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Job
 
 PIECE = 8 << 20
 """Bytes of panels from which a filter is cut."""
@@ -21,11 +21,11 @@ PIECE = 8 << 20
 @lru_cache(maxsize=1024)
 def pieces(job: Job) -> Pieces:
     """The pieces of a job whose filter is not prepared; none if it is small enough as it is."""
-    from einstride.simd import quads
+    from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
-    if size <= PIECE or quads.fits(g, job) or (backwards and gathered(job) != g):
+    if size <= PIECE or vnni.fits(g, job) or (backwards and gathered(job) != g):
         return Pieces(job)
     count = -(-size // PIECE)
     if g.groups > 1:
@@ -47,13 +47,15 @@ def phases(job: Job) -> list[Geometry]:
     """The forward convolutions that a forward pass or an input gradient is made of."""
     if job.direction == "forward":
         return [joined(job)]
-    return [p.geometry for p in adjoint.phases(gathered(job)) if p.geometry is not None]
+    return [
+        p.geometry for p in input_gradient_phases.phases(gathered(job)) if p.geometry is not None
+    ]
 
 
 def _panels(job: Job) -> tuple[int, int]:
     """Bytes of the largest phase's panels, and output channels in a panel."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.packing import panel_bytes, shape
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense.pack_call import panel_bytes, shape
 
     on, compute = machine(), job.arithmetic.compute
     found = phases(job)

@@ -7,13 +7,13 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.borders import pairs_met
-from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.primitives import is_complex
+from einstride.arrays.ops import is_complex
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.padding_modes import pairs_met
 
 if TYPE_CHECKING:
-    from einstride.job import Job
+    from einstride.geometry.problem import Job
 
 FEW = 8
 """Channels from which a tap alone is a sum long enough."""
@@ -118,7 +118,7 @@ def met(g: Geometry) -> float:
 
 def no_float16(job: Job) -> str | None:
     """Why kernels cannot convert the job's float16 arrays; None if they can, or there are none."""
-    from einstride.simd.compiler import machine
+    from einstride.codegen.jit import machine
 
     if "float16" not in (*job.operands, job.arithmetic.result):
         return None

@@ -11,18 +11,18 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride import adjoint
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.shapes import gathered, joined, tables
-from einstride.dtypes import ITEMSIZE
-from einstride.geometry import Geometry
-from einstride.primitives import flip, is_complex, transpose_filter
-from einstride.simd.operands import addressable, lines, neighbours, packed
+from einstride.arrays.ops import flip, is_complex, transpose_filter
+from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
 
 if TYPE_CHECKING:
-    from einstride.backends import Array, Backend
-    from einstride.job import Job
-    from einstride.simd.host import Call
+    from einstride.arrays.backends import Array, Backend
+    from einstride.cpu.runtime.argument_block import Call
+    from einstride.geometry.problem import Job
 
 MOST_TAPS = 1 << 14
 """Numbers of a filter that are brought into order one by one."""
@@ -42,7 +42,7 @@ class Steps:
     """
 
     def __init__(self, job: Job, b: Backend, **arrays: Array) -> None:
-        from einstride.simd.host import address
+        from einstride.cpu.runtime.argument_block import address
 
         self.job, self.b = job, b
         self._starts = {n: (n, 0, address(a)) for n, a in arrays.items() if a is not None}
@@ -51,14 +51,14 @@ class Steps:
 
     def place(self, array: str, view: Array) -> tuple[str, int]:
         """Where a view of one of the arrays begins."""
-        from einstride.simd.host import address
+        from einstride.cpu.runtime.argument_block import address
 
         name, offset, start = self._starts[array]
         return name, offset + address(view) - start
 
     def moved(self, array: str, copy: Array, place: tuple[str, int]) -> None:
         """From now on one of the arrays lies like this copy, at a place in the scratch memory."""
-        from einstride.simd.host import address
+        from einstride.cpu.runtime.argument_block import address
 
         self._starts[array] = (*place, address(copy))
 
@@ -70,7 +70,7 @@ class Steps:
 
     def add(self, call: Call, **places: tuple[str, int]) -> bool:
         """A step, if it may be one."""
-        from einstride.simd.program import fits
+        from einstride.cpu.runtime.call_program import fits
 
         self.calls.append((call, places))
         return fits(call)
@@ -107,7 +107,7 @@ def steps(
     f = flip(f, g.rank, b) if g.flip else f
     if not outer and channelwise.planar(job) and first.flags.c_contiguous:
         first = _planes(found, first)
-    for phase in adjoint.phases(g):
+    for phase in input_gradient_phases.phases(g):
         if phase.geometry is None:
             return None
         each = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
@@ -119,8 +119,8 @@ def steps(
 
 def _planes(to: Steps, gy: Array) -> Array:
     """gy with each channel's positions side by side."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.small import planes
+    from einstride.codegen.jit import machine
+    from einstride.cpu.runtime.small_problems import planes
 
     copy = channelwise._planes(gy, to.b)
     place = to.room(prod(gy.shape))
@@ -131,10 +131,10 @@ def _planes(to: Steps, gy: Array) -> Array:
 
 def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
     """out = conv(x, f) + bias by outer products."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.correlate import correlation
-    from einstride.simd.packing import is_packed, packing, panel_bytes
-    from einstride.simd.quads import fits
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense.forward_call import correlation
+    from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
+    from einstride.cpu.dense.vnni import fits
 
     job, compute, on = to.job, to.job.arithmetic.compute, machine()
     if job.direction == "forward" and (run := joined(job)).channels != g.channels:
@@ -158,8 +158,8 @@ def _channelwise(
     to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
     """out = conv(x, f) + bias, channel by channel."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.small import gather
+    from einstride.codegen.jit import machine
+    from einstride.cpu.runtime.small_problems import gather
 
     compute, on = to.job.arithmetic.compute, machine()
     lies = to.place("second", f)
@@ -179,9 +179,9 @@ def _channelwise(
 
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """out = the filter gradient by outer products."""
-    from einstride.simd.blocked_gradient import in_room
-    from einstride.simd.compiler import machine
-    from einstride.simd.gradient import gradient_of
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense.filter_gradient_call import gradient_of
+    from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
@@ -199,8 +199,8 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
 
 def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """out = the filter gradient, channel by channel: tables of sums, then their sum."""
-    from einstride.simd.compiler import machine
-    from einstride.simd.small import fold
+    from einstride.codegen.jit import machine
+    from einstride.cpu.runtime.small_problems import fold
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute

@@ -1,0 +1,172 @@
+"""Tiles of x into a worker's memory, and tiles of a result to their place."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride.algorithms.fft.axes import Axis
+from einstride.algorithms.fft.scratch import Scratch
+from einstride.arrays.ops import ALL, cells, pad, region, windows
+from einstride.geometry.blocking import Box
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Shape
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend
+
+
+def tiles_of_x(
+    x: Array, g: Geometry, axes: tuple[Axis, ...], box: Box, channels: tuple[int, int],
+    dtype: str, scratch: Scratch, b: Backend,
+) -> Array:  # fmt: skip
+    """(u, *positions, n * c): the tiles of a box, in planes of the dtype."""
+    batch, *spans = box
+    x = x[batch[0] : batch[1], ..., channels[0] : channels[1]]
+    starts = [a.origin + t0 * a.step + a.first for a, (t0, _) in zip(axes, spans, strict=True)]
+    stops = [
+        s + (t1 - t0 - 1) * a.step + a.inputs
+        for s, a, (t0, t1) in zip(starts, axes, spans, strict=True)
+    ]
+    slab = _slab(x, g, starts, stops, b)
+    tiles = tuple(t1 - t0 for t0, t1 in spans)
+    inputs = tuple(a.inputs for a in axes)
+    return planes(_cut(slab, tiles, inputs, tuple(a.step for a in axes), b), dtype, scratch, b)
+
+
+def _slab(x: Array, g: Geometry, starts: list[int], stops: list[int], b: Backend) -> Array:
+    """x on a range; what lies beyond the border of the last tile is never looked at: zeros."""
+    if g.padding_mode == "zeros":
+        return region(x, starts, stops, "zeros", b)
+    ends = [n + max(high, 0) for n, (_, high) in zip(g.size, g.padding, strict=True)]
+    inner = [min(hi, max(end, lo + 1)) for lo, hi, end in zip(starts, stops, ends, strict=True)]
+    part = region(x, starts, inner, g.padding_mode, b)
+    over = tuple((0, hi - end) for hi, end in zip(stops, inner, strict=True))
+    return pad(part, over, "zeros", b)
+
+
+def tiles_of_y(
+    gy: Array, axes: tuple[Axis, ...], box: Box, channels: tuple[int, int], conjugated: bool,
+    dtype: str, scratch: Scratch, b: Backend, name: str,
+) -> Array:  # fmt: skip
+    """(u, *positions, n * d): the tiles of an output gradient; zeros after the last output."""
+    batch, *spans = box
+    gy = gy[batch[0] : batch[1], ..., channels[0] : channels[1]]
+    outputs = tuple(a.outputs for a in axes)
+    starts = [t0 * a.outputs for a, (t0, _) in zip(axes, spans, strict=True)]
+    stops = [t1 * a.outputs for a, (_, t1) in zip(axes, spans, strict=True)]
+    slab = region(gy, starts, stops, "zeros", b)
+    tiles = tuple(t1 - t0 for t0, t1 in spans)
+    return planes(_cut(slab, tiles, outputs, outputs, b), dtype, scratch, b, name, conjugated)
+
+
+def _cut(slab: Array, tiles: Shape, inputs: Shape, steps: Shape, b: Backend) -> Array:
+    """(nb, *S, C) -> (*positions, nb, *tiles, C), a view where the library has views."""
+    rank = len(tiles)
+    if b.traits.views:
+        w = windows(slab, inputs, steps, (1,) * rank, b)
+    elif prod(tiles) == 1:
+        w = b.xp.reshape(slab, (slab.shape[0], *tiles, *slab.shape[1:]))
+    else:
+        cuts = [slab[(ALL, *_spans(at, steps, inputs), ALL)] for at in product(*map(range, tiles))]
+        w = b.xp.stack(cuts, axis=1)
+        w = b.xp.reshape(w, (slab.shape[0], *tiles, *inputs, slab.shape[-1]))
+    order = (*range(rank + 1, 2 * rank + 1), *range(rank + 1), 2 * rank + 1)
+    return b.xp.permute_dims(w, order)
+
+
+def _spans(at: Shape, steps: Shape, lengths: Shape) -> list[slice]:
+    return [slice(t * s, t * s + n) for t, s, n in zip(at, steps, lengths, strict=True)]
+
+
+def planes(
+    a: Array, dtype: str, scratch: Scratch, b: Backend, name: str = "load", conjugated: bool = False
+) -> Array:
+    """An array as (u, *shape): u = 2 real planes of complex numbers."""
+    xp = b.xp
+    kind = b.dtype_name(a)
+    u = 2 if scratch.planes == 2 else 1
+    place = scratch.take(name, (u, *a.shape), b)
+    sign = -1 if conjugated else 1
+    if u == 1:
+        if place is None:
+            return b.astype(a, dtype)[None, ...]
+        place[0, ...] = a
+        return place
+    if not kind.startswith("complex"):
+        if place is None:
+            a = b.astype(a, dtype)
+            return xp.stack([a, xp.zeros_like(a)], axis=0)
+        place[0, ...] = a
+        place[1, ...] = 0
+        return place
+    if place is None:
+        return b.astype(xp.stack([xp.real(a), sign * xp.imag(a)], axis=0), dtype)
+    place[0, ...] = a.real
+    place[1, ...] = a.imag
+    if conjugated:
+        xp.multiply(place[1, ...], -1, out=place[1, ...])
+    return place
+
+
+def joined(p: Array, result: str, b: Backend) -> Array:
+    """Planes (u, ...) as one array of the result's dtype."""
+    if p.shape[0] == 1:
+        return b.astype(p[0, ...], result)
+    return b.astype(p[0, ...], result) + b.astype(p[1, ...], result) * 1j
+
+
+def put(p: Array, place: Array, b: Backend, conjugated: bool = False) -> None:
+    """Planes (u, ...) into an array of the result's dtype."""
+    if p.shape[0] == 1:
+        place[...] = p[0, ...]
+        return
+    place.real[...] = p[0, ...]
+    place.imag[...] = -p[1, ...] if conjugated else p[1, ...]
+
+
+def outputs(
+    y: Array, g: Geometry, axes: tuple[Axis, ...], box: Box, result: str, out: Array | None,
+    b: Backend,
+) -> Array | None:  # fmt: skip
+    """Planes (u, *T, nb * tiles * d) of a box to their place in `out`, or as a block of it."""
+    xp, rank = b.xp, len(axes)
+    batch, *spans = box
+    tiles = [t1 - t0 for t0, t1 in spans]
+    nb = batch[1] - batch[0]
+    u, sides = y.shape[0], y.shape[1 : rank + 1]
+    d = y.shape[-1] // (nb * prod(tiles))
+    y = xp.reshape(y, (u, *sides, nb, *tiles, d))
+    pairs = (i for a in range(rank) for i in (rank + 2 + a, 1 + a))
+    y = xp.permute_dims(y, (0, rank + 1, *pairs, 2 * rank + 2))  # (u, nb, t, T, t, T, d)
+    lows = [t0 * a.outputs for a, (t0, _) in zip(axes, spans, strict=True)]
+    highs = [min(t1 * a.outputs, o) for a, (_, t1), o in zip(axes, spans, g.out, strict=True)]
+    even = all(
+        hi - lo == t * a.outputs for lo, hi, t, a in zip(lows, highs, tiles, axes, strict=True)
+    )
+    place: Any = None
+    if out is not None:
+        place = out[cells([batch, *zip(lows, highs, strict=True)])]
+        if even:
+            put(y, xp.reshape(place, y.shape[1:]), b)
+            return None
+    shape = (u, nb, *(t * n for t, n in zip(tiles, sides, strict=True)), d)
+    y = xp.reshape(y, shape)
+    y = y[(ALL, ALL, *(slice(0, hi - lo) for lo, hi in zip(lows, highs, strict=True)), ALL)]
+    if out is None:
+        return joined(y, result, b)
+    put(y, place, b)
+    return None
+
+
+def assembled(blocks: list[Array], sizes: Shape, b: Backend, first: int = 0) -> Array:
+    """Blocks in row-major order, so many on each axis, as one array."""
+    if not sizes:
+        return blocks[0]
+    step = prod(sizes[1:])
+    parts = [
+        assembled(blocks[i * step : (i + 1) * step], sizes[1:], b, first + 1)
+        for i in range(sizes[0])
+    ]
+    return parts[0] if len(parts) == 1 else b.xp.concat(parts, axis=first)

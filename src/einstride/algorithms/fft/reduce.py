@@ -1,0 +1,203 @@
+"""The filter gradient by frequencies: spectra of x and gy multiplied, summed, brought back once.
+
+A unit is a part of the channels and filters, over some of the tiles. For each of its boxes it adds
+X (Q, 2, n, c) times the spectrum G (Q, 2, n, d) of conj(gy), contracted over n, to a sum of
+spectra; at the end it goes back to the taps alone. With X and G as matrices of 2 n rows for each
+frequency, both planes of the sum are one real product: X^T [[G_r, G_i], [-G_i, G_r]].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.fft import work
+from einstride.algorithms.fft.blocks import assembled, joined, put, tiles_of_x, tiles_of_y
+from einstride.algorithms.fft.correlate import real_of
+from einstride.algorithms.fft.gradient_plan import Search, reduction
+from einstride.algorithms.fft.plan import Plan
+from einstride.algorithms.fft.scratch import Scratch
+from einstride.algorithms.fft.transforms import Transform
+from einstride.geometry.blocking import Box, Boxes
+from einstride.geometry.problem import Job
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Channels and filters (of whole groups), the boxes to sum over, and where the sum goes."""
+
+    channels: tuple[int, int]
+    filters: tuple[int, int]
+    boxes: Sequence[Box]
+    place: int
+
+
+def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
+    """All units in row-major order, and how many there are on each axis of the result."""
+    g = job.geometry
+    tiles = tuple(a.tiles for a in plan.axes)
+    lengths = plan.lengths[:-1]
+    if job.per_example:
+        spans = Boxes(tiles, lengths[1:])
+        runs: list[Sequence[Box]] = [[((e, e + 1), *s) for s in spans] for e in range(g.batch)]
+    else:
+        every = Boxes((g.batch, *tiles), lengths)
+        share = -(-len(every) // plan.shares)
+        runs = [every.part(i, i + share) for i in range(0, len(every), share)]
+    if g.groups > 1:
+        cg, r = g.channels // g.groups, g.filters // g.groups
+        steps = [(lo, min(lo + plan.width, g.groups)) for lo in range(0, g.groups, plan.width)]
+        parts = [((lo * cg, hi * cg), (lo * r, hi * r)) for lo, hi in steps]
+        counts = (1, len(steps))
+    else:
+        cs = [(i, min(i + plan.channels, g.channels)) for i in range(0, g.channels, plan.channels)]
+        ds = [(i, min(i + plan.width, g.filters)) for i in range(0, g.filters, plan.width)]
+        parts = [(c, d) for c in cs for d in ds]
+        counts = (len(cs), len(ds))
+    units = [Unit(c, d, boxes, i) for i, boxes in enumerate(runs) for c, d in parts]
+    return units, (len(runs), *(1,) * g.rank, *counts)
+
+
+def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
+    """gf (*K, C // G, D), or (B, *K, C // G, D) per example, before any flip."""
+    g, result = job.geometry, job.arithmetic.result
+    plan = reduction(job, b.traits)
+    units, counts = units_of(job, plan)
+    totals: list[Array] = []
+    if out is not None:
+        if job.per_example:
+            totals = [out[i, ...] for i in range(g.batch)]
+        elif counts[0] == 1:
+            totals = [out]
+        else:
+            totals = [b.empty(g.f_shape, job.sums, x) for _ in range(counts[0])]
+
+    def make() -> Callable[[Unit], Array | None]:
+        worker = _Worker(job, plan, x, b)
+
+        def one(unit: Unit) -> Array | None:
+            p = worker.gradient(x, gy, unit)
+            if out is None:
+                found = joined(p, result, b)
+                return b.xp.conj(found) if p.shape[0] == 2 else found
+            lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
+            put(p, totals[unit.place][..., lo:hi, slice(*unit.filters)], b, conjugated=True)
+            return None
+
+        return one
+
+    found = b.run(make, units, plan.threads)
+    if out is None:
+        if job.per_example:
+            found = [part[None, ...] for part in found]
+            return assembled(found, counts, b)
+        return assembled(found, counts[1:], b)
+    if not job.per_example and len(totals) > 1:
+        for other in totals[1:]:
+            totals[0] += other
+        out[...] = totals[0]
+    return out
+
+
+class _Worker:
+    """One worker's memory and transforms."""
+
+    def __init__(self, job: Job, plan: Plan, like: Array, b: Backend) -> None:
+        self._g, self._plan, self._b = job.geometry, plan, b
+        self._u, self._dtype = work.planes_of(job), real_of(job)
+        sizes = Search(job, b.traits).sizes(plan.axes, plan.signals, plan.width, plan.channels)
+        self._memory = Scratch(sizes, self._u, self._dtype, like, b)
+        axes, u, dtype = plan.axes, self._u, self._dtype
+        self._x = Transform(axes, tuple(a.x_places for a in axes), u, -1, dtype, like, b)
+        self._y = Transform(axes, tuple(a.y_places for a in axes), u, 1, dtype, like, b, "cd")
+        self._f = Transform(axes, tuple(a.f_places for a in axes), u, 1, dtype, like, b)
+
+    def gradient(self, x: Array, gy: Array, unit: Unit) -> Array:
+        """Planes (u, *K, c, d) of the sum of x conj(gy): the gradient is its conjugate."""
+        g, b, xp, axes, memory = self._g, self._b, self._b.xp, self._plan.axes, self._memory
+        c, d = unit.channels[1] - unit.channels[0], unit.filters[1] - unit.filters[0]
+        groups = c // (g.channels // g.groups) if g.groups > 1 else 1
+        total: Array = None
+        for box in unit.boxes:
+            n = prod(hi - lo for lo, hi in box)
+            xs = tiles_of_x(x, g, axes, box, unit.channels, self._dtype, memory, b)
+            xs = xp.reshape(xs, (*xs.shape[: g.rank + 1], -1))
+            xs = self._x.analyse(xs, memory)
+            ys = tiles_of_y(gy, axes, box, unit.filters, True, self._dtype, memory, b, "y")
+            ys = xp.reshape(ys, (*ys.shape[: g.rank + 1], -1))
+            ys = self._y.analyse(ys, memory)
+            if g.groups > 1 and c == groups:
+                total = self._pointwise(xs, ys, n, groups, d // groups, total)
+            else:
+                total = self._contracted(xs, ys, n, groups, c // groups, d // groups, total)
+        spectrum = total
+        if not (g.groups > 1 and c == groups):  # (Q, G, c, 2, r) -> (Q, 2, c, G, r)
+            order = xp.permute_dims(total, (0, 3, 2, 1, 4))
+            spectrum = memory.take("spectrum", order.shape, b)
+            if spectrum is None:
+                spectrum = order
+            else:
+                spectrum[...] = order
+        found = self._f.synthesise(xp.reshape(spectrum, (spectrum.shape[0], 2, -1)), memory)
+        return xp.reshape(found, (self._u, *g.kernel, c // groups, d))
+
+    def _pointwise(
+        self, xs: Array, ys: Array, n: int, groups: int, r: int, total: Array | None
+    ) -> Array:
+        """(Q, 2, G, r): one channel a group, element by element."""
+        b, xp, q = self._b, self._b.xp, xs.shape[0]
+        xs = xp.reshape(xs, (q, 2, n, groups, 1))
+        ys = xp.reshape(ys, (q, 2, n, groups, r))
+        t: Array = self._memory.take("factor", ys.shape, b)
+        place: Array = self._memory.take("sum", (q, 2, groups, r), b)
+        if t is None:
+            p = xp.sum(xs * ys, axis=2)
+            real = p[:, 0, ...] - p[:, 1, ...]
+            imag = xs[:, 0, ...] * ys[:, 1, ...] + xs[:, 1, ...] * ys[:, 0, ...]
+            found = xp.stack([real, xp.sum(imag, axis=1)], axis=1)
+            return found if total is None else total + found
+        if total is None:
+            place[...] = 0
+        p = xp.sum(xp.multiply(xs, ys, out=t), axis=2)
+        place[:, 0, ...] += p[:, 0, ...]
+        place[:, 0, ...] -= p[:, 1, ...]
+        xp.multiply(xs[:, 0, ...], ys[:, 1, ...], out=t[:, 0, ...])
+        xp.multiply(xs[:, 1, ...], ys[:, 0, ...], out=t[:, 1, ...])
+        p = xp.sum(t, axis=2)
+        place[:, 1, ...] += p[:, 0, ...]
+        place[:, 1, ...] += p[:, 1, ...]
+        return place
+
+    def _contracted(
+        self, xs: Array, ys: Array, n: int, groups: int, c: int, r: int, total: Array | None
+    ) -> Array:
+        """(Q, G, c, 2, r): one matrix product for each frequency and group."""
+        b, xp, q = self._b, self._b.xp, xs.shape[0]
+        ys = xp.reshape(ys, (q, 2, n, groups, r))
+        real, imag = ys[:, 0, ...], ys[:, 1, ...]
+        w = self._memory.take("factor", (q, groups, 2, n, 2, r), b)
+        if w is None:
+            upper, lower = xp.stack([real, imag], axis=3), xp.stack([-imag, real], axis=3)
+            w = xp.permute_dims(xp.stack([upper, lower], axis=1), (0, 3, 1, 2, 4, 5))
+        else:
+            turned = xp.permute_dims(w, (2, 4, 0, 3, 1, 5))  # (row, column, Q, n, G, r)
+            turned[0, 0, ...] = real
+            turned[0, 1, ...] = imag
+            xp.multiply(imag, -1, out=turned[1, 0, ...])  # see `complex_as_real.filters`
+            turned[1, 1, ...] = real
+        w = xp.reshape(w, (q, groups, 2 * n, 2 * r))
+        xs = xp.permute_dims(xp.reshape(xs, (q, 2 * n, groups, c)), (0, 2, 3, 1))
+        name = "sum" if total is None else "product"
+        found = b.matmul(xs, w, self._memory.take(name, (q, groups, c, 2 * r), b))
+        found = xp.reshape(found, (q, groups, c, 2, r))
+        if total is None:
+            return found
+        if not b.traits.mutable:
+            return total + found
+        total += found
+        return total

@@ -1,0 +1,153 @@
+"""Real signals to planes of frequencies and back, axis by axis.
+
+The transform of a real axis is X[w] = sum_p x[p] exp(-2 pi i w p / L) for w = 0 ... L / 2: two real
+rows (cosine, minus sine) for each w, so one real matrix (2 F, positions) does it, whatever the
+positions are: steps of a stride or a dilation cost nothing, zeros are left out, and only the wanted
+positions come back. Periods too long for a matrix go through the library's own fast transform.
+
+A further axis is transformed as if it were the first. That leaves two imaginary units, i of the
+axes before and j of this one. As i j commutes, (z0 + i z1) with z = c + j s is a pair of complex
+numbers: j = i gives the frequency w, j = -i gives -w. `meet` makes that pair, `part` undoes it. A
+complex signal is one that has its unit i already.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.fft.axes import Axis, Places
+from einstride.algorithms.fft.fast import fast_analysis, fast_synthesis
+from einstride.algorithms.fft.scratch import Scratch
+from einstride.algorithms.fft.tables import table
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend
+
+
+def meet(z: Array, scratch: Scratch, name: str, b: Backend) -> Array:
+    """(Q, 2, F, 2, m), units i and j, -> (Q, F, 2, 2, m): each frequency and its mirror image."""
+    xp = b.xp
+    q, _, half, _, m = z.shape
+    c0, s0, c1, s1 = z[:, 0, :, 0, :], z[:, 0, :, 1, :], z[:, 1, :, 0, :], z[:, 1, :, 1, :]
+    out = scratch.take(name, (q, half, 2, 2, m), b)
+    if out is None:
+        four = xp.stack([c0 - s1, s0 + c1, c0 + s1, c1 - s0], axis=2)
+        return xp.reshape(four, (q, half, 2, 2, m))
+    xp.subtract(c0, s1, out=out[:, :, 0, 0, :])
+    xp.add(s0, c1, out=out[:, :, 0, 1, :])
+    xp.add(c0, s1, out=out[:, :, 1, 0, :])
+    xp.subtract(c1, s0, out=out[:, :, 1, 1, :])
+    return out
+
+
+def part(w: Array, scratch: Scratch, name: str, b: Backend) -> Array:
+    """The inverse of `meet`, but for a factor of 2: (Q, F, 2, 2, m) -> (Q, 2, F, 2, m)."""
+    xp = b.xp
+    q, half, _, _, m = w.shape
+    pr, pi_, mr, mi = w[:, :, 0, 0, :], w[:, :, 0, 1, :], w[:, :, 1, 0, :], w[:, :, 1, 1, :]
+    out = scratch.take(name, (q, 2, half, 2, m), b)
+    if out is None:
+        zero = xp.stack([pr + mr, pi_ - mi], axis=2)
+        return xp.stack([zero, xp.stack([pi_ + mi, mr - pr], axis=2)], axis=1)
+    xp.add(pr, mr, out=out[:, 0, :, 0, :])
+    xp.subtract(pi_, mi, out=out[:, 0, :, 1, :])
+    xp.add(pi_, mi, out=out[:, 1, :, 0, :])
+    xp.subtract(mr, pr, out=out[:, 1, :, 1, :])
+    return out
+
+
+def _other(name: str, pair: str) -> str:
+    return pair[1] if name == pair[0] else pair[0]
+
+
+class Transform:
+    """The transforms of one worker for signals that lie at some places of the axes' frames.
+
+    Parameters
+    ----------
+    axes : tuple of Axis
+        Their periods.
+    places : tuple of Places
+        Where the signal's elements lie, one for each axis.
+    planes : {1, 2}
+        Of real or complex signals.
+    sign : {-1, 1}
+        Of the exponent of the analysis; a filter that is to be correlated takes +1.
+    dtype : str
+        Of the planes: a real one.
+    pair : str
+        The names of two pieces of scratch memory.
+    """
+
+    def __init__(
+        self, axes: tuple[Axis, ...], places: tuple[Places, ...], planes: int, sign: int,
+        dtype: str, like: Array, b: Backend, pair: str = "ab",
+    ) -> None:  # fmt: skip
+        self._axes, self._places, self._planes, self._sign = axes, places, planes, sign
+        self._dtype, self._b, self._pair = dtype, b, pair
+        self._like = like
+        self._forth: list[Array] = []
+        self._back: list[Array] = []
+
+    def analyse(self, z: Array, scratch: Scratch) -> Array:
+        """Signals (u, *positions, m) -> their spectrum (Q, 2, m)."""
+        b, xp = self._b, self._b.xp
+        if not self._forth:
+            self._forth = [
+                table(x.period, at, self._sign, 0.0, self._dtype, self._like, b)
+                for x, at in zip(self._axes, self._places, strict=True)
+            ]
+        q, unit, here = 1, self._planes, ""
+        size = prod(z.shape) // unit
+        for axis, at, matrix in zip(self._axes, self._places, self._forth, strict=True):
+            size //= at[2]
+            rest = size
+            z = xp.reshape(z, (q * unit, at[2], rest))
+            here = _other(here, self._pair)
+            place = scratch.take(here, (q * unit, 2 * axis.half, rest), b)
+            if matrix is None:
+                z = fast_analysis(z, axis.period, at, self._sign, self._dtype, place, b)
+            elif q * unit == 1:
+                place = None if place is None else place[0, ...]
+                z = b.matmul(matrix, z[0, ...], place)
+            else:
+                z = b.matmul(matrix, z, place)
+            if unit == 2:
+                here = _other(here, self._pair)
+                z = meet(xp.reshape(z, (q, 2, axis.half, 2, rest)), scratch, here, b)
+                q *= 2 * axis.half
+            else:
+                q, unit = axis.half, 2
+        return xp.reshape(z, (q, 2, -1))
+
+    def synthesise(self, z: Array, scratch: Scratch) -> Array:
+        """A spectrum (Q, 2, m) -> the signals (u, *positions, m)."""
+        b, xp, last = self._b, self._b.xp, len(self._axes) - 1
+        halves = [0.5 if a or self._planes == 2 else 1.0 for a in range(last + 1)]
+        if not self._back:
+            self._back = [
+                table(x.period, at, 0, scale, self._dtype, self._like, b)
+                for x, at, scale in zip(self._axes, self._places, halves, strict=True)
+            ]
+        q, m, here = z.shape[0], z.shape[2], ""
+        shape: tuple[int, ...] = (m,)
+        for a in range(last, -1, -1):
+            axis, at, matrix, rest = self._axes[a], self._places[a], self._back[a], prod(shape)
+            unit = 2 if a or self._planes == 2 else 1
+            q = q // (unit * axis.half)
+            if unit == 2:
+                here = _other(here, self._pair)
+                z = part(xp.reshape(z, (q, axis.half, 2, 2, rest)), scratch, here, b)
+            here = _other(here, self._pair)
+            z = xp.reshape(z, (q * unit, 2 * axis.half, rest))
+            place = scratch.take(here, (q * unit, at[2], rest), b)
+            if matrix is None:
+                z = fast_synthesis(z, axis.period, at, halves[a], self._dtype, place, b)
+            elif q * unit == 1:
+                place = None if place is None else place[0, ...]
+                z = b.matmul(matrix, z[0, ...], place)
+            else:
+                z = b.matmul(matrix, z, place)
+            shape = (at[2], *shape)
+        return xp.reshape(z, (self._planes, *shape))

@@ -1,0 +1,125 @@
+"""Blocked windows times filter matrix: im2col that never outgrows the cache, one product a block.
+
+With p positions of the output in a block, rows R (p, K * C) hold their windows and
+
+- forward          y = R F               F (K * C, D) is the filter as a matrix
+- filter gradient  F' = sum R^T gy       over the blocks, in a fixed order
+- input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
+
+once for every group. Blocks are independent, so a backend may run them side by side.
+
+Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
+roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
+where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.gemm.by_tap import tap_plan
+from einstride.algorithms.gemm.filter_gradient import filter_units, reduce
+from einstride.algorithms.gemm.forward import correlate, position_tiles
+from einstride.algorithms.gemm.per_example import example_tiles, reduce_each
+from einstride.arrays.ops import adjoint_filter, flip, interleave
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.problem import Cost, Job
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend, Traits
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    g = job.geometry
+    f = flip(f, g.rank, b) if g.flip else f
+    return correlate(x, f, g, job, b, bias, out)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
+    g = job.geometry
+    first = 1 if job.per_example else 0
+    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = (reduce_each if job.per_example else reduce)(x, gy, job, b, place)
+    if out is not None:
+        return out
+    return flip(gf, g.rank, b, first) if g.flip else gf
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
+) -> Array:
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    g, result = job.geometry, job.arithmetic.result
+    phases = input_gradient_phases.phases(g)
+    f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
+    parts: dict[tuple[int, ...], Array] = {}
+    for phase in phases:
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        place = None if out is None else out[(slice(None), *steps, ...)]
+        if phase.geometry is not None:
+            sub = flip(f[(*phase.taps, ...)], g.rank, b)
+            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place)
+        elif place is not None:
+            place[...] = 0 if bias is None else bias
+        else:
+            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            zeros = b.zeros((g.batch, *size, g.channels), result, gy)
+            parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
+    if out is not None:
+        return out
+    if all(s == 1 for s in g.stride):
+        return parts[(0,) * g.rank]
+    return interleave(parts, g.stride, g.x_shape, b)
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
+        return "a filter gradient sums over the batch"
+    if job.direction == "input_grad":
+        return input_gradient_phases.refused(job.geometry)
+    return None
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Rows are written once and read once; products run at the library's rate for matrices."""
+    g, item = job.geometry, job.itemsize
+    if job.direction == "input_grad":
+        geometries = [p.geometry for p in input_gradient_phases.phases(g) if p.geometry is not None]
+    else:
+        geometries = [g]
+    n = moved = workspace = blocks = 0
+    for h in geometries:
+        positions = h.batch * prod(h.out)
+        row = prod(h.f_shape[:-1]) * h.groups
+        n += h.multiply_adds
+        moved += 2 * positions * row * item
+        if job.per_example:
+            tiles = example_tiles(job, traits)
+            workspace = tiles.workspace
+            blocks += len(tiles.boxes)
+        elif job.direction == "filter_grad":
+            plan = filter_units(job, traits)
+            workspace = plan.tiling.workspace
+            blocks += sum(len(u.boxes) for u in plan.units)
+        else:
+            tiles = position_tiles(h, job, traits)
+            by_tap = tap_plan(h, job)
+            workspace = max(workspace, tiles.workspace, by_tap.workspace if by_tap else 0)
+            blocks += len(tiles.boxes)
+    moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
+    # The columns of the products; their inner length has all taps and is rarely thin.
+    thin = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
+    slower = rates["thin"] if g.groups == 1 else rates["grouped"]
+    rate = rates["matmul"] * (1 + slower / max(thin, 1))
+    seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
+    if job.direction != "filter_grad":  # every thread's BLAS brings the filter into its order
+        seconds += job.threads * prod(g.f_shape) * rates["plane"]
+    return Cost(n, workspace, moved, seconds)

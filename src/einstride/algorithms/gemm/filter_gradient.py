@@ -1,0 +1,170 @@
+"""Rows times gradient, block by block: the matrix products of a filter gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.gemm.im2col import Rows, slab_elements
+from einstride.arrays.ops import by_group, cells, conjugate, dense, is_complex, merged, plus
+from einstride.geometry.blocking import SMALL, Box, Boxes, Tiling, tile
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Job
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend, Traits
+
+UNIT_BYTES = 1 << 20
+"""A unit's share of the filter gradient: it is read and written once a block, so it must stay in
+the second-level cache."""
+
+FEW_BYTES = 1 << 19
+"""A filter gradient below this is summed in several copies side by side."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A share of the filter gradient: some taps and channels, summed over some boxes."""
+
+    part: int
+    taps: Box
+    channels: tuple[int, int]
+    boxes: Boxes
+
+
+@dataclass(frozen=True)
+class Units:
+    """All shares. Units of one part together cover F'; the parts are added in their order."""
+
+    units: tuple[Unit, ...]
+    parts: int
+    tiling: Tiling
+    elements: int
+    taps: tuple[int, ...]
+    channels: int
+
+
+@lru_cache(maxsize=1024)
+def filter_units(job: Job, traits: Traits) -> Units:
+    """How `reduce` cuts its work: into taps and channels, or for small filters into positions."""
+    g, item = job.geometry, job.itemsize
+    whole = prod(g.f_shape) * item
+    workers = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
+    parts = workers if whole <= FEW_BYTES else 1
+    cut = 1 if parts > 1 or not traits.mutable else -(-whole // UNIT_BYTES)
+    first = -(-g.kernel[0] // cut)  # taps on the first axis that one unit has
+    cut = 1 if not traits.mutable else -(-cut * first // g.kernel[0])
+    channels = g.channels if g.groups > 1 else max(-(-g.channels // cut), min(16, g.channels))
+    if parts == 1 and workers > 1 and g.groups == 1 and channels >= 32:
+        count = -(-g.kernel[0] // first) * -(-g.channels // channels)
+        if count % workers and count < 4 * workers:  # an odd unit would leave threads waiting
+            channels = -(-channels // workers)
+    taps = (first, *g.kernel[1:])
+    row = prod(taps) * channels * item
+    elements = prod(taps) * (channels // g.groups if g.groups > 1 else channels) * g.filters
+
+    converted = any(name != job.arithmetic.compute for name in job.operands)
+    conjugated = is_complex(job.arithmetic.compute)
+
+    def bytes_of(lengths: tuple[int, ...]) -> int:
+        slab = slab_elements(g, lengths, taps) * job.operand_itemsize
+        gradient = prod(lengths) * g.filters * item * (1 + converted + conjugated)
+        return (
+            prod(lengths) * row
+            + slab
+            + gradient
+            + (2 + (g.groups > 1) + 2 * conjugated) * elements * item
+        )
+
+    tiling = tile(
+        (g.batch, *g.out),
+        max(traits.block_bytes // max(row, 1), 1),
+        workers,
+        job.ceiling,
+        bytes_of,
+        parts * whole if parts > 1 else 0,
+    )
+    share = -(-len(tiling.boxes) // parts)
+    shares = [tiling.boxes.part(i, i + share) for i in range(0, len(tiling.boxes), share)]
+    tap_axes = [((lo, min(lo + first, g.kernel[0])),) for lo in range(0, g.kernel[0], first)]
+    rest = tuple((0, k) for k in g.kernel[1:])
+    units = tuple(
+        Unit(part, lead + rest, (c, min(c + channels, g.channels)), boxes)
+        for part, boxes in enumerate(shares)
+        for lead in tap_axes
+        for c in range(0, g.channels, channels)
+    )
+    return Units(units, len(shares), tiling, elements, taps, channels)
+
+
+def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
+    """gf (*K, C // G, D) = sum of conj(rows)^T gy over all blocks, before any flip."""
+    g, compute = job.geometry, job.arithmetic.compute
+    plan = filter_units(job, b.traits)
+    parts: list[Array] = [out] * plan.parts
+    if plan.parts > 1:
+        parts = [b.empty(g.f_shape, job.sums, x) for _ in range(plan.parts)]
+
+    def make() -> Callable[[Unit], Array | None]:
+        slab = slab_elements(g, plan.tiling.lengths, plan.taps)
+        size = plan.tiling.rows * prod(plan.taps) * plan.channels
+        rows = Rows(x, g, size, slab, compute, True, b)
+        buffers = (
+            [b.empty((plan.elements,), job.sums, x) for _ in range(2)] if out is not None else []
+        )
+
+        def one(unit: Unit) -> Array | None:
+            shape = _share(unit, g)
+            total, product = [b.xp.reshape(s[: prod(shape)], shape) for s in buffers] or [None] * 2
+            for i, box in enumerate(unit.boxes):
+                r = b.xp.matrix_transpose(rows.of(box, unit.taps, unit.channels))
+                c = _gradient_rows(gy[cells(box)], g, compute, b)
+                term = b.matmul(r, c, product if i else total)
+                total = plus(total, term, b) if i else term
+            found = conjugate(_as_filter(total, unit, g, b), b)
+            if out is None:
+                return found
+            lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
+            parts[unit.part][(*cells(unit.taps), slice(lo, hi), slice(None))] = found
+            return None
+
+        return one
+
+    found = b.run(make, plan.units, plan.tiling.threads)
+    if out is None:
+        return b.astype(found[0], job.arithmetic.result)
+    if plan.parts > 1:
+        for other in parts[1:]:
+            parts[0] += other
+        out[...] = parts[0]
+    return out
+
+
+def _share(unit: Unit, g: Geometry) -> tuple[int, ...]:
+    """The shape of a unit's matrix: (k * c, D), or (G, k * c, D // G)."""
+    n = prod(k1 - k0 for k0, k1 in unit.taps) * (unit.channels[1] - unit.channels[0])
+    return (n, g.filters) if g.groups == 1 else (g.groups, n // g.groups, g.filters // g.groups)
+
+
+def _as_filter(total: Array, unit: Unit, g: Geometry, b: Backend) -> Array:
+    """A unit's matrix as (*k, c, D)."""
+    kernel = [k1 - k0 for k0, k1 in unit.taps]
+    if g.groups == 1:
+        return b.xp.reshape(total, (*kernel, -1, g.filters))
+    n = g.rank
+    total = b.xp.reshape(total, (g.groups, *kernel, g.channels // g.groups, g.filters // g.groups))
+    total = b.xp.permute_dims(total, (*range(1, n + 2), 0, n + 2))
+    return b.xp.reshape(total, (*kernel, g.channels // g.groups, g.filters))
+
+
+def _gradient_rows(gy: Array, g: Geometry, compute: str, b: Backend) -> Array:
+    """A box of gy (n, *o, D) as (p, D), or (G, p, D // G)."""
+    matrix = merged(gy, g.rank + 1, b)
+    if matrix is None:  # one copy: a copy made first would keep gy's memory order
+        matrix = b.xp.reshape(gy, (prod(gy.shape[:-1]), g.filters))
+    if not dense(matrix, b):
+        matrix = b.xp.asarray(matrix, copy=True)
+    return by_group(conjugate(b.astype(matrix, compute), b), g.groups, b)

@@ -1,0 +1,174 @@
+"""Rows times filter, block by block: the matrix products of a forward convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.gemm.by_tap import correlate_by_tap
+from einstride.algorithms.gemm.im2col import Rows, slab_elements
+from einstride.arrays.ops import (
+    by_group,
+    cells,
+    dense,
+    is_complex,
+    merged,
+    plus,
+    row_major,
+    split_groups,
+)
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.blocking import SMALL, Box, Boxes, Tiling, tile
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Job
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend, Traits
+
+
+def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Array, bool]:
+    """F, and whether its rows run over (K, C) rather than (C, K).
+
+    (K * C, D) for one group, else (G, K * C // G, D // G). A view wherever f allows one.
+    """
+    n, xp = g.rank, b.xp
+    readable = b.dtype_name(f) == compute and not b.copied(f)
+    if g.groups > 1:
+        split = split_groups(f, g.groups, b)
+        matrix = merged(split, n + 1, b) if readable else None
+        if matrix is not None:
+            return xp.permute_dims(matrix, (1, 0, 2)), True
+        split = xp.permute_dims(split, (n + 1, *range(n + 1), n + 2))
+        shape = (g.groups, prod(g.f_shape[:-1]), g.filters // g.groups)
+        return xp.reshape(row_major(split, compute, b), shape), True
+    if readable:
+        orders: tuple[tuple[tuple[int, ...], bool], ...] = (
+            (tuple(range(n + 2)), True),
+            ((n, *range(n), n + 1), False),
+        )
+        for order, inner in orders:
+            matrix = merged(xp.permute_dims(f, order), n + 1, b)
+            if matrix is not None and dense(matrix, b):
+                return matrix, inner
+    rows = prod(g.f_shape[:-1])
+    if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
+        # The inner channels lie closest in memory: copying them as runs is many times faster.
+        turned = xp.permute_dims(f, (n + 1, *range(n + 1)))
+        turned = xp.reshape(row_major(turned, compute, b), (g.filters, rows))
+        return xp.matrix_transpose(turned), True
+    return xp.reshape(row_major(f, compute, b), (rows, g.filters)), True
+
+
+def filter_bytes(g: Geometry, job: Job) -> int:
+    """Bytes of the filters that may be held beside f: the matrix of `g`, and what leads to it.
+
+    An input gradient exchanges the channels of the whole filter, of which a stride phase `g` takes
+    some taps.
+    """
+    backwards, size = job.direction == "input_grad", max(job.itemsize, ITEMSIZE[job.operands[1]])
+    whole = (backwards and g.groups > 1) + (backwards and is_complex(job.arithmetic.compute))
+    matrix = 1 + (job.operands[1] != job.arithmetic.compute)
+    return size * (whole * prod(job.geometry.f_shape) + matrix * prod(g.f_shape))
+
+
+@lru_cache(maxsize=1024)
+def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
+    """Blocks of output positions for `correlate`."""
+    row = prod(g.f_shape[:-1]) * g.groups * job.itemsize
+    operand = job.operand_itemsize
+    matrix = filter_bytes(g, job)
+
+    def bytes_of(lengths: tuple[int, ...]) -> int:
+        slab = slab_elements(g, lengths, g.kernel) * operand
+        return prod(lengths) * (row + g.filters * job.itemsize) + slab
+
+    return cut(g, job, traits, row, bytes_of, matrix)
+
+
+def cut(
+    g: Geometry,
+    job: Job,
+    traits: Traits,
+    row: int,
+    bytes_of: Callable[[tuple[int, ...]], int],
+    shared: int = 0,
+) -> Tiling:
+    """Blocks of positions with rows of so many bytes; every batch as one of one, if it must be."""
+    batch, work = g.batch, g.multiply_adds
+    if job.batch_invariant:
+        batch, work = 1, work // max(g.batch, 1)
+    found = tile(
+        (batch, *g.out),
+        max(traits.block_bytes // max(row, 1), 1),
+        job.threads if work > SMALL else 1,
+        job.ceiling if job.hard else job.ceiling + shared,
+        bytes_of,
+        shared,
+    )
+    return replace(found, boxes=Boxes((g.batch, *g.out), found.lengths))
+
+
+def correlate(
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Array | None
+) -> Array:
+    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given."""
+    plan = position_tiles(g, job, b.traits)
+    compute, result = job.arithmetic.compute, job.arithmetic.result
+    if correlate_by_tap(x, f, g, job, b, out):
+        if bias is not None and out is not None:
+            plus(out, b.astype(bias, result), b)
+        return out
+    matrix, inner = filter_matrix(f, g, compute, b)
+    taps = tuple((0, k) for k in g.kernel)
+    bias = None if bias is None else b.astype(bias, job.sums)
+    # Straight into the result if nothing is added to it there in a narrower dtype than sums have.
+    straight = result == job.sums or (result == compute and bias is None)
+    width = prod(g.f_shape[:-1]) * g.groups
+
+    flat = merged(out, g.rank + 1, b) if out is not None and straight else None
+    flat = flat if flat is not None and dense(flat, b) else None
+
+    def make() -> Callable[[Box], Array | None]:
+        slab = slab_elements(g, plan.lengths, g.kernel)
+        rows = Rows(x, g, plan.rows * width, slab, compute, inner, b)
+        spare: list[Array] = []  # for results that cannot be multiplied into their place
+
+        def one(box: Box) -> Array | None:
+            r = rows.of(box, taps)
+            if out is None:
+                y = _flat(b.matmul(r, matrix, None), g, b)
+                return b.astype(y if bias is None else y + bias, result)
+            direct = flat is not None
+            if flat is not None:  # a box is a run of positions
+                at = plan.boxes.first_position(box)
+                y = flat[at : at + prod(hi - lo for lo, hi in box)]
+            else:
+                place = out[cells(box)]  # (n, *o, D)
+                y = merged(place, g.rank + 1, b) if straight else None
+                direct = y is not None and dense(y, b)
+            if not direct:
+                if not spare:
+                    spare.append(b.empty((plan.rows * g.filters,), job.sums, x))
+                p = prod(place.shape[:-1])
+                y = b.xp.reshape(spare[0][: p * g.filters], (p, g.filters))
+            b.matmul(r, matrix, by_group(y, g.groups, b))
+            if bias is not None:
+                y += bias
+            if not direct:
+                place[...] = b.xp.reshape(y, place.shape)
+            return None
+
+        return one
+
+    blocks = b.run(make, plan.boxes, plan.threads)
+    return out if out is not None else b.xp.reshape(b.xp.concat(blocks, axis=0), g.y_shape)
+
+
+def _flat(stack: Array, g: Geometry, b: Backend) -> Array:
+    """(G, p, D // G) as (p, D)."""
+    if g.groups == 1:
+        return stack
+    return b.xp.reshape(b.xp.permute_dims(stack, (1, 0, 2)), (stack.shape[1], g.filters))

@@ -1,0 +1,174 @@
+"""Winograd's minimal filtering: fewer products than taps, for filters of 2 to 7 taps an axis.
+
+F(m, r) computes m outputs of r taps from a = m + r - 1 products (see `cook_toom` for its matrices
+A, B and G; on several axes they are Kronecker products). On tiles d of the input, m apart,
+
+- forward          y = A^T [(G f) (B^T d)]           products over the channels, at each point
+- filter gradient  f' = G^T sum (B^T d)^T (A gy)     over the tiles, in a fixed order
+- input gradient   the forward pass over gy, its filter flipped and transposed
+
+F(4x4, 3x3) takes 36 products where the definition takes 144. Everything runs on blocks of tiles
+that stay in cache; dilated convolutions by phases; the depth of a volume may be summed directly in
+the transform domain (`plan`).
+
+Error: bounded by the norms only, so `accuracy="elementwise"` is refused, and a NaN or Inf reaches
+all outputs of its tiles. Predicted, relative to the root mean square of the exact result, as 4 u
+times the product of the axes' `cook_toom.growth` (u: the unit roundoff of the sums' dtype): in
+float32 3e-7 for F(2x2, 3x3), 3e-6 for F(4x4, 3x3). A scheme that loses more than `plan.DIGITS` u,
+1e-5 in float32, is never used. In the worst case, with n the terms of all sums of one output, it is
+at most n u times the product of the axes' `cook_toom.condition` times the norms of filter and
+input.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride.algorithms.winograd import compiled
+from einstride.algorithms.winograd.array_passes import correlate, reduce, transformed
+from einstride.algorithms.winograd.plan import Plan, choose
+from einstride.arrays.ops import conjugate, flip, transpose_filter
+from einstride.geometry import input_gradient_phases
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Cost, Job
+from einstride.geometry.tile_sizes import work
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend, Traits
+
+EXACT = False
+"""Results are rounded, even where all products and sums are whole numbers."""
+
+
+def forward(
+    x: Array, f: Array, job: Job, b: Backend,
+    bias: Array | None = None, out: Array | None = None, prepared: Any = None,
+) -> Array:  # fmt: skip
+    """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled.forward(x, f, job, b, bias, out, prepared)
+    return _correlate(x, f, job, b, bias, out, prepared)
+
+
+def input_grad(
+    gy: Array, f: Array, job: Job, b: Backend,
+    bias: Array | None = None, out: Array | None = None, prepared: Any = None,
+) -> Array:  # fmt: skip
+    """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
+    if _compiled(job, b.traits):
+        return compiled.input_grad(gy, f, job, b, bias, out, prepared)
+    return _correlate(gy, f, job, b, bias, out, prepared)
+
+
+def filter_grad(
+    x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
+) -> Array:
+    """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
+    g = job.geometry
+    if _compiled(job, b.traits):
+        return compiled.filter_grad(x, gy, job, b, bias, out)
+    place = flip(out, g.rank, b) if g.flip and out is not None else out
+    gf = reduce(x, gy, _plan(g, job, b.traits), job, b, place)
+    if out is not None:
+        return out
+    return flip(gf, g.rank, b) if g.flip else gf
+
+
+def prepare(f: Array, job: Job, b: Backend) -> Any:
+    """The plan and the transformed filter, for `prepared` of the forward pass and input gradient.
+
+    The filter's transform (taps, Q, C // G, D) holds Q / K times as many numbers as f.
+    """
+    if _compiled(job, b.traits):
+        return compiled.prepare(f, job, b)
+    g = _run(job)
+    plan = _plan(g, job, b.traits, prepared=True)
+    return plan, transformed(_turned(f, job, b), plan.scheme, g, job, b)
+
+
+def _compiled(job: Job, traits: Traits) -> bool:
+    """Will kernels of our own do it?"""
+    return traits.compiled and compiled.supports(job, traits) is None
+
+
+def _correlate(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
+) -> Array:
+    """The forward pass, or the input gradient as one over gy."""
+    g = _run(job)
+    if prepared is not None:
+        plan, u = prepared
+        return correlate(x, f, plan, g, job, b, bias, out, u)
+    plan = _plan(g, job, b.traits)
+    return correlate(x, _turned(f, job, b), plan, g, job, b, bias, out, None)
+
+
+def _run(job: Job) -> Geometry:
+    """The geometry of the forward pass that a job runs."""
+    if job.direction != "input_grad":
+        return job.geometry
+    (phase,) = input_gradient_phases.phases(job.geometry)  # only one: the stride is 1
+    if phase.geometry is None:
+        raise RuntimeError("an input gradient of stride 1 has a term for every element")
+    return phase.geometry
+
+
+def _turned(f: Array, job: Job, b: Backend) -> Array:
+    """The filter of that pass."""
+    g = job.geometry
+    if job.direction != "input_grad":
+        return flip(f, g.rank, b) if g.flip else f
+    f = conjugate(transpose_filter(f, g.groups, b), b)
+    return f if g.flip else flip(f, g.rank, b)
+
+
+def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:
+    plan = choose(g, job, traits, prepared)
+    if isinstance(plan, str):
+        raise RuntimeError(f"winograd runs only what it supports: {plan}")
+    return plan
+
+
+def supports(job: Job, traits: Traits) -> str | None:
+    """None if it can do the job, else why not."""
+    if _compiled(job, traits):
+        return None
+    g = job.geometry
+    if job.arithmetic.exact:
+        return "its divisions are not exact on integers"
+    if job.accuracy == "elementwise":
+        return "its error is bounded by the norms, not for each element"
+    if max(g.stride) > 1:
+        return "the stride must be 1: of what it computes, most would be thrown away"
+    if g.groups > 1 and min(g.channels, g.filters) == g.groups:
+        return "one channel in a group leaves no matrix products"
+    if job.per_example:
+        return "it sums over the batch, not for each example"
+    if job.batch_invariant and job.direction == "filter_grad":
+        return "a filter gradient sums over the batch"
+    plan = choose(_run(job), job, traits)
+    return plan if isinstance(plan, str) else None
+
+
+def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
+    """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
+    if _compiled(job, traits):
+        return compiled.cost(job, traits, rates)
+    g = _run(job)
+    plan = _plan(g, job, traits)
+    spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
+    tiles = spent.moved * job.itemsize
+    moved = tiles + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
+    thin = min(g.filters, g.channels) // g.groups
+    slower = rates["thin"] if g.groups == 1 else rates["grouped"]
+    products = spent.products * (1 + slower / max(thin, 1)) + spent.transforms * rates["transform"]
+    seconds = (
+        rates["call"]
+        + len(plan.blocks) * plan.slabs * rates["block"]
+        + products * rates["matmul"] * -(-job.threads // plan.threads)
+        + tiles * rates["tiles"]
+    )
+    error = plan.scheme.error(job.sums, job.direction)
+    note = f"{plan.scheme}, error {error:.0e} normwise"
+    return Cost(spent.products + spent.transforms, plan.workspace, moved, seconds, note)

@@ -1,0 +1,234 @@
+"""Minimal filtering on blocks of tiles: the forward pass and the filter gradient behind `winograd`.
+
+Only the order of the three steps of `tiles`, their buffers and their matrices are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride.algorithms.winograd.plan import Plan, filter_rows, frame_of, gradient_term, wider
+from einstride.algorithms.winograd.tile_gemm import accumulate, place, products
+from einstride.algorithms.winograd.tile_grid import Phase, Place
+from einstride.algorithms.winograd.tile_transforms import Frame, Transform, constant, slice_tiles
+from einstride.arrays.ops import conjugate, interleave, is_complex
+from einstride.geometry.blocking import SMALL, Box
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Job
+from einstride.geometry.tile_sizes import Scheme
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array, Backend
+
+Block = tuple[Phase, Box]
+
+
+def transformed(
+    f: Array, s: Scheme, g: Geometry, job: Job, b: Backend, columns: tuple[int, int] | None = None
+) -> Array:
+    """u (taps, Q, C // G, D) = G f, for a range of the filters D."""
+    xp, (lo, hi) = b.xp, columns or (0, g.filters)
+    matrix = constant(s, "taps", job.sums, f, b)
+    inner, width = f.shape[-2], hi - lo
+    shape = (s.taps, s.points, inner, width)
+    u = b.empty(shape, job.sums, f) if b.traits.mutable else None
+
+    def one(unit: tuple[int, int, int]) -> Array:
+        k, c0, c1 = unit
+        part = f[k : k + 1, ...] if s.taps > 1 else f
+        part = b.astype(part[..., c0:c1, lo:hi], job.sums)
+        part = xp.reshape(part, (prod(s.kernel), (c1 - c0) * width))
+        return b.matmul(matrix, part, None if u is None else _flat(u[k, :, c0:c1, :], b))
+
+    step = inner if u is None else filter_rows(width, b.traits)
+    units = [(k, c, min(c + step, inner)) for k in range(s.taps) for c in range(0, inner, step)]
+    work = prod(s.kernel) * prod(shape)
+    found = b.run(lambda: one, units, job.threads if work > SMALL else 1)
+    return u if u is not None else xp.reshape(xp.stack(found, axis=0), shape)
+
+
+def _flat(stack: Array, b: Backend) -> Array:
+    """(Q, ...) as a matrix."""
+    return b.xp.reshape(stack, (stack.shape[0], prod(stack.shape[1:])))
+
+
+def correlate(
+    x: Array, f: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
+    bias: Array | None, out: Array | None, u: Array | None,
+) -> Array:  # fmt: skip
+    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; u is f, transformed."""
+    bias = None if bias is None else b.astype(bias, job.sums)
+    if out is None:
+        u = transformed(f, plan.scheme, g, job, b) if u is None else u
+        return b.astype(_immutable(x, u, plan, g, job, b, bias), job.arithmetic.result)
+    if u is not None:
+        _slab(x, u, plan, g, job, b, bias, out)
+        return out
+    for lo in range(0, g.filters, plan.slab):
+        hi = min(lo + plan.slab, g.filters)
+        some = transformed(f, plan.scheme, g, job, b, (lo, hi))
+        _slab(x, some, plan, g, job, b, None if bias is None else bias[lo:hi], out[..., lo:hi])
+        del some  # before the next one is made
+    return out
+
+
+def _slab(
+    x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
+    bias: Array | None, out: Array,
+) -> None:  # fmt: skip
+    """The filters whose transform is u, into their place."""
+    s, width = plan.scheme, u.shape[-1]
+
+    def make() -> Callable[[Block], None]:
+        counts, more = plan.counts, wider(plan.counts, s.taps)
+        transform = _transform(x, frame_of(g, s), more, s, "data", job, b)
+        v = b.empty((s.points * prod(more) * g.channels,), job.sums, x)
+        sums = b.empty((s.points * prod(counts) * width,), job.sums, x)
+        term = None
+        if s.taps > 1:
+            term = b.empty((s.points * prod(counts[1:]) * width,), job.sums, x)
+        buffer = b.empty((2 * prod(s.m) * slice_tiles(counts, width) * width,), job.sums, x)
+
+        def one(block: Block) -> None:
+            t, at = _sides(block), Place(*block, s, g)
+            batch, many = block[1][0], wider(t, s.taps)
+            rows = _stack(v, s, prod(many), g.channels, b)
+            transform.of(batch, at.starts, at.reach, many[1:], rows)
+            total = _stack(sums, s, prod(t), width, b)
+            products(rows, u, total, _stack(term, s, prod(t[1:]), width, b), t, g.groups, b)
+            y = out[(slice(*batch), *at.outputs, ...)]
+            place(total, s, t, y, at.limits, bias, buffer, b)
+
+        return one
+
+    b.run(make, plan.blocks, plan.threads)
+
+
+def _transform(
+    x: Array, frame: Frame, counts: tuple[int, ...], s: Scheme, which: str, job: Job, b: Backend,
+    conjugated: bool = False,
+) -> Transform:  # fmt: skip
+    """A worker's transform for boxes of at most so many tiles."""
+    channels = x.shape[-1]
+    gather = prod(frame.window) * slice_tiles(counts, channels) * channels
+    slab = frame.slab(counts, channels)
+    return Transform(x, frame, s, which, job.sums, slab, gather, b, conjugated)
+
+
+def _stack(buffer: Any, s: Scheme, tiles: int, channels: int, b: Backend) -> Array | None:
+    """The beginning of a flat buffer as (Q, p, C)."""
+    if buffer is None:
+        return None
+    return b.xp.reshape(buffer[: s.points * tiles * channels], (s.points, tiles, channels))
+
+
+def _sides(block: Block) -> tuple[int, ...]:
+    """(n, *t) of a block."""
+    return tuple(hi - lo for lo, hi in block[1])
+
+
+def _immutable(
+    x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend, bias: Array | None
+) -> Array:
+    """The same where nothing can be written in place: phase by phase, in runs of examples."""
+    s = plan.scheme
+    transform = Transform(x, frame_of(g, s), s, "data", job.sums, 0, 0, b)
+
+    def one(block: Block) -> Array:
+        t, at = _sides(block), Place(*block, s, g)
+        rows = transform.of(block[1][0], at.starts, at.reach, wider(t, s.taps)[1:], None)
+        total = products(rows, u, None, None, t, g.groups, b)
+        return place(total, s, t, None, at.limits, bias, None, b)
+
+    found: dict[Phase, list[Array]] = {}
+    for block, y in zip(plan.blocks, b.run(lambda: one, plan.blocks, 1), strict=True):
+        found.setdefault(block[0], []).append(y)
+    phases = {p.first: b.xp.concat(parts, axis=0) for p, parts in found.items()}
+    if len(phases) == 1:
+        return next(iter(phases.values()))
+    return interleave(phases, g.dilation, g.y_shape, b)
+
+
+def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | None) -> Array:
+    """gf (*K, C // G, D) = G^T sum (B^T x)^T (A conj(gy)), conjugated; before any flip.
+
+    A unit sums some blocks for some channels of x. Units, and the order of the sums in them, do not
+    depend on the number of threads, and parts are added in their order: neither do the bits.
+    """
+    g, s = job.geometry, plan.scheme
+    gathered = constant(s, "taps^T", job.sums, x, b)
+    slabs = [(lo, min(lo + plan.slab, g.channels)) for lo in range(0, g.channels, plan.slab)]
+    units = [(part, span) for part in range(plan.parts) for span in slabs]
+    parts: list[Any] = [out] * plan.parts
+    if plan.parts > 1:
+        parts = [b.empty(g.f_shape, job.sums, x) for _ in parts]
+
+    def make() -> Callable[[tuple[int, tuple[int, int]]], Array | None]:
+        counts, more = plan.counts, wider(plan.counts, s.taps)
+        shape: tuple[int, ...] = (plan.slab, g.filters)
+        if g.groups > 1:
+            shape = (g.groups, plan.slab // g.groups, g.filters // g.groups)
+        v: Any = None
+        z: Any = None
+        total: Any = None
+        term: Any = None
+        if out is not None:
+            v = b.empty((s.points * prod(more) * plan.slab,), job.sums, x)
+            z = b.empty((s.points * prod(counts) * g.filters,), job.sums, x)
+            total = b.empty((s.taps * s.points * prod(shape),), job.sums, x)
+            term = b.empty((gradient_term(s, prod(shape), b.traits),), job.sums, x)
+        frame, outputs = frame_of(g, s), Frame(s.m, s.m, g.dilation)
+        of_gy = _transform(gy, outputs, counts, s, "output^T", job, b, is_complex(job.sums))
+
+        def one(unit: tuple[int, tuple[int, int]]) -> Array | None:
+            part, (lo, hi) = unit
+            of_x = _transform(x[..., lo:hi], frame, more, s, "data", job, b)
+            sums: list[Any] = [None] * s.taps
+            sides = (hi - lo, g.filters) if g.groups == 1 else shape
+            some = None
+            if total is not None:
+                some = b.xp.reshape(
+                    total[: s.taps * s.points * prod(sides)], (s.taps, s.points, *sides)
+                )
+            for i in range(part, len(plan.blocks), plan.parts):
+                block = plan.blocks[i]
+                t, at, batch = _sides(block), Place(*block, s, g), block[1][0]
+                many = wider(t, s.taps)
+                rows = _stack(v, s, prod(many), hi - lo, b)
+                rows = of_x.of(batch, at.starts, at.reach, many[1:], rows)
+                columns = _stack(z, s, prod(t), g.filters, b)
+                starts = [o.start for o in at.outputs]
+                columns = of_gy.of(batch, starts, at.limits, t[1:], columns)
+                accumulate(sums, rows, columns, some, term, t, g.groups, b)
+            taps = [b.matmul(gathered, _flat(total, b), None) for total in sums]
+            found = _as_filter(taps, s, sides, g, b)
+            if out is None:
+                return found
+            inner = slice(lo, hi) if g.groups == 1 else slice(None)
+            parts[part][(..., inner, slice(None))] = found
+            return None
+
+        return one
+
+    found = b.run(make, units, plan.threads)
+    if out is None:
+        return b.astype(found[0], job.arithmetic.result)
+    if plan.parts > 1:
+        for other in parts[1:]:
+            parts[0] += other
+        out[...] = parts[0]
+    return out
+
+
+def _as_filter(
+    taps: list[Array], s: Scheme, sides: tuple[int, ...], g: Geometry, b: Backend
+) -> Array:
+    """The matrices (K, C * D) of the direct taps as (*K, c, D), conjugated."""
+    found = b.xp.concat(taps, axis=0) if len(taps) > 1 else taps[0]
+    if g.groups == 1:
+        return conjugate(b.xp.reshape(found, (*g.kernel, *sides)), b)
+    found = b.xp.reshape(found, (prod(g.kernel), *sides))
+    found = b.xp.permute_dims(found, (0, 2, 1, 3))
+    return conjugate(b.xp.reshape(found, (*g.kernel, sides[1], g.filters)), b)

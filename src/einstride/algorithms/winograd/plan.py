@@ -1,0 +1,263 @@
+"""How Winograd's algorithm is cut into blocks and slabs below a ceiling, and which tiles it takes.
+
+Whole numbers only; no arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING
+
+from einstride.algorithms.winograd.tile_grid import Blocks, phase_of, residues
+from einstride.algorithms.winograd.tile_transforms import COLUMNS, Frame, slice_tiles
+from einstride.arrays.ops import is_complex
+from einstride.geometry.blocking import SMALL, run_lengths, tile
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Shape
+from einstride.geometry.problem import Job
+from einstride.geometry.tile_sizes import (
+    DIGITS,
+    FEWEST_TAPS,
+    MOST_TAPS,
+    UNIT,
+    Scheme,
+    schemes,
+    work,
+)
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Traits
+
+MOST_PHASES = 4096
+
+
+TILES = 128
+"""In a block: enough rows for the products, few enough to stay near the processor."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run a scheme.
+
+    Attributes
+    ----------
+    scheme : Scheme
+        The tiles.
+    blocks : Blocks
+        Of tiles, each done by one worker.
+    width, slab : int
+        All filters, and those (columns D of f) whose transform is held at once; in a filter
+        gradient all channels, and those of a unit.
+    parts : int
+        Sums of a filter gradient that are formed side by side, whatever the number of threads.
+    threads : int
+        Blocks at once.
+    workspace : int
+        Bytes, all threads together.
+    room : int
+        How many workers of a filter gradient would fit.
+    """
+
+    scheme: Scheme
+    blocks: Blocks
+    width: int
+    slab: int
+    parts: int
+    threads: int
+    workspace: int
+    room: int = 1
+
+    @property
+    def slabs(self) -> int:
+        """How many slabs there are: of channels in a filter gradient, else of filters."""
+        return -(-self.width // self.slab)
+
+    @property
+    def counts(self) -> Shape:
+        """Tiles of the largest block, (n, *t)."""
+        return self.blocks.lengths
+
+
+def frame_of(g: Geometry, s: Scheme) -> Frame:
+    """The tiles of x."""
+    return Frame(s.window, s.m, g.dilation, g.padding_mode)
+
+
+def wider(counts: Shape, taps: int) -> Shape:
+    """The tiles of x that a box of tiles of y meets: more on a direct axis."""
+    return counts if taps == 1 else (counts[0], counts[1] + taps - 1, *counts[2:])
+
+
+def block_bytes(g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int) -> int:
+    """What one worker of a forward pass holds."""
+    more = wider(counts, s.taps)
+    v = s.points * prod(more) * g.channels
+    sums = s.points * prod(counts) * slab
+    gather = s.points * slice_tiles(more, g.channels) * g.channels
+    outputs = 2 * prod(s.m) * slice_tiles(counts, slab) * slab
+    borders = frame_of(g, s).slab(more, g.channels) * job.operand_itemsize
+    term = sums // counts[0] if s.taps > 1 else 0
+    return (v + sums + term + gather + outputs) * job.itemsize + borders
+
+
+def filter_rows(width: int, traits: Traits) -> int:
+    """Channels of the filter whose transform is one product."""
+    return max(4 * COLUMNS * max(traits.block_bytes >> 21, 1) // width, 1)
+
+
+def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
+    """The transform of a slab of the filter, and what leads to it."""
+    inner = g.channels // g.groups * slab
+    copies = 1 + (job.operands[1] != job.sums)
+    whole = 0
+    if job.direction == "input_grad":  # turning the filter copies it where it is no view
+        whole = ((g.groups > 1) + is_complex(job.sums)) * prod(g.f_shape)
+    return ((s.taps * s.points + copies * prod(g.kernel)) * inner + whole) * job.itemsize
+
+
+@lru_cache(maxsize=4096)
+def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False) -> Plan:
+    """Blocks and slabs below the ceiling if there are any, else the least that works."""
+    batch = 1 if job.batch_invariant else g.batch
+    tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
+    tiles = (batch, *tiles[1:])
+    work = g.multiply_adds // max(g.batch, 1) * batch
+    threads = job.threads if work > SMALL and traits.mutable else 1
+    most = max(TILES * traits.block_bytes >> 21, 1)
+    found: list[Plan] = []
+    slab = g.filters
+    while True:
+        shared = 0 if prepared else filter_bytes(g, s, job, slab)
+
+        def bytes_of(counts: Shape, slab: int = slab) -> int:
+            return block_bytes(g, s, job, counts, slab)
+
+        for target in (most, max(most // 4, 1)):
+            if traits.mutable:
+                t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
+                lengths, workers, need = t.lengths, t.threads, t.workspace
+            else:  # whole examples: what comes out in order are runs of the batch
+                n = max(min(target // prod(tiles[1:]), batch), 1)
+                lengths, workers = (n, *tiles[1:]), 1
+                need = shared + 2 * bytes_of(lengths)
+            plan = Plan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
+            if need <= job.ceiling and workers == threads:
+                return plan
+            found.append(plan)
+        if prepared or g.groups > 1 or slab <= 16 or not traits.mutable:
+            return min(found, key=lambda p: (max(p.workspace, job.ceiling), -p.threads))
+        slab = -(-slab // 2)
+
+
+def gradient_bytes(
+    g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int, traits: Traits
+) -> int:
+    """What one worker of a filter gradient holds, for `slab` channels of x."""
+    more = wider(counts, s.taps)
+    v, z = s.points * prod(more) * slab, s.points * prod(counts) * g.filters
+    gather = s.points * slice_tiles(more, slab) * slab
+    gather += prod(s.m) * slice_tiles(counts, g.filters) * g.filters
+    total = s.points * s.taps * (slab // g.groups) * g.filters
+    term = gradient_term(s, slab // g.groups * g.filters, traits)
+    borders = frame_of(g, s).slab(more, slab) + prod(s.m) * prod(counts) * g.filters
+    copies = 2 + (s.taps > 1) + (g.groups > 1) + is_complex(job.sums)
+    found = copies * prod(g.kernel) * (slab // g.groups) * g.filters
+    return (v + z + gather + total + term + found) * job.itemsize + borders * job.operand_itemsize
+
+
+TERM = 1 << 16
+"""Elements of the products on their way into a sum: what stays in cache between the two."""
+
+
+def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
+    """Elements of these products: of one point at least, of all at most."""
+    some = TERM * max(traits.block_bytes >> 21, 1) // max(share, 1)
+    return min(max(some, 1), s.points) * share
+
+
+PARTS = 8
+"""Units of a filter gradient, about: so many threads can share it."""
+
+SIDE_BY_SIDE = 2
+"""Workers of a filter gradient whose buffers should fit below the ceiling."""
+
+SUM_BYTES = 5 << 20
+"""The sums of one unit, which every block reads and writes."""
+
+
+@lru_cache(maxsize=4096)
+def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
+    """Units that do not depend on the number of threads: neither do the bits of the sums."""
+    tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
+    whole = s.points * s.taps * (g.channels // g.groups) * g.filters * job.itemsize
+    slab = g.channels
+    most = SUM_BYTES * max(traits.block_bytes >> 21, 1)
+    if traits.mutable and g.groups == 1:
+        slab = max(-(-g.channels // max(-(-whole // most), 1)), min(g.channels, 16))
+    first, slabs = slab, -(-g.channels // slab)
+    target = max(TILES * traits.block_bytes >> 21, 1)
+    target = min(target, max(prod(tiles) * slabs // PARTS, 16))
+    rows = max(target, 1)
+    threads = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
+    final = prod(g.f_shape) * job.itemsize
+    least = 1 if g.groups > 1 else min(slab, 32)
+    side_by_side = g.multiply_adds > SMALL and traits.mutable
+    together = SIDE_BY_SIDE if side_by_side else 1
+    while True:
+        slabs = -(-g.channels // slab)
+        lengths = run_lengths(tiles, rows)
+        blocks = Blocks(g, s.m, lengths)
+        parts = 1
+        if side_by_side:
+            parts = max(min(PARTS // slabs, len(blocks), (2 << 20) // max(final, 1)), 1)
+        each = gradient_bytes(g, s, job, lengths, slab, traits)
+        shared = parts * final if parts > 1 else 0
+        if shared + together * each <= job.ceiling:
+            break
+        if rows > min(target, 32 if together > 1 else 1):
+            rows = max(rows // 2, 1)
+        elif g.groups == 1 and slab > (least if together > 1 else 1):
+            slab = max(slab // 2, 1)
+        elif together > 1:  # rather one worker with large blocks than several with tiny ones
+            together, rows, slab = 1, target, first
+        else:
+            break
+    room = min((job.ceiling - shared) // max(each, 1), parts * slabs)
+    workers = max(min(threads, room), 1)
+    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, room)
+
+
+@lru_cache(maxsize=4096)
+def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan | str:
+    """The best plan by work among those that are accurate enough and fit; or why there is none.
+
+    `g` is the geometry of the forward pass that is run: of an input gradient, its one phase.
+    """
+    if not FEWEST_TAPS <= max(g.kernel) <= MOST_TAPS:
+        return f"some axis of f must have {FEWEST_TAPS} taps, and none more than {MOST_TAPS}"
+    if prod(residues(g)) > MOST_PHASES:
+        return f"the dilation sorts the positions into more than {MOST_PHASES} phases"
+    gradient = job.direction == "filter_grad"
+    judged = replace(g, batch=1) if job.batch_invariant else g
+    unit = UNIT[job.sums]
+    found: list[tuple[bool, float, Plan]] = []
+    for s in schemes(g.kernel, g.out):
+        if s.error(job.sums, job.direction) > DIGITS * unit:
+            continue
+        if gradient:
+            plan = gradient_plan(g, s, job, traits)
+        else:
+            plan = forward_plan(g, s, job, traits, prepared)
+        blocks = len(plan.blocks) * judged.batch // max(g.batch, 1)
+        score = work(judged, s, gradient, plan.slabs, blocks, prepared).score
+        if gradient:  # whatever the number of threads: the bits must not depend on it
+            score *= 1 if plan.room >= SIDE_BY_SIDE or g.multiply_adds <= SMALL else 2
+        else:
+            score *= -(-job.threads // plan.threads)
+        below = plan.workspace <= job.ceiling
+        found.append((not below, score if below else plan.workspace, plan))
+    if not found:
+        return "no tile has few enough points and small enough errors"
+    return min(found, key=lambda entry: entry[:2])[2]

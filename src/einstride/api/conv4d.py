@@ -1,0 +1,153 @@
+"""The seed's three functions, as the blog post and its author's project named them.
+
+x (B, H, W, C), f (Fh, Fw, C, D), s = (Sh, Sw): padding "valid", two spatial axes.
+"""
+
+from __future__ import annotations
+
+from einstride.arrays import backends
+from einstride.arrays.backends import Array
+from einstride.dispatch import execute
+from einstride.geometry.keywords import Keywords
+from einstride.support.errors import bad_value
+
+
+def conv4d_forward(x: Array, f: Array, s: tuple[int, int]) -> Array:
+    """Convolve a batch of images: ``conv(x, f, stride=s)`` in two spatial dimensions.
+
+    Parameters
+    ----------
+    x : array, shape (B, H, W, C)
+        The images.
+    f : array, shape (Fh, Fw, C, D)
+        The filter.
+    s : tuple of two ints
+        The strides (Sh, Sw).
+
+    Returns
+    -------
+    array, shape (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, D)
+        The output, as TensorFlow's ``conv2d(padding='VALID')``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> x, f = np.ones((64, 28, 28, 3)), np.ones((6, 6, 3, 2))
+    >>> es.conv4d_forward(x, f, (2, 2)).shape
+    (64, 12, 12, 2)
+    """
+    where = "conv4d_forward"
+    _four(where, x=x, f=f)
+    return execute.call(where, "forward", x, f, None, None, Keywords(stride=s))
+
+
+def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
+    """Gradient of `conv4d_forward` with respect to x.
+
+    Parameters
+    ----------
+    x : array, shape (B, H, W, C)
+        The images; only their shape matters.
+    f : array, shape (Fh, Fw, C, D)
+        The filter.
+    gy : array, shape (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, D)
+        The gradient of the output.
+    s : tuple of two ints
+        The strides (Sh, Sw).
+
+    Returns
+    -------
+    array, shape (B, H, W, C)
+        As `conv_input_grad`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> x, f = np.ones((64, 28, 28, 3)), np.ones((6, 6, 3, 2))
+    >>> es.conv4d_input_gradient(x, f, np.ones((64, 12, 12, 2)), (2, 2)).shape
+    (64, 28, 28, 3)
+    """
+    where = "conv4d_input_gradient"
+    _four(where, x=x, f=f, gy=gy)
+    _agree(
+        where, "channels", x.shape[3], "f", f.shape[2], f"x {tuple(x.shape)}, f {tuple(f.shape)}"
+    )
+    _agree(
+        where,
+        "examples",
+        x.shape[0],
+        "gy",
+        gy.shape[0],
+        f"x {tuple(x.shape)}, gy {tuple(gy.shape)}",
+    )
+    size = tuple(x.shape[1:3])
+    return execute.call(where, "input_grad", gy, f, None, None, Keywords(stride=s), size)
+
+
+def conv4d_filter_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
+    """Gradient of `conv4d_forward` with respect to f.
+
+    Parameters
+    ----------
+    x : array, shape (B, H, W, C)
+        The images.
+    f : array, shape (Fh, Fw, C, D)
+        The filter; only its shape matters.
+    gy : array, shape (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, D)
+        The gradient of the output.
+    s : tuple of two ints
+        The strides (Sh, Sw).
+
+    Returns
+    -------
+    array, shape (Fh, Fw, C, D)
+        As `conv_filter_grad`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> x, f = np.ones((64, 28, 28, 3)), np.ones((6, 6, 3, 2))
+    >>> es.conv4d_filter_gradient(x, f, np.ones((64, 12, 12, 2)), (2, 2)).shape
+    (6, 6, 3, 2)
+    """
+    where = "conv4d_filter_gradient"
+    _four(where, x=x, f=f, gy=gy)
+    got = f"x {tuple(x.shape)}, f {tuple(f.shape)}, gy {tuple(gy.shape)}"
+    _agree(where, "channels", x.shape[3], "f", f.shape[2], got)
+    _agree(where, "output channels", gy.shape[3], "f", f.shape[3], got)
+    size = tuple(f.shape[:2])
+    return execute.call(where, "filter_grad", x, gy, None, None, Keywords(stride=s), size)
+
+
+def _four(where: str, **arrays: Array) -> None:
+    backends.of(where, tuple(arrays), *arrays.values())
+    for name, a in arrays.items():
+        if len(a.shape) != 4:
+            raise bad_value(
+                where,
+                f"{name} must have four axes",
+                f"{name} {tuple(a.shape)}",
+                "use conv and its gradients for another number of axes",
+            )
+
+
+def _agree(where: str, what: str, first: int, name: str, second: int, got: str) -> None:
+    if first != second:
+        raise bad_value(
+            where, f"{first} {what} here, but {name} has {second}", got, "make them agree"
+        )

@@ -1,0 +1,279 @@
+"""The gradients of `conv`, and its derivative in a direction. All work is done by `execute`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einstride.arrays import backends
+from einstride.arrays.backends import Array
+from einstride.dispatch import array_checks, call_cache, execute
+from einstride.geometry import keywords as parse
+from einstride.geometry.keywords import Keywords
+from einstride.geometry.types import Ints, Padding
+from einstride.support.errors import bad_value
+
+
+def conv_input_grad(
+    gy: Array,
+    f: Array,
+    input_size: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    r"""Gradient of `conv` with respect to its input: the adjoint of ``x -> conv(x, f)``.
+
+    .. math:: gx_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} gy_{b,o,d} \, \overline{f_{k,c,d}}
+
+    so that <conv(x, f), gy> = <x, gx> under the (complex) inner product: f is conjugated, as in
+    PyTorch; JAX's gradient is this one with conj(f) in the place of f.
+
+    Parameters
+    ----------
+    gy : array, shape (B, *O, D)
+        The gradient of the output.
+    f : array, shape (*K, C // groups, D)
+        The filter.
+    input_size : int or tuple of N ints
+        The spatial size S of the input: with a stride, several sizes have the same output.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters of the forward call.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace, out : as in `conv`
+        The same.
+
+    Returns
+    -------
+    array, shape (B, *S, C)
+        The gradient of the input, in the dtype that `conv` of gy and f would have.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`; also if `input_size` does not lead to the shape of gy.
+
+    Notes
+    -----
+    `gemm` computes it by stride phases, forming no product with an inserted zero:
+    `einstride.geometry.input_gradient_phases` has the derivation.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> gy, f = np.ones((1, 12, 12, 2)), np.ones((6, 6, 3, 2))
+    >>> es.conv_input_grad(gy, f, 28, stride=2).shape
+    (1, 28, 28, 3)
+    """
+    given = (
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace, input_size,
+    )  # fmt: skip
+    where = "conv_input_grad"
+    return call_cache.call(where, "input_grad", gy, f, None, out, given, _input_size)
+
+
+def _input_size(where: str, given: tuple[Any, ...]) -> Any:
+    (size,) = given
+    return parse.ints(where, "input_size", size)
+
+
+def conv_filter_grad(
+    x: Array,
+    gy: Array,
+    kernel_size: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+    out: Array | None = None,
+    per_example: bool = False,
+) -> Array:
+    r"""Gradient of `conv` with respect to its filter: the adjoint of ``f -> conv(x, f)``.
+
+    .. math:: gf_{k,c,d} = \sum_{b,o} \overline{x_{b,\, o s + k r - p,\, c}} \, gy_{b,o,d}
+
+    so that <conv(x, f), gy> = <f, gf> under the (complex) inner product: x is conjugated, as in
+    PyTorch; JAX's gradient is this one with conj(x) in the place of x.
+
+    Parameters
+    ----------
+    x : array, shape (B, *S, C)
+        The input of the forward call.
+    gy : array, shape (B, *O, D)
+        The gradient of the output.
+    kernel_size : int or tuple of N ints
+        The spatial size K of the filter.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters of the forward call.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace, out : as in `conv`
+        The same.
+    per_example : bool
+        True: one gradient for each example, not their sum.
+
+    Returns
+    -------
+    array, shape (*K, C // groups, D)
+        The gradient of the filter; with `per_example` (B, *K, C // groups, D). The dtype is the one
+        that `conv` of x and gy would have. Blocks are summed in a fixed order: the same call gives
+        the same bits.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`; also if `kernel_size` does not lead to the shape of gy.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> x, gy = np.ones((1, 28, 28, 3)), np.ones((1, 12, 12, 2))
+    >>> es.conv_filter_grad(x, gy, 6, stride=2).shape
+    (6, 6, 3, 2)
+    """
+    given = (
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
+    )  # fmt: skip
+    where = "conv_filter_grad"
+    return call_cache.call(where, "filter_grad", x, gy, None, out, given, _kernel_size)
+
+
+def _kernel_size(where: str, given: tuple[Any, ...]) -> Any:
+    size, each = given
+    size = parse.ints(where, "kernel_size", size)
+    return parse.PerExample(size) if parse.flag(where, "per_example", each) else size
+
+
+def conv_jvp(
+    x: Array,
+    f: Array,
+    dx: Array | None,
+    df: Array | None,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+) -> Array:
+    r"""The change of ``conv(x, f)`` to first order when x changes by dx and f by df.
+
+    .. math:: dy = conv(dx, f) + conv(x, df)
+
+    Convolution is bilinear, so this is exact up to ``conv(dx, df)``, and second derivatives are
+    compositions of the functions of this module: the derivative of ``conv_input_grad(gy, f)`` in
+    the direction df is ``conv_input_grad(gy, df)``.
+
+    Parameters
+    ----------
+    x : array, shape (B, *S, C)
+        The input.
+    f : array, shape (*K, C // groups, D)
+        The filter.
+    dx : array, shape (B, *S, C), or None
+        The change of x; None for no change.
+    df : array, shape (*K, C // groups, D), or None
+        The change of f; None for no change.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters of the forward call.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace : as in `conv`
+        The same, for each of the two convolutions; their sum needs one more array like y.
+
+    Returns
+    -------
+    array, shape (B, *O, D)
+        The change of y.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`; also if both changes are None.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> x, f = np.ones((1, 5, 1)), np.ones((3, 1, 1))
+    >>> es.conv_jvp(x, f, None, 2 * f)[0, :, 0]
+    array([6., 6., 6.])
+    """
+    k = Keywords(
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace,
+    )  # fmt: skip
+    where = "conv_jvp"
+    pairs = [(a, b) for a, b in ((dx, f), (x, df)) if a is not None and b is not None]
+    if not pairs:
+        raise bad_value(where, "dx or df must be given", "None and None", "pass one of them")
+    array_checks.same_shape(where, "dx", dx, "x", x)
+    array_checks.same_shape(where, "df", df, "f", f)
+    terms = [execute.call(where, "forward", a, b, None, None, k) for a, b in pairs]
+    if len(terms) == 1:
+        return terms[0]
+    array_checks.sum_fits(where, backends.of(where, ("x",), x), *terms)
+    return terms[0] + terms[1]
+
+
+def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
+    r"""Gradient of `conv` with respect to its bias: the sum of gy over batch and positions.
+
+    .. math:: gb_d = \sum_{b,o} gy_{b,o,d}
+
+    Parameters
+    ----------
+    gy : array, shape (B, *O, D)
+        The gradient of the output.
+    layout : str
+        As in `conv`; the part for y is read.
+
+    Returns
+    -------
+    array, shape (D,)
+        In the dtype of gy (summed in float32 for float16 and bfloat16; integers in int64 or
+        uint64).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, einstride as es
+    >>> es.conv_bias_grad(np.ones((2, 4, 4, 3)))
+    array([32., 32., 32.])
+    """
+    return execute.bias_grad("conv_bias_grad", gy, layout)

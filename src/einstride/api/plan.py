@@ -1,0 +1,150 @@
+"""Asking for a plan: from arrays, or from shapes and a dtype."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, made
+from einstride.arrays import backends
+from einstride.arrays.backends import Array
+from einstride.geometry import keywords as parse
+from einstride.geometry.keywords import Keywords
+from einstride.geometry.types import Ints, Padding
+from einstride.support.errors import bad_value
+
+
+def plan(
+    first: Array | tuple[int, ...],
+    second: Array | tuple[int, ...],
+    *,
+    direction: str = "forward",
+    dtype: str | None = None,
+    library: str = "numpy",
+    input_size: Ints | None = None,
+    kernel_size: Ints | None = None,
+    output_padding: Ints = 0,
+    output_size: Ints | None = None,
+    per_example: bool = False,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_last",
+    flip: bool = False,
+    algorithm: str = "auto",
+    accuracy: str = "normwise",
+    accumulate: str | None = None,
+    batch_invariant: bool = False,
+    max_workspace: int | None = None,
+) -> Plan:
+    """What a call would do: which algorithm, why, and what each rival would have cost.
+
+    Made from shapes, dtypes and the library alone, never from values.
+
+    Parameters
+    ----------
+    first, second : array, or tuple of ints
+        The two operands of the direction (x and f, gy and f, x and gy), or their shapes.
+    direction : {"forward", "input_grad", "filter_grad", "transpose"}
+        `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
+    dtype : str, optional
+        With shapes: their dtype; if left out that of the other operand, or float32.
+    library : str
+        With shapes: "numpy", "cupy", "torch", "jax", "dask" or "array_api_strict".
+    input_size, kernel_size, output_padding, output_size, per_example : as in their functions
+        What the direction needs.
+    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+        The hyperparameters.
+    layout, flip, algorithm, accuracy, accumulate : as in `conv`
+        The same.
+    batch_invariant, max_workspace : as in `conv`
+        The same.
+
+    Returns
+    -------
+    Plan
+        ``print(p)`` shows the table; ``p(first, second)`` runs it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv`.
+
+    Examples
+    --------
+    >>> import einstride as es
+    >>> es.plan((1, 8, 8, 3), (3, 3, 3, 4)).output_shape
+    (1, 6, 6, 4)
+    """
+    k = Keywords(
+        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
+        accuracy, accumulate, batch_invariant, max_workspace,
+    )  # fmt: skip
+    needs = Needs(input_size, kernel_size, output_padding, output_size, per_example)
+    return made("plan", arguments("plan", first, second, direction, dtype, library, needs, k), k)
+
+
+class Needs(NamedTuple):
+    """What only some directions are asked."""
+
+    input_size: Ints | None
+    kernel_size: Ints | None
+    output_padding: Ints
+    output_size: Ints | None
+    per_example: bool
+
+
+def arguments(
+    where: str,
+    first: Any,
+    second: Any,
+    direction: str,
+    dtype: str | None,
+    library: str,
+    needs: Needs,
+    keywords: Keywords,
+) -> dict[str, Any]:
+    """A plan's arguments, all plain, checked as far as that goes without planning."""
+    parse.choice(where, "direction", direction, DIRECTIONS)
+    parse.choice(where, "library", library, LIBRARIES)
+    extra: Any = {
+        "forward": None,
+        "input_grad": parse.optional(where, "input_size", needs.input_size, parse.ints),
+        "filter_grad": parse.optional(where, "kernel_size", needs.kernel_size, parse.ints),
+        "transpose": (
+            parse.ints(where, "output_padding", needs.output_padding),
+            parse.optional(where, "output_size", needs.output_size, parse.ints),
+        ),
+    }[direction]
+    if direction in ("input_grad", "filter_grad") and extra is None:
+        name = "input_size" if direction == "input_grad" else "kernel_size"
+        raise bad_value(where, f"{direction} needs {name}", f"{name}=None", f"pass {name}")
+    if parse.flag(where, "per_example", needs.per_example):
+        if direction != "filter_grad":
+            raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
+        extra = ("per_example", extra)
+    name = parse.optional(where, "dtype", dtype, parse.name)
+    arrays = [a for a in (first, second) if not isinstance(a, tuple | list)]
+    if arrays:
+        b = backends.of(where, ("the first operand", "the second operand")[: len(arrays)], *arrays)
+        library, name = b.traits.library, name or b.dtype_name(arrays[0])
+    shapes, dtypes = [], []
+    for operand in (first, second):
+        if isinstance(operand, tuple | list):
+            shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
+            dtypes.append(name or "float32")
+        else:
+            shapes.append(tuple(operand.shape))
+            dtypes.append(b.dtype_name(operand))
+    if any(n < 0 for s in shapes for n in s):
+        raise bad_value(where, "shapes must not be negative", shapes, "give shapes of arrays")
+    return {
+        "direction": direction,
+        "shapes": shapes,
+        "dtypes": dtypes,
+        "library": library,
+        "keywords": parse.plain(where, keywords)._asdict(),
+        "extra": extra,
+    }

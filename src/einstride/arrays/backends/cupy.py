@@ -1,0 +1,169 @@
+"""CuPy 14: byte strides, explicit block copies and 2-D matrix products on the current stream.
+
+Imported only when the caller holds a CuPy array. Nothing here copies between host and device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import array_api_compat.cupy as xp
+import cupy
+import numpy as np
+from cupy.lib.stride_tricks import as_strided as _as_strided
+
+from einstride.arrays.backends.adapter import Array, Backend, Make, Traits
+from einstride.arrays.backends.einsum_by_matmul import contract
+from einstride.cuda.cublas import TYPES, gemm
+from einstride.cuda.im2col import copy_rows
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype's name."""
+    return str(x.dtype.name)
+
+
+def _dtype(name: str) -> Any:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return cupy.dtype(ml_dtypes.bfloat16)
+    return cupy.dtype(name)
+
+
+def empty(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Uninitialised, on the device of `like`, from CuPy's pool."""
+    with like.device:
+        return cupy.empty(tuple(shape), _dtype(name))
+
+
+def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
+    """Zeros, on the device of `like`."""
+    with like.device:
+        return cupy.zeros(tuple(shape), _dtype(name))
+
+
+def astype(x: Array, name: str) -> Array:
+    """In another dtype; x itself if it is so already."""
+    return x.astype(_dtype(name), copy=False)
+
+
+def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """A view; of an array without elements there is nothing to view."""
+    if 0 in shape or x.size == 0:
+        return empty(shape, dtype_name(x), x)
+    return _as_strided(x, tuple(shape), tuple(strides))
+
+
+def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Array:
+    """One cuBLAS product, of matrices or stacks of them, straight into `out`; TF32 if allowed.
+
+    Integers, which cuBLAS does not know, are multiplied by CuPy's own kernel; operands that are not
+    dense are copied first.
+    """
+    if out is None:
+        shape = (*a.shape[:-1], b.shape[-1])
+        out = empty(shape, dtype_name(a), a)
+    if gemm(a, b, out, tf32):
+        return out
+    if dtype_name(a) not in TYPES:
+        return cupy.matmul(a, b, out=out)
+    left, right, place = (cupy.ascontiguousarray(m) for m in (a, b, out))
+    if not gemm(left, right, place, tf32):
+        return cupy.matmul(a, b, out=out)
+    if place is not out:
+        out[...] = place
+    return out
+
+
+def einsum(
+    equation: str, a: Array, b: Array, name: str, out: Array | None, tf32: bool = False
+) -> Array:
+    """As one copy of each operand and one matrix product: cupy.einsum would copy twice."""
+    found = contract(
+        equation, astype(a, name), astype(b, name), xp, lambda p, q: matmul(p, q, None, tf32)
+    )
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+class _Addresses:
+    """An array's memory for NumPy, which looks at the numbers alone."""
+
+    def __init__(self, x: Array) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": x.shape,
+            "strides": x.strides,
+            "typestr": f"|V{x.dtype.itemsize}",
+            "data": (x.data.ptr, True),
+        }
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Do they share memory? CuPy's own answer sorts all addresses on the device and waits."""
+    if a.size == 0 or b.size == 0:
+        return False
+    first, second = np.asarray(_Addresses(a)), np.asarray(_Addresses(b))
+    try:
+        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return np.may_share_memory(first, second)
+
+
+def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
+    """Blocks one after the other: the launches queue up on the caller's current stream."""
+    one = make()
+    for box in boxes:
+        one(box)
+    return []
+
+
+def capability() -> int:
+    """Ten times the current device's compute capability; 0 where there is no device."""
+    try:
+        return int(cupy.cuda.Device().compute_capability)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return 0  # plans may be made without a GPU
+
+
+_STRICT = Backend(
+    xp=xp,
+    traits=Traits(
+        library="cupy",
+        views=True,
+        mutable=True,
+        block_bytes=64 << 20,
+        workspace=256 << 20,
+        half_sums=True,
+        max_rank=11,
+        capability=capability,
+    ),
+    dtype_name=dtype_name,
+    device=lambda x: x.device,
+    on=lambda x: x.device,
+    empty=empty,
+    zeros=zeros,
+    astype=astype,
+    strides=lambda x: x.strides,
+    as_strided=as_strided,
+    einsum=einsum,
+    matmul=matmul,
+    run=run,
+    threads=lambda: 1,
+    overlap=overlap,
+    writeable=lambda x: True,
+    native=lambda x: True,
+    finish=lambda x: cupy.cuda.get_current_stream().synchronize(),
+    copy_rows=copy_rows,
+)
+
+BACKEND = replace(
+    _STRICT,
+    coarse=replace(_STRICT, matmul=partial(matmul, tf32=True), einsum=partial(einsum, tf32=True)),
+)

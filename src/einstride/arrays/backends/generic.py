@@ -1,0 +1,96 @@
+"""Any library with an array-API namespace: slices, stack, reshape and matmul; nothing in place.
+
+Only what the standard promises is used, so that immutable arrays and tracers work too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cache
+from inspect import isroutine
+from typing import Any
+
+import array_api_compat
+
+from einstride.arrays.backends.adapter import Array, Backend, Make, Traits
+from einstride.arrays.backends.einsum_by_matmul import contract
+
+_HERE = nullcontext()
+
+
+def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
+    """Blocks one after the other."""
+    one = make()
+    return [one(box) for box in boxes]
+
+
+def device(x: Array) -> Any:
+    """The device of x as its library names it; None if there is not one that is known.
+
+    A tracer of JAX stands for arrays on any device, and says so by having no device, by an error or
+    by a method, depending on its version; an array of JAX spread over devices has a sharding in the
+    device's place, which fits no other shape.
+    """
+    try:
+        found = array_api_compat.device(x)
+        found = found() if isroutine(found) else found
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return None if hasattr(found, "device_set") else found
+
+
+@cache
+def of(xp: Any) -> Backend:
+    """The backend of an array-API namespace."""
+
+    def dtype_name(x: Array) -> str:
+        return str(x.dtype).rpartition(".")[2]
+
+    def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
+        return xp.zeros(tuple(shape), dtype=getattr(xp, name), device=device(like))
+
+    def astype(x: Array, name: str) -> Array:
+        return x if dtype_name(x) == name else xp.astype(x, getattr(xp, name))
+
+    def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
+        return contract(equation, astype(a, name), astype(b, name), xp, xp.matmul)
+
+    def matmul(a: Array, b: Array, out: Array | None) -> Array:
+        return xp.matmul(a, b)
+
+    return Backend(
+        xp=xp,
+        traits=Traits(
+            library=xp.__name__.removeprefix("array_api_compat.").partition(".")[0],
+            views=False,
+            mutable=False,
+            block_bytes=4 << 20,
+            workspace=64 << 20,
+            half_sums=False,
+            max_rank=12,
+        ),
+        dtype_name=dtype_name,
+        device=device,
+        on=lambda x: _HERE,
+        empty=zeros,
+        zeros=zeros,
+        astype=astype,
+        strides=None,
+        as_strided=None,
+        einsum=einsum,
+        matmul=matmul,
+        run=run,
+        threads=lambda: 1,
+        overlap=lambda a, b: a is b,
+        writeable=lambda x: False,
+        native=lambda x: True,
+        finish=_finish,
+    )
+
+
+def _finish(y: Array) -> None:
+    """Wait for libraries that compute later than they are called."""
+    wait = getattr(y, "block_until_ready", None) or getattr(y, "compute", None)
+    if wait is not None:
+        wait()

@@ -1,0 +1,278 @@
+"""Machine code of kernels in a folder of the user's, so that a later process need not compile them.
+
+A file is named by what its code follows from: the kernel's description (its arguments and the CPU),
+LLVM's version, and the content of every file of this package. It holds 32 bytes of SHA-256 over its
+name and the code, then the code. What may run is read only from a regular file of this user that
+nobody else may write, in a folder of the same kind.
+
+The folder is bounded: the files that were not used for the longest time go first. Processes may
+share it: a file appears whole or not at all, and one that another process removed is compiled anew.
+Whatever a disk refuses costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from time import time
+
+from einstride.support.errors import bad_value
+from einstride.support.import_time import IMPORTED
+
+LIMIT = 256 << 20
+"""Bytes that the folder may hold, unless ``EINSTRIDE_CACHE_BYTES`` gives another number. The
+kernels of one network take 1 to 5 MB."""
+
+LARGEST = 64 << 20
+"""Bytes of a file beyond which it is not read: hundreds of times the largest kernel."""
+
+KEEP = 7 / 8
+"""Share of the limit that is left when files are removed, so that not every write removes some."""
+
+SHARERS = 8
+"""Processes that may write at once without exceeding the limit: each looks at the folder again
+after it has written so small a share of what was free."""
+
+STALE = 3600
+"""Seconds after which a temporary file belongs to a process that was killed, and after which the
+use of a kernel is noted again. No write takes nearly as long."""
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+_KERNEL = re.compile(r"[0-9a-f]{40}\.kernel")
+_TEMPORARY = re.compile(r"[0-9a-f]{40}\..*\.part")
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO opens at once, and is then refused
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+_unseen = 0.0
+"""Bytes that may still be written before the folder is looked at again."""
+
+
+@cache
+def limit() -> int:
+    """The number of bytes that the folder may hold; 0 for no folder at all."""
+    given = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
+    if not given:
+        return LIMIT
+    if not (given.isascii() and given.isdigit() and len(given) < 20):
+        raise bad_value(
+            "EINSTRIDE_CACHE_BYTES", "it must be a number of bytes, 0 for no cache on disk",
+            repr(given), f"unset it for {LIMIT}",
+        )  # fmt: skip
+    return int(given)
+
+
+def default_folder() -> Path:
+    """The user's folder for caches, as the package platformdirs names it."""
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else home / "AppData" / "Local") / "einstride" / "Cache"
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given) / "einstride"
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "einstride"
+
+
+@cache
+def folder() -> Path | None:
+    """Where machine code is kept; None if no folder is there that only this user may write."""
+    given = os.environ.get("EINSTRIDE_CACHE")
+    path = Path(os.path.abspath(given)) if given else default_folder()
+    if limit() == 0 or not path.is_absolute():  # no home is known: "~" stays as it is
+        return None
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError:
+        return None
+    return path if _ours(found) else None
+
+
+def read(described: str) -> bytes | None:
+    """The machine code that `write` kept; None if there is none, or not the whole of it."""
+    path = _file(described)
+    if path is None:
+        return None
+    try:
+        kept, age = _trusted(path)
+    except OSError:
+        return None
+    digest, code = kept[:32], kept[32:]
+    if not code or _digest(path.name, code) != digest:
+        return None
+    if age > STALE:
+        with suppress(OSError):  # a read-only folder: its files look unused for long
+            os.utime(path)
+    return code
+
+
+def write(described: str, code: bytes) -> None:
+    """Keep machine code for later processes, as far as the disk allows."""
+    global _unseen
+    path = _file(described)
+    size = 32 + len(code)
+    if path is None or size > min(limit(), LARGEST):
+        return
+    with suppress(OSError):
+        _replace(path, _digest(path.name, code) + code)
+    _unseen -= size
+    if _unseen <= 0:
+        with suppress(OSError):
+            _unseen = (limit() - _trimmed(path.parent, limit())) / SHARERS
+
+
+def size() -> int:
+    """The number of bytes in the folder, temporary files among them."""
+    where = folder()
+    if where is None:
+        return 0
+    try:
+        return sum(found.st_size for _, found in _files(where))
+    except OSError:
+        return 0
+
+
+def _trusted(path: Path) -> tuple[bytes, float]:
+    """The content of a file that only this user can have written, and the seconds since its use.
+
+    Anything else has no content.
+    """
+    handle = os.open(path, _FLAGS)
+    try:
+        found = os.fstat(handle)
+        if not (stat.S_ISREG(found.st_mode) and _ours(found) and found.st_size <= LARGEST):
+            return b"", 0.0
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(found.st_size), time() - found.st_mtime
+    finally:
+        os.close(handle)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The whole file or nothing; no temporary file stays, whatever happens."""
+    handle, temporary = tempfile.mkstemp(".part", f"{path.stem}.", path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _trimmed(where: Path, most: int) -> int:
+    """The bytes left in the folder without stale temporary files and, above `most`, old kernels.
+
+    Another process may do the same at the same time: both then remove the same files.
+    """
+    total, kernels = 0, []
+    for path, found in _files(where):
+        if _TEMPORARY.fullmatch(path.name) and found.st_mtime < time() - STALE:
+            _remove(path)
+            continue
+        total += found.st_size
+        if _KERNEL.fullmatch(path.name):
+            kernels.append((found.st_mtime_ns, path.name, found.st_size))
+    if total <= most:
+        return total
+    for _, name, size in sorted(kernels):
+        if total <= KEEP * most:
+            break
+        _remove(where / name)
+        total -= size
+    return total
+
+
+def _files(where: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The regular files in the folder that this module wrote, by their names."""
+    with os.scandir(where) as entries:
+        for entry in entries:
+            if not (_KERNEL.fullmatch(entry.name) or _TEMPORARY.fullmatch(entry.name)):
+                continue
+            with suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    yield Path(entry.path), found
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # another process was first, or the folder is read-only
+        path.unlink()
+
+
+def _ours(found: os.stat_result) -> bool:
+    """True if a file or a folder belongs to this user, and nobody else may write it."""
+    if not hasattr(os, "getuid"):
+        return True
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _digest(name: str, code: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + code).digest()
+
+
+def _file(described: str) -> Path | None:
+    """The path for a kernel; None if its code cannot be kept."""
+    where, source = folder(), package_digest()
+    if where is None or source is None or " at 0x" in described:  # an address says nothing later
+        return None
+    name = hashlib.sha256(f"{source} {described}".encode()).hexdigest()
+    return where / f"{name[:40]}.kernel"
+
+
+@cache
+def package_digest() -> str | None:
+    """A digest of LLVM's version and of every file of this package; None if it cannot be told.
+
+    It cannot if the package is no folder (a zip), if a module of it came from elsewhere, or if a
+    file was changed after this process had begun to import the package. Reading 230 files, 1.3 MB,
+    takes 5 ms, once a process and only when a kernel is wanted.
+    """
+    from llvmlite import __version__
+    from llvmlite.binding import llvm_version_info
+
+    digest = hashlib.sha256(repr((__version__, llvm_version_info)).encode())
+    read = set()
+    try:
+        for path in sorted(_content(_PACKAGE)):
+            with open(path, "rb", buffering=0) as file:
+                if _changed_ns(os.fstat(file.fileno())) > IMPORTED:
+                    return None
+                content = file.read()
+            digest.update(f"{os.path.relpath(path, _PACKAGE)} {len(content)} ".encode() + content)
+            read.add(os.path.normcase(path))
+    except OSError:
+        return None
+    modules = [m for name, m in [*sys.modules.items()] if f"{name}.".startswith("einstride.")]
+    origins = {os.path.normcase(str(getattr(module, "__file__", ""))) for module in modules}
+    return digest.hexdigest() if origins <= read else None
+
+
+def _changed_ns(found: os.stat_result) -> int:
+    """The time of a file's last change, nanoseconds since 1970; no program can set it on POSIX."""
+    return found.st_mtime_ns if sys.platform == "win32" else found.st_ctime_ns
+
+
+def _content(root: str) -> Iterator[str]:
+    """The paths of all files below `root` but those that Python makes of its sources."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name != "__pycache__":
+                    yield from _content(entry.path)
+            elif entry.is_file():
+                yield entry.path

@@ -1,0 +1,184 @@
+"""From a kernel's text to a function of this process, by LLVM; each kernel is compiled once.
+
+Machine code is kept in memory, and on disk by `disk_cache`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+from einstride.codegen import disk_cache
+from einstride.support import workers
+
+MISSING = "needs llvmlite: pip install 'einstride[fast]'"
+
+Kernel = Callable[[int, int], None]
+"""``kernel(address of the argument block, number of the worker)``."""
+
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_lock = workers.Latch()
+"""Held while LLVM is at work, always by a thread of `workers.apart`: an interrupt in the midst of
+llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
+_kernels: dict[Hashable, Kernel] = {}
+_engines: list[Any] = []  # machine code lives as long as its engine
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The vector unit that kernels are written for.
+
+    Attributes
+    ----------
+    name, features : str
+        The CPU and what it can do, in LLVM's spelling.
+    vector_bytes : int
+        The size of a vector register.
+    registers : int
+        How many there are.
+    """
+
+    name: str
+    features: str
+    vector_bytes: int
+    registers: int
+
+    def lanes(self, itemsize: int) -> int:
+        """Numbers in a vector."""
+        return self.vector_bytes // itemsize
+
+    @property
+    def converts_float16(self) -> bool:
+        """True if it has instructions between float16 and float32: F16C (all CPUs with AVX2), NEON.
+
+        Elsewhere LLVM calls functions of a library that machine code in memory is not linked to.
+        """
+        known = {"+f16c", "+neon"} & set(self.features.split(","))
+        return self.vector_bytes >= 32 or bool(known)
+
+
+@cache
+def available() -> bool:
+    """True if LLVM is installed and can be loaded, which takes some 100 MB of address space.
+
+    It is asked before the first plan is made. Where it is not, all is as without the extra.
+    """
+    if find_spec("llvmlite") is None:
+        return False
+    try:
+        from llvmlite import binding
+    except (OSError, MemoryError):  # a limit of address space (RLIMIT_AS), or a damaged file
+        return False
+    return binding is not None
+
+
+@cache
+def machine() -> Machine:
+    """This one."""
+    found: Machine = workers.apart(partial(_alone, _machine))
+    return found
+
+
+def _alone(function: Callable[[], Any]) -> Any:
+    """``function()``, while nobody else uses LLVM, nor forks."""
+    if workers.ending():
+        if not _lock.shut():
+            raise RuntimeError("the interpreter ends, and froze a thread that compiles a kernel")
+        _lock.open()
+        return function()
+    try:
+        _lock.wait()
+        return function()
+    finally:
+        _lock.open()
+
+
+def _machine() -> Machine:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    has = binding.get_host_cpu_features()
+    if all(has.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")):
+        size, registers = 64, 32
+    elif has.get("avx2") and has.get("fma"):
+        size, registers = 32, 16
+    else:
+        size, registers = 16, 32 if has.get("neon") else 16
+    return Machine(binding.get_host_cpu_name(), has.flatten(), size, registers)
+
+
+def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) -> Kernel:
+    """The function that ``write(*given)`` is the text of, as machine code for `on`.
+
+    It runs without Python's lock.
+    """
+    key = (write, given, on)
+    found = _kernels.get(key)
+    if found is None:
+        machine()  # LLVM is ready
+        found = workers.apart(partial(_alone, partial(_made, name, write, given, on)))
+    return found
+
+
+def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine) -> Kernel:
+    found = _kernels.get((write, given, on))
+    if found is None:  # another thread may have waited for the same
+        described = repr((name, write.__module__, write.__qualname__, given, on))
+        code = disk_cache.read(described)
+        if code is None:
+            code = _machine_code(write(*given), on)
+            disk_cache.write(described, code)
+        found = _kernels[write, given, on] = _loaded(name, code, on)
+    return found
+
+
+if hasattr(os, "register_at_fork"):
+    # C functions, so that nothing can be raised in their place
+    os.register_at_fork(before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open)
+
+
+def count() -> int:
+    """How many kernels this process has."""
+    return len(_kernels)
+
+
+def _target(on: Machine) -> Any:
+    from llvmlite import binding
+
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=on.name, features=on.features, opt=3, jit=True)
+
+
+def _machine_code(text: str, on: Machine) -> bytes:
+    target = _target(on)
+    return bytes(target.emit_object(_optimised(text, target)))
+
+
+def _optimised(text: str, target: Any) -> Any:
+    """LLVM's module of a kernel, after every pass but the choice of instructions."""
+    from llvmlite import binding
+
+    module = binding.parse_assembly(text)
+    module.verify()
+    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_unrolling = False  # a tile fills the registers: two at once would spill them
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    builder = binding.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _loaded(name: str, code: bytes, on: Machine) -> Kernel:
+    from llvmlite import binding
+
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(on))
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return _SIGNATURE(engine.get_function_address(name))

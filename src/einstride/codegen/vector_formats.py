@@ -1,0 +1,269 @@
+"""Vectors of every dtype: loads that widen, stores that narrow, lanes in another order.
+
+Numbers lie in memory in one dtype and are multiplied in another: small integers and halves are
+widened as they are loaded and results narrowed as they are stored. A complex number is a pair of
+real ones; `Format.pairs` says so where it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value
+from einstride.codegen.ir_types import ELEMENTS, POINTER, WORD
+
+HALF = ir.HalfType()
+I32 = ir.IntType(32)
+
+IN_MEMORY = {
+    "bool": "int8",
+    "uint8": "int8",
+    "uint16": "int16",
+    "uint32": "int32",
+    "uint64": "int64",
+    "float16": "int16",
+    "bfloat16": "int16",
+}
+"""The words that numbers of other dtypes are moved as."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How numbers lie in memory and what they are computed in.
+
+    Attributes
+    ----------
+    stored : str
+        The real dtype in memory.
+    computed : str
+        The real dtype of products and sums.
+    pairs : bool
+        Two neighbours are a complex number.
+    """
+
+    stored: str
+    computed: str
+    pairs: bool = False
+
+    @property
+    def element(self) -> str:
+        """The words in memory."""
+        return IN_MEMORY.get(self.stored, self.stored)
+
+
+def shuffle(value: Value, order: Sequence[int]) -> Value:
+    """A vector with the lanes that `order` names, known beforehand."""
+    kind = value.ir.type
+    if list(order) == list(range(kind.count)):
+        return value
+    lanes = ir.Constant(ir.VectorType(I32, len(order)), list(order))
+    nothing = ir.Constant(kind, ir.Undefined)
+    return Value(value.code, value.code.builder.shuffle_vector(value.ir, nothing, lanes))
+
+
+def swapped(value: Value) -> Value:
+    """Real and imaginary parts exchanged."""
+    return shuffle(value, [i ^ 1 for i in range(value.ir.type.count)])
+
+
+def combined(real: Value, imaginary: Value) -> Value:
+    """The complex sums from those of x * Re f and of x * Im f: swapping lanes waits until here."""
+    kind = real.ir.type
+    sign = ir.Constant(kind, [-1.0, 1.0] * (kind.count // 2))
+    return swapped(imaginary).times_plus(Value(real.code, sign), real)
+
+
+def conjugated(first: Value, second: Value) -> Value:
+    """The sum of conj(x) * g from the sums, lane by lane, of x * g and of x * swapped(g)."""
+    count = first.ir.type.count
+    real = ir.Constant(ir.VectorType(ir.IntType(1), count), [1, 0] * (count // 2))
+    return Value(first.code, real).pick(first + swapped(first), swapped(second) - second)
+
+
+def lane(value: Value, number: int) -> Value:
+    """One number of a vector."""
+    place = ir.Constant(I32, number)
+    return Value(value.code, value.code.builder.extract_element(value.ir, place))
+
+
+def load(place: Place, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
+    """A vector of numbers, in the dtype of the products; zero where the mask is off.
+
+    `step` is the distance between neighbours (between complex numbers, for pairs), None for one.
+    """
+    if step is None:
+        found = place.load(lanes, mask)
+    else:
+        on = every(place.code, lanes) if mask is None else mask
+        kind = ir.VectorType(place.element, lanes)
+        where = addresses(place, f, lanes, step)
+        zero = Value(place.code, ir.Constant(kind, None))
+        name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
+        found = place.code.intrinsic(name, kind, [where, _size(place), on, zero])
+    return widened(found, f)
+
+
+def store(place: Place, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
+    """The opposite of `load`."""
+    found = narrowed(value, f)
+    if step is None:
+        place.store(found, mask)
+        return
+    lanes = found.ir.type.count
+    on = every(place.code, lanes) if mask is None else mask
+    where = addresses(place, f, lanes, step)
+    name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
+    given = [found, where, _size(place), place.stored_mask(on)]
+    place.code.intrinsic(name, ir.VoidType(), given)
+
+
+def every(code: Code, lanes: int) -> Mask:
+    """The mask that is on everywhere."""
+    return code.every_lane(True, lanes)
+
+
+def addresses(place: Place, f: Format, lanes: int, step: Value) -> Value:
+    """Where `lanes` numbers lie that are `step` apart."""
+    code = place.code
+    kind = ir.VectorType(WORD, lanes)
+    number = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
+    part = [i % 2 if f.pairs else 0 for i in range(lanes)]
+    offsets = Value(code, ir.Constant(kind, number)) * code.splat(step, lanes)
+    return at(place, offsets + Value(code, ir.Constant(kind, part)))
+
+
+def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
+    """A vector that holds one number, or a pair, again and again."""
+    one = code.splat(numbers[0], lanes)
+    if len(numbers) == 1:
+        return one
+    odd = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0, 1] * (lanes // 2))
+    return Value(code, odd).pick(code.splat(numbers[1], lanes), one)
+
+
+def at(place: Place, offsets: Value) -> Value:
+    """The addresses of elements at a vector of offsets."""
+    code, kind = place.code, offsets.ir.type
+    first = Value(code, code.builder.ptrtoint(place.ir, WORD))
+    size = Value(code, ir.Constant(kind, [_size(place)] * kind.count))
+    sums = code.splat(first, kind.count) + offsets * size
+    pointers = ir.VectorType(POINTER, kind.count)
+    return Value(code, code.builder.inttoptr(sums.ir, pointers))
+
+
+def gathered(place: Place, f: Format, offsets: Value, mask: Value) -> Value:
+    """The numbers at a vector of offsets, zero where the mask is off."""
+    lanes = offsets.ir.type.count
+    kind = ir.VectorType(place.element, lanes)
+    zero = Value(place.code, ir.Constant(kind, None))
+    name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
+    where = at(place, offsets)
+    return widened(place.code.intrinsic(name, kind, [where, _size(place), mask, zero]), f)
+
+
+def scattered(place: Place, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
+    """The opposite of `gathered`: nothing is written where the mask is off."""
+    found = narrowed(value, f)
+    name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
+    given = [found, at(place, offsets), _size(place), place.stored_mask(mask)]
+    place.code.intrinsic(name, ir.VoidType(), given)
+
+
+def widened(value: Value, f: Format) -> Value:
+    """From memory's words to the dtype of the products."""
+    if f.stored == f.computed:
+        return value
+    b, to = value.code.builder, _like(value, ELEMENTS[f.computed])
+    floating = f.computed.startswith("float")
+    now = value.ir
+    if f.stored == "float16":
+        return Value(value.code, b.fpext(b.bitcast(now, _like(value, HALF)), to))
+    if f.stored == "bfloat16":
+        bits = b.shl(b.zext(now, _like(value, I32)), _constant(value, I32, 16))
+        single = b.bitcast(bits, _like(value, ir.FloatType()))
+        return Value(value.code, single if f.computed == "float32" else b.fpext(single, to))
+    if f.stored == "float32":
+        return Value(value.code, b.fpext(now, to))
+    unsigned = f.stored.startswith("u") or f.stored == "bool"
+    width = value.ir.type.element.width if _is_vector(value) else value.ir.type.width
+    if floating:
+        if width < 32:  # 32 bits hold them as signed numbers, which convert faster
+            grow = b.zext if unsigned else b.sext
+            return Value(value.code, b.sitofp(grow(now, _like(value, I32)), to))
+        return Value(value.code, (b.uitofp if unsigned else b.sitofp)(now, to))
+    if width >= ELEMENTS[f.computed].width:
+        return value if width == ELEMENTS[f.computed].width else Value(value.code, b.trunc(now, to))
+    return Value(value.code, (b.zext if unsigned else b.sext)(now, to))
+
+
+def narrowed(value: Value, f: Format) -> Value:
+    """From the dtype of the sums to memory's words; whole numbers are known to fit."""
+    if f.stored == f.computed:
+        return value
+    b, to = value.code.builder, _like(value, ELEMENTS[f.element])
+    now = value.ir
+    if f.stored == "float16":
+        return Value(value.code, b.bitcast(b.fptrunc(now, _like(value, HALF)), to))
+    if f.stored == "bfloat16":
+        return _brain(value, f)
+    if f.stored == "float32":
+        return Value(value.code, b.fptrunc(now, to))
+    if f.computed.startswith("float"):
+        return Value(value.code, b.fptosi(now, to))
+    width, wanted = ELEMENTS[f.computed].width, ELEMENTS[f.element].width
+    if width == wanted:
+        return value
+    return Value(value.code, b.trunc(now, to) if width > wanted else b.sext(now, to))
+
+
+def _brain(value: Value, f: Format) -> Value:
+    """float32 to bfloat16: the nearer one, of two as near the even one; NaN stays NaN."""
+    b = value.code.builder
+    bits = Value(value.code, b.bitcast(value.ir, _like(value, I32)))
+
+    def whole(n: int) -> Value:
+        return Value(value.code, _constant(value, I32, n))
+
+    def down(v: Value) -> Value:
+        return Value(value.code, b.lshr(v.ir, whole(16).ir))
+
+    rounded = down(bits + whole(0x7FFF) + (down(bits) & whole(1)))
+    nan = Value(value.code, b.fcmp_unordered("uno", value.ir, value.ir))
+    found = nan.pick(down(bits) | whole(0x40), rounded)
+    return Value(value.code, b.trunc(found.ir, _like(value, ir.IntType(16))))
+
+
+def _is_vector(value: Value) -> bool:
+    return isinstance(value.ir.type, ir.VectorType)
+
+
+def _like(value: Value, element: Any) -> Any:
+    return ir.VectorType(element, value.ir.type.count) if _is_vector(value) else element
+
+
+def _constant(value: Value, element: Any, number: int) -> Any:
+    kind = _like(value, element)
+    return ir.Constant(kind, [number] * kind.count if _is_vector(value) else number)
+
+
+def _size(place: Place) -> int:
+    element = place.element
+    if isinstance(element, ir.IntType):
+        return int(element.width) // 8
+    return 4 if isinstance(element, ir.FloatType) else 8
+
+
+def _suffix(kind: Any) -> str:
+    e = kind.element
+    letter = (
+        f"i{e.width}"
+        if isinstance(e, ir.IntType)
+        else "f32"
+        if isinstance(e, ir.FloatType)
+        else "f64"
+    )
+    return f"v{kind.count}{letter}"

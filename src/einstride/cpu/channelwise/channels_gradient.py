@@ -1,0 +1,271 @@
+"""The filter gradient with few channels in a group, vectors along the channels.
+
+    gf[tap, c, d] += x[position under the tap, c] * gy[position, d]
+
+A tile is T taps of the last axis, c channels and V vectors of output channels. Its sums stay in
+registers while a stretch of a row goes by, and are then added to a table of sums in memory. A unit
+is a range of rows, or a part of one; each has a table of its own, and they are added up afterwards
+in order. How many units there are depends on shapes alone, so threads leave the bits alone.
+
+How x is spread over the lanes, what is looked up at a border and how complex numbers are summed is
+told in `einstride.cpu.channelwise.channels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped, widened
+from einstride.cpu.channelwise.form import axis_names
+
+NAME = "channelwise_channels_gradient"
+
+STRETCH = 32
+"""Positions that go by before the sums are put into memory."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a kernel is made for; see `channels.Spec`.
+
+    Attributes
+    ----------
+    x, y : Format
+        The numbers of the input and of the output gradient.
+    lanes, rank : int
+        Real numbers in a vector; spatial axes.
+    kernel : int
+        Taps of the last axis.
+    tile, vectors : int
+        T and V.
+    merged : bool
+        Do vectors span whole groups?
+    inputs, outputs : int
+        The channels of a group, where groups are merged; else the channels of a tile, and 0.
+    x_unit, y_unit : bool
+        Do neighbouring channels lie side by side?
+    """
+
+    x: Format
+    y: Format
+    lanes: int
+    rank: int
+    kernel: int
+    tile: int
+    vectors: int
+    merged: bool
+    inputs: int
+    outputs: int
+    x_unit: bool
+    y_unit: bool
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    return (
+        "counter", "chunks", "panels", "panel", "strips", "strip", "units", "rows", "group_rows",
+        "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside",
+        "outside", "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
+        *axis_names(rank),
+    )  # fmt: skip
+
+
+def kernel(spec: Spec) -> str:
+    """The text of the kernel."""
+    code = Code(NAME, arguments(spec.rank))
+    with code.chunks(code["chunks"]) as chunk:
+        panel, unit = chunk % code["panels"], chunk // code["panels"]
+        f = code.array("f", spec.x.computed).at(unit * code["f_unit"])
+        strip, rest = unit % code["strips"], unit // code["strips"]
+        group, number = rest // code["units"], rest % code["units"]
+        first = number * code["rows"]
+        last = (first + code["rows"]).least(code["group_rows"])
+        with code.loop(first, last) as i:
+            row = group * code["group_rows"] + i
+            _row(code, spec, row, strip, panel, f)
+    return code.text()
+
+
+def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Place) -> None:
+    """A strip of a row, for a panel of channels, stretch by stretch."""
+    n, rest = row // code["all_rows"], row % code["all_rows"]
+    x = code.array("x", spec.x.element).at(n * code["x_batch"])
+    y = code.array("y", spec.y.element).at(n * code["y_batch"])
+    rows: list[Place] = []
+    for a in reversed(range(spec.rank - 1)):
+        at = rest % code[f"out{a}"]
+        rest = rest // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        y = y.at(at * code[f"y_step{a}"])
+    first = strip * code["strip"]
+    last = (first + code["strip"]).least(code[f"out{spec.rank - 1}"])
+    parts = 2 if spec.x.pairs else 1
+    width = spec.vectors * spec.lanes
+    with code.loop(first, last, STRETCH) as w0:
+        w1 = (w0 + STRETCH).least(last)
+        if spec.merged:
+            lanes = code["filters"] * parts
+            lo = panel * code["panel"]
+            hi = (lo + code["panel"]).least(lanes)
+            whole = hi - (hi - lo) % width
+            with code.loop(lo, whole, width) as d:
+                _tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
+            with code.loop(whole, hi, spec.lanes) as d:
+                _tile(code, spec, x, y, f, d, d, hi - d, 1, rows, w0, w1)
+        else:
+            lanes = code["filters"] // code["groups"] * parts
+            lo = panel * code["panel"]
+            hi = (lo + code["panel"]).least(code["groups"])
+            with (
+                code.loop(lo, hi) as g,
+                code.loop(0, lanes, width) as d,
+                code.loop(0, code["channels"], spec.inputs) as c,
+            ):
+                place = x.at((g * code["channels"] + c) * code["x_channel"])
+                _tile(
+                    code, spec, place, y, f, g * lanes + d, c, lanes - d, spec.vectors, rows, w0, w1
+                )
+
+
+def _tile(
+    code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, c: Value, left: Value | None,
+    vectors: int, rows: list[Place], w0: Value, w1: Value,
+) -> None:  # fmt: skip
+    """All taps of a stretch, for some vectors of output channels from lane d on."""
+    lanes, rank = spec.lanes, spec.rank
+    masks = [
+        None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
+    ]
+
+    def outer(a: int, x: Place, tap: Value) -> None:
+        if a + 1 < rank:
+            with code.loop(0, code[f"taps{a}"]) as k:
+                offset = rows[a].at(k).load()
+                with code.when(offset >= 0):
+                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+            return
+        rest = spec.kernel % spec.tile
+        if spec.kernel >= spec.tile:
+            with code.loop(0, spec.kernel - rest, spec.tile) as k:
+                _taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, left, masks,
+                      w0, w1)  # fmt: skip
+        if rest:
+            k = code.number(spec.kernel - rest)
+            _taps(code, spec, x, y, f, tap * spec.kernel, k, rest, d, c, left, masks, w0, w1)
+
+    outer(0, x, code.number(0))
+
+
+def _taps(
+    code: Code, spec: Spec, x: Place, y: Place, f: Place, tap: Value, k: Value, tile: int,
+    d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
+) -> None:  # fmt: skip
+    """The sums of `tile` taps from k on over the positions w0 to w1."""
+    lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
+    axis = spec.rank - 1
+    table = code.array(f"table{axis}", "int64")
+    accs = [
+        [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
+        for _ in range(parts)
+    ]
+    y_step = None if spec.y_unit else code["y_channel"]
+
+    def gradients(w: Value) -> list[Value]:
+        place = y.at(w * code[f"y_step{axis}"])
+        starts = [d + v * lanes for v in range(vectors)]
+        if y_step is not None:
+            starts = [s // parts * y_step for s in starts]
+        return [
+            load(place.at(s), spec.y, lanes, m, y_step) for s, m in zip(starts, masks, strict=True)
+        ]
+
+    def add(here: Place, t: int, gs: list[Value]) -> None:
+        sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
+        (_merged if spec.merged else _split)(code, spec, here, gs, sums, c, left, masks)
+
+    def border(w: Value, number: Value) -> None:
+        gs = gradients(w)
+        row = table.at(number * spec.kernel + k)
+        for t in range(tile):
+            offset = row.at(t).load()
+            with code.when(offset >= 0):
+                add(x.at(offset), t, gs)
+
+    inside, outside = code["inside"], code["outside"]
+    with code.loop(w0, w1.least(inside)) as w:
+        border(w, w)
+    with code.loop(_most(w0, inside), w1.least(outside)) as w:
+        gs = gradients(w)
+        here = x.at(code["x_first"] + w * code["x_stride"] + k * code["x_tap"])
+        for t in range(tile):
+            add(here.at(code["x_tap"] * t), t, gs)
+    with code.loop(_most(w0, outside), w1) as w:
+        border(w, w - outside + inside)
+    depth = code.number(inputs) if spec.merged else code["channels"]
+    first = code.number(0) if spec.merged else c
+    for t in range(tile):
+        for i in range(inputs):
+            row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
+            for v in range(vectors):
+                at = (t * inputs + i) * vectors + v
+                found = _conjugated(spec, [part[at].get() for part in accs])
+                place = row.at(v * lanes)
+                place.store(place.load(lanes, masks[v]) + found, masks[v])
+
+
+def _most(a: Value, b: Value) -> Value:
+    return (a < b).pick(b, a)
+
+
+def _merged(
+    code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
+    left: Value | None, masks: list[Mask | None],
+) -> None:  # fmt: skip
+    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
+    inputs, outputs = spec.inputs, spec.outputs
+    window = lanes * inputs // outputs
+    step = None if spec.x_unit else code["x_channel"]
+    for v, g in enumerate(gs):
+        mask = masks[v]
+        if left is not None and inputs != outputs:
+            mask = code.first_lanes(left * inputs // outputs, window)
+        start = (d + v * lanes) * inputs // outputs
+        start = start if step is None else start // parts * step
+        xs = load(here.at(start), spec.x, window, mask, step)
+        for c in range(inputs):
+            order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
+            _add(shuffle(xs, order), [g, swapped(g)] if spec.x.pairs else [g], sums,
+                 c * vectors + v)  # fmt: skip
+
+
+def _split(
+    code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
+    left: Value | None, masks: list[Mask | None],
+) -> None:  # fmt: skip
+    vectors = len(gs)
+    for c in range(spec.inputs):
+        point = here.at(c * (2 if spec.x.pairs else 1) if spec.x_unit else code["x_channel"] * c)
+        for part in range(2 if spec.x.pairs else 1):
+            one = code.splat(widened(point.at(part).load(), spec.x), spec.lanes)
+            for v, g in enumerate(gs):
+                a = sums[part][c * vectors + v]
+                a.set(one.times_plus(g, a.get()))
+
+
+def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
+    for part, g in zip(sums, gs, strict=True):
+        part[i].set(x.times_plus(g, part[i].get()))
+
+
+def _conjugated(spec: Spec, found: list[Value]) -> Value:
+    """The sum of conj(x) * gy."""
+    if not spec.x.pairs:
+        return found[0]
+    first, second = found
+    if not spec.merged:  # sums of Re x * gy and of Im x * gy
+        sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
+        return swapped(second).times_plus(Value(first.code, sign), first)
+    return conjugated(first, second)

@@ -1,0 +1,230 @@
+"""Convolution with vectors along a row of positions: images of one channel, channels_first arrays.
+
+A tile is V vectors of neighbouring positions by R results, channels of one group. While the taps
+and the channels of the group go by,
+
+    acc[v, r] += x[vector v under the tap, channel c] * spread(f[tap, c, result r])
+
+The interior of a row is whole vectors whose taps all meet x. A vector at the border reads with a
+mask where zeros surround a row without gaps; elsewhere it looks up where each of its lanes lies.
+
+A complex number takes two lanes; see `einstride.cpu.channelwise.channels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.vector_formats import (
+    Format,
+    combined,
+    every,
+    gathered,
+    load,
+    repeated,
+    shuffle,
+    store,
+)
+from einstride.cpu.channelwise.form import axis_names
+
+NAME = "channelwise_positions"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a kernel is made for.
+
+    Attributes
+    ----------
+    x, y : Format
+        The numbers of the input and of the result.
+    lanes, rank : int
+        Real numbers in a vector; spatial axes.
+    vectors, results : int
+        V and R.
+    x_unit, y_unit : bool
+        Do the positions of a vector lie side by side?
+    masked : bool
+        Are borders read with a mask?
+    """
+
+    x: Format
+    y: Format
+    lanes: int
+    rank: int
+    vectors: int
+    results: int
+    x_unit: bool
+    y_unit: bool
+    masked: bool
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    return (
+        "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
+        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
+        "size", "low", "spread", "border", *axis_names(rank),
+    )  # fmt: skip
+
+
+def kernel(spec: Spec) -> str:
+    """The text of the kernel."""
+    code = Code(NAME, arguments(spec.rank))
+    with code.chunks(code["chunks"]) as chunk:
+        strip = chunk % code["strips"]
+        rest = chunk // code["strips"]
+        block, n = rest % code["blocks"], rest // code["blocks"]
+        x = code.array("x", spec.x.element).at(n * code["x_batch"])
+        y = code.array("y", spec.y.element).at(n * code["y_batch"])
+        first = block * code["rows"]
+        last = (first + code["rows"]).least(code["all_rows"])
+        each = code["filters"] // code["groups"]
+        with code.loop(0, code["filters"], spec.results) as d, code.loop(first, last) as row:
+            place = x.at(d // each * code["channels"] * code["x_channel"])
+            _row(code, spec, place, y.at(d * code["y_channel"]), d, row, strip)
+    return code.text()
+
+
+def _row(code: Code, spec: Spec, x: Place, y: Place, d: Value, row: Value, strip: Value) -> None:
+    """One strip of a row: border, interior, border."""
+    rows: list[Place] = []
+    rest = row
+    for a in reversed(range(spec.rank - 1)):
+        at = rest % code[f"out{a}"]
+        rest = rest // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        y = y.at(at * code[f"y_step{a}"])
+    each = spec.lanes // (2 if spec.x.pairs else 1)
+    is_last = strip.equals(code["strips"] - 1)
+    start = code["inside"] + strip * code["strip"]
+    stop = is_last.pick(code["outside"], start + code["strip"])
+    end = code[f"out{spec.rank - 1}"]
+
+    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+        _tile(code, spec, x, y, d, rows, w, 1, code["inside"] - w, w)
+    wide = each * spec.vectors
+    whole = stop - (stop - start) % wide
+    with code.loop(start, whole, wide) as w:
+        _tile(code, spec, x, y, d, rows, w, spec.vectors, None, w)
+    if spec.vectors > 1:
+        with code.loop(whole, stop, each) as w:
+            _tile(code, spec, x, y, d, rows, w, 1, None, w)
+    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+        _tile(code, spec, x, y, d, rows, w, 1, end - w, w - code["outside"] + code["inside"])
+
+
+def _tile(
+    code: Code, spec: Spec, x: Place, y: Place, d: Value, rows: list[Place], w: Value,
+    vectors: int, left: Value | None, number: Value,
+) -> None:  # fmt: skip
+    """V vectors from position w on; of `left` positions, at the border."""
+    lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
+    parts = 2 if spec.x.pairs else 1
+    results = range(spec.results)
+    accs = [
+        [code.variable(code.zero(dtype, lanes)) for _ in range(vectors * spec.results)]
+        for _ in range(parts)
+    ]
+    bias = code.array("bias", dtype)
+    with code.when(code["bias"].equals(0) ^ 1):
+        for r in results:
+            pair = [bias.at((d + r) * parts + part).load() for part in range(parts)]
+            each = repeated(code, pair, lanes)
+            for v in range(vectors):
+                accs[0][v * spec.results + r].set(each)
+    f = code.array("f", dtype).at(d * parts)
+    row = code["filters"] * parts
+    here = x.at(code["x_first"] + w * code["x_stride"])
+
+    def products(x: Place, tap: Value) -> None:
+        with code.loop(0, code[f"taps{rank - 1}"]) as k:
+            tap = tap * code[f"taps{rank - 1}"] + k
+            with code.loop(0, code["channels"]) as c:
+                place = x.at(c * code["x_channel"])
+                if left is None:
+                    xs = _inside(code, spec, place.at(k * code["x_tap"]), vectors)
+                else:
+                    xs = [border(code, spec, place, k, w, number, left)]
+                numbers = f.at((tap * code["channels"] + c) * row)
+                for r in results:
+                    for part in range(parts):
+                        one = code.splat(numbers.at(r * parts + part).load(), lanes)
+                        for v in range(vectors):
+                            a = accs[part][v * spec.results + r]
+                            a.set(xs[v].times_plus(one, a.get()))
+
+    def outer(a: int, x: Place, tap: Value) -> None:
+        if a + 1 == rank:
+            products(x, tap)
+            return
+        with code.loop(0, code[f"taps{a}"]) as k:
+            offset = rows[a].at(k).load()
+            with code.when(offset >= 0):
+                outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
+
+    outer(0, here if left is None or spec.masked else x, code.number(0))
+    step = None if spec.y_unit else code[f"y_step{rank - 1}"]
+    mask = None if left is None else code.first_lanes(left * parts, lanes)
+    y = y.at(w * code[f"y_step{rank - 1}"])
+    for r in results:
+        for v in range(vectors):
+            at = v * spec.results + r
+            found = accs[0][at].get()
+            if spec.x.pairs:
+                found = combined(found, accs[1][at].get())
+            place = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
+            store(place, found, spec.y, mask, step)
+
+
+def _inside(code: Code, spec: Spec, x: Place, vectors: int) -> list[Value]:
+    """Vectors of x that lie inside."""
+    parts = 2 if spec.x.pairs else 1
+    if spec.x_unit:
+        return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
+    step = code["x_stride"]
+    return [
+        load(x.at(step * (v * spec.lanes // parts)), spec.x, spec.lanes, None, step)
+        for v in range(vectors)
+    ]
+
+
+def border(
+    code: Code, spec: Any, x: Place, k: Value, w: Value, number: Value, left: Value
+) -> Value:
+    """A vector of x at the border, zero where nothing is to be added."""
+    lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
+    if spec.masked:
+        first = code["low"] - k * code["spread"] - w  # the lane that meets x[0]
+        stop = (first + code["size"]).least(left)
+        mask = code.first_lanes(stop * parts, lanes) & (
+            code.first_lanes(first * parts, lanes) ^ every(code, lanes)
+        )
+        return load(x.at(k * code["x_tap"]), spec.x, lanes, mask, None)
+    axis = spec.rank - 1
+    table = code.array(f"table{axis}", "int64").at(k * code["border"] + number)
+    each = lanes // parts
+    found = table.load(each, code.first_lanes(left, each)) if each > 1 else table.load()
+    offsets, there = _pairs(code, found, left, lanes, parts)
+    return gathered(x, spec.x, offsets, there)
+
+
+def _pairs(code: Code, offsets: Value, left: Value, lanes: int, parts: int) -> tuple[Value, Value]:
+    """Offsets for every lane, and which of them are inside x."""
+    if parts == 2:
+        if lanes == 2:
+            offsets = code.splat(offsets, 2)
+        else:
+            offsets = shuffle(offsets, [i // 2 for i in range(lanes)])
+        odd = ir.Constant(offsets.ir.type, [i % 2 for i in range(lanes)])
+        moved = offsets + Value(code, odd)
+    else:
+        moved = offsets
+    zero = Value(code, ir.Constant(offsets.ir.type, None))
+    inside = Value(code, code.builder.icmp_signed(">=", offsets.ir, zero.ir))
+    return moved, inside & code.first_lanes(left * parts, lanes)

@@ -1,0 +1,165 @@
+"""The filter gradient with vectors along a row of positions: one channel, channels_first arrays.
+
+    gf[tap, c, d] += the sum over lanes of x[vector under the tap, c] * gy[vector, d]
+
+The sums of T taps of the last axis stay in registers while a row goes by; then their lanes are
+added up, as a tree, and the sum goes to a table in memory. Units and their tables, and the lanes of
+complex numbers, are told in `einstride.cpu.channelwise.channels_gradient`, borders in
+`einstride.cpu.channelwise.positions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.vector_formats import Format, conjugated, lane, load, shuffle, swapped
+from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.positions import border
+
+NAME = "channelwise_positions_gradient"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a kernel is made for; see `positions.Spec`.
+
+    Attributes
+    ----------
+    x, y : Format
+        The numbers of the input and of the output gradient.
+    lanes, rank : int
+        Real numbers in a vector; spatial axes.
+    kernel, tile : int
+        Taps of the last axis, and T.
+    x_unit, y_unit : bool
+        Do the positions of a vector lie side by side?
+    masked : bool
+        Are borders read with a mask?
+    """
+
+    x: Format
+    y: Format
+    lanes: int
+    rank: int
+    kernel: int
+    tile: int
+    x_unit: bool
+    y_unit: bool
+    masked: bool
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    return (
+        "counter", "chunks", "strips", "strip", "units", "rows", "group_rows", "all_rows",
+        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
+        "size", "low", "spread", "border", *axis_names(rank),
+    )  # fmt: skip
+
+
+def kernel(spec: Spec) -> str:
+    """The text of the kernel."""
+    code = Code(NAME, arguments(spec.rank))
+    with code.chunks(code["chunks"]) as unit:
+        f = code.array("f", spec.x.computed).at(unit * code["f_unit"])
+        strip, rest = unit % code["strips"], unit // code["strips"]
+        group, number = rest // code["units"], rest % code["units"]
+        first = number * code["rows"]
+        last = (first + code["rows"]).least(code["group_rows"])
+        each = code["filters"] // code["groups"]
+        with (
+            code.loop(0, code["filters"]) as d,
+            code.loop(0, code["channels"]) as c,
+            code.loop(first, last) as i,
+        ):
+            row = group * code["group_rows"] + i
+            n, rest = row // code["all_rows"], row % code["all_rows"]
+            channel = d // each * code["channels"] + c
+            x = code.array("x", spec.x.element)
+            x = x.at(n * code["x_batch"] + channel * code["x_channel"])
+            y = code.array("y", spec.y.element)
+            y = y.at(n * code["y_batch"] + d * code["y_channel"])
+            parts = 2 if spec.x.pairs else 1
+            place = f.at((c * code["filters"] + d) * parts)
+            _row(code, spec, x, y, place, rest, strip)
+    return code.text()
+
+
+def _row(code: Code, spec: Spec, x: Place, y: Place, f: Place, rest: Value, strip: Value) -> None:
+    """A strip of a row, for one channel of x and one of gy."""
+    axis = spec.rank - 1
+    rows: list[Place] = []
+    for a in reversed(range(axis)):
+        at = rest % code[f"out{a}"]
+        rest = rest // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        y = y.at(at * code[f"y_step{a}"])
+
+    def outer(a: int, x: Place, tap: Value) -> None:
+        if a < axis:
+            with code.loop(0, code[f"taps{a}"]) as k:
+                offset = rows[a].at(k).load()
+                with code.when(offset >= 0):
+                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+            return
+        rest = spec.kernel % spec.tile
+        if spec.kernel >= spec.tile:
+            with code.loop(0, spec.kernel - rest, spec.tile) as k:
+                _taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, strip)
+        if rest:
+            k = code.number(spec.kernel - rest)
+            _taps(code, spec, x, y, f, tap * spec.kernel, k, rest, strip)
+
+    outer(0, x, code.number(0))
+
+
+def _taps(
+    code: Code, spec: Spec, x: Place, y: Place, f: Place, tap: Value, k: Value, tile: int,
+    strip: Value,
+) -> None:  # fmt: skip
+    """The sums of `tile` taps from k on."""
+    axis, lanes, dtype = spec.rank - 1, spec.lanes, spec.x.computed
+    parts = 2 if spec.x.pairs else 1
+    each = lanes // parts
+    accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
+    step = None if spec.y_unit else code[f"y_step{axis}"]
+    x_step = None if spec.x_unit else code["x_stride"]
+    is_last = strip.equals(code["strips"] - 1)
+    start = code["inside"] + strip * code["strip"]
+    stop = is_last.pick(code["outside"], start + code["strip"])
+    end = code[f"out{axis}"]
+
+    def add(w: Value, left: Value | None, number: Value) -> None:
+        mask = None if left is None else code.first_lanes(left * parts, lanes)
+        g = load(y.at(w * code[f"y_step{axis}"]), spec.y, lanes, mask, step)
+        gs = [g, swapped(g)] if spec.x.pairs else [g]
+        here = x.at(code["x_first"] + w * code["x_stride"]) if left is None or spec.masked else x
+        for t in range(tile):
+            if left is None:
+                place = here.at((k + t) * code["x_tap"])
+                xs = load(place, spec.x, lanes, None, x_step)
+            else:
+                xs = border(code, spec, here, k + t, w, number, left)
+            for part, g in zip(accs, gs, strict=True):
+                part[t].set(xs.times_plus(g, part[t].get()))
+
+    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+        add(w, code["inside"] - w, w)
+    with code.loop(start, stop, each) as w:
+        add(w, None, w)
+    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+        add(w, end - w, w - code["outside"] + code["inside"])
+    row = code["channels"] * code["filters"] * parts
+    for t in range(tile):
+        found = [part[t].get() for part in accs]
+        total = found[0] if parts == 1 else conjugated(found[0], found[1])
+        width = lanes
+        while width > parts:
+            low = shuffle(total, list(range(width // 2)))
+            total = low + shuffle(total, list(range(width // 2, width)))
+            width //= 2
+        place = f.at((tap + k + t) * row)
+        for part in range(parts):
+            place.at(part).store(place.at(part).load() + lane(total, part))

@@ -1,0 +1,162 @@
+"""The dense filter gradient: outer products of x and gy, summed in registers over positions.
+
+One tile is P input channels by V vectors of output channels under one tap:
+
+    acc[p, v] += x[position under the tap, channel p] * gy[position, vector v]
+
+The positions are visited in regions that fit the cache; a region's sums begin at zero and are added
+to gf, region by region in a fixed order, whoever computes them. Positions whose tap stands in a
+border of zeros are left out by their range; in other borders the tables say what stands there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+
+
+@dataclass(frozen=True)
+class OuterTile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    first, second, compute : str
+        The dtypes of x, of gy, and of the sums and gf.
+    lanes, channels, vectors : int
+        Numbers in a vector, P and V.
+    rank : int
+        Spatial axes.
+    masked : bool
+        Whether the last panel of output channels is not full.
+    """
+
+    first: str
+    second: str
+    compute: str
+    lanes: int
+    channels: int
+    vectors: int
+    rank: int
+    masked: bool
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    words = ("table", "taps", "out", "first", "last", "gy_step")
+    each = (f"{name}{a}" for a in range(rank) for name in words)
+    return (
+        "counter", "chunks", "panels", "slices", "slice", "channels", "examples",
+        "x", "gy", "gf", "x_channel", "x_batch", "gy_batch", "gf_batch", "gf_channel",
+        "tap_offsets", "batch", "region_batch", "region_rows",
+        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+    )  # fmt: skip
+
+
+def kernel(t: OuterTile) -> str:
+    """The text of the kernel ``outer``."""
+    code = Code("outer", arguments(t.rank))
+    with code.chunks(code["chunks"]) as chunk:
+        panel, rest = chunk % code["panels"], chunk // code["panels"]
+        part, example = rest % code["slices"], rest // code["slices"]
+        _chunk(code, t, panel, part, example)
+    return code.text()
+
+
+def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) -> None:
+    """Some input channels of all taps, for one panel of output channels."""
+    x = code.array("x", t.first).at(code.array("panel_x", "int64").at(panel).load())
+    gy = code.array("gy", t.second).at(code.array("panel_y", "int64").at(panel).load())
+    gf = code.array("gf", t.compute).at(code.array("panel_column", "int64").at(panel).load())
+    gf = gf.at(example * code["gf_batch"])
+    columns = code.array("panel_columns", "int64").at(panel).load()
+    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    c_first = part * code["slice"]
+    c_last = (c_first + code["slice"]).least(code["channels"])
+    every = code["examples"].equals(1)
+    begin = every.pick(code.number(0), example)
+    end = every.pick(code["batch"], example + 1)
+    with (
+        code.loop(begin, end, code["region_batch"]) as n0,
+        code.loop(0, code["out0"], code["region_rows"]) as r0,
+    ):
+        region = (n0, (n0 + code["region_batch"]).least(end), r0, r0 + code["region_rows"])
+        fresh = n0.equals(begin) & r0.equals(0)
+
+        def axis(a: int, tap: Value, taps: list[Value]) -> None:
+            with code.loop(0, code[f"taps{a}"]) as k:
+                number = tap * code[f"taps{a}"] + k
+                if a + 1 < t.rank:
+                    axis(a + 1, number, [*taps, k])
+                    return
+                to = gf.at(code.array("tap_offsets", "int64").at(number).load())
+                with code.loop(c_first, c_last, t.channels) as c:
+                    acc = _sums(code, t, x, gy, region, [*taps, k], c, masks)
+                    _add(code, t, to, c, c_last, acc, fresh, masks)
+
+        axis(0, code.number(0), [])
+
+
+def _sums(
+    code: Code, t: OuterTile, x: Place, gy: Place, region: tuple[Value, ...], taps: list[Value],
+    c: Value, masks: list[Mask],
+) -> list[Variable]:  # fmt: skip
+    """The sums over a region for one tap."""
+    acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
+    n0, n1, r0, r1 = region
+    channels = [(c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)]
+
+    def axis(a: int, from_x: Value, from_gy: Value) -> None:
+        lo = code.array(f"first{a}", "int64").at(taps[a]).load()
+        hi = code.array(f"last{a}", "int64").at(taps[a]).load()
+        if a == 0:
+            lo, hi = lo.most(r0), hi.least(r1)
+        table = code.array(f"table{a}", "int64").at(taps[a])
+        with code.loop(lo, hi) as o:
+            at_x = from_x + table.at(o * code[f"taps{a}"]).load()
+            at_gy = from_gy + o * code[f"gy_step{a}"]
+            if a + 1 < t.rank:
+                axis(a + 1, at_x, at_gy)
+            else:
+                _products(code, t, [x.at(at_x + q) for q in channels], gy.at(at_gy), acc, masks)
+
+    with code.loop(n0, n1) as n:
+        axis(0, n * code["x_batch"], n * code["gy_batch"])
+    return acc
+
+
+def _products(
+    code: Code, t: OuterTile, points: list[Place], gy: Place, acc: list[Variable],
+    masks: list[Mask],
+) -> None:  # fmt: skip
+    """The outer product of one position."""
+    row = [
+        gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
+        for v, mask in enumerate(masks)
+    ]
+    for p, point in enumerate(points):
+        spread = code.splat(point.load_as(t.first, t.compute), t.lanes)
+        for v, numbers in enumerate(row):
+            sums = acc[p * t.vectors + v]
+            sums.set(spread.times_plus(numbers, sums.get()))
+
+
+def _add(
+    code: Code, t: OuterTile, to: Place, c: Value, last: Value, acc: list[Variable], fresh: Value,
+    masks: list[Mask],
+) -> None:  # fmt: skip
+    """Put the first region's sums into gf, and add the others'."""
+    for p in range(t.channels):
+        with code.when(c + p < last):
+            row = to.at((c + p) * code["gf_channel"])
+            for v, mask in enumerate(masks):
+                place, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
+                with code.when(fresh ^ 1):
+                    sums.set(sums.get() + place.load(t.lanes, mask))
+                place.store(sums.get(), mask)

@@ -1,0 +1,121 @@
+"""The caller of the dense filter gradient's kernel, for arrays in memory and no flip."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel, machine
+from einstride.cpu.complex_as_real import real
+from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
+from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
+from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets, ranges
+from einstride.cpu.runtime.operands import steps
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+REGION_BYTES = 80 << 10
+"""The part of x and gy that a filter gradient sums over at once."""
+
+
+def gradient(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
+    each: bool = False, on: Machine | None = None, shares: int = 1,
+) -> None:  # fmt: skip
+    """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
+
+    Where no tap leaves x, up to so many shares of the positions have sums of their own first.
+    Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
+    """
+    call, count = gradient_of(x, gy, g, compute, out, threads, each, on or machine(), shares)
+    sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
+    call(launch, x=address(x), gy=address(gy), gf=address(sums))
+    if count > 1:
+        np.add.reduce(sums, axis=0, out=out)
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine,
+    shares: int = 1,
+) -> tuple[Call, int]:  # fmt: skip
+    """The kernel for arrays that lie like these, and how many sums it makes.
+
+    It wants the addresses x, gy and gf.
+    """
+    return _gradient(
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
+        threads, on, shares,
+    )  # fmt: skip
+
+
+@kept
+def _gradient(
+    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
+    gy_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
+    shares: int,
+) -> tuple[Call, int]:  # fmt: skip
+    s = shape(compute, g.filters // g.groups, on)
+    item = ITEMSIZE[real(compute)]
+    x_steps = steps(x_strides, ITEMSIZE[real(first)])
+    gy_steps = steps(gy_strides, ITEMSIZE[real(second)])
+    gf_steps = list(steps(gf_strides, item))
+    if packed_filter_gradient_call.fits(g, x_steps[-1], s.parts):
+        dtypes = real(first), real(second), real(compute)
+        return packed_filter_gradient_call.call(
+            g, s, dtypes, x_steps, gy_steps, gf_steps, shares, each, threads, on
+        )
+    gf_batch = gf_steps.pop(0) if each else 0
+    x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
+    inner = g.channels // g.groups * s.parts
+    rows = min(s.rows, inner)
+    rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
+    masked = bool((counts != s.width).any())
+    tile = filter_gradient.OuterTile(
+        real(first), real(second), real(compute), s.lanes, rows, s.vectors, g.rank, masked
+    )
+    taps = np.zeros((), np.int64)
+    for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
+        taps = taps[..., None] + np.arange(count) * step
+    taps = np.ascontiguousarray(taps.ravel())
+    share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
+    part = min(-(-min(share, inner) // rows) * rows, inner)
+    chunks = len(column) * (g.batch if each else 1)
+    while part > rows and -(-inner // part) * chunks < (2 if part > 4 * rows else 1) * threads:
+        part = -(-(part // 2) // rows) * rows
+    batch, lines = _region(g, s, item)
+    values = {
+        "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
+        "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
+        "examples": g.batch if each else 1, "x_channel": 1 if s.parts == 2 else x_steps[-1],
+        "x_batch": x_steps[0], "gy_batch": gy_steps[0], "gf_batch": gf_batch,
+        "gf_channel": gf_steps[-2], "tap_offsets": address(taps), "batch": g.batch,
+        "region_batch": batch, "region_rows": lines, "panel_x": address(x_columns),
+        "panel_y": address(y_columns), "panel_column": address(column),
+        "panel_columns": address(counts),
+    }  # fmt: skip
+    keep: list[Any] = [taps, x_columns, y_columns, column, counts]
+    base = 0
+    for a in range(g.rank):
+        table, back = offsets(g, a, x_steps[a + 1])
+        base += back
+        arrays = (np.ascontiguousarray(table, np.int64), *ranges(g, a))
+        keep += arrays
+        names = (f"table{a}", f"first{a}", f"last{a}")
+        values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
+        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
+    values["x"] = base * ITEMSIZE[real(first)]
+    function = kernel("outer", filter_gradient.kernel, tile, on=on)
+    return Call(function, filter_gradient.arguments(g.rank), values, threads, keep), 1
+
+
+def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:
+    """Examples and outputs on the first axis in a region; the same for any number of threads."""
+    inner = min(g.channels // g.groups * s.parts, 64)
+    each = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])
+    lines = max(REGION_BYTES // max(each, 1), 1)
+    if lines >= g.out[0]:
+        return max(lines // max(g.out[0], 1), 1), g.out[0]
+    return 1, lines

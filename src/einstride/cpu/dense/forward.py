@@ -1,0 +1,238 @@
+"""A dense convolution as sums of outer products in registers: no windows are copied.
+
+One tile is P output positions by V vectors of output channels, held in registers while all taps and
+channels go by:
+
+    acc[p, v] += x[position p under the tap, channel c] * f[tap, c, vector v]
+
+The number of x is spread over a vector; the vector of f comes from a panel, which holds the filter
+as (tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables
+of offsets; a negative offset stands in the border, and reads zeros instead. So stride, dilation and
+every kind of border cost nothing, and a tap that no position of a tile sees is skipped. The batch
+is an axis like the others, with one tap. Each output is summed in the same order wherever it lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.ir_types import ELEMENTS, bytes_of
+from einstride.codegen.vector_ops import prefetch
+from einstride.cpu.dense import vnni as quads
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    operand, compute, result : str
+        The dtypes of x, of f's panels and the sums, and of y.
+    lanes : int
+        Numbers in a vector.
+    positions, vectors : int
+        P and V.
+    tables : tuple of bool
+        For the batch and each spatial axis: whether offsets are looked up. Where the filter has one
+        tap, which never leaves x, outputs lie in even steps and no table is needed.
+    dense_x, dense_y : bool
+        Whether neighbouring channels are neighbours in memory.
+    quads : bool
+        Whether channels of 8 bits go four at a time (`einstride.cpu.dense.vnni`).
+    """
+
+    operand: str
+    compute: str
+    result: str
+    lanes: int
+    positions: int
+    vectors: int
+    tables: tuple[bool, ...]
+    dense_x: bool = True
+    dense_y: bool = True
+    quads: bool = False
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes with tables."""
+        return tuple(a for a, table in enumerate(self.tables) if table)
+
+
+def arguments(axes: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    names = ("table", "taps", "x_first", "x_step", "out", "y_step")
+    each = (f"{name}{a}" for a in range(axes) for name in names)
+    return (
+        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel",
+        "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+    )  # fmt: skip
+
+
+def kernel(t: Tile) -> str:
+    """The text of the kernel ``dense``."""
+    code = Code("dense", arguments(len(t.tables)))
+    with code.chunks(code["chunks"]) as chunk:
+        inside = code["panels_inside"]  # 1: the panels of a block follow each other; 0: blocks do
+        count = inside.equals(1).pick(code["panels"], code["blocks"])
+        fast, slow = chunk % count, chunk // count
+        _chunk(code, t, inside.equals(1).pick(slow, fast), inside.equals(1).pick(fast, slow))
+    return code.text()
+
+
+def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
+    """One block of positions, for one panel of output channels."""
+    x = code.array("x", t.operand).at(code.array("panel_x", "int64").at(panel).load())
+    y = code.array("y", t.result).at(code.array("panel_y", "int64").at(panel).load())
+    column = code.array("panel_column", "int64").at(panel).load()
+    bias = code.array("bias", t.compute).at(column)
+    columns = code.array("panel_columns", "int64").at(panel).load()
+    f = code.array("f", t.compute).at(panel * code["f_panel"])
+    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    first = block * code["block"]
+    last = (first + code["block"]).least(code["positions"])
+    with code.loop(0, code["channels"], code["slice"]) as c0:
+        depth = (code["channels"] - c0).least(code["slice"])
+        from_x, from_f = x.at(c0 * code["x_channel"]), f.at(c0 * t.width)
+        with code.loop(first, last, t.positions) as start:
+            found = [_coordinates(code, t, start + p, last) for p in range(t.positions)]
+            outs = [out for _, _, out in found]
+            acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in masks * t.positions]
+            _begin(code, t, acc, c0, bias, y, outs, masks)
+            _taps(code, t, from_x, from_f, depth, [f[:2] for f in found], acc)
+            for p, out in enumerate(outs):
+                with code.when(start + p < last):
+                    _write(code, t, y.at(out), acc[p * t.vectors :][: t.vectors], masks, columns)
+
+
+Position = tuple[Value, dict[int, Place]]
+"""An offset in x, and the rows of the tables that add to it, by axis."""
+
+
+def _coordinates(
+    code: Code, t: Tile, position: Value, last: Value
+) -> tuple[Value, dict[int, Place], Value]:
+    """Where a position reads x, as far as no tap matters; its tables' rows; where it writes y."""
+    rest = position.least(last - 1)
+    rows: dict[int, Place] = {}
+    offset, out = code.number(0), code.number(0)
+    for a in reversed(range(len(t.tables))):
+        at = rest % code[f"out{a}"] if a else rest
+        rest = rest // code[f"out{a}"] if a else rest
+        if t.tables[a]:
+            rows[a] = code.array(f"table{a}", "int64").at(at * code[f"taps{a}"])
+        else:
+            offset = offset + code[f"x_first{a}"] + at * code[f"x_step{a}"]
+        out = out + at * code[f"y_step{a}"]
+    return offset, rows, out
+
+
+def _begin(
+    code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Place, y: Place, outs: list[Value],
+    masks: list[Mask],
+) -> None:  # fmt: skip
+    """The sums begin with the bias, or with what the channels before have added up to in y."""
+    with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
+        for v, mask in enumerate(masks):
+            each = bias.at(v * t.lanes).load(t.lanes, mask)
+            for p in range(t.positions):
+                acc[p * t.vectors + v].set(each)
+    if t.result == t.compute and t.dense_y:
+        with code.when(code.number(0) < c0):
+            for p, out in enumerate(outs):
+                for v, mask in enumerate(masks):
+                    acc[p * t.vectors + v].set(y.at(out + v * t.lanes).load(t.lanes, mask))
+
+
+def _taps(
+    code: Code, t: Tile, x: Place, f: Place, depth: Value, positions: list[Position],
+    acc: list[Variable],
+) -> None:  # fmt: skip
+    """Add every tap's products to the sums."""
+    tap_size = code["channels"] * t.width
+
+    def along(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
+        if not axes:
+            _products(code, t, x, offsets, f.at(tap * tap_size), depth, acc)
+            return
+        a, *others = axes
+        with code.loop(0, code[f"taps{a}"]) as k:
+            here = [
+                o + rows[a].at(k).load() for o, (_, rows) in zip(offsets, positions, strict=True)
+            ]
+            common = here[0]
+            for other in here[1:]:
+                common = common & other  # negative only if all are
+            if t.quads:
+                common = code.number(0)  # the correction counts every tap
+            with code.when(common >= 0):
+                along(tuple(others), here, tap * code[f"taps{a}"] + k)
+
+    along(t.axes, [offset for offset, _ in positions], code.number(0))
+
+
+def _products(
+    code: Code, t: Tile, x: Place, offsets: list[Value], f: Place, depth: Value,
+    acc: list[Variable],
+) -> None:  # fmt: skip
+    """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
+    zeros = code.array("zeros", t.operand) if t.dense_x else x
+    inside = [o >= 0 for o in offsets]
+    points = [x.at(o) for o in offsets]
+    if t.axes:
+        points = [i.pick_place(p, zeros) for i, p in zip(inside, points, strict=True)]
+    nothing = code.zero(t.compute, 1)
+
+    def channel(c: Value) -> None:
+        row = f.at(c * t.width)
+        fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        step = c if t.dense_x else c * code["x_channel"]
+        for p, point in enumerate(points):
+            if t.quads:
+                four = quads.spread(point.at(c * 4), t.operand, t.lanes)
+                for v in range(t.vectors):
+                    sums = acc[p * t.vectors + v]
+                    sums.set(quads.products(sums.get(), four, fs[v]))
+                continue
+            number = point.at(step).load_as(t.operand, t.compute)
+            if t.axes and not t.dense_x:
+                number = inside[p].pick(number, nothing)
+            spread = code.splat(number, t.lanes)
+            for v in range(t.vectors):
+                sums = acc[p * t.vectors + v]
+                sums.set(spread.times_plus(fs[v], sums.get()))
+
+    if not t.dense_x:
+        with code.loop(0, depth) as c:
+            channel(c)
+        return
+    each = 4 if t.quads else 1
+    line = 64 // bytes_of(ELEMENTS[t.operand]) // each
+    with code.loop(0, depth, line) as c0:
+        for point in points:  # what the next tile will read, for it is too far for the CPU to see
+            prefetch(point.at(c0 * each + code["x_ahead"]))
+        with code.loop(c0, (c0 + line).least(depth)) as c:
+            channel(c)
+
+
+def _write(
+    code: Code, t: Tile, y: Place, acc: list[Variable], masks: list[Mask], columns: Value
+) -> None:
+    """The sums of one position, rounded to the dtype of the result."""
+    found = [code.convert(a.get(), t.compute, t.result) for a in acc]
+    if t.dense_y:
+        for v, mask in enumerate(masks):
+            y.at(v * t.lanes).store(found[v], mask)
+        return
+    scratch = code.scratch(t.result, t.width)
+    for v in range(t.vectors):
+        scratch.at(v * t.lanes).store(found[v])
+    with code.loop(0, columns) as d:
+        y.at(d * code["y_channel"]).store(scratch.at(d).load())

@@ -1,0 +1,92 @@
+"""The filter as panels: (panel, tap, channel, V vectors of output channels), zeros at the end.
+
+A product then reads the filter as one stream. Strides of any kind are read, so flipped filters, the
+taps of one phase and the exchanged channels of an input gradient need no copy of their own.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value
+from einstride.codegen.ir_types import POINTER, WORD, bytes_of, letter
+from einstride.codegen.vector_ops import transposed
+
+ARGUMENTS = (
+    "counter", "chunks", "f", "panels", "taps", "channels", "tap_offsets",
+    "f_channel", "f_column", "panel_f", "panel_columns",
+)  # fmt: skip
+
+
+ORDERS = ("columns", "channels", "any")
+"""What lies side by side in f: output channels, input channels, or neither."""
+
+
+def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
+    """The text of the kernel ``panels``, for one of `ORDERS`."""
+    code = Code("panels", ARGUMENTS)
+    width = lanes * vectors
+    with code.chunks(code["chunks"]) as chunk:
+        taps, channels = code["taps"], code["channels"]
+        panel, tap = chunk // taps, chunk % taps
+        f = code.array("f", operand)
+        f = f.at(code.array("tap_offsets", "int64").at(tap).load())
+        f = f.at(code.array("panel_f", "int64").at(panel).load())
+        columns = code.array("panel_columns", "int64").at(panel).load()
+        to = code.array("panels", compute).at((panel * taps + tap) * channels * width)
+        if order == "channels":
+            for v in range(vectors):
+                here = f.at(code["f_column"] * (v * lanes))
+                _exchanged(code, here, to.at(v * lanes), columns - v * lanes, operand, compute,
+                           lanes, width)  # fmt: skip
+        else:
+            masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
+            with code.loop(0, channels) as c:  # rows outside, for they may lie far apart
+                row = f.at(c * code["f_channel"])
+                for v, mask in enumerate(masks):
+                    if order == "columns":
+                        found = row.at(v * lanes).load(lanes, mask)
+                    else:
+                        found = _gathered(row, code["f_column"], v * lanes, lanes, mask)
+                    to.at(c * width + v * lanes).store(code.convert(found, operand, compute))
+    return code.text()
+
+
+def _exchanged(
+    code: Code, f: Place, to: Place, columns: Value, operand: str, compute: str, lanes: int,
+    width: int,
+) -> None:  # fmt: skip
+    """One vector of output channels, in squares that are transposed in registers."""
+    channels = code["channels"]
+    rows = [f.at(code["f_column"] * j) for j in range(lanes)]
+    whole = (columns >= lanes).pick(channels - channels % lanes, code.number(0))
+    with code.loop(0, whole, lanes) as c:
+        square = transposed([row.at(c).load_as(operand, compute, lanes) for row in rows])
+        for j, numbers in enumerate(square):
+            to.at((c + j) * width).store(numbers)
+    with code.loop(whole, channels, lanes) as c:
+        depth = channels - c
+        square = transposed(
+            [
+                row.at(c).load_as(
+                    operand, compute, lanes,
+                    code.first_lanes((columns >= j + 1).pick(depth, code.number(0)), lanes),
+                )
+                for j, row in enumerate(rows)
+            ]
+        )  # fmt: skip
+        for j, numbers in enumerate(square):
+            with code.when(depth >= j + 1):
+                to.at((c + j) * width).store(numbers)
+
+
+def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Mask) -> Value:
+    """A vector of the numbers first, first + 1, ... times `step` elements from a place."""
+    code, kind = place.code, ir.VectorType(place.element, lanes)
+    numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
+    size = bytes_of(place.element)
+    base = code.splat(Value(code, code.builder.ptrtoint(place.ir, WORD)), lanes)
+    addresses = base + Value(code, numbers) * code.splat(step * size, lanes)
+    where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
+    name = f"llvm.masked.gather.v{lanes}{letter(place.element)}.v{lanes}p0"
+    return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

@@ -1,0 +1,144 @@
+"""How output channels are cut into vectors and panels, and the filter brought into them.
+
+Complex numbers are pairs of real channels, as `complex_as_real` explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel, machine
+from einstride.cpu import complex_as_real
+from einstride.cpu.complex_as_real import PARTS, real
+from einstride.cpu.dense import pack as panels
+from einstride.cpu.runtime.aligned_memory import LINE, aligned
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.operands import packed, steps
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+SLICE_BYTES = 384 << 10
+"""The part of a panel that is gone through at once: it stays in a core's second cache."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the output channels of a job are cut into vectors and panels.
+
+    Attributes
+    ----------
+    parts : int
+        2 for complex numbers, else 1.
+    lanes, vectors : int
+        Numbers in a vector, vectors in a panel.
+    rows : int
+        What else a tile holds: positions, or input channels.
+    per_group : int
+        Panels of one group.
+    """
+
+    parts: int
+    lanes: int
+    vectors: int
+    rows: int
+    per_group: int
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of a panel."""
+        return self.lanes * self.vectors
+
+
+@lru_cache(maxsize=1024)
+def shape(compute: str, columns: int, on: Machine) -> Shape:
+    """The tile for so many output channels of one group: as many registers as there are."""
+    parts = 2 if compute in PARTS else 1
+    lanes = on.lanes(ITEMSIZE[real(compute)])
+    every = -(-columns * parts // lanes)
+    most = 4 if on.registers >= 32 else 2
+    count = -(-every // most)
+    vectors = -(-every // count)
+    rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
+    return Shape(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
+
+
+def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
+    """The size of the filter as panels."""
+    s = shape(compute, g.filters // g.groups, on)
+    inner = g.channels // g.groups * s.parts
+    count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
+    return count * ITEMSIZE[real(compute)] + LINE
+
+
+@kept
+def columns(g: Geometry, s: Shape, x_channel: int, y_channel: int) -> tuple[Any, ...]:
+    """For each panel: offsets in x, in y and in all output channels, and how many it has."""
+    columns = g.filters // g.groups * s.parts
+    first = np.arange(s.per_group) * s.width
+    group = np.arange(g.groups)[:, None]
+    inside = np.broadcast_to(first, (g.groups, s.per_group))
+    column = group * columns + first
+    x = np.broadcast_to(group * (g.channels // g.groups) * x_channel, column.shape)
+    tables = (x, column // s.parts * y_channel, column, np.minimum(s.width, columns - inside))
+    return tuple(np.ascontiguousarray(t.ravel(), np.int64) for t in tables)
+
+
+def pack(
+    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine | None = None
+) -> Any:
+    """The filter (*K, C // G, D), a view of any strides, as panels."""
+    on = on or machine()
+    s = shape(compute, g.filters // g.groups, on)
+    if s.parts == 2:
+        f = complex_as_real.filters(f)
+    taps = prod(g.kernel)
+    inner = g.channels // g.groups * s.parts
+    found = aligned((s.per_group * g.groups, taps, inner, s.width), real(compute))
+    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
+    return found
+
+
+def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
+    """The kernel that packs arrays like f, of real numbers: wants the addresses f and panels."""
+    s = shape(compute, g.filters // g.groups, on)
+    part = real(name_of(f))
+    f_steps = steps(f.strides, ITEMSIZE[part])
+    return _packing(g, s, part, real(compute), f_steps, threads, on)
+
+
+def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
+    """True if the filter lies in memory as its only panel would."""
+    s = shape(compute, g.filters, on)
+    whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
+    return bool(whole and name_of(f) == compute and packed(f))
+
+
+@kept
+def _packing(
+    g: Geometry, s: Shape, operand: str, compute: str, f_steps: tuple[int, ...], threads: int,
+    on: Machine,
+) -> Call:  # fmt: skip
+    *taps, channel, column = f_steps
+    grid = np.zeros((), np.int64)
+    for count, step in zip(g.kernel, taps, strict=True):
+        grid = grid[..., None] + np.arange(count) * step
+    grid = np.ascontiguousarray(grid.ravel())
+    _, _, first, counts = columns(g, s, 0, 0)
+    firsts = first * column
+    order = "columns" if column == 1 else "channels" if channel == 1 else "any"
+    function = kernel("panels", panels.kernel, operand, compute, s.lanes, s.vectors, order, on=on)
+    inner = g.channels // g.groups * s.parts
+    size = prod(g.f_shape) * s.parts**2
+    values = {
+        "chunks": len(first) * len(grid), "taps": len(grid), "channels": inner,
+        "tap_offsets": address(grid), "f_channel": channel, "f_column": column,
+        "panel_f": address(firsts), "panel_columns": address(counts),
+    }  # fmt: skip
+    keep = (grid, firsts, counts)
+    return Call(function, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)

@@ -1,0 +1,227 @@
+"""The filter gradient where no tap leaves x: both operands are brought side by side first.
+
+A region of positions is copied for a few panels of output channels, and for a few input channels
+under one tap; then a tile is summed from two streams that lie in the first cache:
+
+    acc[p, v] += x[k, channel p] * gy[k, vector v]
+
+Read where they lie, positions are a row of channels apart, often a power of two, and throw each
+other out of the cache. The sums of a region are added to gf in the order of the regions. Where gf
+is small against x and gy, each share of the positions has a gf of its own, so that a thread reads
+its positions once; shares depend on shapes alone, whoever computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.ir_types import ELEMENTS, bytes_of
+from einstride.codegen.vector_ops import local, prefetch
+
+REGION = 128
+"""Positions in a region, at most."""
+
+
+@dataclass(frozen=True)
+class BlockedTile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    first, second, compute : str
+        The dtypes of x, of gy, and of the sums and gf.
+    lanes, channels, vectors : int
+        Numbers in a vector, input channels and vectors in a tile.
+    axes, split : int
+        Axes of positions, the batch among them; the one that regions are cut from. They take those
+        behind it whole, and one element of those before it.
+    group : int
+        Panels that a chunk goes through with the same channels of x.
+    ahead : bool
+        Whether what the next region reads is asked for while this one is summed.
+    """
+
+    first: str
+    second: str
+    compute: str
+    lanes: int
+    channels: int
+    vectors: int
+    axes: int
+    split: int
+    group: int
+    ahead: bool
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+
+def arguments(axes: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    each = (f"{name}{a}" for a in range(axes) for name in ("out", "x_step", "gy_step"))
+    return (
+        "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
+        "x", "gy", "gf", "x_example", "gy_example", "gf_example", "gf_channel", "tap_x", "tap_gf",
+        "region", "shares", "share", "gf_share",
+        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+    )  # fmt: skip
+
+
+def kernel(t: BlockedTile) -> str:
+    """The text of the kernel ``blocked``."""
+    code = Code("blocked", arguments(t.axes))
+    room = (
+        local(code, t.group * REGION * t.width, t.compute),
+        local(code, (REGION + t.lanes) * t.channels, t.compute),
+    )
+    with code.chunks(code["chunks"]) as chunk:
+        group, rest = chunk % code["groups"], chunk // code["groups"]
+        part, rest = rest % code["slices"], rest // code["slices"]
+        share, example = rest % code["shares"], rest // code["shares"]
+        begin = share * code["share"]
+        end = (begin + code["share"]).least(code["out0"])
+        x = code.array("x", t.first).at(example * code["x_example"])
+        gy = code.array("gy", t.second).at(example * code["gy_example"])
+        gf = code.array("gf", t.compute).at(example * code["gf_example"])
+        gf = gf.at(share * code["gf_share"])
+        panel = group * t.group
+        x = x.at(code.array("panel_x", "int64").at(panel).load())
+        last = (panel + t.group).least(code["panels"])
+        c_first = part * code["slice"]
+        c_last = (c_first + code["slice"]).least(code["channels"])
+
+        def before(a: int, from_x: Place, from_gy: Place, begun: Value) -> None:
+            """The axes that regions do not reach over, one element at a time."""
+            first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
+            with code.loop(first, stop, code["region"] if a == t.split else 1) as o:
+                at_x = from_x.at(o * code[f"x_step{a}"])
+                at_gy = from_gy.at(o * code[f"gy_step{a}"])
+                begun_here = begun + (o - first)
+                if a < t.split:
+                    before(a + 1, at_x, at_gy, begun_here)
+                    return
+                lines = (stop - o).least(code["region"])
+                fresh = begun_here.equals(0)
+                _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), fresh,
+                        room)  # fmt: skip
+
+        before(0, x, gy, code.number(0))
+    return code.text()
+
+
+def _region(
+    code: Code, t: BlockedTile, x: Place, gy: Place, gf: Place, lines: Value,
+    panels: tuple[Value, Value], channels: tuple[Value, Value], fresh: Value,
+    room: tuple[Place, Place],
+) -> None:  # fmt: skip
+    """What the positions of one region add to gf."""
+    (first, last), (c_first, c_last), (rows, points) = panels, channels, room
+    size = lines
+    for a in range(t.split + 1, t.axes):
+        size = size * code[f"out{a}"]
+
+    def positions(step: str, use: Callable[[Value, Value], None]) -> None:
+        """`use` for the number of each position in the region, and where it lies."""
+        number = code.variable(code.number(0))
+
+        def axis(a: int, offset: Value) -> None:
+            with code.loop(0, lines if a == t.split else code[f"out{a}"]) as o:
+                here = offset + o * code[f"{step}{a}"]
+                if a + 1 < t.axes:
+                    axis(a + 1, here)
+                    return
+                use(number.get(), here)
+                number.set(number.get() + 1)
+
+        axis(t.split, code.number(0))
+
+    with code.loop(first, last) as panel:
+        columns = code.array("panel_columns", "int64").at(panel).load()
+        masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+        from_gy = gy.at(code.array("panel_y", "int64").at(panel).load())
+        to = rows.at((panel - first) * (REGION * t.width))
+
+        def row(k: Value, here: Value, to: Place = to, masks: list[Mask] = masks,
+                from_gy: Place = from_gy) -> None:  # fmt: skip
+            for v, mask in enumerate(masks):
+                numbers = from_gy.at(here + v * t.lanes)
+                to.at(k * t.width + v * t.lanes).store(
+                    numbers.load_as(t.second, t.compute, t.lanes, mask)
+                )
+
+        positions("gy_step", row)
+    with code.loop(0, code["taps"]) as tap:
+        from_x = x.at(code.array("tap_x", "int64").at(tap).load())
+        to_gf = gf.at(code.array("tap_gf", "int64").at(tap).load())
+        with code.loop(c_first, c_last, t.channels) as c:
+            count = c_last - c
+            wanted = [
+                code.first_lanes(count.least(t.channels) - q, t.lanes)
+                for q in range(0, t.channels, t.lanes)
+            ]
+
+            def point(k: Value, here: Value) -> None:
+                for i, mask in enumerate(wanted):
+                    numbers = from_x.at(here + c + i * t.lanes)
+                    if i == 0 and t.ahead:
+                        prefetch(numbers.at(size * code[f"x_step{t.axes - 1}"]), far=True)
+                    points.at(k * t.channels + i * t.lanes).store(
+                        numbers.load_as(t.first, t.compute, t.lanes, mask)
+                    )
+
+            positions("x_step", point)
+            with code.loop(first, last) as panel:
+                columns = code.array("panel_columns", "int64").at(panel).load()
+                to = to_gf.at(code.array("panel_column", "int64").at(panel).load())
+                here = rows.at((panel - first) * (REGION * t.width))
+                acc = [
+                    code.variable(code.zero(t.compute, t.lanes))
+                    for _ in range(t.channels * t.vectors)
+                ]
+                if t.ahead:  # what the next region will read of gy, a line for each tile
+                    step = code[f"gy_step{t.axes - 1}"]
+                    line = (c - c_first) // t.channels * (64 // bytes_of(ELEMENTS[t.second]))
+                    following = gy.at(code.array("panel_y", "int64").at(panel).load() + line)
+                    with code.when(line < t.width):
+                        _sums(code, t, points, here, size, acc, (following.at(size * step), step))
+                    with code.when(line >= t.width):
+                        _sums(code, t, points, here, size, acc)
+                else:
+                    _sums(code, t, points, here, size, acc)
+                _add(code, t, to.at(c * code["gf_channel"]), count, columns, acc, fresh)
+
+
+def _sums(
+    code: Code, t: BlockedTile, points: Place, rows: Place, size: Value, acc: list[Variable],
+    ahead: tuple[Place, Value] | None = None,
+) -> None:  # fmt: skip
+    """The outer products of a region's positions, added up; `ahead`: what to ask for meanwhile."""
+    with code.loop(0, size) as k:
+        if ahead is not None:
+            prefetch(ahead[0].at(k * ahead[1]), far=True)
+        row = [rows.at(k * t.width + v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        for p in range(t.channels):
+            spread = code.splat(points.at(k * t.channels + p).load(), t.lanes)
+            for v, numbers in enumerate(row):
+                sums = acc[p * t.vectors + v]
+                sums.set(spread.times_plus(numbers, sums.get()))
+
+
+def _add(
+    code: Code, t: BlockedTile, to: Place, count: Value, columns: Value, acc: list[Variable],
+    fresh: Value,
+) -> None:  # fmt: skip
+    """Put the first region's sums into gf, and add the others'."""
+    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    for p in range(t.channels):
+        with code.when(count >= p + 1):
+            row = to.at(code["gf_channel"] * p)
+            for v, mask in enumerate(masks):
+                place, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
+                with code.when(fresh ^ 1):
+                    sums.set(sums.get() + place.load(t.lanes, mask))
+                place.store(sums.get(), mask)

@@ -1,0 +1,155 @@
+"""The caller of the kernel `einstride.cpu.dense.packed_filter_gradient`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel
+from einstride.cpu.complex_as_real import PARTS, real
+from einstride.cpu.dense import packed_filter_gradient
+from einstride.cpu.dense.pack_call import Shape, columns
+from einstride.cpu.runtime.argument_block import Call, address
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.problem import Job
+
+GROUP = 4
+"""Panels that are gone through with the same channels of x, at most."""
+
+SHARES = 8
+"""Shares of the positions that have a gf of their own, at most."""
+
+SMALL = 16
+"""How many times the sums of all shares are smaller than x and gy."""
+
+FEW = 16
+"""Positions of a region below which copying it does not pay."""
+
+
+def inside(g: Geometry) -> bool:
+    """Does every tap of every position lie in x?"""
+    return all(
+        low <= 0 and (out - 1) * stride + (taps - 1) * dilation - low < size
+        for out, stride, taps, dilation, (low, _), size in zip(
+            g.out, g.stride, g.kernel, g.dilation, g.padding, g.size, strict=True
+        )
+    )
+
+
+def fits(g: Geometry, x_channel: int, parts: int) -> bool:
+    """Can the kernel do it: no tap leaves x, and x's channels lie side by side?"""
+    return inside(g) and x_channel == parts and g.batch * prod(g.out) >= FEW
+
+
+def shares(g: Geometry, parts: int, each: bool) -> int:
+    """How many sums of their own the positions have, the last to be added up."""
+    if each or not inside(g):
+        return 1
+    filters = prod(g.f_shape) * parts**2
+    operands = (prod(g.x_shape) + prod(g.y_shape)) * parts
+    regions = g.batch * prod(g.out) // (4 * packed_filter_gradient.REGION)
+    most = min(SHARES, operands // (SMALL * filters), regions)
+    return 1 << (most.bit_length() - 1) if most > 1 else 1
+
+
+def size(job: Job) -> int:
+    """Bytes of the filter gradient, or of the products of its real and imaginary parts."""
+    compute = job.arithmetic.compute
+    return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
+
+
+@lru_cache(maxsize=1024)
+def in_room(job: Job, besides: int) -> int:
+    """The `shares` of a job, where there is room for their sums and so much besides."""
+    wanted = shares(job.geometry, 2 if job.arithmetic.compute in PARTS else 1, job.per_example)
+    return wanted if besides + (1 + wanted) * size(job) <= job.ceiling else 1
+
+
+def call(
+    g: Geometry, s: Shape, dtypes: tuple[str, str, str], x_steps: Sequence[int],
+    gy_steps: Sequence[int], gf_steps: Sequence[int], wanted: int, each: bool, threads: int,
+    on: Machine,
+) -> tuple[Call, int]:  # fmt: skip
+    """The kernel for these strides, in elements, and of how many shares it leaves sums.
+
+    gf's strides begin with the example's where `each`. Several shares are written one after the
+    other, each like gf in C order.
+    """
+    inner = g.channels // g.groups * s.parts
+    x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
+    axes = _axes(g, x_steps, gy_steps, each)
+    split, whole = len(axes) - 1, 1
+    while split and whole * axes[split][0] * 2 <= packed_filter_gradient.REGION:
+        whole *= axes[split][0]
+        split -= 1
+    share = -(-axes[0][0] // wanted)
+    unit = max(packed_filter_gradient.REGION // whole, 1)
+    lines = share if split == 0 else axes[split][0]
+    unit = -(-lines // -(-lines // unit))  # regions of one size, as far as that goes
+    share = -(-share // unit) * unit if split == 0 else share
+    count = -(-axes[0][0] // share)
+    shape = (count, *g.kernel, inner, g.filters * s.parts)
+    if count > 1:
+        gf_steps = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
+    gf_example, *gf_taps = gf_steps if each or count > 1 else (0, *gf_steps)
+    rows = min(s.rows, inner)
+    rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
+    group = min(GROUP, s.per_group) if g.groups == 1 else 1
+    groups = -(-len(column) // group)
+    group = -(-len(column) // groups)
+    tiles = -(-inner // rows)
+    examples = g.batch if each else 1
+    slices = min(max(-(-2 * threads // (groups * examples * count)), 1), tiles)
+    part = -(-tiles // slices) * rows
+    slices = -(-inner // part)
+    tile = packed_filter_gradient.BlockedTile(
+        *dtypes, s.lanes, rows, s.vectors, len(axes), split, group, count >= SHARES
+    )  # fmt: skip
+    tap_x = _taps(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
+    tap_gf = _taps(g.kernel, gf_taps[: g.rank])
+    base = sum(-low * t for (low, _), t in zip(g.padding, x_steps[1:-1], strict=True))
+    values = {
+        "chunks": groups * slices * examples * count, "panels": len(column), "groups": groups,
+        "slices": slices, "slice": part, "channels": inner, "taps": len(tap_x),
+        "x_example": x_steps[0] if each else 0, "gy_example": gy_steps[0] if each else 0,
+        "gf_example": gf_example, "gf_channel": gf_taps[-2], "tap_x": address(tap_x),
+        "tap_gf": address(tap_gf), "region": unit, "shares": count, "share": share,
+        "gf_share": prod(shape[1:]),
+        "panel_x": address(x_columns), "panel_y": address(y_columns),
+        "panel_column": address(column), "panel_columns": address(counts),
+        "x": base * np.dtype(dtypes[0]).itemsize,
+    }  # fmt: skip
+    for a, (length, x_step, gy_step) in enumerate(axes):
+        values |= {f"out{a}": length, f"x_step{a}": x_step, f"gy_step{a}": gy_step}
+    keep = (tap_x, tap_gf, x_columns, y_columns, column, counts)
+    function = kernel("blocked", packed_filter_gradient.kernel, tile, on=on)
+    return Call(function, packed_filter_gradient.arguments(len(axes)), values, threads, keep), count
+
+
+def _axes(
+    g: Geometry, x_steps: Sequence[int], gy_steps: Sequence[int], each: bool
+) -> list[tuple[int, int, int]]:
+    """(positions, step in x, step in gy) of the batch and the axes; one where they follow on."""
+    every = [(g.batch, x_steps[0], gy_steps[0])] if not each else []
+    every += [(g.out[a], x_steps[a + 1] * g.stride[a], gy_steps[a + 1]) for a in range(g.rank)]
+    axes = [every[0]]
+    for count, x_step, gy_step in every[1:]:
+        before = axes[-1]
+        if before[0] == 1 or before[1:] == (x_step * count, gy_step * count):
+            axes[-1] = (before[0] * count, x_step, gy_step)
+        elif count > 1:
+            axes.append((count, x_step, gy_step))
+    return axes
+
+
+def _taps(kernel: Sequence[int], steps: Sequence[int]) -> Any:
+    """Where each tap lies."""
+    grid = np.zeros((), np.int64)
+    for count, step in zip(kernel, steps, strict=True):
+        grid = grid[..., None] + np.arange(count) * step
+    return np.ascontiguousarray(grid.ravel())

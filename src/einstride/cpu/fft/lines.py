@@ -1,0 +1,212 @@
+"""Transforms along a line of vectors: stages of short transforms with twiddle factors in between.
+
+Forward by decimation in frequency, from natural into scrambled order; inverse by decimation in
+time, from scrambled into natural order. A spectrum and the one it is multiplied with are scrambled
+alike, so nothing is ever put in order. The first and the last stage read and write where the caller
+says; positions that hold zeros or that nobody wants are left out of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.function_builder import Code, Place, Value
+from einstride.cpu.fft.codelets import ZERO, Complex, dft, product, product_conjugate
+from einstride.support.byte_cache import kept
+
+Radices = tuple[int, ...]
+Load = Callable[[Value, int], Complex]
+"""The number at a position: a whole number of the kernel's, plus one known beforehand."""
+Store = Callable[[Value, int, Complex], None]
+Product = Callable[[Value, int, Complex], Complex]
+"""What a frequency, at a scrambled position, becomes."""
+
+EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
+"""Vector instructions of a short transform with its twiddle factors, about."""
+
+
+@lru_cache(maxsize=4096)
+def radices(length: int) -> tuple[float, Radices]:
+    """The effort of a line and its stages; infinite if the length has other prime factors."""
+    if length == 1:
+        return 0.0, ()
+    best: tuple[float, Radices] = (float("inf"), ())
+    for r, effort in EFFORT.items():
+        if length % r == 0:
+            rest, stages = radices(length // r)
+            # a stage reads and writes its numbers: about three instructions' time for each
+            found = r * rest + length // r * (effort + 3.0 * r)
+            if found < best[0]:
+                best = found, tuple(sorted((*stages, r), reverse=True))
+    return best
+
+
+@kept
+def order(stages: Radices) -> Any:
+    """Where each frequency lies."""
+    length = prod(stages)
+    found = np.empty(length, np.int64)
+    for position in range(length):
+        rest, size, frequency, unit = position, length, 0, 1
+        for r in stages:
+            size //= r
+            digit, rest = divmod(rest, size)
+            frequency += digit * unit
+            unit *= r
+        found[frequency] = position
+    found.flags.writeable = False
+    return found
+
+
+def _rooms(stages: Radices) -> list[int]:
+    """Where the twiddle factors of each stage begin, and their end."""
+    found, size = [0], prod(stages)
+    for r in stages:
+        size //= r
+        found.append(found[-1] + (2 * size * (r - 1) if size > 1 else 0))
+    return found
+
+
+@kept
+def twiddles(stages: Radices, dtype: str) -> Any:
+    """exp(-2 pi i q k / n), stage by stage, k by k."""
+    parts, size = [np.empty(0)], prod(stages)
+    for r in stages:
+        n, size = size, size // r
+        if size > 1:
+            turns = np.arange(size)[:, None] * np.arange(1, r) % n * (-2 * np.pi / n)
+            parts.append(np.stack([np.cos(turns), np.sin(turns)], -1).ravel())
+    return np.concatenate(parts).astype(dtype)
+
+
+class Line:
+    """The transforms of one length in a kernel.
+
+    Parameters
+    ----------
+    code : Code
+        The kernel.
+    stages : tuple of int
+        Whose product is the length.
+    dtype : str
+        Of the numbers.
+    lanes : int
+        Numbers in a vector.
+    factors : Place
+        The table `twiddles`.
+    scratch : Place
+        Room for the line's complex vectors.
+    """
+
+    def __init__(
+        self, code: Code, stages: Radices, dtype: str, lanes: int, factors: Place, scratch: Place
+    ) -> None:
+        self.code, self.dtype, self.lanes = code, dtype, lanes
+        self.stages = stages or (1,)
+        self.length = prod(stages)
+        self.factors, self.scratch = factors, scratch
+
+    def get(self, at: Value, plus: int) -> Complex:
+        """The number at a position of the scratch."""
+        return load(self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes), self.lanes)
+
+    def put(self, at: Value, plus: int, number: Complex) -> None:
+        """Set the number at a position of the scratch."""
+        place = self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes)
+        store(place, number, self.dtype, self.lanes)
+
+    def forward(self, get: Load, put: Store, present: int) -> None:
+        """All stages: of the positions the first `present` are read, the others hold zeros."""
+        last = len(self.stages) - 1
+        for s in range(last + 1):
+            source, here = (get, present) if s == 0 else (self.get, self.length)
+            self._forward_stage(s, source, put if s == last else self.put, here)
+
+    def inverse(self, get: Load, put: Store, wanted: int) -> None:
+        """All stages backwards: the first `wanted` positions are written."""
+        last = len(self.stages) - 1
+        for s in range(last, -1, -1):
+            target, here = (put, wanted) if s == 0 else (self.put, self.length)
+            self._inverse_stage(s, get if s == last else self.get, target, here)
+
+    def through(self, get: Load, change: Product, put: Store, present: int, wanted: int) -> None:
+        """Forward, change each frequency, and back; the frequencies never leave the registers."""
+        last, r = len(self.stages) - 1, self.stages[-1]
+        for s in range(last):
+            source, here = (get, present) if s == 0 else (self.get, self.length)
+            self._forward_stage(s, source, self.put, here)
+        read, write = (self.get, self.put) if last else (get, put)
+        with self.code.loop(0, self.length, r) as at:
+            numbers = [read(at, j) if last or j < present else ZERO for j in range(r)]
+            changed = [change(at, q, v) for q, v in enumerate(dft(numbers, -1))]
+            for j, number in enumerate(dft(changed, 1)):
+                if last or j < wanted:
+                    write(at, j, number)
+        for s in range(last - 1, -1, -1):
+            target, here = (put, wanted) if s == 0 else (self.put, self.length)
+            self._inverse_stage(s, self.get, target, here)
+
+    def _forward_stage(self, s: int, get: Load, put: Store, present: int) -> None:
+        def step(at: Value, k: Value, inputs: int) -> None:
+            numbers = [get(at, j * m) if j < inputs else ZERO for j in range(r)]
+            for q, number in enumerate(dft(numbers, -1)):
+                factor = self._factor(s, k, q)
+                put(at, q * m, number if factor is None else product(number, factor))
+
+        r, m = self._shape(s)
+        self._each(s, present, step)
+
+    def _inverse_stage(self, s: int, get: Load, put: Store, wanted: int) -> None:
+        def step(at: Value, k: Value, outputs: int) -> None:
+            if outputs == 0:
+                return
+            numbers = []
+            for q in range(r):
+                number, factor = get(at, q * m), self._factor(s, k, q)
+                numbers.append(number if factor is None else product_conjugate(number, factor))
+            for j, number in enumerate(dft(numbers, 1)[:outputs]):
+                put(at, j * m, number)
+
+        r, m = self._shape(s)
+        self._each(s, wanted, step)
+
+    def _shape(self, s: int) -> tuple[int, int]:
+        """A stage's radix, and how far apart its numbers are."""
+        return self.stages[s], prod(self.stages[s + 1 :])
+
+    def _each(self, s: int, used: int, step: Callable[[Value, Value, int], None]) -> None:
+        """Every short transform of a stage, and how many of its numbers are used."""
+        r, m = self._shape(s)
+        full, rest = divmod(used, m)
+        ranges = [(0, m, r)] if used == self.length else [(0, rest, full + 1), (rest, m, full)]
+        with self.code.loop(0, self.length, r * m) as block:
+            for start, stop, numbers in ranges:
+                if start < stop:
+                    with self.code.loop(start, stop) as k:
+                        step(block + k, k, numbers)
+
+    def _factor(self, s: int, k: Value, q: int) -> Complex | None:
+        r, m = self._shape(s)
+        if m == 1 or q == 0:
+            return None
+        place = self.factors.at(_rooms(self.stages)[s] + 2 * (q - 1)).at(k * (2 * (r - 1)))
+        return (
+            self.code.splat(place.load(), self.lanes),
+            self.code.splat(place.at(1).load(), self.lanes),
+        )
+
+
+def load(place: Place, lanes: int) -> Complex:
+    """A complex vector: its real parts, then its imaginary parts."""
+    return place.load(lanes), place.at(lanes).load(lanes)
+
+
+def store(place: Place, number: Complex, dtype: str, lanes: int) -> None:
+    """Put a complex vector."""
+    for i, part in enumerate(number):
+        place.at(i * lanes).store(place.code.zero(dtype, lanes) if part is None else part)

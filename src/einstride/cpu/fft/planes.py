@@ -1,0 +1,82 @@
+"""Planes of an array, and their spectra in a buffer that stays in a core's cache.
+
+Two rows of real numbers are the real and the imaginary parts of one complex line. Of its spectrum
+Z, with W(k) = Z(-k), the spectra of the rows are
+
+    2 X(k) = Z(k) + conj W(k)        2 X'(k) = -i (Z(k) - conj W(k))
+
+and only half of each is kept. A buffer holds, row by row, the first width // 2 + 1 frequencies;
+the transforms down its columns follow in `kernels`. The factor 2 is left to the filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from einstride.codegen.function_builder import Code, Place, Value
+from einstride.cpu.fft.codelets import Complex, Real, add, sub
+from einstride.cpu.fft.lines import Line, load, store
+from einstride.cpu.fft.tiles import Tiles
+from einstride.cpu.fft.views import View
+
+
+def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
+    """Two rows at a time; the last one alone if their number is odd."""
+    if rows > 1:
+        with code.loop(0, rows - 1, 2) as slot:
+            step(slot, 2)
+    if rows % 2:
+        step(code.number(rows - 1), 1)
+
+
+def rows_in(
+    code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int
+) -> None:
+    """The spectra of an array's rows, into the buffer."""
+    size, half = 2 * line.lanes, line.length // 2 + 1
+
+    def step(slot: Value, count: int) -> None:
+        found = [view.row(slot + i) for i in range(count)]
+
+        def get(at: Value, plus: int) -> Complex:
+            return found[0].get(at, plus), found[1].get(at, plus) if count > 1 else None
+
+        line.forward(get, line.put, view.side.columns)
+        target = buffer.at(slot * (pitch * size))
+        with code.loop(0, half) as k:
+            z = line.get(pairs.at(k * 2).load(), 0)
+            w = line.get(pairs.at(k * 2 + 1).load(), 0)
+            place = target.at(k * size)
+            store(place, (add(z[0], w[0]), sub(z[1], w[1])), line.dtype, line.lanes)
+            if count > 1:
+                other = add(z[1], w[1]), sub(w[0], z[0])
+                store(place.at(pitch * size), other, line.dtype, line.lanes)
+
+    in_pairs(code, view.side.rows, step)
+
+
+def rows_out(
+    code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int, bias: Real
+) -> None:
+    """The rows of an array from their spectra in the buffer, which `rows_in` would make of them."""
+    size, half = 2 * line.lanes, line.length // 2 + 1
+
+    def step(slot: Value, count: int) -> None:
+        found = [view.row(slot + i) for i in range(count)]
+        source = buffer.at(slot * (pitch * size))
+        with code.loop(0, half) as k:
+            place = source.at(k * size)
+            a, b = load(place, line.lanes)
+            c, d = load(place.at(pitch * size), line.lanes) if count > 1 else (None, None)
+            line.put(pairs.at(k * 2 + 1).load(), 0, (add(a, d), sub(c, b)))
+            line.put(pairs.at(k * 2).load(), 0, (sub(a, d), add(b, c)))
+
+        def put(at: Value, plus: int, number: Complex) -> None:
+            for row, part in zip(found, number, strict=False):
+                value = add(part, bias)
+                if value is not None:
+                    row.put(at, plus, value)
+
+        line.inverse(line.get, put, view.side.columns)
+
+    in_pairs(code, view.side.rows, step)

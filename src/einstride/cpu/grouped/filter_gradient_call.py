@@ -1,0 +1,171 @@
+"""The caller of the filter gradient of small groups, for arrays whose channels are neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel
+from einstride.cpu.grouped import filter_gradient
+from einstride.cpu.grouped.forward_call import about
+from einstride.cpu.grouped.shape import Lanes, lanes_of
+from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of, ranges, sources
+from einstride.cpu.runtime.operands import steps
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.padding_modes import elements_seen
+from einstride.support.byte_cache import kept
+
+REGION_BYTES = 128 << 10
+"""What a region of one panel takes of the second cache, about."""
+
+POSITIONS = 14
+"""In a tile, at most."""
+
+
+def gradient(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int, each: bool,
+    on: Machine,
+) -> None:  # fmt: skip
+    """out (*K, C // G, D) = the filter gradient, in the dtype of the sums; (B, ...) for `each`."""
+    call = _gradient(
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each, threads, on
+    )
+    near = np.empty(threads * room(g, compute, each, on) + 64, np.uint8)
+    start = -(-address(near) // 64) * 64
+    call(launch, x=address(x), y=address(gy), gf=address(out), near=start)
+
+
+def room(g: Geometry, compute: str, each: bool, on: Machine) -> int:
+    """Bytes that a thread copies a region of a panel to."""
+    return _region(g, gradient_lanes(g, compute, on), ITEMSIZE[compute], each).bytes
+
+
+def gradient_lanes(g: Geometry, compute: str, on: Machine) -> Lanes:
+    """A vector of outputs by so many channels that sums of all taps fit the registers."""
+    return lanes_of(g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1))
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is summed over at once, and the copies of x and gy for it.
+
+    Attributes
+    ----------
+    batch, rows : int
+        Examples, and outputs of the first axis.
+    places : int
+        Of a padded row of x.
+    x, y : tuple of int
+        Steps in the copies, of the batch and each axis but the last.
+    gy, bytes : int
+        Where the copy of gy begins, and the size of both.
+    """
+
+    batch: int
+    rows: int
+    places: int
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    gy: int
+    bytes: int
+
+
+@lru_cache(maxsize=1024)
+def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
+    """As many rows, or examples, as fit; the same for any number of threads."""
+    places = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
+    x_row = places * s.held * prod(g.size[1:-1])  # an element of the first axis, or all of it
+    y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
+    most = g.out[0] if g.rank > 1 else 1
+    rows, batch = most, g.batch
+    seen = _longest(g, rows)
+    while rows > 1 and (seen * x_row + rows * y_row) * item > REGION_BYTES:
+        rows = -(-rows // 2)
+        seen = _longest(g, rows)
+    size = (seen * x_row + rows * y_row) * item
+    batch = 1 if rows < most or each else min(max(REGION_BYTES // size, 1), g.batch)
+    xs, ys = [places * s.held], [g.out[-1] * s.lanes]
+    for a in range(g.rank - 2, 0, -1):
+        xs.insert(0, xs[0] * g.size[a])
+        ys.insert(0, ys[0] * g.out[a])
+    if g.rank > 1:
+        xs.insert(0, xs[0] * seen)
+        ys.insert(0, ys[0] * rows)
+    return Region(
+        batch, rows, places, tuple(xs), tuple(ys), batch * xs[0],
+        batch * (xs[0] + ys[0]) * item,
+    )  # fmt: skip
+
+
+def _longest(g: Geometry, rows: int) -> int:
+    """The most elements of x's first axis that so many outputs see, their gaps among them."""
+    if g.rank == 1:
+        return 1
+    if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
+        return g.size[0]  # a range at the border sees both ends
+    return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
+
+
+def _seen(g: Geometry, rows: int) -> tuple[Any, Any]:
+    """For each range of so many outputs: the first element of x's first axis that it sees, and one
+    past the last."""  # fmt: skip
+    if g.rank == 1:
+        return np.zeros(1, np.int64), np.ones(1, np.int64)
+    step, low = g.stride[0], g.padding[0][0]
+    found = []
+    for first in range(0, g.out[0], rows):
+        last = min(first + rows, g.out[0]) - 1
+        ends = first * step - low, last * step - low + g.extent[0]
+        found.append(elements_seen(*ends, g.size[0], g.padding_mode))
+    lows, highs = np.array(found, np.int64).reshape(-1, 2).T
+    return np.ascontiguousarray(lows), np.ascontiguousarray(highs)
+
+
+@kept
+def _gradient(
+    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
+    y_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    s, item = gradient_lanes(g, compute, on), ITEMSIZE[compute]
+    x_steps = steps(x_strides, ITEMSIZE[first])
+    y_steps = steps(y_strides, ITEMSIZE[second])
+    gf_steps = list(steps(gf_strides, item))
+    gf_batch = gf_steps.pop(0) if each else 0
+    spec, values, keep = about(g, s, (first, second, compute), x_steps, y_steps, POSITIONS)
+    region = _region(g, s, item, each)
+    taps = np.zeros((), np.int64)
+    for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
+        taps = taps[..., None] + np.arange(count) * step
+    taps = np.ascontiguousarray(taps.ravel())
+    lows, highs = _seen(g, region.rows)
+    keep += [taps, lows, highs]
+    panels, examples = s.panels(g.groups), g.batch if each else 1
+    part = s.blocks
+    while part > 1 and panels * -(-s.blocks // part) * examples < 2 * threads:
+        part = -(-part // 2)
+    parts = -(-s.blocks // part)
+    values |= {
+        "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
+        "examples": examples, "batch": g.batch, "region_batch": region.batch,
+        "region_rows": region.rows, "low_rows": address(lows),
+        "high_rows": address(highs), "near_bytes": region.bytes, "near_gy": region.gy,
+        "near_x_batch": region.x[0], "near_y_batch": region.y[0], "places": region.places,
+        "gf_batch": gf_batch, "gf_channel": gf_steps[-2], "tap_offsets": address(taps),
+    }  # fmt: skip
+    for a in range(g.rank - 1):
+        inside = sources(g, a)
+        table = np.where(inside < 0, OUTSIDE, inside * region.x[a + 1]).astype(np.int64)
+        pair = ranges(g, a)
+        keep += [table, *pair]
+        values |= {
+            f"table{a}": address(table), f"first{a}": address(pair[0]),
+            f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_step{a}": x_steps[a + 1],
+            f"near_x{a}": region.x[a + 1], f"near_y{a}": region.y[a + 1],
+        }  # fmt: skip
+    function = kernel("grouped_gradient", filter_gradient.kernel, spec, on=on)
+    return Call(function, filter_gradient.arguments(g.rank), values, threads, keep)

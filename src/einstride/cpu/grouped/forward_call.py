@@ -1,0 +1,124 @@
+"""The caller of the kernel of small groups, for arrays whose channels are neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel
+from einstride.cpu.grouped import forward
+from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
+from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
+from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of, offsets, padded
+from einstride.cpu.runtime.operands import steps
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+PANELS_BYTES = 192 << 10
+"""Panels that stay in a core's second cache while rows go by."""
+
+ROWS_BYTES = 384 << 10
+"""The part of x that a chunk reads, where there are chunks enough."""
+
+FAR_BYTES = 16 << 20
+"""Bytes of x and y together that are far from the processor."""
+
+
+def correlate(
+    x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
+    on: Machine,
+) -> None:  # fmt: skip
+    """out (B, *O, D) = conv(x, panels) + bias."""
+    call = _correlation(
+        g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on
+    )  # fmt: skip
+    addresses = {"x": address(x), "f": address(packed), "y": address(out)}
+    if bias is not None:
+        addresses["bias"] = address(bias)
+    call(launch, **addresses)
+
+
+def positions(s: Lanes, on: Machine) -> int:
+    """The most positions in a tile: sums, a row of the filter and a spread number in registers."""
+    room = 24 if on.registers >= 32 else 10
+    return max(min(room // s.vectors, 14), 2)
+
+
+@kept
+def _correlation(
+    g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
+    y_strides: tuple[int, ...], threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    s = lanes_of(g, compute, on)
+    x_steps = steps(x_strides, ITEMSIZE[operand])
+    y_steps = steps(y_strides, ITEMSIZE[result])
+    spec, values, keep = about(
+        g, s, (operand, result, compute), x_steps, y_steps, positions(s, on)
+    )  # fmt: skip
+    step = x_steps[-2]
+    values |= {"x_step": step, "x_stride": g.stride[-1] * step}
+    values["x_first"] = -g.padding[-1][0] * step - min((g.size[-1] - 1) * step, 0)
+    for a in range(g.rank - 1):
+        table, back = offsets(g, a, x_steps[a + 1])
+        table = np.ascontiguousarray(table, np.int64)
+        keep.append(table)
+        values[f"table{a}"] = address(table)
+        values["x"] += back * ITEMSIZE[operand]
+    rows, panels = g.batch * prod(g.out[:-1]), s.panels(g.groups)
+    per_panel = prod(g.kernel) * s.blocks * s.block * s.width
+    read = g.size[-1] * g.channels * ITEMSIZE[operand]
+    block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
+    part = 1
+    if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
+        block = max(min(block, rows // (8 * threads)), 1)
+        part = panels
+        while part > 1 and -(-rows // block) * -(-panels // part) < 4 * threads:
+            part = -(-part // 2)
+    else:
+        block = max(min(block, rows * panels // (8 * threads)), 1)
+    values |= {
+        "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
+        "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
+        "part": part, "f_panel": per_panel,
+    }  # fmt: skip
+    function = kernel("grouped", forward.kernel, spec, on=on)
+    return Call(function, forward.arguments(g.rank), values, threads, keep)
+
+
+def about(
+    g: Geometry, s: Lanes, dtypes: tuple[str, str, str], x_steps: Sequence[int],
+    y_steps: Sequence[int], most: int,
+) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
+    """What both kernels are told: their spec, words and tables."""
+    runs, ranges, even = cut(g, most)
+    groups, first, counts, inputs = panel_tables(g, s)
+    items = [ITEMSIZE[d] for d in dtypes]
+    ahead = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
+    step = s.joined * s.block
+    full = s.held == s.inputs if s.joined == 1 else step == s.lanes and not (inputs % step).any()
+    spec = Spec(
+        *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], runs,
+bool(full), bool((counts == s.width).all()),
+        ahead, even,
+    )  # fmt: skip
+    starts = groups * s.inputs
+    zeros = np.zeros(s.lanes, dtypes[0])
+    source, back = padded(g, g.rank - 1), min((g.size[-1] - 1) * x_steps[-2], 0)
+    line = np.where(source < 0, OUTSIDE, source * x_steps[-2] - back).astype(np.int64)
+    keep: list[Any] = [first, counts, inputs, starts, zeros, line]
+    values = {
+        "x": back * items[0], "zeros": address(zeros), "line": address(line),
+        "x_batch": x_steps[0], "y_batch": y_steps[0], "inner": s.blocks,
+        "panel_x": address(starts), "panel_column": address(first),
+        "panel_columns": address(counts), "panel_inputs": address(inputs),
+    }  # fmt: skip
+    for a in range(g.rank):
+        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"y_step{a}": y_steps[a + 1]}
+    for i in range(MOST_RUNS):
+        start, stop = ranges[i] if i < len(ranges) else (0, 0)
+        values |= {f"run{i}": start, f"stop{i}": stop}
+    return spec, values, keep

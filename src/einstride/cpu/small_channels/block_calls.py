@@ -1,0 +1,144 @@
+"""The caller of the kernels for blocks of few channels, for arrays in memory."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel, machine
+from einstride.cpu.dense.pack_call import SLICE_BYTES
+from einstride.cpu.runtime.aligned_memory import LINE, aligned
+from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of
+from einstride.cpu.runtime.operands import steps
+from einstride.cpu.small_channels import block_panels, blocks
+from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+
+def cut(g: Geometry, compute: str) -> Blocks:
+    """How this machine cuts it."""
+    on = machine()
+    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+
+
+def panel_bytes(g: Geometry, compute: str) -> int:
+    """The size of the joined filter."""
+    found = cut(g, compute)
+    return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute] + LINE
+
+
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
+    """The filter (*K, C, D) of dtype compute, whose last axis is dense, as joined panels."""
+    found = cut(g, compute)
+    to = aligned((found.panels, found.taps, g.filters, found.width), compute)
+    call = _packing(g, compute, f.strides, threads, machine())
+    call(launch, f=address(f), to=address(to))
+    return to
+
+
+@kept
+def _packing(
+    g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
+) -> Call:
+    found = choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    offsets = columns(g, found, steps(f_strides, ITEMSIZE[compute])).offsets
+    zeros = np.zeros(found.lanes, compute)
+    values = {
+        "chunks": found.panels * found.taps, "taps": found.taps, "channels": g.filters,
+        "columns": address(offsets), "zeros": address(zeros),
+    }  # fmt: skip
+    function = kernel(
+        "block_panels", block_panels.kernel, compute, found.lanes, found.vectors, on=on
+    )
+    threads = threads if offsets.size * g.filters > 1 << 17 else 1
+    return Call(function, block_panels.ARGUMENTS, values, threads, (offsets, zeros))
+
+
+def gradient(
+    gy: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
+) -> bool:
+    """out (B, *S, C) = the input gradient plus bias; False if a NaN may stand too often in it.
+
+    Channels are dense in gy, lines of the last axis and channels in out.
+    """
+    call, channels = _gradient(
+        g, name_of(gy), compute, name_of(out), gy.strides, out.strides, threads, machine()
+    )
+    flag = np.zeros(1, np.int64)
+    more = {}
+    if bias is not None:
+        bias = np.asarray(bias, compute)[channels]
+        more["bias"] = address(bias)
+    call(
+        launch, gy=address(gy), gx=address(out), f=address(packed), flag=address(flag), **more
+    )  # fmt: skip
+    return not flag[0]
+
+
+@kept
+def _gradient(
+    g: Geometry, operand: str, compute: str, result: str, gy_strides: tuple[int, ...],
+    gx_strides: tuple[int, ...], threads: int, on: Machine,
+) -> tuple[Call, Any]:  # fmt: skip
+    item = ITEMSIZE[compute]
+    found = choose(g, on.lanes(item), on.registers)
+    gy_steps = steps(gy_strides, ITEMSIZE[operand])
+    gx_steps = steps(gx_strides, ITEMSIZE[result])
+    tile = blocks.BlockTile(
+        operand, compute, result, found.lanes, found.positions, found.vectors,
+        found.piece, found.pieces, g.rank,
+    )  # fmt: skip
+    along = found.axes[-1].count
+    rows = g.batch * prod(axis.count for axis in found.axes[:-1])
+    depth = SLICE_BYTES // (found.taps * found.width * item) // blocks.UNROLLED * blocks.UNROLLED
+    depth = max(depth, 8 * blocks.UNROLLED)
+    segment = -(-along // found.positions) * found.positions
+    if depth < g.filters:
+        segment = min(blocks.TILES * found.positions, segment)
+    else:
+        depth = max(g.filters, 1)
+    while threads > 1 and rows * found.panels * -(-along // segment) < 4 * threads:
+        if segment == found.positions:
+            break
+        segment = -(-(segment // 2) // found.positions) * found.positions
+    segments = -(-along // segment)
+    what = columns(g, found, (0,) * (g.rank + 1))
+    to = what.first + sum(
+        (at * step for at, step in zip(what.at, gx_steps[1:-2], strict=True)),
+        np.zeros_like(what.first),
+    )
+    zeros = np.zeros(max(g.filters, 1), operand)
+    keep: list[Any] = [what, to, zeros]
+    inside = found.panels * found.taps * g.filters * found.width * item <= SLICE_BYTES
+    last = found.axes[-1]
+    values = {
+        "chunks": rows * segments * found.panels, "rows": rows, "segments": segments,
+        "segment": segment, "panels": found.panels, "panels_inside": int(inside),
+        "zeros": address(zeros), "f_panel": found.taps * g.filters * found.width,
+        "channels": g.filters, "slice": depth, "gy_batch": gy_steps[0], "gx_batch": gx_steps[0],
+        "piece_first": address(what.first), "piece_to": address(to),
+        "piece_count": address(what.count), "line": g.size[-1] * g.channels,
+        "before": last.low * g.channels, "step": last.block * g.channels,
+    }  # fmt: skip
+    base = 0
+    for a, axis in enumerate(found.axes):
+        step = gy_steps[a + 1]
+        back = min((g.out[a] - 1) * step, 0)
+        base += back
+        outputs = axis.outputs(g.out[a])
+        table = np.where(outputs < 0, OUTSIDE, outputs * step - back).astype(np.int64)
+        keep.append(table)
+        values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
+        if a < g.rank - 1:
+            values |= {
+                f"piece_at{a}": address(what.at[a]), f"size{a}": g.size[a], f"low{a}": axis.low,
+                f"block{a}": axis.block, f"to{a}": gx_steps[a + 1],
+            }  # fmt: skip
+    values["gy"] = base * ITEMSIZE[operand]
+    function = kernel("blocks", blocks.kernel, tile, on=on)
+    call = Call(function, blocks.arguments(g.rank), values, threads, keep)
+    return call, what.channels

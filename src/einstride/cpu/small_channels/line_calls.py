@@ -1,0 +1,158 @@
+"""The caller of a forward pass of few channels, for arrays in memory and no flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine, kernel, machine
+from einstride.cpu.dense.pack_call import SLICE_BYTES
+from einstride.cpu.runtime.aligned_memory import aligned
+from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.operands import steps
+from einstride.cpu.small_channels import blocks
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+STREAMED = 16 << 20
+"""Bytes of results from which they go past the caches, which they would only empty."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """How a forward pass is cut: vectors in a panel, outputs in a tile, and its work."""
+
+    lanes: int
+    vectors: int
+    panels: int
+    positions: int
+    work: float
+
+    @property
+    def width(self) -> int:
+        """Output channels in a panel."""
+        return self.lanes * self.vectors
+
+
+@lru_cache(maxsize=1024)
+def choose(g: Geometry, lanes: int, registers: int) -> Lines:
+    """The cut with the least work."""
+    along, every = g.out[-1], -(-g.filters // lanes)
+    lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
+    run = g.kernel[-1] * g.channels
+    border = sum(max(pad, 0) for pad in g.padding[-1]) > 0
+    cuts = []
+    for vectors in range(1, min(4 if registers >= 32 else 2, every) + 1):
+        panels = -(-every // vectors)
+        positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
+        positions = max(-(-along // -(-along // min(positions, max(along, 1)))), 1)
+        sums = max(vectors * positions, vectors + positions, 8)
+        tile = outer * (run * sums + 4.0 * positions + 10.0) + 3.0 * positions * vectors + 40.0
+        edges = 2 * outer * g.kernel[-1] * 10.0 * positions if border else 0.0
+        work = panels * lines * (-(-along // positions) * tile + edges + 60.0)
+        cuts.append(Lines(lanes, vectors, panels, positions, work))
+    return min(cuts, key=lambda found: found.work)
+
+
+def cut(g: Geometry, compute: str) -> Lines:
+    """How this machine cuts it."""
+    on = machine()
+    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+
+
+def streams(g: Geometry, item: int, found: Lines) -> bool:
+    """Do results of so many bytes each go past the caches?"""
+    return prod(g.y_shape) * item >= STREAMED and g.filters % found.width == 0
+
+
+def pack(f: Any, g: Geometry, compute: str) -> Any:
+    """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
+    found = cut(g, compute)
+    panels = aligned((found.panels, *g.kernel, g.channels, found.width), compute)
+    for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
+        part = f[..., first : first + found.width]
+        panel[..., : part.shape[-1]] = part
+        panel[..., part.shape[-1] :] = 0
+    return panels
+
+
+def correlate(
+    x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
+) -> None:
+    """out (B, *O, D) = conv(x, panels) + bias.
+
+    Lines of the last axis with their channels are dense in x, channels in out.
+    """
+    found = cut(g, compute)
+    even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
+    stream = even and streams(g, out.itemsize, found)
+    call = _forward(
+        g, name_of(x), compute, name_of(out), x.strides, out.strides, stream, threads, machine()
+    )
+    more = {}
+    if bias is not None:
+        filled = np.zeros(found.panels * found.width, compute)
+        filled[: g.filters] = bias
+        more["bias"] = address(filled)
+    call(launch, gy=address(x), gx=address(out), f=address(packed), **more)
+
+
+@kept
+def _forward(
+    g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
+    y_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    item, last = ITEMSIZE[compute], g.rank - 1
+    found = choose(g, on.lanes(item), on.registers)
+    x_steps = steps(x_strides, ITEMSIZE[operand])
+    y_steps = steps(y_strides, ITEMSIZE[result])
+    tile = blocks.BlockTile(
+        operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
+        g.rank, True, stream,
+    )  # fmt: skip
+    along, lines = g.out[-1], g.batch * prod(g.out[:-1])
+    segment = -(-along // found.positions) * found.positions
+    while threads > 1 and lines * found.panels * -(-along // segment) < 4 * threads:
+        if segment == found.positions:
+            break
+        segment = -(-(segment // 2) // found.positions) * found.positions
+    segments = -(-along // segment)
+    first = np.arange(found.panels) * found.width
+    count = np.minimum(g.filters - first, found.width)
+    nowhere = np.zeros(found.panels, np.int64)
+    zeros = np.zeros(max(g.channels, 1), operand)
+    keep: list[Any] = [first, count, nowhere, zeros]
+    taps = prod(g.kernel)
+    low, stride = g.padding[-1][0], g.stride[-1]
+    inside = found.panels * taps * g.channels * found.width * item <= SLICE_BYTES
+    values = {
+        "chunks": lines * segments * found.panels, "rows": lines, "segments": segments,
+        "segment": segment, "panels": found.panels, "panels_inside": int(inside),
+        "zeros": address(zeros), "f_panel": taps * g.channels * found.width,
+        "channels": g.channels, "slice": max(g.channels, 1), "gy_batch": x_steps[0],
+        "gx_batch": y_steps[0], "piece_first": address(nowhere), "piece_to": address(first),
+        "piece_count": address(count), "step": y_steps[-2], "move": stride * g.channels,
+        "start": low * g.channels, "inside_first": max(-(-low // stride), 0),
+        "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1,
+        "line": 0, "before": 0, "flag": 0,
+    }  # fmt: skip
+    base = 0
+    for a in range(g.rank):
+        table, back = offsets(g, a, g.channels if a == last else x_steps[a + 1])
+        base += back
+        table = np.ascontiguousarray(table, np.int64)
+        keep.append(table)
+        values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
+        if a < last:
+            values |= {
+                f"piece_at{a}": address(nowhere), f"size{a}": g.out[a], f"low{a}": 0,
+                f"block{a}": 1, f"to{a}": y_steps[a + 1],
+            }  # fmt: skip
+    values["gy"] = base * ITEMSIZE[operand]
+    function = kernel("blocks", blocks.kernel, tile, on=on)
+    return Call(function, blocks.arguments(g.rank), values, threads, keep)

@@ -1,0 +1,219 @@
+"""The filter gradient of few channels in and out: lanes hold a run of (tap, channel).
+
+Such a run lies side by side in x, and moves on by the stride from one output to the next. Rows of
+a tile are output channels, for some taps of the axis before the last at once:
+
+    acc[tap, r, v] += x[run of the output at this tap, vector v] * gy[output, channel r]
+
+Outputs are visited in regions that fit the cache, as in `run_outer`. A lane that would read a
+border of zeros takes no part, so that a NaN of gy meets no zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.vector_formats import every
+
+
+@dataclass(frozen=True)
+class LaneTile:
+    """What a kernel is compiled for.
+
+    Attributes
+    ----------
+    first, second, compute : str
+        The dtypes of x, of gy, and of the sums.
+    lanes, vectors : int
+        Numbers in a vector, vectors of a run in a tile.
+    rows, taps : int
+        Output channels, and taps of the axis before the last, in a tile.
+    rank : int
+        Spatial axes.
+    masked : bool
+        Whether the last vectors of a run are not full.
+    """
+
+    first: str
+    second: str
+    compute: str
+    lanes: int
+    vectors: int
+    rows: int
+    taps: int
+    rank: int
+    masked: bool
+
+
+def arguments(rank: int) -> tuple[str, ...]:
+    """The words of the argument block."""
+    outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
+    return (
+        "counter", "chunks", "slices", "slice", "items", "row_tiles", "run_tiles", "tap_tiles",
+        "tables", "x", "gy", "sums", "x_batch", "gy_batch", "gy_last", "x_last", "sums_table",
+        "filters", "run", "lines", "line", "lines_at_once", "line_at_once", "regions", "pieces",
+        "inside_first", "inside_last", "x_start", "x_line",
+        *outer,
+    )  # fmt: skip
+
+
+def kernel(t: LaneTile) -> str:
+    """The text of the kernel ``run_lanes``."""
+    code = Code("run_lanes", arguments(t.rank))
+    with code.chunks(code["chunks"]) as chunk:
+        part, table = chunk % code["slices"], chunk // code["slices"]
+        items = part * code["slice"], (part * code["slice"] + code["slice"]).least(code["items"])
+        begin = table * code["regions"] // code["tables"]
+        end = (table + 1) * code["regions"] // code["tables"]
+        sums = code.array("sums", t.compute).at(table * code["sums_table"])
+        with code.loop(begin, end) as number:
+            line, piece = number // code["pieces"], number % code["pieces"]
+            first, left = line * code["lines_at_once"], piece * code["line_at_once"]
+            last = (first + code["lines_at_once"]).least(code["lines"])
+            right = (left + code["line_at_once"]).least(code["line"])
+            region = _Region(first, last, left, right)
+            with code.loop(*items) as item:
+                _item(code, t, region, item, sums, number.equals(begin))
+    return code.text()
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Some outputs: lines, and a part of each."""
+
+    first: Value
+    last: Value
+    begin: Value
+    end: Value
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One tile: its first row and number of a run, its taps on each axis, its sums."""
+
+    row: Value
+    run: Value
+    taps: list[Value]
+    low: Value
+    high: Value
+    masks: list[Mask]
+    sums: dict[tuple[int, int, int], Variable]
+
+
+def _item(code: Code, t: LaneTile, region: _Region, item: Value, sums: Place, fresh: Value) -> None:
+    """The sums over a region for one tile, added to the table's."""
+    row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
+    run_tile, rest = rest % code["run_tiles"], rest // code["run_tiles"]
+    row = (row_tile * t.rows).least(code["filters"] - t.rows)
+    own_row, own_tap, taps = row_tile * t.rows, code.number(0), [code.number(0)] * (t.rank - 1)
+    tap = code.number(0)  # among the taps of all axes but the last
+    if t.rank > 1:
+        own_tap, rest = (rest % code["tap_tiles"]) * t.taps, rest // code["tap_tiles"]
+        taps[-1] = own_tap.least(code[f"taps{t.rank - 2}"] - t.taps)
+        tap = rest * code[f"taps{t.rank - 2}"] + taps[-1]
+    for a in reversed(range(t.rank - 2)):
+        taps[a], rest = rest % code[f"taps{a}"], rest // code[f"taps{a}"]
+    run = run_tile * (t.lanes * t.vectors)
+    left = code["run"] - run
+    low = code.array("inside_first", "int64").at(run_tile).load()
+    high = code.array("inside_last", "int64").at(run_tile).load()
+    low, high = low.most(region.begin).least(region.end), high.least(region.end)
+    high = high.most(low)
+    masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    acc = {
+        (k, r, v): code.variable(code.zero(t.compute, t.lanes))
+        for k in range(t.taps) for r in range(t.rows) for v in range(t.vectors)
+    }  # fmt: skip
+    tile = _Tile(row, run, taps, low, high, masks, acc)
+    _sum(code, t, region, tile)
+    for k in range(t.taps):
+        for r in range(t.rows):
+            mine = (
+                (taps[-1] + k >= own_tap) & (row + r >= own_row)
+                if t.rank > 1
+                else (row + r >= own_row)
+            )
+            with code.when(mine):
+                to = sums.at(((tap + k) * code["filters"] + row + r) * code["run"] + run)
+                for v, mask in enumerate(masks):
+                    place, found = to.at(v * t.lanes), acc[k, r, v]
+                    with code.when(fresh ^ 1):
+                        found.set(found.get() + place.load(t.lanes, mask))
+                    place.store(found.get(), mask)
+
+
+def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
+    """Visit the region's lines: all taps of the tile at once where none is in a border."""
+    with code.loop(region.first, region.last) as line:
+        rest, offset, gy_offset = line, code.number(0), code.number(0)
+        offsets = [code.number(0)] * t.taps
+        for a in reversed(range(t.rank - 1)):
+            o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
+            table = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + tile.taps[a])
+            if a == t.rank - 2:
+                offsets = [table.at(k).load() for k in range(t.taps)]
+            else:
+                offset = offset + table.load()
+            gy_offset = gy_offset + o * code[f"gy_step{a}"]
+        offsets = [found + offset for found in offsets]
+        x = code.array("x", t.first).at(rest * code["x_batch"])
+        gy = code.array("gy", t.second).at(rest * code["gy_batch"] + gy_offset + tile.row)
+        least = offsets[0]
+        for found in offsets[1:]:
+            least = least.least(found)
+        together = t.taps > 1
+        if together:
+            with code.when(least >= 0):
+                _inside(code, t, tile, [x.at(found) for found in offsets], 0, gy)
+        for k, found in enumerate(offsets):
+            with code.when(found >= 0):
+                for ends in ((region.begin, tile.low), (tile.high, region.end)):
+                    _edge(code, t, tile, x.at(found), k, gy, ends)
+                if not together:
+                    _inside(code, t, tile, [x.at(found)], k, gy)
+                    continue
+                with code.when(least < 0):
+                    _inside(code, t, tile, [x.at(found)], k, gy)
+
+
+def _rows(code: Code, t: LaneTile, gy: Place) -> list[Value]:
+    """Each output channel's number at one output, in all lanes."""
+    return [
+        code.splat(gy.at(r).load_as(t.second, t.compute), t.lanes) for r in range(t.rows)
+    ]  # fmt: skip
+
+
+def _inside(code: Code, t: LaneTile, tile: _Tile, lines: list[Place], k: int, gy: Place) -> None:
+    """The outputs whose runs lie inside x, for the taps from `k` on that have these lines of x."""
+    lines = [line.at(tile.run - code["x_start"]) for line in lines]
+    with code.loop(tile.low, tile.high) as o:
+        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        for tap, line in enumerate(lines, k):
+            run = line.at(o * code["x_last"])
+            for v, mask in enumerate(tile.masks):
+                numbers = run.at(v * t.lanes).load_as(
+                    t.first, t.compute, t.lanes, mask if t.masked else None
+                )
+                for r, number in enumerate(rows):
+                    sums = tile.sums[tap, r, v]
+                    sums.set(numbers.times_plus(number, sums.get()))
+
+
+def _edge(
+    code: Code, t: LaneTile, tile: _Tile, x: Place, k: int, gy: Place, ends: tuple[Value, Value]
+) -> None:
+    """Outputs whose runs leave x at an end: only lanes inside take part."""
+    with code.loop(*ends) as o:
+        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        start = o * code["x_last"] + tile.run - code["x_start"]
+        for v, mask in enumerate(tile.masks):
+            first = start + v * t.lanes
+            before = code.first_lanes(code.number(0) - first, t.lanes)
+            inside = code.first_lanes(code["x_line"] - first, t.lanes) & mask
+            inside = inside & (before ^ every(code, t.lanes))
+            numbers = x.at(first).load_as(t.first, t.compute, t.lanes, inside)
+            for r, number in enumerate(rows):
+                sums = tile.sums[k, r, v]
+                added = numbers.times_plus(number, sums.get())
+                sums.set(inside.pick(added, sums.get()))

@@ -1,0 +1,57 @@
+"""CUDA C for CuPy, compiled by it on first use. The sources lie beside this file.
+
+Nothing here imports CuPy before a kernel is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+from einstride.cuda.capture import refuse_capture
+
+OPTIONS = ("--std=c++17",)
+
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a source file, with our own headers in it.
+
+    CuPy's cache of compiled kernels looks at the text alone: a header that changes must change it.
+    """
+    return _text(f"{name}.cu")
+
+
+def _text(file: str) -> str:
+    """A file, with the shared files that it includes in their places."""
+    text = files(__name__).joinpath(file).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda m: _text(m[1]), text)
+
+
+@lru_cache(maxsize=512)
+def _function(name: str, instance: str) -> Any:
+    import cupy
+
+    module = cupy.RawModule(code=source(name), options=OPTIONS, name_expressions=(instance,))
+    return module.get_function(instance)
+
+
+@lru_cache(maxsize=512)
+def _loaded(name: str, instance: str, device: int) -> Any:
+    """The instance on a device; CuPy compiles it once and loads it for each device."""
+    import cupy
+
+    refuse_capture(f"the kernel {instance}", cupy)
+    return _function(name, instance)
+
+
+def kernel(name: str, instance: str) -> Any:
+    """An instance of a template in a source file, for the current device."""
+    from cupy.cuda import runtime
+
+    return _loaded(name, instance, runtime.getDevice())

@@ -1,0 +1,174 @@
+"""What must be looked at in the arrays themselves before a plan may run."""
+
+from __future__ import annotations
+
+from einstride.algorithms import ALGORITHMS
+from einstride.arrays import backends
+from einstride.arrays.backends import Array, Backend
+from einstride.geometry import keywords as parse
+from einstride.geometry import layout as layouts
+from einstride.geometry.arithmetic import INTEGERS, ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Keywords, Shape
+from einstride.geometry.padding import padding_pairs
+from einstride.planning.select import Decision
+from einstride.support.errors import bad_type, bad_value
+
+
+def out_array(
+    where: str, out: Array, shape: tuple[int, ...], result: str, b: Backend, *inputs: Array | None
+) -> None:
+    """Refuse an `out` that is not exactly where the result may go."""
+    if not b.traits.mutable:
+        raise bad_type(
+            where,
+            f"arrays of {b.traits.library} are treated as immutable, so there is no out=",
+            f"out {type(out).__name__}",
+            "leave out= away and use the result",
+        )
+    if tuple(out.shape) != shape:
+        raise bad_value(
+            where, "out must have the shape of the result", f"out {tuple(out.shape)}",
+            f"allocate {shape}",
+        )  # fmt: skip
+    if b.dtype_name(out) != result:
+        raise bad_type(
+            where, "out must have the dtype of the result", f"out {b.dtype_name(out)}",
+            f"allocate {result}",
+        )  # fmt: skip
+    if not b.native(out):
+        raise bad_type(
+            where, "out must be in the machine's byte order", f"out {out.dtype}", f"use {result}"
+        )
+    if b.strides is not None and overlaps_itself(shape, b.strides(out), ITEMSIZE[result]):
+        raise bad_value(
+            where,
+            "out must not overlap itself",
+            f"out {shape} with strides {b.strides(out)}",
+            "pass an array of its own",
+        )
+    if not b.writeable(out):
+        raise bad_value(where, "out must be writeable", "a read-only out", "pass another array")
+    if any(a is not None and b.overlap(out, a) for a in inputs):
+        raise bad_value(
+            where,
+            "out must share no memory with the inputs",
+            "an out that overlaps one of them",
+            "pass an array of its own",
+        )
+
+
+def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:
+    """Might two elements share memory? Strides that do not nest are taken to overlap."""
+    reach = itemsize
+    for step, n in sorted((abs(t), n) for t, n in zip(strides, shape, strict=True) if n > 1):
+        if step < reach:
+            return 0 not in shape
+        reach += step * (n - 1)
+    return False
+
+
+def values(
+    where: str, plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None
+) -> None:
+    """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
+    job = plan.job
+    terms = job.geometry.terms(job.direction)
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(where, first, b), extremes(where, second, b)
+    products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
+    low, high = terms * min(products), terms * max(products)
+    if bias is not None:  # the sums must fit before it is added, and after
+        lo, hi = extremes(where, bias, b)
+        low, high = min(low, low + lo), max(high, high + hi)
+    least, most = INTEGERS[job.arithmetic.result]
+    if low < least or high > most:
+        wider = job.arithmetic.result == "int32"
+        raise bad_value(
+            where,
+            f"sums of {terms} products of these integers could leave {job.arithmetic.result}",
+            f"values whose sums may lie in [{low}, {high}]",
+            'pass accumulate="int64"' if wider else "scale them down or convert them to float64",
+        )
+
+
+def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
+    """Refuse two integer results whose sum could leave their dtype."""
+    result = b.dtype_name(one)
+    if result not in INTEGERS:
+        return
+    (lo_1, hi_1), (lo_2, hi_2) = extremes(where, one, b), extremes(where, other, b)
+    least, most = INTEGERS[result]
+    if lo_1 + lo_2 < least or hi_1 + hi_2 > most:
+        raise bad_value(
+            where,
+            f"the sum of the two changes could leave {result}",
+            f"values whose sums may lie in [{lo_1 + lo_2}, {hi_1 + hi_2}]",
+            "scale them down or convert them to float64",
+        )
+
+
+def extremes(where: str, a: Array, b: Backend) -> tuple[int, int]:
+    """The least and the greatest of some integers, as Python ints."""
+    if b.dtype_name(a) == "bool" or 0 in a.shape:
+        return 0, 1
+    try:
+        return int(b.xp.min(a)), int(b.xp.max(a))
+    except (TypeError, RuntimeError) as error:  # what libraries say of a tracer's values
+        raise bad_type(
+            where,
+            "sums of these integers could overflow, so their values must be looked at",
+            f"{type(a).__name__} of {b.dtype_name(a)} without values",
+            "convert it to float64, or call the function on arrays",
+        ) from error
+
+
+def same_shape(where: str, name: str, change: Array | None, of: str, array: Array) -> None:
+    """Refuse a change that has not the shape of what it changes."""
+    if change is None:
+        return
+    backends.of(where, (of, name), array, change)
+    if tuple(change.shape) != tuple(array.shape):
+        raise bad_value(
+            where,
+            f"{name} must have the shape of {of}",
+            f"{name} {tuple(change.shape)}, {of} {tuple(array.shape)}",
+            "make them agree",
+        )
+
+
+def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
+    """Refuse what no input could go with: the filter, the bias and the keywords on their own."""
+    b = backends.of(where, ("f", "bias"), f, bias)
+    shape = tuple(f.shape)
+    got = f"f {shape}"
+    if len(shape) < 3:
+        raise bad_value(
+            where, "f needs at least three axes (spatial, input and output channels)", got,
+            "reshape it",
+        )  # fmt: skip
+    names = [b.dtype_name(a) for a in (f, bias) if a is not None]
+    if any(n not in ITEMSIZE for n in names):
+        raise bad_type(
+            where, "arrays must hold bools, integers, floats or complex numbers",
+            f"dtypes {', '.join(names)}", "convert them first, e.g. f.astype('float32')",
+        )  # fmt: skip
+    rank = len(shape) - 2
+    order = layouts.parse(where, layouts.check(where, k.layout), rank)
+    *kernel, inner, length = layouts.canonical(shape, order.f)
+    s = parse.settings(where, k)
+    gaps = parse.per_axis(where, "dilation", s.dilation, rank, 1)
+    size = tuple(d * (n - 1) + 1 for d, n in zip(gaps, kernel, strict=True))
+    padding_pairs(where, s.padding, size, size, size)  # one entry per axis, known names
+    plain = s._replace(padding="valid", padding_mode="zeros", input_dilation=1)
+    Geometry.of(where, (1, *size, inner * s.groups), (*kernel, inner, length), plain, got)
+    parse.per_axis(where, "input_dilation", s.input_dilation, rank, 1)
+    parse.choice(where, "algorithm", k.algorithm, ("auto", *ALGORITHMS))
+    parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES)
+    parse.optional(where, "accumulate", k.accumulate, parse.name)
+    parse.flag(where, "batch_invariant", k.batch_invariant)
+    parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes)
+    if bias is not None and tuple(bias.shape) != (length,):
+        raise bad_value(
+            where, f"bias must have one number for each of the {length} output channels",
+            f"bias {tuple(bias.shape)}, {got}", f"give it shape ({length},)",
+        )  # fmt: skip

@@ -1,0 +1,313 @@
+"""From a public call to its result: find the backend, the plan and the algorithm, and run it.
+
+Arrays are brought into canonical order as views; a result is allocated in the caller's layout and
+filled through such a view, so that no layout costs a copy of an array.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+from typing import Any
+
+from einstride.algorithms import ALGORITHMS
+from einstride.arrays import backends, ops
+from einstride.arrays.backends import Array, Backend
+from einstride.dispatch import array_checks
+from einstride.dispatch.filter_cache import Prepared
+from einstride.geometry import arithmetic as dtypes
+from einstride.geometry import keywords as parse
+from einstride.geometry import layout as layouts
+from einstride.geometry.arithmetic import INTEGERS
+from einstride.geometry.convolution import Direction
+from einstride.geometry.keywords import Keywords, Shape, Transposed
+from einstride.planning import select
+from einstride.planning.select import Decision
+from einstride.support.errors import bad_value, no_memory
+
+NAMES: dict[Direction, tuple[str, ...]] = {
+    "forward": ("x", "f", "bias", "out"),
+    "input_grad": ("gy", "f", "bias", "out"),
+    "filter_grad": ("x", "gy", "bias", "out"),
+}
+TRANSPOSED = ("x", "f", "bias", "out")
+
+
+def call(
+    where: str,
+    direction: Direction,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    k: Keywords,
+    extra: Any = None,
+    kept: Prepared | None = None,
+) -> Array:
+    """The result of one public function; `where` is its name, for errors."""
+    ready = kept is not None
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra, ready)
+    return run(where, plan, b, first, second, bias, out, kept)
+
+
+def prepare(
+    where: str,
+    direction: Direction,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    k: Keywords,
+    extra: Any = None,
+    ready: bool = False,
+) -> tuple[Backend, Decision]:
+    """The backend and the plan of a call, after every check that needs no values."""
+    names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
+    b = backends.of(where, names, first, second, bias, out)
+    plan = decide(
+        where,
+        direction,
+        (tuple(first.shape), tuple(second.shape)),
+        (
+            b.dtype_name(first),
+            b.dtype_name(second),
+            None if bias is None else b.dtype_name(bias),
+        ),
+        k,
+        extra,
+        b,
+        ready,
+        0 if k.max_workspace is None else copied(direction, b, first, second, out),
+    )
+    if bias is not None:
+        length = plan.job.shape[-1]
+        if tuple(bias.shape) != (length,):
+            raise bad_value(
+                where,
+                f"bias must have one number for each of the {length} channels of the result",
+                f"bias {tuple(bias.shape)}",
+                f"give it shape ({length},)",
+            )
+    return b, plan
+
+
+def copied(direction: Direction, b: Backend, first: Array, second: Array, out: Array | None) -> int:
+    """Bytes that compiled kernels copy of arrays they cannot address; see `Job.copied`.
+
+    A filter, and the gradient of a filter, are not among them: kernels make something of a filter
+    in any case, and their algorithms count that.
+    """
+    return b.copied(first, second if direction == "filter_grad" else out)
+
+
+def decide(
+    where: str,
+    direction: Direction,
+    shapes: Any,
+    names: tuple[str, str, str | None],
+    k: Keywords,
+    extra: Any,
+    b: Backend,
+    ready: bool = False,
+    copied: int = 0,
+) -> Decision:
+    """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared.
+
+    `copied` is as in `Job`.
+    """
+    try:
+        return select.plan(
+            where,
+            direction,
+            shapes,
+            extra,
+            parse.settings(where, k),
+            layouts.check(where, k.layout),
+            names,
+            parse.name(where, "algorithm", k.algorithm),
+            parse.choice(where, "accuracy", k.accuracy, parse.ACCURACIES),
+            parse.optional(where, "accumulate", k.accumulate, parse.name),
+            parse.flag(where, "batch_invariant", k.batch_invariant),
+            parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
+            b.threads(),
+            b.traits,
+            ready,
+            copied,
+        )
+    except MemoryError as error:
+        raise no_memory(
+            where, "the plan must fit into memory", f"shapes {shapes}", "use smaller shapes"
+        ) from error
+
+
+def run(
+    where: str,
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    kept: Prepared | None = None,
+) -> Array:
+    """Run a plan on arrays that it was made for; `kept` belongs to the filter among them."""
+    try:
+        with b.on(first):
+            return _run(where, plan, b, first, second, bias, out, kept)
+    except MemoryError as error:
+        if b.traits.library != "numpy":  # CuPy's own error says which device is full
+            raise
+        raise no_memory(
+            where,
+            "the result and the workspace must fit into memory",
+            f"a result of shape {plan.job.shape} and dtype {plan.job.arithmetic.result}"
+            f"{f', {error}' if str(error) else ''}",
+            "use smaller shapes, or give max_workspace",
+        ) from error
+
+
+def _run(
+    where: str,
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    out: Array | None,
+    kept: Prepared | None,
+) -> Array:
+    job, xp = plan.job, b.xp
+    if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
+        b = b.coarse
+    order_1, order_2, order_out = plan.orders
+    shape = job.shape
+    back = layouts.inverse(order_out)
+    if out is not None:
+        array_checks.out_array(
+            where,
+            out,
+            layouts.canonical(shape, back),
+            job.arithmetic.result,
+            b,
+            first,
+            second,
+            bias,
+        )
+    if job.arithmetic.check_values:
+        array_checks.values(where, plan, b, first, second, bias)
+    first = first if order_1 is None else xp.permute_dims(first, order_1)
+    second = second if order_2 is None else xp.permute_dims(second, order_2)
+    result = out
+    if b.traits.mutable:
+        if result is None:
+            make = b.result or b.empty
+            result = make(layouts.canonical(shape, back), job.arithmetic.result, first)
+        place = result if order_out is None else xp.permute_dims(result, order_out)
+    else:
+        place = None
+    if job.empty:
+        found = nothing(shape, job.arithmetic.result, bias, b, first, place)
+    else:
+        found = compute(plan, b, first, second, bias, place, kept)
+    if place is not None:
+        return result
+    return found if back is None else xp.permute_dims(found, back)
+
+
+def compute(
+    plan: Decision,
+    b: Backend,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    place: Any,
+    kept: Prepared | None = None,
+) -> Array:
+    """What the plan's algorithm makes of canonical arrays, in `place` if given."""
+    job, inner = plan.job, plan.inner
+    function = getattr(ALGORITHMS[plan.algorithm], job.direction)
+    if kept is not None and job.prepared:
+        prepared = kept.of(plan.algorithm, second, inner, b)
+        function = function if prepared is None else partial(function, prepared=prepared)
+    g = job.geometry
+    if job.detour:
+        wide = None
+        if place is not None:
+            wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
+        wide = function(first, second, inner, b, None, wide)
+        found = wide
+        if g.padding_mode != "zeros":
+            found = ops.fold(wide, g.size, g.padding, g.padding_mode, b)
+        if g.input_dilation:
+            found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
+        if bias is not None:
+            found = found + b.astype(bias, inner.arithmetic.result)
+        return written(found, job.arithmetic.result, b, place)
+    if g.input_dilation:
+        first = ops.dilate(first, g.input_dilation, b)
+    if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
+        found = function(first, second, inner, b, None, place)
+        return ops.plus(found, b.astype(bias, job.arithmetic.result), b)
+    return function(first, second, inner, b, bias, place)
+
+
+def written(found: Array, result: str, b: Backend, place: Any) -> Array:
+    """`found` in its dtype, in `place` if given."""
+    if place is None:
+        return b.astype(found, result)
+    place[...] = found
+    return place
+
+
+def nothing(
+    shape: tuple[int, ...], result: str, bias: Array | None, b: Backend, like: Array, place: Any
+) -> Array:
+    """The result of a sum without terms: zeros, plus the bias."""
+    if place is not None:
+        place[...] = 0 if bias is None else bias
+        return place
+    zeros = b.zeros(shape, result, like)
+    return zeros if bias is None else zeros + b.astype(bias, result)
+
+
+def bias_grad(where: str, gy: Array, layout: object) -> Array:
+    """The sum of gy over all axes but the channels."""
+    b = backends.of(where, ("gy",), gy)
+    shape = tuple(gy.shape)
+    if len(shape) < 3:
+        raise bad_value(
+            where, "gy needs a batch axis, at least one spatial axis and a channel axis",
+            f"gy {shape}", "add axes of length 1, e.g. gy[None]",
+        )  # fmt: skip
+    order = layouts.parse(where, layouts.check(where, layout), len(shape) - 2).y
+    gy = gy if order is None else b.xp.permute_dims(gy, order)
+    given = b.dtype_name(gy)
+    terms = prod(gy.shape[:-1])
+    arithmetic = dtypes.resolve(where, (given, given, None), terms, None, False)
+    compute, result = arithmetic.compute, arithmetic.result
+    if given in INTEGERS:
+        compute = result = "uint64" if given == "uint64" else "int64"
+        low, high = array_checks.extremes(where, gy, b)
+        least, most = INTEGERS[result]
+        if terms * low < least or terms * high > most:
+            raise bad_value(
+                where, f"sums of {terms} of these integers could leave {result}",
+                f"values in [{low}, {high}]", "scale them down or convert them to float64",
+            )  # fmt: skip
+    with b.on(gy):
+        axes = tuple(range(gy.ndim - 1))
+        return b.astype(b.xp.sum(b.astype(gy, compute), axis=axes), result)
+
+
+def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:
+    """The spatial sizes of x and of f in the keywords' layout."""
+    rank = max(len(x.shape) - 2, 1)
+    order = layouts.parse(where, layouts.check(where, k.layout), rank)
+    if len(x.shape) != len(f.shape):
+        raise bad_value(
+            where, "x and f need the same number of axes",
+            f"x {tuple(x.shape)}, f {tuple(f.shape)}", "reshape one of them",
+        )  # fmt: skip
+    x_shape = layouts.canonical(tuple(x.shape), order.x)
+    f_shape = layouts.canonical(tuple(f.shape), order.f)
+    return x_shape[1:-1], f_shape[:-2]

@@ -1,1 +1,0 @@
-"""Convolution by libraries of others that are optional. Nothing is imported before it is used."""

@@ -1,0 +1,300 @@
+"""Batch normalisation: statistics and what they are for, in one launch of two sweeps each way.
+
+A chunk is summed twice while it is near: first its mean, then the sums of the differences from it
+and of their squares. Chunks are brought together in float64, always in the same order (Chan et
+al., 1979), so that the variance is right however large the mean, and for any number of threads.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen import jit
+from einstride.codegen.float_ops import bits, double, like, not_below, root, whole
+from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.cpu.runtime import barrier
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.nn.cpu.elementwise import positive, workers
+from einstride.nn.cpu.row_sweep import WORDS, Rows, strips, sweep
+from einstride.support.byte_cache import kept
+
+FORWARD = (*barrier.COUNTERS, *WORDS, "width", "times", "channels", "n", "epsilon", "x", "y",
+           "gamma", "beta", "parts", "statistics", "columns")  # fmt: skip
+BACKWARD = (*barrier.COUNTERS, *WORDS, "width", "times", "channels", "n", "wanted", "x", "gy", "gx",
+            "gamma", "parts", "statistics", "columns", "sums", "slopes")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the backward pass needs beside x.
+
+    Attributes
+    ----------
+    rows : Rows
+        How x is cut.
+    statistics : array, shape (3, C)
+        Mean, variance and 1 / sqrt(variance + epsilon), as float64.
+    columns : array, shape (3, width)
+        For each lane of a row: y = (x - columns[0]) * columns[1] + columns[2].
+    relu : bool
+        A ReLU followed in the same sweep.
+    """
+
+    rows: Rows
+    statistics: Any
+    columns: Any
+    relu: bool
+
+
+def forward(x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any) -> Kept:
+    """Normalise x (..., C) by its own statistics into y; all dense and of one dtype."""
+    rows, call = _forward(name_of(x), x.shape[-1], x.size, relu, epsilon, b.threads())
+    kept = Kept(rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu)
+    parts = np.empty((rows.chunks, 3, rows.width), x.dtype)
+    call(
+        b.launch, x=address(x), y=address(y), gamma=address(gamma), beta=address(beta),
+        parts=address(parts), statistics=address(kept.statistics), columns=address(kept.columns),
+    )  # fmt: skip
+    return kept
+
+
+def backward(gy: Any, x: Any, gamma: Any, kept: Kept, gx: Any, b: Any) -> tuple[Any, Any]:
+    """The gradients of beta and gamma, as float64; that of x goes to gx, gy itself or None."""
+    call = _backward(name_of(x), x.shape[-1], x.size, kept.relu, b.threads())
+    rows = kept.rows
+    sums = np.empty((2, rows.channels))
+    slopes, parts = (np.empty((n, 3, rows.width), x.dtype) for n in (1, rows.chunks))
+    call(
+        b.launch, x=address(x), gy=address(gy), gx=0 if gx is None else address(gx),
+        gamma=address(gamma), parts=address(parts), statistics=address(kept.statistics),
+        columns=address(kept.columns), sums=address(sums), slopes=address(slopes),
+        wanted=0 if gx is None else rows.chunks,
+    )  # fmt: skip
+    return sums[0], sums[1]
+
+
+@kept
+def _forward(
+    element: str, channels: int, count: int, relu: bool, epsilon: float, threads: int
+) -> tuple[Rows, Call]:
+    on = jit.machine()
+    rows = Rows.of(element, channels, count, on)
+    kernel = jit.kernel("norm_forward", forward_text, *rows.spec, relu, on=on)
+    (word,) = struct.unpack("<q", struct.pack("<d", epsilon))
+    words = rows.words | {"n": count // channels, "epsilon": word}
+    return rows, Call(kernel, FORWARD, words, workers(rows, threads), ())
+
+
+@kept
+def _backward(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
+    on = jit.machine()
+    rows = Rows.of(element, channels, count, on)
+    kernel = jit.kernel("norm_backward", backward_text, *rows.spec, relu, on=on)
+    words = rows.words | {"n": count // channels}
+    return Call(kernel, BACKWARD, words, workers(rows, threads), ())
+
+
+def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
+    """A kernel's text."""
+    code = Code("norm_forward", FORWARD)
+    x, y = code.array("x", element), code.array("y", element)
+    with barrier.first(code, code["chunks"]) as chunk:
+        part = code.array("parts", element).at(chunk * 3 * code["width"])
+        with strips(code, lanes, vectors) as at:
+            _moments(code, element, lanes, vectors, chunk, at, x, part)
+        with barrier.between(code, code["chunks"]):
+            _statistics(code, element)
+    with barrier.second(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
+        held = columns(code, "columns", element, lanes, vectors, at)
+
+        def visit(offset: Value, v: int, mask: Mask | None, held: Any = held) -> None:
+            m, f, c = held[v]
+            found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
+            y.at(offset).store(positive(found) if relu else found, mask)
+
+        sweep(code, chunk, at, lanes, vectors, visit)
+    return code.text()
+
+
+def columns(
+    code: Code, name: str, element: str, lanes: int, vectors: int, at: Value
+) -> list[list[Value]]:
+    """Three numbers for each lane of a strip."""
+    table = code.array(name, element)
+    return [
+        [table.at(code["width"] * i + at + v * lanes).load(lanes) for i in range(3)]
+        for v in range(vectors)
+    ]
+
+
+def _moments(
+    code: Code, element: str, lanes: int, vectors: int, chunk: Value, at: Value, x: Place,
+    part: Place,
+) -> None:  # fmt: skip
+    """A chunk's mean, and the sums of the differences from it and of their squares, by lanes."""
+
+    def fresh() -> list[Variable]:
+        return [code.variable(code.zero(element, lanes)) for _ in range(vectors)]
+
+    sums, counts = fresh(), fresh()
+    one = like(sums[0].get(), 1.0)
+
+    def add(offset: Value, v: int, mask: Mask | None) -> None:
+        sums[v].set(sums[v].get() + x.at(offset).load(lanes, mask))
+        if mask is not None:
+            counts[v].set(mask.pick(one, like(one, 0.0)))
+
+    sweep(code, chunk, at, lanes, vectors, add)
+    stop = (chunk * code["rows"] + code["rows"]).least(code["full"])
+    rows = code.splat(whole(stop - chunk * code["rows"], element), lanes)
+    means = []
+    for v in range(vectors):
+        n = rows + counts[v].get()
+        means.append(sums[v].get() // not_below(one, n).pick(one, n))
+    off, squares = fresh(), fresh()
+
+    def differ(offset: Value, v: int, mask: Mask | None) -> None:
+        d = x.at(offset).load(lanes, mask) - means[v]
+        if mask is not None:
+            d = mask.pick(d, like(d, 0.0))
+        off[v].set(off[v].get() + d)
+        squares[v].set(d.times_plus(d, squares[v].get()))
+
+    sweep(code, chunk, at, lanes, vectors, differ)
+    for v in range(vectors):
+        place = part.at(at + v * lanes)
+        for i, value in enumerate((means[v], off[v].get(), squares[v].get())):
+            place.at(code["width"] * i).store(value)
+
+
+def _over_parts(code: Code, element: str, c: Value, visit: Any) -> None:
+    """``visit(n, first, second, third)`` for the parts of a channel, as float64, in their order."""
+    width = code["width"]
+    with code.loop(0, code["chunks"]) as k, code.loop(0, code["times"]) as t:
+        lane = t * code["channels"] + c
+        start = k * code["rows"]
+        rows = (start + code["rows"]).least(code["full"]) - start
+        last = (k + 1).equals(code["chunks"]) & (lane < code["tail"])
+        n = whole(last.pick(rows + 1, rows), "float64")
+        place = code.array("parts", element).at(k * 3 * width + lane)
+        visit(n, *(place.at(width * i).load_as(element, "float64") for i in range(3)))
+
+
+def _statistics(code: Code, element: str) -> None:
+    """Statistics and columns of every channel, from the parts of all chunks."""
+    channels, n = code["channels"], whole(code["n"], "float64")
+    table = code.array("statistics", "float64")
+    with code.loop(0, channels) as c:
+        sums, squares = (code.variable(double(code, 0.0)) for _ in range(2))
+
+        def mean_of(count: Value, m: Value, off: Value, square: Value) -> None:
+            sums.set(sums.get() + (count * m + off))
+
+        _over_parts(code, element, c, mean_of)
+        mean = sums.get() // n
+
+        def variance_of(count: Value, m: Value, off: Value, square: Value) -> None:
+            d = m - mean  # the square of (x - m) + d, summed
+            squares.set(squares.get() + (square + d * (off + off + count * d)))
+
+        _over_parts(code, element, c, variance_of)
+        variance = squares.get() // n
+        scale = double(code, 1.0) // root(variance + bits(code["epsilon"]))
+        for i, value in enumerate((mean, variance, scale)):
+            table.at(channels * i + c).store(value)
+        gamma, beta = (code.array(k, element).at(c).load_as(element, "float64")
+                       for k in ("gamma", "beta"))  # fmt: skip
+        factor, rounded = gamma * scale, code.convert(mean, "float64", element)
+        rest = mean - code.convert(rounded, element, "float64")
+        _spread(code, "columns", element, c, [
+            rounded, code.convert(factor, "float64", element),
+            code.convert(beta - rest * factor, "float64", element),
+        ])  # fmt: skip
+
+
+def _spread(code: Code, name: str, element: str, c: Value, values: list[Value]) -> None:
+    """A channel's numbers in all its lanes."""
+    table = code.array(name, element)
+    with code.loop(0, code["times"]) as t:
+        for i, value in enumerate(values):
+            table.at(code["width"] * i + t * code["channels"] + c).store(value)
+
+
+def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
+    """A kernel's text. With a ReLU behind, its output is found again from x: the same bits."""
+    code = Code("norm_backward", BACKWARD)
+    x, gy, gx = (code.array(k, element) for k in ("x", "gy", "gx"))
+
+    def read(offset: Value, mask: Mask | None, held: list[Value]) -> tuple[Value, Value]:
+        m, f, c = held
+        g, off = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
+        if relu:
+            nothing = like(g, 0.0)
+            g = not_below(off.times_plus(f, c), nothing).pick(g, nothing)
+        return g, off
+
+    with barrier.first(code, code["chunks"]) as chunk:
+        part = code.array("parts", element).at(chunk * 3 * code["width"])
+        with strips(code, lanes, vectors) as at:
+            held = columns(code, "columns", element, lanes, vectors, at)
+            zero = code.zero(element, lanes)
+            sums, products = ([code.variable(zero) for _ in range(vectors)] for _ in range(2))
+
+            def add(
+                offset: Value, v: int, mask: Mask | None, held: Any = held, sums: Any = sums,
+                products: Any = products,
+            ) -> None:  # fmt: skip
+                g, off = read(offset, mask, held[v])
+                sums[v].set(sums[v].get() + g)
+                products[v].set(g.times_plus(off, products[v].get()))
+
+            sweep(code, chunk, at, lanes, vectors, add)
+            for v in range(vectors):
+                place = part.at(at + v * lanes)
+                for i, value in enumerate((sums[v].get(), products[v].get(), zero)):
+                    place.at(code["width"] * i).store(value)
+        with barrier.between(code, code["chunks"]):
+            _gradients(code, element)
+    with barrier.second(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
+        held = columns(code, "columns", element, lanes, vectors, at)
+        slopes = columns(code, "slopes", element, lanes, vectors, at)
+
+        def combine(
+            offset: Value, v: int, mask: Mask | None, held: Any = held, slopes: Any = slopes
+        ) -> None:
+            factor, slope, constant = slopes[v]
+            g, off = read(offset, mask, held[v])
+            gx.at(offset).store(g.times_plus(factor, off.times_plus(slope, constant)), mask)
+
+        sweep(code, chunk, at, lanes, vectors, combine)
+    return code.text()
+
+
+def _gradients(code: Code, element: str) -> None:
+    """The sums of every channel, and gx = g * factor + (x - m) * slope + constant."""
+    channels, n = code["channels"], whole(code["n"], "float64")
+    table, found = code.array("statistics", "float64"), code.array("sums", "float64")
+    with code.loop(0, channels) as c:
+        sums, products = (code.variable(double(code, 0.0)) for _ in range(2))
+
+        def add(count: Value, g: Value, product: Value, nothing: Value) -> None:
+            sums.set(sums.get() + g)
+            products.set(products.get() + product)
+
+        _over_parts(code, element, c, add)
+        mean, scale = table.at(c).load(), table.at(channels * 2 + c).load()
+        rounded = code.convert(code.convert(mean, "float64", element), element, "float64")
+        rest = mean - rounded
+        ggamma = (products.get() - rest * sums.get()) * scale
+        found.at(c).store(sums.get())
+        found.at(channels + c).store(ggamma)
+        factor = code.array("gamma", element).at(c).load_as(element, "float64") * scale
+        slope = double(code, 0.0) - factor * scale * ggamma // n
+        constant = double(code, 0.0) - factor * sums.get() // n - rest * slope
+        _spread(code, "slopes", element, c, [
+            code.convert(v, "float64", element) for v in (factor, slope, constant)
+        ])  # fmt: skip

@@ -1,0 +1,4 @@
+"""Layers of a network, each with its forward pass and its gradient.
+
+Start with `conv`.
+"""

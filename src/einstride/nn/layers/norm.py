@@ -1,0 +1,189 @@
+"""Batch normalisation (Ioffe and Szegedy, 2015), with single passes over memory.
+
+With n positions per channel, mean m and variance v of a channel, and s = 1 / sqrt(v + eps):
+
+    y = gamma * (x - m) * s + beta
+    gbeta = sum(gy);  ggamma = s * sum(gy * (x - m))
+    gx = gamma * s * (gy - gbeta / n - (x - m) * s * ggamma / n)
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.arrays.backends import Array, Backend
+from einstride.geometry import keywords as parse
+from einstride.nn.arrays import Shape
+from einstride.nn.cpu import calls
+from einstride.nn.layer import Gradients, Layer, Maker, Run
+from einstride.nn.layers.channels import affine, combine, gradient_sums, statistics
+from einstride.support.errors import bad_value
+
+
+class BatchNorm(Layer):
+    """Every channel with mean zero and variance one over batch and positions, then an affine map.
+
+    While training with the statistics of the batch, which also move the running ones; else with
+    the running ones (mean 0, variance 1 before any training). The running variance is the unbiased
+    one, as PyTorch's.
+
+    Parameters
+    ----------
+    momentum : float
+        The share of the batch in the running statistics.
+    epsilon : float
+        Added to the variance.
+    layout : {"channels_last", "channels_first"}
+        Where the channels are.
+
+    Examples
+    --------
+    >>> from einstride import nn
+    >>> model = nn.Model(nn.Sequential(nn.BatchNorm()), (8, 8, 3))
+    >>> sorted(model.parameters), sorted(model.state)
+    (['0.beta', '0.gamma'], ['0.mean', '0.variance'])
+    """
+
+    def __init__(
+        self, *, momentum: float = 0.1, epsilon: float = 1e-5, layout: str = "channels_last"
+    ) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise bad_value("BatchNorm", "momentum must lie in [0, 1]", momentum, "e.g. 0.1")
+        if not epsilon > 0:
+            raise bad_value("BatchNorm", "epsilon must be positive", epsilon, "e.g. 1e-5")
+        self.momentum, self.epsilon = float(momentum), float(epsilon)
+        self.layout = parse.choice(
+            "BatchNorm", "layout", layout, ("channels_last", "channels_first")
+        )
+
+    def _build(self, shape: Shape, maker: Maker) -> Shape:
+        if not shape:
+            raise bad_value("BatchNorm", "an example needs a channel axis", shape, "Reshape it")
+        channels = shape[0] if self.layout == "channels_first" else shape[-1]
+        # Statistics, and what meets them, are never kept in half precision.
+        self.parameters["gamma"] = maker.fill(np.ones(channels))
+        self.parameters["beta"] = maker.fill(np.zeros(channels))
+        self.state["mean"] = maker.fill(np.zeros(channels))
+        self.state["variance"] = maker.fill(np.ones(channels))
+        return shape
+
+    def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
+        x = self._checked(x, run)
+        if run.training and self._compiled(x, run):
+            return self._swept(x, run, own, False)
+        return self._plain(x, run, own)
+
+    def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
+        if not self._compiled(x, run) or not run.training:
+            return None
+        return self._swept(self._checked(x, run), run, own, True)
+
+    def _checked(self, x: Array, run: Run) -> Array:
+        """x with its channels last."""
+        p, x = self.parameters, self._last(x, run.b)
+        if x.shape[-1] != p["gamma"].shape[0]:
+            raise bad_value(
+                "BatchNorm", f"x must have {p['gamma'].shape[0]} channels", tuple(x.shape),
+                "build the model for this shape",
+            )  # fmt: skip
+        if run.training and prod(x.shape[:-1]) < 2:
+            raise bad_value(
+                "BatchNorm", "training needs more than one value per channel", tuple(x.shape),
+                "use a larger batch",
+            )  # fmt: skip
+        return x
+
+    def _compiled(self, x: Array, run: Run) -> bool:
+        p = self.parameters
+        last = self.layout == "channels_last"
+        return last and calls.ready(run.b, x, p["gamma"], p["beta"])
+
+    def _swept(self, x: Array, run: Run, own: bool, relu: bool) -> tuple[Array, Any]:
+        """By compiled kernels, with the ReLU that follows."""
+        from einstride.nn.cpu import norm
+
+        b, p, x = run.b, self.parameters, calls.dense(x, run.b)
+        y = calls.place(x.shape, x, x if own and not run.keep else None, b)
+        gamma, beta = (calls.dense(p[k], b, x) for k in ("gamma", "beta"))
+        kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
+        n = prod(x.shape[:-1])
+        self._move(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
+        return y, (x, kept) if run.keep else None
+
+    def _plain(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
+        b, p = run.b, self.parameters
+        if run.training:
+            n = prod(x.shape[:-1])
+            mean, variance, near = statistics(x, b)
+            self._move(mean, variance * (n / (n - 1)), b)
+        else:
+            mean, variance = (b.astype(self.state[k], "float64") for k in ("mean", "variance"))
+            near = False
+        scale = 1 / b.xp.sqrt(variance + self.epsilon)
+        gamma, beta = (b.astype(p[k], "float64") for k in ("gamma", "beta"))
+        factor = gamma * scale
+        y = affine(x, mean, (factor, beta), near, own and not run.keep, b)
+        return self._back(y, b), (x, mean, scale, near) if run.keep else None
+
+    def _backward(
+        self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
+    ) -> tuple[Array | None, Gradients]:
+        b = run.b
+        if run.per_example:
+            raise bad_value(
+                "BatchNorm", "statistics of a batch mix its examples", "per_example=True",
+                "leave BatchNorm out of a model whose gradients are wanted for each example",
+            )  # fmt: skip
+        gy = self._last(gy, b)
+        if len(kept) == 2:
+            return self._swept_back(gy, kept, run, own, inner)
+        x, mean, scale, near = kept
+        sums, products = gradient_sums(gy, x, mean, near, b)
+        ggamma = products * scale
+        name = b.dtype_name(self.parameters["gamma"])
+        gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
+        if not inner:
+            return None, gradients
+        factor = b.astype(self.parameters["gamma"], "float64") * scale
+        if not run.training:
+            zero = b.xp.zeros_like(factor)
+            gx = affine(gy, zero, (factor, zero), True, own, b)
+            return self._back(gx, b), gradients
+        n = prod(x.shape[:-1])
+        slope, constant = -factor * scale * ggamma / n, -factor * sums / n
+        gx = combine(gy, x, mean, (factor, slope, constant), near, own, b)
+        return self._back(gx, b), gradients
+
+    def _swept_back(
+        self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
+    ) -> tuple[Array | None, Gradients]:
+        from einstride.nn.cpu import norm
+
+        b, (x, table) = run.b, kept
+        name = b.dtype_name(x)
+        g = calls.dense(gy, b, x)
+        gamma = calls.dense(self.parameters["gamma"], b, x)
+        gx = calls.place(g.shape, g, g if own else None, b) if inner else None
+        sums, ggamma = norm.backward(g, x, gamma, table, gx, b)
+        gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
+        return None if gx is None else b.astype(gx, b.dtype_name(gy)), gradients
+
+    def _move(self, mean: Array, variance: Array, b: Backend) -> None:
+        for key, new in (("mean", mean), ("variance", variance)):
+            old = self.state[key]
+            moved = (1 - self.momentum) * b.astype(old, "float64") + self.momentum * new
+            self.state[key] = b.astype(moved, b.dtype_name(old))
+
+    def _last(self, x: Array, b: Backend) -> Array:
+        if self.layout == "channels_last":
+            return x
+        return b.xp.permute_dims(x, (0, *range(2, x.ndim), 1))
+
+    def _back(self, y: Array, b: Backend) -> Array:
+        if self.layout == "channels_last":
+            return y
+        return b.xp.permute_dims(y, (0, y.ndim - 1, *range(1, y.ndim - 1)))

@@ -1,0 +1,4 @@
+"""Losses, optimisers, batches, metrics, checkpoints, and the loop that uses them.
+
+Start with `fitting`.
+"""

@@ -1,0 +1,214 @@
+"""The training loop: epochs, validation, early stopping, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einstride.arrays import backends
+from einstride.arrays.backends import Array
+from einstride.nn.arrays import check_float, check_shape, count
+from einstride.nn.training.batches import Batches
+from einstride.nn.training.losses import Loss
+from einstride.nn.training.metrics import Metric
+from einstride.nn.training.optimiser import Optimiser
+from einstride.nn.training.progress import Progress
+from einstride.support.errors import bad_value
+
+if TYPE_CHECKING:
+    from einstride.nn.built import Built
+
+LOOK = 16
+"""Steps between looks at the loss where it lies on a device: each look waits for the device."""
+
+
+@dataclass
+class History:
+    """What `Model.fit` did.
+
+    Parameters
+    ----------
+    epochs : list of dict
+        "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
+    held : int
+        The epoch whose parameters the model holds; 0: those from before.
+    stopped : str
+        Why training ended, as a sentence.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    held: int = 0
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keywords of `Model.fit`."""
+
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    validation: tuple[Array, Array] | None
+    metrics: tuple[Metric, ...]
+    schedule: Callable[[float], float] | None
+    patience: int | None
+    checkpoint: str | os.PathLike[str] | None
+    progress: bool
+
+
+class _NotFiniteError(Exception):
+    """The loss is NaN or infinite."""
+
+
+def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: Options) -> History:
+    """See `Model.fit`."""
+    count("fit", "epochs", o.epochs)
+    batches = Batches(x, t, o.batch_size, shuffle=o.shuffle, seed=model.seed)
+    _look(model, x, t, loss)
+    if o.validation is not None:
+        _look(model, *o.validation, loss)
+    if o.patience is not None:
+        count("fit", "patience", o.patience)
+    history = model.history = History()
+    progress = Progress(o.epochs * len(batches), o.progress)
+    rate = optimiser.rate
+    good = best = _Snapshot(model, 0)
+    least = math.inf
+    try:
+        for epoch in range(1, o.epochs + 1):
+            with np.errstate(over="ignore", invalid="ignore"):  # said in a sentence of our own
+                value = _epoch(model, batches, loss, optimiser, o, rate, epoch, progress)
+            figures = {"loss": value}
+            if o.validation is not None:
+                found = evaluate(model, *o.validation, loss, o.metrics, o.batch_size)
+                figures |= {f"val_{k}": v for k, v in found.items()}
+            good = _Snapshot(model, epoch)
+            history.epochs.append(figures)
+            history.held = epoch
+            progress.say(_line(epoch, o.epochs, figures))
+            watched = figures.get("val_loss", value)
+            if watched < least:
+                least, best = watched, good
+                if o.checkpoint is not None:
+                    model.save(o.checkpoint)
+            elif o.patience is not None and epoch - best.epoch >= o.patience:
+                history.stopped = (
+                    f"no smaller loss for {o.patience} epochs; the model holds epoch {best.epoch}"
+                )
+                break
+        else:
+            history.stopped = f"all {o.epochs} epochs are done"
+        if o.patience is not None and best.epoch:
+            good = best
+            history.held = best.put_back(model)
+    except _NotFiniteError as error:
+        history.held = good.put_back(model)
+        optimiser.reset()
+        history.stopped = (
+            f"{error} in epoch {good.epoch + 1}; the model holds {_named(good)}; "
+            "try a smaller learning rate, and look for NaN in the data"
+        )
+        progress.say(history.stopped)
+        warnings.warn(f"fit: {history.stopped}", RuntimeWarning, stacklevel=3)
+    except KeyboardInterrupt:
+        history.held = good.put_back(model)
+        optimiser.reset()
+        history.stopped = f"interrupted in epoch {good.epoch + 1}; the model holds {_named(good)}"
+        raise KeyboardInterrupt(f"fit: {history.stopped}") from None
+    finally:
+        optimiser.rate = rate
+        model.arena.clear()
+        progress.close()
+    return history
+
+
+def _epoch(
+    model: Built,
+    batches: Batches,
+    loss: Loss,
+    optimiser: Optimiser,
+    o: Options,
+    rate: float,
+    epoch: int,
+    progress: Progress,
+) -> float:
+    """Every batch once; the mean loss."""
+    total: Any = 0.0
+    steps, every = len(batches), LOOK if model.library == "cupy" else 1
+    for number, (x, t) in enumerate(batches):
+        if o.schedule is not None:
+            done = ((epoch - 1) * steps + number) / (o.epochs * steps)
+            optimiser.rate = rate * o.schedule(done)
+        value = model.step(model.bring(x), model.bring(t), loss, optimiser)
+        total = total + value * x.shape[0]  # stays on its device
+        if number % every == 0 and not math.isfinite(float(total)):
+            raise _NotFiniteError(f"the loss is {float(value)}")
+        progress.step()
+    mean: float = float(total) / batches.x.shape[0]
+    if not math.isfinite(mean):
+        raise _NotFiniteError(f"the loss is {mean}")
+    for name, p in model.parameters.items():
+        xp = backends.of("fit", ("p",), p).xp
+        if not bool(xp.all(xp.isfinite(p))):
+            raise _NotFiniteError(f"parameter {name} is no longer finite")
+    return mean
+
+
+def evaluate(
+    model: Built, x: Array, t: Array, loss: Loss, metrics: Sequence[Metric], batch_size: int
+) -> dict[str, float]:
+    """See `Model.evaluate`."""
+    sums: dict[str, float] = {}
+    for part, target in Batches(x, t, batch_size, shuffle=False):
+        y, target = model(model.bring(part)), model.bring(target)
+        found = {"loss": loss(y, target)}
+        found |= {getattr(m, "__name__", repr(m)): float(m(y, target)) for m in metrics}
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + value * part.shape[0]
+    return {name: value / x.shape[0] for name, value in sums.items()}
+
+
+class _Snapshot:
+    """A copy of a model's arrays after an epoch."""
+
+    def __init__(self, model: Built, epoch: int) -> None:
+        self.epoch = epoch
+        self._arrays = {
+            name: backends.of("fit", ("p",), a).xp.asarray(a, copy=True)
+            for name, a in (model.parameters | model.state).items()
+        }
+
+    def put_back(self, model: Built) -> int:
+        """The model as it was; which epoch that was."""
+        model.assign(self._arrays)
+        return self.epoch
+
+
+def _look(model: Built, x: Array, t: Array, loss: Loss) -> None:
+    """Every example and every target once, before the first step."""
+    b = backends.of("fit", ("x",), x)
+    check_float("fit", "x", x, b)
+    n = check_shape("fit", "x", x, model.input_shape)
+    if t.shape[0] != n:
+        raise bad_value("fit", "x and t must have as many examples", f"{n} and {t.shape[0]}",
+                        "one target for each input")  # fmt: skip
+    targets = backends.of("fit", ("t",), t)
+    y = targets.zeros((n, *model.output_shape), "float32", t)
+    loss.check(y, t)
+
+
+def _line(epoch: int, epochs: int, figures: dict[str, float]) -> str:
+    text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return f"epoch {epoch}/{epochs}: {text}"
+
+
+def _named(good: _Snapshot) -> str:
+    if not good.epoch:
+        return "the parameters from before the first epoch"
+    return f"the parameters after epoch {good.epoch}"

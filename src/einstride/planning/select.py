@@ -1,0 +1,303 @@
+"""Which algorithm, and why: from shapes, dtypes and the backend's traits, never from values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einstride import calibration as figures
+from einstride.algorithms import ALGORITHMS
+from einstride.geometry import arithmetic as dtypes
+from einstride.geometry.convolution import Direction, Geometry
+from einstride.geometry.infer_shapes import (
+    filter_grad_geometry,
+    input_grad_geometry,
+    transposed_geometry,
+)
+from einstride.geometry.keywords import PerExample, Settings, Shape, Transposed
+from einstride.geometry.layout import Layout, canonical, parse
+from einstride.geometry.problem import Cost, Job
+from einstride.planning import limits
+from einstride.support.errors import bad_value, shown
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Traits
+
+
+WORTH_ROUNDING = 1 << 19
+"""Multiply-adds below which `auto` keeps to algorithms that are exact on whole numbers."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An algorithm the planner looked at.
+
+    Attributes
+    ----------
+    algorithm : str
+        Its name.
+    cost : Cost or None
+        What it would spend; None if it cannot do the job.
+    verdict : str
+        "chosen", or why it lost.
+    """
+
+    algorithm: str
+    cost: Cost | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision: what will run, and what each rival would have cost. Print it.
+
+    Attributes
+    ----------
+    algorithm : str
+        The one that will run.
+    job : Job
+        The geometry, the direction, the dtypes and the ceiling.
+    inner : Job
+        What of it the algorithm does; see `Job.inner`.
+    orders : tuple
+        The permutations of the first operand, the second and the result into canonical order.
+    candidates : tuple of Candidate
+        Every algorithm, in the order of the table.
+    library : str
+        The array library it is for.
+    figures : Figures
+        Where the constants behind the times come from.
+    """
+
+    algorithm: str
+    job: Job
+    inner: Job
+    orders: tuple[Shape | None, Shape | None, Shape | None]
+    candidates: tuple[Candidate, ...]
+    library: str
+    figures: figures.Figures
+
+    def __str__(self) -> str:
+        """Two lines about the job, then the table."""
+        j, g = self.job, self.job.geometry
+        limit = "at most" if j.hard else "aimed at"
+        head = (
+            f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
+            f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
+            f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
+            f"threads, workspace {limit} {_bytes(j.ceiling)}; {self.figures}\n"
+        )
+        rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
+        for c in self.candidates:
+            if c.cost is None:
+                rows.append((c.algorithm, "-", "-", "-", "-", c.verdict))
+            else:
+                k = c.cost
+                rows.append(
+                    (
+                        c.algorithm,
+                        f"{k.multiply_adds:,}",
+                        _bytes(k.moved),
+                        _bytes(k.workspace),
+                        f"{k.seconds * 1e3:.3f} ms",
+                        f"{c.verdict}; {k.note}" if k.note else c.verdict,
+                    )
+                )
+        width = [max(len(r[i]) for r in rows) for i in range(6)]
+        lines = (
+            "  ".join(
+                [r[0].ljust(width[0]), *(r[i].rjust(width[i]) for i in range(1, 5)), r[5]]
+            ).rstrip()
+            for r in rows
+        )
+        return head + "\n".join(lines)
+
+
+def _bytes(n: int) -> str:
+    value = float(n)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+@lru_cache(maxsize=4096)
+def plan(
+    where: str,
+    direction: Direction,
+    shapes: tuple[Shape, Shape],
+    extra: Any,
+    settings: Settings,
+    layout: str,
+    names: tuple[str, str, str | None],
+    algorithm: str,
+    accuracy: str,
+    accumulate: str | None,
+    batch_invariant: bool,
+    max_workspace: int | None,
+    threads: int,
+    traits: Traits,
+    prepared: bool = False,
+    copied: int = 0,
+) -> Decision:
+    """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
+
+    `shapes` are the caller's own, of the two operands; `extra` is the input or kernel size of a
+    gradient, or a `Transposed` of a transposed convolution; `copied` is as in `Job`.
+    """
+    rank = len(shapes[0]) - 2
+    if rank > traits.max_rank:
+        raise bad_value(
+            where,
+            f"{traits.library} arrays can have windows over at most {traits.max_rank} spatial axes",
+            f"{rank}",
+            "merge axes that the filter does not span",
+        )
+    order = parse(where, layout, max(rank, 1))
+    g = _geometry(where, direction, shapes, extra, settings, order)
+    per_example = isinstance(extra, PerExample)
+    terms = prod(g.out) if per_example else g.terms(direction)
+    arithmetic = dtypes.resolve(where, names, terms, accumulate, traits.half_sums)
+    job = Job(
+        geometry=g,
+        direction=direction,
+        arithmetic=arithmetic,
+        operands=names[:2],
+        ceiling=traits.workspace if max_workspace is None else max_workspace,
+        hard=max_workspace is not None,
+        threads=threads,
+        accuracy=accuracy,
+        per_example=per_example,
+        batch_invariant=batch_invariant,
+        prepared=prepared and max_workspace is None,  # what is kept has no place below a ceiling
+        copied=copied,
+    )
+    return choose(where, job, _orders(direction, order, extra), algorithm, traits)
+
+
+def _orders(
+    direction: Direction, layout: Layout, extra: Any
+) -> tuple[Shape | None, Shape | None, Shape | None]:
+    if direction == "forward" or isinstance(extra, Transposed):
+        return layout.x, layout.f, layout.y
+    if direction == "filter_grad":
+        order = layout.f
+        if order is not None and isinstance(extra, PerExample):
+            order = (0, *(i + 1 for i in order))
+        return layout.x, layout.y, order
+    return layout.y, layout.f, layout.x
+
+
+def _geometry(
+    where: str,
+    direction: Direction,
+    shapes: tuple[Shape, Shape],
+    extra: Any,
+    settings: Settings,
+    order: Layout,
+) -> Geometry:
+    first, second = shapes
+    if direction == "forward":
+        if len(first) == len(second):
+            first, second = canonical(first, order.x), canonical(second, order.f)
+        return Geometry.of(where, first, second, settings, f"x {shapes[0]}, f {shapes[1]}")
+    if direction == "filter_grad":
+        if len(first) == len(second):
+            first, second = canonical(first, order.x), canonical(second, order.y)
+        got = f"x {shapes[0]}, gy {shapes[1]}"
+        kernel = extra.kernel_size if isinstance(extra, PerExample) else extra
+        return filter_grad_geometry(where, first, second, kernel, settings, got)
+    transposed = isinstance(extra, Transposed)
+    if len(first) == len(second):
+        first = canonical(first, order.x if transposed else order.y)
+        second = canonical(second, order.f)
+    if transposed:
+        got = f"x {shapes[0]}, f {shapes[1]}"
+        return transposed_geometry(where, first, second, settings, got, extra)
+    return input_grad_geometry(
+        where, first, second, extra, settings, f"gy {shapes[0]}, f {shapes[1]}"
+    )
+
+
+def choose(
+    where: str,
+    job: Job,
+    orders: tuple[Shape | None, Shape | None, Shape | None],
+    algorithm: str,
+    traits: Traits,
+) -> Decision:
+    """The cheapest algorithm that can do the job below the ceiling, or the one asked for."""
+    if algorithm != "auto" and algorithm not in ALGORITHMS:
+        raise bad_value(
+            where,
+            "algorithm is unknown",
+            shown(algorithm),
+            f"use 'auto' or one of {tuple(ALGORITHMS)}",
+        )
+    origin = figures.of(traits.library)
+    if job.empty:
+        name = "strided" if algorithm == "auto" else algorithm
+        idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
+        return Decision(name, job, job, orders, (idle,), traits.library, origin)
+    room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
+    inner = replace(job.inner, ceiling=room)
+    known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
+    costs: dict[str, Cost] = {}
+    why: dict[str, str] = {}
+    batch = 1 if job.batch_invariant else inner.geometry.batch
+    few = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
+    proved = figures.proved(traits.library) or tuple(ALGORITHMS)
+    for name, module in ALGORITHMS.items():
+        if algorithm == "auto" and few and not getattr(module, "EXACT", True):
+            why[name] = "it rounds, and so few products are not worth that: ask for it by name"
+            continue
+        reason = module.supports(inner, traits)
+        if reason is None and algorithm == "auto" and name not in proved:
+            reason = f"not proved on {traits.library} yet: ask for it by name"
+        if reason is None:
+            spent = module.cost(inner, traits, known)
+            costs[name] = replace(spent, workspace=spent.workspace + job.extra)
+            if job.hard and costs[name].workspace > job.ceiling:
+                reason = f"needs at least {costs[name].workspace} bytes of workspace"
+        if reason is not None:
+            why[name] = reason
+    fit = [n for n in costs if n not in why]
+    asked = list(ALGORITHMS) if algorithm == "auto" else [algorithm]
+    if not any(n in fit for n in asked):
+        least = [limits.least(n, job, costs[n].workspace, traits) for n in asked if n in costs]
+        if least:
+            raise bad_value(
+                where,
+                f"max_workspace is too small for algorithm={algorithm!r}",
+                f"max_workspace={job.ceiling}",
+                f"pass max_workspace={min(least)} bytes or more, the least that works",
+            )
+        raise bad_value(
+            where,
+            f"algorithm={algorithm!r} cannot do this",
+            "; ".join(f"{n}: {why[n]}" for n in asked).replace("; ", ", "),
+            "use algorithm='auto'",
+        )
+    one = replace(inner, geometry=replace(inner.geometry, batch=1))
+
+    def seconds(name: str) -> float:
+        """Of one example, where the batch may not decide."""
+        if not job.batch_invariant:
+            return costs[name].seconds
+        return ALGORITHMS[name].cost(one, traits, known).seconds
+
+    best = min((n for n in asked if n in fit), key=seconds)
+    candidates = []
+    for name in ALGORITHMS:
+        if name == best:
+            verdict = "chosen" if algorithm == "auto" else "asked for"
+        elif name in why:
+            verdict = why[name]
+        else:
+            ratio = costs[name].seconds / costs[best].seconds
+            verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
+        candidates.append(Candidate(name, costs.get(name), verdict))
+    return Decision(best, job, inner, orders, tuple(candidates), traits.library, origin)

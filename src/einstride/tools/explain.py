@@ -1,0 +1,125 @@
+"""``python -m einstride explain``: what a call would do, from shapes alone."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from typing import Any
+
+from einstride.api.plan import plan
+from einstride.support.errors import bad_value, shown
+
+EXAMPLES = """\
+examples:
+  explain 8x56x56x64 3x3x64x64 --padding same
+  explain 8x28x28x64 3x3x32x64 --direction transpose --stride 2 --groups 2
+  explain 8x56x56x64 8x56x56x64 --direction filter_grad --kernel-size 3 --padding 1:1,1:1
+"""
+INTS = "an int, or one per spatial axis: 2 or 2,1"
+
+Parse = Callable[[str, str], Any]
+
+
+def options(parser: ArgumentParser) -> None:
+    """The arguments: the two shapes, and the keywords of `einstride.plan`."""
+    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    add = parser.add_argument
+    add("first", metavar="X", help="the shape of x (of gy for input_grad), e.g. 8x56x56x64")
+    add("second", metavar="F", help="the shape of f (of gy for filter_grad), e.g. 3x3x64x64")
+    add("--direction", help="forward (default), input_grad, filter_grad or transpose")
+    add("--dtype", help="of both operands (default float32)")
+    add("--library", help="the array library (default numpy)")
+    for name in SIZES:
+        add(f"--{name.replace('_', '-')}", metavar="N", help=INTS)
+    add("--padding", metavar="P",
+        help="an int, a name or low:high; or one per axis, e.g. same,1:2")  # fmt: skip
+    for name, meaning in NAMES.items():
+        add(f"--{name.replace('_', '-')}", metavar="NAME", help=meaning)
+    for name, meaning in NUMBERS.items():
+        add(f"--{name.replace('_', '-')}", metavar="N", help=meaning)
+    for name, meaning in FLAGS.items():
+        add(f"--{name.replace('_', '-')}", action="store_true", default=None, help=meaning)
+    add("--json", action="store_true", help="print the plan as JSON, for Plan.from_json")
+
+
+def run(args: Namespace) -> int:
+    """Print the plan; 2, and the library's own sentence, if there is none."""
+    try:
+        keywords = {
+            name: parse(name, value)
+            for name, parse in PARSERS.items()
+            if (value := getattr(args, name)) is not None
+        }
+        p = plan(numbers("X", args.first), numbers("F", args.second), **keywords)
+    except (ValueError, TypeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(p.to_json() if args.json else p)
+    return 0
+
+
+def whole(name: str, text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise bad_value(
+            "explain", f"{name} must be made of whole numbers", shown(text), "write e.g. 2"
+        ) from None
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """8x56x56x64, or 8,56,56,64."""
+    return tuple(whole(name, part) for part in text.replace("x", ",").split(","))
+
+
+def ints(name: str, text: str) -> int | tuple[int, ...]:
+    """One int, or one for each axis."""
+    found = numbers(name, text)
+    return found if len(found) > 1 else found[0]
+
+
+def padding(name: str, text: str) -> Any:
+    """One entry (an int, a name or low:high), or one for each axis."""
+    entries: list[Any] = []
+    for part in text.split(","):
+        if ":" in part:
+            entries.append(tuple(whole(name, side) for side in part.split(":")))
+        else:
+            number = part.lstrip("+-").isdigit()
+            entries.append(whole(name, part) if number else part)
+    single = len(entries) == 1 and not isinstance(entries[0], tuple)
+    return entries[0] if single else tuple(entries)
+
+
+def as_it_is(name: str, value: Any) -> Any:
+    """A name, or a flag."""
+    return value
+
+
+SIZES = ("stride", "dilation", "input_dilation", "input_size", "kernel_size", "output_padding",
+         "output_size")  # fmt: skip
+NAMES = {
+    "padding_mode": "zeros (default), reflect, replicate or circular",
+    "layout": "channels_last (default), channels_first or a spec such as NCHW,OIHW->NCHW",
+    "algorithm": "auto (default) or the name of one",
+    "accuracy": "normwise (default), elementwise or tf32",
+    "accumulate": "the dtype of the sums",
+}
+NUMBERS = {
+    "groups": "default 1; depthwise is the number of channels",
+    "max_workspace": "bytes beyond inputs and output that may be used",
+}
+FLAGS = {
+    "flip": "the mathematician's convolution",
+    "per_example": "a filter gradient for each example",
+    "batch_invariant": "the same bits in any batch",
+}
+PARSERS: dict[str, Parse] = {
+    "padding": padding,
+    **dict.fromkeys(SIZES, ints),
+    **dict.fromkeys(NUMBERS, whole),
+    **dict.fromkeys(("direction", "dtype", "library", *NAMES, *FLAGS), as_it_is),
+}
