@@ -33,7 +33,7 @@ hypothesis.settings.load_profile("ci")
 SHARES = {
     "16 bytes": 4,  # vectors narrower than the machine's
     "32 bytes": 3,
-    "test_registers_and_spills": 4,
+    "test_registers_and_spills": 6,
     "test_tensor_cores_are_used": 2,
     "test_all_memory_comes_back": 3,
     "test_parts_are_the_workspace": 2,
@@ -41,7 +41,8 @@ SHARES = {
     "test_ceiling_is_never_exceeded[fft": 6,  # blocks of few positions take long
     "test_ceiling_is_never_exceeded[winograd": 2,
     "test_any_memory_of_any_operand[auto": 2,
-    "cupy-host": 2,  # the same tests as for NumPy, over its slow host
+    "cupy-host": 3,  # the same tests as for NumPy, over its slow host
+    "[strict-": 2,  # and over a library whose arrays are NumPy's
 }
 """Costly tests, by a part of their names: a run of every file takes one in so many of them. The
 commit chooses which; a run of a single file takes all of them."""
