@@ -31,7 +31,7 @@ from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 SLACK = 2 << 10
 """Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
 
-FEW = 1000
+FEW = 300
 """Numbers of x or y up to which a call is made with the least workspace of an FFT."""
 
 
