@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 
-PIECE = 4096
+PIECE = 1024
 """Bytes that NumPy may copy unasked."""
 
 
