@@ -12,7 +12,7 @@ import ctypes
 import itertools
 import mmap
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -31,6 +31,10 @@ KINDS = (
 """How an array lies. "inside": a block of a larger array. "record": one field of packed records,
 strides that are no multiple of the item. "units": axes of length one with senseless strides.
 "broadcast" and "overlapping" need values that repeat (see `cases.Case.repeats`)."""
+
+LARGEST = 1 << 24
+"""Bytes that an array's memory may extend over before it is laid without gaps: all rooms together
+then take half a GiB."""
 
 FOR_RESULTS = tuple(k for k in KINDS if k not in ("broadcast", "overlapping"))
 
@@ -197,6 +201,8 @@ def place(
     if memory.swapped and dtype.isbuiltin == 1 and dtype.itemsize > 1:
         dtype = dtype.newbyteorder()
     s = strides(memory, values.shape, dtype.itemsize, repeats, hankel)
+    if s.extent > LARGEST:  # gaps on every axis
+        s = strides(replace(memory, kind="c"), values.shape, dtype.itemsize, repeats, hankel)
     if memory.kind == "memmap":
         raw = rooms.mapped(s.extent)
         start = CANARY + 16
