@@ -153,6 +153,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=list(left_out))
 
 
+_BEGINNINGS: dict[str, dict[str, object]] = {}
+"""The states of the modules' generators `RNG` before their first tests."""
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request: pytest.FixtureRequest) -> None:
+    """Each test of a module with an `RNG` draws the same numbers, whatever ran before it."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        bits = rng.bit_generator
+        bits.state = _BEGINNINGS.setdefault(request.module.__name__, bits.state)
+
+
 @pytest.fixture(scope="session")
 def everything(request: pytest.FixtureRequest) -> bool:
     """True if tests are to run at their full length (``--all``)."""
