@@ -79,7 +79,7 @@ LONG = (
     "test_six_processes_share_it",
 )
 """Tests of more than five seconds, by a part of their names: a run of every file takes them with
-``--all``. What they show is shown in small by others, or by the fuzzer."""
+``--all`` alone."""
 
 EVERYTHING = 5000
 """Collected tests from which a run counts as a run of every file."""

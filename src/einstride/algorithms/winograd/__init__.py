@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.winograd import compiled
 from einstride.algorithms.winograd.array_passes import correlate, reduce, transformed
 from einstride.algorithms.winograd.plan import Plan, choose
-from einstride.arrays.ops import conjugate, flip, transpose_filter
+from einstride.arrays.ops import adjoint_filter, flip
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
@@ -119,8 +119,7 @@ def _turned(f: Array, job: Job, b: Backend) -> Array:
     g = job.geometry
     if job.direction != "input_grad":
         return flip(f, g.rank, b) if g.flip else f
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    return f if g.flip else flip(f, g.rank, b)
+    return adjoint_filter(f, g.groups, not g.flip, b)
 
 
 def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride.arrays.ops import conjugate, flip, is_complex, transpose_filter
+from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.runtime.operands import neighbours, operand, packed, paired, target
@@ -156,8 +156,7 @@ def _oriented(f: Array, job: Job, b: Backend) -> Array:
     g, f = job.geometry, operand(f, b, job.arithmetic.compute)
     if job.direction == "forward":
         return flip(f, g.rank, b) if g.flip else f
-    f = conjugate(transpose_filter(f, g.groups, b), b)
-    return f if g.flip else flip(f, g.rank, b)
+    return adjoint_filter(f, g.groups, not g.flip, b)
 
 
 @lru_cache(maxsize=1024)
