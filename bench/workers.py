@@ -33,10 +33,14 @@ class WorkerFailure(Exception):
 class Worker:
     """A library in a process of its own, which runs only while it answers a request."""
 
-    def __init__(self, name: str, options: Options) -> None:
+    def __init__(
+        self, name: str, options: Options, source: Path | None = None, kernels: Path | None = None
+    ) -> None:
+        """`source` holds the einstride to import, `kernels` its disk cache; None: the usual."""
         self.name = name
         self.about: dict[str, Any] = {}
         self._options = options
+        self._places = {"PYTHONPATH": source, "EINSTRIDE_CACHE": kernels}
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self.restart()
@@ -50,7 +54,8 @@ class Worker:
             pass_fds=[theirs.fileno()],
             env=machine.environment(
                 self._options.threads, self._options.native_blas, self._options.fresh_memory
-            ),
+            )
+            | {name: str(place) for name, place in self._places.items() if place},
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )

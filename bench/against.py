@@ -1,0 +1,191 @@
+"""This checkout against another commit: ``python -m bench.against COMMIT``.
+
+Both run in a process of their own, one at a time, in turns whose order alternates; each has an
+empty folder of compiled kernels. Printed are ratios, the other commit's time over this checkout's,
+so a ratio above 1 means that this checkout is faster: geometric means of each group for warm calls
+and for first calls, which plan and compile, and the slowest rows. Exit status 1 if an answer is
+wrong or a group's mean of warm calls is below ``--floor``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.case import GROUPS, PASSES, Case, Row
+from bench.cases import select, spread
+from bench.measure import REFERENCE_LIMIT
+from bench.options import Options
+from bench.peers import OURS
+from bench.progress import Progress
+from bench.summary import geometric_mean
+from bench.workers import ROOT, Worker, WorkerFailure
+
+LIMIT = 120.0  # seconds for one call of one side, compiling included
+OVERHEAD = Case("call/smallest", "tiny", "bench.overhead", (8, 8), 3, (3, 3), 4, batches=(1,))
+"""A convolution whose arithmetic is nothing: its difference in microseconds is told too."""
+
+
+@dataclass
+class Pair:
+    """One way of calling (function or prepared layer) on one row; seconds of (other, this)."""
+
+    row: Row
+    variant: str
+    first: tuple[float, float] = (0.0, 0.0)
+    rounds: list[tuple[float, float]] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Median over the rounds of the other's time over this checkout's."""
+        return statistics.median(other / this for other, this in self.rounds)
+
+    @property
+    def added(self) -> float:
+        """Median over the rounds of the microseconds that this checkout takes more."""
+        return statistics.median(1e6 * (this - other) for other, this in self.rounds)
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "row": self.row.name, "group": self.row.case.group, "variant": self.variant,
+            "first": self.first, "rounds": self.rounds, "problem": self.problem,
+        }  # fmt: skip
+
+
+def sources(commit: str, folder: Path) -> Path:
+    """The sources of a commit, unpacked."""
+    archive = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", commit, "src"], check=True, capture_output=True
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    return folder / "src"
+
+
+def compare(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> list[Pair]:
+    """Check and time both sides on one row."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference.ask("write", row, Path(folder), limit=REFERENCE_LIMIT)
+        for side in sides:
+            names = side.ask("names", row, limit=LIMIT)
+        pairs = [Pair(row, name) for name in names]
+        for pair in pairs:
+            first = []
+            for side in sides:
+                found = side.ask("prepare", row, Path(folder), pair.variant, limit=LIMIT)
+                first.append(found["first"])
+                pair.problem = pair.problem or found["wrong"] or ""
+            pair.first = (first[0], first[1])
+        for turn in range(rounds):
+            for pair in pairs:
+                seconds = [0.0, 0.0]
+                for side in (0, 1) if turn % 2 else (1, 0):
+                    sample = sides[side].ask("measure", pair.variant, limit=LIMIT)
+                    seconds[side] = sample["seconds"]
+                pair.rounds.append((seconds[0], seconds[1]))
+    return pairs
+
+
+def report(pairs: list[Pair], commit: str) -> str:
+    """The table of groups, the slowest rows, and the smallest call in microseconds."""
+    timed = [pair for pair in pairs if pair.rounds]
+    lines = [
+        f"{commit} over this checkout: above 1 this checkout is faster.", "",
+        "| group | calls | warm | lowest | first calls |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for group in (*GROUPS, "all"):
+        some = [pair for pair in timed if group in (pair.row.case.group, "all")]
+        if some:
+            first = [pair.first[0] / pair.first[1] for pair in some if pair.variant == "function"]
+            lines.append(
+                f"| {group} | {len(some)} | {geometric_mean(p.ratio for p in some):.3f} "
+                f"| {min(p.ratio for p in some):.2f} | {geometric_mean(first):.2f} |"
+            )
+    lines += ["", "Slowest:"]
+    for pair in sorted(timed, key=lambda pair: pair.ratio)[:10]:
+        lines.append(f"- {pair.ratio:.2f} {pair.row.name}, {pair.variant}")
+    lines += [
+        f"{pair.row.name}, {pair.variant}: {pair.added:+.2f} us in this checkout"
+        for pair in timed
+        if pair.row.case is OVERHEAD
+    ]
+    lines += [f"WRONG: {p.row.name}, {p.variant}: {p.problem}" for p in pairs if p.problem]
+    return "\n".join(lines)
+
+
+def below(pairs: list[Pair], floor: float) -> bool:
+    """True if a group's geometric mean of warm calls is lower than the floor."""
+    groups: dict[str, list[float]] = {}
+    for pair in pairs:
+        if pair.rounds:
+            groups.setdefault(pair.row.case.group, []).append(pair.ratio)
+    return any(geometric_mean(ratios) < floor for ratios in groups.values())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Time both sides, print the report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.against", description=main.__doc__)
+    add = parser.add_argument
+    add("commit", help="the commit to compare with, by any name that git knows")
+    add("--group", action="append", choices=GROUPS, help="only this group (may be repeated)")
+    add("--case", metavar="GLOB", help="only rows or cases whose name matches")
+    add("--passes", nargs="+", choices=PASSES)
+    add("--algorithm", default="auto", help="force this algorithm on both sides")
+    add("--rounds", type=int, default=5)
+    add("--threads", type=int, default=2)
+    add("--time-box", type=float, metavar="SECONDS", help="start no row after this time")
+    add("--native-blas", action="store_true", help="drop the environment's choice of BLAS kernels")
+    add("--floor", type=float, default=0.0, help="least geometric mean of a group")
+    add("--json", type=Path, metavar="PATH")
+    args = parser.parse_args(arguments)
+    rows = select(groups=args.group, pattern=args.case, passes=args.passes)
+    rows = [*(Row(OVERHEAD, 1, which) for which in args.passes or PASSES), *spread(rows)]
+    options = Options(threads=args.threads, algorithm=args.algorithm, native_blas=args.native_blas)
+    pairs: list[Pair] = []
+    with tempfile.TemporaryDirectory() as folder:
+        places = [sources(args.commit, Path(folder) / "other"), ROOT / "src"]
+        sides = [
+            Worker(OURS, options, place, Path(folder) / f"kernels {i}")
+            for i, place in enumerate(places)
+        ]
+        reference = Worker("reference", options)
+        begin = time.monotonic()
+        try:
+            with Progress(len(rows)) as progress:
+                for row in rows:
+                    if args.time_box and time.monotonic() - begin > args.time_box:
+                        break
+                    try:
+                        found = compare(row, reference, sides, args.rounds)
+                    except WorkerFailure as failure:
+                        found = [Pair(row, "-", problem=f"{failure.kind}: {failure}")]
+                        if failure.kind == "unsupported":  # by the algorithm that was asked for
+                            continue
+                    pairs += found
+                    ratios = [f"{pair.ratio:.2f}" for pair in found if pair.rounds]
+                    progress.done(row.name, *ratios[:1] or ["-"], found[0].problem)
+        except KeyboardInterrupt:
+            pass  # what was measured is told
+        finally:
+            for worker in (*sides, reference):
+                worker.close()
+    print(report(pairs, args.commit))
+    if args.json:
+        args.json.write_text(json.dumps([pair.record() for pair in pairs], indent=1))
+    return int(any(pair.problem for pair in pairs) or below(pairs, args.floor))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
