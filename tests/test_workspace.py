@@ -286,3 +286,24 @@ def test_a_bias_is_added_to_a_small_result_in_place():
     keywords = {"dilation": (3, 2, 1), "max_workspace": 0, "out": out}
     assert numbers_taken(lambda: es.conv(x, f, bias, **keywords)) <= 2048
     assert (out == 61).all()
+
+
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("name", ["float32", "float16"])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("mode", ["circular", "replicate", "reflect"])
+@pytest.mark.parametrize("pads", [((-2, -2), (0, -1)), ((2, 1), (-3, -2)), ((-3, 0), (1, 2))])
+def test_gradients_of_cropped_borders_are_counted(pads, mode, dilation, name, placed):
+    """Negative padding: the input gradient grows from axis to axis while its border is folded."""
+    x, f = np.ones((1, 24, 28, 11), name), np.ones((3, 3, 11, 1), name)
+    keywords = {"padding": pads, "padding_mode": mode, "input_dilation": dilation}
+    gy = es.conv(x, f, **keywords)
+    keywords |= {"algorithm": "gemm", "out": np.empty_like(x) if placed else None}
+
+    def call(room):
+        return es.conv_input_grad(gy, f, (24, 28), max_workspace=room, **keywords)
+
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        call(0)
+    room = least(str(caught.value))
+    assert numbers_taken(lambda: call(room)) <= room + (0 if placed else x.nbytes) + 2048

@@ -91,14 +91,17 @@ class Job:
         """Bytes outside the algorithm: the dilated input, or a detour's copies of gx.
 
         While one axis is folded, the whole gradient, the last axis' result and the next one live.
+        Negative padding makes them larger from axis to axis.
         """
         g = self.geometry
         if self.detour:
-            return (
-                (4 if g.input_dilation else 3)
-                * prod(self.inner.geometry.x_shape)
-                * ITEMSIZE[self.inner.arithmetic.result]
-            )
+            shape = list(self.inner.geometry.x_shape)
+            largest = prod(shape)
+            for axis, size in enumerate(g.size, start=1):
+                shape[axis] = size
+                largest = max(largest, prod(shape))
+            copies = 4 if g.input_dilation else 3
+            return copies * largest * ITEMSIZE[self.inner.arithmetic.result]
         if not g.input_dilation:
             return 0
         return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]
