@@ -307,3 +307,24 @@ def test_gradients_of_cropped_borders_are_counted(pads, mode, dilation, name, pl
         call(0)
     room = least(str(caught.value))
     assert numbers_taken(lambda: call(room)) <= room + (0 if placed else x.nbytes) + 2048
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("mode", ["zeros", "circular", "replicate", "reflect"])
+@pytest.mark.parametrize(("dilation", "name"), [(1, "float32"), (2, "float32"), (1, "complex64")])
+def test_borders_of_tiles_are_counted(dilation, name, mode, which):
+    """Winograd on NumPy, which small groups leave to it: the border's copies have one buffer."""
+    x, f, gy = np.ones((1, 288, 16), name), np.ones((2, 8, 8), name), None
+    keywords = {"padding": dilation, "groups": 2, "padding_mode": mode, "dilation": dilation}
+    gy = es.conv(x, f, **keywords)
+    keywords["algorithm"] = "winograd"
+    arguments = {
+        "forward": (es.conv, (x, f), {}),
+        "input_grad": (es.conv_input_grad, (gy, f, 288), {"input_size": (288,)}),
+        "filter_grad": (es.conv_filter_grad, (x, gy, 2), {"kernel_size": (2,)}),
+    }
+    function, operands, sizes = arguments[which]
+    p = es.plan(*operands[:2], direction=which, **sizes, **keywords)
+    result = function(*operands, **keywords)
+    taken = numbers_taken(lambda: function(*operands, **keywords))
+    assert taken <= p.workspace + result.nbytes + 2048

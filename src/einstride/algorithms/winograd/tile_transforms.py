@@ -203,7 +203,7 @@ class Transform:
             found = part[(ALL, *map(slice, starts, stops, steps), ...)]
             if valid == wanted:
                 return found
-        elif mode != "zeros" or not b.traits.mutable:
+        elif not b.traits.mutable:
             found = region(part, starts, stops, mode, b)[(ALL, *thinned, ...)]
             if valid == wanted:
                 return found
@@ -212,6 +212,11 @@ class Transform:
         shape = (part.shape[0], *wanted, part.shape[-1])
         if self._slab is None:
             self._slab = b.empty((self._slab_size,), b.dtype_name(part), part)
+        if not inside and mode != "zeros":  # behind the tiles: see `Frame.slab`
+            beside = self._slab[prod(shape) :]
+            found = region(part, starts, stops, mode, b, beside)[(ALL, *thinned, ...)]
+            if valid == wanted:
+                return found
         whole = b.xp.reshape(self._slab[: prod(shape)], shape)
         if inside or mode != "zeros":
             there = [(0, n) for n in valid]
