@@ -328,3 +328,16 @@ def test_borders_of_tiles_are_counted(dilation, name, mode, which):
     result = function(*operands, **keywords)
     taken = numbers_taken(lambda: function(*operands, **keywords))
     assert taken <= p.workspace + result.nbytes + 2048
+
+
+@pytest.mark.parametrize("groups", [1, 25])
+@pytest.mark.parametrize("name", ["float32", "int8"])
+def test_phases_of_a_repeated_call_share_their_memory(name, groups):
+    """From the third call on, all phases of a small input gradient are one compiled program."""
+    gy = np.ones((2, 1, 1, 65 if groups == 1 else 25), name)
+    f = np.ones((3, 2, 25 // groups, gy.shape[-1]), name)
+    keywords = {"stride": (3, 2), "groups": groups, "algorithm": "direct"}
+    p = es.plan(gy, f, direction="input_grad", input_size=(3, 3), **keywords)
+    result = es.conv_input_grad(gy, f, (3, 3), **keywords)
+    taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (3, 3), **keywords))
+    assert taken <= p.workspace + result.nbytes + 2048

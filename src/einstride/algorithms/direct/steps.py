@@ -36,7 +36,7 @@ class Steps:
     calls : list
         Kernels, each with the places of its addresses: an array of the program and an offset.
     scratch : int
-        Bytes of memory that they share.
+        Bytes of memory that they share, at the peak.
     zeroed : bool
         Must it hold zeros at first?
     """
@@ -48,6 +48,7 @@ class Steps:
         self._starts = {n: (n, 0, address(a)) for n, a in arrays.items() if a is not None}
         self.calls: list[tuple[Call, dict[str, tuple[str, int]]]] = []
         self.scratch, self.zeroed = 0, False
+        self.taken = 0  # bytes of the scratch memory that later steps still read
 
     def place(self, array: str, view: Array) -> tuple[str, int]:
         """Where a view of one of the arrays begins."""
@@ -64,8 +65,9 @@ class Steps:
 
     def room(self, numbers: int) -> tuple[str, int]:
         """A part of the scratch memory, for so many numbers of the products' dtype."""
-        begin = self.scratch
-        self.scratch += -(-numbers * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
+        begin = self.taken
+        self.taken += -(-numbers * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
+        self.scratch = max(self.scratch, self.taken)
         return "scratch", begin
 
     def add(self, call: Call, **places: tuple[str, int]) -> bool:
@@ -107,9 +109,11 @@ def steps(
     f = flip(f, g.rank, b) if g.flip else f
     if not outer and channelwise.planar(job) and first.flags.c_contiguous:
         first = _planes(found, first)
+    kept = found.taken
     for phase in input_gradient_phases.phases(g):
         if phase.geometry is None:
             return None
+        found.taken = kept  # steps run one after another: each phase's filter in the same place
         each = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         if not one(found, first, sub, phase.geometry, bias, out[(slice(None), *each, ...)]):
