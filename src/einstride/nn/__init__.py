@@ -30,7 +30,7 @@ from einstride.nn.layers.pool import AvgPool, MaxPool
 from einstride.nn.layers.shape import Flatten, Reshape
 from einstride.nn.model import Model
 from einstride.nn.training.batches import Batches
-from einstride.nn.training.fitting import History
+from einstride.nn.training.history import History
 from einstride.nn.training.losses import L2, BinaryCrossEntropy, CrossEntropy, Loss
 from einstride.nn.training.metrics import accuracy, binary_accuracy, top_n
 from einstride.nn.training.optimiser import Optimiser

@@ -8,7 +8,7 @@ from typing import Any
 
 from einstride.arrays.backends import Array, Backend, numpy
 from einstride.cpu.runtime.operands import operand, packed
-from einstride.nn.layers.taps import Axis
+from einstride.nn.pool_axis import Axis
 
 ALIGN = 64
 LARGE = 1 << 16
