@@ -228,10 +228,10 @@ class Built:
         array
             Of the model's library, or x.
         """
-        if self._b.traits.library == "numpy" or backends.of("Model", ("x",), x) is self._b:
+        if self._b.traits.on_host:
             return x
-        given = host(x) if backends.of("Model", ("x",), x).traits.library == "numpy" else None
-        return x if given is None else device(given, self._b)
+        theirs = backends.of("Model", ("x",), x)
+        return device(host(x), self._b) if theirs.traits.on_host else x
 
     def _input(self, x: Array) -> Array:
         found = backends.of("Model", ("x",), x)

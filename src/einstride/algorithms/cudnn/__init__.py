@@ -256,7 +256,7 @@ def _probes(job: Job) -> list[Convolution]:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    if traits.library != "cupy":
+    if traits.kernels != "cuda":
         return "cuDNN reads arrays of CuPy only"
     reason = library.missing() or _refused(job)
     if reason is not None:

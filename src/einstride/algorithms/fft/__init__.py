@@ -144,7 +144,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "integers must be exact, and spectra are rounded"
     if job.accuracy == "elementwise":
         return "its error is bounded by norms, not element by element"
-    if traits.library == "dask":
+    if not traits.has_fft:
         return "its blocks have no transforms"
     if job.direction == "input_grad" and (reason := input_gradient_phases.refused(job.geometry)):
         return reason

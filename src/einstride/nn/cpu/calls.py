@@ -18,7 +18,7 @@ KINDS = ("float32", "float64")
 
 def ready(b: Backend, *arrays: Array) -> bool:
     """Can kernels take these arrays: one dtype they are written for, and something inside?"""
-    if not b.traits.compiled or b.traits.library != "numpy":
+    if not b.traits.compiled:
         return False
     kind = arrays[0].dtype
     return b.dtype_name(arrays[0]) in KINDS and all(

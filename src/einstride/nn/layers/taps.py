@@ -53,10 +53,8 @@ def max_axis_grad(x: Array, y: Array, gy: Array, axis: Axis, b: Backend) -> Arra
     parts, rest = [], gy
     for tap in list(axis.taps())[:-1]:
         hit = x[tap] == y
-        if b.traits.library == "numpy":  # a select goes one by one, a product by vectors
-            taken = rest * hit
-        else:
-            taken = b.xp.where(hit, rest, b.xp.zeros_like(rest))
+        # NumPy selects number by number, and multiplies by vectors.
+        taken = rest * hit if b.traits.on_host else b.xp.where(hit, rest, b.xp.zeros_like(rest))
         parts.append(taken)
         rest = rest - taken
     parts.append(rest)

@@ -121,7 +121,7 @@ def _epoch(
 ) -> float:
     """Every batch once; the mean loss."""
     total: Any = 0.0
-    steps, every = len(batches), LOOK if model.library == "cupy" else 1
+    steps, every = len(batches), LOOK if model._b.traits.has_streams else 1
     for number, (x, t) in enumerate(batches):
         if o.schedule is not None:
             done = ((epoch - 1) * steps + number) / (o.epochs * steps)
