@@ -1,4 +1,4 @@
-"""The convolution's own sums in kernels of our own: no windows are copied, nothing is transformed.
+"""Direct convolution: the sums of the definition, in compiled kernels, on arrays as they lie.
 
 `cpu` calls the kernels for NumPy, `cuda` those for CuPy; here a call is handed to one of them.
 Start with `dense` for many channels on CPUs, and `cuda` for GPUs.
