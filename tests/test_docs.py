@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,33 @@ def test_readme_quick_start_is_two_commands():
         if line and not line.startswith("#")
     ]
     assert commands == ["pip install '.[demo]' && python -m einstride demo", "ci/test"]
+
+
+GUIDES = ("CONTRIBUTING.md", "docs/architecture.md")
+PATH = re.compile(r"[\w./-]*/[\w./-]*|[\w-]+\.(?:py|md|toml|json|svg)")
+
+
+def paths(text):
+    """What code and links name: a slash or the suffix of a file tells a path from other words."""
+    code = re.findall(r"```\w*\n(.*?)```", text, re.S)
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    code += re.findall(r"`([^`]+)`", text) + re.findall(r"\]\(([^)]+)\)", text)
+    words = {word.strip(",;:\"'`") for word in " ".join(code).split()}
+    return sorted(w for w in words if PATH.fullmatch(w) and "NAME" not in w and ".venv" not in w)
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_every_path_named_in_the_guides_exists(page):
+    places = (ROOT, ROOT / "src" / "einstride", ROOT / "docs")
+    named = paths((ROOT / page).read_text(encoding="utf-8"))
+    assert len(named) > 15
+    assert not [path for path in named if not any((place / path).exists() for place in places)]
+
+
+def test_the_picture_of_the_rooms_is_what_the_code_draws():
+    pytest.importorskip("llvmlite")
+    script = ROOT / "docs" / "draw_architecture.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

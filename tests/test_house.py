@@ -3,8 +3,11 @@
 import ast
 import importlib
 import inspect
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import einstride as es
@@ -92,6 +95,70 @@ def test_a_room_has_few_modules_and_says_what_it_is_for(room):
     modules = [p for p in room.glob("*.py") if not p.name.startswith("__")]
     assert len(modules) <= (0 if room == ROOT else 16)
     assert ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+
+
+@cache
+def import_graph(*, types=False):
+    """Which module imports which, in functions too; with `types` also for type checkers alone."""
+    return grimp.build_graph("einstride", exclude_type_checking_imports=not types, cache_dir=None)
+
+
+def cycle(imported):
+    """The names along one cycle of a graph, or None."""
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_modules_import_each_other():
+    graph = import_graph(types=True)
+    assert not cycle({m: graph.find_modules_directly_imported_by(m) for m in graph.modules})
+
+
+def child(package, module):
+    """The module or folder directly in a package that a module is, or lies in."""
+    depth = package.count(".") + 2
+    return ".".join(module.split(".")[:depth]) if module.startswith(f"{package}.") else None
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_folders_of_a_room_import_each_other(room):
+    graph, package = import_graph(), ".".join(["einstride", *room.relative_to(ROOT).parts])
+    imported = {m: set() for m in graph.find_children(package)}
+    for module in graph.find_descendants(package):
+        here = child(package, module)
+        there = {child(package, m) for m in graph.find_modules_directly_imported_by(module)}
+        imported[here] |= there - {here, None}
+    assert not cycle(imported)
+
+
+LIBRARIES = {"numpy", "cupy", "torch", "jax", "dask", "array_api_strict"}
+
+
+def names_a_library(node):
+    """True for a library's name as a text, for a tuple of them, and for ``traits.library``."""
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return any(map(names_a_library, node.elts))
+    text = node.value if isinstance(node, ast.Constant) else None
+    return text in LIBRARIES or (isinstance(node, ast.Attribute) and node.attr == "library")
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name != "backends"], ids=name)
+def test_no_library_is_known_by_its_name(path):
+    """What a library can do is a trait of its adapter; its name is for messages and figures."""
+    found = []
+    for node in nodes(path):
+        parts = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Attribute):
+            parts = [node.slice]
+        found += [node.lineno for part in parts if names_a_library(part)]
+    assert not found
 
 
 def test_the_tests_know_every_algorithm():

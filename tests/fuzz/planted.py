@@ -31,10 +31,11 @@ class Edit(NamedTuple):
 
 FAULTS: dict[str, tuple[Edit, ...]] = {
     "masked stores of one lane are wide": (
-        Edit("codegen/values.py",
+        Edit("codegen/function_builder.py",
              "return mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
              "return mask"),
-        Edit("codegen/values.py", "if mask.first is not None and ir_types.is_narrow(self.element):",
+        Edit("codegen/function_builder.py",
+             "if mask.first is not None and ir_types.is_narrow(self.element):",
              "if False:"),
     ),
     "real beside complex is looked at before it is converted": (

@@ -1,6 +1,8 @@
-"""The table of algorithms. Each is a module with the functions of `Algorithm`; none knows another.
+"""Compute convolutions: a module or a folder for each algorithm, and the table of them all.
 
-A new algorithm is one file here and one row below.
+What may enter: modules with the functions of `Algorithm`, each with a row in `ALGORITHMS`; none
+imports another.
+Start with `strided`, the definition of a convolution as one einsum.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     first, second = job.operands
     compute, result = job.arithmetic.compute, job.arithmetic.result
-    if traits.library != "cupy":
+    if traits.kernels != "cuda":
         return f"no kernels of its own for {traits.library}"
     if first != second:
         return f"its kernels multiply arrays of one dtype, not {first} by {second}"

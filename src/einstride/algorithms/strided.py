@@ -151,7 +151,7 @@ def _einsum(
 
 def _shared(job: Job, traits: Traits) -> bool:
     """Does the einsum go in parts, for threads to share? By its size alone: the bits follow it."""
-    return traits.library == "numpy" and job.geometry.multiply_adds >= LARGE
+    return traits.on_host and job.geometry.multiply_adds >= LARGE
 
 
 def _parts(
@@ -204,12 +204,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     padded = g.batch * prod(size) * windowed * job.itemsize if copies else 0
     if job.direction == "input_grad" and max(g.stride) > 1:
         padded *= 2
-    if not traits.views or traits.library != "numpy":  # windows are copied whole
+    if traits.einsum_copies:  # windows are copied whole
         padded += 2 * n // max(g.filters // g.groups, 1) * job.itemsize
     elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
     item = job.itemsize
-    if traits.library == "numpy" and job.direction != "forward":
+    if traits.on_host and job.direction != "forward":
         each = 2 * 8192 * item  # the buffers of NumPy's einsum, where it cannot stream
         padded += each * (min(job.threads, PARTS) if _shared(job, traits) else 1)
     if job.arithmetic.compute != job.arithmetic.result:

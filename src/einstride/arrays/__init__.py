@@ -1,5 +1,5 @@
-"""Operations on arrays of any library, and one adapter for each library.
+"""Operations on the arrays of any library; `backends` holds an adapter for each library.
 
 What may enter: functions of an array namespace that no algorithm owns.
-Start with `ops`; the adapters are in `backends`.
+Start with `ops`; `backends.adapter` says what an adapter has to bring.
 """

@@ -1,7 +1,9 @@
-"""The constants behind predicted times, and where they come from: dated files, by library.
+"""Seconds per product, byte and call, from which times are predicted, by library and dtype.
 
-`calibration.json` is measured by bench/calibrate.py. `calibration_gpu.json` holds guesses from
-public figures until `ci/gpu` has run on a device, which writes it anew.
+What may enter: measured figures with their date and device, and functions that look them up.
+Start with `rates`. `calibration.json` is measured by ``python -m bench.calibrate``;
+`calibration_gpu.json` holds guesses from public figures until `ci/gpu` has run on a device, which
+writes it anew.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A small language over LLVM IR, its compiler, and the kernels kept on disk.
+"""Write kernels in a small language over LLVM IR, compile them, and keep them on disk.
 
-What may enter: what a kernel of any algorithm can use; nothing that knows a convolution.
-Start with `function_builder`, which writes a function; `jit` makes machine code of it for the CPU
-at hand. Needs the extra ``fast`` (llvmlite); without it nothing here runs.
+What may enter: what kernels of any kind can use; nothing that knows a convolution.
+Start with `function_builder`, in which kernels are written; `jit` compiles them for the CPU at
+hand. Kernels need the extra ``fast`` (llvmlite); `jit.available` says whether it is installed.
 """

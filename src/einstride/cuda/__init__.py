@@ -1,6 +1,8 @@
-"""CUDA C for CuPy, compiled by it on first use. The sources lie beside this file.
+"""Kernels in CUDA C for CuPy arrays, compiled by CuPy on first use, and what launches them.
 
+What may enter: sources in CUDA C, a Python module for the launches of each, and calls of cuBLAS.
 Nothing here imports CuPy before a kernel is asked for.
+Start with `gathered_gemm`, which launches `tiles.cu`, the product behind most kernels of `direct`.
 """
 
 from __future__ import annotations

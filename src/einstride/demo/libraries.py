@@ -28,16 +28,22 @@ def _numpy() -> Library:
     return Library("NumPy", xp, xp.asarray)
 
 
-def _cupy() -> Library:
+def _imported(name: str, otherwise: str) -> Any:
+    """A module, or `UnavailableError` with the sentence `otherwise` where it is not installed."""
     try:
-        cupy = import_module("cupy")
+        return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise  # CuPy is there; something that it needs is not
-        raise UnavailableError(
-            "--backend cupy needs CuPy, which is not installed: "
-            "pip install 'einstride[cuda12]' or 'einstride[cuda13]'"
-        ) from error
+        if error.name != name:
+            raise  # the library is there; something that it needs is not
+        raise UnavailableError(otherwise) from error
+
+
+def _cupy() -> Library:
+    cupy = _imported(
+        "cupy",
+        "--backend cupy needs CuPy, which is not installed: "
+        "pip install 'einstride[cuda12]' or 'einstride[cuda13]'",
+    )
     try:
         devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -50,14 +56,10 @@ def _cupy() -> Library:
 
 
 def _strict() -> Library:
-    try:
-        xp = import_module("array_api_strict")
-    except ModuleNotFoundError as error:
-        if error.name != "array_api_strict":
-            raise
-        raise UnavailableError(
-            "--backend strict needs array-api-strict: pip install array-api-strict"
-        ) from error
+    xp = _imported(
+        "array_api_strict",
+        "--backend strict needs array-api-strict: pip install array-api-strict",
+    )
     return Library("array-api-strict", xp, import_module("numpy").asarray)
 
 

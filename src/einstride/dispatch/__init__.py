@@ -1,5 +1,5 @@
-"""From a call to its result: check the arrays, plan, compute, and remember equal calls.
+"""Compute the result of a call: check the arrays, plan, run, and remember equal calls.
 
-What may enter: what happens between a public function and an algorithm.
+What may enter: what happens between a public function and an algorithm, for all algorithms alike.
 Start with `execute`; `call_cache` makes the third equal call a short one.
 """

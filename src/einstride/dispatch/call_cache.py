@@ -22,7 +22,9 @@ from collections.abc import Callable
 from typing import Any
 
 from einstride.algorithms import ALGORITHMS
+from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
+from einstride.cpu.runtime.operands import addressable
 from einstride.dispatch import execute
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import layout as layouts
@@ -129,7 +131,7 @@ def call(
             b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra, layer)
             answers.put(question, _again(where, plan, b, first, second, bias, layer))
     elif b is None:
-        _meet(first)
+        _meet(where, first)
     return result
 
 
@@ -164,13 +166,11 @@ def _all_plain(values: tuple[Any, ...]) -> bool:
     return all(type(v) in PLAIN and (type(v) is not tuple or _all_plain(v)) for v in values)
 
 
-def _meet(array: Array) -> None:
-    """Remember the type of an array, if it is NumPy's own."""
-    kind = type(array)
-    if kind.__module__ == "numpy" and kind.__qualname__ == "ndarray":
-        from einstride.arrays.backends import numpy
-
-        _kinds[kind] = numpy.BACKEND
+def _meet(where: str, array: Array) -> None:
+    """Remember the type of an array, if it is NumPy's own and no subclass."""
+    b, kind = backends.of(where, ("array",), array), type(array)
+    if b.traits.on_host and kind is b.xp.ndarray:
+        _kinds[kind] = b
 
 
 def _again(
@@ -201,7 +201,6 @@ def _program(
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None
     from einstride.cpu.runtime.bound_call import bound, stand_in
-    from einstride.cpu.runtime.operands import addressable
 
     if not all(addressable(a) for a in (first, second, bias) if a is not None):
         return None

@@ -155,7 +155,7 @@ def run(
         with b.on(first):
             return _run(where, plan, b, first, second, bias, out, kept)
     except MemoryError as error:
-        if b.traits.library != "numpy":  # CuPy's own error says which device is full
+        if not b.traits.on_host:  # CuPy's own error says which device is full
             raise
         raise no_memory(
             where,

@@ -1,5 +1,6 @@
-"""Convolution as integers: shapes, padding, strides, blocks, the phases of an input gradient.
+"""Describe a convolution by integers: shapes, padding, strides, blocks, phases of a gradient.
 
-What may enter: pure computations on integers, fractions and names; no array is touched here.
-Start with `convolution`: a `Geometry` is one convolution, its bounds proved once.
+What may enter: computations on integers, fractions and names; no array and no array library.
+Start with `convolution`: a `Geometry` is one convolution, its bounds proved once. `problem` adds
+dtypes and the caller's limits to it: a `Job`, which algorithms are asked to do.
 """

@@ -1,4 +1,5 @@
-"""Operators of other projects by einstride's functions.
+"""Operators of other projects, computed by einstride's functions.
 
-Start with `onnx_ops`: ONNX Conv, ConvTranspose and their attributes.
+What may enter: a module for each project, which translates attributes and calls `einstride.api`.
+Start with `onnx_ops`: ONNX Conv, ConvTranspose and ConvInteger.
 """

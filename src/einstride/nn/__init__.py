@@ -14,7 +14,9 @@ A network is written as layers, built for an input shape, and trained:
 
 Channels come last by default. The same model trains on NumPy, CuPy and array-API libraries
 (``library=``, `Model.to`); random numbers are drawn on the host, the same for all of them.
-`layer` says what a layer is; `model` and `fitting` have the training loop.
+
+What may enter: what a network on arrays needs beside convolution; no second convolution.
+Start with `layer`, which says what a layer is; then `model`, and `training.fitting`, its loop.
 """
 
 from einstride.nn.initialisers import glorot, he, zeros
@@ -30,7 +32,7 @@ from einstride.nn.layers.pool import AvgPool, MaxPool
 from einstride.nn.layers.shape import Flatten, Reshape
 from einstride.nn.model import Model
 from einstride.nn.training.batches import Batches
-from einstride.nn.training.fitting import History
+from einstride.nn.training.history import History
 from einstride.nn.training.losses import L2, BinaryCrossEntropy, CrossEntropy, Loss
 from einstride.nn.training.metrics import accuracy, binary_accuracy, top_n
 from einstride.nn.training.optimiser import Optimiser

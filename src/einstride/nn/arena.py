@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from einstride.arrays.backends import Array, Backend
+from einstride.arrays.backends.numpy import empty
 from einstride.support import workers
 
 LEAST = 1 << 16
@@ -70,7 +71,7 @@ class Arena:
 
     def of(self, b: Backend) -> Backend:
         """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
-        if b.traits.library != "numpy" or not _UNUSED:
+        if not b.traits.on_host or not _UNUSED:
             return b
         return replace(b, empty=self.empty)
 
@@ -93,8 +94,6 @@ class Arena:
         kind = np.dtype(name) if name != "bfloat16" else like.dtype
         size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
         if size < LEAST or kind.name != name:
-            from einstride.arrays.backends.numpy import empty
-
             return empty(shape, name, like)
         with workers.guard(self._lock):
             block = self._block(size)

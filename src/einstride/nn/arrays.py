@@ -30,16 +30,13 @@ def widened(x: Array, b: Backend) -> Array:
 
 def host(x: Array) -> Host:
     """A NumPy array with the elements of x, whichever library it comes from."""
-    b = backends.of("to", ("x",), x)
-    if b.traits.library == "cupy":
-        copied: Host = x.get()
-        return copied
-    return np.asarray(x)
+    found: Host = backends.of("to", ("x",), x).to_host(x)
+    return found
 
 
 def device(a: Host, b: Backend) -> Array:
     """A new array of the backend's library with the elements of a NumPy array."""
-    if b.traits.library == "numpy":
+    if b.traits.on_host:
         return np.array(a, order="C")
     name = a.dtype.name
     if not hasattr(b.xp, name) and name not in ("bfloat16",):

@@ -1,26 +1,22 @@
-"""A network built for one input shape: its parameters, its passes, its files."""
+"""A network built for one input shape: its parameters, its passes, one training step."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
-from einstride.nn import files
 from einstride.nn.arena import Arena
 from einstride.nn.arrays import Shape, check_float, check_shape, count, device, host
 from einstride.nn.layer import Gradients, Layer, Maker, Run, check_dtype
 from einstride.nn.layers.compose import check_layer
 from einstride.nn.random import stream
+from einstride.nn.training.history import History
 from einstride.nn.training.losses import Loss
 from einstride.nn.training.optimiser import Optimiser
 from einstride.support.errors import bad_value
-
-if TYPE_CHECKING:
-    from einstride.nn.training.fitting import History
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Tape:
 
 
 class Built:
-    """What `Model` is made of: parameters, one pass forward and back, one step, files."""
+    """What `Model` is made of: parameters, one pass forward and back, one training step."""
 
     def __init__(
         self,
@@ -219,57 +215,6 @@ class Built:
         self.put(optimiser.step(self.parameters, gradients))
         return value
 
-    def to(self, library: str | None = None, *, dtype: str | None = None) -> Self:
-        """Move parameters and state to another library or dtype, in place.
-
-        Parameters
-        ----------
-        library : str, optional
-            "numpy", "cupy", ...
-        dtype : str, optional
-            As in the constructor.
-
-        Returns
-        -------
-        Built
-            The model itself.
-        """
-        b = backends.by_name("to", self.library if library is None else library)
-        kind = self.dtype if dtype is None else check_dtype("to", dtype)
-        files.move(self, b, kind)
-        self._b, self.dtype = b, kind
-        self.library = self.library if library is None else library
-        return self
-
-    def save(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
-        """Write parameters and state to a file, whole or not at all.
-
-        Parameters
-        ----------
-        path : path
-            Ending in .npz, or in .safetensors where that library is installed.
-        optimiser : Optimiser, optional
-            Its running arrays are saved too.
-        """
-        files.save(self, path, optimiser)
-
-    def load(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
-        """Read parameters and state from a file; they are brought to the model's dtype.
-
-        Parameters
-        ----------
-        path : path
-            What `save` wrote.
-        optimiser : Optimiser, optional
-            Of the kind that was saved; it goes on where it was.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or of another model: nothing is changed then.
-        """
-        files.load(self, path, optimiser)
-
     def bring(self, x: Array) -> Array:
         """A NumPy array in the model's library; other arrays as they are.
 
@@ -283,10 +228,10 @@ class Built:
         array
             Of the model's library, or x.
         """
-        if self._b.traits.library == "numpy" or backends.of("Model", ("x",), x) is self._b:
+        if self._b.traits.on_host:
             return x
-        given = host(x) if backends.of("Model", ("x",), x).traits.library == "numpy" else None
-        return x if given is None else device(given, self._b)
+        theirs = backends.of("Model", ("x",), x)
+        return device(host(x), self._b) if theirs.traits.on_host else x
 
     def _input(self, x: Array) -> Array:
         found = backends.of("Model", ("x",), x)

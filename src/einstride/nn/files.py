@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import FLOATS, Host, device, host, wide
+from einstride.nn.built import Built
 from einstride.nn.training import checkpoint
+from einstride.nn.training.optimiser import Optimiser
 from einstride.support.errors import bad_type, bad_value, shown
-
-if TYPE_CHECKING:
-    from einstride.nn.built import Built
-    from einstride.nn.training.optimiser import Optimiser
 
 
 def save(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
@@ -68,8 +65,6 @@ def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None
 
 
 def _check_optimiser(where: str, optimiser: object) -> None:
-    from einstride.nn.training.optimiser import Optimiser
-
     if not (optimiser is None or isinstance(optimiser, Optimiser)):
         raise bad_type(
             where, "optimiser must be an optimiser of einstride.nn", shown(optimiser),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
+from einstride.nn import files
 from einstride.nn.arena import Arena
 from einstride.nn.arrays import count
 from einstride.nn.built import Built
+from einstride.nn.layer import check_dtype
 from einstride.nn.training import fitting
-from einstride.nn.training.fitting import History
+from einstride.nn.training.history import History
 from einstride.nn.training.losses import Loss
 from einstride.nn.training.metrics import Metric
 from einstride.nn.training.optimiser import Optimiser
@@ -72,6 +75,57 @@ class Model(Built):
         """Become a copy, with memory of its own for training steps."""
         self.__dict__.update(state)
         self._b, self.arena = backends.by_name("Model", self.library), Arena()
+
+    def to(self, library: str | None = None, *, dtype: str | None = None) -> Self:
+        """Move parameters and state to another library or dtype, in place.
+
+        Parameters
+        ----------
+        library : str, optional
+            "numpy", "cupy", ...
+        dtype : str, optional
+            As in the constructor.
+
+        Returns
+        -------
+        Model
+            The model itself.
+        """
+        b = backends.by_name("to", self.library if library is None else library)
+        kind = self.dtype if dtype is None else check_dtype("to", dtype)
+        files.move(self, b, kind)
+        self._b, self.dtype = b, kind
+        self.library = self.library if library is None else library
+        return self
+
+    def save(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
+        """Write parameters and state to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Ending in .npz, or in .safetensors where that library is installed.
+        optimiser : Optimiser, optional
+            Its running arrays are saved too.
+        """
+        files.save(self, path, optimiser)
+
+    def load(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
+        """Read parameters and state from a file; they are brought to the model's dtype.
+
+        Parameters
+        ----------
+        path : path
+            What `save` wrote.
+        optimiser : Optimiser, optional
+            Of the kind that was saved; it goes on where it was.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or of another model: nothing is changed then.
+        """
+        files.load(self, path, optimiser)
 
     def fit(
         self,
@@ -141,9 +195,10 @@ class Model(Built):
             If the loss or a parameter is no longer finite: training stops, and the parameters are
             those after the last good epoch.
         """
+        save = None if checkpoint is None else partial(self.save, checkpoint)
         options = fitting.Options(
             epochs, batch_size, shuffle, validation, tuple(metrics), schedule, patience,
-            checkpoint, progress,
+            save, progress,
         )  # fmt: skip
         return fitting.fit(self, x, t, loss, optimiser, options)
 

@@ -39,7 +39,7 @@ def sweep(
     From `pooled` bytes of an operand on, blocks run on the pool of threads.
     """
     step = max(min(BLOCK_BYTES, pooled) // max(row_bytes, 1), 1)
-    if b.traits.library != "numpy" or rows <= step:
+    if not b.traits.on_host or rows <= step:
         return [make()(0, rows)]
     count = -(-rows // step)
     if rows * row_bytes < pooled:
@@ -70,7 +70,7 @@ def result(shape: tuple[int, ...], name: str, like: Array, b: Backend) -> Array 
 
 def dense(x: Array, b: Backend) -> Array:
     """x without gaps, in row-major order, so that a reshape is a view."""
-    return np.ascontiguousarray(x) if b.traits.library == "numpy" else x
+    return np.ascontiguousarray(x) if b.traits.on_host else x
 
 
 def elementwise(
@@ -103,7 +103,7 @@ def elementwise(
 
 
 def _dense(x: Array, b: Backend) -> bool:
-    if b.traits.library == "numpy":
+    if b.traits.on_host:
         return bool(x.flags.c_contiguous and x.flags.writeable)
     return bool(x.flags.c_contiguous) if hasattr(x, "flags") else False
 
@@ -168,7 +168,7 @@ def column_sum(block: Array, channels: int, b: Backend) -> Array:
 
 def column_dot(p: Array, q: Array, channels: int, b: Backend) -> Array:
     """The same of the product of two blocks, without making it."""
-    if b.traits.library == "numpy":
+    if b.traits.on_host:
         return _gathered(np.einsum("ij,ij->j", p, q), channels, b)
     return _gathered(b.xp.sum(p * q, axis=0), channels, b)
 
@@ -188,7 +188,7 @@ def total(parts: list[Array], b: Backend) -> Array:
 def where_positive(y: Array, g: Array, place: Array | None, b: Backend) -> Array:
     """g where y is positive, else zero; y is never negative."""
     name = b.dtype_name(g)
-    if place is None or b.traits.library != "numpy" or b.dtype_name(place) != name:
+    if place is None or not b.traits.on_host or b.dtype_name(place) != name:
         found = b.xp.where(y > 0, g, b.xp.zeros_like(g))
         if place is None:
             return found
@@ -205,7 +205,7 @@ def where_positive(y: Array, g: Array, place: Array | None, b: Backend) -> Array
 def positive(x: Array, place: Array | None, b: Backend) -> Array:
     """``maximum(x, 0)`` of a flat array."""
     name = b.dtype_name(x)
-    if place is None or b.traits.library != "numpy" or b.dtype_name(place) != name:
+    if place is None or not b.traits.on_host or b.dtype_name(place) != name:
         found = b.xp.maximum(x, b.xp.zeros_like(x))
         if place is None:
             return found

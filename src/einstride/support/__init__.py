@@ -1,5 +1,5 @@
-"""Helpers of every room: errors, optional imports, caches with a bound in bytes, locks of threads.
+"""Helpers of every room: errors, caches with a limit in bytes, threads that signals cannot end.
 
 What may enter: code that knows nothing of convolution and imports nothing of einstride.
-Start with `errors`: every refusal of a caller's value is made there.
+Start with `errors`: every refusal of a caller's value is written there.
 """

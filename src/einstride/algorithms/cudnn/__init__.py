@@ -8,7 +8,9 @@ or their gradients. What cuDNN cannot read is copied first, all of it counted in
 - an array in another memory order (turned, broadcast, with gaps that no engine takes).
 
 The input gradient of such a border is computed whole and cut. Plans are found by cuDNN's own
-heuristics among the engines that `engines.cudnn` admits.
+heuristics among the engines that `graphs` admits.
+
+Start with `graphs`, which describes, plans and runs a convolution.
 
 Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit roundoff
 of float32 or float64, plus one rounding of a narrower result; with `accuracy="tf32"` the factors of
@@ -256,7 +258,7 @@ def _probes(job: Job) -> list[Convolution]:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    if traits.library != "cupy":
+    if traits.kernels != "cuda":
         return "cuDNN reads arrays of CuPy only"
     reason = library.missing() or _refused(job)
     if reason is not None:

@@ -1,6 +1,7 @@
-"""The convolution's own sums in kernels of our own: no windows are copied, nothing is transformed.
+"""Direct convolution: the sums of the definition, in compiled kernels, on arrays as they lie.
 
-Each library that has kernels has its page; here is only the table of them.
+`cpu` calls the kernels for NumPy, `cuda` those for CuPy; here a call is handed to one of them.
+Start with `dense` for many channels on CPUs, and `cuda` for GPUs.
 
 Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
 roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
@@ -10,20 +11,26 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.geometry.problem import Cost, Job
 
-KERNELS = {"numpy": "cpu", "cupy": "cuda"}
-
 
 @cache
-def _page(library: str) -> Any:
-    """A library's page, which is imported when its arrays are met."""
-    return import_module(f"{__name__}.{KERNELS[library]}")
+def _calls(kernels: str | None) -> Any:
+    """The module that calls the kernels of `einstride.cpu` or `einstride.cuda`: `Traits.kernels`.
+
+    It is imported when arrays are met that need it.
+    """
+    if kernels == "cpu":
+        from einstride.algorithms.direct import cpu
+
+        return cpu
+    from einstride.algorithms.direct import cuda
+
+    return cuda
 
 
 def forward(
@@ -37,7 +44,7 @@ def forward(
 ) -> Array:
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
     more = {} if prepared is None else {"prepared": prepared}
-    return _page(b.traits.library).forward(x, f, job, b, bias, out, **more)
+    return _calls(b.traits.kernels).forward(x, f, job, b, bias, out, **more)
 
 
 def input_grad(
@@ -51,19 +58,19 @@ def input_grad(
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     more = {} if prepared is None else {"prepared": prepared}
-    return _page(b.traits.library).input_grad(gy, f, job, b, bias, out, **more)
+    return _calls(b.traits.kernels).input_grad(gy, f, job, b, bias, out, **more)
 
 
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
-    return _page(b.traits.library).filter_grad(x, gy, job, b, bias, out)
+    return _calls(b.traits.kernels).filter_grad(x, gy, job, b, bias, out)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """The filter as the kernels read it, for `prepared`; None where they read it as it is."""
-    make = getattr(_page(b.traits.library), "prepare", None)
+    make = getattr(_calls(b.traits.kernels), "prepare", None)
     return None if make is None else make(f, job, b)
 
 
@@ -71,19 +78,19 @@ def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
     """A small call as steps that need no Python in between, for arrays that lie like these."""
-    make = getattr(_page(b.traits.library), "program", None)
+    make = getattr(_calls(b.traits.kernels), "program", None)
     return None if make is None else make(first, second, bias, out, job, b)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    if traits.library not in KERNELS:
+    if traits.kernels is None:
         return f"no compiled kernels for {traits.library}"
-    reason: str | None = _page(traits.library).supports(job, traits)
+    reason: str | None = _calls(traits.kernels).supports(job, traits)
     return reason
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """What the page would spend."""
-    found: Cost = _page(traits.library).cost(job, traits, rates)
+    """What the kernels would spend."""
+    found: Cost = _calls(traits.kernels).cost(job, traits, rates)
     return found

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import channelwise, dense, few, grouped
+from einstride.algorithms.direct import channelwise, dense, few, grouped, steps
 from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.codegen import jit
 from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     Small groups side by side where channels are `neighbours` in memory, as plans take them to be.
     The engine for few channels is taken where it expects to be faster than that.
     """
-    from einstride.codegen.jit import machine
-
     if (
         neighbours
         and grouped in _ENGINES
@@ -42,7 +41,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows
-    lanes = max(machine().vector_bytes // job.itemsize, 1)
+    lanes = max(jit.machine().vector_bytes // job.itemsize, 1)
     order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
     return few if few in _ENGINES and few.better(found, job, traits) else found
@@ -119,12 +118,10 @@ def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
     """A small call as steps that need no Python in between, or None: see `steps`."""
-    from einstride.algorithms.direct.steps import steps
-
     engine = _engine(job, b.traits)
     if engine in _SPECIAL:
         return None
-    return steps(engine is dense, first, second, bias, out, job, b)
+    return steps.steps(engine is dense, first, second, bias, out, job, b)
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -20,6 +20,7 @@ from einstride.algorithms.direct.shapes import (
     tables,
 )
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
+from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.runtime.operands import addressable, lines, neighbours, operand, packed, target
@@ -143,14 +144,13 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.codegen.jit import machine
     from einstride.cpu.dense import vnni
     from einstride.cpu.dense.pack_call import is_packed, pack
 
     compute = job.arithmetic.compute
     if vnni.fits(g, job):
         return vnni.pack(f, g, job.operands[0] == "int8")
-    if is_packed(f, g, compute, machine()):
+    if is_packed(f, g, compute, jit.machine()):
         return f
     f = operand(f, b, compute if is_complex(compute) else None)
     return pack(f, g, compute, b.launch, job.threads)
@@ -209,11 +209,10 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, and a little for every tap of a tile."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.dense import packed_filter_gradient_call, vnni
     from einstride.cpu.dense.pack_call import panel_bytes, shape
 
-    g, compute, on = joined(job), job.arithmetic.compute, machine()
+    g, compute, on = joined(job), job.arithmetic.compute, jit.machine()
     four = 4 if vnni.fits(g, job) else 1
     compute = "int32" if four > 1 else compute
     item = ITEMSIZE[real(compute)]

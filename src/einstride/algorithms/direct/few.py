@@ -23,6 +23,7 @@ from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.pieces import PIECE
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
+from einstride.codegen import jit
 from einstride.cpu.runtime.operands import lines, neighbours, operand, packed, target
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -213,14 +214,12 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def better(other: Any, job: Job, traits: Traits) -> bool:
     """Is it expected to be faster than another engine?"""
-    from einstride.codegen.jit import machine
-
     g = job.geometry
     # The bits follow the engine, and neither a filter that is kept nor the threads.
     job = replace(job, prepared=False, threads=USUAL)
     if g.multiply_adds < LEAST or supports(job, traits) is not None:
         return False
-    if job.direction == "forward" and 2 * g.filters < machine().lanes(job.itemsize):
+    if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
     found, rival = (e(job, traits, _RATES) for e in (cost, other.cost))
     fits = not job.hard or found.workspace <= job.ceiling

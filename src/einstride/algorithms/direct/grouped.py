@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
+from einstride.codegen import jit
 from einstride.cpu.runtime.operands import neighbours, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -46,13 +47,12 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.forward_call import correlate
 
     g, compute = job.geometry, job.arithmetic.compute
     panels = (prepared or prepare(f, job, b))[0]
     correlate(
-        x, panels, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), machine()
+        x, panels, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), jit.machine()
     )
     return out
 
@@ -61,10 +61,9 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """gy, f -> gx."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.forward_call import correlate
 
-    g, compute, on = job.geometry, job.arithmetic.compute, machine()
+    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     added = _bias(bias, compute, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
@@ -80,13 +79,12 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.filter_gradient_call import gradient
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
     place = flip(out, g.rank, b, int(each)) if g.flip else out
     found = target(place, b, compute, neighbours)
-    gradient(x, gy, g, compute, found, b.launch, _threads(job), each, machine())
+    gradient(x, gy, g, compute, found, b.launch, _threads(job), each, jit.machine())
     if found is not place:
         place[...] = found
     return out
@@ -113,11 +111,10 @@ def _turned(
 
 
 def _packed(f: Array, g: Geometry, job: Job, b: Backend, turned: bool = False) -> Array:
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), machine(), turned)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), turned)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
@@ -179,15 +176,13 @@ def _tables(g: Geometry) -> int:
 
 
 def _room(job: Job) -> int:
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.filter_gradient_call import room
 
-    return room(job.geometry, job.arithmetic.compute, job.per_example, machine())
+    return room(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
     """Bytes of tables, panels, copies of regions, and sums that are not the result yet."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.shape import panel_bytes
 
     compute = job.arithmetic.compute
@@ -196,17 +191,16 @@ def _workspace(job: Job) -> int:
         return tables + prod(job.shape) * ITEMSIZE[compute] + _threads(job) * _room(job) + 64
     # A filter that is not addressable is copied first; see `_packed`.
     copied = prod(job.geometry.f_shape) * ITEMSIZE[job.operands[1]] if job.hard else 0
-    return tables + copied + max(panel_bytes(h, compute, machine()) for h in _passes(job))
+    return tables + copied + max(panel_bytes(h, compute, jit.machine()) for h in _passes(job))
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.grouped.filter_gradient_call import gradient_lanes
     from einstride.cpu.grouped.forward_call import positions
     from einstride.cpu.grouped.shape import lanes_of, panel_bytes
 
-    g, compute, on = job.geometry, job.arithmetic.compute, machine()
+    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     backwards = job.direction == "filter_grad"
     vectors, calls = 0.0, 0
     for h in _passes(job):

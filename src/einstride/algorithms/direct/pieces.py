@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.codegen import jit
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.channel_slices import Pieces
 from einstride.geometry.convolution import Geometry
@@ -54,10 +55,9 @@ def phases(job: Job) -> list[Geometry]:
 
 def _panels(job: Job) -> tuple[int, int]:
     """Bytes of the largest phase's panels, and output channels in a panel."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.dense.pack_call import panel_bytes, shape
 
-    on, compute = machine(), job.arithmetic.compute
+    on, compute = jit.machine(), job.arithmetic.compute
     found = phases(job)
     if not found:
         return 0, 1

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.arrays.ops import is_complex
+from einstride.codegen import jit
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import pairs_met
@@ -118,10 +119,10 @@ def met(g: Geometry) -> float:
 
 def no_float16(job: Job) -> str | None:
     """Why kernels cannot convert the job's float16 arrays; None if they can, or there are none."""
-    from einstride.codegen.jit import machine
-
     if "float16" not in (*job.operands, job.arithmetic.result):
         return None
     if job.arithmetic.compute != "float32":
         return "vectors convert float16 to and from float32 only"
-    return None if machine().converts_float16 else "this machine's vectors do not convert float16"
+    return (
+        None if jit.machine().converts_float16 else "this machine's vectors do not convert float16"
+    )

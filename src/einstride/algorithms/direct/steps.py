@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.shapes import gathered, joined, tables
 from einstride.arrays.ops import flip, is_complex, transpose_filter
+from einstride.codegen import jit
 from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -123,24 +124,22 @@ def steps(
 
 def _planes(to: Steps, gy: Array) -> Array:
     """gy with each channel's positions side by side."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.runtime.small_problems import planes
 
     copy = channelwise._planes(gy, to.b)
     place = to.room(prod(gy.shape))
-    to.add(planes(gy, machine()), **{"from": to.place("first", gy), "to": place})
+    to.add(planes(gy, jit.machine()), **{"from": to.place("first", gy), "to": place})
     to.moved("first", copy, place)
     return copy
 
 
 def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
     """out = conv(x, f) + bias by outer products."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.dense.forward_call import correlation
     from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
     from einstride.cpu.dense.vnni import fits
 
-    job, compute, on = to.job, to.job.arithmetic.compute, machine()
+    job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
     if job.direction == "forward" and (run := joined(job)).channels != g.channels:
         if not (lines(x) and packed(f)):
             return False
@@ -162,10 +161,9 @@ def _channelwise(
     to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
     """out = conv(x, f) + bias, channel by channel."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.runtime.small_problems import gather
 
-    compute, on = to.job.arithmetic.compute, machine()
+    compute, on = to.job.arithmetic.compute, jit.machine()
     lies = to.place("second", f)
     if not (to.b.dtype_name(f) == compute and packed(f)):
         if prod(g.f_shape) > MOST_TAPS:
@@ -183,7 +181,6 @@ def _channelwise(
 
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """out = the filter gradient by outer products."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.dense.filter_gradient_call import gradient_of
     from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
@@ -195,7 +192,7 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     if not neighbours(gy) or dense._threads(job) > 1:
         return False
     shares = in_room(job, tables(g) + dense._copies(job) + job.copied)
-    call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, machine(), shares)
+    call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, jit.machine(), shares)
     return sums == 1 and to.add(
         call, x=to.place("first", x), gy=to.place("second", gy), gf=to.place("result", place)
     )
@@ -203,7 +200,6 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
 
 def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """out = the filter gradient, channel by channel: tables of sums, then their sum."""
-    from einstride.codegen.jit import machine
     from einstride.cpu.runtime.small_problems import fold
 
     job, b = to.job, to.b
@@ -217,5 +213,5 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     place = place[0] if job.per_example and cut.groups == 1 else place
-    added = fold(place, cut.groups, cut.tables, compute, machine())
+    added = fold(place, cut.groups, cut.tables, compute, jit.machine())
     return to.add(added, **{"from": sums, "to": to.place("result", place)})

@@ -1,6 +1,6 @@
 """Overlap-save: products of spectra, tile by tile, by matrices for short periods and FFT for long.
 
-A tile of T outputs needs the x under it; over a period of L positions (see `spectral.axes`),
+A tile of T outputs needs the x under it; over a period of L positions (see `axes`),
 
 - forward          Y(w) = X(w) F(-w)         a product for each frequency w
 - filter gradient  F'(w) = sum X(w) gy(-w)   over examples and tiles, brought back once
@@ -15,6 +15,8 @@ period L by FFT, with u the unit roundoff of the planes (Higham 2002, theorem 24
 the place of log2(L) for a period by matrix, whose sums have L terms; the terms of all axes add up.
 `error_bound` evaluates it. It is no bound element by element: `accuracy="elementwise"` is refused,
 and a NaN spreads over its tile.
+
+Start with `axes` and `correlate`; `compiled` hands depthwise jobs to `einstride.cpu.fft`.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "integers must be exact, and spectra are rounded"
     if job.accuracy == "elementwise":
         return "its error is bounded by norms, not element by element"
-    if traits.library == "dask":
+    if not traits.has_fft:
         return "its blocks have no transforms"
     if job.direction == "input_grad" and (reason := input_gradient_phases.refused(job.geometry)):
         return reason

@@ -16,6 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.arrays.ops import flip
+from einstride.codegen import jit
 from einstride.cpu.runtime.operands import operand, packed, steps, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
@@ -24,7 +25,6 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.codegen.jit import Machine
     from einstride.cpu.fft.calls import Form
 
 EXACT = False
@@ -184,13 +184,11 @@ def _convolve(
 
 
 def _form(g: Geometry, job: Job) -> Form:
-    from einstride.codegen.jit import machine
-
-    return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", machine())
+    return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.machine())
 
 
 @lru_cache(maxsize=256)
-def _form_of(g: Geometry, compute: str, gradient: bool, machine: Machine) -> Form:
+def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> Form:
     from einstride.cpu.fft.calls import Form
 
     return Form(g, compute, gradient, machine)
@@ -246,10 +244,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _refused(job: Job) -> str | None:
-    from einstride.codegen.jit import machine
-
     halves = (*job.operands, job.arithmetic.result)
-    if "float16" in halves and not machine().converts_float16:
+    if "float16" in halves and not jit.machine().converts_float16:
         return "this machine's vectors do not convert float16"
     if any(_form(g, job).plan is None for g in _geometries(job)):
         return "a filter is longer than any period"

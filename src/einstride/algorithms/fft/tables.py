@@ -25,7 +25,7 @@ def table(
     """
     if period > DENSE:
         return None
-    if b.traits.mutable and b.traits.library != "numpy":
+    if b.traits.mutable and not b.traits.on_host:
         return b.astype(_made(period, places, sign, scale, b.xp), dtype)
     found = _kept(period, places, sign, scale, dtype)
     if b.traits.mutable:

@@ -7,6 +7,7 @@ With p positions of the output in a block, rows R (p, K * C) hold their windows 
 - input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
 
 once for every group. Blocks are independent, so a backend may run them side by side.
+Start with `im2col`, which makes the rows, then `forward`.
 
 Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
 roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding

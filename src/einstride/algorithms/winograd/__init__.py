@@ -11,6 +11,9 @@ F(4x4, 3x3) takes 36 products where the definition takes 144. Everything runs on
 that stay in cache; dilated convolutions by phases; the depth of a volume may be summed directly in
 the transform domain (`plan`).
 
+Start with `tile_transforms`, the steps on one block; `compiled` hands jobs to
+`einstride.cpu.winograd`.
+
 Error: bounded by the norms only, so `accuracy="elementwise"` is refused, and a NaN or Inf reaches
 all outputs of its tiles. Predicted, relative to the root mean square of the exact result, as 4 u
 times the product of the axes' `cook_toom.growth` (u: the unit roundoff of the sums' dtype): in

@@ -180,7 +180,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     from einstride.cpu.winograd.choice import candidates
 
     g, a = job.geometry, job.arithmetic
-    if traits.library != "numpy":
+    if traits.kernels != "cpu":
         return f"there are no kernels of our own for {traits.library}"
     if not jit.available():
         return jit.MISSING

@@ -1,8 +1,11 @@
-"""Which adapter serves an array: found by its type, without importing what the caller has not.
+"""Find the adapter of an array by its type, without importing what the caller has not.
 
 A library that is not in ``sys.modules`` cannot have made the array, so looking at the type is
 enough. One file serves one library; everything that has an array-API namespace and no file of its
 own is served by `generic`.
+
+What may enter: adapters, and what only one of them needs. Only here are libraries known by name.
+Start with `adapter`, the record of what an adapter brings, then `numpy`.
 """
 
 from __future__ import annotations

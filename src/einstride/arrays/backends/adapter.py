@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Array = Any
 """An array of whichever library the caller uses."""
@@ -21,7 +21,8 @@ class Traits:
     Attributes
     ----------
     library : str
-        Its import name.
+        Its import name: for messages, plans and figures. What the library can do is said by the
+        other fields, so that nothing outside `einstride.arrays.backends` compares names.
     views : bool
         `as_strided` exists, so windows are a view; otherwise they are stacked slices.
     mutable : bool
@@ -35,8 +36,22 @@ class Traits:
         Matrix products of float16 and bfloat16 are summed in float32 by the library itself.
     max_rank : int
         The most spatial axes whose windows the library's arrays and einsum can index.
+    kernels : {"cpu", "cuda"} or None
+        Which kernels of this project can address the arrays: those of `einstride.cpu`, those of
+        `einstride.cuda`, or none.
     compiled : bool
-        Kernels of our own can be compiled for the machine that its arrays live on.
+        The kernels of `einstride.cpu` can address the arrays, and their compiler is installed.
+    on_host : bool
+        The arrays are NumPy's: its functions read and write them where they are, in the memory of
+        the host, and `Backend.run` computes blocks of them on several threads.
+    einsum_copies : bool
+        `Backend.einsum` copies an operand whose windows overlap, so that a view of windows costs as
+        much memory as the windows themselves.
+    has_fft : bool
+        The namespace has Fourier transforms, ``xp.fft``, that work along any axis of any array.
+    has_streams : bool
+        Calls put their work into a queue of the device and return: whoever looks at a number of a
+        result waits until the device has come so far.
     capability : callable or None
         ``capability()``: ten times the compute capability of the current device, 0 without one. It
         asks the driver for a number and makes no context.
@@ -49,7 +64,12 @@ class Traits:
     workspace: int
     half_sums: bool
     max_rank: int
+    kernels: Literal["cpu", "cuda"] | None = None
     compiled: bool = False
+    on_host: bool = False
+    einsum_copies: bool = True
+    has_fft: bool = True
+    has_streams: bool = False
     capability: Callable[[], int] | None = None
 
 
@@ -97,6 +117,8 @@ class Backend:
     copied : callable
         ``copied(*arrays)``: bytes of the copies that compiled kernels would need of these arrays,
         of which some may be None.
+    to_host : callable
+        ``to_host(x)``: a NumPy array with the elements of x, which may share the memory of x.
     finish : callable
         ``finish(y)``: wait until the array is there, for those who measure time.
     coarse : Backend or None
@@ -133,6 +155,7 @@ class Backend:
     overlap: Callable[[Array, Array], bool]
     writeable: Callable[[Array], bool]
     native: Callable[[Array], bool]
+    to_host: Callable[[Array], Any]
     copied: Callable[..., int] = lambda *arrays: 0
     finish: Callable[[Array], object] = lambda x: None
     coarse: Backend | None = None

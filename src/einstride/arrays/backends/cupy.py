@@ -142,6 +142,8 @@ _STRICT = Backend(
         workspace=256 << 20,
         half_sums=True,
         max_rank=11,
+        kernels="cuda",
+        has_streams=True,
         capability=capability,
     ),
     dtype_name=dtype_name,
@@ -159,6 +161,7 @@ _STRICT = Backend(
     overlap=overlap,
     writeable=lambda x: True,
     native=lambda x: True,
+    to_host=lambda x: x.get(),
     finish=lambda x: cupy.cuda.get_current_stream().synchronize(),
     copy_rows=copy_rows,
 )

@@ -12,6 +12,7 @@ from inspect import isroutine
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from einstride.arrays.backends.adapter import Array, Backend, Make, Traits
 from einstride.arrays.backends.einsum_by_matmul import contract
@@ -59,16 +60,18 @@ def of(xp: Any) -> Backend:
     def matmul(a: Array, b: Array, out: Array | None) -> Array:
         return xp.matmul(a, b)
 
+    library = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     return Backend(
         xp=xp,
         traits=Traits(
-            library=xp.__name__.removeprefix("array_api_compat.").partition(".")[0],
+            library=library,
             views=False,
             mutable=False,
             block_bytes=4 << 20,
             workspace=64 << 20,
             half_sums=False,
             max_rank=12,
+            has_fft=library != "dask",  # its transforms want an axis whole, in one block
         ),
         dtype_name=dtype_name,
         device=device,
@@ -85,6 +88,7 @@ def of(xp: Any) -> Backend:
         overlap=lambda a, b: a is b,
         writeable=lambda x: False,
         native=lambda x: True,
+        to_host=np.asarray,
         finish=_finish,
     )
 

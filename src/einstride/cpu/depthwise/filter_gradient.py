@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
 from einstride.codegen.vector_formats import Format, load
 from einstride.cpu.channelwise.form import axis_names
-from einstride.cpu.depthwise.tile import Known, Pattern, along, fetch
+from einstride.cpu.depthwise.spec import Pattern
+from einstride.cpu.depthwise.tile import Known, along, fetch
 
 NAME = "depthwise_gradient"
 

@@ -23,6 +23,7 @@ from einstride.cpu.depthwise.sources import (
     interior,
     pattern_of,
 )
+from einstride.cpu.depthwise.spec import Spec
 from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -80,7 +81,7 @@ def call(form: Form, backwards: bool) -> Call:
     last, kernel = axes[-1], g.kernel[-1]
     short = is_short(out[-1], kernel)
     packed = _packs(form, x_size)
-    spec = forward.Spec(
+    spec = Spec(
         form.x, form.y, form.lanes, g.rank, rows, tile, taps, _held(form, rows, tile),
         g.channels % form.lanes,
         pattern_of(last, tile, short), short, last.group, backwards,

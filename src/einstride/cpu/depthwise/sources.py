@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.depthwise.tile import NOWHERE, Pattern
+from einstride.cpu.depthwise.spec import NOWHERE, Pattern
 from einstride.cpu.runtime.argument_block import padded as padded_sources
 from einstride.geometry.convolution import Geometry
 

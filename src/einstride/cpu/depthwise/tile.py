@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
 from einstride.codegen.vector_formats import Format, load, store
-
-if TYPE_CHECKING:
-    from einstride.cpu.depthwise.forward import Spec
-
-NOWHERE = -(1 << 20)
-"""In a pattern: the tap of this position meets no element."""
-
-Pattern = tuple[tuple[int, ...], ...]
-"""For each position of a tile or row and each tap, the element of x's row."""
+from einstride.cpu.depthwise.spec import NOWHERE, Pattern, Spec
 
 Rows = Sequence[tuple[int, Value]]
 """The rows of a tile that a row of x belongs to, each with the number of its tap."""

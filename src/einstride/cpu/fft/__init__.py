@@ -1,4 +1,5 @@
-"""Fourier transforms in compiled kernels, whose lanes are channels.
+"""Convolution of each channel by products of spectra, in kernels whose lanes are channels.
 
-Start with `kernels`; `codelets` are transforms of one length, `plan` says how an axis is split.
+What may enter: compiled Fourier transforms, what cuts planes into tiles for them, and callers.
+Start with `kernels`; `codelets` are transforms of one length, `plan` says how planes are cut.
 """

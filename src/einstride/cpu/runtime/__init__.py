@@ -1,5 +1,5 @@
-"""From NumPy arrays to a running kernel: argument blocks, offset tables, memory, threads.
+"""Hand NumPy arrays to kernels: argument blocks, offset tables, aligned memory, threads.
 
-What may enter: what several families of kernels need of arrays and threads.
+What may enter: what several families of kernels need to be called; no kernel of one family.
 Start with `operands`: it says which arrays a kernel can address, and copies the others.
 """

@@ -23,7 +23,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from einstride.arrays.backends import Backend
+    from einstride.arrays.backends.adapter import Backend
 
 Predicate = Callable[[Any], bool]
 

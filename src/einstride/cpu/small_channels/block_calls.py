@@ -14,6 +14,7 @@ from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import block_panels, blocks
 from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
+from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -88,7 +89,7 @@ def _gradient(
     found = choose(g, on.lanes(item), on.registers)
     gy_steps = steps(gy_strides, ITEMSIZE[operand])
     gx_steps = steps(gx_strides, ITEMSIZE[result])
-    tile = blocks.BlockTile(
+    tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors,
         found.piece, found.pieces, g.rank,
     )  # fmt: skip

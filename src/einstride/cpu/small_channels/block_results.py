@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llvmlite import ir
 
 from einstride.codegen.float_ops import is_nan
 from einstride.codegen.function_builder import Code, Place, Value, Variable
 from einstride.codegen.ir_types import is_float
 from einstride.codegen.vector_formats import every
-
-if TYPE_CHECKING:
-    from einstride.cpu.small_channels.blocks import BlockTile, Row
+from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 
 def check(code: Code, acc: list[Variable]) -> None:

@@ -15,57 +15,15 @@ set, and the caller has to do it in another way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from einstride.codegen.function_builder import Code, Place, Value, Variable
 from einstride.cpu.small_channels.block_results import check, write
+from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 UNROLLED = 4
 """Channels of gy that are multiplied between two tests for the end."""
 
 TILES = 12
 """Tiles of a chunk, whose sums may wait on the stack for the next slice of channels."""
-
-
-@dataclass(frozen=True)
-class BlockTile:
-    """What a kernel is compiled for.
-
-    Attributes
-    ----------
-    operand, compute, result : str
-        The dtypes of gy, of the joined filter and the sums, and of gx.
-    lanes : int
-        Numbers in a vector.
-    positions, vectors : int
-        Blocks and vectors of columns in a tile.
-    piece, pieces : int
-        Neighbours in gx in a run, and runs in a panel.
-    rank : int
-        Spatial axes.
-    forward : bool
-        A forward pass: blocks of one output, whose columns are the output channels. Where all taps
-        of the last axis stand in x they are one run of numbers, and one sum.
-    stream : bool
-        Whether results go to memory past the caches.
-    """
-
-    operand: str
-    compute: str
-    result: str
-    lanes: int
-    positions: int
-    vectors: int
-    piece: int
-    pieces: int
-    rank: int
-    forward: bool = False
-    stream: bool = False
-
-    @property
-    def width(self) -> int:
-        """Columns in a panel, with those that fill up its last vector."""
-        return self.lanes * self.vectors
 
 
 def arguments(rank: int) -> tuple[str, ...]:
@@ -95,18 +53,6 @@ def kernel(t: BlockTile) -> str:
     if t.stream:
         code.builder.fence("seq_cst")
     return code.text()
-
-
-@dataclass(frozen=True)
-class Row:
-    """What all tiles of a row share: where it reads and writes, and how much of each piece."""
-
-    gy: Place
-    gx: Place
-    tables: list[Place]
-    counts: list[Value]
-    firsts: list[Value]
-    places: list[Value]
 
 
 def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:

@@ -15,6 +15,7 @@ from einstride.cpu.runtime.aligned_memory import aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import blocks
+from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -111,7 +112,7 @@ def _forward(
     found = choose(g, on.lanes(item), on.registers)
     x_steps = steps(x_strides, ITEMSIZE[operand])
     y_steps = steps(y_strides, ITEMSIZE[result])
-    tile = blocks.BlockTile(
+    tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
         g.rank, True, stream,
     )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Winograd's algorithm in compiled kernels: transforms, and products in the transformed domain.
+"""Winograd's algorithm in compiled kernels: transforms, and products of transformed tiles.
 
-Start with `forward`; `plan` chooses how tiles are grouped, `choice` which scheme is fastest.
+What may enter: kernels of minimal filtering, the choice of their tiles, and their callers.
+Start with `forward`; `plan` chooses how tiles are grouped, `choice` which F(m, r) is fastest.
 """

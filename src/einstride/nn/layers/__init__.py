@@ -1,4 +1,5 @@
-"""Layers of a network, each with its forward pass and its gradient.
+"""The layers of a network, each with its forward pass and its gradient.
 
-Start with `conv`.
+What may enter: subclasses of `einstride.nn.layer.Layer`, and array code that several share.
+Start with `dense`, the shortest layer with parameters.
 """

@@ -34,7 +34,7 @@ def statistics(x: Array, b: Backend) -> tuple[Array, Array, bool]:
         block = b.astype(matrix[lo:hi, :], name)
         return column_sum(block, channels, b), column_dot(block, block, channels, b)
 
-    if b.traits.library == "numpy":
+    if b.traits.on_host:
         parts = sweep(lambda: squares, rows, matrix.shape[1] * 4, b)
         mean = total([p for p, _ in parts], b) / n
         variance = total([q for _, q in parts], b) / n - mean * mean

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
+
 import einstride.api.gradients as es_gradients
 from einstride.api.conv import conv
 from einstride.api.conv_transpose import conv_transpose
@@ -120,8 +122,6 @@ class _Convolution(Layer):
 
 
 def _zeros(n: int) -> Any:
-    import numpy as np
-
     return np.zeros(n)
 
 

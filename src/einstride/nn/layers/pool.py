@@ -17,8 +17,9 @@ from einstride.geometry.types import Ints
 from einstride.nn.arrays import Shape, device, widened
 from einstride.nn.cpu import calls
 from einstride.nn.layer import Gradients, Layer, Maker, Run
-from einstride.nn.layers.taps import Axis, added, max_axis, max_axis_grad, padded, spread_axis
+from einstride.nn.layers.taps import added, max_axis, max_axis_grad, padded, spread_axis
 from einstride.nn.passes import One, result, sweep
+from einstride.nn.pool_axis import Axis
 from einstride.support.errors import bad_value
 
 POOLED = 1 << 20

@@ -1,46 +1,13 @@
-"""One axis of a pool: its taps, their maximum and sum, and the gradients of both."""
+"""The maximum and the sum of a pool's taps on one axis, and the gradients of both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from einstride.arrays import ops
 from einstride.arrays.backends import Array, Backend
-from einstride.nn.arrays import Host, into
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A spatial axis: its number in (B, *S, C), and the window's geometry on it."""
-
-    number: int
-    size: int
-    kernel: int
-    stride: int
-    padding: int
-    dilation: int
-    out: int
-
-    def taps(self) -> Iterator[tuple[Any, ...]]:
-        """Where the elements number 0, 1, ... of all windows are."""
-        for k in range(self.kernel):
-            first = k * self.dilation
-            yield (
-                *(slice(None),) * self.number,
-                slice(first, first + (self.out - 1) * self.stride + 1, self.stride),
-                ...,
-            )
-
-    def counts(self) -> Host:
-        """How many elements of x, not of the padding, each window has on this axis."""
-        first = np.arange(self.out)[:, None] * self.stride - self.padding
-        at = first + np.arange(self.kernel) * self.dilation
-        counts: Host = np.sum((at >= 0) & (at < self.size), axis=1)
-        return counts
+from einstride.nn.arrays import into
+from einstride.nn.pool_axis import Axis
 
 
 def padded(x: Array, axes: tuple[Axis, ...], value: float, b: Backend) -> Array:
@@ -86,10 +53,8 @@ def max_axis_grad(x: Array, y: Array, gy: Array, axis: Axis, b: Backend) -> Arra
     parts, rest = [], gy
     for tap in list(axis.taps())[:-1]:
         hit = x[tap] == y
-        if b.traits.library == "numpy":  # a select goes one by one, a product by vectors
-            taken = rest * hit
-        else:
-            taken = b.xp.where(hit, rest, b.xp.zeros_like(rest))
+        # NumPy selects number by number, and multiplies by vectors.
+        taken = rest * hit if b.traits.on_host else b.xp.where(hit, rest, b.xp.zeros_like(rest))
         parts.append(taken)
         rest = rest - taken
     parts.append(rest)

@@ -1,4 +1,5 @@
-"""Losses, optimisers, batches, metrics, checkpoints, and the loop that uses them.
+"""What trains a network: losses, optimisers, batches, metrics, files, and the loop over epochs.
 
-Start with `fitting`.
+What may enter: parts of training that work for every network; layers are elsewhere.
+Start with `losses` and `optimisers`; `fitting` is the loop.
 """

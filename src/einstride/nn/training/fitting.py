@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.nn.arrays import check_float, check_shape, count
 from einstride.nn.training.batches import Batches
+from einstride.nn.training.history import History
 from einstride.nn.training.losses import Loss
 from einstride.nn.training.metrics import Metric
 from einstride.nn.training.optimiser import Optimiser
@@ -28,28 +28,9 @@ LOOK = 16
 """Steps between looks at the loss where it lies on a device: each look waits for the device."""
 
 
-@dataclass
-class History:
-    """What `Model.fit` did.
-
-    Parameters
-    ----------
-    epochs : list of dict
-        "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
-    held : int
-        The epoch whose parameters the model holds; 0: those from before.
-    stopped : str
-        Why training ended, as a sentence.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    held: int = 0
-    stopped: str = ""
-
-
 @dataclass(frozen=True)
 class Options:
-    """The keywords of `Model.fit`."""
+    """The keywords of `Model.fit`; `save` writes the checkpoint."""
 
     epochs: int
     batch_size: int
@@ -58,7 +39,7 @@ class Options:
     metrics: tuple[Metric, ...]
     schedule: Callable[[float], float] | None
     patience: int | None
-    checkpoint: str | os.PathLike[str] | None
+    save: Callable[[], object] | None
     progress: bool
 
 
@@ -95,8 +76,8 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
             watched = figures.get("val_loss", value)
             if watched < least:
                 least, best = watched, good
-                if o.checkpoint is not None:
-                    model.save(o.checkpoint)
+                if o.save is not None:
+                    o.save()
             elif o.patience is not None and epoch - best.epoch >= o.patience:
                 history.stopped = (
                     f"no smaller loss for {o.patience} epochs; the model holds epoch {best.epoch}"
@@ -140,7 +121,7 @@ def _epoch(
 ) -> float:
     """Every batch once; the mean loss."""
     total: Any = 0.0
-    steps, every = len(batches), LOOK if model.library == "cupy" else 1
+    steps, every = len(batches), LOOK if model._b.traits.has_streams else 1
     for number, (x, t) in enumerate(batches):
         if o.schedule is not None:
             done = ((epoch - 1) * steps + number) / (o.epochs * steps)

@@ -1,0 +1,24 @@
+"""What a training run did, epoch by epoch: the result of `Model.fit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """What `Model.fit` did.
+
+    Parameters
+    ----------
+    epochs : list of dict
+        "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
+    held : int
+        The epoch whose parameters the model holds; 0: those from before.
+    stopped : str
+        Why training ended, as a sentence.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    held: int = 0
+    stopped: str = ""
