@@ -50,7 +50,7 @@ def execution(decision: Decision) -> Facts:
     if not own.traits.compiled and decision.library == "numpy":
         from einstride.codegen.jit import MISSING
 
-        found["compiled"] = f"no: {MISSING}"
+        found["extra"] = MISSING
     if job.detour:
         found["afterwards"] = "the gradient's border is folded back, or its zeros left out"
     elif g.input_dilation:
