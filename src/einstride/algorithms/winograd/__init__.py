@@ -160,7 +160,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
         f"axis {a}": f"F({m}, {r})" if r > 1 else "taps summed directly"
         for a, (m, r) in enumerate(zip(scheme.m, scheme.kernel, strict=True))
     }
-    return {
+    found: Facts = {
         "tile": str(scheme),
         "axes": axes,
         "compiled": b.fused is not None,
@@ -168,9 +168,12 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
         "error": _error(plan, job),
         "blocks": len(plan.blocks),
         "tiles in a block": prod(plan.counts),
-        "channels or filters at once": plan.slab,
         "threads": plan.threads,
     }
+    if job.direction != "filter_grad":
+        return found | {"filters at once": plan.slab}
+    units = plan.parts * plan.slabs  # what threads share: some blocks for some channels
+    return found | {"units": units, "channels in a unit": plan.slab, "partial sums": plan.parts}
 
 
 def _error(plan: Plan, job: Job) -> str:
