@@ -204,7 +204,7 @@ class Plan:
 
 def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     """The arguments of a saved plan; an error of any kind if it is not one."""
-    told = saved.get("execution", {})  # versions before 0.2 tell nothing
+    told = saved.get("execution", {})  # version 0.1 told nothing
     if set(saved) - {"execution"} != {*FIELDS, "algorithm"}:
         raise KeyError("other fields than a plan has")
     if set(saved["keywords"]) != set(Keywords._fields):
