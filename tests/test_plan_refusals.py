@@ -116,8 +116,9 @@ def test_foreign_extras(name, extra):
         es.Plan.from_json(json.dumps(json.loads(PLANS[name].to_json()) | {"extra": extra}))
 
 
-@pytest.mark.parametrize("key", json.loads(FORWARD.to_json()))
+@pytest.mark.parametrize("key", sorted(set(json.loads(FORWARD.to_json())) - {"execution"}))
 def test_a_missing_entry(key):
+    """The execution alone, which is for the reader, may be left out."""
     content = json.loads(FORWARD.to_json())
     del content[key]
     with refused("Plan.from_json", ValueError, "to_json"):

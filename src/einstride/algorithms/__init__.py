@@ -13,7 +13,7 @@ from einstride.algorithms import cudnn, direct, fft, gemm, implicit_gemm, stride
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.geometry.problem import Cost, Job
+    from einstride.geometry.problem import Cost, Facts, Job
 
 
 class Algorithm(Protocol):
@@ -61,6 +61,14 @@ class Algorithm(Protocol):
 
     def cost(self, job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         """What the job would take."""
+
+    def describe(self, job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+        """How the job would be computed for arrays that lie in memory like these.
+
+        The arrays, and all that `b` allocates, are NumPy's `unread` ones, for any library: only
+        their shapes, dtypes and strides mean something. The facts are read from the objects that
+        the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
+        """
 
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -27,7 +27,7 @@ from einstride.cuda.implicit_gemm import Layout, Steps
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
@@ -176,6 +176,29 @@ def _products(job: Job, mma: bool) -> list[tiles.Product]:
         return [_product(job.geometry, job.direction == "filter_grad", job, mma)]
     phases = [p.geometry for p in input_gradient_phases.phases(job.geometry)]
     return [_product(g, False, job, mma) for g in phases if g is not None]
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The tile of a block of threads, its units, and how sums are cut."""
+    capability = b.traits.capability() if b.traits.capability else 0
+    ordinary = units(job, capability)
+    products = _products(job, ordinary is None)
+    if not products:
+        return {"compiled": True, "kernel": "none: no tap meets an element"}
+    p = max(products, key=lambda product: product.multiply_adds)
+    found: Facts = {
+        "compiled": True,
+        "kernel": "matrix product of gathered tiles, in CUDA",
+        "units": "tensor cores" if ordinary is None else f"ordinary: {ordinary}",
+        "tile": {"rows": p.tile.rows, "columns": p.tile.columns, "terms": p.tile.terms},
+        "tile of a warp" if p.tile.mma else "tile of a thread": {
+            "rows": p.tile.thread_rows, "columns": p.tile.thread_columns,
+        },
+        "blocks of threads": p.blocks,
+        "partial sums": 1 if job.per_example else p.parts,
+        "target": f"compute capability {capability / 10}",
+    }  # fmt: skip
+    return found | ({"passes": len(products)} if len(products) > 1 else {})
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -43,7 +43,7 @@ from einstride.arrays.ops import (
 )
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -52,6 +52,14 @@ LARGE = 1 << 19
 """Multiply-adds from which threads share an einsum, in so many parts at most:"""
 
 PARTS = 8
+
+
+EQUATIONS = {
+    "forward": "b{o}{k}gc,{k}cgd->b{o}gd",
+    "filter_grad": "b{o}{k}gc,b{o}gd->{k}cgd",
+    "input_grad": "b{i}{k}gd,{k}cgd->b{i}gc",
+}
+"""The contraction of each direction, in the letters of this page."""
 
 
 def forward(
@@ -63,7 +71,7 @@ def forward(
         _split(pad(x, g.padding, g.padding_mode, b), g, b), g.kernel, g.stride, g.dilation, b
     )
     fs = _split(flip(f, g.rank, b) if g.flip else f, g, b)
-    return _einsum("b{o}{k}gc,{k}cgd->b{o}gd", xs, fs, g.y_shape, job, b, bias, out)
+    return _einsum(_equation(job), xs, fs, g.y_shape, job, b, bias, out)
 
 
 def filter_grad(
@@ -76,13 +84,13 @@ def filter_grad(
     )
     # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
     gys = conjugate(_split(gy, g, b), b)
-    plain = not g.flip and not is_complex(job.arithmetic.compute)
+    plain = _plain(job)
     place = out if plain else None
-    each = "b" if job.per_example else ""
-    gf = _einsum(f"b{{o}}{{k}}gc,b{{o}}gd->{each}{{k}}cgd", xs, gys, job.shape, job, b, None, place)
+    each = int(job.per_example)
+    gf = _einsum(_equation(job), xs, gys, job.shape, job, b, None, place)
     if plain:
         return gf
-    gf = conjugate(flip(gf, g.rank, b, start=len(each)) if g.flip else gf, b)
+    gf = conjugate(flip(gf, g.rank, b, start=each) if g.flip else gf, b)
     if out is None:
         return gf
     out[...] = gf
@@ -97,7 +105,26 @@ def input_grad(
     wide = pad(dilate(_split(gy, g, b), g.stride, b), input_gradient_phases.dilated(g), "zeros", b)
     ys = windows(wide, g.kernel, (1,) * g.rank, g.dilation, b)
     fs = _split(conjugate(f if g.flip else flip(f, g.rank, b), b), g, b)
-    return _einsum("b{i}{k}gd,{k}cgd->b{i}gc", ys, fs, g.x_shape, job, b, bias, out)
+    return _einsum(_equation(job), ys, fs, g.x_shape, job, b, bias, out)
+
+
+def _plain(job: Job) -> bool:
+    """True if an einsum gives a filter gradient as it is, neither flipped nor conjugated."""
+    return not job.geometry.flip and not is_complex(job.arithmetic.compute)
+
+
+def _products(job: Job, added: bool) -> str:
+    """The dtype of the einsum; that of sums, never halves, where a bias is `added` afterwards."""
+    wide = added or job.arithmetic.result == job.sums
+    return job.sums if wide else job.arithmetic.compute
+
+
+def _equation(job: Job) -> str:
+    """The contraction of a job, one letter for each axis."""
+    equation = EQUATIONS[job.direction]
+    if job.per_example:
+        equation = equation.replace("->", "->b")
+    return _spelled(equation, job.geometry.rank, job.geometry.groups > 1)
 
 
 def _split(a: Array, g: Geometry, b: Backend) -> Array:
@@ -124,10 +151,7 @@ def _einsum(
     out: Array | None = None,
 ) -> Array:
     """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
-    g, compute, result = job.geometry, job.arithmetic.compute, job.arithmetic.result
-    if bias is not None or result == job.sums:
-        compute = job.sums  # something is added afterwards: not in halves
-    equation = _spelled(equation, g.rank, g.groups > 1)
+    g, compute, result = job.geometry, _products(job, bias is not None), job.arithmetic.result
     place = _split(out, g, b) if out is not None and compute == result else None
     if place is not None and _shared(job, b.traits):
 
@@ -161,18 +185,23 @@ def _parts(
 
     No sum is cut, so there is nothing to add up afterwards.
     """
-    g = job.geometry
-    if job.direction != "filter_grad":
-        axis = int(place.shape[1] > place.shape[0])
-        for part in _ranges(place.shape[axis]):
+    axis, count = _cut(job)
+    for part in _ranges(count):
+        if job.direction != "filter_grad":
             some = (*[slice(None)] * axis, part)
             yield first[some], second, place[some]
-    else:
-        axis = max(range(g.rank), key=lambda a: g.kernel[a])
-        each = 1 if job.per_example else 0
-        for part in _ranges(g.kernel[axis]):
-            windows_of = (*[slice(None)] * (1 + g.rank + axis), part)
+        else:
+            windows_of = (*[slice(None)] * (1 + job.geometry.rank + axis), part)
+            each = int(job.per_example)
             yield first[windows_of], second, place[(*[slice(None)] * (each + axis), part)]
+
+
+def _cut(job: Job) -> tuple[int, int]:
+    """The axis of outputs, or of taps of a filter gradient, that is cut; and its length."""
+    if job.direction == "filter_grad":
+        return max(enumerate(job.geometry.kernel), key=lambda axis: axis[1])
+    axis = int(job.shape[1] > job.shape[0])
+    return axis, job.shape[axis]
 
 
 def _ranges(count: int) -> Iterator[slice]:
@@ -187,6 +216,20 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.batch_invariant:
         return "the library's einsum may choose its loops by the batch"
     return None
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The contraction, and into how many parts the library's einsum is cut."""
+    kept = job.direction != "filter_grad" or _plain(job)
+    into = b.traits.mutable and kept and _products(job, False) == job.arithmetic.result
+    parts = min(_cut(job)[1], PARTS) if into and _shared(job, b.traits) else 1
+    return {
+        "compiled": False,
+        "kernel": f"einsum {_equation(job)}",
+        "windows": "a strided view" if b.traits.views else "slices, stacked",
+        "parts": parts,
+        "threads": min(parts, job.threads),
+    }
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

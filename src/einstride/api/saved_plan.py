@@ -13,7 +13,7 @@ from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.keywords import Keywords, PerExample, Transposed
-from einstride.planning import select
+from einstride.planning import execution, select
 from einstride.support.errors import bad_type, bad_value, shown
 
 DIRECTIONS = ("forward", "input_grad", "filter_grad", "transpose")
@@ -49,6 +49,9 @@ class Plan:
         The dtype of the result.
     figures : dict
         Where the times come from: on a GPU, whether they were measured, and on which device.
+    execution : dict
+        How the algorithm computes the job on this machine: of `direct` the engine, the kernel and
+        its register tile, of `winograd` and `fft` the tiles and whether kernels are compiled.
 
     Examples
     --------
@@ -95,8 +98,20 @@ class Plan:
         of = self._decision.figures
         return {**asdict(of), "text": str(of)}
 
+    @property
+    def execution(self) -> dict[str, Any]:
+        """How the algorithm computes the job on this machine, all plain: for people.
+
+        It is read, whenever it is asked for, from the objects that the computation uses, for
+        arrays as "assumes" says; others are copied first, or computed by another kernel. Nothing
+        is compiled. The names of its entries may change from version to version.
+        """
+        return execution.execution(self._decision)
+
     def __str__(self) -> str:
-        return str(self._decision)
+        decided = self._decision
+        how = execution.text(self.algorithm, self.execution)
+        return f"{decided.head}\n{how}\n{decided.table}"
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -150,18 +165,22 @@ class Plan:
         return execute.run(where, self._decision, b, first, second, None, out)
 
     def to_json(self) -> str:
-        """The plan as a line of JSON, with its algorithm.
+        """The plan as a line of JSON, with its algorithm, and its `execution` for the reader.
 
         Returns
         -------
         str
             For `from_json`.
         """
-        return json.dumps({**self._arguments, "algorithm": self.algorithm}, sort_keys=True)
+        decided = {"algorithm": self.algorithm, "execution": self.execution}
+        return json.dumps({**self._arguments, **decided}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """The plan that `to_json` wrote: the same algorithm, checked anew.
+
+        What the text says about the execution was true of the machine that wrote it. It is checked
+        for its form and not kept: `execution` of the plan tells of this machine.
 
         Parameters
         ----------
@@ -185,8 +204,13 @@ class Plan:
 
 def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     """The arguments of a saved plan; an error of any kind if it is not one."""
-    if set(saved) != {*FIELDS, "algorithm"} or set(saved["keywords"]) != set(Keywords._fields):
+    told = saved.get("execution", {})  # version 0.1 told nothing
+    if set(saved) - {"execution"} != {*FIELDS, "algorithm"}:
         raise KeyError("other fields than a plan has")
+    if set(saved["keywords"]) != set(Keywords._fields):
+        raise KeyError("other keywords than a plan has")
+    if not isinstance(told, dict) or not all(map(_is_fact, told.values())):
+        raise ValueError("the execution must be facts: names with texts or whole numbers")
     shapes = [tuple(s) for s in saved["shapes"]]
     if len(shapes) != 2 or any(type(n) is not int or n < 0 for s in shapes for n in s):
         raise ValueError("two shapes of whole numbers are needed")
@@ -209,6 +233,13 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
         raise ValueError(f"extra {extra!r} does not go with {direction}")
     _extra("Plan.from_json", arguments)
     return arguments, keywords._replace(algorithm=saved["algorithm"])
+
+
+def _is_fact(value: object) -> bool:
+    """True if it is a text, a whole number, or a table of those."""
+    if isinstance(value, dict):
+        return all(isinstance(v, str | int) for v in value.values())
+    return isinstance(value, str | int)
 
 
 def made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:

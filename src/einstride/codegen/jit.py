@@ -61,6 +61,12 @@ class Machine:
         known = {"+f16c", "+neon"} & set(self.features.split(","))
         return self.vector_bytes >= 32 or bool(known)
 
+    def __str__(self) -> str:
+        """The CPU, its instructions and its vectors: "skylake-avx512 (AVX-512), ..."."""
+        small = "NEON" if "+neon" in self.features.split(",") else "SSE"
+        kind = {64: "AVX-512", 32: "AVX2"}.get(self.vector_bytes, small)
+        return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
+
 
 @cache
 def available() -> bool:
@@ -124,6 +130,32 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
         machine()  # LLVM is ready
         found = workers.apart(partial(_alone, partial(_made, name, write, given, on)))
     return found
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What a kernel is compiled from. Making a specification compiles nothing.
+
+    Attributes
+    ----------
+    name : str
+        The kernel's name in its text.
+    write : callable
+        ``write(*given)`` is the kernel's text.
+    given : tuple
+        What the kernel is specialised for: dtypes, lanes, register tile.
+    on : Machine
+        The vector unit it is written for.
+    """
+
+    name: str
+    write: Callable[..., str]
+    given: tuple[Hashable, ...]
+    on: Machine
+
+    def compiled(self) -> Kernel:
+        """The kernel as machine code."""
+        return kernel(self.name, self.write, *self.given, on=self.on)
 
 
 def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine) -> Kernel:

@@ -9,6 +9,10 @@ from math import prod
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE, Arithmetic
 from einstride.geometry.convolution import Direction, Geometry
 
+Fact = str | int | dict[str, int] | dict[str, str]
+Facts = dict[str, Fact]
+"""How a job is computed, in words and numbers: for people, and plain enough for JSON."""
+
 
 @dataclass(frozen=True)
 class Job:

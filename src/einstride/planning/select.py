@@ -80,15 +80,24 @@ class Decision:
     figures: figures.Figures
 
     def __str__(self) -> str:
-        """Two lines about the job, then the table."""
+        """Two lines about the job, then the table of algorithms."""
+        return f"{self.head}\n{self.table}"
+
+    @property
+    def head(self) -> str:
+        """Two lines about the job."""
         j, g = self.job, self.job.geometry
         limit = "at most" if j.hard else "aimed at"
-        head = (
+        return (
             f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
             f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
             f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
-            f"threads, workspace {limit} {_bytes(j.ceiling)}; {self.figures}\n"
+            f"threads, workspace {limit} {_bytes(j.ceiling)}; {self.figures}"
         )
+
+    @property
+    def table(self) -> str:
+        """A row for each algorithm: what it would cost, and why it lost."""
         rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
         for c in self.candidates:
             if c.cost is None:
@@ -112,7 +121,7 @@ class Decision:
             ).rstrip()
             for r in rows
         )
-        return head + "\n".join(lines)
+        return "\n".join(lines)
 
 
 def _bytes(n: int) -> str:

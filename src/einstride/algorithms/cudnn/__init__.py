@@ -28,7 +28,7 @@ from einstride.algorithms.cudnn.device_memory import Tensor
 from einstride.algorithms.cudnn.graphs import TYPES, Convolution, planned, run
 from einstride.arrays.ops import ALL, flip, pad, plus
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
@@ -300,3 +300,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     n = g.multiply_adds
     seconds = rates["call"] + n * rates["matmul"] + moved * rates["copy"]
     return Cost(n, engine + _copies(job), moved, seconds)
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """What cuDNN is asked for: its engines are its own, their workspace is known."""
+    plans = [p for p in map(planned, _probes(job)) if not isinstance(p, str)]
+    return {
+        "compiled": True,
+        "kernel": "an engine of cuDNN, by its own heuristics",
+        "zeros on both sides": " x ".join(map(str, even(job).padding)),
+        "other border": "copied around x first" if even(job).uneven else "none",
+        "engine workspace": max((p.workspace for p in plans), default=0),
+    }

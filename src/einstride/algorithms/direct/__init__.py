@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.geometry.problem import Cost, Job
+    from einstride.geometry.problem import Cost, Facts, Job
 
 
 @cache
@@ -88,6 +88,12 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"no compiled kernels for {traits.library}"
     reason: str | None = _calls(traits.kernels).supports(job, traits)
     return reason
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The page's engine, its kernel and the kernel's tile."""
+    found: Facts = _page(b.traits.library).describe(job, b, first, second, out)
+    return found
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

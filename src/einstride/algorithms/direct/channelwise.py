@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import met
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
@@ -48,7 +49,9 @@ def input_grad(
 ) -> Array:
     """gy, f -> gx."""
     g, gy = job.geometry, operand(gy, b)
-    if g.channels == g.filters == g.groups and _depthwise(gy, f, job, b, bias, out):
+    call = _depthwise_call(gy, job, out)
+    if call is not None:
+        _depthwise(call, gy, f, job, b, bias, out)
         return out
     phases = input_gradient_phases.phases(g)
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
@@ -65,6 +68,29 @@ def input_grad(
     return out
 
 
+def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
+    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+
+    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    """
+    g, compute = job.geometry, job.arithmetic.compute
+    first = target(first, b)
+    if job.direction == "filter_grad":
+        cut, call = gradient_of(first, target(second, b), job)
+        return Work(call, sums=cut.tables)
+    if job.direction == "forward":
+        return Work(correlation(first, g, compute, target(out, b), job.threads))
+    call = _depthwise_call(first, job, out)
+    if call is not None:
+        return Work(call)
+    phase = largest_phase(g, out)
+    if phase is None:
+        return None
+    first = _empty_planes(first, b) if planar(job) and first.flags.c_contiguous else first
+    h, part, passes = phase
+    return Work(correlation(first, h, compute, target(part, b), job.threads), passes)
+
+
 def planar(job: Job) -> bool:
     """Is an input gradient of one channel: with vectors along positions, better from planes?
 
@@ -79,11 +105,15 @@ def planar(job: Job) -> bool:
 
 def _planes(gy: Array, b: Backend) -> Array:
     """A copy of gy (B, *O, D) that lies in memory as (B, D, *O)."""
-    batch, *out, channels = gy.shape
-    copy = b.empty((batch, channels, *out), b.dtype_name(gy), gy)
-    found = b.xp.moveaxis(copy, 1, -1)
+    found = _empty_planes(gy, b)
     found[...] = gy
     return found
+
+
+def _empty_planes(gy: Array, b: Backend) -> Array:
+    """An uninitialised array like gy (B, *O, D) that lies in memory as (B, D, *O)."""
+    batch, *out, channels = gy.shape
+    return b.xp.moveaxis(b.empty((batch, channels, *out), b.dtype_name(gy), gy), 1, -1)
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
@@ -148,22 +178,26 @@ def _forward(
     return channelwise_forward.call(form)
 
 
-def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any) -> bool:
-    """One kernel for all stride phases of a depthwise input gradient, where there is one."""
-    g, compute = job.geometry, job.arithmetic.compute
-    if not addressable(out):
-        return False
+def _depthwise_call(gy: Array, job: Job, out: Any) -> Any:
+    """One kernel for all stride phases of a depthwise input gradient; None where there is none."""
+    g = job.geometry
+    if not g.channels == g.filters == g.groups or not addressable(out):
+        return None
     arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    call = _backwards(g, compute, *arrays, job.threads, jit.machine())
-    if call is None:
-        return False
+    return _backwards(g, job.arithmetic.compute, *arrays, job.threads, jit.machine())
+
+
+def _depthwise(
+    call: Any, gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any
+) -> None:
+    """Run that kernel."""
+    g, compute = job.geometry, job.arithmetic.compute
     f = operand(flip(f, g.rank, b) if g.flip else f, b, compute, packed)
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
         added = _address(bias)
     call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
-    return True
 
 
 @kept

@@ -8,14 +8,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, few, grouped, steps
+from einstride.algorithms.direct.description import Work, facts
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.codegen import jit
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 _ENGINES: tuple[Any, ...] = (dense, channelwise, grouped, few)
+_NAMES = {
+    dense: "dense", channelwise: "channelwise", grouped: "grouped", few: "few channels",
+}  # fmt: skip
 _SPECIAL = (grouped, few)
 """Engines for some jobs, which one of the others can do as well."""
 
@@ -60,8 +64,10 @@ def _general() -> tuple[Any, ...]:
 def _chosen(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
     """The engine for these arrays, and what was prepared if that was for it."""
     planned = engine = _engine(job, b.traits)
-    if planned is grouped and not grouped.fits(*arrays):
+    if engine is grouped and not grouped.fits(*arrays):
         engine = _engine(job, b.traits, False)
+    if engine is few and not few.fits(job, *arrays):
+        engine = few.other(job, b.traits)
     return engine, {} if prepared is None or engine is not planned else {"prepared": prepared}
 
 
@@ -104,6 +110,21 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     """What `prepared` may be, for the engine that will do the job."""
     make = getattr(_engine(job, b.traits), "prepare", None)
     return None if make is None else make(f, job, b)
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The engine for these arrays, its kernel and the kernel's register tile."""
+    arrays = (first, second) if job.direction == "filter_grad" else (first, out)
+    engine, _ = _chosen(job, b, None, *arrays)
+    name = _NAMES[engine]
+    work: Work | None = engine.work(job, b, first, second, out)
+    if work is None:
+        return {
+            "engine": name,
+            "compiled": True,
+            "kernel": "none: no tap meets an element",
+        }
+    return facts(name, work)
 
 
 def supports(job: Job, traits: Traits) -> str | None:

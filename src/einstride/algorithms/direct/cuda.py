@@ -30,7 +30,7 @@ from einstride.cuda.partial_sums import sum_parts
 from einstride.cuda.small_channels_shape import Thin
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def filter_grad(
     accumulator = _accumulator(job)
     inner = (g.channels // g.groups, g.filters // g.groups)
     size = prod(g.f_shape)
-    most = min(MOST_PARTS, _parts_bytes(job) // (size * ITEMSIZE[accumulator]))
+    most = _most_parts(job)
     seen = _seen(g)
     about = _thin(x, gy, seen, inner, job, filter_pass=True)
     shape = None if about is None else small_channels_shape.shape_of(about)
@@ -206,6 +206,34 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.direction == "input_grad" and (reason := input_gradient_phases.refused(job.geometry)):
         return reason
     return None
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The kernel, and of `small_channels` the box of outputs that a block of threads makes."""
+    g, gradient = job.geometry, job.direction == "filter_grad"
+    seen, inner = _seen(g), (g.channels // g.groups, g.filters // g.groups)
+    if job.direction == "input_grad":
+        seen, inner = _seen_back(g), inner[::-1]
+    about = _thin(first, second if gradient else out, seen, inner, job, filter_pass=gradient)
+    shape = None if about is None else small_channels_shape.shape_of(about)
+    if shape is None or (gradient and not _most_parts(job)):
+        shares = output_phases.shares(seen, gathered_gemm.most_phases(seen))
+        return {
+            "engine": "gathered_gemm", "compiled": True,
+            "kernel": "matrix product whose left factor is gathered from x, in CUDA",
+            "launches": len(shares),
+        }  # fmt: skip
+    return {
+        "engine": "small_channels", "compiled": True,
+        "kernel": "boxes of x with their halo in shared memory, in CUDA",
+        "box": " x ".join(map(str, shape.box)), "channels in a box": shape.slab,
+    }  # fmt: skip
+
+
+def _most_parts(job: Job) -> int:
+    """Parts of a filter gradient that there is room for."""
+    size = prod(job.geometry.f_shape) * ITEMSIZE[_accumulator(job)]
+    return min(MOST_PARTS, _parts_bytes(job) // size)
 
 
 def _parts_bytes(job: Job) -> int:

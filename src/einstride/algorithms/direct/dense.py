@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.pieces import largest, phases, pieces
 from einstride.algorithms.direct.shapes import (
     copied_lines,
@@ -31,6 +32,7 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.runtime.argument_block import Call
 
 SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
@@ -52,7 +54,7 @@ def forward(
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
     kept = prepared[0] if prepared else None
-    run = joined(job)
+    run = _run(job)
     if run.channels != g.channels:
         x, f = operand(x, b, needs=lines), b.xp.reshape(f, run.f_shape)
     _correlate(x, f, run, job, b, bias, out, kept)
@@ -71,12 +73,12 @@ def input_grad(
             input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
-    run = gathered(job)
+    run = _run(job)
     if run.channels != g.channels:
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
-    place = whole if run.channels == g.channels else b.xp.reshape(whole, run.x_shape)
+    place = _place(whole, run, b)
     g, phases = run, input_gradient_phases.phases(run)
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
@@ -98,39 +100,101 @@ def input_grad(
     return out
 
 
+def _run(job: Job) -> Geometry:
+    """The convolution that is done, with other axes than the job's where that is better."""
+    return joined(job) if job.direction == "forward" else gathered(job)
+
+
+def _place(gx: Array, run: Geometry, b: Backend) -> Array:
+    """The gradient of x as the passes of `run` write it: a view."""
+    return gx if gx.shape == run.x_shape else b.xp.reshape(gx, run.x_shape)
+
+
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """x, gy -> gf."""
     from einstride.cpu.dense.filter_gradient_call import gradient
-    from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
     g, compute = job.geometry, job.arithmetic.compute
-    first = 1 if job.per_example else 0
     x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
-    if not is_complex(compute):
-        place = flip(out, g.rank, b, first) if g.flip else out
-        found = target(place, b, compute, neighbours)
-        gradient(
-            x, gy, g, compute, found, b.launch, _threads(job), job.per_example,
-            shares=in_room(job, tables(g) + _copies(job) + job.copied),
-        )  # fmt: skip
-        if found is not place:
-            place[...] = found
-        return out
-    *axes, c, d = out.shape
-    parts = b.empty((*axes, 2 * c, 2 * d), real(compute), x)
+    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    found = _sums(place, job, b)
     gradient(
-        x, gy, g, compute, parts, b.launch, _threads(job), job.per_example,
-        shares=in_room(job, tables(g) + _copies(job) + job.copied),
-    )  # fmt: skip
-    complex_as_real.combine(parts, flip(out, g.rank, b, first) if g.flip else out)
+        x, gy, g, compute, found, b.launch, _threads(job), job.per_example, shares=_shares(job)
+    )
+    if is_complex(compute):
+        complex_as_real.combine(found, place)
+    elif found is not place:
+        place[...] = found
     return out
+
+
+def _sums(place: Array, job: Job, b: Backend) -> Array:
+    """Where the kernel writes a filter gradient; of complex numbers all products of their parts."""
+    compute = job.arithmetic.compute
+    if not is_complex(compute):
+        return target(place, b, compute, neighbours)
+    *axes, c, d = place.shape
+    return b.empty((*axes, 2 * c, 2 * d), real(compute), place)
+
+
+def _shares(job: Job) -> int:
+    """How many tables of partial sums a filter gradient has room for."""
+    from einstride.cpu.dense.packed_filter_gradient_call import in_room
+
+    return in_room(job, tables(job.geometry) + _copies(job) + job.copied)
+
+
+def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
+    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+
+    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    """
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense.filter_gradient_call import gradient_of
+
+    g, compute = job.geometry, job.arithmetic.compute
+    first = target(first, b, *_needs(first, job, addressable))
+    if job.direction == "filter_grad":
+        gy = target(second, b, *_needs(second, job, neighbours))
+        found = _sums(flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b)
+        more = _threads(job), job.per_example, machine(), _shares(job)
+        call, sums = gradient_of(first, gy, g, compute, found, *more)
+        return Work(call, sums=sums)
+    parts = pieces(job)
+    if parts:
+        first, _, job = parts[0].given(first, second)
+        out, g = out[parts[0].out], job.geometry
+    run, passes = _run(job), 1
+    if job.direction == "forward":
+        first = first if run == g else target(first, b, needs=lines)
+    else:
+        place = _place(target(out, b, needs=lines if run != g else addressable), run, b)
+        phase = largest_phase(run, place)
+        if phase is None:
+            return None
+        run, out, passes = phase
+    return Work(_call(first, run, job, b, out), passes, max(len(parts), 1))
+
+
+def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
+    """The kernel of `_correlate`, for arrays that lie like these."""
+    from einstride.codegen.jit import machine
+    from einstride.cpu.dense import vnni
+    from einstride.cpu.dense.forward_call import correlation
+
+    compute = job.arithmetic.compute
+    four = vnni.fits(g, job)
+    x = target(x, b, needs=neighbours) if four else target(x, b, *_needs(x, job, addressable))
+    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    compute = "int32" if four else compute
+    return correlation(x, g, compute, place, _threads(job), machine(), four)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """Panels for `forward`, or for each phase of `input_grad`."""
     g = job.geometry
     if job.direction == "forward":
-        run = joined(job)
+        run = _run(job)
         f = flip(f, g.rank, b) if g.flip else f
         return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
     g = gathered(job)
@@ -181,10 +245,15 @@ def _threads(job: Job) -> int:
 
 def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
     """x or gy as the kernels read it: complex where products are, its channels then neighbours."""
+    return operand(a, b, *_needs(a, job, needs))
+
+
+def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
+    """The dtype that x or gy is converted to, if it is, and how it must lie then."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return operand(a, b, needs=needs)
-    return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)
+        return None, needs
+    return (None if is_complex(str(a.dtype)) else compute), neighbours
 
 
 def supports(job: Job, traits: Traits) -> str | None:

@@ -20,6 +20,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense
+from einstride.algorithms.direct.description import Work
 from einstride.algorithms.direct.pieces import PIECE
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
@@ -48,14 +49,23 @@ _RATES = defaultdict(float, vector=1.4e-10, copy=7.8e-12)
 """Seconds, for comparing engines with each other."""
 
 
+def fits(job: Job, first: Array, second: Array) -> bool:
+    """True if kernels can read and write the arrays that they are given.
+
+    Forward x and y, in an input gradient gy and gx, in a filter gradient x and gy: lines of x and
+    of gx without gaps, channels of the other array that are neighbours in memory.
+    """
+    if job.direction == "input_grad":
+        first, second = second, first
+    return lines(first) and neighbours(second)
+
+
 def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """x, f -> y."""
     from einstride.cpu.small_channels import line_calls
 
-    if not (lines(x) and neighbours(out)):
-        return _other(job, b.traits).forward(x, f, job, b, bias, out)
     panels = prepare(f, job, b) if prepared is None else prepared
     compute = job.arithmetic.compute
     line_calls.correlate(x, panels, job.geometry, compute, bias, out, b.launch, _threads(job))
@@ -69,14 +79,12 @@ def input_grad(
     from einstride.cpu.small_channels import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    if not (lines(out) and neighbours(gy)):
-        return _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
     if len(parts := _parts(g, compute)) > 1:
         done = _summed(gy, f, job, b, bias, out, parts, prepared)
     else:
         panels = prepare(f, job, b) if prepared is None else prepared
         done = block_calls.gradient(gy, panels, g, compute, bias, out, b.launch, _threads(job))
-    return out if done else _other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    return out if done else other(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
 def _count(g: Geometry, compute: str) -> int:
@@ -128,8 +136,6 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.cpu.small_channels import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    if not (lines(x) and neighbours(gy)):
-        return _other(job, b.traits).filter_grad(x, gy, job, b, bias, out)
     place = flip(out, g.rank, b) if g.flip else out
     if _along(g, compute):
         run_lane_calls.gradient(x, gy, g, compute, place, b.launch, _threads(job))
@@ -147,6 +153,28 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         sums[0] += table
     place[...] = sums[0]
     return out
+
+
+def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
+    """The kernel that does most of the job for arrays that lie like these.
+
+    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    """
+    from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
+
+    g, compute, threads = job.geometry, job.arithmetic.compute, _threads(job)
+    if job.direction == "forward":
+        return Work(line_calls.correlation(first, g, compute, out, threads))
+    if job.direction == "filter_grad":
+        calls = run_lane_calls if _along(g, compute) else run_calls
+        call = calls.gradient_of(first, second, g, compute, threads)
+        return Work(call, sums=call.word("tables"))
+    parts = _parts(g, compute)
+    if len(parts) > 1:
+        first, g = first[..., parts[0]], _part(job, parts[0]).geometry
+        out = b.empty(out.shape, compute, first)
+    call, _ = block_calls.gradient_of(first, g, compute, out, threads)
+    return Work(call, parts=len(parts))
 
 
 def _along(g: Geometry, compute: str) -> bool:
@@ -182,8 +210,8 @@ def _threads(job: Job) -> int:
     return job.threads if job.geometry.multiply_adds > dense.SMALL else 1
 
 
-def _other(job: Job, traits: Traits) -> Any:
-    """The engine that does what this one does not."""
+def other(job: Job, traits: Traits) -> Any:
+    """The engine that does what this one cannot: arrays that do not fit, sums that are NaN."""
     return dense if dense.supports(job, traits) is None else channelwise
 
 
@@ -209,10 +237,10 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "taps of the last axis are no run"
     if backwards and _entries(job) > TABLES:
         return "its table of columns would be too large"
-    return _other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
+    return other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
 
 
-def better(other: Any, job: Job, traits: Traits) -> bool:
+def better(rival: Any, job: Job, traits: Traits) -> bool:
     """Is it expected to be faster than another engine?"""
     g = job.geometry
     # The bits follow the engine, and neither a filter that is kept nor the threads.
@@ -221,9 +249,9 @@ def better(other: Any, job: Job, traits: Traits) -> bool:
         return False
     if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
-    found, rival = (e(job, traits, _RATES) for e in (cost, other.cost))
-    fits = not job.hard or found.workspace <= job.ceiling
-    return bool(fits and found.seconds < rival.seconds)
+    found, least = (e(job, traits, _RATES) for e in (cost, rival.cost))
+    in_room = not job.hard or found.workspace <= job.ceiling
+    return bool(in_room and found.seconds < least.seconds)
 
 
 def _entries(job: Job) -> int:
@@ -260,7 +288,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         count = _count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item
     # The other engine works where arrays lie badly, or a NaN is found.
-    workspace += _other(job, traits).cost(job, traits, rates).workspace
+    workspace += other(job, traits).cost(job, traits, rates).workspace
     seconds = (
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
@@ -88,6 +89,29 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     if found is not place:
         place[...] = found
     return out
+
+
+def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
+    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+
+    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    """
+    from einstride.codegen.jit import machine
+    from einstride.cpu.grouped.filter_gradient_call import gradient_of
+    from einstride.cpu.grouped.forward_call import correlation
+
+    g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
+    if job.direction == "filter_grad":
+        each = job.per_example
+        place = flip(out, g.rank, b, int(each)) if g.flip else out
+        found = target(place, b, compute, neighbours)
+        return Work(gradient_of(first, second, g, compute, found, _threads(job), each, on))
+    if job.direction == "input_grad":
+        phase = largest_phase(g, out)
+        if phase is None:
+            return None
+        g, out, passes = phase
+    return Work(correlation(first, g, compute, out, _threads(job), on), passes)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:

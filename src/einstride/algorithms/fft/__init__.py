@@ -36,7 +36,7 @@ from einstride.algorithms.fft.work import frequencies, planes_of
 from einstride.arrays.ops import adjoint_filter, flip, interleave
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -182,6 +182,31 @@ def error_bound(job: Job, traits: Traits) -> float:
         total = sum(log2(a.period) if a.fast else sqrt(a.period) for a in plan.axes)
         worst = max(worst, 6 * (3 * total + 2))
     return worst * UNIT[job.sums]
+
+
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """Each axis' tiles and the length of their transforms, and whether kernels are compiled."""
+    if _compiled(job, b.traits):
+        return compiled.describe(job)
+    plans = _plans(job, b.traits)
+    if not plans:
+        return {"compiled": False, "kernel": "none: no tap meets an element"}
+    _, plan = max(plans, key=lambda found: found[0].multiply_adds)
+    found: Facts = {
+        "transforms": {
+            f"axis {a}": f"length {x.period} by {'FFT' if x.fast else 'matrix'}, "
+            f"{x.tiles} tiles of {x.outputs} outputs"
+            for a, x in enumerate(plan.axes)
+        },
+        "compiled": False,
+        "kernel": "FFTs and matrix products of the array library",
+        "error": f"{error_bound(job, b.traits):.0e} ||x|| ||f||",
+        "tiles in a block": plan.signals,
+        "threads": plan.threads,
+    }
+    if job.direction != "filter_grad":
+        found["filter"] = "transformed once, first" if plan.kept else "transformed in each block"
+    return found | ({"passes": len(plans)} if len(plans) > 1 else {})
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

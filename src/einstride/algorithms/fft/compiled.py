@@ -21,7 +21,7 @@ from einstride.cpu.runtime.operands import operand, packed, steps, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -252,6 +252,41 @@ def _refused(job: Job) -> str | None:
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
+
+
+def _kernels(form: Form, job: Job) -> tuple[str, ...]:
+    """The kernels of a pass whose filter is not prepared, the one with the products first."""
+    from einstride.cpu.fft import workspace as fourier_room
+
+    if fourier_room.fused(form, job):
+        return ("reduce",) if form.gradient else ("whole",)
+    return ("gather", "finish") if form.gradient else ("convolve", "spectrum")
+
+
+def describe(job: Job) -> Facts:
+    """Each axis' tiles and the length of their transforms, and the kernels."""
+    from einstride.cpu.fft import workspace as fourier_room
+
+    geometries = _geometries(job)
+    if not geometries:
+        return {"compiled": True, "kernel": "none: no tap meets an element"}
+    g = max(geometries, key=lambda h: h.multiply_adds)
+    form = _form(g, job)
+    cut, (blocks, workers) = form.cut, fourier_room.room(form, job)
+    axes = [cut.across] if cut.flat else [cut.down, cut.across]
+    found: Facts = {
+        "transforms": {
+            f"axis {a}": f"length {x.period} by FFT, {x.tiles} tiles of {x.outputs} outputs"
+            for a, x in enumerate(axes)
+        },
+        "compiled": True,
+        "kernel": " and ".join(f"fourier_{name}" for name in _kernels(form, job)),
+        "lanes": {"tiles" if form.spread else "channels": form.lanes},
+        "vectors of channels at once": blocks,
+        "threads": workers,
+        "target": str(form.machine),
+    }
+    return found | ({"passes": len(geometries)} if len(geometries) > 1 else {})
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -19,13 +19,13 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.algorithms.gemm.by_tap import tap_plan
+from einstride.algorithms.gemm.by_tap import by_tap, tap_plan
 from einstride.algorithms.gemm.filter_gradient import filter_units, reduce
 from einstride.algorithms.gemm.forward import correlate, position_tiles
 from einstride.algorithms.gemm.per_example import example_tiles, reduce_each
-from einstride.arrays.ops import adjoint_filter, flip, interleave
+from einstride.arrays.ops import adjoint_filter, flip, interleave, transpose_filter
 from einstride.geometry import input_gradient_phases
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -89,6 +89,54 @@ def supports(job: Job, traits: Traits) -> str | None:
     return None
 
 
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """How the product of matrices is cut into blocks, and their threads."""
+    g, traits = job.geometry, b.traits
+    found: Facts = {
+        "compiled": False,
+        "kernel": "matrix products of the array library",
+        "windows": "copied by a kernel of our own" if b.copy_rows else "copied from a view",
+    }
+    if job.per_example:
+        each = example_tiles(job, traits)
+        return found | {
+            "cut": "by examples and positions", "blocks": len(each.boxes),
+            "rows in a block": each.rows, "threads": each.threads,
+        }  # fmt: skip
+    if job.direction == "filter_grad":
+        units = filter_units(job, traits)
+        return found | {
+            "cut": "by taps and channels" if units.parts == 1 else "by positions",
+            "units": len(units.units), "blocks of a unit": len(units.units[0].boxes),
+            "rows in a block": units.tiling.rows, "taps in a unit": prod(units.taps),
+            "channels in a unit": units.channels, "partial sums": units.parts,
+            "threads": units.tiling.threads,
+        }  # fmt: skip
+    passes, h, f = 1, g, second
+    if job.direction == "input_grad":
+        phases = [p for p in input_gradient_phases.phases(g) if p.geometry is not None]
+        if not phases:
+            return found | {"kernel": "none: no tap meets an element"}
+        phase = max(phases, key=lambda p: p.geometry.multiply_adds if p.geometry else 0)
+        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
+        out, passes, h = out[(slice(None), *steps, ...)], len(phases), phase.geometry or g
+        f = transpose_filter(f, 1, b) if g.groups == 1 else f  # a cut by tap has one group
+    tapped = by_tap(f, h, job, b, out if traits.mutable else None)
+    if tapped is not None:
+        plan, _ = tapped
+        found |= {
+            "cut": "by tap and channel", "units": sum(map(len, plan.shares)),
+            "channels in a unit": plan.channels, "threads": len(plan.shares),
+        }  # fmt: skip
+    else:
+        tiles = position_tiles(h, job, traits)
+        found |= {
+            "cut": "by positions", "blocks": len(tiles.boxes), "rows in a block": tiles.rows,
+            "columns of a row": prod(h.f_shape[:-1]) * h.groups, "threads": tiles.threads,
+        }  # fmt: skip
+    return found | ({"passes": passes} if passes > 1 else {})
+
+
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Rows are written once and read once; products run at the library's rate for matrices."""
     g, item = job.geometry, job.itemsize
@@ -112,8 +160,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             blocks += sum(len(u.boxes) for u in plan.units)
         else:
             tiles = position_tiles(h, job, traits)
-            by_tap = tap_plan(h, job)
-            workspace = max(workspace, tiles.workspace, by_tap.workspace if by_tap else 0)
+            taps = tap_plan(h, job)
+            workspace = max(workspace, tiles.workspace, taps.workspace if taps else 0)
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
     # The columns of the products; their inner length has all taps and is rarely thin.

@@ -81,17 +81,29 @@ def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     return TapPlan(shares, channels, len(shares) * each)
 
 
+def by_tap(
+    f: Array, g: Geometry, job: Job, b: Backend, out: Array | None
+) -> tuple[TapPlan, Array] | None:
+    """The cut by tap and the result as a matrix; None where that does not serve these arrays."""
+    plan = tap_plan(g, job) if out is not None else None
+    compute = job.arithmetic.compute
+    if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
+        return None
+    flat = merged(out, g.rank + 1, b)
+    if flat is None or not dense(flat, b) or not dense(f[(0,) * g.rank], b):
+        return None
+    return plan, flat
+
+
 def correlate_by_tap(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, out: Array | None
 ) -> bool:
     """y = conv(x, f) into `out`, cut by tap; False, and nothing done, where that does not serve."""
-    plan = tap_plan(g, job) if out is not None else None
+    found = by_tap(f, g, job, b, out)
+    if found is None:
+        return False
+    plan, flat = found
     compute = job.arithmetic.compute
-    if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
-        return False
-    flat = merged(out, g.rank + 1, b)
-    if flat is None or not dense(flat, b) or not dense(f[(0,) * g.rank], b):
-        return False
     box = tuple((0, n) for n in (g.batch, *g.out))
     positions = flat.shape[0]
     sums = [flat] + [b.empty(flat.shape, compute, x) for _ in plan.shares[1:]]

@@ -34,7 +34,7 @@ from einstride.algorithms.winograd.plan import Plan, choose
 from einstride.arrays.ops import adjoint_filter, flip
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 from einstride.geometry.tile_sizes import work
 
 if TYPE_CHECKING:
@@ -153,6 +153,37 @@ def supports(job: Job, traits: Traits) -> str | None:
     return plan if isinstance(plan, str) else None
 
 
+def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
+    """The tile F(m, r) of each axis, its error, the blocks, and whether kernels are compiled."""
+    if _compiled(job, b.traits):
+        return compiled.describe(job)
+    plan = _plan(_run(job), job, b.traits)
+    scheme = plan.scheme
+    axes = {
+        f"axis {a}": f"F({m}, {r})" if r > 1 else "taps summed directly"
+        for a, (m, r) in enumerate(zip(scheme.m, scheme.kernel, strict=True))
+    }
+    found: Facts = {
+        "tile": str(scheme),
+        "axes": axes,
+        "compiled": b.fused is not None,
+        "kernel": "transforms by kernels of our own" if b.fused else "matrix products of arrays",
+        "error": _error(plan, job),
+        "blocks": len(plan.blocks),
+        "tiles in a block": prod(plan.counts),
+        "threads": plan.threads,
+    }
+    if job.direction != "filter_grad":
+        return found | {"filters at once": plan.slab}
+    units = plan.parts * plan.slabs  # what threads share: some blocks for some channels
+    return found | {"units": units, "channels in a unit": plan.slab, "partial sums": plan.parts}
+
+
+def _error(plan: Plan, job: Job) -> str:
+    """The predicted error of a plan, for people."""
+    return f"{plan.scheme.error(job.sums, job.direction):.0e} normwise"
+
+
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
     if _compiled(job, traits):
@@ -171,6 +202,5 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         + products * rates["matmul"] * -(-job.threads // plan.threads)
         + tiles * rates["tiles"]
     )
-    error = plan.scheme.error(job.sums, job.direction)
-    note = f"{plan.scheme}, error {error:.0e} normwise"
+    note = f"{plan.scheme}, error {_error(plan, job)}"
     return Cost(spent.products + spent.transforms, plan.workspace, moved, seconds, note)

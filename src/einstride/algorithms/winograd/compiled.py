@@ -20,10 +20,11 @@ from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.channel_slices import by_groups, each_group
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.problem import Cost, Job
+from einstride.geometry.problem import Cost, Facts, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.winograd.plan import ForwardPlan, GradientPlan
     from einstride.cpu.winograd.tables import Split
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -302,3 +303,38 @@ def _note(job: Job) -> str:
     unit = 2.0 ** (-24 if ITEMSIZE[complex_as_real.real(job.arithmetic.compute)] == 4 else -53)
     found = error(split, job.direction == "filter_grad") * unit
     return f"{split}, error {found:.0e} normwise"
+
+
+def describe(job: Job) -> Facts:
+    """The tile of each axis, the blocks of tiles, and the kernel that multiplies them."""
+    from einstride.cpu.winograd import calls
+
+    groups = job.geometry.groups
+    if groups > 1:
+        return describe(each_group(job)[0].job) | {"groups, one after another": groups}
+    gradient = job.direction == "filter_grad"
+    split, _ = _choice(job, prepared=False)
+    dtype, on, threads = complex_as_real.real(job.arithmetic.compute), jit.machine(), _threads(job)
+    g = _real(job.geometry if gradient else _run(job), job)
+    given = (g, split, dtype, threads, _room(job))
+    pairs = zip(split.inner, split.axes, strict=True)
+    axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
+    axes |= {f"axis {a}": "taps summed directly" for a in split.outer}
+    found: Facts = {"tile": str(split), "axes": dict(sorted(axes.items())), "compiled": True}
+    plan: ForwardPlan | GradientPlan
+    if gradient:
+        plan = calls.gradient_blocks(*given, on)
+        found["kernel"] = "winograd_grad: transforms of x and gy, products by channels"
+    else:
+        plan, whole = calls.forward_blocks(*given, False, on)
+        found["kernel"] = "winograd: transforms of x and y, products by channels"
+        found["filter"] = "transformed once, first" if whole else "transformed in each block"
+    form = plan.form
+    return found | {
+        "error": _note(job).partition("error ")[2],
+        "register tile": {"lanes": form.lanes, "vectors": form.vectors, "rows": form.tile},
+        "tiles": plan.tiles,
+        "tiles in a block": plan.block,
+        "threads": plan.threads,
+        "target": str(on),
+    }

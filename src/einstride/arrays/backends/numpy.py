@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from einstride.arrays.backends import spin_helpers, thread_pool
 from einstride.arrays.backends.adapter import Array, Backend, Traits
 from einstride.codegen.jit import available
-from einstride.cpu.runtime.aligned_memory import LARGE, placed
+from einstride.cpu.runtime.aligned_memory import LARGE, aligned, placed
 from einstride.cpu.runtime.operands import copied
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
@@ -83,6 +84,16 @@ def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
+def unread(shape: Sequence[int], name: str) -> Array:
+    """An array that lies in memory as a new one would, takes none, and must never be read.
+
+    Plans describe with it what a kernel would be given: its shape, dtype, strides and alignment.
+    """
+    dtype = _dtype(name)
+    strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    return np.lib.stride_tricks.as_strided(aligned((1,), dtype), shape, strides)
+
+
 def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
     """NumPy's own loops: no copy of an overlapping view, no BLAS."""
     if dtype_name(a) == dtype_name(b) == name and a.dtype.isnative and b.dtype.isnative:
@@ -139,3 +150,11 @@ BACKEND = Backend(
     launch=spin_helpers.launch,
     frozen=frozen,
 )
+
+PLANNED = replace(
+    BACKEND,
+    empty=lambda shape, name, like: unread(shape, name),
+    zeros=lambda shape, name, like: unread(shape, name),
+    result=None,
+)
+"""NumPy whose new arrays are `unread`: for descriptions of plans, which compute nothing."""

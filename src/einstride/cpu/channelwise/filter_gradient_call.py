@@ -88,7 +88,7 @@ def call(form: Form, cut: Cuts) -> Call:
     module, spec, more, listed = build(form, cut)
     words |= form.words(listed) | more
     words["chunks"] = chunks * more.get("panels", 1)
-    kernel = jit.kernel(module.NAME, module.kernel, spec, on=form.machine)
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), form.machine)
     names = module.arguments(g.rank)
     known = {name: words[name] for name in names if name in words}
     return Call(kernel, names, known, min(form.used, words["chunks"]), listed)

@@ -42,7 +42,7 @@ def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
 
 
 def _call(form: Form, module: Any, spec: Any, words: dict[str, int], keep: list[Any]) -> Call:
-    kernel = jit.kernel(module.NAME, module.kernel, spec, on=form.machine)
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), form.machine)
     names = module.arguments(form.geometry.rank)
     known = {name: words[name] for name in names if name in words}
     return Call(kernel, names, known, min(form.used, words["chunks"]), keep)

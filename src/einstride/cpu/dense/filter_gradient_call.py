@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
@@ -107,8 +107,8 @@ def _gradient(
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
         values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
     values["x"] = base * ITEMSIZE[real(first)]
-    function = kernel("outer", filter_gradient.kernel, tile, on=on)
-    return Call(function, filter_gradient.arguments(g.rank), values, threads, keep), 1
+    kernel = KernelSpec("outer", filter_gradient.kernel, (tile,), on)
+    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep), 1
 
 
 def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import forward
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
@@ -101,8 +101,8 @@ def _correlation(
             f"x_first{a}": axis.first, f"x_step{a}": axis.step,
             f"out{a}": axis.out, f"y_step{a}": axis.y_step,
         }  # fmt: skip
-    function = kernel("dense", forward.kernel, tile, on=on)
-    return Call(function, forward.arguments(len(axes)), values, threads, keep)
+    kernel = KernelSpec("dense", forward.kernel, (tile,), on)
+    return Call(kernel, forward.arguments(len(axes)), values, threads, keep)
 
 
 def _rows(s: Shape, positions: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import pack as panels
@@ -132,7 +132,7 @@ def _packing(
     _, _, first, counts = columns(g, s, 0, 0)
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
-    function = kernel("panels", panels.kernel, operand, compute, s.lanes, s.vectors, order, on=on)
+    kernel = KernelSpec("panels", panels.kernel, (operand, compute, s.lanes, s.vectors, order), on)
     inner = g.channels // g.groups * s.parts
     size = prod(g.f_shape) * s.parts**2
     values = {
@@ -141,4 +141,4 @@ def _packing(
         "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
     keep = (grid, firsts, counts)
-    return Call(function, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)
+    return Call(kernel, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel
+from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import packed_filter_gradient
 from einstride.cpu.dense.pack_call import Shape, columns
@@ -127,8 +127,8 @@ def call(
     for a, (length, x_step, gy_step) in enumerate(axes):
         values |= {f"out{a}": length, f"x_step{a}": x_step, f"gy_step{a}": gy_step}
     keep = (tap_x, tap_gf, x_columns, y_columns, column, counts)
-    function = kernel("blocked", packed_filter_gradient.kernel, tile, on=on)
-    return Call(function, packed_filter_gradient.arguments(len(axes)), values, threads, keep), count
+    kernel = KernelSpec("blocked", packed_filter_gradient.kernel, (tile,), on)
+    return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, keep), count
 
 
 def _axes(

@@ -100,7 +100,7 @@ def call(form: Form, backwards: bool) -> Call:
     words |= _cut(form, out, rows, packed)
     names = forward.arguments(g.rank)
     words = {name: words[name] for name in names if name in words}
-    made = jit.kernel(forward.NAME, forward.kernel, spec, on=form.machine)
+    made = jit.KernelSpec(forward.NAME, forward.kernel, (spec,), form.machine)
     return Call(made, names, words, min(form.used, words["chunks"]), tables)
 
 
@@ -234,7 +234,7 @@ def call_gradient(form: Form, cut: Cuts) -> Call:
     names = filter_gradient.arguments(g.rank)
     words = {name: words[name] for name in names if name in words}
     name, write = filter_gradient.NAME, filter_gradient.kernel
-    made = jit.kernel(name, write, spec, on=form.machine)
+    made = jit.KernelSpec(name, write, (spec,), form.machine)
     return Call(made, names, words, min(form.used, words["chunks"]), tables)
 
 

@@ -219,7 +219,7 @@ def call(
         "pairs": address(pairs), "slots": address(slots),
     }  # fmt: skip
     write = getattr(kernels, kernel)
-    made = jit.kernel(f"fourier_{kernel}", write, plane, *sides, on=form.machine)
+    made = jit.KernelSpec(f"fourier_{kernel}", write, (plane, *sides), form.machine)
     return Call(made, arguments(*sides), values, min(threads, chunks), keep)
 
 

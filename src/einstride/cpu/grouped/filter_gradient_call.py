@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel
+from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import filter_gradient
 from einstride.cpu.grouped.forward_call import about
 from einstride.cpu.grouped.shape import Lanes, lanes_of
@@ -32,12 +32,19 @@ def gradient(
     on: Machine,
 ) -> None:  # fmt: skip
     """out (*K, C // G, D) = the filter gradient, in the dtype of the sums; (B, ...) for `each`."""
-    call = _gradient(
-        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each, threads, on
-    )
+    call = gradient_of(x, gy, g, compute, out, threads, each, on)
     near = np.empty(threads * room(g, compute, each, on) + 64, np.uint8)
     start = -(-address(near) // 64) * 64
     call(launch, x=address(x), y=address(gy), gf=address(out), near=start)
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine
+) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, y (of gy), gf and near."""
+    return _gradient(
+        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each, threads, on
+    )
 
 
 def room(g: Geometry, compute: str, each: bool, on: Machine) -> int:
@@ -167,5 +174,5 @@ def _gradient(
             f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_step{a}": x_steps[a + 1],
             f"near_x{a}": region.x[a + 1], f"near_y{a}": region.y[a + 1],
         }  # fmt: skip
-    function = kernel("grouped_gradient", filter_gradient.kernel, spec, on=on)
-    return Call(function, filter_gradient.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), on)
+    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel
+from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import forward
 from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
 from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
@@ -33,13 +33,16 @@ def correlate(
     on: Machine,
 ) -> None:  # fmt: skip
     """out (B, *O, D) = conv(x, panels) + bias."""
-    call = _correlation(
-        g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on
-    )  # fmt: skip
+    call = correlation(x, g, compute, out, threads, on)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
     call(launch, **addresses)
+
+
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
+    return _correlation(g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on)
 
 
 def positions(s: Lanes, on: Machine) -> int:
@@ -85,8 +88,8 @@ def _correlation(
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
         "part": part, "f_panel": per_panel,
     }  # fmt: skip
-    function = kernel("grouped", forward.kernel, spec, on=on)
-    return Call(function, forward.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("grouped", forward.kernel, (spec,), on)
+    return Call(kernel, forward.arguments(g.rank), values, threads, keep)
 
 
 def about(

@@ -70,6 +70,11 @@ class Spec:
         """Of the last axis."""
         return len(self.runs[0][0])
 
+    @property
+    def positions(self) -> int:
+        """In the longest tile of a row."""
+        return max(map(len, self.runs))
+
     def places(self, seen: Seen) -> dict[int, list[tuple[int, int]]]:
         """What a tile sees: places of x after its first, with the pairs (position, tap) there."""
         found: dict[int, list[tuple[int, int]]] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel
+from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import pack as grouped_panels
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of
@@ -169,10 +169,10 @@ def _packing(
     where = np.ascontiguousarray(where, np.int64)
     form = operand, compute, s.lanes, s.vectors
     if s.joined == 1 and channel == 1 and column != 1:
-        function = kernel("grouped_panels", grouped_panels.turned, *form, on=on)
+        kernel = KernelSpec("grouped_panels", grouped_panels.turned, (*form,), on)
     else:
         dense = bool((where == lane).all())
-        function = kernel("grouped_panels", grouped_panels.kernel, *form, dense, on=on)
+        kernel = KernelSpec("grouped_panels", grouped_panels.kernel, (*form, dense), on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
         "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(grid),
@@ -181,4 +181,4 @@ def _packing(
     }  # fmt: skip
     keep = (grid, where, starts, counts)
     used = threads if prod(g.f_shape) > 1 << 17 else 1
-    return Call(function, grouped_panels.ARGUMENTS, values, used, keep)
+    return Call(kernel, grouped_panels.ARGUMENTS, values, used, keep)

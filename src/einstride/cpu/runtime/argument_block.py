@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from einstride.cpu.runtime.aligned_memory import address as address
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import segments
 from einstride.support.byte_cache import size_of
+
+if TYPE_CHECKING:
+    from einstride.codegen.jit import Kernel, KernelSpec
 
 OUTSIDE = -(1 << 60)
 """An offset so negative that no sum with others becomes positive."""
@@ -107,8 +111,8 @@ class Call:
 
     Parameters
     ----------
-    function : callable
-        Machine code.
+    kernel : KernelSpec
+        The kernel, which is compiled when it first runs.
     names : sequence of str
         The words of its block.
     values : mapping
@@ -120,13 +124,18 @@ class Call:
     """
 
     def __init__(
-        self, function: Callable[[int, int], None], names: Sequence[str],
+        self, kernel: KernelSpec, names: Sequence[str],
         values: Mapping[str, int], threads: int, keep: Sequence[Any],
     ) -> None:  # fmt: skip
-        self.function, self.threads = function, max(threads, 1)
+        self.kernel, self.threads = kernel, max(threads, 1)
         self._where = {name: i for i, name in enumerate(names)}
         self._block = words(names, dict.fromkeys(names, 0) | dict(values))
         self._keep = tuple(keep)
+
+    @cached_property
+    def function(self) -> Kernel:
+        """The kernel's machine code, compiled when it is first asked for."""
+        return self.kernel.compiled()
 
     @property
     def nbytes(self) -> int:
@@ -136,6 +145,10 @@ class Call:
     def where(self, name: str) -> int:
         """Which word of the block it is."""
         return self._where[name]
+
+    def word(self, name: str) -> int:
+        """The value of a word."""
+        return int(self._block[self._where[name]])
 
     def block(self) -> Words:
         """A block of its own for somebody who fills in the addresses."""

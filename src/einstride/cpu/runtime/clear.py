@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Place
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
 from einstride.cpu.runtime.operands import addressable, steps
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -68,5 +68,5 @@ def _call(
     values = {"chunks": shape[0] * shape[1]}
     for a, (size, step) in enumerate(zip(sizes, moves, strict=True)):
         values |= {f"size{a}": size, f"step{a}": step}
-    function = kernel("zeros", text, len(shape), on.lanes(4), on=on)
-    return Call(function, arguments(len(shape)), values, threads, ())
+    kernel = KernelSpec("zeros", text, (len(shape), on.lanes(4)), on)
+    return Call(kernel, arguments(len(shape)), values, threads, ())

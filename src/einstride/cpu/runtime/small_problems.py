@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.function_builder import Code
-from einstride.codegen.jit import Machine, kernel
+from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
 from einstride.cpu.runtime.operands import steps, whole
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -32,9 +32,9 @@ def _gather(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
     offsets = _offsets(shape, strides, ITEMSIZE[stored])
-    function = kernel("gather", gather_text, stored, compute, on=on)
+    kernel = KernelSpec("gather", gather_text, (stored, compute), on)
     values = {"chunks": 1, "offsets": address(offsets), "count": prod(shape)}
-    return Call(function, GATHER, values, 1, [offsets])
+    return Call(kernel, GATHER, values, 1, [offsets])
 
 
 def gather_text(stored: str, compute: str) -> str:
@@ -53,9 +53,9 @@ def planes(a: Any, on: Machine) -> Call:
 
 @kept
 def _planes(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
-    function = kernel("planes", planes_text, stored, on=on)
+    kernel = KernelSpec("planes", planes_text, (stored,), on)
     values = {"chunks": batch, "positions": positions, "channels": channels}
-    return Call(function, PLANES, values, 1, [])
+    return Call(kernel, PLANES, values, 1, [])
 
 
 def planes_text(stored: str) -> str:
@@ -89,12 +89,12 @@ def _fold(
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
     offsets = _offsets(shape, strides, item)
-    function = kernel("fold", fold_text, compute, result, on=on)
+    kernel = KernelSpec("fold", fold_text, (compute, result), on)
     values = {
         "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
         "step": whole(step, item),
     }  # fmt: skip
-    return Call(function, FOLD, values, 1, [offsets])
+    return Call(kernel, FOLD, values, 1, [offsets])
 
 
 def fold_text(compute: str, result: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of
@@ -52,11 +52,11 @@ def _packing(
         "chunks": found.panels * found.taps, "taps": found.taps, "channels": g.filters,
         "columns": address(offsets), "zeros": address(zeros),
     }  # fmt: skip
-    function = kernel(
-        "block_panels", block_panels.kernel, compute, found.lanes, found.vectors, on=on
+    kernel = KernelSpec(
+        "block_panels", block_panels.kernel, (compute, found.lanes, found.vectors), on
     )
     threads = threads if offsets.size * g.filters > 1 << 17 else 1
-    return Call(function, block_panels.ARGUMENTS, values, threads, (offsets, zeros))
+    return Call(kernel, block_panels.ARGUMENTS, values, threads, (offsets, zeros))
 
 
 def gradient(
@@ -66,9 +66,7 @@ def gradient(
 
     Channels are dense in gy, lines of the last axis and channels in out.
     """
-    call, channels = _gradient(
-        g, name_of(gy), compute, name_of(out), gy.strides, out.strides, threads, machine()
-    )
+    call, channels = gradient_of(gy, g, compute, out, threads)
     flag = np.zeros(1, np.int64)
     more = {}
     if bias is not None:
@@ -78,6 +76,13 @@ def gradient(
         launch, gy=address(gy), gx=address(out), f=address(packed), flag=address(flag), **more
     )  # fmt: skip
     return not flag[0]
+
+
+def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
+    """The kernel for arrays that lie like these, and the channel of each of its columns."""
+    return _gradient(
+        g, name_of(gy), compute, name_of(out), gy.strides, out.strides, threads, machine()
+    )
 
 
 @kept
@@ -140,6 +145,6 @@ def _gradient(
                 f"block{a}": axis.block, f"to{a}": gx_steps[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
-    function = kernel("blocks", blocks.kernel, tile, on=on)
-    call = Call(function, blocks.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)
+    call = Call(kernel, blocks.arguments(g.rank), values, threads, keep)
     return call, what.channels

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
@@ -89,18 +89,23 @@ def correlate(
 
     Lines of the last axis with their channels are dense in x, channels in out.
     """
-    found = cut(g, compute)
-    even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
-    stream = even and streams(g, out.itemsize, found)
-    call = _forward(
-        g, name_of(x), compute, name_of(out), x.strides, out.strides, stream, threads, machine()
-    )
+    call = correlation(x, g, compute, out, threads)
     more = {}
     if bias is not None:
+        found = cut(g, compute)
         filled = np.zeros(found.panels * found.width, compute)
         filled[: g.filters] = bias
         more["bias"] = address(filled)
     call(launch, gy=address(x), gx=address(out), f=address(packed), **more)
+
+
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses gy (x), gx (y), f and bias."""
+    even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
+    stream = even and streams(g, out.itemsize, cut(g, compute))
+    return _forward(
+        g, name_of(x), compute, name_of(out), x.strides, out.strides, stream, threads, machine()
+    )
 
 
 @kept
@@ -155,5 +160,5 @@ def _forward(
                 f"block{a}": 1, f"to{a}": y_steps[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
-    function = kernel("blocks", blocks.kernel, tile, on=on)
-    return Call(function, blocks.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)
+    return Call(kernel, blocks.arguments(g.rank), values, threads, keep)

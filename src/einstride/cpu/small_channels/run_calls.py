@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_outer
@@ -134,8 +134,13 @@ def gradient(
 
     Lines of the last axis with their channels are dense in x, channels in gy.
     """
-    call = _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, machine())
+    call = gradient_of(x, gy, g, compute, threads)
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
+
+
+def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
+    return _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, machine())
 
 
 @kept
@@ -191,5 +196,5 @@ def _gradient(
             f"gy_step{a}": gy_steps[a + 1],
         }  # fmt: skip
     values["x"] = base * ITEMSIZE[first]
-    function = kernel("runs", run_outer.kernel, tile, on=on)
-    return Call(function, run_outer.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("runs", run_outer.kernel, (tile,), on)
+    return Call(kernel, run_outer.arguments(g.rank), values, threads, keep)

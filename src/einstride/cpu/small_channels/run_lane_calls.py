@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_lanes
@@ -92,8 +92,7 @@ def gradient(
 
     Lines of the last axis with their channels are dense in x, channels in gy.
     """
-    on = machine()
-    call = _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, on)
+    call = gradient_of(x, gy, g, compute, threads)
     *outer, last = g.kernel
     tables = cut(g, compute).regions.tables
     sums = np.empty((tables, *outer, g.filters, last, g.channels), compute)
@@ -101,6 +100,11 @@ def gradient(
     for table in sums[1:]:
         sums[0] += table
     out[...] = np.moveaxis(sums[0], -3, -1)
+
+
+def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
+    """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
+    return _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, machine())
 
 
 @kept
@@ -152,5 +156,5 @@ def _gradient(
             f"gy_step{a}": gy_steps[a + 1],
         }  # fmt: skip
     values["x"] = base * ITEMSIZE[first]
-    function = kernel("run_lanes", run_lanes.kernel, tile, on=on)
-    return Call(function, run_lanes.arguments(g.rank), values, threads, keep)
+    kernel = KernelSpec("run_lanes", run_lanes.kernel, (tile,), on)
+    return Call(kernel, run_lanes.arguments(g.rank), values, threads, keep)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import Call, address
 from einstride.cpu.runtime.operands import steps
@@ -58,7 +58,7 @@ def forward_workspace(
     on: Machine | None = None,
 ) -> int:  # fmt: skip
     """Bytes of `forward` beyond its operands: at most `ceiling`, unless nothing less will do."""
-    plan, whole = _forward_plan(g, split, dtype, threads, ceiling, prepared, on or machine())
+    plan, whole = forward_blocks(g, split, dtype, threads, ceiling, prepared, on or machine())
     size = plan.worker * threads + g.channels + plan.form.lanes + (plan.u_size if whole else 0)
     return size * ITEMSIZE[dtype] + 2 * LINE
 
@@ -67,7 +67,7 @@ def transforms(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine
 ) -> int:
     """How often `forward` transforms a filter that is not prepared."""
-    plan, whole = _forward_plan(g, split, dtype, threads, ceiling, False, on)
+    plan, whole = forward_blocks(g, split, dtype, threads, ceiling, False, on)
     return 1 if whole else plan.blocks
 
 
@@ -75,7 +75,7 @@ def gradient_workspace(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine | None = None
 ) -> int:
     """Bytes of `filter_grad` beyond its operands, likewise."""
-    plan = _gradient_plan(g, split, dtype, threads, ceiling, on or machine())
+    plan = gradient_blocks(g, split, dtype, threads, ceiling, on or machine())
     return (plan.worker * threads + plan.sums + _zeros(g, plan.form)) * ITEMSIZE[dtype] + LINE
 
 
@@ -101,7 +101,7 @@ def forward(
     """out (B, *O, D) = conv(x, f) + bias within `ceiling` bytes of scratch memory, if possible."""
     on = on or machine()
     dtype = out.dtype.name
-    plan, whole = _forward_plan(g, split, dtype, threads, ceiling, prepared is not None, on)
+    plan, whole = forward_blocks(g, split, dtype, threads, ceiling, prepared is not None, on)
     if whole:
         prepared = prepare(f, g, split, launch, threads, on)
     f_steps: tuple[int, ...] = ()
@@ -126,7 +126,7 @@ def filter_grad(
     """out (*K, C, D) = the filter gradient; its output channels lie side by side."""
     on = on or machine()
     dtype, item = out.dtype.name, out.itemsize
-    plan = _gradient_plan(g, split, dtype, threads, ceiling, on)
+    plan = gradient_blocks(g, split, dtype, threads, ceiling, on)
     back, f_steps = _filter_steps(g, out)
     calls = _gradients(plan, g, split, _steps(x, item), _steps(gy, item), f_steps, on)
     scratch, zeros = _memory(dtype, plan.worker * plan.threads + plan.sums, _zeros(g, plan.form))
@@ -173,7 +173,7 @@ def _reading(g: Geometry, f_steps: tuple[int, ...]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _forward_plan(
+def forward_blocks(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, prepared: bool, on: Machine
 ) -> tuple[ForwardPlan, bool]:
     """The blocks, and whether the whole filter is to be transformed first."""
@@ -192,9 +192,10 @@ def _forward_plan(
 
 
 @lru_cache(maxsize=1024)
-def _gradient_plan(
+def gradient_blocks(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine
 ) -> GradientPlan:
+    """The blocks of a filter gradient."""
     shape = form(split, dtype, g.filters, on)
     room = (ceiling - LINE) // ITEMSIZE[dtype] - _zeros(g, shape)
     return gradient_plan(g, split, shape, threads, room)
@@ -213,9 +214,11 @@ def _preparing(
         "f_panel": shape.points * plan.f_point, "f_point": plan.f_point,
         "channels": g.channels, "filters": g.filters, **_taps(split, offsets, f_steps),
     }  # fmt: skip
-    code = kernel("winograd_filter", filter_transform.kernel, shape, _reading(g, f_steps), on=on)
+    kernel = KernelSpec(
+        "winograd_filter", filter_transform.kernel, (shape, _reading(g, f_steps)), on
+    )
     workers = threads if plan.u_size > 1 << 16 else 1
-    return Call(code, filter_transform.ARGUMENTS, values, workers, (offsets,))
+    return Call(kernel, filter_transform.ARGUMENTS, values, workers, (offsets,))
 
 
 @kept
@@ -235,8 +238,8 @@ def _forwarding(
         **(_taps(split, offsets, f_steps) if alone else {}),
     }  # fmt: skip
     reading = _reading(g, f_steps) if alone else "prepared"
-    code = kernel("winograd", winograd.kernel, plan.form, reading, on=on)
-    return Call(code, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
+    kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), on)
+    return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
 
 
 @kept
@@ -262,9 +265,9 @@ def _gradients(
         parts.append(("winograd_finish", filter_gradient.finish, plan.chunks // plan.shares))
     calls = []
     for name, write, chunks in parts:
-        code = kernel(name, write, plan.form, on=on)
+        kernel = KernelSpec(name, write, (plan.form,), on)
         given = values | {"chunks": chunks}
-        calls.append(Call(code, names, given, plan.threads, (*keep, offsets)))
+        calls.append(Call(kernel, names, given, plan.threads, (*keep, offsets)))
     return calls
 
 

@@ -86,7 +86,7 @@ def apply(
 def _call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
-    kernel = jit.kernel(function, text, *rows.spec, function, on=on)
+    kernel = jit.KernelSpec(function, text, (*rows.spec, function), on)
     names = arguments(function)
     values = {name: n for name, n in rows.words.items() if name in names}
     return Call(kernel, names, values, workers(rows, threads), ())

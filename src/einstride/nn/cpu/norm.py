@@ -83,7 +83,7 @@ def _forward(
 ) -> tuple[Rows, Call]:
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
-    kernel = jit.kernel("norm_forward", forward_text, *rows.spec, relu, on=on)
+    kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), on)
     (word,) = struct.unpack("<q", struct.pack("<d", epsilon))
     words = rows.words | {"n": count // channels, "epsilon": word}
     return rows, Call(kernel, FORWARD, words, workers(rows, threads), ())
@@ -93,7 +93,7 @@ def _forward(
 def _backward(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
-    kernel = jit.kernel("norm_backward", backward_text, *rows.spec, relu, on=on)
+    kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), on)
     words = rows.words | {"n": count // channels}
     return Call(kernel, BACKWARD, words, workers(rows, threads), ())
 

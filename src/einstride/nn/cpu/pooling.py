@@ -118,5 +118,5 @@ def _call(
             f"y_step{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
         }  # fmt: skip
     used = threads if batch * prod(sizes) * channels * (64 // lanes) > SMALL else 1
-    kernel = jit.kernel("pool", text, spec, on=on)
+    kernel = jit.KernelSpec("pool", text, (spec,), on)
     return Call(kernel, arguments(len(windows)), words, min(used, words["chunks"]), tables)

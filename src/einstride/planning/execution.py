@@ -1,0 +1,83 @@
+"""How a decided job would be computed here: the engine, its kernel and tile, made when asked for.
+
+The chosen algorithm describes itself from the objects that it computes with, given arrays that lie
+in memory as the plan assumes: packed, aligned, in native byte order, in the caller's layout. The
+arrays are stand-ins without memory, and no kernel is compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from einstride.algorithms import ALGORITHMS
+from einstride.arrays import backends
+from einstride.geometry.layout import canonical, inverse
+from einstride.planning.select import Decision
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends import Array
+    from einstride.geometry.keywords import Shape
+    from einstride.geometry.problem import Facts
+
+ASSUMED = "packed, aligned arrays in native byte order; no bias"
+"""What a description takes for granted: other arrays may be copied, or go to another kernel."""
+
+
+def execution(decision: Decision) -> Facts:
+    """The facts about one decision, all plain, in the order in which they are printed."""
+    job, inner = decision.job, decision.inner
+    if job.empty:
+        return {"compiled": False, "kernel": "none: nothing is to be multiplied"}
+    from einstride.arrays.backends import numpy
+
+    own = backends.by_name("plan", decision.library)
+    b = replace(numpy.PLANNED, traits=own.traits, copy_rows=own.copy_rows, fused=own.fused)
+    g = inner.geometry
+    shapes = {
+        "forward": (g.x_shape, g.f_shape, g.y_shape),
+        "input_grad": (g.y_shape, g.f_shape, g.x_shape),
+        "filter_grad": (g.x_shape, g.y_shape, inner.shape),
+    }[job.direction]
+    first, second, out = decision.orders
+    if job.detour:
+        out = None  # the gradient of the padded and dilated input is an array of its own
+    elif g.input_dilation:
+        first = None  # so is the dilated input
+    names = (*inner.operands, inner.arithmetic.result)
+    arrays = map(_unread, shapes, names, (first, second, out))
+    found = ALGORITHMS[decision.algorithm].describe(inner, b, *arrays)
+    if not own.traits.compiled and decision.library == "numpy":
+        from einstride.codegen.jit import MISSING
+
+        found["extra"] = MISSING
+    if job.detour:
+        found["afterwards"] = "the gradient's border is folded back, or its zeros left out"
+    elif g.input_dilation:
+        found["first"] = "zeros are put between the elements of x"
+    found["assumes"] = ASSUMED
+    return found
+
+
+def _unread(shape: Shape, name: str, order: Shape | None) -> Array:
+    """A stand-in for an array in the caller's layout, seen in canonical order."""
+    from einstride.arrays.backends import numpy
+
+    array = numpy.unread(canonical(shape, inverse(order)), name)
+    return array if order is None else array.transpose(order)
+
+
+def text(algorithm: str, facts: Facts) -> str:
+    """The facts under the algorithm's name, one a line, their values aligned."""
+    rows = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            sides = [f"{v} {k}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()]
+            numbers = all(isinstance(v, int) for v in value.values())
+            rows[name] = (" x " if numbers else ", ").join(sides)
+        elif isinstance(value, bool):
+            rows[name] = "yes" if value else "no"
+        else:
+            rows[name] = str(value)
+    width = max(map(len, rows))
+    return "\n".join([f"{algorithm}:", *(f"  {n.ljust(width)}  {v}" for n, v in rows.items())])
