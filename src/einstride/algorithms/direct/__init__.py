@@ -91,8 +91,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The page's engine, its kernel and the kernel's tile."""
-    found: Facts = _page(b.traits.library).describe(job, b, first, second, out)
+    """The engine that runs the job, its kernel and the kernel's register tile."""
+    found: Facts = _calls(b.traits.kernels).describe(job, b, first, second, out)
     return found
 
 
