@@ -65,6 +65,16 @@ def imports(path):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_every_cache_is_in_the_registry(path):
+    """`einstride.support.caches` gives each a bound, and empties all of them for tests."""
+    if path == ROOT / "support" / "caches.py":
+        return
+    assert not {"functools.lru_cache", "functools.cache"} & set(imports(path))
+    functools = [n for n in nodes(path) if getattr(getattr(n, "value", 0), "id", "") == "functools"]
+    assert not {n.attr for n in functools} & {"lru_cache", "cache"}
+
+
 KERNELS = [p for p in SOURCES if p.parent.name == "algorithms" and p.name != "__init__.py"]
 
 

@@ -9,9 +9,10 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 KERNELS = {"numpy": "cpu", "cupy": "cuda"}
 
 
-@cache
+@cached(2, "process")  # all of `KERNELS`
 def _page(library: str) -> Any:
     """A library's page, which is imported when its arrays are met."""
     return import_module(f"{__name__}.{KERNELS[library]}")

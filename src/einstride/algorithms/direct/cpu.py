@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, few, grouped
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.geometry.problem import Cost, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -21,7 +21,7 @@ _SPECIAL = (grouped, few)
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     """Outer products where a group has channels enough to fill vectors and tiles with them.
 

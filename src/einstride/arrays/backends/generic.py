@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
 from inspect import isroutine
 from typing import Any
 
@@ -15,6 +14,7 @@ import array_api_compat
 
 from einstride.arrays.backends.adapter import Array, Backend, Make, Traits
 from einstride.arrays.backends.einsum_by_matmul import contract
+from einstride.support.caches import cached
 
 _HERE = nullcontext()
 
@@ -40,7 +40,7 @@ def device(x: Array) -> Any:
     return None if hasattr(found, "device_set") else found
 
 
-@cache
+@cached(64, "process")  # more array libraries than a process meets
 def of(xp: Any) -> Backend:
     """The backend of an array-API namespace."""
 

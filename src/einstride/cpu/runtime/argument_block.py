@@ -12,6 +12,7 @@ from einstride.cpu.runtime.aligned_memory import address as address
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import segments
 from einstride.support.byte_cache import size_of
+from einstride.support.caches import register
 
 OUTSIDE = -(1 << 60)
 """An offset so negative that no sum with others becomes positive."""
@@ -29,6 +30,7 @@ def name_of(a: Any) -> str:
 
 
 _NAMES: dict[Any, str] = {}
+register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 
 
 ROWS = 1 << 12
