@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import time
 
-from einstride.support.caches import cached
+from einstride.support.caches import cached, register
 from einstride.support.errors import bad_value
 from einstride.support.import_time import IMPORTED
 
@@ -58,6 +58,14 @@ _FLAGS = (
 
 _unseen = 0.0
 """Bytes that may still be written before the folder is looked at again."""
+
+
+def _look_again() -> None:
+    global _unseen
+    _unseen = 0.0
+
+
+register(f"{__name__}._unseen", "process", _look_again, lambda: int(_unseen > 0))
 
 
 @cached(1, "process")
