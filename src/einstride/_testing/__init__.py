@@ -12,7 +12,7 @@ its tables are all that must follow.
 """
 
 from einstride._testing.points import CONSTANTS, FUNCTIONS
-from einstride._testing.switches import caches, clear_caches, use
+from einstride._testing.switches import caches, clear_caches, entries, use
 from einstride._testing.targets import vector_widths
 from einstride._testing.watch import Call, failing, replacing, watching
 from einstride.codegen.jit import Machine
@@ -24,6 +24,7 @@ __all__ = [
     "Machine",
     "caches",
     "clear_caches",
+    "entries",
     "failing",
     "replacing",
     "use",

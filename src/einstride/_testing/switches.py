@@ -23,6 +23,11 @@ def caches() -> tuple[Cache, ...]:
     return tuple(REGISTRY)
 
 
+def entries(kind: Kind) -> int:
+    """The number of results, facts or kernels that are kept now; see `clear_caches`."""
+    return sum(cache.entries() for cache in caches() if cache.kind == kind)
+
+
 def clear_caches(*kinds: Kind) -> None:
     """Forget what the caches of these kinds hold; see `einstride.support.caches.Kind`.
 
@@ -46,6 +51,7 @@ def use(
     algorithm: str | None = None,
     engine: str | Sequence[str] | None = None,
     threads: int | None = None,
+    backend: Mapping[str, object] | None = None,
     absent: Collection[str] = (),
     calibration: Mapping[str, Mapping[str, Any]] | None = None,
     kernel_folder: str | Path | None = None,
@@ -68,6 +74,8 @@ def use(
         sequence: these are there, and chosen among as always.
     threads : int or None
         The threads that NumPy's backend may use, however many cores there are.
+    backend : mapping or None
+        Fields of NumPy's backend that are replaced; see `einstride.arrays.backends.adapter`.
     absent : collection of str
         Packages that are taken to be not installed. "llvmlite": no compiled kernels.
     calibration : mapping or None
@@ -90,6 +98,8 @@ def use(
             enter(_engines(engine))
         if threads is not None:
             enter(_backend(threads=lambda: threads))
+        if backend is not None:
+            enter(_backend(**backend))
         if absent:
             enter(_absent(absent))
         if calibration is not None:
