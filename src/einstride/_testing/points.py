@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         for algorithm in ("strided", "gemm", "direct", "winograd", "implicit_gemm", "fft", "cudnn")
         for which in PASSES
     },
+    "prepare a filter": ("algorithms.direct:prepare",),
     "prefer few channels": ("algorithms.direct.few:better",),
     "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along",),
     "cut a filter into pieces": ("algorithms.direct.pieces:pieces",),
@@ -88,6 +89,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "cuda.gemm_tiles:PROCESSORS",
         "cuda.small_channels_shape:PROCESSORS",
     ),
+    "GPU blocks": ("algorithms.direct.cuda:BLOCKS",),
     "terms of a part": ("cuda.gemm_tiles:ENOUGH_TERMS",),
     "FMA tiles": ("cuda.gemm_tiles:TILES",),
     "MMA tiles": ("cuda.gemm_tiles:MMA_TILES",),

@@ -152,10 +152,6 @@ class Kept(Generic[P, R]):
         self._cache.put(self._table, key, value)
         return value
 
-    def cache_clear(self) -> None:
-        """Forget the values of this function."""
-        self._table.clear()
-
 
 CACHE = ByteCache(LIMIT)
 """The cache of this process."""
