@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,9 +25,22 @@ class StopError(Exception):
     pass
 
 
+@cache
+def imported_by():
+    """The modules that take a name from a module of the package when they are imported."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(["einstride", *path.relative_to(ROOT).with_suffix("").parts])
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    taken = found.setdefault((node.module, alias.name), set())
+                    taken.add(name.removesuffix(".__init__"))
+    return found
+
+
 @pytest.mark.parametrize("idea", _testing.FUNCTIONS)
-def test_each_function_is_there_once(idea):
-    """Another module may have it by the same name; none knows it by a wrong one."""
+def test_each_function_is_found_replaced_and_put_back(idea):
     for module, name in points.places(points.FUNCTIONS, idea):
         real = getattr(module, name)
         with pytest.raises(StopError), _testing.replacing(idea, lambda real: None):
@@ -46,12 +60,8 @@ def test_each_constant_is_changed_wherever_it_is_read(idea):
         raise StopError
     assert [getattr(module, name) for module, name in places] == before
     listed = {module.__name__ for module, _ in places}
-    for path in ROOT.rglob("*.py"):
-        module = ".".join(["einstride", *path.relative_to(ROOT).with_suffix("").parts])
-        for node in ast.parse(path.read_text()).body:  # by name, when the module is imported
-            if isinstance(node, ast.ImportFrom) and node.module in listed:
-                taken = {alias.name for alias in node.names} & {name for _, name in places}
-                assert not taken or module.removesuffix(".__init__") in listed, (module, taken)
+    for module, name in places:
+        assert imported_by().get((module.__name__, name), set()) <= listed
 
 
 def test_what_is_unknown_is_refused():
