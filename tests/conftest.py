@@ -235,12 +235,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test changes in the library's inside is not hidden by calls made before, nor kept."""
+    """What a test changes around the library is not hidden by calls made before, nor kept."""
     if "monkeypatch" not in request.fixturenames:
         yield
         return
-    from einstride.dispatch import call_cache
+    from einstride import _testing
 
-    call_cache.ANSWERS.clear()
-    yield
-    call_cache.ANSWERS.clear()
+    with _testing.use():
+        yield

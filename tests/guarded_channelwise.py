@@ -36,12 +36,16 @@ def guarded(array: np.ndarray, end: bool) -> np.ndarray:
 
 def main(which: str, first: bool, width: str) -> None:
     import test_simd_channelwise as tests
-    import test_simd_depthwise
-    from einstride.algorithms.direct import channelwise, cpu
-    from einstride.codegen import jit
+    from einstride import _testing
 
-    cpu._ENGINES = (channelwise,)
-    jit.machine = lambda: tests.MACHINES[width]
+    with _testing.use(target=tests.MACHINES[width], engine="channelwise"):
+        check(which, first)
+
+
+def check(which: str, first: bool) -> None:
+    import test_simd_channelwise as tests
+    import test_simd_depthwise
+
     cases = tests.GEOMETRIES | test_simd_depthwise.GEOMETRIES
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():

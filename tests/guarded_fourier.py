@@ -15,9 +15,15 @@ from guarded_channelwise import guarded
 
 def main(which: str, width: str) -> None:
     import test_simd_fourier as tests
-    from einstride.codegen import jit
+    from einstride import _testing
 
-    jit.machine = lambda: tests.MACHINES[width]
+    with _testing.use(target=tests.MACHINES[width]):
+        check(which)
+
+
+def check(which: str) -> None:
+    import test_simd_fourier as tests
+
     cases = dict(tests.GEOMETRIES)
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():

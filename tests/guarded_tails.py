@@ -20,6 +20,7 @@ import numpy as np
 import machine_code
 import oracle
 from checks import PASSES, operands
+from einstride import _testing
 from einstride.codegen import jit
 from guarded import guarded
 from oracle import Case
@@ -74,35 +75,8 @@ def machine_of(width: str) -> Any:
     return jit.Machine(width, "", size, 16)
 
 
-def compile_for(width: str) -> Any:
-    """Let every kernel be made for these vectors; returns them."""
-    from einstride.algorithms.direct import cpu
-    from einstride.cpu.runtime import call_program, clear
-    from einstride.nn.cpu import pooling
-
-    assert all((cpu, pooling, call_program, clear))  # those that know the machine by name
-    native, chosen = jit.machine, machine_of(width)
-    if chosen is None:
-        print(f"not run: this machine has no vectors for {width}")
-        sys.exit(0)
-    for name, module in list(sys.modules.items()):
-        if name.startswith("einstride.") and getattr(module, "machine", None) is native:
-            module.machine = lambda: chosen
-    return chosen
-
-
-def force(engine: str) -> str:
-    """Leave one engine of direct convolution; returns the algorithm to ask for."""
-    from einstride.algorithms.direct import cpu, dense, few, grouped
-    from einstride.planning import select
-
-    engines = {"dense": (dense,), "grouped": (grouped, dense), "few": (few, dense)}
-    engines["channelwise"] = (cpu.channelwise,)
-    cpu._ENGINES = engines.get(engine, cpu._ENGINES)
-    few.better = lambda other, job, traits: few.supports(job, traits) is None
-    cpu._engine.cache_clear()
-    select.plan.cache_clear()
-    return "direct" if engine in engines else engine
+ENGINES = ("dense", "grouped", "few", "channelwise")
+"""Of direct convolution; what `FAMILIES` name besides are algorithms."""
 
 
 def channels_first(array: np.ndarray, role: str) -> np.ndarray:
@@ -168,19 +142,26 @@ def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bo
 
 
 def main(width: str, families: str, dtypes: str, tails: str) -> None:
-    machine, done = compile_for(width), 0
-    reader = jit._machine_code = machine_code.Reader(jit._machine_code)
-    for family in families.split(","):
-        engine, layout, case = FAMILIES[family]
-        algorithm = force(engine)
-        for name in dtypes.split(","):
-            dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
-            lanes = machine.lanes(min(max(dtype.itemsize, 4), 8))
-            some = range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
-            for tail in some:
-                for which in PASSES:
-                    print(family, name, tail, which, flush=True)
-                    done += check(which, case(lanes + tail), algorithm, layout, dtype)
+    machine, done, reader = machine_of(width), 0, machine_code.Reader()
+    if machine is None:
+        print(f"not run: this machine has no vectors for {width}")
+        return
+    with (
+        _testing.use(target=machine),
+        _testing.replacing("compile a kernel", reader),
+    ):
+        for family in families.split(","):
+            engine, layout, case = FAMILIES[family]
+            algorithm = "direct" if engine in ENGINES else engine
+            with _testing.use(engine=engine if engine in ENGINES else None):
+                for name in dtypes.split(","):
+                    dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
+                    lanes = machine.lanes(min(max(dtype.itemsize, 4), 8))
+                    some = range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
+                    for tail in some:
+                        for which in PASSES:
+                            print(family, name, tail, which, flush=True)
+                            done += check(which, case(lanes + tail), algorithm, layout, dtype)
     assert reader.read or not done, (
         "no kernel was compiled: the folder of kernels is to be left unused"
     )

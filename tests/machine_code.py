@@ -9,6 +9,7 @@ masked store of elements of less than 32 bits has one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 MASKED = re.compile(
@@ -51,15 +52,13 @@ class Reader:
         Those that LLVM would lower wrongly.
     """
 
-    def __init__(self, compile_kernel: Any) -> None:
-        self._compile = compile_kernel
+    def __init__(self) -> None:
         self.read = self.masked = 0
         self.wrong: list[str] = []
 
-    def __call__(self, text: str, on: Any) -> bytes:
+    def __call__(self, compile_kernel: Callable[..., bytes], text: str, on: Any) -> bytes:
         module = optimised(text, on)
         self.read += 1
         self.masked += len(MASKED.findall(module))
         self.wrong += wrong_stores(module)
-        found: bytes = self._compile(text, on)
-        return found
+        return compile_kernel(text, on)

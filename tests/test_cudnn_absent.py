@@ -11,23 +11,15 @@ import pytest
 import cudnn_stand_in
 import einstride as es
 from checks import refused
-from einstride.algorithms.cudnn import library
-from einstride.planning import select
+from einstride import _testing
 
 pytest_plugins = ["cupy_host.fixtures"]
 
 
 @pytest.fixture
-def absent(monkeypatch):
-    def find(name):
-        assert name == "cudnn"
-
-    monkeypatch.setattr(library, "find_spec", find)
-    library.missing.cache_clear()
-    select.plan.cache_clear()
-    yield
-    library.missing.cache_clear()
-    select.plan.cache_clear()
+def absent():
+    with _testing.use(absent={"cudnn"}):
+        yield
 
 
 def test_the_remedy_is_told(absent, cp):

@@ -10,6 +10,7 @@ import pytest
 import cudnn_stand_in
 import einstride as es
 from cupy_host import events
+from einstride import _testing
 from einstride.algorithms.cudnn import graphs as engine
 from test_cupy_contract import prepared
 from test_cupy_cudnn import SQUARE
@@ -23,8 +24,13 @@ def state(host, cp):
         yield found
 
 
-def test_plans_are_made_once_and_the_oldest_forgotten(state, cp, monkeypatch):
-    monkeypatch.setattr(engine, "KEPT", 4)
+@pytest.fixture
+def four_plans():
+    with _testing.use(constants={"cuDNN plans": 4}):
+        yield
+
+
+def test_plans_are_made_once_and_the_oldest_forgotten(state, cp, four_plans):
     f = cp.ones((2, 3, 5), "f4")
     for n in range(3, 9):
         es.conv(cp.ones((1, n, 3), "f4"), f, algorithm="cudnn")

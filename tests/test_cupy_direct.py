@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import einstride as es
 import oracle
 from checks import PASSES, operands, promoted, refused, same
-from einstride.cuda import axis_map, gathered_gemm, small_channels
+from einstride import _testing
+from einstride.cuda import axis_map
 from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
@@ -83,16 +84,10 @@ def test_each_dtype(gpu, name, dtype):
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_offsets_of_64_bits(gpu, monkeypatch, name, which):
-    launches = (small_channels.correlation, small_channels.filter_sums, gathered_gemm.gathered)
-    for module in (small_channels, gathered_gemm):
-        monkeypatch.setattr(module, "index", lambda *_: "long long")
-    for planned in launches:
-        planned.cache_clear()
-    for order in ORDERS[:2]:
-        check(gpu, which, FAMILIES[name], "float32", 3, order)
-    for planned in launches:
-        planned.cache_clear()
+def test_offsets_of_64_bits(gpu, name, which):
+    with _testing.replacing("choose the index type", lambda *_: "long long"):
+        for order in ORDERS[:2]:
+            check(gpu, which, FAMILIES[name], "float32", 3, order)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -133,12 +128,10 @@ def test_many_blocks(gpu, name, which):
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", ["dense strided", "dense, far apart", "rgb", "to rgb"])
-def test_few_blocks_do_much_each(gpu, monkeypatch, name, which):
+def test_few_blocks_do_much_each(gpu, name, which):
     """As on a large layer: blocks of many rows, which make the phases of a stride one by one."""
-    monkeypatch.setattr(gathered_gemm, "PROCESSORS", 1)
-    gathered_gemm.gathered.cache_clear()
-    test_many_blocks(gpu, name, which)
-    gathered_gemm.gathered.cache_clear()
+    with _testing.use(constants={"GPU processors": 1}):
+        test_many_blocks(gpu, name, which)
 
 
 @pytest.mark.parametrize("layout", ORDERS[:2])

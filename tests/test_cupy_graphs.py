@@ -18,6 +18,7 @@ import einstride as es
 from cupy_host import events
 from cupy_host.faults import StaleGraph
 from cupy_host.graphs import GLOBAL, RELAXED, THREAD_LOCAL
+from einstride import _testing
 from test_cupy_contract import CASES, EVERY, PASSES, prepared
 
 pytest_plugins = ["cupy_host.fixtures"]
@@ -141,18 +142,16 @@ def test_the_code_of_the_page_runs(cp):
 
 
 def test_a_kernel_that_is_not_loaded_is_refused_by_name(cp):
-    from einstride import cuda
-
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, algorithm="gemm", **keywords)  # other kernels, and cuBLAS
-    cuda._loaded.cache_clear()
+    _testing.clear_caches("code")
     message = "captured; got the kernel copy_rows.*, which is not made yet; make the same call once"
     with pytest.raises(ValueError, match=message):
         Recorded(cp, lambda: function(*args, algorithm="gemm", **keywords), RELAXED, warm=False)
     with cp.cuda.Device(1), pytest.raises(ValueError, match="not made yet"):  # nor is it there
         there = [cp.asarray(a.get()) if isinstance(a, cp.ndarray) else a for a in args]
         function(*there, algorithm="gemm", **keywords)
-        cuda._loaded.cache_clear()
+        _testing.clear_caches("code")
         with cp.cuda.Device(0):
             function(*args, algorithm="gemm", **keywords)
         Recorded(cp, lambda: function(*there, algorithm="gemm", **keywords), RELAXED, warm=False)
@@ -277,16 +276,15 @@ def test_values_are_not_looked_at_in_a_capture(cp):
         Recorded(cp, lambda: es.conv(x, f))
 
 
-def test_a_wait_inside_a_plan_would_be_seen(host, cp, monkeypatch):
-    from einstride.arrays.backends import cupy as adapter
-
-    def waits(a, b, out, tf32=False):
+def test_a_wait_inside_a_plan_would_be_seen(host, cp):
+    def waits(real, a, b, out, tf32=False):
         cp.cuda.get_current_stream().synchronize()
-        return gemm(a, b, out, tf32)
+        return real(a, b, out, tf32)
 
-    gemm = adapter.gemm
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, algorithm="gemm", **keywords)
-    monkeypatch.setattr(adapter, "gemm", waits)
-    with pytest.raises(cp.cuda.runtime.CUDARuntimeError):
+    with (
+        _testing.replacing("multiply matrices on the GPU", waits),
+        pytest.raises(cp.cuda.runtime.CUDARuntimeError),
+    ):
         Recorded(cp, lambda: function(*args, algorithm="gemm", **keywords))

@@ -12,11 +12,11 @@ import einstride as es
 import oracle
 from checks import PASSES, operands
 from cupy_host import events
+from einstride import _testing
 from einstride.algorithms import implicit_gemm as algorithm
 from einstride.cuda import gemm_tiles as tiles
 from einstride.cuda import implicit_gemm as launcher
 from einstride.geometry import input_gradient_phases
-from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_cupy_contract import CASES, WAYS, prepared, recorded
@@ -31,19 +31,8 @@ LONG = Case(2, (70,), (3,), 3, 5, (1,), ((1, 1),), (1,))  # 140 terms of a filte
 @contextmanager
 def parts_of(terms):
     """Sums are cut into parts of this many terms."""
-    before = tiles.ENOUGH_TERMS
-
-    def forget():
-        tiles.choose.cache_clear()
-        select.plan.cache_clear()
-
-    tiles.ENOUGH_TERMS = terms
-    forget()
-    try:
+    with _testing.use(constants={"terms of a part": terms}):
         yield
-    finally:
-        tiles.ENOUGH_TERMS = before
-        forget()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -105,14 +94,12 @@ def test_on_the_device_of_the_arrays(host, cp, which):
 
 def test_the_same_kernel_is_compiled_once(host, cp):
     """Of one geometry, on each device; another stream finds it too."""
-    from einstride import cuda
-
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, **MINE, **keywords)
-    before = cuda._loaded.cache_info().misses
+    before = _testing.entries("code")
     with cp.cuda.Stream(non_blocking=True):
         function(*args, **MINE, **keywords)
-    assert cuda._loaded.cache_info().misses == before
+    assert _testing.entries("code") == before
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "shuffle"])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import einstride as es
 import oracle
 from checks import PASSES, operands, refused
+from einstride import _testing
 from einstride.algorithms import implicit_gemm as algorithm
 from einstride.arrays import backends
 from einstride.cuda import gemm_tiles as tiles
-from einstride.cuda import implicit_gemm as launcher
 from oracle import Case
 from strategies import arrays, cases, seeds
 
@@ -71,16 +71,9 @@ def run(gpu, which, case, dtype, seed=1, orders=ORDERS[:1] * 2, **keywords):
 @contextmanager
 def only(tile):
     """No other tile is chosen."""
-    kept = {name: dict(getattr(tiles, name)) for name in ("TILES", "MMA_TILES")}
-    table = getattr(tiles, "MMA_TILES" if tile.mma else "TILES")
-    table.update(dict.fromkeys(table, (tile,)))
-    tiles.choose.cache_clear()
-    try:
+    name, table = ("MMA tiles", tiles.MMA_TILES) if tile.mma else ("FMA tiles", tiles.TILES)
+    with _testing.use(constants={name: dict.fromkeys(table, (tile,))}):
         yield
-    finally:
-        for name, table in kept.items():
-            getattr(tiles, name).update(table)
-        tiles.choose.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,24 +144,19 @@ def test_tf32_rounds_to_nearest(gpu):
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "tf32"])
-def test_every_way_in_64_bits(gpu, monkeypatch, dtype, which):
-    monkeypatch.setattr(launcher, "index_type", lambda *_: "long long")
-    launcher._product.cache_clear()
-    try:
+def test_every_way_in_64_bits(gpu, dtype, which):
+    with _testing.replacing("choose the index type", lambda *_: "long long"):
         for order in ("channels last", "channels first"):
             run(gpu, which, GROUPED, dtype, 3, (order,) * 2)
         run(gpu, which, ODD, dtype, 3)
-    finally:
-        launcher._product.cache_clear()
 
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_halves_without_tensor_cores(gpu, monkeypatch, dtype, which):
+def test_halves_without_tensor_cores(gpu, dtype, which):
     """An older device: the ordinary units, and the plan says why."""
-    monkeypatch.setattr(algorithm, "TENSOR_CORES_SINCE", 999)
     for tile in tiles.TILES["float16"][1:]:
-        with only(tile):
+        with _testing.use(constants={"first capability with tensor cores": 999}), only(tile):
             run(gpu, which, GROUPED, dtype, 4)
             run(gpu, which, ODD, dtype, 4)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from einstride import _testing
 from einstride.cuda import im2col as launcher
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
@@ -124,12 +125,12 @@ CASE = Case(2, (9, 8), (3, 2), 8, 6, (2, 1), ((2, 1), (1, 2)), (1, 2), groups=2)
 @pytest.mark.parametrize("dtypes", PAIRS, ids="-".join)
 @pytest.mark.parametrize("index", ["int", "long long"])
 @pytest.mark.parametrize("inner", [True, False])
-def test_each_dtype_and_index(cp, monkeypatch, dtypes, index, inner):
-    monkeypatch.setattr(launcher, "_index", lambda *_: index)
+def test_each_dtype_and_index(cp, dtypes, index, inner):
     for mode in MODES:
         g = geometry(CASE, mode)
         for x in memory_orders(cp, numbers(g.x_shape, dtypes[0], 3)):
-            got, expected = both_ways(x, g, dtypes[1], inner, *whole(g))
+            with _testing.replacing("choose the index type", lambda *_: index):
+                got, expected = both_ways(x, g, dtypes[1], inner, *whole(g))
             np.testing.assert_array_equal(got, expected)
 
 

@@ -14,7 +14,7 @@ import einstride as es
 import oracle
 from einstride import nn
 from einstride.algorithms import ALGORITHMS
-from einstride.demo import checks, loops, network, story, training
+from einstride.demo import loops, network, story, training
 from einstride.demo.digits import Digits
 from einstride.demo.libraries import Library
 
@@ -221,7 +221,7 @@ NUMPY = Library("NumPy", np, np.asarray)
 @pytest.mark.parametrize("wrong", [lambda a: a * (1 + 1e-6), lambda a: a * np.nan])
 def test_a_wrong_convolution_is_found(function, wrong, monkeypatch, capsys):
     right = getattr(es, function)
-    monkeypatch.setattr(checks.es, function, lambda *a, **k: wrong(right(*a, **k)))
+    monkeypatch.setattr(es, function, lambda *a, **k: wrong(right(*a, **k)))
     failed = story._check(some_digits(), NUMPY)
     assert failed is not None
     assert failed.startswith(f"{function} deviates from ")

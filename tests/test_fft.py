@@ -6,10 +6,10 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, agrees, operands, refused
+from einstride import _testing
 from einstride.algorithms import fft
 from einstride.algorithms.fft.axes import axis_of, fast_length
 from einstride.arrays import backends
-from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_accuracy import UNIT, adversary, error, fractions
@@ -48,19 +48,16 @@ def test_whole_numbers(backend, which, name, dtype):
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 5, 9, 64])
-def test_any_number_of_tiles(monkeypatch, tiles):
+def test_any_number_of_tiles(tiles):
     """Uneven last tiles, single outputs, and the periods on either side of the longest matrix."""
     case = Case(2, (190,), (9,), 2, 3, (2,), ((4, 3),), (2,))
     x, f, _ = arrays(case, "float64", 1)
-    one = lambda g, a, most: (axis_of(g, a, tiles),)  # noqa: E731
-    monkeypatch.setattr("einstride.algorithms.fft.plan.choices", one)
-    select.plan.cache_clear()
-    fft.correlation.cache_clear()
-    try:
+
+    def one(real, g, a, most):
+        return (axis_of(g, a, tiles),)
+
+    with _testing.replacing("list the cuts of an FFT's axis", one):
         found = es.conv(x, f, algorithm="fft", **case.explicit)
-    finally:
-        select.plan.cache_clear()
-        fft.correlation.cache_clear()
     agrees(found, oracle.fast_forward(x, f, case), "float64", "fft")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
 import einstride as es
-from einstride import calibration
+from einstride import _testing, calibration
 from einstride.algorithms import ALGORITHMS
-from einstride.planning import select
 
 MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
 SHAPES = ((2, 16, 16, 8), (3, 3, 8, 8))
@@ -17,20 +17,12 @@ SHAPES_OF_A_LAYER = ((32, 56, 56, 64), (3, 3, 64, 64))
 
 
 @pytest.fixture
-def changed(monkeypatch):
+def changed():
     """Replaces fields of the figures of a GPU."""
-    shipped, read = calibration.calibration("calibration_gpu"), calibration.calibration
-
-    def change(**fields):
-        ours = shipped | fields
-        monkeypatch.setattr(
-            calibration, "calibration",
-            lambda name="calibration": ours if name == "calibration_gpu" else read(name),
-        )  # fmt: skip
-        select.plan.cache_clear()
-
-    yield change
-    select.plan.cache_clear()
+    with ExitStack() as stack:
+        yield lambda **fields: stack.enter_context(
+            _testing.use(calibration={"calibration_gpu": fields})
+        )
 
 
 def test_without_a_run_on_a_gpu_times_are_called_predictions(gpu, changed):

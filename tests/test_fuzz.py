@@ -11,7 +11,7 @@ import pytest
 
 import einstride as es
 import oracle
-from einstride.dispatch import execute
+from einstride import _testing
 from fuzz import calls, cases, memory, planted, shrink, snippet
 from oracle import Case
 
@@ -105,20 +105,18 @@ def much_memory(result, first):
         (much_memory, {"workspace"}),
     ],
 )
-def test_a_fault_of_each_sort_is_seen(monkeypatch, fault, kinds):
-    real = execute.compute
-
-    def compute(plan, b, first, second, bias, place, kept=None):
+def test_a_fault_of_each_sort_is_seen(fault, kinds):
+    def compute(real, plan, b, first, second, bias, place, kept=None):
         found = real(plan, b, first, second, bias, place, kept)
         if fault is not None:
             fault(found if place is None else place, first)
         return found
 
-    monkeypatch.setattr(execute, "compute", compute)
     call = replace(PLAIN, workspace="least", repeat=3) if fault is much_memory else PLAIN
     if fault is much_memory:
         pytest.importorskip("llvmlite")
-    found = {p.kind for p in calls.Runner().run(X, call)}
+    with _testing.replacing("compute a plan's result", compute):
+        found = {p.kind for p in calls.Runner().run(X, call)}
     assert (found & kinds) if kinds else not found, found
 
 

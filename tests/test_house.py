@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,6 +15,7 @@ import einstride as es
 from checks import ALGORITHMS
 
 ROOT = Path(es.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.glob("*.py"))
 PUBLIC = {
@@ -66,6 +68,66 @@ def imports(path):
             module = ".".join([*base, *([node.module] if node.module else [])])
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_every_cache_is_in_the_registry(path):
+    """`einstride.support.caches` gives each a bound, and empties all of them for tests."""
+    if path == ROOT / "support" / "caches.py":
+        return
+    assert not {"functools.lru_cache", "functools.cache"} & set(imports(path))
+    functools = [n for n in nodes(path) if getattr(getattr(n, "value", 0), "id", "") == "functools"]
+    assert not {n.attr for n in functools} & {"lru_cache", "cache"}
+
+
+PROGRAMS = sorted(p for folder in ("tests", "bench") for p in (REPOSITORY / folder).rglob("*.py"))
+CHANGES = {"setattr", "setitem", "delattr", "delitem"}
+"""Of `pytest.MonkeyPatch`."""
+
+
+def insides(path):
+    """The names in a file that stand for modules of the package, or for what is in them."""
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("einstride."):
+                    yield alias.asname or alias.name
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("einstride"):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            called = ast.unparse(node.value)
+            if re.match(r"[\w.]*(importorskip|import_module)\(f?['\"]einstride\.", called):
+                yield from map(ast.unparse, node.targets)
+
+
+def owner(node):
+    """What an attribute or an item belongs to, first of all."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_the_inside_is_changed_through_one_entry(path):
+    """`einstride._testing` knows the private names, so that they can be changed without a test."""
+    if path == Path(__file__):
+        return
+    assert "cache_clear" not in path.read_text()
+    inside, changed = set(insides(path)) - {"_testing"}, []
+    for node in nodes(path):
+        if isinstance(node, ast.Call) and node.args:
+            function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if function in CHANGES:
+                changed.append(node.args[0])
+        elif isinstance(node, ast.Assign | ast.Delete):
+            changed += [t for t in node.targets if isinstance(t, ast.Attribute | ast.Subscript)]
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign) and not isinstance(
+            node.target, ast.Name
+        ):
+            changed.append(node.target)
+    for node in changed:
+        assert owner(node) not in inside, f"line {node.lineno}: {ast.unparse(node)}"
+        assert not re.match(r"f?['\"]einstride\.", ast.unparse(node)), node.lineno
 
 
 KERNELS = [p for p in SOURCES if p.parent.name == "algorithms" and p.name != "__init__.py"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import einstride
-from test_simd_compiler import forget
+from einstride import _testing
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
@@ -38,12 +38,9 @@ print(es.__file__, disk_cache.package_digest(), float(np.abs(y - 144).max()))
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
-    forget()
-    yield tmp_path / "kernels"
-    monkeypatch.undo()
-    forget()
+def kept(tmp_path):
+    with _testing.use(kernel_folder=tmp_path / "kernels"):
+        yield tmp_path / "kernels"
 
 
 def run(code, folder, path=PACKAGE.parent, **variables):
@@ -248,20 +245,24 @@ def test_only_this_users_own_regular_files_are_read(kept, put):
     assert not list(kept.glob("*.part"))
 
 
-def test_the_key_holds_the_cpu(kept, monkeypatch):
+def test_the_key_holds_the_cpu(kept):
     """A folder on a network disk may be shared by machines of two kinds."""
     from dataclasses import replace
 
     from einstride.codegen import jit
 
-    asked = []
-    monkeypatch.setattr(jit, "_kernels", {})
-    monkeypatch.setattr(disk_cache, "read", asked.append)
-    monkeypatch.setattr(disk_cache, "write", lambda *a: None)
-    monkeypatch.setattr(jit, "_machine_code", lambda *a: b"")
-    monkeypatch.setattr(jit, "_loaded", lambda *a: None)
     here = jit.machine()
-    for on in (here, replace(here, name="other"), replace(here, features=here.features + ",+x")):
-        jit.kernel("k", str, 1, on=on)
+    with (
+        _testing.watching("read a kernel's file") as reads,
+        _testing.replacing("compile a kernel", lambda *_: b""),
+        _testing.replacing("load a kernel", lambda *_: None),
+    ):
+        for on in (
+            here,
+            replace(here, name="other"),
+            replace(here, features=here.features + ",+x"),
+        ):
+            jit.kernel("k", str, 1, on=on)
+    asked = [call.args[0] for call in reads]
     assert len(set(asked)) == 3
     assert all(re.search(r"Machine\(name='.*features='", text) for text in asked)

@@ -1,29 +1,27 @@
 """Where compiled kernels are kept, and how many bytes of them, by the environment."""
 
 import os
+import sys
 
 import pytest
 
+from einstride import _testing
 from einstride.__main__ import main
-from test_simd_compiler import forget
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
-    forget()
-    yield tmp_path / "kernels"
-    monkeypatch.undo()
-    forget()
+def kept(tmp_path):
+    with _testing.use(kernel_folder=tmp_path / "kernels"):
+        yield tmp_path / "kernels"
 
 
 @pytest.mark.parametrize("text", ["many", "-1", "1e6", "1.5", "9" * 30, "٣"])
 def test_a_limit_that_is_no_number(kept, monkeypatch, text, capsys):
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", text)
-    forget()
+    _testing.clear_caches("process")
     with pytest.raises(ValueError, match=r"EINSTRIDE_CACHE_BYTES: .*; got .*; unset"):
         disk_cache.limit()
     assert main(["info"]) == 0
@@ -51,7 +49,7 @@ def test_the_default_folder(monkeypatch, platform, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in (variables | {"HOME": "/home/me"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(disk_cache.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert str(disk_cache.default_folder()) == expected
 
 
@@ -67,18 +65,18 @@ def test_without_a_home_nothing_is_kept(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.chdir(tmp_path)
-    forget()
+    _testing.clear_caches("process")
     assert disk_cache.folder() is None
     assert not list(tmp_path.iterdir())
-    forget()
+    _testing.clear_caches("process")
 
 
 def test_a_relative_folder_stays_where_it_was(monkeypatch, tmp_path):
     monkeypatch.setenv("EINSTRIDE_CACHE", "kernels")
     monkeypatch.chdir(tmp_path)
-    forget()
+    _testing.clear_caches("process")
     assert disk_cache.folder() == tmp_path / "kernels"
-    forget()
+    _testing.clear_caches("process")
 
 
 def aged(path, seconds):
@@ -89,7 +87,7 @@ def aged(path, seconds):
 
 def test_the_least_recently_used_go_first(kept, monkeypatch):
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "10000")
-    forget()
+    _testing.clear_caches("process")
     for number in range(8):  # of 1,032 bytes
         disk_cache.write(f"kernel {number}", bytes([number]) * 1000)
         aged(disk_cache._file(f"kernel {number}"), 86400 * (8 - number))
@@ -104,7 +102,7 @@ def test_the_least_recently_used_go_first(kept, monkeypatch):
 
 def test_what_is_larger_than_the_limit_is_not_kept(kept, monkeypatch):
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "1031")
-    forget()
+    _testing.clear_caches("process")
     disk_cache.write("a kernel", b"x" * 1000)
     assert not list(kept.iterdir())
     disk_cache.write("a kernel", b"x" * 999)
@@ -113,7 +111,7 @@ def test_what_is_larger_than_the_limit_is_not_kept(kept, monkeypatch):
 
 def test_other_files_of_the_folder_stay(kept, monkeypatch):
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "1100")
-    forget()
+    _testing.clear_caches("process")
     assert disk_cache.folder() == kept
     for name in ("thesis.txt", "x.kernel", "b.part", f"{'0' * 40}.kernel.bak"):
         (kept / name).write_bytes(b"x" * 5000)
@@ -132,7 +130,7 @@ def test_temporary_files_of_killed_processes_go(kept):
     old.write_bytes(b"x")
     new.write_bytes(b"x")
     aged(old, disk_cache.STALE + 60)
-    forget()
+    _testing.clear_caches("process")
     disk_cache.folder()
     disk_cache.write("another", b"x")
     assert not old.exists()
@@ -141,7 +139,7 @@ def test_temporary_files_of_killed_processes_go(kept):
 
 def test_no_bytes_no_folder(kept, monkeypatch):
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "0")
-    forget()
+    _testing.clear_caches("process")
     assert disk_cache.folder() is None
     disk_cache.write("a kernel", b"x")
     assert not kept.exists()

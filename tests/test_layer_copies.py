@@ -2,14 +2,13 @@
 
 import copy
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import einstride as es
 from checks import same
-from einstride.algorithms import ALGORITHMS
+from einstride import _testing
 from einstride.dispatch.filter_cache import MOST, Prepared
 
 FULL = {1: 576.0, 3: 1728.0}  # nine taps of sixty-four channels
@@ -188,19 +187,19 @@ class Meeting:
         return self.number == other.number
 
 
-def test_transforms_may_be_given_up_while_they_are_looked_up(monkeypatch):
+def test_transforms_may_be_given_up_while_they_are_looked_up():
     """Found, and gone before they are taken: `KeyError` in one layer of several threads."""
     made = []
-    monkeypatch.setitem(ALGORITHMS, "any", SimpleNamespace(prepare=lambda f, job, b: job.number))
     kept = Prepared()
 
     def others():
-        made.append(kept.of("any", None, Meeting(len(made) + 10), None))
+        made.append(kept.of("direct", None, Meeting(len(made) + 10), None))
 
-    for _ in range(3):
-        assert kept.of("any", None, Meeting(1), None) == 1
-        for _ in range(2 * MOST):
-            assert kept.of("any", None, Meeting(1, others), None) == 1
+    with _testing.replacing("prepare a filter", lambda real, f, job, b: job.number):
+        for _ in range(3):
+            assert kept.of("direct", None, Meeting(1), None) == 1
+            for _ in range(2 * MOST):
+                assert kept.of("direct", None, Meeting(1, others), None) == 1
     assert len(kept._kept) <= MOST
     assert len(made) >= 6 * MOST
     assert not pickle.loads(pickle.dumps(kept))._kept

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einstride import nn
-from einstride.arrays import backends
+from einstride import _testing, nn
 from einstride.arrays.backends.numpy import BACKEND
 
 pytest.importorskip("llvmlite", reason="the extra fast is missing")
@@ -210,13 +209,6 @@ def test_the_second_sweep_waits_for_every_chunk_of_the_first():
     np.testing.assert_array_equal(y, plain)
 
 
-@pytest.fixture
-def without(monkeypatch):
-    """NumPy as it is without the extra."""
-    monkeypatch.setitem(backends._FOUND, np.ndarray, PLAIN)
-    monkeypatch.setattr("einstride.arrays.backends.numpy.BACKEND", PLAIN)
-
-
 def network():
     body = nn.Sequential(nn.Conv(8, 3, padding=1, bias=False), nn.BatchNorm(), nn.ReLU(),
                          nn.Conv(8, 3, padding=1), nn.BatchNorm())  # fmt: skip
@@ -233,7 +225,7 @@ def losses():
     return [e["loss"] for e in fitted.epochs]
 
 
-def test_training_is_the_same_with_and_without_the_extra(without, monkeypatch):
-    plain = losses()
-    monkeypatch.undo()
+def test_training_is_the_same_with_and_without_the_extra():
+    with _testing.use(absent={"llvmlite"}):
+        plain = losses()
     np.testing.assert_allclose(losses(), plain, rtol=1e-9)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from einstride import nn
-from einstride.nn.training import checkpoint
 
 RNG = np.random.default_rng(2)
 X, T = RNG.standard_normal((20, 5, 5, 1)).astype("float32"), RNG.integers(0, 3, 20)
@@ -181,7 +180,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         m.save(path)
     assert path.read_bytes() == old

@@ -6,29 +6,17 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import _testing
 from guarded import guarded
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, dense
-from einstride.codegen import jit
 from einstride.cpu.dense import (
-    filter_gradient_call,
-    forward_call,
-    pack_call,
     packed_filter_gradient_call,
     vnni,
 )
-from einstride.cpu.runtime import clear as clearing
 from einstride.planning import select
 
-HOST = jit.machine()
-X86 = "+avx2,+fma,+f16c,+sse4.2"
-WIDTHS = {"native": HOST}
-if "avx2" in HOST.features:
-    WIDTHS |= {
-        f"{n} bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=n, registers=16)
-        for n in (32, 16)
-    }
+WIDTHS = _testing.vector_widths()
 
 GRADIENTS = {  # size, kernel, channels, filters, keywords
     "point": ((9, 15), (1, 1), 13, 70, {}),
@@ -46,32 +34,17 @@ GRADIENTS = {  # size, kernel, channels, filters, keywords
 }
 
 
-def forget():
-    """Empty what was decided for other engines or for another machine."""
-    decided = (
-        cpu._engine,
-        forward_call._correlation,
-        filter_gradient_call._gradient,
-        pack_call._packing,
-    )
-    for cache in (*decided, select.plan, vnni.fits):
-        cache.cache_clear()
-
-
 @pytest.fixture
-def dense_alone(monkeypatch):
+def dense_alone():
     """The engine under test, on machines where another one is faster too."""
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    forget()
-    yield
-    forget()
+    with _testing.use(engine="dense"):
+        yield
 
 
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch, dense_alone):
-    for module in (forward_call, filter_gradient_call, pack_call, jit, vnni, clearing):
-        monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
-    return request.param
+def width(request, dense_alone):
+    with _testing.use(target=WIDTHS[request.param]):
+        yield request.param
 
 
 def whole(rng, shape, dtype="float32"):
@@ -205,9 +178,10 @@ def test_products_of_extreme_8_bit_numbers(name, unsigned, end):
 
 
 def test_the_cpu_decides_about_quads():
-    without = replace(HOST, features=HOST.features.replace(vnni.FEATURE, "-avx512vnni"))
+    host = WIDTHS["native"]
+    without = replace(host, features=host.features.replace(vnni.FEATURE, "-avx512vnni"))
     assert not vnni.usable(without)
-    assert not vnni.usable(replace(HOST, vector_bytes=32))
+    assert not vnni.usable(replace(host, vector_bytes=32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])

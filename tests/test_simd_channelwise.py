@@ -11,21 +11,17 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, operands, promoted, refused, same
+from einstride import _testing
 from oracle import Case
 from strategies import arrays, integer_data
 
 pytest.importorskip("llvmlite")
 
-from einstride.algorithms.direct import channelwise, cpu
-from einstride.arrays.backends.numpy import BACKEND
-from einstride.codegen import jit
-from einstride.planning import select
-
-NATIVE = jit.machine()
+NATIVE = _testing.vector_widths()["native"]
 MACHINES = {
     "native": NATIVE,
-    "32 bytes": jit.Machine("x86-64-v3", "", 32, 16),
-    "16 bytes": jit.Machine("x86-64-v2", "", 16, 16),
+    "32 bytes": _testing.Machine("x86-64-v3", "", 32, 16),
+    "16 bytes": _testing.Machine("x86-64-v2", "", 16, 16),
 }
 DTYPES = (
     "float32", "float64", "float16", "complex64", "complex128",
@@ -33,26 +29,20 @@ DTYPES = (
 )  # fmt: skip
 
 
-def forget():
-    cpu._engine.cache_clear()
-    select.plan.cache_clear()
-
-
 @pytest.fixture(autouse=True)
-def only_this_engine(monkeypatch):
-    monkeypatch.setattr(cpu, "_ENGINES", (channelwise,))
-    forget()
-    yield
-    forget()
+def only_this_engine():
+    with _testing.use(engine="channelwise"):
+        yield
 
 
 @pytest.fixture(params=MACHINES)
-def machine(request, monkeypatch):
+def machine(request):
     if request.param != "native" and "x86" not in sys.platform + str(NATIVE.features):
         features = NATIVE.features.split(",")
         if "+sse4.2" not in features or ("32" in request.param and "+avx2" not in features):
             pytest.skip("another kind of machine")
-    monkeypatch.setattr(jit, "machine", lambda: MACHINES[request.param])
+    with _testing.use(target=MACHINES[request.param]):
+        yield
 
 
 def depthwise(channels, multiplier=1, **changes):
@@ -190,18 +180,9 @@ def test_odd_memory(channels):
     same(out, expected)
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """The engine for few channels leaves everything to this one."""
-    monkeypatch.setattr(cpu.few, "better", lambda *_: False)
-    cpu._engine.cache_clear()
-    yield
-    cpu._engine.cache_clear()
-
-
 @pytest.mark.parametrize("channels", [1, 20])
 @pytest.mark.parametrize("which", PASSES)
-def test_threads_and_batch_leave_the_bits_alone(monkeypatch, which, channels):
+def test_threads_and_batch_leave_the_bits_alone(which, channels):
     case = depthwise(channels, batch=5, input_size=(60, 90), kernel_size=(5, 5))
     rng = np.random.default_rng(3)
     given = [rng.standard_normal(s).astype("float32") for s in
@@ -209,9 +190,8 @@ def test_threads_and_batch_leave_the_bits_alone(monkeypatch, which, channels):
     function, args, pair = operands(which, case, *given)
     found = []
     for threads in (1, 2, 5):
-        monkeypatch.setitem(BACKEND.__dict__, "threads", lambda n=threads: n)
-        forget()
-        found.append(function(*args, algorithm="direct", **case.explicit))
+        with _testing.use(threads=threads):
+            found.append(function(*args, algorithm="direct", **case.explicit))
     same(found[1].view("u4"), found[0].view("u4"))
     same(found[2].view("u4"), found[0].view("u4"))
     expected = oracle.FAST[which](*(a.astype("float64") for a in pair), case)

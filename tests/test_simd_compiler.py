@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import _testing
 from einstride.__main__ import main
 
 compiler = pytest.importorskip("einstride.codegen.jit")
@@ -21,39 +22,27 @@ TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
+def kept(tmp_path):
     """A folder of its own, and a process that knows no kernel yet."""
-    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
-    monkeypatch.setattr(compiler, "_kernels", {})
-    forget()
-    yield tmp_path / "kernels"
-    monkeypatch.undo()
-    forget()
+    with _testing.use(kernel_folder=tmp_path / "kernels"):
+        yield tmp_path / "kernels"
 
 
-def forget():
-    """As in a new process, which reads its environment anew."""
-    disk_cache.folder.cache_clear()
-    disk_cache.limit.cache_clear()
-    disk_cache._unseen = 0
-
-
-def counted(monkeypatch):
-    made = []
-    real = compiler._machine_code
-    monkeypatch.setattr(compiler, "_machine_code", lambda *a: made.append(a) or real(*a))
-    return made
+@pytest.fixture
+def made():
+    """The kernels that were compiled."""
+    with _testing.watching("compile a kernel") as calls:
+        yield calls
 
 
 def ask():
     return compiler.kernel("dense", dense.kernel, TILE, on=compiler.machine())
 
 
-def test_compiled_once_a_process_and_once_a_disk(kept, monkeypatch):
-    made = counted(monkeypatch)
+def test_compiled_once_a_process_and_once_a_disk(kept, made):
     assert ask() is ask()
     assert len(made) == 1
-    compiler._kernels.clear()  # as if the process were a new one
+    _testing.clear_caches("code")  # as if the process were a new one
     ask()
     assert len(made) == 1
     assert len(list(kept.glob("*.kernel"))) == 1
@@ -62,35 +51,34 @@ def test_compiled_once_a_process_and_once_a_disk(kept, monkeypatch):
 @pytest.mark.parametrize(
     "harm", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + b"x" + b[41:]]
 )
-def test_a_harmed_file_is_compiled_anew(kept, monkeypatch, harm):
-    made = counted(monkeypatch)
+def test_a_harmed_file_is_compiled_anew(kept, made, harm):
     ask()
     (path,) = kept.glob("*.kernel")
     path.write_bytes(harm(path.read_bytes()))
-    compiler._kernels.clear()
+    _testing.clear_caches("code")
     ask()
     assert len(made) == 2
-    compiler._kernels.clear()
+    _testing.clear_caches("code")
     ask()
     assert len(made) == 2  # and is whole again
 
 
-def test_another_cpu_or_another_source_gets_another_file(kept, monkeypatch):
+def test_another_cpu_or_another_source_gets_another_file(kept):
     ask()
-    monkeypatch.setattr(disk_cache, "package_digest", lambda: "edited")
-    compiler._kernels.clear()
-    ask()
+    _testing.clear_caches("code")
+    with _testing.replacing("digest the package", lambda real: "edited"):
+        ask()
     assert len(list(kept.glob("*.kernel"))) == 2
 
 
-def test_a_folder_that_others_may_write_is_not_used(kept, monkeypatch):
+def test_a_folder_that_others_may_write_is_not_used(kept):
     kept.mkdir()
     kept.chmod(0o777)
     assert disk_cache.folder() is None
     ask()
     assert not list(kept.iterdir())
     kept.chmod(0o700)
-    disk_cache.folder.cache_clear()
+    _testing.clear_caches("process")
     assert disk_cache.folder() == kept
 
 
@@ -98,19 +86,18 @@ def test_its_folder_is_for_this_user_alone(kept):
     assert stat.S_IMODE(disk_cache.folder().stat().st_mode) == 0o700
 
 
-def test_no_folder_at_all(tmp_path, monkeypatch, kept):
+def test_no_folder_at_all(tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "file" / "kernels"))
-    disk_cache.folder.cache_clear()
-    assert disk_cache.folder() is None
-    ask()
+    with _testing.use(kernel_folder=tmp_path / "file" / "kernels"):
+        assert disk_cache.folder() is None
+        ask()
 
 
-def test_warmup_fills_it(kept, capsys, monkeypatch):
+def test_warmup_fills_it(kept, capsys):
     from einstride.tools import warmup
 
-    monkeypatch.setattr(warmup, "SAMPLES", warmup.SAMPLES[:2])
-    assert main(["warmup"]) == 0
+    with _testing.use(constants={"warmup samples": warmup.SAMPLES[:2]}):
+        assert main(["warmup"]) == 0
     out = capsys.readouterr().out
     assert "2/2 layers" in out
     assert str(kept) in out

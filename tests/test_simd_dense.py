@@ -1,30 +1,18 @@
 """The engine of outer products against the loops, for each width of vectors, by guard pages."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import einstride as es
 import oracle
 from checks import PASSES, operands, same
+from einstride import _testing
 from guarded import guarded
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, dense
-from einstride.codegen import jit
-from einstride.cpu.dense import filter_gradient_call, forward_call, pack_call
-
-HOST = jit.machine()
-X86 = "+avx2,+fma,+f16c,+sse4.2"
-WIDTHS = {"native": HOST}
-if "avx2" in HOST.features:
-    WIDTHS |= {
-        "32 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=32, registers=16),
-        "16 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=16, registers=16),
-    }
+WIDTHS = _testing.vector_widths()
 
 
 def case(size, kernel, c, d, stride=1, pad=0, dilation=1, batch=2, **more):
@@ -51,21 +39,9 @@ CASES = {
 
 
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch):
-    for module in (forward_call, filter_gradient_call, pack_call, jit):
-        monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    caches = (
-        cpu._engine,
-        forward_call._correlation,
-        filter_gradient_call._gradient,
-        pack_call._packing,
-    )
-    for cache in caches:
-        cache.cache_clear()
-    yield request.param
-    for cache in caches:
-        cache.cache_clear()
+def width(request):
+    with _testing.use(target=WIDTHS[request.param], engine="dense"):
+        yield request.param
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -93,16 +69,14 @@ def test_nothing_beside_the_arrays_is_touched(which, name, end, width):
     "dtype", ["float16", "float64", "complex64", "complex128", "int8", "uint8", "int32", "int64"]
 )
 @pytest.mark.parametrize("which", PASSES)
-def test_dtypes(which, dtype, monkeypatch):
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    cpu._engine.cache_clear()
+def test_dtypes(which, dtype):
     one = CASES["grouped"]
     function, args, pair = operands(which, one, *arrays(one, dtype, 1))
     keywords = {"accumulate": "int64"} if which == "filter_grad" and "int8" in dtype else {}
-    found = function(*args, algorithm="direct", **keywords, **one.explicit)
+    with _testing.use(engine="dense"):
+        found = function(*args, algorithm="direct", **keywords, **one.explicit)
     expected = oracle.PASSES[which](*pair, one)
     same(found, expected, str(found.dtype))
-    cpu._engine.cache_clear()
 
 
 @pytest.mark.parametrize("which", PASSES)

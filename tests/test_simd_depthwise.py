@@ -6,15 +6,13 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, operands, same
+from einstride import _testing
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
 
-from einstride.algorithms.direct import channelwise
-from einstride.arrays.backends.numpy import BACKEND
-from einstride.cpu.depthwise import forward_call
 from einstride.cpu.runtime import spin_handoff
-from test_simd_channelwise import check, depthwise, forget, machine, only_this_engine  # noqa: F401
+from test_simd_channelwise import check, depthwise, machine, only_this_engine  # noqa: F401
 
 GEOMETRIES = {
     "short row": depthwise(16, input_size=(9, 14)),
@@ -98,18 +96,16 @@ def test_odd_memory(which, name):
 
 @pytest.mark.parametrize("name", ["short row", "long row", "copied", "copied line", "volume, deep"])
 @pytest.mark.parametrize("which", PASSES)
-def test_threads_and_batch_leave_the_bits_alone(monkeypatch, which, name):
+def test_threads_and_batch_leave_the_bits_alone(which, name):
     case = GEOMETRIES[name]
     rng = np.random.default_rng(3)
     given = [rng.standard_normal(s).astype("float32") for s in
              (case.x_shape, case.f_shape, case.y_shape)]  # fmt: skip
     function, args, _ = operands(which, case, *given)
-    monkeypatch.setattr("einstride.cpu.channelwise.form.FEW", 0)
     found = []
     for threads in (1, 2, 5):
-        monkeypatch.setitem(BACKEND.__dict__, "threads", lambda n=threads: n)
-        forget()
-        found.append(function(*args, algorithm="direct", **case.explicit))
+        with _testing.use(threads=threads, constants={"products worth threads": 0}):
+            found.append(function(*args, algorithm="direct", **case.explicit))
     for other in found[1:]:
         same(other.view("u4"), found[0].view("u4"))
     if which != "filter_grad":
@@ -145,20 +141,15 @@ def test_bias_of_a_part_of_a_vector():
 
 @pytest.mark.parametrize("name", ["long row", "long row, stride 2", "copied", "copied line"])
 @pytest.mark.parametrize("which", PASSES)
-def test_these_kernels_are_taken(monkeypatch, which, name):
+def test_these_kernels_are_taken(which, name):
     """The cases above mean nothing if another kernel answers them."""
-    taken = []
-    real = forward_call.jit.kernel
-
-    def kernel(module, write, spec, on):
-        if module != spin_handoff.NAME:  # of the threads, made with the first call of a process
-            taken.append((module, getattr(spec, "packed", 0)))
-        return real(module, write, spec, on=on)
-
-    monkeypatch.setattr(forward_call.jit, "kernel", kernel)
-    for made in (channelwise._forward, channelwise._backwards, channelwise._gradient):
-        made.cache_clear()
-    check(which, GEOMETRIES[name])
+    with _testing.watching("get a kernel") as calls:
+        check(which, GEOMETRIES[name])
+    taken = [
+        (module, getattr(spec, "packed", 0))
+        for module, _, spec in (call.args for call in calls)
+        if module != spin_handoff.NAME  # of the threads, made with the first call of a process
+    ]
     few = which != "filter_grad" or "copied" not in name
     expected = "depthwise_gradient" if which == "filter_grad" else "depthwise"
     assert [module == expected for module, _ in taken] == [few]

@@ -8,44 +8,13 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, operands, same
+from einstride import _testing
 from guarded import guarded
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, few
-from einstride.codegen import jit
-from einstride.cpu.dense import forward_call, pack_call
-from einstride.cpu.small_channels import (
-    block_calls,
-    block_plan,
-    line_calls,
-    run_calls,
-    run_lane_calls,
-)
-from einstride.planning import select
-
-HOST = jit.machine()
-X86 = "+avx2,+fma,+f16c,+sse4.2"
-WIDTHS = {"native": HOST}
-if "avx2" in HOST.features:
-    WIDTHS |= {
-        "32 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=32, registers=16),
-        "16 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=16, registers=16),
-    }
-CACHES = (
-    cpu._engine,
-    block_plan.choose,
-    block_plan.columns,
-    block_calls._packing,
-    block_calls._gradient,
-    run_calls.choose,
-    run_calls._gradient,
-    run_lane_calls.choose,
-    run_lane_calls._gradient,
-    line_calls.choose,
-    line_calls._forward,
-)
+WIDTHS = _testing.vector_widths()
 
 
 def case(size, kernel, c, d, stride=1, pad=0, dilation=1, batch=2, **more):
@@ -75,43 +44,17 @@ CASES = {
 }
 
 
-def clear():
-    for cache in CACHES:
-        cache.cache_clear()
-
-
 @pytest.fixture
-def always(monkeypatch):
+def always():
     """The engine does whatever it can do."""
-    seen = []
-
-    def better(other, job, traits):
-        seen.append(few.supports(job, traits) is None)
-        return seen[-1]
-
-    monkeypatch.setattr(few, "better", better)
-    clear()
-    yield seen
-    clear()
+    with _testing.use(engine="few"), _testing.watching("prefer few channels") as calls:
+        yield calls
 
 
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch, always):
-    plan_for(monkeypatch, WIDTHS[request.param])
-    return request.param
-
-
-def plan_for(monkeypatch, machine):
-    for module in (
-        block_calls,
-        run_calls,
-        run_lane_calls,
-        line_calls,
-        forward_call,
-        pack_call,
-        jit,
-    ):
-        monkeypatch.setattr(module, "machine", lambda: machine)
+def width(request, always):
+    with _testing.use(target=WIDTHS[request.param]):
+        yield request.param
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -120,22 +63,23 @@ def test_against_the_loops(which, name, width, always):
     function, args, pair = operands(which, CASES[name], *arrays(CASES[name], "float32", 3))
     found = function(*args, algorithm="direct", **CASES[name].explicit)
     same(found, oracle.PASSES[which](*pair, CASES[name]), "float32")
-    assert any(always) or (which != "input_grad" and name == "dilated")
+    assert any(call.result for call in always) or (which != "input_grad" and name == "dilated")
 
 
 @pytest.mark.parametrize("strides", [(1,), (1, 2), (1, 3, 5), (1, 16)])
 @pytest.mark.parametrize("name", CASES)
-def test_every_size_of_a_block(name, strides, always, monkeypatch):
+def test_every_size_of_a_block(name, strides, always):
     """Blocks of the most strides that are allowed, whatever they cost."""
-    monkeypatch.setattr(block_plan, "STRIDES", strides)
-    made = block_plan._cut
 
-    def cut(g, axes, *more):
-        return replace(made(g, axes, *more), work=-float(sum(axis.strides for axis in axes)))
+    def cut(real, g, axes, *more):
+        return replace(real(g, axes, *more), work=-float(sum(axis.strides for axis in axes)))
 
-    monkeypatch.setattr(block_plan, "_cut", cut)
     function, args, pair = operands("input_grad", CASES[name], *arrays(CASES[name], "float32", 4))
-    found = function(*args, algorithm="direct", **CASES[name].explicit)
+    with (
+        _testing.use(constants={"strides of a block": strides}),
+        _testing.replacing("cut positions into blocks", cut),
+    ):
+        found = function(*args, algorithm="direct", **CASES[name].explicit)
     same(found, oracle.input_grad(*pair, CASES[name]), "float32")
 
 
@@ -160,7 +104,7 @@ def test_dtypes(which, dtype, always):
     keywords = {"accumulate": "int64"} if which == "filter_grad" and "int8" in dtype else {}
     found = function(*args, algorithm="direct", **keywords, **one.explicit)
     same(found, oracle.PASSES[which](*pair, one), str(found.dtype))
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -170,7 +114,7 @@ def test_padding_modes(which, mode, always):
     function, args, pair = operands(which, one, *arrays(one, "float32", 1))
     found = function(*args, algorithm="direct", **one.explicit)
     same(found, oracle.PASSES[which](*pair, one), "float32")
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("order", ["reversed", "channels first", "strided"])
@@ -199,7 +143,7 @@ def test_a_bias_is_added_once(always):
         gy, f, bias, stride=2, padding=3, output_size=one.input_size, algorithm="direct"
     )
     same(found, oracle.input_grad(gy, f, one) + bias, "float32")
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -218,7 +162,7 @@ def test_what_is_not_finite_stays_in_its_windows(which, name, value, always):
     assert found.dtype == "float32"
     inside = oracle.PASSES[which](touched, np.ones(pair[1].shape), one) != 0
     np.testing.assert_array_equal(np.isfinite(found), ~inside)
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("name", ["first layer", "one stride", "line"])
@@ -254,7 +198,7 @@ def test_large_ones_on_any_number_of_threads(which, one, always):
     keywords = one.explicit
     found = function(*args, algorithm="direct", **keywords)
     same(found, function(*args, algorithm="strided", **keywords), "float32")
-    assert any(always)
+    assert any(call.result for call in always)
     rng = np.random.default_rng(0)
     noise = [rng.normal(size=a.shape).astype("float32") for a in pair]
     args = [next(n for n, p in zip(noise, pair, strict=True) if p is a)
@@ -273,31 +217,23 @@ def test_a_prepared_filter_gives_the_same(always):
     gx = layer.backward(y, x).gx
     alone = es.conv_input_grad(y, f, (19, 18), padding="same", stride=2, algorithm="direct")
     np.testing.assert_array_equal(gx, alone)
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "c"),
     [((64, 64), (7, 7), 2, 3), ((64, 64), (8, 8), 8, 3), ((4000,), (10,), 5, 1)],
 )
-def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c, monkeypatch):
+def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c):
     """Planned for vectors of 64 bytes, whatever this machine has: nothing is compiled."""
-    plan_for(monkeypatch, jit.Machine("x86-64-v4", "", 64, 32))
-    seen, better = [], few.better
-
-    def watched(*given):
-        seen.append(better(*given))
-        return seen[-1]
-
-    monkeypatch.setattr(few, "better", watched)
-    clear()
-    select.plan.cache_clear()
     x_shape, f_shape = (16, *size, c), (*kernel, c, 64)
     y_shape = (16, *es.output_size(size, kernel, stride=stride), 64)
     keywords = {"stride": stride, "algorithm": "direct"}
-    es.plan(y_shape, f_shape, direction="input_grad", input_size=size, **keywords)
-    es.plan(x_shape, y_shape, direction="filter_grad", kernel_size=kernel, **keywords)
-    clear()
-    select.plan.cache_clear()
+    with (
+        _testing.use(target=_testing.Machine("x86-64-v4", "", 64, 32)),
+        _testing.watching("prefer few channels") as seen,
+    ):
+        es.plan(y_shape, f_shape, direction="input_grad", input_size=size, **keywords)
+        es.plan(x_shape, y_shape, direction="filter_grad", kernel_size=kernel, **keywords)
     assert len(seen) == 2
-    assert all(seen)
+    assert all(call.result for call in seen)

@@ -6,12 +6,11 @@ import pytest
 import einstride as es
 import oracle
 from checks import same
+from einstride import _testing
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, few
-from einstride.cpu.small_channels import line_calls
 
 
 def case(size, kernel, c, d, stride=1, pad=0):
@@ -20,18 +19,10 @@ def case(size, kernel, c, d, stride=1, pad=0):
 
 
 @pytest.fixture
-def always(monkeypatch):
+def always():
     """The engine does whatever it can do."""
-    seen = []
-
-    def better(other, job, traits):
-        seen.append(few.supports(job, traits) is None)
-        return seen[-1]
-
-    monkeypatch.setattr(few, "better", better)
-    cpu._engine.cache_clear()
-    yield seen
-    cpu._engine.cache_clear()
+    with _testing.use(engine="few"), _testing.watching("prefer few channels") as calls:
+        yield calls
 
 
 @pytest.mark.parametrize(
@@ -60,13 +51,12 @@ def test_a_result_inside_a_larger_array(which, one, always):
     same(np.ascontiguousarray(out), expected, "float32")
     assert (room[..., :margin, :] == 7).all()
     assert (room[..., -margin:, :] == 7).all()
-    assert any(always)
+    assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("filters", [64, 20, 18])
-def test_results_go_past_the_caches(filters, always, monkeypatch):
+def test_results_go_past_the_caches(filters, always):
     """Whole panels whose rows begin at multiples of 16 bytes; other results as always."""
-    monkeypatch.setattr(line_calls, "STREAMED", 0)
     one = case((9, 10), (3, 3), 3, filters, pad=1)
     x, f, _ = arrays(one, "float32", 5)
     expected = oracle.forward(x, f, one)
@@ -74,11 +64,18 @@ def test_results_go_past_the_caches(filters, always, monkeypatch):
         room = np.full(expected.size + 64, 7, "float32")
         first = -room.ctypes.data // 4 % 16 + shift
         out = room[first : first + expected.size].reshape(expected.shape)
-        es.conv(x, f, algorithm="direct", out=out, **one.explicit)
+        with _testing.use(constants={"streamed result": 0}):
+            es.conv(x, f, algorithm="direct", out=out, **one.explicit)
         same(out, expected, "float32")
         assert (room[:first] == 7).all()
         assert (room[first + expected.size :] == 7).all()
-    assert any(always)
+    assert any(call.result for call in always)
+
+
+@pytest.fixture
+def small_pieces():
+    with _testing.use(constants={"filter piece": 1 << 11}):
+        yield
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int16"])
@@ -91,14 +88,12 @@ def test_results_go_past_the_caches(filters, always, monkeypatch):
     ],
     ids=["first layer", "long filter", "signal"],
 )
-def test_large_filters_in_parts(one, dtype, always, monkeypatch):
-    monkeypatch.setattr(few, "PIECE", 1 << 11)
+def test_large_filters_in_parts(one, dtype, always, small_pieces):
     _, f, gy = arrays(one, dtype, 8)
-    seen, parts = [], few._parts
-    monkeypatch.setattr(few, "_parts", lambda *given: seen.append(parts(*given)) or seen[-1])
-    found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
+    with _testing.watching("cut an input gradient into parts") as cuts:
+        found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
     same(found, oracle.input_grad(gy, f, one), str(found.dtype))
-    assert max(map(len, seen)) > 1
+    assert max(len(cut.result) for cut in cuts) > 1
     gy[-1, -1, ..., -1] = 0 if dtype == "int16" else np.nan
     found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)
     plain = es.conv_input_grad(gy, f, one.input_size, algorithm="strided", **one.explicit)

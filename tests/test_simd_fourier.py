@@ -12,26 +12,19 @@ import pytest
 import einstride as es
 import oracle
 from checks import FUNCTIONS, PASSES, operands, refused
+from einstride import _testing
 from oracle import Case
 
 pytest.importorskip("llvmlite")
 
 from einstride.algorithms.fft import compiled
 from einstride.arrays.backends.numpy import BACKEND
-from einstride.cpu.fft import calls, lines
+from einstride.cpu.fft import lines
 from einstride.cpu.fft import plan as fourier_plan
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
-from einstride.planning import select
 from test_simd_channelwise import MACHINES, channels_first, machine  # noqa: F401
 from test_workspace import PYTHON, least, peak
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    select.plan.cache_clear()
-    yield
-    select.plan.cache_clear()
 
 
 def depthwise(channels, multiplier=1, **changes):
@@ -124,7 +117,7 @@ def test_every_width_of_vectors(machine, which, name):  # noqa: F811
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 7, 8, 9, 10, 27, 49, 60, 64, 70, 84, 90, 162])
 @pytest.mark.parametrize("which", PASSES)
-def test_lengths_with_every_radix(monkeypatch, which, length):
+def test_lengths_with_every_radix(which, length):
     """Of a circular axis, which needs no more positions than it has."""
     case = depthwise(
         2, batch=1, input_size=(length,), kernel_size=(2,), stride=(1,), pads=((1, 0),),
@@ -132,9 +125,9 @@ def test_lengths_with_every_radix(monkeypatch, which, length):
     )  # fmt: skip
     axis = fourier_plan.Axis(1, length, length, length, 0)
     only = fourier_plan._plan(fourier_plan.ALONE, axis, True, False, 64, 1, 0)
-    monkeypatch.setattr(calls, "plan", lambda *a: only)
     if which != "input_grad":  # folded outside
-        check(which, case)
+        with _testing.replacing("plan a compiled FFT", lambda *_: only):
+            check(which, case)
 
 
 def test_frequencies_are_where_the_table_says():
@@ -188,14 +181,13 @@ def test_other_examples_and_channels_leave_an_error_alone():
 
 @pytest.mark.parametrize("name", ["tiles", "many channels", "image", "long line"])
 @pytest.mark.parametrize("which", PASSES)
-def test_threads_leave_the_bits_alone(monkeypatch, which, name):
+def test_threads_leave_the_bits_alone(which, name):
     case = GEOMETRIES[name]
     function, args, _ = operands(which, case, *given(case, "float32"))
     found = []
     for threads in (1, 2, 5):
-        monkeypatch.setitem(BACKEND.__dict__, "threads", lambda n=threads: n)
-        select.plan.cache_clear()
-        found.append(function(*args, algorithm="fft", **case.explicit).view("u4"))
+        with _testing.use(threads=threads):
+            found.append(function(*args, algorithm="fft", **case.explicit).view("u4"))
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
 

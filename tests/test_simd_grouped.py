@@ -1,30 +1,20 @@
 """The engine of small groups against the loops, for each width of vectors, by guard pages."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import einstride as es
 import oracle
 from checks import PASSES, operands, same
+from einstride import _testing
 from guarded import guarded
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import cpu, dense, grouped
-from einstride.codegen import jit
-from einstride.cpu.grouped import filter_gradient_call, forward_call
 
-HOST = jit.machine()
-X86 = "+avx2,+fma,+f16c,+sse4.2"
-WIDTHS = {"native": HOST}
-if "avx2" in HOST.features:
-    WIDTHS |= {
-        "32 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=32, registers=16),
-        "16 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=16, registers=16),
-    }
+WIDTHS = _testing.vector_widths()
 
 
 def case(size, kernel, c, d, groups, stride=1, pad=0, dilation=1, batch=2, **more):
@@ -61,26 +51,16 @@ PAIRS = [(w, name) for w in WIDTHS for name in CASES if w == "native" or name in
 
 
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch):
-    monkeypatch.setattr(jit, "machine", lambda: WIDTHS[request.param])
-    cpu._engine.cache_clear()
-    yield request.param
-    cpu._engine.cache_clear()
+def width(request):
+    with _testing.use(target=WIDTHS[request.param]):
+        yield request.param
 
 
 @pytest.fixture
-def launched(monkeypatch):
-    """How many kernels of this engine ran."""
-    found = []
-    for module, name in ((forward_call, "correlate"), (filter_gradient_call, "gradient")):
-        real = getattr(module, name)
-
-        def counted(*args, _real=real):
-            found.append(1)
-            _real(*args)
-
-        monkeypatch.setattr(module, name, counted)
-    return found
+def launched():
+    """The kernels of this engine that ran."""
+    with _testing.watching("run a kernel of small groups") as calls:
+        yield calls
 
 
 @pytest.mark.parametrize("which", PASSES)
@@ -199,18 +179,14 @@ def test_plans_take_it(dtype, launched):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_regions_add_up(stride, launched, monkeypatch):
+def test_regions_add_up(stride, launched):
     """Of a few rows, of a row, of several examples: every position counts once."""
     one = case((13, 12), (3, 3), 12, 18, 3, pad=1, batch=5, stride=stride)
     function, args, pair = operands("filter_grad", one, *arrays(one, "float32", 9))
     expected = oracle.filter_grad(*pair, one)
     for size in (1, 6000, 20000, 60000):
-        monkeypatch.setattr(filter_gradient_call, "REGION_BYTES", size)
-        for cache in (filter_gradient_call._region, filter_gradient_call._gradient):
-            cache.cache_clear()
-        same(function(*args, algorithm="direct", **one.explicit), expected, "float32")
-    for cache in (filter_gradient_call._region, filter_gradient_call._gradient):
-        cache.cache_clear()
+        with _testing.use(constants={"region of small groups": size}):
+            same(function(*args, algorithm="direct", **one.explicit), expected, "float32")
     assert len(launched) == 4
 
 

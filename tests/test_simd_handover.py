@@ -10,6 +10,7 @@ pytest.importorskip("llvmlite")
 
 from llvmlite import ir
 
+from einstride import _testing
 from einstride.arrays.backends import spin_helpers
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
@@ -76,11 +77,14 @@ def test_callers_side_by_side():
     assert not wrong
 
 
-def test_a_helper_that_is_woken_late_is_not_waited_for(monkeypatch):
+def test_a_helper_that_is_woken_late_is_not_waited_for():
     """Its work is taken back, and it never touches what the caller has again."""
-    monkeypatch.setattr(spin_helpers, "_idle", [])
-    monkeypatch.setattr(spin_helpers, "_wake", lambda lock: None)
-    for _ in range(20):
-        assert (marked(2) == 1).all()
-    (helper,) = spin_helpers._idle
+    idle = []
+    with (
+        _testing.use(constants={"idle helpers": idle}),
+        _testing.replacing("wake a helper", lambda real, lock: None),
+    ):
+        for _ in range(20):
+            assert (marked(2) == 1).all()
+    (helper,) = idle
     assert helper.words[0] == 0  # asleep

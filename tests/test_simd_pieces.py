@@ -8,12 +8,11 @@ import pytest
 import einstride as es
 import oracle
 from checks import operands, same
+from einstride import _testing
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, dense
-from einstride.algorithms.direct import pieces as parts
 
 
 def case(size, kernel, c, d, stride=1, pad=0, groups=1, **more):
@@ -33,53 +32,36 @@ CASES = {
 }
 
 
-def clear():
-    for cache in (cpu._engine, parts.pieces):
-        cache.cache_clear()
-
-
 @pytest.fixture
-def small(monkeypatch):
+def small():
     """Even small filters are cut, by the engine of many channels."""
-    monkeypatch.setattr(parts, "PIECE", 1 << 12)
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    clear()
-    yield
-    clear()
+    with _testing.use(engine="dense", constants={"filter piece": 1 << 12}):
+        yield
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_against_the_loops(which, name, dtype, small, monkeypatch):
+def test_against_the_loops(which, name, dtype, small):
     one = CASES[name]
     function, args, pair = operands(which, one, *arrays(one, dtype, 3))
-    seen = []
-    found = parts.pieces
-
-    def watched(job):
-        seen.append(len(found(job)))
-        return found(job)
-
-    monkeypatch.setattr(dense, "pieces", watched)
-    result = function(*args, algorithm="direct", **one.explicit)
+    function(*args, algorithm="direct", **one.explicit)  # is planned
+    with _testing.watching("cut a filter into pieces", keep_caches=True) as cuts:
+        result = function(*args, algorithm="direct", **one.explicit)
     same(result, oracle.PASSES[which](*pair, one), str(result.dtype))
-    assert max(seen) > 1
+    assert max(len(cut.result) for cut in cuts) > 1
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_the_bits_are_those_of_one_piece(which, name, monkeypatch):
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
+def test_the_bits_are_those_of_one_piece(which, name):
     one, rng = CASES[name], np.random.default_rng(0)
     noise = [rng.normal(size=a.shape).astype("float32") for a in arrays(one, "float32", 0)]
     function, args, _ = operands(which, one, *noise)
     found = []
     for size in (1 << 40, 1 << 12):
-        monkeypatch.setattr(parts, "PIECE", size)
-        clear()
-        found.append(function(*args, algorithm="direct", **one.explicit))
-    clear()
+        with _testing.use(engine="dense", constants={"filter piece": size}):
+            found.append(function(*args, algorithm="direct", **one.explicit))
     np.testing.assert_array_equal(*found)
 
 

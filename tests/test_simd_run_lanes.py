@@ -1,30 +1,20 @@
 """Filter gradients whose lanes hold a run, against the loops, by guard pages, in each width."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import einstride as es
 import oracle
 from checks import operands, same
+from einstride import _testing
 from guarded import guarded
 from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, few
-from einstride.codegen import jit
-from einstride.cpu.small_channels import run_calls, run_lane_calls
+from einstride.cpu.small_channels import run_lane_calls
 
-HOST = jit.machine()
-X86 = "+avx2,+fma,+f16c,+sse4.2"
-WIDTHS = {"native": HOST}
-if "avx2" in HOST.features:
-    WIDTHS |= {
-        "32 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=32, registers=16),
-        "16 bytes": replace(HOST, name="x86-64-v3", features=X86, vector_bytes=16, registers=16),
-    }
+WIDTHS = _testing.vector_widths()
 
 
 def case(size, kernel, c, d, stride=1, pad=0, batch=2, **more):
@@ -48,32 +38,24 @@ CASES = {
 }
 
 
-def clear():
-    for cache in (cpu._engine, run_lane_calls.choose, run_lane_calls._gradient):
-        cache.cache_clear()
-
-
 @pytest.fixture(params=WIDTHS)
-def width(request, monkeypatch, along):
-    for module in (run_calls, run_lane_calls, jit):
-        monkeypatch.setattr(module, "machine", lambda: WIDTHS[request.param])
-    return request.param
+def width(request, along):
+    with _testing.use(target=WIDTHS[request.param]):
+        yield request.param
 
 
 @pytest.fixture
-def along(monkeypatch):
+def along():
     """The lanes of a filter gradient hold the run wherever they can."""
     seen = []
 
-    def choose(g, compute):
+    def choose(real, g, compute):
         seen.append(run_lane_calls.supports(g))
         return seen[-1]
 
-    monkeypatch.setattr(few, "_along", choose)
-    monkeypatch.setattr(few, "better", lambda _, job, traits: few.supports(job, traits) is None)
-    clear()
-    yield seen
-    clear()
+    lanes = "lay the lanes of a filter gradient along the run"
+    with _testing.use(engine="few"), _testing.replacing(lanes, choose):
+        yield seen
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import _testing
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import cpu, dense, shapes
+from einstride.algorithms.direct import shapes
 from einstride.codegen import jit
 from einstride.cpu.dense import forward_call, pack_call
 
@@ -28,11 +29,9 @@ OTHERS = {
 
 
 @pytest.fixture(autouse=True)
-def _outer_products(monkeypatch):
-    monkeypatch.setattr(cpu, "_ENGINES", (dense,))
-    cpu._engine.cache_clear()
-    yield
-    cpu._engine.cache_clear()
+def _outer_products():
+    with _testing.use(engine="dense"):
+        yield
 
 
 def job(size, kernel, stride, c, d, padding, batch=2):

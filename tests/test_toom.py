@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from einstride import _testing
 from einstride.geometry import cook_toom, tile_sizes
 
 SIZES = [(m, r) for r in range(1, 8) for m in range(1, 9) if m + r - 1 <= cook_toom.LARGEST]
@@ -70,11 +71,11 @@ def test_growth_is_below_the_worst_case(m, r, gradient):
     assert 1 < cook_toom.growth(m, r, gradient) < 10
 
 
-def test_the_points_are_better_than_the_usual_ones(monkeypatch):
+def test_the_points_are_better_than_the_usual_ones():
     ours = cook_toom.growth(4, 3)
-    monkeypatch.setitem(cook_toom.POINTS, 6, (0, 1, -1, 2, -2))
-    monkeypatch.setattr(cook_toom, "matrices", cook_toom.matrices.__wrapped__)
-    assert cook_toom.growth.__wrapped__(4, 3) > 1.7 * ours
+    usual = {**cook_toom.POINTS, 6: (0, 1, -1, 2, -2)}
+    with _testing.use(constants={"Cook-Toom points": usual}):
+        assert cook_toom.growth(4, 3) > 1.7 * ours
 
 
 @pytest.mark.parametrize("direction", ["forward", "filter_grad"])

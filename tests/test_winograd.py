@@ -1,5 +1,6 @@
 """Winograd's algorithm on what only it must get right: tiles, phases, slabs, errors, hooks."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +12,14 @@ from threadpoolctl import threadpool_limits
 import einstride as es
 import oracle
 from checks import PASSES, agrees, operands, refused, same
+from einstride import _testing
 from einstride.algorithms import winograd
-from einstride.algorithms.winograd import plan
 from einstride.arrays import backends
 from einstride.geometry import problem as job
 from einstride.geometry import tile_sizes
 from einstride.geometry.arithmetic import Arithmetic
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
-from einstride.planning import select
 from oracle import Case
 from strategies import arrays
 from test_workspace import PYTHON, peak
@@ -34,12 +34,10 @@ def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
 
 
 @pytest.fixture(autouse=True)
-def array_code(monkeypatch):
+def array_code():
     """What every library runs; `test_simd_winograd` has the kernels."""
-    monkeypatch.setattr(winograd, "_compiled", lambda job, traits: False)
-    select.plan.cache_clear()
-    yield
-    select.plan.cache_clear()
+    with _testing.use(absent={"llvmlite"}):
+        yield
 
 
 CASES = {
@@ -91,17 +89,17 @@ SCHEMES = tile_sizes.schemes((3, 3), (20, 20)) + tile_sizes.schemes((2, 5), (9, 
 
 
 @pytest.fixture
-def only(monkeypatch):
+def only():
     """A function that leaves the algorithm one scheme, accurate or not."""
+    with ExitStack() as stack:
 
-    def leave(scheme):
-        monkeypatch.setattr(plan, "schemes", lambda kernel, out: (scheme,))
-        monkeypatch.setattr(plan, "DIGITS", 1e9)
-        monkeypatch.setattr(winograd, "choose", plan.choose.__wrapped__)
-        select.plan.cache_clear()
+        def leave(scheme):
+            stack.enter_context(_testing.use(constants={"digits lost by Winograd": 1e9}))
+            stack.enter_context(
+                _testing.replacing("list Winograd's tile sizes", lambda *_: (scheme,))
+            )
 
-    yield leave
-    select.plan.cache_clear()
+        yield leave
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -237,14 +235,13 @@ class Fused:
         return True
 
 
-def test_compiled_steps_are_asked_first(monkeypatch, only):
+def test_compiled_steps_are_asked_first(only):
     only(tile_sizes.Scheme((2, 3), (3, 3)))
     case = CASES["uneven blocks"]
     fused = Fused({"products"})
-    b = replace(backends.of("test", ("x",), np.ones(1)), fused=fused)
-    monkeypatch.setitem(backends._FOUND, np.ndarray, b)
     x, f, _ = arrays(case, "float64", 9)
-    y = es.conv(x, f, algorithm="winograd", **case.explicit)
+    with _testing.use(backend={"fused": fused}):
+        y = es.conv(x, f, algorithm="winograd", **case.explicit)
     agrees(y, oracle.fast_forward(x, f, case), "float64", "winograd")
     assert set(fused.seen) == {"transform", "products", "place"}
 

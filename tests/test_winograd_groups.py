@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import _testing
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms import winograd
 from einstride.geometry import channel_slices
 
 BOUNDS = {"float32": 5e-6, "float64": 1e-14, "complex64": 5e-6}
@@ -48,10 +48,10 @@ def close(found, expected):
 
 
 @pytest.fixture
-def ours(monkeypatch):
+def ours():
     """Not the way of other libraries."""
-    for name in ("correlate", "reduce", "transformed"):
-        monkeypatch.setattr(winograd, name, None)
+    with _testing.failing("run Winograd on arrays", AssertionError("no kernel of ours")):
+        yield
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

@@ -5,16 +5,14 @@ call: tables are in the measurement of a first call, for which everything that i
 """
 
 import re
-import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import einstride as es
-from einstride.algorithms.direct import channelwise, cpu, dense, few, grouped
+from einstride import _testing
 from einstride.codegen import jit
-from einstride.dispatch import call_cache, execute
 
 KiB = 2**10
 PYTHON = 96 * KiB  # frames, tuples and views: not arrays
@@ -27,11 +25,11 @@ PAIRS = [
     ("int16", "int32"), ("bool", "int64"),
 ]  # fmt: skip
 HOW = {
-    "direct dense": ("direct", (dense,)),
-    "direct channelwise": ("direct", (channelwise,)),
-    "direct grouped": ("direct", (dense, channelwise, grouped)),
-    "direct few": ("direct", (dense, channelwise, few)),
-    "direct": ("direct", (dense, channelwise, grouped, few)),
+    "direct dense": ("direct", ("dense",)),
+    "direct channelwise": ("direct", ("channelwise",)),
+    "direct grouped": ("direct", ("dense", "channelwise", "grouped")),
+    "direct few": ("direct", ("dense", "channelwise", "few")),
+    "direct": ("direct", ("dense", "channelwise", "grouped", "few")),
     "winograd": ("winograd", None),
     "fft": ("fft", None),
     "gemm": ("gemm", None),
@@ -52,24 +50,16 @@ seconds. The commit chooses them in a run with --all."""
 
 def forget():
     """Make the next call a first one, but for kernels, which are no tables."""
-    call_cache.ANSWERS.clear()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("einstride.") and module is not jit:
-            for found in list(vars(module).values()):
-                if hasattr(type(found), "cache_clear"):
-                    found.cache_clear()
+    _testing.clear_caches("results", "process")
 
 
 def planned(call):
     """Plan a call, whose plans are objects of Python and no arrays, without making it."""
-
-    def stop(*args, **keywords):
-        raise PlannedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "run", stop)
-        with pytest.raises(PlannedError):
-            call()
+    with (
+        _testing.failing("run a plan", PlannedError, keep_caches=True),
+        pytest.raises(PlannedError),
+    ):
+        call()
 
 
 def used(call, enough, prepare=None):
@@ -219,20 +209,18 @@ def check(seed, algorithm):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit, monkeypatch):
+def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit):
     algorithm, engines = HOW[how]
-    if engines is not None:
-        if not jit.available():
-            pytest.skip("no compiler")
-        monkeypatch.setattr(cpu, "_ENGINES", engines)
+    if engines is not None and not jit.available():
+        pytest.skip("no compiler")
     number = list(HOW).index(how)
     wanted, done = JOBS.get(how, 8), 0
     first = 10_000 * number + (number_of_commit % 10**9 * 100_000 if everything else 0)
-    for seed in range(first, first + 20 * wanted):
-        cpu._engine.cache_clear()
-        done += bool(check(seed, algorithm))
-        if done == wanted:
-            break
+    with _testing.use(engine=engines):
+        for seed in range(first, first + 20 * wanted):
+            done += bool(check(seed, algorithm))
+            if done == wanted:
+                break
     forget()
     assert done == wanted
 

@@ -82,25 +82,10 @@ class Counted:
 @contextmanager
 def _small_device() -> Iterator[None]:
     """Plans blocks as for a device that is as much smaller as the layers here are."""
-    from einstride.algorithms.direct import cuda
-    from einstride.cuda import gathered_gemm, gemm_tiles, small_channels_shape
+    from einstride import _testing
 
-    modules = (small_channels_shape, gemm_tiles, gathered_gemm)
-    planned = (small_channels_shape.shape_of, gemm_tiles.choose, gathered_gemm.gathered)
-    whole = small_channels_shape.PROCESSORS
-
-    def set_to(processors: int) -> None:
-        for module in modules:
-            module.PROCESSORS = processors
-        cuda.BLOCKS = 4 * processors
-        for cached in planned:
-            cached.cache_clear()
-
-    set_to(1)
-    try:
+    with _testing.use(constants={"GPU processors": 1, "GPU blocks": 4}):
         yield
-    finally:
-        set_to(whole)
 
 
 def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:

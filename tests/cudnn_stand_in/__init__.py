@@ -37,8 +37,7 @@ def installed(host: Any) -> Iterator[State]:
     """`import cudnn` finds the stand-in in this block, and einstride knows."""
     import cupy
 
-    from einstride.algorithms.cudnn import graphs, library
-    from einstride.planning import select
+    from einstride import _testing
 
     state = State(host)
     module = ModuleType("cudnn")
@@ -71,9 +70,7 @@ def installed(host: Any) -> Iterator[State]:
     before = sys.modules.get("cudnn")
 
     def forget() -> None:
-        library.missing.cache_clear()
-        select.plan.cache_clear()
-        graphs.rooms().clear()
+        _testing.clear_caches("process", "results")
 
     sys.modules["cudnn"] = module
     forget()

@@ -100,17 +100,17 @@ def instances(name: str) -> list[str]:
         return DIRECT[name]
     if name != "rows":
         return IMPLICIT.get(name, [])
-    from einstride.cuda import im2col as rows
+    from einstride.cuda import im2col
 
     kinds = ("unsigned char", "long long", "Float16", "Bfloat16", "float", "Complex<float>")
-    words = [f"{w}, {w}" for w in rows.WORDS.values()]
+    words = [f"{w}, {w}" for w in im2col.WORDS.values()]
     casts = [
-        f"{kind}, {rows.SOURCES[wanted]}"
-        for wanted, allowed in rows.CASTS.items()
+        f"{kind}, {im2col.SOURCES[wanted]}"
+        for wanted, allowed in im2col.CASTS.items()
         for kind in kinds
-        if rows.SOURCES[wanted] != kind and kind in {rows.SOURCES[a] for a in allowed}
+        if im2col.SOURCES[wanted] != kind and kind in {im2col.SOURCES[a] for a in allowed}
     ]
-    known = set(rows.instances())
+    known = set(im2col.instances())
     chosen = [f"copy_rows<{t}, {i}>" for t in words + casts for i in ("int", "long long")]
     assert known >= set(chosen), set(chosen) - known
     return chosen

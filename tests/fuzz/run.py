@@ -8,12 +8,14 @@ if it dies or hangs, and one line of JSON to standard output now and then: count
 
 from __future__ import annotations
 
+import atexit
 import json
 import mmap
 import os
 import struct
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,25 +51,18 @@ def prepare(width: int, without_fast: bool) -> None:
 
     Allocator()  # needs LLVM itself
     if without_fast:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "llvmlite"]:
-            del sys.modules[name]
-        sys.modules["llvmlite"] = None  # type: ignore[assignment]
-        import importlib.util
+        from einstride import _testing
 
-        real = importlib.util.find_spec
-
-        def find(name: str, *package: Any) -> Any:
-            return None if name.partition(".")[0] == "llvmlite" else real(name, *package)
-
-        importlib.util.find_spec = find
-        import einstride.codegen.jit as compiler
-
-        assert not compiler.available()
+        LASTING.enter_context(_testing.use(absent={"llvmlite"}))
         return
     read_kernels()
     if width != 64:
         narrow(width)
 
+
+LASTING = ExitStack()
+"""The switches of this process, which stay as they are until it ends."""
+atexit.register(LASTING.close)
 
 WRONG: list[str] = []
 """Stores of the kernels compiled so far that LLVM may lower to wider ones."""
@@ -75,31 +70,26 @@ WRONG: list[str] = []
 
 def read_kernels() -> None:
     """Look at each kernel after LLVM's passes: not every machine shows what others would do."""
-    import einstride.codegen.jit as compiler
+    from einstride import _testing
 
     from ..machine_code import wrong_stores
 
-    real = compiler._optimised
-
-    def optimised(text: str, target: Any) -> Any:
+    def optimised(real: Any, text: str, target: Any) -> Any:
         module = real(text, target)
         WRONG.extend(wrong_stores(str(module)))
         return module
 
-    compiler._optimised = optimised
+    LASTING.enter_context(_testing.replacing("optimise a kernel", optimised))
 
 
 def narrow(width: int) -> None:
     """Kernels as for a machine whose vectors have `width` bytes."""
-    import einstride.codegen.jit as compiler
+    from einstride import _testing
 
-    host = compiler.machine()
-    if width < host.vector_bytes:
+    if width < _testing.vector_widths()["native"].vector_bytes:
         name = {32: "x86-64-v3", 16: "x86-64-v2"}[width]
-        machine = compiler.Machine(name, "", width, 16)
-        for module in [m for n, m in sys.modules.items() if n.startswith("einstride.")]:
-            if getattr(module, "machine", None) is not None:
-                module.machine = lambda: machine  # type: ignore[attr-defined]
+        target = _testing.Machine(name, "", width, 16)
+        LASTING.enter_context(_testing.use(target=target))
 
 
 def main(options: dict[str, Any]) -> None:

@@ -10,13 +10,15 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import einstride
-from test_simd_compiler import forget
+from einstride import _testing
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 compiler = pytest.importorskip("einstride.codegen.jit")
@@ -52,12 +54,9 @@ WORDS = "a kernel"
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("EINSTRIDE_CACHE", str(tmp_path / "kernels"))
-    forget()
-    yield tmp_path / "kernels"
-    monkeypatch.undo()
-    forget()
+def kept(tmp_path):
+    with _testing.use(kernel_folder=tmp_path / "kernels"):
+        yield tmp_path / "kernels"
 
 
 def process(code, folder, before="", **variables):
@@ -85,11 +84,10 @@ def temporary(folder):
 
 CALLS = {
     "open": (os, "open"),
-    "mkstemp": (disk_cache.tempfile, "mkstemp"),
+    "mkstemp": (tempfile, "mkstemp"),
     "fdopen": (os, "fdopen"),
     "replace": (os, "replace"),
     "unlink": (os, "unlink"),
-    "remove": (disk_cache, "_remove"),
     "fstat": (os, "fstat"),
     "scandir": (os, "scandir"),
     "utime": (os, "utime"),
@@ -97,23 +95,28 @@ CALLS = {
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [*CALLS, "remove"])
 def test_every_call_to_the_disk_may_fail(kept, monkeypatch, name, code):
     """Kept or not, what is read is what was written, and only a failing unlink leaves a file."""
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "5000")
-    forget()
+    _testing.clear_caches("process")
     disk_cache.package_digest()
     disk_cache.folder()
 
     def fail(*args, **keywords):
         raise OSError(code, os.strerror(code))
 
-    with monkeypatch.context() as broken:
-        broken.setattr(*CALLS[name], fail if name != "remove" else lambda path: None)
+    with monkeypatch.context() as broken, ExitStack() as stack:
+        if name == "remove":
+            stack.enter_context(
+                _testing.replacing("remove a kernel's file", lambda real, path: None)
+            )
+        else:
+            broken.setattr(*CALLS[name], fail)
         for number in range(8):
             disk_cache.write(f"kernel {number}", bytes([number]) * 1000)
             assert disk_cache.read(f"kernel {number}") in (None, bytes([number]) * 1000)
-    forget()
+    _testing.clear_caches("process")
     disk_cache.write("kernel 9", b"9" * 1000)
     assert disk_cache.read("kernel 9") == b"9" * 1000
     assert disk_cache.size() <= 5000
@@ -288,18 +291,19 @@ def test_six_processes_share_it(kept, everything):
 
 SHARE = """
 import random, sys
+from einstride import _testing
 from einstride.codegen import disk_cache
-disk_cache.package_digest = lambda: "source"
 chance = random.Random(int(sys.argv[1]))
 seen = 0
-for _ in range(int(sys.argv[2])):
-    number = chance.randrange(40)
-    code = bytes([number]) * (100 * number + 1)
-    found = disk_cache.read(f"kernel {number}")
-    assert found in (None, code), number
-    seen += found is not None
-    if found is None:
-        disk_cache.write(f"kernel {number}", code)
+with _testing.replacing("digest the package", lambda real: "source"):
+    for _ in range(int(sys.argv[2])):
+        number = chance.randrange(40)
+        code = bytes([number]) * (100 * number + 1)
+        found = disk_cache.read(f"kernel {number}")
+        assert found in (None, code), number
+        seen += found is not None
+        if found is None:
+            disk_cache.write(f"kernel {number}", code)
 assert seen
 """
 

@@ -76,11 +76,12 @@ def test_beside_threads_that_convolve(algorithm, everything):
 
 
 BESIDE_LLVM = """
+    from einstride import _testing
     from einstride.codegen import disk_cache, jit
     from einstride.cpu.runtime import spin_handoff
 
     def compiled():
-        jit._kernels.clear()
+        _testing.clear_caches("code")
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
         spec = spin_handoff.Spec("attend", "")

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import einstride as es
-from einstride import nn
-from einstride.dispatch import call_cache
+from einstride import _testing, nn
 
 THREADS, LEAST = 8, 100
 SHAPES = {  # x (B, *S, C), filter (*K, C // G, D), groups
@@ -128,12 +127,7 @@ def bits(value):
 
 def forget():
     """Give up what the library keeps between calls, but for compiled kernels."""
-    call_cache.ANSWERS.clear()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("einstride.") and not name.endswith("compiler"):
-            for found in list(vars(module).values()):
-                if hasattr(type(found), "cache_clear"):
-                    found.cache_clear()
+    _testing.clear_caches("results", "process")
 
 
 def main(seconds):

@@ -138,6 +138,7 @@ def test_timers(algorithm, which, everything):
 COMPILING = """
     import shutil, threading
     from einstride.arrays.backends import spin_helpers
+    from einstride import _testing
     from einstride.codegen import disk_cache, jit
     from einstride.cpu.runtime import spin_handoff
     from storms import injection
@@ -151,7 +152,7 @@ COMPILING = """
         return file.endswith(("workers.py", "jit.py")) or "llvmlite/binding" in file
 
     def forget():
-        jit._kernels.clear()
+        _testing.clear_caches("code")
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink()
 

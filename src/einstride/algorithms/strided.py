@@ -26,7 +26,6 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from math import prod
 from string import ascii_letters
 from typing import TYPE_CHECKING
@@ -44,6 +43,7 @@ from einstride.arrays.ops import (
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -131,7 +131,7 @@ def _split(a: Array, g: Geometry, b: Backend) -> Array:
     return a if g.groups == 1 else split_groups(a, g.groups, b)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _spelled(equation: str, rank: int, grouped: bool) -> str:
     """The equation with one letter per spatial axis, and without g for one group."""
     free = [c for c in ascii_letters if c not in "bgcd"]

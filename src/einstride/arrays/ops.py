@@ -7,7 +7,6 @@ channels). Functions return views where the library has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.keywords import Shape
 from einstride.geometry.padding import Pads
 from einstride.geometry.padding_modes import Segment, segments
+from einstride.support.caches import cached
 from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend)
     return b.as_strided(x, *_view(x.shape, b.strides(x), kernel, stride, dilation))
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _view(
     size: Shape, steps: Shape, kernel: Shape, stride: Shape, dilation: Shape
 ) -> tuple[Shape, Shape]:
@@ -56,7 +56,7 @@ def _scaled(steps: Shape, factors: Shape, lengths: Shape) -> Shape:
     return tuple(t * s if n > 1 else 0 for t, s, n in zip(steps, factors, lengths, strict=True))
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _fitting(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
     """The number of windows on each axis, proved to lie within it."""
     out = tuple(

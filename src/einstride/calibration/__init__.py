@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from einstride.support.caches import cached
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Figures:
         return f"times predicted from the calibration of {self.date}"
 
 
-@cache
+@cached(2, "process")  # all files: there are 2
 def calibration(name: str = "calibration") -> dict[str, Any]:
     """The shipped figures: seconds per product, per byte and per call, by library and dtype."""
     text = files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")

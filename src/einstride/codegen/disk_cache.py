@@ -20,10 +20,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from time import time
 
+from einstride.support.caches import cached, register
 from einstride.support.errors import bad_value
 from einstride.support.import_time import IMPORTED
 
@@ -60,7 +60,15 @@ _unseen = 0.0
 """Bytes that may still be written before the folder is looked at again."""
 
 
-@cache
+def _look_again() -> None:
+    global _unseen
+    _unseen = 0.0
+
+
+register(f"{__name__}._unseen", "process", _look_again, lambda: int(_unseen > 0))
+
+
+@cached(1, "process")
 def limit() -> int:
     """The number of bytes that the folder may hold; 0 for no folder at all."""
     given = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
@@ -86,7 +94,7 @@ def default_folder() -> Path:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "einstride"
 
 
-@cache
+@cached(1, "process")
 def folder() -> Path | None:
     """Where machine code is kept; None if no folder is there that only this user may write."""
     given = os.environ.get("EINSTRIDE_CACHE")
@@ -234,7 +242,7 @@ def _file(described: str) -> Path | None:
     return where / f"{name[:40]}.kernel"
 
 
-@cache
+@cached(1, "code")
 def package_digest() -> str | None:
     """A digest of LLVM's version and of every file of this package; None if it cannot be told.
 

@@ -9,12 +9,13 @@ import ctypes
 import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from einstride.codegen import disk_cache
 from einstride.support import workers
+from einstride.support.caches import cached, register
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
@@ -27,6 +28,7 @@ _lock = workers.Latch()
 llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
+register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Machine:
         return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
 
 
-@cache
+@cached(1, "process")
 def available() -> bool:
     """True if LLVM is installed and can be loaded, which takes some 100 MB of address space.
 
@@ -83,7 +85,7 @@ def available() -> bool:
     return binding is not None
 
 
-@cache
+@cached(1, "process")
 def machine() -> Machine:
     """This one."""
     found: Machine = workers.apart(partial(_alone, _machine))

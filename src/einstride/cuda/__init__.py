@@ -8,11 +8,11 @@ Start with `gathered_gemm`, which launches `tiles.cu`, the product behind most k
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from einstride.cuda.capture import refuse_capture
+from einstride.support.caches import cached
 
 OPTIONS = ("--std=c++17",)
 
@@ -20,7 +20,7 @@ OPTIONS = ("--std=c++17",)
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
-@cache
+@cached(32, "code")  # all source files: there are 7
 def source(name: str) -> str:
     """The text of a source file, with our own headers in it.
 
@@ -35,7 +35,7 @@ def _text(file: str) -> str:
     return _INCLUDE.sub(lambda m: _text(m[1]), text)
 
 
-@lru_cache(maxsize=512)
+@cached(512, "code")
 def _function(name: str, instance: str) -> Any:
     import cupy
 
@@ -43,7 +43,7 @@ def _function(name: str, instance: str) -> Any:
     return module.get_function(instance)
 
 
-@lru_cache(maxsize=512)
+@cached(512, "code")
 def _loaded(name: str, instance: str, device: int) -> Any:
     """The instance on a device; CuPy compiles it once and loads it for each device."""
     import cupy

@@ -7,12 +7,12 @@ sums are always made in float32 at least, and float32 is rounded to TF32 only wh
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from einstride.cuda import cublas_graph
+from einstride.support.caches import cached
 
 LARGEST = 2**31 - 1
 
@@ -29,7 +29,7 @@ TYPES = {
 _DEFAULT = -1  # cuBLAS chooses its algorithm
 
 
-@cache
+@cached(8, "code")  # all dtypes of scalars: there are 4
 def _scalars(name: str) -> Any:
     """(1, 0) in host memory, where cuBLAS reads alpha and beta."""
     return np.array([1, 0], name)

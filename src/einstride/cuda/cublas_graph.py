@@ -7,8 +7,9 @@ functions are called past the wrapper there, by the handle that CuPy made before
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import Any
+
+from einstride.support.caches import cached
 
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 _HEAD = [_POINTER, _INT, _INT, _INT, _INT, _INT, _POINTER]  # handle, operations, m, n, k, alpha
@@ -31,7 +32,7 @@ def capturing() -> bool:
     return bool(runtime.streamIsCapturing(get_current_stream().ptr))
 
 
-@cache
+@cached(8, "code")  # all functions: there are 3
 def _function(name: str, arguments: tuple[Any, ...]) -> Any:
     from cupy.cuda import runtime
 

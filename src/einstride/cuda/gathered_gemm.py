@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import gcd, prod
 from typing import Any
 
@@ -12,6 +11,7 @@ from einstride.cuda import kernel, output_phases
 from einstride.cuda.axis_map import Line, View, index, packed, steps, upto, view
 from einstride.cuda.im2col import MODES, SOURCES
 from einstride.cuda.output_phases import Phase
+from einstride.support.caches import cached
 
 THREADS = 128
 TABLE = 64
@@ -66,7 +66,7 @@ def shape_of(
     return Shape(min(tm, 10 if accumulator <= 8 else 4), tn, 8)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def box_of(
     lines: tuple[Line, ...], batch: int, volume: int, sectors: tuple[int, int], share: float
 ) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def product(
         function(grid, (THREADS,), (x, other, pointer, out, job))
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def gathered(
     x: View,
     other: View,

@@ -8,11 +8,11 @@ the same bits everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
+from einstride.support.caches import cached
 
 PROCESSORS = 132
 """Multiprocessors to keep busy: an H100's."""
@@ -159,7 +159,7 @@ def sides(g: Geometry, transposed: bool) -> tuple[int, int, int]:
     return (elements, columns, positions) if transposed else (positions, columns, elements)
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def choose(
     g: Geometry, transposed: bool, dtype: str, mma: bool, room: int = 0, per_example: bool = False
 ) -> Product:

@@ -7,13 +7,13 @@ launches: nothing waits and nothing goes to the host, so it may be captured in a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 from einstride.cuda import kernel
 from einstride.cuda.gemm_tiles import Product
 from einstride.cuda.im2col import MODES, divisor
+from einstride.support.caches import cached
 
 NAMES = {"float16": "Float16", "bfloat16": "Bfloat16", "float32": "float", "float64": "double"}
 SUMS = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
@@ -113,7 +113,7 @@ def _run(launch: Launch, *arrays: Any) -> None:
     )
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _product(
     p: Product, at: Layout, kind: str, into: str, bias: int, bias_step: int, relu: bool
 ) -> Launch:
@@ -136,7 +136,7 @@ def _product(
     return Launch(name, f"{name}<{', '.join(parameters)}>", p.blocks, p.tile.threads, job)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def _sum(p: Product, at: Layout, kind: str, into: str) -> Launch:
     index = index_type(p, at, at.y, p.elements)
     job = _job(p, at, at.y, 0, p.parts, channels_inner(p, at), 0, 0, False, index)

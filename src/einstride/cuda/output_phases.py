@@ -7,12 +7,12 @@ with each. Whole numbers; no array library.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from math import gcd, prod
 
 from einstride.cuda.axis_map import Line
 from einstride.geometry.padding_modes import first_tap
+from einstride.support.caches import cached
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def apart(line: Line) -> int:
     return line.den // gcd(line.den, line.reach)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def phases(line: Line) -> tuple[Phase, ...]:
     """All of them, in the order of their first outputs."""
     step, found = apart(line), []
@@ -67,7 +67,7 @@ def folded(line: Line) -> Line:
     return replace(line, count=found[0].count, taps=taps, start=0, reach=reach, den=1)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def shares(lines: tuple[Line, ...], most: int) -> tuple[tuple[tuple[Phase, ...], ...], ...]:
     """Phases of each axis, at most so many, for one launch after the other.
 

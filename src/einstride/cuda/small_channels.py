@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import gcd, prod
 from typing import Any
 
@@ -11,6 +10,7 @@ from einstride.cuda import kernel, small_channels_shape
 from einstride.cuda.axis_map import Line, View, index, packed, steps, view
 from einstride.cuda.im2col import MODES, SOURCES, WORDS, divisor
 from einstride.cuda.small_channels_shape import Shape, Thin, plane
+from einstride.support.caches import cached
 
 THREADS = small_channels_shape.THREADS
 COLUMNS = (3, 5, 7)  # taps that a thread holds at once where they lie side by side
@@ -87,7 +87,7 @@ def correlate(
     function(grid, (THREADS,), (x, f, pointer, out, job), shared_mem=memory)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def correlation(
     x: View,
     f: View,
@@ -147,7 +147,7 @@ def filter_parts(
     function(grid, (THREADS,), (x, gy, parts, job), shared_mem=memory)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def filter_sums(
     x: View, gy: View, parts: View, thin: Thin, shape: Shape, mode: str, accumulator: str
 ) -> Launch:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import gcd, prod
 
 from einstride.cuda.axis_map import Line, split_even, upto
+from einstride.support.caches import cached
 
 SECTOR = 32  # bytes that memory gives at once
 SHARED = 48 << 10  # bytes of a block that no kernel has to ask for
@@ -153,7 +153,7 @@ def _row_bytes(
     return (used + SECTOR - gcd(apart, SECTOR)) / used
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def shape_of(thin: Thin) -> Shape | None:
     """The block that moves the fewest bytes; None if no box fits shared memory."""
     if max(thin.group_in, thin.group_out) > FEW:

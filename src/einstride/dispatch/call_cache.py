@@ -31,6 +31,7 @@ from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords
 from einstride.planning.select import Decision
+from einstride.support.caches import register
 
 PLAIN = {int, str, bool, type(None), tuple}
 """Types whose values say all: two that are equal mean the same, now and later."""
@@ -51,6 +52,7 @@ _ONCE: Any = object()
 
 _kinds: dict[type, Backend] = {}
 """NumPy's own array type, once it was met."""
+register(f"{__name__}._kinds", "process", _kinds.clear, _kinds.__len__)
 
 
 class Answers:
@@ -90,6 +92,7 @@ class Answers:
 
 
 ANSWERS = Answers()
+register(f"{__name__}.ANSWERS", "results", ANSWERS.clear, ANSWERS.__len__)
 
 
 def call(

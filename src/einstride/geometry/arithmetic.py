@@ -9,8 +9,8 @@ with the values checked beforehand. Nothing wraps silently.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+from einstride.support.caches import cached
 from einstride.support.errors import bad_type, bad_value
 
 INTEGERS: dict[str, tuple[int, int]] = {
@@ -68,7 +68,7 @@ def promote(*names: str) -> str:
     return "float64" if wide else "float32"
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def resolve(
     where: str, names: tuple[str, str, str | None], terms: int, accumulate: str | None, half: bool
 ) -> Arithmetic:

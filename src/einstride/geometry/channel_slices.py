@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, overload
 
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -116,6 +116,6 @@ class Pieces(Sequence[Piece]):
         return _piece(self.job, i * self.step, min((i + 1) * self.step, self.end), self.groups)
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _piece(job: Job, begin: int, end: int, groups: bool) -> Piece:
     return (some_groups if groups else some_channels)(job, begin, end)

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from math import log2, prod, sqrt
+
+from einstride.support.caches import cached
 
 Rows = tuple[tuple[Fraction, ...], ...]
 Numbers = tuple[tuple[float, ...], ...]
@@ -68,7 +69,7 @@ class Matrices:
     taps: Rows
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def matrices(m: int, r: int) -> Matrices:
     """The matrices of F(m, r), m + r - 1 <= `LARGEST`."""
     a = m + r - 1
@@ -111,7 +112,7 @@ def kronecker(factors: tuple[Rows, ...]) -> Numbers:
     return tuple(tuple(float(v) for v in row) for row in total)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def growth(m: int, r: int, gradient: bool = False) -> float:
     """How much larger rounding errors come out of F(m, r) than of the plain sum, for random data.
 
@@ -127,7 +128,7 @@ def growth(m: int, r: int, gradient: bool = False) -> float:
     return sqrt(worst / (m if gradient else r))
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def condition(m: int, r: int, gradient: bool = False) -> float:
     """The same in the worst case: max_i sum_j |A[i, j]| |G_j| |B_j|, with Euclidean norms.
 

@@ -6,9 +6,9 @@ The canonical order is the seed's: x (B, *S, C), f (*K, C // groups, D), y (B, *
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from einstride.geometry.keywords import Shape
+from einstride.support.caches import cached
 from einstride.support.errors import bad_type, bad_value, shown
 
 _EXAMPLES = "use 'channels_last', 'channels_first' or a spec such as 'NCHW,OIHW->NHWC'"
@@ -36,7 +36,7 @@ def inverse(order: Shape | None) -> Shape | None:
     return None if order is None else tuple(order.index(i) for i in range(len(order)))
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def parse(where: str, layout: str, rank: int) -> Layout:
     """The Layout of a name or a spec, for `rank` spatial axes."""
     spatial = tuple(range(2, rank + 2))

@@ -7,13 +7,14 @@ transform domain, so that a volume needs the transforms of a picture only. Numbe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import prod
 
 from einstride.geometry import cook_toom
 from einstride.geometry.blocking import tiles_of_phases
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
+from einstride.support.caches import cached
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT |= {"complex64": UNIT["float32"], "complex128": UNIT["float64"]}
@@ -78,14 +79,14 @@ class Scheme:
         return f"F({', '.join(sizes)})"
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _matrix(m: Shape, kernel: Shape, which: str) -> cook_toom.Numbers:
     name = which.removesuffix("^T")
     rows = (getattr(cook_toom.matrices(a, r), name) for a, r in zip(m, kernel, strict=True))
     return cook_toom.kronecker(tuple(map(cook_toom.transposed, rows) if name != which else rows))
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
     """The schemes worth a look for a kernel and an output size."""
     found = []
@@ -134,7 +135,7 @@ class Work:
         return products + 1.7 * self.transforms + 10 * self.moved
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def work(
     g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, blocks: int = 1, prepared: bool = False
 ) -> Work:

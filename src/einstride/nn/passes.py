@@ -7,7 +7,6 @@ other and writes in place; the other libraries call it once, for all rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import into, wide, widened
 from einstride.nn.cpu import calls
+from einstride.support.caches import cached
 
 One = Callable[[int, int], Any]
 
@@ -125,7 +125,7 @@ def relu_gradient(g: Array, y: Array, own: bool, b: Backend) -> Array:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def fold(rows: int, channels: int) -> int:
     """How many rows are laid end to end, so that inner loops are long: a divisor of rows."""
     most = max(WIDE // max(channels, 1), 1)
@@ -219,6 +219,6 @@ def positive(x: Array, place: Array | None, b: Backend) -> Array:
     return place
 
 
-@lru_cache(maxsize=8)
+@cached(8)
 def _zeros(name: str) -> Array:
     return np.zeros(WIDE, name)

@@ -47,7 +47,7 @@ def execution(decision: Decision) -> Facts:
     names = (*inner.operands, inner.arithmetic.result)
     arrays = map(_unread, shapes, names, (first, second, out))
     found = ALGORITHMS[decision.algorithm].describe(inner, b, *arrays)
-    if not own.traits.compiled and decision.library == "numpy":
+    if own.traits.kernels == "cpu" and not own.traits.compiled:
         from einstride.codegen.jit import MISSING
 
         found["extra"] = MISSING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from einstride.geometry.keywords import PerExample, Settings, Shape, Transposed
 from einstride.geometry.layout import Layout, canonical, parse
 from einstride.geometry.problem import Cost, Job
 from einstride.planning import limits
+from einstride.support.caches import cached
 from einstride.support.errors import bad_value, shown
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _bytes(n: int) -> str:
     return f"{value:.1f} TiB"
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def plan(
     where: str,
     direction: Direction,

@@ -19,6 +19,8 @@ from functools import update_wrapper
 from itertools import count
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from einstride.support.caches import register
+
 LIMIT = 48 << 20
 """Bytes of all tables together: six of the largest that an engine makes for one call (8 MiB; see
 `TABLES` in `einstride.algorithms.direct`). With less, a network whose layers alternate between long
@@ -102,6 +104,10 @@ class ByteCache:
             if self._about > self.limit:
                 self._shrink()
 
+    def entries(self) -> int:
+        """The number of values that are kept now."""
+        return sum(map(len, self._tables))
+
     def nbytes(self) -> int:
         """Bytes that are kept now."""
         return sum(e.nbytes for table in self._tables for e in list(table.values()))
@@ -146,13 +152,11 @@ class Kept(Generic[P, R]):
         self._cache.put(self._table, key, value)
         return value
 
-    def cache_clear(self) -> None:
-        """Forget the values of this function."""
-        self._table.clear()
-
 
 CACHE = ByteCache(LIMIT)
 """The cache of this process."""
+
+register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.entries, CACHE.nbytes)
 
 kept = CACHE.kept
 

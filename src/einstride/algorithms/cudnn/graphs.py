@@ -20,6 +20,7 @@ from typing import Any
 from einstride.algorithms.cudnn.device_memory import Tensor
 from einstride.algorithms.cudnn.library import library, line
 from einstride.cuda.capture import refuse_capture
+from einstride.support.caches import register
 
 KEPT = 128  # plans for each thread and device
 FIRST, SECOND, BIAS, OUT = 1, 2, 3, 4  # how cuDNN's graph names the arrays
@@ -101,6 +102,13 @@ def rooms() -> dict[int, Room]:
         _rooms.found = {}
     found: dict[int, Room] = _rooms.found
     return found
+
+
+def _plans() -> int:
+    return sum(len(room.plans) for room in rooms().values())
+
+
+register(f"{__name__}.rooms", "process", lambda: rooms().clear(), _plans)
 
 
 def describe(cudnn: Any, c: Convolution, **where: Any) -> Any:

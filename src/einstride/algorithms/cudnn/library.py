@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+from einstride.support.caches import cached
 
 INSTALL = "pip install 'einstride[cudnn]'"
 LEAST_FRONTEND = (1, 24)
 LEAST_CUDNN = 90000
 
 
-@cache
+@cached(1, "process")
 def missing() -> str | None:
     """None, or what stands in the way and how it is put right."""
     if find_spec("cudnn") is None:

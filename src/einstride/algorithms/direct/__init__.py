@@ -10,15 +10,16 @@ where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="eleme
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.geometry.problem import Cost, Facts, Job
 
 
-@cache
+@cached(2, "process")  # "cpu" and "cuda"
 def _calls(kernels: str | None) -> Any:
     """The module that calls the kernels of `einstride.cpu` or `einstride.cuda`: `Traits.kernels`.
 

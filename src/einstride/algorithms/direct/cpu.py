@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, few, grouped, steps
@@ -12,6 +11,7 @@ from einstride.algorithms.direct.description import Work, facts
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.codegen import jit
 from einstride.geometry.problem import Cost, Facts, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -26,7 +26,7 @@ _SPECIAL = (grouped, few)
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
     """Outer products where a group has channels enough to fill vectors and tiles with them.
 

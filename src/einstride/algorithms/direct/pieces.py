@@ -6,20 +6,19 @@ sum is what it would be in one piece.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from einstride.algorithms.direct.shapes import gathered, joined
 from einstride.codegen import jit
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.channel_slices import Pieces
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 PIECE = 8 << 20
 """Bytes of panels from which a filter is cut."""
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def pieces(job: Job) -> Pieces:
     """The pieces of a job whose filter is not prepared; none if it is small enough as it is."""
     from einstride.cpu.dense import vnni

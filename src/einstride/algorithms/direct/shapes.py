@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from einstride.codegen import jit
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import pairs_met
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.geometry.problem import Job
@@ -48,7 +48,7 @@ def _in_room(job: Job, run: Geometry) -> bool:
     return copied_lines(job) + besides <= job.ceiling
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def joined(job: Job) -> Geometry:
     """The geometry with the taps of the last axis as channels, where they lie side by side.
 
@@ -71,7 +71,7 @@ def joined(job: Job) -> Geometry:
     return run if _in_room(job, run) else g
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def gathered(job: Job) -> Geometry:
     """The geometry with as many positions of the last axis as its stride taken as channels.
 
@@ -103,7 +103,7 @@ def regrouped(job: Job) -> bool:
     return run != job.geometry
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def met(g: Geometry) -> float:
     """The share of the products whose tap does not stand in a border of zeros."""
     if g.padding_mode != "zeros" or 0 in g.out:

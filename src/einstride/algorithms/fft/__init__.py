@@ -22,7 +22,6 @@ Start with `axes` and `correlate`; `compiled` hands depthwise jobs to `einstride
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from math import log2, prod, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from einstride.arrays.ops import adjoint_filter, flip, interleave
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -129,7 +129,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
     return tuple(found)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def _compiled(job: Job, traits: Traits) -> bool:
     """Will kernels of our own do it? Not where one channel leaves all lanes but one empty."""
     alone = job.geometry.channels == 1

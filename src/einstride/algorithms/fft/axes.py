@@ -13,10 +13,10 @@ of their own: a "same" convolution of one tile needs L = S + K // 2, not S + K -
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf
 
 from einstride.geometry.convolution import Geometry
+from einstride.support.caches import cached
 
 Places = tuple[int, int, int]
 """(first, step, count) of the positions that a signal's elements have in the frame."""
@@ -87,7 +87,7 @@ class Axis:
         return self.outputs * self.stride
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def fast_length(n: int) -> int:
     """The least product of 2, 3, 5 and 7 that is n or more, and even."""
     best = inf
@@ -125,7 +125,7 @@ def axis_of(g: Geometry, a: int, tiles: int) -> Axis:
     return Axis(period, tiles, outputs, first, stop - first, -low, s, g.dilation[a], g.kernel[a])
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def choices(g: Geometry, a: int, most: int) -> tuple[Axis, ...]:
     """The ways to cut axis `a` that are worth a look, at most so many, the likeliest first."""
     found: dict[int, Axis] = {}

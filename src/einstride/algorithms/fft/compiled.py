@@ -11,7 +11,6 @@ positions of a plane and u the unit roundoff (Higham 2002, theorem 24.2).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -187,7 +187,7 @@ def _form(g: Geometry, job: Job) -> Form:
     return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.machine())
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> Form:
     from einstride.cpu.fft.calls import Form
 

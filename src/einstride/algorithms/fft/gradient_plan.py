@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product as combinations
 from math import prod
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from einstride.algorithms.fft.plan import (
 from einstride.geometry.blocking import Boxes
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
@@ -151,7 +152,7 @@ class Search(forward.Search):
         return min(small, key=lambda p: p.workspace)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def reduction(job: Job, traits: Traits) -> Plan:
     """The quickest plan of a filter gradient below the ceiling, else the smallest."""
     g = job.geometry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product as combinations
 from math import prod
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from einstride.geometry.blocking import Boxes, run_lengths
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
@@ -266,7 +267,7 @@ def steps(n: int) -> Iterator[int]:
         yield 1
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def correlation(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:
     """The quickest plan of a forward convolution below the ceiling, else the smallest."""
     if job.batch_invariant and g.batch > 1:  # nothing may depend on how many there are

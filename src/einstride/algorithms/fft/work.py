@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import log2, prod
 
 from einstride.algorithms.fft.axes import Axis, Places
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 CALL = 3e-7
 """Seconds that one product of a stack costs beyond its multiply-adds, on one thread."""
@@ -20,7 +20,7 @@ STEP = 3e-6
 """Seconds that one operation on arrays costs beyond its elements."""
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def frequencies(axes: tuple[Axis, ...], planes: int) -> int:
     """Q: of real signals on one axis half of them, and each further axis has them all."""
     return prod(x.half for x in axes) << (len(axes) - 1 + (planes == 2))

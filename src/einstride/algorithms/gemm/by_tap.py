@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from einstride.arrays.ops import dense, merged
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -53,7 +53,7 @@ class TapPlan:
     workspace: int
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     """How to cut by tap, or None where cutting by position is better or the ceiling is too low."""
     positions = g.batch * prod(g.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from einstride.arrays.ops import by_group, cells, conjugate, dense, is_complex, 
 from einstride.geometry.blocking import SMALL, Box, Boxes, Tiling, tile
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -47,7 +47,7 @@ class Units:
     channels: int
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def filter_units(job: Job, traits: Traits) -> Units:
     """How `reduce` cuts its work: into taps and channels, or for small filters into positions."""
     g, item = job.geometry, job.itemsize

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.blocking import SMALL, Box, Boxes, Tiling, tile
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -74,7 +74,7 @@ def filter_bytes(g: Geometry, job: Job) -> int:
     return size * (whole * prod(job.geometry.f_shape) + matrix * prod(g.f_shape))
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
     """Blocks of output positions for `correlate`."""
     row = prod(g.f_shape[:-1]) * g.groups * job.itemsize

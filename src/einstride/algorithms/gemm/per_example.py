@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,13 @@ from einstride.algorithms.gemm.im2col import Rows, slab_elements
 from einstride.arrays.ops import cells, conjugate, is_complex, split_groups
 from einstride.geometry.blocking import Box, Boxes, Tiling
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def example_tiles(job: Job, traits: Traits) -> Tiling:
     """Blocks of examples and positions; the examples of a block lie in one stack of products."""
     g, item = job.geometry, job.itemsize

@@ -8,7 +8,6 @@ for any number of threads and any memory order of the operands.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.channel_slices import by_groups, each_group
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -160,7 +160,7 @@ def _oriented(f: Array, job: Job, b: Backend) -> Array:
     return adjoint_filter(f, g.groups, not g.flip, b)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     from einstride.cpu.winograd.choice import choose
 
@@ -175,7 +175,7 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     return found
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
     from einstride.cpu.winograd.choice import candidates

@@ -6,7 +6,6 @@ Whole numbers only; no arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from einstride.geometry.tile_sizes import (
     schemes,
     work,
 )
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
@@ -117,7 +117,7 @@ def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
     return ((s.taps * s.points + copies * prod(g.kernel)) * inner + whole) * job.itemsize
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False) -> Plan:
     """Blocks and slabs below the ceiling if there are any, else the least that works."""
     batch = 1 if job.batch_invariant else g.batch
@@ -187,7 +187,7 @@ SUM_BYTES = 5 << 20
 """The sums of one unit, which every block reads and writes."""
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     """Units that do not depend on the number of threads: neither do the bits of the sums."""
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
@@ -229,7 +229,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, room)
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan | str:
     """The best plan by work among those that are accurate enough and fit; or why there is none.
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from einstride.arrays.ops import ALL, cells, conjugate, region, windows
 from einstride.geometry.blocking import Box, Boxes, run_lengths
 from einstride.geometry.keywords import Shape
 from einstride.geometry.tile_sizes import Scheme
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -39,7 +39,7 @@ COLUMNS = 2048
 """Columns of a transform's product: more leave the second-level cache, fewer are mostly calls."""
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def cuts(counts: Shape, width: int) -> tuple[tuple[Box, int, int], ...]:
     """Runs of tiles with about `COLUMNS` columns: (box, first tile, number of tiles)."""
     boxes = Boxes(counts, run_lengths(counts, max(COLUMNS // width, 1)))
@@ -86,7 +86,7 @@ class Frame:
         return counts[0] * channels * total
 
 
-@lru_cache(maxsize=128)
+@cached(128)
 def _kept(scheme: Scheme, which: str, dtype: str, device: str, library: str) -> list[Array]:
     return []
 

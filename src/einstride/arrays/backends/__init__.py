@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import Any
 
 from einstride.arrays.backends.adapter import Array, Backend, Traits
+from einstride.support.caches import register
 from einstride.support.errors import bad_type
 
 __all__ = ["Array", "Backend", "Traits", "by_name", "of"]
 
 _FOUND: dict[type, Backend] = {}
+register(f"{__name__}._FOUND", "process", _FOUND.clear, _FOUND.__len__)
 
 
 def of(where: str, names: tuple[str, ...], *arrays: Array) -> Backend:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
 from inspect import isroutine
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from einstride.arrays.backends.adapter import Array, Backend, Make, Traits
 from einstride.arrays.backends.einsum_by_matmul import contract
+from einstride.support.caches import cached
 
 _HERE = nullcontext()
 
@@ -41,7 +41,7 @@ def device(x: Array) -> Any:
     return None if hasattr(found, "device_set") else found
 
 
-@cache
+@cached(64, "process")  # more array libraries than a process meets
 def of(xp: Any) -> Backend:
     """The backend of an array-API namespace."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -15,8 +14,10 @@ from einstride.arrays.backends.adapter import Array, Backend, Traits
 from einstride.codegen.jit import available
 from einstride.cpu.runtime.aligned_memory import LARGE, aligned, placed
 from einstride.cpu.runtime.operands import copied
+from einstride.support.caches import cached, register
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
+register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 
 
 def dtype_name(x: Array) -> str:
@@ -27,7 +28,7 @@ def dtype_name(x: Array) -> str:
     return name
 
 
-@lru_cache(maxsize=64)
+@cached(64, "process")
 def _dtype(name: str) -> Any:
     if name == "bfloat16":
         import ml_dtypes

@@ -15,11 +15,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache
 from itertools import islice
 from typing import Any
 
 from einstride.support import workers
+from einstride.support.caches import cached
 
 Kernel = Callable[[int, int], None]
 
@@ -33,7 +33,7 @@ BIRTH = 1.0
 """Seconds that a caller waits for a new helper: a new thread takes a ten-thousandth."""
 
 
-@cache
+@cached(1, "code")
 def _roles() -> tuple[Kernel, Kernel]:
     """What a helper and what a caller does."""
     from einstride.codegen import jit
@@ -50,7 +50,7 @@ def _roles() -> tuple[Kernel, Kernel]:
     return attend, launch
 
 
-@cache
+@cached(1, "process")
 def _sleep() -> tuple[int, int]:
     """The address of a function of the system's that sleeps, and what to pass it for a moment."""
     if sys.platform == "win32":

@@ -14,13 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, copy_context
-from functools import cache, partial
+from functools import partial
 from operator import call
 from queue import SimpleQueue
 from typing import Any
 
 from einstride.arrays.backends.blas_threads import Blas
 from einstride.support import workers
+from einstride.support.caches import cached
 
 Make = Callable[[], Callable[[Any], Any]]
 
@@ -33,7 +34,7 @@ def threads() -> int:
     return found if found < most else most
 
 
-@cache
+@cached(1, "process")
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1

@@ -7,7 +7,6 @@ in order afterwards. How work is cut into units depends on shapes alone, never o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,6 +18,7 @@ from einstride.cpu.channelwise.forward_call import surroundings
 from einstride.cpu.runtime.argument_block import Call
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
+from einstride.support.caches import cached
 
 UNITS = 16
 """Chunks of work, about."""
@@ -60,7 +60,7 @@ class Cuts:
         return self.units * self.strips
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def cuts(g: Geometry, per_example: bool, compute: str) -> Cuts:
     """From shapes alone."""
     groups = g.batch if per_example else 1

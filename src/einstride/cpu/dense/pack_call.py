@@ -6,7 +6,6 @@ Complex numbers are pairs of real channels, as `complex_as_real` explains.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,6 +21,7 @@ from einstride.cpu.runtime.operands import packed, steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 SLICE_BYTES = 384 << 10
 """The part of a panel that is gone through at once: it stays in a core's second cache."""
@@ -55,7 +55,7 @@ class Shape:
         return self.lanes * self.vectors
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def shape(compute: str, columns: int, on: Machine) -> Shape:
     """The tile for so many output channels of one group: as many registers as there are."""
     parts = 2 if compute in PARTS else 1

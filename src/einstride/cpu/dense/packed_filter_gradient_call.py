@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -17,6 +16,7 @@ from einstride.cpu.runtime.argument_block import Call, address
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 GROUP = 4
 """Panels that are gone through with the same channels of x, at most."""
@@ -63,7 +63,7 @@ def size(job: Job) -> int:
     return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def in_room(job: Job, besides: int) -> int:
     """The `shares` of a job, where there is room for their sums and so much besides."""
     wanted = shares(job.geometry, 2 if job.arithmetic.compute in PARTS else 1, job.per_example)

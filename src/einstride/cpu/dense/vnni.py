@@ -7,7 +7,6 @@ the sum of the filter, and sums of 32 bits that wrap on the way end at the same 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from einstride.codegen.jit import Machine, machine
 from einstride.cpu.dense.pack_call import shape
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 FEATURE = "+avx512vnni"
 
@@ -30,7 +30,7 @@ class Quads(NamedTuple):
     start: Any  # (D,) of 32 bits
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def fits(g: Geometry, job: Job) -> bool:
     """Can this CPU do a job so, with the geometry `g` of its forward pass?"""
     return (

@@ -9,7 +9,6 @@ says; positions that hold zeros or that nobody wants are left out of the code.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Place, Value
 from einstride.cpu.fft.codelets import ZERO, Complex, dft, product, product_conjugate
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 Radices = tuple[int, ...]
 Load = Callable[[Value, int], Complex]
@@ -30,7 +30,7 @@ EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
 """Vector instructions of a short transform with its twiddle factors, about."""
 
 
-@lru_cache(maxsize=4096)
+@cached(4096)
 def radices(length: int) -> tuple[float, Radices]:
     """The effort of a line and its stages; infinite if the length has other prime factors."""
     if length == 1:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -21,6 +20,7 @@ from einstride.cpu.fft.lines import radices
 from einstride.cpu.runtime.argument_block import padded
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import Segment, segments
+from einstride.support.caches import cached
 
 LONGEST = 1 << 15
 """Of all periods."""
@@ -76,7 +76,7 @@ def lengths(start: int, stop: int) -> list[int]:
     return list(every[bisect_left(every, max(start, 1)) : bisect_left(every, stop)])
 
 
-@cache
+@cached(1)
 def _fast_lengths() -> tuple[int, ...]:
     """Every product of the radices' primes up to `LONGEST`."""
     found = [1]
@@ -103,7 +103,7 @@ def periodic(held: Sequence[Segment], n: int) -> bool:
     return True
 
 
-@lru_cache(maxsize=128)
+@cached(128)
 def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
     """The ways to cut an axis that are worth a thought. By formula: an axis may be of any length.
 
@@ -198,7 +198,7 @@ def _plan(
     return Plan(down, across, flat, tiles * effort)
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def plan(g: Geometry, gradient: bool, vector: int, spread: int) -> Plan | None:
     """The cheapest plan; None if no period is long enough.
 

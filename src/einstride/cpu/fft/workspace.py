@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 
 from einstride.cpu.fft.calls import Form
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.problem import Job
+from einstride.support.caches import cached
 
 UNITS = 16
 """Chunks that a filter gradient is cut into, about; from shapes alone."""
@@ -37,7 +37,7 @@ def fused(form: Form, job: Job) -> bool:
     return form.blocks >= UNITS and uses <= USES and not form.spread
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def share(form: Form, job: Job) -> int:
     """Numbers of a worker's scratch, whichever kernels are used."""
     if fused(form, job):
@@ -54,7 +54,7 @@ def need(form: Form, job: Job, blocks: int, workers: int) -> int:
     return (share(form, job) * workers + kept) * ITEMSIZE[form.compute] + 128
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def room(form: Form, job: Job) -> tuple[int, int]:
     """How many blocks of channels are done at once, and by how many threads."""
     for workers in range(job.threads, 0, -1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,6 +18,7 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import elements_seen
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 REGION_BYTES = 128 << 10
 """What a region of one panel takes of the second cache, about."""
@@ -82,7 +82,7 @@ class Region:
     bytes: int
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
     """As many rows, or examples, as fit; the same for any number of threads."""
     places = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]

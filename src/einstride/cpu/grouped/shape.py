@@ -8,7 +8,6 @@ axis, vector), zeros where a group has no channel, so that products read it as o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,6 +21,7 @@ from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 MOST_TAPS = 7
 """Taps of the last axis that are written out."""
@@ -93,7 +93,7 @@ class Lanes:
         ]
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def lanes_of(g: Geometry, compute: str, on: Machine, most: int = 0) -> Lanes:
     """The layout for a geometry; with `most`, one vector, and so many channels in a block."""
     lanes = on.lanes(ITEMSIZE[compute])

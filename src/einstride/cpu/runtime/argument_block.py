@@ -13,6 +13,7 @@ from einstride.cpu.runtime.aligned_memory import address as address
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import segments
 from einstride.support.byte_cache import size_of
+from einstride.support.caches import register
 
 if TYPE_CHECKING:
     from einstride.codegen.jit import Kernel, KernelSpec
@@ -33,6 +34,7 @@ def name_of(a: Any) -> str:
 
 
 _NAMES: dict[Any, str] = {}
+register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 
 
 ROWS = 1 << 12

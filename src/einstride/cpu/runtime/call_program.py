@@ -13,7 +13,6 @@ what arrays say themselves; where it does not hold, nobody makes a program.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.runtime.argument_block import Call, address
+from einstride.support.caches import cached
 
 ARRAYS = ("first", "second", "bias", "result", "scratch")
 """What a program is called with; None stands for what it does not use."""
@@ -67,7 +67,7 @@ def fits(call: Call) -> bool:
     return call.threads == 1 and len(call.block()) <= MOST
 
 
-@cache
+@cached(1, "process")
 def readable() -> bool:
     """Do arrays keep their addresses where programs look for them?"""
     whole = np.zeros((5, 7), np.float32)
@@ -77,7 +77,7 @@ def readable() -> bool:
     )
 
 
-@cache
+@cached(8, "code")  # this machine, and those that tests compile for
 def _runner(on: Machine) -> Any:
     return _SIGNATURE(_address(kernel("program", text, on=on)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -14,6 +13,7 @@ from einstride.cpu.runtime.argument_block import OUTSIDE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 STRIDES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 """How many strides a block may have on an axis."""
@@ -110,7 +110,7 @@ class Blocks:
         return prod(axis.taps for axis in self.axes)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def choose(g: Geometry, lanes: int, registers: int) -> Blocks:
     """The cut with the least work."""
     most = (4 if registers >= 32 else 2) * lanes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,6 +18,7 @@ from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 STREAMED = 16 << 20
 """Bytes of results from which they go past the caches, which they would only empty."""
@@ -40,7 +40,7 @@ class Lines:
         return self.lanes * self.vectors
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def choose(g: Geometry, lanes: int, registers: int) -> Lines:
     """The cut with the least work."""
     along, every = g.out[-1], -(-g.filters // lanes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -16,6 +15,7 @@ from einstride.cpu.small_channels import run_outer
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 REGION_BYTES = 96 << 10
 """The part of x and gy that is summed over at once."""
@@ -97,7 +97,7 @@ class Runs:
     work: float
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
     """The cut with the least work; the same for any number of threads."""
     run, every = g.kernel[-1] * g.channels, -(-g.filters // lanes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -18,6 +17,7 @@ from einstride.cpu.small_channels.run_calls import Regions, regions
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 WIDE, DEEP = 4, 8
 """The most vectors of a run, and taps or output channels, that a tile is tried with."""
@@ -49,7 +49,7 @@ class Lanes:
     work: float
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def choose(g: Geometry, item: int, lanes: int, registers: int) -> Lanes:
     """The cut with the least work; the same for any number of threads."""
     run = -(-g.kernel[-1] * g.channels // lanes)

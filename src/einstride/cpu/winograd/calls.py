@@ -7,7 +7,6 @@ have any steps, so an input gradient's needs no copy. Strides other than 1 only 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -31,6 +30,7 @@ from einstride.cpu.winograd.tables import Split, counted, tables, tap_offsets
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -172,7 +172,7 @@ def _reading(g: Geometry, f_steps: tuple[int, ...]) -> str:
     return "channels" if c == 1 or g.channels == 1 else "any"
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def forward_blocks(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, prepared: bool, on: Machine
 ) -> tuple[ForwardPlan, bool]:
@@ -191,7 +191,7 @@ def forward_blocks(
     return forward_plan(g, split, shape, "alone", threads, room), False
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def gradient_blocks(
     g: Geometry, split: Split, dtype: str, threads: int, ceiling: int, on: Machine
 ) -> GradientPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import combinations
 from math import prod
 
@@ -14,6 +13,7 @@ from einstride.cpu.winograd.plan import C_BLOCK, D_BLOCK, register_tile
 from einstride.cpu.winograd.tables import Pair, Split, counted
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.cook_toom import LARGEST, growth, matrices
+from einstride.support.caches import cached
 
 DIGITS = 184.0
 """The most that an error may exceed a rounding error: 1.1e-5 in float32."""
@@ -53,7 +53,7 @@ def _sizes(g: Geometry, axis: int | None) -> list[Pair]:
     return [(a - r + 1, r) for a in (4, 6, 8) if a - r + 1 >= 2]
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def choose(
     g: Geometry, dtype_bytes: int, threads: int, on: Machine, gradient: bool, prepared: bool
 ) -> tuple[Split, float] | None:
@@ -113,7 +113,7 @@ def seconds(
     return known["kernel"] + total / threads
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _each(split: Split) -> tuple[int, int, int]:
     """Vector instructions of the transforms of a patch, an output tile and a filter."""
     (m0, r0), (m1, r1) = split.axes

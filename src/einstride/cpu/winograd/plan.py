@@ -6,12 +6,12 @@ All sizes are in elements unless they say bytes. Whole numbers only; see `calls`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 
 from einstride.cpu.winograd.tables import Split, counted
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
+from einstride.support.caches import cached
 
 BLOCK = 72
 """Tiles of a block, where memory allows: its V and M stay near, and each panel is used often."""
@@ -188,7 +188,7 @@ def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
     return heights[vectors - 1], vectors
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def forward_plan(
     g: Geometry, split: Split, form: Form, reading: str, threads: int, ceiling: int
 ) -> ForwardPlan:
@@ -226,7 +226,7 @@ def _splits(blocks: int, panels: int, threads: int) -> int:
     return next(equal, panels)
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def gradient_plan(
     g: Geometry, split: Split, form: Form, threads: int, ceiling: int
 ) -> GradientPlan:

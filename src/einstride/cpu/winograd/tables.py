@@ -8,7 +8,6 @@ convolution of its own: only the tables know.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -18,6 +17,7 @@ from einstride.cpu.runtime.argument_block import OUTSIDE, padded
 from einstride.geometry.blocking import tiles_of_phases
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
 
 Pair = tuple[int, int]
 
@@ -74,7 +74,7 @@ class Tiles:
     result_back: int
 
 
-@lru_cache(maxsize=1024)
+@cached(1024)
 def counted(g: Geometry, split: Split) -> tuple[Pair, int, int]:
     """Tiles on the inner axes, positions and taps of the outer ones."""
     inner = [

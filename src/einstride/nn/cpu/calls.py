@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 from einstride.arrays.backends import Array, Backend, numpy
 from einstride.cpu.runtime.operands import operand, packed
 from einstride.nn.pool_axis import Axis
+from einstride.support.caches import cached
 
 ALIGN = 64
 LARGE = 1 << 16
@@ -83,7 +83,7 @@ def pool_gradient(
     return gx
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _windows(axes: tuple[Axis, ...]) -> Any:
     from einstride.nn.cpu.pooling import Window
 

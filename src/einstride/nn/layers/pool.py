@@ -7,7 +7,6 @@ an index being kept: a block of examples is still in the cache when its maxima a
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -20,6 +19,7 @@ from einstride.nn.layer import Gradients, Layer, Maker, Run
 from einstride.nn.layers.taps import added, max_axis, max_axis_grad, padded, spread_axis
 from einstride.nn.passes import One, result, sweep
 from einstride.nn.pool_axis import Axis
+from einstride.support.caches import cached
 from einstride.support.errors import bad_value
 
 POOLED = 1 << 20
@@ -255,7 +255,7 @@ class AvgPool(_Pool):
         return y
 
 
-@lru_cache(maxsize=256)
+@cached(256)
 def _axes(
     kind: str, size: Shape, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
 ) -> tuple[Axis, ...]:

@@ -1,0 +1,146 @@
+"""Where in the package the functions and constants are that tests watch or replace, by idea.
+
+This is the only place that follows when one of them gets another name or another module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+PASSES = ("forward", "input_grad", "filter_grad")
+
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    # dispatch and planning
+    "choose a plan": ("planning.select:choose",),
+    "run a plan": ("dispatch.execute:run",),
+    "compute a plan's result": ("dispatch.execute:compute",),
+    "measure the rivals": ("api.tune:_measure",),
+    "read the clock": ("api.tune:perf_counter",),
+    # algorithms
+    **{
+        f"{algorithm} {which}": (f"algorithms.{algorithm}:{which}",)
+        for algorithm in ("strided", "gemm", "direct", "winograd", "implicit_gemm", "fft", "cudnn")
+        for which in PASSES
+    },
+    "prepare a filter": ("algorithms.direct:prepare",),
+    "prefer few channels": ("algorithms.direct.few:better",),
+    "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along",),
+    "cut a filter into pieces": ("algorithms.direct.pieces:pieces",),
+    "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
+    "cut positions into blocks": ("cpu.small_channels.block_plan:_cut",),
+    "run a kernel of small groups": (
+        "cpu.grouped.forward_call:correlate",
+        "cpu.grouped.filter_gradient_call:gradient",
+    ),
+    "list Winograd's tile sizes": ("geometry.tile_sizes:schemes",),
+    "run Winograd on arrays": (
+        "algorithms.winograd.array_passes:correlate",
+        "algorithms.winograd.array_passes:reduce",
+        "algorithms.winograd.array_passes:transformed",
+    ),
+    "list the cuts of an FFT's axis": ("algorithms.fft.axes:choices",),
+    "plan a compiled FFT": ("cpu.fft.plan:plan",),
+    # kernels
+    "get a kernel": ("codegen.jit:kernel",),
+    "compile a kernel": ("codegen.jit:_machine_code",),
+    "optimise a kernel": ("codegen.jit:_optimised",),
+    "load a kernel": ("codegen.jit:_loaded",),
+    "read a kernel's file": ("codegen.disk_cache:read",),
+    "write a kernel's file": ("codegen.disk_cache:write",),
+    "remove a kernel's file": ("codegen.disk_cache:_remove",),
+    "digest the package": ("codegen.disk_cache:package_digest",),
+    "allocate aligned memory": (
+        "cpu.runtime.aligned_memory:aligned",
+        "cpu.runtime.aligned_memory:placed",
+    ),
+    "wake a helper": ("arrays.backends.spin_helpers:_wake",),
+    # GPU
+    "choose the index type": (
+        "cuda.axis_map:index",
+        "cuda.implicit_gemm:index_type",
+        "cuda.im2col:_index",
+    ),
+    "multiply matrices on the GPU": ("cuda.cublas:gemm",),
+    "load a GPU kernel": ("cuda:_loaded",),
+}
+"""``module:attribute`` of the functions behind each idea, below the package."""
+
+CONSTANTS: dict[str, tuple[str, ...]] = {
+    "products worth rounding": ("planning.select:WORTH_ROUNDING",),
+    "filter piece": ("algorithms.direct.pieces:PIECE", "algorithms.direct.few:PIECE"),
+    "streamed result": ("cpu.small_channels.line_calls:STREAMED",),
+    "strides of a block": ("cpu.small_channels.block_plan:STRIDES",),
+    "region of small groups": ("cpu.grouped.filter_gradient_call:REGION_BYTES",),
+    "products worth threads": (
+        "cpu.channelwise.form:FEW",
+        "cpu.channelwise.filter_gradient_call:FEW",
+    ),
+    "digits lost by Winograd": ("algorithms.winograd.plan:DIGITS",),
+    "Cook-Toom points": ("geometry.cook_toom:POINTS",),
+    "idle helpers": ("arrays.backends.spin_helpers:_idle",),
+    "warmup samples": ("tools.warmup:SAMPLES",),
+    "GPU processors": (
+        "cuda.gathered_gemm:PROCESSORS",
+        "cuda.gemm_tiles:PROCESSORS",
+        "cuda.small_channels_shape:PROCESSORS",
+    ),
+    "GPU blocks": ("algorithms.direct.cuda:BLOCKS",),
+    "terms of a part": ("cuda.gemm_tiles:ENOUGH_TERMS",),
+    "FMA tiles": ("cuda.gemm_tiles:TILES",),
+    "MMA tiles": ("cuda.gemm_tiles:MMA_TILES",),
+    "first capability with tensor cores": ("algorithms.implicit_gemm:TENSOR_CORES_SINCE",),
+    "cuDNN plans": ("algorithms.cudnn.graphs:KEPT",),
+}
+"""``module:attribute`` of every module that reads the constant of an idea."""
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def places(table: dict[str, tuple[str, ...]], idea: str) -> list[tuple[ModuleType, str]]:
+    """The modules and attributes of an idea; LookupError if the table does not have it."""
+    if idea not in table:
+        raise LookupError(f"{idea!r} is none of {', '.join(map(repr, table))}")
+    found = []
+    for place in table[idea]:
+        module, _, attribute = place.partition(":")
+        found.append((import_module(f"{PACKAGE}.{module}"), attribute))
+    return found
+
+
+@contextmanager
+def constant(idea: str, value: object) -> Iterator[None]:
+    """Let the package read another value of a constant."""
+    found = places(CONSTANTS, idea)
+    before = [getattr(module, name) for module, name in found]
+    try:
+        for module, name in found:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name), old in zip(found, before, strict=True):
+            setattr(module, name, old)
+
+
+@contextmanager
+def function(old: Any, new: Any) -> Iterator[None]:
+    """Let every module of the package find another function wherever it has this one.
+
+    A module that is first imported meanwhile has the other one too, until the end.
+    """
+    try:
+        _rebind(old, new)
+        yield
+    finally:
+        _rebind(new, old)
+
+
+def _rebind(old: Any, new: Any) -> None:
+    for name, module in list(sys.modules.items()):
+        if f"{name}.".startswith(f"{PACKAGE}.") and isinstance(module, ModuleType):
+            for attribute in [a for a, value in list(vars(module).items()) if value is old]:
+                setattr(module, attribute, new)

@@ -1,0 +1,24 @@
+"""The vector units that tests compile for besides this machine's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einstride.codegen.jit import Machine, machine
+
+FEATURES = "+avx2,+fma,+f16c,+sse4.2"
+
+
+def vector_widths() -> dict[str, Machine]:
+    """This machine, and where its CPU can stand in for them, ones with vectors of 32 and 16 bytes.
+
+    They have the sixteen registers of AVX2. It takes llvmlite.
+    """
+    host = machine()
+    found = {"native": host}
+    if "avx2" in host.features:
+        for size in (32, 16):
+            found[f"{size} bytes"] = replace(
+                host, name="x86-64-v3", features=FEATURES, vector_bytes=size, registers=16
+            )
+    return found
