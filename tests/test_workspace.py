@@ -341,3 +341,30 @@ def test_phases_of_a_repeated_call_share_their_memory(name, groups):
     result = es.conv_input_grad(gy, f, (3, 3), **keywords)
     taken = numbers_taken(lambda: es.conv_input_grad(gy, f, (3, 3), **keywords))
     assert taken <= p.workspace + result.nbytes + 2048
+
+
+@pytest.mark.parametrize("algorithm", ["strided", "gemm", "direct", "auto"])
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize(
+    ("pads", "kernel", "stride"),
+    [((-1, 1), 1, 1), ((3, -3), 1, 1), ((5, -1), 3, 1), ((-1, 5), 3, 1), ((0, -9), 2, 9)],
+)
+def test_a_border_that_keeps_the_size_is_counted(pads, kernel, stride, which, algorithm):
+    """A padded copy is one even where cropping at the other end gives back the size."""
+    x, f = np.ones((1, 280, 19), "float32"), np.ones((kernel, 19, 17), "float32")
+    keywords = {"padding": (pads,), "stride": stride}
+    gy = es.conv(x, f, **keywords)
+    keywords["algorithm"] = algorithm
+    function, operands = {
+        "forward": (es.conv, (x, f)),
+        "input_grad": (es.conv_input_grad, (gy, f, 280)),
+        "filter_grad": (es.conv_filter_grad, (x, gy, kernel)),
+    }[which]
+    room = 0
+    try:
+        function(*operands, max_workspace=0, **keywords)
+    except ValueError as error:
+        room = least(str(error))
+    result = function(*operands, **keywords)
+    taken = numbers_taken(lambda: function(*operands, max_workspace=room, **keywords))
+    assert taken <= room + result.nbytes + 2048

@@ -237,16 +237,18 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     g = job.geometry
     n = g.multiply_adds
     if job.direction == "input_grad":
-        windowed, size = g.filters, tuple(s + e - 1 for s, e in zip(g.size, g.extent, strict=True))
         n = g.batch * prod(g.size) * prod(g.f_shape)
-        copies = size != g.out
+        spread = tuple(max((o - 1) * s + 1, 0) for o, s in zip(g.out, g.stride, strict=True))
+        copies = prod(spread) if spread != g.out else 0  # zeros between the positions of gy
+        if any(max(pads) > 0 for pads in input_gradient_phases.dilated(g)):
+            copies += prod(s + e - 1 for s, e in zip(g.size, g.extent, strict=True))
+        padded = g.batch * copies * g.filters * job.itemsize
     else:
-        windowed = g.channels
-        size = tuple(s + low + high for s, (low, high) in zip(g.size, g.padding, strict=True))
-        copies = size != g.size
-    padded = g.batch * prod(size) * windowed * job.itemsize if copies else 0
-    if job.direction == "input_grad" and max(g.stride) > 1:
-        padded *= 2
+        padded = 0
+        if any(max(pads) > 0 for pads in g.padding):  # negative padding alone makes a view
+            axes = zip(g.size, g.padding, strict=True)
+            padded = prod(size + low + high for size, (low, high) in axes)
+            padded *= g.batch * g.channels * job.itemsize
     if traits.einsum_copies:  # windows are copied whole
         padded += 2 * n // max(g.filters // g.groups, 1) * job.itemsize
     elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
