@@ -16,7 +16,7 @@ import cupy_host
 from fuzz import planted
 from mutants import run
 from mutants.change import NotThereError
-from mutants.sources import make, read
+from mutants.sources import make, read, source
 
 WANTED = os.environ.get("EINSTRIDE_MUTANTS") == "1"
 COMMENTS = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -51,8 +51,9 @@ def code(path, text):
     return "".join(COMMENTS.sub("", text).split())
 
 
-def test_each_fault_changes_the_code():
-    for _, path, text in made():
+def test_each_fault_changes_the_code_of_a_definition():
+    for change, path, text in made():
+        assert any(source(*known).places(change.definition) for known in TEXTS.items()), change
         assert code(path, text) != code(path, TEXTS[path])
 
 
@@ -74,10 +75,19 @@ def missed(rewritten, faults):
             yield f"{change} is made elsewhere, or otherwise"
 
 
+def stored(text):
+    """Variables that some code assigns."""
+    nodes = ast.walk(ast.parse(text))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
 class OtherLocals(ast.NodeTransformer):
-    """Other names for all arguments and variables of functions."""
+    """Other names for arguments and variables of functions, but for some."""
 
     names: frozenset[str] = frozenset()
+
+    def __init__(self, kept):
+        self.kept = kept
 
     def visit_FunctionDef(self, node):
         outer = self.names
@@ -86,6 +96,7 @@ class OtherLocals(ast.NodeTransformer):
                 self.names |= {inside.arg}
             elif isinstance(getattr(inside, "ctx", None), ast.Store):
                 self.names |= {getattr(inside, "id", None)}
+        self.names -= self.kept
         self.generic_visit(node)
         self.names = outer
         return node
@@ -102,7 +113,8 @@ class OtherLocals(ast.NodeTransformer):
 def otherwise(change, path, text):
     """Other line breaks, quotes and parentheses, no comments, other names of variables."""
     if path.endswith(".py"):
-        return path, ast.unparse(OtherLocals().visit(ast.parse(text)))
+        tree = OtherLocals(stored(change.new) - stored(change.old)).visit(ast.parse(text))
+        return path, ast.unparse(tree)
     text = re.sub(r"(?<=[(,;])(?![^\n]*#)", "  ", COMMENTS.sub("", text))
     kept = {"if", "for", "return", "continue", "int", "long", "unsigned", "const", "true"}
     for name in {*re.findall(r"(?<![.>\w])[a-z]\w*", change.old)} - kept:
@@ -117,11 +129,15 @@ def test_layout_and_names_of_variables_do_not_matter():
 def with_another_name(change, path, text):
     """The definition under another name."""
     name = change.definition.rpartition(".")[2]
-    return path, re.sub(rf"(?<![.\w]){name}\b", f"{name}_renamed", text)
+    if name.startswith("__"):
+        return path, text
+    before = r"^\s*(?:def|class) |^" if path.endswith(".py") else r"(?<![.>\w])"
+    return path, re.sub(rf"({before}){name}\b", rf"\1{name}_renamed", text, flags=re.MULTILINE)
 
 
 def test_a_definition_that_is_renamed_is_found():
-    assert not [*missed(with_another_name, made())]
+    """Some of them: without a name the code is looked for everywhere."""
+    assert not [*missed(with_another_name, made()[::8])]
 
 
 def alone(change, path, text):

@@ -29,12 +29,12 @@ MINUTES = 2.0
 FAULTS: dict[str, tuple[Change, ...]] = {
     "masked stores of one lane are wide": (
         Change(
-            "Pointer.stored_mask",
+            "Place.stored_mask",
             "mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
             "mask",
         ),
         Change(
-            "Pointer.store",
+            "Place.store",
             "if mask.first is not None and ir_types.is_narrow(self.element): ...",
             "if False: ...",
         ),
@@ -54,7 +54,11 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "a.flags.aligned and a.dtype.isnative and gcd(*a.strides) % a.itemsize == 0",
             "a.dtype.isnative",
         ),
-        Change("operands.whole", "if rest: ...", "if False: ..."),
+        Change(
+            "operands.whole",
+            "count, rest = divmod(stride, size)\nif rest: ...",
+            "count, rest = divmod(stride, size)\nif False: ...",
+        ),
     ),
     "copies of a layer keep the transforms of another filter": (
         Change(
@@ -63,11 +67,15 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             '{**self.__dict__, "_x": None}',
         ),
         Change("Conv.__setstate__", 'self._filter = _Filter.of(state["_filter"])', ""),
-        Change("Conv.f", "_Filter.of(f)", '_Filter(_own(f, "f"), self._filter.kept)'),
-        Change("Prepared", "def __reduce__(self): ...", ""),
+        Change(
+            "Conv.f",
+            "self._filter = _Filter.of(f)",
+            'self._filter = _Filter(_own(f, "f"), self._filter.kept)',
+        ),
+        Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
     "gradients for each example count the sums of one": (
-        Change("channelwise._besides", "cut.groups * cut.tables + 1", "cut.tables + 1"),
+        Change("channelwise.cost", "cut.groups * cut.tables + 1", "cut.tables + 1"),
     ),
 }
 

@@ -4,9 +4,9 @@ A pattern is an expression, or some statements in a row. In it
 
 - ``_1``, ``_2``, ... stand for any expression, ``*_1`` for any number of elements or arguments in a
   row, ``**_1`` for any number of keyword arguments;
-- ``...`` as the body of a statement stands for any body: the first of the old code for the first of
-  the new code, and so on. An ``else`` and decorators that such a statement leaves out may be there,
-  and stay.
+- ``...`` as a statement stands for any number of statements: the first in the old code for the
+  first in the new code, and so on. An ``else`` and decorators that a statement with ``...`` in its
+  body leaves out may be there, and stay.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +31,7 @@ _SORTS: dict[type[ast.AST], str] = {
     ast.FunctionDef: "definition", ast.ClassDef: "definition",
 }  # fmt: skip
 _SECONDARY = {"ctx", "kind", "type_comment"}  # they follow from the rest
-_ANNOTATIONS = {"annotation", "returns"}
-_LEFT_OUT = {"orelse", "decorator_list"}
+_LEFT_OUT = {"orelse", "decorator_list", "returns"}
 _PLACEHOLDER = re.compile(r"_\d+")
 
 
@@ -75,7 +75,7 @@ class PythonSource:
         if not renamed and not all(name in self._text for _, name in names):
             return  # quickly
         lost = names - _names(place.nodes) if renamed else set()
-        for here in _places(place, type(pattern[0]), len(pattern)):
+        for here in _places(place, pattern):
             bound = _match_all(pattern, here.nodes, Bound(frozenset(lost)))
             if bound is not None:
                 yield Match(here, bound)
@@ -107,9 +107,9 @@ def _patterns(change: Change) -> tuple[list[Any], list[Any]]:
 
 def _pattern(text: str) -> list[Any]:
     tree = ast.parse(text)
-    open_ones = [node for node in ast.walk(tree) if _any_body(node)]
-    for i, node in enumerate(sorted(open_ones, key=lambda node: node.lineno)):
-        node.any_body = f"...{i}"
+    gaps = [node for node in ast.walk(tree) if _is_gap(node)]
+    for i, node in enumerate(sorted(gaps, key=lambda node: node.lineno)):
+        node.gap = f"...{i}"
     return tree.body
 
 
@@ -138,14 +138,17 @@ def _fields(node: ast.AST) -> Iterator[Place]:
             yield Place(node, field)
 
 
-def _places(whole: Place, first: type, count: int) -> Iterator[Place]:
-    """Every place of `count` nodes in a row, the first of them of a type, in a place."""
+def _places(whole: Place, pattern: list[Any]) -> Iterator[Place]:
+    """Every place below a place that a pattern may fit."""
+    first, least = type(pattern[0]), len(pattern)
+    most = sys.maxsize if any(map(_is_gap, pattern)) else least
     below = [whole]
     while below:
         place = below.pop()
         for i, node in enumerate(place.nodes):
-            if isinstance(node, first) and i + count <= place.count:
-                yield Place(place.owner, place.field, place.index + i, count)
+            if isinstance(node, first):
+                for count in range(least - (most > least), min(most, place.count - i) + 1):
+                    yield Place(place.owner, place.field, place.index + i, count)
             if isinstance(node, ast.AST):
                 below.extend(_fields(node))
 
@@ -171,18 +174,24 @@ def _placeholder(node: object) -> str | None:
 
 
 def _several(node: object) -> str | None:
-    """The placeholder if a node is one for several nodes."""
+    """The placeholder if a node of a pattern is one for several nodes."""
     if isinstance(node, ast.Starred) or (isinstance(node, ast.keyword) and node.arg is None):
         return _placeholder(node.value)
-    return None
+    return getattr(node, "gap", None)
 
 
-def _any_body(node: object) -> bool:
-    """True if the body of a node is ``...``."""
-    match getattr(node, "body", None):
-        case [ast.Expr(value=ast.Constant(value=value))]:
+def _is_gap(node: object) -> bool:
+    match node:
+        case ast.Expr(value=ast.Constant(value=value)):
             return value is Ellipsis
     return False
+
+
+def _open(node: ast.AST) -> str | None:
+    """A placeholder for a statement of a pattern that has ``...`` in its body."""
+    body = getattr(node, "body", None)
+    gaps = [child.gap for child in body if _is_gap(child)] if isinstance(body, list) else []
+    return f"around {gaps[0]}" if gaps else None
 
 
 def _match_all(patterns: Sequence[Any], nodes: Sequence[Any], bound: Bound) -> Bound | None:
@@ -213,17 +222,15 @@ def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
         return _match_all(pattern, node, bound)
     if not isinstance(pattern, ast.AST):
         return bound if pattern == node else None
-    any_body = getattr(pattern, "any_body", None)
+    statement = _open(pattern)
+    if statement is not None:
+        bound = bound.part(statement, node)
     for field, old in ast.iter_fields(pattern):
         here = getattr(node, field)
-        if field in _SECONDARY or (not old and field in _ANNOTATIONS):
+        left_out = _LEFT_OUT if statement else ()
+        if field in _SECONDARY or (not old and field in left_out):
             continue
-        found: Bound | None = bound
-        if any_body and field == "body":
-            found = bound.part(any_body, node)
-        elif any_body and field in _LEFT_OUT and not old:
-            continue
-        elif field == _IDENTIFIERS.get(type(pattern)) and None not in (old, here):
+        if field == _IDENTIFIERS.get(type(pattern)) and None not in (old, here):
             found = bound.name(_sort(pattern), old, here)
         else:
             found = _match(old, here, bound)
@@ -244,12 +251,10 @@ class _Filling(ast.NodeTransformer):
         placeholder = _several(node) or _placeholder(node)
         if placeholder in parts:
             return parts[placeholder]
+        before = parts.get(_open(node))
         self.generic_visit(node)
-        whole = parts.get(getattr(node, "any_body", ""))
-        if whole is not None:
-            node.body = whole.body
-            for field in _LEFT_OUT & set(node._fields):
-                setattr(node, field, getattr(node, field) or getattr(whole, field, []))
+        for field in _LEFT_OUT & set(node._fields) if before else ():
+            setattr(node, field, getattr(node, field) or getattr(before, field, None))
         field = _IDENTIFIERS.get(type(node))
         if field is not None:
             name = getattr(node, field)

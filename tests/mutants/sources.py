@@ -34,7 +34,7 @@ def read(root: Path, folders: Iterable[str] = FOLDERS) -> dict[str, str]:
 
 def make(change: Change, texts: dict[str, str]) -> dict[str, str]:
     """Return the changed file's path and text, from the texts of all sources."""
-    sources = {path: _source(path, text) for path, text in texts.items()}
+    sources = {path: source(path, text) for path, text in texts.items()}
     for name, renamed in _names(change.definition):
         found = {
             (path, match.place): match
@@ -63,7 +63,8 @@ def _names(definition: str) -> Iterator[tuple[str, bool]]:
 
 
 @cache
-def _source(path: str, text: str) -> PythonSource | CSource:
+def source(path: str, text: str) -> PythonSource | CSource:
+    """A source file by its path and text."""
     at = Path(path)
     parts = at.parent.parts if at.stem == "__init__" else at.with_suffix("").parts
     return LANGUAGES[at.suffix](".".join(parts), text)
