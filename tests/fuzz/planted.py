@@ -69,7 +69,8 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         Change("Conv.__setstate__", 'self._filter = _Filter.of(state["_filter"])', ""),
         Change(
             "Conv.f",
-            "self._filter = _Filter.of(f)",
+            'array_checks.layer("Conv", f, self._bias, _1)\nself._filter = _Filter.of(f)',
+            'array_checks.layer("Conv", f, self._bias, _1)\n'
             'self._filter = _Filter(_own(f, "f"), self._filter.kept)',
         ),
         Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
