@@ -1,6 +1,6 @@
 """``python -m tests.fuzz --planted``: faults that einstride once had, planted back; each is found.
 
-A fault is a few edits of a copy of the sources. The fuzzer runs on each copy until its first
+A fault is a few changes of a copy of the sources. The fuzzer runs on each copy until its first
 failure, two minutes at most.
 """
 
@@ -15,70 +15,83 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # when this is run as a program
+
+from mutants.change import Change
+from mutants.sources import make, read
 
 ROOT = Path(__file__).resolve().parents[2]
+
 MINUTES = 2.0
 
 
-class Edit(NamedTuple):
-    """One text in a file of the package, and what stands there in the copy."""
-
-    file: str
-    old: str
-    new: str
-
-
-FAULTS: dict[str, tuple[Edit, ...]] = {
+FAULTS: dict[str, tuple[Change, ...]] = {
     "masked stores of one lane are wide": (
-        Edit("codegen/function_builder.py",
-             "return mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
-             "return mask"),
-        Edit("codegen/function_builder.py",
-             "if mask.first is not None and ir_types.is_narrow(self.element):",
-             "if False:"),
+        Change(
+            "Place.stored_mask",
+            "mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
+            "mask",
+        ),
+        Change(
+            "Place.store",
+            "if mask.first is not None and ir_types.is_narrow(self.element): ...",
+            "if False: ...",
+        ),
     ),
     "real beside complex is looked at before it is converted": (
-        Edit("algorithms/direct/dense.py",
-             "return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)",
-             "return operand(a, b, needs=neighbours) if is_complex(b.dtype_name(a)) "
-             "else b.astype(operand(a, b), compute)"),
-        Edit("algorithms/direct/dense.py",
-             "x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)",
-             "x = operand(x, b, needs=neighbours) if four else x"),
+        Change(
+            "dense._operand",
+            "return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)",
+            "return operand(a, b, needs=neighbours) if is_complex(b.dtype_name(a)) "
+            "else b.astype(operand(a, b), compute)",
+        ),
+        Change("dense._correlate", "_1 if four else _operand(x, job, b)", "_1 if four else x"),
     ),
     "strides of packed records are rounded": (
-        Edit("cpu/runtime/operands.py",
-             "a.flags.aligned and a.dtype.isnative and gcd(*a.strides) % a.itemsize == 0",
-             "a.dtype.isnative"),
-        Edit("cpu/runtime/operands.py", "    if rest:\n", "    if False:\n"),
+        Change(
+            "operands.addressable",
+            "a.flags.aligned and a.dtype.isnative and gcd(*a.strides) % a.itemsize == 0",
+            "a.dtype.isnative",
+        ),
+        Change(
+            "operands.whole",
+            "count, rest = divmod(stride, size)\nif rest: ...",
+            "count, rest = divmod(stride, size)\nif False: ...",
+        ),
     ),
     "copies of a layer keep the transforms of another filter": (
-        Edit("api/conv_layer.py", 'return {**self.__dict__, "_filter": self._filter.f, "_x": None}',
-             'return {**self.__dict__, "_x": None}'),
-        Edit("api/conv_layer.py", '        self._filter = _Filter.of(state["_filter"])\n', ""),
-        Edit("api/conv_layer.py", "        self._filter = _Filter.of(f)\n\n    @property",
-             '        self._filter = _Filter(_own(f, "f"), self._filter.kept)\n\n    @property'),
-        Edit("dispatch/filter_cache.py", "def __reduce__", "def not_reduced"),
+        Change(
+            "Conv.__getstate__",
+            '{**self.__dict__, "_filter": self._filter.f, "_x": None}',
+            '{**self.__dict__, "_x": None}',
+        ),
+        Change("Conv.__setstate__", 'self._filter = _Filter.of(state["_filter"])', ""),
+        Change(
+            "Conv.f",
+            'array_checks.layer("Conv", f, self._bias, _1)\nself._filter = _Filter.of(f)',
+            'array_checks.layer("Conv", f, self._bias, _1)\n'
+            'self._filter = _Filter(_own(f, "f"), self._filter.kept)',
+        ),
+        Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
     "gradients for each example count the sums of one": (
-        Edit("algorithms/direct/channelwise.py", "(cut.groups * cut.tables + 1) * prod",
-             "(cut.tables + 1) * prod"),
+        Change("channelwise.cost", "cut.groups * cut.tables + 1", "cut.tables + 1"),
     ),
-}  # fmt: skip
+}
 
 
 def plant(fault: str, folder: Path) -> Path:
     """A copy of the sources with the fault in it."""
     tree = folder / re.sub(r"\W+", "-", fault)
-    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
-    for edit in FAULTS[fault]:
-        file = tree / "einstride" / edit.file
-        text = file.read_text(encoding="utf-8")
-        if text.count(edit.old) != 1:
-            raise ValueError(f"{fault}: {edit.file} has {text.count(edit.old)} times {edit.old!r}")
-        file.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
-    return tree
+    shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    texts = read(ROOT, ("src",))
+    for change in FAULTS[fault]:
+        made = make(change, texts)
+        texts |= made
+        for file, text in made.items():
+            (tree / file).write_text(text, encoding="utf-8")
+    return tree / "src"
 
 
 def find(fault: str, folder: Path, seed: int) -> tuple[bool, float, str]:

@@ -4,7 +4,7 @@
     python tests/mutants/run.py 2/3    the second third of the list (8/3 too: modulo)
 
 Prints a table; exit status 1 if a fault survives, 2 if a fault or its tests cannot be run. A fault
-whose text is no longer in its file is an error too: the list must follow the sources.
+whose code is no longer in the sources is an error too: the list must follow them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from pathlib import Path
 
 from einstride.codegen.jit import machine
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # when this is run as a program
+
+from mutants.change import Change, NotThereError
+from mutants.sources import make, read
+
 ROOT = Path(__file__).parents[2]
+
 LIST = Path(__file__).with_name("faults.toml")
 COPIES = 2  # side by side: one per core of a small machine
 LIMIT = 120  # seconds for one fault
@@ -38,13 +44,18 @@ class Fault:
     """One line of the list."""
 
     name: str
-    file: str
+    definition: str
     old: str
     new: str
     tests: str
     """One in each line: kernels differ from machine to machine, so one test may not be enough."""
     needs: str = ""
     """What the CPU must be able to do, by LLVM's name."""
+
+    @property
+    def change(self) -> Change:
+        """What it changes."""
+        return Change(self.definition, self.old, self.new)
 
     @property
     def nodes(self) -> list[str]:
@@ -97,15 +108,17 @@ def copy_tree(folder: Path) -> Path:
     return tree
 
 
-def attempt(fault: Fault, tree: Path) -> Outcome:
-    """Make the fault, run its tests, take it back."""
-    path, begin = tree / fault.file, time.monotonic()
-    text = path.read_text()
-    if text.count(fault.old) != 1:
-        return Outcome(fault, "NOT THERE", 0, f"its text is {text.count(fault.old)} times there")
+def attempt(fault: Fault, made: dict[str, str] | NotThereError, tree: Path) -> Outcome:
+    """Put the file with the fault in its place, run the fault's tests, put the file back."""
+    begin = time.monotonic()
+    if isinstance(made, NotThereError):
+        return Outcome(fault, "NOT THERE", 0, str(made))
     if fault.needs and f"+{fault.needs}" not in machine().features.split(","):
         return Outcome(fault, f"not run: this machine has no {fault.needs}", 0)
-    path.write_text(text.replace(fault.old, fault.new))
+    [(file, changed)] = made.items()
+    path = tree / file
+    text = path.read_text()
+    path.write_text(changed)
     try:
         done = run_tests(tree, fault.nodes)
         said = done.stdout + done.stderr
@@ -118,8 +131,21 @@ def attempt(fault: Fault, tree: Path) -> Outcome:
     return Outcome(fault, verdict, time.monotonic() - begin, said)
 
 
+def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
+    """The changed file of each fault with its text, or why there is none."""
+    texts = read(ROOT)
+    made: list[dict[str, str] | NotThereError] = []
+    for fault in chosen:
+        try:
+            made.append(make(fault.change, texts))
+        except NotThereError as error:
+            made.append(error)
+    return made
+
+
 def run(chosen: list[Fault]) -> int:
     """Everything, as a table on the standard output; the exit status."""
+    made = make_all(chosen)
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         trees: queue.Queue[Path] = queue.Queue()
         for number in range(COPIES):
@@ -132,15 +158,15 @@ def run(chosen: list[Fault]) -> int:
             print("the tests fail without any fault")
             return 2
 
-        def one(fault: Fault) -> Outcome:
+        def one(fault: Fault, made: dict[str, str] | NotThereError) -> Outcome:
             tree = trees.get()
             try:
-                return attempt(fault, tree)
+                return attempt(fault, made, tree)
             finally:
                 trees.put(tree)
 
         with ThreadPoolExecutor(COPIES) as pool:
-            outcomes = list(pool.map(one, chosen))
+            outcomes = list(pool.map(one, chosen, made))
     return report(outcomes)
 
 

@@ -1,0 +1,70 @@
+"""Makes changes of the sources wherever in them the changed definitions are.
+
+A name that is gone does not lose a change. If the definition does not have the old code, names in
+it that the definition no longer has may be others now. If that does not help, or nothing has the
+definition's name, the old code as it is written is looked for in whatever has the last parts of the
+name, and in the end in all sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from .c_source import CSource
+from .change import Change, NotThereError
+from .python_source import PythonSource
+
+FOLDERS = ("src", "tests/cupy_host")
+LANGUAGES: dict[str, type[PythonSource | CSource]] = {
+    ".py": PythonSource, ".cu": CSource, ".cuh": CSource, ".cpp": CSource, ".h": CSource,
+}  # fmt: skip
+
+
+def read(root: Path, folders: Iterable[str] = FOLDERS) -> dict[str, str]:
+    """The texts of the sources, by their paths below a folder."""
+    return {
+        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in sorted((root / folder).rglob("*"))
+        if path.suffix in LANGUAGES
+    }
+
+
+def make(change: Change, texts: dict[str, str]) -> dict[str, str]:
+    """Return the changed file's path and text, from the texts of all sources."""
+    sources = {path: source(path, text) for path, text in texts.items()}
+    for name, renamed in _names(change.definition):
+        found = {
+            (path, match.place): match
+            for path, source in sources.items()
+            for place in source.places(name)
+            for match in source.find(place, change, renamed)
+        }
+        if len(found) > 1:
+            files = ", ".join(sorted({path for path, _ in found}))
+            raise NotThereError(f"{change} is {len(found)} times there, in {files}")
+        for (path, _), match in found.items():
+            return {path: sources[path].replace(match, change)}
+    raise NotThereError(f"{change} is not there")
+
+
+def _names(definition: str) -> Iterator[tuple[str, bool]]:
+    """Names of definitions to look in, one after the other, and whether names in it may be others.
+
+    The last is none, for all there is.
+    """
+    yield definition, False
+    yield definition, True
+    while definition:
+        definition = definition.partition(".")[2]
+        yield definition, False
+
+
+@cache
+def source(path: str, text: str) -> PythonSource | CSource:
+    """A source file by its path and text."""
+    at = Path(path)
+    parts = at.parent.parts if at.stem == "__init__" else at.with_suffix("").parts
+    return LANGUAGES[at.suffix](".".join(parts), text)
