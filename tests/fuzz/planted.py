@@ -42,9 +42,9 @@ FAULTS: dict[str, tuple[Change, ...]] = {
     "real beside complex is looked at before it is converted": (
         Change(
             "dense._operand",
-            "return operand(a, b, None if is_complex(b.dtype_name(a)) else compute, neighbours)",
-            "return operand(a, b, needs=neighbours) if is_complex(b.dtype_name(a)) "
-            "else b.astype(operand(a, b), compute)",
+            "return operand(a, b, *_needs(a, job, needs))",
+            "wanted, lies = _needs(a, job, needs)\n"
+            "return operand(a, b, None, lies) if wanted is None else b.astype(operand(a, b), wanted)",
         ),
         Change("dense._correlate", "_1 if four else _operand(x, job, b)", "_1 if four else x"),
     ),
