@@ -44,7 +44,8 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "dense._operand",
             "return operand(a, b, *_needs(a, job, needs))",
             "wanted, lies = _needs(a, job, needs)\n"
-            "return operand(a, b, None, lies) if wanted is None else b.astype(operand(a, b), wanted)",
+            "return operand(a, b, None, lies) if wanted is None "
+            "else b.astype(operand(a, b), wanted)",
         ),
         Change("dense._correlate", "_1 if four else _operand(x, job, b)", "_1 if four else x"),
     ),
