@@ -144,7 +144,7 @@ def test_the_program_of_a_failure_runs():
         assert done.returncode == 0, done.stderr
 
 
-def test_planted_faults_are_texts_of_the_sources(tmp_path):
+def test_planted_faults_are_in_the_sources(tmp_path):
     for fault in planted.FAULTS:
         assert planted.plant(fault, Path(tmp_path)).is_dir()
 

@@ -15,6 +15,8 @@ import pytest
 
 import einstride
 from einstride import _testing
+from mutants.change import Change
+from mutants.sources import make, read
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
@@ -78,12 +80,9 @@ def test_an_edit_of_any_module_gives_other_files(kept, copied):
     _, again, _ = run(WINOGRAD, kept, copied.parent)
     assert again == before
     assert kernels(kept) == first
-    toom = copied / "geometry" / "cook_toom.py"
-    edited = toom.read_text().replace(
-        "6: (0, 1, -1, 2, -_HALF),", "6: (0, 1, -1, _HALF, -2),"
-    )  # fmt: skip
-    assert edited != toom.read_text()
-    toom.write_text(edited)
+    change = Change("cook_toom.POINTS", "(0, 1, -1, 2, -_HALF)", "(0, 1, -1, _HALF, -2)")
+    for file, text in make(change, read(copied.parent, [copied.name])).items():
+        (copied.parent / file).write_text(text)
     where, after, error = run(WINOGRAD, kept, copied.parent)
     assert where.startswith(str(copied))
     assert after != before

@@ -22,9 +22,7 @@ from mutants.change import Change
 from mutants.sources import make, read
 
 ROOT = Path(__file__).resolve().parents[2]
-
 MINUTES = 2.0
-
 
 FAULTS: dict[str, tuple[Change, ...]] = {
     "masked stores of one lane are wide": (
@@ -95,9 +93,9 @@ def plant(fault: str, folder: Path) -> Path:
     return tree / "src"
 
 
-def find(fault: str, folder: Path, seed: int) -> tuple[bool, float, str]:
-    """Whether the fuzzer finds it, after how many seconds, and the first line about it."""
-    tree, began = plant(fault, folder), time.monotonic()
+def find(tree: Path, seed: int) -> tuple[bool, float, str]:
+    """Whether the fuzzer finds a fault, after how many seconds, and the first line about it."""
+    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--seed", str(seed),
          "--stop", "--no-shrink", "--pace", "200"],
@@ -116,7 +114,8 @@ def main(seed: int) -> int:
         tempfile.TemporaryDirectory(prefix="einstride-planted-") as name,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        answers = pool.map(lambda fault: find(fault, Path(name), seed), FAULTS)
+        trees = [plant(fault, Path(name)) for fault in FAULTS]
+        answers = pool.map(lambda tree: find(tree, seed), trees)
         for fault, (found, seconds, line) in zip(FAULTS, answers, strict=True):
             missed += not found
             word = "found" if found else "NOT FOUND"

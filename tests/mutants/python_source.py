@@ -81,7 +81,10 @@ class PythonSource:
                 yield Match(here, bound)
 
     def replace(self, match: Match, change: Change) -> str:
-        """Return the module's text with the new code where the old code was found."""
+        """Return the module's text with the new code where the old code was found.
+
+        The tree is changed for a moment: one thread at a time.
+        """
         _, pattern = copy.deepcopy(_patterns(change))
         new, place = [_Filling(match.bound).visit(node) for node in pattern], match.place
         before = getattr(place.owner, place.field)

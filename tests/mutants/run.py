@@ -30,7 +30,6 @@ from mutants.change import Change, NotThereError
 from mutants.sources import make, read
 
 ROOT = Path(__file__).parents[2]
-
 LIST = Path(__file__).with_name("faults.toml")
 COPIES = 2  # side by side: one per core of a small machine
 LIMIT = 120  # seconds for one fault
