@@ -1,15 +1,15 @@
-"""``python -m tests.kernel_texts [PART ...]``: which kernel texts differ from the committed digests.
+"""``python -m tests.kernel_texts [PART ...]``: which kernels differ from the committed digests.
 
-PART chooses the specifications whose names contain it; without any, all are taken. It prints a line
-for each kernel that differs, and ends with status 1 if there is one.
+PART chooses the specifications whose names contain it; without any, all are taken. A line is
+printed for each kernel whose text differs, and the exit status is 1 if there is one.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +25,9 @@ from .generate import FOLDER, Specification, specifications
 ROOT = FOLDER.parents[1]
 HOOKS = "tests/kernel_texts/capture.py"
 """The module that knows the library's private names: another commit needs its own."""
+
+NUMBER = re.compile(r'%"\.\d+"')
+"""A value that LLVM IR refers to by number."""
 
 
 def arguments() -> argparse.Namespace:
@@ -102,7 +105,11 @@ def dump(specs: dict[str, Specification], file: Path) -> None:
 
 
 def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> int:
-    """Print unified diffs between the texts of a commit's sources and those of the sources here."""
+    """Print unified diffs between the texts of a commit's sources and those of the sources here.
+
+    Values are shown without their numbers, which all change behind an instruction that was added,
+    unless the numbers are all that differs.
+    """
     with tempfile.TemporaryDirectory(prefix="einstride-texts-") as name:
         folder = Path(name)
         checkout(commit, folder)
@@ -112,18 +119,25 @@ def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> i
         subprocess.run(command, cwd=folder, env=environment, check=True)
         with before.open(encoding="utf-8") as lines:
             old = {(spec, kernel): text for spec, kernel, text in map(json.loads, lines)}
-    new = {(spec, kernel): text for spec, kernel, text in _generated(specs)}
-    differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    for key in differing:
-        texts = (side.get(key, "").splitlines() for side in (old, new))
-        labels = (f"{where}/{' '.join(key)}" for where in (commit, "here"))
-        print(*difflib.unified_diff(*texts, *labels, lineterm=""), sep="\n")
+        new = {(spec, kernel): text for spec, kernel, text in _generated(specs)}
+        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        for name, kernel in differing:
+            pair = [side.get((name, kernel), "") for side in (old, new)]
+            shown = [NUMBER.sub("%", text) for text in pair]
+            shown = pair if shown[0] == shown[1] else shown
+            for side, text in zip(("before", "here"), shown, strict=True):
+                path = folder / side / name / f"{kernel}.ll"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        if differing:
+            command = ["git", "diff", "--no-index", "--no-prefix", "before", "here"]
+            subprocess.run(command, cwd=folder, check=False)
     print(f"{len(differing)} of {len(new)} kernels differ from {commit}", file=sys.stderr)
     return int(bool(differing))
 
 
 def checkout(commit: str, folder: Path) -> None:
-    """Put a commit's sources beside the corpus as it is here, which recorded by its own hooks."""
+    """Put a commit's sources, and its hooks if it has them, beside the specifications of here."""
     mine = folder / "tests" / "kernel_texts"
     shutil.copytree(FOLDER, mine, ignore=shutil.ignore_patterns("__pycache__"))
     command = ["git", "ls-tree", "--name-only", commit, "src", HOOKS]

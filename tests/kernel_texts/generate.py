@@ -33,6 +33,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import einstride as es
@@ -43,8 +44,7 @@ from . import capture
 
 FOLDER = Path(__file__).parent
 PASSES = ("forward", "input_grad", "filter_grad")
-OWN = {"x", "f", "passes", "algorithm", "engine", "bias", "arrays", "use", "threads", "layers",
-       "on"}  # fmt: skip
+OWN = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "on"}
 """The keys that are not keywords of the public functions."""
 
 
@@ -76,9 +76,9 @@ def specifications() -> dict[str, Specification]:
     found: dict[str, Specification] = {}
     file = tomllib.loads((FOLDER / "specifications.toml").read_text(encoding="utf-8"))
     for family, tables in file.items():
-        for name, table in tables.items():
-            network = "layers" in table
-            directions = ("network",) if network else tuple(table.get("passes", PASSES))
+        for name, given in tables.items():
+            table = _with_tuples(given)
+            directions = ("network",) if "layers" in table else table.get("passes", PASSES)
             for dtypes, target in _on(table["on"]):
                 for direction in directions:
                     key = f"{family}.{name}/{direction}/{dtypes}/{target}"
@@ -86,6 +86,13 @@ def specifications() -> dict[str, Specification]:
                     if found.setdefault(key, spec) is not spec:
                         raise ValueError(f"{key} is listed twice")
     return found
+
+
+def _with_tuples(value: Any) -> Any:
+    """With tuples in the place of TOML's lists: keywords that can be hashed can be cached."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _on(listed: str) -> Iterator[tuple[str, str]]:
@@ -124,10 +131,9 @@ def _train(table: dict[str, Any], dtype: str) -> None:
     """Run a network forward and backward once, as training does."""
     net = nn.Sequential(*map(_layer, table["layers"]))
     nn.Model(net, table["x"][1:], dtype=dtype)
-    run = nn.Run(BACKEND, table.get("training", True), True)
+    run = nn.Run(BACKEND, True, True)
     y, kept = net.forward(np.zeros(table["x"], dtype), run)
-    if run.training:
-        net.backward(np.zeros_like(y), kept, run)
+    net.backward(np.zeros_like(y), kept, run)
 
 
 def _layer(described: dict[str, Any]) -> nn.Layer:
@@ -144,87 +150,51 @@ def _layer(described: dict[str, Any]) -> nn.Layer:
 def _convolve(table: dict[str, Any], direction: str, dtypes: tuple[str, ...]) -> None:
     """Make the call of a specification."""
     keywords = {"algorithm": "direct"} | {k: v for k, v in table.items() if k not in OWN}
-    keywords["algorithm"] = table.get("algorithm", "direct")
     (batch, *size, channels), (*kernel, filters) = table["x"], table["f"]
-    sizes = {k: v for k, v in keywords.items() if k in ("stride", "padding", "dilation")}
-    out = es.output_size(tuple(size), tuple(kernel), **_frozen(sizes))
-    if isinstance(out, int):
-        raise TypeError("sizes are given for each axis")
-    shapes = {
-        "x": (batch, *size, channels),
-        "f": (*kernel, channels // table.get("groups", 1), filters),
-        "y": (batch, *out, filters),
-    }
-    of_f = dtypes[-1]
-    given = {"x": dtypes[0], "y": dtypes[0], "f": of_f}
-    if direction == "filter_grad":
-        given["y"] = of_f
-    arrays = {
-        role: _array(shape, given[role], table, role, keywords.get("layout", "channels_last"))
-        for role, shape in shapes.items()
-    }
-    more = _frozen(keywords)
+    moved = {k: v for k, v in keywords.items() if k in ("stride", "padding", "dilation")}
+    out: Any = es.output_size(tuple(size), tuple(kernel), **moved)
+    first, second = dtypes[0], dtypes[-1]
+    of_y = second if direction == "filter_grad" else first
+    x, f, y = (
+        _array(role, shape, dtype, table)
+        for role, shape, dtype in (
+            ("x", (batch, *size, channels), first),
+            ("f", (*kernel, channels // table.get("groups", 1), filters), second),
+            ("y", (batch, *out, filters), of_y),
+        )
+    )
+    bias = np.zeros(filters, f.dtype) if table.get("bias") else None
     for _ in range(3 if table.get("use") == "repeated" else 1):
-        _call(table, direction, arrays, tuple(size), tuple(kernel), more)
-
-
-def _call(
-    table: dict[str, Any], direction: str, arrays: dict[str, Any], size: tuple[int, ...],
-    kernel: tuple[int, ...], keywords: dict[str, Any],
-) -> None:  # fmt: skip
-    x, f, y = (arrays[role] for role in "xfy")
-    if direction == "forward":
-        bias = np.zeros(f.shape[-1], f.dtype) if table.get("bias") else None
         if table.get("use") == "layer":
-            es.Conv(f, bias, **keywords)(x)
-        else:
-            es.conv(x, f, bias, **keywords, **_out(table, "y", y))
-    elif direction == "input_grad":
-        if table.get("use") == "layer":
-            layer = es.Conv(f, **keywords)
+            layer = es.Conv(f, bias, **keywords)
             layer.forward(x)
-            layer.backward(y)
+            if direction == "input_grad":
+                layer.backward(y)
+        elif direction == "forward":
+            es.conv(x, f, bias, out=_out("y", y, table), **keywords)
+        elif direction == "input_grad":
+            es.conv_input_grad(y, f, tuple(size), out=_out("x", x, table), **keywords)
         else:
-            es.conv_input_grad(y, f, size, **keywords, **_out(table, "x", x))
-    else:
-        es.conv_filter_grad(x, y, kernel, **keywords, **_out(table, "f", f))
+            es.conv_filter_grad(x, y, tuple(kernel), out=_out("f", f, table), **keywords)
 
 
-def _out(table: dict[str, Any], role: str, like: Any) -> dict[str, Any]:
-    """The result's array where it is to have gaps, for dtypes whose products have the same dtype."""
-    return {"out": like} if _gaps(table, role) else {}
+def _out(role: str, like: Any, table: dict[str, Any]) -> Any:
+    """The result's array where it is to have gaps: its dtype is that of the operands."""
+    return like if _gaps(role, table) else None
 
 
-def _gaps(table: dict[str, Any], role: str) -> bool:
-    arrays = table.get("arrays", "")
-    return bool(arrays == "gaps" or arrays == f"gaps in {role}")
+def _gaps(role: str, table: dict[str, Any]) -> bool:
+    """True if neighbouring channels of an array are not to be neighbours in memory."""
+    return table.get("arrays", "") in ("gaps", f"gaps in {role}")
 
 
-def _array(shape: tuple[int, ...], dtype: str, table: dict[str, Any], role: str, layout: str) -> Any:
-    """Zeros of a canonical shape in the memory order of the layout."""
-    order = list(range(len(shape)))
-    if layout == "channels_first":
-        order = [order[-1], order[-2], *order[:-2]] if role == "f" else [0, order[-1], *order[1:-1]]
-    elif layout != "channels_last":
-        raise ValueError(f"the corpus has no arrays of layout {layout!r}")
-    found = tuple(shape[axis] for axis in order)
-    if not _gaps(table, role):
-        return np.zeros(found, _dtype(dtype))
-    return np.zeros((*found[:-1], 2 * found[-1]), _dtype(dtype))[..., ::2]
-
-
-def _dtype(name: str) -> Any:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
-
-
-def _frozen(keywords: dict[str, Any]) -> dict[str, Any]:
-    """With tuples in the place of TOML's lists: what is hashable can be cached."""
-
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    return {key: tuples(value) for key, value in keywords.items()}
+def _array(role: str, shape: tuple[int, ...], dtype: str, table: dict[str, Any]) -> Any:
+    """Zeros of a canonical shape in the order of axes that the layout says."""
+    axes = list(range(len(shape)))
+    if table.get("layout") == "channels_first":
+        axes = [axes[-1], axes[-2], *axes[:-2]] if role == "f" else [0, axes[-1], *axes[1:-1]]
+    found = [shape[axis] for axis in axes]
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    if not _gaps(role, table):
+        return np.zeros(found, kind)
+    return np.zeros((*found[:-1], 2 * found[-1]), kind)[..., ::2]
