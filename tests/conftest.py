@@ -77,6 +77,7 @@ LONG = (
     "test_processes_share_an_empty_cache",
     "test_harmed_kernels_are_compiled_anew",
     "test_six_processes_share_it",
+    "test_every_function_is_reached",
 )
 """Tests of more than five seconds, by a part of their names: a run of every file takes them with
 ``--all`` alone."""

@@ -1,0 +1,177 @@
+"""Kernel texts are those of the committed digests; see kernel_texts and docs/architecture.md."""
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import CodeType
+
+import pytest
+
+pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
+
+import einstride
+from einstride.support import workers
+from kernel_texts import digests, generate
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(einstride.__file__).parent
+SPECIFICATIONS = generate.specifications()
+TABLES = sorted({name.partition("/")[0] for name in SPECIFICATIONS})
+SOME = list(SPECIFICATIONS)[5::53]
+"""Specifications of every family."""
+
+
+def chosen(table):
+    return {n: s for n, s in SPECIFICATIONS.items() if n.partition("/")[0] == table}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_text_is_the_committed_one(table):
+    """If a change of kernels is meant: ``python -m tests.kernel_texts --write``."""
+    specs = chosen(table)
+    found = list(digests.differences(digests.committed(), digests.current(specs), specs))
+    assert not found, f"python -m tests.kernel_texts --against HEAD {table}{digests.version_note()}"
+
+
+def test_the_file_names_the_specifications():
+    lines = digests.FILE.read_text().splitlines()[2:]
+    assert lines == sorted(lines)
+    assert len(lines) == len(digests.committed())
+    assert {name for name, _ in digests.committed()} == set(SPECIFICATIONS)
+    assert not [kernel for _, kernel in digests.committed() if kernel == digests.ERROR]
+
+
+@pytest.mark.parametrize("seed", ["0", "4711"])
+def test_texts_depend_on_no_process(seed):
+    """Neither on hash seeds, nor on threads of BLAS, cores, or the folder of compiled kernels."""
+    limits = {"PYTHONHASHSEED": seed, "EINSTRIDE_CACHE_BYTES": "0", "OPENBLAS_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "tests.kernel_texts", *SOME]
+    if seed == "0" and hasattr(os, "sched_setaffinity"):
+        core = min(os.sched_getaffinity(0))
+        code = (
+            f"import os, runpy; os.sched_setaffinity(0, [{core}]); "
+            "runpy.run_module('tests.kernel_texts', run_name='__main__')"
+        )
+        command[1:3] = ["-c", code]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | limits | {"PYTHONPATH": path}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("0 of ")
+
+
+def test_texts_depend_on_no_order_and_no_host(monkeypatch):
+    """LLVM is not even asked which machine this is."""
+    from llvmlite import binding
+
+    def refuse(*_):
+        raise AssertionError("the host was asked for")
+
+    for name in ("get_host_cpu_name", "get_host_cpu_features", "parse_assembly"):
+        monkeypatch.setattr(binding, name, refuse)
+    specs = {name: SPECIFICATIONS[name] for name in reversed(SOME)}
+    assert not list(digests.differences(digests.committed(), digests.current(specs), specs))
+
+
+def test_nothing_recorded_stays():
+    """Afterwards kernels are compiled and run as before."""
+    import numpy as np
+
+    x, f = np.ones((1, 6, 7, 16), "float32"), np.ones((3, 3, 16, 20), "float32")
+    for _ in range(4):
+        assert (einstride.conv(x, f, algorithm="direct") == 144).all()
+        generate.texts(SPECIFICATIONS["dense.repeated/forward/float32/avx512"])
+        generate.texts(SPECIFICATIONS["dense.threads/forward/float32/avx512"])
+
+
+CHANGES = {
+    "cpu.dense.forward._write": {"dense"},
+    "cpu.depthwise.forward._group": {"depthwise"},
+    "cpu.fft.planes.in_pairs": {
+        "fourier_spectrum", "fourier_convolve", "fourier_gather", "fourier_finish",
+        "fourier_reduce", "fourier_whole",
+    },
+    "cpu.grouped.forward._write": {"grouped"},
+    "cpu.winograd.filter_gradient._finish": {"winograd_grad", "winograd_finish"},
+    "nn.cpu.norm._statistics": {"norm_forward"},
+}  # fmt: skip
+"""Functions that write a part of a kernel, and the kernels that have this part."""
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_a_change_is_seen_in_its_kernels_alone(changed, monkeypatch):
+    """One load more, whose result is not used."""
+    module, _, name = changed.rpartition(".")
+    module = importlib.import_module(f"einstride.{module}")
+    real = getattr(module, name)
+
+    def with_a_load(code, *given, **named):
+        code.word(0).load()
+        return real(code, *given, **named)
+
+    monkeypatch.setattr(module, name, with_a_load)
+    names = (
+        "dense.plane/forward/float32/avx2", "dense.plane/filter_grad/float32/avx2",
+        "depthwise.short-row/input_grad/float32/avx2", "few.image/forward/float32/avx2",
+        "fft.plane/forward/float32/avx2", "grouped.four/input_grad/float32/avx2",
+        "winograd.plane/filter_grad/float32/avx2", "nn.norm/network/float32/avx2",
+    )  # fmt: skip
+    specs = {name: SPECIFICATIONS[name] for name in names}
+    lines = digests.differences(digests.committed(), digests.current(specs), specs)
+    differing = {line.split()[1].partition(".")[0] for line in lines}
+    assert differing
+    assert differing <= CHANGES[changed]
+
+
+UNREACHED = {
+    "cpu/runtime/operands.py": {"whole"},
+}
+"""Functions beside kernels that no specification calls."""
+
+
+def functions(code: CodeType):
+    """The functions and methods of a module, also those inside others."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            if inner.co_flags & inspect.CO_OPTIMIZED and not inner.co_name.startswith("<"):
+                yield inner
+            yield from functions(inner)
+
+
+def firsts():
+    """One specification for each table and pass: dtypes and targets share the generators."""
+    found = {}
+    for name, spec in SPECIFICATIONS.items():
+        found.setdefault(name.rsplit("/", 2)[0], spec)
+    return found.values()
+
+
+def test_every_function_is_reached(monkeypatch):
+    """A generator that no specification reaches may change unseen."""
+    monkeypatch.setattr(workers, "apart", lambda function: function())  # into this thread
+    reached = set()
+
+    def note(frame, event, _):
+        reached.add(frame.f_code)  # and trace no line of it
+
+    before = sys.gettrace()
+    sys.settrace(note)
+    try:
+        for spec in firsts():
+            generate.texts(spec)
+    finally:
+        sys.settrace(before)
+    known = {(code.co_filename, code.co_qualname, code.co_firstlineno) for code in reached}
+    missed = {}
+    for folder in ("cpu", "nn/cpu"):
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            for code in functions(compile(path.read_text(), str(path), "exec")):
+                if (str(path), code.co_qualname, code.co_firstlineno) not in known:
+                    where = path.relative_to(PACKAGE).as_posix()
+                    missed.setdefault(where, set()).add(code.co_qualname)
+    assert missed == UNREACHED
