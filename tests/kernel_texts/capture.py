@@ -9,17 +9,13 @@ nothing that is cached meanwhile stays.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from einstride import calibration
-from einstride.algorithms.direct import channelwise, cpu, dense, few, grouped
-from einstride.arrays.backends import spin_helpers
-from einstride.arrays.backends.numpy import BACKEND
+from einstride._testing import clear_caches, replacing, use
+from einstride.algorithms.direct import few
 from einstride.codegen import jit
-from einstride.dispatch import call_cache
 
 _AVX2 = "+sse2,+sse4.2,+avx,+avx2,+fma,+f16c"
 _AVX512 = f"{_AVX2},+avx512f,+avx512vl,+avx512dq,+avx512bw"
@@ -34,8 +30,8 @@ TARGETS = {
 """The machines that texts are written for, by the names that specifications use."""
 
 ENGINES = {
-    "dense": (dense,), "few": (few, dense), "grouped": (grouped, dense),
-    "channelwise": (channelwise,),
+    "dense": ("dense",), "few": ("few", "dense"), "grouped": ("grouped", "dense"),
+    "channelwise": ("channelwise",),
 }  # fmt: skip
 """Engines of direct convolution to choose from, so that the named one is taken."""
 
@@ -62,44 +58,28 @@ def recorded(on: jit.Machine, engine: str = "", threads: int = 1) -> Iterator[li
     """Record the kernels that are asked for, in a list; None of them is compiled or run."""
     found: list[Text] = []
 
-    def record(name: str, write: Callable[..., str], given: tuple[Any, ...], _: Any) -> Any:
+    def record(_: Any, name: str, write: Callable[..., str], *given: Any, on: Any) -> Any:
         found.append(Text(name, write(*given)))
         return _NOTHING
 
-    changes: list[tuple[Any, str, Any]] = [
-        (jit, "_machine", lambda: on),
-        (jit, "_made", record),
-        (jit, "_kernels", {}),
-        (BACKEND, "threads", lambda: threads),
-        (spin_helpers, "_idle", []),  # helpers that start meanwhile would not know a real kernel
-        (calibration, "table", lambda library: {"calls": {}, "dtypes": {"other": RATES}}),
-    ]
-    if engine:
-        changes.append((cpu, "_ENGINES", ENGINES[engine]))
-        changes.append((few, "better", lambda _, job, traits: few.supports(job, traits) is None))
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    try:
-        _change(changes)
+    def wherever_possible(_: Any, engine: Any, job: Any, traits: Any) -> bool:
+        return few.supports(job, traits) is None
+
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        numpy = {"calls": {}, "dtypes": {"other": RATES}}
+        rates = {"calibration": {"libraries": {"numpy": numpy}}}
+        # helpers that start meanwhile would not know a real kernel
+        alone: dict[str, object] = {"idle helpers": []}
+        enter(use(target=on, threads=threads, calibration=rates, constants=alone))
+        if engine:
+            enter(use(engine=ENGINES[engine]))
+            enter(replacing("prefer few channels", wherever_possible))
+        enter(replacing("get a kernel", record))
+        clear_caches("code")
+        stack.callback(clear_caches, "code")
         yield found
-    finally:
-        _change(before)
 
 
 _NOTHING = jit._SIGNATURE(lambda block, worker: None)
 """A kernel that does nothing."""
-
-
-def _change(values: list[tuple[Any, str, Any]]) -> None:
-    for owner, name, value in values:
-        vars(owner)[name] = value  # some owners are frozen dataclasses
-    _forget()
-
-
-def _forget() -> None:
-    """Empty every cache of the library."""
-    call_cache.ANSWERS.clear()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("einstride."):
-            for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear") and not isinstance(value, type):
-                    value.cache_clear()
