@@ -121,12 +121,12 @@ def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> i
             old = {(spec, kernel): text for spec, kernel, text in map(json.loads, lines)}
         new = {(spec, kernel): text for spec, kernel, text in _generated(specs)}
         differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        for name, kernel in differing:
-            pair = [side.get((name, kernel), "") for side in (old, new)]
+        for spec, kernel in differing:
+            pair = [side.get((spec, kernel), "") for side in (old, new)]
             shown = [NUMBER.sub("%", text) for text in pair]
             shown = pair if shown[0] == shown[1] else shown
             for side, text in zip(("before", "here"), shown, strict=True):
-                path = folder / side / name / f"{kernel}.ll"
+                path = folder / side / spec / f"{kernel}.ll"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
         if differing:
