@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from hypothesis import given, settings
 import einstride as es
 from checks import refused, unless_refused
 from einstride.__main__ import main
-from einstride._testing import failing
-from einstride.algorithms import winograd
+from einstride._testing import failing, use, watching, watching_kernels
 from einstride.arrays.backends import numpy as backend
 from einstride.codegen import jit
 from strategies import arrays, cases, seeds
@@ -197,41 +195,27 @@ class Seen:
 @contextmanager
 def observed():
     """Everything that computes is watched where it computes."""
-    seen = Seen()
+    seen, own = Seen(), vars(backend.BACKEND)
 
-    def watched(function, note):
-        def call(*given, **more):
-            note(*given, **more)
-            return function(*given, **more)
-
-        return call
-
-    def run(make, boxes, threads):
+    def run(make, boxes, threads, real=own["run"]):
         seen.runs.append((len(boxes), threads))
+        return real(make, boxes, threads)
 
-    def plan(x, f, plan, *more):
-        seen.schemes.append(plan.scheme)
+    def einsum(equation, *given, real=own["einsum"]):
+        seen.equations.append(equation)
+        return real(equation, *given)
 
-    own, notes = backend.BACKEND, {"run": run, "einsum": lambda e, *_: seen.equations.append(e)}
-    kept = {name: getattr(own, name) for name in notes}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("correlate", "reduce"):
-            patch.setattr(winograd, name, watched(getattr(winograd, name), plan))
-            module = import_module(f"einstride.algorithms.fft.{name}")
-            note = lambda axes, *_: seen.periods.append(axes)  # noqa: E731
-            patch.setattr(module, "Transform", watched(module.Transform, note))
-        if FAST:
-            from einstride.cpu.runtime.argument_block import Call
-
-            note = lambda call, *_, **__: seen.calls.append(call)  # noqa: E731
-            patch.setattr(Call, "__call__", watched(Call.__call__, note))
+    with (
+        use(backend={"run": run, "einsum": einsum}),
+        watching("run blocks of Winograd's tiles", keep_caches=True) as filtered,
+        watching("transform axes", keep_caches=True) as transforms,
+        watching_kernels() as seen.calls,
+    ):
         try:
-            for name, function in kept.items():
-                object.__setattr__(own, name, watched(function, notes[name]))
             yield seen
         finally:
-            for name, function in kept.items():
-                object.__setattr__(own, name, function)
+            seen.schemes += [call.args[2].scheme for call in filtered]
+            seen.periods += [call.args[0] for call in transforms]
 
 
 def numbers(shape, dtype, seed):

@@ -14,7 +14,7 @@ its tables are all that must follow.
 from einstride._testing.points import CONSTANTS, FUNCTIONS
 from einstride._testing.switches import caches, clear_caches, entries, use
 from einstride._testing.targets import vector_widths
-from einstride._testing.watch import Call, failing, replacing, watching
+from einstride._testing.watch import Call, failing, replacing, watching, watching_kernels
 from einstride.codegen.jit import Machine
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "use",
     "vector_widths",
     "watching",
+    "watching_kernels",
 ]

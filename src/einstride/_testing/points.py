@@ -43,6 +43,11 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "algorithms.winograd.array_passes:reduce",
         "algorithms.winograd.array_passes:transformed",
     ),
+    "run blocks of Winograd's tiles": (
+        "algorithms.winograd.array_passes:correlate",
+        "algorithms.winograd.array_passes:reduce",
+    ),
+    "transform axes": ("algorithms.fft.correlate:Transform",),
     "list the cuts of an FFT's axis": ("algorithms.fft.axes:choices",),
     "plan a compiled FFT": ("cpu.fft.plan:plan",),
     # kernels
@@ -59,6 +64,12 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "cpu.runtime.aligned_memory:placed",
     ),
     "wake a helper": ("arrays.backends.spin_helpers:_wake",),
+    "write a dense kernel": ("cpu.dense.forward:_write",),
+    "write a depthwise kernel": ("cpu.depthwise.forward:_group",),
+    "write pairs of planes": ("cpu.fft.planes:in_pairs",),
+    "write a grouped kernel": ("cpu.grouped.forward:_write",),
+    "write the end of Winograd's filter gradient": ("cpu.winograd.filter_gradient:_finish",),
+    "write a norm's statistics": ("nn.cpu.norm:_statistics",),
     # GPU
     "choose the index type": (
         "cuda.axis_map:index",

@@ -106,3 +106,22 @@ def failing(
 
     with replacing(idea, broken, keep_caches=keep_caches):
         yield
+
+
+@contextmanager
+def watching_kernels() -> Iterator[list[Any]]:
+    """List the calls of compiled kernels, each an `argument_block.Call`, as they begin."""
+    from einstride.cpu.runtime import argument_block
+
+    calls: list[Any] = []
+    real = argument_block.Call.__call__
+
+    def watched(call: Any, launch: Any, **addresses: int) -> None:
+        calls.append(call)
+        real(call, launch, **addresses)
+
+    argument_block.Call.__call__ = watched  # type: ignore[method-assign, assignment]
+    try:
+        yield calls
+    finally:
+        argument_block.Call.__call__ = real  # type: ignore[method-assign]
