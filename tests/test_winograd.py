@@ -96,7 +96,7 @@ def only(monkeypatch):
 
     def leave(scheme):
         monkeypatch.setattr(plan, "schemes", lambda kernel, out: (scheme,))
-        monkeypatch.setattr(plan, "DIGITS", 1e9)
+        monkeypatch.setattr(plan, "MOST_GROWTH", 1e9)
         monkeypatch.setattr(winograd, "choose", plan.choose.__wrapped__)
         select.plan.cache_clear()
 
