@@ -5,12 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen import jit
 from einstride.cpu.channelwise import channels, positions
 from einstride.cpu.channelwise.form import CHUNKS, Form, interior, tables, whole_vectors
-from einstride.cpu.runtime.argument_block import Call, padded
+from einstride.cpu.runtime.argument_block import Call
+from einstride.cpu.runtime.offset_tables import sources
 
 SHORT = 56
 """Positions of a row whose tiles are written out, at most."""
@@ -72,8 +71,7 @@ def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
         return ()
     if form.merged and g.channels > g.groups:
         return ()
-    o = np.arange(g.out[-1])[:, None] * g.stride[-1] + np.arange(g.kernel[-1]) * g.dilation[-1]
-    return tuple(map(tuple, padded(g, g.rank - 1)[o].tolist()))
+    return tuple(map(tuple, sources(g, g.rank - 1).tolist()))
 
 
 def blocking(form: Form, width: int) -> tuple[int, int]:

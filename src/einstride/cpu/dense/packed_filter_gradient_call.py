@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import packed_filter_gradient
 from einstride.cpu.dense.pack_call import Shape, columns
 from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.offset_tables import grid
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -110,8 +110,8 @@ def call(
     tile = packed_filter_gradient.BlockedTile(
         *dtypes, s.lanes, rows, s.vectors, len(axes), split, group, count >= SHARES
     )  # fmt: skip
-    tap_x = _taps(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
-    tap_gf = _taps(g.kernel, gf_taps[: g.rank])
+    tap_x = grid(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
+    tap_gf = grid(g.kernel, gf_taps[: g.rank])
     base = sum(-low * t for (low, _), t in zip(g.padding, x_steps[1:-1], strict=True))
     values = {
         "chunks": groups * slices * examples * count, "panels": len(column), "groups": groups,
@@ -145,11 +145,3 @@ def _axes(
         elif count > 1:
             axes.append((count, x_step, gy_step))
     return axes
-
-
-def _taps(kernel: Sequence[int], steps: Sequence[int]) -> Any:
-    """Where each tap lies."""
-    grid = np.zeros((), np.int64)
-    for count, step in zip(kernel, steps, strict=True):
-        grid = grid[..., None] + np.arange(count) * step
-    return np.ascontiguousarray(grid.ravel())

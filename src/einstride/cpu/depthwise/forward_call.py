@@ -10,8 +10,6 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen import jit
 from einstride.cpu.channelwise.filter_gradient_call import Cuts
 from einstride.cpu.channelwise.form import CHUNKS, Form
@@ -23,7 +21,8 @@ from einstride.cpu.depthwise.sources import (
     interior,
     pattern_of,
 )
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address
+from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.offset_tables import backwards, placed
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 
@@ -109,10 +108,10 @@ def places(
     """The words that say where the taps lie in an array of this size, and their tables."""
     g, last = form.geometry, axes[-1]
     inside, outside = interior(last, size[-1])
-    backs = [min((n - 1) * s, 0) for n, s in zip(size, form.x_steps[1:-1], strict=True)]
+    backs = [backwards(n, s) for n, s in zip(size, form.x_steps[1:-1], strict=True)]
     lying = [axis.table for axis in axes[:-1]] + [last.padded]
     tables = [
-        np.ascontiguousarray(np.where(there < 0, OUTSIDE, there * step - back), np.int64)
+        placed(there, step, back)
         for there, step, back in zip(lying, form.x_steps[1:-1], backs, strict=True)
     ]
     step = form.x_steps[-2]

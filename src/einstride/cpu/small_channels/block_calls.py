@@ -10,7 +10,8 @@ import numpy as np
 from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import backwards, placed
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import block_panels, blocks
 from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
@@ -127,10 +128,9 @@ def _gradient(
     base = 0
     for a, axis in enumerate(found.axes):
         step = gy_steps[a + 1]
-        back = min((g.out[a] - 1) * step, 0)
+        back = backwards(g.out[a], step)
         base += back
-        outputs = axis.outputs(g.out[a])
-        table = np.where(outputs < 0, OUTSIDE, outputs * step - back).astype(np.int64)
+        table = placed(axis.outputs(g.out[a]), step, back)
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
         if a < g.rank - 1:

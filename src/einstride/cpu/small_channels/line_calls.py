@@ -12,7 +12,8 @@ import numpy as np
 from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import blocks
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -145,7 +146,6 @@ def _forward(
     for a in range(g.rank):
         table, back = offsets(g, a, g.channels if a == last else x_steps[a + 1])
         base += back
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
         if a < last:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import Machine, kernel, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_lanes
 from einstride.cpu.small_channels.run_calls import Regions, regions
@@ -145,7 +146,6 @@ def _gradient(
     for a in range(last):
         table, back = offsets(g, a, x_steps[a + 1])
         base += back
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
