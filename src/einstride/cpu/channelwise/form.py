@@ -18,9 +18,6 @@ from einstride.geometry.convolution import Geometry
 
 REAL = {"complex64": "float32", "complex128": "float64"}
 
-CHUNKS = 8
-"""Chunks for each thread: so many that the last one is short."""
-
 FEW = 1 << 20
 """Multiply-adds that are done before another thread could begin."""
 

@@ -14,12 +14,16 @@ from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import forward
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough
 from einstride.cpu.runtime.offset_tables import backwards, offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import pairs_met
 from einstride.support.byte_cache import kept
+
+BLOCK = 768
+"""Positions in a chunk, at most: their sums and what they read stay in the second cache."""
 
 
 def correlate(
@@ -119,8 +123,8 @@ def _rows(s: Shape, positions: int) -> int:
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:
     """Positions in a chunk: a few hundred, fewer where threads would have nothing to do."""
-    share = positions * panels // (4 * threads) if threads > 1 else positions
-    rows = max(min(share, 768), tile)
+    share = positions * panels // enough(threads) if threads > 1 else positions
+    rows = max(min(share, BLOCK), tile)
     even = -(-positions // -(-positions // rows))
     return -(-even // tile) * tile
 

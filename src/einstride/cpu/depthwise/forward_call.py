@@ -12,7 +12,7 @@ from typing import Any
 
 from einstride.codegen import jit
 from einstride.cpu.channelwise.filter_gradient_call import Cuts
-from einstride.cpu.channelwise.form import CHUNKS, Form
+from einstride.cpu.channelwise.form import Form
 from einstride.cpu.depthwise import filter_gradient, forward
 from einstride.cpu.depthwise.sources import (
     Sources,
@@ -22,6 +22,7 @@ from einstride.cpu.depthwise.sources import (
     pattern_of,
 )
 from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.chunks import FINE, enough
 from einstride.cpu.runtime.offset_tables import backwards, placed
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -169,7 +170,7 @@ def _cut(form: Form, out: tuple[int, ...], rows: int, packed: int) -> dict[str, 
     g = form.geometry
     of_axis = -(-out[-2] // rows) if len(out) > 1 else 1
     groups = prod(out[:-2]) * of_axis
-    many = CHUNKS * form.threads
+    many = enough(form.threads, FINE)
     each = min(max(-(-g.batch * groups // many), 1), groups)
     blocks, examples = -(-groups // each), 1
     vectors = -(-g.filters // (form.lanes * max(packed, 1)))
@@ -219,7 +220,7 @@ def call_gradient(form: Form, cut: Cuts) -> Call:
     words, tables = places(form, axes, g.size, short)
     vectors = -(-g.filters // form.lanes)
     units = cut.groups * cut.tables
-    panels = 1 if form.used == 1 else min(vectors, -(-CHUNKS * form.threads // units))
+    panels = 1 if form.used == 1 else min(vectors, -(-enough(form.threads, FINE) // units))
     panel = -(-vectors // panels)
     words |= {
         "panels": -(-vectors // panel), "panel": panel * form.lanes, "units": cut.units,

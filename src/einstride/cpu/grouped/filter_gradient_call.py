@@ -14,6 +14,7 @@ from einstride.cpu.grouped import filter_gradient
 from einstride.cpu.grouped.forward_call import about
 from einstride.cpu.grouped.shape import Lanes, lanes_of
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import COARSE, enough, halved
 from einstride.cpu.runtime.offset_tables import grid, placed, ranges, sources
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -143,9 +144,8 @@ def _gradient(
     lows, highs = _seen(g, region.rows)
     keep += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if each else 1
-    part = s.blocks
-    while part > 1 and panels * -(-s.blocks // part) * examples < 2 * threads:
-        part = -(-part // 2)
+    wanted = enough(threads, COARSE)
+    part = halved(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
     parts = -(-s.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,

@@ -13,6 +13,7 @@ from einstride.cpu.grouped import forward
 from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
 from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import FINE, enough, halved
 from einstride.cpu.runtime.offset_tables import backwards, offsets, padded, placed
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -74,12 +75,11 @@ def _correlation(
     block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
     part = 1
     if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
-        block = max(min(block, rows // (8 * threads)), 1)
-        part = panels
-        while part > 1 and -(-rows // block) * -(-panels // part) < 4 * threads:
-            part = -(-part // 2)
+        block = max(min(block, rows // enough(threads, FINE)), 1)
+        blocks = -(-rows // block)
+        part = halved(panels, 1, lambda part: blocks * -(-panels // part), enough(threads))
     else:
-        block = max(min(block, rows * panels // (8 * threads)), 1)
+        block = max(min(block, rows * panels // enough(threads, FINE)), 1)
     values |= {
         "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),

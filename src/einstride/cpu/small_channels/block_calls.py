@@ -11,6 +11,7 @@ from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough, halved
 from einstride.cpu.runtime.offset_tables import backwards, placed
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import block_panels, blocks
@@ -102,10 +103,9 @@ def _gradient(
         segment = min(blocks.TILES * found.positions, segment)
     else:
         depth = max(g.filters, 1)
-    while threads > 1 and rows * found.panels * -(-along // segment) < 4 * threads:
-        if segment == found.positions:
-            break
-        segment = -(-(segment // 2) // found.positions) * found.positions
+    segment = halved(
+        segment, found.positions, lambda n: rows * found.panels * -(-along // n), enough(threads)
+    )
     segments = -(-along // segment)
     what = columns(g, found, (0,) * (g.rank + 1))
     to = what.first + sum(

@@ -11,6 +11,7 @@ import numpy as np
 
 from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough, halved
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_outer
@@ -164,10 +165,9 @@ def _gradient(
     edge, _ = offsets(g, last, g.channels)
     zeros = np.zeros(1, first)
     tables = found.regions.tables
-    slices, apart = 1, found.panels if tables == 1 else 1
-    while tables == 1 and slices < found.tiles and found.panels * slices < 4 * threads:
-        slices = min(2 * slices, found.tiles)
-    part = -(-found.tiles // slices)
+    apart = found.panels if tables == 1 else 1
+    wanted = enough(threads) if tables == 1 else 1  # tables are chunks already
+    part = halved(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
     slices = -(-found.tiles // part)
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {

@@ -12,6 +12,7 @@ import numpy as np
 
 from einstride.codegen.jit import Machine, kernel, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_lanes
@@ -129,7 +130,7 @@ def _gradient(
     )
     tables = found.regions.tables
     items = found.run_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
-    slices = min(items, -(-4 * threads // tables)) if tables < threads else 1
+    slices = min(items, -(-enough(threads) // tables)) if tables < threads else 1
     part = -(-items // slices)
     slices = -(-items // part)
     keep: list[Any] = [*inside]
