@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.direct.shapes import met
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
+from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES, HALVES
@@ -52,7 +53,7 @@ def input_grad(
         return out
     phases = input_gradient_phases.phases(g)
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
-    if planar(job) and gy.flags.c_contiguous:
+    if planar(job) and packed(gy):
         gy = _planes(gy, b)
     for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
@@ -92,7 +93,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     x, gy = operand(x, b), operand(gy, b)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
-    call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
+    call(b.launch, x=address(x), y=address(gy), f=address(sums))
     for first, *rest in sums if cut.tables > 1 else ():  # in place: their sum is no array beside
         for table in rest:
             first += table
@@ -124,9 +125,9 @@ def _correlate(
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = _address(bias)
+        added = address(bias)
     call = correlation(x, g, compute, place, job.threads)
-    call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
+    call(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
     if place is not out:
         out[...] = place
 
@@ -161,8 +162,8 @@ def _depthwise(gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, ou
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = _address(bias)
-    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
+        added = address(bias)
+    call(b.launch, x=address(gy), y=address(out), f=address(f), bias=added)
     return True
 
 
@@ -196,11 +197,6 @@ def _gradient(
     if depthwise_forward.suits_gradient(form, cut):
         return cut, depthwise_forward.call_gradient(form, cut)
     return cut, filter_gradient_call.call(form, cut)
-
-
-def _address(a: Array) -> int:
-    """Where an array's first element lies."""
-    return int(a.__array_interface__["data"][0])
 
 
 def _gradient_slow(g: Geometry) -> float:
