@@ -94,7 +94,7 @@ def only():
     with ExitStack() as stack:
 
         def leave(scheme):
-            stack.enter_context(_testing.use(constants={"digits lost by Winograd": 1e9}))
+            stack.enter_context(_testing.use(constants={"growth of Winograd's errors": 1e9}))
             stack.enter_context(
                 _testing.replacing("list Winograd's tile sizes", lambda *_: (scheme,))
             )

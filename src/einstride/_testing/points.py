@@ -91,7 +91,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "cpu.channelwise.form:FEW",
         "cpu.channelwise.filter_gradient_call:FEW",
     ),
-    "digits lost by Winograd": ("algorithms.winograd.plan:DIGITS",),
+    "growth of Winograd's errors": ("algorithms.winograd.plan:MOST_GROWTH",),
     "Cook-Toom points": ("geometry.cook_toom:POINTS",),
     "idle helpers": ("arrays.backends.spin_helpers:_idle",),
     "warmup samples": ("tools.warmup:SAMPLES",),

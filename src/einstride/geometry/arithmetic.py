@@ -26,6 +26,10 @@ ITEMSIZE = {
     **{"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16},
 }
 
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
+UNIT_ROUNDOFF |= {"complex64": 2.0**-24, "complex128": 2.0**-53}
+"""The largest relative error of one rounding, by the dtype of sums."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:

@@ -16,12 +16,6 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.support.caches import cached
 
-UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
-UNIT |= {"complex64": UNIT["float32"], "complex128": UNIT["float64"]}
-
-DIGITS = 184.0
-"""The most that a scheme's error may exceed a rounding error: 1.1e-5 in float32."""
-
 MOST_POINTS = 256
 """Points of a tile, all axes together, above which the transforms are the work."""
 
@@ -55,17 +49,19 @@ class Scheme:
         """Products per tile."""
         return prod(self.window)
 
-    def error(self, compute: str, direction: str) -> float:
-        """The predicted error, relative to the root mean square of the exact result."""
-        gradient = direction == "filter_grad"
-        axes = zip(self.m, self.kernel, strict=True)
-        return 6 * UNIT[compute] * prod(cook_toom.growth(m, r, gradient) for m, r in axes if r > 1)
+    @property
+    def axes(self) -> tuple[tuple[int, int], ...]:
+        """m and r per axis, as `winograd_error` takes them."""
+        return tuple(zip(self.m, self.kernel, strict=True))
 
-    def condition(self, direction: str) -> float:
-        """What the worst case's error is multiplied by: see `cook_toom.condition`."""
-        gradient = direction == "filter_grad"
-        axes = zip(self.m, self.kernel, strict=True)
-        return prod(cook_toom.condition(m, r, gradient) for m, r in axes if r > 1)
+    def terms(self, g: Geometry, gradient: bool) -> int:
+        """Products that are summed at each point of the transform."""
+        return self.tiles(g) if gradient else g.channels // g.groups * self.taps
+
+    def tiles(self, g: Geometry) -> int:
+        """Tiles of all examples and phases."""
+        axes = zip(g.out, g.dilation, self.m, strict=True)
+        return g.batch * prod(tiles_of_phases(o, d, m) for o, d, m in axes)
 
     def matrix(self, which: str) -> cook_toom.Numbers:
         """The Kronecker product of the axes' matrices: "data", "taps", "output" or a transpose."""
@@ -140,9 +136,7 @@ def work(
     g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, blocks: int = 1, prepared: bool = False
 ) -> Work:
     """What a scheme does in so many blocks; what is not cut into slabs is transformed for each."""
-    tiles = g.batch
-    for o, d, m in zip(g.out, g.dilation, s.m, strict=True):
-        tiles *= tiles_of_phases(o, d, m)
+    tiles = s.tiles(g)
     more = 1 + (s.taps - 1) / g.out[0]
     again = (1, slabs) if gradient else (slabs, 1)
     data = int(tiles * more * g.channels) * again[0]  # for each point

@@ -14,6 +14,7 @@ from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import met
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
+from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES, HALVES
@@ -33,6 +34,36 @@ MAX_RANK = 8
 
 TABLES = 1 << 18
 """Numbers that tables of offsets may hold."""
+
+# Of the cost, in times slower than the products: see `algorithms.direct` for unit and origin.
+GATHERED = 4.0
+"""Vectors of positions that are loaded anew for each tap, though they are full: from planes."""
+
+SHUFFLED = 1.5
+"""Groups of several channels side by side in a vector, whose lanes are put in order."""
+
+LONG, SEVERAL, SINGLE = 4.0, 3.0, 2.0
+"""Taps that are loaded for each product, being too many for registers: more than `MOST_HELD`; the
+columns of groups with several channels; of groups with one input channel."""
+
+MOST_HELD = 100
+"""Taps up to which a filter's row stays near the processor."""
+
+SKIPPING = 1.4
+"""Depthwise forward passes and input gradients, for each product whose tap does not stand in the
+border: each vector is loaded for many taps."""
+
+SUMMED_NEAR, SUMMED = 1.2, 2.0
+"""Depthwise filter gradients of one run of taps: up to `MOST_NEAR` of them, or more."""
+
+SUMMED_PLANES = 2.2
+"""The same with several rows of taps, more than `MOST_NEAR`, whose sums stay in registers."""
+
+SUMMED_FAR, SUMMED_LONG, SUMMED_SHORT_ROWS = 3.5, 4.0, 12.0
+"""The same with sums in memory: up to `MOST_HELD` taps; more; more, of rows of up to 8 outputs."""
+
+MOST_NEAR = 9
+"""Taps of a small filter."""
 
 
 def forward(
@@ -55,7 +86,7 @@ def input_grad(
         return out
     phases = input_gradient_phases.phases(g)
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
-    if planar(job) and gy.flags.c_contiguous:
+    if planar(job) and packed(gy):
         gy = _planes(gy, b)
     for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
@@ -122,7 +153,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     x, gy = operand(x, b), operand(gy, b)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
-    call(b.launch, x=_address(x), y=_address(gy), f=_address(sums))
+    call(b.launch, x=address(x), y=address(gy), f=address(sums))
     for first, *rest in sums if cut.tables > 1 else ():  # in place: their sum is no array beside
         for table in rest:
             first += table
@@ -154,9 +185,9 @@ def _correlate(
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = _address(bias)
+        added = address(bias)
     call = correlation(x, g, compute, place, job.threads)
-    call(b.launch, x=_address(x), y=_address(place), f=_address(f), bias=added)
+    call(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
     if place is not out:
         out[...] = place
 
@@ -196,8 +227,8 @@ def _depthwise(
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = _address(bias)
-    call(b.launch, x=_address(gy), y=_address(out), f=_address(f), bias=added)
+        added = address(bias)
+    call(b.launch, x=address(gy), y=address(out), f=address(f), bias=added)
 
 
 @kept
@@ -232,19 +263,16 @@ def _gradient(
     return cut, filter_gradient_call.call(form, cut)
 
 
-def _address(a: Array) -> int:
-    """Where an array's first element lies."""
-    return int(a.__array_interface__["data"][0])
-
-
 def _gradient_slow(g: Geometry) -> float:
-    """How much slower than its products a depthwise filter gradient is: fitted to timed layers."""
+    """How many times slower than its products a depthwise filter gradient is."""
     taps = prod(g.kernel)
-    if taps == max(g.kernel) <= 100:  # one run of taps
-        return 1.2 if taps <= 9 else 2.0
+    if taps == max(g.kernel) <= MOST_HELD:  # one run of taps
+        return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED
     if taps + 6 <= jit.machine().registers:
-        return 1.2 if taps <= 9 else 2.2
-    return 3.5 if taps <= 100 else 4.0 if g.out[-1] > 8 else 12.0
+        return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED_PLANES
+    if taps <= MOST_HELD:
+        return SUMMED_FAR
+    return SUMMED_LONG if g.out[-1] > 8 else SUMMED_SHORT_ROWS
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -299,17 +327,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         filled = prod(g.out)
     waste = -(-filled // lanes) * lanes / filled
     if planar(job):
-        waste = 4.0  # its vectors are full, but loaded anew for each tap
-    spread = 1.0 if not merged or inputs * outputs == 1 else 1.5
-    # Taps beyond the registers are loaded for each product, and so are many columns of a group.
-    slow = 4.0 if prod(g.kernel) > 100 else 1.0 if inputs * outputs == 1 else 3.0
-    slow = min(slow, 2.0) if inputs == 1 and not backwards else slow
+        waste = GATHERED
+    spread = 1.0 if not merged or inputs * outputs == 1 else SHUFFLED
+    slow = LONG if prod(g.kernel) > MOST_HELD else 1.0 if inputs * outputs == 1 else SEVERAL
+    slow = min(slow, SINGLE) if inputs == 1 and not backwards else slow
     if job.direction == "filter_grad" and inputs == outputs == 1 and g.groups > 1:
         slow = _gradient_slow(g)
     vectors = g.multiply_adds * parts * waste * spread * slow / lanes
     if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
-        # Each vector is loaded for many taps, and taps in the padding are skipped.
-        vectors = 1.4 * g.multiply_adds * met(g) * waste / lanes
+        vectors = SKIPPING * g.multiply_adds * met(g) * waste / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
     calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item

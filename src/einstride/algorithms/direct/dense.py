@@ -38,8 +38,35 @@ SMALL = 1 << 22
 """Multiply-adds below which a second thread comes too late to help."""
 
 MAX_RANK = 4
+"""Spatial axes of a kernel: each is one more loop in its text."""
+
 TABLES = 8 << 20
 """Bytes that tables of offsets may take."""
+
+# Of the cost, in multiply-adds of vectors: see `algorithms.direct` for unit and origin.
+TAP = 5.0
+"""Per position of a tile and tap: to look up its offset, and to ask whether it is outside."""
+
+TILE = 12.0
+"""Per position of a tile: to find its coordinates and to write its sums."""
+
+PACKED = 3.0
+"""Per number of the filter's panels."""
+
+PACKED_BY_NUMPY = 5.0
+"""Per number of panels for 8-bit products, which NumPy writes."""
+
+PAIR = 6.0
+"""Per position and tap of a tile of a filter gradient: loads of gy, the table of offsets."""
+
+PAIR_IN_ROWS = 1.5
+"""The same where both operands are brought side by side first."""
+
+MISSED = 0.25
+"""Share of a tile's time that is spent also where its taps stand in a border of zeros."""
+
+COMPLEX_SUMS = 1.35
+"""Times slower: filter gradients of complex numbers, whose four parts are combined in the end."""
 
 
 def forward(
@@ -293,12 +320,10 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        copied = packed_filter_gradient_call.inside(
-            g
-        )  # the kernel that brings operands side by side
-        besides = 1.5 if copied and inner >= s.rows else 6.0
+        copied = packed_filter_gradient_call.inside(g)
+        besides = PAIR_IN_ROWS if copied and inner >= s.rows else PAIR
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
-        vectors *= (0.25 + 0.75 * met(g)) * (1.35 if s.parts == 2 else 1.0)
+        vectors *= (MISSED + (1 - MISSED) * met(g)) * (COMPLEX_SUMS if s.parts == 2 else 1.0)
         if not copied:  # chunks of input channels are all that threads can share
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
         again = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
@@ -311,12 +336,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             products = inner * s.rows * s.vectors / four
-            each = prod(h.kernel) * (products + 5.0 * s.rows) + 12.0 * s.rows
-            each *= 0.25 + 0.75 * met(h)  # a tile skips a tap that all of its positions miss
+            each = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
+            each *= MISSED + (1 - MISSED) * met(h)
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each
-            if not job.prepared:  # quads are written by NumPy
-                vectors += packed / item * (3.0 if four == 1 else 5.0)
+            if not job.prepared:
+                vectors += packed / item * (PACKED if four == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
         piece = largest(job)
         for h in phases(piece):

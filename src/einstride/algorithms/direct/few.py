@@ -19,6 +19,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from einstride import calibration
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.description import Work
 from einstride.algorithms.direct.pieces import PIECE
@@ -29,6 +30,7 @@ from einstride.cpu.runtime.operands import lines, neighbours, operand, packed, t
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
+from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -45,8 +47,23 @@ USUAL = 2
 TABLES = 1 << 19
 """Numbers that the table of columns may hold."""
 
-_RATES = defaultdict(float, vector=1.4e-10, copy=7.8e-12)
-"""Seconds, for comparing engines with each other."""
+JOINED = 1 / 8
+"""Multiply-adds of vectors for each number of an input gradient's panels, transposed in squares.
+See `algorithms.direct` for the origin of such figures."""
+
+PACKED = 2.0
+"""Multiply-adds of vectors for each number of the forward pass' panels, which NumPy writes."""
+
+
+@cached(1)
+def _kernel_rates() -> defaultdict[str, float]:
+    """The calibrated seconds of what kernels do, without what it costs to call one.
+
+    Engines are compared by these for any dtype and number of threads, so that the bits of a result
+    do not follow the calls around it.
+    """
+    known = calibration.rates("numpy", "float32")
+    return defaultdict(float, {name: known[name] for name in ("vector", "copy")})
 
 
 def fits(job: Job, first: Array, second: Array) -> bool:
@@ -249,7 +266,7 @@ def better(rival: Any, job: Job, traits: Traits) -> bool:
         return False
     if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
-    found, least = (e(job, traits, _RATES) for e in (cost, rival.cost))
+    found, least = (e(job, traits, _kernel_rates()) for e in (cost, rival.cost))
     in_room = not job.hard or found.workspace <= job.ceiling
     return bool(in_room and found.seconds < least.seconds)
 
@@ -277,13 +294,13 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
-        vectors, workspace = lines.work + 2.0 * packed * threads, 3 * packed * item + LINE
+        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
         if line_calls.streams(g, job.itemsize, lines):  # not read before they are written
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = block_calls.panel_bytes(g, compute)
-        vectors = block_calls.cut(g, compute).work + panels / item / 8
+        vectors = block_calls.cut(g, compute).work + panels / item * JOINED
         workspace = prod(g.f_shape) * item + 32 * _entries(job)
         count = _count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item

@@ -38,6 +38,28 @@ ROOM = 2 << 20
 ROW = 4
 """Positions of a row from which tiles keep the vector units busy."""
 
+# Of the cost, in multiply-adds of vectors: see `algorithms.direct` for unit and origin.
+SHUFFLE = 0.5
+"""Per place of x and channel: to bring it to the lanes of its group's outputs, groups joined."""
+
+BROADCAST = 0.1
+"""The same where a vector lies in one group."""
+
+STAGED = 3.0
+"""Per place of x and load: to look it up, load it, and store it on the stage."""
+
+BLOCK = 10.0
+"""Per block of channels of a row: to begin and end its loops."""
+
+PACKED = 0.5
+"""Per number of the filter's panels."""
+
+PACKED_TURNED = 2.0
+"""The same where channels exchange their roles on the way."""
+
+MOVED = 2
+"""Times the calibrated seconds of a byte: rows of x are read once for each panel."""
+
 
 def fits(*arrays: Array) -> bool:
     """True if kernels can read them: addressable, with channels that are neighbours in memory."""
@@ -220,7 +242,7 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
-    from einstride.cpu.grouped.filter_gradient_call import gradient_lanes
+    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_lanes
     from einstride.cpu.grouped.forward_call import positions
     from einstride.cpu.grouped.shape import lanes_of, panel_bytes
 
@@ -229,15 +251,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     vectors, calls = 0.0, 0
     for h in _passes(job):
         s = gradient_lanes(h, compute, on) if backwards else lanes_of(h, compute, on)
-        most = 14 if backwards else positions(s, on)
+        most = POSITIONS if backwards else positions(s, on)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
         places = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
-        shuffles = places * s.block * (0.5 if s.joined > 1 else 0.1)
-        staged = places * (3.0 if s.run else 3.0 * s.joined)
-        vectors += rows * s.blocks * (products + shuffles + staged + 10.0)
+        shuffles = places * s.block * (SHUFFLE if s.joined > 1 else BROADCAST)
+        staged = places * (STAGED if s.run else STAGED * s.joined)
+        vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
         packed = 0 if backwards else panel_bytes(h, compute, on)
-        turned = 2.0 if job.direction == "input_grad" else 0.5
+        turned = PACKED_TURNED if job.direction == "input_grad" else PACKED
         vectors += packed / ITEMSIZE[compute] * turned
         calls += 1
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
@@ -245,6 +267,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     seconds = (
         calls * rates["kernel"]
         + vectors * rates["vector"] / threads
-        + moved * rates["copy"] * 2 / threads
+        + moved * rates["copy"] * MOVED / threads
     )
     return Cost(g.multiply_adds, _workspace(job), moved, seconds)

@@ -15,7 +15,7 @@ from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.shapes import gathered, joined, tables
 from einstride.arrays.ops import flip, is_complex, transpose_filter
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed
+from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed, usable
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -92,7 +92,7 @@ def steps(
         return None
     if "bfloat16" in (*job.operands, job.arithmetic.result):  # brought into order by NumPy
         return None
-    if bias is not None and not (b.dtype_name(bias) == compute and packed(bias)):
+    if bias is not None and not usable(bias, b, compute, packed):
         return None
     found = Steps(job, b, first=first, second=second, bias=bias, result=out)
     if job.direction == "filter_grad":
@@ -108,7 +108,7 @@ def steps(
         return None
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
-    if not outer and channelwise.planar(job) and first.flags.c_contiguous:
+    if not outer and channelwise.planar(job) and packed(first):
         first = _planes(found, first)
     kept = found.taken
     for phase in input_gradient_phases.phases(g):
@@ -165,7 +165,7 @@ def _channelwise(
 
     compute, on = to.job.arithmetic.compute, jit.machine()
     lies = to.place("second", f)
-    if not (to.b.dtype_name(f) == compute and packed(f)):
+    if not usable(f, to.b, compute, packed):
         if prod(g.f_shape) > MOST_TAPS:
             return False
         ordered = to.room(prod(g.f_shape))
@@ -187,9 +187,9 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    if b.dtype_name(out) != compute or not (neighbours(place) and neighbours(x)):
+    if not (usable(place, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
         return False
-    if not neighbours(gy) or dense._threads(job) > 1:
+    if dense._threads(job) > 1:
         return False
     shares = in_room(job, tables(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, jit.machine(), shares)

@@ -34,6 +34,7 @@ from einstride.algorithms.fft.reduce import reduce
 from einstride.algorithms.fft.work import frequencies, planes_of
 from einstride.arrays.ops import adjoint_filter, flip, interleave
 from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import UNIT_ROUNDOFF
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.caches import cached
@@ -46,9 +47,6 @@ EXACT = False
 
 LONGEST = 1 << 26
 """Positions of an axis for which tiles and periods are looked for."""
-
-UNIT = {"float32": 2.0**-24, "complex64": 2.0**-24, "float64": 2.0**-53, "complex128": 2.0**-53}
-"""Unit roundoffs."""
 
 
 def forward(
@@ -181,7 +179,7 @@ def error_bound(job: Job, traits: Traits) -> float:
     for _, plan in _plans(job, traits):
         total = sum(log2(a.period) if a.fast else sqrt(a.period) for a in plan.axes)
         worst = max(worst, 6 * (3 * total + 2))
-    return worst * UNIT[job.sums]
+    return worst * UNIT_ROUNDOFF[job.sums]
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:

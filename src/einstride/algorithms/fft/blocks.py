@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.fft.axes import Axis
+from einstride.algorithms.fft.planes import joined, planes_of_array, put
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.arrays.ops import ALL, cells, pad, region, windows
 from einstride.geometry.blocking import Box
@@ -32,7 +33,9 @@ def tiles_of_x(
     slab = _slab(x, g, starts, stops, b)
     tiles = tuple(t1 - t0 for t0, t1 in spans)
     inputs = tuple(a.inputs for a in axes)
-    return planes(_cut(slab, tiles, inputs, tuple(a.step for a in axes), b), dtype, scratch, b)
+    cut = _cut(slab, tiles, inputs, tuple(a.step for a in axes), b)
+    place = scratch.take("load", (scratch.planes, *cut.shape), b)
+    return planes_of_array(cut, scratch.planes, dtype, place, b)
 
 
 def _slab(x: Array, g: Geometry, starts: list[int], stops: list[int], b: Backend) -> Array:
@@ -58,7 +61,9 @@ def tiles_of_y(
     stops = [t1 * a.outputs for a, (_, t1) in zip(axes, spans, strict=True)]
     slab = region(gy, starts, stops, "zeros", b)
     tiles = tuple(t1 - t0 for t0, t1 in spans)
-    return planes(_cut(slab, tiles, outputs, outputs, b), dtype, scratch, b, name, conjugated)
+    cut = _cut(slab, tiles, outputs, outputs, b)
+    place = scratch.take(name, (scratch.planes, *cut.shape), b)
+    return planes_of_array(cut, scratch.planes, dtype, place, b, conjugated)
 
 
 def _cut(slab: Array, tiles: Shape, inputs: Shape, steps: Shape, b: Backend) -> Array:
@@ -78,52 +83,6 @@ def _cut(slab: Array, tiles: Shape, inputs: Shape, steps: Shape, b: Backend) -> 
 
 def _spans(at: Shape, steps: Shape, lengths: Shape) -> list[slice]:
     return [slice(t * s, t * s + n) for t, s, n in zip(at, steps, lengths, strict=True)]
-
-
-def planes(
-    a: Array, dtype: str, scratch: Scratch, b: Backend, name: str = "load", conjugated: bool = False
-) -> Array:
-    """An array as (u, *shape): u = 2 real planes of complex numbers."""
-    xp = b.xp
-    kind = b.dtype_name(a)
-    u = 2 if scratch.planes == 2 else 1
-    place = scratch.take(name, (u, *a.shape), b)
-    sign = -1 if conjugated else 1
-    if u == 1:
-        if place is None:
-            return b.astype(a, dtype)[None, ...]
-        place[0, ...] = a
-        return place
-    if not kind.startswith("complex"):
-        if place is None:
-            a = b.astype(a, dtype)
-            return xp.stack([a, xp.zeros_like(a)], axis=0)
-        place[0, ...] = a
-        place[1, ...] = 0
-        return place
-    if place is None:
-        return b.astype(xp.stack([xp.real(a), sign * xp.imag(a)], axis=0), dtype)
-    place[0, ...] = a.real
-    place[1, ...] = a.imag
-    if conjugated:
-        xp.multiply(place[1, ...], -1, out=place[1, ...])
-    return place
-
-
-def joined(p: Array, result: str, b: Backend) -> Array:
-    """Planes (u, ...) as one array of the result's dtype."""
-    if p.shape[0] == 1:
-        return b.astype(p[0, ...], result)
-    return b.astype(p[0, ...], result) + b.astype(p[1, ...], result) * 1j
-
-
-def put(p: Array, place: Array, b: Backend, conjugated: bool = False) -> None:
-    """Planes (u, ...) into an array of the result's dtype."""
-    if p.shape[0] == 1:
-        place[...] = p[0, ...]
-        return
-    place.real[...] = p[0, ...]
-    place.imag[...] = -p[1, ...] if conjugated else p[1, ...]
 
 
 def outputs(
@@ -149,14 +108,14 @@ def outputs(
     if out is not None:
         place = out[cells([batch, *zip(lows, highs, strict=True)])]
         if even:
-            put(y, xp.reshape(place, y.shape[1:]), b)
+            put(y, xp.reshape(place, y.shape[1:]))
             return None
     shape = (u, nb, *(t * n for t, n in zip(tiles, sides, strict=True)), d)
     y = xp.reshape(y, shape)
     y = y[(ALL, ALL, *(slice(0, hi - lo) for lo, hi in zip(lows, highs, strict=True)), ALL)]
     if out is None:
         return joined(y, result, b)
-    put(y, place, b)
+    put(y, place)
     return None
 
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from einstride.algorithms.fft import work
 from einstride.algorithms.fft.axes import Axis
-from einstride.algorithms.fft.blocks import assembled, outputs, planes, tiles_of_x
+from einstride.algorithms.fft.blocks import assembled, outputs, tiles_of_x
 from einstride.algorithms.fft.plan import Plan, correlation, kept_part
+from einstride.algorithms.fft.planes import multiplied, planes_of_array
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
+from einstride.arrays.ops import plus
 from einstride.geometry.blocking import Box, Boxes
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -49,7 +51,7 @@ def correlate(
     u, dtype, result = work.planes_of(job), real_of(job), job.arithmetic.result
     if kept is None and plan.kept:
         kept = filter_spectrum(f, g, job, plan, b)
-    extra = None if bias is None else planes(b.astype(bias, job.sums), dtype, _none(u, x, b), b)
+    extra = None if bias is None else planes_of_array(b.astype(bias, job.sums), u, dtype, None, b)
     sizes = (g.batch, *(a.tiles for a in plan.axes), g.groups if g.groups > 1 else g.filters)
     boxes = Boxes(sizes, plan.lengths)
     cg, r = g.channels // g.groups, g.filters // g.groups
@@ -63,7 +65,7 @@ def correlate(
             *where, (lo, hi) = box
             n = prod(stop - start for start, stop in where)
             filters = (lo * r, hi * r) if g.groups > 1 else (lo, hi)
-            total = None
+            total: Array = None
             for step in steps:
                 channels = (lo * cg, hi * cg) if g.groups > 1 else step
                 tiles = tiles_of_x(x, g, plan.axes, tuple(where), channels, dtype, worker.memory, b)
@@ -72,8 +74,9 @@ def correlate(
                     fs = worker.filter(f, step, filters)
                 else:
                     fs = kept[:, :, step[0] : step[1], filters[0] : filters[1]]
-                total = worker.multiply(xs, fs, n, (hi - lo) if g.groups > 1 else 1, total)
-            y = worker.y.synthesise(total, worker.memory)
+                groups = hi - lo if g.groups > 1 else 1
+                total = multiplied(xs, fs, n, groups, total, worker.memory, b)
+            y = worker.y.synthesise(b.xp.reshape(total, (*total.shape[:2], -1)), worker.memory)
             if extra is not None:
                 y = _plus(y, extra[:, filters[0] : filters[1]], n, b)
             place = None if out is None else out[..., filters[0] : filters[1]]
@@ -145,57 +148,10 @@ class Worker:
     def filter(self, f: Array, channels: Range, filters: Range) -> Array:
         """The spectrum (Q, 2, c, d) of a part of the filter."""
         part = f[..., channels[0] : channels[1], filters[0] : filters[1]]
-        p = planes(part, self._dtype, self.memory, self._b, "filter")
+        place = self.memory.take("filter", (self._u, *part.shape), self._b)
+        p = planes_of_array(part, self._u, self._dtype, place, self._b)
         found = self.f.analyse(_flat(p, self._g.rank, self._b), self.memory)
         return self._b.xp.reshape(found, (found.shape[0], 2, *part.shape[-2:]))
-
-    def multiply(self, xs: Array, fs: Array, n: int, groups: int, total: Array | None) -> Array:
-        """(Q, 2, n * d): the products of X (Q, 2, n * c) and F (Q, 2, c // G, d), plus a total."""
-        b, xp, memory = self._b, self._b.xp, self.memory
-        q, inner, d = xs.shape[0], fs.shape[2], fs.shape[3]
-        r = d // groups
-        y = memory.take("sum", (q, 2, n, groups, r), b)
-        if inner == 1:
-            xs = xp.reshape(xs, (q, 2, n, groups, 1))
-            fs = xp.reshape(fs, (q, 2, 1, groups, r))
-            real, imag = fs[:, :1, ...], fs[:, 1:, ...]
-            if y is None:
-                p, t = xs * real, xs * imag
-                y = xp.stack([p[:, 0, ...] - t[:, 1, ...], p[:, 1, ...] + t[:, 0, ...]], axis=1)
-                y = xp.reshape(y, (q, 2, n * d))
-                return y if total is None else total + y
-            t = memory.take("product", y.shape, b)
-            if total is None:
-                xp.multiply(xs, real, out=y)
-            else:
-                y += xp.multiply(xs, real, out=t)
-            xp.multiply(xs, imag, out=t)
-            y[:, 0, ...] -= t[:, 1, ...]
-            y[:, 1, ...] += t[:, 0, ...]
-            return xp.reshape(y, (q, 2, n * d))
-        # One real product of both planes of X with each plane of F.
-        xs = xp.reshape(xs, (q, 2 * n, groups, inner))
-        if groups > 1:
-            xs = xp.permute_dims(xs, (0, 2, 1, 3))[:, None, ...]  # (Q, 1, G, 2 n, c)
-            fs = xp.permute_dims(xp.reshape(fs, (q, 2, inner, groups, r)), (0, 1, 3, 2, 4))
-        else:
-            xs = xp.permute_dims(xs, (0, 2, 1, 3))  # (Q, 1, 2 n, c)
-        place = memory.take("product", (q, 2, *((groups,) * (groups > 1)), 2 * n, r), b)
-        p = xp.reshape(b.matmul(xs, fs, place), (q, 2, groups, 2, n, r))
-        p = xp.permute_dims(p, (0, 1, 3, 4, 2, 5))  # (Q, plane of F, plane of X, n, G, r)
-        rr, ri, ir, ii = p[:, 0, 0, ...], p[:, 1, 0, ...], p[:, 0, 1, ...], p[:, 1, 1, ...]
-        if y is None:
-            y = xp.reshape(xp.stack([rr - ii, ri + ir], axis=1), (q, 2, n * d))
-            return y if total is None else total + y
-        if total is None:
-            xp.subtract(rr, ii, out=y[:, 0, ...])
-            xp.add(ri, ir, out=y[:, 1, ...])
-        else:
-            y[:, 0, ...] += rr
-            y[:, 0, ...] -= ii
-            y[:, 1, ...] += ri
-            y[:, 1, ...] += ir
-        return xp.reshape(y, (q, 2, n * d))
 
 
 def only_filters(g: Geometry, axes: tuple[Axis, ...], u: int, c: int, d: int) -> dict[str, int]:
@@ -222,18 +178,6 @@ def sizes_of(g: Geometry, plan: Plan, u: int, streamed: bool) -> dict[str, int]:
     return sizes
 
 
-def _none(u: int, like: Array, b: Backend) -> Scratch:
-    """For planes of something small, made anew."""
-    return _Fresh({}, u, "float32", like, b)
-
-
-class _Fresh(Scratch):
-    """Memory that is allocated when it is asked for."""
-
-    def take(self, name: str, shape: tuple[int, ...], b: Backend) -> Array:
-        return None
-
-
 def _flat(p: Array, rank: int, b: Backend) -> Array:
     """(u, *positions, ...) as (u, *positions, m)."""
     return b.xp.reshape(p, (*p.shape[: rank + 1], -1))
@@ -245,8 +189,4 @@ def _plus(y: Array, bias: Array, n: int, b: Backend) -> Array:
     ones = (1,) * (len(shape) - 2)
     y = b.xp.reshape(y, (*shape[:-1], n, bias.shape[-1]))
     bias = b.xp.reshape(bias, (bias.shape[0], *ones, 1, bias.shape[-1]))
-    if b.traits.mutable:
-        y += bias
-    else:
-        y = y + bias
-    return b.xp.reshape(y, shape)
+    return b.xp.reshape(plus(y, bias, b), shape)

@@ -2,8 +2,7 @@
 
 A unit is a part of the channels and filters, over some of the tiles. For each of its boxes it adds
 X (Q, 2, n, c) times the spectrum G (Q, 2, n, d) of conj(gy), contracted over n, to a sum of
-spectra; at the end it goes back to the taps alone. With X and G as matrices of 2 n rows for each
-frequency, both planes of the sum are one real product: X^T [[G_r, G_i], [-G_i, G_r]].
+spectra; at the end it goes back to the taps alone.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.fft import work
-from einstride.algorithms.fft.blocks import assembled, joined, put, tiles_of_x, tiles_of_y
+from einstride.algorithms.fft.blocks import assembled, tiles_of_x, tiles_of_y
 from einstride.algorithms.fft.correlate import real_of
 from einstride.algorithms.fft.gradient_plan import Search, reduction
 from einstride.algorithms.fft.plan import Plan
+from einstride.algorithms.fft.planes import contracted, copied, joined, put, summed
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
 from einstride.geometry.blocking import Box, Boxes
@@ -86,7 +86,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
                 found = joined(p, result, b)
                 return b.xp.conj(found) if p.shape[0] == 2 else found
             lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
-            put(p, totals[unit.place][..., lo:hi, slice(*unit.filters)], b, conjugated=True)
+            put(p, totals[unit.place][..., lo:hi, slice(*unit.filters)], conjugated=True)
             return None
 
         return one
@@ -131,73 +131,14 @@ class _Worker:
             ys = tiles_of_y(gy, axes, box, unit.filters, True, self._dtype, memory, b, "y")
             ys = xp.reshape(ys, (*ys.shape[: g.rank + 1], -1))
             ys = self._y.analyse(ys, memory)
+            q = xs.shape[0]
+            ys = xp.reshape(ys, (q, 2, n, groups, d // groups))
             if g.groups > 1 and c == groups:
-                total = self._pointwise(xs, ys, n, groups, d // groups, total)
+                total = summed(xp.reshape(xs, (q, 2, n, groups, 1)), ys, total, memory, b)
             else:
-                total = self._contracted(xs, ys, n, groups, c // groups, d // groups, total)
+                total = contracted(xp.reshape(xs, (q, 2 * n, c)), ys, groups, total, memory, b)
         spectrum = total
         if not (g.groups > 1 and c == groups):  # (Q, G, c, 2, r) -> (Q, 2, c, G, r)
-            order = xp.permute_dims(total, (0, 3, 2, 1, 4))
-            spectrum = memory.take("spectrum", order.shape, b)
-            if spectrum is None:
-                spectrum = order
-            else:
-                spectrum[...] = order
+            spectrum = copied(xp.permute_dims(total, (0, 3, 2, 1, 4)), memory, "spectrum", b)
         found = self._f.synthesise(xp.reshape(spectrum, (spectrum.shape[0], 2, -1)), memory)
         return xp.reshape(found, (self._u, *g.kernel, c // groups, d))
-
-    def _pointwise(
-        self, xs: Array, ys: Array, n: int, groups: int, r: int, total: Array | None
-    ) -> Array:
-        """(Q, 2, G, r): one channel a group, element by element."""
-        b, xp, q = self._b, self._b.xp, xs.shape[0]
-        xs = xp.reshape(xs, (q, 2, n, groups, 1))
-        ys = xp.reshape(ys, (q, 2, n, groups, r))
-        t: Array = self._memory.take("factor", ys.shape, b)
-        place: Array = self._memory.take("sum", (q, 2, groups, r), b)
-        if t is None:
-            p = xp.sum(xs * ys, axis=2)
-            real = p[:, 0, ...] - p[:, 1, ...]
-            imag = xs[:, 0, ...] * ys[:, 1, ...] + xs[:, 1, ...] * ys[:, 0, ...]
-            found = xp.stack([real, xp.sum(imag, axis=1)], axis=1)
-            return found if total is None else total + found
-        if total is None:
-            place[...] = 0
-        p = xp.sum(xp.multiply(xs, ys, out=t), axis=2)
-        place[:, 0, ...] += p[:, 0, ...]
-        place[:, 0, ...] -= p[:, 1, ...]
-        xp.multiply(xs[:, 0, ...], ys[:, 1, ...], out=t[:, 0, ...])
-        xp.multiply(xs[:, 1, ...], ys[:, 0, ...], out=t[:, 1, ...])
-        p = xp.sum(t, axis=2)
-        place[:, 1, ...] += p[:, 0, ...]
-        place[:, 1, ...] += p[:, 1, ...]
-        return place
-
-    def _contracted(
-        self, xs: Array, ys: Array, n: int, groups: int, c: int, r: int, total: Array | None
-    ) -> Array:
-        """(Q, G, c, 2, r): one matrix product for each frequency and group."""
-        b, xp, q = self._b, self._b.xp, xs.shape[0]
-        ys = xp.reshape(ys, (q, 2, n, groups, r))
-        real, imag = ys[:, 0, ...], ys[:, 1, ...]
-        w = self._memory.take("factor", (q, groups, 2, n, 2, r), b)
-        if w is None:
-            upper, lower = xp.stack([real, imag], axis=3), xp.stack([-imag, real], axis=3)
-            w = xp.permute_dims(xp.stack([upper, lower], axis=1), (0, 3, 1, 2, 4, 5))
-        else:
-            turned = xp.permute_dims(w, (2, 4, 0, 3, 1, 5))  # (row, column, Q, n, G, r)
-            turned[0, 0, ...] = real
-            turned[0, 1, ...] = imag
-            xp.multiply(imag, -1, out=turned[1, 0, ...])  # see `complex_as_real.filters`
-            turned[1, 1, ...] = real
-        w = xp.reshape(w, (q, groups, 2 * n, 2 * r))
-        xs = xp.permute_dims(xp.reshape(xs, (q, 2 * n, groups, c)), (0, 2, 3, 1))
-        name = "sum" if total is None else "product"
-        found = b.matmul(xs, w, self._memory.take(name, (q, groups, c, 2 * r), b))
-        found = xp.reshape(found, (q, groups, c, 2, r))
-        if total is None:
-            return found
-        if not b.traits.mutable:
-            return total + found
-        total += found
-        return total

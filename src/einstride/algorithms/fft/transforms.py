@@ -7,8 +7,8 @@ positions come back. Periods too long for a matrix go through the library's own 
 
 A further axis is transformed as if it were the first. That leaves two imaginary units, i of the
 axes before and j of this one. As i j commutes, (z0 + i z1) with z = c + j s is a pair of complex
-numbers: j = i gives the frequency w, j = -i gives -w. `meet` makes that pair, `part` undoes it. A
-complex signal is one that has its unit i already.
+numbers: j = i gives the frequency w, j = -i gives -w. `planes.meet` makes that pair, `planes.part`
+undoes it. A complex signal is one that has its unit i already.
 """
 
 from __future__ import annotations
@@ -18,43 +18,12 @@ from typing import TYPE_CHECKING
 
 from einstride.algorithms.fft.axes import Axis, Places
 from einstride.algorithms.fft.fast import fast_analysis, fast_synthesis
+from einstride.algorithms.fft.planes import meet, part
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.tables import table
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
-
-
-def meet(z: Array, scratch: Scratch, name: str, b: Backend) -> Array:
-    """(Q, 2, F, 2, m), units i and j, -> (Q, F, 2, 2, m): each frequency and its mirror image."""
-    xp = b.xp
-    q, _, half, _, m = z.shape
-    c0, s0, c1, s1 = z[:, 0, :, 0, :], z[:, 0, :, 1, :], z[:, 1, :, 0, :], z[:, 1, :, 1, :]
-    out = scratch.take(name, (q, half, 2, 2, m), b)
-    if out is None:
-        four = xp.stack([c0 - s1, s0 + c1, c0 + s1, c1 - s0], axis=2)
-        return xp.reshape(four, (q, half, 2, 2, m))
-    xp.subtract(c0, s1, out=out[:, :, 0, 0, :])
-    xp.add(s0, c1, out=out[:, :, 0, 1, :])
-    xp.add(c0, s1, out=out[:, :, 1, 0, :])
-    xp.subtract(c1, s0, out=out[:, :, 1, 1, :])
-    return out
-
-
-def part(w: Array, scratch: Scratch, name: str, b: Backend) -> Array:
-    """The inverse of `meet`, but for a factor of 2: (Q, F, 2, 2, m) -> (Q, 2, F, 2, m)."""
-    xp = b.xp
-    q, half, _, _, m = w.shape
-    pr, pi_, mr, mi = w[:, :, 0, 0, :], w[:, :, 0, 1, :], w[:, :, 1, 0, :], w[:, :, 1, 1, :]
-    out = scratch.take(name, (q, 2, half, 2, m), b)
-    if out is None:
-        zero = xp.stack([pr + mr, pi_ - mi], axis=2)
-        return xp.stack([zero, xp.stack([pi_ + mi, mr - pr], axis=2)], axis=1)
-    xp.add(pr, mr, out=out[:, 0, :, 0, :])
-    xp.subtract(pi_, mi, out=out[:, 0, :, 1, :])
-    xp.add(pi_, mi, out=out[:, 1, :, 0, :])
-    xp.subtract(mr, pr, out=out[:, 1, :, 1, :])
-    return out
 
 
 def _other(name: str, pair: str) -> str:

@@ -15,12 +15,10 @@ Start with `tile_transforms`, the steps on one block; `compiled` hands jobs to
 `einstride.cpu.winograd`.
 
 Error: bounded by the norms only, so `accuracy="elementwise"` is refused, and a NaN or Inf reaches
-all outputs of its tiles. Predicted, relative to the root mean square of the exact result, as 4 u
-times the product of the axes' `cook_toom.growth` (u: the unit roundoff of the sums' dtype): in
-float32 3e-7 for F(2x2, 3x3), 3e-6 for F(4x4, 3x3). A scheme that loses more than `plan.DIGITS` u,
-1e-5 in float32, is never used. In the worst case, with n the terms of all sums of one output, it is
-at most n u times the product of the axes' `cook_toom.condition` times the norms of filter and
-input.
+all outputs of its tiles. `geometry.winograd_error` predicts its root mean square against that of
+the exact result, and bounds it in the worst case; in float32 with 64 channels 3e-7 are expected for
+F(2x2, 3x3) and 2e-6 for F(4x4, 3x3). Tiles that lose more against a plain sum than its
+`MOST_GROWTH` are never used.
 """
 
 from __future__ import annotations
@@ -31,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.winograd import compiled
 from einstride.algorithms.winograd.array_passes import correlate, reduce, transformed
 from einstride.algorithms.winograd.plan import Plan, choose
-from einstride.arrays.ops import adjoint_filter, flip
+from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.geometry import input_gradient_phases
+from einstride.geometry.arithmetic import UNIT_ROUNDOFF
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.geometry.tile_sizes import work
+from einstride.geometry.winograd_error import expected_error
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
@@ -181,7 +181,10 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 def _error(plan: Plan, job: Job) -> str:
     """The predicted error of a plan, for people."""
-    return f"{plan.scheme.error(job.sums, job.direction):.0e} normwise"
+    gradient = job.direction == "filter_grad"
+    terms = plan.scheme.terms(_run(job), gradient) * (2 if is_complex(job.sums) else 1)
+    error = expected_error(plan.scheme.axes, gradient, terms) * UNIT_ROUNDOFF[job.sums]
+    return f"{error:.0e} normwise"
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

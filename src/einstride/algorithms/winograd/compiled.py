@@ -16,7 +16,7 @@ from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.runtime.operands import neighbours, operand, packed, paired, target
 from einstride.geometry import input_gradient_phases
-from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.arithmetic import ITEMSIZE, UNIT_ROUNDOFF
 from einstride.geometry.channel_slices import by_groups, each_group
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Facts, Job
@@ -300,9 +300,9 @@ def _note(job: Job) -> str:
     from einstride.cpu.winograd.choice import error
 
     split, _ = _choice(job, job.prepared)
-    unit = 2.0 ** (-24 if ITEMSIZE[complex_as_real.real(job.arithmetic.compute)] == 4 else -53)
-    found = error(split, job.direction == "filter_grad") * unit
-    return f"{split}, error {found:.0e} normwise"
+    gradient = job.direction == "filter_grad"
+    found = error(_real(job.geometry if gradient else _run(job), job), split, gradient)
+    return f"{split}, error {found * UNIT_ROUNDOFF[job.arithmetic.compute]:.0e} normwise"
 
 
 def describe(job: Job) -> Facts:

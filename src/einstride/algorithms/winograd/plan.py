@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.winograd.tile_grid import Blocks, phase_of, residues
 from einstride.algorithms.winograd.tile_transforms import COLUMNS, Frame, slice_tiles
 from einstride.arrays.ops import is_complex
+from einstride.geometry import winograd_error
 from einstride.geometry.blocking import SMALL, run_lengths, tile
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Job
 from einstride.geometry.tile_sizes import (
-    DIGITS,
     FEWEST_TAPS,
     MOST_TAPS,
-    UNIT,
     Scheme,
     schemes,
     work,
 )
+from einstride.geometry.winograd_error import MOST_GROWTH
 from einstride.support.caches import cached
 
 if TYPE_CHECKING:
@@ -241,10 +241,9 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
         return f"the dilation sorts the positions into more than {MOST_PHASES} phases"
     gradient = job.direction == "filter_grad"
     judged = replace(g, batch=1) if job.batch_invariant else g
-    unit = UNIT[job.sums]
     found: list[tuple[bool, float, Plan]] = []
     for s in schemes(g.kernel, g.out):
-        if s.error(job.sums, job.direction) > DIGITS * unit:
+        if winograd_error.growth(s.axes, gradient) > MOST_GROWTH:
             continue
         if gradient:
             plan = gradient_plan(g, s, job, traits)

@@ -11,14 +11,12 @@ import numpy as np
 from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.runtime import operands
-from einstride.cpu.runtime.argument_block import OUTSIDE, address, padded
+from einstride.cpu.runtime.argument_block import address
+from einstride.cpu.runtime.offset_tables import backwards, offsets
 from einstride.geometry.arithmetic import COMPLEXES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
 
 REAL = {"complex64": "float32", "complex128": "float64"}
-
-CHUNKS = 8
-"""Chunks for each thread: so many that the last one is short."""
 
 FEW = 1 << 20
 """Multiply-adds that are done before another thread could begin."""
@@ -110,7 +108,7 @@ class Form:
     def words(self, tables: list[Any]) -> dict[str, int]:
         """The words that all kernels have."""
         g, xs, ys = self.geometry, self.x_steps, self.y_steps
-        back = min((g.size[-1] - 1) * xs[-2], 0)
+        back = backwards(g.size[-1], xs[-2])
         found = {
             "x_batch": xs[0], "x_channel": xs[-1],
             "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
@@ -167,14 +165,10 @@ def tables(form: Form, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any]
     """
     g, found, shift = form.geometry, [], 0
     for a in range(g.rank):
-        last, step = a == g.rank - 1, form.x_steps[a + 1]
-        o = np.arange(g.out[a])
-        o = np.delete(o, slice(*inside)) if last else o
-        k = np.arange(g.kernel[a]) * g.dilation[a]
-        source = padded(g, a)[o[:, None] * g.stride[a] + k]
-        back = min((g.size[a] - 1) * step, 0)
-        table = np.where(source < 0, OUTSIDE, source * step - back)
-        found.append(np.ascontiguousarray(table.T if last and by_tap else table, dtype=np.int64))
+        last = a == g.rank - 1
+        listed = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
+        table, back = offsets(g, a, form.x_steps[a + 1], listed)
+        found.append(np.ascontiguousarray(table.T) if last and by_tap else table)
         shift += back
     return found, shift * (ITEMSIZE[form.stored[0]] // (2 if form.stored[0] in COMPLEXES else 1))
 

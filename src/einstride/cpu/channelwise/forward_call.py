@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen import jit
 from einstride.cpu.channelwise import channels, positions
-from einstride.cpu.channelwise.form import CHUNKS, Form, interior, tables, whole_vectors
-from einstride.cpu.runtime.argument_block import Call, padded
+from einstride.cpu.channelwise.form import Form, interior, tables, whole_vectors
+from einstride.cpu.runtime.argument_block import Call
+from einstride.cpu.runtime.chunks import FINE, enough
+from einstride.cpu.runtime.offset_tables import sources
 
 SHORT = 56
 """Positions of a row whose tiles are written out, at most."""
@@ -31,7 +31,7 @@ def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
     """Chunks: rows of one example, or strips of `width` interior positions in tiles."""
     g = form.geometry
     rows = prod(g.out[:-1])
-    many = CHUNKS * form.threads
+    many = enough(form.threads, FINE)
     each = min(max(-(-g.batch * rows // many), 1), rows)
     blocks = -(-rows // each)
     strips = max(min(width // tile, many // max(g.batch * blocks, 1)), 1)
@@ -72,8 +72,7 @@ def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
         return ()
     if form.merged and g.channels > g.groups:
         return ()
-    o = np.arange(g.out[-1])[:, None] * g.stride[-1] + np.arange(g.kernel[-1]) * g.dilation[-1]
-    return tuple(map(tuple, padded(g, g.rank - 1)[o].tolist()))
+    return tuple(map(tuple, sources(g, g.rank - 1).tolist()))
 
 
 def blocking(form: Form, width: int) -> tuple[int, int]:

@@ -11,7 +11,9 @@ from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets, ranges
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import COARSE, enough, halved
+from einstride.cpu.runtime.offset_tables import grid, offsets, ranges
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -76,15 +78,13 @@ def _gradient(
     tile = filter_gradient.OuterTile(
         real(first), real(second), real(compute), s.lanes, rows, s.vectors, g.rank, masked
     )
-    taps = np.zeros((), np.int64)
-    for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
-        taps = taps[..., None] + np.arange(count) * step
-    taps = np.ascontiguousarray(taps.ravel())
+    taps = grid(g.kernel, gf_steps[: g.rank])
     share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
     part = min(-(-min(share, inner) // rows) * rows, inner)
-    chunks = len(column) * (g.batch if each else 1)
-    while part > rows and -(-inner // part) * chunks < (2 if part > 4 * rows else 1) * threads:
-        part = -(-(part // 2) // rows) * rows
+    panels = len(column) * (g.batch if each else 1)
+    # Chunks of more than four tiles may well be halved; smaller ones only for idle threads.
+    for least, wanted in ((4 * rows, enough(threads, COARSE)), (rows, threads)):
+        part = halved(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
     batch, lines = _region(g, s, item)
     values = {
         "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
@@ -101,7 +101,7 @@ def _gradient(
     for a in range(g.rank):
         table, back = offsets(g, a, x_steps[a + 1])
         base += back
-        arrays = (np.ascontiguousarray(table, np.int64), *ranges(g, a))
+        arrays = (table, *ranges(g, a))
         keep += arrays
         names = (f"table{a}", f"first{a}", f"last{a}")
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}

@@ -13,12 +13,17 @@ from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import forward
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough
+from einstride.cpu.runtime.offset_tables import backwards, offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import pairs_met
 from einstride.support.byte_cache import kept
+
+BLOCK = 768
+"""Positions in a chunk, at most: their sums and what they read stay in the second cache."""
 
 
 def correlate(
@@ -118,8 +123,8 @@ def _rows(s: Shape, positions: int) -> int:
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:
     """Positions in a chunk: a few hundred, fewer where threads would have nothing to do."""
-    share = positions * panels // (4 * threads) if threads > 1 else positions
-    rows = max(min(share, 768), tile)
+    share = positions * panels // enough(threads) if threads > 1 else positions
+    rows = max(min(share, BLOCK), tile)
     even = -(-positions // -(-positions // rows))
     return -(-even // tile) * tile
 
@@ -151,7 +156,7 @@ def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[
     Axes in even steps that follow each other are made one: a 1x1 convolution has one axis in the
     end, and the kernel no coordinates to find.
     """
-    axes, base = [_even(g.batch, y_steps[0], x_steps[0])], min((g.batch - 1) * x_steps[0], 0)
+    axes, base = [_even(g.batch, y_steps[0], x_steps[0])], backwards(g.batch, x_steps[0])
     for a in range(g.rank):
         step, low = x_steps[a + 1], g.padding[a][0]
         reach = (g.out[a] - 1) * g.stride[a] - low
@@ -169,10 +174,10 @@ def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[
         else:
             table, back = offsets(g, a, step)
             base += back
-            axis = Axis(g.out[a], y_steps[a + 1], np.ascontiguousarray(table, np.int64))
+            axis = Axis(g.out[a], y_steps[a + 1], table)
         axes.append(axis)
     return axes, base
 
 
 def _even(count: int, y_step: int, step: int) -> Axis:
-    return Axis(count, y_step, None, -min((count - 1) * step, 0), step)
+    return Axis(count, y_step, None, -backwards(count, step), step)

@@ -17,6 +17,7 @@ from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import pack as panels
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import packed, steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -125,10 +126,7 @@ def _packing(
     on: Machine,
 ) -> Call:  # fmt: skip
     *taps, channel, column = f_steps
-    grid = np.zeros((), np.int64)
-    for count, step in zip(g.kernel, taps, strict=True):
-        grid = grid[..., None] + np.arange(count) * step
-    grid = np.ascontiguousarray(grid.ravel())
+    offsets = grid(g.kernel, taps)
     _, _, first, counts = columns(g, s, 0, 0)
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
@@ -136,9 +134,9 @@ def _packing(
     inner = g.channels // g.groups * s.parts
     size = prod(g.f_shape) * s.parts**2
     values = {
-        "chunks": len(first) * len(grid), "taps": len(grid), "channels": inner,
-        "tap_offsets": address(grid), "f_channel": channel, "f_column": column,
+        "chunks": len(first) * len(offsets), "taps": len(offsets), "channels": inner,
+        "tap_offsets": address(offsets), "f_channel": channel, "f_column": column,
         "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (grid, firsts, counts)
+    keep = (offsets, firsts, counts)
     return Call(kernel, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)

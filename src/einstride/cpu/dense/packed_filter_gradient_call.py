@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import packed_filter_gradient
 from einstride.cpu.dense.pack_call import Shape, columns
 from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.chunks import COARSE, enough
+from einstride.cpu.runtime.offset_tables import grid
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -104,14 +105,14 @@ def call(
     group = -(-len(column) // groups)
     tiles = -(-inner // rows)
     examples = g.batch if each else 1
-    slices = min(max(-(-2 * threads // (groups * examples * count)), 1), tiles)
+    slices = min(max(-(-enough(threads, COARSE) // (groups * examples * count)), 1), tiles)
     part = -(-tiles // slices) * rows
     slices = -(-inner // part)
     tile = packed_filter_gradient.BlockedTile(
         *dtypes, s.lanes, rows, s.vectors, len(axes), split, group, count >= SHARES
     )  # fmt: skip
-    tap_x = _taps(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
-    tap_gf = _taps(g.kernel, gf_taps[: g.rank])
+    tap_x = grid(g.kernel, [d * t for d, t in zip(g.dilation, x_steps[1:-1], strict=True)])
+    tap_gf = grid(g.kernel, gf_taps[: g.rank])
     base = sum(-low * t for (low, _), t in zip(g.padding, x_steps[1:-1], strict=True))
     values = {
         "chunks": groups * slices * examples * count, "panels": len(column), "groups": groups,
@@ -145,11 +146,3 @@ def _axes(
         elif count > 1:
             axes.append((count, x_step, gy_step))
     return axes
-
-
-def _taps(kernel: Sequence[int], steps: Sequence[int]) -> Any:
-    """Where each tap lies."""
-    grid = np.zeros((), np.int64)
-    for count, step in zip(kernel, steps, strict=True):
-        grid = grid[..., None] + np.arange(count) * step
-    return np.ascontiguousarray(grid.ravel())

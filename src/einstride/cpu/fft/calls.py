@@ -16,7 +16,8 @@ from einstride.cpu.fft.kernel import arguments, lines
 from einstride.cpu.fft.lines import order, radices, twiddles
 from einstride.cpu.fft.plan import Plan, plan, positions, results, taps
 from einstride.cpu.fft.views import Plane, Side
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address
+from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.offset_tables import OUTSIDE, backwards, placed
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -120,8 +121,8 @@ class Form:
 
 def _offsets(found: Any, step: int, size: int) -> tuple[Any, int]:
     """Elements as offsets, and what to add to the address of an array that runs backwards."""
-    back = min((size - 1) * step, 0)
-    return np.ascontiguousarray(np.where(found < 0, OUTSIDE, found * step - back)), back
+    back = backwards(size, step)
+    return placed(found, step, back), back
 
 
 def _sides(form: Form, name: str, stored: str, steps: Steps, kernel: str) -> tuple[Side, Any, Any]:

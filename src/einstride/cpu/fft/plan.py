@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from einstride.cpu.fft.lines import radices
-from einstride.cpu.runtime.argument_block import padded
+from einstride.cpu.runtime.offset_tables import padded
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import Segment, segments
 from einstride.support.caches import cached

@@ -12,7 +12,9 @@ from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import filter_gradient
 from einstride.cpu.grouped.forward_call import about
 from einstride.cpu.grouped.shape import Lanes, lanes_of
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of, ranges, sources
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import COARSE, enough, halved
+from einstride.cpu.runtime.offset_tables import grid, placed, ranges, sources
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -145,16 +147,12 @@ def _gradient(
     gf_batch = gf_steps.pop(0) if each else 0
     spec, values, keep = about(g, s, (first, second, compute), x_steps, y_steps, POSITIONS)
     region = _region(g, s, item, each)
-    taps = np.zeros((), np.int64)
-    for count, step in zip(g.kernel, gf_steps[: g.rank], strict=True):
-        taps = taps[..., None] + np.arange(count) * step
-    taps = np.ascontiguousarray(taps.ravel())
+    taps = grid(g.kernel, gf_steps[: g.rank])
     lows, highs = _seen(g, region.rows)
     keep += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if each else 1
-    part = s.blocks
-    while part > 1 and panels * -(-s.blocks // part) * examples < 2 * threads:
-        part = -(-part // 2)
+    wanted = enough(threads, COARSE)
+    part = halved(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
     parts = -(-s.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
@@ -165,8 +163,7 @@ def _gradient(
         "gf_batch": gf_batch, "gf_channel": gf_steps[-2], "tap_offsets": address(taps),
     }  # fmt: skip
     for a in range(g.rank - 1):
-        inside = sources(g, a)
-        table = np.where(inside < 0, OUTSIDE, inside * region.x[a + 1]).astype(np.int64)
+        table = placed(sources(g, a), region.x[a + 1], 0)
         pair = ranges(g, a)
         keep += [table, *pair]
         values |= {

@@ -12,7 +12,9 @@ from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import forward
 from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
 from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of, offsets, padded
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import FINE, enough, halved
+from einstride.cpu.runtime.offset_tables import backwards, offsets, padded, placed
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -64,10 +66,9 @@ def _correlation(
     )  # fmt: skip
     step = x_steps[-2]
     values |= {"x_step": step, "x_stride": g.stride[-1] * step}
-    values["x_first"] = -g.padding[-1][0] * step - min((g.size[-1] - 1) * step, 0)
+    values["x_first"] = -g.padding[-1][0] * step - backwards(g.size[-1], step)
     for a in range(g.rank - 1):
         table, back = offsets(g, a, x_steps[a + 1])
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values[f"table{a}"] = address(table)
         values["x"] += back * ITEMSIZE[operand]
@@ -77,12 +78,11 @@ def _correlation(
     block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
     part = 1
     if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
-        block = max(min(block, rows // (8 * threads)), 1)
-        part = panels
-        while part > 1 and -(-rows // block) * -(-panels // part) < 4 * threads:
-            part = -(-part // 2)
+        block = max(min(block, rows // enough(threads, FINE)), 1)
+        blocks = -(-rows // block)
+        part = halved(panels, 1, lambda part: blocks * -(-panels // part), enough(threads))
     else:
-        block = max(min(block, rows * panels // (8 * threads)), 1)
+        block = max(min(block, rows * panels // enough(threads, FINE)), 1)
     values |= {
         "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
@@ -110,8 +110,8 @@ bool(full), bool((counts == s.width).all()),
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])
-    source, back = padded(g, g.rank - 1), min((g.size[-1] - 1) * x_steps[-2], 0)
-    line = np.where(source < 0, OUTSIDE, source * x_steps[-2] - back).astype(np.int64)
+    back = backwards(g.size[-1], x_steps[-2])
+    line = placed(padded(g, g.rank - 1), x_steps[-2], back)
     keep: list[Any] = [first, counts, inputs, starts, zeros, line]
     values = {
         "x": back * items[0], "zeros": address(zeros), "line": address(line),

@@ -18,7 +18,7 @@ from einstride.codegen.function_builder import Code, Mask, Place, Value
 from einstride.codegen.ir_types import WORD
 from einstride.codegen.vector_formats import shuffle
 from einstride.cpu.grouped.shape import Lanes
-from einstride.cpu.runtime.argument_block import sources
+from einstride.cpu.runtime.offset_tables import sources
 from einstride.geometry.convolution import Geometry
 
 Seen = tuple[tuple[bool, ...], ...]

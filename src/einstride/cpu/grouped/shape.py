@@ -17,6 +17,7 @@ from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import pack as grouped_panels
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -155,10 +156,7 @@ def _packing(
         channel, column, group = outer, inner, outer * s.inputs
     else:
         channel, column, group = inner, outer, outer * s.columns
-    grid = np.zeros((), np.int64)
-    for count, step in zip(g.kernel, taps, strict=True):
-        grid = grid[..., None] + np.arange(count) * step
-    grid = np.ascontiguousarray(grid.ravel())
+    offsets = grid(g.kernel, taps)
     groups, firsts, counts, _ = panel_tables(g, s)
     inside = firsts - groups * s.columns  # 0 where groups are joined
     starts = np.ascontiguousarray(groups * group + inside * column)
@@ -175,10 +173,10 @@ def _packing(
         kernel = KernelSpec("grouped_panels", grouped_panels.kernel, (*form, dense), on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
-        "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(grid),
+        "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(offsets),
         "f_channel": channel, "lane_offsets": address(where), "panel_f": address(starts),
         "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (grid, where, starts, counts)
+    keep = (offsets, where, starts, counts)
     used = threads if prod(g.f_shape) > 1 << 17 else 1
     return Call(kernel, grouped_panels.ARGUMENTS, values, used, keep)

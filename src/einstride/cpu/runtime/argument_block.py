@@ -1,4 +1,4 @@
-"""Between arrays and kernels: addresses, tables of offsets, argument blocks. NumPy arrays only."""
+"""Argument blocks: what a kernel is told of a call, one 64-bit word for each name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from einstride.cpu.runtime.aligned_memory import address as address
-from einstride.geometry.convolution import Geometry
-from einstride.geometry.padding_modes import segments
 from einstride.support.byte_cache import size_of
 from einstride.support.caches import register
 
 if TYPE_CHECKING:
     from einstride.codegen.jit import Kernel, KernelSpec
-
-OUTSIDE = -(1 << 60)
-"""An offset so negative that no sum with others becomes positive."""
 
 Words = Any
 """An argument block: a ctypes array of 64-bit whole numbers."""
@@ -35,68 +28,6 @@ def name_of(a: Any) -> str:
 
 _NAMES: dict[Any, str] = {}
 register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
-
-
-ROWS = 1 << 12
-"""Outputs whose offsets are looked up at once: an index of a few pages is all that a table takes
-beside itself while it is made."""
-
-
-def padded(g: Geometry, axis: int) -> Any:
-    """Which element of x each position of a padded axis holds; -1 in a border of zeros."""
-    size, (low, high) = g.size[axis], g.padding[axis]
-    found = np.empty(max(size + low + high, 0), np.int64)
-    for run in segments(-low, size + high, size, g.padding_mode):
-        if run.step == 0:
-            found[run.there] = run.source
-        else:
-            found[run.there] = np.arange(
-                run.source, run.source + run.step * (run.stop - run.start), run.step
-            )
-    return found
-
-
-def _looked_up(held: Any, g: Geometry, axis: int) -> Any:
-    """(O, K) what a padded axis holds under each tap of each output."""
-    found = np.empty((g.out[axis], g.kernel[axis]), np.int64)
-    k = np.arange(g.kernel[axis]) * g.dilation[axis]
-    rows = max(ROWS // max(len(k), 1), 1)
-    for first in range(0, len(found), rows):
-        o = np.arange(first, min(first + rows, len(found)))[:, None] * g.stride[axis]
-        found[first : first + rows] = held[o + k]
-    return found
-
-
-def sources(g: Geometry, axis: int) -> Any:
-    """(O, K) which element of x a tap of an output meets on an axis; -1 in a border of zeros."""
-    return _looked_up(padded(g, axis), g, axis)
-
-
-def offsets(g: Geometry, axis: int, step: int) -> tuple[Any, int]:
-    """(O, K) offsets in x of the taps of each output on an axis, and what to add to its address.
-
-    An offset is negative only in a border of zeros, also where x runs backwards in memory.
-    """
-    held = padded(g, axis)
-    outside = held < 0
-    back = min((g.size[axis] - 1) * step, 0)
-    held *= step
-    held -= back
-    held[outside] = OUTSIDE
-    return _looked_up(held, g, axis), back
-
-
-def ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
-    """(K,) the first output whose tap meets an element, and one past the last; 0, 0 if none."""
-    out, s, low = g.out[axis], g.stride[axis], g.padding[axis][0]
-    taps = np.arange(g.kernel[axis], dtype=np.int64)
-    if g.padding_mode != "zeros":
-        return np.zeros_like(taps), np.full_like(taps, out)
-    at = taps * g.dilation[axis] - low  # where the first output's tap lies
-    first = np.maximum(-(at // s), 0)
-    last = np.minimum((g.size[axis] - 1 - at) // s + 1, out)
-    some = first < last
-    return np.where(some, first, 0), np.where(some, last, 0)
 
 
 def words(names: Sequence[str], values: Mapping[str, int]) -> Words:

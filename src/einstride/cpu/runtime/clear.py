@@ -11,7 +11,7 @@ from typing import Any
 from einstride.codegen.function_builder import Code, Place
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.operands import addressable, steps
+from einstride.cpu.runtime.operands import neighbours, steps
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
@@ -52,7 +52,7 @@ def text(axes: int, lanes: int) -> str:
 def clear(part: Any, launch: Any, threads: int) -> None:
     """part[...] = 0, of a view whose neighbours on the last axis are neighbours in memory."""
     item = ITEMSIZE[name_of(part)]
-    ready = part.strides[-1] == item and part.ndim > 2 and item % 4 == 0 and addressable(part)
+    ready = neighbours(part) and part.ndim > 2 and item % 4 == 0
     if not ready or prod(part.shape) * item < WORTH:
         part[...] = 0
         return

@@ -61,15 +61,19 @@ def packed(a: Any) -> bool:
     return bool(a.flags.c_contiguous) and addressable(a)
 
 
+def usable(a: Any, b: Backend, dtype: str | None, needs: Predicate) -> bool:
+    """True if a kernel can be given the array as it is: in this dtype, and lying as it `needs`."""
+    return (dtype is None or dtype == b.dtype_name(a)) and needs(a)
+
+
 def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = addressable) -> Any:
     """An array with the values of `a` of which `needs` is true: `a` itself, or a packed copy.
 
     With `dtype`, in that dtype. Packed arrays satisfy every predicate of this module.
     """
-    name = b.dtype_name(a)
-    if (dtype is None or dtype == name) and needs(a):
+    if usable(a, b, dtype, needs):
         return a
-    copy = b.empty(a.shape, dtype or name, a)
+    copy = b.empty(a.shape, dtype or b.dtype_name(a), a)
     copy[...] = a
     return copy
 
@@ -79,10 +83,9 @@ def target(out: Any, b: Backend, dtype: str | None = None, needs: Predicate = ad
 
     With `dtype`, in that dtype. The caller copies the new array to `out` in the end.
     """
-    name = b.dtype_name(out)
-    if (dtype is None or dtype == name) and needs(out):
+    if usable(out, b, dtype, needs):
         return out
-    return b.empty(out.shape, dtype or name, out)
+    return b.empty(out.shape, dtype or b.dtype_name(out), out)
 
 
 def whole(stride: int, size: int) -> int:

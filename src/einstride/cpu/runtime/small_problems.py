@@ -8,11 +8,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import steps, whole
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
@@ -31,7 +30,7 @@ def gather(a: Any, compute: str, on: Machine) -> Call:
 def _gather(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
-    offsets = _offsets(shape, strides, ITEMSIZE[stored])
+    offsets = grid(shape, steps(strides, ITEMSIZE[stored]))
     kernel = KernelSpec("gather", gather_text, (stored, compute), on)
     values = {"chunks": 1, "offsets": address(offsets), "count": prod(shape)}
     return Call(kernel, GATHER, values, 1, [offsets])
@@ -88,7 +87,7 @@ def _fold(
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
-    offsets = _offsets(shape, strides, item)
+    offsets = grid(shape, steps(strides, item))
     kernel = KernelSpec("fold", fold_text, (compute, result), on)
     values = {
         "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
@@ -111,11 +110,3 @@ def fold_text(compute: str, result: str) -> str:
             place = to.at(code.array("offsets", "int64").at(i).load())
             place.store(code.convert(total.get(), compute, result))
     return code.text()
-
-
-def _offsets(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> Any:
-    """Where each element lies, in elements, in C order."""
-    found = np.zeros((), np.int64)
-    for count, step in zip(shape, steps(strides, item), strict=True):
-        found = found[..., None] + np.arange(count) * step
-    return np.ascontiguousarray(found.ravel())

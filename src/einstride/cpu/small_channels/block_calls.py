@@ -10,7 +10,9 @@ import numpy as np
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import LINE, aligned
-from einstride.cpu.runtime.argument_block import OUTSIDE, Call, address, name_of
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough, halved
+from einstride.cpu.runtime.offset_tables import backwards, placed
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import block_panels, blocks
 from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
@@ -107,10 +109,9 @@ def _gradient(
         segment = min(blocks.TILES * found.positions, segment)
     else:
         depth = max(g.filters, 1)
-    while threads > 1 and rows * found.panels * -(-along // segment) < 4 * threads:
-        if segment == found.positions:
-            break
-        segment = -(-(segment // 2) // found.positions) * found.positions
+    segment = halved(
+        segment, found.positions, lambda n: rows * found.panels * -(-along // n), enough(threads)
+    )
     segments = -(-along // segment)
     what = columns(g, found, (0,) * (g.rank + 1))
     to = what.first + sum(
@@ -133,10 +134,9 @@ def _gradient(
     base = 0
     for a, axis in enumerate(found.axes):
         step = gy_steps[a + 1]
-        back = min((g.out[a] - 1) * step, 0)
+        back = backwards(g.out[a], step)
         base += back
-        outputs = axis.outputs(g.out[a])
-        table = np.where(outputs < 0, OUTSIDE, outputs * step - back).astype(np.int64)
+        table = placed(axis.outputs(g.out[a]), step, back)
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
         if a < g.rank - 1:

@@ -11,7 +11,9 @@ import numpy as np
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough, halved
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import blocks
 from einstride.cpu.small_channels.block_tile import BlockTile
@@ -123,10 +125,9 @@ def _forward(
     )  # fmt: skip
     along, lines = g.out[-1], g.batch * prod(g.out[:-1])
     segment = -(-along // found.positions) * found.positions
-    while threads > 1 and lines * found.panels * -(-along // segment) < 4 * threads:
-        if segment == found.positions:
-            break
-        segment = -(-(segment // 2) // found.positions) * found.positions
+    segment = halved(
+        segment, found.positions, lambda n: lines * found.panels * -(-along // n), enough(threads)
+    )
     segments = -(-along // segment)
     first = np.arange(found.panels) * found.width
     count = np.minimum(g.filters - first, found.width)
@@ -151,7 +152,6 @@ def _forward(
     for a in range(g.rank):
         table, back = offsets(g, a, g.channels if a == last else x_steps[a + 1])
         base += back
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
         if a < last:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough, halved
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_outer
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -166,13 +168,11 @@ def _gradient(
         np.ascontiguousarray((g.size[-1] - 1 + low - last_tap) // stride + 1),
     )
     edge, _ = offsets(g, last, g.channels)
-    edge = np.ascontiguousarray(edge, np.int64)
     zeros = np.zeros(1, first)
     tables = found.regions.tables
-    slices, apart = 1, found.panels if tables == 1 else 1
-    while tables == 1 and slices < found.tiles and found.panels * slices < 4 * threads:
-        slices = min(2 * slices, found.tiles)
-    part = -(-found.tiles // slices)
+    apart = found.panels if tables == 1 else 1
+    wanted = enough(threads) if tables == 1 else 1  # tables are chunks already
+    part = halved(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
     slices = -(-found.tiles // part)
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {
@@ -189,7 +189,6 @@ def _gradient(
     for a in range(last):
         table, back = offsets(g, a, x_steps[a + 1])
         base += back
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],

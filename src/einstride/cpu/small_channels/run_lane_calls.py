@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of, offsets
+from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import enough
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_lanes
 from einstride.cpu.small_channels.run_calls import Regions, regions
@@ -132,7 +134,7 @@ def _gradient(
     )
     tables = found.regions.tables
     items = found.run_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
-    slices = min(items, -(-4 * threads // tables)) if tables < threads else 1
+    slices = min(items, -(-enough(threads) // tables)) if tables < threads else 1
     part = -(-items // slices)
     slices = -(-items // part)
     keep: list[Any] = [*inside]
@@ -149,7 +151,6 @@ def _gradient(
     for a in range(last):
         table, back = offsets(g, a, x_steps[a + 1])
         base += back
-        table = np.ascontiguousarray(table, np.int64)
         keep.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],

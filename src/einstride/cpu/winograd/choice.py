@@ -12,23 +12,20 @@ from einstride.codegen.linear_combinations import operations
 from einstride.cpu.winograd.plan import C_BLOCK, D_BLOCK, register_tile
 from einstride.cpu.winograd.tables import Pair, Split, counted
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.cook_toom import LARGEST, growth, matrices
+from einstride.geometry.cook_toom import LARGEST, matrices
+from einstride.geometry.winograd_error import MOST_GROWTH, expected_error, growth
 from einstride.support.caches import cached
 
-DIGITS = 184.0
-"""The most that an error may exceed a rounding error: 1.1e-5 in float32."""
-
-ERROR = 6.0
-"""The error is predicted as so many rounding errors times the axes' `growth`."""
-
-
 WORTH = 1.06
-"""How much slower a more accurate way may be."""
+"""How many times the seconds of the fastest way a more accurate one may take. Chosen: below the
+scatter of the model's seconds against measured ones."""
 
 
-def error(split: Split, gradient: bool) -> float:
-    """Rounding errors that the result's normwise error may be expected to have."""
-    return ERROR * prod(growth(m, r, gradient) for m, r in split.axes)
+def error(g: Geometry, split: Split, gradient: bool) -> float:
+    """The root mean square error to be expected, in unit roundoffs: see `winograd_error`."""
+    inner, outer, taps = counted(g, split)
+    terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
+    return expected_error(split.axes, gradient, terms)
 
 
 def candidates(g: Geometry, gradient: bool) -> Iterator[Split]:
@@ -41,7 +38,7 @@ def candidates(g: Geometry, gradient: bool) -> Iterator[Split]:
         for first in _sizes(g, inner[0]):
             for second in _sizes(g, inner[1]):
                 split = Split(inner, outer, (first, second))
-                if error(split, gradient) <= DIGITS:
+                if growth(split.axes, gradient) <= MOST_GROWTH:
                     yield split
 
 
@@ -64,7 +61,7 @@ def choose(
     found = [
         (
             seconds(g, split, dtype_bytes, 1, on, gradient, prepared),
-            error(split, gradient),
+            growth(split.axes, gradient),
             i,
             split,
         )

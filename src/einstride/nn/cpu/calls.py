@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from einstride.arrays.backends import Array, Backend, numpy
+from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import operand, packed
 from einstride.nn.pool_axis import Axis
 from einstride.support.caches import cached
@@ -44,7 +45,7 @@ def new(shape: tuple[int, ...], like: Array, b: Backend) -> Array:
     if size < LARGE or b.empty is not numpy.empty:  # an arena's blocks begin so anyway
         return b.empty(shape, b.dtype_name(like), like)
     whole = b.empty((size + ALIGN,), "uint8", like)
-    start = -whole.__array_interface__["data"][0] % ALIGN
+    start = -address(whole) % ALIGN
     return whole[start : start + size].view(like.dtype).reshape(shape)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from einstride.codegen import jit
 from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.chunks import COARSE, enough
 from einstride.nn.cpu.elementwise import SMALL
 from einstride.nn.cpu.pooling_window import UNROLLED, Spec, arguments, text
 from einstride.support.byte_cache import kept
@@ -101,9 +102,9 @@ def _call(
     )  # fmt: skip
     # Gradients are cut by channels where there are few examples, the rest by rows of y.
     strips, strip = 1, channels
-    if gradient and batch < 2 * threads:
+    if gradient and batch < (wanted := enough(threads, COARSE)):
         vectors = -(-channels // lanes)
-        strip = -(-vectors // (2 * threads)) * lanes
+        strip = -(-vectors // wanted) * lanes
         strips = -(-channels // strip)
     rows = 1 if gradient else windows[0].out
     sizes, outs = ([getattr(w, k) for w in windows] for k in ("size", "out"))
