@@ -159,7 +159,7 @@ WIDTH, HEIGHT = 620, 48
 
 BETWEEN_LAYERS, BETWEEN_ROOMS = 14, 4
 
-LEFT, RIGHT, TOP, BOTTOM = 156, 156, 92, 92
+LEFT, RIGHT, TOP, BOTTOM = 184, 156, 92, 92
 """Margins: imports on the left, calls on the right, the title above, the legend below."""
 
 STROKES = {"few": (0.8, 0.5), "some": (1.6, 0.65), "many": (3.0, 0.8)}
