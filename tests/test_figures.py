@@ -9,6 +9,7 @@ import pytest
 import einstride as es
 from einstride import calibration
 from einstride.algorithms import ALGORITHMS
+from einstride.algorithms.direct import few
 from einstride.planning import select
 
 MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
@@ -123,3 +124,8 @@ def test_on_a_processor_nothing_changes():
     p = es.plan(*SHAPES)
     assert f"times predicted from the calibration of {calibration.calibration()['date']}" in str(p)
     assert p.figures["measured"]
+
+
+def test_engines_for_few_channels_are_compared_by_the_calibrated_rates():
+    known = calibration.rates("numpy", "float32")
+    assert few._kernel_rates() == {name: known[name] for name in ("vector", "copy")}

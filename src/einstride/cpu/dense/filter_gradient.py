@@ -41,11 +41,6 @@ class OuterTile:
     rank: int
     masked: bool
 
-    @property
-    def width(self) -> int:
-        """Output channels in a panel."""
-        return self.lanes * self.vectors
-
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The words of the argument block."""
