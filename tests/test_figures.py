@@ -10,6 +10,7 @@ import pytest
 import einstride as es
 from einstride import _testing, calibration
 from einstride.algorithms import ALGORITHMS
+from einstride.algorithms.direct import few
 
 MEASURED = {"measured": True, "date": "2031-05-04", "device": "NVIDIA H100 80GB HBM3"}
 SHAPES = ((2, 16, 16, 8), (3, 3, 8, 8))
@@ -115,3 +116,8 @@ def test_on_a_processor_nothing_changes():
     p = es.plan(*SHAPES)
     assert f"times predicted from the calibration of {calibration.calibration()['date']}" in str(p)
     assert p.figures["measured"]
+
+
+def test_engines_for_few_channels_are_compared_by_the_calibrated_rates():
+    known = calibration.rates("numpy", "float32")
+    assert few._kernel_rates() == {name: known[name] for name in ("vector", "copy")}

@@ -19,6 +19,11 @@ from einstride.support.caches import cached
 MOST_POINTS = 256
 """Points of a tile, all axes together, above which the transforms are the work."""
 
+THIN, TRANSFORM, MOVED = 10, 1.7, 10
+"""Times that products of n columns are slower, times n; multiply-adds of large products that one of
+a transform takes, and an element that is moved. About NumPy's calibrated `thin`, `transform` and
+`tiles` in float32, rounded: tiles are compared for any library, whatever its rates."""
+
 FEWEST_TAPS, MOST_TAPS = 2, 7
 """Of an axis that Winograd serves."""
 
@@ -122,13 +127,9 @@ class Work:
 
     @property
     def score(self) -> float:
-        """Time, in multiply-adds of large products: for choosing among schemes without rates.
-
-        The weights are those of NumPy in calibration.json, rounded: thin products, transforms at a
-        little more than half the speed, ten multiply-adds for an element moved.
-        """
-        products = self.products * (1 + 10 / max(self.width, 1))
-        return products + 1.7 * self.transforms + 10 * self.moved
+        """Time, in multiply-adds of large products: for choosing among schemes without rates."""
+        products = self.products * (1 + THIN / max(self.width, 1))
+        return products + TRANSFORM * self.transforms + MOVED * self.moved
 
 
 @cached(4096)

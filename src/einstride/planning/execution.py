@@ -32,7 +32,7 @@ def execution(decision: Decision) -> Facts:
     from einstride.arrays.backends import numpy
 
     own = backends.by_name("plan", decision.library)
-    b = replace(numpy.PLANNED, traits=own.traits, copy_rows=own.copy_rows, fused=own.fused)
+    b = replace(numpy.PLANNED, traits=own.traits, copy_rows=own.copy_rows)
     g = inner.geometry
     shapes = {
         "forward": (g.x_shape, g.f_shape, g.y_shape),

@@ -166,8 +166,8 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     found: Facts = {
         "tile": str(scheme),
         "axes": axes,
-        "compiled": b.fused is not None,
-        "kernel": "transforms by kernels of our own" if b.fused else "matrix products of arrays",
+        "compiled": False,
+        "kernel": "matrix products of arrays",
         "error": _error(plan, job),
         "blocks": len(plan.blocks),
         "tiles in a block": prod(plan.counts),

@@ -47,8 +47,6 @@ def products(
     for several taps.
     """
     taps = u.shape[0]
-    if b.fused is not None and s is not None and b.fused.products(v, u, s, counts, groups):
-        return s
     if taps == 1:
         found = b.matmul(grouped(v, groups, b), grouped(u[0, ...], groups, b),
                          None if s is None else grouped(s, groups, b))  # fmt: skip
@@ -137,8 +135,6 @@ def place(
 
     `buffer` (flat) holds the outputs of a slice twice, on their way into y.
     """
-    if b.fused is not None and y is not None and b.fused.place(s, y, bias, counts, limits, scheme):
-        return y
     matrix, m = constant(scheme, "output", b.dtype_name(s), s, b), scheme.m
     xp, width, n = b.xp, s.shape[-1], len(m)
     if y is None:

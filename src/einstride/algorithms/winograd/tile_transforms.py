@@ -10,13 +10,6 @@ P = prod(window), Q = the points of the transform, p tiles and C channels, the c
 v and s are dense, tiles in row-major order (n, *t). The matrices are Kronecker products of the
 small ones of each axis, so that one BLAS product transforms all axes; it works on slices of about
 `COLUMNS` columns, which stay in the second-level cache between being gathered and being multiplied.
-
-Compiled kernels may take the place of a step. A backend's `fused`, if it has one, is asked first,
-with the same arrays and what is needed to find its own way; it returns False for what it cannot do:
-
-    fused.transform(x, v, batch, starts, limits, counts, frame, scheme, which, conjugated) -> bool
-    fused.products(v, u, s, counts, groups) -> bool
-    fused.place(s, y, bias, counts, limits, scheme) -> bool
 """
 
 from __future__ import annotations
@@ -129,7 +122,6 @@ class Transform:
         gather: int, b: Backend, conjugated: bool = False,
     ) -> None:  # fmt: skip
         self._x, self._frame, self._b = x, frame, b
-        self._scheme, self._which = scheme, which
         self._matrix = constant(scheme, which, dtype, x, b)
         self._conjugated = conjugated
         self._slab: Array | None = None
@@ -161,10 +153,6 @@ class Transform:
             Where to put them; None for libraries with immutable arrays.
         """
         b, xp, frame = self._b, self._b.xp, self._frame
-        if b.fused is not None and v is not None:
-            given = (batch, starts, limits, counts, frame, self._scheme, self._which)
-            if b.fused.transform(self._x, v, *given, self._conjugated):
-                return v
         part = self._x[batch[0] : batch[1], ...]
         part = self._bordered(part, starts, limits, frame.wanted(counts))
         n = len(counts)

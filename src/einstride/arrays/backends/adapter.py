@@ -133,9 +133,6 @@ class Backend:
         is as quick anywhere.
     frozen : callable or None
         ``frozen(x)``: a copy in memory that nothing in Python can write; None where there is none.
-    fused : object or None
-        Compiled inner steps of Winograd's algorithm, with the contracts in
-        `einstride.algorithms.winograd.tile_transforms`.
     """
 
     xp: Any
@@ -163,4 +160,3 @@ class Backend:
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
-    fused: Any = None

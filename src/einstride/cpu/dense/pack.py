@@ -18,12 +18,11 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-ORDERS = ("columns", "channels", "any")
-"""What lies side by side in f: output channels, input channels, or neither."""
-
-
 def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
-    """The text of the kernel ``panels``, for one of `ORDERS`."""
+    """The text of the kernel ``panels``.
+
+    `order`: what lies side by side in f, "columns" (output channels), "channels" or neither, "any".
+    """
     code = Code("panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as chunk:

@@ -31,6 +31,11 @@ OPERANDS = {
 """The arrays of each kernel."""
 
 
+FILTERED = 8
+"""Vector instructions per frequency of a filter: to bring it to its slot of the spectrum. Fitted by
+hand to timed layers, like those of `plan`."""
+
+
 @dataclass(frozen=True)
 class Form:
     """A convolution channel by channel, by all that kernels must know but addresses.
@@ -233,5 +238,6 @@ def filter_effort(form: Form) -> float:
     """The same for the filter's spectra, or for its gradient from them."""
     cut = form.cut
     rows = form.geometry.kernel[0] if not cut.flat else 1
-    lines_ = cut.across.effort * rows / 2 + cut.half * (cut.down.effort + 8 * cut.down.period)
+    columns = cut.half * (cut.down.effort + FILTERED * cut.down.period)
+    lines_ = cut.across.effort * rows / 2 + columns
     return lines_ * form.blocks

@@ -28,14 +28,25 @@ LONGEST = 1 << 15
 NEAR = 900 << 10
 """Bytes of a tile and its spectrum that stay in a core's second cache."""
 
+# Of the effort, in vector instructions, fitted by hand to timed layers on an x86 core with 64-byte
+# vectors; they change which periods and tiles are chosen.
 SCATTERED = 24
-"""Instructions' time of a vector whose numbers lie apart."""
+"""Per vector whose numbers lie apart in memory, loaded or stored."""
+
+SPLIT = 20
+"""Per frequency of two rows: to part them, both ways."""
+
+MULTIPLIED = 10
+"""Per frequency of a column: to multiply the spectra and bring them to their slots."""
 
 FAR = 1.4
-"""How much slower a tile is that does not."""
+"""Times slower a tile is that does not stay in the second cache."""
 
 FARTHER = 6 << 20
 """Bytes beyond which the third cache, shared by the cores, does not hold it well either."""
+
+WORSE = 0.6
+"""The power of the size by which tiles beyond that get slower."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +193,13 @@ def _plan(
         rows = min(across.tiles, 2)
         tiles = -(-across.tiles // rows)
         down = Axis(tiles, rows, 1, rows, 0)
-    pair = across.effort + 20 * half
+    pair = across.effort + SPLIT * half
     taken = (down.present + down.outputs) / 2 * pair
-    columns = half * (2 * down.effort + 10 * down.period)
+    columns = half * (2 * down.effort + MULTIPLIED * down.period)
     size = (2 * (half | 1) * (max(down.present, down.outputs)) + 2 * half * down.period) * vector
     if gradient:
         size += 2 * (half | 1) * down.outputs * vector
-    far = FAR * max(size / FARTHER, 1.0) ** 0.6 if size > NEAR else 1.0
+    far = FAR * max(size / FARTHER, 1.0) ** WORSE if size > NEAR else 1.0
     effort = far * (taken + columns)
     if spread:
         apart = down.present * across.present + down.outputs * across.outputs

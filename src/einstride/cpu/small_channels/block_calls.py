@@ -51,7 +51,7 @@ def _packing(
     offsets = columns(g, found, steps(f_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(found.lanes, compute)
     values = {
-        "chunks": found.panels * found.taps, "taps": found.taps, "channels": g.filters,
+        "chunks": found.panels * found.taps, "channels": g.filters,
         "columns": address(offsets), "zeros": address(zeros),
     }  # fmt: skip
     kernel = KernelSpec(

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Value
 
-ARGUMENTS = ("counter", "chunks", "f", "to", "taps", "channels", "columns", "zeros")
+ARGUMENTS = ("counter", "chunks", "f", "to", "channels", "columns", "zeros")
 
 
 def kernel(dtype: str, lanes: int, vectors: int) -> str:

@@ -15,6 +15,16 @@ from einstride.geometry.keywords import Shape
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
+STARTED = 8
+"""Multiply-adds of vectors that one channel of a tap takes at least: so long is one's latency."""
+
+# Of the time, in multiply-adds of vectors: see the package.
+LOOKED_UP, TAP = 8.0, 10.0
+"""Per tap of a tile: for each block; and besides."""
+
+WRITTEN, TILE, ROW = 12.0, 60.0, 100.0
+"""Per vector of a run that is written, cut off at the ends of a line; per tile; per row of them."""
+
 STRIDES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 """How many strides a block may have on an axis."""
 
@@ -144,10 +154,10 @@ def _cut(g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: 
         positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
         positions = -(-along // -(-along // min(positions, along)))
         panels = -(-runs // pieces)
-        products = g.filters * max(vectors * positions, vectors + positions, 8)
-        writes = positions * pieces * -(-piece // lanes) * 12.0
-        tile = taps * (products + 8.0 * positions + 10.0) + writes + 60.0
-        work = panels * rows * (-(-along // positions) * tile + 100.0)
+        products = g.filters * max(vectors * positions, vectors + positions, STARTED)
+        writes = positions * pieces * -(-piece // lanes) * WRITTEN
+        tile = taps * (products + LOOKED_UP * positions + TAP) + writes + TILE
+        work = panels * rows * (-(-along // positions) * tile + ROW)
         if best is None or work < best.work:
             best = Blocks(axes, lanes, vectors, positions, piece, pieces, split, panels, work)
     if best is None:

@@ -22,6 +22,19 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
+STARTED = 8
+"""Multiply-adds of vectors that one number of a run takes at least: so long is one's latency."""
+
+# Of the time, in multiply-adds of vectors: see the package.
+LOOKED_UP, TAP = 4.0, 10.0
+"""Per outer tap of a tile: for each position; and besides."""
+
+WRITTEN, TILE, LINE = 3.0, 40.0, 60.0
+"""Per vector of results; per tile; per line of outputs and panel."""
+
+EDGE = 10.0
+"""Per tap and position of a tile at either end of a line, where taps are looked up one by one."""
+
 STREAMED = 16 << 20
 """Bytes of results from which they go past the caches, which they would only empty."""
 
@@ -54,10 +67,11 @@ def choose(g: Geometry, lanes: int, registers: int) -> Lines:
         panels = -(-every // vectors)
         positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
         positions = max(-(-along // -(-along // min(positions, max(along, 1)))), 1)
-        sums = max(vectors * positions, vectors + positions, 8)
-        tile = outer * (run * sums + 4.0 * positions + 10.0) + 3.0 * positions * vectors + 40.0
-        edges = 2 * outer * g.kernel[-1] * 10.0 * positions if border else 0.0
-        work = panels * lines * (-(-along // positions) * tile + edges + 60.0)
+        sums = max(vectors * positions, vectors + positions, STARTED)
+        tile = outer * (run * sums + LOOKED_UP * positions + TAP)
+        tile += WRITTEN * positions * vectors + TILE
+        edges = 2 * outer * g.kernel[-1] * EDGE * positions if border else 0.0
+        work = panels * lines * (-(-along // positions) * tile + edges + LINE)
         cuts.append(Lines(lanes, vectors, panels, positions, work))
     return min(cuts, key=lambda found: found.work)
 

@@ -19,6 +19,19 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
+STARTED = 8
+"""Multiply-adds of vectors that one output takes in a tile at least: so long is one's latency."""
+
+# Of the time, in multiply-adds of vectors: see the package.
+LOAD, OUTPUT = 1.15, 4.0
+"""Per number of a run and vector of gy that a tile loads for an output; per output besides."""
+
+ADDED = 4.0
+"""Per vector of a tile's sums that is added to a table in memory, once for each region."""
+
+LINE = 30.0
+"""Per line of outputs and tile: to find its offsets and its ends."""
+
 REGION_BYTES = 96 << 10
 """The part of x and gy that is summed over at once."""
 
@@ -29,6 +42,8 @@ TABLES_BYTES = 5 << 19
 """What the tables of sums may take."""
 
 TABLES = 8
+"""Tables that regions are sorted into, at most: so many threads can share a filter gradient."""
+
 SMALL = 1 << 22
 """Multiply-adds below which one table is enough."""
 
@@ -112,13 +127,13 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
         for limit in range(1, min((registers - 1) // vectors - 1, run) + 1):
             tiles = -(-run // limit)
             rows = -(-run // tiles)
-            loads = 1.15 * (rows + vectors)
-            work = panels * tiles * (max(rows * vectors, loads, 8) + vectors + 4.0)
+            loads = LOAD * (rows + vectors)
+            work = panels * tiles * (max(rows * vectors, loads, STARTED) + vectors + OUTPUT)
             cuts.append((work, vectors, panels, rows, tiles))
     work, vectors, panels, rows, tiles = min(cuts)
     cut = regions(g, (vectors * lanes + prod(g.stride) * g.channels) * item, item)
-    work = outer * (work * lines * along + panels * tiles * cut.count * rows * vectors * 4.0)
-    work += outer * panels * tiles * lines * 30.0
+    work = outer * (work * lines * along + panels * tiles * cut.count * rows * vectors * ADDED)
+    work += outer * panels * tiles * lines * LINE
     return Runs(lanes, vectors, panels, rows, tiles, cut, work)
 
 

@@ -15,11 +15,22 @@ from einstride.cpu.runtime.chunks import enough
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import steps
 from einstride.cpu.small_channels import run_lanes
-from einstride.cpu.small_channels.run_calls import Regions, regions
+from einstride.cpu.small_channels.run_calls import (
+    ADDED,
+    LOAD,
+    OUTPUT,
+    STARTED,
+    Regions,
+    regions,
+)
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
+
+LINE, LINE_OF_TAP = 20.0, 10.0
+"""Multiply-adds of vectors per line of outputs and tile, and for each of its taps. Other factors of
+the time are as in `run_calls`."""
 
 WIDE, DEEP = 4, 8
 """The most vectors of a run, and taps or output channels, that a tile is tried with."""
@@ -64,14 +75,14 @@ def choose(g: Geometry, item: int, lanes: int, registers: int) -> Lanes:
         a, b, c = -(-run // most), -(-g.filters // channels), -(-across // taps)
         v, r, k = -(-run // a), -(-g.filters // b), -(-across // c)
         if k * r * v + r + 1 <= registers or k == r == v == 1:
-            products = max(k * r * v, 1.15 * (k * v + r), 8)
-            cuts.append((a * b * c * (products + 4.0), v, r, k, a, b, c))
+            products = max(k * r * v, LOAD * (k * v + r), STARTED)
+            cuts.append((a * b * c * (products + OUTPUT), v, r, k, a, b, c))
     work, v, r, k, a, b, c = min(cuts)
     tiles = a * b * c
     cut = regions(g, (prod(g.stride) * g.channels + g.filters) * item, item)
     outer, lines = prod(g.kernel[:-2]), g.batch * prod(g.out[:-1])
-    work = outer * (work * lines * g.out[-1] + tiles * cut.count * r * v * k * 4.0)
-    work += outer * tiles * lines * (20.0 + 10.0 * k)
+    work = outer * (work * lines * g.out[-1] + tiles * cut.count * r * v * k * ADDED)
+    work += outer * tiles * lines * (LINE + LINE_OF_TAP * k)
     return Lanes(v, r, k, a, b, c, cut, work)
 
 

@@ -20,12 +20,9 @@ ARGUMENTS = (
 )  # fmt: skip
 """f_tap is a table of offsets, the other f_ are steps; a chunk is (panel, tap, piece)."""
 
-READINGS = ("filters", "channels", "any")
-"""Which axis of the filter has its elements side by side."""
-
 
 def kernel(form: Form, reading: str) -> str:
-    """The text of the kernel."""
+    """The text of the kernel. `reading`: "filters", "channels" or "any" lie side by side in f."""
     code = Code("winograd_filter", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         piece = chunk % code["pieces"]
