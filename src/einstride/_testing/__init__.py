@@ -1,14 +1,14 @@
-"""Switches that tests turn, by the name of the idea: no test knows a private name of the package.
+"""Tests change and watch the inside of the package through this room, by ideas, not private names.
 
-What may enter: what a test wants to change or to watch inside; nothing else imports this room, and
-``import einstride`` does not. Start with `use`, which is one ``with`` for every switch:
+What may enter: what a test needs of the inside. No other room imports this one, and neither does
+``import einstride``. Start with `use`, one ``with`` for every switch:
 
     with use(engine="dense", threads=1, constants={"filter piece": 1 << 12}):
         ...
 
-Inside and after it nothing that was kept before is read, and after it, however it ends, everything
-is as before. `points` names the functions and constants; after a move or a new name in the package
-its tables are all that must follow.
+`use` empties the caches at either end, and puts every switch back however the block ends. The
+tables in `points` say where each function and constant is: after a move or a new name in the
+package they are all that must follow.
 """
 
 from einstride._testing.points import CONSTANTS, FUNCTIONS

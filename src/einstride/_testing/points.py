@@ -1,6 +1,6 @@
-"""Where in the package the functions and constants are that tests watch or replace, by idea.
+"""Find the functions and constants that tests watch or replace, by the name of the idea.
 
-This is the only place that follows when one of them gets another name or another module.
+These tables are all that must follow when a function or constant moves or gets another name.
 """
 
 from __future__ import annotations

@@ -34,9 +34,8 @@ def clear_caches(*kinds: Kind) -> None:
     Parameters
     ----------
     *kinds : {"results", "process", "code"}
-        None for "results": all that the switches of `use` can change, but for what they change by
-        themselves. With "process" the environment is read anew, and with "code" kernels are
-        compiled, or read from the disk, anew.
+        By default "results". With "process" the environment is read anew, and with "code" kernels
+        are compiled, or read from the disk, anew.
     """
     wanted = kinds or ("results",)
     for cache in caches():
@@ -58,7 +57,7 @@ def use(
     kernel_folder_bytes: int | None = None,
     constants: Mapping[str, object] | None = None,
 ) -> Iterator[None]:
-    """Turn switches of the package; all caches of results are emptied, now and at the end.
+    """Turn switches of the package, and empty all caches of results now and at the end.
 
     What is not given stays as it is, so that one ``with`` may stand in another.
 
