@@ -120,4 +120,5 @@ def test_on_a_processor_nothing_changes():
 
 def test_engines_for_few_channels_are_compared_by_the_calibrated_rates():
     known = calibration.rates("numpy", "float32")
-    assert few._kernel_rates() == {name: known[name] for name in ("vector", "copy")}
+    compared = {name: rate for name, rate in few._kernel_rates().items() if rate}
+    assert compared == {name: known[name] for name in ("vector", "copy")}

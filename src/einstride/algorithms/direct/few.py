@@ -13,7 +13,6 @@ NaN, the engine of many channels does it again, which has no such zeros.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -56,14 +55,14 @@ PACKED = 2.0
 
 
 @cached(1)
-def _kernel_rates() -> defaultdict[str, float]:
+def _kernel_rates() -> dict[str, float]:
     """The calibrated seconds of what kernels do, without what it costs to call one.
 
     Engines are compared by these for any dtype and number of threads, so that the bits of a result
     do not follow the calls around it.
     """
     known = calibration.rates("numpy", "float32")
-    return defaultdict(float, {name: known[name] for name in ("vector", "copy")})
+    return {name: seconds if name in ("vector", "copy") else 0.0 for name, seconds in known.items()}
 
 
 def fits(job: Job, first: Array, second: Array) -> bool:
