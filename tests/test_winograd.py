@@ -213,39 +213,6 @@ def test_a_prepared_filter(backend, name, which):
     agrees(backend.asnumpy(found), expected, "float64", "winograd")
 
 
-# Compiled steps
-
-
-class Fused:
-    """Stands for compiled kernels: does the steps asked for by the plain code, and counts."""
-
-    def __init__(self, does):
-        self.does, self.seen = does, []
-
-    def __getattr__(self, step):
-        def ask(*given):
-            self.seen.append(step)
-            return step in self.does and self.run(step, *given)
-
-        return ask
-
-    def run(self, step, v, u, s, counts, groups):
-        assert (v.shape[0], v.shape[2], s.shape[2]) == (u.shape[1], u.shape[2] * groups, u.shape[3])
-        np.matmul(v, u[0], out=s)
-        return True
-
-
-def test_compiled_steps_are_asked_first(only):
-    only(tile_sizes.Scheme((2, 3), (3, 3)))
-    case = CASES["uneven blocks"]
-    fused = Fused({"products"})
-    x, f, _ = arrays(case, "float64", 9)
-    with _testing.use(backend={"fused": fused}):
-        y = es.conv(x, f, algorithm="winograd", **case.explicit)
-    agrees(y, oracle.fast_forward(x, f, case), "float64", "winograd")
-    assert set(fused.seen) == {"transform", "products", "place"}
-
-
 # Refusals
 
 
