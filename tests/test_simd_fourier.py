@@ -279,3 +279,24 @@ def test_no_kernel_touches_memory_not_its_own(which, width):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path if p)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "fft", "direct", "gemm", "strided"])
+@pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad"])
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_halves_are_summed_in_float64_where_asked(name, which, algorithm):
+    """Kernels convert halves to and from float32 only; others take sums of float64."""
+    half = pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else np.float16
+    x, f = np.ones((1, 20, 20, 8), half), np.ones((9, 9, 1, 8), half)
+    y, keywords = np.ones((1, 12, 12, 8), half), {"groups": 8, "accumulate": "float64"}
+    keywords["algorithm"] = algorithm
+    try:
+        if which == "forward":
+            assert (es.conv(x, f, **keywords) == 81).all()
+        elif which == "input_grad":
+            assert es.conv_input_grad(y, f, (20, 20), **keywords)[0, 10, 10, 0] == 81
+        else:
+            assert (es.conv_filter_grad(x, y, (9, 9), **keywords) == 144).all()
+    except ValueError:
+        if algorithm not in ("direct", "fft"):
+            raise

@@ -162,3 +162,17 @@ def test_no_scheme_is_less_accurate_than_promised(which, kernel):
 def test_the_plan_tells_the_tile_and_its_error():
     text = str(es.plan((8, 56, 56, 64), (3, 3, 64, 64), padding=1))
     assert "chosen; F(4x4, 3x3), error 2e-06 normwise" in text
+
+
+@pytest.mark.parametrize(("m", "r"), [(2, 7), (6, 3), (4, 5)])
+def test_a_filter_gradient_has_errors_of_its_own(m, r):
+    """Its sums are transformed back by another matrix than those of a forward pass."""
+    axes = ((m, r), (2, 3))
+    forward, gradient = (
+        [f(axes, backwards) for f in (winograd_error.growth, winograd_error.condition)]
+        for backwards in (False, True)
+    )
+    assert forward != gradient
+    for i, of_axis in enumerate((cook_toom.growth, cook_toom.condition)):
+        assert forward[i] == of_axis(m, r, False) * of_axis(2, 3, False)
+        assert gradient[i] == of_axis(m, r, True) * of_axis(2, 3, True)

@@ -244,7 +244,9 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _refused(job: Job) -> str | None:
-    halves = (*job.operands, job.arithmetic.result)
+    halves = [name for name in (*job.operands, job.arithmetic.result) if name in HALVES]
+    if halves and job.arithmetic.compute != "float32":
+        return "vectors convert halves to and from float32 only"
     if "float16" in halves and not jit.machine().converts_float16:
         return "this machine's vectors do not convert float16"
     if any(_form(g, job).plan is None for g in _geometries(job)):
