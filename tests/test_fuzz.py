@@ -120,6 +120,18 @@ def test_a_fault_of_each_sort_is_seen(fault, kinds):
     assert (found & kinds) if kinds else not found, found
 
 
+@pytest.mark.parametrize("how", ["function", "copied layer"])
+def test_rounded_results_are_bounded_by_the_operands_that_made_them(how):
+    """Here f is zero, and the change of f (a copied layer's next filter) is not."""
+    name = "conv" if how == "copied layer" else "conv_jvp"
+    case = replace(X.case, size=(40,), values=4, repeats=(("f", (0, 1, 2)),))
+    known = calls.Known(case)
+    assert not known.array("f").any()
+    assert known.array("df").any()
+    call = cases.Call(name, how=how, algorithm="fft", memory=PLAIN.memory)
+    assert calls.Runner().run(known, call) == []
+
+
 def test_shrinking_keeps_the_fault_and_little_else():
     case = replace(cases.case(5, 64), channels=24, groups=1, filters=6, batch=3)
 

@@ -263,6 +263,8 @@ def case(seed: int, vector_bytes: int) -> Case:
     kernel = tuple(rng.choice((1, 2, 3, 3, 3, 4, 5)[: 7 - rank]) for _ in range(rank))
     if rank == 1 and rng.random() < 0.15:
         kernel = (rng.randrange(5, 40),)
+    if rank == 2 and rng.random() < 0.1:
+        kernel = (rng.randrange(1, 12), rng.randrange(4, 12))
     for _ in range(200):
         found = _geometry(rng, rank, channels, filters, groups, kernel)
         if found.valid and found.multiply_adds <= (1 << 21 if rng.random() < 0.02 else 1 << 17):
@@ -272,6 +274,8 @@ def case(seed: int, vector_bytes: int) -> Case:
     accumulate = None
     if rng.random() < 0.12:
         accumulate = rng.choice(("int64", "int64", "float64", "float32", "complex128"))
+    if first in HALVES and rng.random() < 0.15:
+        accumulate = "float64"
     found = replace(
         found,
         dtypes=(first, second, third, bias),
