@@ -16,7 +16,7 @@ from oracle import Case
 from strategies import arrays
 
 ALGORITHMS = ("auto", "strided", "gemm")
-ROUNDING = ("fft", "winograd")  # whole numbers come back rounded, and integers are refused
+ROUNDING = ("fft", "winograd")  # integer values come back rounded, and integer dtypes are refused
 PARTIAL = ("direct", *ROUNDING)  # there are things that they refuse, by name
 EVERY = (*ALGORITHMS, *PARTIAL)
 PASSES = ("forward", "input_grad", "filter_grad")
@@ -45,7 +45,7 @@ def same(actual: np.ndarray, expected: np.ndarray, dtype: str | None = None) -> 
 def agrees(
     actual: np.ndarray, expected: np.ndarray, dtype: str | None = None, algorithm: str = "auto"
 ) -> None:
-    """`same` for an algorithm that is exact on whole numbers; else as near as rounding leaves it.
+    """`same` for an algorithm that is exact on integers; else as near as rounding leaves it.
 
     That is a multiple of the dtype's precision, of the largest element, far below one half.
     """

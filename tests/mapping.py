@@ -1,6 +1,6 @@
 """The cells of docs/mapping.md that run: {(row, library): a function giving (ours, theirs)}.
 
-Whole numbers throughout, so the two must be equal to the last bit.
+Integers throughout, so the two must be equal to the last bit.
 """
 
 import numpy as np

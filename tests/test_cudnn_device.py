@@ -1,4 +1,4 @@
-"""The real cuDNN on a real GPU (`--backend cupy` with the extra): to the bit, for whole numbers."""
+"""The real cuDNN on a real GPU (`--backend cupy` with the extra): to the bit, for integers."""
 
 from __future__ import annotations
 

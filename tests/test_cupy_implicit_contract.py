@@ -149,7 +149,7 @@ def job_of(case, dtype, which="filter_grad"):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["grouped", "volume", "line"])
 def test_parts_are_the_workspace(host, cp, name, dtype):
-    """Exact in whole numbers, below any ceiling to the byte; without room there are no parts."""
+    """Exact in integers, below any ceiling to the byte; without room there are no parts."""
     case = CASES[name]
     function, args, keywords = prepared(cp, "filter_grad", case, dtype)
     x, _, gy = arrays(case, "float32", 3)

@@ -47,7 +47,7 @@ def laid(xp, a, order):
 
 
 def run(gpu, which, case, dtype, seed=1, orders=ORDERS[:1] * 2, **keywords):
-    """One pass, compared with the loops; whole numbers are exact in any dtype."""
+    """One pass, compared with the loops; integers are exact in any dtype."""
     kind = named(dtype)
     scale = 2**20 + 1 if dtype == "float64" else 1  # sums that float32 could not hold
     given_arrays = [(a * scale).astype(kind) for a in arrays(case, "float64", seed)]

@@ -107,7 +107,7 @@ def test_a_change_is_seen_in_its_kernels_alone(changed):
     """One load more, whose result is not used."""
 
     def with_a_load(real, code, *given, **named):
-        code.word(0).load()
+        code.argument(0).load()
         return real(code, *given, **named)
 
     names = (

@@ -120,7 +120,7 @@ def test_any_memory_of_any_operand(algorithm, which, layout):
 
 def compare(found, wanted, algorithm, text):
     name = found.dtype.name
-    if name in ("bfloat16", "float16"):  # which hold the whole numbers of these sums
+    if name in ("bfloat16", "float16"):  # which hold the integers of these sums
         name = "float32"
     try:
         agrees(found.astype(name), wanted.astype(name), name, algorithm)
@@ -153,7 +153,7 @@ def test_real_beside_complex_with_channels_first(algorithm):
 @pytest.mark.parametrize("kind", ["f4", "f8", "u8"])
 @pytest.mark.parametrize("algorithm", ["auto", "direct", "gemm", "strided"])
 def test_a_filter_that_is_a_field_of_packed_records(algorithm, kind):
-    """Strides that are no whole number of elements."""
+    """Strides that are no integer number of elements."""
     rng = np.random.default_rng(0)
     records = np.zeros((3, 3, 4, 6), [("flag", "u1"), ("f", kind)])
     records["f"] = rng.integers(0, 5, records.shape)

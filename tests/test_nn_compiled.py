@@ -116,7 +116,7 @@ POOLS = {
 @pytest.mark.parametrize("size", [(8, 6), (7, 8)], ids=str)
 @pytest.mark.parametrize("name", POOLS)
 def test_pools(name, size, dtype):
-    """Small whole numbers: most windows have several maxima."""
+    """Small integers: most windows have several maxima."""
     for channels, batch in itertools.product(CHANNELS, (1, 5)):
         x = np.random.default_rng(channels).integers(-1, 2, (batch, *size, channels)).astype(dtype)
         for kind in (nn.MaxPool, nn.AvgPool, _inside):

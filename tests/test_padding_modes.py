@@ -91,7 +91,7 @@ def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed)
 @pytest.mark.parametrize("mode", ROOM)
 @given(case=bordered(), seed=seeds)
 def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
-    """<conv(x, f), gy> = <x, gx> = <f, gf>: in complex whole numbers, without an error."""
+    """<conv(x, f), gy> = <x, gx> = <f, gf>: in complex integers, without an error."""
     case = replace(case, mode=mode)
     if any(max(p) > ROOM[mode](n) for p, n in zip(case.pads, case.input_size, strict=True)):
         case = replace(case, mode="replicate")

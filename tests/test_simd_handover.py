@@ -14,7 +14,7 @@ from einstride import _testing
 from einstride.arrays.backends import spin_helpers
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
-from einstride.codegen.ir_types import WORD
+from einstride.codegen.ir_types import INT64
 from einstride.cpu.runtime.argument_block import address, words
 
 KEPT = []  # so that a helper that nobody waits for fails a test, and not the process
@@ -27,7 +27,7 @@ def marking(_):
     with code.chunks(code["chunks"]) as i:
         with code.loop(0, code["work"] + code.worker * code["late"]):
             steps = code.array("steps", "int64")
-            code.builder.atomic_rmw("add", steps.ir, ir.Constant(WORD, 1), "monotonic")
+            code.builder.atomic_rmw("add", steps.ir, ir.Constant(INT64, 1), "monotonic")
         place = code.array("marks", "int64").at(i)
         place.store(place.load() + 1)
     return code.text()

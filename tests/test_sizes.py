@@ -86,7 +86,7 @@ def test_known_layers():
 
 
 def test_sizes_beyond_any_array():
-    """Whole numbers of Python: nothing is allocated, nothing overflows."""
+    """Integers of Python: nothing is allocated, nothing overflows."""
     assert es.output_size(2**40, 3, stride=2) == 2**39 - 1
     assert es.output_size((2**20, 2**20), (2**10, 1)) == (2**20 - 2**10 + 1, 2**20)
 

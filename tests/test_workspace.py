@@ -73,7 +73,7 @@ def test_ceiling_is_never_exceeded(algorithm, which, name, ceiling):
     function, args, pair = operands(which, case, *arrays(case, "float32", 2))
     keywords = {"algorithm": algorithm, **case.explicit}
     if algorithm == "auto":
-        keywords["accuracy"] = "elementwise"  # what it takes then is exact on whole numbers
+        keywords["accuracy"] = "elementwise"  # what it takes then is exact on integer values
     if algorithm == "winograd" and name in ("strided", "line"):
         with refused(function.__name__, ValueError, "winograd: "):
             function(*args, max_workspace=ceiling, **keywords)

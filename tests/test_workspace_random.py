@@ -85,7 +85,7 @@ def used(call, enough, prepare=None):
 
 
 def numbers(rng, shape, dtype):
-    """An array of some memory order, of small whole numbers."""
+    """An array of some memory order, of small integers."""
     if dtype == "bfloat16":
         import ml_dtypes
 

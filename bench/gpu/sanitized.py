@@ -19,7 +19,7 @@ DTYPES = ("float32", "float16", "float64", "complex64", "int8")
 
 
 def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Small whole numbers: any order of summation gives the same bits."""
+    """Small integers: any order of summation gives the same bits."""
     rng = np.random.default_rng(0)
     shapes = ((2, 9, 7, channels), (3, 2, channels, 4))
     x, f = (rng.integers(-2, 3, shape).astype(dtype) for shape in shapes)

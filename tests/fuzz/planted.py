@@ -27,12 +27,12 @@ MINUTES = 2.0
 FAULTS: dict[str, tuple[Change, ...]] = {
     "masked stores of one lane are wide": (
         Change(
-            "Place.stored_mask",
+            "Pointer.stored_mask",
             "mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
             "mask",
         ),
         Change(
-            "Place.store",
+            "Pointer.store",
             "if mask.first is not None and ir_types.is_narrow(self.element): ...",
             "if False: ...",
         ),

@@ -210,10 +210,10 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     if set(saved["keywords"]) != set(Keywords._fields):
         raise KeyError("other keywords than a plan has")
     if not isinstance(told, dict) or not all(map(_is_fact, told.values())):
-        raise ValueError("the execution must be facts: names with texts or whole numbers")
+        raise ValueError("the execution must be facts: names with texts or integers")
     shapes = [tuple(s) for s in saved["shapes"]]
     if len(shapes) != 2 or any(type(n) is not int or n < 0 for s in shapes for n in s):
-        raise ValueError("two shapes of whole numbers are needed")
+        raise ValueError("two shapes of integers are needed")
     if len(saved["dtypes"]) != 2 or not all(name in ITEMSIZE for name in saved["dtypes"]):
         raise ValueError("two dtypes are needed")
     if saved["library"] not in LIBRARIES:
@@ -236,7 +236,7 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
 
 
 def _is_fact(value: object) -> bool:
-    """True if it is a text, a whole number, or a table of those."""
+    """True if it is a text, an integer, or a table of those."""
     if isinstance(value, dict):
         return all(isinstance(v, str | int) for v in value.values())
     return isinstance(value, str | int)

@@ -47,7 +47,7 @@ def root(a: Value) -> Value:
 
 
 def whole(a: Value, dtype: str) -> Value:
-    """A whole number as a float."""
+    """An integer as a float."""
     return Value(a.code, a.code.builder.sitofp(a.ir, ELEMENTS[dtype]))
 
 

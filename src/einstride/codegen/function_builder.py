@@ -1,7 +1,7 @@
 """Write a function of LLVM IR: `Code`, and the values, addresses and variables in it.
 
 A kernel is written in Python by arithmetic on `Value`, an integer, a number or a vector, and by
-loads and stores at a `Place`, an address. Each operation appends instructions of LLVM IR to the
+loads and stores at a `Pointer`, an address. Each operation appends instructions of LLVM IR to the
 `Code` that the operands belong to; nothing is computed here. A `Variable` is a stack slot, which
 LLVM keeps in a register.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 
 from einstride.codegen import ir_types
-from einstride.codegen.ir_types import ELEMENTS, POINTER, WORD, bytes_of, letter
+from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER, bytes_of, letter
 
 
 class Code:
@@ -28,21 +28,21 @@ class Code:
     arguments : sequence of str
         What the words of its argument block are called; the first counts the chunks handed out.
     addresses : int
-        How many addresses the function gets behind these two, as whole numbers in `given`.
+        How many addresses the function gets behind these two, as integers in `given`.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], addresses: int = 0) -> None:
         self.module = ir.Module(name)
-        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD] + [WORD] * addresses)
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64] + [INT64] * addresses)
         function = ir.Function(self.module, kind, name)
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self._block = Place(self, function.args[0], WORD)
+        self._block = Pointer(self, function.args[0], INT64)
         self.worker = Value(self, function.args[1])
         self.given = [Value(self, a) for a in function.args[2:]]
         self._named = {a: self._block.at(i).load() for i, a in enumerate(arguments)}
 
     def __getitem__(self, name: str) -> Value:
-        """An argument, as a whole number."""
+        """An argument, as an integer."""
         return self._named[name]
 
     def text(self) -> str:
@@ -50,21 +50,21 @@ class Code:
         self.builder.ret_void()
         return str(self.module)
 
-    def word(self, number: int) -> Place:
+    def argument(self, number: int) -> Pointer:
         """Where a word of the argument block lies."""
         return self._block.at(number)
 
     def number(self, value: int) -> Value:
-        """A whole number."""
-        return Value(self, ir.Constant(WORD, value))
+        """An integer."""
+        return Value(self, ir.Constant(INT64, value))
 
-    def place(self, address: Value, element: str) -> Place:
-        """A whole number as an address."""
-        return Place(self, self.builder.inttoptr(address.ir, POINTER), ELEMENTS[element])
+    def pointer(self, address: Value, element: str) -> Pointer:
+        """An integer as an address."""
+        return Pointer(self, self.builder.inttoptr(address.ir, POINTER), ELEMENTS[element])
 
-    def array(self, name: str, element: str) -> Place:
+    def array(self, name: str, element: str) -> Pointer:
         """An argument as an address."""
-        return self.place(self[name], element)
+        return self.pointer(self[name], element)
 
     def variable(self, value: Value) -> Variable:
         """A local with its first value."""
@@ -75,15 +75,15 @@ class Code:
         kind = ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
         return Value(self, ir.Constant(kind, 0 if lanes == 1 else None))
 
-    def scratch(self, element: str, count: int) -> Place:
+    def scratch(self, element: str, count: int) -> Pointer:
         """Room on the stack for so many numbers."""
         with self.builder.goto_entry_block():
             b = self.builder
-            found = b.inttoptr(b.ptrtoint(b.alloca(ELEMENTS[element], count), WORD), POINTER)
-        return Place(self, found, ELEMENTS[element])
+            found = b.inttoptr(b.ptrtoint(b.alloca(ELEMENTS[element], count), INT64), POINTER)
+        return Pointer(self, found, ELEMENTS[element])
 
     def convert(self, value: Value, dtype: str, wanted: str) -> Value:
-        """Numbers of one dtype in another that can hold them (floats to integers: whole ones)."""
+        """Numbers of one dtype in another that holds them (floats to integers: integer values)."""
         name = ir_types.conversion(dtype, wanted)
         if name is None:
             return value
@@ -102,8 +102,8 @@ class Code:
         return Value(self, self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), order))
 
     def first_lanes(self, count: Value, lanes: int) -> Mask:
-        """A mask that is on in the first `count` lanes, for any whole number."""
-        numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(lanes)))
+        """A mask that is on in the first `count` lanes, for any integer."""
+        numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(lanes)))
 
         def compared(number: Value) -> Any:
             return self.builder.icmp_signed("<", numbers, self.splat(number, lanes).ir)
@@ -129,8 +129,8 @@ class Code:
         return Mask(self, both, lambda all_on: self.builder.and_(bits.ir, all_on), (every,))
 
     def hidden(self, number: Value) -> Value:
-        """The same whole number, of which LLVM knows nothing: it goes through empty assembly."""
-        kind = ir.FunctionType(WORD, [WORD])
+        """The same integer, of which LLVM knows nothing: it goes through empty assembly."""
+        kind = ir.FunctionType(INT64, [INT64])
         empty = ir.InlineAsm(kind, "", "=r,0")
         found = self.builder.call(empty, [number.ir], attrs=("nounwind", "readnone"))
         return Value(self, found)
@@ -144,11 +144,11 @@ class Code:
             function = ir.Function(self.module, kind, name)
         return Value(self, self.builder.call(function, values))
 
-    def call(self, function: Value, block: Place) -> None:
+    def call(self, function: Value, block: Pointer) -> None:
         """Call another kernel, by its address, with an argument block, as the first worker."""
-        kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD])
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
         target = self.builder.inttoptr(function.ir, kind.as_pointer())
-        self.builder.call(target, [block.ir, ir.Constant(WORD, 0)])
+        self.builder.call(target, [block.ir, ir.Constant(INT64, 0)])
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:
@@ -175,11 +175,11 @@ class Code:
     @contextmanager
     def chunks(self, count: Value, counter: int = 0) -> Iterator[Value]:
         """Take chunks until none is left; other threads take from the same word of the block."""
-        b, taken = self.builder, self.word(counter)
+        b, taken = self.builder, self.argument(counter)
         head, body, done = (b.append_basic_block(n) for n in ("next", "chunk", "end"))
         b.branch(head)
         b.position_at_end(head)
-        i = Value(self, b.atomic_rmw("add", taken.ir, ir.Constant(WORD, 1), "monotonic"))
+        i = Value(self, b.atomic_rmw("add", taken.ir, ir.Constant(INT64, 1), "monotonic"))
         b.cbranch((i < count).ir, body, done)
         b.position_at_end(body)
         yield i
@@ -235,25 +235,25 @@ class Value:
         return self._compare(">=", other)
 
     def equals(self, other: Value | int) -> Value:
-        """Whether two whole numbers are the same."""
+        """Whether two integers are the same."""
         return self._compare("==", other)
 
     def pick(self, yes: Value, no: Value) -> Value:
         """`yes` where this condition holds, else `no`."""
         return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
 
-    def pick_place(self, yes: Place, no: Place) -> Place:
+    def pick_pointer(self, yes: Pointer, no: Pointer) -> Pointer:
         """One of two addresses."""
         found = self.code.builder.select(self.ir, yes.ir, no.ir)
-        return Place(self.code, found, yes.element)
+        return Pointer(self.code, found, yes.element)
 
     def least(self, other: Value | int) -> Value:
-        """The smaller of two whole numbers."""
+        """The smaller of two integers."""
         right = other if isinstance(other, Value) else self.code.number(other)
         return (self < right).pick(self, right)
 
     def most(self, other: Value) -> Value:
-        """The larger of two whole numbers."""
+        """The larger of two integers."""
         return (self < other).pick(other, self)
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
@@ -343,7 +343,7 @@ class Mask(Value):
         return Value(self.code, self._hidden)
 
 
-class Place:
+class Pointer:
     """An address of elements of one type."""
 
     __slots__ = ("code", "element", "ir")
@@ -351,11 +351,11 @@ class Place:
     def __init__(self, code: Code, address: Any, element: Any) -> None:
         self.code, self.ir, self.element = code, address, element
 
-    def at(self, offset: Value | int) -> Place:
+    def at(self, offset: Value | int) -> Pointer:
         """The address so many elements further."""
-        step = offset.ir if isinstance(offset, Value) else ir.Constant(WORD, offset)
+        step = offset.ir if isinstance(offset, Value) else ir.Constant(INT64, offset)
         found = self.code.builder.gep(self.ir, [step], source_etype=self.element)
-        return Place(self.code, found, self.element)
+        return Pointer(self.code, found, self.element)
 
     def _type(self, lanes: int) -> Any:
         return self.element if lanes == 1 else ir.VectorType(self.element, lanes)

@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-WORD = ir.IntType(64)
+INT64 = ir.IntType(64)
 POINTER = ir.PointerType()
 
 ELEMENTS: dict[str, Any] = {
@@ -31,7 +31,7 @@ def is_float(kind: Any) -> bool:
 
 def is_narrow(element: Any) -> bool:
     """Integers that wider ones can be truncated to, or halves, which LLVM moves as integers?"""
-    return not isinstance(element, ir.FloatType) and bytes_of(element) < bytes_of(WORD)
+    return not isinstance(element, ir.FloatType) and bytes_of(element) < bytes_of(INT64)
 
 
 def bytes_of(element: Any) -> int:

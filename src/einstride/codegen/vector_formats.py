@@ -13,8 +13,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import ELEMENTS, POINTER, WORD
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER
 
 HALF = ir.HalfType()
 I32 = ir.IntType(32)
@@ -86,39 +86,39 @@ def conjugated(first: Value, second: Value) -> Value:
 
 def lane(value: Value, number: int) -> Value:
     """One number of a vector."""
-    place = ir.Constant(I32, number)
-    return Value(value.code, value.code.builder.extract_element(value.ir, place))
+    index = ir.Constant(I32, number)
+    return Value(value.code, value.code.builder.extract_element(value.ir, index))
 
 
-def load(place: Place, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
+def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
     """A vector of numbers, in the dtype of the products; zero where the mask is off.
 
     `step` is the distance between neighbours (between complex numbers, for pairs), None for one.
     """
     if step is None:
-        found = place.load(lanes, mask)
+        found = pointer.load(lanes, mask)
     else:
-        on = every(place.code, lanes) if mask is None else mask
-        kind = ir.VectorType(place.element, lanes)
-        where = addresses(place, f, lanes, step)
-        zero = Value(place.code, ir.Constant(kind, None))
+        on = every(pointer.code, lanes) if mask is None else mask
+        kind = ir.VectorType(pointer.element, lanes)
+        where = addresses(pointer, f, lanes, step)
+        zero = Value(pointer.code, ir.Constant(kind, None))
         name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
-        found = place.code.intrinsic(name, kind, [where, _size(place), on, zero])
+        found = pointer.code.intrinsic(name, kind, [where, _size(pointer), on, zero])
     return widened(found, f)
 
 
-def store(place: Place, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
+def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
     """The opposite of `load`."""
     found = narrowed(value, f)
     if step is None:
-        place.store(found, mask)
+        pointer.store(found, mask)
         return
     lanes = found.ir.type.count
-    on = every(place.code, lanes) if mask is None else mask
-    where = addresses(place, f, lanes, step)
+    on = every(pointer.code, lanes) if mask is None else mask
+    where = addresses(pointer, f, lanes, step)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
-    given = [found, where, _size(place), place.stored_mask(on)]
-    place.code.intrinsic(name, ir.VoidType(), given)
+    given = [found, where, _size(pointer), pointer.stored_mask(on)]
+    pointer.code.intrinsic(name, ir.VoidType(), given)
 
 
 def every(code: Code, lanes: int) -> Mask:
@@ -126,14 +126,14 @@ def every(code: Code, lanes: int) -> Mask:
     return code.every_lane(True, lanes)
 
 
-def addresses(place: Place, f: Format, lanes: int, step: Value) -> Value:
+def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
     """Where `lanes` numbers lie that are `step` apart."""
-    code = place.code
-    kind = ir.VectorType(WORD, lanes)
+    code = pointer.code
+    kind = ir.VectorType(INT64, lanes)
     number = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
     part = [i % 2 if f.pairs else 0 for i in range(lanes)]
     offsets = Value(code, ir.Constant(kind, number)) * code.splat(step, lanes)
-    return at(place, offsets + Value(code, ir.Constant(kind, part)))
+    return at(pointer, offsets + Value(code, ir.Constant(kind, part)))
 
 
 def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
@@ -145,32 +145,32 @@ def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
     return Value(code, odd).pick(code.splat(numbers[1], lanes), one)
 
 
-def at(place: Place, offsets: Value) -> Value:
+def at(pointer: Pointer, offsets: Value) -> Value:
     """The addresses of elements at a vector of offsets."""
-    code, kind = place.code, offsets.ir.type
-    first = Value(code, code.builder.ptrtoint(place.ir, WORD))
-    size = Value(code, ir.Constant(kind, [_size(place)] * kind.count))
+    code, kind = pointer.code, offsets.ir.type
+    first = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
+    size = Value(code, ir.Constant(kind, [_size(pointer)] * kind.count))
     sums = code.splat(first, kind.count) + offsets * size
     pointers = ir.VectorType(POINTER, kind.count)
     return Value(code, code.builder.inttoptr(sums.ir, pointers))
 
 
-def gathered(place: Place, f: Format, offsets: Value, mask: Value) -> Value:
+def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
     """The numbers at a vector of offsets, zero where the mask is off."""
     lanes = offsets.ir.type.count
-    kind = ir.VectorType(place.element, lanes)
-    zero = Value(place.code, ir.Constant(kind, None))
+    kind = ir.VectorType(pointer.element, lanes)
+    zero = Value(pointer.code, ir.Constant(kind, None))
     name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
-    where = at(place, offsets)
-    return widened(place.code.intrinsic(name, kind, [where, _size(place), mask, zero]), f)
+    where = at(pointer, offsets)
+    return widened(pointer.code.intrinsic(name, kind, [where, _size(pointer), mask, zero]), f)
 
 
-def scattered(place: Place, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
+def scattered(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
     """The opposite of `gathered`: nothing is written where the mask is off."""
     found = narrowed(value, f)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
-    given = [found, at(place, offsets), _size(place), place.stored_mask(mask)]
-    place.code.intrinsic(name, ir.VoidType(), given)
+    given = [found, at(pointer, offsets), _size(pointer), pointer.stored_mask(mask)]
+    pointer.code.intrinsic(name, ir.VoidType(), given)
 
 
 def widened(value: Value, f: Format) -> Value:
@@ -201,7 +201,7 @@ def widened(value: Value, f: Format) -> Value:
 
 
 def narrowed(value: Value, f: Format) -> Value:
-    """From the dtype of the sums to memory's words; whole numbers are known to fit."""
+    """From the dtype of the sums to memory's words; integers are known to fit."""
     if f.stored == f.computed:
         return value
     b, to = value.code.builder, _like(value, ELEMENTS[f.element])
@@ -250,8 +250,8 @@ def _constant(value: Value, element: Any, number: int) -> Any:
     return ir.Constant(kind, [number] * kind.count if _is_vector(value) else number)
 
 
-def _size(place: Place) -> int:
-    element = place.element
+def _size(pointer: Pointer) -> int:
+    element = pointer.element
     if isinstance(element, ir.IntType):
         return int(element.width) // 8
     return 4 if isinstance(element, ir.FloatType) else 8

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import ELEMENTS, POINTER
 
 
@@ -16,27 +16,27 @@ def constant(code: Code, value: float, dtype: str, lanes: int) -> Value:
     return Value(code, ir.Constant(kind, [float(value)] * lanes))
 
 
-def local(code: Code, count: int, element: str, lanes: int = 1) -> Place:
+def local(code: Code, count: int, element: str, lanes: int = 1) -> Pointer:
     """An array of the function's own, on the stack, aligned for vectors."""
     with code.builder.goto_entry_block():
         slot = code.builder.alloca(ir.ArrayType(ELEMENTS[element], count * lanes))
         slot.align = 64
     slot.type = POINTER  # an opaque one: what it points to is said at each use
-    return Place(code, slot, ELEMENTS[element])
+    return Pointer(code, slot, ELEMENTS[element])
 
 
-def address(place: Place) -> Value:
-    """A place as a whole number, to be kept in memory."""
-    return Value(place.code, place.code.builder.ptrtoint(place.ir, ir.IntType(64)))
+def address(pointer: Pointer) -> Value:
+    """A place as an integer, to be kept in memory."""
+    return Value(pointer.code, pointer.code.builder.ptrtoint(pointer.ir, ir.IntType(64)))
 
 
-def spaced(place: Place, step: Value, count: Value, lanes: int) -> Value:
+def spaced(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
     """`count` numbers that stand `step` elements apart, in the first lanes; zeros in the others."""
-    code = place.code
-    slot = local(code, 1, _name(place), lanes)
-    slot.store(_zeros(place, lanes))
+    code = pointer.code
+    slot = local(code, 1, _name(pointer), lanes)
+    slot.store(_zeros(pointer, lanes))
     with code.loop(0, count.least(lanes)) as i:
-        slot.at(i).store(place.at(step * i).load())
+        slot.at(i).store(pointer.at(step * i).load())
     return slot.load(lanes)
 
 
@@ -60,17 +60,17 @@ def _shuffle(code: Code, a: Value, b: Value, order: Sequence[int]) -> Value:
     return Value(code, code.builder.shuffle_vector(a.ir, b.ir, ir.Constant(kind, list(order))))
 
 
-def _name(place: Place) -> str:
-    return next(name for name, element in ELEMENTS.items() if element == place.element)
+def _name(pointer: Pointer) -> str:
+    return next(name for name, element in ELEMENTS.items() if element == pointer.element)
 
 
-def _zeros(place: Place, lanes: int) -> Value:
-    return place.code.zero(_name(place), lanes)
+def _zeros(pointer: Pointer, lanes: int) -> Value:
+    return pointer.code.zero(_name(pointer), lanes)
 
 
-def prefetch(place: Place, far: bool = False) -> None:
+def prefetch(pointer: Pointer, far: bool = False) -> None:
     """Ask for the line of the cache around a place, which may lie outside every array.
 
     `far`: into the second cache.
     """
-    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, 0, 2 if far else 3, 1])
+    pointer.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, 0, 2 if far else 3, 1])

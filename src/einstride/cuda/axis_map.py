@@ -25,7 +25,7 @@ class Line:
     count, size, taps : int
         Outputs, places of the array that is seen, taps.
     move, start, reach, den : int
-        As above; a place that is no whole number is not seen.
+        As above; a place that is no integer is not seen.
     """
 
     count: int

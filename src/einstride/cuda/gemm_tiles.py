@@ -1,4 +1,4 @@
-"""The tiles of implicit GEMM, and which of them suits a product. Whole numbers; no array library.
+"""The tiles of implicit GEMM, and which of them suits a product. Integers; no array library.
 
 A block of threads makes one tile of the product. Large tiles read less, small ones leave fewer
 multiprocessors idle. The choice depends on shapes alone, never on the device: the same call gives

@@ -1,7 +1,7 @@
 """The phases of a line with a denominator: outputs p, p + den, ... see whole places, or nothing.
 
 So an input gradient with a stride falls into products without holes: the phases of all axes, each
-with each. Whole numbers; no array library.
+with each. Integers; no array library.
 """
 
 from __future__ import annotations

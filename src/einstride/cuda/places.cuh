@@ -1,4 +1,4 @@
-// Whole numbers: quotients by one multiplication, and where a padded axis takes its elements from.
+// Integers: quotients by one multiplication, and where a padded axis takes its elements from.
 
 struct Divisor {  // see `divisor` in rows.py
     long long by, multiplier, shift;

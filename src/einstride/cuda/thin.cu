@@ -4,7 +4,7 @@
 //
 // One rule serves the forward pass and the input gradient (where x stands for gy): output p sees
 //
-//     x[(p * move + start + k * reach) / den]     for the taps k where this is a whole number
+//     x[(p * move + start + k * reach) / den]     for the taps k where this is an integer
 //
 // with (move, den) = (stride, 1) or (1, stride). Steps of x, f and y tell their layouts. A thread
 // makes RUN positions of the middle axis, of VEC channels. Sums are in ACC.

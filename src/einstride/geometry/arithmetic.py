@@ -2,7 +2,7 @@
 
 float16 and bfloat16 are summed in float32. Integers are exact: small ones are multiplied in
 floating point while every partial sum provably stays below 2**24 (float32) or 2**53 (float64),
-where floating-point arithmetic on whole numbers makes no error; the others in 64-bit integers,
+where floating-point arithmetic on integers makes no error; the others in 64-bit integers,
 with the values checked beforehand. Nothing wraps silently.
 """
 

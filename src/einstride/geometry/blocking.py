@@ -1,4 +1,4 @@
-"""Cutting the positions of a result into blocks whose working set has a given size. Whole numbers.
+"""Cutting the positions of a result into blocks whose working set has a given size. Integers.
 
 A box is a (start, stop) range for the batch and for every spatial axis. The boxes of a tiling are
 runs of consecutive positions in row-major order, so that results laid end to end are the answer.

@@ -1,4 +1,4 @@
-"""The geometry of a convolution in whole numbers: the proof that every window stays in its array.
+"""The geometry of a convolution in integers: the proof that every window stays in its array.
 
 Canonical shapes: x (B, *S, C), f (*K, C // groups, D), y (B, *O, D). Output o on an axis reads
 x[o * stride + k * dilation - low] for k in [0, K); a `Geometry` exists only if that index lies

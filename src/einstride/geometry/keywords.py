@@ -118,7 +118,7 @@ def _index(where: str, name: str, value: object) -> int:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise bad_type(
-            where, f"{name} must be an int or ints", shown(value), "pass whole numbers, e.g. 1"
+            where, f"{name} must be an int or ints", shown(value), "pass integers, e.g. 1"
         ) from None
 
 

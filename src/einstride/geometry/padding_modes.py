@@ -1,4 +1,4 @@
-"""What stands around an array: where each element of a padded axis comes from. Whole numbers.
+"""What stands around an array: where each element of a padded axis comes from. Integers.
 
 With size S, position i outside [0, S) holds
 

@@ -78,7 +78,7 @@ def check_shape(where: str, name: str, x: Array, shape: Shape) -> int:
 
 
 def count(where: str, name: str, value: object, least: int = 1) -> int:
-    """A whole number that is not too small."""
+    """An integer that is not too small."""
     number = parse.whole(where, name, value)
     if number < least:
         raise bad_value(where, f"{name} must be at least {least}", number, "raise it")

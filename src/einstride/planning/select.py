@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 WORTH_ROUNDING = 1 << 19
-"""Multiply-adds below which `auto` keeps to algorithms that are exact on whole numbers."""
+"""Multiply-adds below which `auto` keeps to algorithms that are exact on integer values."""
 
 
 @dataclass(frozen=True)

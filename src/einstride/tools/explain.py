@@ -61,12 +61,12 @@ def run(args: Namespace) -> int:
 
 
 def whole(name: str, text: str) -> int:
-    """A whole number."""
+    """An integer."""
     try:
         return int(text)
     except ValueError:
         raise bad_value(
-            "explain", f"{name} must be made of whole numbers", shown(text), "write e.g. 2"
+            "explain", f"{name} must be made of integers", shown(text), "write e.g. 2"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""One convolution by cuDNN: described in whole numbers, planned once, run on the current stream.
+"""One convolution by cuDNN: described in integers, planned once, run on the current stream.
 
 Only engines are taken that are deterministic, form sums in float32 at least, do not round their
 inputs (TF32 where the call allows it), multiply and add as the definition says (no Winograd, no

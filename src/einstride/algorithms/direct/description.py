@@ -146,8 +146,8 @@ def facts(engine: str, work: Work) -> Facts:
         "compiled": True,
         "kernel": f"{name}: {kind.operands}{dot4}",
         "register tile": {side: int(attrgetter(at)(spec)) for side, at in kind.tile.items()},
-        "chunks": call.word("chunks"),
-        "threads": min(call.threads, max(call.word("chunks"), 1)),
+        "chunks": call.argument("chunks"),
+        "threads": min(call.threads, max(call.argument("chunks"), 1)),
         "target": str(call.kernel.on),
     }
     for word, count in (("passes", work.passes), ("parts of the filter", work.parts),

@@ -184,7 +184,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
     if job.direction == "filter_grad":
         calls = run_lane_calls if _along(g, compute) else run_calls
         call = calls.gradient_of(first, second, g, compute, threads)
-        return Work(call, sums=call.word("tables"))
+        return Work(call, sums=call.argument("tables"))
     parts = _parts(g, compute)
     if len(parts) > 1:
         first, g = first[..., parts[0]], _part(job, parts[0]).geometry

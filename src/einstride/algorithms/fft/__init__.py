@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 EXACT = False
-"""Results are rounded, even where all products and sums are whole numbers."""
+"""Results are rounded, even where all products and sums are integers."""
 
 LONGEST = 1 << 26
 """Positions of an axis for which tiles and periods are looked for."""

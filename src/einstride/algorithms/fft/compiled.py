@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from einstride.cpu.fft.calls import Form
 
 EXACT = False
-"""Whole numbers come back rounded."""
+"""Integers come back rounded."""
 
 COMPUTES = ("float32", "float64")
 

@@ -1,4 +1,4 @@
-"""Matrices of the discrete Fourier transform, with angles reduced in whole numbers."""
+"""Matrices of the discrete Fourier transform, with angles reduced in integers."""
 
 from __future__ import annotations
 

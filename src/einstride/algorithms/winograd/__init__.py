@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 EXACT = False
-"""Results are rounded, even where all products and sums are whole numbers."""
+"""Results are rounded, even where all products and sums are integers."""
 
 
 def forward(

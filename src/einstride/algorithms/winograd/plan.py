@@ -1,6 +1,6 @@
 """How Winograd's algorithm is cut into blocks and slabs below a ceiling, and which tiles it takes.
 
-Whole numbers only; no arrays.
+Integers only; no arrays.
 """
 
 from __future__ import annotations

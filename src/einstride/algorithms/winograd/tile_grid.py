@@ -1,7 +1,7 @@
 """Where the tiles of a convolution lie: in x, in y, and in runs that are blocks.
 
 A dilated convolution is one undilated convolution for each residue of the positions modulo the
-dilation: a *phase*. Whole numbers only; no arrays.
+dilation: a *phase*. Integers only; no arrays.
 """
 
 from __future__ import annotations

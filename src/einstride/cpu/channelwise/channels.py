@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, combined, load, shuffle, store, widened
 from einstride.cpu.channelwise.form import axis_names
 
 NAME = "channelwise_channels"
 
-Products = Callable[[Place, Value], None]
+Products = Callable[[Pointer, Value], None]
 """Add the products of one tap: where its position lies, and the number of the tap."""
 
 
@@ -95,9 +95,9 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _row(code: Code, spec: Spec, x: Place, y: Place, row: Value, strip: Value) -> None:
+def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Value) -> None:
     """One strip of a row of positions: border, interior, border."""
-    rows: list[Place] = []
+    rows: list[Pointer] = []
     rest = row
     for a in reversed(range(spec.rank - 1)):
         at = rest % code[f"out{a}"]
@@ -125,16 +125,16 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, row: Value, strip: Value) -
         border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
         w = w0.least(stop - spec.tile)  # the last tile overlaps the one before
-        place = x.at(code["x_first"] + w * code["x_stride"])
-        _tile(code, spec, place, y.at(w * step), rows, step, None)
+        pointer = x.at(code["x_first"] + w * code["x_stride"])
+        _tile(code, spec, pointer, y.at(w * step), rows, step, None)
     end = code[f"out{last_axis}"]
     with code.loop(is_last.pick(code["outside"], end), end) as w:
         border(w, w - code["outside"] + code["inside"])
 
 
 def _tile(
-    code: Code, spec: Spec, x: Place, y: Place, rows: list[Place],
-    step: Value | None, table: Place | None,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, rows: list[Pointer],
+    step: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
     """All channels of a tile; of a single position, with a table, if it is at the border."""
     tile = spec.tile if step is not None else 1
@@ -143,7 +143,7 @@ def _tile(
     width = vectors * spec.lanes
     parts = 2 if spec.x.pairs else 1
 
-    def panel(x: Place, y: Place, d: Value, c: Value, left: Value | None, vectors: int) -> None:
+    def panel(x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None, vectors: int) -> None:
         _panel(code, spec, x, y, d, c, left, tile, vectors, rows, step, table)
 
     if spec.merged:
@@ -161,8 +161,8 @@ def _tile(
 
 
 def _panel(
-    code: Code, spec: Spec, x: Place, y: Place, d: Value, c: Value, left: Value | None,
-    tile: int, vectors: int, rows: list[Place], step: Value | None, table: Place | None,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None,
+    tile: int, vectors: int, rows: list[Pointer], step: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
     """A tile's sums for some vectors of output channels, from lane d on; `left` of them exist."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
@@ -184,11 +184,11 @@ def _panel(
 
     add = _merged if spec.merged else _split
 
-    def products(here: Place, tap: Value) -> None:
+    def products(here: Pointer, tap: Value) -> None:
         points = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
         add(code, spec, points, f, tap, c, accs, masks, left)
 
-    def row(here: Place, tap: Value) -> None:
+    def row(here: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
             at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
             points = [(p, here.at(code["x_step"] * i)) for p, i in at]
@@ -197,19 +197,19 @@ def _panel(
     axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
     y_step = None if spec.y_unit else code["y_channel"]
     for p in range(tile):
-        place = y if p == 0 or step is None else y.at(step * p)
+        pointer = y if p == 0 or step is None else y.at(step * p)
         for v in range(vectors):
             found = accs[0][p * vectors + v].get()
             if spec.x.pairs:
                 found = combined(found, accs[1][p * vectors + v].get())
             start = d + v * lanes
             start = start if y_step is None else start // parts * y_step
-            store(place.at(start), found, spec.y, masks[v], y_step)
+            store(pointer.at(start), found, spec.y, masks[v], y_step)
 
 
 def axis(
-    code: Code, rank: int, a: int, x: Place, rows: list[Place], tap: Value,
-    table: Place | None, products: Products, row: Products | None,
+    code: Code, rank: int, a: int, x: Pointer, rows: list[Pointer], tap: Value,
+    table: Pointer | None, products: Products, row: Products | None,
 ) -> None:  # fmt: skip
     """All taps of the axes from `a` on: x's place and the tap's number go to `products`."""
     taps = code[f"taps{a}"]
@@ -231,7 +231,7 @@ def axis(
 
 
 def _merged(
-    code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
+    code: Code, spec: Spec, points: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors that hold whole groups; known numbers of channels in each."""
@@ -261,7 +261,7 @@ def _merged(
 
 
 def _split(
-    code: Code, spec: Spec, points: list[tuple[int, Place]], f: Place, tap: Value, d: Value,
+    code: Code, spec: Spec, points: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
     """Vectors within one group, for each of its channels."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped, widened
 from einstride.cpu.channelwise.form import axis_names
 
@@ -89,12 +89,12 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Place) -> None:
+def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
     """A strip of a row, for a panel of channels, stretch by stretch."""
     n, rest = row // code["all_rows"], row % code["all_rows"]
     x = code.array("x", spec.x.element).at(n * code["x_batch"])
     y = code.array("y", spec.y.element).at(n * code["y_batch"])
-    rows: list[Place] = []
+    rows: list[Pointer] = []
     for a in reversed(range(spec.rank - 1)):
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
@@ -124,15 +124,26 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Plac
                 code.loop(0, lanes, width) as d,
                 code.loop(0, code["channels"], spec.inputs) as c,
             ):
-                place = x.at((g * code["channels"] + c) * code["x_channel"])
+                pointer = x.at((g * code["channels"] + c) * code["x_channel"])
                 _tile(
-                    code, spec, place, y, f, g * lanes + d, c, lanes - d, spec.vectors, rows, w0, w1
+                    code,
+                    spec,
+                    pointer,
+                    y,
+                    f,
+                    g * lanes + d,
+                    c,
+                    lanes - d,
+                    spec.vectors,
+                    rows,
+                    w0,
+                    w1,
                 )
 
 
 def _tile(
-    code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, c: Value, left: Value | None,
-    vectors: int, rows: list[Place], w0: Value, w1: Value,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
+    left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """All taps of a stretch, for some vectors of output channels from lane d on."""
     lanes, rank = spec.lanes, spec.rank
@@ -140,7 +151,7 @@ def _tile(
         None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
     ]
 
-    def outer(a: int, x: Place, tap: Value) -> None:
+    def outer(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 < rank:
             with code.loop(0, code[f"taps{a}"]) as k:
                 offset = rows[a].at(k).load()
@@ -160,7 +171,7 @@ def _tile(
 
 
 def _taps(
-    code: Code, spec: Spec, x: Place, y: Place, f: Place, tap: Value, k: Value, tile: int,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """The sums of `tile` taps from k on over the positions w0 to w1."""
@@ -174,15 +185,16 @@ def _taps(
     y_step = None if spec.y_unit else code["y_channel"]
 
     def gradients(w: Value) -> list[Value]:
-        place = y.at(w * code[f"y_step{axis}"])
+        pointer = y.at(w * code[f"y_step{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
         if y_step is not None:
             starts = [s // parts * y_step for s in starts]
         return [
-            load(place.at(s), spec.y, lanes, m, y_step) for s, m in zip(starts, masks, strict=True)
+            load(pointer.at(s), spec.y, lanes, m, y_step)
+            for s, m in zip(starts, masks, strict=True)
         ]
 
-    def add(here: Place, t: int, gs: list[Value]) -> None:
+    def add(here: Pointer, t: int, gs: list[Value]) -> None:
         sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
         (_merged if spec.merged else _split)(code, spec, here, gs, sums, c, left, masks)
 
@@ -212,8 +224,8 @@ def _taps(
             for v in range(vectors):
                 at = (t * inputs + i) * vectors + v
                 found = _conjugated(spec, [part[at].get() for part in accs])
-                place = row.at(v * lanes)
-                place.store(place.load(lanes, masks[v]) + found, masks[v])
+                pointer = row.at(v * lanes)
+                pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
 
 
 def _most(a: Value, b: Value) -> Value:
@@ -221,7 +233,7 @@ def _most(a: Value, b: Value) -> Value:
 
 
 def _merged(
-    code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
+    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
@@ -242,7 +254,7 @@ def _merged(
 
 
 def _split(
-    code: Code, spec: Spec, here: Place, gs: list[Value], sums: list[list[Variable]], d: Value,
+    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     vectors = len(gs)

@@ -18,7 +18,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import (
     Format,
     combined,
@@ -86,14 +86,16 @@ def kernel(spec: Spec) -> str:
         last = (first + code["rows"]).least(code["all_rows"])
         each = code["filters"] // code["groups"]
         with code.loop(0, code["filters"], spec.results) as d, code.loop(first, last) as row:
-            place = x.at(d // each * code["channels"] * code["x_channel"])
-            _row(code, spec, place, y.at(d * code["y_channel"]), d, row, strip)
+            pointer = x.at(d // each * code["channels"] * code["x_channel"])
+            _row(code, spec, pointer, y.at(d * code["y_channel"]), d, row, strip)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, x: Place, y: Place, d: Value, row: Value, strip: Value) -> None:
+def _row(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, row: Value, strip: Value
+) -> None:
     """One strip of a row: border, interior, border."""
-    rows: list[Place] = []
+    rows: list[Pointer] = []
     rest = row
     for a in reversed(range(spec.rank - 1)):
         at = rest % code[f"out{a}"]
@@ -120,7 +122,7 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, d: Value, row: Value, strip
 
 
 def _tile(
-    code: Code, spec: Spec, x: Place, y: Place, d: Value, rows: list[Place], w: Value,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, rows: list[Pointer], w: Value,
     vectors: int, left: Value | None, number: Value,
 ) -> None:  # fmt: skip
     """V vectors from position w on; of `left` positions, at the border."""
@@ -142,15 +144,15 @@ def _tile(
     row = code["filters"] * parts
     here = x.at(code["x_first"] + w * code["x_stride"])
 
-    def products(x: Place, tap: Value) -> None:
+    def products(x: Pointer, tap: Value) -> None:
         with code.loop(0, code[f"taps{rank - 1}"]) as k:
             tap = tap * code[f"taps{rank - 1}"] + k
             with code.loop(0, code["channels"]) as c:
-                place = x.at(c * code["x_channel"])
+                pointer = x.at(c * code["x_channel"])
                 if left is None:
-                    xs = _inside(code, spec, place.at(k * code["x_tap"]), vectors)
+                    xs = _inside(code, spec, pointer.at(k * code["x_tap"]), vectors)
                 else:
-                    xs = [border(code, spec, place, k, w, number, left)]
+                    xs = [border(code, spec, pointer, k, w, number, left)]
                 numbers = f.at((tap * code["channels"] + c) * row)
                 for r in results:
                     for part in range(parts):
@@ -159,7 +161,7 @@ def _tile(
                             a = accs[part][v * spec.results + r]
                             a.set(xs[v].times_plus(one, a.get()))
 
-    def outer(a: int, x: Place, tap: Value) -> None:
+    def outer(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 == rank:
             products(x, tap)
             return
@@ -178,11 +180,11 @@ def _tile(
             found = accs[0][at].get()
             if spec.x.pairs:
                 found = combined(found, accs[1][at].get())
-            place = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
-            store(place, found, spec.y, mask, step)
+            pointer = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
+            store(pointer, found, spec.y, mask, step)
 
 
-def _inside(code: Code, spec: Spec, x: Place, vectors: int) -> list[Value]:
+def _inside(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
     """Vectors of x that lie inside."""
     parts = 2 if spec.x.pairs else 1
     if spec.x_unit:
@@ -195,7 +197,7 @@ def _inside(code: Code, spec: Spec, x: Place, vectors: int) -> list[Value]:
 
 
 def border(
-    code: Code, spec: Any, x: Place, k: Value, w: Value, number: Value, left: Value
+    code: Code, spec: Any, x: Pointer, k: Value, w: Value, number: Value, left: Value
 ) -> Value:
     """A vector of x at the border, zero where nothing is to be added."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import Format, conjugated, lane, load, shuffle, swapped
 from einstride.cpu.channelwise.form import axis_names
 from einstride.cpu.channelwise.positions import border
@@ -82,22 +82,24 @@ def kernel(spec: Spec) -> str:
             y = code.array("y", spec.y.element)
             y = y.at(n * code["y_batch"] + d * code["y_channel"])
             parts = 2 if spec.x.pairs else 1
-            place = f.at((c * code["filters"] + d) * parts)
-            _row(code, spec, x, y, place, rest, strip)
+            pointer = f.at((c * code["filters"] + d) * parts)
+            _row(code, spec, x, y, pointer, rest, strip)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, x: Place, y: Place, f: Place, rest: Value, strip: Value) -> None:
+def _row(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, rest: Value, strip: Value
+) -> None:
     """A strip of a row, for one channel of x and one of gy."""
     axis = spec.rank - 1
-    rows: list[Place] = []
+    rows: list[Pointer] = []
     for a in reversed(range(axis)):
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
         y = y.at(at * code[f"y_step{a}"])
 
-    def outer(a: int, x: Place, tap: Value) -> None:
+    def outer(a: int, x: Pointer, tap: Value) -> None:
         if a < axis:
             with code.loop(0, code[f"taps{a}"]) as k:
                 offset = rows[a].at(k).load()
@@ -116,7 +118,7 @@ def _row(code: Code, spec: Spec, x: Place, y: Place, f: Place, rest: Value, stri
 
 
 def _taps(
-    code: Code, spec: Spec, x: Place, y: Place, f: Place, tap: Value, k: Value, tile: int,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     strip: Value,
 ) -> None:  # fmt: skip
     """The sums of `tile` taps from k on."""
@@ -138,8 +140,8 @@ def _taps(
         here = x.at(code["x_first"] + w * code["x_stride"]) if left is None or spec.masked else x
         for t in range(tile):
             if left is None:
-                place = here.at((k + t) * code["x_tap"])
-                xs = load(place, spec.x, lanes, None, x_step)
+                pointer = here.at((k + t) * code["x_tap"])
+                xs = load(pointer, spec.x, lanes, None, x_step)
             else:
                 xs = border(code, spec, here, k + t, w, number, left)
             for part, g in zip(accs, gs, strict=True):
@@ -160,6 +162,6 @@ def _taps(
             low = shuffle(total, list(range(width // 2)))
             total = low + shuffle(total, list(range(width // 2, width)))
             width //= 2
-        place = f.at((tap + k + t) * row)
+        pointer = f.at((tap + k + t) * row)
         for part in range(parts):
-            place.at(part).store(place.at(part).load() + lane(total, part))
+            pointer.at(part).store(pointer.at(part).load() + lane(total, part))

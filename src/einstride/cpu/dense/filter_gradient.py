@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
 
 
 def _sums(
-    code: Code, t: OuterTile, x: Place, gy: Place, region: tuple[Value, ...], taps: list[Value],
+    code: Code, t: OuterTile, x: Pointer, gy: Pointer, region: tuple[Value, ...], taps: list[Value],
     c: Value, masks: list[Mask],
 ) -> list[Variable]:  # fmt: skip
     """The sums over a region for one tap."""
@@ -127,7 +127,7 @@ def _sums(
 
 
 def _products(
-    code: Code, t: OuterTile, points: list[Place], gy: Place, acc: list[Variable],
+    code: Code, t: OuterTile, points: list[Pointer], gy: Pointer, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """The outer product of one position."""
@@ -143,7 +143,7 @@ def _products(
 
 
 def _add(
-    code: Code, t: OuterTile, to: Place, c: Value, last: Value, acc: list[Variable], fresh: Value,
+    code: Code, t: OuterTile, to: Pointer, c: Value, last: Value, acc: list[Variable], fresh: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Put the first region's sums into gf, and add the others'."""
@@ -151,7 +151,7 @@ def _add(
         with code.when(c + p < last):
             row = to.at((c + p) * code["gf_channel"])
             for v, mask in enumerate(masks):
-                place, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
+                pointer, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
                 with code.when(fresh ^ 1):
-                    sums.set(sums.get() + place.load(t.lanes, mask))
-                place.store(sums.get(), mask)
+                    sums.set(sums.get() + pointer.load(t.lanes, mask))
+                pointer.store(sums.get(), mask)

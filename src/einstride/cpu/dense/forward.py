@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.dense import vnni as quads
@@ -112,16 +112,16 @@ def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
                     _write(code, t, y.at(out), acc[p * t.vectors :][: t.vectors], masks, columns)
 
 
-Position = tuple[Value, dict[int, Place]]
+Position = tuple[Value, dict[int, Pointer]]
 """An offset in x, and the rows of the tables that add to it, by axis."""
 
 
 def _coordinates(
     code: Code, t: Tile, position: Value, last: Value
-) -> tuple[Value, dict[int, Place], Value]:
+) -> tuple[Value, dict[int, Pointer], Value]:
     """Where a position reads x, as far as no tap matters; its tables' rows; where it writes y."""
     rest = position.least(last - 1)
-    rows: dict[int, Place] = {}
+    rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
     for a in reversed(range(len(t.tables))):
         at = rest % code[f"out{a}"] if a else rest
@@ -135,8 +135,8 @@ def _coordinates(
 
 
 def _begin(
-    code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Place, y: Place, outs: list[Value],
-    masks: list[Mask],
+    code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Pointer, y: Pointer,
+    outs: list[Value], masks: list[Mask],
 ) -> None:  # fmt: skip
     """The sums begin with the bias, or with what the channels before have added up to in y."""
     with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
@@ -152,7 +152,7 @@ def _begin(
 
 
 def _taps(
-    code: Code, t: Tile, x: Place, f: Place, depth: Value, positions: list[Position],
+    code: Code, t: Tile, x: Pointer, f: Pointer, depth: Value, positions: list[Position],
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Add every tap's products to the sums."""
@@ -179,7 +179,7 @@ def _taps(
 
 
 def _products(
-    code: Code, t: Tile, x: Place, offsets: list[Value], f: Place, depth: Value,
+    code: Code, t: Tile, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
@@ -187,7 +187,7 @@ def _products(
     inside = [o >= 0 for o in offsets]
     points = [x.at(o) for o in offsets]
     if t.axes:
-        points = [i.pick_place(p, zeros) for i, p in zip(inside, points, strict=True)]
+        points = [i.pick_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
     nothing = code.zero(t.compute, 1)
 
     def channel(c: Value) -> None:
@@ -223,7 +223,7 @@ def _products(
 
 
 def _write(
-    code: Code, t: Tile, y: Place, acc: list[Variable], masks: list[Mask], columns: Value
+    code: Code, t: Tile, y: Pointer, acc: list[Variable], masks: list[Mask], columns: Value
 ) -> None:
     """The sums of one position, rounded to the dtype of the result."""
     found = [code.convert(a.get(), t.compute, t.result) for a in acc]

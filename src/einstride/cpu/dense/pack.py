@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import POINTER, WORD, bytes_of, letter
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
 from einstride.codegen.vector_ops import transposed
 
 ARGUMENTS = (
@@ -52,7 +52,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> 
 
 
 def _exchanged(
-    code: Code, f: Place, to: Place, columns: Value, operand: str, compute: str, lanes: int,
+    code: Code, f: Pointer, to: Pointer, columns: Value, operand: str, compute: str, lanes: int,
     width: int,
 ) -> None:  # fmt: skip
     """One vector of output channels, in squares that are transposed in registers."""
@@ -79,13 +79,13 @@ def _exchanged(
                 to.at((c + j) * width).store(numbers)
 
 
-def _gathered(place: Place, step: Value, first: int, lanes: int, mask: Mask) -> Value:
+def _gathered(pointer: Pointer, step: Value, first: int, lanes: int, mask: Mask) -> Value:
     """A vector of the numbers first, first + 1, ... times `step` elements from a place."""
-    code, kind = place.code, ir.VectorType(place.element, lanes)
-    numbers = ir.Constant(ir.VectorType(WORD, lanes), list(range(first, first + lanes)))
-    size = bytes_of(place.element)
-    base = code.splat(Value(code, code.builder.ptrtoint(place.ir, WORD)), lanes)
+    code, kind = pointer.code, ir.VectorType(pointer.element, lanes)
+    numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
+    size = bytes_of(pointer.element)
+    base = code.splat(Value(code, code.builder.ptrtoint(pointer.ir, INT64)), lanes)
     addresses = base + Value(code, numbers) * code.splat(step * size, lanes)
     where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
-    name = f"llvm.masked.gather.v{lanes}{letter(place.element)}.v{lanes}p0"
+    name = f"llvm.masked.gather.v{lanes}{letter(pointer.element)}.v{lanes}p0"
     return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

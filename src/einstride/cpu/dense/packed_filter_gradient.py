@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
 from einstride.codegen.vector_ops import local, prefetch
 
@@ -94,7 +94,7 @@ def kernel(t: BlockedTile) -> str:
         c_first = part * code["slice"]
         c_last = (c_first + code["slice"]).least(code["channels"])
 
-        def before(a: int, from_x: Place, from_gy: Place, begun: Value) -> None:
+        def before(a: int, from_x: Pointer, from_gy: Pointer, begun: Value) -> None:
             """The axes that regions do not reach over, one element at a time."""
             first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
             with code.loop(first, stop, code["region"] if a == t.split else 1) as o:
@@ -114,9 +114,9 @@ def kernel(t: BlockedTile) -> str:
 
 
 def _region(
-    code: Code, t: BlockedTile, x: Place, gy: Place, gf: Place, lines: Value,
+    code: Code, t: BlockedTile, x: Pointer, gy: Pointer, gf: Pointer, lines: Value,
     panels: tuple[Value, Value], channels: tuple[Value, Value], fresh: Value,
-    room: tuple[Place, Place],
+    room: tuple[Pointer, Pointer],
 ) -> None:  # fmt: skip
     """What the positions of one region add to gf."""
     (first, last), (c_first, c_last), (rows, points) = panels, channels, room
@@ -145,8 +145,8 @@ def _region(
         from_gy = gy.at(code.array("panel_y", "int64").at(panel).load())
         to = rows.at((panel - first) * (REGION * t.width))
 
-        def row(k: Value, here: Value, to: Place = to, masks: list[Mask] = masks,
-                from_gy: Place = from_gy) -> None:  # fmt: skip
+        def row(k: Value, here: Value, to: Pointer = to, masks: list[Mask] = masks,
+                from_gy: Pointer = from_gy) -> None:  # fmt: skip
             for v, mask in enumerate(masks):
                 numbers = from_gy.at(here + v * t.lanes)
                 to.at(k * t.width + v * t.lanes).store(
@@ -196,8 +196,8 @@ def _region(
 
 
 def _sums(
-    code: Code, t: BlockedTile, points: Place, rows: Place, size: Value, acc: list[Variable],
-    ahead: tuple[Place, Value] | None = None,
+    code: Code, t: BlockedTile, points: Pointer, rows: Pointer, size: Value, acc: list[Variable],
+    ahead: tuple[Pointer, Value] | None = None,
 ) -> None:  # fmt: skip
     """The outer products of a region's positions, added up; `ahead`: what to ask for meanwhile."""
     with code.loop(0, size) as k:
@@ -212,7 +212,7 @@ def _sums(
 
 
 def _add(
-    code: Code, t: BlockedTile, to: Place, count: Value, columns: Value, acc: list[Variable],
+    code: Code, t: BlockedTile, to: Pointer, count: Value, columns: Value, acc: list[Variable],
     fresh: Value,
 ) -> None:  # fmt: skip
     """Put the first region's sums into gf, and add the others'."""
@@ -221,7 +221,7 @@ def _add(
         with code.when(count >= p + 1):
             row = to.at(code["gf_channel"] * p)
             for v, mask in enumerate(masks):
-                place, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
+                pointer, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
                 with code.when(fresh ^ 1):
-                    sums.set(sums.get() + place.load(t.lanes, mask))
-                place.store(sums.get(), mask)
+                    sums.set(sums.get() + pointer.load(t.lanes, mask))
+                pointer.store(sums.get(), mask)

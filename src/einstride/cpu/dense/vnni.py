@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Place, Value
+from einstride.codegen.function_builder import Pointer, Value
 from einstride.codegen.jit import Machine, machine
 from einstride.cpu.dense.pack_call import shape
 from einstride.geometry.convolution import Geometry
@@ -60,10 +60,10 @@ def pack(f: Any, g: Geometry, signed: bool) -> Quads:
     return Quads(panels, np.ascontiguousarray(start))
 
 
-def spread(place: Place, operand: str, lanes: int) -> Value:
+def spread(pointer: Pointer, operand: str, lanes: int) -> Value:
     """Four neighbours as unsigned bytes, in every lane."""
-    code = place.code
-    found = code.builder.load(place.ir, typ=ir.IntType(32))
+    code = pointer.code
+    found = code.builder.load(pointer.ir, typ=ir.IntType(32))
     found.align = 1
     four = Value(code, found)
     if operand == "int8":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, load
 from einstride.cpu.channelwise.form import axis_names
 from einstride.cpu.depthwise.spec import Pattern
@@ -87,7 +87,7 @@ def kernel(spec: Spec) -> str:
 
 
 def _stretch(
-    code: Code, spec: Spec, f: Place, first: Value, last: Value, d: Value, mask: Mask | None
+    code: Code, spec: Spec, f: Pointer, first: Value, last: Value, d: Value, mask: Mask | None
 ) -> None:
     """The products of some rows, for a vector of channels, into the unit's table."""
     taps = spec.high * len(spec.pattern[0])
@@ -100,10 +100,10 @@ def _stretch(
         wraps = after.equals(rows)
         at.set(wraps.pick(code.number(0), after))
         n.set(wraps.pick(n.get() + 1, n.get()))
-    place = f.at(d)
+    pointer = f.at(d)
     for s in sums:
-        place.store(place.load(spec.lanes, mask) + s.get(), mask)
-        place = place.at(code["filters"])
+        pointer.store(pointer.load(spec.lanes, mask) + s.get(), mask)
+        pointer = pointer.at(code["filters"])
 
 
 def _row(
@@ -144,8 +144,8 @@ def _row(
 
 
 def _tile(
-    code: Code, spec: Spec, x: Place, y: Place, offsets: list[Value], pattern: Pattern,
-    columns: Place | None, mask: Mask | None, sums: list[Variable],
+    code: Code, spec: Spec, x: Pointer, y: Pointer, offsets: list[Value], pattern: Pattern,
+    columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """P positions: all rows of taps at once where they all meet x, else one after the other."""
     gs, step = [], code[f"y_step{spec.rank - 1}"]
@@ -177,17 +177,17 @@ def _tile(
 
 
 def _products(
-    code: Code, spec: Spec, rows: list[tuple[int, Place]], gs: list[Value], pattern: Pattern,
-    columns: Place | None, mask: Mask | None, sums: list[Variable],
+    code: Code, spec: Spec, rows: list[tuple[int, Pointer]], gs: list[Value], pattern: Pattern,
+    columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """The products of some rows of x with the numbers of gy."""
     kernel = len(pattern[0])
 
-    def add(places: list[Place], pairs: Known) -> None:
-        for n, place in zip([n for n, _ in rows], places, strict=True):
-            each = load(place, spec.x, spec.lanes, mask, None)
+    def add(places: list[Pointer], pairs: Known) -> None:
+        for n, pointer in zip([n for n, _ in rows], places, strict=True):
+            each = load(pointer, spec.x, spec.lanes, mask, None)
             if spec.ahead and n == spec.high - 1:
-                fetch(place.at(code["x_ahead"]), False)
+                fetch(pointer.at(code["x_ahead"]), False)
             for p, k in pairs:
                 s = sums[n * kernel + k]
                 s.set(each.times_plus(gs[p], s.get()))

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import POINTER, WORD
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import INT64, POINTER
 from einstride.codegen.vector_formats import load
 from einstride.cpu.channelwise.form import axis_names
 from einstride.cpu.depthwise.spec import Pattern, Spec
@@ -37,7 +37,7 @@ ELEMENTS = 512
 TAPS = 1024
 """Vectors of taps that are copied side by side, at most."""
 
-Sums = Callable[[Place, Place, list[Place], Pattern, "Place | None"], None]
+Sums = Callable[[Pointer, Pointer, list[Pointer], Pattern, "Pointer | None"], None]
 """Sum a tile: places of x and y, tables of the outer axes, its pattern, and the table of the last
 axis where the tile meets a border."""
 
@@ -61,7 +61,7 @@ def kernel(spec: Spec) -> str:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
         low = panel * code["panel"]
         if spec.packed:
-            _packed(code, spec, rest, low, [aligned(place) for place in room])
+            _packed(code, spec, rest, low, [aligned(pointer) for pointer in room])
         else:
             block, n = rest % code["blocks"], rest // code["blocks"]
             x, y = _example(code, spec, n)
@@ -72,16 +72,16 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _example(code: Code, spec: Spec, n: Value) -> tuple[Place, Place]:
+def _example(code: Code, spec: Spec, n: Value) -> tuple[Pointer, Pointer]:
     x = code.array("x", spec.x.element).at(n * code["x_batch"])
     return x, code.array("y", spec.y.element).at(n * code["y_batch"])
 
 
-def aligned(place: Place) -> Place:
+def aligned(pointer: Pointer) -> Pointer:
     """The next address that begins a line of the cache."""
-    code = place.code
-    found = Value(code, code.builder.ptrtoint(place.ir, WORD))
-    return Place(code, code.builder.inttoptr(((found + 63) & -64).ir, POINTER), place.element)
+    code = pointer.code
+    found = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
+    return Pointer(code, code.builder.inttoptr(((found + 63) & -64).ir, POINTER), pointer.element)
 
 
 def _vectors(
@@ -102,7 +102,7 @@ def _channels(code: Code, spec: Spec, low: Value) -> Sums:
     """A tile for all vectors of a panel."""
 
     def sums(
-        x: Place, y: Place, tables: list[Place], pattern: Pattern, columns: Place | None
+        x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
     ) -> None:
         def each(d: Value, mask: Mask | None) -> None:
             f = code.array("f", spec.x.computed).at(d)
@@ -116,7 +116,7 @@ def _channels(code: Code, spec: Spec, low: Value) -> Sums:
     return sums
 
 
-def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place]) -> None:
+def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Pointer]) -> None:
     """All tiles of a few vectors, of some examples, whose taps are copied once."""
     xs, fs = room
     step, taps = code.number(spec.lanes), code["taps"]
@@ -133,18 +133,20 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Place])
             x, y = _example(code, spec, n)
             _copy(code, spec, 0, x.at(d), xs, mask)
             with code.loop(0, spec.packed) as number:
-                place, f = xs.at(number * code["plane"]), fs.at(number * taps * step)
-                _one(code, spec, place, y, f, d + number * step, mask)
+                pointer, f = xs.at(number * code["plane"]), fs.at(number * taps * step)
+                _one(code, spec, pointer, y, f, d + number * step, mask)
 
     _vectors(code, spec, low, each)
 
 
-def _one(code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, mask: Mask | None) -> None:
+def _one(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, mask: Mask | None
+) -> None:
     """All tiles of one vector, copied before."""
     bias, step = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
 
     def sums(
-        x: Place, y: Place, tables: list[Place], pattern: Pattern, columns: Place | None
+        x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
     ) -> None:
         tile = Tile(code, spec, f, bias, tables, pattern, columns, step, step, None, mask)
         tile.write(x, y)
@@ -153,7 +155,7 @@ def _one(code: Code, spec: Spec, x: Place, y: Place, f: Place, d: Value, mask: M
         _group(code, spec, x, y.at(d), group, sums)
 
 
-def _copy(code: Code, spec: Spec, a: int, x: Place, there: Place, mask: Mask | None) -> None:
+def _copy(code: Code, spec: Spec, a: int, x: Pointer, there: Pointer, mask: Mask | None) -> None:
     """A vector's plane of x, from axis `a` on, side by side."""
     if a == spec.rank:
         for v in range(spec.packed):
@@ -161,13 +163,13 @@ def _copy(code: Code, spec: Spec, a: int, x: Place, there: Place, mask: Mask | N
             there.at(code["plane"] * v).store(found)
         return
     with code.loop(0, code[f"size{a}"]) as i:
-        place = there.at(i * code[f"there{a}"])
-        _copy(code, spec, a + 1, x.at(i * code[f"here{a}"]), place, mask)
+        pointer = there.at(i * code[f"there{a}"])
+        _copy(code, spec, a + 1, x.at(i * code[f"here{a}"]), pointer, mask)
 
 
-def _group(code: Code, spec: Spec, x: Place, y: Place, group: Value, sums: Sums) -> None:
+def _group(code: Code, spec: Spec, x: Pointer, y: Pointer, group: Value, sums: Sums) -> None:
     """R rows of positions."""
-    tables: list[Place] = []
+    tables: list[Pointer] = []
     rest, row_axis = group, spec.rank - 2
     for a in reversed(range(spec.rank - 1)):
         count = code["row_groups"] if a == row_axis else code[f"out{a}"]

@@ -48,7 +48,7 @@ def forward_sources(g: Geometry, a: int) -> Sources:
 
 
 def gradient_sources(g: Geometry, a: int) -> Sources:
-    """Position i meets gy at (i + low - k * dilation) / stride, where that is a whole number."""
+    """Position i meets gy at (i + low - k * dilation) / stride, where that is an integer."""
     s, d, low = g.stride[a], g.dilation[a], g.padding[a][0]
     wide = np.arange(g.size[a])[:, None] + low - np.arange(g.kernel[a]) * d
     found, left = np.divmod(wide, s)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, load, store
 from einstride.cpu.depthwise.spec import NOWHERE, Pattern, Spec
 
@@ -28,13 +28,13 @@ class Tile:
         Where they are written.
     spec : Spec
         The kernel's.
-    f, bias : Place
+    f, bias : Pointer
         The vector's first tap, and its bias.
-    tables : list of Place
+    tables : list of Pointer
         Where the taps of the outer axes lie.
     pattern : tuple of tuple of int
         Where those of the last axis lie.
-    columns : Place or None
+    columns : Pointer or None
         The table of the last axis, for a tile that meets a border.
     x_step, f_step : Value
         The distance of neighbouring positions, and of neighbouring taps.
@@ -44,18 +44,18 @@ class Tile:
 
     code: Code
     spec: Spec
-    f: Place
-    bias: Place
-    tables: list[Place]
+    f: Pointer
+    bias: Pointer
+    tables: list[Pointer]
     pattern: Pattern
-    columns: Place | None
+    columns: Pointer | None
     x_step: Value
     f_step: Value
     read: Mask | None
     written: Mask | None
     accs: list[Variable] = field(default_factory=list)
 
-    def write(self, x: Place, y: Place) -> None:
+    def write(self, x: Pointer, y: Pointer) -> None:
         """Sum the tile and store it."""
         code, spec, tile = self.code, self.spec, len(self.pattern)
         zero = code.zero(spec.x.computed, spec.lanes)
@@ -73,7 +73,7 @@ class Tile:
                     fetch(here.at(code["y_ahead"]), True)
                 here = here.at(code[f"y_step{spec.rank - 1}"])
 
-    def _outer(self, a: int, x: Place, tap: Value) -> None:
+    def _outer(self, a: int, x: Pointer, tap: Value) -> None:
         """The axes from `a` on; the last two together, if a tile has several rows."""
         code, spec = self.code, self.spec
         if a + 1 == spec.rank:
@@ -88,7 +88,7 @@ class Tile:
                 with code.when(offset >= 0):
                     self._outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
-    def _rows(self, a: int, x: Place, tap: Value) -> None:
+    def _rows(self, a: int, x: Pointer, tap: Value) -> None:
         """The rows of x under a tile: the first and last ones belong to some of its rows only."""
         code, table, rows = self.code, self.tables[a], self.spec.rows
         taps = code[f"taps{a}"]
@@ -109,7 +109,7 @@ class Tile:
         for i in range(1, rows):  # where the last tap of the tile's row i lies
             one(i, end, [(r, end + (i - r)) for r in range(i, rows)])
 
-    def _held(self, x: Place, tap: Value) -> None:
+    def _held(self, x: Pointer, tap: Value) -> None:
         """The same with all taps in registers."""
         code, spec, kernel = self.code, self.spec, len(self.pattern[0])
         end, rows = spec.held - 1, spec.rows
@@ -129,7 +129,7 @@ class Tile:
                 known = {(r, k): values[n * kernel + k] for r, n in members for k in range(kernel)}
                 self._products(x.at(offset), known, self.pattern, self.columns)
 
-    def _row(self, x: Place, rows: Rows) -> None:
+    def _row(self, x: Pointer, rows: Rows) -> None:
         """The products of one row of x, a few taps at a time."""
         code, spec, pattern, columns = self.code, self.spec, self.pattern, self.columns
         kernel, most = len(pattern[0]), spec.taps
@@ -155,8 +155,8 @@ class Tile:
             block(code.number(kernel - rest), rest)
 
     def _block(
-        self, x: Place, fs: list[tuple[int, Place]], first: Value, pattern: Pattern,
-        columns: Place | None,
+        self, x: Pointer, fs: list[tuple[int, Pointer]], first: Value, pattern: Pattern,
+        columns: Pointer | None,
     ) -> None:  # fmt: skip
         """The products of a row of x with a few taps, which are loaded here."""
         values: dict[tuple[int, int], Value] = {}
@@ -169,18 +169,18 @@ class Tile:
         self._products(x, values, pattern, columns)
 
     def _products(
-        self, x: Place, values: dict[tuple[int, int], Value], pattern: Pattern,
-        columns: Place | None,
+        self, x: Pointer, values: dict[tuple[int, int], Value], pattern: Pattern,
+        columns: Pointer | None,
     ) -> None:  # fmt: skip
         """The products of a row of x with taps of these values."""
         spec, tile = self.spec, len(pattern)
         rows = sorted({r for r, _ in values})
         kind = Format(spec.x.computed, spec.x.computed) if spec.packed else spec.x
 
-        def add(place: Place, pairs: Known) -> None:
-            each = load(place, kind, spec.lanes, self.read, None)
+        def add(pointer: Pointer, pairs: Known) -> None:
+            each = load(pointer, kind, spec.lanes, self.read, None)
             if spec.ahead and columns is None:
-                fetch(place.at(self.code["x_ahead"]), False)
+                fetch(pointer.at(self.code["x_ahead"]), False)
             for r in rows:
                 for p, k in pairs:
                     a = self.accs[r * tile + p]
@@ -197,8 +197,8 @@ class Tile:
 
 
 def along(
-    code: Code, xs: list[Place], pattern: Pattern, columns: Place | None, step: Value,
-    add: Callable[[list[Place], Known], None],
+    code: Code, xs: list[Pointer], pattern: Pattern, columns: Pointer | None, step: Value,
+    add: Callable[[list[Pointer], Known], None],
 ) -> None:  # fmt: skip
     """Go along rows of x: each place that taps meet, with the pairs of position and tap."""
     meets: dict[int, list[tuple[int, int]]] = {}
@@ -220,6 +220,6 @@ def along(
         add(here, meets[j])
 
 
-def fetch(place: Place, write: bool) -> None:
+def fetch(pointer: Pointer, write: bool) -> None:
     """Ask for a line of memory that will be read, or written; any address will do."""
-    place.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, int(write), 3, 1])
+    pointer.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, int(write), 3, 1])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import Real
 from einstride.cpu.fft.lines import Line
 from einstride.cpu.fft.planes import rows_in, rows_out
@@ -26,7 +26,7 @@ COMMON = (
 
 def arguments(*sides: Side) -> tuple[str, ...]:
     """The words of a kernel on these arrays."""
-    return (*COMMON, *(word for side in sides for word in side.words))
+    return (*COMMON, *(argument for side in sides for argument in side.words))
 
 
 def lines(plane: Plane) -> int:
@@ -78,16 +78,16 @@ class Kernel:
             return code.number(0)
         return ((block + code["first"]) * lanes).least(code["channels"] - lanes)
 
-    def spectra(self, number: Value) -> Place:
+    def spectra(self, number: Value) -> Pointer:
         """A spectrum."""
         size = self.half * self.height.length * self.size
         return self.code.array("spectra", self.plane.dtype).at(number * size)
 
-    def after(self, rows: int) -> Place:
+    def after(self, rows: int) -> Pointer:
         """The scratch behind so many rows of the buffer."""
         return self.buffer.at(rows * self.plane.pitch * self.size)
 
-    def column(self, spectra: Place, k: Value) -> Place:
+    def column(self, spectra: Pointer, k: Value) -> Pointer:
         """A column of one."""
         return spectra.at(k * (self.height.length * self.size))
 
@@ -102,11 +102,11 @@ class Kernel:
         """Rows that are transformed together."""
         return 1 if self.plane.flat else side.rows
 
-    def row(self, buffer: Place, row: Value) -> Place:
+    def row(self, buffer: Pointer, row: Value) -> Pointer:
         """A row of the buffer."""
         return buffer.at(row * (self.plane.pitch * self.size))
 
-    def rows_in(self, side: Side, here: Here, buffer: Place) -> None:
+    def rows_in(self, side: Side, here: Here, buffer: Pointer) -> None:
         """The spectra of a plane's rows."""
         view = view_of(self.code, self.plane, side, here, self.zeros)
         rows_in(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
@@ -120,19 +120,19 @@ class Kernel:
         """What is added to the results of a vector of channels; zeros for none."""
         code, lanes = self.code, self.plane.lanes
         added = code.array("bias", self.plane.dtype).at(here.channel)
-        place = code["bias"].equals(0).pick_place(self.zeros, added)
+        pointer = code["bias"].equals(0).pick_pointer(self.zeros, added)
         if spread:
-            return code.splat(place.load(), lanes)
+            return code.splat(pointer.load(), lanes)
         mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
-        return place.load(lanes, mask)
+        return pointer.load(lanes, mask)
 
-    def place(self, buffer: Place, k: Value, at: Value, plus: int) -> Place:
+    def pointer(self, buffer: Pointer, k: Value, at: Value, plus: int) -> Pointer:
         """A row of a column of the buffer."""
         step = self.plane.pitch * self.size
         return buffer.at(k * self.size).at(at * step).at(plus * step)
 
-    def slot(self, buffer: Place, k: Value, at: Value, plus: int, page: Place) -> Place:
+    def slot(self, buffer: Pointer, k: Value, at: Value, plus: int, page: Pointer) -> Pointer:
         """The same by a table; the page where that has none."""
         row = self.code.array("slots", "int64").at(at).at(plus).load()
         step = self.plane.pitch * self.size
-        return (row < 0).pick_place(page, buffer.at(k * self.size).at(row * step))
+        return (row < 0).pick_pointer(page, buffer.at(k * self.size).at(row * step))

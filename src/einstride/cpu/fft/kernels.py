@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from einstride.codegen.function_builder import Place, Value
+from einstride.codegen.function_builder import Pointer, Value
 from einstride.cpu.fft.codelets import Complex, plus, product, product_conjugate, times
 from einstride.cpu.fft.kernel import Kernel
 from einstride.cpu.fft.lines import load, store
@@ -89,7 +89,7 @@ def _here(kernel: Kernel, example: Value, block: Value, tile: Value) -> Here:
     return Here(example, kernel.channel(block), tile // across, tile % across)
 
 
-def _transform(kernel: Kernel, f: Side, block: Value, spectra: Place) -> None:
+def _transform(kernel: Kernel, f: Side, block: Value, spectra: Pointer) -> None:
     """The spectrum of a filter; the slots of `slots` are its rows."""
     code, line, plane = kernel.code, kernel.height, kernel.plane
     scale = 0.25 / (line.length * kernel.width.length)
@@ -102,14 +102,14 @@ def _transform(kernel: Kernel, f: Side, block: Value, spectra: Place) -> None:
             return load(kernel.slot(kernel.buffer, k, at, plus, kernel.zeros), plane.lanes)
 
         def put(at: Value, plus: int, number: Complex) -> None:
-            place = target.at(at * kernel.size).at(plus * kernel.size)
+            pointer = target.at(at * kernel.size).at(plus * kernel.size)
             scaled = times(number[0], scale), times(number[1], scale)
-            store(place, scaled, plane.dtype, plane.lanes)
+            store(pointer, scaled, plane.dtype, plane.lanes)
 
         line.forward(get, put, line.length)
 
 
-def _multiply(kernel: Kernel, x: Side, y: Side, here: Here, spectra: Place) -> None:
+def _multiply(kernel: Kernel, x: Side, y: Side, here: Here, spectra: Pointer) -> None:
     """A plane of y from one of x."""
     plane, line = kernel.plane, kernel.height
     kernel.rows_in(x, here, kernel.buffer)
@@ -117,20 +117,20 @@ def _multiply(kernel: Kernel, x: Side, y: Side, here: Here, spectra: Place) -> N
         column, buffer = kernel.column(spectra, k), kernel.row(kernel.buffer, row)
 
         def get(at: Value, plus: int) -> Complex:
-            return load(kernel.place(buffer, k, at, plus), plane.lanes)
+            return load(kernel.pointer(buffer, k, at, plus), plane.lanes)
 
         def put(at: Value, plus: int, number: Complex) -> None:
-            store(kernel.place(buffer, k, at, plus), number, plane.dtype, plane.lanes)
+            store(kernel.pointer(buffer, k, at, plus), number, plane.dtype, plane.lanes)
 
         def change(at: Value, plus: int, number: Complex) -> Complex:
-            place = column.at(at * kernel.size).at(plus * kernel.size)
-            return product(number, load(place, plane.lanes))
+            pointer = column.at(at * kernel.size).at(plus * kernel.size)
+            return product(number, load(pointer, plane.lanes))
 
         line.through(get, change, put, kernel.height_of(x), kernel.height_of(y))
     kernel.rows_out(y, here, kernel.bias(here, y.spread))
 
 
-def _sum(kernel: Kernel, x: Side, gy: Side, chunk: Value, sums: Place) -> None:
+def _sum(kernel: Kernel, x: Side, gy: Side, chunk: Value, sums: Pointer) -> None:
     """The products of a unit's examples, in order."""
     code, plane = kernel.code, kernel.plane
     block, unit = chunk % code["blocks"], chunk // code["blocks"]
@@ -151,30 +151,30 @@ def _sum(kernel: Kernel, x: Side, gy: Side, chunk: Value, sums: Place) -> None:
 
 
 def _correlate(
-    kernel: Kernel, k: Value, sums: Place, buffer: Place, other: Place, x: Side, gy: Side
+    kernel: Kernel, k: Value, sums: Pointer, buffer: Pointer, other: Pointer, x: Side, gy: Side
 ) -> None:
     """One column of both arrays, multiplied and added to the sums."""
     lanes, dtype, size = kernel.plane.lanes, kernel.plane.dtype, kernel.size
 
     def get_x(at: Value, plus: int) -> Complex:
-        return load(kernel.place(buffer, k, at, plus), lanes)
+        return load(kernel.pointer(buffer, k, at, plus), lanes)
 
     def put_x(at: Value, plus: int, number: Complex) -> None:
         store(kernel.second.at(at * size).at(plus * size), number, dtype, lanes)
 
     def get_gy(at: Value, plus: int) -> Complex:
-        return load(kernel.place(other, k, at, plus), lanes)
+        return load(kernel.pointer(other, k, at, plus), lanes)
 
     def put_gy(at: Value, step: int, number: Complex) -> None:
         seen = load(kernel.second.at(at * size).at(step * size), lanes)
-        place = sums.at(at * size).at(step * size)
-        store(place, plus(load(place, lanes), product_conjugate(seen, number)), dtype, lanes)
+        pointer = sums.at(at * size).at(step * size)
+        store(pointer, plus(load(pointer, lanes), product_conjugate(seen, number)), dtype, lanes)
 
     kernel.height.forward(get_x, put_x, kernel.height_of(x))
     kernel.height.forward(get_gy, put_gy, kernel.height_of(gy))
 
 
-def _back(kernel: Kernel, f: Side, chunk: Value, sums: Place) -> None:
+def _back(kernel: Kernel, f: Side, chunk: Value, sums: Pointer) -> None:
     """The gradient of a vector of channels from its sums; its taps lie in the slots."""
     code, line, plane = kernel.code, kernel.height, kernel.plane
     scale = 0.25 / (line.length * kernel.width.length)
@@ -182,13 +182,13 @@ def _back(kernel: Kernel, f: Side, chunk: Value, sums: Place) -> None:
         column = kernel.column(sums, k)
 
         def get(at: Value, plus: int) -> Complex:
-            place = column.at(at * kernel.size).at(plus * kernel.size)
-            real, imaginary = load(place, plane.lanes)
+            pointer = column.at(at * kernel.size).at(plus * kernel.size)
+            real, imaginary = load(pointer, plane.lanes)
             return times(real, scale), times(imaginary, scale)
 
         def put(at: Value, plus: int, number: Complex) -> None:
-            place = kernel.slot(kernel.buffer, k, at, plus, kernel.waste)
-            store(place, number, plane.dtype, plane.lanes)
+            pointer = kernel.slot(kernel.buffer, k, at, plus, kernel.waste)
+            store(pointer, number, plane.dtype, plane.lanes)
 
         line.inverse(get, put, line.length)
     zero, blocks = code.number(0), code["blocks"]

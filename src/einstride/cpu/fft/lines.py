@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import ZERO, Complex, dft, product, product_conjugate
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 Radices = tuple[int, ...]
 Load = Callable[[Value, int], Complex]
-"""The number at a position: a whole number of the kernel's, plus one known beforehand."""
+"""The number at a position: an integer number of the kernel's, plus one known beforehand."""
 Store = Callable[[Value, int, Complex], None]
 Product = Callable[[Value, int, Complex], Complex]
 """What a frequency, at a scrambled position, becomes."""
@@ -97,14 +97,20 @@ class Line:
         Of the numbers.
     lanes : int
         Numbers in a vector.
-    factors : Place
+    factors : Pointer
         The table `twiddles`.
-    scratch : Place
+    scratch : Pointer
         Room for the line's complex vectors.
     """
 
     def __init__(
-        self, code: Code, stages: Radices, dtype: str, lanes: int, factors: Place, scratch: Place
+        self,
+        code: Code,
+        stages: Radices,
+        dtype: str,
+        lanes: int,
+        factors: Pointer,
+        scratch: Pointer,
     ) -> None:
         self.code, self.dtype, self.lanes = code, dtype, lanes
         self.stages = stages or (1,)
@@ -117,8 +123,8 @@ class Line:
 
     def put(self, at: Value, plus: int, number: Complex) -> None:
         """Set the number at a position of the scratch."""
-        place = self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes)
-        store(place, number, self.dtype, self.lanes)
+        pointer = self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes)
+        store(pointer, number, self.dtype, self.lanes)
 
     def forward(self, get: Load, put: Store, present: int) -> None:
         """All stages: of the positions the first `present` are read, the others hold zeros."""
@@ -194,19 +200,19 @@ class Line:
         r, m = self._shape(s)
         if m == 1 or q == 0:
             return None
-        place = self.factors.at(_rooms(self.stages)[s] + 2 * (q - 1)).at(k * (2 * (r - 1)))
+        pointer = self.factors.at(_rooms(self.stages)[s] + 2 * (q - 1)).at(k * (2 * (r - 1)))
         return (
-            self.code.splat(place.load(), self.lanes),
-            self.code.splat(place.at(1).load(), self.lanes),
+            self.code.splat(pointer.load(), self.lanes),
+            self.code.splat(pointer.at(1).load(), self.lanes),
         )
 
 
-def load(place: Place, lanes: int) -> Complex:
+def load(pointer: Pointer, lanes: int) -> Complex:
     """A complex vector: its real parts, then its imaginary parts."""
-    return place.load(lanes), place.at(lanes).load(lanes)
+    return pointer.load(lanes), pointer.at(lanes).load(lanes)
 
 
-def store(place: Place, number: Complex, dtype: str, lanes: int) -> None:
+def store(pointer: Pointer, number: Complex, dtype: str, lanes: int) -> None:
     """Put a complex vector."""
     for i, part in enumerate(number):
-        place.at(i * lanes).store(place.code.zero(dtype, lanes) if part is None else part)
+        pointer.at(i * lanes).store(pointer.code.zero(dtype, lanes) if part is None else part)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import Complex, Real, add, sub
 from einstride.cpu.fft.lines import Line, load, store
 from einstride.cpu.fft.tiles import Tiles
@@ -30,7 +30,7 @@ def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
 
 
 def rows_in(
-    code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int
+    code: Code, line: Line, pairs: Pointer, view: View | Tiles, buffer: Pointer, pitch: int
 ) -> None:
     """The spectra of an array's rows, into the buffer."""
     size, half = 2 * line.lanes, line.length // 2 + 1
@@ -46,17 +46,23 @@ def rows_in(
         with code.loop(0, half) as k:
             z = line.get(pairs.at(k * 2).load(), 0)
             w = line.get(pairs.at(k * 2 + 1).load(), 0)
-            place = target.at(k * size)
-            store(place, (add(z[0], w[0]), sub(z[1], w[1])), line.dtype, line.lanes)
+            pointer = target.at(k * size)
+            store(pointer, (add(z[0], w[0]), sub(z[1], w[1])), line.dtype, line.lanes)
             if count > 1:
                 other = add(z[1], w[1]), sub(w[0], z[0])
-                store(place.at(pitch * size), other, line.dtype, line.lanes)
+                store(pointer.at(pitch * size), other, line.dtype, line.lanes)
 
     in_pairs(code, view.side.rows, step)
 
 
 def rows_out(
-    code: Code, line: Line, pairs: Place, view: View | Tiles, buffer: Place, pitch: int, bias: Real
+    code: Code,
+    line: Line,
+    pairs: Pointer,
+    view: View | Tiles,
+    buffer: Pointer,
+    pitch: int,
+    bias: Real,
 ) -> None:
     """The rows of an array from their spectra in the buffer, which `rows_in` would make of them."""
     size, half = 2 * line.lanes, line.length // 2 + 1
@@ -65,9 +71,9 @@ def rows_out(
         found = [view.row(slot + i) for i in range(count)]
         source = buffer.at(slot * (pitch * size))
         with code.loop(0, half) as k:
-            place = source.at(k * size)
-            a, b = load(place, line.lanes)
-            c, d = load(place.at(pitch * size), line.lanes) if count > 1 else (None, None)
+            pointer = source.at(k * size)
+            a, b = load(pointer, line.lanes)
+            c, d = load(pointer.at(pitch * size), line.lanes) if count > 1 else (None, None)
             line.put(pairs.at(k * 2 + 1).load(), 0, (add(a, d), sub(c, b)))
             line.put(pairs.at(k * 2).load(), 0, (sub(a, d), add(b, c)))
 

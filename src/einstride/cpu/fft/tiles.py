@@ -5,8 +5,8 @@ from __future__ import annotations
 from llvmlite import ir
 
 from einstride.codegen import vector_formats as vectors
-from einstride.codegen.function_builder import Code, Place, Value
-from einstride.codegen.ir_types import WORD
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.ir_types import INT64
 from einstride.cpu.fft.views import Here, Plane, Side, View
 
 
@@ -26,8 +26,8 @@ class Tiles:
 
     def __init__(self, code: Code, plane: Plane, side: Side, group: Value) -> None:
         self.code, self.plane, self.side = code, plane, side
-        self.place = code.array(side.name, side.format.element)
-        kind = ir.VectorType(WORD, plane.lanes)
+        self.pointer = code.array(side.name, side.format.element)
+        kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
         number = lanes + self.wide(group * plane.lanes)
         tiles = code["down"] * code["across"]
@@ -36,26 +36,26 @@ class Tiles:
         down, across = rest // self.wide(code["across"]), rest % self.wide(code["across"])
         if plane.flat:  # the rows of a plane are tiles that follow each other
             down, across = across, down * self.wide(code.number(side.rows))
-        self.top = down * self.word("down", "tile") + self.word("down", "first")
-        self.left = across * self.word("across", "tile") + self.word("across", "first")
+        self.top = down * self.argument("down", "tile") + self.argument("down", "first")
+        self.left = across * self.argument("across", "tile") + self.argument("across", "first")
         self.apart = (
             example * self.wide(code[f"{side.name}_batch"])
-            + self.top * self.word("down", "step")
-            + self.left * self.word("across", "step")
+            + self.top * self.argument("down", "step")
+            + self.left * self.argument("across", "step")
         )
 
     def wide(self, number: Value) -> Value:
         """In every lane."""
         return self.code.splat(number, self.plane.lanes)
 
-    def word(self, axis: str, what: str) -> Value:
+    def argument(self, axis: str, what: str) -> Value:
         """A word of an axis, in every lane."""
         name = f"{axis}_tile" if what == "tile" else f"{self.side.name}_{axis}_{what}"
         return self.wide(self.code[name])
 
     def inside(self, axis: str, numbers: Value) -> Value:
         """Are these elements of an axis there? Negative numbers are large without a sign."""
-        found = self.code.builder.icmp_unsigned("<", numbers.ir, self.word(axis, "size").ir)
+        found = self.code.builder.icmp_unsigned("<", numbers.ir, self.argument(axis, "size").ir)
         return Value(self.code, found)
 
     def row(self, slot: Value) -> TileRow:
@@ -87,26 +87,26 @@ class TileRow:
     ) -> None:
         self.view, self.mask, self.further, self.offset = view, mask, further, offset
 
-    def _at(self, at: Value, plus: int) -> tuple[Place, Value]:
+    def _at(self, at: Value, plus: int) -> tuple[Pointer, Value]:
         view = self.view
         column = at + plus if self.further is None else at + self.further + plus
         offset = column * view.code[f"{view.side.name}_across_step"]
-        place = view.place.at(offset if self.offset is None else offset + self.offset)
-        return place, self.mask & view.inside("across", view.left + view.wide(column))
+        pointer = view.pointer.at(offset if self.offset is None else offset + self.offset)
+        return pointer, self.mask & view.inside("across", view.left + view.wide(column))
 
     def get(self, at: Value, plus: int) -> Value:
         """The number at a position of each plane; zeros outside."""
-        place, mask = self._at(at, plus)
-        return vectors.gathered(place, self.view.side.format, self.view.apart, mask)
+        pointer, mask = self._at(at, plus)
+        return vectors.gathered(pointer, self.view.side.format, self.view.apart, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
         """Write it, unless it is outside."""
-        place, mask = self._at(at, plus)
+        pointer, mask = self._at(at, plus)
         lanes = self.view.code.mask(mask)
-        vectors.scattered(place, value, self.view.side.format, self.view.apart, lanes)
+        vectors.scattered(pointer, value, self.view.side.format, self.view.apart, lanes)
 
 
-def view_of(code: Code, plane: Plane, side: Side, here: Here, page: Place) -> View | Tiles:
+def view_of(code: Code, plane: Plane, side: Side, here: Here, page: Pointer) -> View | Tiles:
     """The planes of a chunk."""
     if side.spread:
         return Tiles(code, plane, side, here.example)

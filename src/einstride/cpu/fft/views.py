@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.codegen import vector_formats as vectors
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import WORD
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import INT64
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.fft.lines import Radices
 
@@ -120,23 +120,23 @@ class View:
         The array.
     here : Here
         Which of its planes.
-    page : Place
+    page : Pointer
         A vector of zeros to read from, or one to write to, for positions outside.
     """
 
-    def __init__(self, code: Code, plane: Plane, side: Side, here: Here, page: Place) -> None:
+    def __init__(self, code: Code, plane: Plane, side: Side, here: Here, page: Pointer) -> None:
         self.code, self.plane, self.side = code, plane, side
         name = side.name
-        place = code.array(name, side.format.element)
-        self.page = Place(code, page.ir, place.element)
-        self.place = place.at(here.example * code[f"{name}_batch"])
+        pointer = code.array(name, side.format.element)
+        self.page = Pointer(code, page.ir, pointer.element)
+        self.pointer = pointer.at(here.example * code[f"{name}_batch"])
         self.mask = None
         if plane.masked:
             self.mask = code.first_lanes(code["channels"] - here.channel, plane.lanes)
         if side.unit:
-            self.place, self.apart = self.place.at(here.channel), None
+            self.pointer, self.apart = self.pointer.at(here.channel), None
         else:
-            kind = ir.VectorType(WORD, plane.lanes)
+            kind = ir.VectorType(INT64, plane.lanes)
             numbers = Value(code, ir.Constant(kind, list(range(plane.lanes))))
             channels = numbers + code.splat(here.channel, plane.lanes)
             channels = channels // code.splat(code[f"{name}_repeat"], plane.lanes)
@@ -158,10 +158,10 @@ class View:
         wide = self.code.every_lane(inside, self.plane.lanes)
         return wide if self.mask is None else wide & self.mask
 
-    def place_of(self, offset: Value) -> Place:
+    def pointer_of(self, offset: Value) -> Pointer:
         """Where neighbouring channels lie, or the page."""
-        place = self.place.at(offset)
-        return place if self.side.whole else (offset < 0).pick_place(self.page, place)
+        pointer = self.pointer.at(offset)
+        return pointer if self.side.whole else (offset < 0).pick_pointer(self.page, pointer)
 
 
 class Row:
@@ -173,11 +173,11 @@ class Row:
         The plane.
     offset : Value
         Of the row; negative if it is outside.
-    columns : Place
+    columns : Pointer
         The offsets of its positions.
     """
 
-    def __init__(self, view: View, offset: Value, columns: Place) -> None:
+    def __init__(self, view: View, offset: Value, columns: Pointer) -> None:
         self.view, self.offset, self.columns = view, offset, columns
 
     def _at(self, at: Value, plus: int) -> Value:
@@ -188,16 +188,16 @@ class Row:
         view, offset = self.view, self._at(at, plus)
         f = view.side.format
         if view.apart is None:
-            return vectors.load(view.place_of(offset), f, view.plane.lanes, view.mask, None)
+            return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
-        return vectors.gathered(view.place.at(offset), f, view.apart, mask)
+        return vectors.gathered(view.pointer.at(offset), f, view.apart, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
         """Write the vector of a position, unless it is outside."""
         view, offset = self.view, self._at(at, plus)
         f = view.side.format
         if view.apart is None:
-            vectors.store(view.place_of(offset), value, f, view.mask, None)
+            vectors.store(view.pointer_of(offset), value, f, view.mask, None)
         else:
             mask = view.mask_of(offset >= 0)
-            vectors.scattered(view.place.at(offset), value, f, view.apart, mask)
+            vectors.scattered(view.pointer.at(offset), value, f, view.apart, mask)

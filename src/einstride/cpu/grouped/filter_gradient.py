@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.grouped.rows import Seen, Source, Spec, channel, loaded, range_names
 
 
@@ -47,7 +47,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 def kernel(spec: Spec) -> str:
     """The text of the kernel ``grouped_gradient``."""
     code = Code("grouped_gradient", arguments(spec.rank))
-    near = code.place(code["near"] + code.worker * code["near_bytes"], spec.compute)
+    near = code.pointer(code["near"] + code.worker * code["near_bytes"], spec.compute)
     with code.chunks(code["chunks"]) as chunk:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
         part, example = rest % code["parts"], rest // code["parts"]
@@ -67,7 +67,7 @@ def kernel(spec: Spec) -> str:
 
 def _region(
     code: Code, spec: Spec, panel: Value, part: Value, example: Value, region: Sequence[Value],
-    fresh: Value, near: Place,
+    fresh: Value, near: Pointer,
 ) -> None:  # fmt: skip
     """What a region adds to some input channels of all taps, for one panel of output channels."""
     column = code.array("panel_column", "int64").at(panel).load()
@@ -109,12 +109,12 @@ def _region(
 
 def _copy_x(
     code: Code, spec: Spec, source: Source, region: Sequence[Value], rows: tuple[Value, Value],
-    near: Place,
+    near: Pointer,
 ) -> None:  # fmt: skip
     """All channels of a panel's groups, place by place of the padded rows that a region sees."""
     s, n0, n1 = spec.shape, region[0], region[1]
 
-    def axis(a: int, x: Place, to: Place) -> None:
+    def axis(a: int, x: Pointer, to: Pointer) -> None:
         if a == spec.rank - 1:
             here = replace(source, x=x)
             with code.loop(0, code["places"]) as q, code.loop(0, s.held // s.lanes) as v:
@@ -133,34 +133,34 @@ def _copy_x(
 
 
 def _copy_gy(
-    code: Code, spec: Spec, gy: Place, region: Sequence[Value], near: Place, mask: Mask | None
+    code: Code, spec: Spec, gy: Pointer, region: Sequence[Value], near: Pointer, mask: Mask | None
 ) -> None:
     """A vector of gy for each position of a region."""
     s, (n0, n1, r0, r1) = spec.shape, region
 
-    def axis(a: int, y: Place, to: Place) -> None:
+    def axis(a: int, y: Pointer, to: Pointer) -> None:
         first, last = (r0, r1) if a == 0 and spec.rank > 1 else (code.number(0), code[f"out{a}"])
         step = s.lanes if a == spec.rank - 1 else code[f"near_y{a}"]
         with code.loop(first, last) as o:
-            place, there = y.at(o * code[f"y_step{a}"]), to.at((o - first) * step)
+            pointer, there = y.at(o * code[f"y_step{a}"]), to.at((o - first) * step)
             if a == spec.rank - 1:
-                there.store(place.load_as(spec.second, spec.compute, s.lanes, mask))
+                there.store(pointer.load_as(spec.second, spec.compute, s.lanes, mask))
             else:
-                axis(a + 1, place, there)
+                axis(a + 1, pointer, there)
 
     with code.loop(n0, n1) as n:
         axis(0, gy.at(n * code["y_batch"]), near.at((n - n0) * code["near_y_batch"]))
 
 
 def _sums(
-    code: Code, spec: Spec, x: Place, gy: Place, region: Sequence[Value], taps: list[Value]
+    code: Code, spec: Spec, x: Pointer, gy: Pointer, region: Sequence[Value], taps: list[Value]
 ) -> list[Variable]:
     """The sums over a region for one outer tap, of what was copied."""
     s, last = spec.shape, spec.rank - 1
     acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(spec.taps * s.block)]
     n0, n1, r0, r1 = region
 
-    def axis(a: int, x: Place, y: Place) -> None:
+    def axis(a: int, x: Pointer, y: Pointer) -> None:
         if a == last:
             for i, seen in enumerate(spec.runs):
                 with code.loop(code[f"run{i}"], code[f"stop{i}"], len(seen)) as w:
@@ -181,7 +181,7 @@ def _sums(
     return acc
 
 
-def _products(spec: Spec, seen: Seen, x: Place, y: Place, acc: list[Variable]) -> None:
+def _products(spec: Spec, seen: Seen, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
     """The products of a tile of positions."""
     s = spec.shape
     rows: dict[int, Value] = {}
@@ -197,7 +197,7 @@ def _products(spec: Spec, seen: Seen, x: Place, y: Place, acc: list[Variable]) -
 
 
 def _add(
-    code: Code, spec: Spec, gf: Place, tap: Value, block: Value, acc: list[Variable],
+    code: Code, spec: Spec, gf: Pointer, tap: Value, block: Value, acc: list[Variable],
     fresh: Value, mask: Mask | None,
 ) -> None:  # fmt: skip
     """Put the first region's sums into gf, and add the others'."""
@@ -208,7 +208,7 @@ def _add(
         for c in range(s.block):
             number = block * s.block + c
             with code.when(number < s.inputs):
-                place, sums = to.at(number * code["gf_channel"]), acc[k * s.block + c]
+                pointer, sums = to.at(number * code["gf_channel"]), acc[k * s.block + c]
                 with code.when(fresh ^ 1):
-                    sums.set(sums.get() + place.load(s.lanes, mask))
-                place.store(sums.get(), mask)
+                    sums.set(sums.get() + pointer.load(s.lanes, mask))
+                pointer.store(sums.get(), mask)

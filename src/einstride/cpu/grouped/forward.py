@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.grouped.rows import Seen, Source, Spec, aligned, channel, range_names, stage
 
 
@@ -49,7 +49,7 @@ def kernel(spec: Spec) -> str:
     return code.text()
 
 
-def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> None:
+def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Pointer) -> None:
     """A row of positions, for one panel."""
     s, last = spec.shape, spec.rank - 1
     column = code.array("panel_column", "int64").at(panel).load()
@@ -58,7 +58,7 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
     x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
     y = code.array("y", spec.second).at(column)
     f = code.array("f", spec.compute).at(panel * code["f_panel"])
-    rows: list[Place] = []
+    rows: list[Pointer] = []
     rest, coming = row, (row, f)
     for a in reversed(range(last)):
         at, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
@@ -80,7 +80,7 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Place) -> Non
             _write(code, spec, y.at(w * code[f"y_step{last}"]), acc, masks)
 
 
-def _ahead(code: Code, spec: Spec, x: Place, y: Place, coming: tuple[Value, Place]) -> None:
+def _ahead(code: Code, spec: Spec, x: Pointer, y: Pointer, coming: tuple[Value, Pointer]) -> None:
     """Ask for the lines of the cache that the next row will be the first to touch."""
     at, table = coming
     a = spec.rank - 2
@@ -108,13 +108,13 @@ def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Mask])
 
 
 def _taps(
-    code: Code, spec: Spec, seen: Seen, source: Source, rows: list[Place], f: Place,
-    acc: list[Variable], staged: Place,
+    code: Code, spec: Spec, seen: Seen, source: Source, rows: list[Pointer], f: Pointer,
+    acc: list[Variable], staged: Pointer,
 ) -> None:  # fmt: skip
     """Add the products of every outer tap that meets x."""
     s = spec.shape
 
-    def along(a: int, x: Place, tap: Value) -> None:
+    def along(a: int, x: Pointer, tap: Value) -> None:
         if a == spec.rank - 1:
             here = replace(source, x=x)
             with code.loop(0, code["inner"]) as block:
@@ -131,7 +131,7 @@ def _taps(
 
 
 def _products(
-    code: Code, spec: Spec, seen: Seen, staged: Place, f: Place, acc: list[Variable]
+    code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, acc: list[Variable]
 ) -> None:
     """The products of a block of channels."""
     s = spec.shape
@@ -144,7 +144,7 @@ def _products(
 
 
 def _channel(
-    code: Code, spec: Spec, seen: Seen, staged: Place, f: Place, c: Value | int,
+    code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, c: Value | int,
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """The products of one channel: what is spread is used by all positions that see it."""
@@ -173,11 +173,11 @@ def _channel(
                 add(p, channel(spec, staged.at(number[p, k] * s.lanes), c), fs_k)
 
 
-def _write(code: Code, spec: Spec, y: Place, acc: list[Variable], masks: list[Mask]) -> None:
+def _write(code: Code, spec: Spec, y: Pointer, acc: list[Variable], masks: list[Mask]) -> None:
     """The sums of a tile, rounded to the dtype of the result."""
     s, step = spec.shape, code[f"y_step{spec.rank - 1}"]
     for i, sums in enumerate(acc):
         p, v = divmod(i, s.vectors)
         found = code.convert(sums.get(), spec.compute, spec.second)
-        place = y.at(step * p).at(v * s.lanes)
-        place.store(found, None if spec.full_y else masks[v])
+        pointer = y.at(step * p).at(v * s.lanes)
+        pointer.store(found, None if spec.full_y else masks[v])

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import POINTER, WORD, bytes_of, letter
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "outer", "taps", "channels", "padded", "tap_offsets",
@@ -33,7 +33,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
             tap = code.array("tap_offsets", "int64").at(o * code["taps"] + k).load()
             with code.loop(0, code["padded"]) as c:
                 row = f.at(tap + c * code["f_channel"])
-                place = to.at(o * size + (c * code["taps"] + k) * width)
+                pointer = to.at(o * size + (c * code["taps"] + k) * width)
                 inside = code.every_lane(c < code["channels"], lanes)
                 for v in range(vectors):
                     mask = masks[v] & inside
@@ -41,7 +41,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
                         found = row.at(v * lanes).load(lanes, mask)
                     else:
                         found = _gathered(row, wheres[v], mask)
-                    place.at(v * lanes).store(code.convert(found, operand, compute))
+                    pointer.at(v * lanes).store(code.convert(found, operand, compute))
     return code.text()
 
 
@@ -68,13 +68,13 @@ def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
             for v in range(vectors):
                 rows = []
                 for lane in range(v * lanes, (v + 1) * lanes):
-                    place = f.at(tap + c0 + table.at(lane).load())
+                    pointer = f.at(tap + c0 + table.at(lane).load())
                     there = mask & code.every_lane(code.number(lane) < columns, lanes)
-                    rows.append(place.load_as(operand, compute, lanes, there))
+                    rows.append(pointer.load_as(operand, compute, lanes, there))
                 for i, row in enumerate(_transposed(rows)):
                     with code.when(c0 + i < code["padded"]):
-                        place = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
-                        place.at(v * lanes).store(row)
+                        pointer = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
+                        pointer.at(v * lanes).store(row)
     return code.text()
 
 
@@ -97,14 +97,14 @@ def _mixed(a: Value, b: Value, order: list[int]) -> Value:
     return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))
 
 
-def _gathered(place: Place, offsets: Value, mask: Mask) -> Value:
+def _gathered(pointer: Pointer, offsets: Value, mask: Mask) -> Value:
     """The numbers so many elements from a place; zeros where the mask is off."""
-    code, lanes = place.code, offsets.ir.type.count
-    kind = ir.VectorType(place.element, lanes)
-    size = bytes_of(place.element)
-    base = code.splat(Value(code, code.builder.ptrtoint(place.ir, WORD)), lanes)
-    sizes = Value(code, ir.Constant(ir.VectorType(WORD, lanes), [size] * lanes))
+    code, lanes = pointer.code, offsets.ir.type.count
+    kind = ir.VectorType(pointer.element, lanes)
+    size = bytes_of(pointer.element)
+    base = code.splat(Value(code, code.builder.ptrtoint(pointer.ir, INT64)), lanes)
+    sizes = Value(code, ir.Constant(ir.VectorType(INT64, lanes), [size] * lanes))
     addresses = base + offsets * sizes
     where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
-    name = f"llvm.masked.gather.v{lanes}{letter(place.element)}.v{lanes}p0"
+    name = f"llvm.masked.gather.v{lanes}{letter(pointer.element)}.v{lanes}p0"
     return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
-from einstride.codegen.ir_types import WORD
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.ir_types import INT64
 from einstride.codegen.vector_formats import shuffle
 from einstride.cpu.grouped.shape import Lanes
 from einstride.cpu.runtime.offset_tables import sources
@@ -117,11 +117,11 @@ def range_names() -> tuple[str, ...]:
     return tuple(f"{end}{i}" for i in range(MOST_RUNS) for end in ("run", "stop"))
 
 
-def aligned(code: Code, element: str, count: int) -> Place:
+def aligned(code: Code, element: str, count: int) -> Pointer:
     """Room on the stack for vectors, none of them across two lines of the cache."""
     raw = code.scratch(element, count + 64)
-    start = Value(code, code.builder.ptrtoint(raw.ir, WORD))
-    return code.place((start + 63) & -64, element)
+    start = Value(code, code.builder.ptrtoint(raw.ir, INT64))
+    return code.pointer((start + 63) & -64, element)
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ class Source:
     The first place lies `first` from x; others by steps, or where `line` says.
     """
 
-    x: Place
-    line: Place
-    zeros: Place
+    x: Pointer
+    line: Pointer
+    zeros: Pointer
     here: Value
     first: Value
     step: Value
@@ -145,28 +145,28 @@ def loaded(
     """A vector of x: channels from c0 on, of all groups; zeros for a negative offset."""
     s = spec.shape
 
-    def picked(place: Place) -> Place:
-        return place if even else (offset >= 0).pick_place(place, source.zeros)
+    def picked(pointer: Pointer) -> Pointer:
+        return pointer if even else (offset >= 0).pick_pointer(pointer, source.zeros)
 
     if s.run:
         most = s.lanes if s.joined == 1 else s.joined * s.block
         left = (source.here - c0).least(most)
         there = None if spec.full_x else code.first_lanes(left, s.lanes)
-        place = picked(source.x.at(offset + c0))
-        return place.load_as(spec.first, spec.compute, s.lanes, there)
+        pointer = picked(source.x.at(offset + c0))
+        return pointer.load_as(spec.first, spec.compute, s.lanes, there)
     each = (code.number(s.inputs) - c0).least(s.block)
     found: Value | None = None
     for j in range(s.joined):
         count = (code.number(j * s.inputs) < source.here).pick(each, code.number(0))
         mask = _range(code, j * s.block, count, s.lanes)
         shift = c0 + j * (s.inputs - s.block)
-        place = picked(source.x.at(offset + shift))
-        part = place.load_as(spec.first, spec.compute, s.lanes, mask)
+        pointer = picked(source.x.at(offset + shift))
+        part = pointer.load_as(spec.first, spec.compute, s.lanes, mask)
         found = part if found is None else mask.pick(part, found)
     return found if found is not None else code.zero(spec.compute, s.lanes)
 
 
-def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Place) -> None:
+def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Pointer) -> None:
     """Put a block of channels of all places that a tile sees on the stage."""
     at, before = source.first, 0
     for i, q in enumerate(spec.places(seen)):
@@ -186,9 +186,9 @@ def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
     return code.first_lanes(count + first, lanes) ^ before
 
 
-def channel(spec: Spec, place: Place, c: Any) -> Value:
+def channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
     """Channel c of every group at a place of x, on the lanes of its group's outputs."""
     s = spec.shape
     if s.joined == 1:
-        return place.code.splat(place.at(c).load(), s.lanes)
-    return shuffle(place.load(s.lanes), s.order[c])
+        return pointer.code.splat(pointer.at(c).load(), s.lanes)
+    return shuffle(pointer.load(s.lanes), s.order[c])

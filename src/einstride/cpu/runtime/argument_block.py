@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from einstride.codegen.jit import Kernel, KernelSpec
 
 Words = Any
-"""An argument block: a ctypes array of 64-bit whole numbers."""
+"""An argument block: a ctypes array of 64-bit integers."""
 
 
 def name_of(a: Any) -> str:
@@ -35,7 +35,7 @@ def words(names: Sequence[str], values: Mapping[str, int]) -> Words:
     return (ctypes.c_int64 * len(names))(*(values[n] for n in names))
 
 
-WORD = 96
+INT64 = 96
 """Bytes that Python takes to remember one word's name and number, about."""
 
 
@@ -73,13 +73,13 @@ class Call:
     @property
     def nbytes(self) -> int:
         """Bytes of its block, of the names of its words and of its tables."""
-        return size_of(self._keep) + (8 + WORD) * len(self._block)
+        return size_of(self._keep) + (8 + INT64) * len(self._block)
 
     def where(self, name: str) -> int:
         """Which word of the block it is."""
         return self._where[name]
 
-    def word(self, name: str) -> int:
+    def argument(self, name: str) -> int:
         """The value of a word."""
         return int(self._block[self._where[name]])
 

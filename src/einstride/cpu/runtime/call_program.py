@@ -47,9 +47,9 @@ class Program:
         """A step. ``word=(array, offset)`` for each address: an array's, and bytes to add."""
         block, patches = call.block(), []
         for name, (array, offset) in places.items():
-            word = call.where(name)
-            block[word] += offset
-            patches += [word, ARRAYS.index(array)]
+            argument = call.where(name)
+            block[argument] += offset
+            patches += [argument, ARRAYS.index(array)]
         function = _address(call.function)
         self._words += [function, ctypes.addressof(block), len(block), len(places), *patches]
         self._words[1] += 1
@@ -95,16 +95,16 @@ def text() -> str:
         records.at(i).store(record)
     at = code.variable(code.number(2))
     with code.loop(0, code["steps"]):
-        step = code.word(0).at(at.get())
+        step = code.argument(0).at(at.get())
         function, template, words, patches = (step.at(i).load() for i in range(4))
-        with code.loop(0, words) as word:
-            block.at(word).store(code.place(template, "int64").at(word).load())
+        with code.loop(0, words) as argument:
+            block.at(argument).store(code.pointer(template, "int64").at(argument).load())
         with code.loop(0, patches) as number:
             patch = step.at(number * 2 + 4)
             record = records.at(patch.at(1).load()).load()
-            start = code.place(record + HEAD, "int64").load()
-            place = block.at(patch.load())
-            place.store(place.load() + start)
+            start = code.pointer(record + HEAD, "int64").load()
+            pointer = block.at(patch.load())
+            pointer.store(pointer.load() + start)
         code.call(function, block)
         at.set(at.get() + patches * 2 + 4)
     return code.text()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from einstride.codegen.function_builder import Code, Place
+from einstride.codegen.function_builder import Code, Pointer
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, name_of
 from einstride.cpu.runtime.operands import neighbours, steps
@@ -30,7 +30,7 @@ def text(axes: int, lanes: int) -> str:
     code = Code("zeros", arguments(axes))
     nothing = code.zero("float32", lanes)
 
-    def inside(a: int, y: Place) -> None:
+    def inside(a: int, y: Pointer) -> None:
         if a < axes - 1:
             with code.loop(0, code[f"size{a}"]) as i:
                 inside(a + 1, y.at(i * code[f"step{a}"]))

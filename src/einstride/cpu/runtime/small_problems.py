@@ -107,6 +107,6 @@ def fold_text(compute: str, result: str) -> str:
             total = code.variable(first.at(i).load())
             with code.loop(1, tables) as t:
                 total.set(total.get() + first.at(t * count + i).load())
-            place = to.at(code.array("offsets", "int64").at(i).load())
-            place.store(code.convert(total.get(), compute, result))
+            pointer = to.at(code.array("offsets", "int64").at(i).load())
+            pointer.store(code.convert(total.get(), compute, result))
     return code.text()

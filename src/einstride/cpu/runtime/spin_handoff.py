@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Place, Value
-from einstride.codegen.ir_types import POINTER, WORD
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.ir_types import INT64, POINTER
 
 NAME = "handover"
 
@@ -60,15 +60,15 @@ def pause(features: str) -> str:
     return "llvm.x86.sse2.pause" if "+sse2" in features.split(",") else ""
 
 
-def _exchanged(code: Code, at: Place, old: int, new: int) -> Value:
+def _exchanged(code: Code, at: Pointer, old: int, new: int) -> Value:
     """Make the state `new` if it is `old`: was it?"""
-    given = [ir.Constant(WORD, n) for n in (old, new)]
+    given = [ir.Constant(INT64, n) for n in (old, new)]
     found = code.builder.cmpxchg(at.ir, *given, "acq_rel", "acquire")
     return Value(code, code.builder.extract_value(found, 1))
 
 
-def _state(code: Code, at: Place) -> Value:
-    return Value(code, code.builder.load_atomic(at.ir, "acquire", 8, typ=WORD))
+def _state(code: Code, at: Pointer) -> Value:
+    return Value(code, code.builder.load_atomic(at.ir, "acquire", 8, typ=INT64))
 
 
 def _pause(code: Code, spec: Spec) -> None:
@@ -76,24 +76,24 @@ def _pause(code: Code, spec: Spec) -> None:
         code.intrinsic(spec.pause, ir.VoidType(), [])
 
 
-def _set(code: Code, at: Place, state: int) -> None:
-    code.builder.atomic_rmw("xchg", at.ir, ir.Constant(WORD, state), "acq_rel")
+def _set(code: Code, at: Pointer, state: int) -> None:
+    code.builder.atomic_rmw("xchg", at.ir, ir.Constant(INT64, state), "acq_rel")
 
 
 def _run(code: Code, function: Value, block: Value, number: Value) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [POINTER, WORD])
+    kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
     target = code.builder.inttoptr(function.ir, kind.as_pointer())
     code.builder.call(target, [code.builder.inttoptr(block.ir, POINTER), number.ir])
 
 
 def _attend(code: Code, spec: Spec) -> None:
     """Run what is given, until nothing has been for so many looks."""
-    b, looks, state = code.builder, code.variable(code.number(0)), code.word(0)
+    b, looks, state = code.builder, code.variable(code.number(0)), code.argument(0)
     head, more, done = (b.append_basic_block(name) for name in ("look", "tired", "done"))
     b.branch(head)
     b.position_at_end(head)
     with code.when(_exchanged(code, state, GIVEN, RUNNING)):
-        _run(code, *(code.word(i).load() for i in (1, 2, 3)))
+        _run(code, *(code.argument(i).load() for i in (1, 2, 3)))
         _set(code, state, READY)
         looks.set(code.number(0))
     with code.when(_state(code, state).equals(ASLEEP)):
@@ -108,10 +108,10 @@ def _attend(code: Code, spec: Spec) -> None:
 
 def _launch(code: Code, spec: Spec) -> None:
     """Give to the helpers, do a share, and wait until no helper is running."""
-    helpers, function, block, sleep, moment = (code.word(i).load() for i in range(len(TEAM)))
+    helpers, function, block, sleep, moment = (code.argument(i).load() for i in range(len(TEAM)))
 
-    def helper(i: Value) -> Place:
-        return code.place(code.word(len(TEAM)).at(i).load(), "int64")
+    def helper(i: Value) -> Pointer:
+        return code.pointer(code.argument(len(TEAM)).at(i).load(), "int64")
 
     with code.loop(0, helpers) as i:
         words = helper(i)
@@ -123,7 +123,7 @@ def _launch(code: Code, spec: Spec) -> None:
         _finish(code, spec, helper(i), sleep, moment)
 
 
-def _finish(code: Code, spec: Spec, state: Place, sleep: Value, moment: Value) -> None:
+def _finish(code: Code, spec: Spec, state: Pointer, sleep: Value, moment: Value) -> None:
     """Take back what was not begun; wait for the rest."""
     _exchanged(code, state, GIVEN, ASLEEP)
     b, looks = code.builder, code.variable(code.number(0))

@@ -31,7 +31,7 @@ def kernel(dtype: str, lanes: int, vectors: int) -> str:
             with code.loop(0, channels, lanes) as d:
                 mask = code.first_lanes(channels - d, lanes)
                 rows = [
-                    i.pick_place(f.at(o + d), zeros).load(lanes, mask)
+                    i.pick_pointer(f.at(o + d), zeros).load(lanes, mask)
                     for i, o in zip(inside, found, strict=True)
                 ]
                 for i, row in enumerate(_turned(rows)):

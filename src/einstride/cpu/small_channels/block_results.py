@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from einstride.codegen.float_ops import is_nan
-from einstride.codegen.function_builder import Code, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Pointer, Value, Variable
 from einstride.codegen.ir_types import is_float
 from einstride.codegen.vector_formats import every
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
@@ -46,24 +46,24 @@ def _run(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Value
     begin = q * code["step"] - code["before"] + here.firsts[e]
     low = (code.number(0) - begin).most(code.number(0))
     high = (code["line"] - begin).least(here.counts[e])
-    place = here.gx.at(q * code["step"] - code["before"] + here.places[e])
+    pointer = here.gx.at(q * code["step"] - code["before"] + here.places[e])
     for i in range(0, t.piece, t.lanes):
         mask = code.first_lanes(high - i, t.lanes)
         below = code.first_lanes(low - i, t.lanes)
         mask = mask & (below ^ every(code, t.lanes))
         found = _columns(sums, e * t.piece + i, t.lanes)
-        place.at(i).store(code.convert(found, t.compute, t.result), mask)
+        pointer.at(i).store(code.convert(found, t.compute, t.result), mask)
 
 
-def _outputs(code: Code, t: BlockTile, place: Place, count: Value, sums: list[Value]) -> None:
+def _outputs(code: Code, t: BlockTile, pointer: Pointer, count: Value, sums: list[Value]) -> None:
     """The output channels of one output."""
     found = [code.convert(each, t.compute, t.result) for each in sums]
     if t.stream:
         for v, each in enumerate(found):
-            place.at(v * t.lanes).stream(each)
+            pointer.at(v * t.lanes).stream(each)
         return
     for v, each in enumerate(found):
-        place.at(v * t.lanes).store(each, code.first_lanes(count - v * t.lanes, t.lanes))
+        pointer.at(v * t.lanes).store(each, code.first_lanes(count - v * t.lanes, t.lanes))
 
 
 def _columns(sums: list[Value], first: int, lanes: int) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Place, Value
+from einstride.codegen.function_builder import Pointer, Value
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class BlockTile:
 class Row:
     """What all tiles of a row share: where it reads and writes, and how much of each piece."""
 
-    gy: Place
-    gx: Place
-    tables: list[Place]
+    gy: Pointer
+    gx: Pointer
+    tables: list[Pointer]
     counts: list[Value]
     firsts: list[Value]
     places: list[Value]

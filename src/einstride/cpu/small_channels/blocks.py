@@ -15,7 +15,7 @@ set, and the caller has to do it in another way.
 
 from __future__ import annotations
 
-from einstride.codegen.function_builder import Code, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Pointer, Value, Variable
 from einstride.cpu.small_channels.block_results import check, write
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
@@ -70,7 +70,7 @@ def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:
     here = Row(gy, gx, tables, [], [], [])
     for e in range(t.pieces):
         piece = panel * t.pieces + e
-        count, first, place = (
+        count, first, pointer = (
             code.array(f"piece_{name}", "int64").at(piece).load()
             for name in ("count", "first", "to")
         )
@@ -80,7 +80,7 @@ def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:
             count = inside.pick(count, code.number(0))
         here.counts.append(count)
         here.firsts.append(first)
-        here.places.append(place)
+        here.places.append(pointer)
     return here
 
 
@@ -129,7 +129,7 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
 
 
 def _taps(
-    code: Code, t: BlockTile, here: Row, f: Place, c0: Value, depth: Value, ends: list[Place],
+    code: Code, t: BlockTile, here: Row, f: Pointer, c0: Value, depth: Value, ends: list[Pointer],
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Add every tap's products to the sums."""
@@ -150,14 +150,14 @@ def _taps(
                 common = common & other  # negative only if all are
             with code.when(common >= 0):
                 from_gy = here.gy.at(offset + c0)
-                points = [(o >= 0).pick_place(from_gy.at(o), zeros) for o in found_here]
+                points = [(o >= 0).pick_pointer(from_gy.at(o), zeros) for o in found_here]
                 _products(code, t, points, f.at(number * tap_size), depth, acc)
 
     along(0, code.number(0), code.number(0))
 
 
 def _runs(
-    code: Code, t: BlockTile, here: Row, f: Place, blocks: list[Value], acc: list[Variable]
+    code: Code, t: BlockTile, here: Row, f: Pointer, blocks: list[Value], acc: list[Variable]
 ) -> None:
     """The taps of the last axis and their channels as one sum, for each tap of the others."""
     depth = code[f"taps{t.rank - 1}"] * code["channels"]
@@ -177,7 +177,7 @@ def _runs(
 
 
 def _products(
-    code: Code, t: BlockTile, points: list[Place], f: Place, depth: Value, acc: list[Variable]
+    code: Code, t: BlockTile, points: list[Pointer], f: Pointer, depth: Value, acc: list[Variable]
 ) -> None:
     """acc[p, v] += gy[p, d] * f[d, v] for every channel d."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import every
 
 
@@ -101,7 +101,9 @@ class _Tile:
     sums: dict[tuple[int, int, int], Variable]
 
 
-def _item(code: Code, t: LaneTile, region: _Region, item: Value, sums: Place, fresh: Value) -> None:
+def _item(
+    code: Code, t: LaneTile, region: _Region, item: Value, sums: Pointer, fresh: Value
+) -> None:
     """The sums over a region for one tile, added to the table's."""
     row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
     run_tile, rest = rest % code["run_tiles"], rest // code["run_tiles"]
@@ -137,10 +139,10 @@ def _item(code: Code, t: LaneTile, region: _Region, item: Value, sums: Place, fr
             with code.when(mine):
                 to = sums.at(((tap + k) * code["filters"] + row + r) * code["run"] + run)
                 for v, mask in enumerate(masks):
-                    place, found = to.at(v * t.lanes), acc[k, r, v]
+                    pointer, found = to.at(v * t.lanes), acc[k, r, v]
                     with code.when(fresh ^ 1):
-                        found.set(found.get() + place.load(t.lanes, mask))
-                    place.store(found.get(), mask)
+                        found.set(found.get() + pointer.load(t.lanes, mask))
+                    pointer.store(found.get(), mask)
 
 
 def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
@@ -177,14 +179,16 @@ def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
                     _inside(code, t, tile, [x.at(found)], k, gy)
 
 
-def _rows(code: Code, t: LaneTile, gy: Place) -> list[Value]:
+def _rows(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
     """Each output channel's number at one output, in all lanes."""
     return [
         code.splat(gy.at(r).load_as(t.second, t.compute), t.lanes) for r in range(t.rows)
     ]  # fmt: skip
 
 
-def _inside(code: Code, t: LaneTile, tile: _Tile, lines: list[Place], k: int, gy: Place) -> None:
+def _inside(
+    code: Code, t: LaneTile, tile: _Tile, lines: list[Pointer], k: int, gy: Pointer
+) -> None:
     """The outputs whose runs lie inside x, for the taps from `k` on that have these lines of x."""
     lines = [line.at(tile.run - code["x_start"]) for line in lines]
     with code.loop(tile.low, tile.high) as o:
@@ -201,7 +205,7 @@ def _inside(code: Code, t: LaneTile, tile: _Tile, lines: list[Place], k: int, gy
 
 
 def _edge(
-    code: Code, t: LaneTile, tile: _Tile, x: Place, k: int, gy: Place, ends: tuple[Value, Value]
+    code: Code, t: LaneTile, tile: _Tile, x: Pointer, k: int, gy: Pointer, ends: tuple[Value, Value]
 ) -> None:
     """Outputs whose runs leave x at an end: only lanes inside take part."""
     with code.loop(*ends) as o:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _Region:
     last: Value
     begin: Value
     end: Value
-    gy: Place
+    gy: Pointer
     masks: list[Mask]
 
 
@@ -152,7 +152,7 @@ def _sums(
     return acc
 
 
-def _vectors(t: RunTile, gy: Place, masks: list[Mask]) -> list[Value]:
+def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
     """The vectors of gy at one output."""
     return [
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
@@ -171,7 +171,7 @@ def _outer(
 
 
 def _edge(
-    code: Code, t: RunTile, x: Place, gy: Place, o: Value, first: Value, acc: list[Variable],
+    code: Code, t: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """The outer product of an output whose run is not inside."""
@@ -182,12 +182,12 @@ def _edge(
         tap, channel = (first + r) // t.channels, (first + r) % t.channels
         found = table.at(tap).load()
         inside = found >= 0
-        number = inside.pick_place(x.at(found + channel), zeros).load_as(t.first, t.compute)
+        number = inside.pick_pointer(x.at(found + channel), zeros).load_as(t.first, t.compute)
         _outer(code, t, number, [inside.pick(v, nothing) for v in row], acc, r)
 
 
 def _add(
-    code: Code, t: RunTile, to: Place, tile: Value, acc: list[Variable], fresh: Value,
+    code: Code, t: RunTile, to: Pointer, tile: Value, acc: list[Variable], fresh: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Put the first region's sums into the table, and add the others'.
@@ -201,7 +201,7 @@ def _add(
         with code.when(first + r >= own):
             row = to.at((first + r) * code["filters"])
             for v, mask in enumerate(masks):
-                place, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
+                pointer, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
                 with code.when(fresh ^ 1):
-                    sums.set(sums.get() + place.load(t.lanes, mask))
-                place.store(sums.get(), mask)
+                    sums.set(sums.get() + pointer.load(t.lanes, mask))
+                pointer.store(sums.get(), mask)

@@ -10,7 +10,7 @@ number of threads. With several shares, all their W are kept, and `finish` adds 
 
 from __future__ import annotations
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.linear_combinations import sandwiched
 from einstride.codegen.vector_ops import local
 from einstride.cpu.winograd.tiles import Form, addresses, by_vectors, multiply, tile_at, transform
@@ -31,7 +31,7 @@ def kernel(form: Form) -> str:
     code = Code("winograd_grad", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         share = chunk % code["shares"]
-        place = _Place(code, chunk // code["shares"])
+        part = _Part(code, chunk // code["shares"])
         v = code.array("v", form.dtype).at(code.worker * code["v_worker"])
         w = code.array("w", form.dtype)
         w = w.at(code.worker * code["w_worker"] + chunk * code["w_chunk"])
@@ -39,11 +39,11 @@ def kernel(form: Form) -> str:
         stop = (start + code["share"]).least(code["tiles"])
         with code.loop(start, stop, code["block"]) as first:
             count = (stop - first).least(code["block"])
-            _data(code, form, place, first, count, v)
-            _result(code, form, place, first, count, v.at(code["y_at"]))
-            _products(code, form, place, count, v, w, first.equals(start))
+            _data(code, form, part, first, count, v)
+            _result(code, form, part, first, count, v.at(code["y_at"]))
+            _products(code, form, part, count, v, w, first.equals(start))
         with code.when(code["shares"].equals(1)):
-            _finish(code, form, place, w)
+            _finish(code, form, part, w)
     return code.text()
 
 
@@ -58,11 +58,11 @@ def finish(form: Form) -> str:
                 other = w.at(share * code["w_chunk"] + i).load(form.lanes)
                 total.set(total.get() + other)
             w.at(i).store(total.get())
-        _finish(code, form, _Place(code, chunk), w)
+        _finish(code, form, _Part(code, chunk), w)
     return code.text()
 
 
-class _Place:
+class _Part:
     """Which part of the filter a chunk computes."""
 
     def __init__(self, code: Code, index: Value) -> None:
@@ -74,22 +74,22 @@ class _Place:
         self.filters = (code["filters"] - self.d).least(code["d_block"])
 
 
-def _data(code: Code, form: Form, place: _Place, first: Value, count: Value, v: Place) -> None:
+def _data(code: Code, form: Form, part: _Part, first: Value, count: Value, v: Pointer) -> None:
     """V[point][tile][channel] of the block's channels."""
     slots = local(code, form.points, "int64")
     zeros = code.array("zeros", form.dtype)
     rows = form.pair(lambda m: m.data)
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
-        x = code.array("x", form.dtype).at(tile.batch * code["x_batch"] + place.c)
-        at = tile.outer * code["taps"] + place.tap
+        x = code.array("x", form.dtype).at(tile.batch * code["x_batch"] + part.c)
+        at = tile.outer * code["taps"] + part.tap
         outer = code.array("in_outer", "int64").at(at).load()
         addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, slots)
         target = v.at(t * code["c_block"])
-        transform(code, form, rows, slots, place.channels, target, code["v_point"])
+        transform(code, form, rows, slots, part.channels, target, code["v_point"])
 
 
-def _result(code: Code, form: Form, place: _Place, first: Value, count: Value, y: Place) -> None:
+def _result(code: Code, form: Form, part: _Part, first: Value, count: Value, y: Pointer) -> None:
     """Y[point][tile][output channel] of the block's output channels."""
     (m0, _), (m1, _) = form.axes
     slots = local(code, m0 * m1, "int64")
@@ -97,38 +97,40 @@ def _result(code: Code, form: Form, place: _Place, first: Value, count: Value, y
     rows = form.pair(lambda m: transposed(m.output))
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
-        gy = code.array("y", form.dtype).at(tile.batch * code["y_batch"] + place.d)
+        gy = code.array("y", form.dtype).at(tile.batch * code["y_batch"] + part.d)
         outer = code.array("out_outer", "int64").at(tile.outer).load()
         addresses(code, ("out0", "out1"), tile, (m0, m1), gy, outer, zeros, slots)
         target = y.at(t * code["d_block"])
-        transform(code, form, rows, slots, place.filters, target, code["y_point"])
+        transform(code, form, rows, slots, part.filters, target, code["y_point"])
 
 
 def _products(
-    code: Code, form: Form, place: _Place, count: Value, v: Place, w: Place, fresh: Value
+    code: Code, form: Form, part: _Part, count: Value, v: Pointer, w: Pointer, fresh: Value
 ) -> None:
     """W[point][channel][output channel] += the sum over the block's tiles."""
     y = v.at(code["y_at"])
     with code.loop(0, form.points) as point:
         vs, ws = v.at(point * code["v_point"]), w.at(point * code["w_point"])
-        with code.loop(0, place.filters, form.width) as d:
+        with code.loop(0, part.filters, form.width) as d:
             multiply(
-                code, form, place.channels, lambda c: vs.at(c), code["c_block"],
+                code, form, part.channels, lambda c: vs.at(c), code["c_block"],
                 y.at(point * code["y_point"] + d), code["d_block"], count,
                 ws.at(d), code["w_row"], fresh,
             )  # fmt: skip
 
 
-def _finish(code: Code, form: Form, place: _Place, w: Place) -> None:
+def _finish(code: Code, form: Form, part: _Part, w: Pointer) -> None:
     """G^T W G, a channel at a time."""
     rows = form.pair(lambda m: transposed(m.taps))
     lanes = form.lanes
-    offset = code.array("f_tap", "int64").at(place.tap).load()
-    f = code.array("f", form.dtype).at(offset + place.c * code["f_c"] + place.d)
-    with code.loop(0, place.channels) as c:
+    offset = code.array("f_tap", "int64").at(part.tap).load()
+    f = code.array("f", form.dtype).at(offset + part.c * code["f_c"] + part.d)
+    with code.loop(0, part.channels) as c:
         sums, target = w.at(c * code["w_row"]), f.at(c * code["f_c"])
 
-        def each(d: Value, mask: Mask | None, sums: Place = sums, target: Place = target) -> None:
+        def each(
+            d: Value, mask: Mask | None, sums: Pointer = sums, target: Pointer = target
+        ) -> None:
             def load(i: int, j: int) -> Value:
                 point = i * form.sizes[1] + j
                 return sums.at(code["w_point"] * point + d).load(lanes)
@@ -138,4 +140,4 @@ def _finish(code: Code, form: Form, place: _Place, w: Place) -> None:
 
             sandwiched(code, rows[0], rows[1], load, store, form.dtype)
 
-        by_vectors(code, place.filters, lanes, each)
+        by_vectors(code, part.filters, lanes, each)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from einstride.codegen.function_builder import Code, Place, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.linear_combinations import sandwiched
 from einstride.codegen.vector_ops import local, spaced, transposed
 from einstride.cpu.winograd.tiles import Form
@@ -40,7 +40,7 @@ def kernel(form: Form, reading: str) -> str:
 
 def block(
     code: Code, form: Form, reading: str, panel: Value, tap: Value, first: Value, count: Value,
-    u: Place, point: Value,
+    u: Pointer, point: Value,
 ) -> None:  # fmt: skip
     """Transform `count` channels from `first` of one tap for one panel."""
     offset = code.array("f_tap", "int64").at(tap).load()
@@ -52,20 +52,20 @@ def block(
         here, there = f.at(d * code["f_d"]), u.at(v * lanes)
         left = code["filters"] - d  # none or less: the panel's empty end
 
-        def place(i: int, j: int, here: Place = here) -> Place:
+        def pointer(i: int, j: int, here: Pointer = here) -> Pointer:
             return here.at(code["f_0"] * i + code["f_1"] * j)
 
         with code.loop(0, count, lanes) as c:
             depth = (count - c).least(lanes)
             if reading == "channels":
-                square = _square(code, form, place, c, depth, left)
+                square = _square(code, form, pointer, c, depth, left)
             with code.loop(0, depth) as k:
 
                 def load(i: int, j: int) -> Value:
                     if reading == "channels":
                         at = (i * form.axes[1][1] + j) * lanes
                         return square.at((k + at) * lanes).load(lanes)
-                    start = place(i, j).at((c + k) * code["f_c"])
+                    start = pointer(i, j).at((c + k) * code["f_c"])
                     if reading == "any":
                         return spaced(start, code["f_d"], left, lanes)
                     return start.load(lanes, code.first_lanes(left, lanes))
@@ -78,8 +78,13 @@ def block(
 
 
 def _square(
-    code: Code, form: Form, place: Callable[[int, int], Place], c: Value, depth: Value, left: Value
-) -> Place:
+    code: Code,
+    form: Form,
+    pointer: Callable[[int, int], Pointer],
+    c: Value,
+    depth: Value,
+    left: Value,
+) -> Pointer:
     """A square of channels by output channels for each tap, transposed, on the stack."""
     lanes, (r0, r1) = form.lanes, (form.axes[0][1], form.axes[1][1])
     square = local(code, r0 * r1 * lanes, form.dtype, lanes)
@@ -88,7 +93,7 @@ def _square(
             rows = []
             for n in range(lanes):
                 there = (code.number(n) < left).pick(depth, code.number(0))
-                start = place(i, j).at(code["f_d"] * n + c)
+                start = pointer(i, j).at(code["f_d"] * n + c)
                 rows.append(start.load(lanes, code.first_lanes(there, lanes)))
             for n, row in enumerate(transposed(rows)):
                 square.at(((i * r1 + j) * lanes + n) * lanes).store(row)

@@ -13,7 +13,7 @@ by slice just before its use, when no other block of tiles would use it (few til
 
 from __future__ import annotations
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.linear_combinations import sandwiched
 from einstride.codegen.vector_ops import local
 from einstride.cpu.winograd import filter_transform
@@ -54,7 +54,7 @@ def kernel(form: Form, reading: str) -> str:
     return code.text()
 
 
-def _input(code: Code, form: Form, first: Value, count: Value, v: Place) -> None:
+def _input(code: Code, form: Form, first: Value, count: Value, v: Pointer) -> None:
     """V from the patches of x."""
     data = form.pair(lambda m: m.data)
     slots = local(code, form.points, "int64")
@@ -69,7 +69,7 @@ def _input(code: Code, form: Form, first: Value, count: Value, v: Place) -> None
             transform(code, form, data, slots, code["channels"], target, code["v_point"])
 
 
-def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Place) -> None:
+def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) -> None:
     """M of one panel, with the filter transformed beforehand."""
     depth = code["taps"] * code["channels"]
     f = code.array("f", form.dtype).at(panel * code["f_panel"])
@@ -78,7 +78,7 @@ def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Place) -> N
         _points(code, form, count, v, k, size, f.at(k * form.width), code["f_point"])
 
 
-def _raw(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Place) -> None:
+def _raw(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer) -> None:
     """M of one panel, with slices of the filter transformed on the way."""
     channels, u, step = code["channels"], v.at(code["u_at"]), code["f_point"]
     with code.loop(0, code["taps"]) as tap, code.loop(0, channels, code["slice"]) as c:
@@ -88,7 +88,7 @@ def _raw(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pl
 
 
 def _points(
-    code: Code, form: Form, count: Value, v: Place, k: Value, size: Value, u: Place, step: Value
+    code: Code, form: Form, count: Value, v: Pointer, k: Value, size: Value, u: Pointer, step: Value
 ) -> None:
     """Add to M the products of `size` rows of U from row k."""
     depth = code["taps"] * code["channels"]
@@ -101,7 +101,7 @@ def _points(
         )  # fmt: skip
 
 
-def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Place) -> None:
+def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Pointer) -> None:
     """y of one panel from M, and the bias."""
     output = form.pair(lambda m: m.output)
     (m0, _), (m1, _) = form.axes
@@ -129,8 +129,8 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
                 return m.at((i * form.sizes[1] + j) * form.width).at(n * lanes).load(lanes)
 
             def store(i: int, j: int, value: Value) -> None:
-                place = code.place(slots.at(i * m1 + j).load(), form.dtype)
-                place.at(n * lanes).store(value + plus, mask)
+                pointer = code.pointer(slots.at(i * m1 + j).load(), form.dtype)
+                pointer.at(n * lanes).store(value + plus, mask)
 
             sandwiched(code, *output, load, store, form.dtype)
 

@@ -1,6 +1,6 @@
 """How the compiled minimal filtering cuts its work: forms, blocks, shares, scratch memory.
 
-All sizes are in elements unless they say bytes. Whole numbers only; see `calls`.
+All sizes are in elements unless they say bytes. Integers only; see `calls`.
 """
 
 from __future__ import annotations

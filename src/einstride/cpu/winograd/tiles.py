@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.linear_combinations import Rows, sandwiched
 from einstride.codegen.vector_ops import address
 from einstride.geometry.cook_toom import Matrices, matrices
@@ -80,7 +80,7 @@ def tile_at(code: Code, index: Value) -> Tile:
 
 def addresses(
     code: Code, tables: tuple[str, str], tile: Tile, counts: tuple[int, int],
-    base: Place, outer: Value, outside: Place, slots: Place,
+    base: Pointer, outer: Value, outside: Pointer, slots: Pointer,
 ) -> None:  # fmt: skip
     """Put the address of every element of a tile into `slots`; `outside` for those that are not."""
     rows = [
@@ -90,13 +90,13 @@ def addresses(
     for i, first in enumerate(rows[0]):
         for j, second in enumerate(rows[1]):
             offset = outer + first + second
-            place = (offset >= 0).pick_place(base.at(offset), outside)
-            slots.at(i * counts[1] + j).store(address(place))
+            pointer = (offset >= 0).pick_pointer(base.at(offset), outside)
+            slots.at(i * counts[1] + j).store(address(pointer))
 
 
 def transform(
-    code: Code, form: Form, rows: tuple[Rows, Rows], slots: Place, channels: Value,
-    target: Place, step: Value,
+    code: Code, form: Form, rows: tuple[Rows, Rows], slots: Pointer, channels: Value,
+    target: Pointer, step: Value,
 ) -> None:  # fmt: skip
     """Transform a tile's channels, a vector at a time; point p goes to target + p * step."""
     lanes, columns = form.lanes, len(rows[1][0])
@@ -104,7 +104,7 @@ def transform(
     def each(c: Value, mask: Mask | None) -> None:
         sandwiched(
             code, *rows,
-            lambda i, j: code.place(slots.at(i * columns + j).load(), form.dtype)
+            lambda i, j: code.pointer(slots.at(i * columns + j).load(), form.dtype)
             .at(c).load(lanes, mask),
             lambda i, j, value: target.at(step * (i * len(rows[1]) + j) + c).store(value),
             form.dtype,
@@ -126,8 +126,8 @@ def by_vectors(
 
 
 def multiply(
-    code: Code, form: Form, rows: Value, row: Callable[[Value], Place], step: Value | int,
-    f: Place, f_step: Value | int, depth: Value, target: Place, target_step: Value | int,
+    code: Code, form: Form, rows: Value, row: Callable[[Value], Pointer], step: Value | int,
+    f: Pointer, f_step: Value | int, depth: Value, target: Pointer, target_step: Value | int,
     fresh: Value,
 ) -> None:  # fmt: skip
     """target[p, d] = (fresh ? 0 : target[p, d]) + sum_k row(p)[k * step] * f[k * f_step + d].
@@ -140,7 +140,7 @@ def multiply(
         places = [target.at((first + p) * target_step) for p in range(form.tile)]
         acc = [code.variable(code.zero(form.dtype, lanes)) for _ in range(form.tile * vectors)]
         with code.when(fresh ^ 1):
-            _each(places, acc, vectors, lambda a, place: a.set(place.load(lanes)), lanes)
+            _each(places, acc, vectors, lambda a, pointer: a.set(pointer.load(lanes)), lanes)
         with code.loop(0, depth) as k:
             line = f.at(k * f_step)
             fs = [line.at(v * lanes).load(lanes) for v in range(vectors)]
@@ -149,13 +149,13 @@ def multiply(
                 for v in range(vectors):
                     a = acc[p * vectors + v]
                     a.set(spread.times_plus(fs[v], a.get()))
-        _each(places, acc, vectors, lambda a, place: place.store(a.get()), lanes)
+        _each(places, acc, vectors, lambda a, pointer: pointer.store(a.get()), lanes)
 
 
 def _each(
-    places: list[Place], acc: list[Variable], vectors: int,
-    act: Callable[[Variable, Place], None], lanes: int,
+    places: list[Pointer], acc: list[Variable], vectors: int,
+    act: Callable[[Variable, Pointer], None], lanes: int,
 ) -> None:  # fmt: skip
-    for p, place in enumerate(places):
+    for p, pointer in enumerate(places):
         for v in range(vectors):
-            act(acc[p * vectors + v], place.at(v * lanes))
+            act(acc[p * vectors + v], pointer.at(v * lanes))

@@ -32,7 +32,7 @@ def dense(x: Array, b: Backend, like: Array | None = None) -> Array:
     return operand(x, b, None if like is None else b.dtype_name(like), packed)
 
 
-def place(shape: tuple[int, ...], like: Array, mine: Array | None, b: Backend) -> Array:
+def result_array(shape: tuple[int, ...], like: Array, mine: Array | None, b: Backend) -> Array:
     """Where a result goes: an array of ours that is not needed again, or a new one."""
     if mine is None or mine.shape != shape or mine.dtype != like.dtype:
         return new(shape, like, b)
@@ -54,7 +54,7 @@ def apply(function: str, mine: Array | None, b: Backend, *arrays: Array) -> Arra
     from einstride.nn.cpu import elementwise
 
     given = tuple(dense(a, b) for a in arrays)
-    y = place(arrays[0].shape, arrays[0], mine, b)
+    y = result_array(arrays[0].shape, arrays[0], mine, b)
     elementwise.apply(function, given, y, b)
     return y
 

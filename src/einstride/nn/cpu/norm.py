@@ -15,7 +15,7 @@ import numpy as np
 
 from einstride.codegen import jit
 from einstride.codegen.float_ops import bits, double, like, not_below, root, whole
-from einstride.codegen.function_builder import Code, Mask, Place, Value, Variable
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.runtime import barrier
 from einstride.cpu.runtime.argument_block import Call, address, name_of
 from einstride.nn.cpu.elementwise import positive, workers
@@ -84,8 +84,8 @@ def _forward(
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), on)
-    (word,) = struct.unpack("<q", struct.pack("<d", epsilon))
-    words = rows.words | {"n": count // channels, "epsilon": word}
+    (argument,) = struct.unpack("<q", struct.pack("<d", epsilon))
+    words = rows.words | {"n": count // channels, "epsilon": argument}
     return rows, Call(kernel, FORWARD, words, workers(rows, threads), ())
 
 
@@ -132,8 +132,8 @@ def columns(
 
 
 def _moments(
-    code: Code, element: str, lanes: int, vectors: int, chunk: Value, at: Value, x: Place,
-    part: Place,
+    code: Code, element: str, lanes: int, vectors: int, chunk: Value, at: Value, x: Pointer,
+    part: Pointer,
 ) -> None:  # fmt: skip
     """A chunk's mean, and the sums of the differences from it and of their squares, by lanes."""
 
@@ -166,9 +166,9 @@ def _moments(
 
     sweep(code, chunk, at, lanes, vectors, differ)
     for v in range(vectors):
-        place = part.at(at + v * lanes)
+        pointer = part.at(at + v * lanes)
         for i, value in enumerate((means[v], off[v].get(), squares[v].get())):
-            place.at(code["width"] * i).store(value)
+            pointer.at(code["width"] * i).store(value)
 
 
 def _over_parts(code: Code, element: str, c: Value, visit: Any) -> None:
@@ -180,8 +180,8 @@ def _over_parts(code: Code, element: str, c: Value, visit: Any) -> None:
         rows = (start + code["rows"]).least(code["full"]) - start
         last = (k + 1).equals(code["chunks"]) & (lane < code["tail"])
         n = whole(last.pick(rows + 1, rows), "float64")
-        place = code.array("parts", element).at(k * 3 * width + lane)
-        visit(n, *(place.at(width * i).load_as(element, "float64") for i in range(3)))
+        pointer = code.array("parts", element).at(k * 3 * width + lane)
+        visit(n, *(pointer.at(width * i).load_as(element, "float64") for i in range(3)))
 
 
 def _statistics(code: Code, element: str) -> None:
@@ -254,9 +254,9 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
 
             sweep(code, chunk, at, lanes, vectors, add)
             for v in range(vectors):
-                place = part.at(at + v * lanes)
+                pointer = part.at(at + v * lanes)
                 for i, value in enumerate((sums[v].get(), products[v].get(), zero)):
-                    place.at(code["width"] * i).store(value)
+                    pointer.at(code["width"] * i).store(value)
         with barrier.between(code, code["chunks"]):
             _gradients(code, element)
     with barrier.second(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from einstride.codegen.float_ops import greater, is_nan, like, not_other, whole
-from einstride.codegen.function_builder import Code, Mask, Place, Value
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 
 UNROLLED = 9
 """Taps of a window that are written out."""
@@ -80,13 +80,13 @@ def text(spec: Spec) -> str:
             outs[0] = (row, row + 1)
 
         def position(o: list[Value]) -> None:
-            place = y_first
+            pointer = y_first
             for a, number in enumerate(o):
-                place = place + number * code[f"y_step{a}"]
+                pointer = pointer + number * code[f"y_step{a}"]
             taps = Taps(code, spec, o, x_first)
 
             def vector(c: Value, mask: Mask | None) -> None:
-                here = y.at(place * channels + c)
+                here = y.at(pointer * channels + c)
                 if spec.gradient:
                     _spread(spec, taps, x.at(c), gx.at(c), here.load(spec.lanes, mask), mask)
                 elif spec.largest:
@@ -126,12 +126,12 @@ def _vectors(
         visit(end, code.first_lanes(last - end, spec.lanes))
 
 
-def _clear(code: Code, spec: Spec, gx: Place, start: Value, first: Value, last: Value) -> None:
+def _clear(code: Code, spec: Spec, gx: Pointer, start: Value, first: Value, last: Value) -> None:
     """Zeros in an example's gradient."""
     zero = code.zero(spec.element, spec.lanes)
     with code.loop(0, code["x_all"]) as p:
-        place = gx.at((start + p) * code["channels"])
-        _vectors(code, spec, first, last, lambda c, mask: place.at(c).store(zero, mask))
+        pointer = gx.at((start + p) * code["channels"])
+        _vectors(code, spec, first, last, lambda c, mask: pointer.at(c).store(zero, mask))
 
 
 class Taps:
@@ -139,7 +139,7 @@ class Taps:
 
     def __init__(self, code: Code, spec: Spec, o: list[Value], start: Value) -> None:
         self.code, self.spec, self._example = code, spec, start
-        self._tables = [code.place(code[f"at{a}"], "int64").at(n) for a, n in enumerate(o)]
+        self._tables = [code.pointer(code[f"at{a}"], "int64").at(n) for a, n in enumerate(o)]
         self.low, self.high = ([self._row(a, i) for a in range(len(o))] for i in (0, 1))
 
     def _row(self, axis: int, number: int) -> Value:
@@ -165,8 +165,8 @@ class Taps:
             def one(k: list[Value]) -> None:
                 offset = self._example
                 for a, i in enumerate(k):
-                    place = self._row(a, 2) + i * code[f"tap{a}"]
-                    offset = offset + place * code[f"x_step{a}"]
+                    pointer = self._row(a, 2) + i * code[f"tap{a}"]
+                    offset = offset + pointer * code[f"x_step{a}"]
                 each(offset * code["channels"], None, False)
 
             _nested(code, list(zip(self.low, self.high, strict=True)), one)
@@ -188,7 +188,7 @@ class Taps:
             each(offset, None if self.spec.whole else inside, fresh)
 
 
-def _largest(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
+def _largest(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """The maximum; NaN if there is one."""
     code = taps.code
     nothing = code.zero(spec.element, spec.lanes)
@@ -203,7 +203,7 @@ def _largest(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
     return lost.get().pick(like(nothing, float("nan")), best.get())
 
 
-def _best(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
+def _best(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """The maximum of the numbers."""
     best = taps.code.variable(like(taps.code.zero(spec.element, spec.lanes), float("-inf")))
 
@@ -222,7 +222,7 @@ def _share(spec: Spec, taps: Taps) -> Value:
     return taps.code.splat(like(found, 1.0) // found, spec.lanes)
 
 
-def _mean(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
+def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     sums = taps.code.variable(taps.code.zero(spec.element, spec.lanes))
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
@@ -235,7 +235,7 @@ def _mean(spec: Spec, taps: Taps, x: Place, mask: Mask | None) -> Value:
     return sums.get() * _share(spec, taps)
 
 
-def _spread(spec: Spec, taps: Taps, x: Place, gx: Place, g: Value, mask: Mask | None) -> None:
+def _spread(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mask | None) -> None:
     """Bring a window's gradient to its taps: of the maximum, to the first that has it (or is NaN).
 
     A tap that stands in for one outside comes before it in the same order, and is met once more
@@ -249,7 +249,7 @@ def _spread(spec: Spec, taps: Taps, x: Place, gx: Place, g: Value, mask: Mask | 
         g = g * _share(spec, taps)
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
-        place, here = gx.at(offset), inside
+        pointer, here = gx.at(offset), inside
         if best is not None and free is not None:
             hit = not_other(x.at(offset).load(spec.lanes, mask), best)
             if inside is not None and spec.fresh:  # what stands in writes before the first tap
@@ -257,10 +257,10 @@ def _spread(spec: Spec, taps: Taps, x: Place, gx: Place, g: Value, mask: Mask | 
             here = hit & free.get()
             free.set(free.get() ^ here)
         alone = fresh or spec.apart
-        before = zero if alone else place.load(spec.lanes, mask)
+        before = zero if alone else pointer.load(spec.lanes, mask)
         after = g if alone else before + g
         if here is not None and not (fresh and not spec.largest):
             after = here.pick(after, before)
-        place.store(after, mask)
+        pointer.store(after, mask)
 
     taps.visit(each)

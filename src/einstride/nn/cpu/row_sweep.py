@@ -1,4 +1,4 @@
-"""Sweeps over arrays laid flat, as long rows that hold every channel a whole number of times.
+"""Sweeps over arrays laid flat, as long rows that hold every channel equally often.
 
 A row has as many numbers as fill some vectors and are a multiple of the channels, so that a lane
 always meets the same channel, whatever the number of channels. Only the last row may be shorter.

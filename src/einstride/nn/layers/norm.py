@@ -107,7 +107,7 @@ class BatchNorm(Layer):
         from einstride.nn.cpu import norm
 
         b, p, x = run.b, self.parameters, calls.dense(x, run.b)
-        y = calls.place(x.shape, x, x if own and not run.keep else None, b)
+        y = calls.result_array(x.shape, x, x if own and not run.keep else None, b)
         gamma, beta = (calls.dense(p[k], b, x) for k in ("gamma", "beta"))
         kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
         n = prod(x.shape[:-1])
@@ -167,7 +167,7 @@ class BatchNorm(Layer):
         name = b.dtype_name(x)
         g = calls.dense(gy, b, x)
         gamma = calls.dense(self.parameters["gamma"], b, x)
-        gx = calls.place(g.shape, g, g if own else None, b) if inner else None
+        gx = calls.result_array(g.shape, g, g if own else None, b) if inner else None
         sums, ggamma = norm.backward(g, x, gamma, table, gx, b)
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
         return None if gx is None else b.astype(gx, b.dtype_name(gy)), gradients
