@@ -127,7 +127,7 @@ def test_a_change_is_seen_in_its_kernels_alone(changed):
 UNREACHED = {
     # only the descriptions of plans read these
     "cpu/grouped/rows.py": {"Spec.positions"},
-    "cpu/runtime/argument_block.py": {"Call.word"},
+    "cpu/runtime/argument_block.py": {"Call.argument"},
 }
 """Functions that no specification calls, and why."""
 

@@ -1,28 +1,31 @@
 """Makes each fault of faults.toml in a copy of the sources, and runs the tests that must notice.
 
     python tests/mutants/run.py [part of a fault's name]
-    python tests/mutants/run.py 2/3    the second third of the list (8/3 too: modulo)
+    python tests/mutants/run.py 2/3         the second third of the list (8/3 too: modulo)
+    python tests/mutants/run.py --tested    the tests are known to pass without a fault
 
-Prints a table; exit status 1 if a fault survives, 2 if a fault or its tests cannot be run. A fault
-whose code is no longer in the sources is an error too: the list must follow them.
+Prints a line for each fault; exit status 1 if a fault survives, 2 if a fault or its tests cannot be
+run. A fault whose code is no longer in the sources is an error too: the list must follow them.
+
+A process that has imported pytest and NumPy forks for every fault: to import them takes longer than
+most of the tests. It does not import einstride, which is another one in every copy.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
-import queue
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from einstride.codegen.jit import machine
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # when this is run as a program
 
@@ -33,8 +36,9 @@ ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("faults.toml")
 COPIES = 2  # side by side: one per core of a small machine
 LIMIT = 120  # seconds for one fault
-CLEAN = 900  # and for all their tests without any
-PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+CLEAN = 1800  # seconds for all their tests without any
+PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--backend", "cupy-host")
+PRELOADED = ("pytest", "numpy", "llvmlite.binding", "ml_dtypes", "array_api_strict")
 TESTS_FAILED = 1
 
 
@@ -82,21 +86,6 @@ def faults(part: str = "") -> list[Fault]:
     return [Fault(**entry) for entry in loaded if part in entry["name"]]
 
 
-def run_tests(tree: Path, tests: list[str], limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
-    """Pytest over a copy of the sources, whatever is installed."""
-    backend = ("--backend", "cupy-host")
-    path = os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, *PYTEST, *backend, *tests],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        check=False,
-    )
-
-
 def copy_tree(folder: Path) -> Path:
     """The sources and the tests, in a folder of their own."""
     tree = folder / "tree"
@@ -105,29 +94,6 @@ def copy_tree(folder: Path) -> Path:
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tree)
     return tree
-
-
-def attempt(fault: Fault, made: dict[str, str] | NotThereError, tree: Path) -> Outcome:
-    """Put the file with the fault in its place, run the fault's tests, put the file back."""
-    begin = time.monotonic()
-    if isinstance(made, NotThereError):
-        return Outcome(fault, "NOT THERE", 0, str(made))
-    if fault.needs and f"+{fault.needs}" not in machine().features.split(","):
-        return Outcome(fault, f"not run: this machine has no {fault.needs}", 0)
-    [(file, changed)] = made.items()
-    path = tree / file
-    text = path.read_text()
-    path.write_text(changed)
-    try:
-        done = run_tests(tree, fault.nodes)
-        said = done.stdout + done.stderr
-        names = {0: "SURVIVED", TESTS_FAILED: "killed"}
-        verdict = names.get(done.returncode, f"pytest {done.returncode}")
-    except subprocess.TimeoutExpired:
-        verdict, said = "killed", "by its time limit"
-    finally:
-        path.write_text(text)
-    return Outcome(fault, verdict, time.monotonic() - begin, said)
 
 
 def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
@@ -142,42 +108,133 @@ def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
     return made
 
 
-def run(chosen: list[Fault]) -> int:
+@dataclass
+class Process:
+    """A fork that runs pytest over a copy of the sources."""
+
+    tree: Path
+    tests: list[str]
+    limit: float
+
+    def __post_init__(self) -> None:
+        self.begin = time.monotonic()
+        self.output = self.tree.parent / "output.txt"
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run()
+
+    def _run(self) -> None:
+        """Be the child: nothing of this module's is imported again, whatever the tests do."""
+        status = 70
+        try:
+            os.setsid()
+            file = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            os.chdir(self.tree)
+            path = os.pathsep.join([str(self.tree / "src"), os.environ.get("PYTHONPATH", "")])
+            os.environ |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+            sys.dont_write_bytecode = True
+            ours = str(Path(__file__).resolve().parent)
+            sys.path[:] = [str(self.tree / "src"), *(p for p in sys.path if not ours.startswith(p))]
+            for name in [name for name in sys.modules if name.split(".")[0] == "mutants"]:
+                del sys.modules[name]
+            status = int(sys.modules["pytest"].main([*PYTEST, *self.tests]))
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+
+    def verdict(self) -> str:
+        """Whether the tests noticed; "" while they run."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        late = time.monotonic() - self.begin > self.limit
+        if pid == 0 and not late:
+            return ""
+        if pid == 0:
+            self.end()
+            return "too late"
+        code = os.waitstatus_to_exitcode(status)
+        return {0: "SURVIVED", TESTS_FAILED: "killed"}.get(code, f"pytest {code}")
+
+    def end(self) -> None:
+        """Kill it and all that it started."""
+        os.killpg(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    @property
+    def text(self) -> str:
+        """What it said."""
+        return self.output.read_text(errors="replace")
+
+
+def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
+    """Put the file with each fault in its place, run the fault's tests, put the file back.
+
+    As many at a time as there are copies of the sources; in the order in which they end.
+    """
+    waiting = list(zip(chosen, make_all(chosen), strict=True))
+    running: list[tuple[Fault, Process, Path, str]] = []
+    try:
+        while waiting or running:
+            while waiting and trees:
+                fault, made = waiting.pop(0)
+                if isinstance(made, NotThereError):
+                    yield Outcome(fault, "NOT THERE", 0, str(made))
+                elif fault.needs and not sys.modules[
+                    "llvmlite.binding"
+                ].get_host_cpu_features().get(fault.needs):
+                    yield Outcome(fault, f"not run: this machine has no {fault.needs}", 0)
+                else:
+                    [(file, changed)] = made.items()
+                    path = trees[-1] / file
+                    text = path.read_text()
+                    path.write_text(changed)
+                    running.append((fault, Process(trees.pop(), fault.nodes, LIMIT), path, text))
+            time.sleep(0.02)
+            for entry in list(running):
+                fault, process, path, text = entry
+                verdict = process.verdict()
+                if verdict:
+                    running.remove(entry)
+                    path.write_text(text)
+                    trees.append(process.tree)
+                    seconds = time.monotonic() - process.begin
+                    late = verdict == "too late"
+                    yield Outcome(fault, "killed" if late else verdict, seconds, process.text)
+    finally:
+        for _, process, _, _ in running:
+            process.end()
+
+
+def run(chosen: list[Fault], tested: bool = False) -> int:
     """Everything, as a table on the standard output; the exit status."""
-    made = make_all(chosen)
+    for name in PRELOADED:
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        trees: queue.Queue[Path] = queue.Queue()
-        for number in range(COPIES):
-            trees.put(copy_tree(Path(scratch) / str(number)))
-        tree = trees.get()
-        clean = run_tests(tree, sorted({node for fault in chosen for node in fault.nodes}), CLEAN)
-        trees.put(tree)
-        if clean.returncode:
-            print(clean.stdout + clean.stderr)
-            print("the tests fail without any fault")
-            return 2
-
-        def one(fault: Fault, made: dict[str, str] | NotThereError) -> Outcome:
-            tree = trees.get()
-            try:
-                return attempt(fault, made, tree)
-            finally:
-                trees.put(tree)
-
-        with ThreadPoolExecutor(COPIES) as pool:
-            outcomes = list(pool.map(one, chosen, made))
+        trees = [copy_tree(Path(scratch) / str(number)) for number in range(COPIES)]
+        if not tested:
+            clean = Process(trees[0], sorted({n for fault in chosen for n in fault.nodes}), CLEAN)
+            while not (verdict := clean.verdict()):
+                time.sleep(0.1)
+            if verdict != "SURVIVED":
+                print(clean.text)
+                print(f"the tests fail without any fault: {verdict}")
+                return 2
+        width = max(len(fault.name) for fault in chosen)
+        outcomes = []
+        for o in attempts(chosen, trees):
+            print(f"{o.fault.name.ljust(width)}  {o.verdict:9}  {o.seconds:5.1f} s", flush=True)
+            outcomes.append(o)
     return report(outcomes)
 
 
 def report(outcomes: list[Outcome]) -> int:
-    """The table; the exit status."""
-    width = max(len(o.fault.name) for o in outcomes)
-    for o in outcomes:
-        print(f"{o.fault.name.ljust(width)}  {o.verdict:9}  {o.seconds:5.1f} s")
+    """What stood in the way, and the counts; the exit status."""
     killed = sum(o.verdict == "killed" for o in outcomes)
     survived = sum(o.verdict == "SURVIVED" for o in outcomes)
     for o in outcomes:
-        if not o.verdict.startswith(("killed", "SURVIVED", "not run")):
+        if not o.verdict.startswith(("killed", "not run")):
             print(f"\n{o.fault.name}: {o.verdict}\n{o.text[-2000:]}")
     left_out = sum(o.verdict.startswith("not run") for o in outcomes)
     print(f"{killed} killed, {survived} survived, {left_out} not run, of {len(outcomes)}")
@@ -187,7 +244,11 @@ def report(outcomes: list[Outcome]) -> int:
 
 
 if __name__ == "__main__":
-    found = faults(*sys.argv[1:2])
+    parser = argparse.ArgumentParser(description="Plant faults; a test must notice each.")
+    parser.add_argument("part", nargs="?", default="", help="part of a name, or a share k/n")
+    parser.add_argument("--tested", action="store_true", help="the tests pass without any fault")
+    given = parser.parse_args()
+    found = faults(given.part)
     if not found:
-        sys.exit(f"no fault has {sys.argv[1:]} in its name")
-    sys.exit(run(found))
+        sys.exit(f"no fault has {given.part!r} in its name")
+    sys.exit(run(found, given.tested))
