@@ -160,6 +160,32 @@ def random_job(rng):
     return es.conv_filter_grad, (x, gy, kernel), keywords
 
 
+ROLES = {es.conv: "xf", es.conv_input_grad: "yf", es.conv_filter_grad: "xy"}
+"""Which array the first two arguments of a function are."""
+
+
+def laid_out(rng, function, args, keywords):
+    """The same arguments, half of them in channels_first or a random layout."""
+    kind, spatial = rng.integers(4), "UVW"[: len(keywords["stride"])]
+    if kind < 2:
+        return args
+    last = {"x": f"N{spatial}C", "f": f"{spatial}IO", "y": f"N{spatial}C"}
+    parts = {"x": f"NC{spatial}", "f": f"OI{spatial}", "y": f"NC{spatial}"}
+    keywords["layout"] = "channels_first"
+    if kind == 3:
+        parts = {role: "".join(rng.permutation([*part])) for role, part in last.items()}
+        at = iter(spatial)  # the order of its spatial axes in x is that of stride, padding, sizes
+        parts["x"] = "".join(c if c in "NC" else next(at) for c in parts["x"])
+        keywords["layout"] = "{x},{f}->{y}".format(**parts)
+    moved = [
+        a.transpose([last[role].index(c) for c in parts[role]])
+        for role, a in zip(ROLES[function], args, strict=False)
+    ]
+    if rng.integers(4):
+        moved = [np.ascontiguousarray(a) for a in moved]
+    return (*moved, *args[2:])
+
+
 def least_of(call):
     """The least `max_workspace` that the refusal of none says; 0 if none is enough."""
     try:
@@ -174,7 +200,7 @@ def check(seed, algorithm):
     """A job of the seed keeps to its ceilings; None if the algorithm does no such job."""
     rng = np.random.default_rng(seed)
     function, args, keywords = random_job(rng)
-
+    args = laid_out(rng, function, args, keywords)
     if algorithm == "auto":  # no FFTs: those have jobs of their own
         keywords["accuracy"] = "elementwise"
 
