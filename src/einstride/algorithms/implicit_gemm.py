@@ -61,12 +61,12 @@ def input_grad(
     f = flip(f, g.rank, b) if g.flip else f
     for phase in input_gradient_phases.phases(g):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = gx[(slice(None), *steps, ...)]
+        destination = gx[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
         else:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
-            _correlate(gy, sub, place, phase.geometry, job, b, bias, False, True)
+            _correlate(gy, sub, destination, phase.geometry, job, b, bias, False, True)
     return gx
 
 

@@ -85,9 +85,9 @@ def filter_grad(
     # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
     gys = conjugate(_split(gy, g, b), b)
     plain = _plain(job)
-    place = out if plain else None
+    destination = out if plain else None
     each = int(job.per_example)
-    gf = _einsum(_equation(job), xs, gys, job.shape, job, b, None, place)
+    gf = _einsum(_equation(job), xs, gys, job.shape, job, b, None, destination)
     if plain:
         return gf
     gf = conjugate(flip(gf, g.rank, b, start=each) if g.flip else gf, b)
@@ -152,23 +152,23 @@ def _einsum(
 ) -> Array:
     """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
     g, compute, result = job.geometry, _products(job, bias is not None), job.arithmetic.result
-    place = _split(out, g, b) if out is not None and compute == result else None
-    if place is not None and _shared(job, b.traits):
+    destination = _split(out, g, b) if out is not None and compute == result else None
+    if destination is not None and _shared(job, b.traits):
 
         def part(views: tuple[Array, Array, Array]) -> None:
             b.einsum(equation, views[0], views[1], compute, views[2])
 
-        b.run(lambda: part, list(_parts(first, second, place, job)), job.threads)
-        found = place
+        b.run(lambda: part, list(_parts(first, second, destination, job)), job.threads)
+        found = destination
     else:
-        found = b.einsum(equation, first, second, compute, place)
+        found = b.einsum(equation, first, second, compute, destination)
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
         found = plus(found, b.astype(bias, compute), b)
     if out is None:
         return b.astype(found, result)
-    if place is None:
+    if destination is None:
         out[...] = found
     return out
 
@@ -179,7 +179,7 @@ def _shared(job: Job, traits: Traits) -> bool:
 
 
 def _parts(
-    first: Array, second: Array, place: Array, job: Job
+    first: Array, second: Array, destination: Array, job: Job
 ) -> Iterator[tuple[Array, Array, Array]]:
     """Views of both operands and of the result: some outputs, or some taps of a filter gradient.
 
@@ -189,11 +189,11 @@ def _parts(
     for part in _ranges(count):
         if job.direction != "filter_grad":
             some = (*[slice(None)] * axis, part)
-            yield first[some], second, place[some]
+            yield first[some], second, destination[some]
         else:
             windows_of = (*[slice(None)] * (1 + job.geometry.rank + axis), part)
             each = int(job.per_example)
-            yield first[windows_of], second, place[(*[slice(None)] * (each + axis), part)]
+            yield first[windows_of], second, destination[(*[slice(None)] * (each + axis), part)]
 
 
 def _cut(job: Job) -> tuple[int, int]:

@@ -202,14 +202,14 @@ def _run(
         if result is None:
             make = b.result or b.empty
             result = make(layouts.canonical(shape, back), job.arithmetic.result, first)
-        place = result if order_out is None else xp.permute_dims(result, order_out)
+        destination = result if order_out is None else xp.permute_dims(result, order_out)
     else:
-        place = None
+        destination = None
     if job.empty:
-        found = nothing(shape, job.arithmetic.result, bias, b, first, place)
+        found = nothing(shape, job.arithmetic.result, bias, b, first, destination)
     else:
-        found = compute(plan, b, first, second, bias, place, kept)
-    if place is not None:
+        found = compute(plan, b, first, second, bias, destination, kept)
+    if destination is not None:
         return result
     return found if back is None else xp.permute_dims(found, back)
 
@@ -220,10 +220,10 @@ def compute(
     first: Array,
     second: Array,
     bias: Array | None,
-    place: Any,
+    out: Any,
     kept: Prepared | None = None,
 ) -> Array:
-    """What the plan's algorithm makes of canonical arrays, in `place` if given."""
+    """What the plan's algorithm makes of canonical arrays, in `out` if given."""
     job, inner = plan.job, plan.inner
     function = getattr(ALGORITHMS[plan.algorithm], job.direction)
     if kept is not None and job.prepared:
@@ -232,7 +232,7 @@ def compute(
     g = job.geometry
     if job.detour:
         wide = None
-        if place is not None:
+        if out is not None:
             wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
         wide = function(first, second, inner, b, None, wide)
         found = wide
@@ -242,30 +242,35 @@ def compute(
             found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
         if bias is not None:
             found = found + b.astype(bias, inner.arithmetic.result)
-        return written(found, job.arithmetic.result, b, place)
+        return written(found, job.arithmetic.result, b, out)
     if g.input_dilation:
         first = ops.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
-        found = function(first, second, inner, b, None, place)
+        found = function(first, second, inner, b, None, out)
         return ops.plus(found, b.astype(bias, job.arithmetic.result), b)
-    return function(first, second, inner, b, bias, place)
+    return function(first, second, inner, b, bias, out)
 
 
-def written(found: Array, result: str, b: Backend, place: Any) -> Array:
-    """`found` in its dtype, in `place` if given."""
-    if place is None:
+def written(found: Array, result: str, b: Backend, out: Any) -> Array:
+    """`found` in its dtype, in `out` if given."""
+    if out is None:
         return b.astype(found, result)
-    place[...] = found
-    return place
+    out[...] = found
+    return out
 
 
 def nothing(
-    shape: tuple[int, ...], result: str, bias: Array | None, b: Backend, like: Array, place: Any
+    shape: tuple[int, ...],
+    result: str,
+    bias: Array | None,
+    b: Backend,
+    like: Array,
+    out: Any,
 ) -> Array:
     """The result of a sum without terms: zeros, plus the bias."""
-    if place is not None:
-        place[...] = 0 if bias is None else bias
-        return place
+    if out is not None:
+        out[...] = 0 if bias is None else bias
+        return out
     zeros = b.zeros(shape, result, like)
     return zeros if bias is None else zeros + b.astype(bias, result)
 

@@ -112,8 +112,8 @@ def filter_grad(
     first = device_memory.channels_first(x) and device_memory.channels_first(gy)
     if device_memory.filter_lies(gf, first) and not g.flip:
         return _launch(job, b, x, gy, gf, None)
-    place = device_memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
-    found = _launch(job, b, x, gy, place, None)
+    destination = device_memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
+    found = _launch(job, b, x, gy, destination, None)
     gf[...] = flip(found, g.rank, b) if g.flip else found
     return gf
 

@@ -90,12 +90,12 @@ def input_grad(
         gy = _planes(gy, b)
     for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
         else:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
-            _correlate(gy, sub, phase.geometry, job, b, bias, place)
+            _correlate(gy, sub, phase.geometry, job, b, bias, destination)
     return out
 
 
@@ -158,8 +158,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         for table in rest:
             first += table
     total = sums[:, 0]
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    place[...] = total if job.per_example else total[0]
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    destination[...] = total if job.per_example else total[0]
     return out
 
 
@@ -181,15 +181,15 @@ def _correlate(
 ) -> None:
     """y = conv(x, f) + bias of a geometry that does not flip."""
     compute = job.arithmetic.compute
-    x, f, place = operand(x, b), operand(f, b, compute, packed), target(out, b)
+    x, f, destination = operand(x, b), operand(f, b, compute, packed), target(out, b)
     added = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
         added = address(bias)
-    call = correlation(x, g, compute, place, job.threads)
-    call(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
-    if place is not out:
-        out[...] = place
+    call = correlation(x, g, compute, destination, job.threads)
+    call(b.launch, x=address(x), y=address(destination), f=address(f), bias=added)
+    if destination is not out:
+        out[...] = destination
 
 
 @kept

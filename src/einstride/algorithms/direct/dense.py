@@ -105,13 +105,17 @@ def input_grad(
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
-    place = _place(whole, run, b)
+    destination = _as_run(whole, run, b)
     g, phases = run, input_gradient_phases.phases(run)
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
     for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = place if all(s == 1 for s in g.stride) else place[(slice(None), *steps, ...)]
+        part = (
+            destination
+            if all(s == 1 for s in g.stride)
+            else destination[(slice(None), *steps, ...)]
+        )
         if phase.geometry is None:
             if bias is None:
                 clear(part, b.launch, _threads(job))
@@ -132,7 +136,7 @@ def _run(job: Job) -> Geometry:
     return joined(job) if job.direction == "forward" else gathered(job)
 
 
-def _place(gx: Array, run: Geometry, b: Backend) -> Array:
+def _as_run(gx: Array, run: Geometry, b: Backend) -> Array:
     """The gradient of x as the passes of `run` write it: a view."""
     return gx if gx.shape == run.x_shape else b.xp.reshape(gx, run.x_shape)
 
@@ -143,25 +147,25 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    found = _sums(place, job, b)
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    found = _sums(destination, job, b)
     gradient(
         x, gy, g, compute, found, b.launch, _threads(job), job.per_example, shares=_shares(job)
     )
     if is_complex(compute):
-        complex_as_real.combine(found, place)
-    elif found is not place:
-        place[...] = found
+        complex_as_real.combine(found, destination)
+    elif found is not destination:
+        destination[...] = found
     return out
 
 
-def _sums(place: Array, job: Job, b: Backend) -> Array:
+def _sums(destination: Array, job: Job, b: Backend) -> Array:
     """Where the kernel writes a filter gradient; of complex numbers all products of their parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(place, b, compute, neighbours)
-    *axes, c, d = place.shape
-    return b.empty((*axes, 2 * c, 2 * d), real(compute), place)
+        return target(destination, b, compute, neighbours)
+    *axes, c, d = destination.shape
+    return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
 
 def _shares(job: Job) -> int:
@@ -195,8 +199,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     if job.direction == "forward":
         first = first if run == g else target(first, b, needs=lines)
     else:
-        place = _place(target(out, b, needs=lines if run != g else addressable), run, b)
-        phase = largest_phase(run, place)
+        destination = _as_run(target(out, b, needs=lines if run != g else addressable), run, b)
+        phase = largest_phase(run, destination)
         if phase is None:
             return None
         run, out, passes = phase
@@ -212,9 +216,9 @@ def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
     compute = job.arithmetic.compute
     four = vnni.fits(g, job)
     x = target(x, b, needs=neighbours) if four else target(x, b, *_needs(x, job, addressable))
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
     compute = "int32" if four else compute
-    return correlation(x, g, compute, place, _threads(job), machine(), four)
+    return correlation(x, g, compute, destination, _threads(job), machine(), four)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -259,11 +263,11 @@ def _correlate(
     compute = "int32" if four else compute
     x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
     panels, bias = kept if four else (kept, bias)
-    correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
-    if place is not out:
-        out[...] = place
+    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), quads=four)
+    if destination is not out:
+        out[...] = destination
 
 
 def _threads(job: Job) -> int:

@@ -152,22 +152,22 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.cpu.small_channels import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
-    place = flip(out, g.rank, b) if g.flip else out
+    destination = flip(out, g.rank, b) if g.flip else out
     if _along(g, compute):
-        run_lane_calls.gradient(x, gy, g, compute, place, b.launch, _threads(job))
+        run_lane_calls.gradient(x, gy, g, compute, destination, b.launch, _threads(job))
         return out
     tables = run_calls.cut(g, compute).regions.tables
     if tables == 1:
-        sums = target(place, b, compute, packed)
+        sums = target(destination, b, compute, packed)
         run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-        if sums is not place:
-            place[...] = sums
+        if sums is not destination:
+            destination[...] = sums
         return out
     sums = b.empty((tables, *out.shape), compute, x)
     run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
     for table in sums[1:]:
         sums[0] += table
-    place[...] = sums[0]
+    destination[...] = sums[0]
     return out
 
 

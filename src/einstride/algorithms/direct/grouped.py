@@ -105,11 +105,11 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.cpu.grouped.filter_gradient_call import gradient
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
-    place = flip(out, g.rank, b, int(each)) if g.flip else out
-    found = target(place, b, compute, neighbours)
+    destination = flip(out, g.rank, b, int(each)) if g.flip else out
+    found = target(destination, b, compute, neighbours)
     gradient(x, gy, g, compute, found, b.launch, _threads(job), each, jit.machine())
-    if found is not place:
-        place[...] = found
+    if found is not destination:
+        destination[...] = found
     return out
 
 
@@ -125,8 +125,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
     if job.direction == "filter_grad":
         each = job.per_example
-        place = flip(out, g.rank, b, int(each)) if g.flip else out
-        found = target(place, b, compute, neighbours)
+        destination = flip(out, g.rank, b, int(each)) if g.flip else out
+        found = target(destination, b, compute, neighbours)
         return Work(gradient_of(first, second, g, compute, found, _threads(job), each, on))
     if job.direction == "input_grad":
         phase = largest_phase(g, out)

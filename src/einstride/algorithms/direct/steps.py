@@ -51,31 +51,31 @@ class Steps:
         self.scratch, self.zeroed = 0, False
         self.taken = 0  # bytes of the scratch memory that later steps still read
 
-    def place(self, array: str, view: Array) -> tuple[str, int]:
+    def address_of(self, array: str, view: Array) -> tuple[str, int]:
         """Where a view of one of the arrays begins."""
         from einstride.cpu.runtime.argument_block import address
 
         name, offset, start = self._starts[array]
         return name, offset + address(view) - start
 
-    def moved(self, array: str, copy: Array, place: tuple[str, int]) -> None:
+    def relocate(self, array: str, copy: Array, address_of: tuple[str, int]) -> None:
         """From now on one of the arrays lies like this copy, at a place in the scratch memory."""
         from einstride.cpu.runtime.argument_block import address
 
-        self._starts[array] = (*place, address(copy))
+        self._starts[array] = (*address_of, address(copy))
 
-    def room(self, numbers: int) -> tuple[str, int]:
+    def reserve(self, numbers: int) -> tuple[str, int]:
         """A part of the scratch memory, for so many numbers of the products' dtype."""
         begin = self.taken
         self.taken += -(-numbers * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
         self.scratch = max(self.scratch, self.taken)
         return "scratch", begin
 
-    def add(self, call: Call, **places: tuple[str, int]) -> bool:
+    def add(self, call: Call, **offsets: tuple[str, int]) -> bool:
         """A step, if it may be one."""
         from einstride.cpu.runtime.call_program import fits
 
-        self.calls.append((call, places))
+        self.calls.append((call, offsets))
         return fits(call)
 
 
@@ -127,9 +127,9 @@ def _planes(to: Steps, gy: Array) -> Array:
     from einstride.cpu.runtime.small_problems import planes
 
     copy = channelwise._planes(gy, to.b)
-    place = to.room(prod(gy.shape))
-    to.add(planes(gy, jit.machine()), **{"from": to.place("first", gy), "to": place})
-    to.moved("first", copy, place)
+    address_of = to.reserve(prod(gy.shape))
+    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": address_of})
+    to.relocate("first", copy, address_of)
     return copy
 
 
@@ -146,15 +146,15 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
         f, g = to.b.xp.reshape(f, run.f_shape), run
     if dense._threads(job) > 1 or fits(g, job):
         return False
-    panels = to.place("second", f)
+    panels = to.address_of("second", f)
     if not is_packed(f, g, compute, on):
-        panels = to.room(panel_bytes(g, compute, on) // ITEMSIZE[compute])
-        if not to.add(packing(f, g, compute, 1, on), f=to.place("second", f), panels=panels):
+        panels = to.reserve(panel_bytes(g, compute, on) // ITEMSIZE[compute])
+        if not to.add(packing(f, g, compute, 1, on), f=to.address_of("second", f), panels=panels):
             return False
-    places = {"x": to.place("first", x), "f": panels, "y": to.place("result", out)}
+    offsets = {"x": to.address_of("first", x), "f": panels, "y": to.address_of("result", out)}
     if bias is not None:
-        places["bias"] = to.place("bias", bias)
-    return to.add(correlation(x, g, compute, out, 1, on), **places)
+        offsets["bias"] = to.address_of("bias", bias)
+    return to.add(correlation(x, g, compute, out, 1, on), **offsets)
 
 
 def _channelwise(
@@ -164,19 +164,19 @@ def _channelwise(
     from einstride.cpu.runtime.small_problems import gather
 
     compute, on = to.job.arithmetic.compute, jit.machine()
-    lies = to.place("second", f)
+    lies = to.address_of("second", f)
     if not usable(f, to.b, compute, packed):
         if prod(g.f_shape) > MOST_TAPS:
             return False
-        ordered = to.room(prod(g.f_shape))
+        ordered = to.reserve(prod(g.f_shape))
         if not to.add(gather(f, compute, on), **{"from": lies, "to": ordered}):
             return False
         lies = ordered
     call = channelwise.correlation(x, g, compute, out, to.job.threads)
-    places = {"x": to.place("first", x), "f": lies, "y": to.place("result", out)}
+    offsets = {"x": to.address_of("first", x), "f": lies, "y": to.address_of("result", out)}
     if bias is not None:
-        places["bias"] = to.place("bias", bias)
-    return to.add(call, **places)
+        offsets["bias"] = to.address_of("bias", bias)
+    return to.add(call, **offsets)
 
 
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
@@ -186,15 +186,20 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    if not (usable(place, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
+    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    if not (usable(address_of, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
         return False
     if dense._threads(job) > 1:
         return False
     shares = in_room(job, tables(g) + dense._copies(job) + job.copied)
-    call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, jit.machine(), shares)
+    call, sums = gradient_of(
+        x, gy, g, compute, address_of, 1, job.per_example, jit.machine(), shares
+    )
     return sums == 1 and to.add(
-        call, x=to.place("first", x), gy=to.place("second", gy), gf=to.place("result", place)
+        call,
+        x=to.address_of("first", x),
+        gy=to.address_of("second", gy),
+        gf=to.address_of("result", address_of),
     )
 
 
@@ -207,11 +212,11 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     cut, call = channelwise.gradient_of(x, gy, job)
     if prod(g.f_shape) > MOST_TAPS:
         return False
-    sums = to.room(cut.groups * cut.tables * prod(g.f_shape))
+    sums = to.reserve(cut.groups * cut.tables * prod(g.f_shape))
     to.zeroed = True
-    if not to.add(call, x=to.place("first", x), y=to.place("second", gy), f=sums):
+    if not to.add(call, x=to.address_of("first", x), y=to.address_of("second", gy), f=sums):
         return False
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    place = place[0] if job.per_example and cut.groups == 1 else place
-    added = fold(place, cut.groups, cut.tables, compute, jit.machine())
-    return to.add(added, **{"from": sums, "to": to.place("result", place)})
+    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    address_of = address_of[0] if job.per_example and cut.groups == 1 else address_of
+    added = fold(address_of, cut.groups, cut.tables, compute, jit.machine())
+    return to.add(added, **{"from": sums, "to": to.address_of("result", address_of)})

@@ -69,8 +69,8 @@ def filter_grad(
         return compiled.filter_grad(x, gy, job, b, bias, out)
     g = job.geometry
     first = 1 if job.per_example else 0
-    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
-    gf = reduce(x, gy, job, b, place)
+    destination = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = reduce(x, gy, job, b, destination)
     if out is not None:
         return out
     return flip(gf, g.rank, b, first) if g.flip else gf
@@ -89,13 +89,15 @@ def input_grad(
     parts: dict[tuple[int, ...], Array] = {}
     for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = None if out is None else out[(slice(None), *steps, ...)]
+        destination = None if out is None else out[(slice(None), *steps, ...)]
         if phase.geometry is not None:
             sub = flip(turned[(*phase.taps, ...)], g.rank, b)
             kept = None if prepared is None else prepared[i]
-            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place, kept)
-        elif place is not None:
-            place[...] = 0 if bias is None else bias
+            parts[phase.remainder] = correlate(
+                gy, sub, phase.geometry, job, b, bias, destination, kept
+            )
+        elif destination is not None:
+            destination[...] = 0 if bias is None else bias
         else:
             size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)

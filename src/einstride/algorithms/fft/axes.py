@@ -18,7 +18,7 @@ from math import inf
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
 
-Places = tuple[int, int, int]
+Positions = tuple[int, int, int]
 """(first, step, count) of the positions that a signal's elements have in the frame."""
 
 DENSE = 160
@@ -67,17 +67,17 @@ class Axis:
         return self.period > DENSE
 
     @property
-    def x_places(self) -> Places:
+    def x_positions(self) -> Positions:
         """Of a tile of x."""
         return self.first, 1, self.inputs
 
     @property
-    def f_places(self) -> Places:
+    def f_positions(self) -> Positions:
         """Of the taps."""
         return 0, self.dilation, self.kernel
 
     @property
-    def y_places(self) -> Places:
+    def y_positions(self) -> Positions:
         """Of a tile's outputs."""
         return 0, self.stride, self.outputs
 

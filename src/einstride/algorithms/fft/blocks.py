@@ -34,8 +34,8 @@ def tiles_of_x(
     tiles = tuple(t1 - t0 for t0, t1 in spans)
     inputs = tuple(a.inputs for a in axes)
     cut = _cut(slab, tiles, inputs, tuple(a.step for a in axes), b)
-    place = scratch.take("load", (scratch.planes, *cut.shape), b)
-    return planes_of_array(cut, scratch.planes, dtype, place, b)
+    destination = scratch.take("load", (scratch.planes, *cut.shape), b)
+    return planes_of_array(cut, scratch.planes, dtype, destination, b)
 
 
 def _slab(x: Array, g: Geometry, starts: list[int], stops: list[int], b: Backend) -> Array:
@@ -62,8 +62,8 @@ def tiles_of_y(
     slab = region(gy, starts, stops, "zeros", b)
     tiles = tuple(t1 - t0 for t0, t1 in spans)
     cut = _cut(slab, tiles, outputs, outputs, b)
-    place = scratch.take(name, (scratch.planes, *cut.shape), b)
-    return planes_of_array(cut, scratch.planes, dtype, place, b, conjugated)
+    destination = scratch.take(name, (scratch.planes, *cut.shape), b)
+    return planes_of_array(cut, scratch.planes, dtype, destination, b, conjugated)
 
 
 def _cut(slab: Array, tiles: Shape, inputs: Shape, steps: Shape, b: Backend) -> Array:
@@ -104,18 +104,18 @@ def outputs(
     even = all(
         hi - lo == t * a.outputs for lo, hi, t, a in zip(lows, highs, tiles, axes, strict=True)
     )
-    place: Any = None
+    destination: Any = None
     if out is not None:
-        place = out[cells([batch, *zip(lows, highs, strict=True)])]
+        destination = out[cells([batch, *zip(lows, highs, strict=True)])]
         if even:
-            put(y, xp.reshape(place, y.shape[1:]))
+            put(y, xp.reshape(destination, y.shape[1:]))
             return None
     shape = (u, nb, *(t * n for t, n in zip(tiles, sides, strict=True)), d)
     y = xp.reshape(y, shape)
     y = y[(ALL, ALL, *(slice(0, hi - lo) for lo, hi in zip(lows, highs, strict=True)), ALL)]
     if out is None:
         return joined(y, result, b)
-    put(y, place)
+    put(y, destination)
     return None
 
 

@@ -55,13 +55,13 @@ def input_grad(
     f = _turned(f, g, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
             continue
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         kept = None if prepared is None else prepared[i]
-        _convolve(gy, sub, phase.geometry, job, b, bias, place, kept)
+        _convolve(gy, sub, phase.geometry, job, b, bias, destination, kept)
     return out
 
 
@@ -76,8 +76,8 @@ def filter_grad(
     g = job.geometry
     form = _form(g, job)
     out = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    each = place if job.per_example else place[None]
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    each = destination if job.per_example else destination[None]
     x, gy, made = operand(x, b), operand(gy, b), target(each, b)
     units = fourier_room.units(form, job)
     many, workers = fourier_room.room(form, job)

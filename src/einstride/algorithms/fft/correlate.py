@@ -79,8 +79,8 @@ def correlate(
             y = worker.y.synthesise(b.xp.reshape(total, (*total.shape[:2], -1)), worker.memory)
             if extra is not None:
                 y = _plus(y, extra[:, filters[0] : filters[1]], n, b)
-            place = None if out is None else out[..., filters[0] : filters[1]]
-            return outputs(y, g, plan.axes, tuple(where), result, place, b)
+            destination = None if out is None else out[..., filters[0] : filters[1]]
+            return outputs(y, g, plan.axes, tuple(where), result, destination, b)
 
         return one
 
@@ -96,8 +96,8 @@ def filter_spectrum(f: Array, g: Geometry, job: Job, plan: Plan, b: Backend) -> 
     inner, filters = g.f_shape[-2:]
     u, dtype = work.planes_of(job), real_of(job)
     q = work.frequencies(plan.axes, u)
-    places = tuple(a.f_places for a in plan.axes)
-    each = u * prod(g.kernel) + 2 * work.stages(plan.axes, places, u)
+    positions = tuple(a.f_positions for a in plan.axes)
+    each = u * prod(g.kernel) + 2 * work.stages(plan.axes, positions, u)
     c, d = kept_part(g, each, b.traits)
     if not b.traits.mutable:
         c, d = inner, filters
@@ -141,22 +141,22 @@ class Worker:
         sizes = only_filters(g, plan.axes, u, *only) if only else sizes_of(g, plan, u, streamed)
         self.memory = Scratch(sizes, u, dtype, like, b)
         axes = plan.axes
-        self.x = Transform(axes, tuple(a.x_places for a in axes), u, -1, dtype, like, b)
-        self.y = Transform(axes, tuple(a.y_places for a in axes), u, -1, dtype, like, b)
-        self.f = Transform(axes, tuple(a.f_places for a in axes), u, 1, dtype, like, b, "cd")
+        self.x = Transform(axes, tuple(a.x_positions for a in axes), u, -1, dtype, like, b)
+        self.y = Transform(axes, tuple(a.y_positions for a in axes), u, -1, dtype, like, b)
+        self.f = Transform(axes, tuple(a.f_positions for a in axes), u, 1, dtype, like, b, "cd")
 
     def filter(self, f: Array, channels: Range, filters: Range) -> Array:
         """The spectrum (Q, 2, c, d) of a part of the filter."""
         part = f[..., channels[0] : channels[1], filters[0] : filters[1]]
-        place = self.memory.take("filter", (self._u, *part.shape), self._b)
-        p = planes_of_array(part, self._u, self._dtype, place, self._b)
+        destination = self.memory.take("filter", (self._u, *part.shape), self._b)
+        p = planes_of_array(part, self._u, self._dtype, destination, self._b)
         found = self.f.analyse(_flat(p, self._g.rank, self._b), self.memory)
         return self._b.xp.reshape(found, (found.shape[0], 2, *part.shape[-2:]))
 
 
 def only_filters(g: Geometry, axes: tuple[Axis, ...], u: int, c: int, d: int) -> dict[str, int]:
     """Elements of the memory that transforms filters."""
-    stage = work.stages(axes, tuple(a.f_places for a in axes), u) * c * d
+    stage = work.stages(axes, tuple(a.f_positions for a in axes), u) * c * d
     return {"filter": u * prod(g.kernel) * c * d, "c": stage, "d": stage}
 
 
@@ -169,7 +169,7 @@ def sizes_of(g: Geometry, plan: Plan, u: int, streamed: bool) -> dict[str, int]:
     n, axes = plan.signals, plan.axes
     q = work.frequencies(axes, u)
     load = u * n * c * prod(a.inputs for a in axes)
-    xs, ys = tuple(a.x_places for a in axes), tuple(a.y_places for a in axes)
+    xs, ys = tuple(a.x_positions for a in axes), tuple(a.y_positions for a in axes)
     stage = max(work.stages(axes, xs, u) * c, work.stages(axes, ys, u) * d) * n
     sizes = {"load": load, "a": stage, "b": stage, "sum": q * 2 * n * d}
     sizes["product"] = q * 2 * n * d * (1 if g.channels == g.groups else 2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from einstride.algorithms.fft.axes import Places
+from einstride.algorithms.fft.axes import Positions
 from einstride.algorithms.fft.work import PIECE
 from einstride.arrays.ops import dilate, pad
 
@@ -36,7 +36,7 @@ def pieces(count: int, rest: int, period: int, b: Backend) -> Iterator[tuple[sli
 
 
 def fast_analysis(
-    z: Array, period: int, at: Places, sign: int, dtype: str, out: Array | None, b: Backend
+    z: Array, period: int, at: Positions, sign: int, dtype: str, out: Array | None, b: Backend
 ) -> Array:
     """Signals (n, count, rest) -> (n, 2 F, rest) as `table` gives it."""
     xp, (first, step, count) = b.xp, at
@@ -49,7 +49,7 @@ def fast_analysis(
         planes = xp.stack([xp.real(found), -sign * xp.imag(found)], axis=-1)
         planes = xp.reshape(planes, (n, rest, 2 * half))
         return b.astype(xp.permute_dims(planes, (0, 2, 1)), dtype)
-    place = xp.reshape(out, (n, half, 2, rest))
+    destination = xp.reshape(out, (n, half, 2, rest))
     line = slice(first, first + (count - 1) * step + 1, step)
     lines: Array = None
     for q, r in pieces(n, rest, period, b):
@@ -60,13 +60,13 @@ def fast_analysis(
         found = xp.fft.rfft(lines, axis=-1)
         if sign > 0:
             found = xp.conj(found)
-        place[q, :, 0, r] = xp.permute_dims(found.real, (0, 2, 1))
-        place[q, :, 1, r] = xp.permute_dims(found.imag, (0, 2, 1))
+        destination[q, :, 0, r] = xp.permute_dims(found.real, (0, 2, 1))
+        destination[q, :, 1, r] = xp.permute_dims(found.imag, (0, 2, 1))
     return out
 
 
 def fast_synthesis(
-    z: Array, period: int, at: Places, scale: float, dtype: str, out: Array | None, b: Backend
+    z: Array, period: int, at: Positions, scale: float, dtype: str, out: Array | None, b: Backend
 ) -> Array:
     """Spectra (n, 2 F, rest) -> (n, count, rest) as `table` gives it back."""
     xp, (first, step, count) = b.xp, at

@@ -25,17 +25,17 @@ Term = tuple[Any, Any, Any]
 """A function of two arrays, and the two arrays."""
 
 
-def filled(terms: Sequence[Term], axes: tuple[int, ...], place: Array | None, b: Backend) -> Array:
+def filled(terms: Sequence[Term], axes: tuple[int, ...], out: Array | None, b: Backend) -> Array:
     """An array with new axes of length two, whose parts are the terms in row-major order."""
-    if place is not None:
+    if out is not None:
         for at, (function, left, right) in zip(
             combinations(range(2), repeat=len(axes)), terms, strict=True
         ):
-            index: list[Any] = [ALL] * place.ndim
+            index: list[Any] = [ALL] * out.ndim
             for axis, i in zip(axes, at, strict=True):
                 index[axis] = i
-            function(left, right, out=place[tuple(index)])
-        return place
+            function(left, right, out=out[tuple(index)])
+        return out
     parts = [function(left, right) for function, left, right in terms]
     for axis in reversed(axes):  # neighbours differ in the last axis: axes ascend
         pairs = zip(parts[::2], parts[1::2], strict=True)
@@ -44,12 +44,12 @@ def filled(terms: Sequence[Term], axes: tuple[int, ...], place: Array | None, b:
 
 
 def planes_of_array(
-    a: Array, count: int, dtype: str, place: Array | None, b: Backend, conjugated: bool = False
+    a: Array, count: int, dtype: str, out: Array | None, b: Backend, conjugated: bool = False
 ) -> Array:
     """An array as planes (u, ...) of a real dtype; `count` is u."""
     xp = b.xp
     real = not is_complex(b.dtype_name(a))
-    if place is None:
+    if out is None:
         if count == 1:
             return b.astype(a, dtype)[None, ...]
         if real:
@@ -57,12 +57,12 @@ def planes_of_array(
             return xp.stack([a, xp.zeros_like(a)], axis=0)
         imag = -xp.imag(a) if conjugated else xp.imag(a)
         return b.astype(xp.stack([xp.real(a), imag], axis=0), dtype)
-    place[0, ...] = a if real else a.real
+    out[0, ...] = a if real else a.real
     if count == 2:
-        place[1, ...] = 0 if real else a.imag
+        out[1, ...] = 0 if real else a.imag
     if conjugated and not real:
-        xp.multiply(place[1, ...], -1, out=place[1, ...])
-    return place
+        xp.multiply(out[1, ...], -1, out=out[1, ...])
+    return out
 
 
 def joined(p: Array, result: str, b: Backend) -> Array:
@@ -72,13 +72,13 @@ def joined(p: Array, result: str, b: Backend) -> Array:
     return b.astype(p[0, ...], result) + b.astype(p[1, ...], result) * 1j
 
 
-def put(p: Array, place: Array, conjugated: bool = False) -> None:
+def put(p: Array, out: Array, conjugated: bool = False) -> None:
     """Write planes (u, ...) into an array of the result's dtype."""
     if p.shape[0] == 1:
-        place[...] = p[0, ...]
+        out[...] = p[0, ...]
         return
-    place.real[...] = p[0, ...]
-    place.imag[...] = -p[1, ...] if conjugated else p[1, ...]
+    out.real[...] = p[0, ...]
+    out.imag[...] = -p[1, ...] if conjugated else p[1, ...]
 
 
 def meet(z: Array, scratch: Scratch, name: str, b: Backend) -> Array:
@@ -100,19 +100,19 @@ def part(w: Array, scratch: Scratch, name: str, b: Backend) -> Array:
 
 
 def total_of(
-    terms: tuple[Array, Array, Array, Array], total: Array | None, place: Array | None, b: Backend
+    terms: tuple[Array, Array, Array, Array], total: Array | None, out: Array | None, b: Backend
 ) -> Array:
-    """a - b and c + d of four terms as planes (Q, 2, ...) of numbers, plus a total in `place`."""
+    """a - b and c + d of four terms as planes (Q, 2, ...) of numbers, plus a total in `out`."""
     first, second, third, fourth = terms
-    if total is None or place is None:
+    if total is None or out is None:
         pairs = (b.xp.subtract, first, second), (b.xp.add, third, fourth)
-        found = filled(pairs, (1,), place, b)
+        found = filled(pairs, (1,), out, b)
         return found if total is None else total + found
-    place[:, 0, ...] += first
-    place[:, 0, ...] -= second
-    place[:, 1, ...] += third
-    place[:, 1, ...] += fourth
-    return place
+    out[:, 0, ...] += first
+    out[:, 0, ...] -= second
+    out[:, 1, ...] += third
+    out[:, 1, ...] += fourth
+    return out
 
 
 def multiplied(
@@ -135,8 +135,8 @@ def multiplied(
         fs = xp.permute_dims(xp.reshape(fs, (q, 2, inner, groups, r)), (0, 1, 3, 2, 4))
     else:
         xs = xp.permute_dims(xs, (0, 2, 1, 3))  # (Q, 1, 2 n, c)
-    place = scratch.take("product", (q, 2, *((groups,) * (groups > 1)), 2 * n, r), b)
-    p = xp.reshape(b.matmul(xs, fs, place), (q, 2, groups, 2, n, r))
+    out = scratch.take("product", (q, 2, *((groups,) * (groups > 1)), 2 * n, r), b)
+    p = xp.reshape(b.matmul(xs, fs, out), (q, 2, groups, 2, n, r))
     p = xp.permute_dims(p, (0, 1, 3, 4, 2, 5))  # (Q, plane of F, plane of X, n, G, r)
     return total_of((p[:, 0, 0, ...], p[:, 1, 1, ...], p[:, 1, 0, ...], p[:, 0, 1, ...]),
                     total, y, b)  # fmt: skip
@@ -166,7 +166,7 @@ def summed(xs: Array, ys: Array, total: Array | None, scratch: Scratch, b: Backe
     """(Q, 2, G, r): products of X (Q, 2, n, G, 1) and Y (Q, 2, n, G, r) summed over n."""
     xp = b.xp
     t = scratch.take("factor", ys.shape, b)
-    place = scratch.take("sum", (ys.shape[0], 2, *ys.shape[3:]), b)
+    out = scratch.take("sum", (ys.shape[0], 2, *ys.shape[3:]), b)
 
     def sums(left: Array, right: Array, axis: int, memory: Array | None) -> Array:
         found = left * right if memory is None else xp.multiply(left, right, out=memory)
@@ -177,7 +177,7 @@ def summed(xs: Array, ys: Array, total: Array | None, scratch: Scratch, b: Backe
         sums(xs[:, i, ...], ys[:, 1 - i, ...], 1, None if t is None else t[:, i, ...])
         for i in range(2)
     ]
-    return total_of((same[:, 0, ...], same[:, 1, ...], *crossed), total, place, b)
+    return total_of((same[:, 0, ...], same[:, 1, ...], *crossed), total, out, b)
 
 
 def contracted(
@@ -202,16 +202,16 @@ def contracted(
         turned[1, 1, ...] = real
     c = xs.shape[2] // groups
     xs = xp.permute_dims(xp.reshape(xs, (q, 2 * n, groups, c)), (0, 2, 3, 1))
-    place = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
-    found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), place)
+    out = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
+    found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), out)
     found = xp.reshape(found, (q, groups, c, 2, r))
     return found if total is None else plus(total, found, b)
 
 
 def copied(a: Array, scratch: Scratch, name: str, b: Backend) -> Array:
     """An array with its elements side by side, where memory for it is given."""
-    place = scratch.take(name, a.shape, b)
-    if place is None:
+    out = scratch.take(name, a.shape, b)
+    if out is None:
         return a
-    place[...] = a
-    return place
+    out[...] = a
+    return out

@@ -34,7 +34,7 @@ class Unit:
     channels: tuple[int, int]
     filters: tuple[int, int]
     boxes: Sequence[Box]
-    place: int
+    index: int
 
 
 def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
@@ -86,7 +86,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
                 found = joined(p, result, b)
                 return b.xp.conj(found) if p.shape[0] == 2 else found
             lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
-            put(p, totals[unit.place][..., lo:hi, slice(*unit.filters)], conjugated=True)
+            put(p, totals[unit.index][..., lo:hi, slice(*unit.filters)], conjugated=True)
             return None
 
         return one
@@ -113,9 +113,9 @@ class _Worker:
         sizes = Search(job, b.traits).sizes(plan.axes, plan.signals, plan.width, plan.channels)
         self._memory = Scratch(sizes, self._u, self._dtype, like, b)
         axes, u, dtype = plan.axes, self._u, self._dtype
-        self._x = Transform(axes, tuple(a.x_places for a in axes), u, -1, dtype, like, b)
-        self._y = Transform(axes, tuple(a.y_places for a in axes), u, 1, dtype, like, b, "cd")
-        self._f = Transform(axes, tuple(a.f_places for a in axes), u, 1, dtype, like, b)
+        self._x = Transform(axes, tuple(a.x_positions for a in axes), u, -1, dtype, like, b)
+        self._y = Transform(axes, tuple(a.y_positions for a in axes), u, 1, dtype, like, b, "cd")
+        self._f = Transform(axes, tuple(a.f_positions for a in axes), u, 1, dtype, like, b)
 
     def gradient(self, x: Array, gy: Array, unit: Unit) -> Array:
         """Planes (u, *K, c, d) of the sum of x conj(gy): the gradient is its conjugate."""

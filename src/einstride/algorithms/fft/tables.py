@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import pi
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.fft.axes import DENSE, Places
+from einstride.algorithms.fft.axes import DENSE, Positions
 from einstride.support.byte_cache import kept
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ KEPT = 64
 
 
 def table(
-    period: int, places: Places, sign: int, scale: float, dtype: str, like: Array, b: Backend
+    period: int, positions: Positions, sign: int, scale: float, dtype: str, like: Array, b: Backend
 ) -> Array | None:
     """The matrix of an axis, or None if the axis is too long for one.
 
@@ -26,8 +26,8 @@ def table(
     if period > DENSE:
         return None
     if b.traits.mutable and not b.traits.on_host:
-        return b.astype(_made(period, places, sign, scale, b.xp), dtype)
-    found = _kept(period, places, sign, scale, dtype)
+        return b.astype(_made(period, positions, sign, scale, b.xp), dtype)
+    found = _kept(period, positions, sign, scale, dtype)
     if b.traits.mutable:
         return found
     device = None if b.device is None else b.device(like)
@@ -35,17 +35,17 @@ def table(
 
 
 @kept
-def _kept(period: int, places: Places, sign: int, scale: float, dtype: str) -> Any:
+def _kept(period: int, positions: Positions, sign: int, scale: float, dtype: str) -> Any:
     import numpy as np
 
-    found = _made(period, places, sign, scale, np).astype(dtype)
+    found = _made(period, positions, sign, scale, np).astype(dtype)
     found.flags.writeable = False
     return found
 
 
-def _made(period: int, places: Places, sign: int, scale: float, xp: Any) -> Array:
+def _made(period: int, positions: Positions, sign: int, scale: float, xp: Any) -> Array:
     """In float64: made where the arrays are, so that nothing is copied to a GPU."""
-    first, step, count = places
+    first, step, count = positions
     w = xp.reshape(xp.arange(period // 2 + 1, dtype=xp.int64), (-1, 1))
     p = first + step * xp.reshape(xp.arange(count, dtype=xp.int64), (1, -1))
     angles = (w * (p % period) % period).astype(xp.float64) * (2 * pi / period)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.algorithms.fft.axes import Axis, Places
+from einstride.algorithms.fft.axes import Axis, Positions
 from einstride.algorithms.fft.fast import fast_analysis, fast_synthesis
 from einstride.algorithms.fft.planes import meet, part
 from einstride.algorithms.fft.scratch import Scratch
@@ -50,10 +50,10 @@ class Transform:
     """
 
     def __init__(
-        self, axes: tuple[Axis, ...], places: tuple[Places, ...], planes: int, sign: int,
+        self, axes: tuple[Axis, ...], positions: tuple[Positions, ...], planes: int, sign: int,
         dtype: str, like: Array, b: Backend, pair: str = "ab",
     ) -> None:  # fmt: skip
-        self._axes, self._places, self._planes, self._sign = axes, places, planes, sign
+        self._axes, self._positions, self._planes, self._sign = axes, positions, planes, sign
         self._dtype, self._b, self._pair = dtype, b, pair
         self._like = like
         self._forth: list[Array] = []
@@ -65,23 +65,23 @@ class Transform:
         if not self._forth:
             self._forth = [
                 table(x.period, at, self._sign, 0.0, self._dtype, self._like, b)
-                for x, at in zip(self._axes, self._places, strict=True)
+                for x, at in zip(self._axes, self._positions, strict=True)
             ]
         q, unit, here = 1, self._planes, ""
         size = prod(z.shape) // unit
-        for axis, at, matrix in zip(self._axes, self._places, self._forth, strict=True):
+        for axis, at, matrix in zip(self._axes, self._positions, self._forth, strict=True):
             size //= at[2]
             rest = size
             z = xp.reshape(z, (q * unit, at[2], rest))
             here = _other(here, self._pair)
-            place = scratch.take(here, (q * unit, 2 * axis.half, rest), b)
+            out = scratch.take(here, (q * unit, 2 * axis.half, rest), b)
             if matrix is None:
-                z = fast_analysis(z, axis.period, at, self._sign, self._dtype, place, b)
+                z = fast_analysis(z, axis.period, at, self._sign, self._dtype, out, b)
             elif q * unit == 1:
-                place = None if place is None else place[0, ...]
-                z = b.matmul(matrix, z[0, ...], place)
+                out = None if out is None else out[0, ...]
+                z = b.matmul(matrix, z[0, ...], out)
             else:
-                z = b.matmul(matrix, z, place)
+                z = b.matmul(matrix, z, out)
             if unit == 2:
                 here = _other(here, self._pair)
                 z = meet(xp.reshape(z, (q, 2, axis.half, 2, rest)), scratch, here, b)
@@ -97,12 +97,12 @@ class Transform:
         if not self._back:
             self._back = [
                 table(x.period, at, 0, scale, self._dtype, self._like, b)
-                for x, at, scale in zip(self._axes, self._places, halves, strict=True)
+                for x, at, scale in zip(self._axes, self._positions, halves, strict=True)
             ]
         q, m, here = z.shape[0], z.shape[2], ""
         shape: tuple[int, ...] = (m,)
         for a in range(last, -1, -1):
-            axis, at, matrix, rest = self._axes[a], self._places[a], self._back[a], prod(shape)
+            axis, at, matrix, rest = self._axes[a], self._positions[a], self._back[a], prod(shape)
             unit = 2 if a or self._planes == 2 else 1
             q = q // (unit * axis.half)
             if unit == 2:
@@ -110,13 +110,13 @@ class Transform:
                 z = part(xp.reshape(z, (q, axis.half, 2, 2, rest)), scratch, here, b)
             here = _other(here, self._pair)
             z = xp.reshape(z, (q * unit, 2 * axis.half, rest))
-            place = scratch.take(here, (q * unit, at[2], rest), b)
+            out = scratch.take(here, (q * unit, at[2], rest), b)
             if matrix is None:
-                z = fast_synthesis(z, axis.period, at, halves[a], self._dtype, place, b)
+                z = fast_synthesis(z, axis.period, at, halves[a], self._dtype, out, b)
             elif q * unit == 1:
-                place = None if place is None else place[0, ...]
-                z = b.matmul(matrix, z[0, ...], place)
+                out = None if out is None else out[0, ...]
+                z = b.matmul(matrix, z[0, ...], out)
             else:
-                z = b.matmul(matrix, z, place)
+                z = b.matmul(matrix, z, out)
             shape = (at[2], *shape)
         return xp.reshape(z, (self._planes, *shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log2, prod
 
-from einstride.algorithms.fft.axes import Axis, Places
+from einstride.algorithms.fft.axes import Axis, Positions
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
@@ -27,10 +27,10 @@ def frequencies(axes: tuple[Axis, ...], planes: int) -> int:
     return prod(x.half for x in axes) << (len(axes) - 1 + (planes == 2))
 
 
-def stages(axes: tuple[Axis, ...], places: tuple[Places, ...], planes: int) -> int:
+def stages(axes: tuple[Axis, ...], positions: tuple[Positions, ...], planes: int) -> int:
     """The most elements that either piece of scratch memory must hold for one signal."""
     most, q, unit = 0, 1, planes
-    counts = [at[2] for at in places]
+    counts = [at[2] for at in positions]
     for a, axis in enumerate(axes):
         rest = prod(counts[a + 1 :])
         most = max(most, q * unit * max(2 * axis.half, counts[a]) * rest)
@@ -40,12 +40,12 @@ def stages(axes: tuple[Axis, ...], places: tuple[Places, ...], planes: int) -> i
 
 
 def transform(
-    axes: tuple[Axis, ...], places: tuple[Places, ...], planes: int, r: dict[str, float]
+    axes: tuple[Axis, ...], positions: tuple[Positions, ...], planes: int, r: dict[str, float]
 ) -> Line:
     """Seconds to analyse or synthesise m signals at once, all threads counted as one."""
     fixed = each = 0.0
     q, unit = 1, planes
-    counts = [at[2] for at in places]
+    counts = [at[2] for at in positions]
     for a, axis in enumerate(axes):
         rest, rows = prod(counts[a + 1 :]), q * unit
         if axis.fast:
@@ -105,8 +105,8 @@ class Frame:
 
 def frame(axes: tuple[Axis, ...], planes: int, r: dict[str, float]) -> Frame:
     """The frame of some axes."""
-    xs, ys = tuple(a.x_places for a in axes), tuple(a.y_places for a in axes)
-    fs = tuple(a.f_places for a in axes)
+    xs, ys = tuple(a.x_positions for a in axes), tuple(a.y_positions for a in axes)
+    fs = tuple(a.f_positions for a in axes)
     return Frame(
         frequencies(axes, planes),
         planes * prod(a.inputs for a in axes),

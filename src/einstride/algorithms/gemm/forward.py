@@ -146,19 +146,19 @@ def correlate(
                 at = plan.boxes.first_position(box)
                 y = flat[at : at + prod(hi - lo for lo, hi in box)]
             else:
-                place = out[cells(box)]  # (n, *o, D)
-                y = merged(place, g.rank + 1, b) if straight else None
+                destination = out[cells(box)]  # (n, *o, D)
+                y = merged(destination, g.rank + 1, b) if straight else None
                 direct = y is not None and dense(y, b)
             if not direct:
                 if not spare:
                     spare.append(b.empty((plan.rows * g.filters,), job.sums, x))
-                p = prod(place.shape[:-1])
+                p = prod(destination.shape[:-1])
                 y = b.xp.reshape(spare[0][: p * g.filters], (p, g.filters))
             b.matmul(r, matrix, by_group(y, g.groups, b))
             if bias is not None:
                 y += bias
             if not direct:
-                place[...] = b.xp.reshape(y, place.shape)
+                destination[...] = b.xp.reshape(y, destination.shape)
             return None
 
         return one

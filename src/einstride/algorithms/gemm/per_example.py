@@ -60,10 +60,10 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
             c = b.astype(gy[cells(box)], compute)
             c = split_groups(xp.reshape(c, (n, p, g.filters)), g.groups, b)
             c = conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b)
-            place = None
+            product = None
             if out is not None:
-                place = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
-            return b.matmul(r, c, place)
+                product = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
+            return b.matmul(r, c, product)
 
         def one(batch: tuple[int, int]) -> Array | None:
             n = batch[1] - batch[0]

@@ -71,8 +71,8 @@ def filter_grad(
     g = job.geometry
     if _compiled(job, b.traits):
         return compiled.filter_grad(x, gy, job, b, bias, out)
-    place = flip(out, g.rank, b) if g.flip and out is not None else out
-    gf = reduce(x, gy, _plan(g, job, b.traits), job, b, place)
+    destination = flip(out, g.rank, b) if g.flip and out is not None else out
+    gf = reduce(x, gy, _plan(g, job, b.traits), job, b, destination)
     if out is not None:
         return out
     return flip(gf, g.rank, b) if g.flip else gf

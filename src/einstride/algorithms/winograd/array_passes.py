@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.winograd.plan import Plan, filter_rows, frame_of, gradient_term, wider
-from einstride.algorithms.winograd.tile_gemm import accumulate, place, products
+from einstride.algorithms.winograd.tile_gemm import accumulate, products, write_outputs
 from einstride.algorithms.winograd.tile_grid import Phase, Place
 from einstride.algorithms.winograd.tile_transforms import Frame, Transform, constant, slice_tiles
 from einstride.arrays.ops import conjugate, interleave, is_complex
@@ -99,7 +99,7 @@ def _slab(
             total = _stack(sums, s, prod(t), width, b)
             products(rows, u, total, _stack(term, s, prod(t[1:]), width, b), t, g.groups, b)
             y = out[(slice(*batch), *at.outputs, ...)]
-            place(total, s, t, y, at.limits, bias, buffer, b)
+            write_outputs(total, s, t, y, at.limits, bias, buffer, b)
 
         return one
 
@@ -140,7 +140,7 @@ def _immutable(
         t, at = _sides(block), Place(*block, s, g)
         rows = transform.of(block[1][0], at.starts, at.reach, wider(t, s.taps)[1:], None)
         total = products(rows, u, None, None, t, g.groups, b)
-        return place(total, s, t, None, at.limits, bias, None, b)
+        return write_outputs(total, s, t, None, at.limits, bias, None, b)
 
     found: dict[Phase, list[Array]] = {}
     for block, y in zip(plan.blocks, b.run(lambda: one, plan.blocks, 1), strict=True):

@@ -69,8 +69,8 @@ def filter_grad(
     g, compute, needs = job.geometry, job.arithmetic.compute, _needs(job)
     split, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
-    place, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
-    run, into = g, place
+    destination, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
+    run, into = g, destination
     if is_complex(compute):
         run, x, gy = (
             complex_as_real.doubled(g),
@@ -79,10 +79,10 @@ def filter_grad(
         )
         into = b.empty(run.f_shape, complex_as_real.real(compute), x)
     calls.filter_grad(x, gy, run, split, into, b.launch, _threads(job), _room(job))
-    if into is not place:
-        complex_as_real.combine(into, place)
-    if place is not gf:
-        gf[...] = place
+    if into is not destination:
+        complex_as_real.combine(into, destination)
+    if destination is not gf:
+        gf[...] = destination
     return gf
 
 
@@ -107,18 +107,18 @@ def _correlate(
     g, compute, needs = _run(job), job.arithmetic.compute, _needs(job)
     split, u = prepared or (_choice(job, prepared=False)[0], None)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
-    place = target(y, b, *needs)
+    destination = target(y, b, *needs)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    x, into = operand(x, b, *needs), place
+    x, into = operand(x, b, *needs), destination
     if is_complex(compute):
-        x, into = complex_as_real.floats(x), complex_as_real.floats(place)
+        x, into = complex_as_real.floats(x), complex_as_real.floats(destination)
         bias = None if bias is None else complex_as_real.floats(bias)
     calls.forward(
         x, None if u else _turned(f, job, b), _real(g, job), split, bias, into,
         b.launch, _threads(job), _room(job), u,
     )  # fmt: skip
-    if place is not y:
-        y[...] = place
+    if destination is not y:
+        y[...] = destination
     return y
 
 

@@ -106,11 +106,11 @@ def accumulate(
             some = max(term.shape[0] // prod(shape), 1)
             for q in range(0, left.shape[0], some):
                 several = left[q : q + some, ...]
-                place = b.xp.reshape(
+                product = b.xp.reshape(
                     term[: several.shape[0] * prod(shape)], (several.shape[0], *shape)
                 )
-                b.matmul(several, right[q : q + some, ...], place)
-                total[k, q : q + some, ...] += place
+                b.matmul(several, right[q : q + some, ...], product)
+                total[k, q : q + some, ...] += product
 
 
 def _ungrouped(stack: Array, groups: int, b: Backend) -> Array:
@@ -121,7 +121,7 @@ def _ungrouped(stack: Array, groups: int, b: Backend) -> Array:
     return b.xp.reshape(b.xp.permute_dims(stack, (0, 2, 1, 3)), (q, p, g * d))
 
 
-def place(
+def write_outputs(
     s: Array,
     scheme: Scheme,
     counts: Shape,

@@ -172,8 +172,8 @@ class Transform:
             tiles = xp.reshape(tiles, (inner, p * channels))
             if self._conjugated:
                 tiles[...] = conjugate(tiles, b)
-            place = v[:, at : at + p, :]
-            b.matmul(self._matrix, tiles, xp.reshape(place, (v.shape[0], p * channels)))
+            destination = v[:, at : at + p, :]
+            b.matmul(self._matrix, tiles, xp.reshape(destination, (v.shape[0], p * channels)))
         return v
 
     def _bordered(
