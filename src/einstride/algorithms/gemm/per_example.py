@@ -60,10 +60,10 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
             c = b.astype(gy[cells(box)], compute)
             c = split_groups(xp.reshape(c, (n, p, g.filters)), g.groups, b)
             c = conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b)
-            product = None
+            stack = None
             if out is not None:
-                product = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
-            return b.matmul(r, c, product)
+                stack = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
+            return b.matmul(r, c, stack)
 
         def one(batch: tuple[int, int]) -> Array | None:
             n = batch[1] - batch[0]
