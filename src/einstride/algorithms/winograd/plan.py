@@ -119,9 +119,7 @@ def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
     inner = g.channels // g.groups * slab
     copies = 1 + (job.operands[1] != job.sums)
     whole = 0
-    if (
-        job.direction == "input_grad"
-    ):  # exchanging the channels copies the filter unless a view suffices
+    if job.direction == "input_grad":  # exchanging channels may copy the filter
         whole = ((g.groups > 1) + is_complex(job.sums)) * prod(g.f_shape)
     return ((s.taps * s.points + copies * prod(g.kernel)) * inner + whole) * job.itemsize
 
