@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Axes = tuple[Axis, ...]
 
 SMALL = 1 << 20
-"""Multiply-adds below which one split of each axis is tried: a longer search would not pay."""
+"""Multiply-adds below which only one split of each axis is tried: not worth a long search."""
 
 FEW_TAPS = 16
-"""Taps below which one split of each axis is tried: FFTs do not pay for so small a filter."""
+"""Taps below which only one split of each axis is tried: not worth a long search."""
 
 WIDEST = 512
 """Channels of all groups of a block, at most: more would only enlarge the workspace."""
