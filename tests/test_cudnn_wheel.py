@@ -110,7 +110,7 @@ DESCRIBE = """
 import sys
 import cudnn
 from einstride.algorithms.cudnn.graphs import NEVER, OPERATIONS, TYPES
-from einstride.algorithms.cudnn.graphs import Convolution, barred, describe
+from einstride.algorithms.cudnn.graphs import Convolution, describe, excluded_notes
 from einstride.algorithms.cudnn.device_memory import Tensor
 
 def packed(shape, last, name):
@@ -136,7 +136,7 @@ for which in OPERATIONS:
                     c = Convolution(which, a, b, out, (1, 1), (2, 1), (2, 2), biased, False, 0)
                     where = {"sm_version": 90, "sm_count": 132} if deep else {}
                     graph = describe(cudnn, c, **where)
-                    assert len(barred(cudnn, c)) == len(NEVER) + (name == "float32")
+                    assert len(excluded_notes(cudnn, c)) == len(NEVER) + (name == "float32")
                     if deep:
                         graph.build_operation_graph()
                     count += 1

@@ -35,8 +35,8 @@ def test_plans_are_made_once_and_the_oldest_forgotten(state, cp, four_plans):
     for n in range(3, 9):
         es.conv(cp.ones((1, n, 3), "f4"), f, algorithm="cudnn")
     assert len(state.built) == 6
-    [room] = engine.rooms().values()
-    assert len(room.plans) == 4
+    [context] = engine.contexts().values()
+    assert len(context.plans) == 4
     es.conv(cp.ones((1, 8, 3), "f4"), f, algorithm="cudnn")
     assert len(state.built) == 6
     es.conv(cp.ones((1, 3, 3), "f4"), f, algorithm="cudnn")

@@ -9,7 +9,7 @@ import pytest
 import einstride as es
 from checks import same
 from einstride import _testing
-from einstride.dispatch.filter_cache import MOST, Prepared
+from einstride.dispatch.filter_cache import MOST_JOBS, Prepared
 
 FULL = {1: 576.0, 3: 1728.0}  # nine taps of sixty-four channels
 COPIES = {
@@ -198,8 +198,8 @@ def test_transforms_may_be_given_up_while_they_are_looked_up():
     with _testing.replacing("prepare a filter", lambda real, f, job, b: job.number):
         for _ in range(3):
             assert kept.of("direct", None, Meeting(1), None) == 1
-            for _ in range(2 * MOST):
+            for _ in range(2 * MOST_JOBS):
                 assert kept.of("direct", None, Meeting(1, others), None) == 1
-    assert len(kept._kept) <= MOST
-    assert len(made) >= 6 * MOST
+    assert len(kept._kept) <= MOST_JOBS
+    assert len(made) >= 6 * MOST_JOBS
     assert not pickle.loads(pickle.dumps(kept))._kept

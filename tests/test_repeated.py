@@ -33,9 +33,9 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def nothing_known():
-    call_cache.ANSWERS.clear()
+    call_cache.CACHE.clear()
     yield
-    call_cache.ANSWERS.clear()
+    call_cache.CACHE.clear()
 
 
 def numbers(shape, dtype="float32", seed=0):
@@ -59,7 +59,7 @@ def known(x, f, **keywords):
     """Make `conv` of arrays like these known, and say how much is."""
     for _ in range(4):
         es.conv(x, f, **keywords)
-    return len(call_cache.ANSWERS)
+    return len(call_cache.CACHE)
 
 
 def passes(x_shape, f_shape, keywords, dtype="float32", seed=0):
@@ -99,12 +99,12 @@ def test_the_short_way_has_the_bits_of_the_whole_way(case, dtype):
 @pytest.mark.parametrize("case", ["image", "series", "padded", "dense", "steps", "flipped"])
 def test_small_calls_become_programs(case, name):
     function, arrays, more = passes(*CASES[case])[name]
-    call_cache.ANSWERS.clear()
+    call_cache.CACHE.clear()
     for _ in range(2):
         function(*arrays, **more)
-    answer = next(iter(call_cache.ANSWERS._new.values()))
+    hit = next(iter(call_cache.CACHE._new.values()))
     phases = case == "steps" and name == "input_grad"  # positions that no tap meets are filled
-    assert hasattr(answer, "program") is not phases
+    assert hasattr(hit, "program") is not phases
 
 
 @pytest.mark.parametrize("layout", ["channels_first", "NHCW,OHIW->HNWC"])
@@ -191,13 +191,13 @@ def test_a_layers_later_calls_have_the_bits_of_the_first(algorithm, size):
 
 
 def test_as_many_are_kept_as_was_said():
-    answers = call_cache.Answers(4)
+    cache = call_cache.CallCache(4)
     for i in range(100):
-        answers.put(i, i)
-        assert answers.get(0) == 0  # asked for all the time, so never forgotten
-        assert len(answers) <= 8
-    assert answers.get(50) is None
-    assert answers.get(99) == 99
+        cache.put(i, i)
+        assert cache.get(0) == 0  # asked for all the time, so never forgotten
+        assert len(cache) <= 8
+    assert cache.get(50) is None
+    assert cache.get(99) == 99
 
 
 def test_eight_threads():
@@ -213,7 +213,7 @@ def test_eight_threads():
             if not np.array_equal(function(*arrays, **more), expected[at]):
                 wrong.append(at)
             if number == 0 and i % 50 == 0:
-                call_cache.ANSWERS.clear()
+                call_cache.CACHE.clear()
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for t in threads:

@@ -46,7 +46,7 @@ def test_how_an_array_lies_is_part_of_the_question(case, which):
         expected = whole(function, *arrays, **more)
         for way, array in lying(arrays[position]).items():
             changed = (*arrays[:position], array, *arrays[position + 1 :])
-            call_cache.ANSWERS.clear()
+            call_cache.CACHE.clear()
             for _ in range(3):
                 function(*arrays, **more)
             for _ in range(3):
@@ -86,7 +86,7 @@ def test_every_keyword_is_part_of_the_question(name, value):
     expected = whole(es.conv, x, f, **plain, **{name: value})
     for _ in range(3):
         assert np.array_equal(es.conv(x, f, **plain, **{name: value}), expected)
-    assert len(call_cache.ANSWERS) == before + 1
+    assert len(call_cache.CACHE) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_the_limit_of_threads_is_part_of_the_question():
         for _ in range(3):
             assert np.array_equal(es.conv(x, f), expected)
         assert es.plan(x, f)._decision.job.threads == min(2, os.cpu_count() or 1)
-    assert len(call_cache.ANSWERS) == before + (os.cpu_count() != 1)
+    assert len(call_cache.CACHE) == before + (os.cpu_count() != 1)

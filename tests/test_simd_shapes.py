@@ -43,7 +43,7 @@ def job(size, kernel, stride, c, d, padding, batch=2):
 @pytest.mark.parametrize("name", WHOLE)
 def test_whole_strides_are_one_pass(name):
     one = job(*WHOLE[name])
-    g, run = one.geometry, shapes.gathered(one)
+    g, run = one.geometry, shapes.positions_as_channels(one)
     assert run.stride[-1] == 1
     assert (run.out, run.filters) == (g.out, g.filters)
     assert np.prod(run.x_shape) == np.prod(g.x_shape)
@@ -53,7 +53,7 @@ def test_whole_strides_are_one_pass(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_keep_their_phases(name):
     one = job(*OTHERS[name])
-    assert shapes.gathered(one) == one.geometry
+    assert shapes.positions_as_channels(one) == one.geometry
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])

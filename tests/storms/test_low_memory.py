@@ -37,7 +37,7 @@ EVERY_ALLOCATION = """
     while True:
         if first:
             CACHE.clear()
-            call_cache.ANSWERS.clear()
+            call_cache.CACHE.clear()
         try:
             with allocator.in_use():
                 allocator.fail(after)

@@ -28,8 +28,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         for which in PASSES
     },
     "prepare a filter": ("algorithms.direct:prepare",),
-    "prefer few channels": ("algorithms.direct.few:better",),
-    "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along",),
+    "prefer few channels": ("algorithms.direct.few:is_faster",),
+    "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along_span",),
     "cut a filter into pieces": ("algorithms.direct.pieces:pieces",),
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
     "cut positions into blocks": ("cpu.small_channels.block_plan:_cut",),

@@ -144,7 +144,7 @@ def _engines(given: str | Sequence[str]) -> Iterator[None]:
     cpu._ENGINES = tuple(table[name] for name in names)
     try:
         if given == "few":
-            with function(few.better, lambda _, job, traits: few.supports(job, traits) is None):
+            with function(few.is_faster, lambda _, job, traits: few.supports(job, traits) is None):
                 yield
         else:
             yield

@@ -1,4 +1,4 @@
-"""Compute convolutions: a module or a folder for each algorithm, and the table of them all.
+"""Compute convolutions: a module or a folder for each algorithm, and the table `ALGORITHMS`.
 
 What may enter: modules with the functions of `Algorithm`, each with a row in `ALGORITHMS`; none
 imports another.
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Algorithm(Protocol):
-    """What the planner and the public functions ask of a module in this table.
+    """The functions that the planner and the public functions call in a module of `ALGORITHMS`.
 
-    One that makes something of the filter first has ``prepare(f, job, b)`` too, and its `forward`
-    and `input_grad` take what that returned as a last argument, `prepared`: layers keep it.
+    An algorithm that transforms or packs the filter also has ``prepare(f, job, b)``; its `forward`
+    and `input_grad` take the result as a last argument, `prepared`, which layers keep.
     """
 
     def forward(
@@ -57,16 +57,16 @@ class Algorithm(Protocol):
         """x, gy -> gf."""
 
     def supports(self, job: Job, traits: Traits) -> str | None:
-        """None, or the reason why it cannot do the job."""
+        """Return None, or the reason why the algorithm cannot do the job."""
 
     def cost(self, job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-        """What the job would take."""
+        """Predict the seconds, bytes and multiply-adds of the job."""
 
     def describe(self, job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-        """How the job would be computed for arrays that lie in memory like these.
+        """Describe how the job would be computed for arrays with these strides and dtypes.
 
-        The arrays, and all that `b` allocates, are NumPy's `unread` ones, for any library: only
-        their shapes, dtypes and strides mean something. The facts are read from the objects that
+        The arrays, and all that `b` allocates, are stand-ins (`numpy.unread`) for any library: only
+        their shapes, dtypes and strides have a meaning. The facts are read from the objects that
         the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
         """
 

@@ -1,12 +1,12 @@
-"""Convolution as one product of matrices that are never written down: CUDA kernels of our own.
+"""Convolution as a matrix product that reads the windows in place (implicit GEMM), in CUDA.
 
-Rows (p, K * C) of windows times the filter (K * C, D), as in gemm, but the rows exist only as tiles
-in shared memory: no im2col, no padded copy, no copy into another layout, one launch a pass.
+The rows R (p, K * C) of windows exist only as tiles in shared memory: there is no im2col buffer, no
+padded copy, no copy into another layout, and one launch per pass. F (K * C, D) is the filter.
 
 - forward          y = R F
 - input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
-- filter gradient  F' = R^T gy; few tiles with long sums are cut into parts, which are added in a
-  fixed order: no atomic additions, the same bits every time
+- filter gradient  F' = R^T gy; if there are few tiles with long sums, the sums are split into
+  partial sums (split-K), added in a fixed order: no atomic additions, the same bits every time
 
 float32 and float64 are multiplied by the ordinary units, float16 and bfloat16 by tensor cores with
 sums in float32, float32 by tensor cores only where ``accuracy="tf32"`` allows its rounding.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 TENSOR_CORES_SINCE = 80
-"""The compute capability, times ten, whose tensor cores the kernels use."""
+"""The least compute capability, times ten, whose tensor cores the kernels can use (Ampere)."""
 
 
 def forward(
@@ -43,7 +43,7 @@ def forward(
 ) -> Array:  # fmt: skip
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given.
 
-    With `relu`, what is negative becomes zero on the way out.
+    With `relu`, negative results become zero before they are written.
     """
     g = job.geometry
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
@@ -61,12 +61,12 @@ def input_grad(
     f = flip(f, g.rank, b) if g.flip else f
     for phase in input_gradient_phases.phases(g):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = gx[(slice(None), *steps, ...)]
+        destination = gx[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
         else:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
-            _correlate(gy, sub, place, phase.geometry, job, b, bias, False, True)
+            _correlate(gy, sub, destination, phase.geometry, job, b, bias, False, True)
     return gx
 
 
@@ -90,13 +90,13 @@ def filter_grad(
 
 def _correlate(
     x: Array, f: Array, y: Array, g: Geometry, job: Job, b: Backend, bias: Array | None,
-    relu: bool, turned: bool,
+    relu: bool, exchanged: bool,
 ) -> None:  # fmt: skip
-    """y = conv(x, f) of one geometry; `turned`: f has its channels the other way round."""
+    """Compute y = conv(x, f) of one geometry; `exchanged`: f has its channel axes exchanged."""
     *taps, channel, column = _elements(f)
     batch, *o, last = _elements(y)
     columns, terms = g.filters // g.groups, g.channels // g.groups
-    if turned:
+    if exchanged:
         of_f = Steps(column, tuple(taps), channel, terms * column)
     else:
         of_f = Steps(channel, tuple(taps), column, columns * column)
@@ -108,8 +108,8 @@ def _correlate(
 
 
 def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
-    room = 0 if job.direction != "filter_grad" else job.ceiling
-    return tiles.choose(g, transposed, job.operands[0], mma, room, job.per_example)
+    limit = 0 if job.direction != "filter_grad" else job.ceiling
+    return tiles.choose(g, transposed, job.operands[0], mma, limit, job.per_example)
 
 
 def _layout(
@@ -122,7 +122,7 @@ def _layout(
 
 
 def _elements(array: Array) -> list[int]:
-    """Its steps in elements; none along an axis of one element, whatever its stride says."""
+    """Return an array's strides in elements, zero along an axis of one element."""
     unit = array.itemsize
     if any(n % unit for n in (array.data.ptr, *array.strides)):
         raise bad_value(
@@ -137,7 +137,7 @@ def _tensor_cores(x: Array, job: Job) -> bool:
 
 
 def units(job: Job, capability: int) -> str | None:
-    """None if tensor cores multiply, or why the ordinary units do."""
+    """Return None if tensor cores multiply, else why the ordinary units do."""
     dtype = job.operands[0]
     if dtype not in tiles.MMA_TILES:
         return f"no tensor cores for {dtype}"
@@ -149,7 +149,7 @@ def units(job: Job, capability: int) -> str | None:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     first, second = job.operands
     compute, result = job.arithmetic.compute, job.arithmetic.result
     if traits.kernels != "cuda":
@@ -171,7 +171,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _products(job: Job, mma: bool) -> list[tiles.Product]:
-    """What the job launches."""
+    """List the matrix products that the job launches."""
     if job.direction != "input_grad":
         return [_product(job.geometry, job.direction == "filter_grad", job, mma)]
     phases = [p.geometry for p in input_gradient_phases.phases(job.geometry)]
@@ -179,7 +179,7 @@ def _products(job: Job, mma: bool) -> list[tiles.Product]:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The tile of a block of threads, its units, and how sums are cut."""
+    """Describe the tile of a block of threads, its arithmetic units, and how sums are split."""
     capability = b.traits.capability() if b.traits.capability else 0
     ordinary = units(job, capability)
     products = _products(job, ordinary is None)
@@ -202,7 +202,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Whole tiles are multiplied, and each reads its rows and columns anew; parts come and go."""
+    """Predict whole tiles, each of which reads its rows and columns, and the partial sums."""
     capability = traits.capability() if traits.capability else 0
     mma = units(job, capability) is None
     item, result = job.operand_itemsize, ITEMSIZE[job.arithmetic.result]
@@ -214,12 +214,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         if p.parts > 1 and not job.per_example:
             parts = p.parts * p.elements * tiles.sum_bytes(job.operands[0])
         workspace = max(workspace, parts)
-        bytes_ = p.moved(item, result) + 2 * parts
+        moved_bytes = p.moved(item, result) + 2 * parts
         seconds += rates["launch"] * (parts > 0)
-        moved += bytes_
+        moved += moved_bytes
         arithmetic = p.multiply_adds * rates["matmul"] / p.tile.share
-        words = 16 // item
-        if p.geometry.channels // p.geometry.groups % words:
-            arithmetic *= (1 + words) / 2  # read one by one: a guess until it is measured
-        seconds += max(arithmetic, bytes_ * rates["copy"])
+        lanes = 16 // item
+        if p.geometry.channels // p.geometry.groups % lanes:
+            arithmetic *= (1 + lanes) / 2  # element by element: a guess until it is measured
+        seconds += max(arithmetic, moved_bytes * rates["copy"])
     return Cost(job.geometry.multiply_adds, workspace, moved, seconds)

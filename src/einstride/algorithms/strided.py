@@ -1,13 +1,13 @@
-"""The seed: `as_strided` makes the windows, `einsum` does the convolution. The page to frame.
+"""Convolution as one `einsum` over the windows of x, a view made by `as_strided`: the definition.
 
-With the letters b batch, o output, k kernel, i input position, g group, c and d the channels of one
-group going in and out (a bracketed letter stands for one letter per spatial axis):
+The letters are b batch, o output position, k tap, i input position, g group, c and d the input and
+output channels of one group (a bracketed letter stands for one letter per spatial axis):
 
 - forward          ``b{o}{k}gc,{k}cgd->b{o}gd``
 - filter gradient  ``b{o}{k}gc,b{o}gd->{k}cgd``
 - input gradient   ``b{i}{k}gd,{k}cgd->b{i}gc``  over gy, dilated by the stride, padded, f flipped
 
-Where it all began, six lines without a loop:
+A forward pass in six lines, without a loop:
 
 >>> import numpy as np
 >>> x, f, s = np.ones((64, 28, 28, 3)), np.ones((6, 6, 3, 2)), (2, 2)
@@ -49,17 +49,20 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 LARGE = 1 << 19
-"""Multiply-adds from which threads share an einsum, in so many parts at most:"""
+"""Multiply-adds from which an einsum is split into parts for threads; smaller ones do not gain.
+
+The result's bits depend on this number and on `PARTS`, not on the number of threads.
+"""
 
 PARTS = 8
-
+"""Parts of an einsum, at most, and so the threads that it can use."""
 
 EQUATIONS = {
     "forward": "b{o}{k}gc,{k}cgd->b{o}gd",
     "filter_grad": "b{o}{k}gc,b{o}gd->{k}cgd",
     "input_grad": "b{i}{k}gd,{k}cgd->b{i}gc",
 }
-"""The contraction of each direction, in the letters of this page."""
+"""The contraction of each direction, in the letters that the module's docstring explains."""
 
 
 def forward(
@@ -82,15 +85,15 @@ def filter_grad(
     xs = windows(
         _split(pad(x, g.padding, g.padding_mode, b), g, b), g.kernel, g.stride, g.dilation, b
     )
-    # The adjoint conjugates x; conj(sum x conj(gy)) is the same and spares a copy of the windows.
+    # The adjoint conjugates x; conj(sum x conj(gy)) is equal and needs no copy of the windows.
     gys = conjugate(_split(gy, g, b), b)
-    plain = _plain(job)
-    place = out if plain else None
-    each = int(job.per_example)
-    gf = _einsum(_equation(job), xs, gys, job.shape, job, b, None, place)
-    if plain:
+    direct = _is_direct(job)
+    destination = out if direct else None
+    first_axis = int(job.per_example)
+    gf = _einsum(_equation(job), xs, gys, job.shape, job, b, None, destination)
+    if direct:
         return gf
-    gf = conjugate(flip(gf, g.rank, b, start=each) if g.flip else gf, b)
+    gf = conjugate(flip(gf, g.rank, b, start=first_axis) if g.flip else gf, b)
     if out is None:
         return gf
     out[...] = gf
@@ -108,19 +111,19 @@ def input_grad(
     return _einsum(_equation(job), ys, fs, g.x_shape, job, b, bias, out)
 
 
-def _plain(job: Job) -> bool:
-    """True if an einsum gives a filter gradient as it is, neither flipped nor conjugated."""
+def _is_direct(job: Job) -> bool:
+    """True if the einsum's result is the filter gradient, neither to be flipped nor conjugated."""
     return not job.geometry.flip and not is_complex(job.arithmetic.compute)
 
 
-def _products(job: Job, added: bool) -> str:
-    """The dtype of the einsum; that of sums, never halves, where a bias is `added` afterwards."""
+def _einsum_dtype(job: Job, added: bool) -> str:
+    """Return the dtype of the einsum: never halves if a bias is `added` to its result."""
     wide = added or job.arithmetic.result == job.sums
     return job.sums if wide else job.arithmetic.compute
 
 
 def _equation(job: Job) -> str:
-    """The contraction of a job, one letter for each axis."""
+    """Return the contraction of a job, with one letter for each axis."""
     equation = EQUATIONS[job.direction]
     if job.per_example:
         equation = equation.replace("->", "->b")
@@ -133,7 +136,7 @@ def _split(a: Array, g: Geometry, b: Backend) -> Array:
 
 @cached(256)
 def _spelled(equation: str, rank: int, grouped: bool) -> str:
-    """The equation with one letter per spatial axis, and without g for one group."""
+    """Write an equation with one letter per spatial axis, and without g for one group."""
     free = [c for c in ascii_letters if c not in "bgcd"]
     first, second = "".join(free[:rank]), "".join(free[rank : 2 * rank])
     equation = equation.replace("{k}", second).replace("{o}", first).replace("{i}", first)
@@ -150,54 +153,54 @@ def _einsum(
     bias: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """The einsum in the dtype of the products; its result with groups merged, in `out` if given."""
-    g, compute, result = job.geometry, _products(job, bias is not None), job.arithmetic.result
-    place = _split(out, g, b) if out is not None and compute == result else None
-    if place is not None and _shared(job, b.traits):
+    """Contract both operands, add the bias, merge the groups; the result lies in `out` if given."""
+    g, compute, result = job.geometry, _einsum_dtype(job, bias is not None), job.arithmetic.result
+    destination = _split(out, g, b) if out is not None and compute == result else None
+    if destination is not None and _is_split(job, b.traits):
 
         def part(views: tuple[Array, Array, Array]) -> None:
             b.einsum(equation, views[0], views[1], compute, views[2])
 
-        b.run(lambda: part, list(_parts(first, second, place, job)), job.threads)
-        found = place
+        b.run(lambda: part, list(_parts(first, second, destination, job)), job.threads)
+        found = destination
     else:
-        found = b.einsum(equation, first, second, compute, place)
+        found = b.einsum(equation, first, second, compute, destination)
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
         found = plus(found, b.astype(bias, compute), b)
     if out is None:
         return b.astype(found, result)
-    if place is None:
+    if destination is None:
         out[...] = found
     return out
 
 
-def _shared(job: Job, traits: Traits) -> bool:
-    """Does the einsum go in parts, for threads to share? By its size alone: the bits follow it."""
+def _is_split(job: Job, traits: Traits) -> bool:
+    """True if the einsum is split into parts: decided by size alone, because the bits follow it."""
     return traits.on_host and job.geometry.multiply_adds >= LARGE
 
 
 def _parts(
-    first: Array, second: Array, place: Array, job: Job
+    first: Array, second: Array, destination: Array, job: Job
 ) -> Iterator[tuple[Array, Array, Array]]:
-    """Views of both operands and of the result: some outputs, or some taps of a filter gradient.
+    """Split an einsum into views of both operands and of the result, along an axis of the result.
 
-    No sum is cut, so there is nothing to add up afterwards.
+    No sum is split, so there are no partial sums to add.
     """
     axis, count = _cut(job)
     for part in _ranges(count):
         if job.direction != "filter_grad":
-            some = (*[slice(None)] * axis, part)
-            yield first[some], second, place[some]
+            index = (*[slice(None)] * axis, part)
+            yield first[index], second, destination[index]
         else:
-            windows_of = (*[slice(None)] * (1 + job.geometry.rank + axis), part)
-            each = int(job.per_example)
-            yield first[windows_of], second, place[(*[slice(None)] * (each + axis), part)]
+            index = (*[slice(None)] * (1 + job.geometry.rank + axis), part)
+            first_axis = int(job.per_example)
+            yield first[index], second, destination[(*[slice(None)] * (first_axis + axis), part)]
 
 
 def _cut(job: Job) -> tuple[int, int]:
-    """The axis of outputs, or of taps of a filter gradient, that is cut; and its length."""
+    """Return the axis of outputs, or of taps of a filter gradient, to split; and its length."""
     if job.direction == "filter_grad":
         return max(enumerate(job.geometry.kernel), key=lambda axis: axis[1])
     axis = int(job.shape[1] > job.shape[0])
@@ -205,24 +208,24 @@ def _cut(job: Job) -> tuple[int, int]:
 
 
 def _ranges(count: int) -> Iterator[slice]:
-    """At most `PARTS` of them, as even as can be."""
+    """Split a range into at most `PARTS` slices of nearly equal length."""
     parts = min(count, PARTS)
     for i in range(parts):
         yield slice(i * count // parts, (i + 1) * count // parts)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if job.batch_invariant:
         return "the library's einsum may choose its loops by the batch"
     return None
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The contraction, and into how many parts the library's einsum is cut."""
-    kept = job.direction != "filter_grad" or _plain(job)
-    into = b.traits.mutable and kept and _products(job, False) == job.arithmetic.result
-    parts = min(_cut(job)[1], PARTS) if into and _shared(job, b.traits) else 1
+    """Describe the contraction, and the number of parts that the einsum is split into."""
+    kept = job.direction != "filter_grad" or _is_direct(job)
+    into = b.traits.mutable and kept and _einsum_dtype(job, False) == job.arithmetic.result
+    parts = min(_cut(job)[1], PARTS) if into and _is_split(job, b.traits) else 1
     return {
         "compiled": False,
         "kernel": f"einsum {_equation(job)}",
@@ -233,13 +236,13 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """One padded copy of the operand that is windowed, and whatever the library's einsum copies."""
+    """Predict one padded copy of the operand with windows, and what the library's einsum copies."""
     g = job.geometry
     n = g.multiply_adds
     if job.direction == "input_grad":
         n = g.batch * prod(g.size) * prod(g.f_shape)
-        spread = tuple(max((o - 1) * s + 1, 0) for o, s in zip(g.out, g.stride, strict=True))
-        copies = prod(spread) if spread != g.out else 0  # zeros between the positions of gy
+        dilated = tuple(max((o - 1) * s + 1, 0) for o, s in zip(g.out, g.stride, strict=True))
+        copies = prod(dilated) if dilated != g.out else 0  # zeros between the positions of gy
         if any(max(pads) > 0 for pads in input_gradient_phases.dilated(g)):
             copies += prod(s + e - 1 for s, e in zip(g.size, g.extent, strict=True))
         padded = g.batch * copies * g.filters * job.itemsize
@@ -255,8 +258,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
     item = job.itemsize
     if traits.on_host and job.direction != "forward":
-        each = 2 * 8192 * item  # the buffers of NumPy's einsum, where it cannot stream
-        padded += each * (min(job.threads, PARTS) if _shared(job, traits) else 1)
+        buffers = 2 * 8192 * item  # the buffers of NumPy's einsum, where it cannot stream
+        padded += buffers * (min(job.threads, PARTS) if _is_split(job, traits) else 1)
     if job.arithmetic.compute != job.arithmetic.result:
         padded += prod(job.shape) * item
     if is_complex(job.arithmetic.compute) and job.direction == "filter_grad":
@@ -269,8 +272,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     mixed = g.groups > 1 and g.channels > g.groups  # short loops, and none of them contiguous
     slower = rates["mixed"] if mixed else 1.0
     launches = 3 * rates.get("launch", 0.0)  # on a GPU: a copy of each operand, a product
-    hands = min(job.threads, PARTS) if _shared(job, traits) else 1
+    workers = min(job.threads, PARTS) if _is_split(job, traits) else 1
     seconds = (
-        rates["call"] + launches + n * slower * rates["einsum"] / hands + moved * rates["copy"]
+        rates["call"] + launches + n * slower * rates["einsum"] / workers + moved * rates["copy"]
     )
     return Cost(n, padded, moved, seconds)

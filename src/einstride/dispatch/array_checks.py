@@ -1,4 +1,4 @@
-"""What must be looked at in the arrays themselves before a plan may run."""
+"""Check what a plan does not know: values, strides and memory of arrays; a layer's arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from einstride.support.errors import bad_type, bad_value
 def out_array(
     where: str, out: Array, shape: tuple[int, ...], result: str, b: Backend, *inputs: Array | None
 ) -> None:
-    """Refuse an `out` that is not exactly where the result may go."""
+    """Raise unless the result may be written to `out`: shape, dtype, strides, shared memory."""
     if not b.traits.mutable:
         raise bad_type(
             where,
@@ -59,7 +59,7 @@ def out_array(
 
 
 def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:
-    """Might two elements share memory? Strides that do not nest are taken to overlap."""
+    """True if two elements may share memory; strides that do not nest are taken to overlap."""
     reach = itemsize
     for step, n in sorted((abs(t), n) for t, n in zip(strides, shape, strict=True) if n > 1):
         if step < reach:
@@ -71,7 +71,10 @@ def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:
 def values(
     where: str, plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None
 ) -> None:
-    """Refuse integers whose sums could leave the result's dtype; needed where dtypes allow it."""
+    """Raise if sums of these integers could overflow the result's dtype.
+
+    Called only for dtypes that do not rule an overflow out (`Arithmetic.check_values`).
+    """
     job = plan.job
     terms = job.geometry.terms(job.direction)
     (lo_1, hi_1), (lo_2, hi_2) = extremes(where, first, b), extremes(where, second, b)
@@ -92,7 +95,7 @@ def values(
 
 
 def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
-    """Refuse two integer results whose sum could leave their dtype."""
+    """Raise if the sum of two integer results could overflow their dtype."""
     result = b.dtype_name(one)
     if result not in INTEGERS:
         return
@@ -108,7 +111,7 @@ def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
 
 
 def extremes(where: str, a: Array, b: Backend) -> tuple[int, int]:
-    """The least and the greatest of some integers, as Python ints."""
+    """Return the least and the greatest of an array of integers, as Python ints."""
     if b.dtype_name(a) == "bool" or 0 in a.shape:
         return 0, 1
     try:
@@ -123,7 +126,7 @@ def extremes(where: str, a: Array, b: Backend) -> tuple[int, int]:
 
 
 def same_shape(where: str, name: str, change: Array | None, of: str, array: Array) -> None:
-    """Refuse a change that has not the shape of what it changes."""
+    """Raise unless a tangent (`dx` of `x`, `df` of `f`) has the shape of its array."""
     if change is None:
         return
     backends.of(where, (of, name), array, change)
@@ -137,7 +140,7 @@ def same_shape(where: str, name: str, change: Array | None, of: str, array: Arra
 
 
 def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
-    """Refuse what no input could go with: the filter, the bias and the keywords on their own."""
+    """Raise if a layer's filter, bias and keywords fit no input at all."""
     b = backends.of(where, ("f", "bias"), f, bias)
     shape = tuple(f.shape)
     got = f"f {shape}"

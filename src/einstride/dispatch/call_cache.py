@@ -1,19 +1,19 @@
-"""Calls that were made before: the same question about other numbers goes straight to its answer.
+"""Cache the checks and the plan of a call, so that an equal call on other values skips them.
 
-On arrays of a few hundred numbers a convolution takes one microsecond, and finding out what is to
-be done takes ten. So what was found out is kept under everything that it was found out from:
+On arrays of a few hundred elements the convolution itself takes one microsecond; its checks and
+its plan take ten. The key of an entry holds everything that checks and plan depend on:
 
 - the function, and every keyword as the caller wrote it, each with its type (1, 1.0 and True are
-  the same key of a dictionary, and not the same stride);
-- of each array its shape, strides, dtype (with the byte order) and whether it is aligned;
-- how many threads BLAS may use at this moment.
+  equal as keys of a dictionary, but differ as strides);
+- the shape, strides, dtype (with byte order) and alignment of each array;
+- the number of threads that BLAS may use at this moment.
 
-Why that is safe: checks of shapes, dtypes and keywords, the plan, and the bounds of every address
-are functions of these and of nothing else, and only what passed all of them is kept. A call that
-raised is never kept, so it raises again. What depends on more goes the whole way each time: `out`
-(it might overlap an input), integers whose values must be looked at, libraries other than NumPy,
-subclasses of its arrays, and keywords of other types than Python's own. Nothing kept refers to a
-caller's array.
+The cache is safe because the checks of shapes, dtypes and keywords, the plan, and the bounds of
+every address are functions of the key alone, and only a call that passed all checks is entered: a
+call that raised raises again. Calls that depend on more than the key are computed in full each
+time: calls with `out` (it might overlap an input), with integers whose values must be checked,
+with libraries other than NumPy, with subclasses of its arrays, and with keywords of other than
+Python's own types. An entry holds no reference to a caller's array.
 """
 
 from __future__ import annotations
@@ -33,66 +33,71 @@ from einstride.geometry.keywords import Keywords
 from einstride.planning.select import Decision
 from einstride.support.caches import register
 
-PLAIN = {int, str, bool, type(None), tuple}
-"""Types whose values say all: two that are equal mean the same, now and later."""
+PLAIN_TYPES = {int, str, bool, type(None), tuple}
+"""Immutable types of keywords: equal values stay equal, so they may stand in a key."""
 
-MOST = 512
-"""Calls in a generation; two are kept."""
+CALLS_PER_GENERATION = 512
+"""Entries of a generation; the cache holds two generations, so at most twice this number."""
 
-LARGE = 1 << 15
-"""Bytes of a filter from which a layer's prepared one is worth more than a short way."""
+LARGE_FILTER = 1 << 15
+"""Bytes of scratch memory from which a layer's call is not entered as a compiled program.
 
-COUNT = len(Keywords._fields)
+A program packs the filter in every call. For larger filters packing costs more than the Python
+code that a program saves, so the layer's prepared filter is used instead.
+"""
 
-Again = Callable[[Array, Array, Array | None, Prepared | None], Array]
+KEYWORDS = len(Keywords._fields)
+"""How many of the `given` values of a call are keywords of every function."""
+
+Hit = Callable[[Array, Array, Array | None, Prepared | None], Array]
 Read = Callable[[str, tuple[Any, ...]], Any]
 
-_ONCE: Any = object()
-"""In the place of an answer: the question was asked once, and may never come again."""
+_SEEN_ONCE: Any = object()
+"""The entry of a call made once: its fast path is built at the second call, if there is one."""
 
-_kinds: dict[type, Backend] = {}
-"""NumPy's own array type, once it was met."""
-register(f"{__name__}._kinds", "process", _kinds.clear, _kinds.__len__)
+_array_types: dict[type, Backend] = {}
+"""The array types whose calls may be cached (NumPy's own), with their backend; filled on use."""
+register(f"{__name__}._array_types", "process", _array_types.clear, _array_types.__len__)
 
 
-class Answers:
-    """What was found out, by question; what was not asked for longest goes first.
+class CallCache:
+    """A cache that evicts the least recently used half of its entries, by two generations.
 
-    A full generation becomes the old one, and what is found there moves into the new one. Reading
-    and writing a dictionary are single steps, so threads need no lock: at worst two of them find
-    out the same.
+    A full new generation replaces the old one; an entry found in the old one moves to the new one.
+    Reading and writing a dictionary are atomic, so threads need no lock: at worst two of them
+    compute the same entry.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, size: int = CALLS_PER_GENERATION) -> None:
+        self._size = size
         self._new: dict[Any, Any] = {}
         self._old: dict[Any, Any] = {}
 
-    def get(self, question: Any) -> Any:
-        """The answer, or None."""
-        found = self._new.get(question)
+    def get(self, key: Any) -> Any:
+        """Return the entry under a key, or None."""
+        found = self._new.get(key)
         if found is None:
-            found = self._old.get(question)
+            found = self._old.get(key)
             if found is not None:
-                self.put(question, found)
+                self.put(key, found)
         return found
 
-    def put(self, question: Any, answer: Any) -> None:
-        """Keep an answer."""
-        if len(self._new) >= self._most:
+    def put(self, key: Any, value: Any) -> None:
+        """Enter a value under a key."""
+        if len(self._new) >= self._size:
             self._old, self._new = self._new, {}
-        self._new[question] = answer
+        self._new[key] = value
 
     def clear(self) -> None:
-        """Forget everything: for whoever changes what plans are made from."""
+        """Drop all entries: for code that changes what plans depend on."""
         self._new, self._old = {}, {}
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
 
-ANSWERS = Answers()
-register(f"{__name__}.ANSWERS", "results", ANSWERS.clear, ANSWERS.__len__)
+CACHE = CallCache()
+register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.__len__)
 
 
 def call(
@@ -104,85 +109,85 @@ def call(
     out: Array | None,
     given: tuple[Any, ...],
     read: Read | None = None,
-    answers: Answers = ANSWERS,
+    cache: CallCache = CACHE,
     kept: Prepared | None = None,
 ) -> Array:
-    """The result of one public function.
+    """Compute the result of one public function, through the cache if the call allows it.
 
-    `given` are the keywords in the order of `Keywords`, then what else the function was told, of
-    which `read` makes what `execute` calls extra.
+    `given` holds the keywords in the order of `Keywords`, then the function's own arguments, from
+    which `read` makes the `extra` of `execute.call`.
     """
-    b = _kinds.get(type(first))
-    question = _question(where, given, b, first, second, bias) if out is None else None
-    again = None
-    if question is not None:
+    b = _array_types.get(type(first))
+    key = _key(where, given, b, first, second, bias) if out is None else None
+    hit = None
+    if key is not None:
         try:
-            again = answers.get(question)
+            hit = cache.get(key)
         except TypeError:  # a keyword that cannot be hashed
-            question = None
-        if again is not None and again is not _ONCE:
-            result: Array = again(first, second, bias, kept)
+            key = None
+        if hit is not None and hit is not _SEEN_ONCE:
+            result: Array = hit(first, second, bias, kept)
             return result
-    k = Keywords._make(given[:COUNT])
-    extra = None if read is None else read(where, given[COUNT:])
+    k = Keywords._make(given[:KEYWORDS])
+    extra = None if read is None else read(where, given[KEYWORDS:])
     result = execute.call(where, direction, first, second, bias, out, k, extra, kept)
-    if question is not None:
-        if again is None:
-            answers.put(question, _ONCE)
+    if key is not None:
+        if hit is None:
+            cache.put(key, _SEEN_ONCE)
         elif b is not None and _all_plain(given):
             layer = kept is not None
             b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra, layer)
-            answers.put(question, _again(where, plan, b, first, second, bias, layer))
+            cache.put(key, _make_hit(where, plan, b, first, second, bias, layer))
     elif b is None:
-        _meet(where, first)
+        _remember_type(where, first)
     return result
 
 
-def _question(
+def _key(
     where: str, given: tuple[Any, ...], b: Backend | None, first: Array, second: Array,
     bias: Array | None,
 ) -> tuple[Any, ...] | None:  # fmt: skip
-    """All that the way to the result is found out from; None if that cannot be said."""
+    """Return everything that checks and plan depend on; None if the call must not be cached."""
     kind = type(first)
     if b is None or type(second) is not kind or not (bias is None or type(bias) is kind):
         return None
-    asked = (
-        where, given, _types(given), b.threads(),
+    key = (
+        where, given, _types_of(given), b.threads(),
         first.shape, first.strides, first.dtype, first.flags.aligned,
         second.shape, second.strides, second.dtype, second.flags.aligned,
     )  # fmt: skip
     if bias is None:
-        return asked
-    return (*asked, bias.shape, bias.strides, bias.dtype, bias.flags.aligned)
+        return key
+    return (*key, bias.shape, bias.strides, bias.dtype, bias.flags.aligned)
 
 
-def _types(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The types of values, and of what tuples among them hold."""
-    found = tuple(map(type, values))
+def _types_of(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the types of values, and of the elements of tuples among them."""
+    found = tuple(map(type, given))
     if tuple in found:
-        return (found, *(_types(v) for v in values if type(v) is tuple))
+        return (found, *(_types_of(v) for v in given if type(v) is tuple))
     return found
 
 
-def _all_plain(values: tuple[Any, ...]) -> bool:
-    """Are they, and all that they hold, of types whose objects never change their minds?"""
-    return all(type(v) in PLAIN and (type(v) is not tuple or _all_plain(v)) for v in values)
+def _all_plain(given: tuple[Any, ...]) -> bool:
+    """True if the values, and all elements of tuples among them, are of `PLAIN_TYPES`."""
+    return all(type(v) in PLAIN_TYPES and (type(v) is not tuple or _all_plain(v)) for v in given)
 
 
-def _meet(where: str, array: Array) -> None:
-    """Remember the type of an array, if it is NumPy's own and no subclass."""
+def _remember_type(where: str, array: Array) -> None:
+    """Allow calls with this type of array to be cached, if it is NumPy's own and no subclass."""
     b, kind = backends.of(where, ("array",), array), type(array)
     if b.traits.on_host and kind is b.xp.ndarray:
-        _kinds[kind] = b
+        _array_types[kind] = b
 
 
-def _again(
+def _make_hit(
     where: str, plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None,
     layer: bool,
-) -> Again:  # fmt: skip
-    """The shortest way to the result of a plan, for arrays that lie like these.
+) -> Hit:  # fmt: skip
+    """Return the function that runs a plan without checks, for arrays with these strides.
 
-    What a layer has kept of its filter is handed in anew each time: other layers ask the same.
+    It takes a layer's prepared filter as an argument: other layers share the entry.
     """
     found = _program(plan, b, first, second, bias, layer)
     if found is not None:
@@ -196,8 +201,8 @@ def _again(
 
 def _program(
     plan: Decision, b: Backend, first: Array, second: Array, bias: Array | None, layer: bool
-) -> Again | None:
-    """The plan as one compiled program, if its algorithm makes one of such a call."""
+) -> Hit | None:
+    """Return the plan as one compiled program, or None if its algorithm has none for the call."""
     job, make = plan.job, getattr(ALGORITHMS[plan.algorithm], "program", None)
     if make is None or job.hard or job.empty or job.detour or job.geometry.input_dilation:
         return None
@@ -217,6 +222,6 @@ def _program(
             return None
         arrays.append(like if order is None else b.xp.permute_dims(like, order))
     steps = make(arrays[0], arrays[1], bias, arrays[2], plan.inner, b)
-    if steps is None or (layer and steps.scratch > LARGE):
+    if steps is None or (layer and steps.scratch > LARGE_FILTER):
         return None
     return bound(steps, shape, result.dtype)

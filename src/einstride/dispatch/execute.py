@@ -1,7 +1,7 @@
-"""From a public call to its result: find the backend, the plan and the algorithm, and run it.
+"""Compute a public call: find the backend, check the arrays, plan, and run the algorithm.
 
-Arrays are brought into canonical order as views; a result is allocated in the caller's layout and
-filled through such a view, so that no layout costs a copy of an array.
+Algorithms see arrays in canonical order (channels last) as transposed views. A result is allocated
+in the caller's layout and written through such a view, so no layout costs a copy of an array.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def call(
     extra: Any = None,
     kept: Prepared | None = None,
 ) -> Array:
-    """The result of one public function; `where` is its name, for errors."""
-    ready = kept is not None
-    b, plan = prepare(where, direction, first, second, bias, out, k, extra, ready)
+    """Compute the result of one public function; `where` is its name, for errors."""
+    prepared = kept is not None
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared)
     return run(where, plan, b, first, second, bias, out, kept)
 
 
@@ -59,9 +59,9 @@ def prepare(
     out: Array | None,
     k: Keywords,
     extra: Any = None,
-    ready: bool = False,
+    prepared: bool = False,
 ) -> tuple[Backend, Decision]:
-    """The backend and the plan of a call, after every check that needs no values."""
+    """Return the backend and the plan of a call, after every check that needs no values."""
     names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
     b = backends.of(where, names, first, second, bias, out)
     plan = decide(
@@ -76,7 +76,7 @@ def prepare(
         k,
         extra,
         b,
-        ready,
+        prepared,
         0 if k.max_workspace is None else copied(direction, b, first, second, out),
     )
     if bias is not None:
@@ -92,10 +92,10 @@ def prepare(
 
 
 def copied(direction: Direction, b: Backend, first: Array, second: Array, out: Array | None) -> int:
-    """Bytes that compiled kernels copy of arrays they cannot address; see `Job.copied`.
+    """Count the bytes of arrays that compiled kernels cannot address and copy; see `Job.copied`.
 
-    A filter, and the gradient of a filter, are not among them: kernels make something of a filter
-    in any case, and their algorithms count that.
+    A filter and its gradient do not count: kernels pack a filter in any case, and the cost of their
+    algorithms includes it.
     """
     return b.copied(first, second if direction == "filter_grad" else out)
 
@@ -108,12 +108,12 @@ def decide(
     k: Keywords,
     extra: Any,
     b: Backend,
-    ready: bool = False,
+    prepared: bool = False,
     copied: int = 0,
 ) -> Decision:
-    """The cached plan for operands of these shapes and dtypes; `ready`: the filter is prepared.
+    """Return the cached plan for operands of these shapes and dtypes.
 
-    `copied` is as in `Job`.
+    `prepared` and `copied` are as in `Job`.
     """
     try:
         return select.plan(
@@ -131,7 +131,7 @@ def decide(
             parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes),
             b.threads(),
             b.traits,
-            ready,
+            prepared,
             copied,
         )
     except MemoryError as error:
@@ -150,7 +150,7 @@ def run(
     out: Array | None,
     kept: Prepared | None = None,
 ) -> Array:
-    """Run a plan on arrays that it was made for; `kept` belongs to the filter among them."""
+    """Run a plan on arrays that it was made for; `kept` holds transforms of the filter."""
     try:
         with b.on(first):
             return _run(where, plan, b, first, second, bias, out, kept)
@@ -202,14 +202,14 @@ def _run(
         if result is None:
             make = b.result or b.empty
             result = make(layouts.canonical(shape, back), job.arithmetic.result, first)
-        place = result if order_out is None else xp.permute_dims(result, order_out)
+        destination = result if order_out is None else xp.permute_dims(result, order_out)
     else:
-        place = None
+        destination = None
     if job.empty:
-        found = nothing(shape, job.arithmetic.result, bias, b, first, place)
+        found = nothing(shape, job.arithmetic.result, bias, b, first, destination)
     else:
-        found = compute(plan, b, first, second, bias, place, kept)
-    if place is not None:
+        found = compute(plan, b, first, second, bias, destination, kept)
+    if destination is not None:
         return result
     return found if back is None else xp.permute_dims(found, back)
 
@@ -220,10 +220,10 @@ def compute(
     first: Array,
     second: Array,
     bias: Array | None,
-    place: Any,
+    out: Any,
     kept: Prepared | None = None,
 ) -> Array:
-    """What the plan's algorithm makes of canonical arrays, in `place` if given."""
+    """Call the plan's algorithm on canonical arrays; its result lies in `out` if given."""
     job, inner = plan.job, plan.inner
     function = getattr(ALGORITHMS[plan.algorithm], job.direction)
     if kept is not None and job.prepared:
@@ -232,7 +232,7 @@ def compute(
     g = job.geometry
     if job.detour:
         wide = None
-        if place is not None:
+        if out is not None:
             wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
         wide = function(first, second, inner, b, None, wide)
         found = wide
@@ -242,36 +242,41 @@ def compute(
             found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
         if bias is not None:
             found = found + b.astype(bias, inner.arithmetic.result)
-        return written(found, job.arithmetic.result, b, place)
+        return written(found, job.arithmetic.result, b, out)
     if g.input_dilation:
         first = ops.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
-        found = function(first, second, inner, b, None, place)
+        found = function(first, second, inner, b, None, out)
         return ops.plus(found, b.astype(bias, job.arithmetic.result), b)
-    return function(first, second, inner, b, bias, place)
+    return function(first, second, inner, b, bias, out)
 
 
-def written(found: Array, result: str, b: Backend, place: Any) -> Array:
-    """`found` in its dtype, in `place` if given."""
-    if place is None:
+def written(found: Array, result: str, b: Backend, out: Any) -> Array:
+    """Return `found` in the dtype `result`, copied to `out` if given."""
+    if out is None:
         return b.astype(found, result)
-    place[...] = found
-    return place
+    out[...] = found
+    return out
 
 
 def nothing(
-    shape: tuple[int, ...], result: str, bias: Array | None, b: Backend, like: Array, place: Any
+    shape: tuple[int, ...],
+    result: str,
+    bias: Array | None,
+    b: Backend,
+    like: Array,
+    out: Any,
 ) -> Array:
-    """The result of a sum without terms: zeros, plus the bias."""
-    if place is not None:
-        place[...] = 0 if bias is None else bias
-        return place
+    """Return the result of sums without terms: zeros, plus the bias."""
+    if out is not None:
+        out[...] = 0 if bias is None else bias
+        return out
     zeros = b.zeros(shape, result, like)
     return zeros if bias is None else zeros + b.astype(bias, result)
 
 
 def bias_grad(where: str, gy: Array, layout: object) -> Array:
-    """The sum of gy over all axes but the channels."""
+    """Return the sum of gy over all axes but the channels."""
     b = backends.of(where, ("gy",), gy)
     shape = tuple(gy.shape)
     if len(shape) < 3:
@@ -300,7 +305,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
 
 
 def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:
-    """The spatial sizes of x and of f in the keywords' layout."""
+    """Return the spatial sizes of x and of f in the keywords' layout."""
     rank = max(len(x.shape) - 2, 1)
     order = layouts.parse(where, layouts.check(where, k.layout), rank)
     if len(x.shape) != len(f.shape):

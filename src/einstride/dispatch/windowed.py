@@ -1,4 +1,4 @@
-"""The windows of an array as a view, with their bounds checked."""
+"""Make the windows of an array as a view, after checks of all arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from einstride.support.errors import bad_type
 
 
 def windows(where: str, x: Array, kernel: Any, stride: Any, dilation: Any) -> Array:
-    """The checked windows of x."""
+    """Return the windows of x as a view; raise if they reach beyond x."""
     b = backends.of(where, ("x",), x)
     shape = tuple(x.shape)
     rank = max(len(shape) - 2, 1)

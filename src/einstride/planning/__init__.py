@@ -1,4 +1,4 @@
-"""Choose the algorithm of a job, and say why: predicted times under the caller's limits.
+"""Choose the algorithm of a job by predicted time under the caller's limits, and say why.
 
 What may enter: choices that look at shapes, dtypes, limits and traits; no array is touched here.
 Start with `select`.

@@ -1,8 +1,8 @@
-"""How a decided job would be computed here: the engine, its kernel and tile, made when asked for.
+"""Describe how a planned job would be computed here: the engine, its kernel and register tile.
 
-The chosen algorithm describes itself from the objects that it computes with, given arrays that lie
-in memory as the plan assumes: packed, aligned, in native byte order, in the caller's layout. The
-arrays are stand-ins without memory, and no kernel is compiled.
+The chosen algorithm describes itself from the objects that it computes with. It is given arrays
+with the memory layout that a plan assumes: packed, aligned, in native byte order, in the caller's
+layout. They are stand-ins without memory, and no kernel is compiled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from einstride.geometry.problem import Facts
 
 ASSUMED = "packed, aligned arrays in native byte order; no bias"
-"""What a description takes for granted: other arrays may be copied, or go to another kernel."""
+"""The arrays that a description assumes: others may be copied, or go to another kernel."""
 
 
 def execution(decision: Decision) -> Facts:
-    """The facts about one decision, all plain, in the order in which they are printed."""
+    """Return the facts about one decision as plain values, in the order in which they print."""
     job, inner = decision.job, decision.inner
     if job.empty:
         return {"compiled": False, "kernel": "none: nothing is to be multiplied"}
@@ -43,7 +43,7 @@ def execution(decision: Decision) -> Facts:
     if job.detour:
         out = None  # the gradient of the padded and dilated input is an array of its own
     elif g.input_dilation:
-        first = None  # so is the dilated input
+        first = None  # the dilated input is an array of its own, too
     names = (*inner.operands, inner.arithmetic.result)
     arrays = map(_unread, shapes, names, (first, second, out))
     found = ALGORITHMS[decision.algorithm].describe(inner, b, *arrays)
@@ -60,7 +60,7 @@ def execution(decision: Decision) -> Facts:
 
 
 def _unread(shape: Shape, name: str, order: Shape | None) -> Array:
-    """A stand-in for an array in the caller's layout, seen in canonical order."""
+    """Make a stand-in for an array in the caller's layout; return its view in canonical order."""
     from einstride.arrays.backends import numpy
 
     array = numpy.unread(canonical(shape, inverse(order)), name)
@@ -68,7 +68,7 @@ def _unread(shape: Shape, name: str, order: Shape | None) -> Array:
 
 
 def text(algorithm: str, facts: Facts) -> str:
-    """The facts under the algorithm's name, one a line, their values aligned."""
+    """Format facts under the algorithm's name, one a line, with values aligned."""
     rows = {}
     for name, value in facts.items():
         if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""The least ceiling of workspace that an algorithm keeps, for the remedy of a refusal.
+"""Find the least workspace limit that an algorithm can keep, for the remedy in an error.
 
-What an algorithm needs depends on its ceiling: with more it may take larger blocks, or another way
-that happens to need less. So the need below one ceiling is not yet the least that works.
+The workspace that an algorithm needs depends on the limit: under a higher limit it may use larger
+blocks, or another method that happens to need less. So the workspace needed under one limit is not
+yet the least limit that works.
 """
 
 from __future__ import annotations
@@ -17,31 +18,32 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
 
 TRIES = 100
-"""Ceilings that are looked at, at most: each costs a plan of one algorithm, some 50 microseconds.
-With fewer the least that is named may be a few bytes more than the least that works."""
+"""Limits that are tried, at most: each costs a plan of one algorithm, some 50 microseconds.
+With fewer tries the limit found may be a few bytes more than the least that works."""
 
 
 def least(name: str, job: Job, first: int, traits: Traits) -> int:
-    """The least bytes that work, going from what the algorithm needs below the job's own ceiling.
+    """Search for the least limit in bytes that an algorithm can keep, starting at `first`.
 
-    Whatever is returned works. One byte less does not, but for algorithms whose needs are no
-    monotonic function of the ceiling, where a ceiling far below may work again.
+    `first` is the workspace that it needs under the job's own limit. The limit returned works. One
+    byte less does not work; a limit far below may work again where the workspace needed is not a
+    monotonic function of the limit.
     """
     found, at = None, first
     for _ in range(TRIES):
-        spent = need(name, job, at, traits)
-        if spent is not None and spent <= at:
-            found, at = at, min(spent, at - 1)
+        needed = need(name, job, at, traits)
+        if needed is not None and needed <= at:
+            found, at = at, min(needed, at - 1)
         elif found is not None:
             break
         else:
-            at = 2 * at + 1 if spent is None else spent
+            at = 2 * at + 1 if needed is None else needed
     return first if found is None else found
 
 
-def need(name: str, job: Job, ceiling: int, traits: Traits) -> int | None:
-    """Bytes that an algorithm needs below a ceiling; None if it cannot do the job there."""
-    inner = replace(job.inner, ceiling=max(ceiling - job.extra, 0))
+def need(name: str, job: Job, limit: int, traits: Traits) -> int | None:
+    """Return the bytes that an algorithm needs under a limit; None if it cannot do the job."""
+    inner = replace(job.inner, ceiling=max(limit - job.extra, 0))
     module = ALGORITHMS[name]
     if module.supports(inner, traits) is not None:
         return None

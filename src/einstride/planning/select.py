@@ -1,4 +1,4 @@
-"""Which algorithm, and why: from shapes, dtypes and the backend's traits, never from values."""
+"""Choose an algorithm from shapes, dtypes and the backend's traits, never from values."""
 
 from __future__ import annotations
 
@@ -27,21 +27,25 @@ if TYPE_CHECKING:
 
 
 WORTH_ROUNDING = 1 << 19
-"""Multiply-adds below which `auto` keeps to algorithms that are exact on integer values."""
+"""Multiply-adds of a call below which `auto` takes only algorithms that are exact on integers.
+
+FFT and Winograd round their results also where all values are small integers; below this size
+their gain in time is too small to be worth that. It changes which algorithm `auto` takes only.
+"""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An algorithm the planner looked at.
+    """An algorithm that the planner compared.
 
     Attributes
     ----------
     algorithm : str
-        Its name.
+        The name of the algorithm.
     cost : Cost or None
-        What it would spend; None if it cannot do the job.
+        Its predicted cost; None if it cannot do the job.
     verdict : str
-        "chosen", or why it lost.
+        "chosen", or why it was not.
     """
 
     algorithm: str
@@ -51,24 +55,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision: what will run, and what each rival would have cost. Print it.
+    """The algorithm chosen for a job, with the predicted cost of every other; made to be printed.
 
     Attributes
     ----------
     algorithm : str
-        The one that will run.
+        The algorithm that will run.
     job : Job
-        The geometry, the direction, the dtypes and the ceiling.
+        The geometry, the direction, the dtypes and the workspace limit.
     inner : Job
-        What of it the algorithm does; see `Job.inner`.
+        The part of the job that the algorithm computes; see `Job.inner`.
     orders : tuple
         The permutations of the first operand, the second and the result into canonical order.
     candidates : tuple of Candidate
-        Every algorithm, in the order of the table.
+        Every algorithm, in the order of `ALGORITHMS`.
     library : str
-        The array library it is for.
+        The array library that the plan is for.
     figures : Figures
-        Where the constants behind the times come from.
+        The origin of the calibrated rates behind the predicted times.
     """
 
     algorithm: str
@@ -80,12 +84,12 @@ class Decision:
     figures: figures.Figures
 
     def __str__(self) -> str:
-        """Two lines about the job, then the table of algorithms."""
+        """Format two lines about the job and the table of algorithms."""
         return f"{self.head}\n{self.table}"
 
     @property
     def head(self) -> str:
-        """Two lines about the job."""
+        """Format two lines about the job."""
         j, g = self.job, self.job.geometry
         limit = "at most" if j.hard else "aimed at"
         return (
@@ -97,7 +101,7 @@ class Decision:
 
     @property
     def table(self) -> str:
-        """A row for each algorithm: what it would cost, and why it lost."""
+        """Format a row for each algorithm: its predicted cost, and why it was not chosen."""
         rows = [("algorithm", "multiply-adds", "moved", "workspace", "predicted", "")]
         for c in self.candidates:
             if c.cost is None:
@@ -152,10 +156,11 @@ def plan(
     prepared: bool = False,
     copied: int = 0,
 ) -> Decision:
-    """The plan of a call. Everything that can be wrong with shapes and dtypes is found here.
+    """Plan a call, after checks of everything that can be wrong with its shapes and dtypes.
 
-    `shapes` are the caller's own, of the two operands; `extra` is the input or kernel size of a
-    gradient, or a `Transposed` of a transposed convolution; `copied` is as in `Job`.
+    `shapes` are the shapes of the two operands in the caller's layout; `extra` is the input or
+    kernel size of a gradient, or a `Transposed` of a transposed convolution; `prepared` and
+    `copied` are as in `Job`.
     """
     rank = len(shapes[0]) - 2
     if rank > traits.max_rank:
@@ -181,7 +186,7 @@ def plan(
         accuracy=accuracy,
         per_example=per_example,
         batch_invariant=batch_invariant,
-        prepared=prepared and max_workspace is None,  # what is kept has no place below a ceiling
+        prepared=prepared and max_workspace is None,  # a kept filter would count as workspace
         copied=copied,
     )
     return choose(where, job, _orders(direction, order, extra), algorithm, traits)
@@ -238,7 +243,7 @@ def choose(
     algorithm: str,
     traits: Traits,
 ) -> Decision:
-    """The cheapest algorithm that can do the job below the ceiling, or the one asked for."""
+    """Choose the fastest algorithm that can do the job under the limit, or the one asked for."""
     if algorithm != "auto" and algorithm not in ALGORITHMS:
         raise bad_value(
             where,
@@ -251,16 +256,16 @@ def choose(
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
-    room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
-    inner = replace(job.inner, ceiling=room)
+    limit = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
+    inner = replace(job.inner, ceiling=limit)
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
     batch = 1 if job.batch_invariant else inner.geometry.batch
-    few = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
+    small = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
     proved = figures.proved(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
-        if algorithm == "auto" and few and not getattr(module, "EXACT", True):
+        if algorithm == "auto" and small and not getattr(module, "EXACT", True):
             why[name] = "it rounds, and so few products are not worth that: ask for it by name"
             continue
         reason = module.supports(inner, traits)
@@ -293,7 +298,7 @@ def choose(
     one = replace(inner, geometry=replace(inner.geometry, batch=1))
 
     def seconds(name: str) -> float:
-        """Of one example, where the batch may not decide."""
+        """Predict the seconds of the job; of one example where the choice may not depend on B."""
         if not job.batch_invariant:
             return costs[name].seconds
         return ALGORITHMS[name].cost(one, traits, known).seconds

@@ -1,14 +1,14 @@
-"""cuDNN on CuPy arrays, as an optional extra: NVIDIA's own kernels, kept to our promises.
+"""Convolution of CuPy arrays by cuDNN, an optional extra, restricted to engines that keep promises.
 
-Arrays are described to cuDNN where they lie: channels last and channels first need no copy of x, y
-or their gradients. What cuDNN cannot read is copied first, all of it counted in the workspace:
+cuDNN reads arrays in place: channels last and channels first need no copy of x, y or their
+gradients. Arrays that cuDNN cannot read are copied first, and the copies count as workspace:
 
-- the filter, into (D, *K, C // G) order, unless it lies in (D, C // G, *K) beside channels first;
-- x under a border other than zeros, or with more zeros on one side: its larger part is put in;
-- an array in another memory order (turned, broadcast, with gaps that no engine takes).
+- the filter, into (D, *K, C // G) order, unless x is channels first and f (D, C // G, *K);
+- x with a padding mode other than zeros, or with more zeros on one side: it is padded first;
+- an array in another memory order (transposed, broadcast, with gaps that no engine takes).
 
-The input gradient of such a border is computed whole and cut. Plans are found by cuDNN's own
-heuristics among the engines that `graphs` admits.
+The input gradient under such a padding is computed for the padded x and cropped. cuDNN's own
+heuristics choose among the engines that `graphs` admits.
 
 Start with `graphs`, which describes, plans and runs a convolution.
 
@@ -36,28 +36,33 @@ if TYPE_CHECKING:
     from einstride.geometry.padding import Pads
 
 MAX_RANK = 3
+"""Spatial axes that cuDNN knows, at most."""
 
 
-class Even(NamedTuple):
-    """A padding as cuDNN takes it: the same zeros on both sides, and what x must get besides."""
+class SymmetricPadding(NamedTuple):
+    """A padding split into the part that cuDNN does and the rest, which is added to x first.
+
+    cuDNN pads with as many zeros on one side of an axis as on the other. `size` is the size of x
+    with the rest.
+    """
 
     padding: tuple[int, ...]
-    besides: Pads
+    rest: Pads
     size: tuple[int, ...]
 
     @property
-    def uneven(self) -> bool:
-        """Is anything to be done besides? Even where the size stays: cut here, added there."""
-        return any(low or high for low, high in self.besides)
+    def has_rest(self) -> bool:
+        """True if x must be padded or cropped; its size may stay (one side cropped, one padded)."""
+        return any(low or high for low, high in self.rest)
 
 
-def even(job: Job) -> Even:
-    """Of the job's padding."""
+def symmetric_padding(job: Job) -> SymmetricPadding:
+    """Split the padding of a job."""
     g = job.geometry
     padding = tuple(max(min(p), 0) if g.padding_mode == "zeros" else 0 for p in g.padding)
-    besides = tuple((low - p, high - p) for (low, high), p in zip(g.padding, padding, strict=True))
-    size = tuple(s + low + high for s, (low, high) in zip(g.size, besides, strict=True))
-    return Even(padding, besides, size)
+    rest = tuple((low - p, high - p) for (low, high), p in zip(g.padding, padding, strict=True))
+    size = tuple(s + low + high for s, (low, high) in zip(g.size, rest, strict=True))
+    return SymmetricPadding(padding, rest, size)
 
 
 def forward(
@@ -71,7 +76,7 @@ def forward(
 ) -> Array:
     """x (B, *S, C), f (*K, C // G, D) -> y (B, *O, D), plus the bias (D), in `out` if given."""
     g = job.geometry
-    x = pad(x, even(job).besides, g.padding_mode, b)
+    x = pad(x, symmetric_padding(job).rest, g.padding_mode, b)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
     return _launch(job, b, x, _filter(f, prepared, x, y, job, b), y, bias)
 
@@ -86,19 +91,19 @@ def input_grad(
     prepared: Any = None,
 ) -> Array:
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
-    g, e = job.geometry, even(job)
+    g, e = job.geometry, symmetric_padding(job)
     gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
-    if not e.uneven:
+    if not e.has_rest:
         return _launch(job, b, gy, _filter(f, prepared, gy, gx, job, b), gx, bias)
     wide = b.empty((g.batch, *e.size, g.channels), job.arithmetic.result, gy)
     _launch(job, b, gy, _filter(f, prepared, gy, wide, job, b), wide, bias)
-    here, there = [ALL], [ALL]
-    for (low, high), s, w in zip(e.besides, g.size, e.size, strict=True):
-        here.append(slice(max(-low, 0), s + min(high, 0)))
-        there.append(slice(max(low, 0), w - max(high, 0)))
-    if min(min(p) for p in e.besides) < 0:  # what is cropped away has no gradient
+    inside, kept = [ALL], [ALL]
+    for (low, high), s, w in zip(e.rest, g.size, e.size, strict=True):
+        inside.append(slice(max(-low, 0), s + min(high, 0)))
+        kept.append(slice(max(low, 0), w - max(high, 0)))
+    if min(min(p) for p in e.rest) < 0:  # what is cropped away has no gradient
         gx[...] = 0 if bias is None else bias
-    gx[tuple(here)] = wide[tuple(there)]
+    gx[tuple(inside)] = wide[tuple(kept)]
     return gx
 
 
@@ -107,19 +112,19 @@ def filter_grad(
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D)."""
     g = job.geometry
-    x = pad(x, even(job).besides, g.padding_mode, b)
+    x = pad(x, symmetric_padding(job).rest, g.padding_mode, b)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     first = device_memory.channels_first(x) and device_memory.channels_first(gy)
     if device_memory.filter_lies(gf, first) and not g.flip:
         return _launch(job, b, x, gy, gf, None)
-    place = device_memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
-    found = _launch(job, b, x, gy, place, None)
+    destination = device_memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
+    found = _launch(job, b, x, gy, destination, None)
     gf[...] = flip(found, g.rank, b) if g.flip else found
     return gf
 
 
 def _filter(f: Array, prepared: Any, data: Array, out: Array, job: Job, b: Backend) -> Array:
-    """The filter in the order that goes with the other two arrays."""
+    """Return the filter in the memory order that cuDNN reads with the other two arrays."""
     first = device_memory.channels_first(data) and device_memory.channels_first(out)
     if prepared is not None and device_memory.filter_lies(prepared, first):
         return prepared
@@ -127,7 +132,7 @@ def _filter(f: Array, prepared: Any, data: Array, out: Array, job: Job, b: Backe
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """The filter in the order that cuDNN reads beside channels last: for `prepared`."""
+    """Return the filter in the memory order that cuDNN reads with channels last: `prepared`."""
     return device_memory.arranged(f, job.geometry.flip, False, b)
 
 
@@ -137,14 +142,14 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 def _launch(
     job: Job, b: Backend, first: Array, second: Array, out: Array, bias: Array | None
 ) -> Array:
-    """`out`, filled: from the arrays as they lie, or from copies with the channels last."""
+    """Fill `out` from the arrays in place, or from copies with channels last; return it."""
     fused = bias is not None and job.arithmetic.result in HALVES
     arrays = [first, second, out]
     found = None
     if all(map(device_memory.readable, arrays)):
         found = planned(_convolution(job, arrays, fused))
     if found is None or isinstance(found, str):
-        arrays = [_plain(a, i, job, b) for i, a in enumerate(arrays)]
+        arrays = [_channels_last(a, i, job, b) for i, a in enumerate(arrays)]
         found = planned(_convolution(job, arrays, fused))
         if isinstance(found, str):
             raise bad_value(
@@ -163,8 +168,8 @@ def _launch(
     return out
 
 
-def _plain(a: Array, index: int, job: Job, b: Backend) -> Array:
-    """The array itself if it lies with its channels last, else such a copy (a result: its room)."""
+def _channels_last(a: Array, index: int, job: Job, b: Backend) -> Array:
+    """Return an array if it is channels last, else a channels-last copy (of a result: empty)."""
     filters = index == (2 if job.direction == "filter_grad" else 1)
     if filters:
         if device_memory.filter_lies(a, first=False):
@@ -180,7 +185,7 @@ def _plain(a: Array, index: int, job: Job, b: Backend) -> Array:
 
 
 def _convolution(job: Job, arrays: list[Array], fused: bool) -> Convolution:
-    """What is to be planned for arrays in their canonical order."""
+    """Describe the convolution of three arrays in canonical order, for a plan."""
     tensors = []
     for index, a in enumerate(arrays):
         filters = index == (2 if job.direction == "filter_grad" else 1)
@@ -193,19 +198,19 @@ def _convolution(job: Job, arrays: list[Array], fused: bool) -> Convolution:
 
 def _settings(job: Job, tensors: list[Tensor], fused: bool) -> Convolution:
     g = job.geometry
-    more = (1,) if g.rank == 1 else ()
+    extra_axis = (1,) if g.rank == 1 else ()
     first, second, out = tensors
     return Convolution(
         direction=job.direction,
         first=first,
         second=second,
         out=out,
-        padding=(*(0 for _ in more), *even(job).padding),
-        stride=(*more, *g.stride),
-        dilation=(*more, *g.dilation),
+        padding=(*(0 for _ in extra_axis), *symmetric_padding(job).padding),
+        stride=(*extra_axis, *g.stride),
+        dilation=(*extra_axis, *g.dilation),
         biased=fused,
         tf32=job.accuracy == "tf32",
-        ceiling=_room(job),
+        ceiling=_engine_limit(job),
     )
 
 
@@ -213,11 +218,11 @@ def _settings(job: Job, tensors: list[Tensor], fused: bool) -> Convolution:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of all copies that memory orders and borders may call for, at most.
+    """Count the bytes of all copies that memory orders and borders may need, at most.
 
-    The filter may be copied twice: beside channels first, then beside channels last.
+    The filter may be copied twice: for channels first, then for channels last.
     """
-    g, e = job.geometry, even(job)
+    g, e = job.geometry, symmetric_padding(job)
     item, result = ITEMSIZE[job.operands[0]], ITEMSIZE[job.arithmetic.result]
     x, y = g.batch * prod(e.size) * g.channels, prod(g.y_shape)
     kinds = {
@@ -228,14 +233,14 @@ def _copies(job: Job) -> int:
     return sum(kinds[job.direction]) + 2 * prod(job.shape[-1:]) * 8
 
 
-def _room(job: Job) -> int:
-    """Bytes that are left for the engine."""
+def _engine_limit(job: Job) -> int:
+    """Return the limit of the engine's workspace: the job's, less the copies."""
     return max(job.ceiling - _copies(job), 0) if job.hard else job.ceiling
 
 
 def _probes(job: Job) -> list[Convolution]:
-    """What must have a plan: dense arrays, channels last; of halves also with a bias."""
-    g, e = job.geometry, even(job)
+    """List what must have a plan: packed arrays, channels last; of halves also with a bias."""
+    g, e = job.geometry, symmetric_padding(job)
     x = (g.batch, *e.size, g.channels)
     shapes = {
         "forward": (x, g.f_shape, g.y_shape),
@@ -257,7 +262,7 @@ def _probes(job: Job) -> list[Convolution]:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if traits.kernels != "cuda":
         return "cuDNN reads arrays of CuPy only"
     reason = library.missing() or _refused(job)
@@ -283,19 +288,19 @@ def _refused(job: Job) -> str | None:
         return "cuDNN sums a filter gradient over the batch"
     if job.accuracy == "elementwise":
         return "cuDNN states no bound of its error"
-    if 0 in even(job).size:
+    if 0 in symmetric_padding(job).size:
         return "nothing of the input is left between its borders"
     return None
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Every array once, and the copies of filter and borders; products at the rate for matrices."""
-    g, e = job.geometry, even(job)
+    """Predict each array read or written once, the copies, and products at the matrix rate."""
+    g, e = job.geometry, symmetric_padding(job)
     plans = [p for p in map(planned, _probes(job)) if not isinstance(p, str)]
     engine = max((p.workspace for p in plans), default=0)
     item = job.operand_itemsize
     moved = (prod(g.x_shape) + 3 * prod(g.f_shape) + prod(g.y_shape)) * item
-    if e.uneven:
+    if e.has_rest:
         moved += 2 * g.batch * prod(e.size) * g.channels * item
     n = g.multiply_adds
     seconds = rates["call"] + n * rates["matmul"] + moved * rates["copy"]
@@ -303,12 +308,12 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """What cuDNN is asked for: its engines are its own, their workspace is known."""
+    """Describe what cuDNN is asked for; of the engine it chose, only the workspace is known."""
     plans = [p for p in map(planned, _probes(job)) if not isinstance(p, str)]
     return {
         "compiled": True,
         "kernel": "an engine of cuDNN, by its own heuristics",
-        "zeros on both sides": " x ".join(map(str, even(job).padding)),
-        "other border": "copied around x first" if even(job).uneven else "none",
+        "zeros on both sides": " x ".join(map(str, symmetric_padding(job).padding)),
+        "other border": "copied around x first" if symmetric_padding(job).has_rest else "none",
         "engine workspace": max((p.workspace for p in plans), default=0),
     }

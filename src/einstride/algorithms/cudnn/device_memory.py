@@ -1,7 +1,7 @@
-"""How arrays of CuPy lie in memory, and how cuDNN is told so.
+"""Describe the memory order of CuPy arrays to cuDNN, and copy filters into an order it reads.
 
 Arrays come as canonical views, x (B, *S, C) and f (*K, C // G, D), of any memory order. cuDNN's
-axes are (B, C, *S) and (D, C // G, *K), each with its step. It reads two orders: channels last,
+axes are (B, C, *S) and (D, C // G, *K), each with its stride. It reads two orders: channels last,
 (B, *S, C) with filters (D, *K, C // G), and channels first, (B, C, *S) with (D, C // G, *K).
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An array as cuDNN sees it: axes (N, C, *S) in any memory order, steps in elements."""
+    """An array as cuDNN sees it: axes (N, C, *S) in any memory order, strides in elements."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -29,7 +29,7 @@ class Tensor:
 
 
 def dense(a: Array, order: Sequence[int]) -> bool:
-    """Do the elements follow each other, the axes of `order` from slowest to fastest?"""
+    """True if the elements are contiguous with the axes of `order` from slowest to fastest."""
     step = a.dtype.itemsize
     for axis in reversed(order):
         if a.shape[axis] != 1 and a.strides[axis] != step:
@@ -39,19 +39,19 @@ def dense(a: Array, order: Sequence[int]) -> bool:
 
 
 def channels_first(a: Array) -> bool:
-    """Does (B, *S, C) lie dense as (B, C, *S), and not as itself?"""
+    """True if (B, *S, C) is contiguous as (B, C, *S), and not as (B, *S, C)."""
     n = a.ndim
     return not dense(a, range(n)) and dense(a, (0, n - 1, *range(1, n - 1)))
 
 
 def filter_lies(f: Array, first: bool) -> bool:
-    """Is (*K, C // G, D) dense in the order beside channels first, or beside channels last?"""
+    """True if (*K, C // G, D) is contiguous in the order for channels first, or for last."""
     n = f.ndim - 2
     return dense(f, (n + 1, n, *range(n)) if first else (n + 1, *range(n + 1)))
 
 
 def new_filter(shape: Sequence[int], name: str, first: bool, b: Backend, like: Array) -> Array:
-    """A canonical view of a new filter in one of the two orders."""
+    """Allocate a filter in one of the two orders; return its canonical view."""
     *kernel, inner, filters = shape
     n = len(kernel)
     if first:
@@ -62,7 +62,7 @@ def new_filter(shape: Sequence[int], name: str, first: bool, b: Backend, like: A
 
 
 def arranged(f: Array, flip: bool, first: bool, b: Backend) -> Array:
-    """The filter in one of the two orders, turned if asked: itself, or a copy."""
+    """Return the filter, or a copy, in one of the two orders; reversed on its taps if `flip`."""
     if filter_lies(f, first) and not flip:
         return f
     made = new_filter(f.shape, b.dtype_name(f), first, b, f)
@@ -71,7 +71,10 @@ def arranged(f: Array, flip: bool, first: bool, b: Backend) -> Array:
 
 
 def readable(a: Array) -> bool:
-    """Positive steps of whole elements, one of them 1, and no element twice."""
+    """True if cuDNN can read the array: positive strides of whole elements, one of them 1.
+
+    No two elements may share memory.
+    """
     item = a.dtype.itemsize
     axes = sorted((step, n) for step, n in zip(a.strides, a.shape, strict=True) if n > 1)
     if a.data.ptr % item or any(step % item for step, _ in axes):
@@ -84,10 +87,10 @@ def readable(a: Array) -> bool:
 def tensor(
     shape: Sequence[int], strides: Sequence[int], filters: bool, name: str, alignment: int = 16
 ) -> Tensor:
-    """What cuDNN is told of a canonical array whose steps are `strides` elements.
+    """Describe to cuDNN a canonical array whose strides are `strides` elements.
 
-    There are always two spatial axes at least. An axis of length 1 gets the step that it would
-    have in dense memory, because engines look at it.
+    cuDNN needs at least two spatial axes. An axis of length 1 gets the stride that it would have
+    in a packed array, because engines check it.
     """
     n = len(shape) - 2
     order = (n + 1, n, *range(n)) if filters else (0, n + 1, *range(1, n + 1))

@@ -1,12 +1,12 @@
-"""One convolution by cuDNN: described in integers, planned once, run on the current stream.
+"""Describe a convolution to cuDNN, plan it once, and run it on the current stream.
 
-Only engines are taken that are deterministic, form sums in float32 at least, do not round their
-inputs (TF32 where the call allows it), multiply and add as the definition says (no Winograd, no
-FFT: they state no error), and keep the ceiling of workspace. Among these cuDNN's own heuristics
-choose; nothing is tried out, so the same call takes the same engine.
+Engines must be deterministic, form sums in float32 at least, not round their inputs (to TF32 only
+where the call allows it), multiply and add as the definition says (no Winograd, no FFT: cuDNN
+states no error bound), and keep the workspace limit. cuDNN's own heuristics choose among them;
+nothing is timed, so equal calls use the same engine.
 
-A handle belongs to one thread and one device, and so do the plans made with it: threads share
-nothing. The plans used last are kept, the others forgotten.
+A handle belongs to one thread and one device, as do the plans made with it: threads share nothing.
+The least recently used plans are evicted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from einstride.algorithms.cudnn.library import library, line
 from einstride.cuda.capture import refuse_capture
 from einstride.support.caches import register
 
-KEPT = 128  # plans for each thread and device
-FIRST, SECOND, BIAS, OUT = 1, 2, 3, 4  # how cuDNN's graph names the arrays
+KEPT = 128
+"""Plans kept for each thread and device; more would hold more memory of the host."""
+
+FIRST, SECOND, BIAS, OUT = 1, 2, 3, 4  # the arrays' identifiers in cuDNN's graph
 
 TYPES = {"float16": "HALF", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE"}
 OPERATIONS = {
@@ -45,16 +47,16 @@ NEVER = (
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """What a plan is made for: everything that may change which engine is right.
+    """The key of a plan: everything that may change which engine is chosen.
 
     Attributes
     ----------
     direction : str
-        Of `OPERATIONS`.
+        A key of `OPERATIONS`.
     first, second, out : Tensor
         The operands and the result.
     padding, stride, dilation : tuple of int
-        One number per spatial axis.
+        One integer per spatial axis.
     biased : bool
         A bias (float32) is added before the result is rounded.
     tf32 : bool
@@ -76,43 +78,43 @@ class Convolution:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A built graph and the bytes of workspace it needs."""
+class BuiltPlan:
+    """A graph with its engine, and the bytes of workspace that the engine needs."""
 
     graph: Any
     workspace: int
 
 
-class Room:
+class Context:
     """The handle and the plans of one thread on one device."""
 
     def __init__(self, cudnn: Any) -> None:
         self.handle = cudnn.create_handle()
-        self.plans: OrderedDict[Convolution, Ready | str] = OrderedDict()
+        self.plans: OrderedDict[Convolution, BuiltPlan | str] = OrderedDict()
         # Not at exit: the driver may be gone by then, and with it the handle.
         weakref.finalize(self, cudnn.destroy_handle, self.handle).atexit = False
 
 
-_rooms = threading.local()
+_contexts = threading.local()
 
 
-def rooms() -> dict[int, Room]:
-    """The calling thread's, by device."""
-    if not hasattr(_rooms, "found"):
-        _rooms.found = {}
-    found: dict[int, Room] = _rooms.found
-    return found
+def contexts() -> dict[int, Context]:
+    """Return the calling thread's contexts, by device."""
+    if not hasattr(_contexts, "found"):
+        _contexts.by_device = {}
+    by_device: dict[int, Context] = _contexts.by_device
+    return by_device
 
 
 def _plans() -> int:
-    return sum(len(room.plans) for room in rooms().values())
+    return sum(len(context.plans) for context in contexts().values())
 
 
-register(f"{__name__}.rooms", "process", lambda: rooms().clear(), _plans)
+register(f"{__name__}.rooms", "process", lambda: contexts().clear(), _plans)
 
 
 def describe(cudnn: Any, c: Convolution, **where: Any) -> Any:
-    """The graph of a convolution; `where` says for which device (a handle)."""
+    """Make the graph of a convolution; `where` names the device (by a handle)."""
     kinds = cudnn.data_type
     compute = kinds.DOUBLE if c.first.dtype == "float64" else kinds.FLOAT
     graph = cudnn.pygraph(
@@ -155,68 +157,68 @@ def describe(cudnn: Any, c: Convolution, **where: Any) -> Any:
     return graph
 
 
-def barred(cudnn: Any, c: Convolution) -> list[Any]:
-    """The notes of engines that may not be taken."""
+def excluded_notes(cudnn: Any, c: Convolution) -> list[Any]:
+    """List the numerical notes of cuDNN that an engine must not have."""
     names = list(NEVER)
     if c.first.dtype == "float32" and not c.tf32:
         names.append("TENSOR_CORE")  # of float32 they know no other arithmetic than TF32
     return [getattr(cudnn.numerical_note, name) for name in names]
 
 
-def build(cudnn: Any, c: Convolution, handle: Any) -> Ready:
-    """The plan of a convolution on the current device; an error of cuDNN's if there is none."""
+def build(cudnn: Any, c: Convolution, handle: Any) -> BuiltPlan:
+    """Build the plan of a convolution on the current device; raise cuDNN's error if none exists."""
     graph = describe(cudnn, c, handle=handle)
     graph.build_operation_graph()
     graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
-    graph.deselect_numeric_notes(barred(cudnn, c))
+    graph.deselect_numeric_notes(excluded_notes(cudnn, c))
     graph.deselect_workspace_greater_than(c.ceiling)
     graph.check_support()
     graph.build_plans(cudnn.build_plan_policy.HEURISTICS_CHOICE)
     needed = graph.get_workspace_size()
     if needed > c.ceiling:
         raise RuntimeError(f"the plan needs {needed} bytes of workspace, more than {c.ceiling}")
-    return Ready(graph, needed)
+    return BuiltPlan(graph, needed)
 
 
-def planned(c: Convolution) -> Ready | str:
-    """The plan on the current device, or cuDNN's reason why there is none; both are kept."""
+def planned(c: Convolution) -> BuiltPlan | str:
+    """Return the plan on the current device, or cuDNN's reason why there is none; keep either."""
     import cupy
 
     try:
         device = int(cupy.cuda.runtime.getDevice())
-        mine = rooms()
+        mine = contexts()
         if device not in mine:
             refuse_capture("a handle of cuDNN", cupy)
-            mine[device] = Room(library())
+            mine[device] = Context(library())
     except RuntimeError as error:  # CUDA's own: no device, no memory for the handle
         return f"cuDNN cannot start: {line(error)}"
-    room = mine[device]
-    if c in room.plans:
-        room.plans.move_to_end(c)
-        return room.plans[c]
+    context = mine[device]
+    if c in context.plans:
+        context.plans.move_to_end(c)
+        return context.plans[c]
     refuse_capture("a plan of cuDNN", cupy)
     cudnn = library()
-    found: Ready | str
+    found: BuiltPlan | str
     try:
-        found = build(cudnn, c, room.handle)
+        found = build(cudnn, c, context.handle)
     except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
         found = f"no engine of cuDNN can do this within {c.ceiling} bytes: {line(error)}"
-    room.plans[c] = found
-    while len(room.plans) > KEPT:
-        room.plans.popitem(last=False)
+    context.plans[c] = found
+    while len(context.plans) > KEPT:
+        context.plans.popitem(last=False)
     return found
 
 
-def run(ready: Ready, first: Any, second: Any, bias: Any, out: Any) -> None:
+def run(built: BuiltPlan, first: Any, second: Any, bias: Any, out: Any) -> None:
     """Launch a plan of `planned` on the current device and stream; workspace from CuPy's pool."""
     import cupy
 
     cudnn = library()
-    handle = rooms()[int(cupy.cuda.runtime.getDevice())].handle
+    handle = contexts()[int(cupy.cuda.runtime.getDevice())].handle
     cudnn.set_stream(handle=handle, stream=cupy.cuda.get_current_stream().ptr)
     arrays = {FIRST: first, SECOND: second, OUT: out, **({} if bias is None else {BIAS: bias})}
-    workspace = cupy.empty(ready.workspace, "u1") if ready.workspace else None
-    ready.graph.execute(
+    workspace = cupy.empty(built.workspace, "u1") if built.workspace else None
+    built.graph.execute(
         {number: int(array.data.ptr) for number, array in arrays.items()},
         0 if workspace is None else int(workspace.data.ptr),
         handle=handle,

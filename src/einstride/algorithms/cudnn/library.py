@@ -1,4 +1,4 @@
-"""Is cuDNN's frontend here, and new enough? Found by looking; imported only if it is there."""
+"""Find out whether cuDNN's frontend is installed and new enough; import it only then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_CUDNN = 90000
 
 @cached(1, "process")
 def missing() -> str | None:
-    """None, or what stands in the way and how it is put right."""
+    """Return None, or why cuDNN cannot be used and what to install."""
     if find_spec("cudnn") is None:
         return f"nvidia-cudnn-frontend is not installed: {INSTALL}"
     try:
@@ -34,11 +34,11 @@ def missing() -> str | None:
 
 
 def library() -> Any:
-    """The frontend's module; ask `missing` before."""
+    """Return the frontend's module; only valid if `missing()` is None."""
     return import_module("cudnn")
 
 
 def line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
+    """Return the beginning of an error's text, in one line."""
     text = " ".join(str(error).replace(";", ",").split())
     return text if len(text) < 160 else f"{text[:157]}..."

@@ -1,16 +1,16 @@
-"""Direct convolution: the sums of the definition, in compiled kernels, on arrays as they lie.
+"""Direct convolution: compiled kernels add the products of the definition, without copies.
 
-`cpu` calls the kernels for NumPy, `cuda` those for CuPy; here a call is handed to one of them.
+`cpu` calls the kernels for NumPy, `cuda` the kernels for CuPy; this module chooses between them.
 Start with `dense` for many channels on CPUs, and `cuda` for GPUs.
 
 Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
 roundoff of the dtype of the products, 2 * sqrt(2) times that for complex numbers, plus one rounding
 where the result's dtype is narrower (Jeannerod and Rump 2013): `accuracy="elementwise"` holds.
 
-Cost: engines count in multiply-adds of two vectors, each of which takes the calibrated seconds
-`vector`; whatever else a kernel does is counted as so many of these. The factors are named where
-they are used. They were fitted by hand to timed layers on the machine of the calibration, an x86
-core with 64-byte vectors. They do not change results, only which engine or algorithm is chosen.
+Cost: the unit is one vector FMA, which takes the calibrated seconds `vector`. All other work of a
+kernel is counted as a number of vector FMAs, by constants next to the engine's `cost`. They were
+fitted by hand to timed layers on the machine of the calibration, an x86 core with 64-byte vectors.
+They do not change results, only which engine or algorithm is chosen.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @cached(2, "process")  # "cpu" and "cuda"
 def _calls(kernels: str | None) -> Any:
-    """The module that calls the kernels of `einstride.cpu` or `einstride.cuda`: `Traits.kernels`.
+    """Import the module that calls the kernels of `einstride.cpu` or `einstride.cuda`.
 
-    It is imported when arrays are met that need it.
+    `kernels` is `Traits.kernels`. The import waits for arrays that need it.
     """
     if kernels == "cpu":
         from einstride.algorithms.direct import cpu
@@ -75,7 +75,7 @@ def filter_grad(
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """The filter as the kernels read it, for `prepared`; None where they read it as it is."""
+    """Return `prepared`: the filter packed for the kernels; None if they read it as it is."""
     make = getattr(_calls(b.traits.kernels), "prepare", None)
     return None if make is None else make(f, job, b)
 
@@ -83,13 +83,13 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
-    """A small call as steps that need no Python in between, for arrays that lie like these."""
+    """Return a small call as one compiled program for arrays with these strides, or None."""
     make = getattr(_calls(b.traits.kernels), "program", None)
     return None if make is None else make(first, second, bias, out, job, b)
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if traits.kernels is None:
         return f"no compiled kernels for {traits.library}"
     reason: str | None = _calls(traits.kernels).supports(job, traits)
@@ -97,12 +97,12 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The engine that runs the job, its kernel and the kernel's register tile."""
+    """Describe the engine that runs the job, its kernel and the kernel's register tile."""
     found: Facts = _calls(b.traits.kernels).describe(job, b, first, second, out)
     return found
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """What the kernels would spend."""
+    """Predict the cost of the kernels."""
     found: Cost = _calls(traits.kernels).cost(job, traits, rates)
     return found

@@ -1,8 +1,8 @@
-"""The engine for few channels in a group: depthwise layers, small groups, images, stencils.
+"""Direct convolution with few channels per group: depthwise layers, small groups, images, stencils.
 
-Kernels are compiled for this machine's vectors (`einstride.cpu.channelwise`, `cpu.depthwise`). An
-input gradient is one forward pass for each stride phase, written straight to its positions. The
-order of a sum depends on shapes alone, so that the batch and the threads leave the bits alone.
+The kernels are those of `einstride.cpu.channelwise` and `cpu.depthwise`. An input gradient is one
+forward pass per stride phase, written directly to the positions of the phase. The order of a sum
+depends on shapes alone, so the bits depend neither on the batch nor on the threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
-from einstride.algorithms.direct.shapes import met
+from einstride.algorithms.direct.shapes import fraction_inside
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
@@ -27,49 +27,53 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 PLANES = 1 << 19
-"""Bytes of gy that are brought into planes for a gradient of one channel: they stay in cache."""
+"""Bytes of gy, at most, that are copied into planes for an input gradient of one channel.
+
+A copy of this size stays in cache; see `planar`.
+"""
 
 MAX_RANK = 8
-"""Spatial axes of a kernel; LLVM takes seconds over sixty nested loops."""
+"""Spatial axes of a kernel, at most: LLVM takes seconds to compile sixty nested loops."""
 
 TABLES = 1 << 18
-"""Numbers that tables of offsets may hold."""
+"""Elements of offset tables, at most; a job that needs more is left to other engines."""
 
-# Of the cost, in times slower than the products: see `algorithms.direct` for unit and origin.
+# Constants of `cost`, slowdown factors of the products: see `algorithms.direct` for the origin.
 GATHERED = 4.0
-"""Vectors of positions that are loaded anew for each tap, though they are full: from planes."""
+"""Vectors of positions of a plane, which are loaded again for each tap."""
 
 SHUFFLED = 1.5
-"""Groups of several channels side by side in a vector, whose lanes are put in order."""
+"""Vectors of several groups with several channels each, whose lanes are shuffled."""
 
-LONG, SEVERAL, SINGLE = 4.0, 3.0, 2.0
-"""Taps that are loaded for each product, being too many for registers: more than `MOST_HELD`; the
-columns of groups with several channels; of groups with one input channel."""
+RELOADED_LONG, RELOADED_GROUPS, RELOADED_SINGLE = 4.0, 3.0, 2.0
+"""Filter elements that are loaded for each product, because registers cannot hold them: filters of
+more than `MOST_HELD` taps; groups with several channels; groups with one input channel."""
 
 MOST_HELD = 100
-"""Taps up to which a filter's row stays near the processor."""
+"""Taps up to which a filter's row stays in cache."""
 
 SKIPPING = 1.4
-"""Depthwise forward passes and input gradients, for each product whose tap does not stand in the
-border: each vector is loaded for many taps."""
+"""Depthwise forward passes and input gradients, per product whose tap does not read the border."""
 
 SUMMED_NEAR, SUMMED = 1.2, 2.0
-"""Depthwise filter gradients of one run of taps: up to `MOST_NEAR` of them, or more."""
+"""Depthwise filter gradients with one row of taps: up to `MOST_NEAR` taps, or more."""
 
 SUMMED_PLANES = 2.2
-"""The same with several rows of taps, more than `MOST_NEAR`, whose sums stay in registers."""
+"""Depthwise filter gradients with several rows of taps, more than `MOST_NEAR`, whose sums stay in
+registers."""
 
 SUMMED_FAR, SUMMED_LONG, SUMMED_SHORT_ROWS = 3.5, 4.0, 12.0
-"""The same with sums in memory: up to `MOST_HELD` taps; more; more, of rows of up to 8 outputs."""
+"""Depthwise filter gradients with sums in memory: up to `MOST_HELD` taps; more taps; more taps and
+rows of at most 8 outputs."""
 
 MOST_NEAR = 9
-"""Taps of a small filter."""
+"""Taps of a small filter, at most."""
 
 
 def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """x, f -> y."""
+    """Compute y from x and f."""
     g = job.geometry
     _correlate(x, flip(f, g.rank, b) if g.flip else f, g, job, b, bias, out)
     return out
@@ -78,7 +82,7 @@ def forward(
 def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """gy, f -> gx."""
+    """Compute gx from gy and f."""
     g, gy = job.geometry, operand(gy, b)
     call = _depthwise_call(gy, job, out)
     if call is not None:
@@ -90,19 +94,19 @@ def input_grad(
         gy = _planes(gy, b)
     for phase in phases:
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
         else:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
-            _correlate(gy, sub, phase.geometry, job, b, bias, place)
+            _correlate(gy, sub, phase.geometry, job, b, bias, destination)
     return out
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
-    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+    """Return the kernel that does most of the job for arrays with these strides, or None.
 
-    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     g, compute = job.geometry, job.arithmetic.compute
     first = target(first, b)
@@ -123,10 +127,10 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
 
 def planar(job: Job) -> bool:
-    """Is an input gradient of one channel: with vectors along positions, better from planes?
+    """True if an input gradient of one channel should read gy as planes, one per channel.
 
-    gy's channels lie between neighbouring positions, and a vector of positions is gathered number
-    by number for every tap. Bringing them side by side once costs less than one tap.
+    Its vectors span positions. In channels-last gy, neighbouring positions are not contiguous, so
+    a vector would be gathered element by element for every tap. One copy costs less than one tap.
     """
     g = job.geometry
     size = g.batch * prod(g.out) * g.filters * job.itemsize
@@ -135,69 +139,72 @@ def planar(job: Job) -> bool:
 
 
 def _planes(gy: Array, b: Backend) -> Array:
-    """A copy of gy (B, *O, D) that lies in memory as (B, D, *O)."""
+    """Copy gy (B, *O, D) to the memory order (B, D, *O)."""
     found = _empty_planes(gy, b)
     found[...] = gy
     return found
 
 
 def _empty_planes(gy: Array, b: Backend) -> Array:
-    """An uninitialised array like gy (B, *O, D) that lies in memory as (B, D, *O)."""
+    """Allocate an array like gy (B, *O, D) in the memory order (B, D, *O)."""
     batch, *out, channels = gy.shape
     return b.xp.moveaxis(b.empty((batch, channels, *out), b.dtype_name(gy), gy), 1, -1)
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
-    """x, gy -> gf."""
+    """Compute gf from x and gy."""
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = operand(x, b), operand(gy, b)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
     call(b.launch, x=address(x), y=address(gy), f=address(sums))
-    for first, *rest in sums if cut.tables > 1 else ():  # in place: their sum is no array beside
+    for first, *rest in sums if cut.tables > 1 else ():  # in place, to need no further array
         for table in rest:
             first += table
     total = sums[:, 0]
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    place[...] = total if job.per_example else total[0]
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    destination[...] = total if job.per_example else total[0]
     return out
 
 
 def gradient_of(x: Array, gy: Array, job: Job) -> Any:
-    """How a filter gradient of arrays that lie like these is cut; its kernel: wants x, y and f."""
+    """Return the split of a filter gradient of arrays with these strides, and its kernel.
+
+    The kernel takes the addresses x, y and f.
+    """
     compute, on = job.arithmetic.compute, jit.machine()
-    lie = (x.dtype, x.strides, gy.dtype, gy.strides)
-    return _gradient(job.geometry, job.per_example, compute, *lie, job.threads, on)
+    layouts = (x.dtype, x.strides, gy.dtype, gy.strides)
+    return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, on)
 
 
 def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
-    """The kernel for arrays that lie like these: wants the addresses x, f, y and bias."""
-    lie = (x.dtype, x.strides, out.dtype, out.strides)
-    return _forward(g, compute, *lie, threads, jit.machine())
+    """Return the kernel for arrays with these strides; it takes the addresses x, f, y and bias."""
+    layouts = (x.dtype, x.strides, out.dtype, out.strides)
+    return _forward_kernel(g, compute, *layouts, threads, jit.machine())
 
 
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
-    """y = conv(x, f) + bias of a geometry that does not flip."""
+    """Compute y = conv(x, f) + bias of a geometry that does not flip."""
     compute = job.arithmetic.compute
-    x, f, place = operand(x, b), operand(f, b, compute, packed), target(out, b)
-    added = 0
+    x, f, destination = operand(x, b), operand(f, b, compute, packed), target(out, b)
+    bias_at = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = address(bias)
-    call = correlation(x, g, compute, place, job.threads)
-    call(b.launch, x=address(x), y=address(place), f=address(f), bias=added)
-    if place is not out:
-        out[...] = place
+        bias_at = address(bias)
+    call = correlation(x, g, compute, destination, job.threads)
+    call(b.launch, x=address(x), y=address(destination), f=address(f), bias=bias_at)
+    if destination is not out:
+        out[...] = destination
 
 
 @kept
-def _forward(
+def _forward_kernel(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
     on: jit.Machine,
 ) -> Any:  # fmt: skip
-    """The kernel of a forward pass with its words, for arrays of these dtypes and strides."""
+    """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
     from einstride.cpu.channelwise import forward_call as channelwise_forward
     from einstride.cpu.channelwise.form import Form, steps
     from einstride.cpu.depthwise import forward_call as depthwise_forward
@@ -210,33 +217,33 @@ def _forward(
 
 
 def _depthwise_call(gy: Array, job: Job, out: Any) -> Any:
-    """One kernel for all stride phases of a depthwise input gradient; None where there is none."""
+    """Return the kernel for all stride phases of a depthwise input gradient, or None."""
     g = job.geometry
     if not g.channels == g.filters == g.groups or not addressable(out):
         return None
     arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    return _backwards(g, job.arithmetic.compute, *arrays, job.threads, jit.machine())
+    return _depthwise_input_gradient(g, job.arithmetic.compute, *arrays, job.threads, jit.machine())
 
 
 def _depthwise(
     call: Any, gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
-    """Run that kernel."""
+    """Run the kernel of `_depthwise_call`."""
     g, compute = job.geometry, job.arithmetic.compute
     f = operand(flip(f, g.rank, b) if g.flip else f, b, compute, packed)
-    added = 0
+    bias_at = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
-        added = address(bias)
-    call(b.launch, x=address(gy), y=address(out), f=address(f), bias=added)
+        bias_at = address(bias)
+    call(b.launch, x=address(gy), y=address(out), f=address(f), bias=bias_at)
 
 
 @kept
-def _backwards(
+def _depthwise_input_gradient(
     g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
     threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
-    """The kernel of a depthwise input gradient with its words; None if it has none of its own."""
+    """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
     from einstride.cpu.channelwise.form import Form, steps
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
@@ -246,11 +253,11 @@ def _backwards(
 
 
 @kept
-def _gradient(
+def _gradient_kernel(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
     y_strides: Shape, threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
-    """How a filter gradient is cut, and its kernel."""
+    """Return the split of a filter gradient, and its kernel with arguments."""
     from einstride.cpu.channelwise import filter_gradient_call
     from einstride.cpu.channelwise.form import Form, steps
     from einstride.cpu.depthwise import forward_call as depthwise_forward
@@ -263,8 +270,8 @@ def _gradient(
     return cut, filter_gradient_call.call(form, cut)
 
 
-def _gradient_slow(g: Geometry) -> float:
-    """How many times slower than its products a depthwise filter gradient is."""
+def _gradient_slowdown(g: Geometry) -> float:
+    """Return the slowdown factor of a depthwise filter gradient, relative to its products."""
     taps = prod(g.kernel)
     if taps == max(g.kernel) <= MOST_HELD:  # one run of taps
         return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED
@@ -276,7 +283,7 @@ def _gradient_slow(g: Geometry) -> float:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this engine can do the job, else why not."""
     from einstride.cpu.channelwise.form import entries
 
     g, a = job.geometry, job.arithmetic
@@ -309,7 +316,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Products of whole vectors, or the arrays' way through memory, whichever is slower."""
+    """Predict the slower of two: products of whole vectors, or reading and writing the arrays."""
     from einstride.cpu.channelwise.filter_gradient_call import cuts
     from einstride.cpu.channelwise.form import FEW, entries
 
@@ -325,17 +332,23 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     filled = g.filters if merged else across
     if g.channels == g.filters == 1:
         filled = prod(g.out)
-    waste = -(-filled // lanes) * lanes / filled
+    unused_lanes = -(-filled // lanes) * lanes / filled
     if planar(job):
-        waste = GATHERED
-    spread = 1.0 if not merged or inputs * outputs == 1 else SHUFFLED
-    slow = LONG if prod(g.kernel) > MOST_HELD else 1.0 if inputs * outputs == 1 else SEVERAL
-    slow = min(slow, SINGLE) if inputs == 1 and not backwards else slow
+        unused_lanes = GATHERED
+    shuffled = 1.0 if not merged or inputs * outputs == 1 else SHUFFLED
+    slowdown = (
+        RELOADED_LONG
+        if prod(g.kernel) > MOST_HELD
+        else 1.0
+        if inputs * outputs == 1
+        else RELOADED_GROUPS
+    )
+    slowdown = min(slowdown, RELOADED_SINGLE) if inputs == 1 and not backwards else slowdown
     if job.direction == "filter_grad" and inputs == outputs == 1 and g.groups > 1:
-        slow = _gradient_slow(g)
-    vectors = g.multiply_adds * parts * waste * spread * slow / lanes
+        slowdown = _gradient_slowdown(g)
+    vectors = g.multiply_adds * parts * unused_lanes * shuffled * slowdown / lanes
     if g.channels == g.filters == g.groups and job.direction != "filter_grad" and parts == 1:
-        vectors = SKIPPING * g.multiply_adds * met(g) * waste / lanes
+        vectors = SKIPPING * g.multiply_adds * fraction_inside(g) * unused_lanes / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
     calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item

@@ -1,4 +1,4 @@
-"""Direct convolution on the CPU: many channels, small groups, few channels, or one at a time."""
+"""Choose an engine for direct convolution on the CPU, by channels and groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct import channelwise, dense, few, grouped, steps
 from einstride.algorithms.direct.description import Work, facts
-from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
 from einstride.codegen import jit
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.caches import cached
@@ -21,38 +21,39 @@ _NAMES = {
     dense: "dense", channelwise: "channelwise", grouped: "grouped", few: "few channels",
 }  # fmt: skip
 _SPECIAL = (grouped, few)
-"""Engines for some jobs, which one of the others can do as well."""
+"""Engines for some shapes only; one of the other engines can do each of their jobs."""
 
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
 @cached(4096)
 def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
-    """Outer products where a group has channels enough to fill vectors and tiles with them.
+    """Choose the engine of a job.
 
-    Small groups side by side where channels are `neighbours` in memory, as plans take them to be.
-    The engine for few channels is taken where it expects to be faster than that.
+    `grouped` for small groups whose channels are contiguous in memory (`neighbours`, as a plan
+    assumes); `dense` if a group has enough channels to fill vectors and register tiles, else
+    `channelwise`; `few` instead of either if it is predicted to be faster.
     """
     if (
         neighbours
         and grouped in _ENGINES
         and grouped.supports(job, traits) is None
-        # Its plan counts what the engine for other arrays needs: both fit, or it is that one's job.
-        and (not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling)
+        # Arrays with other strides take another engine, whose workspace must fit the limit, too.
+        and (not job.hard or _workspace(_engine(job, traits, False), job, traits) <= job.ceiling)
     ):
         return grouped
-    g = gathered(job) if job.direction == "input_grad" else joined(job)
+    g = positions_as_channels(job) if job.direction == "input_grad" else taps_as_channels(job)
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows
     lanes = max(jit.machine().vector_bytes // job.itemsize, 1)
     order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
-    return few if few in _ENGINES and few.better(found, job, traits) else found
+    return few if few in _ENGINES and few.is_faster(found, job, traits) else found
 
 
-def _least(engine: Any, job: Job, traits: Traits) -> int:
-    """Bytes of workspace that an engine needs; times are of no interest."""
+def _workspace(engine: Any, job: Job, traits: Traits) -> int:
+    """Count the bytes of workspace that an engine needs."""
     found: Cost = engine.cost(job, traits, defaultdict(float))
     return found.workspace + job.copied
 
@@ -61,8 +62,8 @@ def _general() -> tuple[Any, ...]:
     return tuple(engine for engine in _ENGINES if engine not in _SPECIAL)
 
 
-def _chosen(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
-    """The engine for these arrays, and what was prepared if that was for it."""
+def _engine_for(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the engine for these arrays, and `prepared` if that was made for this engine."""
     planned = engine = _engine(job, b.traits)
     if engine is grouped and not grouped.fits(*arrays):
         engine = _engine(job, b.traits, False)
@@ -80,9 +81,9 @@ def forward(
     out: Array | None = None,
     prepared: Any = None,
 ) -> Array:
-    """As the table of algorithms says."""
-    engine, more = _chosen(job, b, prepared, x, out)
-    return engine.forward(x, f, job, b, bias, out, **more)
+    """See `Algorithm` in `einstride.algorithms`."""
+    engine, keywords = _engine_for(job, b, prepared, x, out)
+    return engine.forward(x, f, job, b, bias, out, **keywords)
 
 
 def input_grad(
@@ -94,28 +95,28 @@ def input_grad(
     out: Array | None = None,
     prepared: Any = None,
 ) -> Array:
-    """As the table of algorithms says."""
-    engine, more = _chosen(job, b, prepared, gy, out)
-    return engine.input_grad(gy, f, job, b, bias, out, **more)
+    """See `Algorithm` in `einstride.algorithms`."""
+    engine, keywords = _engine_for(job, b, prepared, gy, out)
+    return engine.input_grad(gy, f, job, b, bias, out, **keywords)
 
 
 def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
-    """As the table of algorithms says."""
-    return _chosen(job, b, None, x, gy)[0].filter_grad(x, gy, job, b, bias, out)
+    """See `Algorithm` in `einstride.algorithms`."""
+    return _engine_for(job, b, None, x, gy)[0].filter_grad(x, gy, job, b, bias, out)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """What `prepared` may be, for the engine that will do the job."""
+    """Return `prepared` for the engine of the job, or None."""
     make = getattr(_engine(job, b.traits), "prepare", None)
     return None if make is None else make(f, job, b)
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The engine for these arrays, its kernel and the kernel's register tile."""
+    """Describe the engine for these arrays, its kernel and the kernel's register tile."""
     arrays = (first, second) if job.direction == "filter_grad" else (first, out)
-    engine, _ = _chosen(job, b, None, *arrays)
+    engine, _ = _engine_for(job, b, None, *arrays)
     name = _NAMES[engine]
     work: Work | None = engine.work(job, b, first, second, out)
     if work is None:
@@ -128,7 +129,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if one of the engines can do the job, else why the first cannot."""
+    """Return None if one of the engines can do the job, else why the first cannot."""
     if not traits.compiled:
         return MISSING
     reasons = [engine.supports(job, traits) for engine in _general()]
@@ -138,7 +139,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
-    """A small call as steps that need no Python in between, or None: see `steps`."""
+    """Return a small call as one compiled program, or None: see `steps`."""
     engine = _engine(job, b.traits)
     if engine in _SPECIAL:
         return None
@@ -146,7 +147,7 @@ def program(
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """The cost of the engine that will do it."""
+    """Predict the cost of the engine that does the job."""
     engine = _engine(job, traits)
     found: Cost = engine.cost(job, traits, rates)
     found = replace(found, workspace=found.workspace + job.copied)

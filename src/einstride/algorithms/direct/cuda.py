@@ -1,17 +1,16 @@
-"""Direct convolution on CuPy: windows are read where they lie, whatever the dtype and the layout.
+"""Direct convolution on CuPy arrays: kernels read the windows in place, in any dtype and layout.
 
 Two families of kernels, chosen by shapes alone and never by the batch:
 
-- `small_channels` for groups of at most 8 channels on either side (depthwise above all): limited by
-  memory, so a box of x with its halo is staged in shared memory once for all taps and channels;
-- `gathered_gemm` for everything else: a matrix product whose left factor is gathered from x on the
-  way.
+- `small_channels` for groups of at most 8 channels on either side (depthwise above all): they are
+  limited by memory, so a box of x with its halo is copied to shared memory once for all taps;
+- `gathered_gemm` for all other shapes: a matrix product whose left factor is gathered from x.
 
-Both see a pass as places (p * move + start + k * reach) / den of the array that is read, so that
-stride, dilation, padding (negative too), borders and flips are numbers, not copies. An input
-gradient with a stride is one launch too, of all its phases (of long strides several). A filter
-gradient is summed in parts, each in a fixed order, and the parts in a fixed order: the same
-bits every time.
+Both address the array that is read by positions (p * move + start + k * reach) / den, so that
+stride, dilation, padding (negative too), borders and flips are integers, not copies. An input
+gradient with a stride is one launch for all its phases (several launches for long strides). A
+filter gradient consists of partial sums; each is added in a fixed order, and so are the partial
+sums: the same bits every time.
 
 Integers are multiplied and added in the result's dtype, halves in float32.
 Error, per element of the result: as `gemm`, n * u * sum |x| |f|; `accuracy="elementwise"` holds.
@@ -23,8 +22,13 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.arrays.ops import flip, is_complex
-from einstride.cuda import axis_map as places
-from einstride.cuda import gathered_gemm, output_phases, small_channels, small_channels_shape
+from einstride.cuda import (
+    axis_map,
+    gathered_gemm,
+    output_phases,
+    small_channels,
+    small_channels_shape,
+)
 from einstride.cuda.axis_map import Line, steps
 from einstride.cuda.partial_sums import sum_parts
 from einstride.cuda.small_channels_shape import Thin
@@ -42,7 +46,7 @@ BLOCKS = 528
 
 MOST_PARTS = 2048
 PARTS_BYTES = 32 << 20
-"""The most parts of a filter gradient, and the most bytes that all of them may take."""
+"""Partial sums of a filter gradient, at most, and bytes of all partial sums, at most."""
 
 
 def forward(
@@ -54,9 +58,9 @@ def forward(
     f = flip(f, g.rank, b) if g.flip else f
     width = g.filters // g.groups
     *taps, channel, filters = steps(f)
-    by = (tuple(taps), channel, filters, width * filters)
+    strides = (tuple(taps), channel, filters, width * filters)
     inner = (g.channels // g.groups, width)
-    _correlate(x, f, out, _seen(g), inner, by, job, b, bias, 0)
+    _correlate(x, f, out, _x_axes(g), inner, strides, job, b, bias, 0)
     return out
 
 
@@ -69,8 +73,8 @@ def input_grad(
     f = f if g.flip else flip(f, g.rank, b)
     inner = (g.filters // g.groups, g.channels // g.groups)
     *taps, channel, filters = steps(f)
-    by = (tuple(taps), filters, channel, inner[0] * filters)
-    _correlate(gy, f, out, _seen_back(g), inner, by, job, b, bias, 1)
+    strides = (tuple(taps), filters, channel, inner[0] * filters)
+    _correlate(gy, f, out, _gy_axes(g), inner, strides, job, b, bias, 1)
     return out
 
 
@@ -80,52 +84,52 @@ def filter_grad(
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), in `out` if given."""
     g = job.geometry
     out = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
-    made = flip(out, g.rank, b) if g.flip else out
+    gf = flip(out, g.rank, b) if g.flip else out
     _check(x, gy, out)
     accumulator = _accumulator(job)
     inner = (g.channels // g.groups, g.filters // g.groups)
     size = prod(g.f_shape)
-    most = _most_parts(job)
-    seen = _seen(g)
-    about = _thin(x, gy, seen, inner, job, filter_pass=True)
-    shape = None if about is None else small_channels_shape.shape_of(about)
-    if about is not None and shape is not None and most:
+    most_parts = _most_parts(job)
+    axes = _x_axes(g)
+    problem = _small_channels_problem(x, gy, axes, inner, job, filter_pass=True)
+    shape = None if problem is None else small_channels_shape.shape_of(problem)
+    if problem is not None and shape is not None and most_parts:
         slabs = -(-g.filters // shape.slab)
-        boxes = g.batch * prod(shape.boxes(about.lines))
-        few = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
-        count = min(boxes, max(1, BLOCKS // slabs), max(1, few), most)
+        boxes = g.batch * prod(shape.boxes(problem.lines))
+        cheap = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
+        count = min(boxes, max(1, BLOCKS // slabs), max(1, cheap), most_parts)
         parts = b.empty((count, size), accumulator, x)
-        small_channels.filter_parts(x, gy, parts, about, shape, g.padding_mode, accumulator)
-        sum_parts(parts, made if about.channels_inner else b.xp.moveaxis(made, -1, 0))
+        small_channels.filter_parts(x, gy, parts, problem, shape, g.padding_mode, accumulator)
+        sum_parts(parts, gf if problem.channels_inner else b.xp.moveaxis(gf, -1, 0))
         return out
     chunks = -(-g.batch * prod(g.out) // gathered_gemm.TABLE)
     blocks = -(-prod(g.f_shape[:-1]) // 64) * -(-inner[1] // 32) * g.groups
-    count = max(1, min(-(-BLOCKS // blocks), -(-chunks // 4), most))
+    count = max(1, min(-(-BLOCKS // blocks), -(-chunks // 4), most_parts))
     each = -(-chunks // count)
     count = -(-chunks // each)
-    parts = b.empty((count, size), accumulator, x) if count > 1 else made
-    by = steps(made)
+    parts = b.empty((count, size), accumulator, x) if count > 1 else gf
+    strides = steps(gf)
     if count > 1:
-        by = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
-    written = (tuple(by[:-2]), by[-2], by[-1], inner[1] * by[-1])
+        strides = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
+    gf_strides = (tuple(strides[:-2]), strides[-2], strides[-1], inner[1] * strides[-1])
     conjugated = 2 if is_complex(accumulator) else 0
     gathered_gemm.product(
-        x, gy, parts, seen, g.padding_mode, g.groups, inner, written, None, count, accumulator,
+        x, gy, parts, axes, g.padding_mode, g.groups, inner, gf_strides, None, count, accumulator,
         conjugated,
     )  # fmt: skip
     if count > 1:
-        sum_parts(parts, made)
+        sum_parts(parts, gf)
     return out
 
 
-def _seen(g: Geometry) -> tuple[Line, ...]:
-    """What outputs see of x, axis by axis."""
+def _x_axes(g: Geometry) -> tuple[Line, ...]:
+    """Map outputs to positions of x, axis by axis."""
     each = zip(g.out, g.size, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     return tuple(Line(o, n, k, s, -low, d).usual for o, n, k, s, (low, _), d in each)
 
 
-def _seen_back(g: Geometry) -> tuple[Line, ...]:
-    """What elements of x see of gy, for the taps in reverse order."""
+def _gy_axes(g: Geometry) -> tuple[Line, ...]:
+    """Map elements of x to positions of gy, axis by axis, for taps in reverse order."""
     each = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     return tuple(
         Line(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
@@ -138,9 +142,9 @@ def _accumulator(job: Job) -> str:
 
 
 def _check(*arrays: Array) -> None:
-    """ValueError if the elements of an array are not aligned: no kernel could read them."""
+    """Raise a ValueError if the elements of an array are not aligned: no kernel could read them."""
     for a in arrays:
-        if not places.readable(a):
+        if not axis_map.readable(a):
             raise bad_value(
                 "direct",
                 "elements must be aligned and whole elements apart in memory",
@@ -149,17 +153,17 @@ def _check(*arrays: Array) -> None:
             )
 
 
-def _thin(
-    x: Array, y: Array, seen: tuple[Line, ...], inner: tuple[int, int], job: Job, filter_pass: bool
+def _small_channels_problem(
+    x: Array, y: Array, axes: tuple[Line, ...], inner: tuple[int, int], job: Job, filter_pass: bool
 ) -> Thin | None:
-    """What the thin kernels would have to know; None if they cannot do it."""
-    if len(seen) > 3:
+    """Describe the pass to the kernels of `small_channels`; None if they have too few axes."""
+    if len(axes) > 3:
         return None
-    moves = steps(x)
-    channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
+    strides = steps(x)
+    channels_inner = abs(strides[-1]) < abs(strides[-2]) or axes[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
     items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
-    lines = small_channels_shape.three(seen, channels_inner)
+    lines = small_channels_shape.three(axes, channels_inner)
     groups = job.geometry.groups
     return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
 
@@ -168,35 +172,40 @@ def _correlate(
     x: Array,
     f: Array,
     out: Array,
-    seen: tuple[Line, ...],
+    axes: tuple[Line, ...],
     inner: tuple[int, int],
-    by: tuple[tuple[int, ...], int, int, int],
+    strides: tuple[tuple[int, ...], int, int, int],
     job: Job,
     b: Backend,
     bias: Array | None,
     conjugated: int,
 ) -> None:
-    """`out` from x and f, whose steps are `by` taps, channels in and out, and groups."""
+    """Compute `out` from x and f.
+
+    `strides` are the strides of f in elements: of taps, input channels, output channels, groups.
+    """
     g, accumulator = job.geometry, _accumulator(job)
     _check(x, f, out)
     conjugated = conjugated if is_complex(accumulator) else 0
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
-    about = _thin(x, out, seen, inner, job, filter_pass=False)
-    shape = None if about is None else small_channels_shape.shape_of(about)
+    problem = _small_channels_problem(x, out, axes, inner, job, filter_pass=False)
+    shape = None if problem is None else small_channels_shape.shape_of(problem)
     mode = g.padding_mode if job.direction == "forward" else "zeros"
-    if about is not None and shape is not None:
-        small_channels.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
+    if problem is not None and shape is not None:
+        small_channels.correlate(
+            x, f, out, problem, shape, mode, strides, bias, accumulator, conjugated
+        )
         return
-    if not output_phases.covers(seen, gathered_gemm.most_phases(seen)):
+    if not output_phases.covers(axes, gathered_gemm.most_phases(axes)):
         out[...] = 0 if bias is None else b.astype(bias, job.arithmetic.result)
     gathered_gemm.product(
-        x, f, out, seen, mode, g.groups, inner, by, bias, 0, accumulator, conjugated
+        x, f, out, axes, mode, g.groups, inner, strides, bias, 0, accumulator, conjugated
     )  # fmt: skip
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if these kernels can do the job, else why not."""
     if job.per_example:
         return "its filter gradient is summed over the batch"
     if job.batch_invariant and job.direction == "filter_grad":
@@ -209,15 +218,17 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The kernel, and of `small_channels` the box of outputs that a block of threads makes."""
+    """Describe the kernel; for `small_channels` also the box of outputs of a block of threads."""
     g, gradient = job.geometry, job.direction == "filter_grad"
-    seen, inner = _seen(g), (g.channels // g.groups, g.filters // g.groups)
+    axes, inner = _x_axes(g), (g.channels // g.groups, g.filters // g.groups)
     if job.direction == "input_grad":
-        seen, inner = _seen_back(g), inner[::-1]
-    about = _thin(first, second if gradient else out, seen, inner, job, filter_pass=gradient)
-    shape = None if about is None else small_channels_shape.shape_of(about)
+        axes, inner = _gy_axes(g), inner[::-1]
+    problem = _small_channels_problem(
+        first, second if gradient else out, axes, inner, job, filter_pass=gradient
+    )
+    shape = None if problem is None else small_channels_shape.shape_of(problem)
     if shape is None or (gradient and not _most_parts(job)):
-        shares = output_phases.shares(seen, gathered_gemm.most_phases(seen))
+        shares = output_phases.shares(axes, gathered_gemm.most_phases(axes))
         return {
             "engine": "gathered_gemm", "compiled": True,
             "kernel": "matrix product whose left factor is gathered from x, in CUDA",
@@ -231,7 +242,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def _most_parts(job: Job) -> int:
-    """Parts of a filter gradient that there is room for."""
+    """Count the partial sums of a filter gradient that the workspace limit allows."""
     size = prod(job.geometry.f_shape) * ITEMSIZE[_accumulator(job)]
     return min(MOST_PARTS, _parts_bytes(job) // size)
 
@@ -241,7 +252,7 @@ def _parts_bytes(job: Job) -> int:
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Each array once through memory, or the products, whichever takes longer."""
+    """Predict the slower of two: each array read or written once, or the products."""
     g = job.geometry
     item_1, item_2 = (ITEMSIZE[name] for name in job.operands)
     arrays = {
@@ -257,16 +268,18 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
     rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
     width = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
-    thin_ones = max(g.filters, g.channels) // g.groups <= small_channels_shape.FEW
+    small = max(g.filters, g.channels) // g.groups <= small_channels_shape.FEW
     n = g.multiply_adds
-    if thin_ones and max(g.kernel) > small_channels.COLUMNS[-1]:
-        n *= 2  # each product is read from shared memory anew: a guess until it is measured
-    if not thin_ones:  # columns that a tile has and the group has not
+    if small and max(g.kernel) > small_channels.COLUMNS[-1]:
+        n *= 2  # each factor is read from shared memory again: a guess until it is measured
+    if not small:  # columns of a tile beyond the channels of the group
         n *= max(1, 8 // max(width, 1))
     launches = 1
-    if not thin_ones and job.direction == "input_grad":
-        seen = _seen_back(g)
-        most = gathered_gemm.most_phases(seen)
-        launches = len(output_phases.shares(seen, most)) + (not output_phases.covers(seen, most))
+    if not small and job.direction == "input_grad":
+        axes = _gy_axes(g)
+        most_parts = gathered_gemm.most_phases(axes)
+        launches = len(output_phases.shares(axes, most_parts)) + (
+            not output_phases.covers(axes, most_parts)
+        )
     seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])
     return Cost(g.multiply_adds, workspace, moved, seconds)

@@ -1,7 +1,7 @@
-"""The engine for dense products: many channels in, many out (`einstride.cpu.dense`).
+"""Direct convolution with many input and output channels, by the kernels of `einstride.cpu.dense`.
 
-Filters become panels, which `prepare` can keep. An input gradient is one pass for each stride
-phase, written straight to its positions.
+Filters are packed into panels, which `prepare` can keep. An input gradient is one pass per stride
+phase, written directly to the positions of the phase.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.pieces import largest, phases, pieces
 from einstride.algorithms.direct.shapes import (
-    copied_lines,
-    gathered,
-    joined,
-    met,
+    copy_bytes,
+    fraction_inside,
+    has_other_axes,
     no_float16,
-    regrouped,
-    tables,
+    positions_as_channels,
+    table_bytes,
+    taps_as_channels,
 )
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
@@ -35,83 +35,87 @@ if TYPE_CHECKING:
     from einstride.cpu.runtime.argument_block import Call
 
 SMALL = 1 << 22
-"""Multiply-adds below which a second thread comes too late to help."""
+"""Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
 MAX_RANK = 4
-"""Spatial axes of a kernel: each is one more loop in its text."""
+"""Spatial axes of a kernel, at most: each axis is one more loop in the generated code."""
 
 TABLES = 8 << 20
-"""Bytes that tables of offsets may take."""
+"""Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
-# Of the cost, in multiply-adds of vectors: see `algorithms.direct` for unit and origin.
+# Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
 TAP = 5.0
-"""Per position of a tile and tap: to look up its offset, and to ask whether it is outside."""
+"""Per position of a tile and tap: to look up its offset and to test for the border."""
 
 TILE = 12.0
-"""Per position of a tile: to find its coordinates and to write its sums."""
+"""Per position of a tile: to compute its coordinates and to write its sums."""
 
 PACKED = 3.0
-"""Per number of the filter's panels."""
+"""Per element of the filter's panels."""
 
 PACKED_BY_NUMPY = 5.0
-"""Per number of panels for 8-bit products, which NumPy writes."""
+"""Per element of the panels of 8-bit products, which NumPy writes."""
 
 PAIR = 6.0
-"""Per position and tap of a tile of a filter gradient: loads of gy, the table of offsets."""
+"""Per position and tap of a filter gradient's tile: loads of gy and of the offset table."""
 
 PAIR_IN_ROWS = 1.5
-"""The same where both operands are brought side by side first."""
+"""Like `PAIR`, where both operands are packed first."""
 
 MISSED = 0.25
-"""Share of a tile's time that is spent also where its taps stand in a border of zeros."""
+"""Fraction of a tile's time that is spent even where its taps read the border of zeros."""
 
 COMPLEX_SUMS = 1.35
-"""Times slower: filter gradients of complex numbers, whose four parts are combined in the end."""
+"""Slowdown factor of complex filter gradients, whose four real parts are combined at the end."""
 
 
 def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """x, f -> y."""
+    """Compute y from x and f."""
     x = _operand(x, job, b)
-    if prepared is None and (found := pieces(job)):
-        for p in found:
+    if prepared is None and (slices := pieces(job)):
+        for p in slices:
             forward(*p.given(x, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
-    kept = prepared[0] if prepared else None
-    run = _run(job)
-    if run.channels != g.channels:
-        x, f = operand(x, b, needs=lines), b.xp.reshape(f, run.f_shape)
-    _correlate(x, f, run, job, b, bias, out, kept)
+    panels_in = prepared[0] if prepared else None
+    computed = _computed_geometry(job)
+    if computed.channels != g.channels:
+        x, f = operand(x, b, needs=lines), b.xp.reshape(f, computed.f_shape)
+    _correlate(x, f, computed, job, b, bias, out, panels_in)
     return out
 
 
 def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """gy, f -> gx."""
+    """Compute gx from gy and f."""
     from einstride.cpu.runtime.clear import clear
 
     gy = _operand(gy, job, b)
-    if prepared is None and (found := pieces(job)):
-        for p in found:
+    if prepared is None and (slices := pieces(job)):
+        for p in slices:
             input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
-    run = _run(job)
-    if run.channels != g.channels:
-        f = b.xp.reshape(f, run.f_shape)
+    computed = _computed_geometry(job)
+    if computed.channels != g.channels:
+        f = b.xp.reshape(f, computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
-    place = _place(whole, run, b)
-    g, phases = run, input_gradient_phases.phases(run)
+    whole = target(out, b, needs=lines if computed.channels != g.channels else addressable)
+    destination = _view_as(whole, computed, b)
+    g, phases = computed, input_gradient_phases.phases(computed)
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
     for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = place if all(s == 1 for s in g.stride) else place[(slice(None), *steps, ...)]
+        part = (
+            destination
+            if all(s == 1 for s in g.stride)
+            else destination[(slice(None), *steps, ...)]
+        )
         if phase.geometry is None:
             if bias is None:
                 clear(part, b.launch, _threads(job))
@@ -127,54 +131,62 @@ def input_grad(
     return out
 
 
-def _run(job: Job) -> Geometry:
-    """The convolution that is done, with other axes than the job's where that is better."""
-    return joined(job) if job.direction == "forward" else gathered(job)
+def _computed_geometry(job: Job) -> Geometry:
+    """Return the geometry that is computed: see `shapes`."""
+    return taps_as_channels(job) if job.direction == "forward" else positions_as_channels(job)
 
 
-def _place(gx: Array, run: Geometry, b: Backend) -> Array:
-    """The gradient of x as the passes of `run` write it: a view."""
-    return gx if gx.shape == run.x_shape else b.xp.reshape(gx, run.x_shape)
+def _view_as(gx: Array, computed: Geometry, b: Backend) -> Array:
+    """Return a view of gx with the axes of `computed`."""
+    return gx if gx.shape == computed.x_shape else b.xp.reshape(gx, computed.x_shape)
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
-    """x, gy -> gf."""
+    """Compute gf from x and gy."""
     from einstride.cpu.dense.filter_gradient_call import gradient
 
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    found = _sums(place, job, b)
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    sums = _gradient_target(destination, job, b)
     gradient(
-        x, gy, g, compute, found, b.launch, _threads(job), job.per_example, shares=_shares(job)
+        x,
+        gy,
+        g,
+        compute,
+        sums,
+        b.launch,
+        _threads(job),
+        job.per_example,
+        shares=_partial_sum_count(job),
     )
     if is_complex(compute):
-        complex_as_real.combine(found, place)
-    elif found is not place:
-        place[...] = found
+        complex_as_real.combine(sums, destination)
+    elif sums is not destination:
+        destination[...] = sums
     return out
 
 
-def _sums(place: Array, job: Job, b: Backend) -> Array:
-    """Where the kernel writes a filter gradient; of complex numbers all products of their parts."""
+def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
+    """Return the array that the kernel writes; for complex numbers, all products of real parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(place, b, compute, neighbours)
-    *axes, c, d = place.shape
-    return b.empty((*axes, 2 * c, 2 * d), real(compute), place)
+        return target(destination, b, compute, neighbours)
+    *axes, c, d = destination.shape
+    return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
 
-def _shares(job: Job) -> int:
-    """How many tables of partial sums a filter gradient has room for."""
+def _partial_sum_count(job: Job) -> int:
+    """Count the partial sums of a filter gradient that the workspace limit allows."""
     from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
-    return in_room(job, tables(job.geometry) + _copies(job) + job.copied)
+    return in_room(job, table_bytes(job.geometry) + _copies(job) + job.copied)
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
-    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+    """Return the kernel that does most of the job for arrays with these strides, or None.
 
-    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     from einstride.codegen.jit import machine
     from einstride.cpu.dense.filter_gradient_call import gradient_of
@@ -183,58 +195,62 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     first = target(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
         gy = target(second, b, *_needs(second, job, neighbours))
-        found = _sums(flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b)
-        more = _threads(job), job.per_example, machine(), _shares(job)
-        call, sums = gradient_of(first, gy, g, compute, found, *more)
-        return Work(call, sums=sums)
+        sums = _gradient_target(
+            flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
+        )
+        more = _threads(job), job.per_example, machine(), _partial_sum_count(job)
+        call, count = gradient_of(first, gy, g, compute, sums, *more)
+        return Work(call, sums=count)
     parts = pieces(job)
     if parts:
         first, _, job = parts[0].given(first, second)
         out, g = out[parts[0].out], job.geometry
-    run, passes = _run(job), 1
+    computed, passes = _computed_geometry(job), 1
     if job.direction == "forward":
-        first = first if run == g else target(first, b, needs=lines)
+        first = first if computed == g else target(first, b, needs=lines)
     else:
-        place = _place(target(out, b, needs=lines if run != g else addressable), run, b)
-        phase = largest_phase(run, place)
+        destination = _view_as(
+            target(out, b, needs=lines if computed != g else addressable), computed, b
+        )
+        phase = largest_phase(computed, destination)
         if phase is None:
             return None
-        run, out, passes = phase
-    return Work(_call(first, run, job, b, out), passes, max(len(parts), 1))
+        computed, out, passes = phase
+    return Work(_call(first, computed, job, b, out), passes, max(len(parts), 1))
 
 
 def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
-    """The kernel of `_correlate`, for arrays that lie like these."""
+    """Return the kernel of `_correlate` with its arguments, for arrays with these strides."""
     from einstride.codegen.jit import machine
     from einstride.cpu.dense import vnni
     from einstride.cpu.dense.forward_call import correlation
 
     compute = job.arithmetic.compute
-    four = vnni.fits(g, job)
-    x = target(x, b, needs=neighbours) if four else target(x, b, *_needs(x, job, addressable))
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
-    compute = "int32" if four else compute
-    return correlation(x, g, compute, place, _threads(job), machine(), four)
+    dot4 = vnni.fits(g, job)
+    x = target(x, b, needs=neighbours) if dot4 else target(x, b, *_needs(x, job, addressable))
+    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    compute = "int32" if dot4 else compute
+    return correlation(x, g, compute, destination, _threads(job), machine(), dot4)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """Panels for `forward`, or for each phase of `input_grad`."""
+    """Pack the panels of `forward`, or of each phase of `input_grad`."""
     g = job.geometry
     if job.direction == "forward":
-        run = _run(job)
+        computed = _computed_geometry(job)
         f = flip(f, g.rank, b) if g.flip else f
-        return [_packed(b.xp.reshape(f, run.f_shape), run, job, b)]
-    g = gathered(job)
+        return [_panels(b.xp.reshape(f, computed.f_shape), computed, job, b)]
+    g = positions_as_channels(job)
     f = adjoint_filter(b.xp.reshape(f, g.f_shape), g.groups, g.flip, b)
     return [
         None
         if phase.geometry is None
-        else _packed(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
+        else _panels(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in input_gradient_phases.phases(g)
     ]
 
 
-def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     from einstride.cpu.dense import vnni
     from einstride.cpu.dense.pack_call import is_packed, pack
 
@@ -248,22 +264,29 @@ def _packed(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
 
 
 def _correlate(
-    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any, kept: Any
+    x: Array,
+    f: Array,
+    g: Geometry,
+    job: Job,
+    b: Backend,
+    bias: Array | None,
+    out: Any,
+    panels_in: Any,
 ) -> None:
     from einstride.cpu.dense.forward_call import correlate
 
     compute = job.arithmetic.compute
-    if kept is None:
-        kept = _packed(f, g, job, b)
-    four = isinstance(kept, tuple)  # of `einstride.cpu.dense.vnni`
-    compute = "int32" if four else compute
-    x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)
+    if panels_in is None:
+        panels_in = _panels(f, g, job, b)
+    dot4 = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
+    compute = "int32" if dot4 else compute
+    x = operand(x, b, needs=neighbours) if dot4 else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
-    panels, bias = kept if four else (kept, bias)
-    correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
-    if place is not out:
-        out[...] = place
+    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    panels, bias = panels_in if dot4 else (panels_in, bias)
+    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), quads=dot4)
+    if destination is not out:
+        out[...] = destination
 
 
 def _threads(job: Job) -> int:
@@ -271,12 +294,12 @@ def _threads(job: Job) -> int:
 
 
 def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
-    """x or gy as the kernels read it: complex where products are, its channels then neighbours."""
+    """Return x or gy as the kernels can read it; for complex products complex and contiguous."""
     return operand(a, b, *_needs(a, job, needs))
 
 
 def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
-    """The dtype that x or gy is converted to, if it is, and how it must lie then."""
+    """Return the dtype to convert x or gy to, or None, and the predicate on its strides."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
         return None, needs
@@ -284,7 +307,7 @@ def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this engine can do the job, else why not."""
     g, a = job.geometry, job.arithmetic
     if "bfloat16" in (*job.operands, a.result):
         return "vectors hold no bfloat16"
@@ -294,26 +317,28 @@ def supports(job: Job, traits: Traits) -> str | None:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:
         return "x has no elements"
-    if job.direction == "input_grad" and (reason := input_gradient_phases.refused(gathered(job))):
+    if job.direction == "input_grad" and (
+        reason := input_gradient_phases.refused(positions_as_channels(job))
+    ):
         return reason
-    if tables(g) > TABLES:
-        return f"the tables of offsets would take {tables(g)} bytes"
+    if table_bytes(g) > TABLES:
+        return f"the tables of offsets would take {table_bytes(g)} bytes"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Products of whole vectors, and a little for every tap of a tile."""
+    """Predict products of whole vectors, and the overhead of every tap of a tile."""
     from einstride.cpu.dense import packed_filter_gradient_call, vnni
     from einstride.cpu.dense.pack_call import panel_bytes, shape
 
-    g, compute, on = joined(job), job.arithmetic.compute, jit.machine()
-    four = 4 if vnni.fits(g, job) else 1
-    compute = "int32" if four > 1 else compute
+    g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
+    dot4 = 4 if vnni.fits(g, job) else 1
+    compute = "int32" if dot4 > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
-    workspace, vectors, moved = tables(g), 0.0, 0
+    workspace, vectors, moved = table_bytes(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
         s = shape(compute, g.filters // g.groups, on)
@@ -321,35 +346,37 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
         copied = packed_filter_gradient_call.inside(g)
-        besides = PAIR_IN_ROWS if copied and inner >= s.rows else PAIR
-        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + besides)
-        vectors *= (MISSED + (1 - MISSED) * met(g)) * (COMPLEX_SUMS if s.parts == 2 else 1.0)
-        if not copied:  # chunks of input channels are all that threads can share
+        per_pair = PAIR_IN_ROWS if copied and inner >= s.rows else PAIR
+        vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + per_pair)
+        vectors *= (MISSED + (1 - MISSED) * fraction_inside(g)) * (
+            COMPLEX_SUMS if s.parts == 2 else 1.0
+        )
+        if not copied:  # threads can share nothing but chunks of input channels
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
-        again = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
-        own = packed_filter_gradient_call.in_room(job, tables(g) + _copies(job) + job.copied)
-        workspace += packed_filter_gradient_call.size(job) * (1 + own if own > 1 else 1)
-        moved = pairs * inner * item // max(prod(g.kernel), 1) * again
+        reads = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
+        count = packed_filter_gradient_call.in_room(job, table_bytes(g) + _copies(job) + job.copied)
+        workspace += packed_filter_gradient_call.size(job) * (1 + count if count > 1 else 1)
+        moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
             s = shape(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
-            products = inner * s.rows * s.vectors / four
+            products = inner * s.rows * s.vectors / dot4
             each = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
-            each *= MISSED + (1 - MISSED) * met(h)
+            each *= MISSED + (1 - MISSED) * fraction_inside(h)
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each
             if not job.prepared:
-                vectors += packed / item * (PACKED if four == 1 else PACKED_BY_NUMPY)
+                vectors += packed / item * (PACKED if dot4 == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
-        piece = largest(job)
-        for h in phases(piece):
+        part = largest(job)
+        for h in phases(part):
             packed = panel_bytes(h, compute, on)
-            own = tables(h) + packed + prod(h.f_shape) * copies * item
-            workspace = max(workspace, own + _beside(h, piece))
-        if job.hard and regrouped(piece):
-            workspace += copied_lines(piece)
+            needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item
+            workspace = max(workspace, needed + _whole_filter_bytes(h, part))
+        if job.hard and has_other_axes(part):
+            workspace += copy_bytes(part)
     workspace += _copies(job)
     moved += arrays * job.itemsize
     call = rates["kernel" if threads > 1 else "kernel_again"]
@@ -357,8 +384,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     return Cost(g.multiply_adds, workspace, moved, seconds)
 
 
-def _beside(phase: Geometry, job: Job) -> int:
-    """Bytes of copies of the whole filter while one phase of an input gradient takes its taps."""
+def _whole_filter_bytes(phase: Geometry, job: Job) -> int:
+    """Count the bytes of the whole filter's copies while one phase of an input gradient runs."""
     if job.direction != "input_grad":
         return 0
     count = (job.geometry.groups > 1) + is_complex(job.arithmetic.compute)  # see `adjoint_filter`
@@ -366,10 +393,10 @@ def _beside(phase: Geometry, job: Job) -> int:
 
 
 def _copies(job: Job) -> int:
-    """Bytes of copies of x, y or their gradients.
+    """Count the bytes of copies of x, y or their gradients.
 
-    Real numbers beside complex ones are always converted. Other copies are of arrays whose channels
-    are no neighbours; they are counted where not a byte more is allowed.
+    A real operand of a complex one is always converted. Arrays whose channels are not contiguous
+    are copied, too; these copies are counted where the limit is hard.
     """
     g, compute = job.geometry, job.arithmetic.compute
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]

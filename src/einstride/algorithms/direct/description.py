@@ -1,7 +1,7 @@
-"""Direct convolution on the CPU in words: which kernel runs, on which register tile, how cut.
+"""Describe a direct convolution on the CPU in words: kernel, register tile, chunks, threads.
 
-All of it is read from the `Call` that the engine would run: the kernel's specification and the
-words of its argument block.
+The facts are read from the `Call` that the engine would run: the kernel's specification and the
+kernel arguments.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Work:
     Attributes
     ----------
     call : Call
-        The kernel with its argument block. Of several passes, that of the most products.
+        The kernel with its argument block; of several passes, the pass with the most products.
     passes : int
-        How often such a kernel runs: once for each stride phase of an input gradient.
+        How often the kernel runs: once for each stride phase of an input gradient.
     parts : int
-        Into how many parts the filter is cut, one after the other.
+        The number of parts of the filter, computed in turn.
     sums : int
-        Tables of partial sums that are added in order afterwards.
+        The number of partial sums, which are added in order afterwards.
     """
 
     call: Call
@@ -43,14 +43,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of kernels: how its operands reach the registers, and what its tile counts.
+    """A family of kernels: how its operands are loaded, and the sides of its register tile.
 
     Attributes
     ----------
     operands : str
-        In words.
+        How the operands are loaded, in words.
     tile : dict
-        For each side of the register tile, where the kernel's specification holds its length.
+        For each side of the register tile, the attribute of the specification with its length.
     """
 
     operands: str
@@ -58,7 +58,7 @@ class Kind:
 
 
 def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
-    """The stride phase with the most products, its part of gx, and how many phases there are.
+    """Return the stride phase with the most products, its view of gx, and the number of phases.
 
     None if no tap of the filter contributes to any element of gx.
     """
@@ -123,7 +123,7 @@ KINDS = {
         {"lanes": "lanes", "output positions": "tile", "rows of taps": "high"},
     ),
 }  # fmt: skip
-"""By the kernel's name."""
+"""The kinds of kernels, by the kernel's name."""
 
 FORWARD_LINES = Kind(
     "contiguous (tap, channel) pairs of x broadcast, f in packed panels of output channels",
@@ -136,7 +136,7 @@ INPUT_BLOCKS = Kind(
 
 
 def facts(engine: str, work: Work) -> Facts:
-    """The engine, the kernel, its register tile and how its work is cut."""
+    """Return the engine, the kernel, its register tile, chunks and threads."""
     call = work.call
     name, spec = call.kernel.name, call.kernel.given[0]
     kind = _kind(name, spec)
@@ -150,10 +150,10 @@ def facts(engine: str, work: Work) -> Facts:
         "threads": min(call.threads, max(call.argument("chunks"), 1)),
         "target": str(call.kernel.on),
     }
-    for word, count in (("passes", work.passes), ("parts of the filter", work.parts),
+    for label, count in (("passes", work.passes), ("parts of the filter", work.parts),
                         ("partial sums", work.sums)):  # fmt: skip
         if count > 1:
-            found[word] = count
+            found[label] = count
     return found
 
 

@@ -1,8 +1,8 @@
-"""The engine for many small groups: groups side by side in vectors, rows of positions in tiles.
+"""Direct convolution with many small groups: a vector holds the channels of several groups.
 
-Its kernels (`einstride.cpu.grouped`) want channels that are neighbours in
-memory; `fits` says so of an array, and other arrays are the other engines' work. Filters become
-panels, which `prepare` can keep. An input gradient is one pass for each stride phase.
+The kernels (`einstride.cpu.grouped`) need contiguous channels (`fits`); arrays with other strides
+take another engine. Filters are packed into panels, which `prepare` can keep. An input gradient is
+one pass per stride phase.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 SMALL = 1 << 21
-"""Multiply-adds below which a second thread comes too late to help."""
+"""Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
 TABLES = 8 << 20
-"""Bytes that tables of offsets may take."""
+"""Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
 DENSE = 64
-"""Channels, in and out, from which a group is as good as a dense convolution."""
+"""Channels, in and out, from which each group is computed as a dense convolution."""
 
-ROOM = 2 << 20
-"""Bytes that a thread may copy a region of a filter gradient to."""
+MOST_REGION_BYTES = 2 << 20
+"""Bytes of a thread's copy of a region of a filter gradient, at most."""
 
-ROW = 4
-"""Positions of a row from which tiles keep the vector units busy."""
+SHORTEST_ROW = 4
+"""Positions of a row, at least: tiles of fewer do not occupy the vector units."""
 
-# Of the cost, in multiply-adds of vectors: see `algorithms.direct` for unit and origin.
+# Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
 SHUFFLE = 0.5
-"""Per place of x and channel: to bring it to the lanes of its group's outputs, groups joined."""
+"""Per element of x: to shuffle it to the lanes of its group's outputs, several groups a vector."""
 
 BROADCAST = 0.1
-"""The same where a vector lies in one group."""
+"""Like `SHUFFLE`, where a vector belongs to one group."""
 
-STAGED = 3.0
-"""Per place of x and load: to look it up, load it, and store it on the stage."""
+STAGING = 3.0
+"""Per position of x and load: to look it up, load it and store it to the staging buffer."""
 
 BLOCK = 10.0
-"""Per block of channels of a row: to begin and end its loops."""
+"""Per block of channels of a row: to start and end its loops."""
 
 PACKED = 0.5
-"""Per number of the filter's panels."""
+"""Per element of the filter's panels."""
 
-PACKED_TURNED = 2.0
-"""The same where channels exchange their roles on the way."""
+PACKED_EXCHANGED = 2.0
+"""Like `PACKED`, where input and output channels are exchanged."""
 
-MOVED = 2
-"""Times the calibrated seconds of a byte: rows of x are read once for each panel."""
+TIMES_MOVED = 2
+"""Factor on the calibrated seconds per byte: rows of x are read once for each panel."""
 
 
 def fits(*arrays: Array) -> bool:
-    """True if kernels can read them: addressable, with channels that are neighbours in memory."""
+    """True if the kernels can address the arrays: their channels are contiguous."""
     return all(neighbours(a) for a in arrays)
 
 
 def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """x, f -> y."""
+    """Compute y from x and f."""
     from einstride.cpu.grouped.forward_call import correlate
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -83,11 +83,11 @@ def forward(
 def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """gy, f -> gx."""
+    """Compute gx from gy and f."""
     from einstride.cpu.grouped.forward_call import correlate
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
-    added = _bias(bias, compute, b)
+    bias_in = _bias(bias, compute, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         part = out[(slice(None), *steps, ...)]
@@ -95,28 +95,28 @@ def input_grad(
         if h is None:
             part[...] = 0 if bias is None else bias
             continue
-        panels = prepared[i] if prepared else _turned(f, phase, h, job, b)
-        correlate(gy, panels, h, compute, added, part, b.launch, _threads(job), on)
+        panels = prepared[i] if prepared else _phase_panels(f, phase, h, job, b)
+        correlate(gy, panels, h, compute, bias_in, part, b.launch, _threads(job), on)
     return out
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
-    """x, gy -> gf."""
+    """Compute gf from x and gy."""
     from einstride.cpu.grouped.filter_gradient_call import gradient
 
-    g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
-    place = flip(out, g.rank, b, int(each)) if g.flip else out
-    found = target(place, b, compute, neighbours)
-    gradient(x, gy, g, compute, found, b.launch, _threads(job), each, jit.machine())
-    if found is not place:
-        place[...] = found
+    g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
+    destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
+    sums = target(destination, b, compute, neighbours)
+    gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.machine())
+    if sums is not destination:
+        destination[...] = sums
     return out
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
-    """The kernel that does most of the job for arrays that lie like these; None if there is none.
+    """Return the kernel that does most of the job for arrays with these strides, or None.
 
-    Nothing is read, and what is allocated is only looked at: see `Algorithm.describe`.
+    The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     from einstride.codegen.jit import machine
     from einstride.cpu.grouped.filter_gradient_call import gradient_of
@@ -124,10 +124,10 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
     if job.direction == "filter_grad":
-        each = job.per_example
-        place = flip(out, g.rank, b, int(each)) if g.flip else out
-        found = target(place, b, compute, neighbours)
-        return Work(gradient_of(first, second, g, compute, found, _threads(job), each, on))
+        per_example = job.per_example
+        destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
+        sums = target(destination, b, compute, neighbours)
+        return Work(gradient_of(first, second, g, compute, sums, _threads(job), per_example, on))
     if job.direction == "input_grad":
         phase = largest_phase(g, out)
         if phase is None:
@@ -137,30 +137,30 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """Panels for `forward`, or for each phase of `input_grad`."""
+    """Pack the panels of `forward`, or of each phase of `input_grad`."""
     g = job.geometry
     if job.direction == "forward":
-        return [_packed(flip(f, g.rank, b) if g.flip else f, g, job, b)]
+        return [_panels(flip(f, g.rank, b) if g.flip else f, g, job, b)]
     return [
-        None if phase.geometry is None else _turned(f, phase, phase.geometry, job, b)
+        None if phase.geometry is None else _phase_panels(f, phase, phase.geometry, job, b)
         for phase in input_gradient_phases.phases(g)
     ]
 
 
-def _turned(
+def _phase_panels(
     f: Array, phase: input_gradient_phases.Phase, h: Geometry, job: Job, b: Backend
 ) -> Array:
-    """The panels of a phase: its taps in the other order, the channels' roles exchanged."""
+    """Pack the panels of a phase: its taps reversed, input and output channels exchanged."""
     rank = job.geometry.rank
     f = flip(f, rank, b) if job.geometry.flip else f
-    return _packed(flip(f[(*phase.taps, ...)], rank, b), h, job, b, turned=True)
+    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, exchanged=True)
 
 
-def _packed(f: Array, g: Geometry, job: Job, b: Backend, turned: bool = False) -> Array:
+def _panels(f: Array, g: Geometry, job: Job, b: Backend, exchanged: bool = False) -> Array:
     from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), turned)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), exchanged)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
@@ -172,7 +172,7 @@ def _threads(job: Job) -> int:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this engine can do the job, else why not."""
     from einstride.cpu.grouped.shape import MOST_TAPS
 
     g, a = job.geometry, job.arithmetic
@@ -191,14 +191,14 @@ def supports(job: Job, traits: Traits) -> str | None:
         return reason
     if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
         return f"at most {MOST_TAPS} taps of the last axis are written out"
-    if min(h.out[-1] for h in _passes(job)) < ROW:
-        return f"rows have fewer than {ROW} positions"
+    if min(h.out[-1] for h in _passes(job)) < SHORTEST_ROW:
+        return f"rows have fewer than {SHORTEST_ROW} positions"
     if max(_tables(h) for h in _passes(job)) > TABLES:
         return "the tables of offsets would take too many bytes"
     if job.direction == "filter_grad":
         if prod(g.kernel) == 1:
             return "sums of a single tap leave registers empty"
-        if _room(job) > ROOM:
+        if _region_bytes(job) > MOST_REGION_BYTES:
             return "a region of a panel is too large"
     if job.hard and _workspace(job) > job.ceiling:
         return f"needs {_workspace(job)} bytes of workspace"
@@ -206,7 +206,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _passes(job: Job) -> list[Geometry]:
-    """The convolutions that are run, as forward passes; the job itself for a filter gradient."""
+    """List the forward convolutions of a job; for a filter gradient, its own geometry."""
     if job.direction != "input_grad":
         return [job.geometry]
     found = [
@@ -216,32 +216,34 @@ def _passes(job: Job) -> list[Geometry]:
 
 
 def _tables(g: Geometry) -> int:
-    """Bytes of the tables of offsets, and of what they are made from."""
+    """Count the bytes of the offset tables, and of the arrays they are made from."""
     axes = zip(g.out, g.kernel, g.padding, g.size, strict=True)
     return 40 * sum(o * k + n + abs(low) + abs(high) for o, k, (low, high), n in axes)
 
 
-def _room(job: Job) -> int:
+def _region_bytes(job: Job) -> int:
     from einstride.cpu.grouped.filter_gradient_call import room
 
     return room(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
-    """Bytes of tables, panels, copies of regions, and sums that are not the result yet."""
+    """Count the bytes of tables, panels, copies of regions, and sums beside the result."""
     from einstride.cpu.grouped.shape import panel_bytes
 
     compute = job.arithmetic.compute
     tables = max(_tables(h) for h in _passes(job))
     if job.direction == "filter_grad":
-        return tables + prod(job.shape) * ITEMSIZE[compute] + _threads(job) * _room(job) + 64
-    # A filter that is not addressable is copied first; see `_packed`.
+        return (
+            tables + prod(job.shape) * ITEMSIZE[compute] + _threads(job) * _region_bytes(job) + 64
+        )
+    # A filter that is not addressable is copied first; see `_panels`.
     copied = prod(job.geometry.f_shape) * ITEMSIZE[job.operands[1]] if job.hard else 0
     return tables + copied + max(panel_bytes(h, compute, jit.machine()) for h in _passes(job))
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Products of whole vectors, the places of x brought onto the stage, their shuffles."""
+    """Predict products of whole vectors, elements of x copied to staging buffers, and shuffles."""
     from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_lanes
     from einstride.cpu.grouped.forward_call import positions
     from einstride.cpu.grouped.shape import lanes_of, panel_bytes
@@ -253,20 +255,20 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         s = gradient_lanes(h, compute, on) if backwards else lanes_of(h, compute, on)
         most = POSITIONS if backwards else positions(s, on)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
-        places = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
+        elements = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
-        shuffles = places * s.block * (SHUFFLE if s.joined > 1 else BROADCAST)
-        staged = places * (STAGED if s.run else STAGED * s.joined)
+        shuffles = elements * s.block * (SHUFFLE if s.joined > 1 else BROADCAST)
+        staged = elements * (STAGING if s.run else STAGING * s.joined)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
         packed = 0 if backwards else panel_bytes(h, compute, on)
-        turned = PACKED_TURNED if job.direction == "input_grad" else PACKED
-        vectors += packed / ITEMSIZE[compute] * turned
+        exchanged = PACKED_EXCHANGED if job.direction == "input_grad" else PACKED
+        vectors += packed / ITEMSIZE[compute] * exchanged
         calls += 1
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)
     seconds = (
         calls * rates["kernel"]
         + vectors * rates["vector"] / threads
-        + moved * rates["copy"] * MOVED / threads
+        + moved * rates["copy"] * TIMES_MOVED / threads
     )
     return Cost(g.multiply_adds, _workspace(job), moved, seconds)

@@ -1,12 +1,12 @@
-"""A filter of many megabytes in pieces: panels of one of them at a time are all the workspace.
+"""Split a filter of many megabytes by output channels, to pack the panels of one piece at a time.
 
-A piece makes some channels of the result: some groups, or some output channels of the pass. Each
-sum is what it would be in one piece.
+A piece computes some channels of the result: some groups, or some output channels of the pass. The
+split saves workspace and changes no sum.
 """
 
 from __future__ import annotations
 
-from einstride.algorithms.direct.shapes import gathered, joined
+from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
 from einstride.codegen import jit
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.channel_slices import Pieces
@@ -15,17 +15,17 @@ from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
 PIECE = 8 << 20
-"""Bytes of panels from which a filter is cut."""
+"""Bytes of a filter's panels, at most, before it is split; pieces have about this size."""
 
 
 @cached(1024)
 def pieces(job: Job) -> Pieces:
-    """The pieces of a job whose filter is not prepared; none if it is small enough as it is."""
+    """Split a job whose filter is not prepared into pieces; none if its panels are small."""
     from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
-    if size <= PIECE or vnni.fits(g, job) or (backwards and gathered(job) != g):
+    if size <= PIECE or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
         return Pieces(job)
     count = -(-size // PIECE)
     if g.groups > 1:
@@ -38,22 +38,24 @@ def pieces(job: Job) -> Pieces:
 
 
 def largest(job: Job) -> Job:
-    """The piece with the most panels, or the job."""
+    """Return the piece with the most panels, or the job if it is not split."""
     found = None if job.prepared else pieces(job)
     return found[0].job if found else job
 
 
 def phases(job: Job) -> list[Geometry]:
-    """The forward convolutions that a forward pass or an input gradient is made of."""
+    """List the forward convolutions that compute a forward pass or an input gradient."""
     if job.direction == "forward":
-        return [joined(job)]
+        return [taps_as_channels(job)]
     return [
-        p.geometry for p in input_gradient_phases.phases(gathered(job)) if p.geometry is not None
+        p.geometry
+        for p in input_gradient_phases.phases(positions_as_channels(job))
+        if p.geometry is not None
     ]
 
 
 def _panels(job: Job) -> tuple[int, int]:
-    """Bytes of the largest phase's panels, and output channels in a panel."""
+    """Return the bytes of the largest phase's panels, and the output channels of a panel."""
     from einstride.cpu.dense.pack_call import panel_bytes, shape
 
     on, compute = jit.machine(), job.arithmetic.compute

@@ -1,4 +1,7 @@
-"""The same convolution with other axes: positions or taps of the last axis taken as channels."""
+"""Rewrite a convolution so that taps or positions of the last axis become channels.
+
+A rewritten convolution has longer sums or fewer passes, and the same result.
+"""
 
 from __future__ import annotations
 
@@ -16,44 +19,45 @@ from einstride.support.caches import cached
 if TYPE_CHECKING:
     from einstride.geometry.problem import Job
 
-FEW = 8
-"""Channels from which a tap alone is a sum long enough."""
+FEW_CHANNELS = 8
+"""Input channels from which the taps of the last axis stay an axis: sums are long enough."""
 
 
 WIDEST = 256
-"""Output channels in a panel, at most, on any machine."""
+"""Output channels of a panel, at most, on any machine: a bound for the workspace."""
 
 
-def tables(g: Geometry) -> int:
-    """Bytes of the tables of offsets."""
+def table_bytes(g: Geometry) -> int:
+    """Count the bytes of the offset tables."""
     axes = zip(g.out, g.size, g.kernel, strict=True)
     return 16 * sum(max(o, s) * k for o, s, k in axes if k > 1)
 
 
-def copied_lines(job: Job) -> int:
-    """Bytes of a copy of x, or of its gradient, whose lines have gaps: of most layouts but one."""
+def copy_bytes(job: Job) -> int:
+    """Count the bytes of a copy of x or gx, needed if the lines of the last axis have gaps."""
     item = max(job.itemsize, job.operand_itemsize, ITEMSIZE[job.arithmetic.result])
     return prod(job.geometry.x_shape) * item
 
 
-def _in_room(job: Job, run: Geometry) -> bool:
-    """True if `run` may replace the job's geometry: the limit has room for the copy it may need."""
+def _fits_limit(job: Job, other: Geometry) -> bool:
+    """True if the workspace limit allows the copy that the geometry `other` may need."""
     if not job.hard:
         return True
-    summed, columns = run.channels, run.filters
+    summed, columns = other.channels, other.filters
     if job.direction == "input_grad":
         summed, columns = columns, summed
-    panels = prod(run.kernel) * summed * -(-columns // WIDEST) * WIDEST
-    besides = (panels + 4 * prod(run.f_shape)) * job.itemsize + tables(run) + job.copied
-    return copied_lines(job) + besides <= job.ceiling
+    panels = prod(other.kernel) * summed * -(-columns // WIDEST) * WIDEST
+    beside = (panels + 4 * prod(other.f_shape)) * job.itemsize + table_bytes(other) + job.copied
+    return copy_bytes(job) + beside <= job.ceiling
 
 
 @cached(1024)
-def joined(job: Job) -> Geometry:
-    """The geometry with the taps of the last axis as channels, where they lie side by side.
+def taps_as_channels(job: Job) -> Geometry:
+    """Return the geometry with the taps of the last axis as input channels, if that is possible.
 
-    Without padding and dilation a window's row is one run of K * C numbers. Few channels then make
-    one long sum of products instead of many short ones. An x whose lines have gaps is copied first.
+    Without padding and dilation, a row of a window is a contiguous span of K * C elements. Few
+    channels then form one long sum of products instead of K short sums. An x whose lines have gaps
+    is copied first. Otherwise the job's geometry is returned.
     """
     g = job.geometry
     taps, channels = g.kernel[-1], g.channels
@@ -61,22 +65,23 @@ def joined(job: Job) -> Geometry:
         job.direction != "forward"
         or g.groups > 1
         or taps == 1
-        or channels >= FEW
+        or channels >= FEW_CHANNELS
         or g.dilation[-1] > 1
         or g.padding[-1] != (0, 0)
         or is_complex(job.arithmetic.compute)
     ):
         return g
-    run = replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
-    return run if _in_room(job, run) else g
+    other = replace(g, channels=channels * taps, kernel=(*g.kernel[:-1], 1), flip=False)
+    return other if _fits_limit(job, other) else g
 
 
 @cached(1024)
-def gathered(job: Job) -> Geometry:
-    """The geometry with as many positions of the last axis as its stride taken as channels.
+def positions_as_channels(job: Job) -> Geometry:
+    """Return the geometry with `stride` positions of the last axis as channels, if possible.
 
-    Where taps and positions come in whole strides, an input gradient is one pass, not one for each
-    phase, and writes its positions side by side: to a copy, if the result's lines have gaps.
+    If the stride divides taps, size and padding, an input gradient is one pass instead of one per
+    phase of the last axis, and writes contiguous positions: to a copy, if the lines of gx have
+    gaps. Otherwise the job's geometry is returned.
     """
     g = job.geometry
     step, (low, _) = g.stride[-1], g.padding[-1]
@@ -90,22 +95,22 @@ def gathered(job: Job) -> Geometry:
         return g
     size, taps = g.size[-1] // step, g.kernel[-1] // step
     after = g.out[-1] + taps - 1 - size - low // step
-    run = replace(
+    other = replace(
         g, size=(*g.size[:-1], size), channels=g.channels * step, kernel=(*g.kernel[:-1], taps),
         stride=(*g.stride[:-1], 1), padding=(*g.padding[:-1], (low // step, after)),
     )  # fmt: skip
-    return run if _in_room(job, run) else g
+    return other if _fits_limit(job, other) else g
 
 
-def regrouped(job: Job) -> bool:
-    """True if the job's convolution is done with other axes than its own."""
-    run = gathered(job) if job.direction == "input_grad" else joined(job)
-    return run != job.geometry
+def has_other_axes(job: Job) -> bool:
+    """True if the job is computed with another geometry than its own."""
+    other = positions_as_channels(job) if job.direction == "input_grad" else taps_as_channels(job)
+    return other != job.geometry
 
 
 @cached(1024)
-def met(g: Geometry) -> float:
-    """The share of the products whose tap does not stand in a border of zeros."""
+def fraction_inside(g: Geometry) -> float:
+    """Return the fraction of the products whose tap does not read the border of zeros."""
     if g.padding_mode != "zeros" or 0 in g.out:
         return 1.0
     share = 1.0
@@ -118,7 +123,7 @@ def met(g: Geometry) -> float:
 
 
 def no_float16(job: Job) -> str | None:
-    """Why kernels cannot convert the job's float16 arrays; None if they can, or there are none."""
+    """Return why kernels cannot convert the job's float16 arrays; None if they can."""
     if "float16" not in (*job.operands, job.arithmetic.result):
         return None
     if job.arithmetic.compute != "float32":

@@ -1,9 +1,9 @@
-"""The small calls of both engines as steps of a program, which is run without Python in between.
+"""Compile a small call of the engines `dense` and `channelwise` to a program of kernel calls.
 
-The arrays here are stand-ins: they lie in memory as a caller's arrays do, and are never read. What
-one thread would not do alone, what needs a copy of a whole array, and complex numbers are left to
-the engines' own functions: `steps` is None then. A program calls the kernels that these would call,
-with the same words, so its result has the same bits.
+A program runs its kernels one after another without returning to Python. The arrays given here are
+stand-ins with the strides of a caller's arrays, and are never read. `steps` returns None for calls
+that use several threads, need a copy of a whole array, or have complex numbers. A program calls the
+engine's kernels with the engine's arguments, so its result has the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.direct import channelwise, dense
-from einstride.algorithms.direct.shapes import gathered, joined, tables
+from einstride.algorithms.direct.shapes import positions_as_channels, table_bytes, taps_as_channels
 from einstride.arrays.ops import flip, is_complex, transpose_filter
 from einstride.codegen import jit
 from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed, usable
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from einstride.geometry.problem import Job
 
 MOST_TAPS = 1 << 14
-"""Numbers of a filter that are brought into order one by one."""
+"""Elements of a filter that a program may copy to contiguous memory, one by one, at most."""
 
 
 class Steps:
-    """The steps of one call.
+    """The kernel calls of one program.
 
     Attributes
     ----------
     calls : list
-        Kernels, each with the places of its addresses: an array of the program and an offset.
+        Kernels; for each address argument an array of the program and an offset in bytes.
     scratch : int
-        Bytes of memory that they share, at the peak.
+        Bytes of scratch memory that the kernels share, at the peak.
     zeroed : bool
-        Must it hold zeros at first?
+        True if scratch memory must be zero before the first kernel.
     """
 
     def __init__(self, job: Job, b: Backend, **arrays: Array) -> None:
@@ -51,46 +51,46 @@ class Steps:
         self.scratch, self.zeroed = 0, False
         self.taken = 0  # bytes of the scratch memory that later steps still read
 
-    def place(self, array: str, view: Array) -> tuple[str, int]:
-        """Where a view of one of the arrays begins."""
+    def address_of(self, array: str, view: Array) -> tuple[str, int]:
+        """Return the array of the program and the offset in bytes at which a view begins."""
         from einstride.cpu.runtime.argument_block import address
 
         name, offset, start = self._starts[array]
         return name, offset + address(view) - start
 
-    def moved(self, array: str, copy: Array, place: tuple[str, int]) -> None:
-        """From now on one of the arrays lies like this copy, at a place in the scratch memory."""
+    def relocate(self, array: str, copy: Array, start: tuple[str, int]) -> None:
+        """Replace one of the arrays by a copy in scratch memory, for the steps that follow."""
         from einstride.cpu.runtime.argument_block import address
 
-        self._starts[array] = (*place, address(copy))
+        self._starts[array] = (*start, address(copy))
 
-    def room(self, numbers: int) -> tuple[str, int]:
-        """A part of the scratch memory, for so many numbers of the products' dtype."""
+    def reserve(self, elements: int) -> tuple[str, int]:
+        """Reserve scratch memory for elements of the products' dtype."""
         begin = self.taken
-        self.taken += -(-numbers * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
+        self.taken += -(-elements * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
         self.scratch = max(self.scratch, self.taken)
         return "scratch", begin
 
-    def add(self, call: Call, **places: tuple[str, int]) -> bool:
-        """A step, if it may be one."""
+    def add(self, call: Call, **offsets: tuple[str, int]) -> bool:
+        """Append a kernel call; return True if a program can hold it."""
         from einstride.cpu.runtime.call_program import fits
 
-        self.calls.append((call, places))
+        self.calls.append((call, offsets))
         return fits(call)
 
 
 def steps(
     outer: bool, first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Steps | None:
-    """The steps for canonical arrays that lie like these; None if there are none.
+    """Return the steps for canonical arrays with these strides, or None.
 
-    `outer`: by outer products, else channel by channel.
+    `outer`: True for the engine `dense`, False for `channelwise`.
     """
     compute, g = job.arithmetic.compute, job.geometry
     arrays = [a for a in (first, second, bias, out) if a is not None]
     if is_complex(compute) or not all(addressable(a) for a in arrays):
         return None
-    if "bfloat16" in (*job.operands, job.arithmetic.result):  # brought into order by NumPy
+    if "bfloat16" in (*job.operands, job.arithmetic.result):  # the engine lets NumPy convert it
         return None
     if bias is not None and not usable(bias, b, compute, packed):
         return None
@@ -102,9 +102,9 @@ def steps(
     if job.direction == "forward":
         f = flip(second, g.rank, b) if g.flip else second
         return found if one(found, first, f, g, bias, out) else None
-    if g.groups > 1:  # the filter with its channels exchanged would be a copy
+    if g.groups > 1:  # exchanging the filter's channels needs a copy
         return None
-    if outer and gathered(job) != g:  # one pass for the phases of the last axis
+    if outer and positions_as_channels(job) != g:  # one pass for the phases of the last axis
         return None
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
@@ -114,7 +114,7 @@ def steps(
     for phase in input_gradient_phases.phases(g):
         if phase.geometry is None:
             return None
-        found.taken = kept  # steps run one after another: each phase's filter in the same place
+        found.taken = kept  # phases run in turn and share scratch memory
         each = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         if not one(found, first, sub, phase.geometry, bias, out[(slice(None), *each, ...)]):
@@ -123,83 +123,88 @@ def steps(
 
 
 def _planes(to: Steps, gy: Array) -> Array:
-    """gy with each channel's positions side by side."""
+    """Add a step that copies gy so that the positions of each channel are contiguous."""
     from einstride.cpu.runtime.small_problems import planes
 
     copy = channelwise._planes(gy, to.b)
-    place = to.room(prod(gy.shape))
-    to.add(planes(gy, jit.machine()), **{"from": to.place("first", gy), "to": place})
-    to.moved("first", copy, place)
+    address_of = to.reserve(prod(gy.shape))
+    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": address_of})
+    to.relocate("first", copy, address_of)
     return copy
 
 
 def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
-    """out = conv(x, f) + bias by outer products."""
+    """Add the steps of out = conv(x, f) + bias by the engine `dense`."""
     from einstride.cpu.dense.forward_call import correlation
     from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
     from einstride.cpu.dense.vnni import fits
 
     job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
-    if job.direction == "forward" and (run := joined(job)).channels != g.channels:
+    if job.direction == "forward" and (run := taps_as_channels(job)).channels != g.channels:
         if not (lines(x) and packed(f)):
             return False
         f, g = to.b.xp.reshape(f, run.f_shape), run
     if dense._threads(job) > 1 or fits(g, job):
         return False
-    panels = to.place("second", f)
+    panels = to.address_of("second", f)
     if not is_packed(f, g, compute, on):
-        panels = to.room(panel_bytes(g, compute, on) // ITEMSIZE[compute])
-        if not to.add(packing(f, g, compute, 1, on), f=to.place("second", f), panels=panels):
+        panels = to.reserve(panel_bytes(g, compute, on) // ITEMSIZE[compute])
+        if not to.add(packing(f, g, compute, 1, on), f=to.address_of("second", f), panels=panels):
             return False
-    places = {"x": to.place("first", x), "f": panels, "y": to.place("result", out)}
+    offsets = {"x": to.address_of("first", x), "f": panels, "y": to.address_of("result", out)}
     if bias is not None:
-        places["bias"] = to.place("bias", bias)
-    return to.add(correlation(x, g, compute, out, 1, on), **places)
+        offsets["bias"] = to.address_of("bias", bias)
+    return to.add(correlation(x, g, compute, out, 1, on), **offsets)
 
 
 def _channelwise(
     to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
-    """out = conv(x, f) + bias, channel by channel."""
+    """Add the steps of out = conv(x, f) + bias by the engine `channelwise`."""
     from einstride.cpu.runtime.small_problems import gather
 
     compute, on = to.job.arithmetic.compute, jit.machine()
-    lies = to.place("second", f)
+    filter_start = to.address_of("second", f)
     if not usable(f, to.b, compute, packed):
         if prod(g.f_shape) > MOST_TAPS:
             return False
-        ordered = to.room(prod(g.f_shape))
-        if not to.add(gather(f, compute, on), **{"from": lies, "to": ordered}):
+        ordered = to.reserve(prod(g.f_shape))
+        if not to.add(gather(f, compute, on), **{"from": filter_start, "to": ordered}):
             return False
-        lies = ordered
+        filter_start = ordered
     call = channelwise.correlation(x, g, compute, out, to.job.threads)
-    places = {"x": to.place("first", x), "f": lies, "y": to.place("result", out)}
+    offsets = {"x": to.address_of("first", x), "f": filter_start, "y": to.address_of("result", out)}
     if bias is not None:
-        places["bias"] = to.place("bias", bias)
-    return to.add(call, **places)
+        offsets["bias"] = to.address_of("bias", bias)
+    return to.add(call, **offsets)
 
 
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
-    """out = the filter gradient by outer products."""
+    """Add the step of a filter gradient by the engine `dense`."""
     from einstride.cpu.dense.filter_gradient_call import gradient_of
     from einstride.cpu.dense.packed_filter_gradient_call import in_room
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    if not (usable(place, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
+    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    if not (usable(address_of, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
         return False
     if dense._threads(job) > 1:
         return False
-    shares = in_room(job, tables(g) + dense._copies(job) + job.copied)
-    call, sums = gradient_of(x, gy, g, compute, place, 1, job.per_example, jit.machine(), shares)
+    sum_count = in_room(job, table_bytes(g) + dense._copies(job) + job.copied)
+    call, sums = gradient_of(
+        x, gy, g, compute, address_of, 1, job.per_example, jit.machine(), sum_count
+    )
     return sums == 1 and to.add(
-        call, x=to.place("first", x), gy=to.place("second", gy), gf=to.place("result", place)
+        call,
+        x=to.address_of("first", x),
+        gy=to.address_of("second", gy),
+        gf=to.address_of("result", address_of),
     )
 
 
 def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
-    """out = the filter gradient, channel by channel: tables of sums, then their sum."""
+    """Add the steps of a filter gradient by `channelwise`: partial sums, then their sum."""
     from einstride.cpu.runtime.small_problems import fold
 
     job, b = to.job, to.b
@@ -207,11 +212,11 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     cut, call = channelwise.gradient_of(x, gy, job)
     if prod(g.f_shape) > MOST_TAPS:
         return False
-    sums = to.room(cut.groups * cut.tables * prod(g.f_shape))
+    sums = to.reserve(cut.groups * cut.tables * prod(g.f_shape))
     to.zeroed = True
-    if not to.add(call, x=to.place("first", x), y=to.place("second", gy), f=sums):
+    if not to.add(call, x=to.address_of("first", x), y=to.address_of("second", gy), f=sums):
         return False
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    place = place[0] if job.per_example and cut.groups == 1 else place
-    added = fold(place, cut.groups, cut.tables, compute, jit.machine())
-    return to.add(added, **{"from": sums, "to": to.place("result", place)})
+    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    address_of = address_of[0] if job.per_example and cut.groups == 1 else address_of
+    added = fold(address_of, cut.groups, cut.tables, compute, jit.machine())
+    return to.add(added, **{"from": sums, "to": to.address_of("result", address_of)})

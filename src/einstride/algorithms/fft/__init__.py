@@ -1,22 +1,22 @@
-"""Overlap-save: products of spectra, tile by tile, by matrices for short periods and FFT for long.
+"""Convolution as products of Fourier spectra, tile by tile (overlap-save).
 
-A tile of T outputs needs the x under it; over a period of L positions (see `axes`),
+A tile of T outputs reads a range of x; over a period of L positions (see `axes`),
 
 - forward          Y(w) = X(w) F(-w)         a product for each frequency w
-- filter gradient  F'(w) = sum X(w) gy(-w)   over examples and tiles, brought back once
+- filter gradient  F'(w) = sum X(w) gy(-w)   over examples and tiles; one inverse transform
 - input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
 
-Up to 160 positions a transform is a real matrix product with just the positions that are wanted, so
-that strides, dilations and zeros cost nothing; beyond, it is the library's FFT. Tiles, periods and
-blocks are chosen by predicted time. Matrix products in the frequency domain mix the channels.
+Up to 160 positions a transform is a real matrix product over the positions needed alone, so that
+strides, dilations and zeros cost nothing; longer transforms are the library's FFT. Tiles, periods
+and blocks are chosen by predicted time. Channels are summed by matrix products, one per frequency.
 
 Error, of any element against the norms of the operands: c * u * log2(L) * ||x||_2 * ||f||_2 for a
-period L by FFT, with u the unit roundoff of the planes (Higham 2002, theorem 24.2), and sqrt(L) in
-the place of log2(L) for a period by matrix, whose sums have L terms; the terms of all axes add up.
+period L by FFT, with u the unit roundoff of the planes (Higham 2002, theorem 24.2), and sqrt(L)
+instead of log2(L) for a period by matrix, whose sums have L terms; the terms of all axes add up.
 `error_bound` evaluates it. It is no bound element by element: `accuracy="elementwise"` is refused,
 and a NaN spreads over its tile.
 
-Start with `axes` and `correlate`; `compiled` hands depthwise jobs to `einstride.cpu.fft`.
+Start with `axes` and `correlate`; `compiled` calls the depthwise kernels of `einstride.cpu.fft`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 EXACT = False
-"""Results are rounded, even where all products and sums are integers."""
+"""False: results are rounded, even where all products and sums are integers."""
 
 LONGEST = 1 << 26
-"""Positions of an axis for which tiles and periods are looked for."""
+"""Positions of an axis, at most: for longer ones no tiles and periods are searched."""
 
 
 def forward(
@@ -69,8 +69,8 @@ def filter_grad(
         return compiled.filter_grad(x, gy, job, b, bias, out)
     g = job.geometry
     first = 1 if job.per_example else 0
-    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
-    gf = reduce(x, gy, job, b, place)
+    destination = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = reduce(x, gy, job, b, destination)
     if out is not None:
         return out
     return flip(gf, g.rank, b, first) if g.flip else gf
@@ -83,19 +83,21 @@ def input_grad(
     """gy (B, *O, D), f (*K, C // G, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     if _compiled(job, b.traits):
         return compiled.input_grad(gy, f, job, b, bias, out, prepared)
-    g, result, job = job.geometry, job.arithmetic.result, _within(job)
+    g, result, job = job.geometry, job.arithmetic.result, _within_limit(job)
     phases = input_gradient_phases.phases(g)
-    turned = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
+    adjoint = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
     for i, phase in enumerate(phases):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = None if out is None else out[(slice(None), *steps, ...)]
+        destination = None if out is None else out[(slice(None), *steps, ...)]
         if phase.geometry is not None:
-            sub = flip(turned[(*phase.taps, ...)], g.rank, b)
-            kept = None if prepared is None else prepared[i]
-            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place, kept)
-        elif place is not None:
-            place[...] = 0 if bias is None else bias
+            sub = flip(adjoint[(*phase.taps, ...)], g.rank, b)
+            spectrum = None if prepared is None else prepared[i]
+            parts[phase.remainder] = correlate(
+                gy, sub, phase.geometry, job, b, bias, destination, spectrum
+            )
+        elif destination is not None:
+            destination[...] = 0 if bias is None else bias
         else:
             size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)
@@ -108,28 +110,28 @@ def input_grad(
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """What `forward` and `input_grad` take as `prepared`: spectra of the filter, for this job."""
+    """Return `prepared` of `forward` and `input_grad`: the filter's spectra for this job."""
     if _compiled(job, b.traits):
         return compiled.prepare(f, job, b)
     g = job.geometry
     if job.direction == "forward":
         f = flip(f, g.rank, b) if g.flip else f
         return (filter_spectrum(f, g, job, correlation(g, job, b.traits, True), b),)
-    turned, job = adjoint_filter(f, g.groups, g.flip, b), _within(job)
+    adjoint, job = adjoint_filter(f, g.groups, g.flip, b), _within_limit(job)
     found: list[Array | None] = []
     for phase in input_gradient_phases.phases(g):
         h = phase.geometry
         if h is None:
             found.append(None)
             continue
-        sub = flip(turned[(*phase.taps, ...)], g.rank, b)
+        sub = flip(adjoint[(*phase.taps, ...)], g.rank, b)
         found.append(filter_spectrum(sub, h, job, correlation(h, job, b.traits, True), b))
     return tuple(found)
 
 
 @cached(1024)
 def _compiled(job: Job, traits: Traits) -> bool:
-    """Will kernels of our own do it? Not where one channel leaves all lanes but one empty."""
+    """True if compiled kernels of einstride do the job; one channel would fill only one lane."""
     alone = job.geometry.channels == 1
     if not traits.compiled or (alone and (job.batch_invariant or job.direction == "filter_grad")):
         return False
@@ -137,7 +139,7 @@ def _compiled(job: Job, traits: Traits) -> bool:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if _compiled(job, traits):
         return None
     if job.arithmetic.exact:
@@ -158,7 +160,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _geometries(job: Job) -> list[Geometry]:
-    """The convolution, or those of an input gradient's stride phases."""
+    """List the convolutions of a job: one, or one per stride phase of an input gradient."""
     if job.direction != "input_grad":
         return [job.geometry]
     return [
@@ -167,14 +169,14 @@ def _geometries(job: Job) -> list[Geometry]:
 
 
 def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
-    job = _within(job)
+    job = _within_limit(job)
     if job.direction == "filter_grad":
         return [(job.geometry, reduction(job, traits))]
     return [(h, correlation(h, job, traits)) for h in _geometries(job)]
 
 
 def error_bound(job: Job, traits: Traits) -> float:
-    """The largest error over ||x||_2 ||f||_2 that is to be expected of the plan of a job."""
+    """Bound the error of a job's plan, relative to ||x||_2 ||f||_2."""
     worst = 0.0
     for _, plan in _plans(job, traits):
         total = sum(log2(a.period) if a.fast else sqrt(a.period) for a in plan.axes)
@@ -183,7 +185,7 @@ def error_bound(job: Job, traits: Traits) -> float:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """Each axis' tiles and the length of their transforms, and whether kernels are compiled."""
+    """Describe the tiles and the transform length of each axis, and the kernels."""
     if _compiled(job, b.traits):
         return compiled.describe(job)
     plans = _plans(job, b.traits)
@@ -208,7 +210,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Products of spectra; what is moved is each stage of a transform, once."""
+    """Predict products of spectra, and each stage of a transform moved once."""
     if _compiled(job, traits):
         return compiled.cost(job, traits, rates)
     n = moved = workspace = 0
@@ -220,11 +222,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved += 8 * q * h.batch * tiles * (h.channels + h.filters) * job.itemsize
         workspace = max(workspace, plan.workspace)
         seconds += plan.seconds + rates["block"]
-    return Cost(n, workspace + _turning(job), moved, seconds)
+    return Cost(n, workspace + _adjoint_bytes(job), moved, seconds)
 
 
-def _turning(job: Job) -> int:
-    """Bytes of the filter turned for an input gradient, and of what leads to it."""
+def _adjoint_bytes(job: Job) -> int:
+    """Count the bytes of an input gradient's filter with channels exchanged, and of its copies."""
     g = job.geometry
     if job.direction != "input_grad":
         return 0
@@ -232,6 +234,6 @@ def _turning(job: Job) -> int:
     return copies * prod(g.f_shape) * job.itemsize
 
 
-def _within(job: Job) -> Job:
-    """The job with what is left of its ceiling beside the turned filter."""
-    return replace(job, ceiling=max(job.ceiling - _turning(job), 0)) if job.hard else job
+def _within_limit(job: Job) -> Job:
+    """Return the job with its hard limit reduced by the copies of the filter."""
+    return replace(job, ceiling=max(job.ceiling - _adjoint_bytes(job), 0)) if job.hard else job

@@ -1,13 +1,14 @@
-"""One axis of a tiled cyclic correlation: tiles, and the period that keeps them apart. Integers.
+"""Split one axis of a convolution into tiles, and choose the period of their cyclic correlation.
 
-A tile of T outputs looks at a frame of positions: x at p, tap k at k * dilation, output o at
+A tile of T outputs reads a *frame* of positions: x at p, tap k at k * dilation, output o at
 o * stride, and every product has p = o * stride + k * dilation. Over a period of L positions,
 
     y[o] = sum_p x[p] f[(p - o * stride) mod L]
 
-is right if no element of x in [first, first + inputs) meets a foreign tap: L >= end - first and
-L >= first + inputs, where `end` is the length of the frame. Zeros around x therefore need no room
-of their own: a "same" convolution of one tile needs L = S + K // 2, not S + K - 1.
+is right if no element of x in [first, first + inputs) meets a tap of the next period: L >= end -
+first and L >= first + inputs, where `end` is the length of the frame. Zeros around x therefore need
+no positions of their own: a "same" convolution of one tile needs L = S + K // 2, not S + K - 1.
+Integers only.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ from math import inf
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
 
-Places = tuple[int, int, int]
-"""(first, step, count) of the positions that a signal's elements have in the frame."""
+Positions = tuple[int, int, int]
+"""(first, step, count) of the positions of a signal's elements in the frame."""
 
 DENSE = 160
-"""The longest period that is transformed by a matrix; longer ones by a fast transform."""
+"""Positions of the longest period that is transformed by a matrix; longer ones take an FFT."""
 
 LONGEST = 1 << 22
-"""No period is longer."""
+"""Positions of the longest period: longer axes are split into tiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How one spatial axis is cut and transformed.
+    """The tiles of one spatial axis and the period of their transforms.
 
     Attributes
     ----------
     period : int
         L, the length of the transform.
     tiles, outputs : int
-        How many tiles, and the outputs T of each; the last may have fewer.
+        The number of tiles, and the outputs T of each; the last may have fewer.
     first, inputs : int
         The positions of the frame that hold elements of x.
     origin : int
-        Where in x position 0 of the first tile's frame lies; negative in the border.
+        The index in x of position 0 of the first tile's frame; negative in the border.
     stride, dilation, kernel : int
-        Of the convolution.
+        Stride, dilation and taps of the convolution.
     """
 
     period: int
@@ -58,38 +59,38 @@ class Axis:
 
     @property
     def half(self) -> int:
-        """Frequencies of a real signal."""
+        """Count the frequencies of a real signal."""
         return self.period // 2 + 1
 
     @property
     def fast(self) -> bool:
-        """By a fast transform rather than by a matrix?"""
+        """True if the axis is transformed by FFT, False if by a matrix."""
         return self.period > DENSE
 
     @property
-    def x_places(self) -> Places:
-        """Of a tile of x."""
+    def x_positions(self) -> Positions:
+        """Return the positions of a tile of x."""
         return self.first, 1, self.inputs
 
     @property
-    def f_places(self) -> Places:
-        """Of the taps."""
+    def f_positions(self) -> Positions:
+        """Return the positions of the taps."""
         return 0, self.dilation, self.kernel
 
     @property
-    def y_places(self) -> Places:
-        """Of a tile's outputs."""
+    def y_positions(self) -> Positions:
+        """Return the positions of a tile's outputs."""
         return 0, self.stride, self.outputs
 
     @property
     def step(self) -> int:
-        """From one tile's frame to the next, in x."""
+        """Return the distance in x from one tile's frame to the next."""
         return self.outputs * self.stride
 
 
 @cached(4096)
 def fast_length(n: int) -> int:
-    """The least product of 2, 3, 5 and 7 that is n or more, and even."""
+    """Return the least even product of 2, 3, 5 and 7 that is at least n."""
     best = inf
     seven = 1
     while seven < best:
@@ -108,7 +109,7 @@ def fast_length(n: int) -> int:
 
 
 def axis_of(g: Geometry, a: int, tiles: int) -> Axis:
-    """Axis `a` of a convolution cut into about so many tiles."""
+    """Split axis `a` of a convolution into about `tiles` tiles."""
     out, s = g.out[a], g.stride[a]
     outputs = -(-out // tiles)
     tiles = -(-out // outputs)
@@ -118,16 +119,16 @@ def axis_of(g: Geometry, a: int, tiles: int) -> Axis:
     if tiles == 1 and g.padding_mode == "zeros":
         first = min(max(low, 0), end - 1)
         stop = max(min(end, low + g.size[a]), first + 1)
-    least = max(end - first, stop)
-    period = least
-    if period > DENSE:  # taps and outputs then have places of their own
-        period = fast_length(max(least, g.extent[a], (outputs - 1) * s + 1))
+    smallest = max(end - first, stop)
+    period = smallest
+    if period > DENSE:  # an FFT needs a position for each tap and output
+        period = fast_length(max(smallest, g.extent[a], (outputs - 1) * s + 1))
     return Axis(period, tiles, outputs, first, stop - first, -low, s, g.dilation[a], g.kernel[a])
 
 
 @cached(4096)
 def choices(g: Geometry, a: int, most: int) -> tuple[Axis, ...]:
-    """The ways to cut axis `a` that are worth a look, at most so many, the likeliest first."""
+    """List at most `most` ways to split axis `a`, the most promising first."""
     found: dict[int, Axis] = {}
     out, extent, s = g.out[a], g.extent[a], g.stride[a]
     wanted = {1, 2, 3, 4}

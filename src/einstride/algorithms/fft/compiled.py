@@ -1,9 +1,9 @@
-"""Convolution of each channel with its own filters by compiled FFTs, in one or two dimensions.
+"""Depthwise convolution by compiled FFTs, in one or two dimensions.
 
 The lanes of a vector are channels, so that a transform over positions needs no shuffles; see
-`einstride.cpu.fft.kernels`. An input gradient is a forward pass for each stride phase. What a
-sum's order depends on are shapes alone: threads, ceilings and (but for filter gradients) other
-examples leave the bits alone.
+`einstride.cpu.fft.kernels`. An input gradient is a forward pass for each stride phase. The order of
+a sum depends on shapes alone, so the bits depend neither on threads nor on limits nor (but for
+filter gradients) on other examples.
 
 Error: normwise, c * u * log2(L) * ||x||_2 * ||f||_2 for each channel of an example, with L
 positions of a plane and u the unit roundoff (Higham 2002, theorem 24.2).
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from einstride.cpu.fft.calls import Form
 
 EXACT = False
-"""Integers come back rounded."""
+"""False: results are rounded, even where all products and sums are integers."""
 
 COMPUTES = ("float32", "float64")
+"""The dtypes of products that the kernels have."""
 
 
 def forward(
@@ -52,16 +53,16 @@ def input_grad(
     """gy (B, *O, D), f (*K, 1, D) -> gx (B, *S, C), plus the bias (C), in `out` if given."""
     g = job.geometry
     out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
-    f = _turned(f, g, b)
+    f = _input_grad_filter(f, g, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *steps, ...)]
         if phase.geometry is None:
-            place[...] = 0 if bias is None else bias
+            destination[...] = 0 if bias is None else bias
             continue
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
         kept = None if prepared is None else prepared[i]
-        _convolve(gy, sub, phase.geometry, job, b, bias, place, kept)
+        _convolve(gy, sub, phase.geometry, job, b, bias, destination, kept)
     return out
 
 
@@ -69,64 +70,67 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, 1, D), or (B, *K, 1, D) for each example."""
-    from einstride.cpu.fft import workspace as fourier_room
+    from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import call
     from einstride.cpu.runtime.argument_block import address, name_of
 
     g = job.geometry
     form = _form(g, job)
     out = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
-    place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    each = place if job.per_example else place[None]
-    x, gy, made = operand(x, b), operand(gy, b), target(each, b)
-    units = fourier_room.units(form, job)
-    many, workers = fourier_room.room(form, job)
-    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
-    f_steps = _steps(made, True)
-    dtypes = (name_of(x), name_of(gy)), (name_of(made),)
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    per_example = destination if job.per_example else destination[None]
+    x, gy, result = operand(x, b), operand(gy, b), target(per_example, b)
+    units = fft_workspace.units(form, job)
+    block_count, workers = fft_workspace.room(form, job)
+    block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
+    f_steps = _strides(result, True)
+    dtypes = (name_of(x), name_of(gy)), (name_of(result),)
     arrays = {"x": address(x), "y": address(gy)}
-    words = {"scratch": address(block)}
-    if fourier_room.fused(form, job):
-        each_steps = (_steps(x), _steps(gy), f_steps)
-        done = call(form, "reduce", dtypes[0] + dtypes[1], each_steps, form.blocks, units, workers)
-        done(b.launch, f=address(made), **arrays, **words)
+    arguments = {"scratch": address(block)}
+    if fft_workspace.fused(form, job):
+        strides = (_strides(x), _strides(gy), f_steps)
+        kernel = call(form, "reduce", dtypes[0] + dtypes[1], strides, form.blocks, units, workers)
+        kernel(b.launch, f=address(result), **arrays, **arguments)
     else:
-        spectra = _scratch(units * many * form.spectrum, job, b, x)
-        words["spectra"] = address(spectra)
-        for first in range(0, form.blocks, many):
-            count = min(many, form.blocks - first)
-            given = (dtypes[0], (_steps(x), _steps(gy)), count, units, workers)
-            call(form, "gather", *given)(b.launch, first=first, **arrays, **words)
+        spectra = _scratch(units * block_count * form.spectrum, job, b, x)
+        arguments["spectra"] = address(spectra)
+        for first in range(0, form.blocks, block_count):
+            count = min(block_count, form.blocks - first)
+            given = (dtypes[0], (_strides(x), _strides(gy)), count, units, workers)
+            call(form, "gather", *given)(b.launch, first=first, **arrays, **arguments)
             parts = spectra[: units * count * form.spectrum].reshape(units, -1)
             for i in range(1, units):
                 parts[0] += parts[i]
-            done = call(form, "finish", dtypes[1], (f_steps,), count, 1, workers)
-            done(b.launch, f=address(made), first=first, **words)
-    if made is not each:
-        each[...] = made
+            kernel = call(form, "finish", dtypes[1], (f_steps,), count, 1, workers)
+            kernel(b.launch, f=address(result), first=first, **arguments)
+    if result is not per_example:
+        per_example[...] = result
     return out
 
 
 def prepare(f: Array, job: Job, b: Backend) -> tuple[Array | None, ...]:
-    """What `forward` and `input_grad` take as `prepared`: the filter's spectra."""
+    """Return `prepared` of `forward` and `input_grad`: the filter's spectra."""
     g = job.geometry
     if job.direction == "forward":
-        return (_kept(flip(f, g.rank, b) if g.flip else f, g, job, b),)
-    f = _turned(f, g, b)
+        return (_filter_spectra(flip(f, g.rank, b) if g.flip else f, g, job, b),)
+    f = _input_grad_filter(f, g, b)
     return tuple(
         None
         if phase.geometry is None
-        else _kept(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
+        else _filter_spectra(flip(f[(*phase.taps, ...)], g.rank, b), phase.geometry, job, b)
         for phase in input_gradient_phases.phases(g)
     )
 
 
-def _turned(f: Array, g: Geometry, b: Backend) -> Array:
-    """The filter of the input gradient, before its taps are reversed: one channel, one filter."""
+def _input_grad_filter(f: Array, g: Geometry, b: Backend) -> Array:
+    """Return the filter of an input gradient before its taps are reversed.
+
+    Channels need no exchange: each has one filter.
+    """
     return flip(f, g.rank, b) if g.flip else f
 
 
-def _kept(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+def _filter_spectra(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     form = _form(g, job)
     spectra = _scratch(form.blocks * form.spectrum, job, b, f)
     block = _scratch(form.share("spectrum") * job.threads, job, b, f)
@@ -138,49 +142,56 @@ def _transform(
     f: Array, form: Form, b: Backend, block: Array, spectra: Array, first: int, count: int,
     workers: int,
 ) -> None:  # fmt: skip
-    """The spectra of some blocks of a filter."""
+    """Compute the spectra of some blocks of a filter."""
     from einstride.cpu.fft.calls import call
     from einstride.cpu.runtime.argument_block import address, name_of
 
     f = operand(f, b)
-    done = call(form, "spectrum", (name_of(f),), (_steps(f[None], True),), count, 1, workers)
-    words = {"scratch": address(block), "spectra": address(spectra), "first": first}
-    done(b.launch, f=address(f), **words)
+    kernel = call(form, "spectrum", (name_of(f),), (_strides(f[None], True),), count, 1, workers)
+    arguments = {"scratch": address(block), "spectra": address(spectra), "first": first}
+    kernel(b.launch, f=address(f), **arguments)
 
 
 def _convolve(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any,
     prepared: Array | None,
 ) -> None:  # fmt: skip
-    """y = conv(x, f) + bias of a geometry that neither flips nor strides."""
-    from einstride.cpu.fft import workspace as fourier_room
+    """Compute y = conv(x, f) + bias without flip, with a stride of 1."""
+    from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import call
     from einstride.cpu.runtime.argument_block import address, name_of
 
     form = _form(g, job)
-    x, made = operand(x, b), target(out, b)
-    added = None if bias is None else operand(bias, b, form.compute, packed)
-    bias_at = 0 if added is None else address(added)
-    many, workers = fourier_room.room(form, job)
-    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
-    dtypes, moves = (name_of(x), name_of(made)), (_steps(x), _steps(made))
-    words = {"x": address(x), "y": address(made), "scratch": address(block), "bias": bias_at}
-    if prepared is None and fourier_room.fused(form, job):
+    x, result = operand(x, b), target(out, b)
+    bias_in = None if bias is None else operand(bias, b, form.compute, packed)
+    bias_at = 0 if bias_in is None else address(bias_in)
+    block_count, workers = fft_workspace.room(form, job)
+    block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
+    dtypes, strides = (name_of(x), name_of(result)), (_strides(x), _strides(result))
+    arguments = {
+        "x": address(x),
+        "y": address(result),
+        "scratch": address(block),
+        "bias": bias_at,
+    }
+    if prepared is None and fft_workspace.fused(form, job):
         f = operand(f, b)
-        of_f = _steps(f[None], True)
-        done = call(form, "whole", (name_of(f), *dtypes), (of_f, *moves), form.blocks, 1, workers)
-        done(b.launch, f=address(f), **words)
+        of_f = _strides(f[None], True)
+        kernel = call(
+            form, "whole", (name_of(f), *dtypes), (of_f, *strides), form.blocks, 1, workers
+        )
+        kernel(b.launch, f=address(f), **arguments)
     else:
-        many = form.blocks if prepared is not None else many
-        spectra = _scratch(many * form.spectrum, job, b, x) if prepared is None else prepared
-        for first in range(0, form.blocks, many):
-            count = min(many, form.blocks - first)
+        block_count = form.blocks if prepared is not None else block_count
+        spectra = _scratch(block_count * form.spectrum, job, b, x) if prepared is None else prepared
+        for first in range(0, form.blocks, block_count):
+            count = min(block_count, form.blocks - first)
             if prepared is None:
                 _transform(f, form, b, block, spectra, first, count, workers)
-            done = call(form, "convolve", dtypes, moves, count, 1, workers)
-            done(b.launch, spectra=address(spectra), first=first, **words)
-    if made is not out:
-        out[...] = made
+            kernel = call(form, "convolve", dtypes, strides, count, 1, workers)
+            kernel(b.launch, spectra=address(spectra), first=first, **arguments)
+    if result is not out:
+        out[...] = result
 
 
 def _form(g: Geometry, job: Job) -> Form:
@@ -194,17 +205,17 @@ def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) ->
     return Form(g, compute, gradient, machine)
 
 
-def _steps(a: Any, of_filter: bool = False) -> tuple[int, ...]:
-    """Strides in elements: of examples, of the spatial axes, of channels.
+def _strides(a: Any, of_filter: bool = False) -> tuple[int, ...]:
+    """Return the strides in elements of examples, of the spatial axes and of channels.
 
-    A filter's input channel is one, and is left out.
+    A filter has one input channel, whose stride is left out.
     """
     found = steps(a.strides, a.itemsize, a.shape, 1)
     return (*found[:-2], found[-1]) if of_filter else found
 
 
 def _scratch(count: int, job: Job, b: Backend, like: Array) -> Array:
-    """Room for so many numbers that begins at a cache line."""
+    """Allocate `count` elements of the products' dtype, aligned to a cache line."""
     from einstride.cpu.runtime.argument_block import address
 
     item = ITEMSIZE[job.arithmetic.compute]
@@ -220,7 +231,7 @@ def _geometries(job: Job) -> list[Geometry]:
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if the compiled kernels can do the job, else why not."""
     g, compute = job.geometry, job.arithmetic.compute
     if not traits.compiled:
         return "its transforms are compiled for NumPy arrays, with llvmlite"
@@ -257,24 +268,24 @@ def _refused(job: Job) -> str | None:
 
 
 def _kernels(form: Form, job: Job) -> tuple[str, ...]:
-    """The kernels of a pass whose filter is not prepared, the one with the products first."""
-    from einstride.cpu.fft import workspace as fourier_room
+    """List the kernels of a pass whose filter is not prepared, the kernel with products first."""
+    from einstride.cpu.fft import workspace as fft_workspace
 
-    if fourier_room.fused(form, job):
+    if fft_workspace.fused(form, job):
         return ("reduce",) if form.gradient else ("whole",)
     return ("gather", "finish") if form.gradient else ("convolve", "spectrum")
 
 
 def describe(job: Job) -> Facts:
-    """Each axis' tiles and the length of their transforms, and the kernels."""
-    from einstride.cpu.fft import workspace as fourier_room
+    """Describe the tiles and the transform length of each axis, and the kernels."""
+    from einstride.cpu.fft import workspace as fft_workspace
 
     geometries = _geometries(job)
     if not geometries:
         return {"compiled": True, "kernel": "none: no tap meets an element"}
     g = max(geometries, key=lambda h: h.multiply_adds)
     form = _form(g, job)
-    cut, (blocks, workers) = form.cut, fourier_room.room(form, job)
+    cut, (blocks, workers) = form.cut, fft_workspace.room(form, job)
     axes = [cut.across] if cut.flat else [cut.down, cut.across]
     found: Facts = {
         "transforms": {
@@ -292,18 +303,18 @@ def describe(job: Job) -> Facts:
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Vector instructions of transforms and products."""
-    from einstride.cpu.fft import workspace as fourier_room
+    """Predict the vector instructions of transforms and products."""
+    from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import filter_effort, worth
 
     g, item = job.geometry, job.itemsize
     efforts = workspace = 0.0
     for h in _geometries(job):
         form = _form(h, job)
-        blocks, workers = fourier_room.room(form, job)
+        blocks, workers = fft_workspace.room(form, job)
         efforts += worth(form) + filter_effort(form)
         needed = (
-            fourier_room.need(form, job, blocks, workers) + form.tables + fourier_room.copies(job)
+            fft_workspace.need(form, job, blocks, workers) + form.tables + fft_workspace.copies(job)
         )
         workspace = max(workspace, needed)
     moved = (prod(g.x_shape) + prod(g.y_shape)) * item

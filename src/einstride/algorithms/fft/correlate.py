@@ -1,12 +1,12 @@
-"""Forward convolution by frequencies: y's spectrum is x's times the filter's, tile by tile.
+"""Compute a forward convolution by frequencies: y's spectrum is x's times the filter's, per tile.
 
 Each worker takes a box of examples, tiles and groups (or filters), and
 
 1. gathers the tiles of x as planes (u, *positions, n * c),
 2. transforms them: X (Q, 2, n, c),
-3. multiplies: by the filter's spectrum F (Q, 2, c, d), a matrix product for each frequency and
+3. multiplies by the filter's spectrum F (Q, 2, c, d): a matrix product for each frequency and
    group, or element by element where each group has one channel,
-4. transforms back only the outputs that are wanted, and puts them in their place.
+4. transforms back only the outputs that are needed, and writes them to the result.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from einstride.algorithms.fft import work
 from einstride.algorithms.fft.axes import Axis
-from einstride.algorithms.fft.blocks import assembled, outputs, tiles_of_x
-from einstride.algorithms.fft.plan import Plan, correlation, kept_part
-from einstride.algorithms.fft.planes import multiplied, planes_of_array
+from einstride.algorithms.fft.blocks import assemble, outputs, tiles_of_x
+from einstride.algorithms.fft.plan import Plan, correlation, spectrum_part
+from einstride.algorithms.fft.planes import multiply, planes_of_array
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
 from einstride.arrays.ops import plus
@@ -35,23 +35,25 @@ REAL = {"complex64": "float32", "complex128": "float64"}
 
 
 def real_of(job: Job) -> str:
-    """The dtype of planes."""
+    """Return the real dtype of planes."""
     return REAL.get(job.sums, job.sums)
 
 
 def correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None = None,
-    out: Array | None = None, kept: Array | None = None,
+    out: Array | None = None, spectrum: Array | None = None,
 ) -> Array:  # fmt: skip
-    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given.
+    """Compute y (B, *O, D) = conv(x, f) + bias without flip; the result lies in `out` if given.
 
-    `kept` is what `filter_spectrum` made for the same job, if the caller has it.
+    `spectrum` is the result of `filter_spectrum` for this job, if the caller has it.
     """
-    plan = correlation(g, job, b.traits, kept is not None)
+    plan = correlation(g, job, b.traits, spectrum is not None)
     u, dtype, result = work.planes_of(job), real_of(job), job.arithmetic.result
-    if kept is None and plan.kept:
-        kept = filter_spectrum(f, g, job, plan, b)
-    extra = None if bias is None else planes_of_array(b.astype(bias, job.sums), u, dtype, None, b)
+    if spectrum is None and plan.kept:
+        spectrum = filter_spectrum(f, g, job, plan, b)
+    bias_planes = (
+        None if bias is None else planes_of_array(b.astype(bias, job.sums), u, dtype, None, b)
+    )
     sizes = (g.batch, *(a.tiles for a in plan.axes), g.groups if g.groups > 1 else g.filters)
     boxes = Boxes(sizes, plan.lengths)
     cg, r = g.channels // g.groups, g.filters // g.groups
@@ -59,7 +61,7 @@ def correlate(
     steps = steps if g.groups == 1 else [(0, cg)]
 
     def make() -> Callable[[Box], Array | None]:
-        worker = Worker(g, job, plan, kept is None, x, b)
+        worker = Worker(g, job, plan, spectrum is None, x, b)
 
         def one(box: Box) -> Array | None:
             *where, (lo, hi) = box
@@ -70,17 +72,17 @@ def correlate(
                 channels = (lo * cg, hi * cg) if g.groups > 1 else step
                 tiles = tiles_of_x(x, g, plan.axes, tuple(where), channels, dtype, worker.memory, b)
                 xs = worker.x.analyse(_flat(tiles, g.rank, b), worker.memory)
-                if kept is None:
+                if spectrum is None:
                     fs = worker.filter(f, step, filters)
                 else:
-                    fs = kept[:, :, step[0] : step[1], filters[0] : filters[1]]
+                    fs = spectrum[:, :, step[0] : step[1], filters[0] : filters[1]]
                 groups = hi - lo if g.groups > 1 else 1
-                total = multiplied(xs, fs, n, groups, total, worker.memory, b)
+                total = multiply(xs, fs, n, groups, total, worker.memory, b)
             y = worker.y.synthesise(b.xp.reshape(total, (*total.shape[:2], -1)), worker.memory)
-            if extra is not None:
-                y = _plus(y, extra[:, filters[0] : filters[1]], n, b)
-            place = None if out is None else out[..., filters[0] : filters[1]]
-            return outputs(y, g, plan.axes, tuple(where), result, place, b)
+            if bias_planes is not None:
+                y = _plus(y, bias_planes[:, filters[0] : filters[1]], n, b)
+            destination = None if out is None else out[..., filters[0] : filters[1]]
+            return outputs(y, g, plan.axes, tuple(where), result, destination, b)
 
         return one
 
@@ -88,17 +90,17 @@ def correlate(
     if out is not None:
         return out
     counts = tuple(-(-s // n) for s, n in zip(sizes, plan.lengths, strict=True))
-    return assembled(found, counts, b)
+    return assemble(found, counts, b)
 
 
 def filter_spectrum(f: Array, g: Geometry, job: Job, plan: Plan, b: Backend) -> Array:
-    """The spectrum (Q, 2, C // G, D) of a filter (*K, C // G, D), in parts side by side."""
+    """Transform a filter (*K, C // G, D) to its spectrum (Q, 2, C // G, D), in parallel."""
     inner, filters = g.f_shape[-2:]
     u, dtype = work.planes_of(job), real_of(job)
     q = work.frequencies(plan.axes, u)
-    places = tuple(a.f_places for a in plan.axes)
-    each = u * prod(g.kernel) + 2 * work.stages(plan.axes, places, u)
-    c, d = kept_part(g, each, b.traits)
+    positions = tuple(a.f_positions for a in plan.axes)
+    each = u * prod(g.kernel) + 2 * work.buffer_elements(plan.axes, positions, u)
+    c, d = spectrum_part(g, each, b.traits)
     if not b.traits.mutable:
         c, d = inner, filters
     whole = b.empty((q, 2, inner, filters), dtype, f) if b.traits.mutable else None
@@ -125,43 +127,47 @@ class Worker:
 
     Parameters
     ----------
-    streamed : bool
-        Will it transform filters?
-    only : (int, int), optional
-        Channels and filters at once, of a worker that does nothing else.
+    transforms_filter : bool
+        True if the worker transforms filters.
+    filters_only : (int, int), optional
+        Channels and filters at once, of a worker that transforms nothing but filters.
     """
 
     def __init__(
-        self, g: Geometry, job: Job, plan: Plan, streamed: bool, like: Array, b: Backend,
-        only: tuple[int, int] | None = None,
+        self, g: Geometry, job: Job, plan: Plan, transforms_filter: bool, like: Array, b: Backend,
+        filters_only: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._g, self._b, self._axes = g, b, plan.axes
         u, dtype = work.planes_of(job), real_of(job)
         self._u, self._dtype = u, dtype
-        sizes = only_filters(g, plan.axes, u, *only) if only else sizes_of(g, plan, u, streamed)
+        sizes = (
+            only_filters(g, plan.axes, u, *filters_only)
+            if filters_only
+            else sizes_of(g, plan, u, transforms_filter)
+        )
         self.memory = Scratch(sizes, u, dtype, like, b)
         axes = plan.axes
-        self.x = Transform(axes, tuple(a.x_places for a in axes), u, -1, dtype, like, b)
-        self.y = Transform(axes, tuple(a.y_places for a in axes), u, -1, dtype, like, b)
-        self.f = Transform(axes, tuple(a.f_places for a in axes), u, 1, dtype, like, b, "cd")
+        self.x = Transform(axes, tuple(a.x_positions for a in axes), u, -1, dtype, like, b)
+        self.y = Transform(axes, tuple(a.y_positions for a in axes), u, -1, dtype, like, b)
+        self.f = Transform(axes, tuple(a.f_positions for a in axes), u, 1, dtype, like, b, "cd")
 
     def filter(self, f: Array, channels: Range, filters: Range) -> Array:
-        """The spectrum (Q, 2, c, d) of a part of the filter."""
+        """Transform a part of the filter to its spectrum (Q, 2, c, d)."""
         part = f[..., channels[0] : channels[1], filters[0] : filters[1]]
-        place = self.memory.take("filter", (self._u, *part.shape), self._b)
-        p = planes_of_array(part, self._u, self._dtype, place, self._b)
+        destination = self.memory.take("filter", (self._u, *part.shape), self._b)
+        p = planes_of_array(part, self._u, self._dtype, destination, self._b)
         found = self.f.analyse(_flat(p, self._g.rank, self._b), self.memory)
         return self._b.xp.reshape(found, (found.shape[0], 2, *part.shape[-2:]))
 
 
 def only_filters(g: Geometry, axes: tuple[Axis, ...], u: int, c: int, d: int) -> dict[str, int]:
-    """Elements of the memory that transforms filters."""
-    stage = work.stages(axes, tuple(a.f_places for a in axes), u) * c * d
+    """Count the elements of the buffers that transform c * d filters, by name."""
+    stage = work.buffer_elements(axes, tuple(a.f_positions for a in axes), u) * c * d
     return {"filter": u * prod(g.kernel) * c * d, "c": stage, "d": stage}
 
 
-def sizes_of(g: Geometry, plan: Plan, u: int, streamed: bool) -> dict[str, int]:
-    """Elements of a worker's memory, by name."""
+def sizes_of(g: Geometry, plan: Plan, u: int, transforms_filter: bool) -> dict[str, int]:
+    """Count the elements of a worker's buffers, by name."""
     cg, r = g.channels // g.groups, g.filters // g.groups
     grouped = g.groups > 1
     c = plan.width * cg if grouped else plan.channels
@@ -169,22 +175,22 @@ def sizes_of(g: Geometry, plan: Plan, u: int, streamed: bool) -> dict[str, int]:
     n, axes = plan.signals, plan.axes
     q = work.frequencies(axes, u)
     load = u * n * c * prod(a.inputs for a in axes)
-    xs, ys = tuple(a.x_places for a in axes), tuple(a.y_places for a in axes)
-    stage = max(work.stages(axes, xs, u) * c, work.stages(axes, ys, u) * d) * n
+    xs, ys = tuple(a.x_positions for a in axes), tuple(a.y_positions for a in axes)
+    stage = max(work.buffer_elements(axes, xs, u) * c, work.buffer_elements(axes, ys, u) * d) * n
     sizes = {"load": load, "a": stage, "b": stage, "sum": q * 2 * n * d}
     sizes["product"] = q * 2 * n * d * (1 if g.channels == g.groups else 2)
-    if streamed:
+    if transforms_filter:
         sizes |= only_filters(g, axes, u, cg if grouped else plan.channels, d)
     return sizes
 
 
 def _flat(p: Array, rank: int, b: Backend) -> Array:
-    """(u, *positions, ...) as (u, *positions, m)."""
+    """Return (u, *positions, ...) as (u, *positions, m)."""
     return b.xp.reshape(p, (*p.shape[: rank + 1], -1))
 
 
 def _plus(y: Array, bias: Array, n: int, b: Backend) -> Array:
-    """Planes (u, *T, n * d) plus the planes (u, d) of a bias."""
+    """Add the planes (u, d) of a bias to planes (u, *T, n * d)."""
     shape = y.shape
     ones = (1,) * (len(shape) - 2)
     y = b.xp.reshape(y, (*shape[:-1], n, bias.shape[-1]))

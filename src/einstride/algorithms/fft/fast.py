@@ -1,8 +1,8 @@
-"""One long axis through the library's own real fast Fourier transform.
+"""Transform one long axis by the array library's real FFT.
 
-NumPy 2 and CuPy keep float32. Lines are gathered a piece at a time, so that a piece stays in the
-cache while it is turned, transformed and turned back. On a GPU the plans of cuFFT lie in CuPy's
-own cache, which keeps the 16 used last; pieces of equal size share one.
+NumPy 2 and CuPy keep float32. Lines along the axis are gathered one block at a time, so that a
+block stays in the cache while it is transposed, transformed and transposed back. On a GPU, blocks
+of equal size share a plan of cuFFT, of which CuPy caches the 16 used last.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from einstride.algorithms.fft.axes import Places
-from einstride.algorithms.fft.work import PIECE
+from einstride.algorithms.fft.axes import Positions
+from einstride.algorithms.fft.work import LINE_BLOCK
 from einstride.arrays.ops import dilate, pad
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 
-def piece_elements(traits_block: int) -> int:
-    """Elements of a piece of lines: a fraction of what a block may have."""
-    return max(traits_block // PIECE, 1)
+def line_block_elements(traits_block: int) -> int:
+    """Count the elements of a block of lines: a fraction of the backend's block."""
+    return max(traits_block // LINE_BLOCK, 1)
 
 
-def pieces(count: int, rest: int, period: int, b: Backend) -> Iterator[tuple[slice, slice]]:
-    """Ranges of lines (q, r), so many that they fill a piece."""
-    lines = max(piece_elements(b.traits.block_bytes) // period, 1)
+def line_blocks(count: int, rest: int, period: int, b: Backend) -> Iterator[tuple[slice, slice]]:
+    """Split count * rest lines into ranges (q, r), each a block of lines."""
+    lines = max(line_block_elements(b.traits.block_bytes) // period, 1)
     across = min(rest, lines)
     down = max(lines // rest, 1) if across == rest else 1
     for q in range(0, count, down):
@@ -36,9 +36,9 @@ def pieces(count: int, rest: int, period: int, b: Backend) -> Iterator[tuple[sli
 
 
 def fast_analysis(
-    z: Array, period: int, at: Places, sign: int, dtype: str, out: Array | None, b: Backend
+    z: Array, period: int, at: Positions, sign: int, dtype: str, out: Array | None, b: Backend
 ) -> Array:
-    """Signals (n, count, rest) -> (n, 2 F, rest) as `table` gives it."""
+    """Transform signals (n, count, rest) to spectra (n, 2 F, rest), as the matrix `table` does."""
     xp, (first, step, count) = b.xp, at
     half = period // 2 + 1
     n, _, rest = z.shape
@@ -49,10 +49,10 @@ def fast_analysis(
         planes = xp.stack([xp.real(found), -sign * xp.imag(found)], axis=-1)
         planes = xp.reshape(planes, (n, rest, 2 * half))
         return b.astype(xp.permute_dims(planes, (0, 2, 1)), dtype)
-    place = xp.reshape(out, (n, half, 2, rest))
+    destination = xp.reshape(out, (n, half, 2, rest))
     line = slice(first, first + (count - 1) * step + 1, step)
     lines: Array = None
-    for q, r in pieces(n, rest, period, b):
+    for q, r in line_blocks(n, rest, period, b):
         part = xp.permute_dims(z[q, :, r], (0, 2, 1))
         if lines is None or lines.shape[:2] != part.shape[:2]:
             lines = b.zeros((*part.shape[:2], period), dtype, z)
@@ -60,15 +60,15 @@ def fast_analysis(
         found = xp.fft.rfft(lines, axis=-1)
         if sign > 0:
             found = xp.conj(found)
-        place[q, :, 0, r] = xp.permute_dims(found.real, (0, 2, 1))
-        place[q, :, 1, r] = xp.permute_dims(found.imag, (0, 2, 1))
+        destination[q, :, 0, r] = xp.permute_dims(found.real, (0, 2, 1))
+        destination[q, :, 1, r] = xp.permute_dims(found.imag, (0, 2, 1))
     return out
 
 
 def fast_synthesis(
-    z: Array, period: int, at: Places, scale: float, dtype: str, out: Array | None, b: Backend
+    z: Array, period: int, at: Positions, scale: float, dtype: str, out: Array | None, b: Backend
 ) -> Array:
-    """Spectra (n, 2 F, rest) -> (n, count, rest) as `table` gives it back."""
+    """Transform spectra (n, 2 F, rest) to signals (n, count, rest), as the matrix `table` does."""
     xp, (first, step, count) = b.xp, at
     half = period // 2 + 1
     n, _, rest = z.shape
@@ -81,7 +81,7 @@ def fast_synthesis(
         found = xp.fft.irfft(xp.permute_dims(whole, (0, 2, 1)), n=period, axis=-1)
         return b.astype(xp.permute_dims(found[:, :, line], (0, 2, 1)) * scale, dtype)
     lines: Array = None
-    for q, r in pieces(n, rest, period, b):
+    for q, r in line_blocks(n, rest, period, b):
         part = xp.permute_dims(z[q, :, :, r], (0, 3, 1, 2))
         if lines is None or lines.shape[:2] != part.shape[:2]:
             lines = b.empty((*part.shape[:2], half), kind, z)

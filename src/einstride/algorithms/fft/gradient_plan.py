@@ -1,4 +1,4 @@
-"""How a filter gradient by frequencies is cut into units: by predicted time, below the ceiling."""
+"""Split a filter gradient by frequencies into units, by predicted time, under the limit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from einstride.algorithms.fft.axes import choices
 from einstride.algorithms.fft.plan import (
     Axes,
     Plan,
-    fitting,
-    most_choices,
+    choice_count,
+    largest_fit,
     slab_bytes,
     steps,
     units_of,
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
 
 TRIED = 3
-"""Widths of units that are compared: still narrower ones only transform more often."""
+"""Widths of units that are compared, the largest first: narrower ones only transform more often."""
 
 
 class Search(forward.Search):
-    """The plans of one filter gradient, to be compared."""
+    """Enumerate the plans of one filter gradient, with memory and time."""
 
     def __init__(self, job: Job, traits: Traits) -> None:
         super().__init__(job.geometry, job, traits, False)
@@ -42,13 +42,13 @@ class Search(forward.Search):
         self.pointwise = g.groups > 1 and g.channels == g.groups
 
     def pairs(self, width: int, channels: int) -> tuple[int, int, int]:
-        """Channels and filters of a unit, and how many pairs of them have taps."""
+        """Return the channels and filters of a unit, and how many pairs of them have taps."""
         c, d, _ = self.widths(width, channels)
         return c, d, c * d // (width if self.g.groups > 1 else 1)
 
     def sizes(self, axes: Axes, n: int, width: int, channels: int) -> dict[str, int]:
-        """Elements of a worker's memory, by name."""
-        t = self.frame(axes)
+        """Count the elements of a worker's buffers, by name."""
+        t = self.axes_cost(axes)
         c, d, pairs = self.pairs(width, channels)
         stage = max(t.x_stage * n * c, t.f_stage * pairs)
         sums = t.q * 2 * pairs
@@ -60,23 +60,23 @@ class Search(forward.Search):
         }  # fmt: skip
 
     def unit_memory(self, axes: Axes, width: int, channels: int, lengths: Shape) -> int:
-        """Bytes of one worker."""
-        g, t = self.g, self.frame(axes)
+        """Count the bytes of one worker."""
+        g, t = self.g, self.axes_cost(axes)
         c, d, _ = self.pairs(width, channels)
         total = sum(self.sizes(axes, prod(lengths), width, channels).values()) * self.item
         total += 2 * t.q * 2 * d * self.item if self.pointwise else 0  # sums over the signals
-        total += work.pieces_bytes(axes, self.traits.block_bytes, self.item)
+        total += work.fast_bytes(axes, self.traits.block_bytes, self.item)
         total += slab_bytes(g, self.job, axes, lengths, c)
         if any(a.tiles * a.outputs != o for a, o in zip(axes, g.out, strict=True)):
             slab = prod(n * a.outputs for n, a in zip(lengths[1:], axes, strict=True))
             total += lengths[0] * slab * d * self.job.operand_itemsize
-        return total + total // 8  # the library's own, in transforms and products
+        return total + total // 8  # an eighth for the library's own buffers
 
     def unit(
-        self, axes: Axes, lengths: Shape, width: int, channels: int, threads: int, shares: int
+        self, axes: Axes, lengths: Shape, width: int, channels: int, threads: int, partial_sums: int
     ) -> Plan:
-        """A plan with its figures."""
-        g, job, t, r = self.g, self.job, self.frame(axes), self.rates
+        """Make a plan, with its workspace and seconds."""
+        g, job, t, r = self.g, self.job, self.axes_cost(axes), self.rates
         c, d, pairs = self.pairs(width, channels)
         n = prod(lengths)
         one = t.x_time(n * c) + t.y_time(n * d) + 10 * work.STEP
@@ -90,19 +90,19 @@ class Search(forward.Search):
             one += t.q * 2 * (2 * n * d + pairs) * r["plane"]
         parts = -(-units_of(g) // width) * (1 if g.groups > 1 else -(-g.channels // channels))
         sizes = (1 if job.per_example else g.batch, *(a.tiles for a in axes))
-        units = parts * (g.batch if job.per_example else shares)
-        each = len(Boxes(sizes, lengths)) / shares * one + t.f_time(pairs)
+        units = parts * (g.batch if job.per_example else partial_sums)
+        each = len(Boxes(sizes, lengths)) / partial_sums * one + t.f_time(pairs)
         need = threads * self.unit_memory(axes, width, channels, lengths)
-        need += shares * prod(g.f_shape) * job.itemsize if shares > 1 else 0
+        need += partial_sums * prod(g.f_shape) * job.itemsize if partial_sums > 1 else 0
         seconds = -(-units // threads) * each * job.threads
-        return Plan(axes, (*lengths, width), channels, False, threads, need, seconds, shares)
+        return Plan(axes, (*lengths, width), channels, False, threads, need, seconds, partial_sums)
 
     def parts(self) -> Iterator[tuple[int, int]]:
-        """(width, channels) of units, the largest first."""
+        """Enumerate (width, channels) of units, the largest first."""
         g = self.g
         for width in steps(units_of(g)):
             if g.groups > 1:
-                if width == 1 or width * max(g.channels, g.filters) // g.groups <= forward.LINE:
+                if width == 1 or width * max(g.channels, g.filters) // g.groups <= forward.WIDEST:
                     yield width, 1
                 continue
             for channels in steps(g.channels):
@@ -112,24 +112,24 @@ class Search(forward.Search):
                     yield width, channels
 
     def plans(self) -> Iterator[Plan]:
-        """Candidates below the ceiling."""
+        """Enumerate the plans under the limit."""
         job, g, block = self.job, self.g, self.traits.block_bytes
-        for axes in combinations(*(choices(g, a, most_choices(g, job)) for a in range(g.rank))):
+        for axes in combinations(*(choices(g, a, choice_count(g, job)) for a in range(g.rank))):
             sizes = (1 if job.per_example else g.batch, *(a.tiles for a in axes))
             for threads in dict.fromkeys((job.threads, 1)):
                 top, tried = job.ceiling // threads, 0
                 for width, channels in self.parts():
                     known = set()
                     for budget in sorted({min(n, top) for n in (block, 3 * block, top)}):
-                        lengths = fitting(
+                        lengths = largest_fit(
                             sizes, 1, budget,
                             partial(self.unit_memory, axes, width, channels),
                         )  # fmt: skip
                         if lengths is None or lengths in known:
                             continue
                         known.add(lengths)
-                        for shares in self.shares(sizes, lengths, threads):
-                            plan = self.unit(axes, lengths, width, channels, threads, shares)
+                        for partial_sums in self.partial_sums(sizes, lengths, threads):
+                            plan = self.unit(axes, lengths, width, channels, threads, partial_sums)
                             if plan.workspace <= job.ceiling:
                                 yield plan
                     tried += bool(known)
@@ -138,14 +138,14 @@ class Search(forward.Search):
                 if tried:
                     break
 
-    def shares(self, sizes: Shape, lengths: Shape, threads: int) -> tuple[int, ...]:
-        """How many sums over parts of the positions to look at."""
+    def partial_sums(self, sizes: Shape, lengths: Shape, threads: int) -> tuple[int, ...]:
+        """Return the numbers of partial sums to compare."""
         if self.job.per_example or not self.traits.mutable:
             return (1,)
         return tuple(dict.fromkeys((1, min(threads, len(Boxes(sizes, lengths))))))
 
     def smallest(self) -> Plan:
-        """The plan that needs the least memory."""
+        """Return the plan that needs the least memory."""
         g = self.g
         every = combinations(*(choices(g, a, 4) for a in range(g.rank)))
         small = (self.unit(axes, (1,) * (g.rank + 1), 1, g.channels, 1, 1) for axes in every)
@@ -154,9 +154,9 @@ class Search(forward.Search):
 
 @cached(1024)
 def reduction(job: Job, traits: Traits) -> Plan:
-    """The quickest plan of a filter gradient below the ceiling, else the smallest."""
+    """Choose the fastest plan of a filter gradient under the limit, else the smallest."""
     g = job.geometry
-    if job.batch_invariant and g.batch > 1:  # nothing may depend on how many there are
+    if job.batch_invariant and g.batch > 1:  # the plan must not depend on the batch
         one = reduction(replace(job, geometry=replace(g, batch=1)), traits)
         return replace(one, seconds=one.seconds * g.batch)
     search = Search(job, traits)

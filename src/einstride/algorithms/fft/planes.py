@@ -1,12 +1,11 @@
-"""Complex numbers as two real planes: the arithmetic of spectra, in given memory or in new arrays.
+"""Compute with complex numbers as two real planes: the arithmetic of spectra.
 
-Libraries differ in whether an array can be written. Where it can, a worker's `Scratch` gives the
-memory of every result; where it cannot, `Scratch.take` gives None and the same sum or product makes
-a new array. Both ways stand here, next to each other; the passes that use these functions do not
-know which one is taken.
+For libraries with mutable arrays, a worker's `Scratch` gives the memory of every result; for
+others, `Scratch.take` returns None and each function returns a new array. Callers need not tell the
+two apart.
 
-Planes are an axis of length two, real part first: (u, *positions, m) of signals, with u = 1 of real
-ones, and (Q, 2, m) of spectra with Q frequencies.
+Planes are an axis of length two, real part first: signals are (u, *positions, m), with u = 1 if
+they are real, and spectra (Q, 2, m) with Q frequencies.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ Term = tuple[Any, Any, Any]
 """A function of two arrays, and the two arrays."""
 
 
-def filled(terms: Sequence[Term], axes: tuple[int, ...], place: Array | None, b: Backend) -> Array:
-    """An array with new axes of length two, whose parts are the terms in row-major order."""
-    if place is not None:
+def fill(terms: Sequence[Term], axes: tuple[int, ...], out: Array | None, b: Backend) -> Array:
+    """Make an array with new axes of length two, whose slices are the terms in row-major order."""
+    if out is not None:
         for at, (function, left, right) in zip(
             combinations(range(2), repeat=len(axes)), terms, strict=True
         ):
-            index: list[Any] = [ALL] * place.ndim
+            index: list[Any] = [ALL] * out.ndim
             for axis, i in zip(axes, at, strict=True):
                 index[axis] = i
-            function(left, right, out=place[tuple(index)])
-        return place
+            function(left, right, out=out[tuple(index)])
+        return out
     parts = [function(left, right) for function, left, right in terms]
     for axis in reversed(axes):  # neighbours differ in the last axis: axes ascend
         pairs = zip(parts[::2], parts[1::2], strict=True)
@@ -44,12 +43,12 @@ def filled(terms: Sequence[Term], axes: tuple[int, ...], place: Array | None, b:
 
 
 def planes_of_array(
-    a: Array, count: int, dtype: str, place: Array | None, b: Backend, conjugated: bool = False
+    a: Array, count: int, dtype: str, out: Array | None, b: Backend, conjugated: bool = False
 ) -> Array:
-    """An array as planes (u, ...) of a real dtype; `count` is u."""
+    """Return an array as planes (u, ...) of a real dtype; `count` is u."""
     xp = b.xp
     real = not is_complex(b.dtype_name(a))
-    if place is None:
+    if out is None:
         if count == 1:
             return b.astype(a, dtype)[None, ...]
         if real:
@@ -57,70 +56,70 @@ def planes_of_array(
             return xp.stack([a, xp.zeros_like(a)], axis=0)
         imag = -xp.imag(a) if conjugated else xp.imag(a)
         return b.astype(xp.stack([xp.real(a), imag], axis=0), dtype)
-    place[0, ...] = a if real else a.real
+    out[0, ...] = a if real else a.real
     if count == 2:
-        place[1, ...] = 0 if real else a.imag
+        out[1, ...] = 0 if real else a.imag
     if conjugated and not real:
-        xp.multiply(place[1, ...], -1, out=place[1, ...])
-    return place
+        xp.multiply(out[1, ...], -1, out=out[1, ...])
+    return out
 
 
-def joined(p: Array, result: str, b: Backend) -> Array:
-    """Planes (u, ...) as a new array of the result's dtype."""
+def to_array(p: Array, result: str, b: Backend) -> Array:
+    """Return planes (u, ...) as a new array of the result's dtype."""
     if p.shape[0] == 1:
         return b.astype(p[0, ...], result)
     return b.astype(p[0, ...], result) + b.astype(p[1, ...], result) * 1j
 
 
-def put(p: Array, place: Array, conjugated: bool = False) -> None:
+def write_planes(p: Array, out: Array, conjugated: bool = False) -> None:
     """Write planes (u, ...) into an array of the result's dtype."""
     if p.shape[0] == 1:
-        place[...] = p[0, ...]
+        out[...] = p[0, ...]
         return
-    place.real[...] = p[0, ...]
-    place.imag[...] = -p[1, ...] if conjugated else p[1, ...]
+    out.real[...] = p[0, ...]
+    out.imag[...] = -p[1, ...] if conjugated else p[1, ...]
 
 
-def meet(z: Array, scratch: Scratch, name: str, b: Backend) -> Array:
-    """(Q, 2, F, 2, m), units i and j, -> (Q, F, 2, 2, m): each frequency and its mirror image."""
+def pair_frequencies(z: Array, scratch: Scratch, name: str, b: Backend) -> Array:
+    """Return (Q, 2, F, 2, m), with units i and j, as frequencies w and -w: (Q, F, 2, 2, m)."""
     xp = b.xp
     q, _, half, _, m = z.shape
     c0, s0, c1, s1 = z[:, 0, :, 0, :], z[:, 0, :, 1, :], z[:, 1, :, 0, :], z[:, 1, :, 1, :]
     terms = (xp.subtract, c0, s1), (xp.add, s0, c1), (xp.add, c0, s1), (xp.subtract, c1, s0)
-    return filled(terms, (2, 3), scratch.take(name, (q, half, 2, 2, m), b), b)
+    return fill(terms, (2, 3), scratch.take(name, (q, half, 2, 2, m), b), b)
 
 
-def part(w: Array, scratch: Scratch, name: str, b: Backend) -> Array:
-    """The inverse of `meet`, but for a factor of 2: (Q, F, 2, 2, m) -> (Q, 2, F, 2, m)."""
+def unpair_frequencies(w: Array, scratch: Scratch, name: str, b: Backend) -> Array:
+    """Invert `pair_frequencies`, but for a factor of 2: (Q, F, 2, 2, m) -> (Q, 2, F, 2, m)."""
     xp = b.xp
     q, half, _, _, m = w.shape
     pr, pi, mr, mi = w[:, :, 0, 0, :], w[:, :, 0, 1, :], w[:, :, 1, 0, :], w[:, :, 1, 1, :]
     terms = (xp.add, pr, mr), (xp.subtract, pi, mi), (xp.add, pi, mi), (xp.subtract, mr, pr)
-    return filled(terms, (1, 3), scratch.take(name, (q, 2, half, 2, m), b), b)
+    return fill(terms, (1, 3), scratch.take(name, (q, 2, half, 2, m), b), b)
 
 
-def total_of(
-    terms: tuple[Array, Array, Array, Array], total: Array | None, place: Array | None, b: Backend
+def complex_sum(
+    terms: tuple[Array, Array, Array, Array], total: Array | None, out: Array | None, b: Backend
 ) -> Array:
-    """a - b and c + d of four terms as planes (Q, 2, ...) of numbers, plus a total in `place`."""
+    """Return a - b and c + d of four terms as planes (Q, 2, ...), plus a total in `out`."""
     first, second, third, fourth = terms
-    if total is None or place is None:
+    if total is None or out is None:
         pairs = (b.xp.subtract, first, second), (b.xp.add, third, fourth)
-        found = filled(pairs, (1,), place, b)
+        found = fill(pairs, (1,), out, b)
         return found if total is None else total + found
-    place[:, 0, ...] += first
-    place[:, 0, ...] -= second
-    place[:, 1, ...] += third
-    place[:, 1, ...] += fourth
-    return place
+    out[:, 0, ...] += first
+    out[:, 0, ...] -= second
+    out[:, 1, ...] += third
+    out[:, 1, ...] += fourth
+    return out
 
 
-def multiplied(
+def multiply(
     xs: Array, fs: Array, n: int, groups: int, total: Array | None, scratch: Scratch, b: Backend
 ) -> Array:
-    """(Q, 2, n, G, d // G): the products of X (Q, 2, n * c) and F (Q, 2, c // G, d), plus a total.
+    """Multiply X (Q, 2, n * c) by F (Q, 2, c // G, d), plus a total: (Q, 2, n, G, d // G).
 
-    A total lies in the memory that the result is to have.
+    The total lies in the memory of the result.
     """
     xp = b.xp
     q, inner, r = xs.shape[0], fs.shape[2], fs.shape[3] // groups
@@ -128,29 +127,29 @@ def multiplied(
     if inner == 1:
         xs, fs = xp.reshape(xs, (q, 2, n, groups, 1)), xp.reshape(fs, (q, 2, 1, groups, r))
         return _by_element(xs, fs, total, y, scratch, b)
-    # One real product of both planes of X with each plane of F.
+    # One real matrix product of both planes of X with each plane of F.
     xs = xp.reshape(xs, (q, 2 * n, groups, inner))
     if groups > 1:
         xs = xp.permute_dims(xs, (0, 2, 1, 3))[:, None, ...]  # (Q, 1, G, 2 n, c)
         fs = xp.permute_dims(xp.reshape(fs, (q, 2, inner, groups, r)), (0, 1, 3, 2, 4))
     else:
         xs = xp.permute_dims(xs, (0, 2, 1, 3))  # (Q, 1, 2 n, c)
-    place = scratch.take("product", (q, 2, *((groups,) * (groups > 1)), 2 * n, r), b)
-    p = xp.reshape(b.matmul(xs, fs, place), (q, 2, groups, 2, n, r))
+    out = scratch.take("product", (q, 2, *((groups,) * (groups > 1)), 2 * n, r), b)
+    p = xp.reshape(b.matmul(xs, fs, out), (q, 2, groups, 2, n, r))
     p = xp.permute_dims(p, (0, 1, 3, 4, 2, 5))  # (Q, plane of F, plane of X, n, G, r)
-    return total_of((p[:, 0, 0, ...], p[:, 1, 1, ...], p[:, 1, 0, ...], p[:, 0, 1, ...]),
+    return complex_sum((p[:, 0, 0, ...], p[:, 1, 1, ...], p[:, 1, 0, ...], p[:, 0, 1, ...]),
                     total, y, b)  # fmt: skip
 
 
 def _by_element(
     xs: Array, fs: Array, total: Array | None, y: Array | None, scratch: Scratch, b: Backend
 ) -> Array:
-    """The products of two planes, broadcast against each other, plus a total in `y`."""
+    """Multiply two complex arrays element by element, with broadcasting, plus a total in `y`."""
     xp = b.xp
     real, imag = fs[:, :1, ...], fs[:, 1:, ...]
     if y is None:
         p, t = xs * real, xs * imag
-        return total_of((p[:, 0, ...], t[:, 1, ...], p[:, 1, ...], t[:, 0, ...]), total, None, b)
+        return complex_sum((p[:, 0, ...], t[:, 1, ...], p[:, 1, ...], t[:, 0, ...]), total, None, b)
     t = scratch.take("product", y.shape, b)
     if total is None:
         xp.multiply(xs, real, out=y)
@@ -162,28 +161,28 @@ def _by_element(
     return y
 
 
-def summed(xs: Array, ys: Array, total: Array | None, scratch: Scratch, b: Backend) -> Array:
-    """(Q, 2, G, r): products of X (Q, 2, n, G, 1) and Y (Q, 2, n, G, r) summed over n."""
+def sum_signals(xs: Array, ys: Array, total: Array | None, scratch: Scratch, b: Backend) -> Array:
+    """Sum the products of X (Q, 2, n, G, 1) and Y (Q, 2, n, G, r) over n: (Q, 2, G, r)."""
     xp = b.xp
     t = scratch.take("factor", ys.shape, b)
-    place = scratch.take("sum", (ys.shape[0], 2, *ys.shape[3:]), b)
+    out = scratch.take("sum", (ys.shape[0], 2, *ys.shape[3:]), b)
 
     def sums(left: Array, right: Array, axis: int, memory: Array | None) -> Array:
         found = left * right if memory is None else xp.multiply(left, right, out=memory)
         return xp.sum(found, axis=axis)
 
-    same = sums(xs, ys, 2, t)
-    crossed = [
+    like = sums(xs, ys, 2, t)
+    mixed = [
         sums(xs[:, i, ...], ys[:, 1 - i, ...], 1, None if t is None else t[:, i, ...])
         for i in range(2)
     ]
-    return total_of((same[:, 0, ...], same[:, 1, ...], *crossed), total, place, b)
+    return complex_sum((like[:, 0, ...], like[:, 1, ...], *mixed), total, out, b)
 
 
-def contracted(
+def contract(
     xs: Array, ys: Array, groups: int, total: Array | None, scratch: Scratch, b: Backend
 ) -> Array:
-    """(Q, G, c, 2, r): X (Q, 2 n, G * c) times Y (Q, 2, n, G, r), contracted over planes and n.
+    """Contract X (Q, 2 n, G * c) with Y (Q, 2, n, G, r) over planes and n: (Q, G, c, 2, r).
 
     One real matrix product for each frequency and group: X^T [[Y_r, Y_i], [-Y_i, Y_r]].
     """
@@ -195,23 +194,23 @@ def contracted(
         upper, lower = xp.stack([real, imag], axis=3), xp.stack([-imag, real], axis=3)
         w = xp.permute_dims(xp.stack([upper, lower], axis=1), (0, 3, 1, 2, 4, 5))
     else:
-        turned = xp.permute_dims(w, (2, 4, 0, 3, 1, 5))  # (row, column, Q, n, G, r)
-        turned[0, 0, ...] = real
-        turned[0, 1, ...] = imag
-        xp.multiply(imag, -1, out=turned[1, 0, ...])  # see `complex_as_real.filters`
-        turned[1, 1, ...] = real
+        blocks_of_w = xp.permute_dims(w, (2, 4, 0, 3, 1, 5))  # (row, column, Q, n, G, r)
+        blocks_of_w[0, 0, ...] = real
+        blocks_of_w[0, 1, ...] = imag
+        xp.multiply(imag, -1, out=blocks_of_w[1, 0, ...])  # see `complex_as_real.filters`
+        blocks_of_w[1, 1, ...] = real
     c = xs.shape[2] // groups
     xs = xp.permute_dims(xp.reshape(xs, (q, 2 * n, groups, c)), (0, 2, 3, 1))
-    place = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
-    found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), place)
+    out = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
+    found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), out)
     found = xp.reshape(found, (q, groups, c, 2, r))
     return found if total is None else plus(total, found, b)
 
 
-def copied(a: Array, scratch: Scratch, name: str, b: Backend) -> Array:
-    """An array with its elements side by side, where memory for it is given."""
-    place = scratch.take(name, a.shape, b)
-    if place is None:
+def copy(a: Array, scratch: Scratch, name: str, b: Backend) -> Array:
+    """Copy an array to a packed one in scratch memory; return it as it is if there is none."""
+    out = scratch.take(name, a.shape, b)
+    if out is None:
         return a
-    place[...] = a
-    return place
+    out[...] = a
+    return out

@@ -1,8 +1,8 @@
-"""The filter gradient by frequencies: spectra of x and gy multiplied, summed, brought back once.
+"""Compute a filter gradient by frequencies: products of spectra, summed, transformed back once.
 
-A unit is a part of the channels and filters, over some of the tiles. For each of its boxes it adds
-X (Q, 2, n, c) times the spectrum G (Q, 2, n, d) of conj(gy), contracted over n, to a sum of
-spectra; at the end it goes back to the taps alone.
+A unit is a part of the channels and filters, over some of the tiles. For each of its boxes of
+tiles, X (Q, 2, n, c) times the spectrum G (Q, 2, n, d) of conj(gy), contracted over n, is added to
+a sum of spectra. At the end the inverse transform computes the positions of the taps alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.fft import work
-from einstride.algorithms.fft.blocks import assembled, tiles_of_x, tiles_of_y
+from einstride.algorithms.fft.blocks import assemble, tiles_of_x, tiles_of_y
 from einstride.algorithms.fft.correlate import real_of
 from einstride.algorithms.fft.gradient_plan import Search, reduction
 from einstride.algorithms.fft.plan import Plan
-from einstride.algorithms.fft.planes import contracted, copied, joined, put, summed
+from einstride.algorithms.fft.planes import contract, copy, sum_signals, to_array, write_planes
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
 from einstride.geometry.blocking import Box, Boxes
@@ -29,16 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unit:
-    """Channels and filters (of whole groups), the boxes to sum over, and where the sum goes."""
+    """A part of a filter gradient: channels and filters (of whole groups), and boxes to sum over.
+
+    `index` is the partial sum that it belongs to, or the example.
+    """
 
     channels: tuple[int, int]
     filters: tuple[int, int]
     boxes: Sequence[Box]
-    place: int
+    index: int
 
 
 def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
-    """All units in row-major order, and how many there are on each axis of the result."""
+    """List all units in row-major order, and count them on each axis of the result."""
     g = job.geometry
     tiles = tuple(a.tiles for a in plan.axes)
     lengths = plan.lengths[:-1]
@@ -47,7 +50,7 @@ def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
         runs: list[Sequence[Box]] = [[((e, e + 1), *s) for s in spans] for e in range(g.batch)]
     else:
         every = Boxes((g.batch, *tiles), lengths)
-        share = -(-len(every) // plan.shares)
+        share = -(-len(every) // plan.partial_sums)
         runs = [every.part(i, i + share) for i in range(0, len(every), share)]
     if g.groups > 1:
         cg, r = g.channels // g.groups, g.filters // g.groups
@@ -64,7 +67,7 @@ def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
 
 
 def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
-    """gf (*K, C // G, D), or (B, *K, C // G, D) per example, before any flip."""
+    """Compute gf (*K, C // G, D), or (B, *K, C // G, D) per example, before any flip."""
     g, result = job.geometry, job.arithmetic.result
     plan = reduction(job, b.traits)
     units, counts = units_of(job, plan)
@@ -83,10 +86,10 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
         def one(unit: Unit) -> Array | None:
             p = worker.gradient(x, gy, unit)
             if out is None:
-                found = joined(p, result, b)
+                found = to_array(p, result, b)
                 return b.xp.conj(found) if p.shape[0] == 2 else found
             lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
-            put(p, totals[unit.place][..., lo:hi, slice(*unit.filters)], conjugated=True)
+            write_planes(p, totals[unit.index][..., lo:hi, slice(*unit.filters)], conjugated=True)
             return None
 
         return one
@@ -95,8 +98,8 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
     if out is None:
         if job.per_example:
             found = [part[None, ...] for part in found]
-            return assembled(found, counts, b)
-        return assembled(found, counts[1:], b)
+            return assemble(found, counts, b)
+        return assemble(found, counts[1:], b)
     if not job.per_example and len(totals) > 1:
         for other in totals[1:]:
             totals[0] += other
@@ -113,12 +116,12 @@ class _Worker:
         sizes = Search(job, b.traits).sizes(plan.axes, plan.signals, plan.width, plan.channels)
         self._memory = Scratch(sizes, self._u, self._dtype, like, b)
         axes, u, dtype = plan.axes, self._u, self._dtype
-        self._x = Transform(axes, tuple(a.x_places for a in axes), u, -1, dtype, like, b)
-        self._y = Transform(axes, tuple(a.y_places for a in axes), u, 1, dtype, like, b, "cd")
-        self._f = Transform(axes, tuple(a.f_places for a in axes), u, 1, dtype, like, b)
+        self._x = Transform(axes, tuple(a.x_positions for a in axes), u, -1, dtype, like, b)
+        self._y = Transform(axes, tuple(a.y_positions for a in axes), u, 1, dtype, like, b, "cd")
+        self._f = Transform(axes, tuple(a.f_positions for a in axes), u, 1, dtype, like, b)
 
     def gradient(self, x: Array, gy: Array, unit: Unit) -> Array:
-        """Planes (u, *K, c, d) of the sum of x conj(gy): the gradient is its conjugate."""
+        """Return planes (u, *K, c, d) of the sum of x conj(gy), the conjugate of the gradient."""
         g, b, xp, axes, memory = self._g, self._b, self._b.xp, self._plan.axes, self._memory
         c, d = unit.channels[1] - unit.channels[0], unit.filters[1] - unit.filters[0]
         groups = c // (g.channels // g.groups) if g.groups > 1 else 1
@@ -134,11 +137,11 @@ class _Worker:
             q = xs.shape[0]
             ys = xp.reshape(ys, (q, 2, n, groups, d // groups))
             if g.groups > 1 and c == groups:
-                total = summed(xp.reshape(xs, (q, 2, n, groups, 1)), ys, total, memory, b)
+                total = sum_signals(xp.reshape(xs, (q, 2, n, groups, 1)), ys, total, memory, b)
             else:
-                total = contracted(xp.reshape(xs, (q, 2 * n, c)), ys, groups, total, memory, b)
+                total = contract(xp.reshape(xs, (q, 2 * n, c)), ys, groups, total, memory, b)
         spectrum = total
         if not (g.groups > 1 and c == groups):  # (Q, G, c, 2, r) -> (Q, 2, c, G, r)
-            spectrum = copied(xp.permute_dims(total, (0, 3, 2, 1, 4)), memory, "spectrum", b)
+            spectrum = copy(xp.permute_dims(total, (0, 3, 2, 1, 4)), memory, "spectrum", b)
         found = self._f.synthesise(xp.reshape(spectrum, (spectrum.shape[0], 2, -1)), memory)
         return xp.reshape(found, (self._u, *g.kernel, c // groups, d))

@@ -1,4 +1,4 @@
-"""A worker's memory: flat arrays that every block uses again."""
+"""Allocate a worker's buffers: flat arrays that are used again for every block."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Scratch:
-    """Named flat arrays of one dtype; nothing where the library's arrays cannot be written.
+    """Named flat buffers of one dtype; empty if the library's arrays are immutable.
 
     Parameters
     ----------
     sizes : dict
-        Elements of each.
+        Elements of each buffer, by name.
     planes : {1, 2}
-        Of the signals that will be transformed in it.
+        Planes of the signals: 1 real, 2 complex.
     dtype : str
-        Of all of them: a real one.
+        The real dtype of all buffers.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Scratch:
             self._flat = {name: b.empty((n,), dtype, like) for name, n in sizes.items() if n}
 
     def take(self, name: str, shape: Shape, b: Backend) -> Array:
-        """Memory of this shape, or None."""
+        """Return the beginning of a buffer in this shape; None if arrays are immutable."""
         if not b.traits.mutable:
             return None
         return b.xp.reshape(self._flat[name][: prod(shape)], shape)

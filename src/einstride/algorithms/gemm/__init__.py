@@ -1,12 +1,12 @@
-"""Blocked windows times filter matrix: im2col that never outgrows the cache, one product a block.
+"""Convolution as matrix products over blocks of output positions, each small enough for a cache.
 
-With p positions of the output in a block, rows R (p, K * C) hold their windows and
+For p output positions in a block, the rows of R (p, K * C) hold their windows (im2col), and
 
 - forward          y = R F               F (K * C, D) is the filter as a matrix
 - filter gradient  F' = sum R^T gy       over the blocks, in a fixed order
 - input gradient   by stride phases (see `input_gradient_phases`): each a forward pass over gy
 
-once for every group. Blocks are independent, so a backend may run them side by side.
+for every group. Blocks are independent, so a backend may run them in parallel.
 Start with `im2col`, which makes the rows, then `forward`.
 
 Error, per element of the result: at most n * u * sum |x| |f| for n products and u the unit
@@ -46,8 +46,8 @@ def filter_grad(
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, C // G, D), or (B, *K, C // G, D) per example."""
     g = job.geometry
     first = 1 if job.per_example else 0
-    place = flip(out, g.rank, b, first) if g.flip and out is not None else out
-    gf = (reduce_each if job.per_example else reduce)(x, gy, job, b, place)
+    destination = flip(out, g.rank, b, first) if g.flip and out is not None else out
+    gf = (reduce_each if job.per_example else reduce)(x, gy, job, b, destination)
     if out is not None:
         return out
     return flip(gf, g.rank, b, first) if g.flip else gf
@@ -62,15 +62,17 @@ def input_grad(
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
     for phase in phases:
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        place = None if out is None else out[(slice(None), *steps, ...)]
+        phase_slices = tuple(
+            slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True)
+        )
+        destination = None if out is None else out[(slice(None), *phase_slices, ...)]
         if phase.geometry is not None:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
-            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, place)
-        elif place is not None:
-            place[...] = 0 if bias is None else bias
+            parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, destination)
+        elif destination is not None:
+            destination[...] = 0 if bias is None else bias
         else:
-            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            size = (len(range(s)[step]) for s, step in zip(g.size, phase_slices, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)
             parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
     if out is not None:
@@ -81,7 +83,7 @@ def input_grad(
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     if job.direction == "input_grad":
@@ -90,7 +92,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """How the product of matrices is cut into blocks, and their threads."""
+    """Describe the blocks of the matrix products, and the number of threads."""
     g, traits = job.geometry, b.traits
     found: Facts = {
         "compiled": False,
@@ -118,15 +120,17 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
         if not phases:
             return found | {"kernel": "none: no tap meets an element"}
         phase = max(phases, key=lambda p: p.geometry.multiply_adds if p.geometry else 0)
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        out, passes, h = out[(slice(None), *steps, ...)], len(phases), phase.geometry or g
+        phase_slices = tuple(
+            slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True)
+        )
+        out, passes, h = out[(slice(None), *phase_slices, ...)], len(phases), phase.geometry or g
         f = transpose_filter(f, 1, b) if g.groups == 1 else f  # a cut by tap has one group
-    tapped = by_tap(f, h, job, b, out if traits.mutable else None)
-    if tapped is not None:
-        plan, _ = tapped
+    split = by_tap(f, h, job, b, out if traits.mutable else None)
+    if split is not None:
+        plan, _ = split
         found |= {
-            "cut": "by tap and channel", "units": sum(map(len, plan.shares)),
-            "channels in a unit": plan.channels, "threads": len(plan.shares),
+            "cut": "by tap and channel", "units": sum(map(len, plan.by_thread)),
+            "channels in a unit": plan.channels, "threads": len(plan.by_thread),
         }  # fmt: skip
     else:
         tiles = position_tiles(h, job, traits)
@@ -138,7 +142,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Rows are written once and read once; products run at the library's rate for matrices."""
+    """Predict rows written once and read once, and products at the library's matrix rate."""
     g, item = job.geometry, job.itemsize
     if job.direction == "input_grad":
         geometries = [p.geometry for p in input_gradient_phases.phases(g) if p.geometry is not None]
@@ -164,11 +168,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             workspace = max(workspace, tiles.workspace, taps.workspace if taps else 0)
             blocks += len(tiles.boxes)
     moved += (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * item
-    # The columns of the products; their inner length has all taps and is rarely thin.
-    thin = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
+    # The fewer columns, the slower a product; its inner length holds all taps and is rarely small.
+    columns = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
-    rate = rates["matmul"] * (1 + slower / max(thin, 1))
+    rate = rates["matmul"] * (1 + slower / max(columns, 1))
     seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
-    if job.direction != "filter_grad":  # every thread's BLAS brings the filter into its order
+    if job.direction != "filter_grad":  # the BLAS of every thread packs the filter
         seconds += job.threads * prod(g.f_shape) * rates["plane"]
     return Cost(n, workspace, moved, seconds)

@@ -1,10 +1,10 @@
-"""Few positions, many channels: the products of a convolution, cut by tap instead of by position.
+"""Split a convolution of few positions and many channels by tap and channel instead of by position.
 
-Deep layers have a filter larger than their images. Cut by position, every thread would read all of
-it, pack it for BLAS and, in an input gradient, first copy it into another order. Cut by tap and
-channel, each thread reads its share once, as it lies: y = sum over units of rows (p, c) F (c, D).
-The units of a thread are fixed beforehand and the threads' sums are added in order, so that the
-same call gives the same bits.
+In deep layers the filter is larger than the images. Split by position, every thread would read the
+whole filter, pack it for BLAS and, in an input gradient, first copy it into another order. Split by
+tap and channel, each thread reads its part of the filter once, in place:
+y = sum over units of rows (p, c) F (c, D). The units of a thread are fixed beforehand and the
+partial sums of the threads are added in order, so that equal calls give equal bits.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ Unit = tuple[Box, tuple[int, int]]
 
 
 MOST_TAPS = 1 << 12
-"""Taps of a filter that is cut by tap: a plan lists them. A filter of more has enough positions to
-fill threads, or more gigabytes than they save."""
+"""Taps of a filter that is split by tap, at most, because a plan lists the taps. A larger filter
+goes with enough positions to occupy the threads, or has gigabytes, of which a split saves little."""
 
 
 @dataclass(frozen=True, slots=True)
 class TapPlan:
-    """The units of each thread.
+    """The units that each thread computes.
 
     Attributes
     ----------
-    shares : tuple of tuple of Unit
-        One for each thread.
+    by_thread : tuple of tuple of Unit
+        The units of each thread, in the order in which it adds them.
     channels : int
-        In the largest unit.
+        Input channels of the largest unit.
     workspace : int
-        Bytes, all threads together.
+        Bytes of all threads together.
     """
 
-    shares: tuple[tuple[Unit, ...], ...]
+    by_thread: tuple[tuple[Unit, ...], ...]
     channels: int
     workspace: int
 
 
 @cached(1024)
 def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
-    """How to cut by tap, or None where cutting by position is better or the ceiling is too low."""
+    """Plan the split by tap; None if a split by position is better or the limit is too low."""
     positions = g.batch * prod(g.out)
     if job.threads < 2 or g.groups > 1 or job.batch_invariant or positions > 2 * g.channels:
         return None
@@ -64,57 +64,57 @@ def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     if prod(g.kernel) > MOST_TAPS:
         return None
     taps = [tuple((i, i + 1) for i in tap) for tap in product(*map(range, g.kernel))]
-    cuts = 1 if len(taps) % job.threads == 0 else job.threads
-    channels = -(-g.channels // cuts)
+    blocks = 1 if len(taps) % job.threads == 0 else job.threads
+    channels = -(-g.channels // blocks)
     units = [
         (tap, (c, min(c + channels, g.channels)))
         for tap in taps
         for c in range(0, g.channels, channels)
     ]
-    share = -(-len(units) // job.threads)
-    shares = tuple(tuple(units[i : i + share]) for i in range(0, len(units), share))
+    per_thread = -(-len(units) // job.threads)
+    by_thread = tuple(tuple(units[i : i + per_thread]) for i in range(0, len(units), per_thread))
     lengths = (g.batch, *g.out)
     slab = slab_elements(g, lengths, (1,) * g.rank) * job.operand_itemsize
     each = (positions * (channels + 2 * g.filters)) * job.itemsize + slab
-    if len(shares) * each > job.ceiling:
+    if len(by_thread) * each > job.ceiling:
         return None
-    return TapPlan(shares, channels, len(shares) * each)
+    return TapPlan(by_thread, channels, len(by_thread) * each)
 
 
 def by_tap(
     f: Array, g: Geometry, job: Job, b: Backend, out: Array | None
 ) -> tuple[TapPlan, Array] | None:
-    """The cut by tap and the result as a matrix; None where that does not serve these arrays."""
+    """Return the split by tap and the result as a matrix; None if it does not suit these arrays."""
     plan = tap_plan(g, job) if out is not None else None
     compute = job.arithmetic.compute
     if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
         return None
-    flat = merged(out, g.rank + 1, b)
-    if flat is None or not dense(flat, b) or not dense(f[(0,) * g.rank], b):
+    matrix_out = merged(out, g.rank + 1, b)
+    if matrix_out is None or not dense(matrix_out, b) or not dense(f[(0,) * g.rank], b):
         return None
-    return plan, flat
+    return plan, matrix_out
 
 
 def correlate_by_tap(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, out: Array | None
 ) -> bool:
-    """y = conv(x, f) into `out`, cut by tap; False, and nothing done, where that does not serve."""
+    """Compute y = conv(x, f) into `out`, split by tap; do nothing and return False if unsuited."""
     found = by_tap(f, g, job, b, out)
     if found is None:
         return False
-    plan, flat = found
+    plan, matrix_out = found
     compute = job.arithmetic.compute
     box = tuple((0, n) for n in (g.batch, *g.out))
-    positions = flat.shape[0]
-    sums = [flat] + [b.empty(flat.shape, compute, x) for _ in plan.shares[1:]]
+    positions = matrix_out.shape[0]
+    sums = [matrix_out] + [b.empty(matrix_out.shape, compute, x) for _ in plan.by_thread[1:]]
 
     def make() -> Callable[[int], None]:
         slab = slab_elements(g, (g.batch, *g.out), (1,) * g.rank)
         rows = Rows(x, g, positions * plan.channels, slab, compute, True, b)
-        term = b.empty(flat.shape, compute, x)
+        term = b.empty(matrix_out.shape, compute, x)
 
         def one(i: int) -> None:
-            for n, (tap, (lo, hi)) in enumerate(plan.shares[i]):
+            for n, (tap, (lo, hi)) in enumerate(plan.by_thread[i]):
                 matrix = f[tuple(k for k, _ in tap)][lo:hi, :]
                 if n == 0:
                     b.matmul(rows.of(box, tap, (lo, hi)), matrix, sums[i])
@@ -123,7 +123,7 @@ def correlate_by_tap(
 
         return one
 
-    b.run(make, range(len(plan.shares)), len(plan.shares))
+    b.run(make, range(len(plan.by_thread)), len(plan.by_thread))
     for other in sums[1:]:
-        flat += other
+        matrix_out += other
     return True

@@ -1,4 +1,4 @@
-"""Rows times gradient, block by block: the matrix products of a filter gradient."""
+"""Compute a filter gradient by matrix products: transposed rows of windows times gy, in blocks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 UNIT_BYTES = 1 << 20
-"""A unit's share of the filter gradient: it is read and written once a block, so it must stay in
-the second-level cache."""
+"""Bytes of the filter gradient that one unit computes: they are read and written once per block, so
+they must stay in the second-level cache. Smaller units copy the windows more often."""
 
 FEW_BYTES = 1 << 19
-"""A filter gradient below this is summed in several copies side by side."""
+"""Bytes of a filter gradient up to which each thread sums some positions into a copy of its own.
+The copies are added in order, so this number changes the order of sums, and with it bits."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A share of the filter gradient: some taps and channels, summed over some boxes."""
+    """Some taps and channels of the filter gradient, summed over some boxes of positions."""
 
     part: int
     taps: Box
@@ -37,7 +38,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Units:
-    """All shares. Units of one part together cover F'; the parts are added in their order."""
+    """All units of a filter gradient.
+
+    The units of one part cover all of F'; the parts are partial sums, added in order.
+    """
 
     units: tuple[Unit, ...]
     parts: int
@@ -49,20 +53,20 @@ class Units:
 
 @cached(1024)
 def filter_units(job: Job, traits: Traits) -> Units:
-    """How `reduce` cuts its work: into taps and channels, or for small filters into positions."""
+    """Split a filter gradient into taps and channels, or for small filters into positions."""
     g, item = job.geometry, job.itemsize
     whole = prod(g.f_shape) * item
     workers = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
     parts = workers if whole <= FEW_BYTES else 1
-    cut = 1 if parts > 1 or not traits.mutable else -(-whole // UNIT_BYTES)
-    first = -(-g.kernel[0] // cut)  # taps on the first axis that one unit has
-    cut = 1 if not traits.mutable else -(-cut * first // g.kernel[0])
-    channels = g.channels if g.groups > 1 else max(-(-g.channels // cut), min(16, g.channels))
+    pieces = 1 if parts > 1 or not traits.mutable else -(-whole // UNIT_BYTES)
+    first_taps = -(-g.kernel[0] // pieces)  # taps on the first axis that one unit has
+    pieces = 1 if not traits.mutable else -(-pieces * first_taps // g.kernel[0])
+    channels = g.channels if g.groups > 1 else max(-(-g.channels // pieces), min(16, g.channels))
     if parts == 1 and workers > 1 and g.groups == 1 and channels >= 32:
-        count = -(-g.kernel[0] // first) * -(-g.channels // channels)
+        count = -(-g.kernel[0] // first_taps) * -(-g.channels // channels)
         if count % workers and count < 4 * workers:  # an odd unit would leave threads waiting
             channels = -(-channels // workers)
-    taps = (first, *g.kernel[1:])
+    taps = (first_taps, *g.kernel[1:])
     row = prod(taps) * channels * item
     elements = prod(taps) * (channels // g.groups if g.groups > 1 else channels) * g.filters
 
@@ -87,21 +91,23 @@ def filter_units(job: Job, traits: Traits) -> Units:
         bytes_of,
         parts * whole if parts > 1 else 0,
     )
-    share = -(-len(tiling.boxes) // parts)
-    shares = [tiling.boxes.part(i, i + share) for i in range(0, len(tiling.boxes), share)]
-    tap_axes = [((lo, min(lo + first, g.kernel[0])),) for lo in range(0, g.kernel[0], first)]
+    per_part = -(-len(tiling.boxes) // parts)
+    box_lists = [tiling.boxes.part(i, i + per_part) for i in range(0, len(tiling.boxes), per_part)]
+    tap_axes = [
+        ((lo, min(lo + first_taps, g.kernel[0])),) for lo in range(0, g.kernel[0], first_taps)
+    ]
     rest = tuple((0, k) for k in g.kernel[1:])
     units = tuple(
         Unit(part, lead + rest, (c, min(c + channels, g.channels)), boxes)
-        for part, boxes in enumerate(shares)
+        for part, boxes in enumerate(box_lists)
         for lead in tap_axes
         for c in range(0, g.channels, channels)
     )
-    return Units(units, len(shares), tiling, elements, taps, channels)
+    return Units(units, len(box_lists), tiling, elements, taps, channels)
 
 
 def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
-    """gf (*K, C // G, D) = sum of conj(rows)^T gy over all blocks, before any flip."""
+    """Compute gf (*K, C // G, D) = sum of conj(rows)^T gy over all blocks, before any flip."""
     g, compute = job.geometry, job.arithmetic.compute
     plan = filter_units(job, b.traits)
     parts: list[Array] = [out] * plan.parts
@@ -117,7 +123,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
         )
 
         def one(unit: Unit) -> Array | None:
-            shape = _share(unit, g)
+            shape = _unit_shape(unit, g)
             total, product = [b.xp.reshape(s[: prod(shape)], shape) for s in buffers] or [None] * 2
             for i, box in enumerate(unit.boxes):
                 r = b.xp.matrix_transpose(rows.of(box, unit.taps, unit.channels))
@@ -143,14 +149,14 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
     return out
 
 
-def _share(unit: Unit, g: Geometry) -> tuple[int, ...]:
-    """The shape of a unit's matrix: (k * c, D), or (G, k * c, D // G)."""
+def _unit_shape(unit: Unit, g: Geometry) -> tuple[int, ...]:
+    """Return the shape of a unit's matrix: (k * c, D), or (G, k * c, D // G)."""
     n = prod(k1 - k0 for k0, k1 in unit.taps) * (unit.channels[1] - unit.channels[0])
     return (n, g.filters) if g.groups == 1 else (g.groups, n // g.groups, g.filters // g.groups)
 
 
 def _as_filter(total: Array, unit: Unit, g: Geometry, b: Backend) -> Array:
-    """A unit's matrix as (*k, c, D)."""
+    """Return a unit's matrix as (*k, c, D)."""
     kernel = [k1 - k0 for k0, k1 in unit.taps]
     if g.groups == 1:
         return b.xp.reshape(total, (*kernel, -1, g.filters))
@@ -161,7 +167,7 @@ def _as_filter(total: Array, unit: Unit, g: Geometry, b: Backend) -> Array:
 
 
 def _gradient_rows(gy: Array, g: Geometry, compute: str, b: Backend) -> Array:
-    """A box of gy (n, *o, D) as (p, D), or (G, p, D // G)."""
+    """Return a box of gy (n, *o, D) as (p, D), or (G, p, D // G)."""
     matrix = merged(gy, g.rank + 1, b)
     if matrix is None:  # one copy: a copy made first would keep gy's memory order
         matrix = b.xp.reshape(gy, (prod(gy.shape[:-1]), g.filters))

@@ -1,4 +1,4 @@
-"""Rows times filter, block by block: the matrix products of a forward convolution."""
+"""Compute a forward convolution by matrix products: rows of windows times the filter, in blocks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Array, bool]:
-    """F, and whether its rows run over (K, C) rather than (C, K).
+    """Return the filter as a matrix F, and True if its rows are ordered (K, C), not (C, K).
 
-    (K * C, D) for one group, else (G, K * C // G, D // G). A view wherever f allows one.
+    F is (K * C, D) for one group, else (G, K * C // G, D // G); a view wherever f allows one.
     """
     n, xp = g.rank, b.xp
     readable = b.dtype_name(f) == compute and not b.copied(f)
@@ -55,18 +55,18 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
                 return matrix, inner
     rows = prod(g.f_shape[:-1])
     if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
-        # The inner channels lie closest in memory: copying them as runs is many times faster.
-        turned = xp.permute_dims(f, (n + 1, *range(n + 1)))
-        turned = xp.reshape(row_major(turned, compute, b), (g.filters, rows))
-        return xp.matrix_transpose(turned), True
+        # The input channels are contiguous in memory: copying them as spans is many times faster.
+        reordered = xp.permute_dims(f, (n + 1, *range(n + 1)))
+        reordered = xp.reshape(row_major(reordered, compute, b), (g.filters, rows))
+        return xp.matrix_transpose(reordered), True
     return xp.reshape(row_major(f, compute, b), (rows, g.filters)), True
 
 
 def filter_bytes(g: Geometry, job: Job) -> int:
-    """Bytes of the filters that may be held beside f: the matrix of `g`, and what leads to it.
+    """Count the bytes of copies of f: the matrix of `g`, and the copies made on the way to it.
 
-    An input gradient exchanges the channels of the whole filter, of which a stride phase `g` takes
-    some taps.
+    An input gradient exchanges the channels of the whole filter; a stride phase `g` takes some of
+    its taps.
     """
     backwards, size = job.direction == "input_grad", max(job.itemsize, ITEMSIZE[job.operands[1]])
     whole = (backwards and g.groups > 1) + (backwards and is_complex(job.arithmetic.compute))
@@ -76,7 +76,7 @@ def filter_bytes(g: Geometry, job: Job) -> int:
 
 @cached(1024)
 def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
-    """Blocks of output positions for `correlate`."""
+    """Split the output positions of `correlate` into blocks."""
     row = prod(g.f_shape[:-1]) * g.groups * job.itemsize
     operand = job.operand_itemsize
     matrix = filter_bytes(g, job)
@@ -85,10 +85,10 @@ def position_tiles(g: Geometry, job: Job, traits: Traits) -> Tiling:
         slab = slab_elements(g, lengths, g.kernel) * operand
         return prod(lengths) * (row + g.filters * job.itemsize) + slab
 
-    return cut(g, job, traits, row, bytes_of, matrix)
+    return row_tiles(g, job, traits, row, bytes_of, matrix)
 
 
-def cut(
+def row_tiles(
     g: Geometry,
     job: Job,
     traits: Traits,
@@ -96,7 +96,10 @@ def cut(
     bytes_of: Callable[[tuple[int, ...]], int],
     shared: int = 0,
 ) -> Tiling:
-    """Blocks of positions with rows of so many bytes; every batch as one of one, if it must be."""
+    """Split output positions, whose rows have `row` bytes each, into blocks for threads.
+
+    Where results must not depend on the batch, the blocks are those of a batch of one.
+    """
     batch, work = g.batch, g.multiply_adds
     if job.batch_invariant:
         batch, work = 1, work // max(g.batch, 1)
@@ -114,7 +117,7 @@ def cut(
 def correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Array | None
 ) -> Array:
-    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; in `out` if given."""
+    """Compute y (B, *O, D) = conv(x, f) + bias without flip; the result lies in `out` if given."""
     plan = position_tiles(g, job, b.traits)
     compute, result = job.arithmetic.compute, job.arithmetic.result
     if correlate_by_tap(x, f, g, job, b, out):
@@ -124,41 +127,41 @@ def correlate(
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
     bias = None if bias is None else b.astype(bias, job.sums)
-    # Straight into the result if nothing is added to it there in a narrower dtype than sums have.
-    straight = result == job.sums or (result == compute and bias is None)
+    # Multiply into the result unless the bias would be added in a dtype narrower than the sums'.
+    in_result = result == job.sums or (result == compute and bias is None)
     width = prod(g.f_shape[:-1]) * g.groups
 
-    flat = merged(out, g.rank + 1, b) if out is not None and straight else None
+    flat = merged(out, g.rank + 1, b) if out is not None and in_result else None
     flat = flat if flat is not None and dense(flat, b) else None
 
     def make() -> Callable[[Box], Array | None]:
         slab = slab_elements(g, plan.lengths, g.kernel)
         rows = Rows(x, g, plan.rows * width, slab, compute, inner, b)
-        spare: list[Array] = []  # for results that cannot be multiplied into their place
+        staging: list[Array] = []  # a buffer for results that `matmul` cannot write to `out`
 
         def one(box: Box) -> Array | None:
             r = rows.of(box, taps)
             if out is None:
                 y = _flat(b.matmul(r, matrix, None), g, b)
                 return b.astype(y if bias is None else y + bias, result)
-            direct = flat is not None
-            if flat is not None:  # a box is a run of positions
+            in_out = flat is not None
+            if flat is not None:  # a box is a contiguous span of positions
                 at = plan.boxes.first_position(box)
                 y = flat[at : at + prod(hi - lo for lo, hi in box)]
             else:
-                place = out[cells(box)]  # (n, *o, D)
-                y = merged(place, g.rank + 1, b) if straight else None
-                direct = y is not None and dense(y, b)
-            if not direct:
-                if not spare:
-                    spare.append(b.empty((plan.rows * g.filters,), job.sums, x))
-                p = prod(place.shape[:-1])
-                y = b.xp.reshape(spare[0][: p * g.filters], (p, g.filters))
+                destination = out[cells(box)]  # (n, *o, D)
+                y = merged(destination, g.rank + 1, b) if in_result else None
+                in_out = y is not None and dense(y, b)
+            if not in_out:
+                if not staging:
+                    staging.append(b.empty((plan.rows * g.filters,), job.sums, x))
+                positions = prod(destination.shape[:-1])
+                y = b.xp.reshape(staging[0][: positions * g.filters], (positions, g.filters))
             b.matmul(r, matrix, by_group(y, g.groups, b))
             if bias is not None:
                 y += bias
-            if not direct:
-                place[...] = b.xp.reshape(y, place.shape)
+            if not in_out:
+                destination[...] = b.xp.reshape(y, destination.shape)
             return None
 
         return one
@@ -168,7 +171,7 @@ def correlate(
 
 
 def _flat(stack: Array, g: Geometry, b: Backend) -> Array:
-    """(G, p, D // G) as (p, D)."""
+    """Return (G, p, D // G) as (p, D)."""
     if g.groups == 1:
         return stack
     return b.xp.reshape(b.xp.permute_dims(stack, (1, 0, 2)), (stack.shape[1], g.filters))

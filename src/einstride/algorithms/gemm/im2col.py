@@ -1,8 +1,8 @@
-"""The windows of one block as the rows of a matrix, copied into a buffer that is used again.
+"""Copy the windows of one block into the rows of a matrix: im2col, one block at a time.
 
-This is im2col, a block at a time: the buffer holds what fits the cache, never the whole. Padding is
-added to the block alone, or by index where the backend has a kernel for that. Where the windows
-already are a matrix (1x1 filters) nothing is copied.
+The buffer of a block fits the cache and is used again for the next block. Padding is added to the
+block alone (in a second buffer, the slab), or by index where the backend has a kernel for that.
+Where the windows already are a matrix (1x1 filters) nothing is copied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def slab_elements(g: Geometry, lengths: Shape, taps: Shape) -> int:
-    """Elements of padded input under a box with these sides, for so many taps; 0 if a view does."""
+    """Count the elements of padded input that a box of outputs reads; 0 if nothing is padded.
+
+    `lengths` are the sides of the box, `taps` the taps per axis.
+    """
     if all(low <= 0 and high <= 0 for low, high in g.padding):
         return 0
     return (
@@ -37,7 +40,10 @@ def slab_elements(g: Geometry, lengths: Shape, taps: Shape) -> int:
 def window_starts(
     g: Geometry, spans: Sequence[tuple[int, int]], taps: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """Where in x the first tap of the first output lies on each axis; negative in the border."""
+    """Return the index in x that the first tap of the first output reads, per axis.
+
+    It is negative in the border.
+    """
     return [
         o0 * s + k0 * d - low
         for (o0, _), (k0, _), s, d, (low, _) in zip(
@@ -52,15 +58,16 @@ class Rows:
     Parameters
     ----------
     x : array
-        Canonical; its memory order decides whether the buffer runs along channels or positions.
+        In canonical order; its memory order decides whether channels or positions are contiguous
+        in the buffer.
     g : Geometry
-        Of the convolution.
+        The convolution.
     rows, slab : int
-        Elements that the two buffers must hold.
+        Elements of the buffers for rows and for a block of padded input.
     dtype : str
-        Of the rows: what products are formed in.
+        The dtype of the rows, that of the products.
     channels_inner : bool
-        The order of a row: (K, C) if true, else (C, K).
+        True if a row is ordered (K, C), else (C, K).
     """
 
     def __init__(
@@ -71,10 +78,10 @@ class Rows:
         self._channels_inner = channels_inner
         self._positions_inner = False
         self._rows = self._slab = None
-        self._zeroed: object = None
-        self._slabs: dict[Shape, Array] = {}  # views that every block of one shape uses again
-        self._seen: dict[tuple[Shape, Shape], Array] = {}
-        self._targets: dict[Shape, tuple[Array, Array]] = {}
+        self._zeroed_border: object = None
+        self._slab_views: dict[Shape, Array] = {}  # views for all blocks of one shape
+        self._window_views: dict[tuple[Shape, Shape], Array] = {}
+        self._row_views: dict[Shape, tuple[Array, Array]] = {}
         self._slab_size = slab if b.traits.mutable else 0
         if b.traits.mutable:
             self._rows = b.empty((rows,), dtype, x)
@@ -85,12 +92,15 @@ class Rows:
     def of(
         self, box: Box, taps: Sequence[tuple[int, int]], channels: tuple[int, int] | None = None
     ) -> Array:
-        """(p, K * C) for one group, else (G, p, K * C // G), of p positions and the chosen taps."""
+        """Return the rows of a box of p positions for some taps and channels.
+
+        (p, K * C) for one group, else (G, p, K * C // G).
+        """
         g, b = self._g, self._b
         x = self._x if channels is None else self._x[..., channels[0] : channels[1]]
         kernel = tuple(k1 - k0 for k0, k1 in taps)
         if prod(kernel) > 1 or self._slab_size:
-            found = self._gathered(x, box, taps)
+            found = self._gather(x, box, taps)
             if found is not None:
                 return found
         batch, *spans = box
@@ -105,24 +115,24 @@ class Rows:
         if all(lo >= 0 and hi <= n for lo, hi, n in zip(starts, stops, g.size, strict=True)):
             part = part[(ALL, *map(slice, starts, stops), ...)]
         elif self._slab_size:
-            part = self._bordered(part, starts, stops)
+            part = self._padded(part, starts, stops)
             if g.padding_mode != "zeros":  # may be a view of x, not the slab
                 ordered = self._windows(part, kernel)
-            elif (part.shape, kernel) in self._seen:
-                ordered = self._seen[part.shape, kernel]
+            elif (part.shape, kernel) in self._window_views:
+                ordered = self._window_views[part.shape, kernel]
             else:
-                ordered = self._seen[part.shape, kernel] = self._windows(part, kernel)
-            return self._copied(ordered, part.shape[0], spans, kernel)
+                ordered = self._window_views[part.shape, kernel] = self._windows(part, kernel)
+            return self._copy_rows(ordered, part.shape[0], spans, kernel)
         else:
             part = region(part, starts, stops, g.padding_mode, b)
         if prod(kernel) == 1:
-            point = self._point(part)
-            if point is not None:
-                return point
-        return self._copied(self._windows(part, kernel), part.shape[0], spans, kernel)
+            matrix = self._as_matrix(part)
+            if matrix is not None:
+                return matrix
+        return self._copy_rows(self._windows(part, kernel), part.shape[0], spans, kernel)
 
-    def _bordered(self, part: Array, starts: list[int], stops: list[int]) -> Array:
-        """The part of the padded x in the slab, which still has the last block's zeros."""
+    def _padded(self, part: Array, starts: list[int], stops: list[int]) -> Array:
+        """Copy a part of the padded x into the slab, which may still hold the zeros it needs."""
         g, b = self._g, self._b
         slab = self._slab
         if slab is None:
@@ -131,33 +141,33 @@ class Rows:
             return region(part, starts, stops, g.padding_mode, b, slab)
         sides = [hi - lo for lo, hi in zip(starts, stops, strict=True)]
         shape = (part.shape[0], *sides, part.shape[-1])
-        here = [
+        inside = [
             (max(lo, 0), max(min(hi, n), 0))
             for lo, hi, n in zip(starts, stops, g.size, strict=True)
         ]
-        there = [(a - lo, e - lo) for (a, e), lo in zip(here, starts, strict=True)]
-        key = (shape, tuple(there))
-        whole = self._slabs.get(shape)
+        in_slab = [(a - lo, e - lo) for (a, e), lo in zip(inside, starts, strict=True)]
+        key = (shape, tuple(in_slab))
+        whole = self._slab_views.get(shape)
         if whole is None:
-            whole = self._slabs[shape] = b.xp.reshape(slab[: prod(shape)], shape)
-        if any(a >= e for a, e in here):  # nothing but border
+            whole = self._slab_views[shape] = b.xp.reshape(slab[: prod(shape)], shape)
+        if any(a >= e for a, e in inside):  # nothing but border
             whole[...] = 0
-            self._zeroed = None
+            self._zeroed_border = None
             return whole
-        if key != self._zeroed:
-            for axis, ((a, e), n) in enumerate(zip(there, sides, strict=True), start=1):
+        if key != self._zeroed_border:
+            for axis, ((a, e), n) in enumerate(zip(in_slab, sides, strict=True), start=1):
                 if a > 0:
                     whole[((ALL,) * axis + (slice(0, a),))] = 0
                 if e < n:
                     whole[((ALL,) * axis + (slice(e, n),))] = 0
-            self._zeroed = key
-        whole[(ALL, *(slice(a, e) for a, e in there))] = part[
-            (ALL, *(slice(a, e) for a, e in here), ...)
+            self._zeroed_border = key
+        whole[(ALL, *(slice(a, e) for a, e in in_slab))] = part[
+            (ALL, *(slice(a, e) for a, e in inside), ...)
         ]
         return whole
 
     def _windows(self, part: Array, kernel: Shape) -> Array:
-        """The windows of a part, their axes in the order of the matrix in memory."""
+        """Return the windows of a part, with axes in the order of the matrix in memory."""
         g, b = self._g, self._b
         w = windows(part, kernel, g.stride, g.dilation, b)  # (n, *o, *k, c)
         if g.groups > 1:
@@ -170,13 +180,13 @@ class Rows:
         order = group + (row + positions if self._positions_inner else positions + row)
         return b.xp.permute_dims(w, order)
 
-    def _copied(
+    def _copy_rows(
         self, ordered: Array, n: int, spans: Sequence[tuple[int, int]], kernel: Shape
     ) -> Array:
-        """Ordered windows as a matrix: one copy, into the buffer where there is one."""
+        """Copy ordered windows into a matrix, in the buffer if there is one."""
         b, xp = self._b, self._b.xp
-        views = self._targets.get(ordered.shape)
-        if views is None:
+        row_views = self._row_views.get(ordered.shape)
+        if row_views is None:
             p = n * prod(o1 - o0 for o0, o1 in spans)
             shape = self._shape(p, prod(ordered.shape) // p // self._g.groups)
             if self._rows is None:
@@ -185,23 +195,23 @@ class Rows:
             buffer = self._rows[: prod(shape)]
             matrix = xp.reshape(buffer, shape)
             matrix = xp.matrix_transpose(matrix) if self._positions_inner else matrix
-            views = self._targets[ordered.shape] = (xp.reshape(buffer, ordered.shape), matrix)
-        views[0][...] = ordered
-        return views[1]
+            row_views = self._row_views[ordered.shape] = (xp.reshape(buffer, ordered.shape), matrix)
+        row_views[0][...] = ordered
+        return row_views[1]
 
-    def _point(self, part: Array) -> Array | None:
-        """A part seen through one tap, as a matrix without a copy; None if it does not lie so."""
+    def _as_matrix(self, part: Array) -> Array | None:
+        """Return the elements that one tap reads as a matrix, a view; None if strides forbid it."""
         g, b = self._g, self._b
         if b.dtype_name(part) != self._dtype:
             return None
         steps = (slice(None, None, s) for s in g.stride)
-        point = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
-        if point is None or not dense(point, b):
+        matrix = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
+        if matrix is None or not dense(matrix, b):
             return None
-        return by_group(point, g.groups, b)
+        return by_group(matrix, g.groups, b)
 
-    def _gathered(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
-        """The matrix by the backend's own kernel, straight from x; None if that cannot do it."""
+    def _gather(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
+        """Copy rows by the backend's own kernel, without a slab; None if that cannot do it."""
         g, b = self._g, self._b
         if b.copy_rows is None or self._rows is None:
             return None
@@ -220,6 +230,6 @@ class Rows:
         return b.xp.matrix_transpose(matrix) if self._positions_inner else matrix
 
     def _shape(self, p: int, n: int) -> Shape:
-        """Of the matrix as it lies in memory, for p positions and n elements a row."""
+        """Return the matrix's shape in memory order, for p positions and n elements per row."""
         ends = (n, p) if self._positions_inner else (p, n)
         return ends if self._g.groups == 1 else (self._g.groups, *ends)

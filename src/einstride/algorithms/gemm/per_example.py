@@ -1,4 +1,4 @@
-"""The filter gradient of each example: rows times gradient, a stack of products for each block."""
+"""Compute the filter gradient of each example: a stack of matrix products for each block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.algorithms.gemm.forward import cut
+from einstride.algorithms.gemm.forward import row_tiles
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
 from einstride.arrays.ops import cells, conjugate, is_complex, split_groups
 from einstride.geometry.blocking import Box, Boxes, Tiling
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @cached(1024)
 def example_tiles(job: Job, traits: Traits) -> Tiling:
-    """Blocks of examples and positions; the examples of a block lie in one stack of products."""
+    """Split examples and positions into blocks; a block's examples form a stack of products."""
     g, item = job.geometry, job.itemsize
     row = prod(g.f_shape[:-1]) * g.groups * item
 
@@ -32,11 +32,11 @@ def example_tiles(job: Job, traits: Traits) -> Tiling:
         gradient = g.filters * item * (1 + converted + conjugated)
         return prod(lengths) * (row + gradient) + slab + total
 
-    return cut(g, job, traits, row, bytes_of)
+    return row_tiles(g, job, traits, row, bytes_of)
 
 
 def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Array:
-    """gf (B, *K, C // G, D), one for each example, before any flip; positions in a fixed order."""
+    """Compute gf (B, *K, C // G, D) before any flip; positions are added in a fixed order."""
     g, compute, xp = job.geometry, job.arithmetic.compute, b.xp
     plan = example_tiles(job, b.traits)
     taps = tuple((0, k) for k in g.kernel)
@@ -52,7 +52,7 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
         rows = Rows(x, g, plan.rows * inner * g.groups, slab, compute, True, b)
 
         def product(n: int, box: Box) -> Array:
-            """(n, G, K * C // G, D // G) for the n examples of a box."""
+            """Compute (n, G, K * C // G, D // G) for the n examples of a box."""
             r = rows.of(box, taps)
             r = r if g.groups > 1 else r[None, ...]  # (G, n * p, K * C // G)
             p = r.shape[1] // n
@@ -60,10 +60,10 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
             c = b.astype(gy[cells(box)], compute)
             c = split_groups(xp.reshape(c, (n, p, g.filters)), g.groups, b)
             c = conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b)
-            place = None
+            stack = None
             if out is not None:
-                place = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
-            return b.matmul(r, c, place)
+                stack = b.empty((*r.shape[:-1], c.shape[-1]), job.sums, x)
+            return b.matmul(r, c, stack)
 
         def one(batch: tuple[int, int]) -> Array | None:
             n = batch[1] - batch[0]

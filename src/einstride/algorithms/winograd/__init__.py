@@ -1,17 +1,18 @@
-"""Winograd's minimal filtering: fewer products than taps, for filters of 2 to 7 taps an axis.
+"""Convolution by Winograd's minimal filtering, for filters of 2 to 7 taps per axis and stride 1.
 
-F(m, r) computes m outputs of r taps from a = m + r - 1 products (see `cook_toom` for its matrices
-A, B and G; on several axes they are Kronecker products). On tiles d of the input, m apart,
+F(m, r) computes m outputs of r taps from a = m + r - 1 products instead of m r (see `cook_toom` for
+its matrices A, B and G; on several axes they are Kronecker products). On tiles d of the input, m
+positions apart,
 
 - forward          y = A^T [(G f) (B^T d)]           products over the channels, at each point
 - filter gradient  f' = G^T sum (B^T d)^T (A gy)     over the tiles, in a fixed order
 - input gradient   the forward pass over gy, its filter flipped and transposed
 
-F(4x4, 3x3) takes 36 products where the definition takes 144. Everything runs on blocks of tiles
-that stay in cache; dilated convolutions by phases; the depth of a volume may be summed directly in
-the transform domain (`plan`).
+F(4x4, 3x3) takes 36 products where the definition takes 144. The steps run on blocks of tiles that
+stay in cache. A dilated convolution is computed by phases. The first axis of a volume may be summed
+directly, over transforms on the other two axes (`plan`).
 
-Start with `tile_transforms`, the steps on one block; `compiled` hands jobs to
+Start with `tile_transforms`, the steps on one block of arrays; `compiled` calls the kernels of
 `einstride.cpu.winograd`.
 
 Error: bounded by the norms only, so `accuracy="elementwise"` is refused, and a NaN or Inf reaches
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
 EXACT = False
-"""Results are rounded, even where all products and sums are integers."""
+"""False: results are rounded, even where all products and sums are integers."""
 
 
 def forward(
@@ -71,44 +72,44 @@ def filter_grad(
     g = job.geometry
     if _compiled(job, b.traits):
         return compiled.filter_grad(x, gy, job, b, bias, out)
-    place = flip(out, g.rank, b) if g.flip and out is not None else out
-    gf = reduce(x, gy, _plan(g, job, b.traits), job, b, place)
+    destination = flip(out, g.rank, b) if g.flip and out is not None else out
+    gf = reduce(x, gy, _plan(g, job, b.traits), job, b, destination)
     if out is not None:
         return out
     return flip(gf, g.rank, b) if g.flip else gf
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """The plan and the transformed filter, for `prepared` of the forward pass and input gradient.
+    """Return the plan and the transformed filter: `prepared` of forward pass and input gradient.
 
-    The filter's transform (taps, Q, C // G, D) holds Q / K times as many numbers as f.
+    The transform (taps, Q, C // G, D) has Q / K times as many elements as f.
     """
     if _compiled(job, b.traits):
         return compiled.prepare(f, job, b)
-    g = _run(job)
+    g = _pass_geometry(job)
     plan = _plan(g, job, b.traits, prepared=True)
-    return plan, transformed(_turned(f, job, b), plan.scheme, g, job, b)
+    return plan, transformed(_pass_filter(f, job, b), plan.scheme, g, job, b)
 
 
 def _compiled(job: Job, traits: Traits) -> bool:
-    """Will kernels of our own do it?"""
+    """True if compiled kernels of einstride do the job."""
     return traits.compiled and compiled.supports(job, traits) is None
 
 
 def _correlate(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
 ) -> Array:
-    """The forward pass, or the input gradient as one over gy."""
-    g = _run(job)
+    """Compute a forward pass, or an input gradient as a forward pass over gy."""
+    g = _pass_geometry(job)
     if prepared is not None:
         plan, u = prepared
         return correlate(x, f, plan, g, job, b, bias, out, u)
     plan = _plan(g, job, b.traits)
-    return correlate(x, _turned(f, job, b), plan, g, job, b, bias, out, None)
+    return correlate(x, _pass_filter(f, job, b), plan, g, job, b, bias, out, None)
 
 
-def _run(job: Job) -> Geometry:
-    """The geometry of the forward pass that a job runs."""
+def _pass_geometry(job: Job) -> Geometry:
+    """Return the geometry of the forward pass that computes a job."""
     if job.direction != "input_grad":
         return job.geometry
     (phase,) = input_gradient_phases.phases(job.geometry)  # only one: the stride is 1
@@ -117,8 +118,8 @@ def _run(job: Job) -> Geometry:
     return phase.geometry
 
 
-def _turned(f: Array, job: Job, b: Backend) -> Array:
-    """The filter of that pass."""
+def _pass_filter(f: Array, job: Job, b: Backend) -> Array:
+    """Return the filter of the forward pass that computes a job."""
     g = job.geometry
     if job.direction != "input_grad":
         return flip(f, g.rank, b) if g.flip else f
@@ -133,7 +134,7 @@ def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan
 
 
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if this algorithm can do the job, else why not."""
     if _compiled(job, traits):
         return None
     g = job.geometry
@@ -149,15 +150,15 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "it sums over the batch, not for each example"
     if job.batch_invariant and job.direction == "filter_grad":
         return "a filter gradient sums over the batch"
-    plan = choose(_run(job), job, traits)
+    plan = choose(_pass_geometry(job), job, traits)
     return plan if isinstance(plan, str) else None
 
 
 def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
-    """The tile F(m, r) of each axis, its error, the blocks, and whether kernels are compiled."""
+    """Describe the tile F(m, r) of each axis, its error, the blocks, and the kernels."""
     if _compiled(job, b.traits):
         return compiled.describe(job)
-    plan = _plan(_run(job), job, b.traits)
+    plan = _plan(_pass_geometry(job), job, b.traits)
     scheme = plan.scheme
     axes = {
         f"axis {a}": f"F({m}, {r})" if r > 1 else "taps summed directly"
@@ -175,30 +176,32 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     }
     if job.direction != "filter_grad":
         return found | {"filters at once": plan.slab}
-    units = plan.parts * plan.slabs  # what threads share: some blocks for some channels
+    units = plan.parts * plan.slabs  # a unit: some blocks for some channels, done by one thread
     return found | {"units": units, "channels in a unit": plan.slab, "partial sums": plan.parts}
 
 
 def _error(plan: Plan, job: Job) -> str:
-    """The predicted error of a plan, for people."""
+    """Format the predicted error of a plan."""
     gradient = job.direction == "filter_grad"
-    terms = plan.scheme.terms(_run(job), gradient) * (2 if is_complex(job.sums) else 1)
+    terms = plan.scheme.terms(_pass_geometry(job), gradient) * (2 if is_complex(job.sums) else 1)
     error = expected_error(plan.scheme.axes, gradient, terms) * UNIT_ROUNDOFF[job.sums]
     return f"{error:.0e} normwise"
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """Products at the library's rate for matrices, transforms slower, tiles gathered and placed."""
+    """Predict products at the library's matrix rate, slower transforms, and copies of tiles."""
     if _compiled(job, traits):
         return compiled.cost(job, traits, rates)
-    g = _run(job)
+    g = _pass_geometry(job)
     plan = _plan(g, job, traits)
-    spent = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
-    tiles = spent.moved * job.itemsize
+    counted = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
+    tiles = counted.moved * job.itemsize
     moved = tiles + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
-    thin = min(g.filters, g.channels) // g.groups
+    columns = min(g.filters, g.channels) // g.groups
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
-    products = spent.products * (1 + slower / max(thin, 1)) + spent.transforms * rates["transform"]
+    products = (
+        counted.products * (1 + slower / max(columns, 1)) + counted.transforms * rates["transform"]
+    )
     seconds = (
         rates["call"]
         + len(plan.blocks) * plan.slabs * rates["block"]
@@ -206,4 +209,4 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         + tiles * rates["tiles"]
     )
     note = f"{plan.scheme}, error {_error(plan, job)}"
-    return Cost(spent.products + spent.transforms, plan.workspace, moved, seconds, note)
+    return Cost(counted.products + counted.transforms, plan.workspace, moved, seconds, note)

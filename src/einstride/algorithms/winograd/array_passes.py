@@ -1,6 +1,7 @@
-"""Minimal filtering on blocks of tiles: the forward pass and the filter gradient behind `winograd`.
+"""Run minimal filtering on blocks of tiles by array operations: forward pass and filter gradient.
 
-Only the order of the three steps of `tiles`, their buffers and their matrices are here.
+This module orders the three steps of `tile_transforms` and `tile_gemm`, and allocates their
+buffers.
 """
 
 from __future__ import annotations
@@ -9,9 +10,15 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.winograd.plan import Plan, filter_rows, frame_of, gradient_term, wider
-from einstride.algorithms.winograd.tile_gemm import accumulate, place, products
-from einstride.algorithms.winograd.tile_grid import Phase, Place
+from einstride.algorithms.winograd.plan import (
+    Plan,
+    filter_rows,
+    frame_of,
+    gradient_term,
+    x_tile_counts,
+)
+from einstride.algorithms.winograd.tile_gemm import accumulate, products, write_outputs
+from einstride.algorithms.winograd.tile_grid import BlockRange, Phase
 from einstride.algorithms.winograd.tile_transforms import Frame, Transform, constant, slice_tiles
 from einstride.arrays.ops import conjugate, interleave, is_complex
 from einstride.geometry.blocking import SMALL, Box
@@ -28,7 +35,7 @@ Block = tuple[Phase, Box]
 def transformed(
     f: Array, s: Scheme, g: Geometry, job: Job, b: Backend, columns: tuple[int, int] | None = None
 ) -> Array:
-    """u (taps, Q, C // G, D) = G f, for a range of the filters D."""
+    """Transform the filter: u (taps, Q, C // G, D) = G f, for a range of the filters D."""
     xp, (lo, hi) = b.xp, columns or (0, g.filters)
     matrix = constant(s, "taps", job.sums, f, b)
     inner, width = f.shape[-2], hi - lo
@@ -50,7 +57,7 @@ def transformed(
 
 
 def _flat(stack: Array, b: Backend) -> Array:
-    """(Q, ...) as a matrix."""
+    """Return (Q, ...) as a matrix."""
     return b.xp.reshape(stack, (stack.shape[0], prod(stack.shape[1:])))
 
 
@@ -58,7 +65,7 @@ def correlate(
     x: Array, f: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
     bias: Array | None, out: Array | None, u: Array | None,
 ) -> Array:  # fmt: skip
-    """y (B, *O, D) = conv(x, f) + bias of a geometry that does not flip; u is f, transformed."""
+    """Compute y (B, *O, D) = conv(x, f) + bias without flip; `u` is the transformed f, if known."""
     bias = None if bias is None else b.astype(bias, job.sums)
     if out is None:
         u = transformed(f, plan.scheme, g, job, b) if u is None else u
@@ -68,9 +75,11 @@ def correlate(
         return out
     for lo in range(0, g.filters, plan.slab):
         hi = min(lo + plan.slab, g.filters)
-        some = transformed(f, plan.scheme, g, job, b, (lo, hi))
-        _slab(x, some, plan, g, job, b, None if bias is None else bias[lo:hi], out[..., lo:hi])
-        del some  # before the next one is made
+        slab_filter = transformed(f, plan.scheme, g, job, b, (lo, hi))
+        _slab(
+            x, slab_filter, plan, g, job, b, None if bias is None else bias[lo:hi], out[..., lo:hi]
+        )
+        del slab_filter  # before the next one is made
     return out
 
 
@@ -78,13 +87,13 @@ def _slab(
     x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
     bias: Array | None, out: Array,
 ) -> None:  # fmt: skip
-    """The filters whose transform is u, into their place."""
+    """Compute the output channels whose transformed filters are u, into `out`."""
     s, width = plan.scheme, u.shape[-1]
 
     def make() -> Callable[[Block], None]:
-        counts, more = plan.counts, wider(plan.counts, s.taps)
-        transform = _transform(x, frame_of(g, s), more, s, "data", job, b)
-        v = b.empty((s.points * prod(more) * g.channels,), job.sums, x)
+        counts, x_counts = plan.counts, x_tile_counts(plan.counts, s.taps)
+        transform = _transform(x, frame_of(g, s), x_counts, s, "data", job, b)
+        v = b.empty((s.points * prod(x_counts) * g.channels,), job.sums, x)
         sums = b.empty((s.points * prod(counts) * width,), job.sums, x)
         term = None
         if s.taps > 1:
@@ -92,14 +101,14 @@ def _slab(
         buffer = b.empty((2 * prod(s.m) * slice_tiles(counts, width) * width,), job.sums, x)
 
         def one(block: Block) -> None:
-            t, at = _sides(block), Place(*block, s, g)
-            batch, many = block[1][0], wider(t, s.taps)
-            rows = _stack(v, s, prod(many), g.channels, b)
-            transform.of(batch, at.starts, at.reach, many[1:], rows)
+            t, at = _sides(block), BlockRange(*block, s, g)
+            batch, x_sides = block[1][0], x_tile_counts(t, s.taps)
+            rows = _stack(v, s, prod(x_sides), g.channels, b)
+            transform.of(batch, at.starts, at.reach, x_sides[1:], rows)
             total = _stack(sums, s, prod(t), width, b)
             products(rows, u, total, _stack(term, s, prod(t[1:]), width, b), t, g.groups, b)
             y = out[(slice(*batch), *at.outputs, ...)]
-            place(total, s, t, y, at.limits, bias, buffer, b)
+            write_outputs(total, s, t, y, at.limits, bias, buffer, b)
 
         return one
 
@@ -110,7 +119,7 @@ def _transform(
     x: Array, frame: Frame, counts: tuple[int, ...], s: Scheme, which: str, job: Job, b: Backend,
     conjugated: bool = False,
 ) -> Transform:  # fmt: skip
-    """A worker's transform for boxes of at most so many tiles."""
+    """Make a worker's transform for boxes of at most `counts` tiles."""
     channels = x.shape[-1]
     gather = prod(frame.window) * slice_tiles(counts, channels) * channels
     slab = frame.slab(counts, channels)
@@ -118,29 +127,29 @@ def _transform(
 
 
 def _stack(buffer: Any, s: Scheme, tiles: int, channels: int, b: Backend) -> Array | None:
-    """The beginning of a flat buffer as (Q, p, C)."""
+    """Return the beginning of a flat buffer as (Q, p, C)."""
     if buffer is None:
         return None
     return b.xp.reshape(buffer[: s.points * tiles * channels], (s.points, tiles, channels))
 
 
 def _sides(block: Block) -> tuple[int, ...]:
-    """(n, *t) of a block."""
+    """Return the sides (n, *t) of a block."""
     return tuple(hi - lo for lo, hi in block[1])
 
 
 def _immutable(
     x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend, bias: Array | None
 ) -> Array:
-    """The same where nothing can be written in place: phase by phase, in runs of examples."""
+    """Compute y for libraries with immutable arrays: phase by phase, in spans of examples."""
     s = plan.scheme
     transform = Transform(x, frame_of(g, s), s, "data", job.sums, 0, 0, b)
 
     def one(block: Block) -> Array:
-        t, at = _sides(block), Place(*block, s, g)
-        rows = transform.of(block[1][0], at.starts, at.reach, wider(t, s.taps)[1:], None)
+        t, at = _sides(block), BlockRange(*block, s, g)
+        rows = transform.of(block[1][0], at.starts, at.reach, x_tile_counts(t, s.taps)[1:], None)
         total = products(rows, u, None, None, t, g.groups, b)
-        return place(total, s, t, None, at.limits, bias, None, b)
+        return write_outputs(total, s, t, None, at.limits, bias, None, b)
 
     found: dict[Phase, list[Array]] = {}
     for block, y in zip(plan.blocks, b.run(lambda: one, plan.blocks, 1), strict=True):
@@ -152,10 +161,10 @@ def _immutable(
 
 
 def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | None) -> Array:
-    """gf (*K, C // G, D) = G^T sum (B^T x)^T (A conj(gy)), conjugated; before any flip.
+    """Compute gf (*K, C // G, D) = conj(G^T sum (B^T x)^T (A conj(gy))), before any flip.
 
-    A unit sums some blocks for some channels of x. Units, and the order of the sums in them, do not
-    depend on the number of threads, and parts are added in their order: neither do the bits.
+    A unit sums some blocks for some channels of x. The bits do not depend on the number of threads,
+    because neither do the units nor the order of sums in a unit, and parts are added in order.
     """
     g, s = job.geometry, plan.scheme
     gathered = constant(s, "taps^T", job.sums, x, b)
@@ -166,7 +175,7 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
         parts = [b.empty(g.f_shape, job.sums, x) for _ in parts]
 
     def make() -> Callable[[tuple[int, tuple[int, int]]], Array | None]:
-        counts, more = plan.counts, wider(plan.counts, s.taps)
+        counts, x_counts = plan.counts, x_tile_counts(plan.counts, s.taps)
         shape: tuple[int, ...] = (plan.slab, g.filters)
         if g.groups > 1:
             shape = (g.groups, plan.slab // g.groups, g.filters // g.groups)
@@ -175,7 +184,7 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
         total: Any = None
         term: Any = None
         if out is not None:
-            v = b.empty((s.points * prod(more) * plan.slab,), job.sums, x)
+            v = b.empty((s.points * prod(x_counts) * plan.slab,), job.sums, x)
             z = b.empty((s.points * prod(counts) * g.filters,), job.sums, x)
             total = b.empty((s.taps * s.points * prod(shape),), job.sums, x)
             term = b.empty((gradient_term(s, prod(shape), b.traits),), job.sums, x)
@@ -184,24 +193,24 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
 
         def one(unit: tuple[int, tuple[int, int]]) -> Array | None:
             part, (lo, hi) = unit
-            of_x = _transform(x[..., lo:hi], frame, more, s, "data", job, b)
+            of_x = _transform(x[..., lo:hi], frame, x_counts, s, "data", job, b)
             sums: list[Any] = [None] * s.taps
             sides = (hi - lo, g.filters) if g.groups == 1 else shape
-            some = None
+            total_view = None
             if total is not None:
-                some = b.xp.reshape(
+                total_view = b.xp.reshape(
                     total[: s.taps * s.points * prod(sides)], (s.taps, s.points, *sides)
                 )
             for i in range(part, len(plan.blocks), plan.parts):
                 block = plan.blocks[i]
-                t, at, batch = _sides(block), Place(*block, s, g), block[1][0]
-                many = wider(t, s.taps)
-                rows = _stack(v, s, prod(many), hi - lo, b)
-                rows = of_x.of(batch, at.starts, at.reach, many[1:], rows)
+                t, at, batch = _sides(block), BlockRange(*block, s, g), block[1][0]
+                x_sides = x_tile_counts(t, s.taps)
+                rows = _stack(v, s, prod(x_sides), hi - lo, b)
+                rows = of_x.of(batch, at.starts, at.reach, x_sides[1:], rows)
                 columns = _stack(z, s, prod(t), g.filters, b)
                 starts = [o.start for o in at.outputs]
                 columns = of_gy.of(batch, starts, at.limits, t[1:], columns)
-                accumulate(sums, rows, columns, some, term, t, g.groups, b)
+                accumulate(sums, rows, columns, total_view, term, t, g.groups, b)
             taps = [b.matmul(gathered, _flat(total, b), None) for total in sums]
             found = _as_filter(taps, s, sides, g, b)
             if out is None:
@@ -225,7 +234,7 @@ def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | N
 def _as_filter(
     taps: list[Array], s: Scheme, sides: tuple[int, ...], g: Geometry, b: Backend
 ) -> Array:
-    """The matrices (K, C * D) of the direct taps as (*K, c, D), conjugated."""
+    """Return the matrices (K, C * D) of the direct taps as (*K, c, D), conjugated."""
     found = b.xp.concat(taps, axis=0) if len(taps) > 1 else taps[0]
     if g.groups == 1:
         return conjugate(b.xp.reshape(found, (*g.kernel, *sides)), b)

@@ -1,8 +1,8 @@
-"""Winograd's minimal filtering of NumPy arrays by kernels of our own: see `cpu.winograd`.
+"""Call the compiled kernels of Winograd's minimal filtering on NumPy arrays: see `cpu.winograd`.
 
-The passes of a job as an algorithm has them; `winograd` runs them where `supports` says nothing.
-Complex arrays are filtered as real ones of twice the channels (`complex_as_real`). The same bits
-for any number of threads and any memory order of the operands.
+`winograd` uses this module where `supports` returns None. Complex arrays are filtered as real ones
+of twice the channels (`complex_as_real`). The bits of a result depend neither on the number of
+threads nor on the memory order of the operands.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LEAST = 16
-"""Channels of a group from which it is filtered by itself."""
+"""Channels of a group, at least: smaller groups do not fill the vectors of these kernels."""
 
 SMALL = 1 << 22
-"""Multiply-adds below which a second thread comes too late to help."""
+"""Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
 TABLES = 8 << 20
-"""Bytes that tables of offsets may take."""
+"""Bytes of offset tables, at most; a job that needs more is left to other algorithms."""
 
 
 def forward(
@@ -69,56 +69,60 @@ def filter_grad(
     g, compute, needs = job.geometry, job.arithmetic.compute, _needs(job)
     split, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
-    place, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
-    run, into = g, place
+    destination, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
+    run, written = g, destination
     if is_complex(compute):
         run, x, gy = (
             complex_as_real.doubled(g),
             complex_as_real.floats(x),
             complex_as_real.floats(gy),
         )
-        into = b.empty(run.f_shape, complex_as_real.real(compute), x)
-    calls.filter_grad(x, gy, run, split, into, b.launch, _threads(job), _room(job))
-    if into is not place:
-        complex_as_real.combine(into, place)
-    if place is not gf:
-        gf[...] = place
+        written = b.empty(run.f_shape, complex_as_real.real(compute), x)
+    calls.filter_grad(x, gy, run, split, written, b.launch, _threads(job), _kernel_limit(job))
+    if written is not destination:
+        complex_as_real.combine(written, destination)
+    if destination is not gf:
+        gf[...] = destination
     return gf
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """The transformed filter, for `prepared` of the forward pass and input gradient."""
+    """Return the transformed filter: `prepared` of the forward pass and input gradient."""
     from einstride.cpu.winograd import calls
 
     if job.geometry.groups > 1:
         return [prepare(f[p.second], p.job, b) for p in each_group(job)]
     split, _ = _choice(job, prepared=True)
     return split, calls.prepare(
-        _turned(f, job, b), _real(_run(job), job), split, b.launch, _threads(job)
+        _kernel_filter(f, job, b),
+        _real_geometry(_pass_geometry(job), job),
+        split,
+        b.launch,
+        _threads(job),
     )
 
 
 def _correlate(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array | None, prepared: Any
 ) -> Array:
-    """The forward pass, or the input gradient as one over gy."""
+    """Compute a forward pass, or an input gradient as a forward pass over gy."""
     from einstride.cpu.winograd import calls
 
-    g, compute, needs = _run(job), job.arithmetic.compute, _needs(job)
+    g, compute, needs = _pass_geometry(job), job.arithmetic.compute, _needs(job)
     split, u = prepared or (_choice(job, prepared=False)[0], None)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
-    place = target(y, b, *needs)
+    destination = target(y, b, *needs)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    x, into = operand(x, b, *needs), place
+    x, written = operand(x, b, *needs), destination
     if is_complex(compute):
-        x, into = complex_as_real.floats(x), complex_as_real.floats(place)
+        x, written = complex_as_real.floats(x), complex_as_real.floats(destination)
         bias = None if bias is None else complex_as_real.floats(bias)
     calls.forward(
-        x, None if u else _turned(f, job, b), _real(g, job), split, bias, into,
-        b.launch, _threads(job), _room(job), u,
+        x, None if u else _kernel_filter(f, job, b), _real_geometry(g, job), split, bias, written,
+        b.launch, _threads(job), _kernel_limit(job), u,
     )  # fmt: skip
-    if place is not y:
-        y[...] = place
+    if destination is not y:
+        y[...] = destination
     return y
 
 
@@ -127,13 +131,13 @@ def _threads(job: Job) -> int:
 
 
 def _needs(job: Job) -> tuple[str, Any]:
-    """The dtype that the kernels read and write, and how its arrays must lie: see `operand`."""
+    """Return the dtype of the kernels and the predicate on strides: the arguments of `operand`."""
     compute = job.arithmetic.compute
     return compute, paired if is_complex(compute) else neighbours
 
 
-def _run(job: Job) -> Geometry:
-    """The geometry of the forward pass that a job runs; a flipped filter is turned by `_turned`."""
+def _pass_geometry(job: Job) -> Geometry:
+    """Return the geometry of the forward pass of a job, without flip: `_kernel_filter` flips f."""
     if job.direction == "forward":
         return replace(job.geometry, flip=False)
     (phase,) = input_gradient_phases.phases(job.geometry)  # only one: the stride is 1
@@ -142,18 +146,18 @@ def _run(job: Job) -> Geometry:
     return phase.geometry
 
 
-def _real(g: Geometry, job: Job) -> Geometry:
-    """The geometry that the kernels see."""
+def _real_geometry(g: Geometry, job: Job) -> Geometry:
+    """Return the geometry of the kernels: complex channels count twice."""
     return complex_as_real.doubled(g) if is_complex(job.arithmetic.compute) else g
 
 
-def _turned(f: Array, job: Job, b: Backend) -> Array:
-    """The filter of that pass for the kernels: a view, unless its dtype is another."""
-    f = _oriented(f, job, b)
+def _kernel_filter(f: Array, job: Job, b: Backend) -> Array:
+    """Return the filter of a job's forward pass for the kernels: a view unless it is converted."""
+    f = _pass_filter(f, job, b)
     return complex_as_real.filters(f) if is_complex(job.arithmetic.compute) else f
 
 
-def _oriented(f: Array, job: Job, b: Backend) -> Array:
+def _pass_filter(f: Array, job: Job, b: Backend) -> Array:
     g, f = job.geometry, operand(f, b, job.arithmetic.compute)
     if job.direction == "forward":
         return flip(f, g.rank, b) if g.flip else f
@@ -165,7 +169,7 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
     from einstride.cpu.winograd.choice import choose
 
     gradient = job.direction == "filter_grad"
-    g = _real(job.geometry if gradient else _run(job), job)
+    g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
     if job.batch_invariant:
         g = replace(g, batch=1)
     item = ITEMSIZE[complex_as_real.real(job.arithmetic.compute)]
@@ -177,7 +181,7 @@ def _choice(job: Job, prepared: bool) -> tuple[Split, float]:
 
 @cached(1024)
 def supports(job: Job, traits: Traits) -> str | None:
-    """None if it can do the job, else why not."""
+    """Return None if the compiled kernels can do the job, else why not."""
     from einstride.cpu.winograd.choice import candidates
 
     g, a = job.geometry, job.arithmetic
@@ -201,19 +205,19 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "there is nothing to multiply"
     if job.direction == "input_grad" and max(g.stride) > 1:
         return "an input gradient needs a stride of 1"
-    run = g if job.direction == "filter_grad" else _run(job)
-    if _tables(run) > TABLES:
-        return f"the tables of offsets would take {_tables(run)} bytes"
+    run = g if job.direction == "filter_grad" else _pass_geometry(job)
+    if _table_bytes(run) > TABLES:
+        return f"the tables of offsets would take {_table_bytes(run)} bytes"
     if not any(True for _ in candidates(run, job.direction == "filter_grad")):
         return "no axis of stride 1 has 2 to 7 taps"
     return None
 
 
 def _copies(job: Job) -> int:
-    """Bytes of filters in another dtype or as floats, and of copies of x and y.
+    """Count the bytes of filters that are converted, and of copies of x and y.
 
-    Those of another dtype than the products' are always converted. Copies of arrays that lie badly
-    are counted where not a byte more is allowed.
+    Arrays of another dtype than the products' are always converted. Copies of arrays with
+    unsupported strides are counted where the limit is hard.
     """
     g, compute = job.geometry, job.arithmetic.compute
     item, shapes = ITEMSIZE[compute], [g.x_shape, g.y_shape]
@@ -233,33 +237,40 @@ def _copies(job: Job) -> int:
     )
 
 
-def _room(job: Job) -> int:
-    """What is left of the ceiling for the kernels."""
-    run = job.geometry if job.direction == "filter_grad" else _run(job)
-    return max(job.ceiling - _copies(job) - _making(_real(run, job)), 0)
+def _kernel_limit(job: Job) -> int:
+    """Return the workspace limit of the kernels: the job's, less copies and tables."""
+    run = job.geometry if job.direction == "filter_grad" else _pass_geometry(job)
+    return max(job.ceiling - _copies(job) - _first_call_table_bytes(_real_geometry(run, job)), 0)
 
 
-def _tables(g: Geometry) -> int:
-    """Bytes of the tables, at most: those of outer axes hold every tap of every position."""
+def _table_bytes(g: Geometry) -> int:
+    """Count the bytes of offset tables, at most; on outer axes they hold every tap of a position.
+
+    Outer axes are those whose taps are summed directly.
+    """
     outer = [o * k for o, k, s in zip(g.out, g.kernel, g.stride, strict=True) if s > 1 or k > 7]
     rest = [4 * o for o, k, s in zip(g.out, g.kernel, g.stride, strict=True) if s == 1 and k <= 7]
-    more = rest[:-2] if len(rest) > 2 else []
-    return 8 * (prod(outer) * prod(more) + sum(rest))
+    arguments = rest[:-2] if len(rest) > 2 else []
+    return 8 * (prod(outer) * prod(arguments) + sum(rest))
 
 
-def _making(g: Geometry) -> int:
-    """Bytes of the tables and of what they are made from, in a first call.
+def _first_call_table_bytes(g: Geometry) -> int:
+    """Count the bytes of offset tables and of the arrays they are made from, in a first call.
 
-    A tile of m outputs reads m + k - 1 elements; with the least m, 2, that is (k + 1) / 2 for each
-    output. As many numbers are looked up, multiplied, shifted and chosen, in four arrays at most.
+    A tile of m outputs reads m + k - 1 elements; with the least m, 2, that is (k + 1) / 2 per
+    output. A table is made from at most four arrays of that many elements.
     """
     inner = [o * (2.1 * (k + 1) + 3) for o, k, s in zip(g.out, g.kernel, g.stride, strict=True)
              if s == 1 and k <= 7]  # fmt: skip
-    return 4 * _tables(g) if not inner else max(_tables(g), int(8 * sum(inner))) + _tables(g)
+    return (
+        4 * _table_bytes(g)
+        if not inner
+        else max(_table_bytes(g), int(8 * sum(inner))) + _table_bytes(g)
+    )
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
-    """By the rates of `cpu.winograd.choice`; copies of badly lying operands are not foreseen."""
+    """Predict by the rates of `cpu.winograd.choice`, without copies due to unsupported strides."""
     from einstride.cpu.winograd import calls, choice
     from einstride.cpu.winograd.tables import counted
 
@@ -271,42 +282,48 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         )  # fmt: skip
     split, seconds = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
-    g = _real(job.geometry if gradient else _run(job), job)
-    dtype, given = complex_as_real.real(job.arithmetic.compute), (_threads(job), _room(job))
+    g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
+    dtype, given = complex_as_real.real(job.arithmetic.compute), (_threads(job), _kernel_limit(job))
     if gradient:
         workspace = calls.gradient_workspace(g, split, dtype, *given)
     else:
         workspace = max(calls.forward_workspace(g, split, dtype, *given, p) for p in (False, True))
         if not job.prepared:
             on = jit.machine()
-            again = calls.transforms(g, split, dtype, *given, on)
-            more = (ITEMSIZE[dtype], given[0], on, False, False, again)
-            seconds = choice.seconds(g, split, *more)
+            transforms = calls.transforms(g, split, dtype, *given, on)
+            arguments = (ITEMSIZE[dtype], given[0], on, False, False, transforms)
+            seconds = choice.seconds(g, split, *arguments)
     inner, outer, taps = counted(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     if is_complex(job.arithmetic.compute):
         products //= 4  # each is four real ones
     arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
     workspace += _copies(job)
-    # One axis saves less than its passes over tiles cost: measured 1.2 to 1.5 times the model.
+    # Filtering on one axis saves less than the model says: measured times are 1.2 to 1.5 as long.
     slower = rates["winograd_line"] if None in split.inner else rates["winograd_plane"]
     return Cost(
-        products, workspace + _making(g), arrays * ITEMSIZE[dtype], seconds * slower, _note(job)
+        products,
+        workspace + _first_call_table_bytes(g),
+        arrays * ITEMSIZE[dtype],
+        seconds * slower,
+        _note(job),
     )
 
 
 def _note(job: Job) -> str:
-    """The tiles and their error, for a plan's table."""
+    """Format the tiles and their error, for a plan's table."""
     from einstride.cpu.winograd.choice import error
 
     split, _ = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
-    found = error(_real(job.geometry if gradient else _run(job), job), split, gradient)
+    found = error(
+        _real_geometry(job.geometry if gradient else _pass_geometry(job), job), split, gradient
+    )
     return f"{split}, error {found * UNIT_ROUNDOFF[job.arithmetic.compute]:.0e} normwise"
 
 
 def describe(job: Job) -> Facts:
-    """The tile of each axis, the blocks of tiles, and the kernel that multiplies them."""
+    """Describe the tile of each axis, the blocks of tiles, and the kernel that multiplies them."""
     from einstride.cpu.winograd import calls
 
     groups = job.geometry.groups
@@ -315,8 +332,8 @@ def describe(job: Job) -> Facts:
     gradient = job.direction == "filter_grad"
     split, _ = _choice(job, prepared=False)
     dtype, on, threads = complex_as_real.real(job.arithmetic.compute), jit.machine(), _threads(job)
-    g = _real(job.geometry if gradient else _run(job), job)
-    given = (g, split, dtype, threads, _room(job))
+    g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
+    given = (g, split, dtype, threads, _kernel_limit(job))
     pairs = zip(split.inner, split.axes, strict=True)
     axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
     axes |= {f"axis {a}": "taps summed directly" for a in split.outer}

@@ -1,6 +1,6 @@
-"""How Winograd's algorithm is cut into blocks and slabs below a ceiling, and which tiles it takes.
+"""Choose the tiles of Winograd's algorithm, and split it into blocks and slabs under the limit.
 
-Integers only; no arrays.
+A slab is a range of channels whose transforms are held at once. Integers only; no arrays.
 """
 
 from __future__ import annotations
@@ -31,33 +31,37 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
 
 MOST_PHASES = 4096
+"""Phases of a dilated convolution, at most: each is computed by blocks of its own."""
 
 
 TILES = 128
-"""In a block: enough rows for the products, few enough to stay near the processor."""
+"""Tiles of a block: enough rows for the matrix products, few enough for the second-level cache.
+
+It is for a `block_bytes` of 2 MiB and scales with it.
+"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to run a scheme.
+    """The blocks, slabs and threads of one scheme of tiles.
 
     Attributes
     ----------
     scheme : Scheme
-        The tiles.
+        The tiles F(m, r) of each axis.
     blocks : Blocks
-        Of tiles, each done by one worker.
+        The blocks of tiles; one worker computes a block.
     width, slab : int
-        All filters, and those (columns D of f) whose transform is held at once; in a filter
-        gradient all channels, and those of a unit.
+        All filters, and the filters (columns D of f) whose transform is held at once; in a filter
+        gradient all channels, and the channels of a unit.
     parts : int
-        Sums of a filter gradient that are formed side by side, whatever the number of threads.
+        Partial sums of a filter gradient, independent of the number of threads.
     threads : int
-        Blocks at once.
+        Blocks that are computed at once.
     workspace : int
-        Bytes, all threads together.
-    room : int
-        How many workers of a filter gradient would fit.
+        Bytes of all threads together.
+    most_workers : int
+        Workers of a filter gradient whose buffers fit under the limit.
     """
 
     scheme: Scheme
@@ -67,59 +71,62 @@ class Plan:
     parts: int
     threads: int
     workspace: int
-    room: int = 1
+    most_workers: int = 1
 
     @property
     def slabs(self) -> int:
-        """How many slabs there are: of channels in a filter gradient, else of filters."""
+        """Count the slabs: of channels in a filter gradient, else of filters."""
         return -(-self.width // self.slab)
 
     @property
     def counts(self) -> Shape:
-        """Tiles of the largest block, (n, *t)."""
+        """Return the sides (n, *t) of the largest block, in tiles."""
         return self.blocks.lengths
 
 
 def frame_of(g: Geometry, s: Scheme) -> Frame:
-    """The tiles of x."""
+    """Return the frame of the tiles of x."""
     return Frame(s.window, s.m, g.dilation, g.padding_mode)
 
 
-def wider(counts: Shape, taps: int) -> Shape:
-    """The tiles of x that a box of tiles of y meets: more on a direct axis."""
+def x_tile_counts(counts: Shape, taps: int) -> Shape:
+    """Return the sides of the box of x's tiles that a box of y's tiles reads.
+
+    On a first axis whose taps are summed directly, each tile of y reads `taps` tiles of x.
+    """
     return counts if taps == 1 else (counts[0], counts[1] + taps - 1, *counts[2:])
 
 
 def block_bytes(g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int) -> int:
-    """What one worker of a forward pass holds."""
-    more = wider(counts, s.taps)
-    v = s.points * prod(more) * g.channels
+    """Count the bytes of one worker of a forward pass."""
+    x_counts = x_tile_counts(counts, s.taps)
+    v = s.points * prod(x_counts) * g.channels
     sums = s.points * prod(counts) * slab
-    gather = s.points * slice_tiles(more, g.channels) * g.channels
+    gather = s.points * slice_tiles(x_counts, g.channels) * g.channels
     outputs = 2 * prod(s.m) * slice_tiles(counts, slab) * slab
-    borders = frame_of(g, s).slab(more, g.channels) * job.operand_itemsize
+    borders = frame_of(g, s).slab(x_counts, g.channels) * job.operand_itemsize
     term = sums // counts[0] if s.taps > 1 else 0
     return (v + sums + term + gather + outputs) * job.itemsize + borders
 
 
 def filter_rows(width: int, traits: Traits) -> int:
-    """Channels of the filter whose transform is one product."""
+    """Return how many input channels of the filter one matrix product transforms."""
     return max(4 * COLUMNS * max(traits.block_bytes >> 21, 1) // width, 1)
 
 
 def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
-    """The transform of a slab of the filter, and what leads to it."""
+    """Count the bytes of a slab's transformed filter, and of the copies made on the way to it."""
     inner = g.channels // g.groups * slab
     copies = 1 + (job.operands[1] != job.sums)
     whole = 0
-    if job.direction == "input_grad":  # turning the filter copies it where it is no view
+    if job.direction == "input_grad":  # exchanging channels may copy the filter
         whole = ((g.groups > 1) + is_complex(job.sums)) * prod(g.f_shape)
     return ((s.taps * s.points + copies * prod(g.kernel)) * inner + whole) * job.itemsize
 
 
 @cached(4096)
 def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False) -> Plan:
-    """Blocks and slabs below the ceiling if there are any, else the least that works."""
+    """Plan blocks and slabs under the limit if any fit, else with the least workspace."""
     batch = 1 if job.batch_invariant else g.batch
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
     tiles = (batch, *tiles[1:])
@@ -138,7 +145,7 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
             if traits.mutable:
                 t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
                 lengths, workers, need = t.lengths, t.threads, t.workspace
-            else:  # whole examples: what comes out in order are runs of the batch
+            else:  # whole examples, so that blocks in order concatenate to the batch
                 n = max(min(target // prod(tiles[1:]), batch), 1)
                 lengths, workers = (n, *tiles[1:]), 1
                 need = shared + 2 * bytes_of(lengths)
@@ -154,42 +161,43 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
 def gradient_bytes(
     g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int, traits: Traits
 ) -> int:
-    """What one worker of a filter gradient holds, for `slab` channels of x."""
-    more = wider(counts, s.taps)
-    v, z = s.points * prod(more) * slab, s.points * prod(counts) * g.filters
-    gather = s.points * slice_tiles(more, slab) * slab
+    """Count the bytes of one worker of a filter gradient, for `slab` channels of x."""
+    x_counts = x_tile_counts(counts, s.taps)
+    v, z = s.points * prod(x_counts) * slab, s.points * prod(counts) * g.filters
+    gather = s.points * slice_tiles(x_counts, slab) * slab
     gather += prod(s.m) * slice_tiles(counts, g.filters) * g.filters
     total = s.points * s.taps * (slab // g.groups) * g.filters
     term = gradient_term(s, slab // g.groups * g.filters, traits)
-    borders = frame_of(g, s).slab(more, slab) + prod(s.m) * prod(counts) * g.filters
+    borders = frame_of(g, s).slab(x_counts, slab) + prod(s.m) * prod(counts) * g.filters
     copies = 2 + (s.taps > 1) + (g.groups > 1) + is_complex(job.sums)
     found = copies * prod(g.kernel) * (slab // g.groups) * g.filters
     return (v + z + gather + total + term + found) * job.itemsize + borders * job.operand_itemsize
 
 
 TERM = 1 << 16
-"""Elements of the products on their way into a sum: what stays in cache between the two."""
+"""Elements of the buffer for products before they are added to a sum: it stays in cache."""
 
 
 def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
-    """Elements of these products: of one point at least, of all at most."""
-    some = TERM * max(traits.block_bytes >> 21, 1) // max(share, 1)
-    return min(max(some, 1), s.points) * share
+    """Count the elements of the buffer for products: of one point at least, of all at most."""
+    elements = TERM * max(traits.block_bytes >> 21, 1) // max(share, 1)
+    return min(max(elements, 1), s.points) * share
 
 
 PARTS = 8
-"""Units of a filter gradient, about: so many threads can share it."""
+"""Units of a filter gradient, about, and so the threads that it can use; bits depend on it."""
 
 SIDE_BY_SIDE = 2
-"""Workers of a filter gradient whose buffers should fit below the ceiling."""
+"""Workers of a filter gradient whose buffers should fit under the limit."""
 
 SUM_BYTES = 5 << 20
-"""The sums of one unit, which every block reads and writes."""
+"""Bytes of the sums of one unit, at most: every block reads and writes them, so they should stay
+in a cache. Smaller units transform gy more often."""
 
 
 @cached(4096)
 def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
-    """Units that do not depend on the number of threads: neither do the bits of the sums."""
+    """Plan the units of a filter gradient independently of the threads, and so the bits of sums."""
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
     whole = s.points * s.taps * (g.channels // g.groups) * g.filters * job.itemsize
     slab = g.channels
@@ -204,7 +212,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     final = prod(g.f_shape) * job.itemsize
     least = 1 if g.groups > 1 else min(slab, 32)
     side_by_side = g.multiply_adds > SMALL and traits.mutable
-    together = SIDE_BY_SIDE if side_by_side else 1
+    concurrent = SIDE_BY_SIDE if side_by_side else 1
     while True:
         slabs = -(-g.channels // slab)
         lengths = run_lengths(tiles, rows)
@@ -214,24 +222,24 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
             parts = max(min(PARTS // slabs, len(blocks), (2 << 20) // max(final, 1)), 1)
         each = gradient_bytes(g, s, job, lengths, slab, traits)
         shared = parts * final if parts > 1 else 0
-        if shared + together * each <= job.ceiling:
+        if shared + concurrent * each <= job.ceiling:
             break
-        if rows > min(target, 32 if together > 1 else 1):
+        if rows > min(target, 32 if concurrent > 1 else 1):
             rows = max(rows // 2, 1)
-        elif g.groups == 1 and slab > (least if together > 1 else 1):
+        elif g.groups == 1 and slab > (least if concurrent > 1 else 1):
             slab = max(slab // 2, 1)
-        elif together > 1:  # rather one worker with large blocks than several with tiny ones
-            together, rows, slab = 1, target, first
+        elif concurrent > 1:  # one worker with large blocks is better than several with tiny ones
+            concurrent, rows, slab = 1, target, first
         else:
             break
-    room = min((job.ceiling - shared) // max(each, 1), parts * slabs)
-    workers = max(min(threads, room), 1)
-    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, room)
+    most_workers = min((job.ceiling - shared) // max(each, 1), parts * slabs)
+    workers = max(min(threads, most_workers), 1)
+    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, most_workers)
 
 
 @cached(4096)
 def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan | str:
-    """The best plan by work among those that are accurate enough and fit; or why there is none.
+    """Choose the plan with the least work that is accurate enough and fits, or say why none does.
 
     `g` is the geometry of the forward pass that is run: of an input gradient, its one phase.
     """
@@ -252,7 +260,7 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
         blocks = len(plan.blocks) * judged.batch // max(g.batch, 1)
         score = work(judged, s, gradient, plan.slabs, blocks, prepared).score
         if gradient:  # whatever the number of threads: the bits must not depend on it
-            score *= 1 if plan.room >= SIDE_BY_SIDE or g.multiply_adds <= SMALL else 2
+            score *= 1 if plan.most_workers >= SIDE_BY_SIDE or g.multiply_adds <= SMALL else 2
         else:
             score *= -(-job.threads // plan.threads)
         below = plan.workspace <= job.ceiling

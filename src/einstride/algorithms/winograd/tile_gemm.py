@@ -1,11 +1,14 @@
-"""The second and the third step of Winograd's algorithm on a block of tiles: see `tiles`."""
+"""Multiply the transformed tiles of a block and transform the sums back to outputs.
+
+These are the second and the third step of Winograd's algorithm; see `tile_transforms`.
+"""
 
 from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.winograd.tile_transforms import constant, cuts
+from einstride.algorithms.winograd.tile_transforms import column_slices, constant
 from einstride.arrays.ops import ALL
 from einstride.geometry.keywords import Shape
 from einstride.geometry.tile_sizes import Scheme
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def grouped(stack: Array, groups: int, b: Backend) -> Array:
-    """(Q, p, C) as (Q, G, p, C // G), a view; as it is for one group."""
+    """Return (Q, p, C) as (Q, G, p, C // G), a view; unchanged for one group."""
     if groups == 1:
         return stack
     q, p, c = stack.shape
@@ -23,9 +26,9 @@ def grouped(stack: Array, groups: int, b: Backend) -> Array:
 
 
 def shifted(v: Array, counts: Shape, taps: int, n: int, k: int, b: Backend) -> Array:
-    """Of the tiles (n, *t) of v (Q, p, C) those of example n which tap k of the first axis meets.
+    """Return the tiles of v (Q, p, C) that tap k of the first axis reads in example n.
 
-    v has taps - 1 more tiles on that axis than `counts`.
+    `counts` are the result's tiles (n, *t); v has taps - 1 more tiles on the first axis.
     """
     q, _, c = v.shape
     deep = b.xp.reshape(v, (q, counts[0], counts[1] + taps - 1, prod(counts[2:]), c))
@@ -41,7 +44,7 @@ def products(
     groups: int,
     b: Backend,
 ) -> Array:
-    """s (Q, p, D): at each point, tiles times filter; the taps of a direct first axis are summed.
+    """Compute s (Q, p, D): tiles times filter at each point, summed over the taps of a direct axis.
 
     `counts` are the result's tiles (n, *t); `term`, of the size of one example's s, is needed only
     for several taps.
@@ -80,10 +83,10 @@ def accumulate(
     groups: int,
     b: Backend,
 ) -> None:
-    """sums[k] (Q, C, D), or (Q, G, C // G, D // G), += v^T z at each point, for each direct tap.
+    """Add v^T z at each point to sums[k] (Q, C, D), or (Q, G, C // G, D // G), for each direct tap.
 
-    None stands for a sum without terms, which is begun in total[k]; `term` (flat) holds the
-    products of some points on their way there. Without `total` sums are replaced.
+    A sum of None has no terms yet; its first term is written to total[k]. `term` (flat) is a buffer
+    for the products of some points. Without `total`, sums are replaced by new arrays.
     """
     p = prod(counts[1:])
     runs = [(v, z, 0)]
@@ -103,25 +106,25 @@ def accumulate(
             sums[k] = total[k]
         else:
             shape = total.shape[2:]
-            some = max(term.shape[0] // prod(shape), 1)
-            for q in range(0, left.shape[0], some):
-                several = left[q : q + some, ...]
-                place = b.xp.reshape(
-                    term[: several.shape[0] * prod(shape)], (several.shape[0], *shape)
+            step = max(term.shape[0] // prod(shape), 1)
+            for q in range(0, left.shape[0], step):
+                points = left[q : q + step, ...]
+                product = b.xp.reshape(
+                    term[: points.shape[0] * prod(shape)], (points.shape[0], *shape)
                 )
-                b.matmul(several, right[q : q + some, ...], place)
-                total[k, q : q + some, ...] += place
+                b.matmul(points, right[q : q + step, ...], product)
+                total[k, q : q + step, ...] += product
 
 
 def _ungrouped(stack: Array, groups: int, b: Backend) -> Array:
-    """(Q, G, p, D // G) as (Q, p, D)."""
+    """Return (Q, G, p, D // G) as (Q, p, D)."""
     if groups == 1:
         return stack
     q, g, p, d = stack.shape
     return b.xp.reshape(b.xp.permute_dims(stack, (0, 2, 1, 3)), (q, p, g * d))
 
 
-def place(
+def write_outputs(
     s: Array,
     scheme: Scheme,
     counts: Shape,
@@ -131,9 +134,9 @@ def place(
     buffer: Any,
     b: Backend,
 ) -> Array:
-    """y (n, *o, D) with o = `limits` from s (Q, p, D), the sums of a box (n, *t) of tiles.
+    """Transform s (Q, p, D), the sums of a box (n, *t) of tiles, to y (n, *o, D) with o = `limits`.
 
-    `buffer` (flat) holds the outputs of a slice twice, on their way into y.
+    `buffer` (flat) has space for the outputs of a slice twice.
     """
     matrix, m = constant(scheme, "output", b.dtype_name(s), s, b), scheme.m
     xp, width, n = b.xp, s.shape[-1], len(m)
@@ -146,7 +149,7 @@ def place(
         found = found[(ALL, *map(slice, limits), ALL)]
         return found if bias is None else found + bias
     order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
-    for box, at, p in cuts(counts, width):
+    for box, at, p in column_slices(counts, width):
         rows = xp.reshape(s[:, at : at + p, :], (s.shape[0], p * width))
         size = prod(m) * p * width
         found = b.matmul(matrix, rows, xp.reshape(buffer[:size], (prod(m), p * width)))
@@ -156,15 +159,15 @@ def place(
             found += bias
         first = [lo * k for (lo, _), k in zip(box[1:], m, strict=True)]
         sides = [size * k for size, k in zip(t[1:], m, strict=True)]
-        room = [min(size, o - at) for size, o, at in zip(sides, limits, first, strict=True)]
+        sizes = [min(size, o - at) for size, o, at in zip(sides, limits, first, strict=True)]
         target = y[
-            (slice(*box[0]), *(slice(at, at + o) for at, o in zip(first, room, strict=True)))
+            (slice(*box[0]), *(slice(at, at + o) for at, o in zip(first, sizes, strict=True)))
         ]
-        if room == sides:  # whole tiles: splitting an axis is always a view
+        if sizes == sides:  # whole tiles: splitting an axis is always a view
             xp.reshape(target, found.shape)[...] = found
         else:
             whole = buffer[size : 2 * size]
             xp.reshape(whole, found.shape)[...] = found
             whole = xp.reshape(whole, (t[0], *sides, width))
-            target[...] = whole[(ALL, *map(slice, room))]
+            target[...] = whole[(ALL, *map(slice, sizes))]
     return y

@@ -1,4 +1,4 @@
-"""Where the tiles of a convolution lie: in x, in y, and in runs that are blocks.
+"""Index the tiles of a convolution: the phases of dilation, blocks of tiles, their elements.
 
 A dilated convolution is one undilated convolution for each residue of the positions modulo the
 dilation: a *phase*. Integers only; no arrays.
@@ -19,14 +19,14 @@ from einstride.geometry.tile_sizes import Scheme
 
 @dataclass(frozen=True)
 class Phase:
-    """The outputs at r, r + d, ... of each axis, as an undilated convolution.
+    """The outputs at r, r + d, ... of each axis, d the dilation, as an undilated convolution.
 
     Attributes
     ----------
     first : tuple of int
-        r per axis.
+        The residue r per axis.
     out : tuple of int
-        How many there are.
+        The number of outputs per axis.
     """
 
     first: Shape
@@ -34,45 +34,47 @@ class Phase:
 
 
 def phase_of(g: Geometry, first: Shape) -> Phase:
-    """The phase with these residues."""
+    """Return the phase with these residues."""
     axes = zip(first, g.out, g.dilation, strict=True)
     return Phase(first, tuple(len(range(r, o, d)) for r, o, d in axes))
 
 
 def residues(g: Geometry) -> Shape:
-    """How many phases there are on each axis."""
+    """Return the number of phases per axis."""
     return tuple(map(min, g.dilation, g.out))
 
 
 @dataclass(frozen=True)
 class Blocks(Sequence[tuple[Phase, Box]]):
-    """Every block of tiles of every phase, made when it is asked for."""
+    """A sequence of every block of tiles of every phase; elements are made when indexed."""
 
     g: Geometry
     m: Shape
     lengths: Shape
 
     def tiles(self, phase: Phase) -> Shape:
-        """(B, *T): the tiles of a phase."""
+        """Return the number of tiles of a phase, as (B, *T)."""
         return (self.g.batch, *(-(-o // m) for o, m in zip(phase.out, self.m, strict=True)))
 
     def __len__(self) -> int:
-        return -(-self.g.batch // self.lengths[0]) * prod(map(self._total, range(self.g.rank)))
+        return -(-self.g.batch // self.lengths[0]) * prod(
+            map(self._boxes_of_all_phases, range(self.g.rank))
+        )
 
     def _boxes(self, a: int, residue: int) -> int:
-        """Boxes along an axis, of the phase with this residue."""
+        """Count the boxes along an axis, of the phase with this residue."""
         outputs = len(range(residue, self.g.out[a], self.g.dilation[a]))
         tiles = -(-outputs // self.m[a])
         return -(-tiles // self.lengths[a + 1])
 
-    def _longer(self, a: int) -> tuple[int, int]:
-        """Residues of an axis, and those of them that have one output more than the others."""
+    def _longer_phases(self, a: int) -> tuple[int, int]:
+        """Return the residues of an axis, and how many of them have one output more than others."""
         count = residues(self.g)[a]
         return count, self.g.out[a] % count if count else 0
 
-    def _total(self, a: int) -> int:
-        """Boxes along an axis, of all its phases: of two lengths, so that none is listed."""
-        count, longer = self._longer(a)
+    def _boxes_of_all_phases(self, a: int) -> int:
+        """Count the boxes along an axis, of all its phases, which have one of two lengths."""
+        count, longer = self._longer_phases(a)
         if not count:
             return 0
         return longer * self._boxes(a, 0) + (count - longer) * self._boxes(a, count - 1)
@@ -88,10 +90,10 @@ class Blocks(Sequence[tuple[Phase, Box]]):
             raise IndexError(i)
         axes, first = range(self.g.rank), []
         each = -(-self.g.batch // self.lengths[0])  # boxes of a phase on the axes before this one
-        rest = prod(map(self._total, axes))
+        rest = prod(map(self._boxes_of_all_phases, axes))
         for a in axes:
-            rest //= self._total(a)
-            count, longer = self._longer(a)
+            rest //= self._boxes_of_all_phases(a)
+            count, longer = self._longer_phases(a)
             some, others = (each * rest * self._boxes(a, r) for r in (0, count - 1))
             if i < longer * some:
                 residue, i = divmod(i, some)
@@ -104,19 +106,19 @@ class Blocks(Sequence[tuple[Phase, Box]]):
         return phase, Boxes(self.tiles(phase), self.lengths)[i]
 
 
-class Place:
-    """Where a block of tiles lies.
+class BlockRange:
+    """The elements of x and y that belong to a block of tiles.
 
     Attributes
     ----------
     starts : list of int
-        The place in x of the first element of the first tile, per axis.
+        The index in x of the first element of the first tile, per axis; negative in the border.
     reach : list of int
-        The elements from there on, in steps of the dilation, that belong to the phase.
+        The number of elements from `starts` on, one dilation apart, that belong to the phase.
     outputs : list of slice
         The block's outputs in y.
     limits : tuple of int
-        How many they are.
+        The number of the block's outputs, per axis.
     """
 
     def __init__(self, phase: Phase, box: Box, s: Scheme, g: Geometry) -> None:
