@@ -6,7 +6,7 @@ import pytest
 from einstride import nn
 from einstride.nn import arena as arenas
 
-pytestmark = pytest.mark.skipif(not arenas._UNUSED, reason="references are not counted here")
+pytestmark = pytest.mark.skipif(not arenas._UNUSED_COUNT, reason="references are not counted here")
 
 
 def taken(arena, n=1 << 16):

@@ -37,7 +37,7 @@ def _demo_options(parser: ArgumentParser) -> None:
 def _demo(args: Namespace) -> int:
     from einstride.demo import story
 
-    return story.tell(args.backend, args.epochs, args.seed, args.picture, args.quick, args.twist)
+    return story.run(args.backend, args.epochs, args.seed, args.picture, args.quick, args.twist)
 
 
 def _no_options(parser: ArgumentParser) -> None:

@@ -1,7 +1,7 @@
-"""Check convolutions against loops, then train two networks on handwritten digits, and draw.
+"""Check convolutions against loops, train a network on handwritten digits, and draw the result.
 
 What may enter: what ``python -m einstride demo`` shows; nothing that the library itself needs.
-Start with `network`: a convolutional network, written with `einstride.nn`. `training` makes it
-learn, `loops` and `checks` show that its convolutions are right, `report` and `picture` show what
-came of it, and `story` tells everything in order.
+Start with `network`: a convolutional network, written with `einstride.nn`. `training` trains it,
+`loops` and `checks` compare its convolutions with nested loops, `report` and `picture` print and
+draw the results, and `story` runs all of these in order.
 """

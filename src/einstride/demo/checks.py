@@ -1,12 +1,12 @@
-"""Are the convolutions right? Compared with seven loops, and with central finite differences.
+"""Compare convolutions with seven nested loops, and gradients with central finite differences.
 
-Both layers of the network are checked on real digits, in float64, with random filters. The error
-whose gradient is sought is E = |y|^2 / 2, where y = conv(x, f, bias): then gy = dE/dy is y itself,
-and because E is a parabola along every single element, the central difference
+Both layers of the network are checked on real digits, in float64, with random filters. The function
+to differentiate is E = |y|^2 / 2, where y = conv(x, f, bias): then gy = dE/dy is y itself, and
+because E is a parabola along every single element, the central difference
 
     (E(a + h) - E(a - h)) / 2h
 
-is its exact slope, but for rounding.
+is its exact derivative, except for rounding.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 import einstride as es
 from einstride.demo import loops
 from einstride.demo.libraries import Library
-from einstride.demo.loops import Host
+from einstride.demo.loops import HostArray
 
 FILTER_1, STRIDE_1 = (3, 3, 1, 16), 1  # the layers of `network.small`
 FILTER_2, STRIDE_2 = (3, 3, 16, 32), 2
 ALGORITHMS = ("strided", "gemm")
-LOOPS, DIFFERENCES = "the seven loops", "finite differences"
-ALLOWED = {LOOPS: 1e-12, DIFFERENCES: 1e-8}
-STEP = 1e-3  # h; as E is a parabola, it need not be tiny
-SAMPLES = 50  # elements of an array that are moved by h
+LOOPS, DIFFERENCES = "the seven loops", "finite differences"  # also headings of the report
+TOLERANCES = {LOOPS: 1e-12, DIFFERENCES: 1e-8}  # largest deviations
+STEP_SIZE = 1e-3  # h; as E is a parabola, it need not be small
+SAMPLES = 50  # elements of an array that are varied by h
 
 
 class Deviation(NamedTuple):
-    """How far a function was off in the worst case, relative to the largest value compared."""
+    """The largest deviation of a function's results, relative to their largest value."""
 
     function: str
     against: str
@@ -39,12 +39,12 @@ class Deviation(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Small enough to be rounding? (A NaN is not.)"""
-        return self.size <= ALLOWED[self.against]
+        """True if the deviation is within the tolerance for rounding; False for NaN."""
+        return self.size <= TOLERANCES[self.against]
 
 
 def check(images: NDArray[np.float32], library: Library) -> list[Deviation]:
-    """The largest deviation of every function, over both layers and every algorithm."""
+    """Return the largest deviation of each function, over both layers and all algorithms."""
     rng = np.random.default_rng(0)
     x = images.astype(np.float64)
     found: dict[tuple[str, str], float] = {}
@@ -52,43 +52,46 @@ def check(images: NDArray[np.float32], library: Library) -> list[Deviation]:
         f, bias = rng.standard_normal(shape), rng.standard_normal(shape[-1])
         for algorithm in ALGORITHMS:
             layer = _Layer(stride, algorithm, library)
-            for d in (*_against_loops(layer, x, f, bias), *_against_slopes(layer, x, f, bias, rng)):
+            for d in (
+                *_against_loops(layer, x, f, bias),
+                *_against_differences(layer, x, f, bias, rng),
+            ):
                 key = d.function, d.against
                 found[key] = float(np.maximum(found.get(key, 0.0), d.size))
-        x = np.maximum(loops.conv(x, f, bias, stride), 0)  # what the second layer sees
+        x = np.maximum(loops.conv(x, f, bias, stride), 0)  # input of the second layer
     return [Deviation(function, against, size) for (function, against), size in found.items()]
 
 
 class _Layer(NamedTuple):
-    """The functions under test, taking and giving NumPy arrays."""
+    """The functions under test, with NumPy arrays as arguments and results."""
 
     stride: int
     algorithm: str
     library: Library
 
-    def conv(self, x: Host, f: Host, bias: Host) -> Host:
+    def conv(self, x: HostArray, f: HostArray, bias: HostArray) -> HostArray:
         return self._call(es.conv, x, f, bias)
 
-    def conv_input_grad(self, gy: Host, f: Host, x: Host) -> Host:
+    def conv_input_grad(self, gy: HostArray, f: HostArray, x: HostArray) -> HostArray:
         return self._call(es.conv_input_grad, gy, f, input_size=x.shape[1:-1])
 
-    def conv_filter_grad(self, x: Host, gy: Host, f: Host) -> Host:
+    def conv_filter_grad(self, x: HostArray, gy: HostArray, f: HostArray) -> HostArray:
         return self._call(es.conv_filter_grad, x, gy, kernel_size=f.shape[:2])
 
-    def conv_bias_grad(self, gy: Host) -> Host:
+    def conv_bias_grad(self, gy: HostArray) -> HostArray:
         return self._host(es.conv_bias_grad(self.library.xp.asarray(gy)))
 
-    def _call(self, function: Any, *arrays: Host, **sizes: Any) -> Host:
+    def _call(self, function: Any, *arrays: HostArray, **sizes: Any) -> HostArray:
         given = [self.library.xp.asarray(a) for a in arrays]
         keywords = {"stride": self.stride, "padding": "same", "algorithm": self.algorithm}
         return self._host(function(*given, **sizes, **keywords))
 
-    def _host(self, array: Any) -> Host:
-        host: Host = self.library.asnumpy(array)
+    def _host(self, array: Any) -> HostArray:
+        host: HostArray = self.library.asnumpy(array)
         return host
 
 
-def _against_loops(layer: _Layer, x: Host, f: Host, bias: Host) -> list[Deviation]:
+def _against_loops(layer: _Layer, x: HostArray, f: HostArray, bias: HostArray) -> list[Deviation]:
     y = loops.conv(x, f, bias, layer.stride)
     gx = loops.conv_input_grad(y, f, x.shape, layer.stride)
     gf = loops.conv_filter_grad(x, y, f.shape, layer.stride)
@@ -99,8 +102,8 @@ def _against_loops(layer: _Layer, x: Host, f: Host, bias: Host) -> list[Deviatio
     ]
 
 
-def _against_slopes(
-    layer: _Layer, x: Host, f: Host, bias: Host, rng: np.random.Generator
+def _against_differences(
+    layer: _Layer, x: HostArray, f: HostArray, bias: HostArray, rng: np.random.Generator
 ) -> list[Deviation]:
     def error() -> float:
         return float(np.sum(layer.conv(x, f, bias) ** 2)) / 2
@@ -112,24 +115,24 @@ def _against_slopes(
         "conv_bias_grad": (bias, layer.conv_bias_grad(y)),
     }
     found = []
-    for function, (moved, gradient) in gradients.items():
-        chosen = rng.choice(moved.size, min(SAMPLES, moved.size), replace=False)
-        slopes = [_slope(error, moved, i) for i in chosen]
-        size = _deviation(gradient.reshape(-1)[chosen], np.array(slopes))
+    for function, (varied, gradient) in gradients.items():
+        chosen = rng.choice(varied.size, min(SAMPLES, varied.size), replace=False)
+        differences = [_central_difference(error, varied, i) for i in chosen]
+        size = _deviation(gradient.reshape(-1)[chosen], np.array(differences))
         found.append(Deviation(function, DIFFERENCES, size))
     return found
 
 
-def _slope(error: Any, moved: Host, i: int) -> float:
-    """The central difference of `error` for element i of an array that it reads."""
-    before = moved.flat[i]
-    moved.flat[i] = before + STEP
-    above = error()
-    moved.flat[i] = before - STEP
-    below = error()
-    moved.flat[i] = before
-    return float(above - below) / (2 * STEP)
+def _central_difference(error: Any, varied: HostArray, i: int) -> float:
+    """Return the central difference of `error` with respect to element i of an array it reads."""
+    before = varied.flat[i]
+    varied.flat[i] = before + STEP_SIZE
+    upper = error()
+    varied.flat[i] = before - STEP_SIZE
+    lower = error()
+    varied.flat[i] = before
+    return float(upper - lower) / (2 * STEP_SIZE)
 
 
-def _deviation(ours: Host, theirs: Host) -> float:
-    return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+def _deviation(computed: HostArray, expected: HostArray) -> float:
+    return float(np.max(np.abs(computed - expected)) / np.max(np.abs(expected)))

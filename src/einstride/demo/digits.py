@@ -1,4 +1,4 @@
-"""Real handwritten digits: the 1,797 scans of 8 x 8 pixels that come with scikit-learn."""
+"""Load the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASSES = 10
 
 
 class Digits(NamedTuple):
-    """Pictures with values in [0, 1] and the digits that they show, in two parts."""
+    """Pictures with values in [0, 1] and their labels, as a training set and a test set."""
 
     train_images: NDArray[np.float32]  # (B, 8, 8, 1)
     train_labels: NDArray[np.int64]  # (B,)
@@ -21,7 +21,7 @@ class Digits(NamedTuple):
     test_labels: NDArray[np.int64]  # (T,)
 
     def part(self, train: int, test: int) -> Digits:
-        """Only the first so many of each part."""
+        """Return the first `train` training examples and the first `test` test examples."""
         return Digits(
             self.train_images[:train],
             self.train_labels[:train],
@@ -31,7 +31,7 @@ class Digits(NamedTuple):
 
 
 def load() -> Digits:
-    """All scans; the same random fifth is held out every time, whatever the seed of a run."""
+    """Load all digits; the same random fifth is the test set, whatever the seed of a run."""
     scans = _scans()
     images = (scans.images / 16).astype(np.float32)[..., np.newaxis]
     labels = scans.target.astype(np.int64)
@@ -45,7 +45,7 @@ def _scans() -> Any:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
-            raise  # scikit-learn is there; something that it needs is not
+            raise  # scikit-learn is installed, but not a package it needs
         raise UnavailableError(
             "the digits come with scikit-learn, which is not installed: "
             "pip install 'einstride[demo]'"

@@ -1,4 +1,4 @@
-"""Where the demo's arrays live: one namespace, found by the name given to ``--backend``."""
+"""Find the array library for the demo by the name given to ``--backend``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from einstride.demo.unavailable import UnavailableError
 
 
 class Library(NamedTuple):
-    """An array library: ``xp.asarray`` brings a NumPy array in, ``asnumpy`` brings it back."""
+    """An array library: ``xp.asarray`` converts from NumPy arrays, and ``asnumpy`` back."""
 
     name: str
     xp: Any
@@ -19,7 +19,7 @@ class Library(NamedTuple):
 
     @property
     def module(self) -> str:
-        """Its import name."""
+        """The import name of the library."""
         return str(self.xp.__name__).removeprefix("array_api_compat.")
 
 
@@ -28,18 +28,18 @@ def _numpy() -> Library:
     return Library("NumPy", xp, xp.asarray)
 
 
-def _imported(name: str, otherwise: str) -> Any:
-    """A module, or `UnavailableError` with the sentence `otherwise` where it is not installed."""
+def _import(name: str, error_text: str) -> Any:
+    """Import a module; raise `UnavailableError` with a text if it is not installed."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
-            raise  # the library is there; something that it needs is not
-        raise UnavailableError(otherwise) from error
+            raise  # the library is installed, but not a package it needs
+        raise UnavailableError(error_text) from error
 
 
 def _cupy() -> Library:
-    cupy = _imported(
+    cupy = _import(
         "cupy",
         "--backend cupy needs CuPy, which is not installed: "
         "pip install 'einstride[cuda12]' or 'einstride[cuda13]'",
@@ -56,7 +56,7 @@ def _cupy() -> Library:
 
 
 def _strict() -> Library:
-    xp = _imported(
+    xp = _import(
         "array_api_strict",
         "--backend strict needs array-api-strict: pip install array-api-strict",
     )
@@ -71,5 +71,5 @@ _LIBRARIES: dict[str, Callable[[], Library]] = {
 
 
 def load(backend: str) -> Library:
-    """The library of that name, or `UnavailableError` with the reason why it cannot be had."""
+    """Return a library by name; raise `UnavailableError` with the reason if it cannot be used."""
     return _LIBRARIES[backend]()

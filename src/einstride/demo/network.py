@@ -1,7 +1,7 @@
-"""How a network is written with `einstride.nn`: two of them, and how they learn.
+"""The demo's two networks, written with `einstride.nn`, and how they are trained.
 
-`small` is the demo's own. `twist` is the network from the README of twistml, the project that
-einstride comes from: its layers have the same numbers of channels, on smaller pictures.
+`small` is the default. `twist` is the network from the README of twistml, the project that
+einstride comes from, with the same numbers of channels, but for smaller pictures.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from einstride import nn
 
 
 class Recipe(NamedTuple):
-    """A network and how it is trained."""
+    """A network with its loss, optimiser and learning rate schedule."""
 
     network: nn.Sequential
     loss: nn.Loss
     optimiser: nn.Optimiser
-    schedule: Callable[[float], float] | None  # of the share of steps done: the rate's factor
+    schedule: Callable[[float], float] | None  # fraction done -> factor
 
 
 def small() -> Recipe:
-    """Two convolutional layers with bias and ReLU, and a dense one."""
+    """Make a network of two convolutional layers with bias and ReLU, and a dense layer."""
     network = nn.Sequential(
         nn.Conv(16, 3, padding="same"),
         nn.ReLU(),  # (B, 8, 8, 16)
@@ -35,7 +35,7 @@ def small() -> Recipe:
 
 
 def twist() -> Recipe:
-    """Two convolutional layers without anything between, a dense one, and a softmax."""
+    """Make a network of two convolutional layers, a dense layer and a softmax."""
     network = nn.Sequential(
         nn.Conv(3, 3),  # (B, 6, 6, 3)
         nn.Conv(1, 3),  # (B, 4, 4, 1)

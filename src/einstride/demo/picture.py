@@ -1,4 +1,4 @@
-"""One picture of what was learned; needs matplotlib, and does without a display."""
+"""Draw one picture of what the network learned, with matplotlib and without a display."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from einstride.demo.training import Epoch, Result
 
 
 def save(path: Path, digits: Digits, result: Result, library: Library) -> str:
-    """Draw into a PNG file; gives back a sentence that says so, or why not."""
+    """Draw the results to a PNG file; return a sentence that says so, or why it was not done."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def save(path: Path, digits: Digits, result: Result, library: Library) -> str:
             raise
         return "No picture: matplotlib is not installed (pip install 'einstride[demo]')."
     shown = digits.test_images[:1]
-    maps = _maps(result.model, library.xp.asarray(shown))
+    maps = _feature_maps(result.model, library.xp.asarray(shown))
     h1, h2 = (library.asnumpy(h)[0] for h in maps)
     filters = library.asnumpy(result.model.parameters["0.f"])[:, :, 0]
 
@@ -36,25 +36,25 @@ def save(path: Path, digits: Digits, result: Result, library: Library) -> str:
     FigureCanvasAgg(figure)
     top, bottom = figure.subfigures(2, 1, hspace=0.04, height_ratios=(1.15, 1))
     digit, learned, first = top.subfigures(1, 3, wspace=0.03, width_ratios=(0.8, 1, 1))
-    second, course = bottom.subfigures(1, 2, wspace=0.03, width_ratios=(1.2, 1))
-    _digit(digit, shown[0, :, :, 0], digits.test_labels[0], result.answers[0])
-    _tiles(learned, f"Layer 1: {filters.shape[-1]} learned filters, 3 x 3", filters, 4,
+    second, training = bottom.subfigures(1, 2, wspace=0.03, width_ratios=(1.2, 1))
+    _plot_digit(digit, shown[0, :, :, 0], digits.test_labels[0], result.answers[0])
+    _plot_maps(learned, f"Layer 1: {filters.shape[-1]} learned filters, 3 x 3", filters, 4,
            cmap="RdBu_r", low=-np.abs(filters).max(), high=np.abs(filters).max())  # fmt: skip
-    _tiles(first, f"What they find in this digit, {_size(h1)}", h1, 4, cmap="magma",
+    _plot_maps(first, f"What they find in this digit, {_size(h1)}", h1, 4, cmap="magma",
            low=min(h1.min(), 0), high=h1.max())  # fmt: skip
-    _tiles(second, f"Layer 2: {h2.shape[-1]} feature maps, {_size(h2)}", h2, 8, cmap="magma",
+    _plot_maps(second, f"Layer 2: {h2.shape[-1]} feature maps, {_size(h2)}", h2, 8, cmap="magma",
            low=min(h2.min(), 0), high=h2.max())  # fmt: skip
-    _course(course, result.curve)
+    _plot_curve(training, result.curve)
     figure.savefig(path, format="png")
     return f"Picture saved to {path}."
 
 
-def _maps(model: nn.Model, x: Array) -> list[Array]:
-    """What comes out of the two convolutional layers (or their ReLUs) for pictures x."""
+def _feature_maps(model: nn.Model, x: Array) -> list[Array]:
+    """Compute the outputs of the two convolutional layers (after their ReLUs) for pictures x."""
     found: list[Array] = []
     for layer in model.net.layers:  # type: ignore[attr-defined]
-        before, (x, _) = x, layer.forward(x, nn.Run(of("demo", ("x",), x)))
-        if isinstance(layer, nn.ReLU) and found and found[-1] is before:
+        given, (x, _) = x, layer.forward(x, nn.Run(of("demo", ("x",), x)))
+        if isinstance(layer, nn.ReLU) and found and found[-1] is given:
             found.pop()
         if isinstance(layer, nn.Conv | nn.ReLU):
             found.append(x)
@@ -65,14 +65,14 @@ def _size(maps: NDArray[np.float32]) -> str:
     return f"{maps.shape[0]} x {maps.shape[1]}"
 
 
-def _digit(figure: Any, image: NDArray[np.float32], label: int, answer: int) -> None:
+def _plot_digit(figure: Any, image: NDArray[np.float32], label: int, answer: int) -> None:
     figure.suptitle(f"A held-out {label}; the answer was {answer}")
     axes = figure.subplots()
     axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
 
 
-def _tiles(
+def _plot_maps(
     figure: Any,
     title: str,
     maps: NDArray[np.float32],  # (height, width, number)
@@ -82,7 +82,7 @@ def _tiles(
     low: float,
     high: float,
 ) -> None:
-    """All maps on one scale of colours."""
+    """Draw all maps with a common colour scale."""
     figure.suptitle(title)
     columns = min(columns, maps.shape[-1])
     grid = figure.subplots(-(-maps.shape[-1] // columns), columns, squeeze=False)
@@ -92,7 +92,7 @@ def _tiles(
     figure.colorbar(image, ax=grid, shrink=0.8, pad=0.02)
 
 
-def _course(figure: Any, curve: Sequence[Epoch]) -> None:
+def _plot_curve(figure: Any, curve: Sequence[Epoch]) -> None:
     figure.suptitle(f"Held-out accuracy after training: {curve[-1].test_accuracy:.1%}")
     axes = figure.subplots()
     epochs = range(1, len(curve) + 1)

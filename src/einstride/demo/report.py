@@ -1,4 +1,4 @@
-"""The demo's tables, as text."""
+"""Format the demo's results as tables of text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from einstride.demo.training import Epoch
 
 
 def checks(deviations: Sequence[Deviation]) -> str:
-    """A row per function; the columns are what it was compared with."""
+    """Format deviations: one row per function, one column per reference."""
     sizes = {(d.function, d.against): f"{d.size:.1e}" for d in deviations}
     rows: list[tuple[str, ...]] = [("largest relative deviation from", LOOPS, DIFFERENCES)]
     for function in dict.fromkeys(d.function for d in deviations):
@@ -22,7 +22,7 @@ def checks(deviations: Sequence[Deviation]) -> str:
 
 
 def curve(epochs: Sequence[Epoch]) -> str:
-    """A row per epoch."""
+    """Format losses and accuracies: one row per epoch."""
     rows = [("epoch", "loss", "held-out loss", "held-out accuracy")]
     for number, e in enumerate(epochs, 1):
         rows.append(
@@ -32,7 +32,7 @@ def curve(epochs: Sequence[Epoch]) -> str:
 
 
 def confusion(labels: NDArray[np.int64], answers: NDArray[np.int64]) -> str:
-    """How often each digit (a row) got each answer (a column); a dot is zero."""
+    """Format the confusion matrix: digits in rows, answers in columns, a dot for zero."""
     counts = np.zeros((CLASSES, CLASSES), int)
     np.add.at(counts, (labels, answers), 1)
     rows = [("digit \\ answer", *map(str, range(CLASSES)))]
@@ -42,7 +42,7 @@ def confusion(labels: NDArray[np.int64], answers: NDArray[np.int64]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, the first flush left, the others flush right."""
+    """Format rows as columns of equal width, the first aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

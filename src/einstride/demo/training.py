@@ -1,4 +1,4 @@
-"""Training, and what is measured after each epoch."""
+"""Train a network of the demo, and keep losses and accuracy of each epoch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from einstride.demo.digits import Digits
 from einstride.demo.libraries import Library
 from einstride.demo.network import Recipe
 
-BATCH = 64
+BATCH_SIZE = 64
 
 
 class Epoch(NamedTuple):
-    """After one pass over all pictures; losses are means per picture."""
+    """Mean losses per picture and accuracy after one pass over all pictures."""
 
     train_loss: float
     test_loss: float
@@ -24,7 +24,7 @@ class Epoch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The trained network, how it got there, and its answers on the held-out digits."""
+    """The trained network, its learning curve, and its answers on the held-out digits."""
 
     model: nn.Model
     curve: list[Epoch]
@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
 
 def train(digits: Digits, recipe: Recipe, library: Library, epochs: int, seed: int) -> Result:
-    """Train a new network."""
+    """Build the recipe's network and train it."""
     model = nn.Model(recipe.network, (8, 8, 1), library=library.module, seed=seed)
     history = model.fit(
         digits.train_images,
@@ -40,7 +40,7 @@ def train(digits: Digits, recipe: Recipe, library: Library, epochs: int, seed: i
         recipe.loss,
         recipe.optimiser,
         epochs=epochs,
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         validation=(digits.test_images, digits.test_labels),
         metrics=[nn.accuracy],
         schedule=recipe.schedule,

@@ -1,5 +1,5 @@
-"""The one error that the demo expects: something it needs is not on this machine."""
+"""The error for packages and devices that the demo needs and this machine does not have."""
 
 
 class UnavailableError(Exception):
-    """Its text is one sentence for the user, with the remedy."""
+    """A package or device is missing; the text is one sentence for the user, with the remedy."""

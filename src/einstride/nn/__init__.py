@@ -1,4 +1,4 @@
-"""Neural networks on plain arrays: the smallest readable library that trains a real one.
+"""Build and train neural networks on plain arrays, in the smallest library that trains a real one.
 
 A network is written as layers, built for an input shape, and trained:
 
@@ -15,8 +15,9 @@ A network is written as layers, built for an input shape, and trained:
 Channels come last by default. The same model trains on NumPy, CuPy and array-API libraries
 (``library=``, `Model.to`); random numbers are drawn on the host, the same for all of them.
 
-What may enter: what a network on arrays needs beside convolution; no second convolution.
-Start with `layer`, which says what a layer is; then `model`, and `training.fitting`, its loop.
+What may enter: what a network needs besides convolution, which `einstride.api` computes.
+Start with `layer`, the base class of all layers; then `model`, and `training.fitting`, the
+training loop.
 """
 
 from einstride.nn.initialisers import glorot, he, zeros

@@ -1,8 +1,8 @@
-"""Memory that goes round: the arrays of one training step lie where those of the last one did.
+"""Reuse the memory of one training step's arrays in the next step.
 
-The system takes longer to give fresh pages than many a layer takes to fill them. A block is free
-as soon as no array refers to it, which is what Python counts references for: whoever still holds
-an array, layer or user, keeps its block from being used again.
+The operating system takes longer to map new pages than many a layer takes to fill them. A block is
+free as soon as no array refers to it, which its reference count tells: a layer or user that still
+holds an array of a block keeps that block from being reused.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from einstride.arrays.backends import Array, Backend
 from einstride.arrays.backends.numpy import empty
 from einstride.support import workers
 
-LEAST = 1 << 16
-"""Bytes from which an array is worth a block; smaller ones come from memory that was used before
-anyway."""
+MIN_BYTES = 1 << 16
+"""Smallest array in bytes that gets a block. The C library's allocator reuses its own memory for
+smaller ones."""
 ALIGN = 64
+"""Alignment of arrays in bytes: a cache line, and the widest vector."""
 
 
 def _references(blocks: list[Any], i: int) -> int:
     return sys.getrefcount(blocks[i])
 
 
-def _counted() -> bool:
-    """Are references counted here, at once and by a single count?"""
-    together = getattr(sys, "_is_gil_enabled", lambda: True)
-    return sys.implementation.name == "cpython" and together()
+def _has_exact_counts() -> bool:
+    """True if the interpreter counts references immediately, in one count per object."""
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
+    return sys.implementation.name == "cpython" and has_gil()
 
 
-_UNUSED = _references([np.empty(1, np.uint8)], 0) if _counted() else 0
+_UNUSED_COUNT = _references([np.empty(1, np.uint8)], 0) if _has_exact_counts() else 0
 
 
 _arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
@@ -53,7 +54,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Arena:
-    """Blocks of memory of the sizes that a step asked for. A copy of an arena is an empty one."""
+    """Memory blocks of the sizes that a training step asked for. A copy of an arena is empty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,21 +63,21 @@ class Arena:
         _arenas.add(self)
 
     def __reduce__(self) -> tuple[type[Arena], tuple[()]]:
-        """A copy, also through pickle, is a new one."""
+        """Make copies, also by pickle, new and empty arenas."""
         return type(self), ()
 
     def forget(self) -> None:
-        """In a forked child: the thread that held the lock is not there to release it."""
+        """Empty the arena in a forked child, where the thread that held the lock may be missing."""
         self._lock, self._blocks, self._used = threading.Lock(), {}, {}
 
-    def of(self, b: Backend) -> Backend:
-        """The backend, whose new arrays lie here; itself for libraries with memory of their own."""
-        if not b.traits.on_host or not _UNUSED:
+    def backend(self, b: Backend) -> Backend:
+        """Return a backend that allocates from this arena; `b` itself for device libraries."""
+        if not b.traits.on_host or not _UNUSED_COUNT:
             return b
         return replace(b, empty=self.empty)
 
     def begin(self) -> None:
-        """A new step: what the last one did not need is given back."""
+        """Begin a training step: free the blocks that the step before did not use."""
         with workers.guard(self._lock):
             for size, blocks in list(self._blocks.items()):
                 del blocks[self._used.get(size, 0) :]
@@ -85,15 +86,15 @@ class Arena:
             self._used = {}
 
     def clear(self) -> None:
-        """Give everything back."""
+        """Free all blocks."""
         with workers.guard(self._lock):
             self._blocks, self._used = {}, {}
 
     def empty(self, shape: Sequence[int], name: str, like: Array) -> Array:
-        """As `Backend.empty`."""
+        """Return an uninitialised array, as `Backend.empty` does, in a block of this arena."""
         kind = np.dtype(name) if name != "bfloat16" else like.dtype
         size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
-        if size < LEAST or kind.name != name:
+        if size < MIN_BYTES or kind.name != name:
             return empty(shape, name, like)
         with workers.guard(self._lock):
             block = self._block(size)
@@ -103,7 +104,7 @@ class Arena:
     def _block(self, size: int) -> Any:
         blocks = self._blocks.setdefault(size, [])
         for i in range(len(blocks)):
-            if _references(blocks, i) == _UNUSED:
+            if _references(blocks, i) == _UNUSED_COUNT:
                 self._used[size] = max(self._used.get(size, 0), i + 1)
                 return blocks[i]
         blocks.append(np.empty(size + ALIGN, np.uint8))

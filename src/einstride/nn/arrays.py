@@ -1,4 +1,4 @@
-"""Arrays between libraries and dtypes: the few places where anything is moved or converted."""
+"""Convert arrays between libraries and dtypes, and check the arrays and integers of callers."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from einstride.support.errors import bad_type, bad_value
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 Shape = tuple[int, ...]
-Host = NDArray[Any]
+HostArray = NDArray[Any]
 
 
-def wide(name: str) -> str:
-    """The dtype that sums are formed in: float32 for the halves, else the dtype itself."""
+def sum_dtype(name: str) -> str:
+    """Return the dtype that sums are formed in: float32 for float16 and bfloat16, else `name`."""
     return "float32" if name in HALVES else name
 
 
-def widened(x: Array, b: Backend) -> Array:
-    """`x` in the dtype of its sums; x itself where that is its own."""
-    return b.astype(x, wide(b.dtype_name(x)))
+def to_sum_dtype(x: Array, b: Backend) -> Array:
+    """Convert x to the dtype that its sums are formed in; returns x itself if it has that dtype."""
+    return b.astype(x, sum_dtype(b.dtype_name(x)))
 
 
-def host(x: Array) -> Host:
-    """A NumPy array with the elements of x, whichever library it comes from."""
-    found: Host = backends.of("to", ("x",), x).to_host(x)
+def to_host(x: Array) -> HostArray:
+    """Copy x of any library to a NumPy array; a NumPy array may be returned as it is."""
+    found: HostArray = backends.of("to", ("x",), x).to_host(x)
     return found
 
 
-def device(a: Host, b: Backend) -> Array:
-    """A new array of the backend's library with the elements of a NumPy array."""
+def from_host(a: HostArray, b: Backend) -> Array:
+    """Copy a NumPy array to a new array of the backend's library."""
     if b.traits.on_host:
         return np.array(a, order="C")
     name = a.dtype.name
@@ -47,13 +47,13 @@ def device(a: Host, b: Backend) -> Array:
     return b.xp.asarray(np.ascontiguousarray(a) if a.ndim else a)
 
 
-def into(function: Any, *operands: Any, out: Array | None) -> Array:
-    """``function(*operands)``, written to `out` where the library has such a thing."""
+def call_into(function: Any, *operands: Any, out: Array | None) -> Array:
+    """Return ``function(*operands)``, which is written to `out` unless that is None."""
     return function(*operands) if out is None else function(*operands, out=out)
 
 
 def check_float(where: str, name: str, x: Array, b: Backend) -> None:
-    """Refuse arrays that hold no real floats: integers are converted by the caller, in sight."""
+    """Raise TypeError unless x holds real floats: the caller has to convert integers explicitly."""
     found = b.dtype_name(x)
     if found not in FLOATS:
         raise bad_type(
@@ -63,7 +63,7 @@ def check_float(where: str, name: str, x: Array, b: Backend) -> None:
 
 
 def check_shape(where: str, name: str, x: Array, shape: Shape) -> int:
-    """The number of examples of x (B, *shape); a sentence if it has another shape, or none."""
+    """Return the batch size B of x (B, *shape); raise ValueError for another shape or B = 0."""
     found = tuple(x.shape)
     if found[1:] != shape or not found:
         raise bad_value(
@@ -77,8 +77,8 @@ def check_shape(where: str, name: str, x: Array, shape: Shape) -> int:
     return int(found[0])
 
 
-def count(where: str, name: str, value: object, least: int = 1) -> int:
-    """An integer that is not too small."""
+def check_count(where: str, name: str, value: object, least: int = 1) -> int:
+    """Return `value` as an int; raise an error if it is no integer or less than `least`."""
     number = parse.whole(where, name, value)
     if number < least:
         raise bad_value(where, f"{name} must be at least {least}", number, "raise it")

@@ -1,4 +1,4 @@
-"""A network built for one input shape: its parameters, its passes, one training step."""
+"""`BaseModel`: the parameters of a network for one input shape, its passes and training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
 from einstride.nn.arena import Arena
-from einstride.nn.arrays import Shape, check_float, check_shape, count, device, host
+from einstride.nn.arrays import Shape, check_count, check_float, check_shape, from_host, to_host
 from einstride.nn.layer import Gradients, Layer, Maker, Run, check_dtype
 from einstride.nn.layers.compose import check_layer
 from einstride.nn.random import stream
@@ -21,14 +21,14 @@ from einstride.support.errors import bad_value
 
 @dataclass(frozen=True)
 class Tape:
-    """What a forward pass leaves for the backward one; it can be used once."""
+    """What a forward pass keeps for the backward pass, which consumes it."""
 
     kept: Any
     run: Run
 
 
-class Built:
-    """What `Model` is made of: parameters, one pass forward and back, one training step."""
+class BaseModel:
+    """Base class of `Model`: parameters, forward and backward passes, and one training step."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Built:
             )  # fmt: skip
         self.dtype = check_dtype("Model", dtype)
         self.library, self.arena = library, Arena()
-        self.seed, self.passes = count("Model", "seed", seed, 0), 0
+        self.seed, self.passes = check_count("Model", "seed", seed, 0), 0
         self.history: History | None = None
         self._b = backends.by_name("Model", library)
         maker = Maker(self._b, dtype, stream(self.seed))
@@ -57,75 +57,75 @@ class Built:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """What is learned, by path: ``"3.body.0.f"`` is the filter of layer 0 of a body."""
+        """All parameters by path: ``"3.body.0.f"`` is the filter of layer 0 of layer 3's body."""
         return {f"{path}{k}": a for path, leaf in self.net.leaves() for k, a in
                 leaf.parameters.items()}  # fmt: skip
 
     @property
     def state(self) -> dict[str, Array]:
-        """Running statistics, by path."""
+        """All running statistics by path."""
         return {f"{path}{k}": a for path, leaf in self.net.leaves() for k, a in leaf.state.items()}
 
     def assign(self, arrays: dict[str, Array]) -> None:
-        """Copy arrays into the place of parameters or state.
+        """Replace parameters or state by copies of given arrays.
 
         Parameters
         ----------
         arrays : dict of arrays
-            By path, of the model's library and of the shapes there; any float dtype.
+            Keyed by path; of the model's library and shapes, and of any float dtype.
         """
-        mine = self.parameters | self.state
+        current = self.parameters | self.state
         for name, a in arrays.items():
-            if name not in mine or tuple(mine[name].shape) != tuple(a.shape):
-                found = tuple(mine[name].shape) if name in mine else "no such array"
+            if name not in current or tuple(current[name].shape) != tuple(a.shape):
+                found = tuple(current[name].shape) if name in current else "no such array"
                 raise bad_value(
                     "assign", "every array must have the name and the shape of one of the model's",
                     f"{name} {tuple(a.shape)}; the model has {found}", "see model.parameters",
                 )  # fmt: skip
-            backends.of("assign", ("model", name), mine[name], a)
+            backends.of("assign", ("model", name), current[name], a)
             check_float("assign", name, a, self._b)
-        kinds = {name: self._b.dtype_name(a) for name, a in mine.items()}
+        dtypes = {name: self._b.dtype_name(a) for name, a in current.items()}
         self.put({
-            name: self._b.xp.asarray(self._b.astype(a, kinds[name]), copy=True)
+            name: self._b.xp.asarray(self._b.astype(a, dtypes[name]), copy=True)
             for name, a in arrays.items()
         })  # fmt: skip
 
     def put(self, arrays: dict[str, Array]) -> None:
-        """The same without a check or a copy: the arrays are the model's from now on.
+        """Replace parameters or state by given arrays, without checks and copies.
 
         Parameters
         ----------
         arrays : dict of arrays
-            By path.
+            Keyed by path; the model uses these arrays themselves from now on.
         """
         for path, leaf in self.net.leaves():
             for group in (leaf.parameters, leaf.state):
                 group.update({k: arrays[path + k] for k in group if path + k in arrays})
 
     def __call__(self, x: Array) -> Array:
-        """The output for a batch, as `predict` without batches: nothing is kept.
+        """Compute the output for one batch; nothing is kept for a backward pass.
 
         Parameters
         ----------
         x : array, shape (B, *input_shape)
-            Floats, which are brought to the model's dtype; of the model's library.
+            Floats, which are converted to the model's dtype; of the model's library.
 
         Returns
         -------
         array, shape (B, *output_shape)
-            Scores.
+            Output of the last layer.
         """
         return self.net.forward(self._input(x), Run(self._b))[0]
 
     def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Tape]:
-        """The output for a batch, and what `backward` needs.
+        """Compute the output for one batch, and what `backward` needs.
 
         Parameters
         ----------
         x : array, shape (B, *input_shape)
             The input.
         training : bool
-            Batch statistics and dropout; False: as in inference.
+            True: use batch statistics and dropout. False: compute as in inference.
 
         Returns
         -------
@@ -143,7 +143,7 @@ class Built:
     def backward(
         self, gy: Array, tape: Tape, *, per_example: bool = False, inner: bool = False
     ) -> tuple[Array | None, Gradients]:
-        """The gradients of the parameters, and of the input if asked for.
+        """Compute the gradients of the parameters, and of the input on request.
 
         Parameters
         ----------
@@ -152,14 +152,14 @@ class Built:
         tape : Tape
             From `forward`; it can be used once.
         per_example : bool
-            True: a gradient for each example, (B, *shape), not their sum.
+            True: return one gradient for each example, (B, *shape), instead of their sum.
         inner : bool
-            True: the gradient of the input too.
+            True: compute the gradient of the input too.
 
         Returns
         -------
         tuple
-            The gradient of the input (or None), and a dict of those of the parameters.
+            The gradient of the input (or None), and a dict of the gradients of the parameters.
         """
         run = replace(tape.run, per_example=per_example)
         return self.net.backward(gy, tape.kept, run, False, inner)
@@ -167,17 +167,17 @@ class Built:
     def gradients(
         self, x: Array, t: Array, loss: Loss, *, per_example: bool = False
     ) -> tuple[float, Gradients]:
-        """The loss of a batch and its gradients, while training.
+        """Compute the loss of one batch and its gradients, in training mode.
 
         Parameters
         ----------
         x, t : array
-            A batch.
+            Inputs and targets of one batch.
         loss : Loss
-            What is to be small.
+            The loss to differentiate.
         per_example : bool
-            True: the gradient of each example's own loss, (B, *shape); their mean is the
-            gradient of the batch's.
+            True: return the gradient of each example's own loss, (B, *shape); the mean of these
+            is the gradient of the batch's loss.
 
         Returns
         -------
@@ -191,24 +191,24 @@ class Built:
         return float(value), self.backward(gy, tape, per_example=per_example)[1]
 
     def step(self, x: Array, t: Array, loss: Loss, optimiser: Optimiser) -> Array:
-        """One step of training; the values of t are not looked at.
+        """Do one training step; the values of t are not checked.
 
         Parameters
         ----------
         x, t : array
-            A batch.
+            Inputs and targets of one batch.
         loss : Loss
-            What is to be small.
+            The loss that is minimised.
         optimiser : Optimiser
-            What moves the parameters.
+            The optimiser that updates the parameters.
 
         Returns
         -------
         array
-            The loss before the step, without axes, on the device.
+            The loss before the step, an array without axes on the model's device.
         """
         self.arena.begin()
-        y, tape = self._forward(x, True, self.arena.of(self._b))
+        y, tape = self._forward(x, True, self.arena.backend(self._b))
         value, gy = loss.unchecked(y, t, self._b)
         run = replace(tape.run, per_example=False)
         gradients = self.net.backward(gy, tape.kept, run, True, False)[1]
@@ -216,22 +216,22 @@ class Built:
         return value
 
     def bring(self, x: Array) -> Array:
-        """A NumPy array in the model's library; other arrays as they are.
+        """Copy a NumPy array to the model's library; return other arrays as they are.
 
         Parameters
         ----------
         x : array
-            Any.
+            An array of any library.
 
         Returns
         -------
         array
-            Of the model's library, or x.
+            The copy, or x itself.
         """
         if self._b.traits.on_host:
             return x
-        theirs = backends.of("Model", ("x",), x)
-        return device(host(x), self._b) if theirs.traits.on_host else x
+        given = backends.of("Model", ("x",), x)
+        return from_host(to_host(x), self._b) if given.traits.on_host else x
 
     def _input(self, x: Array) -> Array:
         found = backends.of("Model", ("x",), x)

@@ -1,67 +1,70 @@
-"""A model's arrays in another place: a file, a library, a dtype."""
+"""Save and load a model's arrays, and move them to another library or dtype."""
 
 from __future__ import annotations
 
 import os
 
 from einstride.arrays.backends import Array, Backend
-from einstride.nn.arrays import FLOATS, Host, device, host, wide
-from einstride.nn.built import Built
+from einstride.nn.arrays import FLOATS, HostArray, from_host, sum_dtype, to_host
+from einstride.nn.built import BaseModel
 from einstride.nn.training import checkpoint
 from einstride.nn.training.optimiser import Optimiser
 from einstride.support.errors import bad_type, bad_value, shown
 
 
-def save(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
-    """See `Model.save`."""
-    arrays = {f"parameter/{k}": host(a) for k, a in model.parameters.items()}
-    arrays |= {f"state/{k}": host(a) for k, a in model.state.items()}
-    note: dict[str, object] = {"dtype": model.dtype}
+def save(model: BaseModel, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
+    """Write a model's arrays to a file: see `Model.save`."""
+    arrays = {f"parameter/{k}": to_host(a) for k, a in model.parameters.items()}
+    arrays |= {f"state/{k}": to_host(a) for k, a in model.state.items()}
+    metadata: dict[str, object] = {"dtype": model.dtype}
     _check_optimiser("save", optimiser)
     if optimiser is not None:
-        note |= {"optimiser": type(optimiser).__name__, "steps": optimiser.steps}
+        metadata |= {"optimiser": type(optimiser).__name__, "steps": optimiser.steps}
         arrays |= {
-            f"optimiser/{kind}/{name}": host(a)
+            f"optimiser/{kind}/{name}": to_host(a)
             for name, running in optimiser.running.items()
             for kind, a in running.items()
         }
-    checkpoint.write(path, arrays, note)
+    checkpoint.write(path, arrays, metadata)
 
 
-def load(model: Built, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
-    """See `Model.load`: everything is checked before anything is changed."""
+def load(model: BaseModel, path: str | os.PathLike[str], optimiser: Optimiser | None) -> None:
+    """Read a model's arrays from a file: see `Model.load`. Checks all of it before any change."""
     _check_optimiser("load", optimiser)
-    arrays, note = checkpoint.read(path)
-    groups: dict[str, dict[str, Host]] = {"parameter": {}, "state": {}, "optimiser": {}}
+    arrays, metadata = checkpoint.read(path)
+    groups: dict[str, dict[str, HostArray]] = {"parameter": {}, "state": {}, "optimiser": {}}
     for name, a in arrays.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = a
-    mine = {"parameter": model.parameters, "state": model.state}
-    for group, own in mine.items():
+    current = {"parameter": model.parameters, "state": model.state}
+    for group, own in current.items():
         _compare(group, own, groups[group])
     running: dict[str, dict[str, Array]] = {}
     if optimiser is not None:
         kind = type(optimiser).__name__
-        if note.get("optimiser") != kind:
+        if metadata.get("optimiser") != kind:
             raise bad_value(
                 "load", f"the file must hold the running arrays of {kind}",
-                f"those of {note.get('optimiser')}", "save(path, optimiser), or load without one",
+                f"those of {metadata.get('optimiser')}",
+                "save(path, optimiser), or load without one",
             )  # fmt: skip
         for name, a in groups["optimiser"].items():
             which, _, parameter = name.partition("/")
-            expected = tuple(mine["parameter"][parameter].shape) if parameter in mine[
+            expected = tuple(current["parameter"][parameter].shape) if parameter in current[
                 "parameter"] else None  # fmt: skip
             if which not in (*optimiser.names, "master") or a.shape != expected:
-                raise bad_value("load", "its running arrays must fit", name, "save it again")
-            running.setdefault(parameter, {})[which] = device(a, model._b)
-    fresh = {
-        k: _like(a, own[k], model._b) for group, own in mine.items() for k, a in
+                raise bad_value(
+                    "load", "running arrays must fit the parameters", name, "save it again"
+                )
+            running.setdefault(parameter, {})[which] = from_host(a, model._b)
+    loaded = {
+        k: _in_dtype_of(a, own[k], model._b) for group, own in current.items() for k, a in
         groups[group].items()
     }  # fmt: skip
-    model.put(fresh)
+    model.put(loaded)
     if optimiser is not None:
         optimiser.reset()
-        optimiser.running, optimiser.steps = running, int(note["steps"])
+        optimiser.running, optimiser.steps = running, int(metadata["steps"])
 
 
 def _check_optimiser(where: str, optimiser: object) -> None:
@@ -72,18 +75,20 @@ def _check_optimiser(where: str, optimiser: object) -> None:
         )  # fmt: skip
 
 
-def move(model: Built, b: Backend, dtype: str) -> None:
-    """Parameters and state in another library and dtype."""
-    kept_wide = _wide(model)
-    fresh = {
-        name: b.astype(device(host(a), b), wide(dtype) if name in kept_wide else dtype)
+def move(model: BaseModel, b: Backend, dtype: str) -> None:
+    """Move parameters and state to another library and dtype."""
+    float32_at_least = _never_half(model)
+    moved = {
+        name: b.astype(
+            from_host(to_host(a), b), sum_dtype(dtype) if name in float32_at_least else dtype
+        )
         for name, a in (model.parameters | model.state).items()
     }
-    model.put(fresh)
+    model.put(moved)
 
 
-def _wide(model: Built) -> set[str]:
-    """The arrays that are never kept in half precision: those beside running statistics."""
+def _never_half(model: BaseModel) -> set[str]:
+    """Names of the arrays that are kept in float32 at least: all of layers with statistics."""
     return {
         f"{path}{k}"
         for path, leaf in model.net.leaves()
@@ -92,7 +97,7 @@ def _wide(model: Built) -> set[str]:
     }
 
 
-def _compare(group: str, own: dict[str, Array], found: dict[str, Host]) -> None:
+def _compare(group: str, own: dict[str, Array], found: dict[str, HostArray]) -> None:
     remedy = "load a file that was saved from this model"
     for name, a in own.items():
         if name not in found:
@@ -111,9 +116,9 @@ def _compare(group: str, own: dict[str, Array], found: dict[str, Host]) -> None:
         raise bad_value("load", f"the model has no {group} {extra[0]}", "one in the file", remedy)
 
 
-def _like(a: Host, own: Array, b: Backend) -> Array:
-    """A host array in the library and the dtype of the model's."""
+def _in_dtype_of(a: HostArray, own: Array, b: Backend) -> Array:
+    """Convert a NumPy array to the library and dtype of the model's array `own`."""
     name = b.dtype_name(own)
     if a.dtype.name == "bfloat16" and name != "bfloat16":
         a = a.astype("float32")
-    return b.astype(device(a, b), name)
+    return b.astype(from_host(a, b), name)

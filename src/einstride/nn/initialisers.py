@@ -1,4 +1,4 @@
-"""The first values of parameters. Each is a function (generator, shape, fan_in, fan_out)."""
+"""Initial values of parameters: functions of (generator, shape, fan_in, fan_out)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 
-from einstride.nn.arrays import Host, Shape
+from einstride.nn.arrays import HostArray, Shape
 
 
-def he(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Host:
-    """Normal with variance 2 / fan_in: signals keep their size through ReLU.
+def he(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> HostArray:
+    """Draw normal numbers of variance 2 / fan_in, which keeps the variance through ReLU layers.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Where the numbers come from.
+        Source of the random numbers.
     shape : tuple of int
         The shape of the parameter.
     fan_in : int
-        Products in each sum of the forward pass.
+        Number of products in each sum of the forward pass.
     fan_out : int
-        Products in each sum of the backward pass; not used.
+        Number of products in each sum of the backward pass; not used.
 
     Returns
     -------
@@ -31,29 +31,29 @@ def he(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Hos
     return rng.standard_normal(shape) * math.sqrt(2 / max(fan_in, 1))
 
 
-def glorot(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Host:
-    """Uniform with variance 2 / (fan_in + fan_out): for tanh and sigmoid.
+def glorot(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> HostArray:
+    """Draw uniform numbers of variance 2 / (fan_in + fan_out), for tanh and sigmoid layers.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Where the numbers come from.
+        Source of the random numbers.
     shape : tuple of int
         The shape of the parameter.
     fan_in, fan_out : int
-        Products in each sum of the forward and the backward pass.
+        Number of products in each sum of the forward and the backward pass.
 
     Returns
     -------
     numpy.ndarray
         Float64 numbers (Glorot and Bengio, 2010, equation 16).
     """
-    reach = math.sqrt(6 / max(fan_in + fan_out, 1))
-    return rng.uniform(-reach, reach, shape)
+    limit = math.sqrt(6 / max(fan_in + fan_out, 1))
+    return rng.uniform(-limit, limit, shape)
 
 
-def zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> Host:
-    """Zeros: for a bias, or the last layer of a residual branch.
+def zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> HostArray:
+    """Return zeros, for a bias or the last layer of a residual branch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a layer is: its parameters, a forward and a backward function, and its place in a model."""
+"""The base class of all layers: parameters, a forward and a backward function."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 
 from einstride.arrays.backends import Array, Backend
-from einstride.nn.arrays import FLOATS, Host, Shape, device, wide
+from einstride.nn.arrays import FLOATS, HostArray, Shape, from_host, sum_dtype
 from einstride.nn.random import generator
 from einstride.support.errors import bad_value, shown
 
 Gradients = dict[str, Array]
-Initialiser = Callable[[np.random.Generator, Shape, int, int], Host]
+Initialiser = Callable[[np.random.Generator, Shape, int, int], HostArray]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes parameters: the same numbers for every library, drawn on the host.
+    """Makes the parameters of layers from random numbers that are the same for every library.
 
     Parameters
     ----------
     b : Backend
-        The arrays' library.
+        The library of the parameters.
     dtype : str
-        Of the parameters.
+        The dtype of the parameters.
     rng : numpy.random.Generator
-        Where numbers come from.
+        Source of the random numbers, on the host.
     place : str
-        Of the layer that is being built.
+        Name of the layer that is being built, for error texts.
     """
 
     b: Backend
@@ -40,78 +40,79 @@ class Maker:
     place: str = ""
 
     def inside(self, place: str) -> Maker:
-        """The same for a layer at another place.
+        """Return a copy of this maker for another layer.
 
         Parameters
         ----------
         place : str
-            As errors name it.
+            Name of that layer in error texts.
 
         Returns
         -------
         Maker
-            The new one.
+            The copy.
         """
         return replace(self, place=place)
 
     def draw(self, initialiser: Initialiser, shape: Shape, fan_in: int, fan_out: int) -> Array:
-        """A parameter from an initialiser.
+        """Make a parameter from an initialiser.
 
         Parameters
         ----------
         initialiser : callable
-            As `he`.
+            A function such as `he`.
         shape : tuple of int
-            Of the parameter.
+            Shape of the parameter.
         fan_in, fan_out : int
-            Products in each sum, forward and backward.
+            Number of products in each sum, forward and backward.
 
         Returns
         -------
         array
-            In the model's dtype.
+            The parameter, in the model's dtype.
         """
         numbers = initialiser(self.rng, shape, fan_in, fan_out)
         return self.fill(numbers, self.dtype)
 
-    def fill(self, numbers: Host, dtype: str | None = None) -> Array:
-        """A parameter with these numbers.
+    def fill(self, numbers: HostArray, dtype: str | None = None) -> Array:
+        """Make a parameter with given values.
 
         Parameters
         ----------
         numbers : numpy.ndarray
-            Its values.
+            The values.
         dtype : str, optional
-            That of sums (float32 for the halves) if left out.
+            If left out, the dtype of sums: float32 for float16 and bfloat16.
 
         Returns
         -------
         array
-            Of the model's library.
+            The parameter, in the model's library.
         """
-        name = wide(self.dtype) if dtype is None else dtype
-        like = device(np.asarray(numbers, np.float64), self.b)
-        return self.b.astype(like, name)
+        name = sum_dtype(self.dtype) if dtype is None else dtype
+        given = from_host(np.asarray(numbers, np.float64), self.b)
+        return self.b.astype(given, name)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one pass through a model needs to know.
+    """Settings of one pass through a model, forward and back.
 
     Parameters
     ----------
     b : Backend
-        The arrays' library.
+        The library of the arrays.
     training : bool
-        Batch statistics and dropout.
+        True: batch statistics and dropout are used.
     keep : bool
-        A backward pass will follow; without it nothing is kept.
+        True: a backward pass will follow, so layers keep what it needs.
     rng : numpy.random.Generator
-        For dropout.
+        Source of random numbers for dropout.
     per_example : bool
-        Gradients for each example instead of their sum.
+        True: one gradient for each example instead of their sum.
     places : bool
-        ``b.empty`` gives memory that was used before: results are written there.
+        True: ``b.empty`` reuses memory of earlier steps, so layers write results to arrays that
+        they get from it.
     """
 
     b: Backend
@@ -123,28 +124,28 @@ class Run:
 
 
 class Layer:
-    """The base of all layers. Subclasses fill in `_build`, `_forward` and `_backward`.
+    """Base class of all layers. Subclasses define `_build`, `_forward` and `_backward`.
 
-    A layer holds its parameters and its running statistics, nothing else: what backward needs is
-    given out by forward and handed back by the caller. Whether an argument may be overwritten is
-    said by `own`.
+    A layer holds its parameters and its running statistics, but no data of a pass: `forward`
+    returns what `backward` needs, and the caller passes it on. `own` says whether a layer may
+    overwrite its argument.
 
     Attributes
     ----------
     parameters : dict of arrays
-        What is learned.
+        The arrays that an optimiser updates.
     state : dict of arrays
-        What is kept beside: running statistics.
+        Running statistics.
     place : str
-        Where the layer stands in its model, for errors.
+        Name of the layer in its model, for error texts.
     """
 
     fresh = True
-    """The output is a new array, which the next layer may overwrite."""
+    """True if the output is a new array, which the next layer may overwrite."""
     fresh_gradient = True
-    """So is the gradient of the input."""
+    """True if the gradient of the input is a new array, which the layer before may overwrite."""
     keeps_output = False
-    """The backward pass reads the output, so nobody may overwrite it."""
+    """True if the backward pass reads the output, which then must not be overwritten."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Array] = {}
@@ -152,51 +153,51 @@ class Layer:
         self.place = ""
 
     def build(self, shape: Shape, maker: Maker) -> Shape:
-        """Make the parameters for inputs of a shape, without the batch axis.
+        """Make the parameters for one input shape, and return the output shape.
 
         Parameters
         ----------
         shape : tuple of int
-            The shape of one example.
+            The shape of one example, without the batch axis.
         maker : Maker
-            Library, dtype and random numbers.
+            Makes the parameters.
 
         Returns
         -------
         tuple of int
-            The shape of one output.
+            The shape of one output, without the batch axis.
         """
         if self.place:
             raise bad_value(
-                maker.place or type(self).__name__, "a layer stands in one place",
-                f"{self.place} once more", "make a second layer",
+                maker.place or type(self).__name__, "a layer can be used in one place only",
+                f"{self.place} a second time", "make a second layer",
             )  # fmt: skip
         self.place = maker.place or type(self).__name__
-        with _named(self.place):
+        with _errors_name(self.place):
             return self._build(shape, maker)
 
     def forward(self, x: Array, run: Run, own: bool = False) -> tuple[Array, Any]:
-        """The output, and what backward needs (None unless ``run.keep``).
+        """Compute the output, and what `backward` needs (None unless ``run.keep``).
 
         Parameters
         ----------
         x : array, shape (B, *shape)
             The input.
         run : Run
-            Library, training or not.
+            Settings of the pass.
         own : bool
-            x may be overwritten.
+            True: x may be overwritten.
 
         Returns
         -------
         tuple
-            The output, and what to hand to `backward`.
+            The output, and the argument `kept` of `backward`.
         """
-        with _named(self.place or type(self).__name__):
+        with _errors_name(self.place or type(self).__name__):
             return self._forward(x, run, own)
 
     def forward_relu(self, x: Array, run: Run, own: bool = False) -> tuple[Array, Any] | None:
-        """`forward` and the ReLU that follows in one sweep; None if the layer has no such thing.
+        """Compute `forward` and a ReLU after it in one pass over memory, if the layer can.
 
         Parameters
         ----------
@@ -206,44 +207,45 @@ class Layer:
         Returns
         -------
         tuple or None
-            As `forward`; `backward` takes the gradient of the ReLU's output then.
+            As `forward`, with `backward` taking the gradient of the ReLU's output. None if the
+            layer has no fused kernel for it.
         """
-        with _named(self.place or type(self).__name__):
+        with _errors_name(self.place or type(self).__name__):
             return self._forward_relu(x, run, own)
 
     def backward(
         self, gy: Array, kept: Any, run: Run, own: bool = False, inner: bool = True
     ) -> tuple[Array | None, Gradients]:
-        """The gradient of the input and those of the parameters.
+        """Compute the gradients of the input and of the parameters.
 
         Parameters
         ----------
         gy : array
             The gradient of the output.
         kept : object
-            What forward gave out.
+            The second result of `forward`.
         run : Run
-            As in `forward`.
+            Settings of the pass.
         own : bool
-            gy may be overwritten.
+            True: gy may be overwritten.
         inner : bool
-            False: nobody asks for the gradient of the input.
+            False: the gradient of the input is not needed.
 
         Returns
         -------
         tuple
-            The gradient of the input (or None), and a dict of those of the parameters.
+            The gradient of the input (or None), and a dict of the gradients of the parameters.
         """
-        with _named(self.place or type(self).__name__):
+        with _errors_name(self.place or type(self).__name__):
             return self._backward(gy, kept, run, own, inner)
 
     def leaves(self, path: str = "") -> Iterator[tuple[str, Layer]]:
-        """All layers that hold parameters of their own, with their paths.
+        """Yield all layers that contain no other layers, with their paths.
 
         Parameters
         ----------
         path : str
-            What goes before.
+            Prefix of the paths.
 
         Yields
         ------
@@ -268,31 +270,31 @@ class Layer:
 
 
 @contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Puts a layer's place before the sentence of an error, once: the innermost layer's."""
+def _errors_name(place: str) -> Iterator[None]:
+    """Prefix errors with the name of a layer, unless an inner layer has put its own name there."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        if type(error) not in (ValueError, TypeError) or isinstance(error, PlacedError):
+        if type(error) not in (ValueError, TypeError) or isinstance(error, LayerError):
             raise
-        kind = PlacedValueError if isinstance(error, ValueError) else PlacedTypeError
+        kind = LayerValueError if isinstance(error, ValueError) else LayerTypeError
         raise kind(f"{place}: {error}") from error
 
 
-class PlacedError(Exception):
-    """An error that says where in the model it arose."""
+class LayerError(Exception):
+    """Base class of errors whose text begins with the name of a layer."""
 
 
-class PlacedValueError(PlacedError, ValueError):
-    """A ValueError of a layer."""
+class LayerValueError(LayerError, ValueError):
+    """A ValueError whose text begins with the name of a layer."""
 
 
-class PlacedTypeError(PlacedError, TypeError):
-    """A TypeError of a layer."""
+class LayerTypeError(LayerError, TypeError):
+    """A TypeError whose text begins with the name of a layer."""
 
 
 def check_dtype(where: str, dtype: str) -> str:
-    """One of the float dtypes, by name."""
+    """Return `dtype`; raise ValueError if it is not the name of a float dtype."""
     if dtype not in FLOATS:
         raise bad_value(where, f"dtype must be one of {', '.join(FLOATS)}", shown(dtype), "choose")
     return dtype

@@ -1,4 +1,4 @@
-"""A model: a network built for one input shape, that can be trained, tested and asked."""
+"""`Model`: a network that is built for one input shape, and can be trained and evaluated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.nn import files
 from einstride.nn.arena import Arena
-from einstride.nn.arrays import count
-from einstride.nn.built import Built
+from einstride.nn.arrays import check_count
+from einstride.nn.built import BaseModel
 from einstride.nn.layer import check_dtype
 from einstride.nn.training import fitting
 from einstride.nn.training.history import History
@@ -21,11 +21,11 @@ from einstride.nn.training.metrics import Metric
 from einstride.nn.training.optimiser import Optimiser
 
 
-class Model(Built):
-    """A network that is built: every shape is checked here, before any array is seen.
+class Model(BaseModel):
+    """A network that is built for one input shape: all shapes are checked before it sees an array.
 
-    A copy (``copy.deepcopy``, ``pickle``) has arrays of its own, and holds no batch. Optimisers are
-    copied apart: they find parameters by name, and look at the values they are given.
+    A copy (``copy.deepcopy``, ``pickle``) has its own arrays and no data of a batch. Optimisers are
+    copied separately: they find parameters by name.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class Model(Built):
     input_shape : tuple of int
         The shape of one example, without the batch axis.
     dtype : {"float32", "float64", "float16", "bfloat16"}
-        Of parameters and of what goes through the layers. Sums over halves are formed in float32;
+        Of parameters and activations. Sums over float16 and bfloat16 are formed in float32;
         normalisation and optimisers keep their own arrays in float32.
     library : str
         "numpy", "cupy", "array_api_strict", ...
     seed : int
-        Of all random numbers, which are the same for every library.
+        Seed of all random numbers, which are the same for every library.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Model(Built):
     dtype, library : str
         As above.
     history : History or None
-        Of the last `fit`.
+        Losses and metrics of the last `fit`.
 
     Raises
     ------
     ValueError, TypeError
-        If layers do not fit together, with the place and the kind of the layer.
+        If layers do not fit together; the text names the layer by index and type.
 
     Examples
     --------
@@ -68,11 +68,11 @@ class Model(Built):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: the library's own functions are found again by its name."""
+        """Return the state of a copy, without backend and arena: they are made anew from names."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_b", "arena")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become a copy, with memory of its own for training steps."""
+        """Restore a copy, with the backend found by its name and a new arena."""
         self.__dict__.update(state)
         self._b, self.arena = backends.by_name("Model", self.library), Arena()
 
@@ -99,7 +99,7 @@ class Model(Built):
         return self
 
     def save(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
-        """Write parameters and state to a file, whole or not at all.
+        """Write parameters and state to a file, atomically.
 
         Parameters
         ----------
@@ -111,19 +111,19 @@ class Model(Built):
         files.save(self, path, optimiser)
 
     def load(self, path: str | os.PathLike[str], optimiser: Optimiser | None = None) -> None:
-        """Read parameters and state from a file; they are brought to the model's dtype.
+        """Read parameters and state from a file and convert them to the model's dtype.
 
         Parameters
         ----------
         path : path
-            What `save` wrote.
+            A file that `save` wrote.
         optimiser : Optimiser, optional
-            Of the kind that was saved; it goes on where it was.
+            An optimiser of the saved type; it continues from the saved running arrays.
 
         Raises
         ------
         ValueError
-            If the file is damaged or of another model: nothing is changed then.
+            If the file is damaged or of another model; the model is left unchanged.
         """
         files.load(self, path, optimiser)
 
@@ -144,7 +144,7 @@ class Model(Built):
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> History:
-        """Train.
+        """Train the model on examples x with targets t.
 
         Parameters
         ----------
@@ -153,47 +153,47 @@ class Model(Built):
         t : array, shape (N, ...)
             Targets.
         loss : Loss
-            What is to be small.
+            The loss that is minimised.
         optimiser : Optimiser
-            What moves the parameters.
+            The optimiser that updates the parameters.
         epochs : int
             Passes over all examples.
         batch_size : int
             Examples in one step; the last batch may be smaller.
         shuffle : bool
-            True: in random order.
+            True: in a new random order each epoch.
         validation : tuple (x, t), optional
             Examples that are not trained on: their loss and metrics are measured each epoch.
         metrics : sequence of callables
-            As `accuracy`: measured on the validation examples.
+            Functions such as `accuracy`, evaluated on the validation examples.
         schedule : callable, optional
-            Of the share of steps done, in [0, 1): the factor of the learning rate.
+            Maps the fraction of steps done, in [0, 1), to a factor of the learning rate.
         patience : int, optional
-            Stop after so many epochs without a smaller loss (that of the validation examples, if
-            there are any), and keep the best parameters.
+            Stop after this number of epochs without a smaller loss (the validation loss, if there
+            is one), and keep the best parameters.
         checkpoint : path, optional
-            Saved after every epoch with the smallest loss so far.
+            File that is written after every epoch with the smallest loss so far.
         progress : bool
-            On standard error.
+            True: report progress on standard error.
 
         Returns
         -------
         History
-            The figures of every epoch, and why training ended.
+            Losses and metrics of every epoch, and why training ended.
 
         Raises
         ------
         ValueError, TypeError
             If the data do not fit the model, before any step.
         KeyboardInterrupt
-            On Ctrl-C, saying which epoch the model holds: the parameters are those after the last
-            whole epoch.
+            On Ctrl-C; the text says which epoch the model holds. The parameters are those after
+            the last complete epoch.
 
         Warns
         -----
         RuntimeWarning
-            If the loss or a parameter is no longer finite: training stops, and the parameters are
-            those after the last good epoch.
+            If the loss or a parameter is no longer finite: training stops, and the parameters of
+            the last finite epoch are restored.
         """
         save = None if checkpoint is None else partial(self.save, checkpoint)
         options = fitting.Options(
@@ -211,16 +211,16 @@ class Model(Built):
         metrics: Sequence[Metric] = (),
         batch_size: int = 256,
     ) -> dict[str, float]:
-        """The loss and the metrics over a data set.
+        """Return the mean loss and metrics over a data set.
 
         Parameters
         ----------
         x, t : array
             Inputs and targets.
         loss : Loss
-            Under "loss" in the result.
+            Its mean is returned under the key "loss".
         metrics : sequence of callables
-            Under their names.
+            Their means are returned under their ``__name__``.
         batch_size : int
             Examples at once.
 
@@ -232,7 +232,7 @@ class Model(Built):
         return fitting.evaluate(self, x, t, loss, metrics, batch_size)
 
     def predict(self, x: Array, *, batch_size: int = 256) -> Array:
-        """The outputs for many examples, a batch at a time.
+        """Return the outputs for many examples, computed in batches.
 
         Parameters
         ----------
@@ -244,9 +244,9 @@ class Model(Built):
         Returns
         -------
         array, shape (N, *output_shape)
-            Scores.
+            Outputs of the last layer.
         """
-        size = count("predict", "batch_size", batch_size)
+        size = check_count("predict", "batch_size", batch_size)
         starts = range(0, max(x.shape[0], 1), size)
         parts = [self(self.bring(x[lo : lo + size, ...])) for lo in starts]
         return self._b.xp.concat(parts, axis=0)

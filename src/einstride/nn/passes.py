@@ -1,7 +1,7 @@
-"""Passes over memory: blocks that stay in a core's cache, on the library's own pool of threads.
+"""Run array functions over blocks of rows that fit a core's cache, on a pool of threads.
 
-A pass is written once, as a function of a range of rows. NumPy calls it for one block after the
-other and writes in place; the other libraries call it once, for all rows.
+Each pass over memory is written once, as a function of a range of rows. With NumPy it is called for
+block after block and writes in place; with other libraries it is called once, for all rows.
 """
 
 from __future__ import annotations
@@ -13,49 +13,51 @@ from typing import Any
 import numpy as np
 
 from einstride.arrays.backends import Array, Backend
-from einstride.nn.arrays import into, wide, widened
+from einstride.nn.arrays import call_into, sum_dtype, to_sum_dtype
 from einstride.nn.cpu import calls
 from einstride.support.caches import cached
 
-One = Callable[[int, int], Any]
+RangeFunction = Callable[[int, int], Any]
+"""``function(start, stop)`` computes the rows from `start` up to `stop`."""
 
 BLOCK_BYTES = 1 << 21
-"""Of each operand in a block. A function call in Python costs as much as 100 KiB of arithmetic, so
-that smaller blocks, though closer to the core, are slower."""
+"""Bytes of each operand in a block. A function call in Python takes as long as arithmetic on 100
+KiB, so smaller blocks are slower, although they would fit a smaller cache."""
 
 POOLED = 1 << 24
-"""Bytes of an operand from which blocks go to the pool: below, threads wait longer for each other
-(for the interpreter's lock, and to wake up) than they compute."""
+"""Size of an operand in bytes from which blocks run on the pool of threads: for smaller ones,
+threads wait longer for the interpreter's lock and to be woken than they compute."""
 
-WIDE = 2048
-"""Elements that a row should have: shorter inner loops cost more than their arithmetic."""
+LINE_LENGTH = 2048
+"""Elements that a row should have: in shorter inner loops NumPy's overhead per loop exceeds the
+arithmetic."""
 
 
 def sweep(
-    make: Callable[[], One], rows: int, row_bytes: int, b: Backend, pooled: int = POOLED
+    make: Callable[[], RangeFunction], rows: int, row_bytes: int, b: Backend, pooled: int = POOLED
 ) -> list[Any]:
-    """The results of ``make()(start, stop)`` over ranges that together are all rows, in order.
+    """Call ``make()`` for a function and apply it to blocks of rows; return the results in order.
 
-    From `pooled` bytes of an operand on, blocks run on the pool of threads.
+    Operands of at least `pooled` bytes run on the pool of threads: each thread calls ``make()``.
     """
     step = max(min(BLOCK_BYTES, pooled) // max(row_bytes, 1), 1)
     if not b.traits.on_host or rows <= step:
         return [make()(0, rows)]
     count = -(-rows // step)
     if rows * row_bytes < pooled:
-        one = make()
-        return [one(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+        compute = make()
+        return [compute(rows * i // count, rows * (i + 1) // count) for i in range(count)]
     threads = b.threads()
-    count = -(-count // threads) * threads  # an odd block would leave threads waiting
+    count = -(-count // threads) * threads  # equally many blocks for each thread
     edges = [rows * i // count for i in range(count + 1)]
     results: list[Any] = [None] * count
 
     def worker() -> Callable[[int], None]:
-        one = make()
+        compute = make()
 
         def work(i: int) -> None:
             if edges[i] < edges[i + 1]:
-                results[i] = one(edges[i], edges[i + 1])
+                results[i] = compute(edges[i], edges[i + 1])
 
         return work
 
@@ -64,12 +66,12 @@ def sweep(
 
 
 def result(shape: tuple[int, ...], name: str, like: Array, b: Backend) -> Array | None:
-    """Where a pass writes; None for libraries that do not write in place."""
+    """Allocate the result of a pass; None for libraries whose arrays are immutable."""
     return b.empty(shape, name, like) if b.traits.mutable else None
 
 
 def dense(x: Array, b: Backend) -> Array:
-    """x without gaps, in row-major order, so that a reshape is a view."""
+    """Return x in row-major order without gaps, copied if need be, so that a reshape is a view."""
     return np.ascontiguousarray(x) if b.traits.on_host else x
 
 
@@ -77,148 +79,154 @@ def elementwise(
     function: Any, b: Backend, name: str, out: Array | None, *operands: Array,
     kernel: str | None = None,
 ) -> Array:  # fmt: skip
-    """``function(place, *blocks)`` over operands of one shape; `place` is where it may write.
+    """Apply ``function(out_block, *blocks)`` to blocks of operands of one shape.
 
-    `out` may be one of the operands. Without it a new array of dtype `name` is made. `kernel` is
-    the name of the same function in `einstride.nn.cpu.elementwise`.
+    The result goes to `out`, which may be one of the operands, or if that is None to a new array
+    of dtype `name`. The function may write to ``out_block`` unless it is None. `kernel` names the
+    compiled kernel for it in `einstride.nn.cpu.elementwise`, if there is one.
     """
     if kernel is not None and b.dtype_name(operands[0]) == name and calls.ready(b, *operands):
         return calls.apply(kernel, out, b, *operands)
     shape = tuple(operands[0].shape)
     flat = [b.xp.reshape(dense(o, b), (-1,)) for o in operands]
-    if out is None or not (b.traits.mutable and tuple(out.shape) == shape and _dense(out, b)):
+    if out is None or not (b.traits.mutable and tuple(out.shape) == shape and _is_dense(out, b)):
         out = result(shape, name, operands[0], b)
-    place = None if out is None else b.xp.reshape(out, (-1,))
+    flat_out = None if out is None else b.xp.reshape(out, (-1,))
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> Array:
-            target = None if place is None else place[lo:hi]
-            return function(target, *(f[lo:hi] for f in flat))
+    def make() -> RangeFunction:
+        def compute(lo: int, hi: int) -> Array:
+            block = None if flat_out is None else flat_out[lo:hi]
+            return function(block, *(f[lo:hi] for f in flat))
 
-        return one
+        return compute
 
     itemsize = 8 if name == "float64" else 4
     found = sweep(make, prod(shape), itemsize, b)
     return out if out is not None else b.astype(b.xp.reshape(found[0], shape), name)
 
 
-def _dense(x: Array, b: Backend) -> bool:
+def _is_dense(x: Array, b: Backend) -> bool:
     if b.traits.on_host:
         return bool(x.flags.c_contiguous and x.flags.writeable)
     return bool(x.flags.c_contiguous) if hasattr(x, "flags") else False
 
 
 def add(total: Array, term: Array, own: bool, b: Backend) -> Array:
-    """The sum, in the memory of `total` if that is ours."""
+    """Return the sum of two arrays, in the memory of `total` if `own` is True."""
     name = b.dtype_name(total)
     return elementwise(
-        lambda place, p, q: into(b.xp.add, p, q, out=place), b, name, total if own else None,
+        lambda out, p, q: call_into(b.xp.add, p, q, out=out), b, name, total if own else None,
         total, term, kernel="add",
     )  # fmt: skip
 
 
 def relu_gradient(g: Array, y: Array, own: bool, b: Backend) -> Array:
-    """The gradient of a ReLU's input, from its output y."""
+    """Return the gradient of a ReLU's input, from the gradient g of its output and the output y.
+
+    The result is written to the memory of g if `own` is True.
+    """
     return elementwise(
-        lambda place, p, q: where_positive(widened(q, b), widened(p, b), place, b), b,
+        lambda out, p, q: mask_gradient(to_sum_dtype(q, b), to_sum_dtype(p, b), out, b), b,
         b.dtype_name(g), g if own else None, g, y, kernel="relu_gradient",
     )  # fmt: skip
 
 
 @cached(256)
-def fold(rows: int, channels: int) -> int:
-    """How many rows are laid end to end, so that inner loops are long: a divisor of rows."""
-    most = max(WIDE // max(channels, 1), 1)
+def rows_per_line(rows: int, channels: int) -> int:
+    """Return how many rows of channels to view as one row, for long inner loops: divides `rows`."""
+    most = max(LINE_LENGTH // max(channels, 1), 1)
     return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0) if rows else 1
 
 
-def tiled(v: Array, times: int, b: Backend) -> Array:
-    """A vector repeated, to meet rows laid end to end."""
+def repeat_vector(v: Array, times: int, b: Backend) -> Array:
+    """Repeat a vector of channels, to match rows that hold all channels `times` times."""
     if times == 1:
         return v
     return b.xp.reshape(b.xp.broadcast_to(v, (times, v.shape[0])), (-1,))
 
 
 def column_sums(x: Array, b: Backend) -> Array:
-    """The sum of x (..., C) over all axes but the last, in the dtype of its sums."""
+    """Sum x (..., C) over all axes but the last, into the dtype of its sums."""
     channels = x.shape[-1]
     rows = prod(x.shape[:-1])
-    times = fold(rows, channels)
-    name = wide(b.dtype_name(x))
+    times = rows_per_line(rows, channels)
+    name = sum_dtype(b.dtype_name(x))
     matrix = b.xp.reshape(dense(x, b), (rows // times, times * channels))
 
-    def make() -> One:
-        def one(lo: int, hi: int) -> Array:
-            return column_sum(b.astype(matrix[lo:hi, :], name), channels, b)
+    def make() -> RangeFunction:
+        def compute(lo: int, hi: int) -> Array:
+            return block_sums(b.astype(matrix[lo:hi, :], name), channels, b)
 
-        return one
+        return compute
 
     parts = sweep(make, rows // times, times * channels * 4, b)
-    return b.astype(total(parts, b), name)
+    return b.astype(add_parts(parts, b), name)
 
 
-def column_sum(block: Array, channels: int, b: Backend) -> Array:
-    """The sums over the rows of one block, of which each holds several times the channels.
+def block_sums(block: Array, channels: int, b: Backend) -> Array:
+    """Sum each channel over one block, whose rows hold all channels one or more times.
 
-    As float64, like all sums of this module. BLAS's product with a row of ones is quicker by
-    itself, but its threads go on spinning and take the cores from what follows.
+    The result is float64, like all sums of this module. A BLAS product with a row of ones is
+    faster in isolation, but BLAS's threads spin after it and take cores from the next function.
     """
-    return _gathered(b.xp.sum(block, axis=0), channels, b)
+    return _sum_repeats(b.xp.sum(block, axis=0), channels, b)
 
 
-def column_dot(p: Array, q: Array, channels: int, b: Backend) -> Array:
-    """The same of the product of two blocks, without making it."""
+def block_dots(p: Array, q: Array, channels: int, b: Backend) -> Array:
+    """Sum p * q of each channel over two blocks, as `block_sums` does, without storing p * q."""
     if b.traits.on_host:
-        return _gathered(np.einsum("ij,ij->j", p, q), channels, b)
-    return _gathered(b.xp.sum(p * q, axis=0), channels, b)
+        return _sum_repeats(np.einsum("ij,ij->j", p, q), channels, b)
+    return _sum_repeats(b.xp.sum(p * q, axis=0), channels, b)
 
 
-def _gathered(sums: Array, channels: int, b: Backend) -> Array:
+def _sum_repeats(sums: Array, channels: int, b: Backend) -> Array:
     return b.xp.sum(b.astype(b.xp.reshape(sums, (-1, channels)), "float64"), axis=0)
 
 
-def total(parts: list[Array], b: Backend) -> Array:
-    """The sum of what the blocks gave, always in the same order."""
+def add_parts(parts: list[Array], b: Backend) -> Array:
+    """Add the results of blocks in their order, so that rounding does not depend on threads."""
     summed = parts[0]
     for part in parts[1:]:
         summed = summed + part
     return summed
 
 
-def where_positive(y: Array, g: Array, place: Array | None, b: Backend) -> Array:
-    """g where y is positive, else zero; y is never negative."""
+def mask_gradient(y: Array, g: Array, out: Array | None, b: Backend) -> Array:
+    """Return g where the output y of a ReLU is positive, else zero; y is never negative."""
     name = b.dtype_name(g)
-    if place is None or not b.traits.on_host or b.dtype_name(place) != name:
+    if out is None or not b.traits.on_host or b.dtype_name(out) != name:
         found = b.xp.where(y > 0, g, b.xp.zeros_like(g))
-        if place is None:
+        if out is None:
             return found
-        place[...] = found
-        return place
-    # The sign of -y as a mask of bits: whole vectors at a time, where a select goes one by one.
+        out[...] = found
+        return out
+    # The sign bit of -y, shifted over the whole word, is a mask; NumPy vectorises these integer
+    # operations, but not `where`.
     integer = f"i{g.dtype.itemsize}"
     mask = np.negative(y.view(integer))
     np.right_shift(mask, 8 * g.dtype.itemsize - 1, out=mask)
-    np.bitwise_and(g.view(integer), mask, out=place.view(integer))
-    return place
+    np.bitwise_and(g.view(integer), mask, out=out.view(integer))
+    return out
 
 
-def positive(x: Array, place: Array | None, b: Backend) -> Array:
-    """``maximum(x, 0)`` of a flat array."""
+def relu(x: Array, out: Array | None, b: Backend) -> Array:
+    """Return ``maximum(x, 0)`` of a flat array, written to `out` unless that is None."""
     name = b.dtype_name(x)
-    if place is None or not b.traits.on_host or b.dtype_name(place) != name:
+    if out is None or not b.traits.on_host or b.dtype_name(out) != name:
         found = b.xp.maximum(x, b.xp.zeros_like(x))
-        if place is None:
+        if out is None:
             return found
-        place[...] = found
-        return place
-    # NumPy meets a row of zeros with vector instructions, and the number 0 without.
-    whole = x.shape[0] // WIDE * WIDE
+        out[...] = found
+        return out
+    # NumPy compares with a row of zeros in vector instructions, but with a scalar 0 it does not.
+    end = x.shape[0] // LINE_LENGTH * LINE_LENGTH
     zeros = _zeros(name)
-    np.maximum(x[:whole].reshape(-1, WIDE), zeros, out=place[:whole].reshape(-1, WIDE))
-    np.maximum(x[whole:], zeros[: x.shape[0] - whole], out=place[whole:])
-    return place
+    shape = (-1, LINE_LENGTH)
+    np.maximum(x[:end].reshape(shape), zeros, out=out[:end].reshape(shape))
+    np.maximum(x[end:], zeros[: x.shape[0] - end], out=out[end:])
+    return out
 
 
 @cached(8)
 def _zeros(name: str) -> Array:
-    return np.zeros(WIDE, name)
+    return np.zeros(LINE_LENGTH, name)

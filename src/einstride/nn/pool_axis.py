@@ -1,4 +1,4 @@
-"""The geometry of a pool on one axis: which elements of x each window covers."""
+"""Geometry of pooling on one spatial axis: which elements of x each window covers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from einstride.nn.arrays import Host
+from einstride.nn.arrays import HostArray
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A spatial axis: its number in (B, *S, C), and the window's geometry on it."""
+    """Windows on one spatial axis of x (B, *S, C).
+
+    Attributes
+    ----------
+    number : int
+        Index of the axis in x: 1 is the first spatial axis.
+    size, out : int
+        Length of x and of y on the axis.
+    kernel, stride, padding, dilation : int
+        Taps of a window; positions between windows; padding on either side; positions between taps.
+    """
 
     number: int
     size: int
@@ -24,7 +34,7 @@ class Axis:
     out: int
 
     def taps(self) -> Iterator[tuple[Any, ...]]:
-        """Where the elements number 0, 1, ... of all windows are."""
+        """Yield, for each tap, the index of padded x that selects this tap of all windows."""
         for k in range(self.kernel):
             first = k * self.dilation
             yield (
@@ -33,9 +43,9 @@ class Axis:
                 ...,
             )
 
-    def counts(self) -> Host:
-        """How many elements of x, not of the padding, each window has on this axis."""
+    def counts(self) -> HostArray:
+        """Count the elements of x, without the padding, in each window on this axis."""
         first = np.arange(self.out)[:, None] * self.stride - self.padding
-        at = first + np.arange(self.kernel) * self.dilation
-        counts: Host = np.sum((at >= 0) & (at < self.size), axis=1)
+        positions = first + np.arange(self.kernel) * self.dilation
+        counts: HostArray = np.sum((positions >= 0) & (positions < self.size), axis=1)
         return counts

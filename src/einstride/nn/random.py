@@ -1,4 +1,4 @@
-"""Random numbers: drawn by NumPy on the host, so that they are the same for every library."""
+"""Random number generators of NumPy, on the host so that all libraries get the same numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def generator(seed: int | None = 0) -> np.random.Generator:
-    """A PCG64 generator: the same seed gives the same numbers on every machine."""
+    """Make a PCG64 generator: the same seed gives the same numbers on every machine."""
     return np.random.Generator(np.random.PCG64(seed))
 
 
 def stream(seed: int, *numbers: int) -> np.random.Generator:
-    """A generator of its own for a purpose, e.g. an epoch, independent of what was drawn before."""
+    """Make a generator for one purpose, e.g. one epoch, independent of all numbers drawn before."""
     return np.random.Generator(np.random.PCG64([seed, *numbers]))

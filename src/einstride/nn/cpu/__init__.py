@@ -1,5 +1,5 @@
-"""Compiled kernels of layers that are no convolution: pooling, normalisation, element by element.
+"""Compiled CPU kernels of other layers than convolution: pooling, normalisation, elementwise.
 
-What may enter: kernels written with `einstride.codegen` for one layer or optimiser, and callers.
-Start with `calls`, which says which arrays the kernels take.
+What may enter: kernels written with `einstride.codegen` for layers, and the functions that call
+them. Start with `calls`, whose `ready` says which arrays the kernels accept.
 """

@@ -1,4 +1,4 @@
-"""Functions of the elements of whole arrays, and of what every channel brings to them."""
+"""Kernels of elementwise functions of arrays, and of vectors with one value per channel."""
 
 from __future__ import annotations
 
@@ -9,71 +9,72 @@ from einstride.codegen import jit
 from einstride.codegen.float_ops import like, not_below
 from einstride.codegen.function_builder import Code, Mask, Value
 from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.nn.cpu.row_sweep import WORDS, Rows, strips, sweep
+from einstride.nn.cpu.row_sweep import ARGUMENTS, Rows, strips, sweep
 from einstride.support.byte_cache import kept
 
-SMALL = 1 << 20
-"""Bytes below which waking a second thread costs more than it brings."""
+SINGLE_THREAD_BYTES = 1 << 20
+"""Size of an array in bytes up to which one thread is used: waking a second one would take longer
+than it saves."""
 
 
-def positive(x: Value) -> Value:
-    """max(x, 0); NaN stays NaN."""
+def relu_value(x: Value) -> Value:
+    """Emit max(x, 0); NaN stays NaN."""
     zero = like(x, 0.0)
     return not_below(x, zero).pick(x, zero)
 
 
-def passed(y: Value, g: Value) -> Value:
-    """The gradient g where the output y of a ReLU is positive, else zero."""
+def relu_gradient_value(y: Value, g: Value) -> Value:
+    """Emit g where the output y of a ReLU is positive, else zero."""
     zero = like(g, 0.0)
     return not_below(y, zero).pick(g, zero)
 
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {
-    "relu": (1, 0, lambda x: positive(x)),
-    "relu_gradient": (2, 0, lambda g, y: passed(y, g)),
+    "relu": (1, 0, relu_value),
+    "relu_gradient": (2, 0, lambda g, y: relu_gradient_value(y, g)),
     "add": (2, 0, lambda p, q: p + q),
-    "add_relu": (2, 0, lambda p, q: positive(p + q)),
+    "add_relu": (2, 0, lambda p, q: relu_value(p + q)),
     "affine": (1, 3, lambda x, m, f, c: (x - m).times_plus(f, c)),
-    "affine_relu": (1, 3, lambda x, m, f, c: positive((x - m).times_plus(f, c))),
+    "affine_relu": (1, 3, lambda x, m, f, c: relu_value((x - m).times_plus(f, c))),
 }
-"""By name: how many arrays, how many vectors of channels, and the function."""
+"""By name: number of array arguments, number of per-channel vectors, and the function."""
 
 
 def text(element: str, lanes: int, vectors: int, function: str) -> str:
-    """A kernel's text: y = function of every element."""
+    """Write the text of a kernel that stores a function of every element to y."""
     arrays, columns, value = FUNCTIONS[function]
     code = Code(function, arguments(function))
     with code.chunks(code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
-        held = [
+        loaded = [
             [code.array(f"column{i}", element).at(at + v * lanes).load(lanes)
              for i in range(columns)]
             for v in range(vectors)
         ]  # fmt: skip
 
-        def visit(offset: Value, v: int, mask: Mask | None, held: Any = held) -> None:
+        def visit(offset: Value, v: int, mask: Mask | None, loaded: Any = loaded) -> None:
             given = [
                 code.array(f"array{i}", element).at(offset).load(lanes, mask) for i in range(arrays)
             ]
-            found = value(*given, *held[v])
-            code.array("y", element).at(offset).store(found, mask)
+            result = value(*given, *loaded[v])
+            code.array("y", element).at(offset).store(result, mask)
 
         sweep(code, chunk, at, lanes, vectors, visit)
     return code.text()
 
 
 def arguments(function: str) -> list[str]:
-    """The words of its argument block."""
+    """Return the names of the kernel arguments, in the order of the argument block."""
     arrays, columns, _ = FUNCTIONS[function]
-    return ["next", *WORDS, *(f"array{i}" for i in range(arrays)),
+    return ["next", *ARGUMENTS, *(f"array{i}" for i in range(arrays)),
             *(f"column{i}" for i in range(columns)), "y"]  # fmt: skip
 
 
 def apply(
     function: str, arrays: tuple[Any, ...], y: Any, b: Any, columns: tuple[Any, ...] = ()
 ) -> None:
-    """y = function(*arrays), all dense and of one dtype; y may be one of them.
+    """Compute y = function(*arrays), all dense and of one dtype; y may be one of the arrays.
 
-    `columns` hold one number for each lane of a row: see `Rows`.
+    `columns` are vectors with one element for each lane of a row: see `Rows`.
     """
     channels = y.shape[-1] if columns else 1
     call = _call(function, name_of(y), channels, y.size, b.threads())
@@ -88,11 +89,11 @@ def _call(function: str, element: str, channels: int, count: int, threads: int) 
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec(function, text, (*rows.spec, function), on)
     names = arguments(function)
-    values = {name: n for name, n in rows.words.items() if name in names}
-    return Call(kernel, names, values, workers(rows, threads), ())
+    values = {name: n for name, n in rows.arguments.items() if name in names}
+    return Call(kernel, names, values, thread_count(rows, threads), ())
 
 
-def workers(rows: Rows, threads: int) -> int:
-    """How many threads are worth waking."""
+def thread_count(rows: Rows, threads: int) -> int:
+    """Return how many threads to use."""
     size = (rows.full * rows.width + rows.tail) * (8 if rows.element == "float64" else 4)
-    return 1 if size <= SMALL else min(threads, rows.chunks)
+    return 1 if size <= SINGLE_THREAD_BYTES else min(threads, rows.chunks)

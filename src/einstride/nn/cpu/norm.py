@@ -1,8 +1,9 @@
-"""Batch normalisation: statistics and what they are for, in one launch of two sweeps each way.
+"""Batch normalisation: each pass is one kernel that first computes sums, then the result.
 
-A chunk is summed twice while it is near: first its mean, then the sums of the differences from it
-and of their squares. Chunks are brought together in float64, always in the same order (Chan et
-al., 1979), so that the variance is right however large the mean, and for any number of threads.
+Forward, a chunk is read twice while it is in the cache: first for its mean, then for the sums of
+the deviations from this mean and of their squares. The sums of all chunks are combined in float64
+in a fixed order (Chan et al., 1979), so that the variance is accurate for any mean, and independent
+of the number of threads.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ from einstride.codegen.float_ops import bits, double, like, not_below, root, who
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.runtime import barrier
 from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.nn.cpu.elementwise import positive, workers
-from einstride.nn.cpu.row_sweep import WORDS, Rows, strips, sweep
+from einstride.nn.cpu.elementwise import relu_value, thread_count
+from einstride.nn.cpu.row_sweep import ARGUMENTS, Rows, strips, sweep
 from einstride.support.byte_cache import kept
 
-FORWARD = (*barrier.COUNTERS, *WORDS, "width", "times", "channels", "n", "epsilon", "x", "y",
+FORWARD = (*barrier.COUNTERS, *ARGUMENTS, "width", "times", "channels", "n", "epsilon", "x", "y",
            "gamma", "beta", "parts", "statistics", "columns")  # fmt: skip
-BACKWARD = (*barrier.COUNTERS, *WORDS, "width", "times", "channels", "n", "wanted", "x", "gy", "gx",
-            "gamma", "parts", "statistics", "columns", "sums", "slopes")  # fmt: skip
+BACKWARD = (*barrier.COUNTERS, *ARGUMENTS, "width", "times", "channels", "n", "wanted", "x", "gy",
+            "gx", "gamma", "parts", "statistics", "columns", "sums", "slopes")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the backward pass needs beside x.
+class ForwardState:
+    """What the forward pass keeps for the backward pass, besides x.
 
     Attributes
     ----------
     rows : Rows
-        How x is cut.
+        How x is divided into rows and chunks.
     statistics : array, shape (3, C)
         Mean, variance and 1 / sqrt(variance + epsilon), as float64.
     columns : array, shape (3, width)
-        For each lane of a row: y = (x - columns[0]) * columns[1] + columns[2].
+        Coefficients for each lane of a row: y = (x - columns[0]) * columns[1] + columns[2].
     relu : bool
-        A ReLU followed in the same sweep.
+        True if a ReLU is fused.
     """
 
     rows: Rows
@@ -50,10 +51,14 @@ class Kept:
     relu: bool
 
 
-def forward(x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any) -> Kept:
-    """Normalise x (..., C) by its own statistics into y; all dense and of one dtype."""
+def forward(
+    x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any
+) -> ForwardState:
+    """Normalise x (..., C) by its own statistics, and write it to y; all dense, of one dtype."""
     rows, call = _forward(name_of(x), x.shape[-1], x.size, relu, epsilon, b.threads())
-    kept = Kept(rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu)
+    kept = ForwardState(
+        rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu
+    )
     parts = np.empty((rows.chunks, 3, rows.width), x.dtype)
     call(
         b.launch, x=address(x), y=address(y), gamma=address(gamma), beta=address(beta),
@@ -62,8 +67,11 @@ def forward(x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b
     return kept
 
 
-def backward(gy: Any, x: Any, gamma: Any, kept: Kept, gx: Any, b: Any) -> tuple[Any, Any]:
-    """The gradients of beta and gamma, as float64; that of x goes to gx, gy itself or None."""
+def backward(gy: Any, x: Any, gamma: Any, kept: ForwardState, gx: Any, b: Any) -> tuple[Any, Any]:
+    """Return the gradients of beta and gamma in float64; write that of x to gx unless it is None.
+
+    gx may be gy itself.
+    """
     call = _backward(name_of(x), x.shape[-1], x.size, kept.relu, b.threads())
     rows = kept.rows
     sums = np.empty((2, rows.channels))
@@ -84,9 +92,9 @@ def _forward(
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), on)
-    (argument,) = struct.unpack("<q", struct.pack("<d", epsilon))
-    words = rows.words | {"n": count // channels, "epsilon": argument}
-    return rows, Call(kernel, FORWARD, words, workers(rows, threads), ())
+    (epsilon_bits,) = struct.unpack("<q", struct.pack("<d", epsilon))
+    values = rows.arguments | {"n": count // channels, "epsilon": epsilon_bits}
+    return rows, Call(kernel, FORWARD, values, thread_count(rows, threads), ())
 
 
 @kept
@@ -94,12 +102,12 @@ def _backward(element: str, channels: int, count: int, relu: bool, threads: int)
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), on)
-    words = rows.words | {"n": count // channels}
-    return Call(kernel, BACKWARD, words, workers(rows, threads), ())
+    values = rows.arguments | {"n": count // channels}
+    return Call(kernel, BACKWARD, values, thread_count(rows, threads), ())
 
 
 def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
-    """A kernel's text."""
+    """Write the text of the forward kernel."""
     code = Code("norm_forward", FORWARD)
     x, y = code.array("x", element), code.array("y", element)
     with barrier.first(code, code["chunks"]) as chunk:
@@ -109,12 +117,12 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         with barrier.between(code, code["chunks"]):
             _statistics(code, element)
     with barrier.second(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
-        held = columns(code, "columns", element, lanes, vectors, at)
+        loaded = columns(code, "columns", element, lanes, vectors, at)
 
-        def visit(offset: Value, v: int, mask: Mask | None, held: Any = held) -> None:
-            m, f, c = held[v]
+        def visit(offset: Value, v: int, mask: Mask | None, loaded: Any = loaded) -> None:
+            m, f, c = loaded[v]
             found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
-            y.at(offset).store(positive(found) if relu else found, mask)
+            y.at(offset).store(relu_value(found) if relu else found, mask)
 
         sweep(code, chunk, at, lanes, vectors, visit)
     return code.text()
@@ -123,7 +131,7 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
 def columns(
     code: Code, name: str, element: str, lanes: int, vectors: int, at: Value
 ) -> list[list[Value]]:
-    """Three numbers for each lane of a strip."""
+    """Emit loads of the three coefficients of each lane of a strip."""
     table = code.array(name, element)
     return [
         [table.at(code["width"] * i + at + v * lanes).load(lanes) for i in range(3)]
@@ -135,12 +143,12 @@ def _moments(
     code: Code, element: str, lanes: int, vectors: int, chunk: Value, at: Value, x: Pointer,
     part: Pointer,
 ) -> None:  # fmt: skip
-    """A chunk's mean, and the sums of the differences from it and of their squares, by lanes."""
+    """Emit sums of a chunk for each lane: the mean, and deviations from it and their squares."""
 
-    def fresh() -> list[Variable]:
+    def accumulators() -> list[Variable]:
         return [code.variable(code.zero(element, lanes)) for _ in range(vectors)]
 
-    sums, counts = fresh(), fresh()
+    sums, counts = accumulators(), accumulators()
     one = like(sums[0].get(), 1.0)
 
     def add(offset: Value, v: int, mask: Mask | None) -> None:
@@ -155,24 +163,28 @@ def _moments(
     for v in range(vectors):
         n = rows + counts[v].get()
         means.append(sums[v].get() // not_below(one, n).pick(one, n))
-    off, squares = fresh(), fresh()
+    deviation, squares = accumulators(), accumulators()
 
-    def differ(offset: Value, v: int, mask: Mask | None) -> None:
+    def add_deviation(offset: Value, v: int, mask: Mask | None) -> None:
         d = x.at(offset).load(lanes, mask) - means[v]
         if mask is not None:
             d = mask.pick(d, like(d, 0.0))
-        off[v].set(off[v].get() + d)
+        deviation[v].set(deviation[v].get() + d)
         squares[v].set(d.times_plus(d, squares[v].get()))
 
-    sweep(code, chunk, at, lanes, vectors, differ)
+    sweep(code, chunk, at, lanes, vectors, add_deviation)
     for v in range(vectors):
         pointer = part.at(at + v * lanes)
-        for i, value in enumerate((means[v], off[v].get(), squares[v].get())):
+        for i, value in enumerate((means[v], deviation[v].get(), squares[v].get())):
             pointer.at(code["width"] * i).store(value)
 
 
-def _over_parts(code: Code, element: str, c: Value, visit: Any) -> None:
-    """``visit(n, first, second, third)`` for the parts of a channel, as float64, in their order."""
+def _for_parts(code: Code, element: str, c: Value, visit: Any) -> None:
+    """Emit a loop over the partial sums of channel c, in a fixed order.
+
+    ``visit(n, first, second, third)`` gets the number of summed positions and three partial sums,
+    all as float64.
+    """
     width = code["width"]
     with code.loop(0, code["chunks"]) as k, code.loop(0, code["times"]) as t:
         lane = t * code["channels"] + c
@@ -185,23 +197,23 @@ def _over_parts(code: Code, element: str, c: Value, visit: Any) -> None:
 
 
 def _statistics(code: Code, element: str) -> None:
-    """Statistics and columns of every channel, from the parts of all chunks."""
+    """Emit statistics and coefficients of every channel, from the partial sums of all chunks."""
     channels, n = code["channels"], whole(code["n"], "float64")
     table = code.array("statistics", "float64")
     with code.loop(0, channels) as c:
         sums, squares = (code.variable(double(code, 0.0)) for _ in range(2))
 
-        def mean_of(count: Value, m: Value, off: Value, square: Value) -> None:
-            sums.set(sums.get() + (count * m + off))
+        def mean_of(count: Value, m: Value, deviation: Value, square: Value) -> None:
+            sums.set(sums.get() + (count * m + deviation))
 
-        _over_parts(code, element, c, mean_of)
+        _for_parts(code, element, c, mean_of)
         mean = sums.get() // n
 
-        def variance_of(count: Value, m: Value, off: Value, square: Value) -> None:
-            d = m - mean  # the square of (x - m) + d, summed
-            squares.set(squares.get() + (square + d * (off + off + count * d)))
+        def variance_of(count: Value, m: Value, deviation: Value, square: Value) -> None:
+            d = m - mean  # sum of ((x - m) + d)**2
+            squares.set(squares.get() + (square + d * (deviation + deviation + count * d)))
 
-        _over_parts(code, element, c, variance_of)
+        _for_parts(code, element, c, variance_of)
         variance = squares.get() // n
         scale = double(code, 1.0) // root(variance + bits(code["epsilon"]))
         for i, value in enumerate((mean, variance, scale)):
@@ -209,15 +221,15 @@ def _statistics(code: Code, element: str) -> None:
         gamma, beta = (code.array(k, element).at(c).load_as(element, "float64")
                        for k in ("gamma", "beta"))  # fmt: skip
         factor, rounded = gamma * scale, code.convert(mean, "float64", element)
-        rest = mean - code.convert(rounded, element, "float64")
-        _spread(code, "columns", element, c, [
+        remainder = mean - code.convert(rounded, element, "float64")
+        _store_to_lanes(code, "columns", element, c, [
             rounded, code.convert(factor, "float64", element),
-            code.convert(beta - rest * factor, "float64", element),
+            code.convert(beta - remainder * factor, "float64", element),
         ])  # fmt: skip
 
 
-def _spread(code: Code, name: str, element: str, c: Value, values: list[Value]) -> None:
-    """A channel's numbers in all its lanes."""
+def _store_to_lanes(code: Code, name: str, element: str, c: Value, values: list[Value]) -> None:
+    """Emit stores of the coefficients of channel c to all lanes of a row that hold it."""
     table = code.array(name, element)
     with code.loop(0, code["times"]) as t:
         for i, value in enumerate(values):
@@ -225,32 +237,35 @@ def _spread(code: Code, name: str, element: str, c: Value, values: list[Value]) 
 
 
 def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
-    """A kernel's text. With a ReLU behind, its output is found again from x: the same bits."""
+    """Write the text of the backward kernel.
+
+    For a fused ReLU it computes the output of the forward pass again from x, with the same bits.
+    """
     code = Code("norm_backward", BACKWARD)
     x, gy, gx = (code.array(k, element) for k in ("x", "gy", "gx"))
 
-    def read(offset: Value, mask: Mask | None, held: list[Value]) -> tuple[Value, Value]:
-        m, f, c = held
-        g, off = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
+    def read(offset: Value, mask: Mask | None, loaded: list[Value]) -> tuple[Value, Value]:
+        m, f, c = loaded
+        g, deviation = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
             nothing = like(g, 0.0)
-            g = not_below(off.times_plus(f, c), nothing).pick(g, nothing)
-        return g, off
+            g = not_below(deviation.times_plus(f, c), nothing).pick(g, nothing)
+        return g, deviation
 
     with barrier.first(code, code["chunks"]) as chunk:
         part = code.array("parts", element).at(chunk * 3 * code["width"])
         with strips(code, lanes, vectors) as at:
-            held = columns(code, "columns", element, lanes, vectors, at)
+            loaded = columns(code, "columns", element, lanes, vectors, at)
             zero = code.zero(element, lanes)
             sums, products = ([code.variable(zero) for _ in range(vectors)] for _ in range(2))
 
             def add(
-                offset: Value, v: int, mask: Mask | None, held: Any = held, sums: Any = sums,
+                offset: Value, v: int, mask: Mask | None, loaded: Any = loaded, sums: Any = sums,
                 products: Any = products,
             ) -> None:  # fmt: skip
-                g, off = read(offset, mask, held[v])
+                g, deviation = read(offset, mask, loaded[v])
                 sums[v].set(sums[v].get() + g)
-                products[v].set(g.times_plus(off, products[v].get()))
+                products[v].set(g.times_plus(deviation, products[v].get()))
 
             sweep(code, chunk, at, lanes, vectors, add)
             for v in range(vectors):
@@ -260,22 +275,22 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         with barrier.between(code, code["chunks"]):
             _gradients(code, element)
     with barrier.second(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
-        held = columns(code, "columns", element, lanes, vectors, at)
+        loaded = columns(code, "columns", element, lanes, vectors, at)
         slopes = columns(code, "slopes", element, lanes, vectors, at)
 
         def combine(
-            offset: Value, v: int, mask: Mask | None, held: Any = held, slopes: Any = slopes
+            offset: Value, v: int, mask: Mask | None, loaded: Any = loaded, slopes: Any = slopes
         ) -> None:
             factor, slope, constant = slopes[v]
-            g, off = read(offset, mask, held[v])
-            gx.at(offset).store(g.times_plus(factor, off.times_plus(slope, constant)), mask)
+            g, deviation = read(offset, mask, loaded[v])
+            gx.at(offset).store(g.times_plus(factor, deviation.times_plus(slope, constant)), mask)
 
         sweep(code, chunk, at, lanes, vectors, combine)
     return code.text()
 
 
 def _gradients(code: Code, element: str) -> None:
-    """The sums of every channel, and gx = g * factor + (x - m) * slope + constant."""
+    """Emit sums of every channel and the coefficients of g, of x - m and 1 in gx."""
     channels, n = code["channels"], whole(code["n"], "float64")
     table, found = code.array("statistics", "float64"), code.array("sums", "float64")
     with code.loop(0, channels) as c:
@@ -285,16 +300,16 @@ def _gradients(code: Code, element: str) -> None:
             sums.set(sums.get() + g)
             products.set(products.get() + product)
 
-        _over_parts(code, element, c, add)
+        _for_parts(code, element, c, add)
         mean, scale = table.at(c).load(), table.at(channels * 2 + c).load()
         rounded = code.convert(code.convert(mean, "float64", element), element, "float64")
-        rest = mean - rounded
-        ggamma = (products.get() - rest * sums.get()) * scale
+        remainder = mean - rounded
+        ggamma = (products.get() - remainder * sums.get()) * scale
         found.at(c).store(sums.get())
         found.at(channels + c).store(ggamma)
         factor = code.array("gamma", element).at(c).load_as(element, "float64") * scale
         slope = double(code, 0.0) - factor * scale * ggamma // n
-        constant = double(code, 0.0) - factor * sums.get() // n - rest * slope
-        _spread(code, "slopes", element, c, [
+        constant = double(code, 0.0) - factor * sums.get() // n - remainder * slope
+        _store_to_lanes(code, "slopes", element, c, [
             code.convert(v, "float64", element) for v in (factor, slope, constant)
         ])  # fmt: skip

@@ -1,7 +1,7 @@
-"""Pools over any number of axes: the geometry of windows, and the kernels that are called for it.
+"""Choose and call the pooling kernels of `pooling_window` for windows on any number of axes.
 
-Examples are independent: whoever works on one (or on some of its channels) writes what nobody else
-does, so that threads change nothing.
+The work is split by examples, rows of y or channels, so that no two threads write to the same
+elements, and results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from einstride.codegen import jit
 from einstride.cpu.runtime.argument_block import Call, address, name_of
 from einstride.cpu.runtime.chunks import COARSE, enough
-from einstride.nn.cpu.elementwise import SMALL
-from einstride.nn.cpu.pooling_window import UNROLLED, Spec, arguments, text
+from einstride.nn.cpu.elementwise import SINGLE_THREAD_BYTES
+from einstride.nn.cpu.pooling_window import MAX_UNROLLED_TAPS, Spec, arguments, text
 from einstride.support.byte_cache import kept
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: a quick key of caches
+@dataclass(frozen=True, eq=False)  # by identity: a fast cache key
 class Window:
-    """The geometry on one axis: x's size, taps, step, padding, distance of taps, y's size."""
+    """Windows on one axis: size of x, taps, stride, padding, dilation, size of y."""
 
     size: int
     kernel: int
@@ -32,33 +32,39 @@ class Window:
     out: int
 
     def table(self) -> Any:
-        """(3 + kernel, out): the first tap inside, one past the last, where tap 0 would be; then
-        where each tap is, those outside taken to the nearest one inside."""
-        at = np.arange(self.out) * self.stride - self.padding
-        taps = at[:, None] + np.arange(self.kernel) * self.dilation
+        """Return a table (3 + kernel, out) of each window's taps and positions.
+
+        Its rows are the first tap inside x, one past the last tap inside, and the position of tap
+        0; then the position of each tap, for a tap outside x that of the nearest tap inside.
+        """
+        first = np.arange(self.out) * self.stride - self.padding
+        taps = first[:, None] + np.arange(self.kernel) * self.dilation
         inside = (taps >= 0) & (taps < self.size)
         low = inside.argmax(axis=1)
         high = low + inside.sum(axis=1)
         nearest = np.clip(np.arange(self.kernel), low[:, None], high[:, None] - 1)
-        places = at[:, None] + nearest * self.dilation
-        return np.concatenate([[low, high, at], places.T]).astype(np.int64)
+        positions = first[:, None] + nearest * self.dilation
+        return np.concatenate([[low, high, first], positions.T]).astype(np.int64)
 
     @property
-    def whole(self) -> bool:
-        """Every tap of every window lies inside."""
+    def all_inside(self) -> bool:
+        """True if every tap of every window lies inside x."""
         low, high = self.table()[:2]
         return bool((high - low == self.kernel).all())
 
     @property
-    def apart(self) -> bool:
-        """No element lies in two windows, nor does one stand in for a tap outside."""
-        alone = self.kernel == 1 or (self.dilation == 1 and self.kernel <= self.stride)
-        return alone and self.whole
+    def disjoint(self) -> bool:
+        """True if no element of x is in two windows, and none is read in place of a tap outside."""
+        no_overlap = self.kernel == 1 or (self.dilation == 1 and self.kernel <= self.stride)
+        return no_overlap and self.all_inside
 
     @property
-    def fresh(self) -> int | None:
-        """The first tap that meets what no window before has met, if such taps are all inside and
-        together meet every element."""
+    def stored_from(self) -> int | None:
+        """The first tap from which on taps read elements that no window before has read.
+
+        None unless these taps are all inside x and together read every element: then gradients
+        are stored for these taps and added for the others, without clearing gx first.
+        """
         first = self.kernel - self.stride
         end = (self.out - 1) * self.stride - self.padding + self.kernel
         if self.dilation == 1 and first == self.padding and end == self.size:
@@ -66,41 +72,46 @@ class Window:
         return None
 
 
-def pool(x: Any, windows: tuple[Window, ...], largest: bool, inside: bool, y: Any, b: Any) -> None:
-    """y (B, *O, C) from x (B, *S, C), both dense."""
-    call = _call(name_of(x), windows, x.shape[0], x.shape[-1], largest, inside, False, b.threads())
+def pool(
+    x: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, y: Any, b: Any
+) -> None:
+    """Compute y (B, *O, C) from x (B, *S, C), both dense."""
+    call = _call(
+        name_of(x), windows, x.shape[0], x.shape[-1], largest, exclude_padding, False, b.threads()
+    )
     call(b.launch, x=address(x), y=address(y))
 
 
 def pool_gradient(
-    gy: Any, x: Any | None, windows: tuple[Window, ...], inside: bool, gx: Any, b: Any
+    gy: Any, x: Any | None, windows: tuple[Window, ...], exclude_padding: bool, gx: Any, b: Any
 ) -> None:
-    """gx (B, *S, C) from gy (B, *O, C), and of the maximum from x; all dense."""
+    """Compute gx (B, *S, C) from gy (B, *O, C), and for max pooling from x; all dense."""
     largest = x is not None
     call = _call(
-        name_of(gy), windows, gy.shape[0], gy.shape[-1], largest, inside, True, b.threads()
+        name_of(gy), windows, gy.shape[0], gy.shape[-1], largest, exclude_padding, True, b.threads()
     )
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
 
-def _fresh(windows: tuple[Window, ...]) -> tuple[int, ...]:
-    found = tuple(w.fresh for w in windows)
-    small = prod(w.kernel for w in windows) <= UNROLLED
+def _stored_from(windows: tuple[Window, ...]) -> tuple[int, ...]:
+    found = tuple(w.stored_from for w in windows)
+    small = prod(w.kernel for w in windows) <= MAX_UNROLLED_TAPS
     return tuple(n for n in found if n is not None) if small and None not in found else ()
 
 
 @kept
 def _call(
     element: str, windows: tuple[Window, ...], batch: int, channels: int, largest: bool,
-    inside: bool, gradient: bool, threads: int,
+    exclude_padding: bool, gradient: bool, threads: int,
 ) -> Call:  # fmt: skip
     on = jit.machine()
     lanes = on.lanes(8 if element == "float64" else 4)
     spec = Spec(
-        element, lanes, tuple(w.kernel for w in windows), largest, inside, gradient,
-        all(w.apart for w in windows), all(w.whole for w in windows), _fresh(windows),
+        element, lanes, tuple(w.kernel for w in windows), largest, exclude_padding, gradient,
+        all(w.disjoint for w in windows), all(w.all_inside for w in windows), _stored_from(windows),
     )  # fmt: skip
-    # Gradients are cut by channels where there are few examples, the rest by rows of y.
+    # Chunks of gradients are examples, or for small batches slices of their channels; other chunks
+    # are rows of y.
     strips, strip = 1, channels
     if gradient and batch < (wanted := enough(threads, COARSE)):
         vectors = -(-channels // lanes)
@@ -109,15 +120,15 @@ def _call(
     rows = 1 if gradient else windows[0].out
     sizes, outs = ([getattr(w, k) for w in windows] for k in ("size", "out"))
     tables = [w.table() for w in windows]
-    words = {
+    values = {
         "chunks": batch * strips * rows, "strips": strips, "strip": strip, "rows": rows,
         "channels": channels, "x_all": prod(sizes), "y_all": prod(outs),
     }  # fmt: skip
     for a, w in enumerate(windows):
-        words |= {
+        values |= {
             f"out{a}": w.out, f"tap{a}": w.dilation, f"x_step{a}": prod(sizes[a + 1 :]),
             f"y_step{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
         }  # fmt: skip
-    used = threads if batch * prod(sizes) * channels * (64 // lanes) > SMALL else 1
+    threads = threads if batch * prod(sizes) * channels * (64 // lanes) > SINGLE_THREAD_BYTES else 1
     kernel = jit.KernelSpec("pool", text, (spec,), on)
-    return Call(kernel, arguments(len(windows)), words, min(used, words["chunks"]), tables)
+    return Call(kernel, arguments(len(windows)), values, min(threads, values["chunks"]), tables)

@@ -1,7 +1,7 @@
-"""The text of a pool's kernel: both kinds and ways, any number of axes, vectors across channels.
+"""Write pooling kernels, maximum and mean, forward and gradient, with vectors across channels.
 
-A window's taps are met in row-major order, so that the first of several maxima is the one that is
-found first. The gradient looks for the maximum again instead of keeping where it was.
+The taps of a window are visited in row-major order, so that of equal maxima the first is found. The
+gradient searches the maximum again: no index is stored in the forward pass.
 """
 
 from __future__ import annotations
@@ -15,55 +15,56 @@ import numpy as np
 from einstride.codegen.float_ops import greater, is_nan, like, not_other, whole
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 
-UNROLLED = 9
-"""Taps of a window that are written out."""
+MAX_UNROLLED_TAPS = 9
+"""Most taps of a window whose loop is unrolled; code size grows with it."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel's text depends on.
+    """The parameters of a kernel's text.
 
     Attributes
     ----------
     element : str
         The dtype.
     lanes : int
-        Of a vector.
+        Lanes of a vector.
     kernel : tuple of int
         Taps on each axis.
     largest : bool
-        The maximum; else the mean.
-    inside : bool
-        The mean of what lies inside x alone.
+        True: max pooling; False: average pooling.
+    exclude_padding : bool
+        True: the mean leaves out padding.
     gradient : bool
-        The backward pass: gx from gy (and x, for the maximum).
-    apart, whole : bool
-        Windows share no element; no tap of theirs is outside.
-    fresh : tuple of int
-        Taps from these numbers on meet elements that no window before has met, and all elements
-        are met by such taps; empty if that is not so.
+        True: the backward pass, gx from gy (and from x, for the maximum).
+    disjoint, all_inside : bool
+        True if windows share no element, and if all taps lie inside x.
+    stored_from : tuple of int
+        For each axis, the first tap from which on taps read elements that no window before has
+        read; so their gradients are stored, not added. Empty if these taps do not read every
+        element: then gx is cleared first.
     """
 
     element: str
     lanes: int
     kernel: tuple[int, ...]
     largest: bool
-    inside: bool
+    exclude_padding: bool
     gradient: bool
-    apart: bool
-    whole: bool
-    fresh: tuple[int, ...]
+    disjoint: bool
+    all_inside: bool
+    stored_from: tuple[int, ...]
 
 
 def arguments(rank: int) -> list[str]:
-    """The words of the argument block."""
+    """Return the names of the kernel arguments, in the order of the argument block."""
     axes = [f"{name}{a}" for a in range(rank) for name in ("out", "tap", "x_step", "y_step", "at")]
     return ["next", "chunks", "strips", "strip", "rows", "channels", "x_all", "y_all", *axes,
             "x", "y", "gx"]  # fmt: skip
 
 
 def text(spec: Spec) -> str:
-    """A kernel's text."""
+    """Write the text of a kernel."""
     code = Code("pool", arguments(len(spec.kernel)))
     channels = code["channels"]
     x, y, gx = (code.array(k, spec.element) for k in ("x", "y", "gx"))
@@ -73,37 +74,37 @@ def text(spec: Spec) -> str:
         first = strip * code["strip"]
         last = (first + code["strip"]).least(channels)
         x_first, y_first = example * code["x_all"], example * code["y_all"]
-        if spec.gradient and not spec.fresh:
+        if spec.gradient and not spec.stored_from:
             _clear(code, spec, gx, x_first, first, last)
         outs = [(code.number(0), code[f"out{a}"]) for a in range(len(spec.kernel))]
         if not spec.gradient:
             outs[0] = (row, row + 1)
 
         def position(o: list[Value]) -> None:
-            pointer = y_first
+            offset = y_first
             for a, number in enumerate(o):
-                pointer = pointer + number * code[f"y_step{a}"]
+                offset = offset + number * code[f"y_step{a}"]
             taps = Taps(code, spec, o, x_first)
 
             def vector(c: Value, mask: Mask | None) -> None:
-                here = y.at(pointer * channels + c)
+                target = y.at(offset * channels + c)
                 if spec.gradient:
-                    _spread(spec, taps, x.at(c), gx.at(c), here.load(spec.lanes, mask), mask)
+                    _scatter(spec, taps, x.at(c), gx.at(c), target.load(spec.lanes, mask), mask)
                 elif spec.largest:
-                    here.store(_largest(spec, taps, x.at(c), mask), mask)
+                    target.store(_maximum(spec, taps, x.at(c), mask), mask)
                 else:
-                    here.store(_mean(spec, taps, x.at(c), mask), mask)
+                    target.store(_mean(spec, taps, x.at(c), mask), mask)
 
             _vectors(code, spec, first, last, vector)
 
-        _nested(code, outs, position)
+        _nested_loops(code, outs, position)
     return code.text()
 
 
-def _nested(
+def _nested_loops(
     code: Code, ranges: Sequence[tuple[Value, Value]], visit: Callable[[list[Value]], None]
 ) -> None:
-    """Loops inside each other."""
+    """Emit nested loops, with `visit` getting the list of their counters."""
 
     def level(found: list[Value]) -> None:
         if len(found) == len(ranges):
@@ -118,7 +119,7 @@ def _nested(
 def _vectors(
     code: Code, spec: Spec, first: Value, last: Value, visit: Callable[[Value, Mask | None], None]
 ) -> None:
-    """Every vector of channels, the last one under a mask."""
+    """Emit a loop over vectors of channels, the last one with a mask."""
     end = first + (last - first) // spec.lanes * spec.lanes
     with code.loop(first, end, spec.lanes) as c:
         visit(c, None)
@@ -127,7 +128,7 @@ def _vectors(
 
 
 def _clear(code: Code, spec: Spec, gx: Pointer, start: Value, first: Value, last: Value) -> None:
-    """Zeros in an example's gradient."""
+    """Emit stores of zeros to the gradient of one example."""
     zero = code.zero(spec.element, spec.lanes)
     with code.loop(0, code["x_all"]) as p:
         pointer = gx.at((start + p) * code["channels"])
@@ -135,7 +136,7 @@ def _clear(code: Code, spec: Spec, gx: Pointer, start: Value, first: Value, last
 
 
 class Taps:
-    """The taps of one window: which are inside, and where."""
+    """Emits code for the taps of one window: which lie inside x, and their offsets."""
 
     def __init__(self, code: Code, spec: Spec, o: list[Value], start: Value) -> None:
         self.code, self.spec, self._example = code, spec, start
@@ -146,33 +147,34 @@ class Taps:
         return self._tables[axis].at(self.code[f"out{axis}"] * number).load()
 
     def count(self) -> Value:
-        """How many are inside."""
+        """Emit the number of taps inside x."""
         found = self.code.number(1)
         for low, high in zip(self.low, self.high, strict=True):
             found = found * (high - low)
         return found
 
     def visit(self, each: Callable[[Value, Value | None, bool], None]) -> None:
-        """``each(offset in x, inside, fresh)`` of the taps, in order.
+        """Call ``each(offset in x, inside, first_visit)`` for the taps, in row-major order.
 
-        The taps of small windows are written out, with a condition if some may lie outside; the
-        offset of one that does is the nearest tap's. Otherwise only those inside are visited.
+        Loops over small windows are unrolled: `inside` is then a condition (None if it always
+        holds), and a tap outside has the offset of the nearest tap inside. In larger windows only
+        taps inside are visited.
         """
         code, kernel = self.code, self.spec.kernel
         axes = range(len(kernel))
-        if prod(kernel) > UNROLLED:
+        if prod(kernel) > MAX_UNROLLED_TAPS:
 
-            def one(k: list[Value]) -> None:
+            def visit_inside(k: list[Value]) -> None:
                 offset = self._example
                 for a, i in enumerate(k):
-                    pointer = self._row(a, 2) + i * code[f"tap{a}"]
-                    offset = offset + pointer * code[f"x_step{a}"]
+                    position = self._row(a, 2) + i * code[f"tap{a}"]
+                    offset = offset + position * code[f"x_step{a}"]
                 each(offset * code["channels"], None, False)
 
-            _nested(code, list(zip(self.low, self.high, strict=True)), one)
+            _nested_loops(code, list(zip(self.low, self.high, strict=True)), visit_inside)
             return
-        steps = [code[f"x_step{a}"] * code["channels"] for a in axes]
-        places = [[self._row(a, 3 + i) * steps[a] for i in range(kernel[a])] for a in axes]
+        strides = [code[f"x_step{a}"] * code["channels"] for a in axes]
+        offsets = [[self._row(a, 3 + i) * strides[a] for i in range(kernel[a])] for a in axes]
         insides = [
             [(low < i + 1) & (high >= i + 1) for i in range(n)]
             for low, high, n in zip(self.low, self.high, kernel, strict=True)
@@ -181,33 +183,33 @@ class Taps:
             offset = self._example * code["channels"]
             inside = insides[0][k[0]]
             for a in axes:
-                offset = offset + places[a][k[a]]
+                offset = offset + offsets[a][k[a]]
                 inside = inside & insides[a][k[a]]
-            first = self.spec.fresh
-            fresh = bool(first) and all(i >= n for i, n in zip(k, first, strict=True))
-            each(offset, None if self.spec.whole else inside, fresh)
+            first = self.spec.stored_from
+            first_visit = bool(first) and all(i >= n for i, n in zip(k, first, strict=True))
+            each(offset, None if self.spec.all_inside else inside, first_visit)
 
 
-def _largest(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
-    """The maximum; NaN if there is one."""
+def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
+    """Emit the maximum of a window; NaN if an element is NaN."""
     code = taps.code
     nothing = code.zero(spec.element, spec.lanes)
-    best, lost = code.variable(like(nothing, float("-inf"))), code.variable(is_nan(nothing))
+    best, any_nan = code.variable(like(nothing, float("-inf"))), code.variable(is_nan(nothing))
 
-    def each(offset: Value, inside: Value | None, fresh: bool) -> None:
+    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
         best.set(greater(value, found).pick(value, found))
-        lost.set(lost.get() | is_nan(value))
+        any_nan.set(any_nan.get() | is_nan(value))
 
     taps.visit(each)
-    return lost.get().pick(like(nothing, float("nan")), best.get())
+    return any_nan.get().pick(like(nothing, float("nan")), best.get())
 
 
-def _best(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
-    """The maximum of the numbers."""
+def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
+    """Emit the maximum of a window's elements that are not NaN."""
     best = taps.code.variable(like(taps.code.zero(spec.element, spec.lanes), float("-inf")))
 
-    def each(offset: Value, inside: Value | None, fresh: bool) -> None:
+    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
         best.set(greater(value, found).pick(value, found))
 
@@ -215,9 +217,9 @@ def _best(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     return best.get()
 
 
-def _share(spec: Spec, taps: Taps) -> Value:
-    """One over the number of elements of a window."""
-    number = taps.count() if spec.inside else taps.code.number(prod(spec.kernel))
+def _reciprocal_count(spec: Spec, taps: Taps) -> Value:
+    """Emit one over the number of elements of a window."""
+    number = taps.count() if spec.exclude_padding else taps.code.number(prod(spec.kernel))
     found = whole(number, spec.element)
     return taps.code.splat(like(found, 1.0) // found, spec.lanes)
 
@@ -225,42 +227,44 @@ def _share(spec: Spec, taps: Taps) -> Value:
 def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     sums = taps.code.variable(taps.code.zero(spec.element, spec.lanes))
 
-    def each(offset: Value, inside: Value | None, fresh: bool) -> None:
+    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
             value = inside.pick(value, like(value, 0.0))
         sums.set(sums.get() + value)
 
     taps.visit(each)
-    return sums.get() * _share(spec, taps)
+    return sums.get() * _reciprocal_count(spec, taps)
 
 
-def _spread(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mask | None) -> None:
-    """Bring a window's gradient to its taps: of the maximum, to the first that has it (or is NaN).
+def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mask | None) -> None:
+    """Emit adds of a window's gradient to its taps; for the maximum, to the first maximum or NaN.
 
-    A tap that stands in for one outside comes before it in the same order, and is met once more
-    when the gradient has been taken.
+    The offset of a tap outside x is that of a tap inside, which is then visited more than once;
+    after its first visit the gradient is taken, so that it is not added twice.
     """
     code, zero = taps.code, like(g, 0.0)
-    best = free = None
+    best = untaken = None
     if spec.largest:
-        best, free = _best(spec, taps, x, mask), code.variable(not_other(zero, zero))
+        best = _maximum_of_numbers(spec, taps, x, mask)
+        untaken = code.variable(not_other(zero, zero))
     else:
-        g = g * _share(spec, taps)
+        g = g * _reciprocal_count(spec, taps)
 
-    def each(offset: Value, inside: Value | None, fresh: bool) -> None:
-        pointer, here = gx.at(offset), inside
-        if best is not None and free is not None:
+    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
+        pointer, condition = gx.at(offset), inside
+        if best is not None and untaken is not None:
             hit = not_other(x.at(offset).load(spec.lanes, mask), best)
-            if inside is not None and spec.fresh:  # what stands in writes before the first tap
+            if inside is not None and spec.stored_from:
+                # a tap outside is visited before the tap inside whose offset it has
                 hit = hit & code.splat(inside, spec.lanes)
-            here = hit & free.get()
-            free.set(free.get() ^ here)
-        alone = fresh or spec.apart
-        before = zero if alone else pointer.load(spec.lanes, mask)
-        after = g if alone else before + g
-        if here is not None and not (fresh and not spec.largest):
-            after = here.pick(after, before)
+            condition = hit & untaken.get()
+            untaken.set(untaken.get() ^ condition)
+        overwrite = first_visit or spec.disjoint
+        before = zero if overwrite else pointer.load(spec.lanes, mask)
+        after = g if overwrite else before + g
+        if condition is not None and not (first_visit and not spec.largest):
+            after = condition.pick(after, before)
         pointer.store(after, mask)
 
     taps.visit(each)

@@ -1,7 +1,7 @@
-"""Sweeps over arrays laid flat, as long rows that hold every channel equally often.
+"""Loops over flattened arrays as rows whose length is a multiple of the channels and of the lanes.
 
-A row has as many numbers as fill some vectors and are a multiple of the channels, so that a lane
-always meets the same channel, whatever the number of channels. Only the last row may be shorter.
+So each lane of a row always holds the same channel, whatever the number of channels, and values per
+channel are loaded once for many rows. Only the last row may be shorter (the tail).
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ from math import lcm
 from einstride.codegen.function_builder import Code, Mask, Value
 from einstride.codegen.jit import Machine
 
-WORDS = ("chunks", "rows", "full", "tail", "strips")
-"""What a kernel needs to know of the rows."""
-CHUNK = 1 << 17
-"""Bytes of an operand in a chunk: read twice, it is still near the core."""
-VECTORS = 4
-LONG = 1 << 13
+ARGUMENTS = ("chunks", "rows", "full", "tail", "strips")
+"""Kernel arguments that describe the rows: see `Rows`."""
+CHUNK_BYTES = 1 << 17
+"""Bytes of an operand in a chunk, the share of a thread: a chunk that is read twice in a row stays
+in a core's cache."""
+MAX_VECTORS = 4
+"""Most vectors of a strip, which are accumulated in registers at once."""
+MAX_ROW = 1 << 13
+"""Elements of a row above which rows are made shorter: a multiple of one vector, not of a strip of
+`MAX_VECTORS`."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How an array of `count` numbers, the channels innermost, is cut.
+    """The division of an array, channels innermost, into rows and chunks.
 
     Attributes
     ----------
     element : str
         The dtype.
     lanes, vectors : int
-        Numbers in a vector, and vectors that are worked on at once.
+        Elements in a vector, and vectors in a strip.
     channels, width : int
-        Numbers in a position and in a row.
+        Elements of a position, and of a row.
     full, tail : int
-        Whole rows, and numbers in what is left.
+        Number of full rows, and elements of the tail.
     rows, chunks : int
-        Rows in a chunk, and how many chunks there are.
+        Rows in a chunk, and number of chunks.
     """
 
     element: str
@@ -52,27 +56,27 @@ class Rows:
 
     @staticmethod
     def of(element: str, channels: int, count: int, on: Machine) -> Rows:
-        """For whole positions; the same cut for any number of threads."""
+        """Divide `count` elements, whole positions, independently of the number of threads."""
         size = 8 if element == "float64" else 4
         lanes = on.lanes(size)
-        width = lcm(channels, VECTORS * lanes)
-        if width > LONG:
+        width = lcm(channels, MAX_VECTORS * lanes)
+        if width > MAX_ROW:
             width = lcm(channels, lanes)
-        vectors = max(v for v in range(1, VECTORS + 1) if width // lanes % v == 0)
+        vectors = max(v for v in range(1, MAX_VECTORS + 1) if width // lanes % v == 0)
         full, tail = divmod(count, width)
-        rows = max(CHUNK // (width * size), 1)
+        rows = max(CHUNK_BYTES // (width * size), 1)
         return Rows(
             element, lanes, vectors, channels, width, full, tail, rows, max(-(-full // rows), 1)
         )
 
     @property
     def spec(self) -> tuple[str, int, int]:
-        """What a kernel's text depends on."""
+        """The parameters of the text of a kernel over these rows."""
         return self.element, self.lanes, self.vectors
 
     @property
-    def words(self) -> dict[str, int]:
-        """The words of an argument block."""
+    def arguments(self) -> dict[str, int]:
+        """The values of the kernel arguments that depend on the rows."""
         strips = self.width // (self.lanes * self.vectors)
         return {
             "chunks": self.chunks, "rows": self.rows, "full": self.full, "tail": self.tail,
@@ -82,18 +86,18 @@ class Rows:
 
 
 Visit = Callable[[Value, int, Mask | None], None]
-"""``visit(offset, number of the vector, mask)``."""
+"""``visit(offset, v, mask)`` emits code for vector v of a strip; a mask only in the tail."""
 
 
 @contextmanager
 def strips(code: Code, lanes: int, vectors: int) -> Iterator[Value]:
-    """The columns of the rows, some vectors wide: where each strip begins."""
+    """Emit a loop over strips, which are `vectors` vectors wide; yields the offset of each."""
     with code.loop(0, code["strips"]) as s:
         yield s * (lanes * vectors)
 
 
 def sweep(code: Code, chunk: Value, at: Value, lanes: int, vectors: int, visit: Visit) -> None:
-    """Visit every vector of a strip in a chunk's rows, from the first to the last."""
+    """Emit a loop over the rows of a chunk that visits the vectors of the strip at offset `at`."""
     start = chunk * code["rows"]
     stop = (start + code["rows"]).least(code["full"])
     width = code["strips"] * (lanes * vectors)

@@ -1,4 +1,4 @@
-"""Activations: functions of single elements, and the softmax over the last axis."""
+"""Activation layers: elementwise functions, and the softmax over the last axis."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import widened
+from einstride.nn.arrays import to_sum_dtype
 from einstride.nn.layer import Gradients, Layer, Run
 from einstride.nn.layers.erf import normal_cdf
-from einstride.nn.passes import elementwise, positive, where_positive
+from einstride.nn.passes import elementwise, mask_gradient, relu
 from einstride.support.errors import bad_value
 
 Function = Callable[..., Array]
 
 
 class _Elementwise(Layer):
-    """y = value(x); gx = slope(gy, kept), where kept is x or y."""
+    """Base class of elementwise layers: y = _value(x) and gx = _gradient(gy, x or y)."""
 
     keeps_output = True
-    kernels: tuple[str | None, str | None] = (None, None)  # the same, compiled
+    kernels: tuple[str | None, str | None] = (None, None)  # names in `nn.cpu.elementwise`
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b, name = run.b, run.b.dtype_name(x)
-        free = own and (self.keeps_output or not run.keep)  # x itself is not needed again
+        x_is_free = own and (self.keeps_output or not run.keep)  # not needed again
         y = elementwise(
-            lambda place, p: self._value(widened(p, b), place, b), b, name, x if free else None, x,
-            kernel=self.kernels[0],
+            lambda out, p: self._value(to_sum_dtype(p, b), out, b),
+            b, name, x if x_is_free else None, x, kernel=self.kernels[0],
         )  # fmt: skip
         return y, (y if self.keeps_output else x) if run.keep else None
 
@@ -39,28 +39,28 @@ class _Elementwise(Layer):
             return None, {}
         b, name = run.b, run.b.dtype_name(gy)
         gx = elementwise(
-            lambda place, g, k: self._slope(widened(g, b), widened(k, b), place, b),
+            lambda out, g, k: self._gradient(to_sum_dtype(g, b), to_sum_dtype(k, b), out, b),
             b, name, gy if own else None, gy, kept, kernel=self.kernels[1],
         )  # fmt: skip
         return gx, {}
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
         raise TypeError("an activation defines _value")
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
         raise TypeError("an activation defines _slope")
 
 
-def _give(found: Array, place: Array | None) -> Array:
-    """`found`, in its place if it has one."""
-    if place is None:
-        return found
-    place[...] = found
-    return place
+def _write(result: Array, out: Array | None) -> Array:
+    """Copy `result` to `out` and return that, or return `result` itself if `out` is None."""
+    if out is None:
+        return result
+    out[...] = result
+    return out
 
 
 class ReLU(_Elementwise):
-    """The positive part: ``maximum(x, 0)``; its gradient at zero is zero.
+    """Rectified linear unit ``maximum(x, 0)``; its gradient at zero is zero.
 
     Examples
     --------
@@ -72,15 +72,15 @@ class ReLU(_Elementwise):
 
     kernels = ("relu", "relu_gradient")
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
-        return positive(x, place, b)
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
+        return relu(x, out, b)
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
-        return where_positive(k, g, place, b)
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
+        return mask_gradient(k, g, out, b)
 
 
 class LeakyReLU(_Elementwise):
-    """The positive part of x, and ``slope * x`` elsewhere.
+    """Leaky rectified linear unit: x where it is positive, and ``slope * x`` elsewhere.
 
     Parameters
     ----------
@@ -102,15 +102,15 @@ class LeakyReLU(_Elementwise):
             raise bad_value("LeakyReLU", "slope must lie between 0 and 1", slope, "e.g. 0.01")
         self.slope = float(slope)
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
-        return _give(b.xp.maximum(x, self.slope * x), place)
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
+        return _write(b.xp.maximum(x, self.slope * x), out)
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
-        return _give(b.xp.where(k > 0, g, self.slope * g), place)
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
+        return _write(b.xp.where(k > 0, g, self.slope * g), out)
 
 
 class Sigmoid(_Elementwise):
-    """``1 / (1 + exp(-x))``, without overflow.
+    """Logistic function ``1 / (1 + exp(-x))``, computed without overflow.
 
     Examples
     --------
@@ -120,16 +120,16 @@ class Sigmoid(_Elementwise):
     array([[0.5, 0. ]])
     """
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
         small = b.xp.exp(-b.xp.abs(x))
-        return _give(b.xp.where(x >= 0, b.xp.ones_like(x), small) / (1 + small), place)
+        return _write(b.xp.where(x >= 0, b.xp.ones_like(x), small) / (1 + small), out)
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
-        return _give(g * k * (1 - k), place)
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
+        return _write(g * k * (1 - k), out)
 
 
 class Tanh(_Elementwise):
-    """The hyperbolic tangent.
+    """Hyperbolic tangent.
 
     Examples
     --------
@@ -139,15 +139,15 @@ class Tanh(_Elementwise):
     array([[0.]])
     """
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
-        return _give(b.xp.tanh(x), place)
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
+        return _write(b.xp.tanh(x), out)
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
-        return _give(g * (1 - k * k), place)
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
+        return _write(g * (1 - k * k), out)
 
 
 class GELU(_Elementwise):
-    r"""``x * Phi(x)``, with the distribution function of the normal law.
+    r"""Gaussian error linear unit ``x * Phi(x)``, Phi the standard normal distribution function.
 
     Parameters
     ----------
@@ -168,25 +168,27 @@ class GELU(_Elementwise):
         super().__init__()
         self.approximate = parse.flag("GELU", "approximate", approximate)
 
-    def _value(self, x: Array, place: Array | None, b: Backend) -> Array:
+    def _value(self, x: Array, out: Array | None, b: Backend) -> Array:
         if self.approximate:
-            return _give(0.5 * x * (1 + b.xp.tanh(_INNER * (x + _CUBE * x * x * x))), place)
-        return _give(x * normal_cdf(x, b), place)
+            return _write(
+                0.5 * x * (1 + b.xp.tanh(_TANH_FACTOR * (x + _CUBIC_FACTOR * x * x * x))), out
+            )
+        return _write(x * normal_cdf(x, b), out)
 
-    def _slope(self, g: Array, k: Array, place: Array | None, b: Backend) -> Array:
+    def _gradient(self, g: Array, k: Array, out: Array | None, b: Backend) -> Array:
         if self.approximate:
-            t = b.xp.tanh(_INNER * (k + _CUBE * k * k * k))
-            inner = _INNER * (1 + 3 * _CUBE * k * k)
-            return _give(g * 0.5 * (1 + t + k * (1 - t * t) * inner), place)
+            t = b.xp.tanh(_TANH_FACTOR * (k + _CUBIC_FACTOR * k * k * k))
+            inner = _TANH_FACTOR * (1 + 3 * _CUBIC_FACTOR * k * k)
+            return _write(g * 0.5 * (1 + t + k * (1 - t * t) * inner), out)
         density = b.xp.exp(-0.5 * k * k) / math.sqrt(2 * math.pi)
-        return _give(g * (normal_cdf(k, b) + k * density), place)
+        return _write(g * (normal_cdf(k, b) + k * density), out)
 
 
-_INNER, _CUBE = math.sqrt(2 / math.pi), 0.044715
+_TANH_FACTOR, _CUBIC_FACTOR = math.sqrt(2 / math.pi), 0.044715
 
 
 class Softmax(Layer):
-    """Exponentials of the last axis, scaled so that they sum to one.
+    """Softmax: exponentials over the last axis, scaled to sum to one.
 
     Examples
     --------
@@ -200,7 +202,7 @@ class Softmax(Layer):
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b, xp = run.b, run.b.xp
-        given = widened(x, b)
+        given = to_sum_dtype(x, b)
         powers = xp.exp(given - xp.max(given, axis=-1, keepdims=True))
         y = b.astype(powers / xp.sum(powers, axis=-1, keepdims=True), b.dtype_name(x))
         return y, y if run.keep else None
@@ -209,6 +211,6 @@ class Softmax(Layer):
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
         b = run.b
-        g, y = widened(gy, b), widened(kept, b)
+        g, y = to_sum_dtype(gy, b), to_sum_dtype(kept, b)
         gx = y * (g - b.xp.sum(g * y, axis=-1, keepdims=True))
         return b.astype(gx, b.dtype_name(gy)), {}

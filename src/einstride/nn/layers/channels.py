@@ -1,108 +1,121 @@
-"""What every channel has over batch and positions: statistics, affine maps, sums; as array code."""
+"""Statistics, sums and affine maps of each channel over batch and positions, as array functions."""
 
 from __future__ import annotations
 
 from math import prod
 
 from einstride.arrays.backends import Array, Backend
-from einstride.nn.arrays import into, wide
-from einstride.nn.passes import column_dot, column_sum, dense, fold, result, sweep, tiled, total
+from einstride.nn.arrays import call_into, sum_dtype
+from einstride.nn.passes import (
+    add_parts,
+    block_dots,
+    block_sums,
+    dense,
+    repeat_vector,
+    result,
+    rows_per_line,
+    sweep,
+)
 
 
 def _rows(x: Array, b: Backend) -> tuple[Array, int]:
-    """x (..., C) as a matrix of long rows, and how often each holds all channels."""
+    """View x (..., C) as a matrix of long rows; also return how often a row holds all channels."""
     rows, channels = prod(x.shape[:-1]), x.shape[-1]
-    times = fold(rows, channels)
+    times = rows_per_line(rows, channels)
     return b.xp.reshape(dense(x, b), (rows // times, times * channels)), times
 
 
 def statistics(x: Array, b: Backend) -> tuple[Array, Array, bool]:
-    """Mean and (biased) variance of every channel, as float64; are all means near zero?
+    """Compute mean and (biased) variance of each channel in float64, and whether means are small.
 
-    "Near" means not above two standard deviations: then sum(x * x) loses nothing to cancellation,
-    and x need not be centred, here and in the gradients. Libraries that would have to wait for the
-    answer always centre.
+    The third result is True if no mean exceeds two standard deviations. Then sum(x * x) loses
+    nothing to cancellation, and x need not be centred, here and in the gradients. With libraries
+    for devices it is always False, because reading it would wait for the device.
     """
     matrix, times = _rows(x, b)
-    channels, name = x.shape[-1], wide(b.dtype_name(x))
+    channels, name = x.shape[-1], sum_dtype(b.dtype_name(x))
     n, rows = matrix.shape[0] * times, matrix.shape[0]
 
     def sums(lo: int, hi: int) -> Array:
-        return column_sum(b.astype(matrix[lo:hi, :], name), channels, b)
+        return block_sums(b.astype(matrix[lo:hi, :], name), channels, b)
 
     def squares(lo: int, hi: int) -> tuple[Array, Array]:
         block = b.astype(matrix[lo:hi, :], name)
-        return column_sum(block, channels, b), column_dot(block, block, channels, b)
+        return block_sums(block, channels, b), block_dots(block, block, channels, b)
 
     if b.traits.on_host:
         parts = sweep(lambda: squares, rows, matrix.shape[1] * 4, b)
-        mean = total([p for p, _ in parts], b) / n
-        variance = total([q for _, q in parts], b) / n - mean * mean
+        mean = add_parts([p for p, _ in parts], b) / n
+        variance = add_parts([q for _, q in parts], b) / n - mean * mean
         if (mean * mean <= 4 * variance).all():
             return mean, variance, True
-    mean = total(sweep(lambda: sums, rows, matrix.shape[1] * 4, b), b) / n
+    mean = add_parts(sweep(lambda: sums, rows, matrix.shape[1] * 4, b), b) / n
     rounded = b.astype(mean, name)
-    m = tiled(rounded, times, b)
+    m = repeat_vector(rounded, times, b)
 
     def centred(lo: int, hi: int) -> tuple[Array, Array]:
-        off = b.astype(matrix[lo:hi, :], name) - m
-        return column_sum(off, channels, b), column_dot(off, off, channels, b)
+        deviation = b.astype(matrix[lo:hi, :], name) - m
+        return block_sums(deviation, channels, b), block_dots(deviation, deviation, channels, b)
 
     parts = sweep(lambda: centred, rows, matrix.shape[1] * 4, b)
-    rest = total([p for p, _ in parts], b) / n  # what the first sum and its rounding left
-    variance = total([q for _, q in parts], b) / n - rest * rest
-    return b.astype(rounded, "float64") + rest, variance, False
+    remainder = add_parts([p for p, _ in parts], b) / n  # error of the first mean
+    variance = add_parts([q for _, q in parts], b) / n - remainder * remainder
+    return b.astype(rounded, "float64") + remainder, variance, False
 
 
 def affine(
-    x: Array, mean: Array, vectors: tuple[Array, Array], near: bool, own: bool, b: Backend
+    x: Array, mean: Array, vectors: tuple[Array, Array], small_mean: bool, own: bool, b: Backend
 ) -> Array:
-    """``(x - mean) * factor + constant`` of every channel."""
+    """Compute ``(x - mean) * factor + constant`` of each channel; may overwrite x if `own`."""
     matrix, times = _rows(x, b)
     given = b.dtype_name(x)
-    name = wide(given)
+    name = sum_dtype(given)
     factor, constant = vectors
-    m, rest = _centre(mean, near, times, name, b)
-    f, c = (tiled(b.astype(v, name), times, b) for v in (factor, constant - rest * factor))
-    out = _place(x, matrix, own, b)
+    m, remainder = _centre(mean, small_mean, times, name, b)
+    f, c = (
+        repeat_vector(b.astype(v, name), times, b) for v in (factor, constant - remainder * factor)
+    )
+    out = _result(x, matrix, own, b)
 
-    def one(lo: int, hi: int) -> Array:
-        place = None if out is None else out[lo:hi, :]
-        target = place if given == name else None
+    def compute(lo: int, hi: int) -> Array:
+        block = None if out is None else out[lo:hi, :]
+        target = block if given == name else None
         y = b.astype(matrix[lo:hi, :], name)
-        y = y if m is None else into(b.xp.subtract, y, m, out=target)
-        y = into(b.xp.multiply, y, f, out=target)
-        y = into(b.xp.add, y, c, out=target)
-        return _written(y, place, b)
+        y = y if m is None else call_into(b.xp.subtract, y, m, out=target)
+        y = call_into(b.xp.multiply, y, f, out=target)
+        y = call_into(b.xp.add, y, c, out=target)
+        return _write(y, block)
 
-    found = sweep(lambda: one, matrix.shape[0], matrix.shape[1] * 4, b)
+    found = sweep(lambda: compute, matrix.shape[0], matrix.shape[1] * 4, b)
     return b.xp.reshape(found[0] if out is None else out, tuple(x.shape))
 
 
 def _centre(
-    mean: Array, near: bool, times: int, name: str, b: Backend
+    mean: Array, small_mean: bool, times: int, name: str, b: Backend
 ) -> tuple[Array | None, Array]:
-    """What is subtracted from x in its own dtype (None: nothing), and the rest of the mean."""
-    if near:
+    """Split the mean into a part to subtract from x in its dtype (None: nothing) and the rest."""
+    if small_mean:
         return None, mean
     rounded = b.astype(mean, name)
-    return tiled(rounded, times, b), mean - b.astype(rounded, "float64")
+    return repeat_vector(rounded, times, b), mean - b.astype(rounded, "float64")
 
 
-def gradient_sums(gy: Array, x: Array, mean: Array, near: bool, b: Backend) -> tuple[Array, Array]:
-    """sum(gy) and sum(gy * (x - mean)) of every channel, as float64."""
+def gradient_sums(
+    gy: Array, x: Array, mean: Array, small_mean: bool, b: Backend
+) -> tuple[Array, Array]:
+    """Compute sum(gy) and sum(gy * (x - mean)) of each channel in float64."""
     (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
-    channels, name = x.shape[-1], wide(b.dtype_name(x))
-    m, rest = _centre(mean, near, times, name, b)
+    channels, name = x.shape[-1], sum_dtype(b.dtype_name(x))
+    m, remainder = _centre(mean, small_mean, times, name, b)
 
-    def one(lo: int, hi: int) -> tuple[Array, Array]:
-        block, off = b.astype(g[lo:hi, :], name), b.astype(matrix[lo:hi, :], name)
-        off = off if m is None else off - m
-        return column_sum(block, channels, b), column_dot(block, off, channels, b)
+    def compute(lo: int, hi: int) -> tuple[Array, Array]:
+        block, deviation = b.astype(g[lo:hi, :], name), b.astype(matrix[lo:hi, :], name)
+        deviation = deviation if m is None else deviation - m
+        return block_sums(block, channels, b), block_dots(block, deviation, channels, b)
 
-    parts = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
-    sums, products = total([p for p, _ in parts], b), total([q for _, q in parts], b)
-    return sums, products - rest * sums
+    parts = sweep(lambda: compute, g.shape[0], g.shape[1] * 4, b)
+    sums, products = add_parts([p for p, _ in parts], b), add_parts([q for _, q in parts], b)
+    return sums, products - remainder * sums
 
 
 def combine(
@@ -110,46 +123,46 @@ def combine(
     x: Array,
     mean: Array,
     vectors: tuple[Array, Array, Array],
-    near: bool,
+    small_mean: bool,
     own: bool,
     b: Backend,
 ) -> Array:
-    """``gy * factor + (x - mean) * slope + constant`` of every channel."""
+    """Compute ``gy * factor + (x - mean) * slope + constant`` of each channel."""
     (g, times), (matrix, _) = _rows(gy, b), _rows(x, b)
     given = b.dtype_name(gy)
-    name = wide(given)
+    name = sum_dtype(given)
     factor, slope, constant = vectors
-    m, rest = _centre(mean, near, times, name, b)
-    both = factor, slope, constant - rest * slope
-    f, s, c = (tiled(b.astype(v, name), times, b) for v in both)
-    out = _place(gy, g, own, b)
+    m, remainder = _centre(mean, small_mean, times, name, b)
+    all_vectors = factor, slope, constant - remainder * slope
+    f, s, c = (repeat_vector(b.astype(v, name), times, b) for v in all_vectors)
+    out = _result(gy, g, own, b)
 
-    def one(lo: int, hi: int) -> Array:
-        place = None if out is None else out[lo:hi, :]
-        target = place if given == name else None
-        off = b.astype(matrix[lo:hi, :], name)
-        off = off * s if m is None else (off - m) * s
-        off = into(b.xp.add, off, c, out=_same(off, b))
-        y = into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
-        y = into(b.xp.add, y, off, out=target)
-        return _written(y, place, b)
+    def compute(lo: int, hi: int) -> Array:
+        block = None if out is None else out[lo:hi, :]
+        target = block if given == name else None
+        deviation = b.astype(matrix[lo:hi, :], name)
+        deviation = deviation * s if m is None else (deviation - m) * s
+        deviation = call_into(b.xp.add, deviation, c, out=_in_place(deviation, b))
+        y = call_into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
+        y = call_into(b.xp.add, y, deviation, out=target)
+        return _write(y, block)
 
-    found = sweep(lambda: one, g.shape[0], g.shape[1] * 4, b)
+    found = sweep(lambda: compute, g.shape[0], g.shape[1] * 4, b)
     return b.xp.reshape(found[0] if out is None else out, tuple(gy.shape))
 
 
-def _same(a: Array, b: Backend) -> Array | None:
-    """Our own array `a` as the place of a result, where results have places."""
+def _in_place(a: Array, b: Backend) -> Array | None:
+    """Return the temporary array `a` as the target of a result if arrays are mutable, else None."""
     return a if b.traits.mutable else None
 
 
-def _place(x: Array, matrix: Array, own: bool, b: Backend) -> Array | None:
+def _result(x: Array, matrix: Array, own: bool, b: Backend) -> Array | None:
     if own and b.traits.mutable and b.writeable(matrix):
         return matrix  # x itself, or a copy of it without gaps
     return result(tuple(matrix.shape), b.dtype_name(x), x, b)
 
 
-def _written(y: Array, place: Array | None, b: Backend) -> Array:
-    if place is not None and y is not place:
-        place[...] = y
+def _write(y: Array, out: Array | None) -> Array:
+    if out is not None and y is not out:
+        out[...] = y
     return y

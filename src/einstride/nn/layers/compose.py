@@ -1,4 +1,4 @@
-"""Layers made of layers: one after the other, and a sum of two ways."""
+"""Layers that contain layers: a sequence, and the sum of two branches."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from einstride.nn.arrays import Shape
 from einstride.nn.cpu import calls
 from einstride.nn.layer import Gradients, Layer, Maker, Run
 from einstride.nn.layers.activations import ReLU
-from einstride.nn.passes import add, elementwise, positive, relu_gradient
+from einstride.nn.passes import add, elementwise, relu, relu_gradient
 from einstride.support.errors import bad_type, bad_value
 
-JOINED = object()
-"""What a ReLU keeps that was done together with the layer before."""
+FUSED = object()
+"""Marks a ReLU that was computed in the forward pass of the layer before it."""
 
 
 class Sequential(Layer):
-    """Layers one after the other.
+    """Applies layers one after the other.
 
     Parameters
     ----------
     *layers : Layer
-        In their order.
+        The layers, in the order of the forward pass.
 
     Attributes
     ----------
     layers : tuple of Layer
-        The same.
+        The layers, in the order of the forward pass.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Sequential(Layer):
     (10,)
     """
 
-    fresh = False  # one that has no layers gives its input back
+    fresh = False  # without layers the output is the input
     fresh_gradient = False
 
     def __init__(self, *layers: Layer) -> None:
@@ -46,15 +46,15 @@ class Sequential(Layer):
         for layer in layers:
             check_layer("Sequential", layer)
         self.layers = layers
-        self._learned: list[bool] = []  # does anything before layer i learn?
+        self._learned: list[bool] = []  # layer i: True if a layer before it has parameters
 
     def leaves(self, path: str = "") -> Iterator[tuple[str, Layer]]:
-        """All layers inside, with their paths.
+        """Yield the innermost layers, with their paths.
 
         Parameters
         ----------
         path : str
-            What goes before.
+            Prefix of the paths.
 
         Yields
         ------
@@ -76,20 +76,20 @@ class Sequential(Layer):
         return shape
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
-        every: list[Any] = []
+        all_kept: list[Any] = []
         for i, layer in enumerate(self.layers):
-            if len(every) > i:
-                continue  # the ReLU was done together with the layer before
-            both = layer.forward_relu(x, run, own) if self._before_relu(i) else None
-            if both is not None:
-                x, kept = both
-                every += [kept, JOINED]
+            if len(all_kept) > i:
+                continue  # a ReLU that was fused with the layer before
+            fused = layer.forward_relu(x, run, own) if self._before_relu(i) else None
+            if fused is not None:
+                x, kept = fused
+                all_kept += [kept, FUSED]
                 layer = self.layers[i + 1]
             else:
                 x, kept = layer.forward(x, run, own)
-                every.append(kept)
+                all_kept.append(kept)
             own = (layer.fresh or own) and not (run.keep and layer.keeps_output)
-        return x, every if run.keep else None
+        return x, all_kept if run.keep else None
 
     def _before_relu(self, i: int) -> bool:
         return type(self.layers[i + 1]) is ReLU if i + 1 < len(self.layers) else False
@@ -101,10 +101,10 @@ class Sequential(Layer):
         g: Array | None = gy
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
-            if kept[i] is JOINED:
+            if kept[i] is FUSED:
                 continue
             g, found = layer.backward(g, kept[i], run, own, inner or self._learned[i])
-            kept[i] = None  # memory is given back as the pass goes on
+            kept[i] = None  # frees memory during the pass
             own = layer.fresh_gradient or own
             gradients |= {f"{i}.{name}": value for name, value in found.items()}
             if g is None:
@@ -113,14 +113,14 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """The sum of two ways: ``body(x) + shortcut(x)``.
+    """Adds two branches: ``body(x) + shortcut(x)``.
 
     Parameters
     ----------
     body : Layer
         Usually a `Sequential`.
     shortcut : Layer, optional
-        The identity if left out; else what brings x to the body's shape, e.g. a 1x1 `Conv`.
+        The identity if left out; else a layer with the body's output shape, e.g. a 1x1 `Conv`.
 
     Examples
     --------
@@ -136,12 +136,12 @@ class Residual(Layer):
         self.shortcut = None if shortcut is None else check_layer("Residual", shortcut)
 
     def leaves(self, path: str = "") -> Iterator[tuple[str, Layer]]:
-        """All layers inside, with their paths.
+        """Yield the innermost layers, with their paths.
 
         Parameters
         ----------
         path : str
-            What goes before.
+            Prefix of the paths.
 
         Yields
         ------
@@ -159,49 +159,49 @@ class Residual(Layer):
             other = self.shortcut.build(shape, maker.inside(f"{maker.place}, shortcut"))
         if found != other:
             raise bad_value(
-                "Residual", "both ways must have the same shape",
+                "Residual", "both branches must have the same shape",
                 f"body {found}, {'shortcut' if self.shortcut else 'input'} {other}",
                 "give it a shortcut, e.g. a 1x1 Conv with the body's channels and stride",
             )  # fmt: skip
         return found
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
-        y, other, mine, kept = self._ways(x, run)
-        return add(y, other, mine, run.b), kept
+        y, other, reusable, kept = self._branches(x, run)
+        return add(y, other, reusable, run.b), kept
 
     def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
         if not calls.ready(run.b, x):
             return None
-        y, other, mine, kept = self._ways(x, run)
+        y, other, reusable, kept = self._branches(x, run)
         if not calls.ready(run.b, y, other):
             y = elementwise(
-                lambda place, p: positive(p, place, run.b), run.b, run.b.dtype_name(y), None,
-                add(y, other, mine, run.b),
+                lambda out, p: relu(p, out, run.b), run.b, run.b.dtype_name(y), None,
+                add(y, other, reusable, run.b),
             )  # fmt: skip
         else:
-            y = calls.apply("add_relu", y if mine else None, run.b, y, other)
+            y = calls.apply("add_relu", y if reusable else None, run.b, y, other)
         return y, (*kept, y) if run.keep else None
 
-    def _ways(self, x: Array, run: Run) -> tuple[Array, Array, bool, Any]:
-        """What is added, whether the first may be overwritten, and what is kept."""
+    def _branches(self, x: Array, run: Run) -> tuple[Array, Array, bool, Any]:
+        """Compute both branches; also return if the first may be overwritten, and what to keep."""
         y, kept = self.body.forward(x, run)
         other, kept_other = x, None
         if self.shortcut is not None:
             other, kept_other = self.shortcut.forward(x, run)
-        mine = self.body.fresh and not (run.keep and self.body.keeps_output)
-        return y, other, mine, (kept, kept_other) if run.keep else None
+        reusable = self.body.fresh and not (run.keep and self.body.keeps_output)
+        return y, other, reusable, (kept, kept_other) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
-        if len(kept) == 3:  # with the ReLU behind
+        if len(kept) == 3:  # a ReLU was fused
             gy, own = relu_gradient(gy, kept[2], own, run.b), True
         g, found = self.body.backward(gy, kept[0], run, False, inner)
         gradients = {f"body.{name}": value for name, value in found.items()}
         other: Array | None = gy
-        alone = own and self.body.fresh_gradient  # else the body's answer may be gy itself
+        own_gy = own and self.body.fresh_gradient  # else the body may return gy itself
         if self.shortcut is not None:
-            other, found = self.shortcut.backward(gy, kept[1], run, alone, inner)
+            other, found = self.shortcut.backward(gy, kept[1], run, own_gy, inner)
             gradients |= {f"shortcut.{name}": value for name, value in found.items()}
         if not inner or g is None or other is None:
             return None, gradients
@@ -209,10 +209,10 @@ class Residual(Layer):
 
 
 def check_layer(where: str, layer: object) -> Layer:
-    """A TypeError for what is no layer."""
+    """Return `layer`; raise TypeError if it is no layer."""
     if not isinstance(layer, Layer):
         raise bad_type(
-            where, "its parts must be layers", type(layer).__qualname__,
+            where, "the parts of a network must be layers", type(layer).__qualname__,
             "make one, e.g. nn.ReLU() with its parentheses",
         )  # fmt: skip
     return layer

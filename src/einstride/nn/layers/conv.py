@@ -1,4 +1,4 @@
-"""Convolutional layers: a filter, an optional bias, and the functions of `einstride`."""
+"""Convolution and transposed convolution as layers with a learned filter and bias."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
 from einstride.geometry.types import Ints, Padding
-from einstride.nn.arrays import Shape, count, widened
+from einstride.nn.arrays import Shape, check_count, to_sum_dtype
 from einstride.nn.initialisers import he
 from einstride.nn.layer import Gradients, Initialiser, Layer, Maker, Run
 from einstride.nn.passes import column_sums
@@ -24,7 +24,7 @@ from einstride.support.errors import bad_value, shown
 
 
 class _Convolution(Layer):
-    """What both layers share: hyperparameters, a filter and a bias."""
+    """Base class of `Conv` and `ConvTranspose`: hyperparameters, a filter and a bias."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class _Convolution(Layer):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
-        self.channels = count(kind, "channels", channels)
+        self.channels = check_count(kind, "channels", channels)
         self.kernel_size = parse.ints(kind, "kernel_size", kernel_size)
         self.bias = parse.flag(kind, "bias", bias)
         self.groups = groups
@@ -53,8 +53,8 @@ class _Convolution(Layer):
         }  # fmt: skip
         self._kernel: Shape = ()
 
-    def _start(self, shape: Shape) -> tuple[Shape, int]:
-        """The spatial size and the channels of one example; the kernel's sizes are settled."""
+    def _parse_shape(self, shape: Shape) -> tuple[Shape, int]:
+        """Return the spatial size and the channels of one example; sets the kernel's size."""
         kind, rank = type(self).__name__, len(shape) - 1
         if rank < 1:
             raise bad_value(
@@ -71,8 +71,8 @@ class _Convolution(Layer):
         size, channels = (shape[1:], shape[0]) if first else (shape[:-1], shape[-1])
         return size, channels
 
-    def _make(self, inner: int, outer: int, bias: int, maker: Maker) -> None:
-        """The filter (*K, inner // groups, outer) in the layer's layout, and the bias."""
+    def _make_parameters(self, inner: int, outer: int, bias: int, maker: Maker) -> None:
+        """Make the filter (*K, inner // groups, outer) in the layer's layout, and the bias."""
         canonical = (*self._kernel, inner // self.groups, outer)
         order = layouts.parse(self.place, self.layout, len(self._kernel)).f
         shape = layouts.canonical(canonical, layouts.inverse(order))
@@ -82,7 +82,7 @@ class _Convolution(Layer):
             fans = fans[1], fans[0]
         self.parameters["f"] = maker.draw(self._initialiser, shape, *fans)
         if self.bias:
-            self.parameters["bias"] = maker.fill(_zeros(bias), maker.dtype)
+            self.parameters["bias"] = maker.fill(np.zeros(bias), maker.dtype)
 
     def _geometry(self, size: Shape, inner: int, outer: int) -> Geometry:
         k = self._keywords
@@ -103,16 +103,16 @@ class _Convolution(Layer):
         got = f"one example {(*size, inner)}, f {f_shape}"
         return Geometry.of(kind, (1, *size, inner), f_shape, settings, got)
 
-    def _shaped(self, size: Shape, channels: int) -> Shape:
+    def _with_channels(self, size: Shape, channels: int) -> Shape:
         first = self.layout == "channels_first"
         return (channels, *size) if first else (*size, channels)
 
-    def _size(self, x: Array) -> Shape:
+    def _spatial_size(self, x: Array) -> Shape:
         shape = tuple(x.shape)
         return shape[2:] if self.layout == "channels_first" else shape[1:-1]
 
     def _bias_grad(self, gy: Array, run: Run) -> Array:
-        """Over batch and positions, or over positions alone."""
+        """Sum gy over batch and positions, or for gradients per example over positions alone."""
         b = run.b
         if self.layout == "channels_first":
             gy = b.xp.permute_dims(gy, (0, *range(2, gy.ndim), 1))
@@ -121,12 +121,8 @@ class _Convolution(Layer):
         return column_sums(gy, b)
 
 
-def _zeros(n: int) -> Any:
-    return np.zeros(n)
-
-
 class Conv(_Convolution):
-    """A convolution: ``einstride.conv(x, f, bias, ...)`` with a filter that is learned.
+    """Convolution: ``einstride.conv(x, f, bias, ...)`` with a filter that is learned.
 
     Parameters
     ----------
@@ -139,9 +135,9 @@ class Conv(_Convolution):
     layout : {"channels_last", "channels_first"}
         As in `einstride.conv`.
     bias : bool
-        False: no bias, as before a `BatchNorm`.
+        False: no bias, e.g. if a `BatchNorm` follows.
     initialiser : callable
-        Of the filter; the bias starts at zero.
+        Initialises the filter; the bias starts at zero.
 
     Examples
     --------
@@ -171,51 +167,56 @@ class Conv(_Convolution):
         )  # fmt: skip
 
     def _build(self, shape: Shape, maker: Maker) -> Shape:
-        size, inner = self._start(shape)
+        size, inner = self._parse_shape(shape)
         g = self._geometry(size, inner, self.channels)
-        self._make(inner, self.channels, self.channels, maker)
-        return self._shaped(g.out, self.channels)
+        self._make_parameters(inner, self.channels, self.channels, maker)
+        return self._with_channels(g.out, self.channels)
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         p = self.parameters
-        y = conv(x, p["f"], p.get("bias"), out=self._place(x, run), **self._keywords)
+        y = conv(x, p["f"], p.get("bias"), out=self._out(x, run), **self._keywords)
         return y, x if run.keep else None
 
-    def _same(self, x: Array, run: Run) -> bool:
-        """Has the pass memory of its own, and has the result the dtype of x?"""
+    def _reuses_memory(self, x: Array, run: Run) -> bool:
+        """True if the result has the dtype of x, and the pass reuses memory of earlier steps."""
         name = run.b.dtype_name
         return run.places and name(x) == name(self.parameters["f"])
 
-    def _place(self, x: Array, run: Run) -> Array | None:
-        """Where the result goes, if the pass has memory of its own."""
-        if not self._same(x, run):
+    def _out(self, x: Array, run: Run) -> Array | None:
+        """Allocate the result if the pass reuses memory; else None: `conv` allocates it."""
+        if not self._reuses_memory(x, run):
             return None
         first = self.layout == "channels_first"
         channels = x.shape[1 if first else -1]
-        out = self._geometry(self._size(x), channels, self.channels).out
-        return run.b.empty((x.shape[0], *self._shaped(out, self.channels)), run.b.dtype_name(x), x)
+        out = self._geometry(self._spatial_size(x), channels, self.channels).out
+        shape = (x.shape[0], *self._with_channels(out, self.channels))
+        return run.b.empty(shape, run.b.dtype_name(x), x)
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
         p, x = self.parameters, kept
-        # A wide gy makes wide gradients of half parameters; the optimiser sums them so anyway.
-        gradients = {
-            "f": es_gradients.conv_filter_grad(
-                x, widened(gy, run.b), self._kernel, per_example=run.per_example, **self._keywords
-            )
-        }
+        # Gradients of half parameters are left in float32, in which the optimiser adds them.
+        keywords = self._keywords
+        wide = to_sum_dtype(gy, run.b)
+        gf = es_gradients.conv_filter_grad(
+            x, wide, self._kernel, per_example=run.per_example, **keywords
+        )
+        gradients = {"f": gf}
         if "bias" in p:
-            gradients["bias"] = self._bias_grad(widened(gy, run.b), run)
+            gradients["bias"] = self._bias_grad(wide, run)
         if not inner:
             return None, gradients
-        out = run.b.empty(tuple(x.shape), run.b.dtype_name(gy), gy) if self._same(gy, run) else None
-        gx = es_gradients.conv_input_grad(gy, p["f"], self._size(x), out=out, **self._keywords)
+        out = None
+        if self._reuses_memory(gy, run):
+            out = run.b.empty(tuple(x.shape), run.b.dtype_name(gy), gy)
+        size = self._spatial_size(x)
+        gx = es_gradients.conv_input_grad(gy, p["f"], size, out=out, **keywords)
         return gx, gradients
 
 
 class ConvTranspose(_Convolution):
-    """A transposed convolution: ``einstride.conv_transpose`` with a filter that is learned.
+    """Transposed convolution: ``einstride.conv_transpose`` with a filter that is learned.
 
     Parameters
     ----------
@@ -232,7 +233,7 @@ class ConvTranspose(_Convolution):
     bias : bool
         False: no bias.
     initialiser : callable
-        Of the filter.
+        Initialises the filter; the bias starts at zero.
 
     Examples
     --------
@@ -263,9 +264,9 @@ class ConvTranspose(_Convolution):
         self.output_padding = output_padding
 
     def _build(self, shape: Shape, maker: Maker) -> Shape:
-        _, outer = self._start(shape)
-        self._make(self.channels, outer, self.channels, maker)
-        # The size follows from a real call on an array without elements: no second arithmetic.
+        _, outer = self._parse_shape(shape)
+        self._make_parameters(self.channels, outer, self.channels, maker)
+        # A call on an array without elements gives the output shape by the same rules.
         probe = maker.b.zeros((0, *shape), maker.dtype, self.parameters["f"])
         return tuple(self._call(probe).shape[1:])
 
@@ -281,13 +282,14 @@ class ConvTranspose(_Convolution):
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
-        # y = input_grad(x, f): so gy takes the input's role, and x that of the output's gradient.
+        # y = input_grad(x, f), so in the filter gradient gy stands for the input, and x for the
+        # gradient of the output.
         p, x = self.parameters, kept
-        gradients = {
-            "f": es_gradients.conv_filter_grad(
-                widened(gy, run.b), x, self._kernel, per_example=run.per_example, **self._keywords
-            )
-        }
+        wide = to_sum_dtype(gy, run.b)
+        gf = es_gradients.conv_filter_grad(
+            wide, x, self._kernel, per_example=run.per_example, **self._keywords
+        )
+        gradients = {"f": gf}
         if "bias" in p:
-            gradients["bias"] = self._bias_grad(widened(gy, run.b), run)
+            gradients["bias"] = self._bias_grad(wide, run)
         return (conv(gy, p["f"], **self._keywords) if inner else None), gradients

@@ -1,4 +1,4 @@
-"""The dense (affine) layer: one matrix product."""
+"""`Dense`: an affine layer, computed as one matrix product."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import Shape, count, wide
+from einstride.nn.arrays import Shape, check_count, sum_dtype
 from einstride.nn.initialisers import he
 from einstride.nn.layer import Gradients, Initialiser, Layer, Maker, Run
 from einstride.nn.passes import column_sums
@@ -16,16 +16,16 @@ from einstride.support.errors import bad_value
 
 
 class Dense(Layer):
-    r"""An affine map of the last axis: ``y = x @ w + bias``.
+    r"""Affine map of the last axis: ``y = x @ w + bias``.
 
     Parameters
     ----------
     width : int
-        Outputs.
+        Number of outputs.
     bias : bool
-        False: a linear map.
+        False: no bias.
     initialiser : callable
-        Of the weights w (inputs, outputs); the bias starts at zero.
+        Initialises the weights w (inputs, outputs); the bias starts at zero.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class Dense(Layer):
 
     def __init__(self, width: int, *, bias: bool = True, initialiser: Initialiser = he) -> None:
         super().__init__()
-        self.width = count("Dense", "width", width)
+        self.width = check_count("Dense", "width", width)
         self.bias = parse.flag("Dense", "bias", bias)
         self._initialiser = initialiser
 
@@ -59,7 +59,7 @@ class Dense(Layer):
                 "flatten it, or build the model for this shape",
             )  # fmt: skip
         given = b.dtype_name(x)
-        name = wide(given)
+        name = sum_dtype(given)
         rows = b.xp.reshape(b.astype(x, name), (-1, x.shape[-1]))
         y = b.matmul(rows, b.astype(p["w"], name), None)
         if "bias" in p:
@@ -72,7 +72,7 @@ class Dense(Layer):
     ) -> tuple[Array | None, Gradients]:
         b, p, x = run.b, self.parameters, kept
         given = b.dtype_name(x)
-        name = wide(given)
+        name = sum_dtype(given)
         batch = x.shape[0] if run.per_example else 1
         rows = b.xp.reshape(b.astype(x, name), (batch, -1, x.shape[-1]))  # (1, rows, I)
         g = b.xp.reshape(b.astype(gy, name), (batch, -1, self.width))

@@ -1,4 +1,4 @@
-"""Dropout: random elements are zero while training."""
+"""`Dropout`: sets random elements to zero in training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from einstride.arrays.backends import Array
-from einstride.nn.arrays import device, widened
+from einstride.nn.arrays import from_host, to_sum_dtype
 from einstride.nn.layer import Gradients, Layer, Run
 from einstride.support.errors import bad_value
 
 
 class Dropout(Layer):
-    """While training, elements are zero with a probability, and the others made larger for it.
+    """Sets elements to zero with probability `rate` in training; divides the others by 1 - rate.
 
-    Which ones is drawn on the host, so that it is the same for every library.
+    The random elements are drawn on the host, so that they are the same for every library.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Dropout(Layer):
         if not run.training or self.rate == 0:
             return x, None
         drawn = run.rng.random(tuple(x.shape), np.float32) >= self.rate
-        mask = device(drawn, run.b)
+        mask = from_host(drawn, run.b)
         return self._masked(x, mask, run), mask if run.keep else None
 
     def _backward(
@@ -55,5 +55,5 @@ class Dropout(Layer):
 
     def _masked(self, x: Array, mask: Array, run: Run) -> Array:
         b = run.b
-        scaled = b.astype(widened(x, b) * (1 / (1 - self.rate)), b.dtype_name(x))
+        scaled = b.astype(to_sum_dtype(x, b) * (1 / (1 - self.rate)), b.dtype_name(x))
         return b.xp.where(mask, scaled, b.xp.zeros_like(x))

@@ -1,4 +1,4 @@
-"""The distribution function of the normal law, in array code: no library's namespace has it."""
+"""The standard normal distribution function, which the array API standard does not have."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _COEFFICIENTS = (
 
 
 def normal_cdf(x: Array, b: Backend) -> Array:
-    """Phi(x) = erfc(-x / sqrt(2)) / 2 of every element."""
+    """Compute Phi(x) = erfc(-x / sqrt(2)) / 2 of every element."""
     xp = b.xp
     z = xp.abs(x) * math.sqrt(0.5)
     t = 2 / (2 + z)
     y = 4 * t - 2
-    d, before = xp.zeros_like(x), xp.zeros_like(x)
+    d, previous = xp.zeros_like(x), xp.zeros_like(x)
     for c in reversed(_COEFFICIENTS[1:]):  # Clenshaw's recurrence
-        d, before = y * d - before + c, d
-    tail = 0.5 * t * xp.exp(-z * z + 0.5 * (_COEFFICIENTS[0] + y * d) - before)
+        d, previous = y * d - previous + c, d
+    tail = 0.5 * t * xp.exp(-z * z + 0.5 * (_COEFFICIENTS[0] + y * d) - previous)
     return xp.where(x < 0, tail, 1 - tail)

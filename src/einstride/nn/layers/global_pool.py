@@ -1,4 +1,4 @@
-"""The mean over all positions."""
+"""`GlobalAvgPool`: the mean of each channel over all positions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import Shape, widened
+from einstride.nn.arrays import Shape, to_sum_dtype
 from einstride.nn.layer import Gradients, Layer, Maker, Run
 from einstride.support.errors import bad_value
 
 
 class GlobalAvgPool(Layer):
-    """The mean over all positions: one number for each channel.
+    """Averages each channel over all positions.
 
     Parameters
     ----------
     layout : {"channels_last", "channels_first"}
-        Where the channels are.
+        Layout of x and y.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class GlobalAvgPool(Layer):
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b, axis = run.b, self._axis()
-        flat = widened(self._flat(x, b), b)
+        flat = to_sum_dtype(self._flat(x, b), b)
         y = b.xp.mean(flat, axis=axis)
         return b.astype(y, b.dtype_name(x)), tuple(x.shape) if run.keep else None
 
@@ -52,11 +52,11 @@ class GlobalAvgPool(Layer):
             return None, {}
         b, xp = run.b, run.b.xp
         positions = prod(kept[1:]) // gy.shape[1]
-        flat = xp.expand_dims(widened(gy, b) * (1 / positions), axis=self._axis())
+        flat = xp.expand_dims(to_sum_dtype(gy, b) * (1 / positions), axis=self._axis())
         shape = list(flat.shape)
         shape[self._axis()] = positions
-        spread = xp.broadcast_to(b.astype(flat, b.dtype_name(gy)), tuple(shape))
-        return xp.reshape(xp.asarray(spread, copy=True), kept), {}
+        gradient = xp.broadcast_to(b.astype(flat, b.dtype_name(gy)), tuple(shape))
+        return xp.reshape(xp.asarray(gradient, copy=True), kept), {}
 
     def _axis(self) -> int:
         return 2 if self.layout == "channels_first" else 1

@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy, 2015), with single passes over memory.
+"""Batch normalisation (Ioffe and Szegedy, 2015), as compiled kernels or array functions.
 
 With n positions per channel, mean m and variance v of a channel, and s = 1 / sqrt(v + eps):
 
@@ -24,20 +24,20 @@ from einstride.support.errors import bad_value
 
 
 class BatchNorm(Layer):
-    """Every channel with mean zero and variance one over batch and positions, then an affine map.
+    """Normalises each channel over batch and positions to mean 0 and variance 1, then scales it.
 
-    While training with the statistics of the batch, which also move the running ones; else with
-    the running ones (mean 0, variance 1 before any training). The running variance is the unbiased
-    one, as PyTorch's.
+    Training uses the statistics of the batch and updates the running statistics; inference uses
+    the running statistics (mean 0 and variance 1 before training). The running variance is the
+    unbiased one, as in PyTorch.
 
     Parameters
     ----------
     momentum : float
-        The share of the batch in the running statistics.
+        Weight of the batch in each update of the running statistics.
     epsilon : float
         Added to the variance.
     layout : {"channels_last", "channels_first"}
-        Where the channels are.
+        Layout of x and y.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class BatchNorm(Layer):
         if not shape:
             raise bad_value("BatchNorm", "an example needs a channel axis", shape, "Reshape it")
         channels = shape[0] if self.layout == "channels_first" else shape[-1]
-        # Statistics, and what meets them, are never kept in half precision.
+        # Statistics and the parameters that are combined with them are in float32 at least.
         self.parameters["gamma"] = maker.fill(np.ones(channels))
         self.parameters["beta"] = maker.fill(np.zeros(channels))
         self.state["mean"] = maker.fill(np.zeros(channels))
@@ -72,19 +72,19 @@ class BatchNorm(Layer):
         return shape
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
-        x = self._checked(x, run)
-        if run.training and self._compiled(x, run):
-            return self._swept(x, run, own, False)
-        return self._plain(x, run, own)
+        x = self._check_input(x, run)
+        if run.training and self._can_compile(x, run):
+            return self._forward_compiled(x, run, own, False)
+        return self._forward_arrays(x, run, own)
 
     def _forward_relu(self, x: Array, run: Run, own: bool) -> tuple[Array, Any] | None:
-        if not self._compiled(x, run) or not run.training:
+        if not self._can_compile(x, run) or not run.training:
             return None
-        return self._swept(self._checked(x, run), run, own, True)
+        return self._forward_compiled(self._check_input(x, run), run, own, True)
 
-    def _checked(self, x: Array, run: Run) -> Array:
-        """x with its channels last."""
-        p, x = self.parameters, self._last(x, run.b)
+    def _check_input(self, x: Array, run: Run) -> Array:
+        """Return x with its channels last; raise ValueError if it does not fit the layer."""
+        p, x = self.parameters, self._channels_last(x, run.b)
         if x.shape[-1] != p["gamma"].shape[0]:
             raise bad_value(
                 "BatchNorm", f"x must have {p['gamma'].shape[0]} channels", tuple(x.shape),
@@ -97,13 +97,13 @@ class BatchNorm(Layer):
             )  # fmt: skip
         return x
 
-    def _compiled(self, x: Array, run: Run) -> bool:
+    def _can_compile(self, x: Array, run: Run) -> bool:
         p = self.parameters
         last = self.layout == "channels_last"
         return last and calls.ready(run.b, x, p["gamma"], p["beta"])
 
-    def _swept(self, x: Array, run: Run, own: bool, relu: bool) -> tuple[Array, Any]:
-        """By compiled kernels, with the ReLU that follows."""
+    def _forward_compiled(self, x: Array, run: Run, own: bool, relu: bool) -> tuple[Array, Any]:
+        """Run the compiled kernel; `relu`: with a fused ReLU."""
         from einstride.nn.cpu import norm
 
         b, p, x = run.b, self.parameters, calls.dense(x, run.b)
@@ -111,23 +111,23 @@ class BatchNorm(Layer):
         gamma, beta = (calls.dense(p[k], b, x) for k in ("gamma", "beta"))
         kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
         n = prod(x.shape[:-1])
-        self._move(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
+        self._update_statistics(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
         return y, (x, kept) if run.keep else None
 
-    def _plain(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
+    def _forward_arrays(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b, p = run.b, self.parameters
         if run.training:
             n = prod(x.shape[:-1])
-            mean, variance, near = statistics(x, b)
-            self._move(mean, variance * (n / (n - 1)), b)
+            mean, variance, small_mean = statistics(x, b)
+            self._update_statistics(mean, variance * (n / (n - 1)), b)
         else:
             mean, variance = (b.astype(self.state[k], "float64") for k in ("mean", "variance"))
-            near = False
+            small_mean = False
         scale = 1 / b.xp.sqrt(variance + self.epsilon)
         gamma, beta = (b.astype(p[k], "float64") for k in ("gamma", "beta"))
         factor = gamma * scale
-        y = affine(x, mean, (factor, beta), near, own and not run.keep, b)
-        return self._back(y, b), (x, mean, scale, near) if run.keep else None
+        y = affine(x, mean, (factor, beta), small_mean, own and not run.keep, b)
+        return self._to_layout(y, b), (x, mean, scale, small_mean) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
@@ -138,11 +138,11 @@ class BatchNorm(Layer):
                 "BatchNorm", "statistics of a batch mix its examples", "per_example=True",
                 "leave BatchNorm out of a model whose gradients are wanted for each example",
             )  # fmt: skip
-        gy = self._last(gy, b)
+        gy = self._channels_last(gy, b)
         if len(kept) == 2:
-            return self._swept_back(gy, kept, run, own, inner)
-        x, mean, scale, near = kept
-        sums, products = gradient_sums(gy, x, mean, near, b)
+            return self._backward_compiled(gy, kept, run, own, inner)
+        x, mean, scale, small_mean = kept
+        sums, products = gradient_sums(gy, x, mean, small_mean, b)
         ggamma = products * scale
         name = b.dtype_name(self.parameters["gamma"])
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
@@ -152,13 +152,13 @@ class BatchNorm(Layer):
         if not run.training:
             zero = b.xp.zeros_like(factor)
             gx = affine(gy, zero, (factor, zero), True, own, b)
-            return self._back(gx, b), gradients
+            return self._to_layout(gx, b), gradients
         n = prod(x.shape[:-1])
         slope, constant = -factor * scale * ggamma / n, -factor * sums / n
-        gx = combine(gy, x, mean, (factor, slope, constant), near, own, b)
-        return self._back(gx, b), gradients
+        gx = combine(gy, x, mean, (factor, slope, constant), small_mean, own, b)
+        return self._to_layout(gx, b), gradients
 
-    def _swept_back(
+    def _backward_compiled(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
         from einstride.nn.cpu import norm
@@ -172,18 +172,18 @@ class BatchNorm(Layer):
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}
         return None if gx is None else b.astype(gx, b.dtype_name(gy)), gradients
 
-    def _move(self, mean: Array, variance: Array, b: Backend) -> None:
+    def _update_statistics(self, mean: Array, variance: Array, b: Backend) -> None:
         for key, new in (("mean", mean), ("variance", variance)):
             old = self.state[key]
             moved = (1 - self.momentum) * b.astype(old, "float64") + self.momentum * new
             self.state[key] = b.astype(moved, b.dtype_name(old))
 
-    def _last(self, x: Array, b: Backend) -> Array:
+    def _channels_last(self, x: Array, b: Backend) -> Array:
         if self.layout == "channels_last":
             return x
         return b.xp.permute_dims(x, (0, *range(2, x.ndim), 1))
 
-    def _back(self, y: Array, b: Backend) -> Array:
+    def _to_layout(self, y: Array, b: Backend) -> Array:
         if self.layout == "channels_last":
             return y
         return b.xp.permute_dims(y, (0, y.ndim - 1, *range(1, y.ndim - 1)))

@@ -1,8 +1,8 @@
-"""Pooling over any number of spatial axes: one axis after the other, a few examples at a time.
+"""Max and average pooling over any number of spatial axes, one axis after the other.
 
-The taps of a window on one axis are the slices that `einstride.windows` makes a view of; taking
-them one by one keeps inner loops long. Values of x are read again in the backward pass instead of
-an index being kept: a block of examples is still in the cache when its maxima are found again.
+With array functions, each tap of all windows on an axis is one strided slice of x, which keeps
+inner loops long. The backward pass searches the maxima again instead of keeping their indices: it
+works on a few examples at a time, which are then in the cache.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
 from einstride.geometry.types import Ints
-from einstride.nn.arrays import Shape, device, widened
+from einstride.nn.arrays import Shape, from_host, to_sum_dtype
 from einstride.nn.cpu import calls
 from einstride.nn.layer import Gradients, Layer, Maker, Run
-from einstride.nn.layers.taps import added, max_axis, max_axis_grad, padded, spread_axis
-from einstride.nn.passes import One, result, sweep
+from einstride.nn.layers.taps import max_axis, max_axis_grad, pad, sum_axis, sum_axis_grad
+from einstride.nn.passes import RangeFunction, result, sweep
 from einstride.nn.pool_axis import Axis
 from einstride.support.caches import cached
 from einstride.support.errors import bad_value
 
-POOLED = 1 << 20
-"""Bytes from which blocks of examples go to the pool of threads: taps have short inner loops, so
-that each call takes long enough."""
+THREADED_BYTES = 1 << 20
+"""Size of x in bytes from which blocks of examples run on the pool of threads. Smaller than
+`passes.POOLED`, because the short inner loops of taps make each call take longer."""
 
 
 class _Pool(Layer):
-    """What max and average share: geometry, layout, blocks of examples."""
+    """Base class of `MaxPool` and `AvgPool`: geometry, layout, and blocks of examples."""
 
-    _outside = 0.0  # what the padding holds
+    _padding_value = 0.0
     largest = False
 
     def __init__(
@@ -58,102 +58,104 @@ class _Pool(Layer):
 
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         b = run.b
-        x = self._last(x, b)
+        x = self._channels_last(x, b)
         axes = self._axes(tuple(x.shape[1:-1]))
-        if self._compiled(x, run):
-            y = calls.pool(x, axes, self.largest, self._inside(), b)
+        if self._can_compile(x, run):
+            y = calls.pool(x, axes, self.largest, self._excludes_padding(), b)
             return y, self._kept(x) if run.keep else None
         given, shape = b.dtype_name(x), (x.shape[0], *(a.out for a in axes), x.shape[-1])
         out = result(shape, given, x, b)
 
-        def make() -> One:
-            def one(lo: int, hi: int) -> Array:
-                y = self._value(padded(widened(x[lo:hi, ...], b), axes, self._outside, b), axes, b)
+        def make() -> RangeFunction:
+            def compute(lo: int, hi: int) -> Array:
+                y = self._value(
+                    pad(to_sum_dtype(x[lo:hi, ...], b), axes, self._padding_value, b), axes, b
+                )
                 if out is None:
                     return b.astype(y, given)
                 out[lo:hi, ...] = y
                 return out
 
-            return one
+            return compute
 
-        y = sweep(make, x.shape[0], prod(x.shape[1:]) * 4, b, POOLED)[0]
-        return self._back(y, b), self._kept(x) if run.keep else None
+        y = sweep(make, x.shape[0], prod(x.shape[1:]) * 4, b, THREADED_BYTES)[0]
+        return self._to_layout(y, b), self._kept(x) if run.keep else None
 
     def _backward(
         self, gy: Array, kept: Any, run: Run, own: bool, inner: bool
     ) -> tuple[Array | None, Gradients]:
         if not inner:
             return None, {}
-        b, gy = run.b, self._last(gy, run.b)
+        b, gy = run.b, self._channels_last(gy, run.b)
         shape, x = kept
         axes = self._axes(shape[1:-1])
-        if self._compiled(gy, run) and (x is None or calls.ready(b, gy, x)):
-            return calls.pool_gradient(gy, x, axes, self._inside(), b), {}
+        if self._can_compile(gy, run) and (x is None or calls.ready(b, gy, x)):
+            return calls.pool_gradient(gy, x, axes, self._excludes_padding(), b), {}
         given = b.dtype_name(gy)
         out = result(shape, given, gy, b)
-        inside = (slice(None), *(slice(a.padding, a.padding + a.size) for a in axes), ...)
+        unpadded = (slice(None), *(slice(a.padding, a.padding + a.size) for a in axes), ...)
 
-        def make() -> One:
-            def one(lo: int, hi: int) -> Array:
+        def make() -> RangeFunction:
+            def compute(lo: int, hi: int) -> Array:
                 block = None
                 if x is not None:
-                    block = padded(widened(x[lo:hi, ...], b), axes, self._outside, b)
-                gx = self._slope(widened(gy[lo:hi, ...], b), block, axes, b)[inside]
+                    block = pad(to_sum_dtype(x[lo:hi, ...], b), axes, self._padding_value, b)
+                gx = self._gradient(to_sum_dtype(gy[lo:hi, ...], b), block, axes, b)[unpadded]
                 if out is None:
                     return b.astype(gx, given)
                 out[lo:hi, ...] = gx
                 return out
 
-            return one
+            return compute
 
-        gx = sweep(make, shape[0], prod(shape[1:]) * 4, b, POOLED)[0]
-        return self._back(gx, b), {}
+        gx = sweep(make, shape[0], prod(shape[1:]) * 4, b, THREADED_BYTES)[0]
+        return self._to_layout(gx, b), {}
 
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), x
 
-    def _compiled(self, x: Array, run: Run) -> bool:
+    def _can_compile(self, x: Array, run: Run) -> bool:
         return self.layout == "channels_last" and calls.ready(run.b, x)
 
-    def _inside(self) -> bool:
-        """Is the mean that of the elements which are no padding?"""
+    def _excludes_padding(self) -> bool:
+        """True if the mean leaves out padding."""
         return False
 
     def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         raise TypeError("a pool defines _value")
 
-    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
+    def _gradient(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
         raise TypeError("a pool defines _slope")
 
-    def _last(self, x: Array, b: Backend) -> Array:
+    def _channels_last(self, x: Array, b: Backend) -> Array:
         if self.layout == "channels_last":
             return x
         return b.xp.permute_dims(x, (0, *range(2, x.ndim), 1))
 
-    def _back(self, y: Array, b: Backend) -> Array:
+    def _to_layout(self, y: Array, b: Backend) -> Array:
         if self.layout == "channels_last":
             return y
         return b.xp.permute_dims(y, (0, y.ndim - 1, *range(1, y.ndim - 1)))
 
 
 class MaxPool(_Pool):
-    """The largest element of every window.
+    """Max pooling: the largest element of every window.
 
-    If several are largest, the gradient goes to the first of them in row-major order, as in
-    PyTorch. Padding is minus infinity: it never wins.
+    Of several equal maxima, the first in row-major order gets the gradient, as in PyTorch. Padding
+    is minus infinity, so it is never the maximum.
 
     Parameters
     ----------
     kernel_size : int or tuple of N ints
-        The window.
+        Size of the window.
     stride : int or tuple of N ints, optional
-        Its step; `kernel_size` if left out.
+        Positions between windows; `kernel_size` if left out.
     padding : int or tuple of N ints
-        Elements on both sides, so few that no window lies in them alone.
+        Elements on both sides; no window may consist of padding alone.
     dilation : int or tuple of N ints
-        The distance between the window's elements.
+        Positions between neighbouring elements of a window.
     layout : {"channels_last", "channels_first"}
-        Where the channels are.
+        Layout of x and y.
 
     Examples
     --------
@@ -162,7 +164,7 @@ class MaxPool(_Pool):
     (4, 4, 3)
     """
 
-    _outside = float("-inf")
+    _padding_value = float("-inf")
     largest = True
 
     def __init__(
@@ -181,32 +183,32 @@ class MaxPool(_Pool):
             x = max_axis(x, axis, b)
         return x
 
-    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
-        # The last axis first: then the first maximum is that of the first row which has it.
-        steps = [x]
+    def _gradient(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
+        # Last axis first, so that of equal maxima the first in row-major order is found.
+        maxima = [x]
         for axis in reversed(axes):
-            steps.append(max_axis(steps[-1], axis, b))
+            maxima.append(max_axis(maxima[-1], axis, b))
         for axis in axes:
-            y = steps.pop()
-            gy = max_axis_grad(steps[-1], y, gy, axis, b)
+            y = maxima.pop()
+            gy = max_axis_grad(maxima[-1], y, gy, axis, b)
         return gy
 
 
 class AvgPool(_Pool):
-    """The mean of every window.
+    """Average pooling: the mean of every window.
 
     Parameters
     ----------
     kernel_size : int or tuple of N ints
-        The window.
+        Size of the window.
     stride : int or tuple of N ints, optional
-        Its step; `kernel_size` if left out.
+        Positions between windows; `kernel_size` if left out.
     padding : int or tuple of N ints
-        Zeros on both sides, so few that no window lies in them alone.
+        Zeros on both sides; no window may consist of padding alone.
     count_include_pad : bool
-        False: the mean of what lies inside x alone.
+        False: the mean over the elements of x alone, without padding.
     layout : {"channels_last", "channels_first"}
-        Where the channels are.
+        Layout of x and y.
 
     Examples
     --------
@@ -230,28 +232,27 @@ class AvgPool(_Pool):
     def _kept(self, x: Array) -> tuple[Shape, Array | None]:
         return tuple(x.shape), None
 
-    def _inside(self) -> bool:
+    def _excludes_padding(self) -> bool:
         return not self.count_include_pad
 
     def _value(self, x: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
         for axis in axes:
-            x = added(x, axis, b)
-        return self._weighted(x, axes, b)
+            x = sum_axis(x, axis, b)
+        return self._divide_by_counts(x, axes, b)
 
-    def _slope(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
-        gy = self._weighted(gy, axes, b)
+    def _gradient(self, gy: Array, x: Array | None, axes: tuple[Axis, ...], b: Backend) -> Array:
+        gy = self._divide_by_counts(gy, axes, b)
         for axis in reversed(axes):
-            gy = spread_axis(gy, axis, b)
+            gy = sum_axis_grad(gy, axis, b)
         return gy
 
-    def _weighted(self, y: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
-        """Sums divided by the number of elements in their windows."""
-        padding = any(a.padding for a in axes)
-        if self.count_include_pad or not padding:
+    def _divide_by_counts(self, y: Array, axes: tuple[Axis, ...], b: Backend) -> Array:
+        """Divide y by the number of elements in each window."""
+        if self.count_include_pad or not any(a.padding for a in axes):
             return y * (1 / prod(a.kernel for a in axes))
         for a in axes:
             shape = (1,) * a.number + (a.out,) + (1,) * (y.ndim - a.number - 1)
-            y = y * b.astype(b.xp.reshape(device(1 / a.counts(), b), shape), b.dtype_name(y))
+            y = y * b.astype(b.xp.reshape(from_host(1 / a.counts(), b), shape), b.dtype_name(y))
         return y
 
 
@@ -259,7 +260,7 @@ class AvgPool(_Pool):
 def _axes(
     kind: str, size: Shape, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
 ) -> tuple[Axis, ...]:
-    """The geometry of every spatial axis, in which each window has an element of x."""
+    """Return the windows on every spatial axis; raise ValueError for a window of padding alone."""
     rank = len(size)
     if rank < 1:
         raise bad_value(

@@ -1,4 +1,4 @@
-"""Layers that change the shape and nothing else."""
+"""Layers that change the shape of each example and nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from einstride.support.errors import bad_value
 
 
 class Reshape(Layer):
-    """Give each example another shape.
+    """Reshapes each example.
 
     Parameters
     ----------
     shape : tuple of int
-        Without the batch axis; one entry may be -1.
+        Shape of an example without the batch axis; one entry may be -1.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class Reshape(Layer):
 
 
 class Flatten(Reshape):
-    """One row for each example.
+    """Flattens each example to a vector.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Batches of a data set, in random order or not."""
+"""Split a data set into batches, in random or given order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import count, device
+from einstride.nn.arrays import check_count, from_host
 from einstride.nn.random import stream
 from einstride.support.errors import bad_value
 
@@ -22,9 +22,9 @@ class Batches:
     size : int
         Examples in a batch.
     shuffle : bool
-        True: another order in every epoch.
+        True: a new random order in every epoch.
     seed : int
-        Of the order, which is the same for every library.
+        Seed of the order, which is the same for every library.
 
     Examples
     --------
@@ -41,9 +41,9 @@ class Batches:
         self._xb = backends.of("Batches", ("x",), x)
         self._tb = backends.of("Batches", ("t",), t)
         self.x, self.t = x, t
-        self.size = count("Batches", "size", size)
+        self.size = check_count("Batches", "size", size)
         self.shuffle = parse.flag("Batches", "shuffle", shuffle)
-        self.seed = count("Batches", "seed", seed, 0)
+        self.seed = check_count("Batches", "seed", seed, 0)
         self.epoch = 0
         if x.ndim < 1 or t.ndim < 1 or x.shape[0] != t.shape[0]:
             raise bad_value(
@@ -67,6 +67,6 @@ class Batches:
         for lo in range(0, n, self.size):
             chosen = order[lo : lo + self.size]
             yield (
-                self._xb.xp.take(self.x, device(chosen, self._xb), axis=0),
-                self._tb.xp.take(self.t, device(chosen, self._tb), axis=0),
+                self._xb.xp.take(self.x, from_host(chosen, self._xb), axis=0),
+                self._tb.xp.take(self.t, from_host(chosen, self._tb), axis=0),
             )

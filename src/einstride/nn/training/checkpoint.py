@@ -1,4 +1,4 @@
-"""Arrays in a file: npz (NumPy's, never pickled) or safetensors. Written whole or not at all."""
+"""Save arrays atomically to an npz file (without pickle) or a safetensors file, and load them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from typing import Any
 import numpy as np
 
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import Host
+from einstride.nn.arrays import HostArray
 from einstride.support.errors import bad_type, bad_value
 
-NOTE = "__einstride__"
+METADATA = "__einstride__"
+"""Name of the entry that holds the metadata as JSON text."""
 FORMAT = "einstride.nn 1"
+"""Format version, stored with the metadata; a file with another one is refused."""
 
 
-def write(path: str | os.PathLike[str], arrays: dict[str, Host], note: dict[str, Any]) -> None:
-    """Arrays and a note (anything JSON holds) in a new file, which replaces an old one at once."""
+def write(
+    path: str | os.PathLike[str], arrays: dict[str, HostArray], metadata: dict[str, Any]
+) -> None:
+    """Write arrays and JSON metadata to a new file, which then atomically replaces an old one."""
     target = Path(parse.path("save", "path", path))
-    safe = _is_safe(target, "save")
-    text = json.dumps(note | {"format": FORMAT, "dtypes": {k: a.dtype.name for k, a in
+    safetensors_format = _is_safetensors(target, "save")
+    text = json.dumps(metadata | {"format": FORMAT, "dtypes": {k: a.dtype.name for k, a in
                                                            arrays.items()}})  # fmt: skip
     if not target.parent.is_dir():
         raise FileNotFoundError(
@@ -35,13 +39,13 @@ def write(path: str | os.PathLike[str], arrays: dict[str, Host], note: dict[str,
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            if safe:
+            if safetensors_format:
                 from safetensors.numpy import save
 
-                file.write(save({k: _plain(a) for k, a in arrays.items()}, {NOTE: text}))
+                file.write(save({k: _storable(a) for k, a in arrays.items()}, {METADATA: text}))
             else:
-                plain: dict[str, Any] = {k: _plain(a) for k, a in arrays.items()}
-                np.savez(file, allow_pickle=False, **{NOTE: np.array(text)}, **plain)
+                storable: dict[str, Any] = {k: _storable(a) for k, a in arrays.items()}
+                np.savez(file, allow_pickle=False, **{METADATA: np.array(text)}, **storable)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, target)
@@ -51,16 +55,16 @@ def write(path: str | os.PathLike[str], arrays: dict[str, Host], note: dict[str,
         raise
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Host], dict[str, Any]]:
-    """What `write` wrote; a ValueError for a file that is damaged or something else."""
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, HostArray], dict[str, Any]]:
+    """Read arrays and metadata from a file of `write`; raise ValueError if it is no such file."""
     source = Path(parse.path("load", "path", path))
-    safe = _is_safe(source, "load")
+    safetensors_format = _is_safetensors(source, "load")
     try:
-        arrays, text = _read_safe(source) if safe else _read_npz(source)
-        note = json.loads(text)
-        if not isinstance(note, dict) or note.get("format") != FORMAT:
-            raise ValueError("its note is not ours")
-        return {k: _restored(a, note["dtypes"][k]) for k, a in arrays.items()}, note
+        arrays, text = _read_safetensors(source) if safetensors_format else _read_npz(source)
+        metadata = json.loads(text)
+        if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+            raise ValueError(f"its metadata is not of format {FORMAT}")
+        return {k: _restore(a, metadata["dtypes"][k]) for k, a in arrays.items()}, metadata
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error,
@@ -71,25 +75,25 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Host], dict[str, Any]]
         ) from error  # fmt: skip
 
 
-def _read_npz(source: Path) -> tuple[dict[str, Host], str]:
+def _read_npz(source: Path) -> tuple[dict[str, HostArray], str]:
     with open(source, "rb") as opened, np.load(opened, allow_pickle=False) as file:
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("one array, not an archive of arrays")
         arrays = {k: file[k] for k in file.files}
-    return arrays, str(arrays.pop(NOTE))
+    return arrays, str(arrays.pop(METADATA))
 
 
-def _read_safe(source: Path) -> tuple[dict[str, Host], str]:
+def _read_safetensors(source: Path) -> tuple[dict[str, HostArray], str]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(source, framework="numpy") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()[NOTE]  # noqa: SIM118
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()[METADATA]  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
 
-def _is_safe(path: Path, where: str) -> bool:
+def _is_safetensors(path: Path, where: str) -> bool:
     if path.suffix not in (".npz", ".safetensors"):
         raise bad_value(
             where, "the file's name must end in .npz or .safetensors", path.name, "rename it"
@@ -106,17 +110,17 @@ def _is_safe(path: Path, where: str) -> bool:
     return True
 
 
-def _plain(a: Host) -> Host:
-    """bfloat16, which files do not know, as its bits."""
+def _storable(a: HostArray) -> HostArray:
+    """View bfloat16, which files do not support, as uint16; return other arrays unchanged."""
     a = np.ascontiguousarray(a).reshape(a.shape)
     return a.view(np.uint16) if a.dtype.name == "bfloat16" else a
 
 
-def _restored(a: Host, name: str) -> Host:
+def _restore(a: HostArray, name: str) -> HostArray:
     if name == "bfloat16" and a.dtype == np.uint16:
         import ml_dtypes
 
         return a.view(ml_dtypes.bfloat16)
     if a.dtype.name != name:
-        raise ValueError(f"an array of {a.dtype.name} where the note says {name}")
+        raise ValueError(f"an array of {a.dtype.name} where the metadata says {name}")
     return a

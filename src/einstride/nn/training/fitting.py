@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, early stopping, and what happens when things go wrong."""
+"""The training loop: epochs, validation, early stopping, and recovery from errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.nn.arrays import check_float, check_shape, count
+from einstride.nn.arrays import check_count, check_float, check_shape
 from einstride.nn.training.batches import Batches
 from einstride.nn.training.history import History
 from einstride.nn.training.losses import Loss
@@ -22,15 +22,16 @@ from einstride.nn.training.progress import Progress
 from einstride.support.errors import bad_value
 
 if TYPE_CHECKING:
-    from einstride.nn.built import Built
+    from einstride.nn.built import BaseModel
 
-LOOK = 16
-"""Steps between looks at the loss where it lies on a device: each look waits for the device."""
+CHECK_INTERVAL = 16
+"""Steps between tests that a loss on a device is finite. Each test waits for the device; a longer
+interval finds a diverged loss later, at the latest at the end of the epoch."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The keywords of `Model.fit`; `save` writes the checkpoint."""
+    """The keywords of `Model.fit`, with `save` writing the checkpoint."""
 
     epochs: int
     batch_size: int
@@ -47,15 +48,17 @@ class _NotFiniteError(Exception):
     """The loss is NaN or infinite."""
 
 
-def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: Options) -> History:
-    """See `Model.fit`."""
-    count("fit", "epochs", o.epochs)
+def fit(
+    model: BaseModel, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: Options
+) -> History:
+    """Train a model: see `Model.fit`."""
+    check_count("fit", "epochs", o.epochs)
     batches = Batches(x, t, o.batch_size, shuffle=o.shuffle, seed=model.seed)
-    _look(model, x, t, loss)
+    _check_data(model, x, t, loss)
     if o.validation is not None:
-        _look(model, *o.validation, loss)
+        _check_data(model, *o.validation, loss)
     if o.patience is not None:
-        count("fit", "patience", o.patience)
+        check_count("fit", "patience", o.patience)
     history = model.history = History()
     progress = Progress(o.epochs * len(batches), o.progress)
     rate = optimiser.rate
@@ -63,7 +66,7 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
     least = math.inf
     try:
         for epoch in range(1, o.epochs + 1):
-            with np.errstate(over="ignore", invalid="ignore"):  # said in a sentence of our own
+            with np.errstate(over="ignore", invalid="ignore"):  # `_epoch` reports it
                 value = _epoch(model, batches, loss, optimiser, o, rate, epoch, progress)
             figures = {"loss": value}
             if o.validation is not None:
@@ -72,7 +75,7 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
             good = _Snapshot(model, epoch)
             history.epochs.append(figures)
             history.held = epoch
-            progress.say(_line(epoch, o.epochs, figures))
+            progress.say(_epoch_line(epoch, o.epochs, figures))
             watched = figures.get("val_loss", value)
             if watched < least:
                 least, best = watched, good
@@ -87,20 +90,22 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
             history.stopped = f"all {o.epochs} epochs are done"
         if o.patience is not None and best.epoch:
             good = best
-            history.held = best.put_back(model)
+            history.held = best.restore(model)
     except _NotFiniteError as error:
-        history.held = good.put_back(model)
+        history.held = good.restore(model)
         optimiser.reset()
         history.stopped = (
-            f"{error} in epoch {good.epoch + 1}; the model holds {_named(good)}; "
+            f"{error} in epoch {good.epoch + 1}; the model holds {_describe(good)}; "
             "try a smaller learning rate, and look for NaN in the data"
         )
         progress.say(history.stopped)
         warnings.warn(f"fit: {history.stopped}", RuntimeWarning, stacklevel=3)
     except KeyboardInterrupt:
-        history.held = good.put_back(model)
+        history.held = good.restore(model)
         optimiser.reset()
-        history.stopped = f"interrupted in epoch {good.epoch + 1}; the model holds {_named(good)}"
+        history.stopped = (
+            f"interrupted in epoch {good.epoch + 1}; the model holds {_describe(good)}"
+        )
         raise KeyboardInterrupt(f"fit: {history.stopped}") from None
     finally:
         optimiser.rate = rate
@@ -110,7 +115,7 @@ def fit(model: Built, x: Array, t: Array, loss: Loss, optimiser: Optimiser, o: O
 
 
 def _epoch(
-    model: Built,
+    model: BaseModel,
     batches: Batches,
     loss: Loss,
     optimiser: Optimiser,
@@ -119,9 +124,9 @@ def _epoch(
     epoch: int,
     progress: Progress,
 ) -> float:
-    """Every batch once; the mean loss."""
+    """Train on every batch once; return the mean loss, raise `_NotFiniteError` if it diverges."""
     total: Any = 0.0
-    steps, every = len(batches), LOOK if model._b.traits.has_streams else 1
+    steps, every = len(batches), CHECK_INTERVAL if model._b.traits.has_streams else 1
     for number, (x, t) in enumerate(batches):
         if o.schedule is not None:
             done = ((epoch - 1) * steps + number) / (o.epochs * steps)
@@ -142,9 +147,9 @@ def _epoch(
 
 
 def evaluate(
-    model: Built, x: Array, t: Array, loss: Loss, metrics: Sequence[Metric], batch_size: int
+    model: BaseModel, x: Array, t: Array, loss: Loss, metrics: Sequence[Metric], batch_size: int
 ) -> dict[str, float]:
-    """See `Model.evaluate`."""
+    """Compute the mean loss and metrics: see `Model.evaluate`."""
     sums: dict[str, float] = {}
     for part, target in Batches(x, t, batch_size, shuffle=False):
         y, target = model(model.bring(part)), model.bring(target)
@@ -156,23 +161,23 @@ def evaluate(
 
 
 class _Snapshot:
-    """A copy of a model's arrays after an epoch."""
+    """A copy of a model's parameters and state after an epoch."""
 
-    def __init__(self, model: Built, epoch: int) -> None:
+    def __init__(self, model: BaseModel, epoch: int) -> None:
         self.epoch = epoch
         self._arrays = {
             name: backends.of("fit", ("p",), a).xp.asarray(a, copy=True)
             for name, a in (model.parameters | model.state).items()
         }
 
-    def put_back(self, model: Built) -> int:
-        """The model as it was; which epoch that was."""
+    def restore(self, model: BaseModel) -> int:
+        """Copy the arrays back into the model, and return the epoch that they are from."""
         model.assign(self._arrays)
         return self.epoch
 
 
-def _look(model: Built, x: Array, t: Array, loss: Loss) -> None:
-    """Every example and every target once, before the first step."""
+def _check_data(model: BaseModel, x: Array, t: Array, loss: Loss) -> None:
+    """Check the shape and dtype of x and all targets, before the first training step."""
     b = backends.of("fit", ("x",), x)
     check_float("fit", "x", x, b)
     n = check_shape("fit", "x", x, model.input_shape)
@@ -184,12 +189,12 @@ def _look(model: Built, x: Array, t: Array, loss: Loss) -> None:
     loss.check(y, t)
 
 
-def _line(epoch: int, epochs: int, figures: dict[str, float]) -> str:
+def _epoch_line(epoch: int, epochs: int, figures: dict[str, float]) -> str:
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     return f"epoch {epoch}/{epochs}: {text}"
 
 
-def _named(good: _Snapshot) -> str:
+def _describe(good: _Snapshot) -> str:
     if not good.epoch:
         return "the parameters from before the first epoch"
     return f"the parameters after epoch {good.epoch}"

@@ -1,4 +1,4 @@
-"""What a training run did, epoch by epoch: the result of `Model.fit`."""
+"""`History`: losses and metrics of each epoch, the result of `Model.fit`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """What `Model.fit` did.
+    """Losses and metrics of each epoch of a training run, and why it ended.
 
     Parameters
     ----------
     epochs : list of dict
         "loss" (the mean over the epoch's steps), "val_loss" and "val_..." for every metric.
     held : int
-        The epoch whose parameters the model holds; 0: those from before.
+        The epoch whose parameters the model holds; 0: the parameters before training.
     stopped : str
         Why training ended, as a sentence.
     """

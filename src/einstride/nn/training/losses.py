@@ -1,6 +1,6 @@
-"""Losses: one number for a batch, and its gradient. Means over the batch; computed in float32+.
+"""Losses: the mean loss of a batch and its gradient, computed in float32 or float64.
 
-Each is an object with `value_and_gradient(y, t)`; called, it gives the value alone.
+Each loss is an object with `value_and_gradient(y, t)`; calling it returns the value alone.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
 from einstride.geometry.arithmetic import INTEGERS
-from einstride.nn.arrays import check_float, widened
+from einstride.nn.arrays import check_float, to_sum_dtype
 from einstride.support.errors import bad_type, bad_value
 
 
 class Loss:
-    """The base of all losses. Subclasses fill in `_value_and_gradient`."""
+    """Base class of all losses. Subclasses define `_value_and_gradient`."""
 
     def __call__(self, y: Array, t: Array) -> float:
-        """The loss.
+        """Compute the mean loss over a batch.
 
         Parameters
         ----------
         y : array, shape (B, ...)
-            What the model gave.
+            Output of the model.
         t : array
-            What it should have given.
+            Targets.
 
         Returns
         -------
@@ -36,14 +36,14 @@ class Loss:
         return float(self.value_and_gradient(y, t)[0])
 
     def value_and_gradient(self, y: Array, t: Array) -> tuple[Array, Array]:
-        """The loss, and its gradient with respect to y.
+        """Compute the loss, and its gradient with respect to y.
 
         Parameters
         ----------
         y : array, shape (B, ...)
-            What the model gave.
+            Output of the model.
         t : array
-            What it should have given.
+            Targets.
 
         Returns
         -------
@@ -54,25 +54,25 @@ class Loss:
         return self.unchecked(y, t, b)
 
     def unchecked(self, y: Array, t: Array, b: Backend) -> tuple[Array, Array]:
-        """The same without looking at the values of t, for those who have looked before.
+        """Compute `value_and_gradient` without its checks, for targets that were checked before.
 
         Parameters
         ----------
         y, t : array
             As in `value_and_gradient`.
         b : Backend
-            Their library.
+            The library of y and t.
 
         Returns
         -------
         tuple
             As `value_and_gradient`.
         """
-        loss, gradient = self._value_and_gradient(widened(y, b), t, b)
+        loss, gradient = self._value_and_gradient(to_sum_dtype(y, b), t, b)
         return loss, b.astype(gradient, b.dtype_name(y))
 
     def check(self, y: Array, t: Array) -> Backend:
-        """A sentence if t does not fit y, else their library.
+        """Raise an error unless the targets t fit y; return the library of both.
 
         Parameters
         ----------
@@ -106,7 +106,7 @@ class Loss:
 
 
 class L2(Loss):
-    """The mean squared error, over all elements.
+    """Mean squared error over all elements.
 
     Examples
     --------
@@ -117,18 +117,18 @@ class L2(Loss):
     """
 
     def _value_and_gradient(self, y: Array, t: Array, b: Backend) -> tuple[Array, Array]:
-        off = y - b.astype(t, b.dtype_name(y))
-        return b.xp.mean(off * off), off * (2 / math.prod(y.shape))
+        error = y - b.astype(t, b.dtype_name(y))
+        return b.xp.mean(error * error), error * (2 / math.prod(y.shape))
 
 
 class BinaryCrossEntropy(Loss):
-    r"""The mean over all elements of ``-t log(p) - (1 - t) log(1 - p)``.
+    r"""Binary cross entropy: the mean over all elements of ``-t log(p) - (1 - t) log(1 - p)``.
 
     Parameters
     ----------
     from_logits : bool
-        True: y are logits, p = sigmoid(y), and nothing overflows. False: y are probabilities, kept
-        off 0 and 1 by the resolution of their dtype.
+        True: y are logits, p = sigmoid(y), and nothing overflows. False: y are probabilities,
+        clipped to lie above 0 and below 1 by 1e-12 in float64, else by 1e-7.
 
     Examples
     --------
@@ -158,13 +158,13 @@ class BinaryCrossEntropy(Loss):
             each = xp.where(y > 0, y, xp.zeros_like(y)) - y * t + xp.log1p(small)
             p = xp.where(y >= 0, xp.ones_like(y), small) / (1 + small)
             return xp.mean(each), (p - t) * (1 / count)
-        p = xp.clip(y, *_inside(b.dtype_name(y)))
+        p = xp.clip(y, *_clip_limits(b.dtype_name(y)))
         each = -(t * xp.log(p) + (1 - t) * xp.log1p(-p))
         return xp.mean(each), (p - t) / (p * (1 - p)) * (1 / count)
 
 
 class CrossEntropy(Loss):
-    """The mean over the batch of ``-log(probability of the right class)``.
+    """Cross entropy: the mean over the batch of ``-log(probability of the right class)``.
 
     y is (B, ..., classes). Labels are integers of any dtype (B, ...), or probabilities ("one-hot")
     in the shape of y.
@@ -173,7 +173,7 @@ class CrossEntropy(Loss):
     ----------
     from_logits : bool
         True: y are logits, the softmax is part of the loss, and nothing overflows. False: y are
-        probabilities, as from `Softmax`, kept off zero by the resolution of their dtype.
+        probabilities, as from `Softmax`, clipped from below at 1e-12 in float64, else at 1e-7.
 
     Examples
     --------
@@ -220,12 +220,12 @@ class CrossEntropy(Loss):
             weight = xp.sum(t, axis=-1, keepdims=True)
             loss = xp.sum(weight * xp.log(sums)) - xp.sum(_product(t, shifted, b))
             return loss / rows, (powers / sums * weight - t) * (1 / rows)
-        p = xp.clip(y, _inside(name)[0], 1.0)
+        p = xp.clip(y, _clip_limits(name)[0], 1.0)
         return -xp.sum(_product(t, xp.log(p), b)) / rows, -t / p * (1 / rows)
 
 
 def _product(t: Array, y: Array, b: Backend) -> Array:
-    """t * y, and zero where t is, whatever y is."""
+    """Return t * y, but zero where t is zero, even if y is infinite or NaN there."""
     return b.xp.where(t == 0, b.xp.zeros_like(y), t * y)
 
 
@@ -233,14 +233,14 @@ def _device(y: Array, b: Backend) -> object:
     return None if b.device is None else b.device(y)
 
 
-def _inside(name: str) -> tuple[float, float]:
-    """Just off 0, and just off 1, in a dtype."""
+def _clip_limits(name: str) -> tuple[float, float]:
+    """Return the limits that probabilities of a dtype are clipped to, near 0 and 1."""
     resolution = 1e-12 if name == "float64" else 1e-7
     return resolution, 1 - resolution
 
 
 def check_labels(where: str, t: Array, classes: int, b: Backend) -> None:
-    """A sentence if a label is no class."""
+    """Raise ValueError if a label lies outside [0, classes)."""
     if math.prod(t.shape) == 0:
         return
     low, high = int(b.xp.min(t)), int(b.xp.max(t))

@@ -1,4 +1,4 @@
-"""Metrics: how often a model is right. Each is a function (y, t) that gives a float in [0, 1]."""
+"""Metrics: functions (y, t) that return the share of correct predictions, a float in [0, 1]."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.nn.arrays import count
+from einstride.nn.arrays import check_count
 from einstride.support.errors import bad_value
 
 Metric = Callable[[Array, Array], float]
 
 
 def accuracy(y: Array, t: Array) -> float:
-    """The share of examples whose largest score is that of the right class.
+    """Return the share of examples whose largest score belongs to the right class.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def accuracy(y: Array, t: Array) -> float:
 
 
 def binary_accuracy(y: Array, t: Array, threshold: float = 0.0) -> float:
-    """The share of elements on the right side of the threshold.
+    """Return the share of elements on the correct side of the threshold.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def binary_accuracy(y: Array, t: Array, threshold: float = 0.0) -> float:
     t : array of the same shape
         0 or 1.
     threshold : float
-        What is above means 1.
+        Scores above it predict 1.
 
     Returns
     -------
@@ -85,12 +85,12 @@ def binary_accuracy(y: Array, t: Array, threshold: float = 0.0) -> float:
 
 
 def top_n(n: int) -> Metric:
-    """The share of examples whose right class is among the n with the largest scores.
+    """Make a metric: the share of examples whose right class is among the n largest scores.
 
     Parameters
     ----------
     n : int
-        How many guesses there are.
+        Number of classes that count as predicted.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def top_n(n: int) -> Metric:
     Raises
     ------
     ValueError, TypeError
-        If n is no positive int.
+        If n is not a positive integer.
 
     Examples
     --------
@@ -109,15 +109,15 @@ def top_n(n: int) -> Metric:
     >>> nn.top_n(2)(np.array([[0.5, 0.3, 0.2]]), np.array([1]))
     1.0
     """
-    n = count("top_n", "n", n)
+    n = check_count("top_n", "n", n)
 
     def metric(y: Array, t: Array) -> float:
         b = backends.of("top_n", ("y", "t"), y, t)
         xp = b.xp
         t = xp.expand_dims(xp.astype(_labels("top_n", y, t), xp.int64), axis=-1)
-        place = None if b.device is None else b.device(y)
-        mine = t == xp.astype(xp.arange(y.shape[-1], device=place), xp.int64)
-        score = xp.max(xp.where(mine, y, xp.zeros_like(y) - float("inf")), axis=-1, keepdims=True)
+        device = None if b.device is None else b.device(y)
+        right = t == xp.astype(xp.arange(y.shape[-1], device=device), xp.int64)
+        score = xp.max(xp.where(right, y, xp.zeros_like(y) - float("inf")), axis=-1, keepdims=True)
         better = xp.sum(b.astype(y > score, "float64"), axis=-1)
         return float(xp.mean(b.astype(better < n, "float64")))
 
@@ -126,7 +126,7 @@ def top_n(n: int) -> Metric:
 
 
 def _labels(where: str, y: Array, t: Array) -> Array:
-    """Labels as integers, whichever form they have."""
+    """Return labels as integers, from integers or from one-hot rows."""
     b = backends.of(where, ("y", "t"), y, t)
     if tuple(t.shape) == tuple(y.shape):
         return b.xp.argmax(t, axis=-1)

@@ -1,4 +1,4 @@
-"""The optimisers: each is its running arrays and one update."""
+"""The optimisers: each defines its running arrays and one update of a parameter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import sqrt
 
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
-from einstride.nn.training.optimiser import Arithmetic, Optimiser, positive, share
+from einstride.nn.training.optimiser import Arithmetic, Optimiser, check_fraction, check_positive
 
 
 class SGD(Optimiser):
@@ -29,12 +29,12 @@ class SGD(Optimiser):
 
     def __init__(self, rate: float = 0.01, *, decay: float = 0.0) -> None:
         super().__init__(rate)
-        self.decay = positive("SGD", "decay", decay, True)
+        self.decay = check_positive("SGD", "decay", decay, True)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
         if self.decay:
             g = g + self.decay * p
-        return (do.add(p, g * -self.rate),)
+        return (ops.add(p, g * -self.rate),)
 
 
 class Momentum(Optimiser):
@@ -45,7 +45,7 @@ class Momentum(Optimiser):
     rate : float
         The learning rate.
     momentum : float
-        What is kept of the running sum.
+        Factor of the running sum in each step.
     nesterov : bool
         True: step along ``g + momentum * v`` (Nesterov, as PyTorch's).
     decay : float
@@ -70,27 +70,27 @@ class Momentum(Optimiser):
         decay: float = 0.0,
     ) -> None:
         super().__init__(rate)
-        self.momentum = share("Momentum", "momentum", momentum)
+        self.momentum = check_fraction("Momentum", "momentum", momentum)
         self.nesterov = parse.flag("Momentum", "nesterov", nesterov)
-        self.decay = positive("Momentum", "decay", decay, True)
+        self.decay = check_positive("Momentum", "decay", decay, True)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
         if self.decay:
             g = g + self.decay * p
-        v = do.add(do.times(running[0], self.momentum), g)
+        v = ops.add(ops.multiply(running[0], self.momentum), g)
         step = g + self.momentum * v if self.nesterov else v
-        return do.add(p, step * -self.rate), v
+        return ops.add(p, step * -self.rate), v
 
 
 class AdaGrad(Optimiser):
-    """Each element's step is divided by the root of its sum of squares (Duchi et al., 2011).
+    """Divides each element's step by the root of its sum of squared gradients (Duchi et al., 2011).
 
     Parameters
     ----------
     rate : float
         The learning rate.
     epsilon : float
-        Added to the root.
+        Added to the square root.
 
     Examples
     --------
@@ -104,24 +104,24 @@ class AdaGrad(Optimiser):
 
     def __init__(self, rate: float = 0.01, *, epsilon: float = 1e-10) -> None:
         super().__init__(rate)
-        self.epsilon = positive("AdaGrad", "epsilon", epsilon)
+        self.epsilon = check_positive("AdaGrad", "epsilon", epsilon)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
-        s = do.add(running[0], g * g)
-        return do.add(p, do.over(g * -self.rate, do.add(do.root(s), self.epsilon))), s
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+        s = ops.add(running[0], g * g)
+        return ops.add(p, ops.divide(g * -self.rate, ops.add(ops.sqrt(s), self.epsilon))), s
 
 
 class RMSProp(Optimiser):
-    """Each element's step is divided by the root of its running mean square (Hinton, 2012).
+    """Divides each element's step by the root of its running mean squared gradient (Hinton, 2012).
 
     Parameters
     ----------
     rate : float
         The learning rate.
     memory : float
-        What is kept of the running mean.
+        Weight of the old running mean in each step.
     epsilon : float
-        Added to the root.
+        Added to the square root.
 
     Examples
     --------
@@ -135,29 +135,29 @@ class RMSProp(Optimiser):
 
     def __init__(self, rate: float = 0.01, memory: float = 0.99, *, epsilon: float = 1e-8) -> None:
         super().__init__(rate)
-        self.memory = share("RMSProp", "memory", memory)
-        self.epsilon = positive("RMSProp", "epsilon", epsilon)
+        self.memory = check_fraction("RMSProp", "memory", memory)
+        self.epsilon = check_positive("RMSProp", "epsilon", epsilon)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
-        s = do.add(do.times(running[0], self.memory), g * g * (1 - self.memory))
-        return do.add(p, do.over(g * -self.rate, do.add(do.root(s), self.epsilon))), s
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+        s = ops.add(ops.multiply(running[0], self.memory), g * g * (1 - self.memory))
+        return ops.add(p, ops.divide(g * -self.rate, ops.add(ops.sqrt(s), self.epsilon))), s
 
 
 class Adam(Optimiser):
-    """Steps along the running mean, divided by the root of the running mean square.
+    """Steps along the running mean of gradients, divided by the root of their running mean square.
 
-    Both began at zero, which is made up for (Kingma and Ba, 2015, algorithm 1).
+    Both means start at zero; the bias of this is corrected (Kingma and Ba, 2015, algorithm 1).
 
     Parameters
     ----------
     rate : float
         The learning rate.
     mean, square : float
-        What is kept of the two running means.
+        Weights of the old running mean and mean square in each step.
     epsilon : float
-        Added to the root.
+        Added to the square root.
     decay : float
-        Weight decay, added to the gradient; see `AdamW` for the other kind.
+        Weight decay, added to the gradient; see `AdamW` for decoupled weight decay.
 
     Examples
     --------
@@ -180,34 +180,37 @@ class Adam(Optimiser):
     ) -> None:
         super().__init__(rate)
         kind = type(self).__name__
-        self.mean, self.square = share(kind, "mean", mean), share(kind, "square", square)
-        self.epsilon = positive(kind, "epsilon", epsilon)
-        self.decay = positive(kind, "decay", decay, True)
+        self.mean, self.square = (
+            check_fraction(kind, "mean", mean),
+            check_fraction(kind, "square", square),
+        )
+        self.epsilon = check_positive(kind, "epsilon", epsilon)
+        self.decay = check_positive(kind, "decay", decay, True)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
         if self.decay:
             g = g + self.decay * p
-        m = do.add(do.times(running[0], self.mean), g * (1 - self.mean))
-        s = do.add(do.times(running[1], self.square), g * g * (1 - self.square))
+        m = ops.add(ops.multiply(running[0], self.mean), g * (1 - self.mean))
+        s = ops.add(ops.multiply(running[1], self.square), g * g * (1 - self.square))
         mean_scale = 1 - self.mean**self.steps
         root_scale = sqrt(1 - self.square**self.steps)
-        root = do.add(do.times(do.root(s), 1 / root_scale), self.epsilon)
-        return do.add(p, do.over(m * (-self.rate / mean_scale), root)), m, s
+        root = ops.add(ops.multiply(ops.sqrt(s), 1 / root_scale), self.epsilon)
+        return ops.add(p, ops.divide(m * (-self.rate / mean_scale), root)), m, s
 
 
 class AdamW(Adam):
-    """`Adam` with weight decay beside the gradient (Loshchilov and Hutter, 2019).
+    """`Adam` with decoupled weight decay (Loshchilov and Hutter, 2019).
 
     Parameters
     ----------
     rate : float
         The learning rate.
     mean, square : float
-        What is kept of the two running means.
+        Weights of the old running mean and mean square in each step.
     epsilon : float
-        Added to the root.
+        Added to the square root.
     decay : float
-        Before each step ``p *= 1 - rate * decay``.
+        Weight decay: before each step ``p *= 1 - rate * decay``.
 
     Examples
     --------
@@ -227,8 +230,8 @@ class AdamW(Adam):
         decay: float = 0.01,
     ) -> None:
         super().__init__(rate, mean, square, epsilon=epsilon)
-        self.beside = positive("AdamW", "decay", decay, True)
+        self.decoupled_decay = check_positive("AdamW", "decay", decay, True)
 
-    def _update(self, do: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
-        p = do.times(p, 1 - self.rate * self.beside)
-        return super()._update(do, g, p, *running)
+    def _update(self, ops: Arithmetic, g: Array, p: Array, *running: Array) -> tuple[Array, ...]:
+        p = ops.multiply(p, 1 - self.rate * self.decoupled_decay)
+        return super()._update(ops, g, p, *running)

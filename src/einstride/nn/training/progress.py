@@ -1,4 +1,4 @@
-"""Progress on standard error: tqdm's bar on a terminal that has tqdm, elsewhere a line an epoch."""
+"""Report progress on standard error: a tqdm bar on a terminal, else one line per epoch."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 
 class Progress:
-    """Counts steps and says how it goes; silent if not wanted."""
+    """Counts training steps and reports losses; prints nothing unless `wanted`."""
 
     def __init__(self, steps: int, wanted: bool) -> None:
         self._wanted = wanted
         self._bar = _bar(steps) if wanted and sys.stderr.isatty() else None
 
     def close(self) -> None:
-        """The end."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def step(self) -> None:
-        """One step more."""
+        """Count one step."""
         if self._bar is not None:
             self._bar.update()
 
     def say(self, text: str) -> None:
-        """How it goes."""
+        """Show a text beside the bar, or print it as a line."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._wanted:
