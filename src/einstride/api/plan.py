@@ -133,7 +133,7 @@ def arguments(
     shapes, dtypes = [], []
     for operand in (first, second):
         if isinstance(operand, tuple | list):
-            shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
+            shapes.append(tuple(parse.integer(where, "a shape", n) for n in operand))
             dtypes.append(name or "float32")
         else:
             shapes.append(tuple(operand.shape))
@@ -145,6 +145,6 @@ def arguments(
         "shapes": shapes,
         "dtypes": dtypes,
         "library": library,
-        "keywords": parse.plain(where, keywords)._asdict(),
+        "keywords": parse.for_json(where, keywords)._asdict(),
         "extra": extra,
     }

@@ -251,7 +251,7 @@ def choose(
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
-    room = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
+    room = max(job.ceiling - job.outer_workspace, 0) if job.hard else job.ceiling
     inner = replace(job.inner, ceiling=room)
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
@@ -268,7 +268,7 @@ def choose(
             reason = f"not proved on {traits.library} yet: ask for it by name"
         if reason is None:
             spent = module.cost(inner, traits, known)
-            costs[name] = replace(spent, workspace=spent.workspace + job.extra)
+            costs[name] = replace(spent, workspace=spent.workspace + job.outer_workspace)
             if job.hard and costs[name].workspace > job.ceiling:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.fft.axes import Axis
 from einstride.algorithms.fft.planes import joined, planes_of_array, put
 from einstride.algorithms.fft.scratch import Scratch
-from einstride.arrays.ops import ALL, cells, pad, region, windows
+from einstride.arrays.ops import ALL, box_index, pad, region, windows
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
@@ -106,7 +106,7 @@ def outputs(
     )
     place: Any = None
     if out is not None:
-        place = out[cells([batch, *zip(lows, highs, strict=True)])]
+        place = out[box_index([batch, *zip(lows, highs, strict=True)])]
         if even:
             put(y, xp.reshape(place, y.shape[1:]))
             return None

@@ -16,7 +16,7 @@ from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.fft.scratch import Scratch
-from einstride.arrays.ops import ALL, is_complex, plus
+from einstride.arrays.ops import ALL, add, is_complex
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -205,7 +205,7 @@ def contracted(
     place = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
     found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), place)
     found = xp.reshape(found, (q, groups, c, 2, r))
-    return found if total is None else plus(total, found, b)
+    return found if total is None else add(total, found, b)
 
 
 def copied(a: Array, scratch: Scratch, name: str, b: Backend) -> Array:

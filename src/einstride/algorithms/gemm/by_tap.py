@@ -16,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
-from einstride.arrays.ops import dense, merged
+from einstride.arrays.ops import has_contiguous_axis, merged
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -90,7 +90,11 @@ def by_tap(
     if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
         return None
     flat = merged(out, g.rank + 1, b)
-    if flat is None or not dense(flat, b) or not dense(f[(0,) * g.rank], b):
+    if (
+        flat is None
+        or not has_contiguous_axis(flat, b)
+        or not has_contiguous_axis(f[(0,) * g.rank], b)
+    ):
         return None
     return plan, flat
 

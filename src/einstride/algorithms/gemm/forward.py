@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.gemm.by_tap import correlate_by_tap
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
 from einstride.arrays.ops import (
-    by_group,
-    cells,
-    dense,
+    add,
+    box_index,
+    groups_first,
+    has_contiguous_axis,
     is_complex,
     merged,
-    plus,
     row_major,
     split_groups,
 )
@@ -51,7 +51,7 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
         )
         for order, inner in orders:
             matrix = merged(xp.permute_dims(f, order), n + 1, b)
-            if matrix is not None and dense(matrix, b):
+            if matrix is not None and has_contiguous_axis(matrix, b):
                 return matrix, inner
     rows = prod(g.f_shape[:-1])
     if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
@@ -119,7 +119,7 @@ def correlate(
     compute, result = job.arithmetic.compute, job.arithmetic.result
     if correlate_by_tap(x, f, g, job, b, out):
         if bias is not None and out is not None:
-            plus(out, b.astype(bias, result), b)
+            add(out, b.astype(bias, result), b)
         return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
@@ -129,7 +129,7 @@ def correlate(
     width = prod(g.f_shape[:-1]) * g.groups
 
     flat = merged(out, g.rank + 1, b) if out is not None and straight else None
-    flat = flat if flat is not None and dense(flat, b) else None
+    flat = flat if flat is not None and has_contiguous_axis(flat, b) else None
 
     def make() -> Callable[[Box], Array | None]:
         slab = slab_elements(g, plan.lengths, g.kernel)
@@ -146,15 +146,15 @@ def correlate(
                 at = plan.boxes.first_position(box)
                 y = flat[at : at + prod(hi - lo for lo, hi in box)]
             else:
-                place = out[cells(box)]  # (n, *o, D)
+                place = out[box_index(box)]  # (n, *o, D)
                 y = merged(place, g.rank + 1, b) if straight else None
-                direct = y is not None and dense(y, b)
+                direct = y is not None and has_contiguous_axis(y, b)
             if not direct:
                 if not spare:
                     spare.append(b.empty((plan.rows * g.filters,), job.sums, x))
                 p = prod(place.shape[:-1])
                 y = b.xp.reshape(spare[0][: p * g.filters], (p, g.filters))
-            b.matmul(r, matrix, by_group(y, g.groups, b))
+            b.matmul(r, matrix, groups_first(y, g.groups, b))
             if bias is not None:
                 y += bias
             if not direct:

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.arrays.ops import ALL, by_group, dense, merged, region, split_groups, windows
+from einstride.arrays.ops import (
+    ALL,
+    groups_first,
+    has_contiguous_axis,
+    merged,
+    region,
+    split_groups,
+    windows,
+)
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
@@ -196,9 +204,9 @@ class Rows:
             return None
         steps = (slice(None, None, s) for s in g.stride)
         point = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
-        if point is None or not dense(point, b):
+        if point is None or not has_contiguous_axis(point, b):
             return None
-        return by_group(point, g.groups, b)
+        return groups_first(point, g.groups, b)
 
     def _gathered(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
         """The matrix by the backend's own kernel, straight from x; None if that cannot do it."""
