@@ -66,8 +66,8 @@ class Algorithm(Protocol):
         """How the job would be computed for arrays that lie in memory like these.
 
         The arrays, and all that `b` allocates, are NumPy's `unallocated` ones, for any library:
-        only their shapes, dtypes and strides mean something. The facts are read from the objects that
-        the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
+        only their shapes, dtypes and strides mean something. The facts are read from the objects
+        that the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
         """
 
 

@@ -258,7 +258,7 @@ def choose(
     why: dict[str, str] = {}
     batch = 1 if job.batch_invariant else inner.geometry.batch
     few = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
-    proved = figures.proved(traits.library) or tuple(ALGORITHMS)
+    proved = figures.auto_algorithms(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and few and not getattr(module, "EXACT", True):
             why[name] = "it rounds, and so few products are not worth that: ask for it by name"
