@@ -68,7 +68,7 @@ def padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str |
 
 
 def crops(total: int, auto_pad: str) -> tuple[int, int]:
-    """Split the positions to crop on an axis into start and end; a negative total adds at the end."""
+    """Split the positions to crop on an axis into start and end; a negative total pads."""
     if total < 0:
         return 0, total
     less, more = total // 2, total - total // 2
