@@ -39,7 +39,7 @@ def timed(row: Row) -> dict[str, Any]:
         more["kernel_size"] = row.case.kernel
     predicted = es.plan(first, second, direction=row.pass_, **more)
     plans = {}
-    for name in tune.hopeful(predicted):
+    for name in tune.worth_measuring(predicted):
         try:
             plans[name] = es.plan(first, second, direction=row.pass_, algorithm=name, **more)
         except ValueError:  # it cannot do the row

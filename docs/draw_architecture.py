@@ -123,7 +123,7 @@ def watch() -> list[Step]:
     import einstride as es
     from einstride.support import workers
 
-    workers.apart = lambda function: function()  # compile where it is watched, not in a thread
+    workers.in_worker = lambda function: function()  # compile where it is watched, not in a thread
     x, f = np.ones((1, 32, 32, 16), "float32"), np.ones((3, 3, 16, 32), "float32")
     outside, importing = "outside", "importing"
     stack: list[str] = [outside]

@@ -87,4 +87,4 @@ def test_a_helper_that_is_woken_late_is_not_waited_for():
         for _ in range(20):
             assert (marked(2) == 1).all()
     (helper,) = idle
-    assert helper.words[0] == 0  # asleep
+    assert helper.mailbox[0] == 0  # asleep

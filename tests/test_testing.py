@@ -41,7 +41,7 @@ def imported_by():
 
 @pytest.mark.parametrize("idea", _testing.FUNCTIONS)
 def test_each_function_is_found_replaced_and_put_back(idea):
-    for module, name in points.places(points.FUNCTIONS, idea):
+    for module, name in points.attributes(points.FUNCTIONS, idea):
         real = getattr(module, name)
         with pytest.raises(StopError), _testing.replacing(idea, lambda real: None):
             assert getattr(module, name) is not real
@@ -52,7 +52,7 @@ def test_each_function_is_found_replaced_and_put_back(idea):
 
 @pytest.mark.parametrize("idea", _testing.CONSTANTS)
 def test_each_constant_is_changed_wherever_it_is_read(idea):
-    places = points.places(points.CONSTANTS, idea)
+    places = points.attributes(points.CONSTANTS, idea)
     before = [getattr(module, name) for module, name in places]
     assert all(value is before[0] or value == before[0] for value in before)
     with pytest.raises(StopError), _testing.use(constants={idea: StopError}):
@@ -73,7 +73,7 @@ def test_what_is_unknown_is_refused():
 
 def test_a_switch_inside_another_leaves_that_one():
     small, large = {"products worth rounding": 1}, {"products worth rounding": 2}
-    [(module, name)] = points.places(points.CONSTANTS, "products worth rounding")
+    [(module, name)] = points.attributes(points.CONSTANTS, "products worth rounding")
     before = getattr(module, name)
     with _testing.use(constants=small):
         with _testing.use(constants=large):

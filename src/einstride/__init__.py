@@ -1,6 +1,6 @@
 """N-dimensional convolution for plain arrays: NumPy, CuPy and any array-API library.
 
-Importing it loads no array library; the adapter is found from the type of the arrays passed in.
+Importing the package loads no array library: the adapter is found from the type of the arrays.
 
 >>> import numpy as np
 >>> import einstride as es
@@ -11,7 +11,7 @@ Importing it loads no array library; the adapter is found from the type of the a
 
 import importlib
 
-from einstride.support import import_time  # noqa: F401  (first: it notes the time)
+from einstride.support import import_time  # noqa: F401  (first: it records the time)
 
 # isort: split
 
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """``from einstride import onnx_ops``: loaded when asked for."""
+    """Import `onnx_ops` at its first use."""
     if name == "onnx_ops":
         return importlib.import_module("einstride.interop.onnx_ops")
     raise AttributeError(f"module 'einstride' has no attribute {name!r}")

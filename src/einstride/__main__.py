@@ -1,4 +1,4 @@
-"""The command line: ``python -m einstride COMMAND``."""
+"""Run the command line, ``python -m einstride COMMAND``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import einstride
 
 
 class Command(NamedTuple):
-    """A subcommand. `run` imports what it needs, so that no command pays for another."""
+    """Hold a subcommand; its `run` imports the modules it needs, so that no command loads more."""
 
     summary: str
     options: Callable[[ArgumentParser], None]
@@ -31,7 +31,7 @@ def _demo_options(parser: ArgumentParser) -> None:
         help="where the picture goes, a PNG (default demo.png)")  # fmt: skip
     add("--twist", action="store_true",
         help="train the network of twistml's README instead of the demo's own")  # fmt: skip
-    add("--quick", action="store_true", help="few digits, one epoch: does it run?")
+    add("--quick", action="store_true", help="few digits and one epoch, to see that it runs")
 
 
 def _demo(args: Namespace) -> int:
@@ -82,12 +82,14 @@ COMMANDS = {
         "check the convolutions, then train a network on handwritten digits", _demo_options, _demo
     ),
     "explain": Command(
-        "what a convolution of these shapes would do, and what each rival would cost",
+        "plan a convolution from its shapes, with the predicted cost of every algorithm",
         _explain_options,
         _explain,
     ),
     "info": Command(
-        "versions, array libraries, devices, and what algorithm='auto' takes", _no_options, _info
+        "print versions, array libraries, devices, and the choices of algorithm='auto'",
+        _no_options,
+        _info,
     ),
     "warmup": Command(
         "compile the CPU kernels that common layers need, and keep them on disk",
@@ -108,7 +110,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def parser() -> ArgumentParser:
-    """The parser of the whole command line."""
+    """Make the parser of the whole command line."""
     top = ArgumentParser(
         prog="python -m einstride", description="N-dimensional convolution for plain arrays."
     )
@@ -121,7 +123,7 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0 if all went well, 2 if it could not be run."""
+    """Run a command, and return the exit status: 0, or 2 if the command could not run."""
     args = parser().parse_args(arguments)
     return COMMANDS[args.command].run(args)
 

@@ -1,14 +1,14 @@
-"""Tests change and watch the inside of the package through this room, by ideas, not private names.
+"""Let tests change and watch the package's private functions and constants, under stable names.
 
-What may enter: what a test needs of the inside. No other room imports this one, and neither does
-``import einstride``. Start with `use`, one ``with`` for every switch:
+What may enter: functions by which tests reach private code. Neither other rooms nor ``import
+einstride`` import this one. Start with `use`, one ``with`` for every switch:
 
     with use(engine="dense", threads=1, constants={"filter piece": 1 << 12}):
         ...
 
-`use` empties the caches at either end, and puts every switch back however the block ends. The
-tables in `points` say where each function and constant is: after a move or a new name in the
-package they are all that must follow.
+`use` empties the caches at both ends of the block, and restores every switch, also after an error.
+The tables in `points` say where each function and constant is: when one moves or is renamed, only
+the tables must follow.
 """
 
 from einstride._testing.points import CONSTANTS, FUNCTIONS

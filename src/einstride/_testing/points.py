@@ -1,6 +1,6 @@
-"""Find the functions and constants that tests watch or replace, by the name of the idea.
+"""Find the private functions and constants that tests watch or replace, by stable names.
 
-These tables are all that must follow when a function or constant moves or gets another name.
+When a function or constant moves or is renamed, only these tables must follow.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "multiply matrices on the GPU": ("cuda.cublas:gemm",),
     "load a GPU kernel": ("cuda:_loaded",),
 }
-"""``module:attribute`` of the functions behind each idea, below the package."""
+"""``module:attribute``, below the package, of the functions that do what the key says."""
 
 CONSTANTS: dict[str, tuple[str, ...]] = {
     "products worth rounding": ("planning.select:WORTH_ROUNDING",),
@@ -107,26 +107,26 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "first capability with tensor cores": ("algorithms.implicit_gemm:TENSOR_CORES_SINCE",),
     "cuDNN plans": ("algorithms.cudnn.graphs:KEPT",),
 }
-"""``module:attribute`` of every module that reads the constant of an idea."""
+"""``module:attribute``, below the package, of each module that reads the constant."""
 
 PACKAGE = __name__.partition(".")[0]
 
 
-def places(table: dict[str, tuple[str, ...]], idea: str) -> list[tuple[ModuleType, str]]:
-    """The modules and attributes of an idea; LookupError if the table does not have it."""
+def attributes(table: dict[str, tuple[str, ...]], idea: str) -> list[tuple[ModuleType, str]]:
+    """Return the modules and attributes of a table's key; LookupError if it has no such key."""
     if idea not in table:
         raise LookupError(f"{idea!r} is none of {', '.join(map(repr, table))}")
     found = []
-    for place in table[idea]:
-        module, _, attribute = place.partition(":")
+    for path in table[idea]:
+        module, _, attribute = path.partition(":")
         found.append((import_module(f"{PACKAGE}.{module}"), attribute))
     return found
 
 
 @contextmanager
 def constant(idea: str, value: object) -> Iterator[None]:
-    """Let the package read another value of a constant."""
-    found = places(CONSTANTS, idea)
+    """Replace the value of a constant, in all modules that read it, during a ``with`` block."""
+    found = attributes(CONSTANTS, idea)
     before = [getattr(module, name) for module, name in found]
     try:
         for module, name in found:
@@ -139,9 +139,10 @@ def constant(idea: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def function(old: Any, new: Any) -> Iterator[None]:
-    """Let every module of the package find another function wherever it has this one.
+    """Replace a function, in all modules that hold it, during a ``with`` block.
 
-    A module that is first imported meanwhile has the other one too, until the end.
+    Modules that are first imported in the block get the new function too, and the old one at its
+    end.
     """
     try:
         _rebind(old, new)

@@ -1,4 +1,4 @@
-"""The caches of the package, and one ``with`` for its switches."""
+"""Empty the caches of the package, and set all its switches for tests by one ``with``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from einstride.codegen.jit import Machine
 from einstride.support.caches import REGISTRY, Cache, Kind
 
 SPECIAL = ("grouped", "few")
-"""Engines of `direct` for some jobs; the others do the rest."""
+"""Engines of `direct` that support some jobs only; "dense" and "channelwise" do the others."""
 
 
 def caches() -> tuple[Cache, ...]:
-    """Every cache of the modules that were imported, with its entries and, where known, bytes."""
+    """List every cache of the modules that were imported."""
     return tuple(REGISTRY)
 
 
 def entries(kind: Kind) -> int:
-    """The number of results, facts or kernels that are kept now; see `clear_caches`."""
+    """Count the entries of all caches of a kind; see `einstride.support.caches.Kind`."""
     return sum(cache.entries() for cache in caches() if cache.kind == kind)
 
 
 def clear_caches(*kinds: Kind) -> None:
-    """Forget what the caches of these kinds hold; see `einstride.support.caches.Kind`.
+    """Empty the caches of these kinds; see `einstride.support.caches.Kind`.
 
     Parameters
     ----------
     *kinds : {"results", "process", "code"}
-        By default "results". With "process" the environment is read anew, and with "code" kernels
-        are compiled, or read from the disk, anew.
+        By default "results". After "process" the environment is read again, and after "code"
+        kernels are compiled, or read from disk, again.
     """
     wanted = kinds or ("results",)
     for cache in caches():
@@ -57,33 +57,33 @@ def use(
     kernel_folder_bytes: int | None = None,
     constants: Mapping[str, object] | None = None,
 ) -> Iterator[None]:
-    """Turn switches of the package, and empty all caches of results now and at the end.
+    """Set switches of the package during a ``with`` block; empty the result caches at both ends.
 
-    What is not given stays as it is, so that one ``with`` may stand in another.
+    Switches that are not given stay as they are, so that blocks may be nested.
 
     Parameters
     ----------
     target : Machine or None
-        The vector unit that plans and kernels are made for; see `vector_widths`.
+        The target of plans and kernels; see `vector_widths`.
     algorithm : str or None
-        All that ``algorithm="auto"`` may choose. What it cannot do raises ValueError.
+        The only algorithm that "auto" may choose. Jobs that it does not support raise ValueError.
     engine : str, sequence of str or None
         The engines that `direct` has for NumPy: "dense", "channelwise", "grouped", "few". One name:
-        it does whatever it can, and "grouped" and "few" leave the rest to the first two. A
-        sequence: these are there, and chosen among as always.
+        this engine does every job that it supports; "grouped" and "few" leave the others to "dense"
+        and "channelwise". A sequence: `direct` chooses among these engines as usual.
     threads : int or None
-        The threads that NumPy's backend may use, however many cores there are.
+        The number of threads that NumPy's backend may use, however many cores there are.
     backend : mapping or None
-        Fields of NumPy's backend that are replaced; see `einstride.arrays.backends.adapter`.
+        Fields of NumPy's backend to replace; see `einstride.arrays.backends.adapter`.
     absent : collection of str
-        Packages that are taken to be not installed. "llvmlite": no compiled kernels.
+        Packages to treat as not installed. "llvmlite": no compiled kernels.
     calibration : mapping or None
-        Fields of the calibration files that are replaced, by the name of the file.
+        Fields of the calibration files to replace, by the name of the file.
     kernel_folder : path or None
-        Where kernels are kept on disk, also for processes that are started meanwhile. This process
-        knows no kernel at first.
+        The disk cache of kernels, also for processes that are started in the block. This process
+        has no kernel in memory at first.
     kernel_folder_bytes : int or None
-        The number of bytes that this folder may hold.
+        The most bytes of this disk cache.
     constants : mapping or None
         Values of the constants in `CONSTANTS`.
     """
@@ -116,7 +116,7 @@ def use(
 def _target(target: Machine) -> Iterator[None]:
     from einstride.codegen import jit
 
-    jit.machine()  # makes LLVM ready
+    jit.machine()  # initialises LLVM
     with function(jit.machine, lambda: target):
         yield
 
@@ -126,7 +126,7 @@ def _algorithm(name: str) -> Iterator[None]:
     from einstride import calibration
 
     with (
-        function(calibration.proved, lambda library: (name,)),
+        function(calibration.auto_algorithms, lambda library: (name,)),
         constant("products worth rounding", 0),
     ):
         yield
@@ -154,7 +154,7 @@ def _engines(given: str | Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _backend(**changes: Any) -> Iterator[None]:
-    """Other fields in NumPy's backend, which stays the same object."""
+    """Replace fields of NumPy's backend in place, since modules hold the object itself."""
     from einstride.arrays.backends.numpy import BACKEND
 
     fields = vars(BACKEND)
@@ -176,7 +176,7 @@ def _absent(packages: Collection[str]) -> Iterator[None]:
             stack.enter_context(_backend(traits=replace(BACKEND.traits, compiled=False)))
         stack.callback(clear_caches, "process")
         try:
-            sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # no such module
+            sys.modules.update(dict.fromkeys(packages))  # type: ignore[arg-type]  # None: no module
             clear_caches("process")
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The vector units that tests compile for besides this machine's own."""
+"""List the targets that tests can compile for and run on this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ FEATURES = "+avx2,+fma,+f16c,+sse4.2"
 
 
 def vector_widths() -> dict[str, Machine]:
-    """This machine, and where its CPU can stand in for them, ones with vectors of 32 and 16 bytes.
+    """Return this machine's target and, if it has AVX2, targets with vectors of 32 and 16 bytes.
 
-    They have the sixteen registers of AVX2. It takes llvmlite.
+    The latter have the sixteen registers of AVX2. The function needs llvmlite.
     """
     host = machine()
     found = {"native": host}

@@ -1,4 +1,4 @@
-"""Watch, replace or break a function of the package, by the name of its idea in `FUNCTIONS`."""
+"""Watch or replace a private function, or make it fail, by its name in `FUNCTIONS`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from einstride._testing.switches import clear_caches
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a function that was watched.
+    """Hold one call of a watched function.
 
     Attributes
     ----------
     args, keywords : tuple, dict
-        What it was called with.
+        The arguments.
     result : object
-        What it returned.
+        The return value.
     """
 
     args: tuple[Any, ...]
@@ -31,39 +31,39 @@ class Call:
 
 @contextmanager
 def replacing(idea: str, by: Callable[..., Any], *, keep_caches: bool = False) -> Iterator[None]:
-    """Call ``by(real, *args, **keywords)`` in the place of the real function.
+    """Call ``by(real, *args, **keywords)`` instead of a function during a ``with`` block.
 
     Parameters
     ----------
     idea : str
-        One of `FUNCTIONS`.
+        A key of `FUNCTIONS`.
     by : callable
-        Its first argument is the function that it stands for.
+        The replacement, whose first argument is the real function.
     keep_caches : bool
-        Leave the caches of results alone. They are emptied otherwise, at either end: what they hold
-        would hide the new function at first, and keep what it returned later on.
+        True leaves the caches of results as they are. By default they are emptied at both ends of
+        the block: cached results would hide the replacement at first, and its results would remain.
     """
     with ExitStack() as stack:
-        for module, name in points.places(points.FUNCTIONS, idea):
+        for module, name in points.attributes(points.FUNCTIONS, idea):
             real = getattr(module, name)
-            stack.enter_context(points.function(real, _standing_in(real, by)))
+            stack.enter_context(points.function(real, _replacement(real, by)))
         if not keep_caches:
             clear_caches()
             stack.callback(clear_caches)
         yield
 
 
-def _standing_in(real: Any, by: Callable[..., Any]) -> Callable[..., Any]:
+def _replacement(real: Any, by: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(real)
-    def stand_in(*args: Any, **keywords: Any) -> Any:
+    def replacement(*args: Any, **keywords: Any) -> Any:
         return by(real, *args, **keywords)
 
-    return stand_in
+    return replacement
 
 
 @contextmanager
 def watching(idea: str, *, keep_caches: bool = False) -> Iterator[list[Call]]:
-    """List the calls of a function in the order of their ends; it does what it always does.
+    """Record the calls of a function, in the order of their ends, without changing the function.
 
     Parameters
     ----------
@@ -86,16 +86,16 @@ def failing(
     idea: str, error: BaseException | type[BaseException], *, after: int = 0,
     keep_caches: bool = False,
 ) -> Iterator[None]:  # fmt: skip
-    """Raise an error in the place of each call of a function.
+    """Raise an error instead of each call of a function during a ``with`` block.
 
     Parameters
     ----------
     idea, keep_caches
         As in `replacing`.
     error : exception
-        What is raised.
+        The error to raise.
     after : int
-        The number of calls that succeed before.
+        The number of calls that succeed before the first error.
     """
     counter = iter(range(after))
 
@@ -110,7 +110,7 @@ def failing(
 
 @contextmanager
 def watching_kernels() -> Iterator[list[Any]]:
-    """List the calls of compiled kernels, each an `argument_block.Call`, as they begin."""
+    """Record the calls of compiled kernels, each an `argument_block.Call`, when they begin."""
     from einstride.cpu.runtime import argument_block
 
     calls: list[Any] = []

@@ -65,9 +65,9 @@ class Algorithm(Protocol):
     def describe(self, job: Job, b: Backend, first: Array, second: Array, out: Array) -> Facts:
         """Describe how the job would be computed for arrays with these strides and dtypes.
 
-        The arrays, and all that `b` allocates, are stand-ins (`numpy.unread`) for any library: only
-        their shapes, dtypes and strides have a meaning. The facts are read from the objects that
-        the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
+        The arrays, and all that `b` allocates, are stand-ins (`numpy.unallocated`) for any library:
+        only their shapes, dtypes and strides have a meaning. The facts are read from the objects
+        that the computation uses: its plans, tiles and kernel specifications. Nothing is compiled.
         """
 
 

@@ -31,12 +31,12 @@ from string import ascii_letters
 from typing import TYPE_CHECKING
 
 from einstride.arrays.ops import (
+    add,
     conjugate,
     dilate,
     flip,
     is_complex,
     pad,
-    plus,
     split_groups,
     windows,
 )
@@ -168,7 +168,7 @@ def _einsum(
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
-        found = plus(found, b.astype(bias, compute), b)
+        found = add(found, b.astype(bias, compute), b)
     if out is None:
         return b.astype(found, result)
     if destination is None:

@@ -1,5 +1,5 @@
-"""What users call: public functions and classes, each with its documentation; no mathematics.
+"""Provide the public functions and classes, with their documentation and no mathematics.
 
-What may enter: functions and classes that `einstride` exports, and the reading of their arguments.
+What may enter: functions and classes that `einstride` exports, and checks of their arguments.
 Start with `conv`.
 """

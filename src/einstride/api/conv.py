@@ -1,4 +1,4 @@
-"""The forward convolution, and the windows it is made of. All work is done by `execute`."""
+"""Define `conv`, the forward convolution, and `windows`, the strided view that it contracts."""
 
 from __future__ import annotations
 
@@ -45,53 +45,56 @@ def conv(
     bias : array, shape (D,), optional
         Added to every output position.
     stride : int or tuple of N ints
-        The filter's step.
+        Positions between neighbouring windows.
     padding : int, name, or sequence of N entries
-        Elements around x. An entry is an int (both sides), a (low, high) pair (negative crops), or
+        Positions around x. An entry is an int (both sides), a (low, high) pair (negative crops), or
         a name: ``"valid"`` (none), ``"same"`` (the output has ceil(S / stride) positions, an odd
         one at the end: TensorFlow's and JAX's SAME), ``"same_lower"`` (an odd one at the start),
         ``"full"`` (every overlap), ``"causal"`` (dilation * (K - 1) zeros before).
     dilation : int or tuple of N ints
-        The distance between the taps of the filter.
+        Positions between neighbouring taps of the filter.
     input_dilation : int or tuple of N ints
-        The distance between the elements of x, with zeros in between, before the padding (JAX's
-        ``lhs_dilation``).
+        Positions between neighbouring elements of x, with zeros in between, before the padding
+        (JAX's ``lhs_dilation``).
     groups : int
-        Divides C and D; group j of the outputs sees group j of the inputs. Depthwise is groups=C.
+        Number of groups, which divides C and D; outputs of group j read inputs of group j only.
+        Depthwise is groups=C.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        What the padding holds: zeros, or x itself mirrored (the edge not repeated), its edge
-        repeated, or wrapped around. Gradients are exact: what falls into the border is added where
-        it came from.
+        Contents of the padding: zeros, or x mirrored (the edge not repeated), its edge repeated, or
+        x wrapped around. Gradients are exact: the gradient of the border is added to the elements
+        that the border repeats.
     layout : str
         ``"channels_last"``: shapes as written here. ``"channels_first"``: x (B, C, *S), f (D,
         C // groups, *K), y (B, D, *O). Or a spec ``"x,f->y"`` of any order, with N and C in x and
         y, I and O in f, and one further letter per spatial axis, e.g. ``"NCHW,OIHW->NHWC"``;
         tuples (stride, ...) follow the order of the spatial letters in x.
     flip : bool
-        True reverses the filter's spatial axes: the mathematician's convolution.
+        True reverses the filter's spatial axes: convolution as in mathematics.
     algorithm : str
         ``"auto"``; ``"strided"``, ``"gemm"`` (any library); ``"winograd"`` (2 to 7 taps, stride
         1), ``"fft"`` (large filters); ``"direct"`` (compiled kernels: NumPy with the extra fast,
-        CuPy), ``"implicit_gemm"`` (CuPy), ``"cudnn"`` (CuPy, an extra). Asked for by name it runs
-        or raises; `plan` tells what "auto" takes, and why.
+        CuPy), ``"implicit_gemm"`` (CuPy), ``"cudnn"`` (CuPy, an extra). An algorithm that is asked
+        for by name runs or raises an error; `plan` tells which one "auto" takes, and why.
     accuracy : {"normwise", "elementwise", "tf32"}
         "normwise": the error is bounded against the norms of x and f. "elementwise": the error of
         each output is bounded against its own sum of abs(x) * abs(f), and a NaN or Inf of x (or
-        gy) stays inside its own windows. Zeros of the padding are elements like others: an Inf
-        in f times them is NaN. `strided`, `gemm`, `direct` and `implicit_gemm` always keep the
-        elementwise bound; `winograd`, `fft` and `cudnn` do not, and are refused where it is asked
-        for. "tf32": factors of float32 and complex64 may be rounded to 10 bits on GPUs whose
-        tensor cores do so; never without this word, and without effect elsewhere.
+        gy) affects only the outputs whose windows hold it. Zeros of the padding are elements like
+        others: an Inf in f times such a zero is NaN. `strided`, `gemm`, `direct` and
+        `implicit_gemm` always keep the elementwise bound; `winograd`, `fft` and `cudnn` do not, and
+        "elementwise" refuses them. "tf32": factors of float32 and complex64 may be rounded to 10
+        bits on GPUs whose tensor cores do so. No other value allows that rounding, and "tf32" has
+        no effect elsewhere.
     accumulate : str, optional
         The dtype of the sums, e.g. "int64" for int8 operands or "float64" for float32 ones. The
         result of integers has this dtype; the result of floats is rounded once at the end.
     batch_invariant : bool
-        True: an example has the same bits alone as in any batch. Blocks are then cut as for a
-        batch of one; a filter gradient can promise it only per example.
+        True: an example has the same bits alone as in any batch. Blocks are then those of a batch
+        of one. A filter gradient can keep this promise only per example.
     max_workspace : int, optional
-        Bytes of memory beyond inputs and output that may be used, never exceeded.
+        Most bytes of memory beyond inputs and output, never exceeded.
     out : array, optional
-        Where the result goes: its exact shape, dtype, library and device, overlapping no input.
+        The array that the result is written to. It has the exact shape, dtype, library and device
+        of the result, and shares no memory with an input.
 
     Returns
     -------
@@ -104,19 +107,21 @@ def conv(
     Raises
     ------
     ValueError
-        If shapes, hyperparameters or the ceiling do not fit, in the form *function: the rule; the
-        values got; the remedy*. Integer sums that could overflow are refused, never wrapped.
+        If shapes or hyperparameters do not fit together, or `max_workspace` is too small, in the
+        form *function: the rule; the values got; the remedy*. Integer sums that could overflow are
+        refused, never wrapped.
     TypeError
-        If something is no array, or of another library, device or kind than it must be.
+        If an argument is no array, or of another library, device or type than it must be.
 
     Notes
     -----
-    Floating point follows IEEE 754: what is too large for the dtype is an infinity, and an invalid
-    operation gives NaN. NumPy's warnings about both (`numpy.errstate`) are given by no algorithm.
+    Floating point follows IEEE 754: a value too large for the dtype becomes an infinity, and an
+    invalid operation gives NaN. No algorithm gives NumPy's warnings about either
+    (`numpy.errstate`).
 
-    By default 16 MiB of workspace are aimed at on NumPy; `strided`'s padded copy of a large x, and
-    a single row of windows, may need more: only `max_workspace` is never exceeded. The
-    sources are on the algorithms' own pages, `einstride.algorithms`.
+    The default limit of workspace is soft, 16 MiB on NumPy: `strided`'s padded copy of a large x,
+    and a single row of windows, may take more. Only `max_workspace` is never exceeded. The modules
+    of the algorithms name their sources, see `einstride.algorithms`.
 
     Examples
     --------
@@ -134,7 +139,7 @@ def conv(
 
 
 def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -> Array:
-    r"""Every window of x: the seed's strided view, with its bounds checked.
+    r"""Return all windows of x as a strided view, with its bounds checked.
 
     .. math:: w_{b,o,k,c} = x_{b,\, o s + k r,\, c}
 
@@ -156,7 +161,7 @@ def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -
     ValueError
         If a window does not fit into x.
     TypeError
-        If x is no array or a size no int.
+        If x is no array, or a size is no int.
 
     Examples
     --------

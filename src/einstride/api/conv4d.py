@@ -1,6 +1,7 @@
-"""The seed's three functions, as the blog post and its author's project named them.
+"""Define conv4d_forward and its two gradients: convolution of images with "valid" padding.
 
-x (B, H, W, C), f (Fh, Fw, C, D), s = (Sh, Sw): padding "valid", two spatial axes.
+Shapes are x (B, H, W, C), f (Fh, Fw, C, D) and s = (Sh, Sw). The names are those of the blog post
+and of the project that einstride follows.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ def conv4d_forward(x: Array, f: Array, s: tuple[int, int]) -> Array:
     (64, 12, 12, 2)
     """
     where = "conv4d_forward"
-    _four(where, x=x, f=f)
+    _check_rank(where, x=x, f=f)
     return execute.call(where, "forward", x, f, None, None, Keywords(stride=s))
 
 
 def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
-    """Gradient of `conv4d_forward` with respect to x.
+    """Compute the gradient of `conv4d_forward` with respect to x.
 
     Parameters
     ----------
     x : array, shape (B, H, W, C)
-        The images; only their shape matters.
+        The images, of which only the shape is read.
     f : array, shape (Fh, Fw, C, D)
         The filter.
     gy : array, shape (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, D)
@@ -78,11 +79,11 @@ def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> 
     (64, 28, 28, 3)
     """
     where = "conv4d_input_gradient"
-    _four(where, x=x, f=f, gy=gy)
-    _agree(
+    _check_rank(where, x=x, f=f, gy=gy)
+    _check_equal(
         where, "channels", x.shape[3], "f", f.shape[2], f"x {tuple(x.shape)}, f {tuple(f.shape)}"
     )
-    _agree(
+    _check_equal(
         where,
         "examples",
         x.shape[0],
@@ -95,14 +96,14 @@ def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> 
 
 
 def conv4d_filter_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
-    """Gradient of `conv4d_forward` with respect to f.
+    """Compute the gradient of `conv4d_forward` with respect to f.
 
     Parameters
     ----------
     x : array, shape (B, H, W, C)
         The images.
     f : array, shape (Fh, Fw, C, D)
-        The filter; only its shape matters.
+        The filter, of which only the shape is read.
     gy : array, shape (B, 1 + (H - Fh) // Sh, 1 + (W - Fw) // Sw, D)
         The gradient of the output.
     s : tuple of two ints
@@ -126,15 +127,15 @@ def conv4d_filter_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) ->
     (6, 6, 3, 2)
     """
     where = "conv4d_filter_gradient"
-    _four(where, x=x, f=f, gy=gy)
+    _check_rank(where, x=x, f=f, gy=gy)
     got = f"x {tuple(x.shape)}, f {tuple(f.shape)}, gy {tuple(gy.shape)}"
-    _agree(where, "channels", x.shape[3], "f", f.shape[2], got)
-    _agree(where, "output channels", gy.shape[3], "f", f.shape[3], got)
+    _check_equal(where, "channels", x.shape[3], "f", f.shape[2], got)
+    _check_equal(where, "output channels", gy.shape[3], "f", f.shape[3], got)
     size = tuple(f.shape[:2])
     return execute.call(where, "filter_grad", x, gy, None, None, Keywords(stride=s), size)
 
 
-def _four(where: str, **arrays: Array) -> None:
+def _check_rank(where: str, **arrays: Array) -> None:
     backends.of(where, tuple(arrays), *arrays.values())
     for name, a in arrays.items():
         if len(a.shape) != 4:
@@ -146,7 +147,7 @@ def _four(where: str, **arrays: Array) -> None:
             )
 
 
-def _agree(where: str, what: str, first: int, name: str, second: int, got: str) -> None:
+def _check_equal(where: str, what: str, first: int, name: str, second: int, got: str) -> None:
     if first != second:
         raise bad_value(
             where, f"{first} {what} here, but {name} has {second}", got, "make them agree"

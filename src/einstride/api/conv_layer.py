@@ -1,4 +1,4 @@
-"""A convolutional layer: entirely specified by its filter, an optional bias and its keywords."""
+"""Define `Conv`, a convolutional layer that keeps its filter, its bias and its keywords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from einstride.support.errors import bad_value
 
 
 class Gradients(NamedTuple):
-    """What `Conv.backward` gives: the gradients of the input, the filter and the bias (or None)."""
+    """Hold the results of `Conv.backward`: gradients of input, filter and bias (or None)."""
 
     gx: Array
     gf: Array
@@ -24,37 +24,37 @@ class Gradients(NamedTuple):
 
 
 class Conv:
-    """A convolution that keeps its filter: ``layer(x)`` is ``conv(x, f, bias, ...)``.
+    """Convolve inputs with a filter that the layer keeps: layer(x) is ``conv(x, f, bias, ...)``.
 
-    A layer's result is always that of its filter as it is at the moment of the call. With NumPy
-    the layer keeps what an algorithm makes of its filter before it can begin, and the filter's
-    memory is one that Python cannot write: changing it through `f`, its ``flags`` or its ``base``
-    raises ValueError. Other libraries' arrays can be written, and nothing is kept for them.
+    A layer's result always follows from its filter at the moment of the call. With NumPy the layer
+    keeps the transformed or packed filter that an algorithm needs, and the filter's memory is one
+    that Python cannot write: changing it through `f`, its ``flags`` or its ``base`` raises
+    ValueError. Arrays of other libraries can be written, and no transformed filter is kept.
 
     A copy (``copy.copy``, ``copy.deepcopy``, ``pickle``) has arrays of its own. It holds neither
-    what was made of the filter, which it makes again, nor the input of the last `forward`.
+    transformed filters, which it makes again, nor the input of the last `forward`.
 
-    Any number of threads may call a layer at once. `forward` and `backward` share the input that
-    is remembered, so threads that train pass x to `backward`.
+    Any number of threads may call a layer at once. `forward` stores its input for `backward` in the
+    layer, so several threads that train one layer pass x to `backward`.
 
     Parameters
     ----------
     f : array, shape (*K, C // groups, D)
         The filter, which the layer copies.
     bias : array, shape (D,), optional
-        Added to every output position; copied too.
+        Added to every output position; the layer copies it.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
         The hyperparameters.
     layout, flip, algorithm, accuracy, accumulate, batch_invariant : as in `conv`
         The same.
     max_workspace : int, optional
-        As in `conv`. With it nothing that an algorithm makes of the filter is kept.
+        As in `conv`. If it is given, no transformed filter is kept.
 
     Attributes
     ----------
     f, bias : array
-        The layer's own, read-only where the library knows that. Assign new ones to change them:
-        each is copied and checked, and the next call takes it.
+        The layer's own arrays, read-only if the library has read-only arrays. Assign new arrays to
+        change them: each is checked and copied, and the next call takes it.
 
     Raises
     ------
@@ -98,12 +98,12 @@ class Conv:
         self._x: Array | None = None
         array_checks.layer("Conv", f, bias, self._keywords)
         self._filter = _Filter.of(f)
-        self._bias = None if bias is None else _own(bias, "bias")
+        self._bias = None if bias is None else _private_copy(bias, "bias")
 
     @property
     def f(self) -> Array:
         """The filter."""
-        return _shown(self._filter.f, "f")
+        return _fresh_view(self._filter.f, "f")
 
     @f.setter
     def f(self, f: Array) -> None:
@@ -113,25 +113,25 @@ class Conv:
     @property
     def bias(self) -> Array | None:
         """The bias, or None."""
-        return None if self._bias is None else _shown(self._bias, "bias")
+        return None if self._bias is None else _fresh_view(self._bias, "bias")
 
     @bias.setter
     def bias(self, bias: Array | None) -> None:
         array_checks.layer("Conv", self._filter.f, bias, self._keywords)
-        self._bias = None if bias is None else _own(bias, "bias")
+        self._bias = None if bias is None else _private_copy(bias, "bias")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: all but the transforms of the filter and the last input."""
+        """Return the state of a copy: all but the transformed filters and the last input."""
         return {**self.__dict__, "_filter": self._filter.f, "_x": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become a copy, with arrays of its own."""
+        """Set the state of a copy, which gets arrays of its own."""
         self.__dict__.update(state)
         self._filter = _Filter.of(state["_filter"])
-        self._bias = None if state["_bias"] is None else _own(state["_bias"], "bias")
+        self._bias = None if state["_bias"] is None else _private_copy(state["_bias"], "bias")
 
     def __call__(self, x: Array, *, out: Array | None = None) -> Array:
-        """The output for x; nothing is kept.
+        """Compute the output for x, without storing x for `backward`.
 
         Parameters
         ----------
@@ -149,7 +149,7 @@ class Conv:
         return call_cache.call("Conv", "forward", x, f, self._bias, out, self._keywords, kept=kept)
 
     def forward(self, x: Array) -> Array:
-        """The output for x, which is remembered (not copied) for `backward`.
+        """Compute the output for x, and store x itself, not a copy, for `backward`.
 
         Parameters
         ----------
@@ -166,14 +166,14 @@ class Conv:
         return y
 
     def backward(self, gy: Array, x: Array | None = None) -> Gradients:
-        """The gradients of the input, the filter and the bias.
+        """Compute the gradients of the input, the filter and the bias.
 
         Parameters
         ----------
         gy : array, shape (B, *O, D)
             The gradient of the output.
         x : array, shape (B, *S, C), optional
-            The input; that of the last `forward` if left out.
+            The input; if left out, the input of the last `forward`.
 
         Returns
         -------
@@ -197,20 +197,20 @@ class Conv:
 
 
 class _Filter(NamedTuple):
-    """A filter with what was made of it: replaced as one, so that neither outlives the other."""
+    """Hold a filter and its transforms, which are replaced together so that they always match."""
 
     f: Array
     kept: Prepared | None
 
     @classmethod
     def of(cls, f: Array) -> _Filter:
-        """A copy of a filter; its transforms are kept if nobody can write the copy."""
+        """Copy a filter; its transforms are kept only if Python cannot write the copy."""
         frozen = backends.of("Conv", ("f",), f).frozen is not None
-        return cls(_own(f, "f"), Prepared() if frozen else None)
+        return cls(_private_copy(f, "f"), Prepared() if frozen else None)
 
 
-def _own(a: Array, name: str) -> Array:
-    """A copy that nobody else can write, where the library has such memory."""
+def _private_copy(a: Array, name: str) -> Array:
+    """Copy an array, to memory that Python cannot write if the library has such memory."""
     b = backends.of("Conv", (name,), a)
     if b.frozen is not None:
         return b.frozen(a)
@@ -218,7 +218,7 @@ def _own(a: Array, name: str) -> Array:
         return b.xp.asarray(a, copy=True)
 
 
-def _shown(own: Array, name: str) -> Array:
-    """A layer's own array for a caller, who may change an array's shape even if it is read-only."""
-    b = backends.of("Conv", (name,), own)
-    return own if b.frozen is None else b.xp.ndarray(own.shape, own.dtype, own.base, 0, own.strides)
+def _fresh_view(a: Array, name: str) -> Array:
+    """Return a new view of a layer's array, since callers can set a read-only array's shape."""
+    b = backends.of("Conv", (name,), a)
+    return a if b.frozen is None else b.xp.ndarray(a.shape, a.dtype, a.base, 0, a.strides)

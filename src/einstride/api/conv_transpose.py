@@ -1,4 +1,4 @@
-"""The transposed convolution. All work is done by `execute`."""
+"""Define `conv_transpose`, the transposed convolution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def conv_transpose(
     max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    r"""Transposed convolution: the adjoint of `conv` with the same settings, plus a bias.
+    r"""Apply the adjoint of `conv` with equal settings, the transposed convolution, and add a bias.
 
     .. math::
         y_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} x_{b,o,d} \, \overline{f_{k,c,d}} + bias_c
@@ -45,7 +45,7 @@ def conv_transpose(
     x : array, shape (B, *O, D)
         The input, which has the shape of a forward output.
     f : array, shape (*K, C // groups, D)
-        The filter of the forward convolution: its output channels meet those of x.
+        The filter of the forward convolution: its D output channels are the channels of x.
     bias : array, shape (C,), optional
         Added to every output position.
     output_padding : int or tuple of N ints

@@ -1,4 +1,4 @@
-"""The gradients of `conv`, and its derivative in a direction. All work is done by `execute`."""
+"""Define the gradients of `conv` with respect to x, f and bias, and its directional derivative."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def conv_input_grad(
     max_workspace: int | None = None,
     out: Array | None = None,
 ) -> Array:
-    r"""Gradient of `conv` with respect to its input: the adjoint of ``x -> conv(x, f)``.
+    r"""Compute the gradient of `conv` with respect to its input, the adjoint of x -> conv(x, f).
 
     .. math:: gx_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} gy_{b,o,d} \, \overline{f_{k,c,d}}
 
     so that <conv(x, f), gy> = <x, gx> under the (complex) inner product: f is conjugated, as in
-    PyTorch; JAX's gradient is this one with conj(f) in the place of f.
+    PyTorch; JAX's gradient is the one for conj(f).
 
     Parameters
     ----------
@@ -47,7 +47,8 @@ def conv_input_grad(
     f : array, shape (*K, C // groups, D)
         The filter.
     input_size : int or tuple of N ints
-        The spatial size S of the input: with a stride, several sizes have the same output.
+        The spatial size S of the input: with a stride, inputs of several sizes have outputs of one
+        size.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
         The hyperparameters of the forward call.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
@@ -67,7 +68,7 @@ def conv_input_grad(
 
     Notes
     -----
-    `gemm` computes it by stride phases, forming no product with an inserted zero:
+    `gemm` computes the gradient by stride phases, forming no product with an inserted zero:
     `einstride.geometry.input_gradient_phases` has the derivation.
 
     Examples
@@ -111,12 +112,12 @@ def conv_filter_grad(
     out: Array | None = None,
     per_example: bool = False,
 ) -> Array:
-    r"""Gradient of `conv` with respect to its filter: the adjoint of ``f -> conv(x, f)``.
+    r"""Compute the gradient of `conv` with respect to its filter, the adjoint of f -> conv(x, f).
 
     .. math:: gf_{k,c,d} = \sum_{b,o} \overline{x_{b,\, o s + k r - p,\, c}} \, gy_{b,o,d}
 
     so that <conv(x, f), gy> = <f, gf> under the (complex) inner product: x is conjugated, as in
-    PyTorch; JAX's gradient is this one with conj(x) in the place of x.
+    PyTorch; JAX's gradient is the one for conj(x).
 
     Parameters
     ----------
@@ -133,14 +134,14 @@ def conv_filter_grad(
     batch_invariant, max_workspace, out : as in `conv`
         The same.
     per_example : bool
-        True: one gradient for each example, not their sum.
+        True computes one gradient for each example, not their sum.
 
     Returns
     -------
     array, shape (*K, C // groups, D)
         The gradient of the filter; with `per_example` (B, *K, C // groups, D). The dtype is the one
-        that `conv` of x and gy would have. Blocks are summed in a fixed order: the same call gives
-        the same bits.
+        that `conv` of x and gy would have. Blocks are summed in a fixed order, so that equal calls
+        give equal bits.
 
     Raises
     ------
@@ -163,9 +164,9 @@ def conv_filter_grad(
 
 
 def _kernel_size(where: str, given: tuple[Any, ...]) -> Any:
-    size, each = given
+    size, per_example = given
     size = parse.ints(where, "kernel_size", size)
-    return parse.PerExample(size) if parse.flag(where, "per_example", each) else size
+    return parse.PerExample(size) if parse.flag(where, "per_example", per_example) else size
 
 
 def conv_jvp(
@@ -188,11 +189,11 @@ def conv_jvp(
     batch_invariant: bool = False,
     max_workspace: int | None = None,
 ) -> Array:
-    r"""The change of ``conv(x, f)`` to first order when x changes by dx and f by df.
+    r"""Compute the first-order change of ``conv(x, f)`` when x changes by dx and f by df.
 
     .. math:: dy = conv(dx, f) + conv(x, df)
 
-    Convolution is bilinear, so this is exact up to ``conv(dx, df)``, and second derivatives are
+    Convolution is bilinear, so dy is exact up to ``conv(dx, df)``, and second derivatives are
     compositions of the functions of this module: the derivative of ``conv_input_grad(gy, f)`` in
     the direction df is ``conv_input_grad(gy, df)``.
 
@@ -211,7 +212,7 @@ def conv_jvp(
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
     batch_invariant, max_workspace : as in `conv`
-        The same, for each of the two convolutions; their sum needs one more array like y.
+        For each of the two convolutions; their sum takes one more array of the shape of y.
 
     Returns
     -------
@@ -248,7 +249,7 @@ def conv_jvp(
 
 
 def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
-    r"""Gradient of `conv` with respect to its bias: the sum of gy over batch and positions.
+    r"""Compute the gradient of `conv` with respect to its bias: gy summed over batch and positions.
 
     .. math:: gb_d = \sum_{b,o} gy_{b,o,d}
 
@@ -257,13 +258,13 @@ def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
     gy : array, shape (B, *O, D)
         The gradient of the output.
     layout : str
-        As in `conv`; the part for y is read.
+        As in `conv`; only its part for y is used.
 
     Returns
     -------
     array, shape (D,)
-        In the dtype of gy (summed in float32 for float16 and bfloat16; integers in int64 or
-        uint64).
+        The sums, in the dtype of gy (float16 and bfloat16 are summed in float32); of integers, in
+        int64 or uint64.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The size calculator: what a convolution will give, and what "same" will pad."""
+"""Compute the output size of a convolution, and the padding that "same" stands for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def output_size(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
 ) -> int | tuple[int, ...]:
-    """The spatial size of ``conv(x, f, ...)``.
+    """Compute the spatial size of ``conv(x, f, ...)``.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def output_size(
         input_dilation=parse.ints("output_size", "input_dilation", input_dilation),
     )
     g = _geometry("output_size", input_size, kernel_size, settings)
-    return g.out[0] if _single(input_size) else g.out
+    return g.out[0] if _is_int(input_size) else g.out
 
 
 def same_padding(
@@ -64,7 +64,7 @@ def same_padding(
     dilation: Ints = 1,
     lower: bool = False,
 ) -> tuple[tuple[int, int], ...]:
-    """The (low, high) pairs that ``padding="same"`` stands for.
+    """Compute the (low, high) pairs that ``padding="same"`` stands for.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def same_padding(
     Returns
     -------
     tuple of N (int, int) pairs
-        What to pass as `padding`; their sum is (ceil(S / stride) - 1) * stride + dilation *
-        (K - 1) + 1 - S, or zero.
+        A value for `padding`. On each axis low + high is (ceil(S / stride) - 1) * stride +
+        dilation * (K - 1) + 1 - S, or zero if that is negative.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def same_padding(
     return _geometry(where, input_size, kernel_size, settings).padding
 
 
-def _single(size: object) -> bool:
+def _is_int(size: object) -> bool:
     return hasattr(size, "__index__")
 
 

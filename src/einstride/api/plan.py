@@ -1,10 +1,10 @@
-"""Asking for a plan: from arrays, or from shapes and a dtype."""
+"""Define `plan`, which plans a call from its arrays, or from shapes and a dtype."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, made
+from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
@@ -39,9 +39,9 @@ def plan(
     batch_invariant: bool = False,
     max_workspace: int | None = None,
 ) -> Plan:
-    """What a call would do: which algorithm, why, and what each rival would have cost.
+    """Plan a call: which algorithm it takes, why, and the predicted cost of every candidate.
 
-    Made from shapes, dtypes and the library alone, never from values.
+    A plan follows from shapes, dtypes and the library alone, never from values.
 
     Parameters
     ----------
@@ -50,11 +50,13 @@ def plan(
     direction : {"forward", "input_grad", "filter_grad", "transpose"}
         `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
     dtype : str, optional
-        With shapes: their dtype; if left out that of the other operand, or float32.
+        The dtype of operands that are given as shapes; by default the dtype of the other operand if
+        that is an array, else float32.
     library : str
-        With shapes: "numpy", "cupy", "torch", "jax", "dask" or "array_api_strict".
+        The library of operands that are given as shapes: "numpy", "cupy", "torch", "jax", "dask" or
+        "array_api_strict".
     input_size, kernel_size, output_padding, output_size, per_example : as in their functions
-        What the direction needs.
+        The arguments of the direction's function.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
         The hyperparameters.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
@@ -65,7 +67,7 @@ def plan(
     Returns
     -------
     Plan
-        ``print(p)`` shows the table; ``p(first, second)`` runs it.
+        ``print(p)`` shows the costs; ``p(first, second)`` runs the plan.
 
     Raises
     ------
@@ -82,12 +84,13 @@ def plan(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
-    needs = Needs(input_size, kernel_size, output_padding, output_size, per_example)
-    return made("plan", arguments("plan", first, second, direction, dtype, library, needs, k), k)
+    sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
+    given = arguments("plan", first, second, direction, dtype, library, sizes, k)
+    return make_plan("plan", given, k)
 
 
-class Needs(NamedTuple):
-    """What only some directions are asked."""
+class DirectionArguments(NamedTuple):
+    """Hold the arguments of `plan` that only some directions take."""
 
     input_size: Ints | None
     kernel_size: Ints | None
@@ -103,25 +106,25 @@ def arguments(
     direction: str,
     dtype: str | None,
     library: str,
-    needs: Needs,
+    sizes: DirectionArguments,
     keywords: Keywords,
 ) -> dict[str, Any]:
-    """A plan's arguments, all plain, checked as far as that goes without planning."""
+    """Return a plan's arguments in the form that JSON holds, after checks that need no plan."""
     parse.choice(where, "direction", direction, DIRECTIONS)
     parse.choice(where, "library", library, LIBRARIES)
     extra: Any = {
         "forward": None,
-        "input_grad": parse.optional(where, "input_size", needs.input_size, parse.ints),
-        "filter_grad": parse.optional(where, "kernel_size", needs.kernel_size, parse.ints),
+        "input_grad": parse.optional(where, "input_size", sizes.input_size, parse.ints),
+        "filter_grad": parse.optional(where, "kernel_size", sizes.kernel_size, parse.ints),
         "transpose": (
-            parse.ints(where, "output_padding", needs.output_padding),
-            parse.optional(where, "output_size", needs.output_size, parse.ints),
+            parse.ints(where, "output_padding", sizes.output_padding),
+            parse.optional(where, "output_size", sizes.output_size, parse.ints),
         ),
     }[direction]
     if direction in ("input_grad", "filter_grad") and extra is None:
         name = "input_size" if direction == "input_grad" else "kernel_size"
         raise bad_value(where, f"{direction} needs {name}", f"{name}=None", f"pass {name}")
-    if parse.flag(where, "per_example", needs.per_example):
+    if parse.flag(where, "per_example", sizes.per_example):
         if direction != "filter_grad":
             raise bad_value(where, "per_example belongs to filter_grad", direction, "leave it out")
         extra = ("per_example", extra)
@@ -133,7 +136,7 @@ def arguments(
     shapes, dtypes = [], []
     for operand in (first, second):
         if isinstance(operand, tuple | list):
-            shapes.append(tuple(parse.whole(where, "a shape", n) for n in operand))
+            shapes.append(tuple(parse.integer(where, "a shape", n) for n in operand))
             dtypes.append(name or "float32")
         else:
             shapes.append(tuple(operand.shape))
@@ -145,6 +148,6 @@ def arguments(
         "shapes": shapes,
         "dtypes": dtypes,
         "library": library,
-        "keywords": parse.plain(where, keywords)._asdict(),
+        "keywords": parse.for_json(where, keywords)._asdict(),
         "extra": extra,
     }

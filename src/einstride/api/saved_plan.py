@@ -1,4 +1,4 @@
-"""Plans as users meet them: made from arrays or shapes, printed, saved, run."""
+"""Define `Plan`, which users print, save and run, and read plans that were saved as JSON."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ FIELDS = ("direction", "shapes", "dtypes", "library", "keywords", "extra")
 
 
 class Plan:
-    """What a call will do, decided beforehand: print it, save it, run it. Made by `plan`.
+    """Hold the plan of a call, to be printed, saved and run. `plan` makes it.
 
-    It keeps the number of threads that there were when it was made.
+    A plan keeps the number of threads that were available when it was made.
 
     Parameters
     ----------
     arguments : dict
-        What it was planned from, all plain: direction, shapes, dtypes, library, keywords.
+        The arguments it was planned from, in the form that JSON holds: direction, shapes, dtypes,
+        library, keywords.
     decision : object
         The planner's decision: algorithm, costs, reasons.
 
@@ -38,20 +39,20 @@ class Plan:
     algorithm : str
         The algorithm that will run.
     candidates : tuple
-        Every algorithm, with its cost or the reason why it cannot do the job.
+        Every algorithm, with its cost or the reason why it does not support the job.
     workspace : int
-        Bytes it may use beyond its inputs and output, and beyond copies of arrays that a kernel
-        can neither read nor write where they lie: channels apart from each other, misaligned,
-        byte-swapped. Where `max_workspace` is given those count as well.
+        Most bytes that the call takes beyond its inputs and output. Copies of arrays with strides
+        that a kernel does not support (channels not contiguous, misaligned, byte-swapped) count
+        only if `max_workspace` is given.
     output_shape : tuple of int
         The shape of the result, in the caller's layout.
     dtype : str
         The dtype of the result.
     figures : dict
-        Where the times come from: on a GPU, whether they were measured, and on which device.
+        Origin of the predicted times: on a GPU, whether they were measured, and on which device.
     execution : dict
-        How the algorithm computes the job on this machine: of `direct` the engine, the kernel and
-        its register tile, of `winograd` and `fft` the tiles and whether kernels are compiled.
+        Description of the computation on this machine: for `direct` the engine, the kernel and its
+        register tile, for `winograd` and `fft` the tiles and whether kernels are compiled.
 
     Examples
     --------
@@ -72,12 +73,12 @@ class Plan:
 
     @property
     def candidates(self) -> tuple[select.Candidate, ...]:
-        """Every algorithm, with its cost or the reason why it cannot do the job."""
+        """Every algorithm, with its cost or the reason why it does not support the job."""
         return self._decision.candidates
 
     @property
     def workspace(self) -> int:
-        """Bytes it may use beyond its inputs and output."""
+        """Most bytes that the call takes beyond its inputs and output."""
         chosen = (c for c in self._decision.candidates if c.algorithm == self.algorithm)
         return next((c.cost.workspace for c in chosen if c.cost), 0)
 
@@ -94,17 +95,17 @@ class Plan:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Where the times come from: measured (bool), date, device, source, and text; all plain."""
-        of = self._decision.figures
-        return {**asdict(of), "text": str(of)}
+        """Origin of the predicted times: measured (bool), date, device, source, and text."""
+        origin = self._decision.figures
+        return {**asdict(origin), "text": str(origin)}
 
     @property
     def execution(self) -> dict[str, Any]:
-        """How the algorithm computes the job on this machine, all plain: for people.
+        """Description of the computation on this machine, in texts and integers, for people.
 
-        It is read, whenever it is asked for, from the objects that the computation uses, for
-        arrays as "assumes" says; others are copied first, or computed by another kernel. Nothing
-        is compiled. The names of its entries may change from version to version.
+        It is read, at each access, from the objects that the computation uses, for arrays as the
+        entry "assumes" says; other arrays are copied first, or computed by another kernel. Nothing
+        is compiled. The names of the entries may change from version to version.
         """
         return execution.execution(self._decision)
 
@@ -120,12 +121,12 @@ class Plan:
     def __call__(
         self, first: Array, second: Array, bias: Array | None = None, *, out: Array | None = None
     ) -> Array:
-        """Run it: x and f, or gy and f, or x and gy.
+        """Run the plan on x and f, or gy and f, or x and gy.
 
         Parameters
         ----------
         first, second : array
-            Of the shapes, dtypes and library that were planned for.
+            Arrays of the shapes, dtypes and library that were planned for.
         bias : array, optional
             As in `conv`.
         out : array, optional
@@ -134,7 +135,7 @@ class Plan:
         Returns
         -------
         array
-            What the planned function would have returned.
+            The result of the planned function.
         """
         where, a = "Plan", self._arguments
         transposed = a["direction"] == "transpose"
@@ -165,32 +166,32 @@ class Plan:
         return execute.run(where, self._decision, b, first, second, None, out)
 
     def to_json(self) -> str:
-        """The plan as a line of JSON, with its algorithm, and its `execution` for the reader.
+        """Write the plan as a line of JSON, with its algorithm, and its `execution` for the reader.
 
         Returns
         -------
         str
-            For `from_json`.
+            The text that `from_json` reads.
         """
         decided = {"algorithm": self.algorithm, "execution": self.execution}
         return json.dumps({**self._arguments, **decided}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan that `to_json` wrote: the same algorithm, checked anew.
+        """Read a plan that `to_json` wrote, with its algorithm, after all checks of a new plan.
 
-        What the text says about the execution was true of the machine that wrote it. It is checked
-        for its form and not kept: `execution` of the plan tells of this machine.
+        The text's description of the execution applies to the machine that wrote it. Its form is
+        checked and it is dropped: `execution` of the plan describes this machine.
 
         Parameters
         ----------
         text : str
-            What `to_json` gave.
+            The result of `to_json`.
 
         Returns
         -------
         Plan
-            Ready to run.
+            The plan, ready to run.
         """
         where = "Plan.from_json"
         try:
@@ -199,17 +200,17 @@ class Plan:
             raise bad_value(
                 where, "the text must be what to_json wrote", shown(error), "make the plan anew"
             ) from None
-        return made(where, arguments, keywords)
+        return make_plan(where, arguments, keywords)
 
 
 def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
-    """The arguments of a saved plan; an error of any kind if it is not one."""
-    told = saved.get("execution", {})  # version 0.1 told nothing
+    """Return the arguments and keywords of a saved plan; an invalid plan raises some error."""
+    described = saved.get("execution", {})  # version 0.1 did not write it
     if set(saved) - {"execution"} != {*FIELDS, "algorithm"}:
         raise KeyError("other fields than a plan has")
     if set(saved["keywords"]) != set(Keywords._fields):
         raise KeyError("other keywords than a plan has")
-    if not isinstance(told, dict) or not all(map(_is_fact, told.values())):
+    if not isinstance(described, dict) or not all(map(_is_fact, described.values())):
         raise ValueError("the execution must be facts: names with texts or integers")
     shapes = [tuple(s) for s in saved["shapes"]]
     if len(shapes) != 2 or any(type(n) is not int or n < 0 for s in shapes for n in s):
@@ -225,9 +226,9 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     arguments |= {"shapes": shapes, "extra": _tuples(saved["extra"])}
     arguments["keywords"] = keywords._asdict()
     direction, extra = arguments["direction"], arguments["extra"]
-    each = isinstance(extra, tuple) and extra[:1] == ("per_example",)
-    length = 2 if direction == "transpose" or (each and direction == "filter_grad") else None
-    if (direction == "forward") != (extra is None) or (each and length is None):
+    per_example = isinstance(extra, tuple) and extra[:1] == ("per_example",)
+    length = 2 if direction == "transpose" or (per_example and direction == "filter_grad") else None
+    if (direction == "forward") != (extra is None) or (per_example and length is None):
         raise ValueError(f"extra {extra!r} does not go with {direction}")
     if length is not None and (not isinstance(extra, tuple) or len(extra) != length):
         raise ValueError(f"extra {extra!r} does not go with {direction}")
@@ -236,14 +237,14 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
 
 
 def _is_fact(value: object) -> bool:
-    """True if it is a text, an integer, or a table of those."""
+    """True if `value` is a text, an integer, or a dictionary of texts and integers."""
     if isinstance(value, dict):
         return all(isinstance(v, str | int) for v in value.values())
     return isinstance(value, str | int)
 
 
-def made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
-    """The plan for plain arguments."""
+def make_plan(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
+    """Plan a call from checked arguments, see `einstride.api.plan.arguments`."""
     b = backends.by_name(where, arguments["library"])
     for name in arguments["dtypes"]:
         if name not in ITEMSIZE:
@@ -262,7 +263,7 @@ def made(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
 
 
 def _extra(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
-    """The planner's direction and what else it must know."""
+    """Return the planner's direction, and the size or sizes that it needs in addition."""
     direction, extra = arguments["direction"], arguments["extra"]
     if direction == "transpose":
         return "input_grad", Transposed(

@@ -1,4 +1,4 @@
-"""Measuring instead of predicting: which algorithm is fastest here, for one job, on request."""
+"""Define `tune`, which measures the algorithms on one job and plans the fastest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from time import perf_counter
 from typing import Any
 
 from einstride.algorithms import ALGORITHMS
-from einstride.api.plan import Needs, arguments
-from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, made
+from einstride.api.plan import DirectionArguments, arguments
+from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
@@ -23,8 +23,12 @@ from einstride.geometry.types import Ints, Padding
 from einstride.support.errors import bad_value, shown
 
 VERSION = 1
-HOPE = 20.0
-"""Times the least predicted time, beyond which nothing is tried."""
+SLOWEST_MEASURED = 20.0
+"""Largest predicted time of an algorithm that is measured, relative to the least predicted time.
+Predictions are off by less than that; a higher limit spends the time on slow algorithms."""
+
+SLOWEST_REPEATED = 5
+"""Largest time of an algorithm that is measured more than once, relative to the fastest one's."""
 
 
 def tune(
@@ -52,11 +56,11 @@ def tune(
     batch_invariant: bool = False,
     max_workspace: int | None = None,
 ) -> Plan:
-    """The plan of the algorithm that is fastest here, by measuring all that can do the job.
+    """Measure all algorithms that support a job on this machine, and plan the fastest.
 
-    They take turns until the time is up, each at least once, and the least median wins; one that
-    is predicted to take 20 times as long as another has no turn. Nothing else changes: `conv` goes
-    on predicting, and the plan is yours to run, print and save.
+    The algorithms take turns until the time is up, each at least once, and the one with the least
+    median wins. One that is predicted to take 20 times as long as another is not measured. Nothing
+    else changes: `conv` still chooses by predictions, and the plan can be run, printed and saved.
 
     Parameters
     ----------
@@ -65,12 +69,12 @@ def tune(
     direction : {"forward", "input_grad", "filter_grad", "transpose"}
         `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
     seconds : float
-        How long to measure, at most, once each algorithm had its turn.
+        The longest time to measure, after each algorithm had its first turn.
     path : str or path, optional
-        A JSON file of results: what it holds for this job on this machine is believed without
-        measuring, and what is measured is added to it.
+        A JSON file of results: a result for this job on this machine replaces the measurement, and
+        a new measurement is added to the file.
     input_size, kernel_size, output_padding, output_size, per_example : as in their functions
-        What the direction needs.
+        The arguments of the direction's function.
     stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
         The hyperparameters.
     layout, flip, accuracy, accumulate, batch_invariant, max_workspace : as in `conv`
@@ -79,12 +83,12 @@ def tune(
     Returns
     -------
     Plan
-        ``p(first, second)`` runs it; ``p.algorithm`` names the winner.
+        ``p(first, second)`` runs the plan; ``p.algorithm`` names the fastest algorithm.
 
     Raises
     ------
     ValueError, TypeError
-        As in `conv`; or the file at `path` is not one of these.
+        As in `conv`; also if `tune` did not write the file at `path`.
 
     Examples
     --------
@@ -103,58 +107,60 @@ def tune(
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, "auto",
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
-    needs = Needs(input_size, kernel_size, output_padding, output_size, per_example)
+    sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
     path = None if path is None else parse.path(where, "path", path)
-    plain = arguments(where, first, second, direction, None, LIBRARIES[0], needs, k)
-    predicted = made(where, plain, k)  # every error there may be
-    kept = None if path is None else _read(where, Path(path))
-    key = _key(plain, first)
-    if kept is not None and key in kept:
-        return made(where, plain, k._replace(algorithm=kept[key]["algorithm"]))
+    given = arguments(where, first, second, direction, None, LIBRARIES[0], sizes, k)
+    predicted = make_plan(where, given, k)  # raises every error before anything is measured
+    saved = None if path is None else _read(where, Path(path))
+    key = _key(given, first)
+    if saved is not None and key in saved:
+        return make_plan(where, given, k._replace(algorithm=saved[key]["algorithm"]))
     b = backends.of(where, ("the first operand", "the second operand"), first, second)
-    rivals = {}
-    for name in hopeful(predicted):
+    plans = {}
+    for name in worth_measuring(predicted):
         try:
-            rivals[name] = made(where, plain, k._replace(algorithm=name))
-        except ValueError:  # it cannot do the job: the plan says why
+            plans[name] = make_plan(where, given, k._replace(algorithm=name))
+        except ValueError:  # the algorithm does not support the job: the plan says why
             continue
-    times = _measure(rivals, lambda p: b.finish(p(first, second)), seconds)
+    times = _measure(plans, lambda p: b.finish(p(first, second)), seconds)
     best = min(times, key=lambda name: times[name])
-    if path is not None and kept is not None:
+    if path is not None and saved is not None:
         found = {"algorithm": best, "date": date.today().isoformat(), "seconds": times}
-        _write(Path(path), {**kept, key: found})
-    return rivals.get(best, predicted)
+        _write(Path(path), {**saved, key: found})
+    return plans.get(best, predicted)
 
 
-def hopeful(predicted: Plan) -> list[str]:
-    """The algorithms that are worth a turn, by a plan's own predictions."""
+def worth_measuring(predicted: Plan) -> list[str]:
+    """List the algorithms that may be the fastest by a plan's own predictions."""
     every = predicted.candidates
     able = [c for c in every if c.cost is not None]
     least = min(c.cost.seconds for c in able if c.cost is not None)
-    return [c.algorithm for c in able if c.cost is not None and c.cost.seconds <= HOPE * least] + [
+    limit = SLOWEST_MEASURED * least
+    return [c.algorithm for c in able if c.cost is not None and c.cost.seconds <= limit] + [
         c.algorithm for c in every if c.cost is None
     ]
 
 
 def _measure(
-    rivals: dict[str, Plan], run: Callable[[Plan], object], seconds: float
+    plans: dict[str, Plan], run: Callable[[Plan], object], seconds: float
 ) -> dict[str, float]:
-    """The median time of each; the first run, which may compile or plan, does not count.
+    """Return the median time of each plan in seconds.
 
-    One that took five times as long as another in its first turn gets no second.
+    The first run of a plan, which may compile kernels, does not count. A plan whose first time is
+    more than `SLOWEST_REPEATED` times the least one is not run again.
     """
-    times: dict[str, list[float]] = {name: [] for name in rivals}
+    times: dict[str, list[float]] = {name: [] for name in plans}
 
     def once(name: str) -> float:
         start = perf_counter()
-        run(rivals[name])
+        run(plans[name])
         return perf_counter() - start
 
-    for name in rivals:
+    for name in plans:
         once(name)
         times[name].append(once(name))
     least = min(taken[0] for taken in times.values())
-    close = [name for name, taken in times.items() if taken[0] <= 5 * least]
+    close = [name for name, taken in times.items() if taken[0] <= SLOWEST_REPEATED * least]
     stop = perf_counter() + seconds
     while len(close) > 1 and perf_counter() < stop:
         for name in close:
@@ -162,15 +168,15 @@ def _measure(
     return {name: median(taken) for name, taken in times.items()}
 
 
-def _key(plain: dict[str, Any], first: Array) -> str:
-    """The job and the machine, in one line."""
+def _key(given: dict[str, Any], first: Array) -> str:
+    """Return the key of a job on this machine in a file of results, a line of JSON."""
     device = str(getattr(first, "device", "cpu"))
     machine = f"{platform.machine()} {platform.processor()} {os.cpu_count()} {device}"
-    return json.dumps({**plain, "machine": machine}, sort_keys=True)
+    return json.dumps({**given, "machine": machine}, sort_keys=True)
 
 
 def _read(where: str, path: Path) -> dict[str, Any]:
-    """The results in a file; none if there is no file yet."""
+    """Read the results in a file; return none if there is no file yet."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         results = saved["results"]
@@ -191,8 +197,8 @@ def _read(where: str, path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, results: dict[str, Any]) -> None:
-    """The whole file or nothing: a reader never sees half of it."""
+    """Replace the file in one step, so that no reader sees a part of it."""
     text = json.dumps({"tuned": VERSION, "results": results}, indent=1, sort_keys=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,5 +1,5 @@
-"""Operations on the arrays of any library; `backends` holds an adapter for each library.
+"""Pad, window and rearrange the arrays of any library; `backends` has an adapter for each library.
 
-What may enter: functions of an array namespace that no algorithm owns.
-Start with `ops`; `backends.adapter` says what an adapter has to bring.
+What may enter: functions of arrays that several algorithms use.
+Start with `ops`; `backends.adapter` lists what an adapter must provide.
 """

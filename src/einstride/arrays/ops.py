@@ -1,7 +1,7 @@
-"""Pad, dilate, flip and window arrays of any backend `b`; nothing here knows an array library.
+"""Pad, dilate, flip and window arrays of any backend `b`.
 
-Arrays are canonical: a batch axis, spatial axes, then whatever follows (channels, or groups and
-channels). Functions return views where the library has them.
+Arrays are canonical: a batch axis, spatial axes, then the remaining axes (channels, or groups and
+channels). Functions return views where the library has views.
 """
 
 from __future__ import annotations
@@ -23,42 +23,43 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 
-PIECE = 1024
-"""Bytes that NumPy may copy unasked."""
+COPY_LIMIT = 1024
+"""Bytes of an array that `_add_in_place` lets NumPy copy: less than one small allocation. A higher
+limit takes workspace that plans do not count; a lower one takes more calls."""
 
 
 def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend) -> Array:
-    """Every window of x (B, *S, ...) as (B, *O, *K, ...), with O = (S - extent) // stride + 1.
+    """Return all windows of x (B, *S, ...) as (B, *O, *K, ...), O = (S - extent) // stride + 1.
 
-    Element [b, o, k] is x[b, o * stride + k * dilation]. This is the only place that makes strided
-    views, and the bound is checked here once more: no view reaches past the last element of x.
+    Element [b, o, k] is x[b, o * stride + k * dilation]. Only this function makes strided views. It
+    checks the bounds once more, so that no view reaches past the last element of x.
     """
     if b.as_strided is None or b.strides is None:
-        out = _fitting(x.shape[1 : len(kernel) + 1], kernel, stride, dilation)
+        out = _window_counts(x.shape[1 : len(kernel) + 1], kernel, stride, dilation)
         return _stacked_windows(x, out, kernel, stride, dilation, b)
-    return b.as_strided(x, *_view(x.shape, b.strides(x), kernel, stride, dilation))
+    return b.as_strided(x, *_window_view(x.shape, b.strides(x), kernel, stride, dilation))
 
 
 @cached(4096)
-def _view(
-    size: Shape, steps: Shape, kernel: Shape, stride: Shape, dilation: Shape
+def _window_view(
+    size: Shape, strides: Shape, kernel: Shape, stride: Shape, dilation: Shape
 ) -> tuple[Shape, Shape]:
-    """Shape and steps of the windows of an array, proved to lie within it."""
+    """Return shape and strides of the windows of an array, after a check of their bounds."""
     n = len(kernel)
-    out = _fitting(size[1 : n + 1], kernel, stride, dilation)
-    along = steps[1 : n + 1]
-    moves = (*_scaled(along, stride, out), *_scaled(along, dilation, kernel))
-    return (size[0], *out, *kernel, *size[n + 1 :]), (steps[0], *moves, *steps[n + 1 :])
+    out = _window_counts(size[1 : n + 1], kernel, stride, dilation)
+    spatial = strides[1 : n + 1]
+    moves = (*_scaled(spatial, stride, out), *_scaled(spatial, dilation, kernel))
+    return (size[0], *out, *kernel, *size[n + 1 :]), (strides[0], *moves, *strides[n + 1 :])
 
 
-def _scaled(steps: Shape, factors: Shape, lengths: Shape) -> Shape:
-    """Strides times factors; an axis of one element needs none, and the product may be huge."""
-    return tuple(t * s if n > 1 else 0 for t, s, n in zip(steps, factors, lengths, strict=True))
+def _scaled(strides: Shape, factors: Shape, lengths: Shape) -> Shape:
+    """Multiply strides by factors, except on axes of length 1, where the product might overflow."""
+    return tuple(t * s if n > 1 else 0 for t, s, n in zip(strides, factors, lengths, strict=True))
 
 
 @cached(4096)
-def _fitting(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
-    """The number of windows on each axis, proved to lie within it."""
+def _window_counts(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Shape:
+    """Return the number of windows on each axis, after a check that each lies within the axis."""
     out = tuple(
         (s - d * (k - 1) - 1) // step + 1
         for s, k, step, d in zip(size, kernel, stride, dilation, strict=True)
@@ -82,11 +83,11 @@ def _stacked_windows(
     taps = []
     for ks in product(*map(range, kernel)):
         first = [k * d for k, d in zip(ks, dilation, strict=True)]
-        cut = tuple(
+        positions = tuple(
             slice(i, i + (o - 1) * s + 1 if o else i, s)
             for i, o, s in zip(first, out, stride, strict=True)
         )
-        taps.append(x[(ALL, *cut, ...)])
+        taps.append(x[(ALL, *positions, ...)])
     stacked = b.xp.stack(taps, axis=n + 1)
     return b.xp.reshape(stacked, (x.shape[0], *out, *kernel, *x.shape[n + 1 :]))
 
@@ -99,22 +100,22 @@ def region(
     b: Backend,
     buffer: Array | None = None,
 ) -> Array:
-    """x on [start, stop) of each spatial axis, in zeros or in itself (see `padding_modes`).
+    """Return positions [start, stop) of each spatial axis of x and its border (`padding_modes`).
 
-    A view where the range lies inside x; otherwise a copy, in `buffer` (a flat array of the dtype
-    of x, large enough) if one is given.
+    The result is a view if the range lies inside x, and otherwise a copy. The copy is made in
+    `buffer`, if given: a flat array of the dtype of x that is large enough.
     """
     n = len(starts)
     axes = [
         segments(lo, hi, size, mode)
         for lo, hi, size in zip(starts, stops, x.shape[1 : n + 1], strict=True)
     ]
-    if all(len(runs) == 1 and runs[0].step == 1 for runs in axes):
-        return x[(ALL, *(runs[0].here for runs in axes), ...)]
+    if all(len(spans) == 1 and spans[0].step == 1 for spans in axes):
+        return x[(ALL, *(spans[0].elements for spans in axes), ...)]
     if not b.traits.mutable:
-        for axis, runs in enumerate(axes, start=1):
-            pieces = [_piece(x, axis, run, b) for run in runs]
-            x = b.xp.concat(pieces, axis=axis) if len(pieces) > 1 else pieces[0]
+        for axis, spans in enumerate(axes, start=1):
+            parts = [_contents(x, axis, span, b) for span in spans]
+            x = b.xp.concat(parts, axis=axis) if len(parts) > 1 else parts[0]
         return x
     shape = (x.shape[0], *(hi - lo for lo, hi in zip(starts, stops, strict=True)))
     shape = (*shape, *x.shape[n + 1 :])
@@ -122,33 +123,33 @@ def region(
         whole = b.empty(shape, b.dtype_name(x), x)
     else:
         whole = b.xp.reshape(buffer[: prod(shape)], shape)
-    for axis, runs in enumerate(axes, start=1):  # zeros, once for each side
-        for run in runs:
-            if run.source < 0:
-                whole[((ALL,) * axis + (run.there,))] = 0
+    for axis, spans in enumerate(axes, start=1):  # zeros, once for each side
+        for span in spans:
+            if span.source < 0:
+                whole[((ALL,) * axis + (span.positions,))] = 0
     for cell in product(*axes):
-        if all(run.source >= 0 for run in cell):
-            part = x[(ALL, *(run.here for run in cell), ...)]
-            back = tuple(axis for axis, run in enumerate(cell, start=1) if run.step == -1)
-            part = b.xp.flip(part, axis=back) if back else part
-            whole[(ALL, *(run.there for run in cell))] = part
+        if all(span.source >= 0 for span in cell):
+            part = x[(ALL, *(span.elements for span in cell), ...)]
+            reversed_axes = tuple(i for i, span in enumerate(cell, start=1) if span.step == -1)
+            part = b.xp.flip(part, axis=reversed_axes) if reversed_axes else part
+            whole[(ALL, *(span.positions for span in cell))] = part
     return whole
 
 
-def _piece(x: Array, axis: int, run: Segment, b: Backend) -> Array:
-    """What one run of an axis holds."""
-    length = run.stop - run.start
+def _contents(x: Array, axis: int, span: Segment, b: Backend) -> Array:
+    """Return the contents of one segment of an axis."""
+    length = span.stop - span.start
     shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
-    if run.source < 0:
+    if span.source < 0:
         return b.zeros(shape, b.dtype_name(x), x)
-    part = x[((ALL,) * axis + (run.here, ...))]
-    if run.step == 0:
+    part = x[((ALL,) * axis + (span.elements, ...))]
+    if span.step == 0:
         return b.xp.broadcast_to(part, shape)
-    return part if run.step == 1 else b.xp.flip(part, axis=axis)
+    return part if span.step == 1 else b.xp.flip(part, axis=axis)
 
 
 def pad(x: Array, pads: Pads, mode: str, b: Backend) -> Array:
-    """x with a border around it; negative numbers crop."""
+    """Add a border to the spatial axes of x; negative padding crops."""
     if not any(low or high for low, high in pads):
         return x
     size = x.shape[1 : len(pads) + 1]
@@ -158,7 +159,10 @@ def pad(x: Array, pads: Pads, mode: str, b: Backend) -> Array:
 
 
 def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
-    """The adjoint of `pad`: what stands in the border is added where it came from."""
+    """Add the border of a gradient to the elements that `pad` copied it from: the adjoint of `pad`.
+
+    Negative padding is filled with zeros.
+    """
     for axis, (s, (low, high)) in enumerate(zip(size, pads, strict=True), start=1):
         if low or high:
             gx = _folded(gx, axis, s, (low, high), mode, b)
@@ -166,88 +170,88 @@ def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
 
 
 def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: Backend) -> Array:
-    """One axis folded; in a function of its own, so that no view keeps the last axis' array."""
+    """Fold one axis, in a function of its own, so that no view keeps the previous axis' array."""
     shape = (*gx.shape[:axis], s, *gx.shape[axis + 1 :])
     total = b.zeros(shape, b.dtype_name(gx), gx)
-    for run in segments(-pads[0], s + pads[1], s, mode):
-        part = gx[((ALL,) * axis + (run.there, ...))]
-        if run.step == 0:
+    for span in segments(-pads[0], s + pads[1], s, mode):
+        part = gx[((ALL,) * axis + (span.positions, ...))]
+        if span.step == 0:
             part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)
-        elif run.step == -1:
+        elif span.step == -1:
             part = b.xp.flip(part, axis=axis)
         if b.traits.mutable:
-            plus(total[((ALL,) * axis + (run.here,))], part, b)
+            add(total[((ALL,) * axis + (span.elements,))], part, b)
         else:
-            before = (*gx.shape[:axis], run.here.start, *gx.shape[axis + 1 :])
-            after = (*gx.shape[:axis], s - run.here.stop, *gx.shape[axis + 1 :])
+            before = (*gx.shape[:axis], span.elements.start, *gx.shape[axis + 1 :])
+            after = (*gx.shape[:axis], s - span.elements.stop, *gx.shape[axis + 1 :])
             name = b.dtype_name(gx)
-            pieces = [b.zeros(before, name, gx), part, b.zeros(after, name, gx)]
-            total = total + b.xp.concat(pieces, axis=axis)
+            parts = [b.zeros(before, name, gx), part, b.zeros(after, name, gx)]
+            total = total + b.xp.concat(parts, axis=axis)
     return total
 
 
-def dilate(x: Array, step: Shape, b: Backend) -> Array:
-    """x with step - 1 zeros between neighbours: size (S - 1) * step + 1 on each axis."""
-    n = len(step)
-    size = tuple(max((m - 1) * s + 1, 0) for m, s in zip(x.shape[1 : n + 1], step, strict=True))
+def dilate(x: Array, factors: Shape, b: Backend) -> Array:
+    """Insert factor - 1 zeros between the elements of x: (S - 1) * factor + 1 on each axis."""
+    n = len(factors)
+    size = tuple(max((m - 1) * t + 1, 0) for m, t in zip(x.shape[1 : n + 1], factors, strict=True))
     if size == x.shape[1 : n + 1]:
         return x
     if b.traits.mutable:
         whole = b.zeros((x.shape[0], *size, *x.shape[n + 1 :]), b.dtype_name(x), x)
-        whole[(ALL, *(slice(None, None, s) for s in step))] = x
+        whole[(ALL, *(slice(None, None, t) for t in factors))] = x
         return whole
-    for axis, s in enumerate(step, start=1):
+    for axis, t in enumerate(factors, start=1):
         m = x.shape[axis]
-        if s == 1 or m <= 1:
+        if t == 1 or m <= 1:
             continue
-        parts = [x] + [b.zeros(x.shape, b.dtype_name(x), x)] * (s - 1)
-        spread = b.xp.stack(parts, axis=axis + 1)
-        spread = b.xp.reshape(spread, (*x.shape[:axis], m * s, *x.shape[axis + 1 :]))
-        x = spread[((ALL,) * axis + (slice(0, (m - 1) * s + 1), ...))]
+        parts = [x] + [b.zeros(x.shape, b.dtype_name(x), x)] * (t - 1)
+        dilated = b.xp.stack(parts, axis=axis + 1)
+        dilated = b.xp.reshape(dilated, (*x.shape[:axis], m * t, *x.shape[axis + 1 :]))
+        x = dilated[((ALL,) * axis + (slice(0, (m - 1) * t + 1), ...))]
     return x
 
 
-def interleave(phases: dict[Shape, Array], step: Shape, shape: Shape, b: Backend) -> Array:
-    """The array whose [b, r::step] is phases[r] (B, ..., C): the inverse of slicing."""
+def interleave(phases: dict[Shape, Array], stride: Shape, shape: Shape, b: Backend) -> Array:
+    """Build the array y whose y[b, r::stride] is phases[r], of shape (B, ..., C), for each r."""
     first = next(iter(phases.values()))
-    step = tuple(min(t, s) for t, s in zip(step, shape[1:-1], strict=True))
-    longest = tuple(-(-s // t) for s, t in zip(shape[1:-1], step, strict=True))
-    even = []
-    for r in product(*map(range, step)):
+    stride = tuple(min(t, s) for t, s in zip(stride, shape[1:-1], strict=True))
+    longest = tuple(-(-s // t) for s, t in zip(shape[1:-1], stride, strict=True))
+    extended = []  # all phases, in one length: zeros at the end, or everywhere if there is none
+    for r in product(*map(range, stride)):
         if r in phases:
             p = phases[r]
-            even.append(region(p, [0] * len(step), longest, "zeros", b))
+            extended.append(region(p, [0] * len(stride), longest, "zeros", b))
         else:
-            even.append(b.zeros((shape[0], *longest, shape[-1]), b.dtype_name(first), first))
-    n = len(step)
-    stacked = b.xp.reshape(b.xp.stack(even, axis=0), (*step, shape[0], *longest, shape[-1]))
+            extended.append(b.zeros((shape[0], *longest, shape[-1]), b.dtype_name(first), first))
+    n = len(stride)
+    stacked = b.xp.reshape(b.xp.stack(extended, axis=0), (*stride, shape[0], *longest, shape[-1]))
     order = (n, *(i for a in range(n) for i in (n + 1 + a, a)), 2 * n + 1)
     merged = b.xp.reshape(
         b.xp.permute_dims(stacked, order),
-        (shape[0], *(m * s for m, s in zip(longest, step, strict=True)), shape[-1]),
+        (shape[0], *(m * t for m, t in zip(longest, stride, strict=True)), shape[-1]),
     )
     return merged[(ALL, *(slice(0, s) for s in shape[1:-1]), ALL)]
 
 
 def flip(f: Array, n: int, b: Backend, start: int = 0) -> Array:
-    """f (*K, ...) with n axes reversed, from `start` on."""
+    """Reverse n axes of f (*K, ...), from axis `start` on."""
     return b.xp.flip(f, axis=tuple(range(start, start + n)))
 
 
 def split_groups(x: Array, groups: int, b: Backend) -> Array:
-    """(..., C) as (..., G, C // G)."""
+    """Reshape (..., C) to (..., G, C // G)."""
     return b.xp.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
 
 
-def by_group(matrix: Array, groups: int, b: Backend) -> Array:
-    """(p, C) as (G, p, C // G); as it is for one group."""
+def groups_first(matrix: Array, groups: int, b: Backend) -> Array:
+    """Rearrange (p, C) to (G, p, C // G); one group leaves the matrix as it is."""
     if groups == 1:
         return matrix
     return b.xp.permute_dims(split_groups(matrix, groups, b), (1, 0, 2))
 
 
 def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
-    """f (*K, C // G, D) with the roles of its channels exchanged: (*K, D // G, C)."""
+    """Exchange the input and output channels of f (*K, C // G, D), giving (*K, D // G, C)."""
     n = f.ndim - 2
     kernel = tuple(range(n))
     if groups == 1:
@@ -257,64 +261,65 @@ def transpose_filter(f: Array, groups: int, b: Backend) -> Array:
 
 
 def adjoint_filter(f: Array, groups: int, flipped: bool, b: Backend) -> Array:
-    """The filter of an input gradient: channels exchanged, conjugated, its taps still in order.
+    """Return the filter of an input gradient: channels exchanged, conjugated, taps not reversed.
 
-    A copy if f is complex or has groups, a view otherwise.
+    The result is a copy if f is complex or has groups, and otherwise a view. `flipped` reverses the
+    taps.
     """
     f = conjugate(transpose_filter(f, groups, b), b)
     return flip(f, f.ndim - 2, b) if flipped else f
 
 
-def plus(total: Array, term: Array, b: Backend) -> Array:
-    """The sum, in the memory of `total` where the library lets it be written."""
+def add(total: Array, term: Array, b: Backend) -> Array:
+    """Add `term` to `total`, in the memory of `total` if the library's arrays are mutable."""
     if not b.traits.mutable:
         return total + term
     if not b.traits.on_host:
         total += term
         return total
-    _increased(total, term)
+    _add_in_place(total, term)
     return total
 
 
-def _increased(total: Array, term: Array) -> None:
-    """Add in place, in pieces where NumPy might copy the whole.
+def _add_in_place(total: Array, term: Array) -> None:
+    """Add in place, one slice of the first axis after another where NumPy might copy `total`.
 
-    NumPy copies an array that it changes unless it sees at once that no two of its elements share
-    memory. It gives up where three axes or more have gaps between their rows.
+    NumPy copies an array before it changes it, unless a quick test shows that no two of its
+    elements share memory. The test gives up on arrays of three or more axes with gaps between rows.
     """
     order = sorted(range(total.ndim), key=lambda axis: -abs(total.strides[axis]))
     without_gaps = total.transpose(order).flags.c_contiguous
-    if total.ndim < 3 or total.nbytes <= PIECE or without_gaps:
+    if total.ndim < 3 or total.nbytes <= COPY_LIMIT or without_gaps:
         total += term
         return
     for i, part in enumerate(total):
-        _increased(part, term[i] if term.ndim == total.ndim else term)
+        _add_in_place(part, term[i] if term.ndim == total.ndim else term)
 
 
 def is_complex(name: str) -> bool:
-    """Does a dtype name mean complex numbers?"""
+    """True if a dtype's name is that of complex numbers."""
     return name.startswith("complex")
 
 
 def conjugate(x: Array, b: Backend) -> Array:
-    """The complex conjugate; real arrays as they are."""
+    """Return the complex conjugate of x; a real x is returned itself."""
     return b.xp.conj(x) if is_complex(b.dtype_name(x)) else x
 
 
 def merged(x: Array, count: int, b: Backend) -> Array | None:
-    """x with its first `count` axes merged into one, as a view; None if that would be a copy."""
+    """Merge the first `count` axes of x into one, as a view; None if that would take a copy."""
     if b.strides is None:
         return None
-    steps = [(n, t) for n, t in zip(x.shape[:count], b.strides(x)[:count], strict=True) if n != 1]
-    if any(t != n * u for (_, t), (n, u) in pairwise(steps)):
+    axes = [(n, t) for n, t in zip(x.shape[:count], b.strides(x)[:count], strict=True) if n != 1]
+    if any(t != n * u for (_, t), (n, u) in pairwise(axes)):
         return None
     return b.xp.reshape(x, (prod(x.shape[:count]), *x.shape[count:]))
 
 
 def row_major(x: Array, name: str, b: Backend) -> Array:
-    """A copy in another dtype and in row-major order; one, where a library lets it be written.
+    """Copy x to another dtype and row-major order, in one copy if the library's arrays are mutable.
 
-    A conversion keeps the memory order of x, so to reshape it afterwards may copy it once more.
+    The library's own conversion keeps the memory order of x, and a later reshape may copy again.
     """
     if not b.traits.mutable:
         return b.astype(x, name)
@@ -323,8 +328,8 @@ def row_major(x: Array, name: str, b: Backend) -> Array:
     return copy
 
 
-def dense(matrix: Array, b: Backend) -> bool:
-    """Does one axis of a matrix lie without gaps, as BLAS asks?"""
+def has_contiguous_axis(matrix: Array, b: Backend) -> bool:
+    """True if one axis of a matrix is contiguous, as BLAS requires."""
     if b.strides is None:
         return True
     unit = ITEMSIZE[b.dtype_name(matrix)]
@@ -334,6 +339,6 @@ def dense(matrix: Array, b: Backend) -> bool:
     )
 
 
-def cells(box: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
-    """The index of a box of (start, stop) ranges on the first axes."""
+def box_index(box: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
+    """Return the index of a box of (start, stop) ranges on the first axes."""
     return (*(slice(lo, hi) for lo, hi in box), ...)

@@ -1,9 +1,9 @@
-"""Seconds per product, byte and call, from which times are predicted, by library and dtype.
+"""Look up the measured seconds per product, byte and call from which times are predicted.
 
 What may enter: measured figures with their date and device, and functions that look them up.
-Start with `rates`. `calibration.json` is measured by ``python -m bench.calibrate``;
-`calibration_gpu.json` holds guesses from public figures until `ci/gpu` has run on a device, which
-writes it anew.
+Start with `rates`. ``python -m bench.calibrate`` measures `calibration.json`.
+`calibration_gpu.json` holds estimates from published figures, until a run of `ci/gpu` on a device
+writes measurements.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from einstride.support.caches import cached
 
 @dataclass(frozen=True)
 class Figures:
-    """Where a library's constants come from. Print it.
+    """Hold the origin of a library's figures; ``str`` writes it for a plan.
 
     Attributes
     ----------
     measured : bool
-        False if no device was there: the constants are guesses from what is published.
+        False if the figures are estimates from published ones, since no device was available.
     date : str
-        When they were measured or written down.
+        The date of the measurement or of the estimate.
     device : str
-        The device, or "" where it is this library's own calibration file that tells.
+        The measured GPU; "" for the figures in `calibration.json`.
     source : str
-        What guesses are based on.
+        The published figures that an estimate is based on.
     """
 
     measured: bool
@@ -38,7 +38,7 @@ class Figures:
     source: str = ""
 
     def __str__(self) -> str:
-        """Half a sentence for the plan."""
+        """Write the origin as a clause for the text of a plan."""
         if not self.measured:
             return f"times are PREDICTIONS from {self.source}, not measurements; {self.date}"
         if self.device:
@@ -46,16 +46,16 @@ class Figures:
         return f"times predicted from the calibration of {self.date}"
 
 
-@cached(2, "process")  # all files: there are 2
+@cached(2, "process")  # there are 2 files
 def calibration(name: str = "calibration") -> dict[str, Any]:
-    """The shipped figures: seconds per product, per byte and per call, by library and dtype."""
+    """Read a file of figures: seconds per product, per byte and per call, by library and dtype."""
     text = files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
 
 def table(library: str) -> dict[str, Any]:
-    """The figures of a library; those of NumPy where nothing is known."""
+    """Return the figures of a library; NumPy's figures if it has none."""
     gpu = calibration("calibration_gpu")
     if library == gpu["library"]:
         return gpu
@@ -64,26 +64,29 @@ def table(library: str) -> dict[str, Any]:
 
 
 def rates(library: str, compute: str, tf32: bool = False) -> dict[str, float]:
-    """The figures for a library and a dtype; those of NumPy and float64 where nothing is known.
+    """Return the figures for a library and the dtype of the products.
 
-    `tf32`: for calls that allow it, products of float32 are those of tensor cores where there are.
+    A library without figures has NumPy's, a dtype without figures those of "other". `tf32` is True
+    if the call allows TF32: products of float32 then take the time of tensor cores, if measured.
     """
-    mine = table(library)
-    by_dtype = mine["dtypes"].get(compute, mine["dtypes"]["other"])
-    found = {**mine["calls"], **by_dtype}
+    figures = table(library)
+    by_dtype = figures["dtypes"].get(compute, figures["dtypes"]["other"])
+    found = {**figures["calls"], **by_dtype}
     if tf32 and compute == "float32" and "tf32" in found:
         found["matmul"] = found["tf32"]
     return found
 
 
 def of(library: str) -> Figures:
-    """Where the figures for a library come from."""
-    mine = table(library)
-    if "measured" not in mine:
+    """Return the origin of the figures for a library."""
+    figures = table(library)
+    if "measured" not in figures:
         return Figures(True, calibration()["date"])
-    return Figures(mine["measured"], mine["date"], mine["device"], mine.get("source", ""))
+    return Figures(
+        figures["measured"], figures["date"], figures["device"], figures.get("source", "")
+    )
 
 
-def proved(library: str) -> tuple[str, ...]:
-    """What `algorithm="auto"` may choose for a library; nothing if it may choose everything."""
+def auto_algorithms(library: str) -> tuple[str, ...]:
+    """List the algorithms that "auto" may choose for a library; an empty list allows all."""
     return tuple(table(library).get("auto", ()))

@@ -24,8 +24,8 @@ Kernel = Callable[[int, int], None]
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 _lock = workers.Latch()
-"""Held while LLVM is at work, always by a thread of `workers.apart`: an interrupt in the midst of
-llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
+"""Held while LLVM is at work, always by a thread of `workers.in_worker`: an interrupt in the midst
+of llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
 register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
@@ -88,7 +88,7 @@ def available() -> bool:
 @cached(1, "process")
 def machine() -> Machine:
     """This one."""
-    found: Machine = workers.apart(partial(_alone, _machine))
+    found: Machine = workers.in_worker(partial(_alone, _machine))
     return found
 
 
@@ -130,7 +130,7 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
     found = _kernels.get(key)
     if found is None:
         machine()  # LLVM is ready
-        found = workers.apart(partial(_alone, partial(_made, name, write, given, on)))
+        found = workers.in_worker(partial(_alone, partial(_made, name, write, given, on)))
     return found
 
 

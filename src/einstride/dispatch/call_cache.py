@@ -204,7 +204,7 @@ def _program(
 ) -> Hit | None:
     """Return the plan as one compiled program, or None if its algorithm has none for the call."""
     job, make = plan.job, getattr(ALGORITHMS[plan.algorithm], "program", None)
-    if make is None or job.hard or job.empty or job.detour or job.geometry.input_dilation:
+    if make is None or job.hard or job.empty or job.extends_input or job.geometry.input_dilation:
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None

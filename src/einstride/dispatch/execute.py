@@ -177,8 +177,8 @@ def _run(
     kept: Prepared | None,
 ) -> Array:
     job, xp = plan.job, b.xp
-    if job.accuracy == "tf32" and b.coarse is not None and not job.arithmetic.exact:
-        b = b.coarse
+    if job.accuracy == "tf32" and b.tf32 is not None and not job.arithmetic.exact:
+        b = b.tf32
     order_1, order_2, order_out = plan.orders
     shape = job.shape
     back = layouts.inverse(order_out)
@@ -230,7 +230,7 @@ def compute(
         prepared = kept.of(plan.algorithm, second, inner, b)
         function = function if prepared is None else partial(function, prepared=prepared)
     g = job.geometry
-    if job.detour:
+    if job.extends_input:
         wide = None
         if out is not None:
             wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
@@ -247,7 +247,7 @@ def compute(
         first = ops.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
         found = function(first, second, inner, b, None, out)
-        return ops.plus(found, b.astype(bias, job.arithmetic.result), b)
+        return ops.add(found, b.astype(bias, job.arithmetic.result), b)
     return function(first, second, inner, b, bias, out)
 
 

@@ -1,7 +1,8 @@
-"""Cutting the positions of a result into blocks whose working set has a given size. Integers.
+"""Split the positions of a result into blocks whose working set fits a given number of bytes.
 
-A box is a (start, stop) range for the batch and for every spatial axis. The boxes of a tiling are
-runs of consecutive positions in row-major order, so that results laid end to end are the answer.
+A box is a (start, stop) range for the batch and for every spatial axis. Each box of a tiling holds
+consecutive positions in row-major order, so that the blocks' results, concatenated, are the whole
+result.
 """
 
 from __future__ import annotations
@@ -16,17 +17,30 @@ from einstride.geometry.keywords import Shape
 Box = tuple[tuple[int, int], ...]
 
 SMALL = 1 << 21
-"""Multiply-adds below which handing blocks to a pool of threads costs more than it brings."""
+"""Multiply-adds below which a call runs on one thread: some 10 microseconds of float32 products at
+the calibrated rate, less than the 50 that a pool of threads takes. A lower value threads smaller
+calls, at a loss; a higher one leaves cores idle in calls that would gain."""
 
-SMALLEST_SHARE = 64
-"""Rows of a matrix product below which threads are given up before rows are."""
+FEWEST_ROWS = 64
+"""Rows of a block below which `tile` takes fewer threads before it takes fewer rows: with few rows
+a matrix product reads its other operand for little work. A lower value keeps more threads in a
+tight limit, each with a slower product."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes(Sequence[Box]):
-    """Boxes of given sides in row-major order, each made when it is asked for.
+    """List boxes of given sides in row-major order, making each box when it is indexed.
 
-    Small blocks of a large array are many; to list them would take more memory than the blocks.
+    A large array has so many small blocks that a list of them would take more memory than a block.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Positions of the batch axis and of each spatial axis.
+    lengths : tuple of int
+        Positions of a box on each axis; the last box of an axis may have fewer.
+    start, stop : int
+        The numbers of the first box and of the one behind the last; -1 stands for all.
     """
 
     sizes: Shape
@@ -36,22 +50,22 @@ class Boxes(Sequence[Box]):
 
     def __post_init__(self) -> None:
         if self.stop < 0:
-            every = prod(-(-s // n) for s, n in zip(self.sizes, self.lengths, strict=True))
-            object.__setattr__(self, "stop", every)
+            count = prod(-(-s // n) for s, n in zip(self.sizes, self.lengths, strict=True))
+            object.__setattr__(self, "stop", count)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def part(self, start: int, stop: int) -> Boxes:
-        """The boxes [start, stop) of these."""
+        """Return the boxes with numbers [start, stop)."""
         return Boxes(self.sizes, self.lengths, start, min(stop, self.stop))
 
     def first_position(self, box: Box) -> int:
-        """Where a box begins in the run of all positions."""
-        at = 0
+        """Return the row-major index of the first position of a box."""
+        index = 0
         for size, (lo, _) in zip(self.sizes, box, strict=True):
-            at = at * size + lo
-        return at
+            index = index * size + lo
+        return index
 
     @overload
     def __getitem__(self, i: int) -> Box: ...
@@ -65,25 +79,25 @@ class Boxes(Sequence[Box]):
         i += self.start
         box = []
         for size, n in zip(reversed(self.sizes), reversed(self.lengths), strict=True):
-            i, place = divmod(i, -(-size // n))
-            box.append((place * n, min(place * n + n, size)))
+            i, along_axis = divmod(i, -(-size // n))
+            box.append((along_axis * n, min(along_axis * n + n, size)))
         return tuple(reversed(box))
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Blocks, the threads they run on, and the bytes all of that takes.
+    """Hold the blocks of a result, the threads that compute them, and the bytes that this takes.
 
     Attributes
     ----------
     boxes : Boxes
-        In row-major order.
+        The blocks in row-major order.
     lengths : tuple of int
-        The sides of the largest box.
+        Positions of the largest box on each axis.
     threads : int
-        Blocks at once.
+        Blocks that are computed at once.
     workspace : int
-        Bytes, all threads together.
+        Bytes of all threads together.
     """
 
     boxes: Boxes
@@ -93,12 +107,15 @@ class Tiling:
 
     @property
     def rows(self) -> int:
-        """Positions in the largest box."""
+        """Number of positions in the largest box."""
         return prod(self.lengths)
 
 
 def tiles_of_phases(out: int, dilation: int, m: int) -> int:
-    """Tiles of m outputs that an axis has, its outputs sorted by their residue: by formula."""
+    """Count the tiles of m outputs on an axis whose outputs are sorted by index modulo `dilation`.
+
+    Tiles do not reach across phases. The count is a formula, without a loop over the phases.
+    """
     phases = min(dilation, out)
     if phases < 1:
         return 0
@@ -106,16 +123,17 @@ def tiles_of_phases(out: int, dilation: int, m: int) -> int:
     return longer * -(-(each + 1) // m) + (phases - longer) * -(-each // m)
 
 
-def run_lengths(sizes: Shape, rows: int) -> Shape:
-    """The sides of the largest run of at most `rows` positions: 1, ..., 1, n, full, ..., full.
+def block_lengths(sizes: Shape, rows: int) -> Shape:
+    """Return the sides of the largest block of at most `rows` consecutive positions.
 
-    n divides its axis as evenly as it can, so that no small remainder is left.
+    The sides are 1, ..., 1, n, full, ..., full, where n splits its axis as evenly as possible, so
+    that no small remainder is left.
     """
     inner = 1
     for axis in reversed(range(len(sizes))):
         if inner * sizes[axis] > rows:
-            pieces = -(-sizes[axis] // max(rows // inner, 1))
-            return (1,) * axis + (-(-sizes[axis] // pieces),) + sizes[axis + 1 :]
+            blocks = -(-sizes[axis] // max(rows // inner, 1))
+            return (1,) * axis + (-(-sizes[axis] // blocks),) + sizes[axis + 1 :]
         inner *= sizes[axis]
     return sizes
 
@@ -124,26 +142,26 @@ def tile(
     sizes: Shape,
     rows: int,
     threads: int,
-    ceiling: int,
+    limit: int,
     bytes_of: Callable[[Shape], int],
     shared: int = 0,
 ) -> Tiling:
-    """The tiling with at most `rows` positions a block that stays below the ceiling.
+    """Choose the blocks of at most `rows` positions and the threads whose bytes stay below `limit`.
 
     ``bytes_of(lengths)`` is the workspace of one thread for a box of these sides; `shared` bytes
-    come on top once. Rows are halved down to `SMALLEST_SHARE`, then threads are given up, then rows
-    down to one: if even that is above the ceiling, it is returned all the same, and its `workspace`
-    is the least there is.
+    are added once. Rows are halved down to `FEWEST_ROWS`, then threads are dropped, then rows are
+    halved down to one. If even one row on one thread exceeds the limit, that tiling is returned
+    nevertheless, and its `workspace` is the least possible.
     """
     positions = prod(sizes)
-    for workers, floor in [(n, SMALLEST_SHARE) for n in range(max(threads, 1), 0, -1)] + [(1, 1)]:
-        share = max(min(rows, -(-positions // workers)), 1)
+    for workers, fewest in [(n, FEWEST_ROWS) for n in range(max(threads, 1), 0, -1)] + [(1, 1)]:
+        block_rows = max(min(rows, -(-positions // workers)), 1)
         while True:
-            lengths = run_lengths(sizes, share)
+            lengths = block_lengths(sizes, block_rows)
             need = shared + workers * bytes_of(lengths)
-            if need <= ceiling or (floor == 1 and share == 1):
+            if need <= limit or (fewest == 1 and block_rows == 1):
                 return Tiling(Boxes(sizes, lengths), lengths, workers, need)
-            if share <= floor:
+            if block_rows <= fewest:
                 break
-            share = max(share // 2, floor)
+            block_rows = max(block_rows // 2, fewest)
     raise AssertionError("unreachable: the last pass ends at one row")

@@ -1,4 +1,4 @@
-"""A job in pieces of its channels: each a job of its own, over views."""
+"""Split a job into jobs over slices of its channels, whose operands are views of the arrays."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Index = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A job for some channels.
+class ChannelSlice:
+    """Hold a job over a slice of the channels, and the indices of its arrays.
 
     Attributes
     ----------
     job : Job
-        Its geometry has these channels only.
+        The job whose geometry has the channels of the slice only.
     first, second, out : tuple
-        Indices of the two operands and of the result. The last of `out` is the bias's too.
+        Indices of the two operands and of the result. The last entry of `out` indexes the bias too.
     """
 
     job: Job
@@ -32,17 +32,17 @@ class Piece:
     second: Index
     out: Index
 
-    def given(self, first: Array, second: Array) -> tuple[Array, Array, Job]:
-        """What an algorithm is given: views, and the job."""
+    def arguments(self, first: Array, second: Array) -> tuple[Array, Array, Job]:
+        """Return an algorithm's arguments: views of the two operands, and the job."""
         return first[self.first], second[self.second], self.job
 
     def bias(self, bias: Array | None) -> Array | None:
-        """Its part of the bias."""
+        """Return the bias of the slice's output channels as a view; None without a bias."""
         return None if bias is None else bias[self.out[-1]]
 
 
-def some_groups(job: Job, begin: int, end: int) -> Piece:
-    """The groups from `begin` to `end`."""
+def some_groups(job: Job, begin: int, end: int) -> ChannelSlice:
+    """Return the slice of the groups [begin, end)."""
     g = job.geometry
     c, d = (slice(begin * n // g.groups, end * n // g.groups) for n in (g.channels, g.filters))
     part = replace(g, channels=c.stop - c.start, filters=d.stop - d.start, groups=end - begin)
@@ -50,50 +50,53 @@ def some_groups(job: Job, begin: int, end: int) -> Piece:
     first, second, out = {
         "forward": (x, f, f), "input_grad": (f, f, x), "filter_grad": (x, f, f),
     }[job.direction]  # fmt: skip
-    return Piece(replace(job, geometry=part), first, second, out)
+    return ChannelSlice(replace(job, geometry=part), first, second, out)
 
 
-def each_group(job: Job) -> Pieces:
-    """Every group as a job of its own."""
-    return Pieces(job, job.geometry.groups, 1, True)
+def each_group(job: Job) -> ChannelSlices:
+    """Return one slice for each group."""
+    return ChannelSlices(job, job.geometry.groups, 1, True)
 
 
 def by_groups(
     function: Any, shape: tuple[int, ...], first: Array, second: Array, job: Job, b: Backend,
     bias: Array | None, out: Array | None, prepared: Any = None,
 ) -> Array:  # fmt: skip
-    """An algorithm's function for one group after another; all threads work on each."""
+    """Call an algorithm's function for one group after another, with all threads in each group."""
     whole = b.empty(shape, job.arithmetic.result, first) if out is None else out
-    for i, piece in enumerate(each_group(job)):
+    for i, part in enumerate(each_group(job)):
         more = {} if prepared is None else {"prepared": prepared[i]}
-        function(*piece.given(first, second), b, piece.bias(bias), whole[piece.out], **more)
+        function(*part.arguments(first, second), b, part.bias(bias), whole[part.out], **more)
     return whole
 
 
-def some_channels(job: Job, begin: int, end: int) -> Piece:
-    """Some channels of the result of a forward pass or an input gradient of one group."""
+def some_channels(job: Job, begin: int, end: int) -> ChannelSlice:
+    """Return the slice of the channels [begin, end) of the result of a job with one group.
+
+    The job is a forward pass or an input gradient.
+    """
     g, some = job.geometry, slice(begin, end)
     every: Index = (...,)
     if job.direction == "input_grad":
         own = replace(job, geometry=replace(g, channels=end - begin))
-        return Piece(own, every, (..., some, slice(None)), (..., some))
+        return ChannelSlice(own, every, (..., some, slice(None)), (..., some))
     own = replace(job, geometry=replace(g, filters=end - begin))
-    return Piece(own, every, (..., some), (..., some))
+    return ChannelSlice(own, every, (..., some), (..., some))
 
 
 @dataclass(frozen=True)
-class Pieces(Sequence[Piece]):
-    """Parts of a job, each made when it is asked for: a large filter has many.
+class ChannelSlices(Sequence[ChannelSlice]):
+    """List the slices of a job, making each slice when it is indexed: a large filter has many.
 
     Attributes
     ----------
     job : Job
-        The whole.
+        The job over all channels.
     end, step : int
-        The groups, or the output channels of the pass, and how many of them a piece has; 0 and 1
-        if there are no pieces.
+        The number of groups, or of the pass's output channels, in all and in one slice; 0 and 1 for
+        an empty list.
     groups : bool
-        True if they are groups.
+        True if `end` and `step` count groups.
     """
 
     job: Job
@@ -105,17 +108,17 @@ class Pieces(Sequence[Piece]):
         return -(-self.end // self.step)
 
     @overload
-    def __getitem__(self, i: int) -> Piece: ...
+    def __getitem__(self, i: int) -> ChannelSlice: ...
     @overload
-    def __getitem__(self, i: slice) -> Sequence[Piece]: ...
-    def __getitem__(self, i: int | slice) -> Piece | Sequence[Piece]:
+    def __getitem__(self, i: slice) -> Sequence[ChannelSlice]: ...
+    def __getitem__(self, i: int | slice) -> ChannelSlice | Sequence[ChannelSlice]:
         if isinstance(i, slice):
             return [self[j] for j in range(len(self))[i]]
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return _piece(self.job, i * self.step, min((i + 1) * self.step, self.end), self.groups)
+        return _slice(self.job, i * self.step, min((i + 1) * self.step, self.end), self.groups)
 
 
 @cached(4096)
-def _piece(job: Job, begin: int, end: int, groups: bool) -> Piece:
+def _slice(job: Job, begin: int, end: int, groups: bool) -> ChannelSlice:
     return (some_groups if groups else some_channels)(job, begin, end)

@@ -1,8 +1,8 @@
-"""The geometry of a convolution in integers: the proof that every window stays in its array.
+"""Describe a convolution by integers, and prove that every window stays within its array.
 
 Canonical shapes: x (B, *S, C), f (*K, C // groups, D), y (B, *O, D). Output o on an axis reads
 x[o * stride + k * dilation - low] for k in [0, K); a `Geometry` exists only if that index lies
-within the padded axis for every o and k. Standard library only, cached, and never an array.
+within the padded axis for every o and k. Geometries are hashable, keys of caches and plans.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from einstride.support.errors import bad_value
 
 Direction = Literal["forward", "input_grad", "filter_grad"]
 
-PLAIN = Settings()
+DEFAULTS = Settings()
 
 LARGEST = 2**58
-"""No array may have more elements than this, x with its padding among them: byte offsets, at 16
-bytes an element, must fit a signed 64-bit integer."""
+"""Largest number of elements of any array, x with its padding among them: byte offsets, at 16 bytes
+an element, must fit a signed 64-bit integer."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A checked convolution. Make one with `Geometry.of`; the fields then fit together.
+    """Hold the sizes of a convolution, which `Geometry.of` has checked against each other.
 
     Attributes
     ----------
@@ -37,15 +37,16 @@ class Geometry:
     size, kernel, out : tuple of int
         S, K and O, one number per spatial axis.
     stride, dilation : tuple of int
-        The filter's step, and the distance between its taps.
+        Positions between neighbouring windows, and between neighbouring taps.
     padding : tuple of (int, int)
-        Elements added before and after each axis; a negative number crops.
+        Positions added before and after each axis; a negative number crops.
     flip : bool
-        True for the mathematician's convolution.
+        True if the filter is reversed on its spatial axes.
     padding_mode : str
-        What stands around x: "zeros", or x itself by "reflect", "replicate" or "circular".
+        Contents of the padding: "zeros", or x itself by "reflect", "replicate" or "circular".
     input_dilation : tuple of int
-        Empty, or the distance between the elements of x within `size`, with zeros in between.
+        Positions between neighbouring elements of x within `size`, with zeros in between; empty if
+        no axis is dilated.
     """
 
     batch: int
@@ -81,7 +82,7 @@ class Geometry:
             )
         )
 
-    def __hash__(self) -> int:  # a geometry is a key of every cache: hash it once
+    def __hash__(self) -> int:  # a geometry is part of every cache key: it is hashed once
         return self._hash
 
     @staticmethod
@@ -89,10 +90,10 @@ class Geometry:
         where: str,
         x_shape: Shape,
         f_shape: Shape,
-        settings: Settings = PLAIN,
+        settings: Settings = DEFAULTS,
         got: str = "",
     ) -> Geometry:
-        """The geometry of ``conv(x, f)`` from canonical shapes, or a ValueError in `where`'s name.
+        """Make the geometry of ``conv(x, f)`` from canonical shapes; a ValueError names `where`.
 
         `got` describes the caller's own shapes in errors.
         """
@@ -114,18 +115,18 @@ class Geometry:
                 "reshape f",
             )
         batch, *given, channels = x_shape
-        spread = per_axis(where, "input_dilation", settings.input_dilation, rank, 1)
-        size = [max((s - 1) * t + 1, 0) for s, t in zip(given, spread, strict=True)]
+        input_dilation = per_axis(where, "input_dilation", settings.input_dilation, rank, 1)
+        size = [max((s - 1) * t + 1, 0) for s, t in zip(given, input_dilation, strict=True)]
         *kernel, inner, filters = f_shape
         _check_groups(where, channels, given[0], inner, filters, settings.groups, got)
         padding, groups = settings.padding, settings.groups
-        steps = per_axis(where, "stride", settings.stride, rank, 1)
-        gaps = per_axis(where, "dilation", settings.dilation, rank, 1)
-        extent = tuple(d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True))
-        pads = padding_pairs(where, padding, tuple(size), extent, steps)
+        strides = per_axis(where, "stride", settings.stride, rank, 1)
+        dilation = per_axis(where, "dilation", settings.dilation, rank, 1)
+        extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        pads = padding_pairs(where, padding, tuple(size), extent, strides)
         out = []
-        for axis, (s, k, e, step, (low, high)) in enumerate(
-            zip(size, kernel, extent, steps, pads, strict=True)
+        for axis, (s, k, e, stride, (low, high)) in enumerate(
+            zip(size, kernel, extent, strides, pads, strict=True)
         ):
             if k < 1:
                 raise bad_value(
@@ -134,17 +135,17 @@ class Geometry:
                     got,
                     "give every kernel axis at least one tap",
                 )
-            room = s + low + high
-            if room < e and not (s == 0 and room >= 0 and is_same(padding, axis)):
+            available = s + low + high
+            if available < e and not (s == 0 and available >= 0 and is_same(padding, axis)):
                 raise bad_value(
                     where,
-                    f"the dilated filter ({e}) is larger than the padded input ({max(room, 0)}) on "
-                    f"spatial axis {axis}",
-                    f"{got}, padding {(low, high)}, dilation {gaps[axis]}",
+                    f"the dilated filter ({e}) is larger than the padded input "
+                    f"({max(available, 0)}) on spatial axis {axis}",
+                    f"{got}, padding {(low, high)}, dilation {dilation[axis]}",
                     "pad more, dilate less or use a smaller filter",
                 )
             check_border(where, settings.padding_mode, axis, s, max(low, high))
-            out.append(max((room - e) // step + 1, 0))
+            out.append(max((available - e) // stride + 1, 0))
         padded = [s + max(low, 0) + max(high, 0) for s, (low, high) in zip(size, pads, strict=True)]
         for name, n in (
             ("y", batch * prod(out) * filters),
@@ -165,55 +166,55 @@ class Geometry:
             tuple(kernel),
             filters,
             groups,
-            steps,
-            gaps,
+            strides,
+            dilation,
             pads,
             settings.flip,
             tuple(out),
             settings.padding_mode,
-            spread if max(spread) > 1 else (),
+            input_dilation if max(input_dilation) > 1 else (),
         )
 
     @property
     def rank(self) -> int:
-        """The number of spatial axes."""
+        """Number of spatial axes."""
         return len(self.size)
 
     @cached_property
     def extent(self) -> Shape:
-        """The length of the dilated filter on each axis."""
+        """Positions that the dilated filter spans on each axis."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))
 
     @cached_property
     def x_shape(self) -> Shape:
-        """(B, *S, C)."""
+        """Shape of x after its input dilation, (B, *S, C)."""
         return (self.batch, *self.size, self.channels)
 
     @cached_property
     def given_shape(self) -> Shape:
-        """(B, *S, C) before the input dilation."""
-        steps = self.input_dilation or (1,) * self.rank
-        given = (-(-s // t) for s, t in zip(self.size, steps, strict=True))
+        """Shape of x as the caller gives it, before its input dilation."""
+        dilation = self.input_dilation or (1,) * self.rank
+        given = (-(-s // t) for s, t in zip(self.size, dilation, strict=True))
         return (self.batch, *given, self.channels)
 
     @cached_property
     def f_shape(self) -> Shape:
-        """(*K, C // groups, D)."""
+        """Shape of f, (*K, C // groups, D)."""
         return (*self.kernel, self.channels // self.groups, self.filters)
 
     @cached_property
     def y_shape(self) -> Shape:
-        """(B, *O, D)."""
+        """Shape of y, (B, *O, D)."""
         return (self.batch, *self.out, self.filters)
 
     def shape_of_result(self, direction: Direction) -> Shape:
-        """The canonical shape of what a direction computes."""
+        """Return the canonical shape of the array that a direction computes."""
         if direction == "forward":
             return self.y_shape
         return self.given_shape if direction == "input_grad" else self.f_shape
 
     def terms(self, direction: Direction) -> int:
-        """How many products are summed into one element of the result, at most."""
+        """Return the largest number of products that are summed into one element of the result."""
         if direction == "filter_grad":
             return self.batch * prod(self.out)
         if direction == "forward":
@@ -223,14 +224,14 @@ class Geometry:
 
     @cached_property
     def extended(self) -> Geometry:
-        """The same convolution over the padded input itself."""
+        """Geometry over the padded input as its input, with no padding and no input dilation."""
         size = tuple(s + low + high for s, (low, high) in zip(self.size, self.padding, strict=True))
         none = ((0, 0),) * self.rank
         return replace(self, size=size, padding=none, padding_mode="zeros", input_dilation=())
 
     @cached_property
     def multiply_adds(self) -> int:
-        """Products formed by the direct algorithm, the same in all three directions."""
+        """Number of products of the direct algorithm, equal in all three directions."""
         return self.batch * prod(self.out) * prod(self.f_shape)
 
 

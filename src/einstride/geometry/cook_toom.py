@@ -1,4 +1,4 @@
-"""The matrices of minimal filtering F(m, r), built exactly: Toom and Cook's method, transposed.
+"""Build the matrices of minimal filtering F(m, r) in exact fractions: the Cook-Toom method.
 
 F(m, r) gives m outputs of a filter with r taps from a = m + r - 1 products (Winograd 1980; Lavin
 and Gray 2016, equation 5): y = A^T [(G g) * (B^T d)], where d are a elements of the input, g the
@@ -12,14 +12,15 @@ other points,
                                                               prod_{k != j} (z - p_k)
 
 and at infinity A^T and G hold a single 1 in their last row and column, B^T the product over all
-points. Row j of B^T may be scaled by any number if row j of G is divided by it. What is no power of
-two stays in G: B^T and A^T hold numbers that floating point has exactly, and the filter alone,
-which is transformed once, pays for thirds and fifths. Powers of two balance the rows' norms.
+points. Row j of B^T may be scaled by any number if row j of G is divided by that number. Factors
+that are no powers of two stay in G, so that floating point represents B^T and A^T exactly, and only
+the filter, which is transformed once, is multiplied by rounded thirds and fifths. Powers of two
+balance the norms of the rows.
 
-The points were found by a search over 0, 1, -1 and small fractions with powers of two below the
-line, for the least mean of log `growth` over all r and both directions. Not the usual 0, 1, -1, 2,
--2: with -1/2 in the place of -2 the errors of F(4, 3) are smaller by 1.7 on each axis, as Barabasz,
-Anderson, Soodhalter and Gregg (2020) found too.
+The points were found by a search over 0, 1, -1 and small fractions whose denominators are powers of
+two, for the least mean of log `growth` over all r and both directions. They differ from the usual
+0, 1, -1, 2, -2: with -1/2 instead of -2 the errors of F(4, 3) are smaller by a factor of 1.7 on
+each axis, as Barabasz, Anderson, Soodhalter and Gregg (2020) found too.
 """
 
 from __future__ import annotations
@@ -44,24 +45,25 @@ POINTS: dict[int, tuple[Fraction | int, ...]] = {
     7: (0, 1, -1, _HALF, 3, -_THREE_QUARTERS),
     8: (0, 1, -1, 2, -2, _HALF, -_HALF),
 }
-"""The finite points for a products; infinity is one more."""
+"""Finite evaluation points of a tile with `a` products, by a; infinity is one point more."""
 
 LARGEST = max(POINTS)
-"""The most products of one axis: beyond, too many digits are lost."""
+"""Most products of a tile on one axis. Larger tiles lose too many digits: F(6, 3), with 8 products,
+already enlarges rounding errors 6.8 times on each axis. `POINTS` must hold points for each size."""
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """The exact matrices of F(m, r).
+    """Hold the exact matrices of F(m, r).
 
     Attributes
     ----------
     output : tuple of tuple of Fraction
-        A^T (m, a).
+        A^T (m, a), which transforms products to outputs.
     data : tuple of tuple of Fraction
-        B^T (a, a).
+        B^T (a, a), which transforms a tile of the input.
     taps : tuple of tuple of Fraction
-        G (a, r).
+        G (a, r), which transforms the filter.
     """
 
     output: Rows
@@ -71,7 +73,7 @@ class Matrices:
 
 @cached(256)
 def matrices(m: int, r: int) -> Matrices:
-    """The matrices of F(m, r), m + r - 1 <= `LARGEST`."""
+    """Build the matrices of F(m, r) for m + r - 1 <= `LARGEST`."""
     a = m + r - 1
     points = [Fraction(p) for p in POINTS[a]]
     output = [[p**i for p in points] + [Fraction(i == m - 1)] for i in range(m)]
@@ -87,7 +89,7 @@ def matrices(m: int, r: int) -> Matrices:
 
 
 def _coefficients(roots: list[Fraction], length: int) -> list[Fraction]:
-    """Of prod (z - root), the constant term first, filled up with zeros."""
+    """Return the coefficients of prod (z - root), constant term first, zero-filled to `length`."""
     found = [Fraction(1)]
     for root in roots:
         shifted = [Fraction(0), *found]
@@ -100,12 +102,12 @@ def _norm(row: list[Fraction] | tuple[Fraction, ...]) -> float:
 
 
 def transposed(rows: Rows) -> Rows:
-    """The matrix with its axes exchanged."""
+    """Transpose a matrix."""
     return tuple(zip(*rows, strict=True))
 
 
 def kronecker(factors: tuple[Rows, ...]) -> Numbers:
-    """The Kronecker product of one matrix per axis, the last axis fastest, in floating point."""
+    """Form the Kronecker product of one matrix per axis, last axis fastest, as floats."""
     total: list[list[Fraction]] = [[Fraction(1)]]
     for rows in factors:
         total = [[u * v for u in first for v in second] for first in total for second in rows]
@@ -114,12 +116,13 @@ def kronecker(factors: tuple[Rows, ...]) -> Numbers:
 
 @cached(256)
 def growth(m: int, r: int, gradient: bool = False) -> float:
-    """How much larger rounding errors come out of F(m, r) than of the plain sum, for random data.
+    """Return the factor by which F(m, r) enlarges the rounding errors of a sum of random data.
 
     If every number between the transforms has a relative error of u, independent of the others,
-    the errors of output i have variance u^2 sum_j A[i, j]^2 |G_j|^2 |B_j|^2, and output i itself
-    has variance r (unit variances of taps and data). Of the filter gradient G^T [(A gy) * (B^T d)]
-    with A and G exchanged and m terms instead of r. The largest quotient over i, its square root.
+    the error of output i has variance u^2 sum_j A[i, j]^2 |G_j|^2 |B_j|^2, and output i itself
+    has variance r (unit variances of taps and data). The factor is the square root of the largest
+    quotient over i, without u^2. With `gradient` it is the factor of the filter gradient
+    G^T [(A gy) * (B^T d)], where A and G are exchanged and m takes the place of r.
     """
     t = matrices(m, r)
     first, last = (t.output, transposed(t.taps)) if gradient else (transposed(t.taps), t.output)
@@ -130,10 +133,11 @@ def growth(m: int, r: int, gradient: bool = False) -> float:
 
 @cached(256)
 def condition(m: int, r: int, gradient: bool = False) -> float:
-    """The same in the worst case: max_i sum_j |A[i, j]| |G_j| |B_j|, with Euclidean norms.
+    """Return the largest factor by which F(m, r) can enlarge rounding errors, for any data.
 
-    Errors of u in every number between the transforms change output i by at most u times this times
-    the Euclidean norms of the taps and of the data.
+    The factor is max_i sum_j |A[i, j]| |G_j| |B_j| with Euclidean norms: relative errors of u in
+    every number between the transforms change output i by at most u times this factor times the
+    Euclidean norms of the taps and of the data.
     """
     t = matrices(m, r)
     first, last = (t.output, transposed(t.taps)) if gradient else (transposed(t.taps), t.output)

@@ -1,4 +1,4 @@
-"""Geometry solved for an unknown size: the forward convolution behind a gradient or a transpose."""
+"""Infer the forward convolution of a gradient or of a transposed convolution from their shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def input_grad_geometry(
     settings: Settings,
     got: str,
 ) -> Geometry:
-    """The forward geometry whose output is gy: x has `input_size`."""
+    """Return the geometry of the forward pass from an x of `input_size` to gy."""
     rank = len(gy_shape) - 2
     if rank < 1 or len(f_shape) != len(gy_shape):
         raise bad_value(
@@ -50,7 +50,7 @@ def filter_grad_geometry(
     settings: Settings,
     got: str,
 ) -> Geometry:
-    """The forward geometry from x to gy whose filter has `kernel_size`."""
+    """Return the geometry of the forward pass from x to gy with a filter of `kernel_size`."""
     rank = len(x_shape) - 2
     if rank < 1 or len(gy_shape) != len(x_shape):
         raise bad_value(
@@ -89,7 +89,7 @@ def transposed_geometry(
     got: str,
     wanted_size: Transposed,
 ) -> Geometry:
-    """The forward geometry of which ``conv_transpose(x, f)`` is the adjoint."""
+    """Return the geometry of the forward pass whose adjoint is ``conv_transpose(x, f)``."""
     rank = len(x_shape) - 2
     if rank < 1 or len(f_shape) != len(x_shape):
         raise bad_value(
@@ -117,8 +117,8 @@ def transposed_geometry(
             "x takes the place of the forward output: f has shape (*kernel, C // groups, D) and x "
             "has D channels",
         )
-    steps = per_axis(where, "stride", settings.stride, rank, 1)
-    gaps = per_axis(where, "dilation", settings.dilation, rank, 1)
+    strides = per_axis(where, "stride", settings.stride, rank, 1)
+    dilation = per_axis(where, "dilation", settings.dilation, rank, 1)
     extra = per_axis(where, "output_padding", wanted_size.output_padding, rank, 0)
     wanted = wanted_size.output_size
     if wanted is not None:
@@ -137,18 +137,18 @@ def transposed_geometry(
             got,
             "give every kernel axis at least one tap",
         )
-    extent = tuple(d * (k - 1) + 1 for d, k in zip(gaps, f_shape[:-2], strict=True))
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, f_shape[:-2], strict=True))
     padding = settings.padding
-    per = padding if isinstance(padding, tuple) else (padding,) * rank
-    padding_pairs(where, padding, (1,) * rank, extent, steps)  # one entry per axis, known names
+    entries = padding if isinstance(padding, tuple) else (padding,) * rank
+    padding_pairs(where, padding, (1,) * rank, extent, strides)  # checks the entries alone
     size: list[int] = []
     pairs: list[Frozen] = []
-    for axis, (n, e, s, d) in enumerate(zip(x_shape[1:-1], extent, steps, gaps, strict=True)):
+    for axis, (n, e, s, d) in enumerate(zip(x_shape[1:-1], extent, strides, dilation, strict=True)):
         goal = None if wanted is None else wanted[axis]
-        low, high, least = _transposed_axis(where, per[axis], n, e, s, goal)
+        low, high, least = _transposed_axis(where, entries[axis], n, e, s, goal)
         if n == 0 and is_same(padding, axis) and not (extra[axis] or goal):
-            size.append(0)  # as the forward call, which has no outputs of no inputs
-            pairs.append(per[axis])
+            size.append(0)  # a forward pass with "same" padding gives no outputs of no inputs
+            pairs.append(entries[axis])
             continue
         more = extra[axis] if goal is None else goal - least
         if n == 0 or least + more < 0:
@@ -175,7 +175,7 @@ def transposed_geometry(
                 goal,
                 "or leave output_size out",
             )
-        # Beyond a stride, the extra length only uncovers what the high padding would crop.
+        # From a stride on, the extra length has no output of its own: less high padding is enough.
         size.append(least + more)
         pairs.append((low, high if more < s else high - more))
     shape = (x_shape[0], *size, f_shape[-2] * settings.groups)
@@ -185,7 +185,7 @@ def transposed_geometry(
 def _transposed_axis(
     where: str, entry: Frozen, n: int, extent: int, stride: int, goal: int | None
 ) -> tuple[int, int, int]:
-    """(low, high, the least size) of an axis whose forward convolution has n outputs."""
+    """Return low, high and the least input size of an axis whose forward pass has n outputs."""
     if entry in ("same", "same_lower"):  # sizes (n - 1) * stride + 1 ... n * stride
         size = n * stride if goal is None else goal
         low, high = padding_pair(where, entry, size, extent, stride)

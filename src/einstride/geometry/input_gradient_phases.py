@@ -1,12 +1,13 @@
-"""The input gradient rewritten as forward convolutions over the output gradient.
+"""Rewrite an input gradient as forward convolutions over the output gradient gy.
 
 From y[o] = sum_k x[o * s + k * d - low] f[k], the gradient of x[i] sums gy[o] f[k] over all pairs
-with o * s + k * d = i + low. Two readings of that condition give two rewritings:
+with o * s + k * d = i + low. This sum can be rewritten in two ways:
 
-`dilated` puts s - 1 zeros between the elements of gy and makes it one convolution; easy to read,
-but most products are with zeros. `phases` sorts the positions i by r = (i + low) mod s: within one
-phase only the taps with k * d = r (mod s) contribute, and they form a dense convolution of stride
-one with a sub-filter. No product with an inserted zero is formed.
+- `dilated` inserts s - 1 zeros between the elements of gy, which gives one convolution. It is
+  simple, but most of its products are with zeros.
+- `phases` sorts the positions i by r = (i + low) mod s. Within one phase only the taps with
+  k * d = r (mod s) contribute, and they form a dense convolution of stride one with a sub-filter.
+  No product with an inserted zero is formed.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from einstride.support.byte_cache import kept
 
 
 def dilated(g: Geometry) -> Pads:
-    """The padding of gy, after `stride - 1` zeros were put between its elements.
+    """Return the padding of gy after `stride - 1` zeros are inserted between its elements.
 
-    The windows of that array with dilation d, times the flipped filter, give gx: x[0] meets tap
-    K - 1 at distance d * (K - 1) - low before gy[0].
+    The windows of the padded array with dilation d, times the flipped filter, give gx: the window
+    of x[0] begins d * (K - 1) - low positions before gy[0].
     """
     pads = []
-    for s, o, e, step, (low, _) in zip(g.size, g.out, g.extent, g.stride, g.padding, strict=True):
+    for s, o, e, stride, (low, _) in zip(g.size, g.out, g.extent, g.stride, g.padding, strict=True):
         before = e - 1 - low
-        pads.append((before, s + e - 1 - before - ((o - 1) * step + 1)))
+        pads.append((before, s + e - 1 - before - ((o - 1) * stride + 1)))
     return tuple(pads)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A dense part of the input gradient.
+    """Hold one phase of an input gradient, a dense convolution over gy.
 
     Attributes
     ----------
     remainder : tuple of int
-        The first position of gx on each axis; the others follow in steps of the stride.
+        The first position of gx on each axis; the next ones follow at distances of the stride.
     taps : tuple of slice
         The taps of f that contribute.
     geometry : Geometry or None
-        Of the forward convolution over gy with those taps, reversed and with the roles of the
-        channels exchanged; None if no tap contributes and the gradient is zero.
+        The forward convolution over gy with the contributing taps, reversed and with the roles of
+        the channels exchanged; None if no tap contributes and the gradient is zero.
     """
 
     remainder: Shape
@@ -66,41 +67,42 @@ class _AxisPhase:
 
 
 MOST_PHASES = 1 << 14
-"""Phases that an input gradient is cut into, at most: 128 x 128 strides. Each takes a kilobyte of
-Python's objects (`PHASE_BYTES`) and a call of its own; with more, a plan of a stride of a million
+"""Most phases of an input gradient: two axes of stride 128. Each phase takes a kilobyte of Python
+objects (`PHASE_BYTES`) and a call of its own; without a limit, the plan of a stride of a million
 would take a gigabyte."""
 
 PHASE_BYTES = 1 << 10
-"""Bytes of a phase and of its geometry, about."""
+"""Bytes of the Python objects of one phase and its geometry, rounded. The byte cache and plans
+count this number for each phase."""
 
 
 class Phases(tuple[Phase, ...]):
-    """The phases of an input gradient, with the bytes they take."""
+    """Hold the phases of an input gradient, and count their bytes."""
 
     __slots__ = ()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of Python's objects, about."""
+        """Estimated bytes of all phases in memory."""
         return len(self) * PHASE_BYTES
 
     @property
     def read_filter(self) -> bool:
-        """True if any phase reads a tap of the filter: else no copy of the filter is needed."""
+        """True if any phase reads a tap of the filter; otherwise no copy of the filter is made."""
         return any(phase.geometry is not None for phase in self)
 
 
 def refused(g: Geometry) -> str | None:
-    """Why an input gradient is not cut into phases; None if it can be."""
+    """Return why an input gradient has too many phases; None if it can be computed by phases."""
     count = prod(map(min, g.stride, g.size))
     if count <= MOST_PHASES:
         return None
-    return f"its strides cut the input gradient into {count} phases, more than {MOST_PHASES}"
+    return f"its strides split the input gradient into {count} phases, more than {MOST_PHASES}"
 
 
 @kept
 def phases(g: Geometry) -> Phases:
-    """The phases of the input gradient, one for each remainder modulo the stride on each axis."""
+    """List the phases of an input gradient, one for each remainder modulo the stride per axis."""
     axes = [
         [p for r in range(min(g.stride[a], g.size[a])) if (p := _axis_phase(g, a, r)).count > 0]
         for a in range(g.rank)
@@ -127,7 +129,7 @@ def phases(g: Geometry) -> Phases:
 
 
 def _axis_phase(g: Geometry, axis: int, first: int) -> _AxisPhase:
-    """The positions first, first + s, ... of one axis."""
+    """Return the phase of the positions first, first + s, ... of one axis."""
     s, d, low = g.stride[axis], g.dilation[axis], g.padding[axis][0]
     count = len(range(first, g.size[axis], s))
     remainder = (first + low) % s
@@ -136,7 +138,7 @@ def _axis_phase(g: Geometry, axis: int, first: int) -> _AxisPhase:
     taps = slice(start, g.kernel[axis], s // gcd(s, d))
     kernel = len(range(g.kernel[axis])[taps])
     dilation = d // gcd(s, d)
-    # Position n of the phase meets sub-tap j at o = m0 + n - c0 - j * dilation.
+    # Position n of the phase reads gy at o = m0 + n - c0 - j * dilation for sub-tap j.
     m0 = (first + low - remainder) // s
     c0 = (start * d - remainder) // s
     before = c0 + (kernel - 1) * dilation - m0

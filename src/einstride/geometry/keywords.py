@@ -1,8 +1,8 @@
-"""Hyperparameters as users write them, frozen into ints, names and tuples.
+"""Convert users' keywords to hashable ints, strings and tuples, and refuse wrong types.
 
-Only *types* are judged here, so that what comes out can be hashed and used as the key of a cache:
-``1``, ``1.0`` and ``True`` hash alike in Python, and a cache must never let the one stand for the
-other. Whether the *values* make sense together is `Geometry`'s business.
+Only types are checked here, so that the results can be keys of caches: ``1``, ``1.0`` and ``True``
+are equal keys in Python, and a cache must never take one for another. `Geometry` checks whether the
+values fit together.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Shape = tuple[int, ...]
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 LARGEST_INT = 2**63 - 1
-"""Array libraries count in signed 64-bit integers."""
+"""Largest integer that a keyword may hold: array libraries count in signed 64-bit integers."""
 ACCURACIES = ("normwise", "elementwise", "tf32")
 
 
 class Settings(NamedTuple):
-    """The hyperparameters that decide a geometry, frozen."""
+    """Hold the checked hyperparameters that a geometry follows from."""
 
     stride: int | Shape = 1
     padding: Frozen = "valid"
@@ -37,9 +37,11 @@ class Settings(NamedTuple):
     input_dilation: int | Shape = 1
 
 
-@dataclass(frozen=True, slots=True)  # not a tuple: no tuple of sizes must ever equal it
+@dataclass(
+    frozen=True, slots=True
+)  # not a tuple, which could equal a tuple of sizes in a cache key
 class Transposed:
-    """What a transposed convolution knows of its output's size."""
+    """Hold the keywords of a transposed convolution that determine its output size."""
 
     output_padding: int | Shape
     output_size: int | Shape | None
@@ -47,13 +49,13 @@ class Transposed:
 
 @dataclass(frozen=True, slots=True)
 class PerExample:
-    """The kernel size of a filter gradient that is wanted for each example."""
+    """Hold the kernel size of a filter gradient that is computed per example."""
 
     kernel_size: int | Shape
 
 
 class Keywords(NamedTuple):
-    """The keywords that all convolutions share, as the caller wrote them."""
+    """Hold the keywords that all convolutions share, unchecked, as the caller wrote them."""
 
     stride: Any = 1
     padding: Any = "valid"
@@ -71,23 +73,23 @@ class Keywords(NamedTuple):
 
 
 def settings(where: str, k: Keywords) -> Settings:
-    """Settings from what the user wrote."""
-    number = whole(where, "groups", k.groups)
-    if number < 1:
-        raise bad_value(where, "groups must be at least 1", number, "use groups=1 for none")
+    """Check the hyperparameters among the caller's keywords, and return them as `Settings`."""
+    groups = integer(where, "groups", k.groups)
+    if groups < 1:
+        raise bad_value(where, "groups must be at least 1", groups, "use groups=1 for none")
     return Settings(
         ints(where, "stride", k.stride),
         freeze_padding(where, k.padding),
         ints(where, "dilation", k.dilation),
-        number,
+        groups,
         flag(where, "flip", k.flip),
         choice(where, "padding_mode", k.padding_mode, PADDING_MODES),
         ints(where, "input_dilation", k.input_dilation),
     )
 
 
-def plain(where: str, k: Keywords) -> Keywords:
-    """The keywords in Python's own ints, strings and tuples, which JSON holds."""
+def for_json(where: str, k: Keywords) -> Keywords:
+    """Convert the keywords to Python's own ints, strings and tuples, which JSON can represent."""
     s = settings(where, k)
     return k._replace(
         stride=s.stride, padding=s.padding, dilation=s.dilation, groups=s.groups,
@@ -96,9 +98,8 @@ def plain(where: str, k: Keywords) -> Keywords:
     )  # fmt: skip
 
 
-def whole(where: str, name: str, value: object) -> int:
-    """`value` as a Python int of at most 64 bits; bool, float and all without ``__index__`` are
-    refused."""
+def integer(where: str, name: str, value: object) -> int:
+    """Convert a value with ``__index__`` to a Python int of at most 64 bits; refuse bool, float."""
     number = _index(where, name, value)
     if -LARGEST_INT <= number <= LARGEST_INT:
         return number
@@ -123,8 +124,11 @@ def _index(where: str, name: str, value: object) -> int:
 
 
 def _entries(where: str, name: str, value: object) -> tuple[object, ...]:
-    """The entries of a sequence. Bytes are no numbers, sets and mappings have no order, and what
-    can be read once only would be gone when the call is made again."""
+    """Return the entries of a sequence or array; refuse other containers.
+
+    Bytes hold no numbers, sets and mappings have no order, and an iterator that the first call
+    reads would be empty in the next one.
+    """
     sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
     if isinstance(value, memoryview) or not (sequence or getattr(value, "ndim", 0) > 0):
         raise bad_type(
@@ -137,38 +141,38 @@ def _entries(where: str, name: str, value: object) -> tuple[object, ...]:
 
 
 def ints(where: str, name: str, value: object) -> int | Shape:
-    """An int, or a tuple of ints."""
+    """Convert an int, or a sequence of ints, to Python ints."""
     if type(value) is int:
-        return whole(where, name, value)
+        return integer(where, name, value)
     if isinstance(value, str):
         raise bad_type(where, f"{name} must be an int or ints", shown(value), f"e.g. {name}=1")
-    if _single(value):
-        return whole(where, name, value)
-    return tuple(whole(where, name, v) for v in _entries(where, name, value))
+    if _is_number(value):
+        return integer(where, name, value)
+    return tuple(integer(where, name, v) for v in _entries(where, name, value))
 
 
-def _single(value: object) -> bool:
-    """True for numbers; an array with axes is a sequence, though NumPy's have ``__index__``."""
+def _is_number(value: object) -> bool:
+    """True for a number; an array with axes is a sequence, even if it has ``__index__``."""
     if getattr(value, "ndim", 0):
         return False
     return hasattr(value, "__index__") or isinstance(value, float)
 
 
 def freeze_padding(where: str, value: object) -> Frozen:
-    """An int, a name, or a tuple of ints, names and (low, high) pairs."""
+    """Convert a padding to an int, a name, or a tuple of ints, names and (low, high) pairs."""
     if isinstance(value, str):
         return str(value)
-    if _single(value):
-        return whole(where, "padding", value)
+    if _is_number(value):
+        return integer(where, "padding", value)
     return tuple(_padding_entry(where, v) for v in _entries(where, "padding", value))
 
 
 def _padding_entry(where: str, value: object) -> Frozen:
     if isinstance(value, str):
         return str(value)
-    if _single(value):
-        return whole(where, "padding", value)
-    pair = tuple(whole(where, "padding", v) for v in _entries(where, "padding", value))
+    if _is_number(value):
+        return integer(where, "padding", value)
+    pair = tuple(integer(where, "padding", v) for v in _entries(where, "padding", value))
     if len(pair) != 2:
         raise bad_value(
             where,
@@ -180,7 +184,7 @@ def _padding_entry(where: str, value: object) -> Frozen:
 
 
 def choice(where: str, name: str, value: object, allowed: tuple[str, ...]) -> str:
-    """One of the allowed names."""
+    """Return a string that must be one of the allowed ones."""
     if not isinstance(value, str):
         raise bad_type(where, f"{name} must be a name", shown(value), f"use one of {allowed}")
     if value not in allowed:
@@ -189,14 +193,14 @@ def choice(where: str, name: str, value: object, allowed: tuple[str, ...]) -> st
 
 
 def name(where: str, keyword: str, value: object) -> str:
-    """A string; which ones are known is decided where they are used."""
+    """Return a string; its user checks whether it is a known name."""
     if type(value) is str:
         return value
     raise bad_type(where, f"{keyword} must be a name", shown(value), f"write {keyword}='...'")
 
 
 def size_in_bytes(where: str, keyword: str, value: object) -> int:
-    """A number of bytes, zero allowed."""
+    """Convert a number of bytes, which may be zero, to an int of at most `LARGEST_INT`."""
     number = _index(where, keyword, value)
     if number < 0:
         raise bad_value(where, f"{keyword} must not be negative", number, "give bytes, or None")
@@ -204,7 +208,7 @@ def size_in_bytes(where: str, keyword: str, value: object) -> int:
 
 
 def path(where: str, keyword: str, value: object) -> str:
-    """The name of a file."""
+    """Convert a string or path-like object to the name of a file."""
     name = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(name, str):
         raise bad_type(
@@ -218,19 +222,19 @@ def path(where: str, keyword: str, value: object) -> str:
 
 
 def flag(where: str, name: str, value: object) -> bool:
-    """True or False."""
+    """Return a value that must be True or False."""
     if value is True or value is False:
         return value
     raise bad_type(where, f"{name} must be True or False", shown(value), f"write {name}=True")
 
 
 def optional(where: str, name: str, value: object, parse: Callable[[str, str, object], Any]) -> Any:
-    """None, or what `parse` makes of the value."""
+    """Return None, or the value as `parse` converts it."""
     return None if value is None else parse(where, name, value)
 
 
 def per_axis(where: str, name: str, value: int | Shape, rank: int, least: int) -> Shape:
-    """One int for each of `rank` axes, none below `least`."""
+    """Return one int for each of `rank` axes, none of them below `least`."""
     full = (value,) * rank if isinstance(value, int) else value
     if len(full) != rank:
         raise bad_value(

@@ -1,6 +1,6 @@
-"""Which axis is which: any permutation of the axes of x, f and y, as a view of the canonical one.
+"""Parse layouts: the permutations that bring the caller's axes of x, f and y into canonical order.
 
-The canonical order is the seed's: x (B, *S, C), f (*K, C // groups, D), y (B, *O, D).
+The canonical order is channels last: x (B, *S, C), f (*K, C // groups, D), y (B, *O, D).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _EXAMPLES = "use 'channels_last', 'channels_first' or a spec such as 'NCHW,OIHW-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The permutations that bring x, f and y into canonical order: ``permute_dims(x, layout.x)``.
+    """Hold the permutations that bring x, f and y into canonical order: ``permute_dims(x, l.x)``.
 
-    A permutation that changes nothing is None, so that the common case costs nothing.
+    The identity is None, so that the common case costs no call.
     """
 
     x: Shape | None = None
@@ -27,18 +27,18 @@ class Layout:
 
 
 def canonical(shape: Shape, order: Shape | None) -> Shape:
-    """The shape after ``permute_dims(a, order)``."""
+    """Return the shape after ``permute_dims(a, order)``."""
     return shape if order is None else tuple(shape[i] for i in order)
 
 
 def inverse(order: Shape | None) -> Shape | None:
-    """The permutation that undoes `order`."""
+    """Return the inverse of a permutation."""
     return None if order is None else tuple(order.index(i) for i in range(len(order)))
 
 
 @cached(256)
 def parse(where: str, layout: str, rank: int) -> Layout:
-    """The Layout of a name or a spec, for `rank` spatial axes."""
+    """Parse the name or the spec of a layout for `rank` spatial axes."""
     spatial = tuple(range(2, rank + 2))
     if layout == "channels_last":
         return Layout()
@@ -48,7 +48,7 @@ def parse(where: str, layout: str, rank: int) -> Layout:
 
 
 def check(where: str, layout: object) -> str:
-    """The layout if it is a string at all."""
+    """Return the layout, which must be a string; `parse` checks its contents."""
     if type(layout) is str:
         return layout
     raise bad_type(where, "layout must be a string", shown(layout), _EXAMPLES)
@@ -59,7 +59,7 @@ def _parse_spec(where: str, spec: str, rank: int) -> Layout:
     x, comma, f = inputs.partition(",")
     if not (arrow and comma and x.isalpha() and f.isalpha() and y.isalpha()):
         raise bad_value(where, "layout is unknown", shown(spec), _EXAMPLES)
-    letters = [c for c in x if c not in "NC"]  # the order in which tuples (stride, ...) are read
+    letters = [c for c in x if c not in "NC"]  # their order is that of tuples such as stride
     for part, name, roles in ((x, "x", "NC"), (f, "f", "IO"), (y, "y", "NC")):
         if sorted(part) != sorted([*roles, *letters]) or len(set(part)) != len(part):
             raise bad_value(

@@ -1,4 +1,4 @@
-"""Padding by number or by name: what "same", "full" or "causal" mean on each axis."""
+"""Compute the (low, high) padding of each axis from an int, a name such as "same", or pairs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ Pads = tuple[tuple[int, int], ...]
 
 
 def padding_pairs(where: str, padding: Frozen, size: Shape, extent: Shape, stride: Shape) -> Pads:
-    """(low, high) zeros for each axis, of an int, a name, or one int, name or pair per axis."""
+    """Return (low, high) for each axis, from an int, a name, or one int, name or pair per axis."""
     rank = len(size)
-    per = padding if isinstance(padding, tuple) else (padding,) * rank
-    if len(per) != rank:
-        pair = rank == 1 and len(per) == 2 and all(isinstance(p, int) for p in per)
+    entries = padding if isinstance(padding, tuple) else (padding,) * rank
+    if len(entries) != rank:
+        pair = rank == 1 and len(entries) == 2 and all(isinstance(p, int) for p in entries)
         remedy = (
-            f"write padding=({per},)" if pair else f"pass {rank} entries, e.g. {((1, 1),) * rank}"
+            f"write padding=({entries},)"
+            if pair
+            else f"pass {rank} entries, e.g. {((1, 1),) * rank}"
         )
         raise bad_value(
-            where, f"padding needs one entry for each of the {rank} spatial axes", per, remedy
+            where, f"padding needs one entry for each of the {rank} spatial axes", entries, remedy
         )
     return tuple(
-        padding_pair(where, p, s, e, step)
-        for p, s, e, step in zip(per, size, extent, stride, strict=True)
+        padding_pair(where, p, n, e, s)
+        for p, n, e, s in zip(entries, size, extent, stride, strict=True)
     )
 
 
 def padding_pair(where: str, entry: Frozen, size: int, extent: int, stride: int) -> tuple[int, int]:
-    """(low, high) zeros of one axis."""
+    """Return (low, high) for one axis, in positions."""
     if isinstance(entry, int):
         return entry, entry
     if isinstance(entry, tuple):
@@ -46,7 +48,11 @@ def padding_pair(where: str, entry: Frozen, size: int, extent: int, stride: int)
 
 
 def check_border(where: str, mode: str, axis: int, size: int, border: int) -> None:
-    """Reflecting needs an element to reflect, wrapping around one to wrap to."""
+    """Refuse a border that is longer than an axis of `size` elements can fill in this mode.
+
+    "reflect" does not repeat the edge element, "circular" goes around the axis once at most, and
+    "replicate" needs one element.
+    """
     most = {"reflect": size - 1, "circular": size, "replicate": border if size else 0}
     if border > max(most.get(mode, border), 0):
         raise bad_value(
@@ -59,6 +65,6 @@ def check_border(where: str, mode: str, axis: int, size: int, border: int) -> No
 
 
 def is_same(padding: Frozen, axis: int) -> bool:
-    """Is the padding of an axis one of the two that keep its size?"""
+    """True if the padding of an axis is "same" or "same_lower"."""
     name = padding[axis] if isinstance(padding, tuple) else padding
     return name in ("same", "same_lower")

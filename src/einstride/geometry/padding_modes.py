@@ -1,4 +1,4 @@
-"""What stands around an array: where each element of a padded axis comes from. Integers.
+"""Map each position of a padded axis to the element of x that it holds.
 
 With size S, position i outside [0, S) holds
 
@@ -16,16 +16,16 @@ from math import gcd
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of positions that come from consecutive elements.
+    """Hold a contiguous span of positions and the consecutive elements that fill it.
 
     Attributes
     ----------
     start, stop : int
-        Of the run, counted from the start of the range asked for.
+        The positions [start, stop), counted from the start of the range that was asked for.
     source : int
         The element that the first position holds; -1 for zeros.
     step : {1, -1, 0}
-        How the source goes on: forwards, backwards, or the same element again.
+        The difference between the elements of neighbouring positions; 0 repeats one element.
     """
 
     start: int
@@ -34,13 +34,13 @@ class Segment:
     step: int
 
     @property
-    def there(self) -> slice:
-        """The run as an index of the padded range."""
+    def positions(self) -> slice:
+        """Index of the span in the padded range."""
         return slice(self.start, self.stop)
 
     @property
-    def here(self) -> slice:
-        """The elements it comes from, in ascending order."""
+    def elements(self) -> slice:
+        """Index of the elements that fill the span, in ascending order."""
         if self.step == 0:
             return slice(self.source, self.source + 1)
         length = self.stop - self.start
@@ -49,32 +49,36 @@ class Segment:
 
 
 def segments(start: int, stop: int, size: int, mode: str) -> tuple[Segment, ...]:
-    """The range [start, stop) around an axis of `size` elements, as runs, in order."""
+    """Split the positions [start, stop) of an axis of `size` elements and its border into segments.
+
+    The segments are in ascending order of their positions.
+    """
     if stop <= start:
         return ()
     if start >= 0 and stop <= size:
         return (Segment(0, stop - start, start, 1),)
     inside = (max(start, 0), min(stop, size))
-    runs = [_run(i, j, size, mode) for i, j in _cuts(start, min(stop, 0), size, mode)]
+    spans = [_filled(i, j, size, mode) for i, j in _split(start, min(stop, 0), size, mode)]
     if inside[0] < inside[1]:
-        runs.append((*inside, inside[0], 1))
-    runs += [_run(i, j, size, mode) for i, j in _cuts(max(start, size), stop, size, mode)]
-    return tuple(Segment(i - start, j - start, source, step) for i, j, source, step in runs)
+        spans.append((*inside, inside[0], 1))
+    spans += [_filled(i, j, size, mode) for i, j in _split(max(start, size), stop, size, mode)]
+    return tuple(Segment(i - start, j - start, source, step) for i, j, source, step in spans)
 
 
-def _cuts(start: int, stop: int, size: int, mode: str) -> list[tuple[int, int]]:
-    """A range outside the axis, cut where its source starts anew."""
+def _split(start: int, stop: int, size: int, mode: str) -> list[tuple[int, int]]:
+    """Split a range of the border where consecutive positions hold no consecutive elements."""
     if mode != "circular":
         return [(start, stop)] if start < stop else []
-    cuts = []
+    spans = []
     while start < stop:
         end = min(stop, (start // size + 1) * size)
-        cuts.append((start, end))
+        spans.append((start, end))
         start = end
-    return cuts
+    return spans
 
 
-def _run(start: int, stop: int, size: int, mode: str) -> tuple[int, int, int, int]:
+def _filled(start: int, stop: int, size: int, mode: str) -> tuple[int, int, int, int]:
+    """Return start, stop, source and step of one span of the border."""
     if mode == "zeros":
         return start, stop, -1, 0
     if mode == "replicate":
@@ -85,7 +89,7 @@ def _run(start: int, stop: int, size: int, mode: str) -> tuple[int, int, int, in
 
 
 def repeats(low: int, high: int, mode: str) -> int:
-    """How often one element can stand in a padded axis, at most."""
+    """Return the most positions of a padded axis that can hold the same element."""
     if mode == "zeros":
         return 1
     return 1 + max(low, 0) + max(high, 0) if mode == "replicate" else 3
@@ -94,9 +98,10 @@ def repeats(low: int, high: int, mode: str) -> int:
 def pairs_met(
     out: int, stride: int, kernel: int, dilation: int, low: int, size: int, mode: str
 ) -> int:
-    """How many pairs (output, tap) of an axis meet an element rather than a zero. By formula.
+    """Count the (output, tap) pairs of an axis that read an element and not a zero of the border.
 
-    Output o and tap k meet position o * stride + k * dilation - low.
+    Output o and tap k read position o * stride + k * dilation - low. The count is a formula, whose
+    time grows with the logarithm of the sizes.
     """
     if mode != "zeros":
         return out * kernel
@@ -105,41 +110,41 @@ def pairs_met(
 
 
 def _pairs_below(end: int, out: int, stride: int, kernel: int, dilation: int) -> int:
-    """Pairs with o * stride + k * dilation < end, for o in [0, out) and k in [0, kernel).
+    """Count the pairs with o * stride + k * dilation < end, o in [0, out) and k in [0, kernel).
 
-    Tap k has ceil((end - k * dilation) / stride) such outputs, at least none and at most all.
+    Tap k has ceil((end - k * dilation) / stride) such outputs, clipped to [0, out].
     """
     every = min(max((end - 1 - (out - 1) * stride) // dilation + 1, 0), kernel)  # taps with all
-    some = min(max((end - 1) // dilation + 1, every), kernel)  # and those with at least one
-    last = end - (some - 1) * dilation  # from the last of them backwards, in even steps
+    some = min(max((end - 1) // dilation + 1, every), kernel)  # taps with at least one output
+    last = end - (some - 1) * dilation  # from the last such tap backwards it grows by `dilation`
     return every * out + _sum_of_floors(some - every, stride, dilation, last + stride - 1)
 
 
 def _sum_of_floors(n: int, m: int, a: int, b: int) -> int:
-    """The sum of (a * i + b) // m over i in [0, n), in steps as Euclid's algorithm has them."""
+    """Sum (a * i + b) // m over i in [0, n), in as many steps as Euclid's algorithm takes."""
     total = 0
     while n > 0:
         total += (n - 1) * n // 2 * (a // m) + n * (b // m)
         a, b = a % m, b % m
-        reach = a * n + b
-        if reach < m:
+        end = a * n + b
+        if end < m:
             break
-        n, b, m, a = reach // m, reach % m, a, m
+        n, b, m, a = end // m, end % m, a, m
     return total
 
 
 def elements_seen(start: int, stop: int, size: int, mode: str) -> tuple[int, int]:
-    """The range of elements that the positions [start, stop) hold; (0, 0) if only zeros."""
-    runs = [run.here for run in segments(start, stop, size, mode) if run.source >= 0]
-    if not runs:
+    """Return the range of elements that the positions [start, stop) hold; (0, 0) if only zeros."""
+    spans = [s.elements for s in segments(start, stop, size, mode) if s.source >= 0]
+    if not spans:
         return 0, 0
-    return min(run.start for run in runs), max(run.stop for run in runs)
+    return min(span.start for span in spans), max(span.stop for span in spans)
 
 
 def first_tap(stride: int, dilation: int, remainder: int) -> int | None:
-    """The least k >= 0 with k * dilation = remainder modulo the stride; None if there is none."""
+    """Return the least k >= 0 with k * dilation = remainder modulo the stride; None if none has."""
     common = gcd(stride, dilation)
     if remainder % common:
         return None
-    apart = stride // common
-    return remainder // common * pow(dilation // common, -1, apart) % apart
+    period = stride // common
+    return remainder // common * pow(dilation // common, -1, period) % period

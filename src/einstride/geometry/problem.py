@@ -1,4 +1,4 @@
-"""What an algorithm is asked to do, and what it says that would cost. No arrays."""
+"""Define the problem that an algorithm solves (`Job`) and its predicted cost (`Cost`)."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from einstride.geometry.convolution import Direction, Geometry
 
 Fact = str | int | dict[str, int] | dict[str, str]
 Facts = dict[str, Fact]
-"""How a job is computed, in words and numbers: for people, and plain enough for JSON."""
+"""Description of how a job is computed, in texts and integers, which JSON can represent."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One convolution to do.
+    """Hold everything that the plan of one pass depends on.
 
     Attributes
     ----------
     geometry : Geometry
-        Of the forward convolution, in every direction.
+        The geometry of the forward convolution, in every direction.
     direction : {"forward", "input_grad", "filter_grad"}
-        What to compute from what.
+        The pass.
     arithmetic : Arithmetic
         The dtypes of the products and of the result.
     operands : tuple of str
         The dtypes of the two arrays that are multiplied.
     ceiling : int
-        Bytes of workspace (beyond operands and result) that may be used.
+        Bytes of workspace, beyond operands and result, that the call may take.
     hard : bool
-        True if the caller set the ceiling: rather an error than a byte more. A default ceiling
-        gives way where one row of the smallest block is larger.
+        True if the caller set the limit: what would exceed it raises an error. A soft limit, the
+        default one, may be exceeded where one row of the smallest block is larger.
     threads : int
-        How many blocks may be computed at once.
+        Most blocks that are computed at once.
     accuracy : {"normwise", "elementwise", "tf32"}
-        What bound the error must keep; an algorithm that cannot says so in `supports`.
+        The error bound that the result must keep. The `supports` of an algorithm refuses a job
+        whose bound it does not keep.
     per_example : bool
-        A filter gradient for each example of the batch, instead of their sum.
+        True if a filter gradient is computed for each example of the batch and not for their sum.
     batch_invariant : bool
-        The bits of an example's result must not depend on the others in its batch.
+        True if the bits of an example's result must not depend on the other examples of the batch.
     prepared : bool
-        What the algorithm makes of the filter is kept: its time does not count.
+        True if the algorithm's transform of the filter is kept between calls, so that the time of
+        the transform does not count.
     copied : int
-        Bytes of x, y or their gradients that compiled kernels cannot address, and so copy; found
-        only where the ceiling is hard, else zero.
+        Bytes of copies of x, y or their gradients, made because compiled kernels do not support
+        their strides; zero where the limit is soft, as nobody asks then.
     """
 
     geometry: Geometry
@@ -63,26 +65,30 @@ class Job:
 
     @property
     def sums(self) -> str:
-        """The dtype of sums that go on outside one matrix product: halves are never added up."""
+        """Dtype of sums across matrix products: float32 instead of float16 and bfloat16."""
         compute = self.arithmetic.compute
         return "float32" if compute in HALVES else compute
 
     @property
     def empty(self) -> bool:
-        """Is there nothing to multiply, or nowhere to put it?"""
+        """True if there are no products, or if the result has no elements."""
         return self.geometry.multiply_adds == 0 or 0 in self.shape
 
     @cached_property
-    def detour(self) -> bool:
-        """Is the input gradient that of a padded or dilated input, to be folded or thinned out?"""
+    def extends_input(self) -> bool:
+        """True if an algorithm computes the gradient of the padded or dilated input instead of x.
+
+        The gradient of x follows from it: the border is folded back, or the elements between those
+        of x are dropped.
+        """
         g = self.geometry
-        around = g.padding_mode != "zeros" and any(low or high for low, high in g.padding)
-        return self.direction == "input_grad" and (around or bool(g.input_dilation))
+        bordered = g.padding_mode != "zeros" and any(low or high for low, high in g.padding)
+        return self.direction == "input_grad" and (bordered or bool(g.input_dilation))
 
     @cached_property
     def inner(self) -> Job:
-        """The job an algorithm gets: on a detour, the gradient of the padded and dilated input."""
-        if not self.detour:
+        """Job that the algorithm solves: the one over the extended input if `extends_input`."""
+        if not self.extends_input:
             return self
         a = self.arithmetic
         result = a.result if a.exact else self.sums  # rounded once, after the folding
@@ -91,14 +97,14 @@ class Job:
         return replace(self, geometry=g, arithmetic=replace(a, result=result))
 
     @cached_property
-    def extra(self) -> int:
-        """Bytes outside the algorithm: the dilated input, or a detour's copies of gx.
+    def outer_workspace(self) -> int:
+        """Bytes of workspace outside the algorithm: the dilated input, or copies of gx.
 
-        While one axis is folded, the whole gradient, the last axis' result and the next one live.
-        Negative padding makes them larger from axis to axis.
+        While the border of one axis is folded, the whole gradient, the result of the previous axis
+        and that of this axis are in memory. Negative padding makes them grow from axis to axis.
         """
         g = self.geometry
-        if self.detour:
+        if self.extends_input:
             shape = list(self.inner.geometry.x_shape)
             largest = prod(shape)
             for axis, size in enumerate(g.size, start=1):
@@ -112,7 +118,7 @@ class Job:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The canonical shape of the result."""
+        """Canonical shape of the result."""
         shape = self.geometry.shape_of_result(self.direction)
         return (self.geometry.batch, *shape) if self.per_example else shape
 
@@ -125,31 +131,31 @@ class Job:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one number in the dtype of the products, or of their sums if that is wider."""
+        """Bytes of one element in the dtype of the sums."""
         return ITEMSIZE[self.sums]
 
     @property
     def operand_itemsize(self) -> int:
-        """Bytes of one number of the operand that is windowed, at most."""
+        """Bytes of one element of the wider operand."""
         return max(ITEMSIZE[name] for name in self.operands)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an algorithm would spend on a job.
+    """Hold the predicted cost of a job by one algorithm.
 
     Attributes
     ----------
     multiply_adds : int
-        Products formed (of real or complex numbers alike).
+        Products, each complex product counted as one.
     workspace : int
-        Bytes beyond the operands and the result, at most.
+        Most bytes beyond the operands and the result.
     moved : int
         Bytes read and written, counting each pass over memory.
     seconds : float
-        A prediction from the calibration file: for comparing algorithms, not for believing.
+        Predicted time, from the calibration file: good enough to rank algorithms, no measurement.
     note : str
-        What else is worth knowing, such as the variant that will run and its error.
+        Further facts for the plan's reader, such as the variant that will run and its error.
     """
 
     multiply_adds: int

@@ -1,7 +1,7 @@
-"""Tiles for Winograd's algorithm: how many outputs on each axis, at what error and what work.
+"""List the tile sizes of Winograd's algorithm for a convolution, and count the work of each.
 
-An axis with one tap passes through. A first axis may also be *direct*: its taps are summed in the
-transform domain, so that a volume needs the transforms of a picture only. Numbers only; no arrays.
+An axis with one tap is not transformed. The first axis may also be *direct*: its taps are summed in
+the transform domain, so that a convolution of volumes needs the transforms of two axes only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,31 @@ from einstride.geometry.keywords import Shape
 from einstride.support.caches import cached
 
 MOST_POINTS = 256
-"""Points of a tile, all axes together, above which the transforms are the work."""
+"""Most points of a tile, all axes together. Larger tiles spend more time in the transforms than in
+the products. A lower limit excludes large tiles, a higher one only lengthens the search."""
 
-THIN, TRANSFORM, MOVED = 10, 1.7, 10
-"""Times that products of n columns are slower, times n; multiply-adds of large products that one of
-a transform takes, and an element that is moved. About NumPy's calibrated `thin`, `transform` and
-`tiles` in float32, rounded: tiles are compared for any library, whatever its rates."""
+NARROW, TRANSFORM, MOVED = 10, 1.7, 10
+"""Costs by which `Work.score` compares tile sizes, relative to one multiply-add of large matrix
+products: products of n columns take 1 + NARROW / n times as long, a multiply-add of a transform
+takes TRANSFORM, and an element of a tile that is written or read takes MOVED. Origin: NumPy's
+calibrated `thin`, `transform` and `tiles` in float32, rounded. They serve for every library, so
+that the choice of tile sizes does not depend on its rates."""
 
 FEWEST_TAPS, MOST_TAPS = 2, 7
-"""Of an axis that Winograd serves."""
+"""Least and greatest number of taps on an axis that Winograd's algorithm transforms. One tap leaves
+nothing to save; with 8 taps no F(m, r) with m >= 2 fits the products of `cook_toom.LARGEST`."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Outputs m and products a per axis of one tile; `kernel` is 1 on a direct axis.
+    """Hold the tile size of each axis: m outputs of r taps.
 
     Attributes
     ----------
     m, kernel : tuple of int
-        F(m, r) per axis.
+        m and r of F(m, r) per axis; r is 1 on a direct axis.
     taps : int
-        Of the direct first axis; 1 if there is none.
+        Taps of the direct first axis; 1 if no axis is direct.
     """
 
     m: Shape
@@ -46,34 +50,34 @@ class Scheme:
 
     @cached_property
     def window(self) -> Shape:
-        """a = m + r - 1 per axis."""
+        """Products of a tile per axis, a = m + r - 1."""
         return tuple(m + r - 1 for m, r in zip(self.m, self.kernel, strict=True))
 
     @property
     def points(self) -> int:
-        """Products per tile."""
+        """Products of a tile, all axes together."""
         return prod(self.window)
 
     @property
     def axes(self) -> tuple[tuple[int, int], ...]:
-        """m and r per axis, as `winograd_error` takes them."""
+        """Pairs (m, r) per axis, the form that `winograd_error` takes."""
         return tuple(zip(self.m, self.kernel, strict=True))
 
     def terms(self, g: Geometry, gradient: bool) -> int:
-        """Products that are summed at each point of the transform."""
+        """Return the number of products that are summed at each point of a tile."""
         return self.tiles(g) if gradient else g.channels // g.groups * self.taps
 
     def tiles(self, g: Geometry) -> int:
-        """Tiles of all examples and phases."""
+        """Count the tiles of all examples and phases."""
         axes = zip(g.out, g.dilation, self.m, strict=True)
         return g.batch * prod(tiles_of_phases(o, d, m) for o, d, m in axes)
 
     def matrix(self, which: str) -> cook_toom.Numbers:
-        """The Kronecker product of the axes' matrices: "data", "taps", "output" or a transpose."""
+        """Form the Kronecker product of the axes' matrices: "data", "taps", "output" or "..^T"."""
         return _matrix(self.m, self.kernel, which)
 
     def __str__(self) -> str:
-        """F(4x4, 3x3)."""
+        """Write the tile size as F(4x4, 3x3)."""
         sizes = (
             "x".join(map(str, s)) for s in (self.m, (self.taps * self.kernel[0], *self.kernel[1:]))
         )
@@ -89,7 +93,7 @@ def _matrix(m: Shape, kernel: Shape, which: str) -> cook_toom.Numbers:
 
 @cached(1024)
 def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
-    """The schemes worth a look for a kernel and an output size."""
+    """List the tile sizes that may be fastest for a kernel and an output size."""
     found = []
     for direct in (False, True):
         if direct and (len(kernel) < 2 or kernel[0] == 1 or max(kernel[1:]) == 1):
@@ -108,16 +112,16 @@ def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a scheme does.
+    """Hold the amount of work of a convolution by one tile size.
 
     Attributes
     ----------
     products, transforms : int
-        Multiply-adds.
+        Multiply-adds of the matrix products, and of the transforms.
     moved : int
-        Elements of tiles written or read.
+        Elements of tiles that are written or read.
     width : int
-        Columns of the thinnest products.
+        Columns of the narrowest matrix product.
     """
 
     products: int
@@ -127,8 +131,8 @@ class Work:
 
     @property
     def score(self) -> float:
-        """Time, in multiply-adds of large products: for choosing among schemes without rates."""
-        products = self.products * (1 + THIN / max(self.width, 1))
+        """Estimated time in multiply-adds of large matrix products, to compare tile sizes by."""
+        products = self.products * (1 + NARROW / max(self.width, 1))
         return products + TRANSFORM * self.transforms + MOVED * self.moved
 
 
@@ -136,20 +140,25 @@ class Work:
 def work(
     g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, blocks: int = 1, prepared: bool = False
 ) -> Work:
-    """What a scheme does in so many blocks; what is not cut into slabs is transformed for each."""
+    """Count the work of a convolution by one tile size, in `blocks` blocks of tiles.
+
+    `slabs` is the number of slices of the output channels (in a filter gradient, of the input
+    channels); the array on the other side is transformed once for each slab.
+    """
     tiles = s.tiles(g)
-    more = 1 + (s.taps - 1) / g.out[0]
-    again = (1, slabs) if gradient else (slabs, 1)
-    data = int(tiles * more * g.channels) * again[0]  # for each point
-    result = tiles * g.filters * again[1]
+    more = 1 + (s.taps - 1) / g.out[0]  # tiles of x per tile of y
+    repeats = (1, slabs) if gradient else (slabs, 1)
+    data = int(tiles * more * g.channels) * repeats[0]  # for each point
+    result = tiles * g.filters * repeats[1]
     transforms = s.points * (s.points * data + prod(s.m) * result)
     inner = g.channels // g.groups * g.filters
     u = s.taps * s.points * inner
-    # Tiles are gathered and transformed, sums formed and transformed, each written and read.
+    # Tiles are gathered and transformed, products are summed and transformed back; each of these
+    # passes writes and reads its elements.
     moved = s.points * 4 * data + 2 * prod(s.m) * result
-    if gradient:  # each block adds to the sums, which are as large as the filter's transform
+    if gradient:  # each block adds to sums that are as large as the transformed filter
         moved += s.points * 2 * result + 3 * u * (blocks + 1)
-    else:  # each direct tap adds to its block's sums; each block reads the filter's transform
+    else:  # each direct tap adds to its block's sums; each block reads the transformed filter
         moved += s.points * (5 * s.taps - 3) * result + u * (blocks + (0 if prepared else 6))
     if gradient or not prepared:
         transforms += u * prod(s.kernel)

@@ -1,4 +1,4 @@
-"""The types of the keywords that all public functions share."""
+"""Define the types of the keywords that all public functions share."""
 
 from __future__ import annotations
 

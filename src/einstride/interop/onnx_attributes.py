@@ -1,4 +1,4 @@
-"""The attributes of ONNX's convolutions: sequences of ints, and the names of paddings."""
+"""Check the attributes of ONNX's convolutions, and translate them to einstride's keywords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def rank(where: str, x: Array, w: Array, kernel_shape: Numbers | None) -> int:
-    """The number of spatial axes."""
+    """Return the number of spatial axes, after a check that `kernel_shape` is that of w."""
     backends.of(where, ("x", "w"), x, w)
     kernel = tuple(w.shape[2:])
     given = numbers(where, "kernel_shape", kernel_shape)
@@ -27,7 +27,7 @@ def rank(where: str, x: Array, w: Array, kernel_shape: Numbers | None) -> int:
 
 
 def numbers(where: str, name: str, given: Numbers | None) -> tuple[int, ...] | None:
-    """An attribute as Python's own ints; None if it is not given."""
+    """Convert an attribute to Python ints; None if it is not given."""
     found = None if given is None else parse.ints(where, name, given)
     if isinstance(found, int):
         raise bad_type(where, f"{name} must be a sequence of ints", found, f"pass {[found]}")
@@ -35,19 +35,19 @@ def numbers(where: str, name: str, given: Numbers | None) -> tuple[int, ...] | N
 
 
 def ones(where: str, name: str, given: Numbers | None, rank: int) -> tuple[int, ...]:
-    """An attribute as ints, one for each axis; ones if it is not given."""
+    """Convert an attribute to Python ints; ones, one for each axis, if it is not given."""
     found = numbers(where, name, given)
     return (1,) * rank if found is None else found
 
 
-def count(where: str, name: str, given: Numbers, n: int) -> None:
-    """Refuse an attribute with another number of ints than n."""
+def check_count(where: str, name: str, given: Numbers, n: int) -> None:
+    """Refuse an attribute that has not n ints."""
     if len(given) != n:
         raise bad_value(where, f"{name} needs {n} ints", tuple(given), f"pass {n}")
 
 
 def check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
-    """Refuse an unknown auto_pad, and one beside pads."""
+    """Refuse an unknown auto_pad, and an auto_pad together with pads."""
     parse.choice(where, "auto_pad", auto_pad, AUTO_PADS)
     if auto_pad != "NOTSET" and pads is not None:
         got = f"auto_pad={auto_pad!r}, pads={shown(pads)}"
@@ -55,7 +55,7 @@ def check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
 
 
 def padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str | Pairs:
-    """The padding, as `einstride.conv` takes it."""
+    """Translate auto_pad and pads to the `padding` of `einstride.conv`."""
     check_auto_pad(where, auto_pad, pads)
     names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
     if auto_pad != "NOTSET":
@@ -63,12 +63,12 @@ def padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str |
     if pads is None:
         return "valid"
     pads = numbers(where, "pads", pads) or ()
-    count(where, "pads", pads, 2 * rank)
+    check_count(where, "pads", pads, 2 * rank)
     return tuple(zip(pads[:rank], pads[rank:], strict=True))
 
 
 def crops(total: int, auto_pad: str) -> tuple[int, int]:
-    """What is cropped at the start and at the end; a negative total adds at the end."""
+    """Split the positions to crop on an axis into start and end; a negative total pads."""
     if total < 0:
         return 0, total
     less, more = total // 2, total - total // 2

@@ -1,8 +1,9 @@
-"""ONNX's Conv, ConvTranspose and ConvInteger, with ONNX's attributes, by einstride's functions.
+"""Compute ONNX's Conv, ConvTranspose and ConvInteger, with ONNX's attributes.
 
-A small adapter, for runtimes that hold plain arrays and as a table of correspondences. Not imported
-by ``import einstride``; ``from einstride import onnx_ops`` loads it. Shapes are ONNX's: x (N, C,
-*S), w (M, C // group, *K), and for `conv_transpose` w (C, M // group, *K).
+The functions serve runtimes that hold plain arrays, and show how ONNX's attributes correspond to
+einstride's keywords. ``import einstride`` does not import this module; ``from einstride import
+onnx_ops`` does. Shapes are ONNX's: x (N, C, *S), w (M, C // group, *K), and for `conv_transpose`
+w (C, M // group, *K).
 
 The attributes and their defaults are those of the operators' specifications (ONNX 1.22, Conv-22,
 ConvTranspose-22 and ConvInteger-10).
@@ -22,7 +23,7 @@ from einstride.interop import onnx_attributes as attributes
 from einstride.interop.onnx_attributes import Numbers
 from einstride.support.errors import bad_type, bad_value, shown
 
-EIGHT = {"int8": (-128, 127), "uint8": (0, 255)}
+EIGHT_BIT = {"int8": (-128, 127), "uint8": (0, 255)}  # least and largest value
 
 
 def conv(
@@ -38,7 +39,7 @@ def conv(
     strides: Numbers | None = None,
     **keywords: Any,
 ) -> Array:
-    """ONNX's Conv.
+    """Compute ONNX's Conv.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def conv(
     dilations, strides : sequence of ints, optional
         One for each spatial axis; 1 if left out.
     group : int
-        Divides C and M.
+        The number of groups, which divides C and M.
     kernel_shape : sequence of ints, optional
-        K, which w tells anyway: checked if given.
+        K; checked against the shape of w if given.
     pads : sequence of ints, optional
         The starts of all spatial axes, then the ends; 0 if left out.
     **keywords : object
@@ -106,7 +107,7 @@ def conv_transpose(
     strides: Numbers | None = None,
     **keywords: Any,
 ) -> Array:
-    """ONNX's ConvTranspose.
+    """Compute ONNX's ConvTranspose.
 
     Parameters
     ----------
@@ -117,17 +118,18 @@ def conv_transpose(
     b : array, shape (M,), optional
         The bias B.
     auto_pad : {"NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"}
-        The two SAME give an output of S * strides, unless `output_shape` says otherwise; an odd
-        element is cropped at the end (SAME_UPPER) or at the start.
+        "SAME_UPPER" and "SAME_LOWER" give an output of size S * strides unless `output_shape` is
+        given; of an odd number of positions, one more is cropped at the end (SAME_UPPER) or at the
+        start.
     dilations, group, kernel_shape, strides : as in `conv`
         The same.
     output_padding : sequence of ints, optional
-        Elements added at the end of each spatial axis.
+        Positions added at the end of each spatial axis.
     output_shape : sequence of ints, optional
-        The spatial size of the output; `pads` are then ignored and made to fit. What the output
-        has more than there is to crop is added at its end.
+        The spatial size of the output; `pads` are then ignored, and positions are cropped to reach
+        this size. A size larger than the uncropped output adds positions at the end.
     pads : sequence of ints, optional
-        What is cropped: the starts of all spatial axes, then the ends; 0 if left out.
+        Positions to crop: at the starts of all spatial axes, then at the ends; 0 if left out.
     **keywords : object
         Further keywords of `einstride.conv_transpose`.
 
@@ -164,7 +166,7 @@ def conv_transpose(
     else:
         for name, given in (("output_shape", wanted), ("strides", stride),
                             ("dilations", dilation), ("output_padding", extra)):  # fmt: skip
-            attributes.count(where, name, given, rank)
+            attributes.check_count(where, name, given, rank)
         padding = tuple(
             attributes.crops((s - 1) * t + more + d * (k - 1) + 1 - size, auto_pad)
             for s, t, more, d, k, size in zip(
@@ -191,7 +193,7 @@ def conv_integer(
     strides: Numbers | None = None,
     **keywords: Any,
 ) -> Array:
-    """ONNX's ConvInteger: 8-bit operands less their zero points, summed exactly in int32.
+    """Compute ONNX's ConvInteger: 8-bit operands less their zero points, summed exactly in int32.
 
     Parameters
     ----------
@@ -216,7 +218,7 @@ def conv_integer(
     Raises
     ------
     ValueError, TypeError
-        As `conv`; also if sums could leave int32, where ONNX allows them to wrap.
+        As `conv`; also if sums could overflow int32, where ONNX allows them to wrap.
 
     Examples
     --------
@@ -229,19 +231,21 @@ def conv_integer(
     """
     where = "onnx_ops.conv_integer"
     backends.of(where, ("x", "w"), x, w)
-    x = _centred(where, "x", x, x_zero_point, ())
-    w = _centred(where, "w", w, w_zero_point, (w.shape[0],) if w.ndim else ())
+    x = _without_zero_point(where, "x", x, x_zero_point, ())
+    w = _without_zero_point(where, "w", w, w_zero_point, (w.shape[0],) if w.ndim else ())
     return conv(
         x, w, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
         pads=pads, strides=strides, accumulate="int32", **keywords,
     )  # fmt: skip
 
 
-def _centred(where: str, name: str, a: Array, zero: Any, per_channel: tuple[int, ...]) -> Array:
-    """8-bit integers less their zero point, in 16 bits; as they are without one."""
+def _without_zero_point(
+    where: str, name: str, a: Array, zero: Any, per_channel: tuple[int, ...]
+) -> Array:
+    """Subtract the zero point from 8-bit integers, in 16 bits; return `a` itself if it is None."""
     xp = array_namespace(a)
     dtype = str(a.dtype).rpartition(".")[2]
-    if dtype not in EIGHT:
+    if dtype not in EIGHT_BIT:
         raise bad_type(where, f"{name} must hold int8 or uint8", dtype, "quantize it, or use conv")
     if zero is None:
         return a
@@ -256,6 +260,6 @@ def _centred(where: str, name: str, a: Array, zero: Any, per_channel: tuple[int,
                 f"{zero.dtype} {tuple(zero.shape)}", "convert it",
             )  # fmt: skip
         zero = xp.astype(xp.reshape(zero, (-1, *(1,) * (a.ndim - 1))), xp.int16)
-    elif not EIGHT[dtype][0] <= zero <= EIGHT[dtype][1]:
+    elif not EIGHT_BIT[dtype][0] <= zero <= EIGHT_BIT[dtype][1]:
         raise bad_value(where, f"{name}_zero_point must be a {dtype}", zero, "requantize")
     return xp.astype(a, xp.int16) - zero

@@ -79,7 +79,7 @@ def check_shape(where: str, name: str, x: Array, shape: Shape) -> int:
 
 def check_count(where: str, name: str, value: object, least: int = 1) -> int:
     """Return `value` as an int; raise an error if it is no integer or less than `least`."""
-    number = parse.whole(where, name, value)
+    number = parse.integer(where, name, value)
     if number < least:
         raise bad_value(where, f"{name} must be at least {least}", number, "raise it")
     return int(number)

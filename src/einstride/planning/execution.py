@@ -40,7 +40,7 @@ def execution(decision: Decision) -> Facts:
         "filter_grad": (g.x_shape, g.y_shape, inner.shape),
     }[job.direction]
     first, second, out = decision.orders
-    if job.detour:
+    if job.extends_input:
         out = None  # the gradient of the padded and dilated input is an array of its own
     elif g.input_dilation:
         first = None  # the dilated input is an array of its own, too
@@ -51,7 +51,7 @@ def execution(decision: Decision) -> Facts:
         from einstride.codegen.jit import MISSING
 
         found["extra"] = MISSING
-    if job.detour:
+    if job.extends_input:
         found["afterwards"] = "the gradient's border is folded back, or its zeros left out"
     elif g.input_dilation:
         found["first"] = "zeros are put between the elements of x"
@@ -63,7 +63,7 @@ def _unread(shape: Shape, name: str, order: Shape | None) -> Array:
     """Make a stand-in for an array in the caller's layout; return its view in canonical order."""
     from einstride.arrays.backends import numpy
 
-    array = numpy.unread(canonical(shape, inverse(order)), name)
+    array = numpy.unallocated(canonical(shape, inverse(order)), name)
     return array if order is None else array.transpose(order)
 
 

@@ -256,14 +256,14 @@ def choose(
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
-    limit = max(job.ceiling - job.extra, 0) if job.hard else job.ceiling
+    limit = max(job.ceiling - job.outer_workspace, 0) if job.hard else job.ceiling
     inner = replace(job.inner, ceiling=limit)
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
     batch = 1 if job.batch_invariant else inner.geometry.batch
     small = replace(inner.geometry, batch=batch).multiply_adds < WORTH_ROUNDING
-    proved = figures.proved(traits.library) or tuple(ALGORITHMS)
+    proved = figures.auto_algorithms(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and small and not getattr(module, "EXACT", True):
             why[name] = "it rounds, and so few products are not worth that: ask for it by name"
@@ -273,7 +273,7 @@ def choose(
             reason = f"not proved on {traits.library} yet: ask for it by name"
         if reason is None:
             spent = module.cost(inner, traits, known)
-            costs[name] = replace(spent, workspace=spent.workspace + job.extra)
+            costs[name] = replace(spent, workspace=spent.workspace + job.outer_workspace)
             if job.hard and costs[name].workspace > job.ceiling:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:

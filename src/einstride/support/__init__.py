@@ -1,5 +1,5 @@
-"""Helpers of every room: errors, caches with a bound, threads that signals cannot end.
+"""Provide what every room uses: errors, caches with a limit, threads that signals cannot interrupt.
 
-What may enter: code that knows nothing of convolution and imports nothing of einstride.
-Start with `errors`: every refusal of a caller's value is written there.
+What may enter: code that is not about convolution and imports nothing else of einstride.
+Start with `errors`, which writes the text of every refusal of a caller's value.
 """

@@ -1,12 +1,12 @@
-"""Tables kept between calls: at most `LIMIT` bytes in a process, whatever shapes it meets.
+"""Cache the results of functions, at most `LIMIT` bytes of them in a process.
 
 ``functools.lru_cache`` counts entries, and an entry may be a table as long as the caller's longest
-axis. `kept` counts bytes instead, over all functions that it decorates. What is given up first is
-the table that was not asked for longest.
+axis. `kept` counts bytes instead, over all functions that it decorates, and drops the least
+recently used results first.
 
-A hit takes no lock: it reads a dictionary and stores one integer. What is missing is made outside
-of the lock, so that a function may call another one that is kept; two threads that miss at the same
-time may both make it. A process that was forked gets a lock of its own.
+A hit takes no lock: it reads a dictionary and stores one integer. A missing result is computed
+outside of the lock, so that a cached function may call another one; two threads that miss at the
+same time may both compute it. A forked process gets a lock of its own.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from einstride.support.caches import register
 
 LIMIT = 48 << 20
-"""Bytes of all tables together: six of the largest that an engine makes for one call (8 MiB; see
-`TABLES` in `einstride.algorithms.direct`). With less, a network whose layers alternate between long
-signals makes its tables anew in every step; with more, a process that meets ever new lengths holds
-more memory that nobody will read again."""
+"""Bytes of all results together: six of the largest offset tables that an engine makes for one call
+(8 MiB; see `TABLES` in `einstride.algorithms.direct`). With less, a network whose layers alternate
+between long signals computes its tables in every step; with more, a process whose calls all have
+new lengths holds more memory that it will not read again."""
 
 ENTRY = 1 << 10
-"""Bytes of an entry besides its arrays, about: key, entry, Python's own heads. It bounds the number
-of entries that hold no arrays."""
+"""Bytes that each entry counts besides its arrays: an estimate of key, entry and Python's object
+headers. It limits the number of entries that hold no arrays."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays within a value; of a view, of all the memory that it keeps alive."""
+    """Count the bytes of the arrays in a value; a view counts all memory that it keeps alive."""
     found = getattr(value, "nbytes", None)
     if isinstance(found, int):
         base = getattr(value, "base", None)
@@ -51,7 +51,7 @@ def size_of(value: Any) -> int:
 
 
 class Entry:
-    """A value, its size in bytes, and when it was last asked for."""
+    """Hold a value, its size in bytes, and the time of its last use, in ticks of the cache."""
 
     __slots__ = ("nbytes", "used", "value")
 
@@ -60,79 +60,80 @@ class Entry:
 
 
 class ByteCache:
-    """The values of some functions, at most `limit` bytes of them together.
+    """Cache the values of several functions, at most `limit` bytes of them together.
 
     Parameters
     ----------
     limit : int
-        Bytes. A value of more than half of it is made anew each time: it would drive out all else.
+        Most bytes. A value of more than half the limit is not kept, since it would displace all
+        others.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._tables: list[dict[Any, Entry]] = []
         self._clock = count()
-        self._about = 0  # bytes; an interrupt may leave it wrong until `_shrink` counts anew
+        self._estimate = 0  # bytes; wrong after an interrupt, until `_shrink` counts again
         self.renew_lock()
 
     def renew_lock(self) -> None:
-        """A free lock: in a forked child, the thread that held the old one does not exist."""
+        """Replace the lock: in a forked child, the thread that held the old one does not exist."""
         self._lock = threading.Lock()
 
     def kept(self, function: Callable[P, R]) -> Kept[P, R]:
-        """The function, with its values kept. Decorate functions of hashable arguments."""
+        """Decorate a function of hashable arguments so that its values are cached."""
         return Kept(self, function)
 
     def table(self) -> dict[Any, Entry]:
-        """A new dictionary whose entries count."""
+        """Add a dictionary whose entries count against the limit."""
         found: dict[Any, Entry] = {}
         self._tables.append(found)
         return found
 
     def tick(self) -> int:
-        """A number greater than all before."""
+        """Return the next number of a counter, the time of one use."""
         return next(self._clock)
 
     def put(self, table: dict[Any, Entry], key: Any, value: Any) -> None:
-        """Keep a value, and give up others where there is too much."""
+        """Store a value, and drop the least recently used ones if the limit is exceeded."""
         nbytes = size_of(value) + ENTRY
         if nbytes > self.limit // 2:
             return
         with self._lock:
             table[key] = Entry(value, nbytes, self.tick())
-            self._about += nbytes
-            if self._about > self.limit:
+            self._estimate += nbytes
+            if self._estimate > self.limit:
                 self._shrink()
 
     def entries(self) -> int:
-        """The number of values that are kept now."""
+        """Count the values in the cache."""
         return sum(map(len, self._tables))
 
     def nbytes(self) -> int:
-        """Bytes that are kept now."""
+        """Count the bytes in the cache."""
         return sum(e.nbytes for table in self._tables for e in list(table.values()))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all values."""
         for table in self._tables:
             table.clear()
 
     def _shrink(self) -> None:
-        """Down to three quarters of the limit, so that not every new value pays for a sort."""
+        """Drop values down to three quarters of the limit, so that not every store has to sort."""
         entries = [(e.used, t, key, e) for t in self._tables for key, e in list(t.items())]
         entries.sort(key=lambda entry: entry[0])
-        self._about = sum(e.nbytes for *_, e in entries)
-        if self._about <= self.limit:
+        self._estimate = sum(e.nbytes for *_, e in entries)
+        if self._estimate <= self.limit:
             return
         for _, table, key, e in entries:
-            if self._about <= self.limit * 3 // 4:
+            if self._estimate <= self.limit * 3 // 4:
                 break
             table.pop(key, None)
-            self._about -= e.nbytes
+            self._estimate -= e.nbytes
 
 
 class Kept(Generic[P, R]):
-    """A function whose values are kept in a `ByteCache`, called by position."""
+    """Call a function, with its values cached in a `ByteCache`."""
 
     def __init__(self, cache: ByteCache, function: Callable[P, R]) -> None:
         self._cache, self._function = cache, function
@@ -141,7 +142,7 @@ class Kept(Generic[P, R]):
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The value of the function."""
+        """Return the function's value, from the cache or computed."""
         key = (args, *kwargs.items()) if kwargs else args
         entry = self._table.get(key)
         if entry is not None:
@@ -154,7 +155,7 @@ class Kept(Generic[P, R]):
 
 
 CACHE = ByteCache(LIMIT)
-"""The cache of this process."""
+"""The byte cache of this process."""
 
 register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.entries, CACHE.nbytes)
 

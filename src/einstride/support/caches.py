@@ -1,7 +1,7 @@
-"""Every cache of this process in one registry, so that all can be emptied and counted at once.
+"""Register every cache of this process, so that all can be emptied and counted at once.
 
-Each cache has a bound: `cached` bounds the entries of one function, `byte_cache` the bytes of many
-functions together. Both register what they make; a table of another kind is registered by hand.
+Each cache has a limit: `cached` limits the entries of one function, `byte_cache` the bytes of many
+functions together. Both register their caches; a table of another kind calls `register` itself.
 """
 
 from __future__ import annotations
@@ -15,32 +15,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Kind = Literal["results", "process", "code"]
-"""What a cache holds.
+"""Kind of the contents of a cache.
 
-- ``"results"``: what follows from a function's arguments, such as geometries, plans and tables.
-- ``"process"``: what was found out about the process, such as its environment, its CPU, and the
-  libraries that are installed.
-- ``"code"``: compiled kernels, and the texts that they are made of. They are costly to make, and
-  follow from nothing that may change.
+- ``"results"``: values that follow from a function's arguments, such as geometries and plans.
+- ``"process"``: properties of the process, such as its environment, its CPU, and the libraries that
+  are installed.
+- ``"code"``: compiled kernels and their LLVM IR, which take long to make and never change.
 """
 
 
 @dataclass(frozen=True)
 class Cache:
-    """How to empty a cache, and how much it holds.
+    """Hold the functions that empty and count one cache.
 
     Attributes
     ----------
     name : str
-        The dotted name of the function whose results it keeps, or of the table.
+        The dotted name of the function whose results are cached, or of the table.
     kind : {"results", "process", "code"}
-        What it holds; see `Kind`.
+        The kind of the contents; see `Kind`.
     clear : callable
-        ``clear()`` forgets every entry.
+        ``clear()`` drops every entry.
     entries : callable
-        ``entries()``: the number of entries now.
+        ``entries()``: the current number of entries.
     nbytes : callable or None
-        ``nbytes()``: bytes of the entries now; None where only entries are counted.
+        ``nbytes()``: the current bytes of the entries; None where only entries are counted.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Cache:
 
 
 REGISTRY: list[Cache] = []
-"""Every cache of the modules that were imported."""
+"""All caches of the modules that were imported."""
 
 
 def register(
@@ -66,17 +65,15 @@ def register(
 
 
 def cached(entries: int, kind: Kind = "results") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Keep the results of a function of hashable arguments: a decorator.
-
-    A call costs what one through `functools.lru_cache` costs, which is what it is.
+    """Decorate a function of hashable arguments by a registered `functools.lru_cache`.
 
     Parameters
     ----------
     entries : int
-        The number of results that are kept; the least recently used one goes first. A function
-        whose results are as long as the caller's axes is one for `byte_cache.kept`.
+        The most results that are kept; the least recently used one is dropped first. A function
+        whose results are as long as the caller's axes takes `byte_cache.kept` instead.
     kind : {"results", "process", "code"}
-        What the cache holds; see `Kind`.
+        The kind of the contents; see `Kind`.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

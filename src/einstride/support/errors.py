@@ -1,31 +1,32 @@
-"""The one shape every error has: *function: the rule; the values got; the remedy*."""
+"""Write the text of every error in one form: *function: the rule; the values got; the remedy*."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 LONGEST = 400
-"""Characters of the values, and of the rule or the remedy, that a message repeats at most. An error
-is read by people: the start and the end of a long name tell which one it is."""
+"""Most characters of each part of a message: rule, values, remedy. A longer part keeps its start
+and its end, by which a reader recognises a long name. A higher limit makes messages hard to read, a
+lower one cuts the rules themselves."""
 
 
 def bad_value(where: str, rule: str, got: object, remedy: str) -> ValueError:
-    """A ValueError naming the function that was called, the rule, the values and what to do."""
+    """Make a ValueError that names the function, the rule, the values got and the remedy."""
     return ValueError(_text(where, rule, got, remedy))
 
 
 def bad_type(where: str, rule: str, got: object, remedy: str) -> TypeError:
-    """The same for a wrong type."""
+    """Make a TypeError of the same form as `bad_value`."""
     return TypeError(_text(where, rule, got, remedy))
 
 
 def no_memory(where: str, rule: str, got: object, remedy: str) -> MemoryError:
-    """The same for what does not fit into memory."""
+    """Make a MemoryError of the same form as `bad_value`."""
     return MemoryError(_text(where, rule, got, remedy))
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: ``repr(value)``, shortened, also where that fails."""
+    """Return ``repr(value)`` for a message, shortened; a description if `repr` raises an error."""
     return _shortened(_written(value, repr))
 
 
@@ -39,7 +40,7 @@ def _written(value: object, write: type[str] | Callable[[object], str]) -> str:
         return f"an integer of {value.bit_length()} bits"
     try:
         return write(value)
-    except Exception as error:  # of the caller's class, or Python's limit of digits
+    except Exception as error:  # raised by the caller's class, or by Python's limit of digits
         return f"a {type(value).__name__} that cannot be written ({type(error).__name__})"
 
 

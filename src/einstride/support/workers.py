@@ -1,15 +1,15 @@
-"""Threads of this library's own, and how a caller waits for one without being cut short.
+"""Start threads, and wait for them in a way that signal handlers cannot interrupt.
 
-Python runs signal handlers in the main thread, between any two calls or jumps of its bytecode. What
-a handler raises (Ctrl-C raises KeyboardInterrupt) ends the function that is running there: also
-one that is cleaning up, also `threading` and `concurrent.futures`, which then keep their locks.
-Two facts about CPython make cleaning up certain, whatever is raised and however often:
+Python runs signal handlers in the main thread, between any two calls or jumps of its bytecode. An
+exception of a handler (Ctrl-C raises KeyboardInterrupt) ends the function that is running there,
+even one that is cleaning up, and even `threading` and `concurrent.futures`, whose locks then stay
+taken. Two facts about CPython make cleaning up certain, whatever is raised and however often:
 
-- A handler never runs in another thread. What must be done as a whole is done there.
+- A handler never runs in another thread. Code that must run to its end runs there.
 - A handler never runs inside one call into C, nor between an ``except`` or ``finally`` and the
-  first call in it. `unbroken` packs "start a thread, and wait until it is done" into one such call.
+  first call in it. `uninterrupted` makes starting a thread and waiting for its end one such call.
 
-Threads are started by `_thread`, since `threading.Thread.start` can be cut short itself. They end
+Threads are started by `_thread`, since `threading.Thread.start` can itself be interrupted. They end
 with the process, as daemon threads do.
 """
 
@@ -29,13 +29,13 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 start = start_new_thread
-"""``start(function, arguments)``: a thread as bare as can be."""
+"""``start(function, arguments)`` starts a thread without any of `threading`'s records."""
 
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 
 
 def _functions() -> tuple[Any, ...]:
-    """Python's own functions to make, take, release and free a lock, called without the GIL."""
+    """Return CPython's functions to make, take, release and free a lock, called without the GIL."""
     python = ctypes.CDLL(None, handle=ctypes.pythonapi._handle)
     python.PyThread_allocate_lock.restype = ctypes.c_void_p
     python.PyThread_acquire_lock.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -49,12 +49,12 @@ _allocate, _acquire, _release, _free = _functions()
 
 
 class Latch:
-    """A lock whose waiting is one call into C that no signal ends.
+    """Lock a lock in one call into C, which no signal handler interrupts.
 
     Attributes
     ----------
     wait : callable
-        Take the lock, however long that lasts.
+        Take the lock, however long it takes.
     shut : callable
         Take the lock if it is free.
     open : callable
@@ -74,18 +74,18 @@ class Latch:
 
 
 class _Local(threading.local):
-    """What each thread has for itself.
+    """Hold the state of one thread.
 
     Attributes
     ----------
     latch : Latch or None
-        What the thread waits at.
-    apart : bool
-        True in a thread that `unbroken` started.
+        The latch at which the thread waits.
+    is_worker : bool
+        True in a thread that `uninterrupted` started.
     """
 
     latch: Latch | None = None
-    apart: bool = False
+    is_worker: bool = False
 
 
 _local = _Local()
@@ -94,22 +94,24 @@ _local = _Local()
 def ending() -> bool:
     """True if the interpreter is shutting down.
 
-    Daemon threads are frozen then, with whatever locks they hold, and no other thread runs.
+    Daemon threads are then frozen, with the locks that they hold, and no other thread runs.
     """
     return sys.is_finalizing()
 
 
 def guard(lock: Any) -> AbstractContextManager[Any]:
-    """The lock, to be held in a ``with``; at the end of the interpreter, when it may never come
-    free and nobody else runs, nothing."""
+    """Return a lock for a ``with`` statement, or no lock while the interpreter shuts down.
+
+    A frozen thread may hold the lock then, and no other thread runs.
+    """
     return _NO_LOCK if sys.is_finalizing() else lock
 
 
-def unbroken(function: Callable[[], None]) -> Callable[[], object]:
-    """One call into C that runs `function` in a new thread and waits until it has ended.
+def uninterrupted(function: Callable[[], None]) -> Callable[[], object]:
+    """Make a call into C that runs `function` in a new thread and waits until it has ended.
 
-    It may be called once. It raises RuntimeError or MemoryError, and has not called `function`, if
-    no thread can be started.
+    The result may be called once. It raises RuntimeError or MemoryError, without having called
+    `function`, if no thread can be started.
     """
     latch = _local.latch
     if latch is None:
@@ -121,18 +123,19 @@ def unbroken(function: Callable[[], None]) -> Callable[[], object]:
 
 def _run(function: Callable[[], None], after: Callable[[], object]) -> None:
     try:
-        _local.apart = True
+        _local.is_worker = True
         function()
     finally:
         after()
 
 
-def apart(function: Callable[[], Result]) -> Result:
-    """``function()``, in a thread that no signal handler interrupts; the caller waits for its end.
+def in_worker(function: Callable[[], Result]) -> Result:
+    """Call `function` in a new thread, which no signal handler interrupts, and return its result.
 
-    Without a new thread, at the end of the interpreter or of the system's means, it runs here.
+    The calling thread waits. It calls `function` itself if no thread can be started, as at
+    interpreter shutdown.
     """
-    if _local.apart or sys.is_finalizing():
+    if _local.is_worker or sys.is_finalizing():
         return function()
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -144,8 +147,8 @@ def apart(function: Callable[[], Result]) -> Result:
             errors.append(error)
 
     try:
-        unbroken(work)()
-    except RuntimeError:  # no new thread, unless a signal's handler raised it afterwards
+        uninterrupted(work)()
+    except RuntimeError:  # no new thread, unless a signal handler raised it after the end
         if results or errors:
             raise
         work()

@@ -1,5 +1,5 @@
-"""Commands for the shell: explain a plan, show what is installed, compile kernels beforehand.
+"""Implement shell commands: explain a plan, list the installation, compile kernels in advance.
 
-What may enter: a module for each command of ``python -m einstride`` but the demo.
+What may enter: a module for each command of ``python -m einstride`` except the demo.
 Start with `explain`.
 """

@@ -1,4 +1,4 @@
-"""``python -m einstride explain``: what a call would do, from shapes alone."""
+"""Implement ``python -m einstride explain``, which prints the plan of a call from its shapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Parse = Callable[[str, str], Any]
 
 
 def options(parser: ArgumentParser) -> None:
-    """The arguments: the two shapes, and the keywords of `einstride.plan`."""
+    """Add the arguments to a parser: the two shapes, and the keywords of `einstride.plan`."""
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     add = parser.add_argument
@@ -45,7 +45,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print the plan; 2, and the library's own sentence, if there is none."""
+    """Print the plan and return 0; if the arguments are invalid, print the error and return 2."""
     try:
         keywords = {
             name: parse(name, value)
@@ -60,8 +60,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def whole(name: str, text: str) -> int:
-    """An integer."""
+def integer(name: str, text: str) -> int:
+    """Parse an integer."""
     try:
         return int(text)
     except ValueError:
@@ -71,31 +71,31 @@ def whole(name: str, text: str) -> int:
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
-    """8x56x56x64, or 8,56,56,64."""
-    return tuple(whole(name, part) for part in text.replace("x", ",").split(","))
+    """Parse integers of the form 8x56x56x64 or 8,56,56,64."""
+    return tuple(integer(name, part) for part in text.replace("x", ",").split(","))
 
 
 def ints(name: str, text: str) -> int | tuple[int, ...]:
-    """One int, or one for each axis."""
+    """Parse one int, or one int for each axis."""
     found = numbers(name, text)
     return found if len(found) > 1 else found[0]
 
 
 def padding(name: str, text: str) -> Any:
-    """One entry (an int, a name or low:high), or one for each axis."""
+    """Parse a padding: one entry (an int, a name or low:high), or one entry for each axis."""
     entries: list[Any] = []
     for part in text.split(","):
         if ":" in part:
-            entries.append(tuple(whole(name, side) for side in part.split(":")))
+            entries.append(tuple(integer(name, side) for side in part.split(":")))
         else:
             number = part.lstrip("+-").isdigit()
-            entries.append(whole(name, part) if number else part)
+            entries.append(integer(name, part) if number else part)
     single = len(entries) == 1 and not isinstance(entries[0], tuple)
     return entries[0] if single else tuple(entries)
 
 
-def as_it_is(name: str, value: Any) -> Any:
-    """A name, or a flag."""
+def unchanged(name: str, value: Any) -> Any:
+    """Return a name or a flag as it is."""
     return value
 
 
@@ -113,13 +113,13 @@ NUMBERS = {
     "max_workspace": "bytes beyond inputs and output that may be used",
 }
 FLAGS = {
-    "flip": "the mathematician's convolution",
+    "flip": "reverse the filter, as in mathematics",
     "per_example": "a filter gradient for each example",
     "batch_invariant": "the same bits in any batch",
 }
 PARSERS: dict[str, Parse] = {
     "padding": padding,
     **dict.fromkeys(SIZES, ints),
-    **dict.fromkeys(NUMBERS, whole),
-    **dict.fromkeys(("direction", "dtype", "library", *NAMES, *FLAGS), as_it_is),
+    **dict.fromkeys(NUMBERS, integer),
+    **dict.fromkeys(("direction", "dtype", "library", *NAMES, *FLAGS), unchanged),
 }

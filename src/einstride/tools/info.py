@@ -1,4 +1,4 @@
-"""What ``python -m einstride info`` tells: versions, array libraries, devices, choices."""
+"""Implement ``python -m einstride info``: print versions, libraries, devices, chosen algorithms."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LAYERS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...]
 
 
 def text() -> str:
-    """All of it."""
+    """Return the whole text."""
     sections = {
         "Versions": _versions(),
         "Array libraries": _libraries(),
         "CuPy devices": _devices(),
         "Threads": _threads(),
         "Compiled kernels": _kernels(),
-        'What algorithm="auto" takes (NumPy, float32, padding="same")': _choices(),
+        'Choices of algorithm="auto" (NumPy, float32, padding="same")': _choices(),
     }
     return "\n\n".join(
         f"{title}\n" + textwrap.indent("\n".join(lines), "  ") for title, lines in sections.items()
@@ -65,7 +65,7 @@ def _versions() -> Iterator[str]:
 
 
 def _libraries() -> Iterator[str]:
-    """Found by looking, not by importing: some take seconds to load."""
+    """Describe each library without importing it, as some libraries take seconds to load."""
     providers = metadata.packages_distributions()
     for library in LIBRARIES:
         if find_spec(library) is None:
@@ -110,7 +110,7 @@ def _kernels() -> Iterator[str]:
         return
     try:
         where, limit = disk_cache.folder(), disk_cache.limit()
-    except ValueError as error:  # the user's environment names no number of bytes
+    except ValueError as error:  # EINSTRIDE_CACHE_BYTES is no number of bytes
         yield str(error)
         return
     if limit == 0:
@@ -127,7 +127,7 @@ def _choices() -> Iterator[str]:
     rows = [("layer", "x", "f", "forward", "input grad", "filter grad")]
     for name, x, f, keywords in LAYERS:
         chosen = _algorithms(x, f, Keywords(padding="same", **keywords))
-        rows.append((name, _times(x), _times(f), *chosen))
+        rows.append((name, _shape(x), _shape(f), *chosen))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()
@@ -136,23 +136,23 @@ def _choices() -> Iterator[str]:
 def _algorithms(
     x_shape: tuple[int, ...], f_shape: tuple[int, ...], keywords: Keywords
 ) -> tuple[str, str, str]:
-    """The planner's choice for each pass, as a call with such arrays would get it."""
+    """Return the planner's choice for each pass, as calls with arrays of these shapes make it."""
 
     def planned(direction: Direction, first: Any, second: Any, extra: Any = None) -> Any:
         return execute.prepare("info", direction, first, second, None, None, keywords, extra)[1]
 
-    x, f = _nothing(x_shape), _nothing(f_shape)
+    x, f = _broadcast_zero(x_shape), _broadcast_zero(f_shape)
     forward = planned("forward", x, f)
-    gy = _nothing(forward.job.geometry.y_shape)
+    gy = _broadcast_zero(forward.job.geometry.y_shape)
     input_grad = planned("input_grad", gy, f, x_shape[1:-1])
     filter_grad = planned("filter_grad", x, gy, f_shape[:-2])
     return forward.algorithm, input_grad.algorithm, filter_grad.algorithm
 
 
-def _nothing(shape: tuple[int, ...]) -> Any:
-    """An array of this shape that takes no memory: plans never look at values."""
+def _broadcast_zero(shape: tuple[int, ...]) -> Any:
+    """Return an array of zeros that takes no memory: plans do not depend on values."""
     return np.broadcast_to(np.float32(0), shape)
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

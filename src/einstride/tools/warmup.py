@@ -1,8 +1,9 @@
-"""``python -m einstride warmup``: compile the kernels that common layers need, before they do.
+"""Implement ``python -m einstride warmup``: compile the kernels of common layers in advance.
 
-A kernel is compiled when a layer first asks for it, which takes a tenth of a second, and kept on
-disk for every later process. Kernels are made for vectors and tiles, not for sizes, so that a small
-layer of each kind is enough; each is run on every algorithm that compiles, in all three passes.
+A kernel is compiled when a layer first needs it, which takes a tenth of a second, and kept on disk
+for every later process. Kernels depend on vectors and register tiles, not on the sizes of arrays,
+so that a small layer of each kind is enough. Each sample runs on every algorithm that compiles
+kernels, in all three passes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ COMPILED = ("direct", "winograd")
 
 
 class Sample(NamedTuple):
-    """A small layer: what it looks like matters, not how large it is."""
+    """Hold the shapes of a small layer that needs the kernels of larger layers of its kind."""
 
     size: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -51,7 +52,7 @@ SAMPLES = (
 
 
 def run(dtypes: tuple[str, ...] = ("float32",)) -> int:
-    """Compile for these dtypes, with a line of progress for each layer; the exit status."""
+    """Compile kernels for some dtypes, print the progress, and return the exit status."""
     if not jit.available():
         print(f"warmup: compiled kernels {jit.MISSING}")
         return 2
@@ -60,15 +61,15 @@ def run(dtypes: tuple[str, ...] = ("float32",)) -> int:
     for number, (dtype, sample) in enumerate(jobs, 1):
         for direction in DIRECTIONS[:3]:
             for algorithm in COMPILED:
-                _pass(sample, dtype, direction, algorithm)
+                _run_pass(sample, dtype, direction, algorithm)
         print(f"\r{number}/{len(jobs)} layers, {jit.count() - before} kernels", end="")
     where = disk_cache.folder()
     print(f" in {perf_counter() - start:.1f} s, {f'kept in {where}' if where else 'not kept'}")
     return 0
 
 
-def _pass(sample: Sample, dtype: str, direction: str, algorithm: str) -> None:
-    """One pass of a layer by an algorithm, if that can do it."""
+def _run_pass(sample: Sample, dtype: str, direction: str, algorithm: str) -> None:
+    """Run one pass of a layer by an algorithm, unless the algorithm does not support it."""
     s = sample
     f = np.zeros((*s.kernel, s.channels // s.groups, s.filters), dtype)
     x = np.zeros((s.batch, *s.size, s.channels), dtype)
@@ -81,6 +82,6 @@ def _pass(sample: Sample, dtype: str, direction: str, algorithm: str) -> None:
             first, second, direction=direction, input_size=size, kernel_size=kernel,
             stride=s.stride, groups=s.groups, padding="same", algorithm=algorithm,
         )  # fmt: skip
-    except ValueError:  # the algorithm has its reasons, and says them in a plan
+    except ValueError:  # the algorithm does not support the pass; a plan would say why
         return
     plan(first, second)

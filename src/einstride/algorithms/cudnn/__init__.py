@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from einstride.algorithms.cudnn import device_memory, library
 from einstride.algorithms.cudnn.device_memory import Tensor
 from einstride.algorithms.cudnn.graphs import TYPES, Convolution, planned, run
-from einstride.arrays.ops import ALL, flip, pad, plus
+from einstride.arrays.ops import ALL, add, flip, pad
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.errors import bad_value
@@ -164,7 +164,7 @@ def _launch(
     if arrays[2] is not out:
         out[...] = arrays[2]
     if bias is not None and not fused:
-        plus(out, b.astype(bias, job.arithmetic.result), b)
+        add(out, b.astype(bias, job.arithmetic.result), b)
     return out
 
 

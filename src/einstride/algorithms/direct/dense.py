@@ -76,7 +76,7 @@ def forward(
     x = _operand(x, job, b)
     if prepared is None and (slices := pieces(job)):
         for p in slices:
-            forward(*p.given(x, f), b, p.bias(bias), out[p.out])
+            forward(*p.arguments(x, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
@@ -97,7 +97,7 @@ def input_grad(
     gy = _operand(gy, job, b)
     if prepared is None and (slices := pieces(job)):
         for p in slices:
-            input_grad(*p.given(gy, f), b, p.bias(bias), out[p.out])
+            input_grad(*p.arguments(gy, f), b, p.bias(bias), out[p.out])
         return out
     g = job.geometry
     computed = _computed_geometry(job)
@@ -203,7 +203,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         return Work(call, sums=count)
     parts = pieces(job)
     if parts:
-        first, _, job = parts[0].given(first, second)
+        first, _, job = parts[0].arguments(first, second)
         out, g = out[parts[0].out], job.geometry
     computed, passes = _computed_geometry(job), 1
     if job.direction == "forward":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
 from einstride.codegen import jit
 from einstride.geometry import input_gradient_phases
-from einstride.geometry.channel_slices import Pieces
+from einstride.geometry.channel_slices import ChannelSlices
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
@@ -19,22 +19,22 @@ PIECE = 8 << 20
 
 
 @cached(1024)
-def pieces(job: Job) -> Pieces:
+def pieces(job: Job) -> ChannelSlices:
     """Split a job whose filter is not prepared into pieces; none if its panels are small."""
     from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
     if size <= PIECE or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
-        return Pieces(job)
+        return ChannelSlices(job)
     count = -(-size // PIECE)
     if g.groups > 1:
-        return Pieces(job, g.groups, -(-g.groups // min(count, g.groups)), True)
+        return ChannelSlices(job, g.groups, -(-g.groups // min(count, g.groups)), True)
     channels = g.channels if backwards else g.filters
     panels = -(-channels // width)
     if panels == 1:
-        return Pieces(job)
-    return Pieces(job, channels, -(-panels // min(count, panels)) * width)
+        return ChannelSlices(job)
+    return ChannelSlices(job, channels, -(-panels // min(count, panels)) * width)
 
 
 def largest(job: Job) -> Job:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.fft.axes import Axis
 from einstride.algorithms.fft.planes import planes_of_array, to_array, write_planes
 from einstride.algorithms.fft.scratch import Scratch
-from einstride.arrays.ops import ALL, cells, pad, region, windows
+from einstride.arrays.ops import ALL, box_index, pad, region, windows
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
@@ -108,7 +108,7 @@ def outputs(
     )
     destination: Any = None
     if out is not None:
-        destination = out[cells([batch, *zip(lows, highs, strict=True)])]
+        destination = out[box_index([batch, *zip(lows, highs, strict=True)])]
         if whole_tiles:
             write_planes(y, xp.reshape(destination, y.shape[1:]))
             return None

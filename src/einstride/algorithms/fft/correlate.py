@@ -22,7 +22,7 @@ from einstride.algorithms.fft.plan import Plan, correlation, spectrum_part
 from einstride.algorithms.fft.planes import multiply, planes_of_array
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
-from einstride.arrays.ops import plus
+from einstride.arrays.ops import add
 from einstride.geometry.blocking import Box, Boxes
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -195,4 +195,4 @@ def _plus(y: Array, bias: Array, n: int, b: Backend) -> Array:
     ones = (1,) * (len(shape) - 2)
     y = b.xp.reshape(y, (*shape[:-1], n, bias.shape[-1]))
     bias = b.xp.reshape(bias, (bias.shape[0], *ones, 1, bias.shape[-1]))
-    return b.xp.reshape(plus(y, bias, b), shape)
+    return b.xp.reshape(add(y, bias, b), shape)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.fft import work
 from einstride.algorithms.fft.axes import Axis, choices
 from einstride.calibration import rates
-from einstride.geometry.blocking import Boxes, run_lengths
+from einstride.geometry.blocking import Boxes, block_lengths
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Job
@@ -253,7 +253,7 @@ def largest_fit(
         return None
     n = max(min(prod(sizes), budget // max(one // 2, 1)), smallest)
     while n >= smallest:
-        lengths = run_lengths(sizes, n)
+        lengths = block_lengths(sizes, n)
         if bytes_of(lengths) <= budget:
             return lengths
         n = min(n - 1, n * 3 // 4)

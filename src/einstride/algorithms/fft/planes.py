@@ -15,7 +15,7 @@ from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.fft.scratch import Scratch
-from einstride.arrays.ops import ALL, is_complex, plus
+from einstride.arrays.ops import ALL, add, is_complex
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -204,7 +204,7 @@ def contract(
     out = scratch.take("sum" if total is None else "product", (q, groups, c, 2 * r), b)
     found = b.matmul(xs, xp.reshape(w, (q, groups, 2 * n, 2 * r)), out)
     found = xp.reshape(found, (q, groups, c, 2, r))
-    return found if total is None else plus(total, found, b)
+    return found if total is None else add(total, found, b)
 
 
 def copy(a: Array, scratch: Scratch, name: str, b: Backend) -> Array:

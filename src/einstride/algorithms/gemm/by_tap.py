@@ -16,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
-from einstride.arrays.ops import dense, merged
+from einstride.arrays.ops import has_contiguous_axis, merged
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -31,7 +31,7 @@ Unit = tuple[Box, tuple[int, int]]
 
 MOST_TAPS = 1 << 12
 """Taps of a filter that is split by tap, at most, because a plan lists the taps. A larger filter
-goes with enough positions to occupy the threads, or has gigabytes, of which a split saves little."""
+goes with enough positions to occupy the threads, or has gigabytes: then a split saves little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,11 @@ def by_tap(
     if plan is None or not compute == job.arithmetic.result == b.dtype_name(f) or b.copied(f):
         return None
     matrix_out = merged(out, g.rank + 1, b)
-    if matrix_out is None or not dense(matrix_out, b) or not dense(f[(0,) * g.rank], b):
+    if (
+        matrix_out is None
+        or not has_contiguous_axis(matrix_out, b)
+        or not has_contiguous_axis(f[(0,) * g.rank], b)
+    ):
         return None
     return plan, matrix_out
 

@@ -8,7 +8,15 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
-from einstride.arrays.ops import by_group, cells, conjugate, dense, is_complex, merged, plus
+from einstride.arrays.ops import (
+    add,
+    box_index,
+    conjugate,
+    groups_first,
+    has_contiguous_axis,
+    is_complex,
+    merged,
+)
 from einstride.geometry.blocking import SMALL, Box, Boxes, Tiling, tile
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -127,14 +135,14 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
             total, product = [b.xp.reshape(s[: prod(shape)], shape) for s in buffers] or [None] * 2
             for i, box in enumerate(unit.boxes):
                 r = b.xp.matrix_transpose(rows.of(box, unit.taps, unit.channels))
-                c = _gradient_rows(gy[cells(box)], g, compute, b)
+                c = _gradient_rows(gy[box_index(box)], g, compute, b)
                 term = b.matmul(r, c, product if i else total)
-                total = plus(total, term, b) if i else term
+                total = add(total, term, b) if i else term
             found = conjugate(_as_filter(total, unit, g, b), b)
             if out is None:
                 return found
             lo, hi = unit.channels if g.groups == 1 else (0, g.channels // g.groups)
-            parts[unit.part][(*cells(unit.taps), slice(lo, hi), slice(None))] = found
+            parts[unit.part][(*box_index(unit.taps), slice(lo, hi), slice(None))] = found
             return None
 
         return one
@@ -171,6 +179,6 @@ def _gradient_rows(gy: Array, g: Geometry, compute: str, b: Backend) -> Array:
     matrix = merged(gy, g.rank + 1, b)
     if matrix is None:  # one copy: a copy made first would keep gy's memory order
         matrix = b.xp.reshape(gy, (prod(gy.shape[:-1]), g.filters))
-    if not dense(matrix, b):
+    if not has_contiguous_axis(matrix, b):
         matrix = b.xp.asarray(matrix, copy=True)
-    return by_group(conjugate(b.astype(matrix, compute), b), g.groups, b)
+    return groups_first(conjugate(b.astype(matrix, compute), b), g.groups, b)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.gemm.by_tap import correlate_by_tap
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
 from einstride.arrays.ops import (
-    by_group,
-    cells,
-    dense,
+    add,
+    box_index,
+    groups_first,
+    has_contiguous_axis,
     is_complex,
     merged,
-    plus,
     row_major,
     split_groups,
 )
@@ -51,7 +51,7 @@ def filter_matrix(f: Array, g: Geometry, compute: str, b: Backend) -> tuple[Arra
         )
         for order, inner in orders:
             matrix = merged(xp.permute_dims(f, order), n + 1, b)
-            if matrix is not None and dense(matrix, b):
+            if matrix is not None and has_contiguous_axis(matrix, b):
                 return matrix, inner
     rows = prod(g.f_shape[:-1])
     if b.strides is not None and abs(b.strides(f)[-2]) < abs(b.strides(f)[-1]):
@@ -122,7 +122,7 @@ def correlate(
     compute, result = job.arithmetic.compute, job.arithmetic.result
     if correlate_by_tap(x, f, g, job, b, out):
         if bias is not None and out is not None:
-            plus(out, b.astype(bias, result), b)
+            add(out, b.astype(bias, result), b)
         return out
     matrix, inner = filter_matrix(f, g, compute, b)
     taps = tuple((0, k) for k in g.kernel)
@@ -132,7 +132,7 @@ def correlate(
     width = prod(g.f_shape[:-1]) * g.groups
 
     flat = merged(out, g.rank + 1, b) if out is not None and in_result else None
-    flat = flat if flat is not None and dense(flat, b) else None
+    flat = flat if flat is not None and has_contiguous_axis(flat, b) else None
 
     def make() -> Callable[[Box], Array | None]:
         slab = slab_elements(g, plan.lengths, g.kernel)
@@ -149,15 +149,15 @@ def correlate(
                 at = plan.boxes.first_position(box)
                 y = flat[at : at + prod(hi - lo for lo, hi in box)]
             else:
-                destination = out[cells(box)]  # (n, *o, D)
+                destination = out[box_index(box)]  # (n, *o, D)
                 y = merged(destination, g.rank + 1, b) if in_result else None
-                in_out = y is not None and dense(y, b)
+                in_out = y is not None and has_contiguous_axis(y, b)
             if not in_out:
                 if not staging:
                     staging.append(b.empty((plan.rows * g.filters,), job.sums, x))
                 positions = prod(destination.shape[:-1])
                 y = b.xp.reshape(staging[0][: positions * g.filters], (positions, g.filters))
-            b.matmul(r, matrix, by_group(y, g.groups, b))
+            b.matmul(r, matrix, groups_first(y, g.groups, b))
             if bias is not None:
                 y += bias
             if not in_out:

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from einstride.arrays.ops import ALL, by_group, dense, merged, region, split_groups, windows
+from einstride.arrays.ops import (
+    ALL,
+    groups_first,
+    has_contiguous_axis,
+    merged,
+    region,
+    split_groups,
+    windows,
+)
 from einstride.geometry.blocking import Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
@@ -206,9 +214,9 @@ class Rows:
             return None
         steps = (slice(None, None, s) for s in g.stride)
         matrix = merged(part[(ALL, *steps, ...)], g.rank + 1, b)
-        if matrix is None or not dense(matrix, b):
+        if matrix is None or not has_contiguous_axis(matrix, b):
             return None
-        return by_group(matrix, g.groups, b)
+        return groups_first(matrix, g.groups, b)
 
     def _gather(self, x: Array, box: Box, taps: Sequence[tuple[int, int]]) -> Array | None:
         """Copy rows by the backend's own kernel, without a slab; None if that cannot do it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from einstride.algorithms.gemm.forward import row_tiles
 from einstride.algorithms.gemm.im2col import Rows, slab_elements
-from einstride.arrays.ops import cells, conjugate, is_complex, split_groups
+from einstride.arrays.ops import box_index, conjugate, is_complex, split_groups
 from einstride.geometry.blocking import Box, Boxes, Tiling
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
@@ -57,7 +57,7 @@ def reduce_each(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) ->
             r = r if g.groups > 1 else r[None, ...]  # (G, n * p, K * C // G)
             p = r.shape[1] // n
             r = xp.permute_dims(xp.reshape(r, (g.groups, n, p, inner)), (1, 0, 3, 2))
-            c = b.astype(gy[cells(box)], compute)
+            c = b.astype(gy[box_index(box)], compute)
             c = split_groups(xp.reshape(c, (n, p, g.filters)), g.groups, b)
             c = conjugate(xp.permute_dims(c, (0, 2, 1, 3)), b)
             stack = None

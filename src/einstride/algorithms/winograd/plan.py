@@ -13,7 +13,7 @@ from einstride.algorithms.winograd.tile_grid import Blocks, phase_of, residues
 from einstride.algorithms.winograd.tile_transforms import COLUMNS, Frame, slice_tiles
 from einstride.arrays.ops import is_complex
 from einstride.geometry import winograd_error
-from einstride.geometry.blocking import SMALL, run_lengths, tile
+from einstride.geometry.blocking import SMALL, block_lengths, tile
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Job
@@ -215,7 +215,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
     concurrent = SIDE_BY_SIDE if side_by_side else 1
     while True:
         slabs = -(-g.channels // slab)
-        lengths = run_lengths(tiles, rows)
+        lengths = block_lengths(tiles, rows)
         blocks = Blocks(g, s.m, lengths)
         parts = 1
         if side_by_side:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from einstride.arrays.ops import ALL, cells, conjugate, region, windows
-from einstride.geometry.blocking import Box, Boxes, run_lengths
+from einstride.arrays.ops import ALL, box_index, conjugate, region, windows
+from einstride.geometry.blocking import Box, Boxes, block_lengths
 from einstride.geometry.keywords import Shape
 from einstride.geometry.tile_sizes import Scheme
 from einstride.support.caches import cached
@@ -36,7 +36,7 @@ fewer the cost of calls would dominate."""
 @cached(1024)
 def column_slices(counts: Shape, width: int) -> tuple[tuple[Box, int, int], ...]:
     """Split tiles into slices of about `COLUMNS` columns: (box, first tile, number of tiles)."""
-    boxes = Boxes(counts, run_lengths(counts, max(COLUMNS // width, 1)))
+    boxes = Boxes(counts, block_lengths(counts, max(COLUMNS // width, 1)))
     return tuple((box, boxes.first_position(box), prod(hi - lo for lo, hi in box)) for box in boxes)
 
 
@@ -169,7 +169,7 @@ class Transform:
                 b.matmul(self._matrix, tiles, None), (-1, *(prod(w.shape[n:-1]), channels))
             )
         for box, at, p in column_slices(w.shape[n:-1], channels):
-            source = w[(*(ALL,) * n, *cells(box))]
+            source = w[(*(ALL,) * n, *box_index(box))]
             tiles = self._gather[: inner * p * channels]
             xp.reshape(tiles, source.shape)[...] = source
             tiles = xp.reshape(tiles, (inner, p * channels))

@@ -1,11 +1,10 @@
-"""Find the adapter of an array by its type, without importing what the caller has not.
+"""Find the adapter of an array by its type, without importing libraries that the caller has not.
 
-A library that is not in ``sys.modules`` cannot have made the array, so looking at the type is
-enough. One file serves one library; everything that has an array-API namespace and no file of its
-own is served by `generic`.
+The type's module names the library. A library with no module here is served by `generic`, if its
+arrays have an array-API namespace.
 
-What may enter: adapters, and what only one of them needs. Only here are libraries known by name.
-Start with `adapter`, the record of what an adapter brings, then `numpy`.
+What may enter: adapters, and code that only one of them needs. Libraries are compared by name only
+in this room. Start with `adapter`, the record that an adapter fills in, then `numpy`.
 """
 
 from __future__ import annotations
@@ -25,21 +24,22 @@ register(f"{__name__}._FOUND", "process", _FOUND.clear, _FOUND.__len__)
 
 
 def of(where: str, names: tuple[str, ...], *arrays: Array) -> Backend:
-    """The backend that all the arrays belong to; arrays that are None are left out.
+    """Return the backend that all arrays belong to; an optional array may be None.
 
-    TypeError in `where`'s name if something is no array, or if libraries or devices are mixed.
+    A TypeError that names `where` says which argument is no array, or is of another library or
+    device than the first.
     """
     first = arrays[0]
     backend = _FOUND.get(type(first)) or _find(where, names[0], first)
     for name, other in zip(names[1:], arrays[1:], strict=True):
         if other is None and name in ("bias", "out"):
             continue
-        theirs = _FOUND.get(type(other)) or _find(where, name, other)
-        if theirs is not backend:
+        found = _FOUND.get(type(other)) or _find(where, name, other)
+        if found is not backend:
             raise bad_type(
                 where,
                 "all arrays must come from one library",
-                f"{names[0]} from {backend.traits.library}, {name} from {theirs.traits.library}",
+                f"{names[0]} from {backend.traits.library}, {name} from {found.traits.library}",
                 "convert one of them yourself: nothing is copied between libraries silently",
             )
     if backend.device is not None:
@@ -53,7 +53,7 @@ def _on_one_device(
     arrays: tuple[Array | None, ...],
     device: Callable[[Array], object],
 ) -> None:
-    """Refuse arrays on two devices; an array whose device nobody knows may be on any."""
+    """Refuse arrays on two devices; an array whose device is unknown may be on any."""
     first, found = "", None
     for name, array in zip(names, arrays, strict=True):
         theirs = None if array is None else device(array)
@@ -86,7 +86,7 @@ def _find(where: str, name: str, array: object) -> Backend:
 def _load(kind: type, array: object) -> Backend | None:
     library = kind.__module__.partition(".")[0]
     if library == "numpy":
-        # Subclasses give their elements another meaning (masks, matrices); a memmap does not.
+        # Subclasses change the meaning of operations (masked arrays, matrices); a memmap does not.
         if kind.__qualname__ not in ("ndarray", "memmap"):
             return None
         from einstride.arrays.backends import numpy
@@ -110,7 +110,7 @@ def _load(kind: type, array: object) -> Backend | None:
 
 
 def by_name(where: str, library: str) -> Backend:
-    """The backend of a library that is named rather than shown: this imports the library."""
+    """Return the backend of a library that is given by its name; the library is imported."""
     try:
         if library == "numpy":
             from einstride.arrays.backends import numpy

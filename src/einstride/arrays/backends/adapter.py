@@ -1,4 +1,4 @@
-"""What einstride needs of an array library: one record of facts and functions, no base class."""
+"""Define the record that an adapter fills in for its array library: traits and functions."""
 
 from __future__ import annotations
 
@@ -8,53 +8,55 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Array = Any
-"""An array of whichever library the caller uses."""
+"""An array of any supported library."""
 
 Make = Callable[[], Callable[[Any], Any]]
-"""Called once by every worker: allocates its buffers and gives the function that does one block."""
+"""A function that each thread calls once: it allocates the thread's buffers, and returns the
+function that computes one block."""
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: a quick key of caches
+@dataclass(frozen=True, eq=False)  # compared by identity, which is fast in cache keys
 class Traits:
-    """Facts about a library that decide plans.
+    """Hold the properties of an array library that plans depend on.
 
     Attributes
     ----------
     library : str
-        Its import name: for messages, plans and figures. What the library can do is said by the
-        other fields, so that nothing outside `einstride.arrays.backends` compares names.
+        The import name, for messages, plans and calibration. The other fields say what the library
+        can do, so that nothing outside `einstride.arrays.backends` compares names.
     views : bool
-        `as_strided` exists, so windows are a view; otherwise they are stacked slices.
+        True if `as_strided` exists and windows are a view; otherwise windows are stacked slices.
     mutable : bool
-        Results may be written in place, block by block, and buffers reused.
+        True if results may be written in place, block by block, and buffers reused.
     block_bytes : int
-        The size that a block's copied windows should have: what fits the cache of one core, or
-        fills a GPU.
+        Bytes that the copied windows of a block should have: the cache of one core, or enough work
+        for a GPU.
     workspace : int
-        The default ceiling of workspace, in bytes.
+        The default limit of workspace, in bytes.
     half_sums : bool
-        Matrix products of float16 and bfloat16 are summed in float32 by the library itself.
+        True if the library itself sums matrix products of float16 and bfloat16 in float32.
     max_rank : int
         The most spatial axes whose windows the library's arrays and einsum can index.
     kernels : {"cpu", "cuda"} or None
-        Which kernels of this project can address the arrays: those of `einstride.cpu`, those of
-        `einstride.cuda`, or none.
+        The kernels of this project that can address the arrays: `einstride.cpu`, `einstride.cuda`
+        or none.
     compiled : bool
-        The kernels of `einstride.cpu` can address the arrays, and their compiler is installed.
+        True if the kernels of `einstride.cpu` can address the arrays, and llvmlite, their compiler,
+        is installed.
     on_host : bool
-        The arrays are NumPy's: its functions read and write them where they are, in the memory of
-        the host, and `Backend.run` computes blocks of them on several threads.
+        True if the arrays are NumPy's, in host memory: its functions read and write them in place,
+        and `Backend.run` computes blocks of them on several threads.
     einsum_copies : bool
-        `Backend.einsum` copies an operand whose windows overlap, so that a view of windows costs as
-        much memory as the windows themselves.
+        True if `Backend.einsum` copies an operand whose windows overlap, so that a view of windows
+        costs as much memory as the windows themselves.
     has_fft : bool
-        The namespace has Fourier transforms, ``xp.fft``, that work along any axis of any array.
+        True if the namespace has Fourier transforms, ``xp.fft``, along any axis of any array.
     has_streams : bool
-        Calls put their work into a queue of the device and return: whoever looks at a number of a
-        result waits until the device has come so far.
+        True if calls enqueue their work on a stream of the device and return: reading a value of a
+        result waits for the stream.
     capability : callable or None
-        ``capability()``: ten times the compute capability of the current device, 0 without one. It
-        asks the driver for a number and makes no context.
+        ``capability()``: ten times the compute capability of the current device, 0 without one. The
+        call queries the driver and creates no context.
     """
 
     library: str
@@ -75,26 +77,27 @@ class Traits:
 
 @dataclass(frozen=True)
 class Backend:
-    """The functions an adapter brings. `xp` is the library's array-API namespace.
+    """Hold the functions of an adapter, and the library's array-API namespace `xp`.
 
     Attributes
     ----------
     xp : namespace
-        With the standard's names: ``permute_dims``, ``concat``, ``matmul``, ``astype``...
+        The functions under the standard's names: ``permute_dims``, ``concat``, ``matmul``...
     traits : Traits
-        The facts above.
+        The properties of the library.
     dtype_name : callable
-        ``dtype_name(x)``: the dtype as a plain name, "float32".
+        ``dtype_name(x)``: the name of the dtype, such as "float32".
     device : callable or None
-        ``device(x)``, comparable with ``==``; None for an array that is on no device that is known
-        (a tracer, or an array spread over several). None instead of a function for libraries with
-        one device.
+        ``device(x)``: the device, comparable with ``==``; None for an array without a known device
+        (a tracer, or an array distributed over several). The field is None for libraries with one
+        device.
     on : callable
         ``with on(x):`` makes the array's device the current one.
     empty, zeros : callable
-        ``empty(shape, dtype_name, like)``: on the device of the array `like`.
+        ``empty(shape, dtype_name, like)``: a new array on the device of the array `like`.
     astype : callable
-        ``astype(x, dtype_name)``; x itself if nothing is to do. float to int truncates.
+        ``astype(x, dtype_name)``: x converted, or x itself if it has the dtype. Conversion from
+        float to int truncates.
     strides : callable or None
         ``strides(x)`` in the unit that `as_strided` takes; None without views.
     as_strided : callable or None
@@ -104,35 +107,36 @@ class Backend:
     matmul : callable
         ``matmul(a, b, out)``; `out` may be None.
     run : callable
-        ``run(make, boxes, threads)``: every block once; their results in order, or none where
-        blocks are written in place.
+        ``run(make, boxes, threads)``: compute every block once, and return the results in order, or
+        an empty list where blocks are written in place.
     threads : callable
-        ``threads()``: how many blocks may run at once, now.
+        ``threads()``: the number of blocks that may run at once, now.
     overlap : callable
-        ``overlap(a, b)``: do the two arrays share memory?
+        ``overlap(a, b)``: True if the two arrays share memory.
     writeable : callable
-        ``writeable(x)``: may the array be written?
+        ``writeable(x)``: True if the array may be written.
     native : callable
-        ``native(x)``: is it in the machine's byte order?
+        ``native(x)``: True if the array is in the machine's byte order.
     copied : callable
-        ``copied(*arrays)``: bytes of the copies that compiled kernels would need of these arrays,
-        of which some may be None.
+        ``copied(*arrays)``: bytes of the copies that compiled kernels would make of the arrays,
+        some of which may be None.
     to_host : callable
         ``to_host(x)``: a NumPy array with the elements of x, which may share the memory of x.
     finish : callable
-        ``finish(y)``: wait until the array is there, for those who measure time.
-    coarse : Backend or None
-        The same with products that may round their factors to TF32, for calls that allow it.
+        ``finish(y)``: wait until y is computed, so that its time can be measured.
+    tf32 : Backend or None
+        A backend whose products may round their factors to TF32, for calls that allow TF32.
     copy_rows : callable or None
-        A kernel that copies windows into a matrix, with the border by index, so that no padded copy
-        is needed: see `einstride.cuda.im2col.copy_rows`. It returns False for what it cannot do.
+        A kernel that copies windows into the rows of a matrix and computes the border from indices,
+        so that no padded copy is made: see `einstride.cuda.im2col.copy_rows`. It returns False for
+        operands that it does not support.
     launch : callable or None
-        ``launch(kernel, block, threads)``: a compiled kernel of `einstride.cpu` on the pool.
+        ``launch(kernel, block, threads)``: run a compiled kernel of `einstride.cpu` on threads.
     result : callable or None
-        As `empty`, for what is returned to the caller, made of the array `like`; None where memory
-        is as quick anywhere.
+        ``result(shape, dtype_name, like)``: a new array for the result of a call that reads `like`;
+        None where memory is equally fast at every address.
     frozen : callable or None
-        ``frozen(x)``: a copy in memory that nothing in Python can write; None where there is none.
+        ``frozen(x)``: a copy in memory that Python cannot write; None if there is no such memory.
     """
 
     xp: Any
@@ -155,7 +159,7 @@ class Backend:
     to_host: Callable[[Array], Any]
     copied: Callable[..., int] = lambda *arrays: 0
     finish: Callable[[Array], object] = lambda x: None
-    coarse: Backend | None = None
+    tf32: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None

@@ -1,8 +1,8 @@
-"""The number of threads of NumPy's BLAS, held to one while blocks run, and given back.
+"""Limit NumPy's BLAS to one thread while blocks run, and restore its number of threads afterwards.
 
-How many threads there are is never a setting of ours: it is what the BLAS is allowed at the moment
-of the call, so that OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and `threadpoolctl.threadpool_limits` say
-it for us too. The limit is put back as it was found when the last caller leaves.
+einstride has no setting for the number of threads: it uses as many as the BLAS may use at the
+moment of the call, so that OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and
+`threadpoolctl.threadpool_limits` apply to both. The number is restored when the last caller leaves.
 """
 
 from __future__ import annotations
@@ -23,83 +23,85 @@ Set = Callable[[int], object]
 
 
 class _Library(NamedTuple):
-    """A BLAS library.
+    """Hold the functions that read and set the number of threads of one BLAS library.
 
     Attributes
     ----------
     read : callable
-        Its number of threads; None if it does not say.
+        Return the number of threads; None if the library does not tell.
     set : callable
-        Changes that number, from whichever thread.
-    own : bool
-        True if the number belongs to the thread that reads or sets it, as with OpenMP.
+        Change the number of threads, from any thread.
+    per_thread : bool
+        True if each calling thread has a number of its own, as with OpenMP.
     """
 
     read: Callable[[], int | None]
     set: Set
-    own: bool
+    per_thread: bool
 
 
 class Blas:
-    """NumPy's BLAS libraries and their numbers of threads.
+    """Limit the threads of NumPy's BLAS libraries while callers compute blocks.
 
-    With OpenMP inside, the number belongs to each calling thread; otherwise the process has one,
-    so the first caller to come in sets it and the last to leave puts it back. `enter` and `leave`
-    may be cut short at any point and done again, by any thread: `leave` always has the last word.
+    A library that uses OpenMP has one number for each calling thread. Any other library has one
+    number for the process: the first caller that enters sets it, and the last that leaves restores
+    it. `enter` and `leave` may be interrupted at any point and called again, by any thread: the
+    state after `leave` does not depend on how far an interrupted `enter` came.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shared: list[_Library] | None = None
-        self._own: list[_Library] = []
-        self._callers: dict[int, Any] = {}  # those who are inside, by id
-        self._found: list[int | None] | None = None  # the numbers to put back, while limited
-        self._changes = 0  # how often a limit was set
+        self._per_thread: list[_Library] = []
+        self._callers: dict[int, Any] = {}  # callers between `enter` and `leave`, by id
+        self._found: list[int | None] | None = None  # the numbers to restore, while limited
+        self._changes = 0  # number of times that a limit was set
 
     def _find(self) -> list[_Library]:
         found = self._shared
         if found is None:
             every = ThreadpoolController().select(user_api="blas").lib_controllers
             root = os.path.dirname(os.path.dirname(np.__file__))
-            ours = [c for c in every if c.filepath.startswith(os.path.join(root, "numpy"))]
-            libraries = [_library(c) for c in ours or every]
-            self._own = [c for c in libraries if c.own]
-            found = self._shared = [c for c in libraries if not c.own]
+            of_numpy = [c for c in every if c.filepath.startswith(os.path.join(root, "numpy"))]
+            libraries = [_library(c) for c in of_numpy or every]
+            self._per_thread = [c for c in libraries if c.per_thread]
+            found = self._shared = [c for c in libraries if not c.per_thread]
         return found
 
     def threads(self) -> int:
-        """The threads that BLAS may use outside our blocks; 1 if nobody can tell.
+        """Return the number of threads that BLAS may use outside of blocks; 1 if it is unknown.
 
-        No lock is taken: a number that was read while somebody set a limit is read again.
+        No lock is taken: a number that was read while another thread set a limit is read again.
         """
         shared = self._find()
         while True:
             changes, found = self._changes, self._found
-            if len(shared) == 1 and not self._own:  # as nearly always; asked in every call
+            if len(shared) == 1 and not self._per_thread:  # the usual case, kept short
                 most = (shared[0].read() if found is None else found[0]) or 1
             else:
                 every = [c.read() for c in shared] if found is None else found
-                most = max([n for n in (*every, *(c.read() for c in self._own)) if n], default=1)
+                numbers = (*every, *(c.read() for c in self._per_thread))
+                most = max([n for n in numbers if n], default=1)
             if changes == self._changes:
                 return most
 
     def callers(self) -> list[Any]:
-        """Those who are inside."""
+        """List the callers between `enter` and `leave`."""
         return list(self._callers.values())
 
     def enter(self, caller: Any) -> None:
-        """One thread for BLAS in the whole process, until `leave`. Callers may overlap."""
+        """Limit BLAS to one thread in the whole process until `leave`. Callers may overlap."""
         with workers.guard(self._lock):
             shared = self._find()
             self._callers[id(caller)] = caller
             if self._found is None:
                 self._found = [c.read() for c in shared]
-            self._changes += 1  # before a limit is set, after it is known what to put back
+            self._changes += 1  # after the numbers to restore are known, before a limit is set
             for c, n in zip(shared, self._found, strict=True):
                 _limit(c, n, 1)
 
     def leave(self, caller: Any) -> None:
-        """The caller is not inside any more; the numbers as they were found after the last."""
+        """Remove a caller; after the last one, restore the numbers of threads."""
         with workers.guard(self._lock):
             self._callers.pop(id(caller), None)
             if not self._callers and self._found is not None:
@@ -107,16 +109,18 @@ class Blas:
                     _limit(c, 1, n)
                 self._found = None
 
-    def own(self) -> list[tuple[Set, int]]:
-        """Of libraries that count for each thread: how to set the calling thread's number, and
-        the number now, if that is not one."""
+    def per_thread(self) -> list[tuple[Set, int]]:
+        """List setter and current number of each library that has a number for each thread.
+
+        Libraries whose number for the calling thread is one already are left out.
+        """
         self._find()
-        if not self._own:
+        if not self._per_thread:
             return []
-        return [(c.set, n) for c in self._own if (n := c.read() or 1) != 1]
+        return [(c.set, n) for c in self._per_thread if (n := c.read() or 1) != 1]
 
     def after_fork(self) -> None:
-        """In a forked child nobody is inside any more."""
+        """Remove all callers in a forked child, where their threads do not exist."""
         self._lock, self._callers = threading.Lock(), {}
         if self._found is not None:
             for c, n in zip(self._shared or [], self._found, strict=True):
@@ -130,23 +134,23 @@ def _limit(library: _Library, now: int | None, wanted: int | None) -> None:
 
 
 def _library(controller: Any) -> _Library:
-    """A library as threadpoolctl knows it; its own functions, where they can be called directly.
+    """Return the functions of a library, called directly where possible, else by threadpoolctl.
 
-    threadpoolctl >= 3.8 lets one thread at a time control a pool that the process shares; our
-    list of callers is what keeps them from disturbing each other, so it is not asked.
+    threadpoolctl >= 3.8 lets one thread at a time control a pool that the process shares. That
+    check is skipped here, since the list of callers keeps callers from disturbing each other.
     """
-    own = getattr(controller, "threading_layer", None) == "openmp"
+    per_thread = getattr(controller, "threading_layer", None) == "openmp"
     symbol = getattr(controller, "_get_symbol", None)
     read: Callable[[], int | None] = partial(attrgetter("num_threads"), controller)
     if controller.internal_api == "openblas" and symbol is not None:
-        if own:
+        if per_thread:
             change = symbol("omp_set_num_threads")
         else:
             read = symbol("openblas_get_num_threads") or read
             change = symbol("openblas_set_num_threads")
         if change is not None:
-            return _Library(read, change, own)
-    return _Library(read, partial(_set, controller), own)
+            return _Library(read, change, per_thread)
+    return _Library(read, partial(_set, controller), per_thread)
 
 
 def _set(controller: Any, wanted: int) -> None:

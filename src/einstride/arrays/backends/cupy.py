@@ -1,6 +1,7 @@
-"""CuPy 14: byte strides, explicit block copies and 2-D matrix products on the current stream.
+"""Adapt CuPy 14: strided views, block copies and cuBLAS products on the current stream.
 
-Imported only when the caller holds a CuPy array. Nothing here copies between host and device.
+The module is imported only when a caller holds a CuPy array. No function here copies between host
+and device, except `to_host`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from einstride.cuda.im2col import copy_rows
 
 
 def dtype_name(x: Array) -> str:
-    """The dtype's name."""
+    """Return the name of the dtype."""
     return str(x.dtype.name)
 
 
@@ -35,34 +36,34 @@ def _dtype(name: str) -> Any:
 
 
 def empty(shape: Sequence[int], name: str, like: Array) -> Array:
-    """Uninitialised, on the device of `like`, from CuPy's pool."""
+    """Allocate an uninitialised array on the device of `like`, from CuPy's pool."""
     with like.device:
         return cupy.empty(tuple(shape), _dtype(name))
 
 
 def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
-    """Zeros, on the device of `like`."""
+    """Allocate zeros on the device of `like`."""
     with like.device:
         return cupy.zeros(tuple(shape), _dtype(name))
 
 
 def astype(x: Array, name: str) -> Array:
-    """In another dtype; x itself if it is so already."""
+    """Convert x to a dtype; return x itself if it has that dtype."""
     return x.astype(_dtype(name), copy=False)
 
 
 def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
-    """A view; of an array without elements there is nothing to view."""
+    """Return a strided view; an array without elements gives a new empty array."""
     if 0 in shape or x.size == 0:
         return empty(shape, dtype_name(x), x)
     return _as_strided(x, tuple(shape), tuple(strides))
 
 
 def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Array:
-    """One cuBLAS product, of matrices or stacks of them, straight into `out`; TF32 if allowed.
+    """Multiply matrices, or stacks of matrices, by one cuBLAS call that writes into `out`.
 
-    Integers, which cuBLAS does not know, are multiplied by CuPy's own kernel; operands that are not
-    dense are copied first.
+    `tf32` lets cuBLAS round factors to TF32. Integers, which cuBLAS does not support, are
+    multiplied by CuPy's own kernel. Operands with strides that cuBLAS does not support are copied.
     """
     if out is None:
         shape = (*a.shape[:-1], b.shape[-1])
@@ -71,18 +72,18 @@ def matmul(a: Array, b: Array, out: Array | None, tf32: bool = False) -> Array:
         return out
     if dtype_name(a) not in TYPES:
         return cupy.matmul(a, b, out=out)
-    left, right, place = (cupy.ascontiguousarray(m) for m in (a, b, out))
-    if not gemm(left, right, place, tf32):
+    left, right, destination = (cupy.ascontiguousarray(m) for m in (a, b, out))
+    if not gemm(left, right, destination, tf32):
         return cupy.matmul(a, b, out=out)
-    if place is not out:
-        out[...] = place
+    if destination is not out:
+        out[...] = destination
     return out
 
 
 def einsum(
     equation: str, a: Array, b: Array, name: str, out: Array | None, tf32: bool = False
 ) -> Array:
-    """As one copy of each operand and one matrix product: cupy.einsum would copy twice."""
+    """Compute an einsum by one copy of each operand and one product; cupy.einsum copies twice."""
     found = contract(
         equation, astype(a, name), astype(b, name), xp, lambda p, q: matmul(p, q, None, tf32)
     )
@@ -93,7 +94,7 @@ def einsum(
 
 
 class _Addresses:
-    """An array's memory for NumPy, which looks at the numbers alone."""
+    """Present the addresses of an array's memory to NumPy, which must not read the memory."""
 
     def __init__(self, x: Array) -> None:
         self.__array_interface__ = {
@@ -106,7 +107,10 @@ class _Addresses:
 
 
 def overlap(a: Array, b: Array) -> bool:
-    """Do they share memory? CuPy's own answer sorts all addresses on the device and waits."""
+    """True if two arrays share memory; computed on the host from addresses and strides.
+
+    CuPy's own function sorts all addresses on the device and waits for the stream.
+    """
     if a.size == 0 or b.size == 0:
         return False
     first, second = np.asarray(_Addresses(a)), np.asarray(_Addresses(b))
@@ -117,15 +121,15 @@ def overlap(a: Array, b: Array) -> bool:
 
 
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
-    """Blocks one after the other: the launches queue up on the caller's current stream."""
-    one = make()
+    """Launch the kernels of one block after another on the caller's current stream."""
+    compute = make()
     for box in boxes:
-        one(box)
+        compute(box)
     return []
 
 
 def capability() -> int:
-    """Ten times the current device's compute capability; 0 where there is no device."""
+    """Return ten times the current device's compute capability; 0 where there is no device."""
     try:
         return int(cupy.cuda.Device().compute_capability)
     except cupy.cuda.runtime.CUDARuntimeError:
@@ -168,5 +172,5 @@ _STRICT = Backend(
 
 BACKEND = replace(
     _STRICT,
-    coarse=replace(_STRICT, matmul=partial(matmul, tf32=True), einsum=partial(einsum, tf32=True)),
+    tf32=replace(_STRICT, matmul=partial(matmul, tf32=True), einsum=partial(einsum, tf32=True)),
 )

@@ -1,4 +1,4 @@
-"""A two-operand einsum made of permute, reshape and one matrix product."""
+"""Compute a two-operand einsum by permute, reshape and one matrix product."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from einstride.arrays.backends.adapter import Array
 
 
 def contract(equation: str, a: Array, b: Array, xp: Any, matmul: Any) -> Array:
-    """``einsum(equation, a, b)`` for equations without repeated labels in one operand.
+    """Compute ``einsum(equation, a, b)`` for equations that repeat no label within an operand.
 
-    Each label is one of four kinds: in both operands and the result (a batch of products), in both
-    operands only (summed), in a and the result, in b and the result.
+    Each label is of one of four kinds: in both operands and the result (a batch of products), in
+    both operands only (summed), in a and the result, in b and the result.
     """
     left, rest = equation.split(",")
     right, result = rest.split("->")
@@ -27,7 +27,7 @@ def contract(equation: str, a: Array, b: Array, xp: Any, matmul: Any) -> Array:
         shape = tuple(prod(size[c] for c in kind) for kind in kinds)
         return xp.reshape(xp.permute_dims(array, order), shape)
 
-    if prod(size[c] for c in batch) == 1:  # a plain matrix product: the fast road in every library
+    if prod(size[c] for c in batch) == 1:  # a 2-D product, which is fastest in every library
         product = matmul(
             group(a, left, batch + rows, summed), group(b, right, batch + summed, columns)
         )

@@ -1,6 +1,7 @@
-"""Any library with an array-API namespace: slices, stack, reshape and matmul; nothing in place.
+"""Adapt any library with an array-API namespace, by slices, stack, reshape and matmul.
 
-Only what the standard promises is used, so that immutable arrays and tracers work too.
+Only functions of the standard are used and no array is written, so that immutable arrays and
+tracers work too.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ _HERE = nullcontext()
 
 
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
-    """Blocks one after the other."""
-    one = make()
-    return [one(box) for box in boxes]
+    """Compute one block after another."""
+    compute = make()
+    return [compute(box) for box in boxes]
 
 
 def device(x: Array) -> Any:
-    """The device of x as its library names it; None if there is not one that is known.
+    """Return the device of x as its library names it; None if x has no single known device.
 
-    A tracer of JAX stands for arrays on any device, and says so by having no device, by an error or
-    by a method, depending on its version; an array of JAX spread over devices has a sharding in the
-    device's place, which fits no other shape.
+    A JAX tracer stands for arrays on any device: depending on the version, its `device` is missing,
+    raises an error, or is a method. A JAX array that is distributed over devices has a sharding as
+    its `device`, and no array of another shape has an equal one.
     """
     try:
         found = array_api_compat.device(x)
@@ -43,7 +44,7 @@ def device(x: Array) -> Any:
 
 @cached(64, "process")  # more array libraries than a process meets
 def of(xp: Any) -> Backend:
-    """The backend of an array-API namespace."""
+    """Return the backend of an array-API namespace."""
 
     def dtype_name(x: Array) -> str:
         return str(x.dtype).rpartition(".")[2]
@@ -71,7 +72,7 @@ def of(xp: Any) -> Backend:
             workspace=64 << 20,
             half_sums=False,
             max_rank=12,
-            has_fft=library != "dask",  # its transforms want an axis whole, in one block
+            has_fft=library != "dask",  # its transforms require all of an axis in one chunk
         ),
         dtype_name=dtype_name,
         device=device,
@@ -94,7 +95,7 @@ def of(xp: Any) -> Backend:
 
 
 def _finish(y: Array) -> None:
-    """Wait for libraries that compute later than they are called."""
+    """Wait for the result of a library that computes asynchronously or lazily."""
     wait = getattr(y, "block_until_ready", None) or getattr(y, "compute", None)
     if wait is not None:
         wait()

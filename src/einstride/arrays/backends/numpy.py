@@ -1,4 +1,4 @@
-"""NumPy: byte strides, a thread pool for blocks, BLAS on one thread inside each of them."""
+"""Adapt NumPy: strided views, and blocks on a thread pool with BLAS on one thread in each block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 
 
 def dtype_name(x: Array) -> str:
-    """The dtype's name; byte order does not matter, since copies and products convert it."""
+    """Return the dtype's name, without its byte order, which copies and products convert."""
     name = _NAMES.get(x.dtype)
     if name is None:
         name = _NAMES[x.dtype] = x.dtype.name
@@ -38,12 +38,16 @@ def _dtype(name: str) -> Any:
 
 
 def empty(shape: Sequence[int], name: str, like: Array) -> Array:
-    """Uninitialised."""
+    """Allocate an uninitialised array."""
     return np.empty(shape, _dtype(name))
 
 
 def result(shape: Sequence[int], name: str, like: Array) -> Array:
-    """Uninitialised, where neither vectors nor `like` get in the way of writing it."""
+    """Allocate an uninitialised result of a call that reads `like`.
+
+    A large result begins at a cache line whose address, modulo the page size, lies just below that
+    of `like`: stores to the result then do not delay loads from `like`.
+    """
     dtype = _dtype(name)
     if prod(shape) * dtype.itemsize < LARGE:
         return np.empty(shape, dtype)
@@ -51,44 +55,44 @@ def result(shape: Sequence[int], name: str, like: Array) -> Array:
 
 
 def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
-    """Zeros."""
+    """Allocate zeros."""
     return np.zeros(shape, _dtype(name))
 
 
 def frozen(x: Array) -> Array:
-    """A copy in the memory of a bytes object, in the order of x's own axes.
+    """Copy x, in its own memory order, to a bytes object, which nothing in Python can write.
 
-    An array that owns its memory can be made writeable again by whoever holds it, or a view of it;
-    one whose base is a bytes object cannot.
+    Any holder of an array that owns its memory, or of a view of it, can make the array writeable
+    again; NumPy refuses that where the base is a bytes object.
     """
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    strides, step = [0] * x.ndim, x.itemsize
+    strides, stride = [0] * x.ndim, x.itemsize
     for axis in reversed(order):
-        strides[axis] = step
-        step *= max(x.shape[axis], 1)
+        strides[axis] = stride
+        stride *= max(x.shape[axis], 1)
     memory = np.asarray(x).transpose(order).tobytes()
     return np.ndarray(x.shape, x.dtype, memory, 0, tuple(strides))
 
 
 def astype(x: Array, name: str) -> Array:
-    """In another dtype and native byte order; x itself if it is so already."""
+    """Convert x to a dtype in native byte order; return x itself if it has both."""
     return x.astype(_dtype(name), copy=False)
 
 
 def as_strided(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
-    """A read-only view."""
+    """Return a read-only strided view."""
     if x.flags.c_contiguous and x.dtype.isbuiltin == 1:
-        # the same view in a fifth of the time, and NumPy looks at the bounds once more
+        # This takes a fifth of the time of `as_strided`, and NumPy checks the bounds once more.
         view: Array = np.ndarray(shape, x.dtype, x, 0, strides)
         view.flags.writeable = False
         return view
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
-def unread(shape: Sequence[int], name: str) -> Array:
-    """An array that lies in memory as a new one would, takes none, and must never be read.
+def unallocated(shape: Sequence[int], name: str) -> Array:
+    """Return an array with the shape, dtype, strides and alignment of a new one, but no memory.
 
-    Plans describe with it what a kernel would be given: its shape, dtype, strides and alignment.
+    It must be neither read nor written. Plans describe with it the arguments of a kernel.
     """
     dtype = _dtype(name)
     strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
@@ -96,19 +100,19 @@ def unread(shape: Sequence[int], name: str) -> Array:
 
 
 def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
-    """NumPy's own loops: no copy of an overlapping view, no BLAS."""
+    """Compute an einsum by NumPy's own loops, which do not copy an overlapping view."""
     if dtype_name(a) == dtype_name(b) == name and a.dtype.isnative and b.dtype.isnative:
         return np.einsum(equation, a, b, out=out)
     return np.einsum(equation, a, b, dtype=_dtype(name), casting="unsafe", out=out)
 
 
 def matmul(a: Array, b: Array, out: Array | None) -> Array:
-    """A BLAS product where the memory order allows it, straight into `out`."""
+    """Multiply matrices into `out`, by BLAS where the strides allow it."""
     return np.matmul(a, b, out=out)
 
 
 def overlap(a: Array, b: Array) -> bool:
-    """Exact where that is quick, else by the bounds of the memory."""
+    """True if two arrays share memory, or if their bounds overlap and an exact test is too slow."""
     try:
         return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
@@ -132,7 +136,7 @@ BACKEND = Backend(
     ),
     dtype_name=dtype_name,
     device=None,
-    on=lambda x: np.errstate(all="ignore"),  # compiled kernels do not tell: nobody does
+    on=lambda x: np.errstate(all="ignore"),  # as compiled kernels, which raise no warnings
     empty=empty,
     result=result,
     zeros=zeros,
@@ -154,8 +158,8 @@ BACKEND = Backend(
 
 PLANNED = replace(
     BACKEND,
-    empty=lambda shape, name, like: unread(shape, name),
-    zeros=lambda shape, name, like: unread(shape, name),
+    empty=lambda shape, name, like: unallocated(shape, name),
+    zeros=lambda shape, name, like: unallocated(shape, name),
     result=None,
 )
-"""NumPy whose new arrays are `unread`: for descriptions of plans, which compute nothing."""
+"""NumPy backend whose new arrays are `unallocated`, to describe plans without computing."""

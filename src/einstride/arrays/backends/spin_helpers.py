@@ -1,11 +1,12 @@
-"""Compiled kernels on several threads: helpers that watch for work a while, then sleep on a lock.
+"""Run a compiled kernel on several threads, with helper threads that spin before they sleep.
 
-A pool of futures takes 50 microseconds to start and to collect a helper, as long as many kernels
-run; waking one that sleeps takes 20 or more, one that watches takes one (`spin_handoff`).
+Many kernels run for less than 50 microseconds, the time that a pool of futures takes to start a
+helper and collect its result. A sleeping helper takes 20 microseconds or more to wake, a spinning
+one takes one (`spin_handoff`). So a helper polls for work for a while, then sleeps on a lock.
 
-A launch is one call into C, which no signal handler interrupts; before it nothing has begun, and
-after it nobody writes any more. A helper lies in `_idle` or in a caller's list, and moves from one
-to the other in one call into C too, so none gets lost.
+A launch is one call into C, which no signal handler interrupts: before it no thread has begun, and
+after it no thread writes. A helper is in `_idle` or in a caller's list, and moves between the two
+in one call into C, so that an interrupt loses none.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from einstride.support.caches import cached
 
 Kernel = Callable[[int, int], None]
 
-LOOKS = 4000
-"""How often a helper looks for work before it sleeps: some 50 microseconds."""
+POLLS = 4000
+"""Number of times that a helper polls for work before it sleeps, and a caller polls for a helper's
+end: some 50 microseconds. With fewer, calls in a row wake helpers from sleep; with more, helpers
+take time from other processes."""
 
-MOMENT = 20
-"""Microseconds that a caller sleeps between looks at a helper that takes longer than that."""
+SLEEP_MICROSECONDS = 20
+"""Microseconds that a caller sleeps between polls of a helper that has not ended after `POLLS`."""
 
-BIRTH = 1.0
-"""Seconds that a caller waits for a new helper: a new thread takes a ten-thousandth."""
+START_TIMEOUT = 1.0
+"""Seconds that a caller waits for a new helper thread, ten thousand times what its start takes.
+After that the caller works without the helper."""
 
 
 @cached(1, "code")
 def _roles() -> tuple[Kernel, Kernel]:
-    """What a helper and what a caller does."""
+    """Compile the functions of a helper thread and of a caller."""
     from einstride.codegen import jit
     from einstride.cpu.runtime import spin_handoff
 
@@ -52,10 +56,10 @@ def _roles() -> tuple[Kernel, Kernel]:
 
 @cached(1, "process")
 def _sleep() -> tuple[int, int]:
-    """The address of a function of the system's that sleeps, and what to pass it for a moment."""
+    """Return the address of the system's function that sleeps, and its argument."""
     if sys.platform == "win32":
         return _address(ctypes.windll.kernel32.Sleep), 0  # milliseconds
-    return _address(ctypes.CDLL(None).usleep), MOMENT
+    return _address(ctypes.CDLL(None).usleep), SLEEP_MICROSECONDS
 
 
 def _address(function: Any) -> int:
@@ -63,31 +67,31 @@ def _address(function: Any) -> int:
 
 
 class _Helper:
-    """A thread that runs one kernel at a time, which it finds in words of memory.
+    """Run one kernel at a time on a thread of its own, which polls four integers in memory.
 
-    The lock only wakes it; one release too many, or one lost to an interrupt, does no harm.
+    The lock only wakes the thread; a surplus release, or one lost to an interrupt, does no harm.
     """
 
     def __init__(self) -> None:
         self.start = threading.Lock()
         self.start.acquire()
-        self.words = (ctypes.c_int64 * 4)()
-        self.address = ctypes.addressof(self.words)
+        self.mailbox = (ctypes.c_int64 * 4)()
+        self.address = ctypes.addressof(self.mailbox)
 
     def serve(self, attend: Kernel) -> None:
-        """What the thread does."""
+        """Wait for kernels and run them, without end."""
         while True:
             self.start.acquire()
-            attend(self.address, LOOKS)
+            attend(self.address, POLLS)
 
     def wake(self) -> None:
-        """Let it look for work."""
-        if not self.words[0]:
+        """Make the thread poll for work."""
+        if not self.mailbox[0]:
             _wake(self.start)
 
 
 def _wake(lock: threading.Lock) -> None:
-    """Release a lock that somebody waits for; one that is free already needs nothing."""
+    """Release a lock, unless it is free already."""
     try:
         lock.release()
     except RuntimeError:
@@ -98,63 +102,64 @@ _idle: list[_Helper] = []
 
 
 def launch(function: Kernel, block: Any, threads: int) -> None:
-    """A compiled kernel on so many threads, each with the same argument block and its number.
+    """Run a compiled kernel on `threads` threads, which share an argument block.
 
-    They take chunks of the work from a counter in the block, so one that comes late costs nothing.
+    Each thread gets its own number. The threads take chunks of the work from a counter in the
+    block, so a thread that begins late delays nobody.
     """
     address = ctypes.addressof(block)
     if threads < 2:
         function(address, 0)
         return
-    idle, mine = _idle, list[_Helper]()
+    idle, borrowed = _idle, list[_Helper]()
     try:
-        _borrow(idle, mine, threads - 1)
-        if not mine:  # no new threads at interpreter shutdown: the caller does it all
+        _borrow(idle, borrowed, threads - 1)
+        if not borrowed:  # no new threads at interpreter shutdown: the caller works alone
             function(address, 0)
             return
         kernel = ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
-        team = (ctypes.c_int64 * (5 + len(mine)))(
-            len(mine), kernel, address, *_sleep(), *(helper.address for helper in mine)
+        team = (ctypes.c_int64 * (5 + len(borrowed)))(
+            len(borrowed), kernel, address, *_sleep(), *(helper.address for helper in borrowed)
         )
         run = _roles()[1]
-        for helper in mine:
+        for helper in borrowed:
             helper.wake()
-        run(ctypes.addressof(team), LOOKS)
+        run(ctypes.addressof(team), POLLS)
     finally:
-        idle.extend(mine)
+        idle.extend(borrowed)
 
 
-def _borrow(idle: list[_Helper], mine: list[_Helper], wanted: int) -> None:
-    """Move helpers from one list to the other; new ones, where there are none."""
+def _borrow(idle: list[_Helper], borrowed: list[_Helper], wanted: int) -> None:
+    """Move `wanted` helpers from `idle` to `borrowed`, and start new ones where `idle` is empty."""
     for _ in range(wanted):
         try:
-            mine.extend(islice(iter(idle.pop, None), wanted - len(mine)))  # one call into C
+            borrowed.extend(islice(iter(idle.pop, None), wanted - len(borrowed)))  # one call into C
         except IndexError:
-            if not _raise_another(idle):
+            if not _start_helper(idle):
                 return
-        if len(mine) == wanted:
+        if len(borrowed) == wanted:
             return
 
 
-def _raise_another(idle: list[_Helper]) -> bool:
-    """Start a helper, which joins those that are idle; False if that is impossible."""
+def _start_helper(idle: list[_Helper]) -> bool:
+    """Start a helper, which adds itself to `idle`; return False if no thread can be started."""
     if workers.ending():
         return False
-    born = threading.Lock()
-    born.acquire()
+    started = threading.Lock()
+    started.acquire()
     attend = _roles()[0]
 
     def serve() -> None:
         helper = _Helper()
         idle.append(helper)
-        born.release()
+        started.release()
         helper.serve(attend)
 
     try:
         workers.start(serve, ())
     except RuntimeError:
         return False
-    return born.acquire(timeout=BIRTH)
+    return started.acquire(timeout=START_TIMEOUT)
 
 
 def _after_fork() -> None:

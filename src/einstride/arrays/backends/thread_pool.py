@@ -1,8 +1,8 @@
-"""Blocks on a pool of threads, with NumPy's BLAS held to one thread while they run.
+"""Compute blocks on a pool of threads, with NumPy's BLAS limited to one thread while they run.
 
-Whatever is raised in the caller, and however often, `run` is not left before nobody writes any
-more and BLAS has its threads back: the caller itself cleans up only where nothing was raised, and
-else one call into C lets another thread do it (`workers.unbroken`).
+`run` does not end before all threads have stopped writing and BLAS has its threads again, whatever
+signal handlers raise in the caller, and however often. The caller itself cleans up only if nothing
+was raised; otherwise one call into C makes another thread clean up (`workers.uninterrupted`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _blas = Blas()
 
 
 def threads() -> int:
-    """How many blocks may run at once: the threads BLAS may use, at most one a core."""
+    """Return the number of blocks that may run at once: BLAS's threads, at most one a core."""
     found, most = _blas.threads(), _cores()
     return found if found < most else most
 
@@ -42,10 +42,11 @@ def _cores() -> int:
 
 
 class _Job:
-    """The blocks of one call, for the caller and its helpers.
+    """Distribute the blocks of one call among the caller and its helper threads.
 
-    A helper is inside between `_enter` and `_leave`. The gate is taken while somebody is; so
-    whoever holds it and says that the job is over knows that nobody writes any more, nor ever will.
+    A helper writes only between `_enter` and `_leave`, and holds the gate meanwhile, together with
+    the other helpers. A thread that takes the gate and then sets `_over` therefore knows that no
+    helper writes now or later.
     """
 
     def __init__(self, make: Make, boxes: Sequence[Any]) -> None:
@@ -58,24 +59,24 @@ class _Job:
         self.errors: list[BaseException] = []
 
     def work(self, closed: Callable[[], bool] | None = None) -> None:
-        """Take blocks until there are none, or nobody is to take any more."""
+        """Compute blocks until none is left, or until the job stops or the pool is `closed`."""
         if self._make is None:
             return
-        one = self._make()
+        compute = self._make()
         while not (self._stop or (closed is not None and closed())):
             with self._counter:
                 i = next(self._numbers, None)
             if i is None:
                 return
-            one(self._boxes[i])
+            compute(self._boxes[i])
 
     def help(self, closed: Callable[[], bool]) -> None:
-        """`work` in another thread; errors are kept for the caller."""
+        """Call `work` in a helper thread, and keep its error for the caller."""
         if closed() or not self._enter():
             return
         try:
-            for change, _ in _blas.own():
-                change(1)  # for good: the thread is ours
+            for change, _ in _blas.per_thread():
+                change(1)  # not restored, since only this pool uses the thread
             self.work(closed)
         except BaseException as error:
             self._stop = True
@@ -100,20 +101,20 @@ class _Job:
                 self._gate.release()
 
     def finish(self) -> None:
-        """Wait for the helpers that began; no other begins. BLAS has its threads again."""
+        """Wait for the helpers that began, let no other begin, and restore the threads of BLAS."""
         with self._gate:
             self._over = True
-        self._make, self._boxes = None, ()  # a helper may come much later, and keep this object
+        self._make, self._boxes = None, ()  # a late helper may keep this object for long
         _blas.leave(self)
         self.done = True
 
     def end(self) -> None:
-        """`finish` without the blocks that nobody has taken yet."""
+        """Call `finish` without waiting for the blocks that no thread has taken yet."""
         self._stop = True
         self.finish()
 
     def orphan(self) -> None:
-        """In a forked child: the helpers do not exist, and blocks that they took are not done."""
+        """Fail in a forked child if helpers, which do not exist there, had taken blocks."""
         lost, self._inside, self._mutex = self._inside, 0, threading.Lock()
         if self._gate.locked():
             self._gate.release()
@@ -124,7 +125,10 @@ class _Job:
 
 
 class _Pool:
-    """Helpers, at most one for each core, that wait for jobs. A queue in C needs no lock."""
+    """Keep helper threads, at most one for each core, that wait for jobs in a queue.
+
+    The queue is implemented in C, so that an interrupt cannot leave a lock of it taken.
+    """
 
     def __init__(self) -> None:
         self._tickets: SimpleQueue[tuple[Context, _Job]] = SimpleQueue()
@@ -132,21 +136,23 @@ class _Pool:
         self._helpers = self._idle = 0
         self._closed = False
 
-    def ask(self, job: _Job, helpers: int) -> None:
-        """Give a job to so many helpers, each in a copy of the caller's context, where NumPy keeps
-        `errstate`. One that comes when the job is over does nothing."""
+    def submit(self, job: _Job, helpers: int) -> None:
+        """Give a job to a number of helpers, each in a copy of the caller's context.
+
+        NumPy keeps `errstate` in the context. A helper that begins too late does nothing.
+        """
         for _ in range(0 if self._closed else helpers):
             if self._idle <= self._tickets.qsize() and self._helpers < _cores():
                 try:
                     workers.start(self._serve, ())
-                except RuntimeError:  # no new threads at the interpreter's end: fewer do the work
+                except RuntimeError:  # no new threads at interpreter shutdown: fewer helpers work
                     if not self._helpers:
                         return
             self._tickets.put((copy_context(), job))
 
     def _serve(self) -> None:
         with self._lock:
-            if self._helpers >= _cores():  # several were started at once
+            if self._helpers >= _cores():  # several callers started helpers at once
                 return
             self._helpers += 1
         while True:
@@ -159,20 +165,23 @@ class _Pool:
             del context, job
 
     def closed(self) -> bool:
-        """True if helpers are to take no more blocks."""
+        """True if helpers must take no more blocks."""
         return self._closed
 
     def close(self) -> None:
-        """No helper is in a block when the interpreter freezes its threads. Every caller does its
-        own work from here on."""
+        """Wait until no helper computes a block, before the interpreter freezes its threads.
+
+        From then on callers work alone.
+        """
         self._closed = True
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + CLOSE_TIMEOUT
         while self._idle < self._helpers and time.monotonic() < until:
             time.sleep(1e-3)
 
 
-PATIENCE = 10.0
-"""Seconds that an exiting interpreter waits for the blocks of threads it is going to freeze."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds that an exiting interpreter waits for helpers to end their blocks. A block takes
+milliseconds; a longer wait would only delay the exit where a helper hangs."""
 
 _pool = _Pool()
 
@@ -197,36 +206,37 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
-    """Do every block, in place; the calling thread works too: a busy pool only makes it slower.
+    """Compute every block in place, by the calling thread and by helpers as far as they are free.
 
-    Workers take the next block when they are done with one. If one fails, or the caller is
-    interrupted, nobody takes another block, all are waited for, and the first error is raised.
+    A thread takes the next block when it has done one. If a block fails, or the caller is
+    interrupted, no thread takes another block, `run` waits for all of them, and the first error is
+    raised.
     """
     job, alone = _Job(make, boxes), workers.ending()
     helpers = 0 if alone else min(threads, len(boxes)) - 1
-    own = _blas.own()
+    own_numbers = _blas.per_thread()
     restore: Callable[[], Any] = partial(
-        deque, map(call, [partial(change, n) for change, n in own]), 0
+        deque, map(call, [partial(change, n) for change, n in own_numbers]), 0
     )
-    end = job.end if alone else workers.unbroken(job.end)
+    end = job.end if alone else workers.uninterrupted(job.end)
     try:
         try:
-            _blas.enter(job)  # also for one thread: the same bits whoever else is inside
+            _blas.enter(job)  # also for one thread, so that bits do not depend on other callers
             if helpers > 0:
-                _pool.ask(job, helpers)
-            for change, _ in own:
+                _pool.submit(job, helpers)
+            for change, _ in own_numbers:
                 change(1)
             job.work()
         finally:
-            restore()  # one call into C, as the next is: nothing can be raised before it is made
+            restore()  # one call into C, like `end`: no signal handler runs before it
         job.finish()
     except BaseException:
         try:
             end()
         except (RuntimeError, MemoryError):
-            if job.done:  # a signal's handler raised it afterwards
+            if job.done:  # a signal handler raised the error after the end of the job
                 raise
-            job.end()  # there is no new thread to be had
+            job.end()  # no new thread can be started
         raise
     if job.errors:
         raise job.errors.pop(0)

@@ -30,9 +30,9 @@ def padded(g: Geometry, axis: int) -> Any:
     found = np.empty(max(size + low + high, 0), np.int64)
     for run in segments(-low, size + high, size, g.padding_mode):
         if run.step == 0:
-            found[run.there] = run.source
+            found[run.positions] = run.source
         else:
-            found[run.there] = np.arange(
+            found[run.positions] = np.arange(
                 run.source, run.source + run.step * (run.stop - run.start), run.step
             )
     return found
