@@ -41,7 +41,7 @@ def least(name: str, job: Job, first: int, traits: Traits) -> int:
 
 def need(name: str, job: Job, ceiling: int, traits: Traits) -> int | None:
     """Bytes that an algorithm needs below a ceiling; None if it cannot do the job there."""
-    inner = replace(job.inner, ceiling=max(ceiling - job.outer_workspace, 0))
+    inner = replace(job.inner, limit=max(ceiling - job.outer_workspace, 0))
     module = ALGORITHMS[name]
     if module.supports(inner, traits) is not None:
         return None

@@ -230,7 +230,7 @@ def _copies(job: Job) -> int:
 
 def _room(job: Job) -> int:
     """Bytes that are left for the engine."""
-    return max(job.ceiling - _copies(job), 0) if job.hard else job.ceiling
+    return max(job.limit - _copies(job), 0) if job.hard else job.limit
 
 
 def _probes(job: Job) -> list[Convolution]:

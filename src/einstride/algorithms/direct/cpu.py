@@ -38,7 +38,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
         and grouped in _ENGINES
         and grouped.supports(job, traits) is None
         # Its plan counts what the engine for other arrays needs: both fit, or it is that one's job.
-        and (not job.hard or _least(_engine(job, traits, False), job, traits) <= job.ceiling)
+        and (not job.hard or _least(_engine(job, traits, False), job, traits) <= job.limit)
     ):
         return grouped
     g = gathered(job) if job.direction == "input_grad" else joined(job)

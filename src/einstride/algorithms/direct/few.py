@@ -266,7 +266,7 @@ def better(rival: Any, job: Job, traits: Traits) -> bool:
     if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
     found, least = (e(job, traits, _kernel_rates()) for e in (cost, rival.cost))
-    in_room = not job.hard or found.workspace <= job.ceiling
+    in_room = not job.hard or found.workspace <= job.limit
     return bool(in_room and found.seconds < least.seconds)
 
 

@@ -45,7 +45,7 @@ def _in_room(job: Job, run: Geometry) -> bool:
         summed, columns = columns, summed
     panels = prod(run.kernel) * summed * -(-columns // WIDEST) * WIDEST
     besides = (panels + 4 * prod(run.f_shape)) * job.itemsize + tables(run) + job.copied
-    return copied_lines(job) + besides <= job.ceiling
+    return copied_lines(job) + besides <= job.limit
 
 
 @cached(1024)

@@ -234,4 +234,4 @@ def _turning(job: Job) -> int:
 
 def _within(job: Job) -> Job:
     """The job with what is left of its ceiling beside the turned filter."""
-    return replace(job, ceiling=max(job.ceiling - _turning(job), 0)) if job.hard else job
+    return replace(job, limit=max(job.limit - _turning(job), 0)) if job.hard else job

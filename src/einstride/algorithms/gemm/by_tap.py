@@ -76,7 +76,7 @@ def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     lengths = (g.batch, *g.out)
     slab = slab_elements(g, lengths, (1,) * g.rank) * job.operand_itemsize
     each = (positions * (channels + 2 * g.filters)) * job.itemsize + slab
-    if len(shares) * each > job.ceiling:
+    if len(shares) * each > job.limit:
         return None
     return TapPlan(shares, channels, len(shares) * each)
 

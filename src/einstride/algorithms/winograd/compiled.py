@@ -236,7 +236,7 @@ def _copies(job: Job) -> int:
 def _room(job: Job) -> int:
     """What is left of the ceiling for the kernels."""
     run = job.geometry if job.direction == "filter_grad" else _run(job)
-    return max(job.ceiling - _copies(job) - _making(_real(run, job)), 0)
+    return max(job.limit - _copies(job) - _making(_real(run, job)), 0)
 
 
 def _tables(g: Geometry) -> int:
