@@ -108,7 +108,7 @@ def _correlate(
 
 
 def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
-    limit = 0 if job.direction != "filter_grad" else job.ceiling
+    limit = 0 if job.direction != "filter_grad" else job.limit
     return tiles.choose(g, transposed, job.operands[0], mma, limit, job.per_example)
 
 

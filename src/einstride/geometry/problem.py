@@ -28,7 +28,7 @@ class Job:
         The dtypes of the products and of the result.
     operands : tuple of str
         The dtypes of the two arrays that are multiplied.
-    ceiling : int
+    limit : int
         Bytes of workspace, beyond operands and result, that the call may take.
     hard : bool
         True if the caller set the limit: what would exceed it raises an error. A soft limit, the
@@ -54,7 +54,7 @@ class Job:
     direction: Direction
     arithmetic: Arithmetic
     operands: tuple[str, str]
-    ceiling: int
+    limit: int
     hard: bool = False
     threads: int = 1
     per_example: bool = False
@@ -124,7 +124,7 @@ class Job:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.geometry, self.direction, self.arithmetic, self.operands, self.ceiling))
+        return hash((self.geometry, self.direction, self.arithmetic, self.operands, self.limit))
 
     def __hash__(self) -> int:
         return self._hash

@@ -43,7 +43,7 @@ def least(name: str, job: Job, first: int, traits: Traits) -> int:
 
 def need(name: str, job: Job, limit: int, traits: Traits) -> int | None:
     """Return the bytes that an algorithm needs under a limit; None if it cannot do the job."""
-    inner = replace(job.inner, ceiling=max(limit - job.outer_workspace, 0))
+    inner = replace(job.inner, limit=max(limit - job.outer_workspace, 0))
     module = ALGORITHMS[name]
     if module.supports(inner, traits) is not None:
         return None

@@ -96,7 +96,7 @@ class Decision:
             f"{j.direction} on {self.library}: x {g.x_shape}, f {g.f_shape} -> y {g.y_shape}, "
             f"stride {g.stride}, padding {g.padding}, dilation {g.dilation}, groups {g.groups}\n"
             f"products in {j.arithmetic.compute}, result {j.arithmetic.result}, up to {j.threads} "
-            f"threads, workspace {limit} {_bytes(j.ceiling)}; {self.figures}"
+            f"threads, workspace {limit} {_bytes(j.limit)}; {self.figures}"
         )
 
     @property
@@ -180,7 +180,7 @@ def plan(
         direction=direction,
         arithmetic=arithmetic,
         operands=names[:2],
-        ceiling=traits.workspace if max_workspace is None else max_workspace,
+        limit=traits.workspace if max_workspace is None else max_workspace,
         hard=max_workspace is not None,
         threads=threads,
         accuracy=accuracy,
@@ -256,8 +256,8 @@ def choose(
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
-    limit = max(job.ceiling - job.outer_workspace, 0) if job.hard else job.ceiling
-    inner = replace(job.inner, ceiling=limit)
+    limit = max(job.limit - job.outer_workspace, 0) if job.hard else job.limit
+    inner = replace(job.inner, limit=limit)
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
@@ -274,7 +274,7 @@ def choose(
         if reason is None:
             spent = module.cost(inner, traits, known)
             costs[name] = replace(spent, workspace=spent.workspace + job.outer_workspace)
-            if job.hard and costs[name].workspace > job.ceiling:
+            if job.hard and costs[name].workspace > job.limit:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:
             why[name] = reason
@@ -286,7 +286,7 @@ def choose(
             raise bad_value(
                 where,
                 f"max_workspace is too small for algorithm={algorithm!r}",
-                f"max_workspace={job.ceiling}",
+                f"max_workspace={job.limit}",
                 f"pass max_workspace={min(least)} bytes or more, the least that works",
             )
         raise bad_value(

@@ -235,7 +235,7 @@ def _copies(job: Job) -> int:
 
 def _engine_limit(job: Job) -> int:
     """Return the limit of the engine's workspace: the job's, less the copies."""
-    return max(job.ceiling - _copies(job), 0) if job.hard else job.ceiling
+    return max(job.limit - _copies(job), 0) if job.hard else job.limit
 
 
 def _probes(job: Job) -> list[Convolution]:

@@ -39,7 +39,7 @@ def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
         and grouped in _ENGINES
         and grouped.supports(job, traits) is None
         # Arrays with other strides take another engine, whose workspace must fit the limit, too.
-        and (not job.hard or _workspace(_engine(job, traits, False), job, traits) <= job.ceiling)
+        and (not job.hard or _workspace(_engine(job, traits, False), job, traits) <= job.limit)
     ):
         return grouped
     g = positions_as_channels(job) if job.direction == "input_grad" else taps_as_channels(job)

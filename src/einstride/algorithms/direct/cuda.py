@@ -248,7 +248,7 @@ def _most_parts(job: Job) -> int:
 
 
 def _parts_bytes(job: Job) -> int:
-    return min(PARTS_BYTES, job.ceiling)
+    return min(PARTS_BYTES, job.limit)
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

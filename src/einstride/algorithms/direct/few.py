@@ -270,7 +270,7 @@ def is_faster(rival: Any, job: Job, traits: Traits) -> bool:
     if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
     mine, rival_cost = (e(job, traits, _kernel_rates()) for e in (cost, rival.cost))
-    fits_limit = not job.hard or mine.workspace <= job.ceiling
+    fits_limit = not job.hard or mine.workspace <= job.limit
     return bool(fits_limit and mine.seconds < rival_cost.seconds)
 
 

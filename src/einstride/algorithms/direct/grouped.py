@@ -200,7 +200,7 @@ def supports(job: Job, traits: Traits) -> str | None:
             return "sums of a single tap leave registers empty"
         if _region_bytes(job) > MOST_REGION_BYTES:
             return "a region of a panel is too large"
-    if job.hard and _workspace(job) > job.ceiling:
+    if job.hard and _workspace(job) > job.limit:
         return f"needs {_workspace(job)} bytes of workspace"
     return None
 

@@ -48,7 +48,7 @@ def _fits_limit(job: Job, other: Geometry) -> bool:
         summed, columns = columns, summed
     panels = prod(other.kernel) * summed * -(-columns // WIDEST) * WIDEST
     beside = (panels + 4 * prod(other.f_shape)) * job.itemsize + table_bytes(other) + job.copied
-    return copy_bytes(job) + beside <= job.ceiling
+    return copy_bytes(job) + beside <= job.limit
 
 
 @cached(1024)

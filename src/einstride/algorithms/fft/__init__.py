@@ -236,4 +236,4 @@ def _adjoint_bytes(job: Job) -> int:
 
 def _within_limit(job: Job) -> Job:
     """Return the job with its hard limit reduced by the copies of the filter."""
-    return replace(job, ceiling=max(job.ceiling - _adjoint_bytes(job), 0)) if job.hard else job
+    return replace(job, limit=max(job.limit - _adjoint_bytes(job), 0)) if job.hard else job

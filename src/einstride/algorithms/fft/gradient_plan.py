@@ -117,7 +117,7 @@ class Search(forward.Search):
         for axes in combinations(*(choices(g, a, choice_count(g, job)) for a in range(g.rank))):
             sizes = (1 if job.per_example else g.batch, *(a.tiles for a in axes))
             for threads in dict.fromkeys((job.threads, 1)):
-                top, tried = job.ceiling // threads, 0
+                top, tried = job.limit // threads, 0
                 for width, channels in self.parts():
                     known = set()
                     for budget in sorted({min(n, top) for n in (block, 3 * block, top)}):
@@ -130,7 +130,7 @@ class Search(forward.Search):
                         known.add(lengths)
                         for partial_sums in self.partial_sums(sizes, lengths, threads):
                             plan = self.unit(axes, lengths, width, channels, threads, partial_sums)
-                            if plan.workspace <= job.ceiling:
+                            if plan.workspace <= job.limit:
                                 yield plan
                     tried += bool(known)
                     if tried == TRIED:

@@ -160,14 +160,14 @@ class Search:
             for kept in (True, False) if whole > block // 2 and not self.prepared else (True,):
                 shared = whole if kept and not self.prepared else 0
                 for threads in dict.fromkeys((self.job.threads, 1)):
-                    top = (self.job.ceiling - shared) // threads
+                    top = (self.job.limit - shared) // threads
                     known = set()
                     for budget in sorted({min(n, top) for n in (block // 2, 2 * block, top)}):
                         found = self.blocks(axes, budget, kept)
                         if found is not None and found not in known:
                             known.add(found)
                             plan = self.make_plan(axes, *found, kept, threads, shared)
-                            if plan.workspace <= self.job.ceiling:
+                            if plan.workspace <= self.job.limit:
                                 yield plan
                     if known:
                         break

@@ -76,7 +76,7 @@ def tap_plan(g: Geometry, job: Job) -> TapPlan | None:
     lengths = (g.batch, *g.out)
     slab = slab_elements(g, lengths, (1,) * g.rank) * job.operand_itemsize
     each = (positions * (channels + 2 * g.filters)) * job.itemsize + slab
-    if len(by_thread) * each > job.ceiling:
+    if len(by_thread) * each > job.limit:
         return None
     return TapPlan(by_thread, channels, len(by_thread) * each)
 

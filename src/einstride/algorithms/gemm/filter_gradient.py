@@ -95,7 +95,7 @@ def filter_units(job: Job, traits: Traits) -> Units:
         (g.batch, *g.out),
         max(traits.block_bytes // max(row, 1), 1),
         workers,
-        job.ceiling,
+        job.limit,
         bytes_of,
         parts * whole if parts > 1 else 0,
     )

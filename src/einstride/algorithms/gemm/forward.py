@@ -107,7 +107,7 @@ def row_tiles(
         (batch, *g.out),
         max(traits.block_bytes // max(row, 1), 1),
         job.threads if work > SMALL else 1,
-        job.ceiling if job.hard else job.ceiling + shared,
+        job.limit if job.hard else job.limit + shared,
         bytes_of,
         shared,
     )

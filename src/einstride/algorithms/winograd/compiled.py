@@ -240,7 +240,7 @@ def _copies(job: Job) -> int:
 def _kernel_limit(job: Job) -> int:
     """Return the workspace limit of the kernels: the job's, less copies and tables."""
     run = job.geometry if job.direction == "filter_grad" else _pass_geometry(job)
-    return max(job.ceiling - _copies(job) - _first_call_table_bytes(_real_geometry(run, job)), 0)
+    return max(job.limit - _copies(job) - _first_call_table_bytes(_real_geometry(run, job)), 0)
 
 
 def _table_bytes(g: Geometry) -> int:

@@ -143,18 +143,18 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
 
         for target in (most, max(most // 4, 1)):
             if traits.mutable:
-                t = tile(tiles, target, threads, job.ceiling, bytes_of, shared)
+                t = tile(tiles, target, threads, job.limit, bytes_of, shared)
                 lengths, workers, need = t.lengths, t.threads, t.workspace
             else:  # whole examples, so that blocks in order concatenate to the batch
                 n = max(min(target // prod(tiles[1:]), batch), 1)
                 lengths, workers = (n, *tiles[1:]), 1
                 need = shared + 2 * bytes_of(lengths)
             plan = Plan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
-            if need <= job.ceiling and workers == threads:
+            if need <= job.limit and workers == threads:
                 return plan
             found.append(plan)
         if prepared or g.groups > 1 or slab <= 16 or not traits.mutable:
-            return min(found, key=lambda p: (max(p.workspace, job.ceiling), -p.threads))
+            return min(found, key=lambda p: (max(p.workspace, job.limit), -p.threads))
         slab = -(-slab // 2)
 
 
@@ -222,7 +222,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
             parts = max(min(PARTS // slabs, len(blocks), (2 << 20) // max(final, 1)), 1)
         each = gradient_bytes(g, s, job, lengths, slab, traits)
         shared = parts * final if parts > 1 else 0
-        if shared + concurrent * each <= job.ceiling:
+        if shared + concurrent * each <= job.limit:
             break
         if rows > min(target, 32 if concurrent > 1 else 1):
             rows = max(rows // 2, 1)
@@ -232,7 +232,7 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
             concurrent, rows, slab = 1, target, first
         else:
             break
-    most_workers = min((job.ceiling - shared) // max(each, 1), parts * slabs)
+    most_workers = min((job.limit - shared) // max(each, 1), parts * slabs)
     workers = max(min(threads, most_workers), 1)
     return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, most_workers)
 
@@ -263,7 +263,7 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
             score *= 1 if plan.most_workers >= SIDE_BY_SIDE or g.multiply_adds <= SMALL else 2
         else:
             score *= -(-job.threads // plan.threads)
-        below = plan.workspace <= job.ceiling
+        below = plan.workspace <= job.limit
         found.append((not below, score if below else plan.workspace, plan))
     if not found:
         return "no tile has few enough points and small enough errors"

@@ -68,7 +68,7 @@ def size(job: Job) -> int:
 def in_room(job: Job, besides: int) -> int:
     """The `shares` of a job, where there is room for their sums and so much besides."""
     wanted = shares(job.geometry, 2 if job.arithmetic.compute in PARTS else 1, job.per_example)
-    return wanted if besides + (1 + wanted) * size(job) <= job.ceiling else 1
+    return wanted if besides + (1 + wanted) * size(job) <= job.limit else 1
 
 
 def call(

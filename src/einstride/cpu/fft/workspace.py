@@ -66,7 +66,7 @@ def room(form: Form, job: Job) -> tuple[int, int]:
 
 def ceiling(form: Form, job: Job) -> int:
     """Bytes for scratch and spectra."""
-    return job.ceiling - form.tables - copies(job) if job.hard else max(job.ceiling, 64 << 20)
+    return job.limit - form.tables - copies(job) if job.hard else max(job.limit, 64 << 20)
 
 
 def copies(job: Job) -> int:
