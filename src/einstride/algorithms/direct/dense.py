@@ -24,7 +24,14 @@ from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import real
-from einstride.cpu.runtime.operands import addressable, lines, neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import (
+    addressable,
+    contiguous_channels,
+    contiguous_lines,
+    operand,
+    packed,
+    target,
+)
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -83,7 +90,7 @@ def forward(
     kept = prepared[0] if prepared else None
     run = _run(job)
     if run.channels != g.channels:
-        x, f = operand(x, b, needs=lines), b.xp.reshape(f, run.f_shape)
+        x, f = operand(x, b, needs=contiguous_lines), b.xp.reshape(f, run.f_shape)
     _correlate(x, f, run, job, b, bias, out, kept)
     return out
 
@@ -104,7 +111,7 @@ def input_grad(
     if run.channels != g.channels:
         f = b.xp.reshape(f, run.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = target(out, b, needs=lines if run.channels != g.channels else addressable)
+    whole = target(out, b, needs=contiguous_lines if run.channels != g.channels else addressable)
     place = _place(whole, run, b)
     g, phases = run, input_gradient_phases.phases(run)
     if prepared is None and phases.read_filter:
@@ -142,7 +149,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.cpu.dense.filter_gradient_call import gradient
 
     g, compute = job.geometry, job.arithmetic.compute
-    x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
+    x, gy = _operand(x, job, b), _operand(gy, job, b, contiguous_channels)
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     found = _sums(place, job, b)
     gradient(
@@ -159,7 +166,7 @@ def _sums(place: Array, job: Job, b: Backend) -> Array:
     """Where the kernel writes a filter gradient; of complex numbers all products of their parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(place, b, compute, neighbours)
+        return target(place, b, compute, contiguous_channels)
     *axes, c, d = place.shape
     return b.empty((*axes, 2 * c, 2 * d), real(compute), place)
 
@@ -182,7 +189,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     g, compute = job.geometry, job.arithmetic.compute
     first = target(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
-        gy = target(second, b, *_needs(second, job, neighbours))
+        gy = target(second, b, *_needs(second, job, contiguous_channels))
         found = _sums(flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b)
         more = _threads(job), job.per_example, machine(), _shares(job)
         call, sums = gradient_of(first, gy, g, compute, found, *more)
@@ -193,9 +200,9 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         out, g = out[parts[0].out], job.geometry
     run, passes = _run(job), 1
     if job.direction == "forward":
-        first = first if run == g else target(first, b, needs=lines)
+        first = first if run == g else target(first, b, needs=contiguous_lines)
     else:
-        place = _place(target(out, b, needs=lines if run != g else addressable), run, b)
+        place = _place(target(out, b, needs=contiguous_lines if run != g else addressable), run, b)
         phase = largest_phase(run, place)
         if phase is None:
             return None
@@ -211,8 +218,12 @@ def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
 
     compute = job.arithmetic.compute
     four = vnni.fits(g, job)
-    x = target(x, b, needs=neighbours) if four else target(x, b, *_needs(x, job, addressable))
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    x = (
+        target(x, b, needs=contiguous_channels)
+        if four
+        else target(x, b, *_needs(x, job, addressable))
+    )
+    place = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
     compute = "int32" if four else compute
     return correlation(x, g, compute, place, _threads(job), machine(), four)
 
@@ -257,9 +268,9 @@ def _correlate(
         kept = _packed(f, g, job, b)
     four = isinstance(kept, tuple)  # of `einstride.cpu.dense.vnni`
     compute = "int32" if four else compute
-    x = operand(x, b, needs=neighbours) if four else _operand(x, job, b)
+    x = operand(x, b, needs=contiguous_channels) if four else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    place = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    place = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
     panels, bias = kept if four else (kept, bias)
     correlate(x, panels, g, compute, bias, place, b.launch, _threads(job), quads=four)
     if place is not out:
@@ -280,7 +291,7 @@ def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
     compute = job.arithmetic.compute
     if not is_complex(compute):
         return None, needs
-    return (None if is_complex(str(a.dtype)) else compute), neighbours
+    return (None if is_complex(str(a.dtype)) else compute), contiguous_channels
 
 
 def supports(job: Job, traits: Traits) -> str | None:

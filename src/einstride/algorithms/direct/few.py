@@ -25,7 +25,13 @@ from einstride.algorithms.direct.pieces import PIECE
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import lines, neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import (
+    contiguous_channels,
+    contiguous_lines,
+    operand,
+    packed,
+    target,
+)
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
@@ -73,7 +79,7 @@ def fits(job: Job, first: Array, second: Array) -> bool:
     """
     if job.direction == "input_grad":
         first, second = second, first
-    return lines(first) and neighbours(second)
+    return contiguous_lines(first) and contiguous_channels(second)
 
 
 def forward(
@@ -279,7 +285,7 @@ def _entries(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Products of whole vectors, with those of the joined filter's zeros."""
-    from einstride.cpu.runtime.aligned_memory import LINE
+    from einstride.cpu.runtime.aligned_memory import CACHE_LINE
     from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -293,7 +299,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
-        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + LINE
+        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + CACHE_LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
         if line_calls.streams(g, job.itemsize, lines):  # not read before they are written
             moved -= prod(g.y_shape) * job.itemsize // 2

@@ -14,7 +14,7 @@ from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -63,7 +63,7 @@ MOVED = 2
 
 def fits(*arrays: Array) -> bool:
     """True if kernels can read them: addressable, with channels that are neighbours in memory."""
-    return all(neighbours(a) for a in arrays)
+    return all(contiguous_channels(a) for a in arrays)
 
 
 def forward(
@@ -106,7 +106,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute, each = job.geometry, job.arithmetic.compute, job.per_example
     place = flip(out, g.rank, b, int(each)) if g.flip else out
-    found = target(place, b, compute, neighbours)
+    found = target(place, b, compute, contiguous_channels)
     gradient(x, gy, g, compute, found, b.launch, _threads(job), each, jit.machine())
     if found is not place:
         place[...] = found
@@ -126,7 +126,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     if job.direction == "filter_grad":
         each = job.per_example
         place = flip(out, g.rank, b, int(each)) if g.flip else out
-        found = target(place, b, compute, neighbours)
+        found = target(place, b, compute, contiguous_channels)
         return Work(gradient_of(first, second, g, compute, found, _threads(job), each, on))
     if job.direction == "input_grad":
         phase = largest_phase(g, out)

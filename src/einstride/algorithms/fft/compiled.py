@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.arrays.ops import flip
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import operand, packed, steps, target
+from einstride.cpu.runtime.operands import element_strides, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -71,7 +71,7 @@ def filter_grad(
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, 1, D), or (B, *K, 1, D) for each example."""
     from einstride.cpu.fft import workspace as fourier_room
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     g = job.geometry
     form = _form(g, job)
@@ -83,7 +83,7 @@ def filter_grad(
     many, workers = fourier_room.room(form, job)
     block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
     f_steps = _steps(made, True)
-    dtypes = (name_of(x), name_of(gy)), (name_of(made),)
+    dtypes = (dtype_name(x), dtype_name(gy)), (dtype_name(made),)
     arrays = {"x": address(x), "y": address(gy)}
     words = {"scratch": address(block)}
     if fourier_room.fused(form, job):
@@ -140,10 +140,10 @@ def _transform(
 ) -> None:  # fmt: skip
     """The spectra of some blocks of a filter."""
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     f = operand(f, b)
-    done = call(form, "spectrum", (name_of(f),), (_steps(f[None], True),), count, 1, workers)
+    done = call(form, "spectrum", (dtype_name(f),), (_steps(f[None], True),), count, 1, workers)
     words = {"scratch": address(block), "spectra": address(spectra), "first": first}
     done(b.launch, f=address(f), **words)
 
@@ -155,7 +155,7 @@ def _convolve(
     """y = conv(x, f) + bias of a geometry that neither flips nor strides."""
     from einstride.cpu.fft import workspace as fourier_room
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     form = _form(g, job)
     x, made = operand(x, b), target(out, b)
@@ -163,12 +163,14 @@ def _convolve(
     bias_at = 0 if added is None else address(added)
     many, workers = fourier_room.room(form, job)
     block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
-    dtypes, moves = (name_of(x), name_of(made)), (_steps(x), _steps(made))
+    dtypes, moves = (dtype_name(x), dtype_name(made)), (_steps(x), _steps(made))
     words = {"x": address(x), "y": address(made), "scratch": address(block), "bias": bias_at}
     if prepared is None and fourier_room.fused(form, job):
         f = operand(f, b)
         of_f = _steps(f[None], True)
-        done = call(form, "whole", (name_of(f), *dtypes), (of_f, *moves), form.blocks, 1, workers)
+        done = call(
+            form, "whole", (dtype_name(f), *dtypes), (of_f, *moves), form.blocks, 1, workers
+        )
         done(b.launch, f=address(f), **words)
     else:
         many = form.blocks if prepared is not None else many
@@ -199,7 +201,7 @@ def _steps(a: Any, of_filter: bool = False) -> tuple[int, ...]:
 
     A filter's input channel is one, and is left out.
     """
-    found = steps(a.strides, a.itemsize, a.shape, 1)
+    found = element_strides(a.strides, a.itemsize, a.shape, 1)
     return (*found[:-2], found[-1]) if of_filter else found
 
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
-from einstride.cpu.runtime.operands import neighbours, operand, packed, paired, target
+from einstride.cpu.runtime.operands import (
+    contiguous_channels,
+    operand,
+    packed,
+    target,
+    viewable_as_pairs,
+)
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE, UNIT_ROUNDOFF
 from einstride.geometry.channel_slices import by_groups, each_group
@@ -129,7 +135,7 @@ def _threads(job: Job) -> int:
 def _needs(job: Job) -> tuple[str, Any]:
     """The dtype that the kernels read and write, and how its arrays must lie: see `operand`."""
     compute = job.arithmetic.compute
-    return compute, paired if is_complex(compute) else neighbours
+    return compute, viewable_as_pairs if is_complex(compute) else contiguous_channels
 
 
 def _run(job: Job) -> Geometry:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen import jit
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import COARSE, enough
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count
 from einstride.nn.cpu.elementwise import SMALL
 from einstride.nn.cpu.pooling_window import UNROLLED, Spec, arguments, text
 from einstride.support.byte_cache import kept
@@ -68,7 +68,9 @@ class Window:
 
 def pool(x: Any, windows: tuple[Window, ...], largest: bool, inside: bool, y: Any, b: Any) -> None:
     """y (B, *O, C) from x (B, *S, C), both dense."""
-    call = _call(name_of(x), windows, x.shape[0], x.shape[-1], largest, inside, False, b.threads())
+    call = _call(
+        dtype_name(x), windows, x.shape[0], x.shape[-1], largest, inside, False, b.threads()
+    )
     call(b.launch, x=address(x), y=address(y))
 
 
@@ -78,7 +80,7 @@ def pool_gradient(
     """gx (B, *S, C) from gy (B, *O, C), and of the maximum from x; all dense."""
     largest = x is not None
     call = _call(
-        name_of(gy), windows, gy.shape[0], gy.shape[-1], largest, inside, True, b.threads()
+        dtype_name(gy), windows, gy.shape[0], gy.shape[-1], largest, inside, True, b.threads()
     )
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
@@ -102,7 +104,7 @@ def _call(
     )  # fmt: skip
     # Gradients are cut by channels where there are few examples, the rest by rows of y.
     strips, strip = 1, channels
-    if gradient and batch < (wanted := enough(threads, COARSE)):
+    if gradient and batch < (wanted := chunk_count(threads, COARSE)):
         vectors = -(-channels // lanes)
         strip = -(-vectors // wanted) * lanes
         strips = -(-channels // strip)
