@@ -15,7 +15,7 @@ from einstride.arrays.backends import spin_helpers
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
 from einstride.codegen.ir_types import INT64
-from einstride.cpu.runtime.argument_block import address, words
+from einstride.cpu.runtime.argument_block import address, make_block
 
 KEPT = []  # so that a helper that nobody waits for fails a test, and not the process
 NAMES = ("counter", "chunks", "marks", "steps", "work", "late")
@@ -37,7 +37,7 @@ def marked(threads, chunks=64, work=1, late=0):
     kernel = jit.kernel("marking", marking, NAMES, on=jit.machine())
     marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
     given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
-    block = words(NAMES, given | {"marks": address(marks), "steps": address(steps)})
+    block = make_block(NAMES, given | {"marks": address(marks), "steps": address(steps)})
     KEPT.append((block, marks, steps))
     spin_helpers.launch(kernel, block, threads)
     return marks.copy()

@@ -4,32 +4,39 @@ import numpy as np
 import pytest
 
 import einstride as es
-from einstride.cpu.runtime.aligned_memory import LARGE, LINE, PAGE, address, aligned, placed
+from einstride.cpu.runtime.aligned_memory import (
+    ALIAS_DISTANCE,
+    CACHE_LINE,
+    UNALIASED_FROM,
+    address,
+    aligned_empty,
+    unaliased_empty,
+)
 
 
 def beginning(place, count=8):
     """An array that begins so many bytes behind a page."""
-    room = np.zeros(2 * PAGE + 8 * count, np.uint8)
-    return np.ndarray((count,), np.float64, room, (place - address(room)) % PAGE)
+    room = np.zeros(2 * ALIAS_DISTANCE + 8 * count, np.uint8)
+    return np.ndarray((count,), np.float64, room, (place - address(room)) % ALIAS_DISTANCE)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32", "complex128"])
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (1000, 7)])
 def test_panels_begin_with_a_line(shape, dtype):
     for _ in range(20):
-        found = aligned(shape, dtype)
+        found = aligned_empty(shape, dtype)
         assert found.shape == shape
         assert found.dtype == dtype
-        assert address(found) % LINE == 0
+        assert address(found) % CACHE_LINE == 0
         found[...] = 1  # writes its own room: the array is as large as it says
 
 
-@pytest.mark.parametrize("place", [0, 8, 16, 64, 120, 2048, PAGE - 8])
+@pytest.mark.parametrize("place", [0, 8, 16, 64, 120, 2048, ALIAS_DISTANCE - 8])
 def test_large_results_lie_just_below_what_is_read(place):
     like = beginning(place)
-    found = placed((LARGE // 8 + 3,), np.float64, like)
-    assert address(found) % LINE == 0
-    assert LINE <= (address(like) - address(found)) % PAGE < 2 * LINE
+    found = unaliased_empty((UNALIASED_FROM // 8 + 3,), np.float64, like)
+    assert address(found) % CACHE_LINE == 0
+    assert CACHE_LINE <= (address(like) - address(found)) % ALIAS_DISTANCE < 2 * CACHE_LINE
     found[...] = 1
 
 
@@ -45,12 +52,12 @@ def test_results_of_calls_are_placed(repeat):
     x = np.zeros((2, 128, 128, 8), np.float32)
     f = np.zeros((3, 3, 8, 16), np.float32)
     found = [es.conv(x, f, padding=1) for _ in range(repeat)]
-    assert found[-1].nbytes >= LARGE
+    assert found[-1].nbytes >= UNALIASED_FROM
     for y in found:
         assert y.flags.c_contiguous
         assert y.flags.writeable
-        assert address(y) % LINE == 0
-        assert LINE <= (address(x) - address(y)) % PAGE < 2 * LINE
+        assert address(y) % CACHE_LINE == 0
+        assert CACHE_LINE <= (address(x) - address(y)) % ALIAS_DISTANCE < 2 * CACHE_LINE
     assert not any(np.shares_memory(found[0], y) for y in found[1:])
 
 
@@ -59,4 +66,4 @@ def test_a_layer_keeps_nothing_of_its_results():
     layer = es.Conv(np.zeros((1, 1, 64, 64), np.float32))
     x = np.ones((4, 64, 64, 64), np.float32)
     y = layer(x)
-    assert y.base.nbytes == y.nbytes + PAGE
+    assert y.base.nbytes == y.nbytes + ALIAS_DISTANCE

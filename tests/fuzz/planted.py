@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "a.dtype.isnative",
         ),
         Change(
-            "operands.whole",
+            "operands.element_stride",
             "count, rest = divmod(stride, size)\nif rest: ...",
             "count, rest = divmod(stride, size)\nif False: ...",
         ),

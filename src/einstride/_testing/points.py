@@ -60,8 +60,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "remove a kernel's file": ("codegen.disk_cache:_remove",),
     "digest the package": ("codegen.disk_cache:package_digest",),
     "allocate aligned memory": (
-        "cpu.runtime.aligned_memory:aligned",
-        "cpu.runtime.aligned_memory:placed",
+        "cpu.runtime.aligned_memory:aligned_empty",
+        "cpu.runtime.aligned_memory:unaliased_empty",
     ),
     "wake a helper": ("arrays.backends.spin_helpers:_wake",),
     "write a dense kernel": ("cpu.dense.forward:_write",),

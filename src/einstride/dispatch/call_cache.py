@@ -208,7 +208,7 @@ def _program(
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None
-    from einstride.cpu.runtime.bound_call import bound, stand_in
+    from einstride.cpu.runtime.bound_call import bind, strided_zeros_like
 
     if not all(addressable(a) for a in (first, second, bias) if a is not None):
         return None
@@ -217,11 +217,11 @@ def _program(
     result = b.empty(shape, job.arithmetic.result, first)
     arrays = []
     for array, order in zip((first, second, result), plan.orders, strict=True):
-        like = stand_in(array)
+        like = strided_zeros_like(array)
         if like is None:
             return None
         arrays.append(like if order is None else b.xp.permute_dims(like, order))
     steps = make(arrays[0], arrays[1], bias, arrays[2], plan.inner, b)
     if steps is None or (layer and steps.scratch > LARGE_FILTER):
         return None
-    return bound(steps, shape, result.dtype)
+    return bind(steps, shape, result.dtype)

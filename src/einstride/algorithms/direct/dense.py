@@ -24,7 +24,14 @@ from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import real
-from einstride.cpu.runtime.operands import addressable, lines, neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import (
+    addressable,
+    contiguous_channels,
+    contiguous_lines,
+    operand,
+    packed,
+    target,
+)
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -83,7 +90,7 @@ def forward(
     panels_in = prepared[0] if prepared else None
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
-        x, f = operand(x, b, needs=lines), b.xp.reshape(f, computed.f_shape)
+        x, f = operand(x, b, needs=contiguous_lines), b.xp.reshape(f, computed.f_shape)
     _correlate(x, f, computed, job, b, bias, out, panels_in)
     return out
 
@@ -104,7 +111,9 @@ def input_grad(
     if computed.channels != g.channels:
         f = b.xp.reshape(f, computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = target(out, b, needs=lines if computed.channels != g.channels else addressable)
+    whole = target(
+        out, b, needs=contiguous_lines if computed.channels != g.channels else addressable
+    )
     destination = _view_as(whole, computed, b)
     g, phases = computed, input_gradient_phases.phases(computed)
     if prepared is None and phases.read_filter:
@@ -146,7 +155,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     from einstride.cpu.dense.filter_gradient_call import gradient
 
     g, compute = job.geometry, job.arithmetic.compute
-    x, gy = _operand(x, job, b), _operand(gy, job, b, neighbours)
+    x, gy = _operand(x, job, b), _operand(gy, job, b, contiguous_channels)
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     sums = _gradient_target(destination, job, b)
     gradient(
@@ -171,7 +180,7 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
     """Return the array that the kernel writes; for complex numbers, all products of real parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(destination, b, compute, neighbours)
+        return target(destination, b, compute, contiguous_channels)
     *axes, c, d = destination.shape
     return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
@@ -194,7 +203,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     g, compute = job.geometry, job.arithmetic.compute
     first = target(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
-        gy = target(second, b, *_needs(second, job, neighbours))
+        gy = target(second, b, *_needs(second, job, contiguous_channels))
         sums = _gradient_target(
             flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
         )
@@ -207,10 +216,10 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         out, g = out[parts[0].out], job.geometry
     computed, passes = _computed_geometry(job), 1
     if job.direction == "forward":
-        first = first if computed == g else target(first, b, needs=lines)
+        first = first if computed == g else target(first, b, needs=contiguous_lines)
     else:
         destination = _view_as(
-            target(out, b, needs=lines if computed != g else addressable), computed, b
+            target(out, b, needs=contiguous_lines if computed != g else addressable), computed, b
         )
         phase = largest_phase(computed, destination)
         if phase is None:
@@ -227,8 +236,12 @@ def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
 
     compute = job.arithmetic.compute
     dot4 = vnni.fits(g, job)
-    x = target(x, b, needs=neighbours) if dot4 else target(x, b, *_needs(x, job, addressable))
-    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    x = (
+        target(x, b, needs=contiguous_channels)
+        if dot4
+        else target(x, b, *_needs(x, job, addressable))
+    )
+    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
     compute = "int32" if dot4 else compute
     return correlation(x, g, compute, destination, _threads(job), machine(), dot4)
 
@@ -280,9 +293,9 @@ def _correlate(
         panels_in = _panels(f, g, job, b)
     dot4 = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
     compute = "int32" if dot4 else compute
-    x = operand(x, b, needs=neighbours) if dot4 else _operand(x, job, b)
+    x = operand(x, b, needs=contiguous_channels) if dot4 else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    destination = target(out, b, needs=neighbours if is_complex(compute) else addressable)
+    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
     panels, bias = panels_in if dot4 else (panels_in, bias)
     correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), quads=dot4)
     if destination is not out:
@@ -303,7 +316,7 @@ def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
     compute = job.arithmetic.compute
     if not is_complex(compute):
         return None, needs
-    return (None if is_complex(str(a.dtype)) else compute), neighbours
+    return (None if is_complex(str(a.dtype)) else compute), contiguous_channels
 
 
 def supports(job: Job, traits: Traits) -> str | None:

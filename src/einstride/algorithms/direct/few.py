@@ -24,7 +24,13 @@ from einstride.algorithms.direct.pieces import PIECE
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import lines, neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import (
+    contiguous_channels,
+    contiguous_lines,
+    operand,
+    packed,
+    target,
+)
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
@@ -74,7 +80,7 @@ def fits(job: Job, first: Array, second: Array) -> bool:
     """
     if job.direction == "input_grad":
         first, second = second, first
-    return lines(first) and neighbours(second)
+    return contiguous_lines(first) and contiguous_channels(second)
 
 
 def forward(
@@ -283,7 +289,7 @@ def _column_table_size(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, including the zeros of the rearranged filter."""
-    from einstride.cpu.runtime.aligned_memory import LINE
+    from einstride.cpu.runtime.aligned_memory import CACHE_LINE
     from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -297,7 +303,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     elif job.direction == "forward":
         lines = line_calls.cut(g, compute)
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
-        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + LINE
+        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + CACHE_LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
         if line_calls.streams(g, job.itemsize, lines):  # stores do not read the result first
             moved -= prod(g.y_shape) * job.itemsize // 2

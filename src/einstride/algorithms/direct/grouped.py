@@ -14,7 +14,7 @@ from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import no_float16
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import neighbours, operand, packed, target
+from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -63,7 +63,7 @@ TIMES_MOVED = 2
 
 def fits(*arrays: Array) -> bool:
     """True if the kernels can address the arrays: their channels are contiguous."""
-    return all(neighbours(a) for a in arrays)
+    return all(contiguous_channels(a) for a in arrays)
 
 
 def forward(
@@ -106,7 +106,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-    sums = target(destination, b, compute, neighbours)
+    sums = target(destination, b, compute, contiguous_channels)
     gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.machine())
     if sums is not destination:
         destination[...] = sums
@@ -126,7 +126,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     if job.direction == "filter_grad":
         per_example = job.per_example
         destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-        sums = target(destination, b, compute, neighbours)
+        sums = target(destination, b, compute, contiguous_channels)
         return Work(gradient_of(first, second, g, compute, sums, _threads(job), per_example, on))
     if job.direction == "input_grad":
         phase = largest_phase(g, out)

@@ -15,7 +15,13 @@ from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.shapes import positions_as_channels, table_bytes, taps_as_channels
 from einstride.arrays.ops import flip, is_complex, transpose_filter
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import addressable, lines, neighbours, packed, usable
+from einstride.cpu.runtime.operands import (
+    addressable,
+    contiguous_channels,
+    contiguous_lines,
+    packed,
+    usable,
+)
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -141,7 +147,7 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
 
     job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
     if job.direction == "forward" and (run := taps_as_channels(job)).channels != g.channels:
-        if not (lines(x) and packed(f)):
+        if not (contiguous_lines(x) and packed(f)):
             return False
         f, g = to.b.xp.reshape(f, run.f_shape), run
     if dense._threads(job) > 1 or fits(g, job):
@@ -187,7 +193,11 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
     address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    if not (usable(address_of, b, compute, neighbours) and neighbours(x) and neighbours(gy)):
+    if not (
+        usable(address_of, b, compute, contiguous_channels)
+        and contiguous_channels(x)
+        and contiguous_channels(gy)
+    ):
         return False
     if dense._threads(job) > 1:
         return False

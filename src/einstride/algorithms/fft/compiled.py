@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.arrays.ops import flip
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import operand, packed, steps, target
+from einstride.cpu.runtime.operands import element_strides, operand, packed, target
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -72,7 +72,7 @@ def filter_grad(
     """x (B, *S, C), gy (B, *O, D) -> gf (*K, 1, D), or (B, *K, 1, D) for each example."""
     from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     g = job.geometry
     form = _form(g, job)
@@ -84,7 +84,7 @@ def filter_grad(
     block_count, workers = fft_workspace.room(form, job)
     block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
     f_steps = _strides(result, True)
-    dtypes = (name_of(x), name_of(gy)), (name_of(result),)
+    dtypes = (dtype_name(x), dtype_name(gy)), (dtype_name(result),)
     arrays = {"x": address(x), "y": address(gy)}
     arguments = {"scratch": address(block)}
     if fft_workspace.fused(form, job):
@@ -144,10 +144,10 @@ def _transform(
 ) -> None:  # fmt: skip
     """Compute the spectra of some blocks of a filter."""
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     f = operand(f, b)
-    kernel = call(form, "spectrum", (name_of(f),), (_strides(f[None], True),), count, 1, workers)
+    kernel = call(form, "spectrum", (dtype_name(f),), (_strides(f[None], True),), count, 1, workers)
     arguments = {"scratch": address(block), "spectra": address(spectra), "first": first}
     kernel(b.launch, f=address(f), **arguments)
 
@@ -159,7 +159,7 @@ def _convolve(
     """Compute y = conv(x, f) + bias without flip, with a stride of 1."""
     from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import call
-    from einstride.cpu.runtime.argument_block import address, name_of
+    from einstride.cpu.runtime.argument_block import address, dtype_name
 
     form = _form(g, job)
     x, result = operand(x, b), target(out, b)
@@ -167,7 +167,7 @@ def _convolve(
     bias_at = 0 if bias_in is None else address(bias_in)
     block_count, workers = fft_workspace.room(form, job)
     block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
-    dtypes, strides = (name_of(x), name_of(result)), (_strides(x), _strides(result))
+    dtypes, strides = (dtype_name(x), dtype_name(result)), (_strides(x), _strides(result))
     arguments = {
         "x": address(x),
         "y": address(result),
@@ -178,7 +178,7 @@ def _convolve(
         f = operand(f, b)
         of_f = _strides(f[None], True)
         kernel = call(
-            form, "whole", (name_of(f), *dtypes), (of_f, *strides), form.blocks, 1, workers
+            form, "whole", (dtype_name(f), *dtypes), (of_f, *strides), form.blocks, 1, workers
         )
         kernel(b.launch, f=address(f), **arguments)
     else:
@@ -210,7 +210,7 @@ def _strides(a: Any, of_filter: bool = False) -> tuple[int, ...]:
 
     A filter has one input channel, whose stride is left out.
     """
-    found = steps(a.strides, a.itemsize, a.shape, 1)
+    found = element_strides(a.strides, a.itemsize, a.shape, 1)
     return (*found[:-2], found[-1]) if of_filter else found
 
 

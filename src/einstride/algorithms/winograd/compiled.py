@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
-from einstride.cpu.runtime.operands import neighbours, operand, packed, paired, target
+from einstride.cpu.runtime.operands import (
+    contiguous_channels,
+    operand,
+    packed,
+    target,
+    viewable_as_pairs,
+)
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE, UNIT_ROUNDOFF
 from einstride.geometry.channel_slices import by_groups, each_group
@@ -133,7 +139,7 @@ def _threads(job: Job) -> int:
 def _needs(job: Job) -> tuple[str, Any]:
     """Return the dtype of the kernels and the predicate on strides: the arguments of `operand`."""
     compute = job.arithmetic.compute
-    return compute, paired if is_complex(compute) else neighbours
+    return compute, viewable_as_pairs if is_complex(compute) else contiguous_channels
 
 
 def _pass_geometry(job: Job) -> Geometry:

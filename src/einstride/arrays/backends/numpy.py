@@ -12,8 +12,8 @@ import numpy as np
 from einstride.arrays.backends import spin_helpers, thread_pool
 from einstride.arrays.backends.adapter import Array, Backend, Traits
 from einstride.codegen.jit import available
-from einstride.cpu.runtime.aligned_memory import LARGE, aligned, placed
-from einstride.cpu.runtime.operands import copied
+from einstride.cpu.runtime.aligned_memory import UNALIASED_FROM, aligned_empty, unaliased_empty
+from einstride.cpu.runtime.operands import copy_bytes
 from einstride.support.caches import cached, register
 
 _NAMES: dict[np.dtype[np.generic], str] = {}
@@ -49,9 +49,9 @@ def result(shape: Sequence[int], name: str, like: Array) -> Array:
     of `like`: stores to the result then do not delay loads from `like`.
     """
     dtype = _dtype(name)
-    if prod(shape) * dtype.itemsize < LARGE:
+    if prod(shape) * dtype.itemsize < UNALIASED_FROM:
         return np.empty(shape, dtype)
-    return placed(shape, dtype, like)
+    return unaliased_empty(shape, dtype, like)
 
 
 def zeros(shape: Sequence[int], name: str, like: Array) -> Array:
@@ -96,7 +96,7 @@ def unallocated(shape: Sequence[int], name: str) -> Array:
     """
     dtype = _dtype(name)
     strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    return np.lib.stride_tricks.as_strided(aligned((1,), dtype), shape, strides)
+    return np.lib.stride_tricks.as_strided(aligned_empty((1,), dtype), shape, strides)
 
 
 def einsum(equation: str, a: Array, b: Array, name: str, out: Array | None) -> Array:
@@ -151,7 +151,7 @@ BACKEND = Backend(
     writeable=lambda x: bool(x.flags.writeable),
     native=lambda x: bool(x.dtype.isnative),
     to_host=np.asarray,
-    copied=copied,
+    copied=copy_bytes,
     launch=spin_helpers.launch,
     frozen=frozen,
 )

@@ -12,7 +12,7 @@ from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.runtime import operands
 from einstride.cpu.runtime.argument_block import address
-from einstride.cpu.runtime.offset_tables import backwards, offsets
+from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
 from einstride.geometry.arithmetic import COMPLEXES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
 
@@ -108,7 +108,7 @@ class Form:
     def words(self, tables: list[Any]) -> dict[str, int]:
         """The words that all kernels have."""
         g, xs, ys = self.geometry, self.x_steps, self.y_steps
-        back = backwards(g.size[-1], xs[-2])
+        back = lowest_offset(g.size[-1], xs[-2])
         found = {
             "x_batch": xs[0], "x_channel": xs[-1],
             "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
@@ -138,7 +138,7 @@ def axis_names(rank: int) -> tuple[str, ...]:
 def steps(shape: Steps, strides: Steps, dtype: Any) -> Steps:
     """Strides in real numbers; an axis of one element counts as one without gaps."""
     parts = 2 if dtype.kind == "c" else 1
-    return operands.steps(strides, dtype.itemsize // parts, shape, parts)
+    return operands.element_strides(strides, dtype.itemsize // parts, shape, parts)
 
 
 def interior(g: Geometry) -> tuple[int, int]:

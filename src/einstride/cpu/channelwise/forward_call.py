@@ -9,7 +9,7 @@ from einstride.codegen import jit
 from einstride.cpu.channelwise import channels, positions
 from einstride.cpu.channelwise.form import Form, interior, tables, whole_vectors
 from einstride.cpu.runtime.argument_block import Call
-from einstride.cpu.runtime.chunks import FINE, enough
+from einstride.cpu.runtime.chunks import FINE, chunk_count
 from einstride.cpu.runtime.offset_tables import sources
 
 SHORT = 56
@@ -31,7 +31,7 @@ def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
     """Chunks: rows of one example, or strips of `width` interior positions in tiles."""
     g = form.geometry
     rows = prod(g.out[:-1])
-    many = enough(form.threads, FINE)
+    many = chunk_count(form.threads, FINE)
     each = min(max(-(-g.batch * rows // many), 1), rows)
     blocks = -(-rows // each)
     strips = max(min(width // tile, many // max(g.batch * blocks, 1)), 1)

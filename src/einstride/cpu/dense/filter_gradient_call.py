@@ -11,10 +11,10 @@ from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import COARSE, enough, halved
-from einstride.cpu.runtime.offset_tables import grid, offsets, ranges
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -48,7 +48,7 @@ def gradient_of(
     It wants the addresses x, gy and gf.
     """
     return _gradient(
-        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each,
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, each,
         threads, on, shares,
     )  # fmt: skip
 
@@ -61,9 +61,9 @@ def _gradient(
 ) -> tuple[Call, int]:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     item = ITEMSIZE[real(compute)]
-    x_steps = steps(x_strides, ITEMSIZE[real(first)])
-    gy_steps = steps(gy_strides, ITEMSIZE[real(second)])
-    gf_steps = list(steps(gf_strides, item))
+    x_steps = element_strides(x_strides, ITEMSIZE[real(first)])
+    gy_steps = element_strides(gy_strides, ITEMSIZE[real(second)])
+    gf_steps = list(element_strides(gf_strides, item))
     if packed_filter_gradient_call.fits(g, x_steps[-1], s.parts):
         dtypes = real(first), real(second), real(compute)
         return packed_filter_gradient_call.call(
@@ -83,8 +83,8 @@ def _gradient(
     part = min(-(-min(share, inner) // rows) * rows, inner)
     panels = len(column) * (g.batch if each else 1)
     # Chunks of more than four tiles may well be halved; smaller ones only for idle threads.
-    for least, wanted in ((4 * rows, enough(threads, COARSE)), (rows, threads)):
-        part = halved(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
+    for least, wanted in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
+        part = chunk_size(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
     batch, lines = _region(g, s, item)
     values = {
         "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
@@ -101,7 +101,7 @@ def _gradient(
     for a in range(g.rank):
         table, back = offsets(g, a, x_steps[a + 1])
         base += back
-        arrays = (table, *ranges(g, a))
+        arrays = (table, *output_ranges(g, a))
         keep += arrays
         names = (f"table{a}", f"first{a}", f"last{a}")
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}

@@ -13,10 +13,10 @@ from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import forward
 from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import enough
-from einstride.cpu.runtime.offset_tables import backwards, offsets
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import chunk_count
+from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import pairs_met
@@ -47,7 +47,7 @@ def correlation(
     """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
     return _correlation(
-        g, name_of(x), compute, name_of(out), strides, out.strides, threads, on, quads
+        g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, quads
     )
 
 
@@ -58,8 +58,8 @@ def _correlation(
 ) -> Call:  # fmt: skip
     s = shape(compute, g.filters // g.groups, on)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
-    x_steps = steps(x_strides, items[0])
-    y_steps = steps(y_strides, items[1])
+    x_steps = element_strides(x_strides, items[0])
+    y_steps = element_strides(y_strides, items[1])
     x_channel, y_channel = x_steps[-1], y_steps[-1]
     x_columns, y_columns, column, counts = columns(g, s, x_channel, y_channel)
     inner = g.channels // g.groups * s.parts
@@ -123,7 +123,7 @@ def _rows(s: Shape, positions: int) -> int:
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:
     """Positions in a chunk: a few hundred, fewer where threads would have nothing to do."""
-    share = positions * panels // enough(threads) if threads > 1 else positions
+    share = positions * panels // chunk_count(threads) if threads > 1 else positions
     rows = max(min(share, BLOCK), tile)
     even = -(-positions // -(-positions // rows))
     return -(-even // tile) * tile
@@ -156,7 +156,7 @@ def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[
     Axes in even steps that follow each other are made one: a 1x1 convolution has one axis in the
     end, and the kernel no coordinates to find.
     """
-    axes, base = [_even(g.batch, y_steps[0], x_steps[0])], backwards(g.batch, x_steps[0])
+    axes, base = [_even(g.batch, y_steps[0], x_steps[0])], lowest_offset(g.batch, x_steps[0])
     for a in range(g.rank):
         step, low = x_steps[a + 1], g.padding[a][0]
         reach = (g.out[a] - 1) * g.stride[a] - low
@@ -180,4 +180,4 @@ def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[
 
 
 def _even(count: int, y_step: int, step: int) -> Axis:
-    return Axis(count, y_step, None, -backwards(count, step), step)
+    return Axis(count, y_step, None, -lowest_offset(count, step), step)

@@ -15,10 +15,10 @@ from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import pack as panels
-from einstride.cpu.runtime.aligned_memory import LINE, aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
-from einstride.cpu.runtime.operands import packed, steps
+from einstride.cpu.runtime.operands import element_strides, packed
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -74,7 +74,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     s = shape(compute, g.filters // g.groups, on)
     inner = g.channels // g.groups * s.parts
     count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
-    return count * ITEMSIZE[real(compute)] + LINE
+    return count * ITEMSIZE[real(compute)] + CACHE_LINE
 
 
 @kept
@@ -100,7 +100,7 @@ def pack(
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
     inner = g.channels // g.groups * s.parts
-    found = aligned((s.per_group * g.groups, taps, inner, s.width), real(compute))
+    found = aligned_empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
     packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
     return found
 
@@ -108,8 +108,8 @@ def pack(
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
     """The kernel that packs arrays like f, of real numbers: wants the addresses f and panels."""
     s = shape(compute, g.filters // g.groups, on)
-    part = real(name_of(f))
-    f_steps = steps(f.strides, ITEMSIZE[part])
+    part = real(dtype_name(f))
+    f_steps = element_strides(f.strides, ITEMSIZE[part])
     return _packing(g, s, part, real(compute), f_steps, threads, on)
 
 
@@ -117,7 +117,7 @@ def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter lies in memory as its only panel would."""
     s = shape(compute, g.filters, on)
     whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
-    return bool(whole and name_of(f) == compute and packed(f))
+    return bool(whole and dtype_name(f) == compute and packed(f))
 
 
 @kept

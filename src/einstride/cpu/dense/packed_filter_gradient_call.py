@@ -12,7 +12,7 @@ from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import packed_filter_gradient
 from einstride.cpu.dense.pack_call import Shape, columns
 from einstride.cpu.runtime.argument_block import Call, address
-from einstride.cpu.runtime.chunks import COARSE, enough
+from einstride.cpu.runtime.chunks import COARSE, chunk_count
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -105,7 +105,7 @@ def call(
     group = -(-len(column) // groups)
     tiles = -(-inner // rows)
     examples = g.batch if each else 1
-    slices = min(max(-(-enough(threads, COARSE) // (groups * examples * count)), 1), tiles)
+    slices = min(max(-(-chunk_count(threads, COARSE) // (groups * examples * count)), 1), tiles)
     part = -(-tiles // slices) * rows
     slices = -(-inner // part)
     tile = packed_filter_gradient.BlockedTile(

@@ -23,8 +23,8 @@ from einstride.cpu.depthwise.sources import (
 )
 from einstride.cpu.depthwise.spec import Spec
 from einstride.cpu.runtime.argument_block import Call, address
-from einstride.cpu.runtime.chunks import FINE, enough
-from einstride.cpu.runtime.offset_tables import backwards, placed
+from einstride.cpu.runtime.chunks import FINE, chunk_count
+from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 
@@ -110,10 +110,10 @@ def places(
     """The words that say where the taps lie in an array of this size, and their tables."""
     g, last = form.geometry, axes[-1]
     inside, outside = interior(last, size[-1])
-    backs = [backwards(n, s) for n, s in zip(size, form.x_steps[1:-1], strict=True)]
+    backs = [lowest_offset(n, s) for n, s in zip(size, form.x_steps[1:-1], strict=True)]
     lying = [axis.table for axis in axes[:-1]] + [last.padded]
     tables = [
-        placed(there, step, back)
+        to_offsets(there, step, back)
         for there, step, back in zip(lying, form.x_steps[1:-1], backs, strict=True)
     ]
     step = form.x_steps[-2]
@@ -175,7 +175,7 @@ def _cut(form: Form, out: tuple[int, ...], rows: int, packed: int) -> dict[str, 
     g = form.geometry
     of_axis = -(-out[-2] // rows) if len(out) > 1 else 1
     groups = prod(out[:-2]) * of_axis
-    many = enough(form.threads, FINE)
+    many = chunk_count(form.threads, FINE)
     each = min(max(-(-g.batch * groups // many), 1), groups)
     blocks, examples = -(-groups // each), 1
     vectors = -(-g.filters // (form.lanes * max(packed, 1)))
@@ -225,7 +225,7 @@ def call_gradient(form: Form, cut: Cuts) -> Call:
     words, tables = places(form, axes, g.size, short)
     vectors = -(-g.filters // form.lanes)
     units = cut.groups * cut.tables
-    panels = 1 if form.used == 1 else min(vectors, -(-enough(form.threads, FINE) // units))
+    panels = 1 if form.used == 1 else min(vectors, -(-chunk_count(form.threads, FINE) // units))
     panel = -(-vectors // panels)
     words |= {
         "panels": -(-vectors // panel), "panel": panel * form.lanes, "units": cut.units,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from einstride.cpu.depthwise.spec import NOWHERE, Pattern
-from einstride.cpu.runtime.offset_tables import looked_up
-from einstride.cpu.runtime.offset_tables import padded as padded_sources
+from einstride.cpu.runtime.offset_tables import at_taps
+from einstride.cpu.runtime.offset_tables import padded_elements as padded_sources
 from einstride.geometry.convolution import Geometry
 
 
@@ -44,7 +44,7 @@ def forward_sources(g: Geometry, a: int) -> Sources:
     padded = padded_sources(g, a)
     o, k = np.arange(g.out[a])[:, None], np.arange(g.kernel[a])
     places = o * g.stride[a] + k * g.dilation[a]
-    return Sources(looked_up(padded, g, a), places, padded, g.padding[a][0], g.stride[a], 1)
+    return Sources(at_taps(padded, g, a), places, padded, g.padding[a][0], g.stride[a], 1)
 
 
 def gradient_sources(g: Geometry, a: int) -> Sources:

@@ -17,7 +17,7 @@ from einstride.cpu.fft.lines import order, radices, twiddles
 from einstride.cpu.fft.plan import Plan, plan, positions, results, taps
 from einstride.cpu.fft.views import Plane, Side
 from einstride.cpu.runtime.argument_block import Call, address
-from einstride.cpu.runtime.offset_tables import OUTSIDE, backwards, placed
+from einstride.cpu.runtime.offset_tables import OUTSIDE, lowest_offset, to_offsets
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -126,8 +126,8 @@ class Form:
 
 def _offsets(found: Any, step: int, size: int) -> tuple[Any, int]:
     """Elements as offsets, and what to add to the address of an array that runs backwards."""
-    back = backwards(size, step)
-    return placed(found, step, back), back
+    back = lowest_offset(size, step)
+    return to_offsets(found, step, back), back
 
 
 def _sides(form: Form, name: str, stored: str, steps: Steps, kernel: str) -> tuple[Side, Any, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from einstride.cpu.fft.lines import radices
-from einstride.cpu.runtime.offset_tables import padded
+from einstride.cpu.runtime.offset_tables import padded_elements
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import Segment, segments
 from einstride.support.caches import cached
@@ -226,7 +226,7 @@ def plan(g: Geometry, gradient: bool, vector: int, spread: int) -> Plan | None:
 
 def positions(g: Geometry, axis: int, cut: Axis) -> Any:
     """(tiles, present) which element of x stands at each position; -1 for zero."""
-    held = padded(g, axis)[: g.out[axis] + g.extent[axis] - 1]
+    held = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
     found = np.full((cut.tiles, cut.present), -1, np.int64)
     for t in range(cut.tiles):
         start = t * cut.outputs

@@ -12,10 +12,10 @@ from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import filter_gradient
 from einstride.cpu.grouped.forward_call import about
 from einstride.cpu.grouped.shape import Lanes, lanes_of
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import COARSE, enough, halved
-from einstride.cpu.runtime.offset_tables import grid, placed, ranges, sources
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import grid, output_ranges, sources, to_offsets
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import elements_seen
@@ -45,7 +45,16 @@ def gradient_of(
 ) -> Call:
     """The kernel for arrays that lie like these: wants the addresses x, y (of gy), gf and near."""
     return _gradient(
-        g, name_of(x), name_of(gy), compute, x.strides, gy.strides, out.strides, each, threads, on
+        g,
+        dtype_name(x),
+        dtype_name(gy),
+        compute,
+        x.strides,
+        gy.strides,
+        out.strides,
+        each,
+        threads,
+        on,
     )
 
 
@@ -141,9 +150,9 @@ def _gradient(
     y_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     s, item = gradient_lanes(g, compute, on), ITEMSIZE[compute]
-    x_steps = steps(x_strides, ITEMSIZE[first])
-    y_steps = steps(y_strides, ITEMSIZE[second])
-    gf_steps = list(steps(gf_strides, item))
+    x_steps = element_strides(x_strides, ITEMSIZE[first])
+    y_steps = element_strides(y_strides, ITEMSIZE[second])
+    gf_steps = list(element_strides(gf_strides, item))
     gf_batch = gf_steps.pop(0) if each else 0
     spec, values, keep = about(g, s, (first, second, compute), x_steps, y_steps, POSITIONS)
     region = _region(g, s, item, each)
@@ -151,8 +160,8 @@ def _gradient(
     lows, highs = _seen(g, region.rows)
     keep += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if each else 1
-    wanted = enough(threads, COARSE)
-    part = halved(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
+    wanted = chunk_count(threads, COARSE)
+    part = chunk_size(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
     parts = -(-s.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
@@ -163,8 +172,8 @@ def _gradient(
         "gf_batch": gf_batch, "gf_channel": gf_steps[-2], "tap_offsets": address(taps),
     }  # fmt: skip
     for a in range(g.rank - 1):
-        table = placed(sources(g, a), region.x[a + 1], 0)
-        pair = ranges(g, a)
+        table = to_offsets(sources(g, a), region.x[a + 1], 0)
+        pair = output_ranges(g, a)
         keep += [table, *pair]
         values |= {
             f"table{a}": address(table), f"first{a}": address(pair[0]),

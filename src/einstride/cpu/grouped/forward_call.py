@@ -12,10 +12,10 @@ from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import forward
 from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
 from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import FINE, enough, halved
-from einstride.cpu.runtime.offset_tables import backwards, offsets, padded, placed
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import FINE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import lowest_offset, offsets, padded_elements, to_offsets
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -44,7 +44,9 @@ def correlate(
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
     """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
-    return _correlation(g, name_of(x), compute, name_of(out), x.strides, out.strides, threads, on)
+    return _correlation(
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
+    )
 
 
 def positions(s: Lanes, on: Machine) -> int:
@@ -59,14 +61,14 @@ def _correlation(
     y_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     s = lanes_of(g, compute, on)
-    x_steps = steps(x_strides, ITEMSIZE[operand])
-    y_steps = steps(y_strides, ITEMSIZE[result])
+    x_steps = element_strides(x_strides, ITEMSIZE[operand])
+    y_steps = element_strides(y_strides, ITEMSIZE[result])
     spec, values, keep = about(
         g, s, (operand, result, compute), x_steps, y_steps, positions(s, on)
     )  # fmt: skip
     step = x_steps[-2]
     values |= {"x_step": step, "x_stride": g.stride[-1] * step}
-    values["x_first"] = -g.padding[-1][0] * step - backwards(g.size[-1], step)
+    values["x_first"] = -g.padding[-1][0] * step - lowest_offset(g.size[-1], step)
     for a in range(g.rank - 1):
         table, back = offsets(g, a, x_steps[a + 1])
         keep.append(table)
@@ -78,11 +80,11 @@ def _correlation(
     block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
     part = 1
     if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
-        block = max(min(block, rows // enough(threads, FINE)), 1)
+        block = max(min(block, rows // chunk_count(threads, FINE)), 1)
         blocks = -(-rows // block)
-        part = halved(panels, 1, lambda part: blocks * -(-panels // part), enough(threads))
+        part = chunk_size(panels, 1, lambda part: blocks * -(-panels // part), chunk_count(threads))
     else:
-        block = max(min(block, rows * panels // enough(threads, FINE)), 1)
+        block = max(min(block, rows * panels // chunk_count(threads, FINE)), 1)
     values |= {
         "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
@@ -110,8 +112,8 @@ bool(full), bool((counts == s.width).all()),
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])
-    back = backwards(g.size[-1], x_steps[-2])
-    line = placed(padded(g, g.rank - 1), x_steps[-2], back)
+    back = lowest_offset(g.size[-1], x_steps[-2])
+    line = to_offsets(padded_elements(g, g.rank - 1), x_steps[-2], back)
     keep: list[Any] = [first, counts, inputs, starts, zeros, line]
     values = {
         "x": back * items[0], "zeros": address(zeros), "line": address(line),

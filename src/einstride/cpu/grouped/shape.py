@@ -15,10 +15,10 @@ import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import pack as grouped_panels
-from einstride.cpu.runtime.aligned_memory import LINE, aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -127,7 +127,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The size of the filter as panels."""
     s = lanes_of(g, compute, on)
     rows = prod(g.kernel) * s.blocks * s.block
-    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + LINE
+    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(
@@ -140,8 +140,8 @@ def pack(
     """
     s = lanes_of(g, compute, on)
     shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
-    found = aligned(shape, compute)
-    call = _packing(g, s, name_of(f), compute, f.strides, turned, threads, on)
+    found = aligned_empty(shape, compute)
+    call = _packing(g, s, dtype_name(f), compute, f.strides, turned, threads, on)
     call(launch, f=address(f), panels=address(found))
     return found
 
@@ -151,7 +151,7 @@ def _packing(
     g: Geometry, s: Lanes, operand: str, compute: str, strides: tuple[int, ...], turned: bool,
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    *taps, inner, outer = steps(strides, ITEMSIZE[operand])
+    *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
     if turned:  # outputs of a group are f's inner axis, groups and inputs share its outer one
         channel, column, group = outer, inner, outer * s.inputs
     else:

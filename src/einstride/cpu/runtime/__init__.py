@@ -1,5 +1,5 @@
-"""Hand NumPy arrays to kernels: argument blocks, offset tables, aligned memory, threads.
+"""Call kernels with NumPy arrays: argument blocks, offset tables, aligned memory, threads.
 
-What may enter: what several families of kernels need to be called; no kernel of one family.
-Start with `operands`: it says which arrays a kernel can address, and copies the others.
+What may enter: code that callers of several kernel families share; no kernel of one family.
+Start with `operands`: it decides which arrays a kernel can address, and copies the others.
 """

@@ -1,4 +1,4 @@
-"""NumPy memory that begins where vectors are quick: at a line of the cache."""
+"""Allocate NumPy arrays at cache lines, and large results where loads do not alias stores."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any
 
 import numpy as np
 
-LINE = 64
-"""Bytes of a line of the cache; no vector is longer."""
+CACHE_LINE = 64
+"""Bytes of a cache line, and of the longest vector (AVX-512)."""
 
-PAGE = 4096
-"""Addresses that differ by a multiple of it look the same to a load that asks for stores."""
+ALIAS_DISTANCE = 4096
+"""Bytes between addresses that alias: x86 CPUs look up earlier stores by the last twelve bits."""
 
-LARGE = 1 << 19
-"""Bytes of a result from which its place matters more than the time to choose one."""
+UNALIASED_FROM = 1 << 19
+"""Bytes of a result from which aliasing costs more time than `unaliased_empty` does."""
 
 
-def aligned(shape: Sequence[int], dtype: Any) -> Any:
-    """Uninitialised numbers from the beginning of a line: no vector of them lies in two."""
+def aligned_empty(shape: Sequence[int], dtype: Any) -> Any:
+    """Allocate an uninitialised array at a cache line, so that no aligned vector crosses two."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
-    room = np.empty(size + LINE, np.uint8)
-    return np.ndarray(shape, dtype, room, -address(room) % LINE)
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    return np.ndarray(shape, dtype, memory, -address(memory) % CACHE_LINE)
 
 
-def placed(shape: Sequence[int], dtype: Any, like: Any) -> Any:
-    """Uninitialised numbers from the beginning of a line, for what is made of the array `like`.
+def unaliased_empty(shape: Sequence[int], dtype: Any, source: Any) -> Any:
+    """Allocate an uninitialised result whose stores do not alias loads of the array `source`.
 
-    A load waits for stores shortly before it whose addresses have the same last twelve bits.
-    Kernels read and write both arrays upwards; so results lie, in those bits, just below what they
-    are made of, and whatever is written there has been read before.
+    A load waits for each recent store whose address has the same last twelve bits (4K aliasing).
+    Kernels read `source` and write the result in ascending order. The result therefore begins one
+    cache line below `source` modulo 4096: every load from an aliased address precedes the store.
     """
     dtype = np.dtype(dtype)
-    room = np.empty(prod(shape) * dtype.itemsize + PAGE, np.uint8)
-    wanted = (address(like) - LINE) // LINE * LINE
-    return np.ndarray(shape, dtype, room, (wanted - address(room)) % PAGE)
+    memory = np.empty(prod(shape) * dtype.itemsize + ALIAS_DISTANCE, np.uint8)
+    wanted = (address(source) - CACHE_LINE) // CACHE_LINE * CACHE_LINE
+    return np.ndarray(shape, dtype, memory, (wanted - address(memory)) % ALIAS_DISTANCE)
 
 
 def address(a: Any) -> int:
-    """Where an array's first element lies."""
+    """The address of an array's first element."""
     return int(a.__array_interface__["data"][0])

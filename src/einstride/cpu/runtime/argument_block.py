@@ -1,4 +1,4 @@
-"""Argument blocks: what a kernel is told of a call, one 64-bit word for each name."""
+"""Pass arguments to kernels in an argument block: one 64-bit integer for each argument name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from einstride.support.caches import register
 if TYPE_CHECKING:
     from einstride.codegen.jit import Kernel, KernelSpec
 
-Words = Any
+ArgumentBlock = Any
 """An argument block: a ctypes array of 64-bit integers."""
 
 
-def name_of(a: Any) -> str:
-    """The dtype's name, which NumPy makes anew each time it is asked."""
+def dtype_name(a: Any) -> str:
+    """The name of an array's dtype, cached because NumPy builds a new string at each access."""
     found = _NAMES.get(a.dtype)
     if found is None:
         found = _NAMES[a.dtype] = str(a.dtype.name)
@@ -30,30 +30,31 @@ _NAMES: dict[Any, str] = {}
 register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 
 
-def words(names: Sequence[str], values: Mapping[str, int]) -> Words:
-    """An argument block; every name needs its value."""
+def make_block(names: Sequence[str], values: Mapping[str, int]) -> ArgumentBlock:
+    """Make an argument block with one value for each name, in the order of the names."""
     return (ctypes.c_int64 * len(names))(*(values[n] for n in names))
 
 
-INT64 = 96
-"""Bytes that Python takes to remember one word's name and number, about."""
+NAME_BYTES = 96
+"""Bytes of one argument's name and index in a Python dictionary, about; `Call.nbytes` counts them,
+so with a larger number the cache of calls holds fewer entries."""
 
 
 class Call:
-    """A kernel with its argument block: all but the addresses of the caller's arrays is fixed.
+    """A kernel with its argument block: only the addresses of the caller's arrays are added later.
 
     Parameters
     ----------
     kernel : KernelSpec
         The kernel, which is compiled when it first runs.
     names : sequence of str
-        The words of its block.
+        Argument names, in the order of the block.
     values : mapping
-        All words; addresses may be missing.
+        Value of each argument; addresses of arrays may be missing.
     threads : int
-        How many may take chunks.
+        Number of threads that take chunks.
     keep : sequence
-        Tables whose addresses stand in the block.
+        Tables that must live as long as the call, because the block holds their addresses.
     """
 
     def __init__(
@@ -61,35 +62,35 @@ class Call:
         values: Mapping[str, int], threads: int, keep: Sequence[Any],
     ) -> None:  # fmt: skip
         self.kernel, self.threads = kernel, max(threads, 1)
-        self._where = {name: i for i, name in enumerate(names)}
-        self._block = words(names, dict.fromkeys(names, 0) | dict(values))
+        self._indices = {name: i for i, name in enumerate(names)}
+        self._block = make_block(names, dict.fromkeys(names, 0) | dict(values))
         self._keep = tuple(keep)
 
     @cached_property
     def function(self) -> Kernel:
-        """The kernel's machine code, compiled when it is first asked for."""
+        """The kernel's machine code, compiled at the first access."""
         return self.kernel.compiled()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its block, of the names of its words and of its tables."""
-        return size_of(self._keep) + (8 + INT64) * len(self._block)
+        """Bytes of the argument block, the argument names and the tables."""
+        return size_of(self._keep) + (8 + NAME_BYTES) * len(self._block)
 
-    def where(self, name: str) -> int:
-        """Which word of the block it is."""
-        return self._where[name]
+    def index(self, name: str) -> int:
+        """The index of an argument in the block."""
+        return self._indices[name]
 
     def argument(self, name: str) -> int:
-        """The value of a word."""
-        return int(self._block[self._where[name]])
+        """The value of an argument."""
+        return int(self._block[self._indices[name]])
 
-    def block(self) -> Words:
-        """A block of its own for somebody who fills in the addresses."""
+    def block(self) -> ArgumentBlock:
+        """A copy of the argument block, in which the caller fills in addresses."""
         return type(self._block).from_buffer_copy(self._block)
 
     def __call__(self, launch: Any, **addresses: int) -> None:
-        """Run it on these addresses."""
+        """Run the kernel; each address is added to the argument of its name."""
         block = self.block()
         for name, value in addresses.items():
-            block[self._where[name]] += value
+            block[self._indices[name]] += value
         launch(self.function, block, self.threads)

@@ -1,7 +1,7 @@
-"""Two sweeps in one launch: the second begins when every chunk of the first is done.
+"""Write kernels of two sweeps in one launch, with a barrier between the sweeps.
 
-Whoever finishes the last chunk of the first sweep brings the partial sums together; the others
-wait for him. A thread that never came took no chunk, so nobody waits for it.
+The thread that finishes the last chunk of the first sweep adds the partial sums; the other threads
+spin until it has. A thread that starts late or never has taken no chunk, so no thread waits for it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from einstride.codegen.function_builder import Code, Value
 from einstride.codegen.ir_types import INT64
 
 COUNTERS = ("first", "finished", "ready", "second")
-"""The words that an argument block of two sweeps begins with."""
+"""The first arguments of a kernel with two sweeps; all are zero before the launch."""
 
 
 @contextmanager
-def first(code: Code, count: Value) -> Iterator[Value]:
-    """The chunks of the first sweep."""
+def first_sweep(code: Code, count: Value) -> Iterator[Value]:
+    """Loop over the chunks of the first sweep that this thread takes."""
     with code.chunks(count) as i:
         yield i
 
 
 @contextmanager
-def between(code: Code, count: Value) -> Iterator[None]:
-    """What is done once, after all chunks of the first sweep; to be opened in each of them."""
+def between_sweeps(code: Code, count: Value) -> Iterator[None]:
+    """Run a block once, in the thread that finishes the first sweep; open it in every chunk."""
     b = code.builder
     finished, ready = code.argument(1), code.argument(2)
     before = Value(code, b.atomic_rmw("add", finished.ir, ir.Constant(INT64, 1), "acq_rel"))
@@ -37,8 +37,8 @@ def between(code: Code, count: Value) -> Iterator[None]:
 
 
 @contextmanager
-def second(code: Code, count: Value) -> Iterator[Value]:
-    """The chunks of the second sweep."""
+def second_sweep(code: Code, count: Value) -> Iterator[Value]:
+    """Wait for the end of `between_sweeps`, then loop over chunks of the second sweep."""
     b, ready = code.builder, code.argument(2)
     wait, go = b.append_basic_block("wait"), b.append_basic_block("go")
     b.branch(wait)

@@ -1,4 +1,4 @@
-"""A program with the memory that it needs: called with arrays, it gives the result."""
+"""Bind the steps of a small convolution to a function of arrays that allocates its result."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.runtime.aligned_memory import LARGE, aligned, placed
-from einstride.cpu.runtime.call_program import Program, readable
+from einstride.cpu.runtime.aligned_memory import UNALIASED_FROM, aligned_empty, unaliased_empty
+from einstride.cpu.runtime.call_program import Program, addresses_readable
 
-MOST = 1 << 22
-"""Bytes of memory that a stand-in may span."""
+SPAN_LIMIT = 1 << 22
+"""Bytes that an array of `strided_zeros_like` may span, chosen; calls with larger operands get no
+program."""
 
 
-def stand_in(a: Any) -> Any:
-    """An array that lies in memory as this one does, in memory of its own; None if that is much."""
+def strided_zeros_like(a: Any) -> Any:
+    """Zeros with the shape, dtype and strides of an array; None beyond `SPAN_LIMIT` bytes."""
     ends = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
     before, after = -sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
-    if before + after + a.itemsize > MOST:
+    if before + after + a.itemsize > SPAN_LIMIT:
         return None
     memory = np.zeros(before + after + a.itemsize, np.uint8)
     return np.ndarray(a.shape, a.dtype, memory.data, before, a.strides)
 
 
-def bound(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] | None:
-    """Those steps as a function of the first operand, the second, the bias, and one it ignores.
+def bind(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] | None:
+    """Make a function (first, second, bias, ignored) -> result that runs these steps.
 
-    It keeps the program; each call allocates the result and the scratch memory, and nothing else.
+    The function keeps the program; each call allocates the result and the scratch memory, nothing
+    else. None if `addresses_readable` is false.
     """
-    if not readable():
+    if not addresses_readable():
         return None
     program = Program()
-    for call, places in steps.calls:
-        program.add(call, **places)
-    function, words = program.finish()
+    for call, addresses in steps.calls:
+        program.add(call, **addresses)
+    function, argument = program.finish()
     empty: Any = np.empty
     size = steps.scratch
-    make = (
-        partial(np.zeros, size, np.uint8) if steps.zeroed else partial(aligned, (size,), np.uint8)
+    scratch_memory = (
+        partial(np.zeros, size, np.uint8)
+        if steps.zeroed
+        else partial(aligned_empty, (size,), np.uint8)
     )
-    large = prod(shape) * dtype.itemsize >= LARGE
+    large = prod(shape) * dtype.itemsize >= UNALIASED_FROM
 
     def plain(first: Any, second: Any, bias: Any, kept: Any) -> Any:
-        result = placed(shape, dtype, first) if large else empty(shape, dtype)
-        function(words, 0, first, second, bias, result, None)
+        result = unaliased_empty(shape, dtype, first) if large else empty(shape, dtype)
+        function(argument, 0, first, second, bias, result, None)
         return result
 
     def with_scratch(first: Any, second: Any, bias: Any, kept: Any) -> Any:
-        result = placed(shape, dtype, first) if large else empty(shape, dtype)
-        function(words, 0, first, second, bias, result, make())
+        result = unaliased_empty(shape, dtype, first) if large else empty(shape, dtype)
+        function(argument, 0, first, second, bias, result, scratch_memory())
         return result
 
     found: Callable[..., Any] = with_scratch if size else plain
-    found.program = program  # type: ignore[attr-defined]  # its words must live as long
+    found.program = program  # type: ignore[attr-defined]  # its argument blocks must live as long
     return found

@@ -1,13 +1,13 @@
-"""Kernels one after another in a single call, with the addresses of NumPy's arrays found in it.
+"""Run several kernels in one call from Python, with array addresses read in machine code.
 
-Between Python and a kernel of a few microseconds, most of the time goes into filling an argument
-block and asking arrays where they lie. A program does both in machine code: for each of its steps
-it copies the step's words to the stack, adds the addresses of the arrays that were passed, and
-calls the kernel. Nothing of a program is written, so any number of threads may be in it at once.
+For a kernel of a few microseconds, filling an argument block and asking arrays for their addresses
+in Python takes most of the time. A program does both in machine code: for each step it copies the
+step's argument block to the stack, adds the addresses of the arrays that were passed, and calls the
+kernel. A program is never written to while it runs, so several threads may run it at once.
 
-Where an array's elements lie is read from its record, as every extension module does: the address
-is the first word behind the head that all of Python's objects have. `readable` compares that with
-what arrays say themselves; where it does not hold, nobody makes a program.
+An array's address is read from its C struct, as extension modules do: it is the 64-bit integer
+behind the header of a Python object. `addresses_readable` compares this integer with the address
+that arrays report themselves; where the two differ, no program is made.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from einstride.cpu.runtime.argument_block import Call, address
 from einstride.support.caches import cached
 
 ARRAYS = ("first", "second", "bias", "result", "scratch")
-"""What a program is called with; None stands for what it does not use."""
+"""The arguments of a program's call, in order; None stands for an array that it does not use."""
 
-MOST = 160
-"""Words that the argument block of a step may have."""
+MAX_ARGUMENTS = 160
+"""Integers in a step's argument block, at most: the size of its copy on the stack."""
 
-HEAD = object.__basicsize__
+HEADER_BYTES = object.__basicsize__
+"""Bytes of the header of every Python object: reference count and type."""
 
 _SIGNATURE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.py_object] * len(ARRAYS)
@@ -36,43 +37,43 @@ _SIGNATURE = ctypes.CFUNCTYPE(
 
 
 class Program:
-    """Steps that one thread does in turn. Add them all, then call it with `ARRAYS`."""
+    """Kernels that one thread runs in turn: `add` each of them, then `finish`."""
 
     def __init__(self) -> None:
         self._words = [0, 0]
         self._used: set[str] = set()
         self._keep: list[Any] = []
 
-    def add(self, call: Call, **places: tuple[str, int]) -> None:
-        """A step. ``word=(array, offset)`` for each address: an array's, and bytes to add."""
+    def add(self, call: Call, **addresses: tuple[str, int]) -> None:
+        """Append a step; ``argument=(array, offset)`` is an array's address and bytes to add."""
         block, patches = call.block(), []
-        for name, (array, offset) in places.items():
-            argument = call.where(name)
+        for name, (array, offset) in addresses.items():
+            argument = call.index(name)
             block[argument] += offset
             patches += [argument, ARRAYS.index(array)]
         function = _address(call.function)
-        self._words += [function, ctypes.addressof(block), len(block), len(places), *patches]
+        self._words += [function, ctypes.addressof(block), len(block), len(addresses), *patches]
         self._words[1] += 1
         self._keep += [block, call]
 
     def finish(self) -> tuple[Any, int]:
-        """The function to call and its first argument, which lasts as long as this object."""
+        """The function to call, and its first argument, which is valid while this object lives."""
         block = (ctypes.c_int64 * len(self._words))(*self._words)
         self._keep.append(block)
         return _runner(machine()), ctypes.addressof(block)
 
 
 def fits(call: Call) -> bool:
-    """May it be a step? It must be work for one thread."""
-    return call.threads == 1 and len(call.block()) <= MOST
+    """True if a call can be a step: it runs on one thread, and its block is small enough."""
+    return call.threads == 1 and len(call.block()) <= MAX_ARGUMENTS
 
 
 @cached(1, "process")
-def readable() -> bool:
-    """Do arrays keep their addresses where programs look for them?"""
+def addresses_readable() -> bool:
+    """True if NumPy arrays hold their address directly behind the object header."""
     whole = np.zeros((5, 7), np.float32)
     return all(
-        ctypes.c_void_p.from_address(id(a) + HEAD).value == address(a)
+        ctypes.c_void_p.from_address(id(a) + HEADER_BYTES).value == address(a)
         for a in (whole, whole[2:, ::-1], whole.T[3:], np.zeros(3, np.int8))
     )
 
@@ -87,10 +88,10 @@ def _address(function: Any) -> int:
 
 
 def text() -> str:
-    """The text of ``program(words, 0, array, array, ...)``."""
+    """The LLVM IR of ``program(block, 0, array, array, ...)``."""
     code = Code("program", ("unused", "steps"), len(ARRAYS))
     records = code.scratch("int64", len(ARRAYS))
-    block = code.scratch("int64", MOST)
+    block = code.scratch("int64", MAX_ARGUMENTS)
     for i, record in enumerate(code.given):
         records.at(i).store(record)
     at = code.variable(code.number(2))
@@ -102,7 +103,7 @@ def text() -> str:
         with code.loop(0, patches) as number:
             patch = step.at(number * 2 + 4)
             record = records.at(patch.at(1).load()).load()
-            start = code.pointer(record + HEAD, "int64").load()
+            start = code.pointer(record + HEADER_BYTES, "int64").load()
             pointer = block.at(patch.load())
             pointer.store(pointer.load() + start)
         code.call(function, block)

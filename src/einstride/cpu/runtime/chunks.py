@@ -1,7 +1,7 @@
-"""How work is cut so that there are chunks enough for the threads.
+"""Choose the number and the size of the chunks that threads take.
 
-Threads take chunks from a counter, so the last ones to finish differ by one chunk at most: with
-more chunks for each thread less time is lost at the end, but each chunk has its own start.
+Threads take chunks from a counter, so they finish at most one chunk apart. More chunks leave less
+idle time at the end, but every chunk costs time to begin.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 COARSE, EVEN, FINE = 2, 4, 8
-"""Chunks for each thread: of chunks that are costly to begin, of most, and of rows of positions,
-which cost nothing to begin. Chosen by timed layers on two threads; results do not depend on it."""
+"""Chunks for each thread: `COARSE` if chunks are costly to begin, `FINE` for rows of positions,
+which cost nothing to begin, `EVEN` for others. Chosen by timed layers on two threads; results do
+not depend on them."""
 
 
-def enough(threads: int, each: int = EVEN) -> int:
-    """The number of chunks that keeps the threads busy; one chunk will do for one thread."""
-    return each * threads if threads > 1 else 1
+def chunk_count(threads: int, per_thread: int = EVEN) -> int:
+    """The number of chunks that keeps all threads busy; one for a single thread."""
+    return per_thread * threads if threads > 1 else 1
 
 
-def halved(size: int, unit: int, count: Callable[[int], int], wanted: int, least: int = 0) -> int:
-    """The size of a chunk: halved, in whole units, until ``count(size)`` chunks are enough.
+def chunk_size(
+    size: int, unit: int, count: Callable[[int], int], wanted: int, minimum: int = 0
+) -> int:
+    """The size of a chunk: halved, in multiples of `unit`, until ``count(size) >= wanted``.
 
-    No chunk of `least` or less, or of one unit, is halved.
+    A chunk of at most `minimum`, or of one unit, is not halved.
     """
-    while size > max(unit, least) and count(size) < wanted:
+    while size > max(unit, minimum) and count(size) < wanted:
         size = -(-size // (2 * unit)) * unit
     return size

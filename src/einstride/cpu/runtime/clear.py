@@ -1,6 +1,7 @@
-"""Zeros in every so many positions of an array, by several threads.
+"""Clear a strided view of an array on several threads.
 
-The input gradient of a strided convolution has positions that no tap meets.
+An input gradient is zero at the positions that no tap meets: with strides larger than the filter,
+whole phases of it.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.operands import neighbours, steps
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.operands import contiguous_channels, element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
-WORTH = 1 << 18
-"""Bytes from which this is faster than NumPy's assignment."""
+MIN_BYTES = 1 << 18
+"""Bytes from which the kernel is faster than NumPy's assignment."""
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The words of the argument block: the last axis is that of neighbours in memory."""
+    """The argument names; the last axis is contiguous."""
     each = (f"{name}{a}" for a in range(axes) for name in ("size", "step"))
     return ("counter", "chunks", "y", *each)
 
 
 def text(axes: int, lanes: int) -> str:
-    """The text of the kernel ``zeros``, for numbers of 32 bits."""
+    """The LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
     code = Code("zeros", arguments(axes))
-    nothing = code.zero("float32", lanes)
+    zeros = code.zero("float32", lanes)
 
     def inside(a: int, y: Pointer) -> None:
         if a < axes - 1:
@@ -38,9 +39,9 @@ def text(axes: int, lanes: int) -> str:
         size = code[f"size{a}"]
         whole = size - size % lanes
         with code.loop(0, whole, lanes) as i:
-            y.at(i).store(nothing)
+            y.at(i).store(zeros)
         with code.when(whole < size):
-            y.at(whole).store(nothing, code.first_lanes(size - whole, lanes))
+            y.at(whole).store(zeros, code.first_lanes(size - whole, lanes))
 
     with code.chunks(code["chunks"]) as chunk:
         y = code.array("y", "float32")
@@ -49,14 +50,14 @@ def text(axes: int, lanes: int) -> str:
     return code.text()
 
 
-def clear(part: Any, launch: Any, threads: int) -> None:
-    """part[...] = 0, of a view whose neighbours on the last axis are neighbours in memory."""
-    item = ITEMSIZE[name_of(part)]
-    ready = neighbours(part) and part.ndim > 2 and item % 4 == 0
-    if not ready or prod(part.shape) * item < WORTH:
-        part[...] = 0
+def clear(view: Any, launch: Any, threads: int) -> None:
+    """view[...] = 0, by a kernel if the last axis is contiguous and the view large."""
+    item = ITEMSIZE[dtype_name(view)]
+    supported = contiguous_channels(view) and view.ndim > 2 and item % 4 == 0
+    if not supported or prod(view.shape) * item < MIN_BYTES:
+        view[...] = 0
         return
-    _call(part.shape, part.strides, item, threads, machine())(launch, y=address(part))
+    _call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
 
 
 @kept
@@ -64,9 +65,9 @@ def _call(
     shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
-    moves = (*steps(strides[:-1], 4), 1)
+    in_words = (*element_strides(strides[:-1], 4), 1)
     values = {"chunks": shape[0] * shape[1]}
-    for a, (size, step) in enumerate(zip(sizes, moves, strict=True)):
+    for a, (size, step) in enumerate(zip(sizes, in_words, strict=True)):
         values |= {f"size{a}": size, f"step{a}": step}
     kernel = KernelSpec("zeros", text, (len(shape), on.lanes(4)), on)
     return Call(kernel, arguments(len(shape)), values, threads, ())

@@ -1,6 +1,7 @@
-"""Small helpers among the steps of a program: a filter brought into order, tables of sums added up.
+"""Make the helper steps of a program: copy a filter, transpose to planes, add partial sums.
 
-Both look up where a number lies in a table of offsets, so that arrays may have any strides.
+The copy and the sum find elements of the caller's array through a table of offsets, so the array
+may have any strides.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Any
 
 from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import KernelSpec, Machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
-from einstride.cpu.runtime.operands import steps, whole
+from einstride.cpu.runtime.operands import element_stride, element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
@@ -22,32 +23,35 @@ FOLD = ("counter", "chunks", "from", "to", "offsets", "count", "tables", "step")
 
 
 def gather(a: Any, compute: str, on: Machine) -> Call:
-    """One number after another of an array like `a`: wants the addresses from and to."""
-    return _gather(a.shape, a.strides, name_of(a), compute, on)
+    """Copy an array with the layout of `a`, row-major, to the dtype `compute`.
+
+    The call needs the addresses ``from`` and ``to``, like all calls of this module.
+    """
+    return _gather(a.shape, a.strides, dtype_name(a), compute, on)
 
 
 @kept
 def _gather(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
-    offsets = grid(shape, steps(strides, ITEMSIZE[stored]))
+    offsets = grid(shape, element_strides(strides, ITEMSIZE[stored]))
     kernel = KernelSpec("gather", gather_text, (stored, compute), on)
     values = {"chunks": 1, "offsets": address(offsets), "count": prod(shape)}
     return Call(kernel, GATHER, values, 1, [offsets])
 
 
 def gather_text(stored: str, compute: str) -> str:
-    """The text of ``gather``."""
+    """The LLVM IR of ``gather``."""
     code = Code("gather", GATHER)
     with code.chunks(code["chunks"]), code.loop(0, code["count"]) as i:
-        number = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
-        code.array("to", compute).at(i).store(number.load_as(stored, compute))
+        value = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
+        code.array("to", compute).at(i).store(value.load_as(stored, compute))
     return code.text()
 
 
 def planes(a: Any, on: Machine) -> Call:
-    """A dense array like `a` (B, *O, D) as (B, D, *O): wants the addresses from and to."""
-    return _planes(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], name_of(a), on)
+    """Transpose a row-major array with the shape of `a`, (B, *O, D), to (B, D, *O)."""
+    return _planes(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), on)
 
 
 @kept
@@ -58,7 +62,7 @@ def _planes(batch: int, positions: int, channels: int, stored: str, on: Machine)
 
 
 def planes_text(stored: str) -> str:
-    """The text of ``planes``."""
+    """The LLVM IR of ``planes``."""
     code = Code("planes", PLANES)
     with code.chunks(code["chunks"]) as example:
         positions, channels = code["positions"], code["channels"]
@@ -72,13 +76,13 @@ def planes_text(stored: str) -> str:
 
 
 def fold(a: Any, groups: int, tables: int, compute: str, on: Machine) -> Call:
-    """Tables of sums (groups, tables, ...) added in order: wants the addresses from and to.
+    """Add partial sums (groups, tables, ...) over the tables, in ascending order.
 
-    They go into an array like `a`, which has an axis of groups in front if there are several.
+    The result has the layout of `a`, whose first axis is the groups if there are several.
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _fold(shape, strides, step, groups, tables, name_of(a), compute, on)
+    return _fold(shape, strides, step, groups, tables, dtype_name(a), compute, on)
 
 
 @kept
@@ -87,17 +91,17 @@ def _fold(
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
-    offsets = grid(shape, steps(strides, item))
+    offsets = grid(shape, element_strides(strides, item))
     kernel = KernelSpec("fold", fold_text, (compute, result), on)
     values = {
         "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
-        "step": whole(step, item),
+        "step": element_stride(step, item),
     }  # fmt: skip
     return Call(kernel, FOLD, values, 1, [offsets])
 
 
 def fold_text(compute: str, result: str) -> str:
-    """The text of ``fold``."""
+    """The LLVM IR of ``fold``."""
     code = Code("fold", FOLD)
     with code.chunks(code["chunks"]) as group:
         count, tables = code["count"], code["tables"]

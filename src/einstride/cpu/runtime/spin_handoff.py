@@ -1,13 +1,17 @@
-"""Work handed to helper threads without a lock: they look for some microseconds before they sleep.
+"""Hand kernels to helper threads without a lock: helpers spin some microseconds before they sleep.
 
 Waking a thread takes as long as many kernels run. A helper that has just finished is likely to be
-wanted again, so it watches a word of memory for a while, without Python's lock, and takes the next
-kernel from there. What the word says: `ASLEEP`, `READY` (the helper watches), `GIVEN` (work lies
-there), `RUNNING`. Work that was given and not begun can be taken back, so a helper that wakes late
-is not waited for.
+needed again soon, so it polls an integer in memory for a while, without holding the GIL, and takes
+the next kernel from there. The integer is the helper's state:
 
-The caller gives, does its own share and waits for the helpers in one function: no signal handler
-of Python's can come between, so nobody writes when the caller has its arrays back.
+    ASLEEP   waits for a lock          READY    polls
+    GIVEN    a kernel is to be run     RUNNING  runs the kernel
+
+A kernel that was given and not begun is taken back (GIVEN -> ASLEEP), so the caller never waits for
+a helper that wakes late.
+
+The caller gives the kernel, does its own chunks and waits for the helpers in one C function. No
+Python signal handler runs in between, so no helper writes once the caller has its arrays back.
 """
 
 from __future__ import annotations
@@ -24,24 +28,24 @@ NAME = "handover"
 ASLEEP, GIVEN, READY, RUNNING = 0, 1, 2, 3
 
 WORDS = ("state", "function", "block", "number")
-"""What lies in a helper's memory."""
+"""The integers in a helper's memory: its state, the kernel, its argument block, the worker."""
 
-TEAM = ("helpers", "function", "block", "sleep", "moment")
-"""What the caller's function is given: how many helpers, the kernel and its argument block, a
-function of the system's that sleeps, and for how long; behind these, the helpers' addresses."""
+TEAM = ("helpers", "function", "block", "sleep", "duration")
+"""Arguments of the caller's function: the number of helpers, the kernel and its argument block, the
+system's sleep function and its argument; the addresses of the helpers' memory follow."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Which of the two functions.
+    """Choose one of the two functions of the hand-off.
 
     Attributes
     ----------
     role : str
-        ``attend`` (by the helper, for so many looks) or ``launch`` (by the caller, which sleeps
-        after so many looks at a helper that is still running).
+        ``attend``, run by the helper until it has polled a number of times in vain; or ``launch``,
+        run by the caller, which sleeps after as many polls of a helper that is still running.
     pause : str
-        The processor's own word for waiting in a loop; empty for none.
+        LLVM's intrinsic for the CPU's spin-wait hint; empty for none.
     """
 
     role: str
@@ -49,19 +53,19 @@ class Spec:
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the function ``handover(words, looks)``."""
+    """The LLVM IR of the function ``handover(block, polls)``."""
     code = Code(NAME, ())
     {"attend": _attend, "launch": _launch}[spec.role](code, spec)
     return code.text()
 
 
 def pause(features: str) -> str:
-    """How this machine waits in a loop."""
+    """The intrinsic for the spin-wait hint on a CPU with these features; empty for none."""
     return "llvm.x86.sse2.pause" if "+sse2" in features.split(",") else ""
 
 
 def _exchanged(code: Code, at: Pointer, old: int, new: int) -> Value:
-    """Make the state `new` if it is `old`: was it?"""
+    """Set the state to `new` if it is `old` (compare-and-swap); true if it was."""
     given = [ir.Constant(INT64, n) for n in (old, new)]
     found = code.builder.cmpxchg(at.ir, *given, "acq_rel", "acquire")
     return Value(code, code.builder.extract_value(found, 1))
@@ -87,28 +91,28 @@ def _run(code: Code, function: Value, block: Value, number: Value) -> None:
 
 
 def _attend(code: Code, spec: Spec) -> None:
-    """Run what is given, until nothing has been for so many looks."""
-    b, looks, state = code.builder, code.variable(code.number(0)), code.argument(0)
-    head, more, done = (b.append_basic_block(name) for name in ("look", "tired", "done"))
+    """Run each kernel that is given; return after ``worker`` polls without one."""
+    b, polls, state = code.builder, code.variable(code.number(0)), code.argument(0)
+    head, idle, done = (b.append_basic_block(name) for name in ("look", "tired", "done"))
     b.branch(head)
     b.position_at_end(head)
     with code.when(_exchanged(code, state, GIVEN, RUNNING)):
         _run(code, *(code.argument(i).load() for i in (1, 2, 3)))
         _set(code, state, READY)
-        looks.set(code.number(0))
+        polls.set(code.number(0))
     with code.when(_state(code, state).equals(ASLEEP)):
         _exchanged(code, state, ASLEEP, READY)
     _pause(code, spec)
-    looks.set(looks.get() + 1)
-    b.cbranch((looks.get() < code.worker).ir, head, more)
-    b.position_at_end(more)
+    polls.set(polls.get() + 1)
+    b.cbranch((polls.get() < code.worker).ir, head, idle)
+    b.position_at_end(idle)
     b.cbranch(_exchanged(code, state, READY, ASLEEP).ir, done, head)
     b.position_at_end(done)
 
 
 def _launch(code: Code, spec: Spec) -> None:
-    """Give to the helpers, do a share, and wait until no helper is running."""
-    helpers, function, block, sleep, moment = (code.argument(i).load() for i in range(len(TEAM)))
+    """Give the kernel to the helpers, run it here too, and wait until no helper runs it."""
+    helpers, function, block, sleep, duration = (code.argument(i).load() for i in range(len(TEAM)))
 
     def helper(i: Value) -> Pointer:
         return code.pointer(code.argument(len(TEAM)).at(i).load(), "int64")
@@ -117,28 +121,28 @@ def _launch(code: Code, spec: Spec) -> None:
         words = helper(i)
         for at, value in enumerate((function, block, i + 1), 1):
             words.at(at).store(value)
-        _set(code, words, GIVEN)  # asleep or ready: in both cases nobody else gives
+        _set(code, words, GIVEN)  # it was ASLEEP or READY, and only this caller gives
     _run(code, function, block, code.number(0))
     with code.loop(0, helpers) as i:
-        _finish(code, spec, helper(i), sleep, moment)
+        _finish(code, spec, helper(i), sleep, duration)
 
 
-def _finish(code: Code, spec: Spec, state: Pointer, sleep: Value, moment: Value) -> None:
-    """Take back what was not begun; wait for the rest."""
+def _finish(code: Code, spec: Spec, state: Pointer, sleep: Value, duration: Value) -> None:
+    """Take the kernel back from a helper that has not begun, or wait until it has finished."""
     _exchanged(code, state, GIVEN, ASLEEP)
-    b, looks = code.builder, code.variable(code.number(0))
-    head, more, done = (b.append_basic_block(name) for name in ("look", "running", "done"))
-    looks.set(code.number(0))  # of each helper
+    b, polls = code.builder, code.variable(code.number(0))
+    head, wait, done = (b.append_basic_block(name) for name in ("look", "running", "done"))
+    polls.set(code.number(0))  # from zero for each helper
     b.branch(head)
     b.position_at_end(head)
     running = _state(code, state).equals(RUNNING)
-    b.cbranch(running.ir, more, done)
-    b.position_at_end(more)
+    b.cbranch(running.ir, wait, done)
+    b.position_at_end(wait)
     _pause(code, spec)
-    looks.set(looks.get() + 1)
-    with code.when(looks.get() >= code.worker):
+    polls.set(polls.get() + 1)
+    with code.when(polls.get() >= code.worker):
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
         target = b.inttoptr(sleep.ir, kind.as_pointer())
-        b.call(target, [b.trunc(moment.ir, ir.IntType(32))])
+        b.call(target, [b.trunc(duration.ir, ir.IntType(32))])
     b.branch(head)
     b.position_at_end(done)

@@ -9,11 +9,11 @@ import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
-from einstride.cpu.runtime.aligned_memory import LINE, aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import enough, halved
-from einstride.cpu.runtime.offset_tables import backwards, placed
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
+from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import block_panels, blocks
 from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
 from einstride.cpu.small_channels.block_tile import BlockTile
@@ -31,13 +31,13 @@ def cut(g: Geometry, compute: str) -> Blocks:
 def panel_bytes(g: Geometry, compute: str) -> int:
     """The size of the joined filter."""
     found = cut(g, compute)
-    return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute] + LINE
+    return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """The filter (*K, C, D) of dtype compute, whose last axis is dense, as joined panels."""
     found = cut(g, compute)
-    to = aligned((found.panels, found.taps, g.filters, found.width), compute)
+    to = aligned_empty((found.panels, found.taps, g.filters, found.width), compute)
     call = _packing(g, compute, f.strides, threads, machine())
     call(launch, f=address(f), to=address(to))
     return to
@@ -48,7 +48,7 @@ def _packing(
     g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
     found = choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
-    offsets = columns(g, found, steps(f_strides, ITEMSIZE[compute])).offsets
+    offsets = columns(g, found, element_strides(f_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(found.lanes, compute)
     values = {
         "chunks": found.panels * found.taps, "channels": g.filters,
@@ -83,7 +83,7 @@ def gradient(
 def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
     """The kernel for arrays that lie like these, and the channel of each of its columns."""
     return _gradient(
-        g, name_of(gy), compute, name_of(out), gy.strides, out.strides, threads, machine()
+        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
     )
 
 
@@ -94,8 +94,8 @@ def _gradient(
 ) -> tuple[Call, Any]:  # fmt: skip
     item = ITEMSIZE[compute]
     found = choose(g, on.lanes(item), on.registers)
-    gy_steps = steps(gy_strides, ITEMSIZE[operand])
-    gx_steps = steps(gx_strides, ITEMSIZE[result])
+    gy_steps = element_strides(gy_strides, ITEMSIZE[operand])
+    gx_steps = element_strides(gx_strides, ITEMSIZE[result])
     tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors,
         found.piece, found.pieces, g.rank,
@@ -109,8 +109,11 @@ def _gradient(
         segment = min(blocks.TILES * found.positions, segment)
     else:
         depth = max(g.filters, 1)
-    segment = halved(
-        segment, found.positions, lambda n: rows * found.panels * -(-along // n), enough(threads)
+    segment = chunk_size(
+        segment,
+        found.positions,
+        lambda n: rows * found.panels * -(-along // n),
+        chunk_count(threads),
     )
     segments = -(-along // segment)
     what = columns(g, found, (0,) * (g.rank + 1))
@@ -134,9 +137,9 @@ def _gradient(
     base = 0
     for a, axis in enumerate(found.axes):
         step = gy_steps[a + 1]
-        back = backwards(g.out[a], step)
+        back = lowest_offset(g.out[a], step)
         base += back
-        table = placed(axis.outputs(g.out[a]), step, back)
+        table = to_offsets(axis.outputs(g.out[a]), step, back)
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
         if a < g.rank - 1:

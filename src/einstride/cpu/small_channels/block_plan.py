@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.runtime.offset_tables import OUTSIDE, placed
+from einstride.cpu.runtime.offset_tables import OUTSIDE, to_offsets
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.support.byte_cache import kept
@@ -193,7 +193,7 @@ def columns(g: Geometry, blocks: Blocks, f_steps: Shape) -> Columns:
     """The columns of a filter (*K, C, D) with these steps between its numbers, none negative."""
     offset: Any = np.arange(g.channels) * f_steps[g.rank]
     for a in reversed(range(g.rank)):
-        met = placed(blocks.axes[a].met(), f_steps[a], 0)
+        met = to_offsets(blocks.axes[a].met(), f_steps[a], 0)
         inner = offset.reshape(1, *offset.shape)
         shape = (met.shape[0], met.shape[1], *[1] * offset.ndim)
         offset = met.reshape(shape) + inner  # (taps, block, inner taps, inner blocks, ..., C)

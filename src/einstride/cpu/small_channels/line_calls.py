@@ -10,11 +10,11 @@ import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.dense.pack_call import SLICE_BYTES
-from einstride.cpu.runtime.aligned_memory import aligned
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import enough, halved
+from einstride.cpu.runtime.aligned_memory import aligned_empty
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import offsets
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import blocks
 from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -90,7 +90,7 @@ def streams(g: Geometry, item: int, found: Lines) -> bool:
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
     found = cut(g, compute)
-    panels = aligned((found.panels, *g.kernel, g.channels, found.width), compute)
+    panels = aligned_empty((found.panels, *g.kernel, g.channels, found.width), compute)
     for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
         part = f[..., first : first + found.width]
         panel[..., : part.shape[-1]] = part
@@ -120,7 +120,15 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Ca
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
     stream = even and streams(g, out.itemsize, cut(g, compute))
     return _forward(
-        g, name_of(x), compute, name_of(out), x.strides, out.strides, stream, threads, machine()
+        g,
+        dtype_name(x),
+        compute,
+        dtype_name(out),
+        x.strides,
+        out.strides,
+        stream,
+        threads,
+        machine(),
     )
 
 
@@ -131,16 +139,19 @@ def _forward(
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
     found = choose(g, on.lanes(item), on.registers)
-    x_steps = steps(x_strides, ITEMSIZE[operand])
-    y_steps = steps(y_strides, ITEMSIZE[result])
+    x_steps = element_strides(x_strides, ITEMSIZE[operand])
+    y_steps = element_strides(y_strides, ITEMSIZE[result])
     tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
         g.rank, True, stream,
     )  # fmt: skip
     along, lines = g.out[-1], g.batch * prod(g.out[:-1])
     segment = -(-along // found.positions) * found.positions
-    segment = halved(
-        segment, found.positions, lambda n: lines * found.panels * -(-along // n), enough(threads)
+    segment = chunk_size(
+        segment,
+        found.positions,
+        lambda n: lines * found.panels * -(-along // n),
+        chunk_count(threads),
     )
     segments = -(-along // segment)
     first = np.arange(found.panels) * found.width

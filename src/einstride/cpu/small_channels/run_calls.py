@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import enough, halved
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import offsets
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import run_outer
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -157,7 +157,9 @@ def gradient(
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
     """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
-    return _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, machine())
+    return _gradient(
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
+    )
 
 
 @kept
@@ -167,8 +169,8 @@ def _gradient(
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     found = choose(g, item, on.lanes(item), on.registers)
-    x_steps = steps(x_strides, ITEMSIZE[first])
-    gy_steps = steps(gy_strides, ITEMSIZE[second])
+    x_steps = element_strides(x_strides, ITEMSIZE[first])
+    gy_steps = element_strides(gy_strides, ITEMSIZE[second])
     run, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
         first, second, compute, found.lanes, found.rows, found.vectors, g.channels, g.rank,
@@ -186,8 +188,8 @@ def _gradient(
     zeros = np.zeros(1, first)
     tables = found.regions.tables
     apart = found.panels if tables == 1 else 1
-    wanted = enough(threads) if tables == 1 else 1  # tables are chunks already
-    part = halved(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
+    wanted = chunk_count(threads) if tables == 1 else 1  # tables are chunks already
+    part = chunk_size(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
     slices = -(-found.tiles // part)
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {

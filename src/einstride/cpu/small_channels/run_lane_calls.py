@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import enough
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import chunk_count
 from einstride.cpu.runtime.offset_tables import offsets
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import run_lanes
 from einstride.cpu.small_channels.run_calls import (
     ADDED,
@@ -117,7 +117,9 @@ def gradient(
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
     """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
-    return _gradient(g, name_of(x), name_of(gy), compute, x.strides, gy.strides, threads, machine())
+    return _gradient(
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
+    )
 
 
 @kept
@@ -128,8 +130,8 @@ def _gradient(
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
     found = choose(g, item, lanes, on.registers)
-    x_steps = steps(x_strides, ITEMSIZE[first])
-    gy_steps = steps(gy_strides, ITEMSIZE[second])
+    x_steps = element_strides(x_strides, ITEMSIZE[first])
+    gy_steps = element_strides(gy_strides, ITEMSIZE[second])
     run, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
     tile = run_lanes.LaneTile(
         first, second, compute, lanes, found.vectors, found.rows, found.taps, g.rank,
@@ -145,7 +147,7 @@ def _gradient(
     )
     tables = found.regions.tables
     items = found.run_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
-    slices = min(items, -(-enough(threads) // tables)) if tables < threads else 1
+    slices = min(items, -(-chunk_count(threads) // tables)) if tables < threads else 1
     part = -(-items // slices)
     slices = -(-items // part)
     keep: list[Any] = [*inside]

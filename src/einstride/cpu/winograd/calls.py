@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.aligned_memory import LINE, aligned
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address
-from einstride.cpu.runtime.operands import steps
+from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.winograd import filter_gradient, filter_transform
 from einstride.cpu.winograd import forward as winograd
 from einstride.cpu.winograd.plan import (
@@ -60,7 +60,7 @@ def forward_workspace(
     """Bytes of `forward` beyond its operands: at most `ceiling`, unless nothing less will do."""
     plan, whole = forward_blocks(g, split, dtype, threads, ceiling, prepared, on or machine())
     size = plan.worker * threads + g.channels + plan.form.lanes + (plan.u_size if whole else 0)
-    return size * ITEMSIZE[dtype] + 2 * LINE
+    return size * ITEMSIZE[dtype] + 2 * CACHE_LINE
 
 
 def transforms(
@@ -76,7 +76,7 @@ def gradient_workspace(
 ) -> int:
     """Bytes of `filter_grad` beyond its operands, likewise."""
     plan = gradient_blocks(g, split, dtype, threads, ceiling, on or machine())
-    return (plan.worker * threads + plan.sums + _zeros(g, plan.form)) * ITEMSIZE[dtype] + LINE
+    return (plan.worker * threads + plan.sums + _zeros(g, plan.form)) * ITEMSIZE[dtype] + CACHE_LINE
 
 
 def prepare(
@@ -87,7 +87,7 @@ def prepare(
     dtype = f.dtype.name
     shape = form(split, dtype, g.filters, on)
     plan = forward_plan(g, split, shape, "prepared", threads, 0)
-    panels = aligned((plan.u_size,), dtype)
+    panels = aligned_empty((plan.u_size,), dtype)
     back, f_steps = _filter_steps(g, f)
     call = _preparing(g, split, shape, f_steps, threads, on)
     call(launch, f=address(f) + back * f.itemsize, u=address(panels))
@@ -139,7 +139,7 @@ def filter_grad(
 
 def _steps(a: Any, item: int) -> tuple[int, ...]:
     """Strides in elements of `item` bytes; of axes of length one, none."""
-    return steps(a.strides, item, a.shape)
+    return element_strides(a.strides, item, a.shape)
 
 
 def _zeros(g: Geometry, shape: Form) -> int:
@@ -148,7 +148,7 @@ def _zeros(g: Geometry, shape: Form) -> int:
 
 def _memory(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
     """Scratch memory with zeros at its end, and their address."""
-    found = aligned((scratch + zeros,), dtype)
+    found = aligned_empty((scratch + zeros,), dtype)
     found[scratch:] = 0
     return found, address(found) + scratch * found.itemsize
 
@@ -178,7 +178,7 @@ def forward_blocks(
 ) -> tuple[ForwardPlan, bool]:
     """The blocks, and whether the whole filter is to be transformed first."""
     shape = form(split, dtype, g.filters, on)
-    room = (ceiling - 2 * LINE) // ITEMSIZE[dtype] - g.channels - shape.lanes
+    room = (ceiling - 2 * CACHE_LINE) // ITEMSIZE[dtype] - g.channels - shape.lanes
     inner, outer, _ = counted(g, split)
     tiles = g.batch * outer * prod(inner)
     if prepared:
@@ -197,7 +197,7 @@ def gradient_blocks(
 ) -> GradientPlan:
     """The blocks of a filter gradient."""
     shape = form(split, dtype, g.filters, on)
-    room = (ceiling - LINE) // ITEMSIZE[dtype] - _zeros(g, shape)
+    room = (ceiling - CACHE_LINE) // ITEMSIZE[dtype] - _zeros(g, shape)
     return gradient_plan(g, split, shape, threads, room)
 
 

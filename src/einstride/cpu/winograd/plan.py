@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from einstride.cpu.runtime.chunks import COARSE, enough
+from einstride.cpu.runtime.chunks import COARSE, chunk_count
 from einstride.cpu.winograd.tables import Split, counted
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
@@ -204,7 +204,7 @@ def forward_plan(
     depth = taps * g.channels
     slice_ = min(128, g.channels) if alone else min(256, depth)
     plan = ForwardPlan(form, reading, tiles, 1, 1, 1, panels, depth, slice_, threads)
-    fine = max(-(-tiles // enough(threads)), SMALLEST)  # no worker waits long for another
+    fine = max(-(-tiles // chunk_count(threads)), SMALLEST)  # no worker waits long for another
     most = ALONE if alone else min(BLOCK, fine)
     while True:
         blocks = -(-tiles // most)
@@ -222,7 +222,7 @@ def forward_plan(
 
 def _splits(blocks: int, panels: int, threads: int) -> int:
     """Parts of the panels: as few as give each of several workers two chunks, if that can be."""
-    wanted = enough(threads, COARSE)
+    wanted = chunk_count(threads, COARSE)
     equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= wanted)
     return next(equal, panels)
 

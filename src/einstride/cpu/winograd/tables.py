@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.runtime.offset_tables import OUTSIDE, backwards, grid, padded, placed, sources
+from einstride.cpu.runtime.offset_tables import (
+    OUTSIDE,
+    grid,
+    lowest_offset,
+    padded_elements,
+    sources,
+    to_offsets,
+)
 from einstride.geometry.blocking import tiles_of_phases
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -93,8 +100,8 @@ def _phases(out: int, dilation: int) -> list[int]:
 @kept
 def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[int, ...]) -> Tiles:
     """The tables for arrays with so many elements from one position to the next on each axis."""
-    x_back = [backwards(s, t) for s, t in zip(g.size, x_steps, strict=True)]
-    y_back = [backwards(s, t) for s, t in zip(g.out, y_steps, strict=True)]
+    x_back = [lowest_offset(s, t) for s, t in zip(g.size, x_steps, strict=True)]
+    y_back = [lowest_offset(s, t) for s, t in zip(g.out, y_steps, strict=True)]
     pairs = [
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
@@ -103,7 +110,7 @@ def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[i
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
     for a in split.outer:
-        here = placed(sources(g, a), x_steps[a], x_back[a])
+        here = to_offsets(sources(g, a), x_steps[a], x_back[a])
         data = (data[:, None, :, None] + here[:, None]).reshape(len(data) * len(here), -1)
         there = np.arange(g.out[a]) * y_steps[a] - y_back[a]
         result = (result[:, None] + there).ravel()
@@ -117,13 +124,13 @@ def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[i
 def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
     """The tables of one axis; a tile reads only what its outputs that exist need."""
     data, result = [], []
-    held, d, out = np.append(padded(g, axis), -1), g.dilation[axis], g.out[axis]
+    held, d, out = np.append(padded_elements(g, axis), -1), g.dilation[axis], g.out[axis]
     for phase, count in enumerate(_phases(out, d)):
         first = np.arange(0, count, m)[:, None]
         there = np.minimum(count - first, m)
         i, j = np.arange(m + r - 1), np.arange(m)
         at = np.where(i < there + r - 1, phase + d * (first + i), len(held) - 1)
-        data.append(placed(held[at], *x))
+        data.append(to_offsets(held[at], *x))
         outputs = (phase + d * (first + j)) * y[0] - y[1]
         result.append(np.where(j < there, outputs, OUTSIDE))
     return np.concatenate(data), np.concatenate(result)

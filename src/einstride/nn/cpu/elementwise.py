@@ -8,7 +8,7 @@ from typing import Any
 from einstride.codegen import jit
 from einstride.codegen.float_ops import like, not_below
 from einstride.codegen.function_builder import Code, Mask, Value
-from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.nn.cpu.row_sweep import ARGUMENTS, Rows, strips, sweep
 from einstride.support.byte_cache import kept
 
@@ -77,7 +77,7 @@ def apply(
     `columns` are vectors with one element for each lane of a row: see `Rows`.
     """
     channels = y.shape[-1] if columns else 1
-    call = _call(function, name_of(y), channels, y.size, b.threads())
+    call = _call(function, dtype_name(y), channels, y.size, b.threads())
     named = {f"array{i}": address(a) for i, a in enumerate(arrays)}
     named |= {f"column{i}": address(a) for i, a in enumerate(columns)}
     call(b.launch, y=address(y), **named)

@@ -18,7 +18,7 @@ from einstride.codegen import jit
 from einstride.codegen.float_ops import bits, double, like, not_below, root, whole
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.runtime import barrier
-from einstride.cpu.runtime.argument_block import Call, address, name_of
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.nn.cpu.elementwise import relu_value, thread_count
 from einstride.nn.cpu.row_sweep import ARGUMENTS, Rows, strips, sweep
 from einstride.support.byte_cache import kept
@@ -55,7 +55,7 @@ def forward(
     x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any
 ) -> ForwardState:
     """Normalise x (..., C) by its own statistics, and write it to y; all dense, of one dtype."""
-    rows, call = _forward(name_of(x), x.shape[-1], x.size, relu, epsilon, b.threads())
+    rows, call = _forward(dtype_name(x), x.shape[-1], x.size, relu, epsilon, b.threads())
     kept = ForwardState(
         rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu
     )
@@ -72,7 +72,7 @@ def backward(gy: Any, x: Any, gamma: Any, kept: ForwardState, gx: Any, b: Any) -
 
     gx may be gy itself.
     """
-    call = _backward(name_of(x), x.shape[-1], x.size, kept.relu, b.threads())
+    call = _backward(dtype_name(x), x.shape[-1], x.size, kept.relu, b.threads())
     rows = kept.rows
     sums = np.empty((2, rows.channels))
     slopes, parts = (np.empty((n, 3, rows.width), x.dtype) for n in (1, rows.chunks))
@@ -110,13 +110,13 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
     """Write the text of the forward kernel."""
     code = Code("norm_forward", FORWARD)
     x, y = code.array("x", element), code.array("y", element)
-    with barrier.first(code, code["chunks"]) as chunk:
+    with barrier.first_sweep(code, code["chunks"]) as chunk:
         part = code.array("parts", element).at(chunk * 3 * code["width"])
         with strips(code, lanes, vectors) as at:
             _moments(code, element, lanes, vectors, chunk, at, x, part)
-        with barrier.between(code, code["chunks"]):
+        with barrier.between_sweeps(code, code["chunks"]):
             _statistics(code, element)
-    with barrier.second(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
+    with barrier.second_sweep(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
         loaded = columns(code, "columns", element, lanes, vectors, at)
 
         def visit(offset: Value, v: int, mask: Mask | None, loaded: Any = loaded) -> None:
@@ -252,7 +252,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
             g = not_below(deviation.times_plus(f, c), nothing).pick(g, nothing)
         return g, deviation
 
-    with barrier.first(code, code["chunks"]) as chunk:
+    with barrier.first_sweep(code, code["chunks"]) as chunk:
         part = code.array("parts", element).at(chunk * 3 * code["width"])
         with strips(code, lanes, vectors) as at:
             loaded = columns(code, "columns", element, lanes, vectors, at)
@@ -272,9 +272,9 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
                 pointer = part.at(at + v * lanes)
                 for i, value in enumerate((sums[v].get(), products[v].get(), zero)):
                     pointer.at(code["width"] * i).store(value)
-        with barrier.between(code, code["chunks"]):
+        with barrier.between_sweeps(code, code["chunks"]):
             _gradients(code, element)
-    with barrier.second(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
+    with barrier.second_sweep(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
         loaded = columns(code, "columns", element, lanes, vectors, at)
         slopes = columns(code, "slopes", element, lanes, vectors, at)
 

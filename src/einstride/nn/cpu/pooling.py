@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen import jit
-from einstride.cpu.runtime.argument_block import Call, address, name_of
-from einstride.cpu.runtime.chunks import COARSE, enough
+from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count
 from einstride.nn.cpu.elementwise import SINGLE_THREAD_BYTES
 from einstride.nn.cpu.pooling_window import MAX_UNROLLED_TAPS, Spec, arguments, text
 from einstride.support.byte_cache import kept
@@ -77,7 +77,14 @@ def pool(
 ) -> None:
     """Compute y (B, *O, C) from x (B, *S, C), both dense."""
     call = _call(
-        name_of(x), windows, x.shape[0], x.shape[-1], largest, exclude_padding, False, b.threads()
+        dtype_name(x),
+        windows,
+        x.shape[0],
+        x.shape[-1],
+        largest,
+        exclude_padding,
+        False,
+        b.threads(),
     )
     call(b.launch, x=address(x), y=address(y))
 
@@ -88,7 +95,14 @@ def pool_gradient(
     """Compute gx (B, *S, C) from gy (B, *O, C), and for max pooling from x; all dense."""
     largest = x is not None
     call = _call(
-        name_of(gy), windows, gy.shape[0], gy.shape[-1], largest, exclude_padding, True, b.threads()
+        dtype_name(gy),
+        windows,
+        gy.shape[0],
+        gy.shape[-1],
+        largest,
+        exclude_padding,
+        True,
+        b.threads(),
     )
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
@@ -113,7 +127,7 @@ def _call(
     # Chunks of gradients are examples, or for small batches slices of their channels; other chunks
     # are rows of y.
     strips, strip = 1, channels
-    if gradient and batch < (wanted := enough(threads, COARSE)):
+    if gradient and batch < (wanted := chunk_count(threads, COARSE)):
         vectors = -(-channels // lanes)
         strip = -(-vectors // wanted) * lanes
         strips = -(-channels // strip)
