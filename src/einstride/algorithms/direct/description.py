@@ -120,7 +120,7 @@ KINDS = {
     ),
     "depthwise_gradient": Kind(
         "vectors of channels",
-        {"lanes": "lanes", "output positions": "tile", "rows of taps": "high"},
+        {"lanes": "lanes", "output positions": "tile", "rows of taps": "tap_rows"},
     ),
 }  # fmt: skip
 """By the kernel's name."""

@@ -207,11 +207,11 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     cut, call = channelwise.gradient_of(x, gy, job)
     if prod(g.f_shape) > MOST_TAPS:
         return False
-    sums = to.room(cut.groups * cut.tables * prod(g.f_shape))
+    sums = to.room(cut.results * cut.per_result * prod(g.f_shape))
     to.zeroed = True
     if not to.add(call, x=to.place("first", x), y=to.place("second", gy), f=sums):
         return False
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    place = place[0] if job.per_example and cut.groups == 1 else place
-    added = fold(place, cut.groups, cut.tables, compute, jit.machine())
+    place = place[0] if job.per_example and cut.results == 1 else place
+    added = fold(place, cut.results, cut.per_result, compute, jit.machine())
     return to.add(added, **{"from": sums, "to": to.place("result", place)})
