@@ -35,7 +35,7 @@ SIDES = {
     "channelwise_channels_gradient": ("lanes", "vectors", "inputs", "tile"),
     "channelwise_positions_gradient": ("lanes", "tile"),
     "depthwise": ("lanes", "rows", "tile"),
-    "depthwise_gradient": ("lanes", "tile", "high"),
+    "depthwise_gradient": ("lanes", "tile", "tap_rows"),
 }
 """Where a compiled kernel holds the sides of its register tile, in the order of a plan."""
 

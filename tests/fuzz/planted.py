@@ -75,7 +75,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
     "gradients for each example count the sums of one": (
-        Change("channelwise.cost", "cut.groups * cut.tables + 1", "cut.tables + 1"),
+        Change("channelwise.cost", "cut.results * cut.per_result + 1", "cut.per_result + 1"),
     ),
 }
 

@@ -112,7 +112,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     first = target(first, b)
     if job.direction == "filter_grad":
         cut, call = gradient_of(first, target(second, b), job)
-        return Work(call, sums=cut.tables)
+        return Work(call, sums=cut.per_result)
     if job.direction == "forward":
         return Work(correlation(first, g, compute, target(out, b), job.threads))
     call = _depthwise_call(first, job, out)
@@ -156,9 +156,9 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = operand(x, b), operand(gy, b)
     cut, call = gradient_of(x, gy, job)
-    sums = b.zeros((cut.groups, cut.tables, *g.f_shape), compute, x)
+    sums = b.zeros((cut.results, cut.per_result, *g.f_shape), compute, x)
     call(b.launch, x=address(x), y=address(gy), f=address(sums))
-    for first, *rest in sums if cut.tables > 1 else ():  # in place, to need no further array
+    for first, *rest in sums if cut.per_result > 1 else ():  # in place, to need no further array
         for table in rest:
             first += table
     total = sums[:, 0]
@@ -206,11 +206,11 @@ def _forward_kernel(
 ) -> Any:  # fmt: skip
     """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
     from einstride.cpu.channelwise import forward_call as channelwise_forward
-    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.channelwise.signature import Signature, element_strides
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
-    strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
-    form = Form(g, (x.name, y.name), compute, *strides, threads, on)
+    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
+    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
     if depthwise_forward.suits(form, False):
         return depthwise_forward.call(form, False)
     return channelwise_forward.call(form)
@@ -244,11 +244,11 @@ def _depthwise_input_gradient(
     threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
-    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.channelwise.signature import Signature, element_strides
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
-    strides = steps(g.y_shape, gy_strides, gy), steps(g.x_shape, gx_strides, gx)
-    form = Form(g, (gy.name, gx.name), compute, *strides, threads, on)
+    strides = element_strides(g.y_shape, gy_strides, gy), element_strides(g.x_shape, gx_strides, gx)
+    form = Signature(g, (gy.name, gx.name), compute, *strides, threads, on)
     return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
@@ -259,12 +259,12 @@ def _gradient_kernel(
 ) -> Any:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
     from einstride.cpu.channelwise import filter_gradient_call
-    from einstride.cpu.channelwise.form import Form, steps
+    from einstride.cpu.channelwise.signature import Signature, element_strides
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
-    strides = steps(g.x_shape, x_strides, x), steps(g.y_shape, y_strides, y)
-    form = Form(g, (x.name, y.name), compute, *strides, threads, on)
-    cut = filter_gradient_call.cuts(g, per_example, compute)
+    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
+    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
+    cut = filter_gradient_call.partial_sums(g, per_example, compute)
     if depthwise_forward.suits_gradient(form, cut):
         return cut, depthwise_forward.call_gradient(form, cut)
     return cut, filter_gradient_call.call(form, cut)
@@ -284,7 +284,7 @@ def _gradient_slowdown(g: Geometry) -> float:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """Return None if this engine can do the job, else why not."""
-    from einstride.cpu.channelwise.form import entries
+    from einstride.cpu.channelwise.signature import entries
 
     g, a = job.geometry, job.arithmetic
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
@@ -317,13 +317,13 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the slower of two: products of whole vectors, or reading and writing the arrays."""
-    from einstride.cpu.channelwise.filter_gradient_call import cuts
-    from einstride.cpu.channelwise.form import FEW, entries
+    from einstride.cpu.channelwise.filter_gradient_call import partial_sums
+    from einstride.cpu.channelwise.signature import MIN_THREADED, entries
 
     g, compute = job.geometry, job.arithmetic.compute
     item = job.itemsize
     parts = 4 if compute in COMPLEXES else 1
-    threads = job.threads if g.multiply_adds * parts >= FEW else 1
+    threads = job.threads if g.multiply_adds * parts >= MIN_THREADED else 1
     backwards = job.direction == "input_grad"
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     across = inputs if backwards else outputs
@@ -353,8 +353,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
-        cut = cuts(g, job.per_example, compute)
-        workspace = 24 * entries(g) + (cut.groups * cut.tables + 1) * prod(g.f_shape) * item
+        cut = partial_sums(g, job.per_example, compute)
+        workspace = 24 * entries(g) + (cut.results * cut.per_result + 1) * prod(g.f_shape) * item
     if planar(job):
         workspace += prod(g.y_shape) * item
     seconds = calls * rates["kernel" if threads > 1 else "kernel_again"] + max(

@@ -120,7 +120,7 @@ KINDS = {
     ),
     "depthwise_gradient": Kind(
         "vectors of channels",
-        {"lanes": "lanes", "output positions": "tile", "rows of taps": "high"},
+        {"lanes": "lanes", "output positions": "tile", "rows of taps": "tap_rows"},
     ),
 }  # fmt: skip
 """The kinds of kernels, by the kernel's name."""

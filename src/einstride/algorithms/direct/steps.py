@@ -222,11 +222,11 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     cut, call = channelwise.gradient_of(x, gy, job)
     if prod(g.f_shape) > MOST_TAPS:
         return False
-    sums = to.reserve(cut.groups * cut.tables * prod(g.f_shape))
+    sums = to.reserve(cut.results * cut.per_result * prod(g.f_shape))
     to.zeroed = True
     if not to.add(call, x=to.address_of("first", x), y=to.address_of("second", gy), f=sums):
         return False
     address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    address_of = address_of[0] if job.per_example and cut.groups == 1 else address_of
-    added = fold(address_of, cut.groups, cut.tables, compute, jit.machine())
+    address_of = address_of[0] if job.per_example and cut.results == 1 else address_of
+    added = fold(address_of, cut.results, cut.per_result, compute, jit.machine())
     return to.add(added, **{"from": sums, "to": to.address_of("result", address_of)})

@@ -1,5 +1,5 @@
-"""Direct convolution of few channels in a group, vectors along channels or along positions.
+"""Direct convolution with few channels per group, with vectors along channels or positions.
 
 What may enter: kernels for groups with too few channels for `dense`, and their callers.
-Start with `form`, the description of a call, then `channels` and `positions`, the two kernels.
+Start with `signature`, what a kernel call depends on, then `channels` and `positions`, the kernels.
 """

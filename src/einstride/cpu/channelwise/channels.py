@@ -1,18 +1,21 @@
-"""Convolution with few channels in a group, vectors along the channels: no windows are copied.
+"""Forward kernel for few channels per group, with vectors along channels; no window is copied.
 
-A tile is P neighbouring positions of a row by V vectors of output channels. While the taps go by,
+The register tile is P neighbouring positions of a row by V vectors of output channels. For each tap
+and each channel c of a group,
 
-    acc[p, v] += spread(x[position p under the tap, group's channel c]) * f[tap, c, vector v]
+    acc[p, v] += lanes_of(x[position p under the tap, c]) * f[tap, c, vector v]
 
-What `spread` is depends on the groups. Merged: whole groups fill a vector, and a vector of x is put
-in the order of the output's lanes, as it is for a depthwise layer. Split: a vector lies within one
-group, and the single number of x goes to all lanes.
+`lanes_of` depends on the groups. If vectors span groups, a vector of x is loaded and shuffled into
+the order of the output's lanes; a depthwise layer needs no shuffle. Otherwise a vector lies within
+one group, and one number of x is broadcast to all lanes.
 
-Inside a row, where every tap meets x, its place is a sum of steps. The columns near a border look
-up where each tap lies, in a table; a negative offset stands in the border and is skipped. So every
-kind of border costs nothing in the interior. The other axes look up their taps once per tile.
+In the interior of a row, where every tap meets x, the address of x is computed from strides. For
+positions near a border it comes from an offset table, where a negative offset means padding of
+zeros and the tap is skipped; so no padding mode costs anything in the interior. The taps of the
+other axes are looked up once per tile.
 
-A complex number takes two lanes. The sums of x * Re f and of x * Im f are kept apart until the end.
+A complex number takes two lanes. The sums of x * Re f and of x * Im f are kept apart until the end,
+so that real and imaginary parts are swapped once per tile and not once per product.
 """
 
 from __future__ import annotations
@@ -22,37 +25,37 @@ from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, combined, load, shuffle, store, widened
-from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels"
 
 Products = Callable[[Pointer, Value], None]
-"""Add the products of one tap: where its position lies, and the number of the tap."""
+"""Add the products of one tap, given the address of x under it and the number of the tap."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the result.
+        The formats of input and result.
     lanes : int
-        Real numbers in a vector.
+        Real numbers per vector.
     rank : int
         Spatial axes.
     tile, vectors : int
         P and V, in the interior.
-    merged : bool
-        Do vectors span whole groups?
+    spans_groups : bool
+        True if a vector holds whole groups.
     inputs, outputs : int
-        The channels of a group, where groups are merged; else 0.
-    x_unit, y_unit : bool
-        Do neighbouring channels lie side by side?
+        Input and output channels per group if vectors span groups, else 0.
+    x_contiguous, y_contiguous : bool
+        True if neighbouring channels of x, or of y, are contiguous in memory.
     row : tuple of tuple of int
-        Of a row whose tiles are written out: the element of x under each tap of each position,
-        -1 in a border of zeros. Empty for longer rows.
+        For a row whose tiles are unrolled: the element of x under each tap of each position, -1 in
+        padding of zeros. Empty for longer rows.
     """
 
     x: Format
@@ -61,27 +64,27 @@ class Spec:
     rank: int
     tile: int
     vectors: int
-    merged: bool
+    spans_groups: bool
     inputs: int
     outputs: int
-    x_unit: bool
-    y_unit: bool
+    x_contiguous: bool
+    y_contiguous: bool
     row: tuple[tuple[int, ...], ...] = ()
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "x_step", "x_back",
         "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
-        *axis_names(rank),
+        *axis_arguments(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         strip = chunk % code["strips"]
@@ -96,7 +99,7 @@ def kernel(spec: Spec) -> str:
 
 
 def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Value) -> None:
-    """One strip of a row of positions: border, interior, border."""
+    """Compute one strip of a row of positions: border, interior, border."""
     rows: list[Pointer] = []
     rest = row
     for a in reversed(range(spec.rank - 1)):
@@ -136,17 +139,19 @@ def _tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, rows: list[Pointer],
     step: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
-    """All channels of a tile; of a single position, with a table, if it is at the border."""
+    """Compute all output channels of a tile, or of one border position, whose `table` is given."""
     tile = spec.tile if step is not None else 1
     accumulators = spec.tile * spec.vectors
-    vectors = spec.vectors if tile > 1 else min(accumulators, 4 if spec.merged else spec.vectors)
+    vectors = (
+        spec.vectors if tile > 1 else min(accumulators, 4 if spec.spans_groups else spec.vectors)
+    )
     width = vectors * spec.lanes
     parts = 2 if spec.x.pairs else 1
 
     def panel(x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None, vectors: int) -> None:
         _panel(code, spec, x, y, d, c, left, tile, vectors, rows, step, table)
 
-    if spec.merged:
+    if spec.spans_groups:
         lanes = code["filters"] * parts
         whole = lanes - lanes % width
         with code.loop(0, whole, width) as d:
@@ -164,7 +169,10 @@ def _panel(
     code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None,
     tile: int, vectors: int, rows: list[Pointer], step: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
-    """A tile's sums for some vectors of output channels, from lane d on; `left` of them exist."""
+    """Compute some vectors of output channels of a tile, from lane d on.
+
+    Only `left` lanes from d on exist; None if all of them do.
+    """
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     dtype = spec.x.computed
     masks = [
@@ -182,20 +190,20 @@ def _panel(
                 accs[0][p * vectors + v].set(each)
     f = code.array("f", dtype).at(d)
 
-    add = _merged if spec.merged else _split
+    add = _across_groups if spec.spans_groups else _within_group
 
     def products(here: Pointer, tap: Value) -> None:
-        points = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
-        add(code, spec, points, f, tap, c, accs, masks, left)
+        pointers = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
+        add(code, spec, pointers, f, tap, c, accs, masks, left)
 
     def row(here: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
             at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
-            points = [(p, here.at(code["x_step"] * i)) for p, i in at]
-            add(code, spec, points, f, tap + k, c, accs, masks, left)
+            pointers = [(p, here.at(code["x_step"] * i)) for p, i in at]
+            add(code, spec, pointers, f, tap + k, c, accs, masks, left)
 
     axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
-    y_step = None if spec.y_unit else code["y_channel"]
+    y_step = None if spec.y_contiguous else code["y_channel"]
     for p in range(tile):
         pointer = y if p == 0 or step is None else y.at(step * p)
         for v in range(vectors):
@@ -211,18 +219,21 @@ def axis(
     code: Code, rank: int, a: int, x: Pointer, rows: list[Pointer], tap: Value,
     table: Pointer | None, products: Products, row: Products | None,
 ) -> None:  # fmt: skip
-    """All taps of the axes from `a` on: x's place and the tap's number go to `products`."""
+    """Call `products` with the address of x and the number of every tap of the axes from `a` on.
+
+    `row` is called instead once for all taps of the last axis, where they are unrolled.
+    """
     taps = code[f"taps{a}"]
     if row is not None and a + 1 == rank:
         row(x, tap * taps)
         return
-    looked_up = rows[a] if a + 1 < rank else table
+    offsets = rows[a] if a + 1 < rank else table
     with code.loop(0, taps) as k:
         number = tap * taps + k if a else k
-        if looked_up is None:
+        if offsets is None:
             products(x.at(k * code["x_tap"]), number)
         else:
-            offset = looked_up.at(k).load()
+            offset = offsets.at(k).load()
             with code.when(offset >= 0):
                 if a + 1 < rank:
                     axis(code, rank, a + 1, x.at(offset), rows, number, table, products, row)
@@ -230,21 +241,21 @@ def axis(
                     products(x.at(offset), number)
 
 
-def _merged(
-    code: Code, spec: Spec, points: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
+def _across_groups(
+    code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
-    """Vectors that hold whole groups; known numbers of channels in each."""
+    """Add the products of one tap with vectors that hold whole groups."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     inputs, outputs, vectors = spec.inputs, spec.outputs, len(masks)
     window = lanes * inputs // outputs
     row = code["filters"] * parts
-    step = None if spec.x_unit else code["x_channel"]
+    step = None if spec.x_contiguous else code["x_channel"]
     fs = [
         [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         for c in range(inputs)
     ]
-    for p, point in points:
+    for p, pointer in pointers:
         for v in range(vectors):
             mask = None
             if left is not None:
@@ -252,7 +263,7 @@ def _merged(
                 mask = masks[v] if inputs == outputs else code.first_lanes(count, window)
             start = (d + v * lanes) * inputs // outputs
             start = start if step is None else start // parts * step
-            xs = load(point.at(start), spec.x, window, mask, step)
+            xs = load(pointer.at(start), spec.x, window, mask, step)
             for c in range(inputs):
                 order = [
                     (i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)
@@ -260,27 +271,27 @@ def _merged(
                 _add(spec, shuffle(xs, order), fs[c][v], accs, p * vectors + v)
 
 
-def _split(
-    code: Code, spec: Spec, points: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
+def _within_group(
+    code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
     accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
 ) -> None:  # fmt: skip
-    """Vectors within one group, for each of its channels."""
+    """Add the products of one tap with vectors within one group."""
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(masks)
     row = code["filters"] * parts
     with code.loop(0, code["channels"]) as c:
         f = f.at((tap * code["channels"] + c) * row)
         fs = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
-        offset = c * parts if spec.x_unit else c * code["x_channel"]
-        for p, point in points:
+        offset = c * parts if spec.x_contiguous else c * code["x_channel"]
+        for p, pointer in pointers:
             for part in range(parts):
-                one = code.splat(widened(point.at(offset + part).load(), spec.x), lanes)
+                broadcast = code.splat(widened(pointer.at(offset + part).load(), spec.x), lanes)
                 for v in range(vectors):
                     a = accs[part][p * vectors + v]
-                    a.set(one.times_plus(fs[v], a.get()))
+                    a.set(broadcast.times_plus(fs[v], a.get()))
 
 
 def _add(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
-    """acc += x * f; of complex numbers by f's real and imaginary parts."""
+    """Add x * f to accumulator i; for complex numbers x * Re f and x * Im f to two of them."""
     if not spec.x.pairs:
         accs[0][i].set(x.times_plus(f, accs[0][i].get()))
         return

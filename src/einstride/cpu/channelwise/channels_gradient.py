@@ -1,14 +1,14 @@
-"""The filter gradient with few channels in a group, vectors along the channels.
+"""Filter gradient kernel for few channels per group, with vectors along channels.
 
     gf[tap, c, d] += x[position under the tap, c] * gy[position, d]
 
-A tile is T taps of the last axis, c channels and V vectors of output channels. Its sums stay in
-registers while a stretch of a row goes by, and are then added to a table of sums in memory. A unit
-is a range of rows, or a part of one; each has a table of its own, and they are added up afterwards
-in order. How many units there are depends on shapes alone, so threads leave the bits alone.
+The register tile is T taps of the last axis by some input channels by V vectors of output channels.
+It is summed over a span of positions of a row and then added to a partial sum in memory. A partial
+sum covers a range of rows, or a strip of each; partial sums are added in order afterwards. Their
+number depends on shapes alone, so the bits of the result do not depend on threads.
 
-How x is spread over the lanes, what is looked up at a border and how complex numbers are summed is
-told in `einstride.cpu.channelwise.channels`.
+`einstride.cpu.channelwise.channels` explains how x is shuffled or broadcast to the lanes, which
+offsets are looked up at a border, and how complex numbers are summed.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped, widened
-from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels_gradient"
 
-STRETCH = 32
-"""Positions that go by before the sums are put into memory."""
+SPAN = 32
+"""Positions that are summed in registers before the register tile is added to memory. It decides
+the order of sums, so a change changes the bits of results."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for; see `channels.Spec`.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the output gradient.
+        The formats of input and output gradient.
     lanes, rank : int
-        Real numbers in a vector; spatial axes.
+        Real numbers per vector; spatial axes.
     kernel : int
         Taps of the last axis.
     tile, vectors : int
         T and V.
-    merged : bool
-        Do vectors span whole groups?
+    spans_groups : bool
+        True if a vector holds whole groups.
     inputs, outputs : int
-        The channels of a group, where groups are merged; else the channels of a tile, and 0.
-    x_unit, y_unit : bool
-        Do neighbouring channels lie side by side?
+        Input and output channels per group if vectors span groups; else the input channels of a
+        tile, and 0.
+    x_contiguous, y_contiguous : bool
+        True if neighbouring channels of x, or of gy, are contiguous in memory.
     """
 
     x: Format
@@ -56,41 +58,42 @@ class Spec:
     kernel: int
     tile: int
     vectors: int
-    merged: bool
+    spans_groups: bool
     inputs: int
     outputs: int
-    x_unit: bool
-    y_unit: bool
+    x_contiguous: bool
+    y_contiguous: bool
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
-        "counter", "chunks", "panels", "panel", "strips", "strip", "units", "rows", "group_rows",
-        "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside",
-        "outside", "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
-        *axis_names(rank),
+        "counter", "chunks", "panels", "panel", "strips", "strip", "row_ranges", "rows",
+        "result_rows", "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first",
+        "inside", "outside", "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups",
+        "filters",
+        *axis_arguments(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
-        panel, unit = chunk % code["panels"], chunk // code["panels"]
-        f = code.array("f", spec.x.computed).at(unit * code["f_unit"])
-        strip, rest = unit % code["strips"], unit // code["strips"]
-        group, number = rest // code["units"], rest % code["units"]
+        panel, partial = chunk % code["panels"], chunk // code["panels"]
+        f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
+        strip, rest = partial % code["strips"], partial // code["strips"]
+        result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["group_rows"])
+        last = (first + code["rows"]).least(code["result_rows"])
         with code.loop(first, last) as i:
-            row = group * code["group_rows"] + i
+            row = result * code["result_rows"] + i
             _row(code, spec, row, strip, panel, f)
     return code.text()
 
 
 def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
-    """A strip of a row, for a panel of channels, stretch by stretch."""
+    """Add a strip of a row to the partial sum of a panel of channels, span by span."""
     n, rest = row // code["all_rows"], row % code["all_rows"]
     x = code.array("x", spec.x.element).at(n * code["x_batch"])
     y = code.array("y", spec.y.element).at(n * code["y_batch"])
@@ -104,9 +107,9 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
     last = (first + code["strip"]).least(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
     width = spec.vectors * spec.lanes
-    with code.loop(first, last, STRETCH) as w0:
-        w1 = (w0 + STRETCH).least(last)
-        if spec.merged:
+    with code.loop(first, last, SPAN) as w0:
+        w1 = (w0 + SPAN).least(last)
+        if spec.spans_groups:
             lanes = code["filters"] * parts
             lo = panel * code["panel"]
             hi = (lo + code["panel"]).least(lanes)
@@ -145,7 +148,7 @@ def _tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
     left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
-    """All taps of a stretch, for some vectors of output channels from lane d on."""
+    """Add a span's products for all taps and some vectors of output channels, from lane d on."""
     lanes, rank = spec.lanes, spec.rank
     masks = [
         None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
@@ -174,7 +177,7 @@ def _taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
-    """The sums of `tile` taps from k on over the positions w0 to w1."""
+    """Sum the products of `tile` taps from k on over positions w0 to w1; add them to memory."""
     lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
     axis = spec.rank - 1
     table = code.array(f"table{axis}", "int64")
@@ -182,7 +185,7 @@ def _taps(
         [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
         for _ in range(parts)
     ]
-    y_step = None if spec.y_unit else code["y_channel"]
+    y_step = None if spec.y_contiguous else code["y_channel"]
 
     def gradients(w: Value) -> list[Value]:
         pointer = y.at(w * code[f"y_step{axis}"])
@@ -196,7 +199,9 @@ def _taps(
 
     def add(here: Pointer, t: int, gs: list[Value]) -> None:
         sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
-        (_merged if spec.merged else _split)(code, spec, here, gs, sums, c, left, masks)
+        (_across_groups if spec.spans_groups else _within_group)(
+            code, spec, here, gs, sums, c, left, masks
+        )
 
     def border(w: Value, number: Value) -> None:
         gs = gradients(w)
@@ -209,15 +214,15 @@ def _taps(
     inside, outside = code["inside"], code["outside"]
     with code.loop(w0, w1.least(inside)) as w:
         border(w, w)
-    with code.loop(_most(w0, inside), w1.least(outside)) as w:
+    with code.loop(_maximum(w0, inside), w1.least(outside)) as w:
         gs = gradients(w)
         here = x.at(code["x_first"] + w * code["x_stride"] + k * code["x_tap"])
         for t in range(tile):
             add(here.at(code["x_tap"] * t), t, gs)
-    with code.loop(_most(w0, outside), w1) as w:
+    with code.loop(_maximum(w0, outside), w1) as w:
         border(w, w - outside + inside)
-    depth = code.number(inputs) if spec.merged else code["channels"]
-    first = code.number(0) if spec.merged else c
+    depth = code.number(inputs) if spec.spans_groups else code["channels"]
+    first = code.number(0) if spec.spans_groups else c
     for t in range(tile):
         for i in range(inputs):
             row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
@@ -228,18 +233,18 @@ def _taps(
                 pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
 
 
-def _most(a: Value, b: Value) -> Value:
+def _maximum(a: Value, b: Value) -> Value:
     return (a < b).pick(b, a)
 
 
-def _merged(
+def _across_groups(
     code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
     inputs, outputs = spec.inputs, spec.outputs
     window = lanes * inputs // outputs
-    step = None if spec.x_unit else code["x_channel"]
+    step = None if spec.x_contiguous else code["x_channel"]
     for v, g in enumerate(gs):
         mask = masks[v]
         if left is not None and inputs != outputs:
@@ -253,18 +258,20 @@ def _merged(
                  c * vectors + v)  # fmt: skip
 
 
-def _split(
+def _within_group(
     code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     vectors = len(gs)
     for c in range(spec.inputs):
-        point = here.at(c * (2 if spec.x.pairs else 1) if spec.x_unit else code["x_channel"] * c)
+        pointer = here.at(
+            c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
+        )
         for part in range(2 if spec.x.pairs else 1):
-            one = code.splat(widened(point.at(part).load(), spec.x), spec.lanes)
+            broadcast = code.splat(widened(pointer.at(part).load(), spec.x), spec.lanes)
             for v, g in enumerate(gs):
                 a = sums[part][c * vectors + v]
-                a.set(one.times_plus(g, a.get()))
+                a.set(broadcast.times_plus(g, a.get()))
 
 
 def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
@@ -273,11 +280,11 @@ def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
 
 
 def _conjugated(spec: Spec, found: list[Value]) -> Value:
-    """The sum of conj(x) * gy."""
+    """The sum of conj(x) * gy from the sums that `_across_groups` or `_within_group` made."""
     if not spec.x.pairs:
         return found[0]
     first, second = found
-    if not spec.merged:  # sums of Re x * gy and of Im x * gy
+    if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
         return swapped(second).times_plus(Value(first.code, sign), first)
     return conjugated(first, second)

@@ -1,7 +1,8 @@
-"""Filter gradients with few channels in a group: units, tables of sums, words.
+"""Split a filter gradient with few channels per group into partial sums, and choose its kernel.
 
-A unit is a range of rows, or a part of one, with a table of sums of its own; the tables are added
-in order afterwards. How work is cut into units depends on shapes alone, never on threads.
+A partial sum is a filter gradient over a range of rows, or over a strip of each row; partial sums
+are added in order afterwards. Their number depends on shapes alone, never on threads, so that the
+bits of the result do not either.
 """
 
 from __future__ import annotations
@@ -13,128 +14,141 @@ from typing import Any
 from einstride.codegen import jit
 from einstride.cpu.channelwise import channels_gradient as channels
 from einstride.cpu.channelwise import positions_gradient as positions
-from einstride.cpu.channelwise.form import FEW, Form, interior, tables, whole_vectors
-from einstride.cpu.channelwise.forward_call import surroundings
+from einstride.cpu.channelwise.forward_call import border_arguments
+from einstride.cpu.channelwise.signature import (
+    MIN_THREADED,
+    Signature,
+    interior,
+    tables,
+    vector_interior,
+)
 from einstride.cpu.runtime.argument_block import Call
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
 
-UNITS = 16
-"""Chunks of work, about."""
+TARGET_CHUNKS = 16
+"""Partial sums times panels of channels, about: the chunks that threads share."""
 
-SUMS = 2 << 20
-"""Bytes of tables, about: units give way to large filters."""
+MAX_PARTIAL_SUM_BYTES = 2 << 20
+"""Bytes of all partial sums of a result, about: large filters get fewer of them."""
 
-PANELS = 8
-"""Ranges of channels that threads may take apart, at most."""
+MAX_PANELS = 8
+"""Panels of channels that threads may compute separately, at most."""
 
-STRIP = 256
-"""Positions in a part of a row, at least."""
+MIN_STRIP = 256
+"""Positions in a strip of a row, at least."""
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """How a filter gradient is cut.
+class PartialSums:
+    """How the sum over positions of a filter gradient is split into partial sums.
 
     Attributes
     ----------
-    groups : int
-        Results: one, or one for each example.
-    units : int
-        Ranges of rows of a group.
+    results : int
+        Filter gradients: one, or one per example.
+    row_ranges : int
+        Ranges that the rows of positions of one result are divided into.
     rows : int
-        In each of them.
+        Rows in a range.
     strips : int
-        Parts of a row.
+        Strips that each row is divided into.
     """
 
-    groups: int
-    units: int
+    results: int
+    row_ranges: int
     rows: int
     strips: int
 
     @property
-    def tables(self) -> int:
-        """Tables of one group."""
-        return self.units * self.strips
+    def per_result(self) -> int:
+        """Partial sums of one result."""
+        return self.row_ranges * self.strips
 
 
 @cached(1024)
-def cuts(g: Geometry, per_example: bool, compute: str) -> Cuts:
-    """From shapes alone."""
-    groups = g.batch if per_example else 1
-    rows = prod(g.out[:-1]) * (g.batch // groups)
+def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
+    """How a filter gradient is split; decided by shapes and dtype alone."""
+    results = g.batch if per_example else 1
+    rows = prod(g.out[:-1]) * (g.batch // results)
     size = prod(g.f_shape) * ITEMSIZE[compute]
-    panels = min(PANELS, max(g.filters * ITEMSIZE[compute] // 256, 1)) if g.groups > 1 else 1
-    wanted = max(min(-(-UNITS // panels), SUMS // max(size, 1)), 1)
-    wanted = 1 if g.multiply_adds // groups < FEW else wanted
+    panels = min(MAX_PANELS, max(g.filters * ITEMSIZE[compute] // 256, 1)) if g.groups > 1 else 1
+    wanted = max(min(-(-TARGET_CHUNKS // panels), MAX_PARTIAL_SUM_BYTES // max(size, 1)), 1)
+    wanted = 1 if g.multiply_adds // results < MIN_THREADED else wanted
     each = -(-rows // min(wanted, rows))
-    units = -(-rows // each)
-    strips = max(min(wanted // units, g.out[-1] // STRIP), 1)
-    return Cuts(groups, units, each, -(-g.out[-1] // -(-g.out[-1] // strips)))
+    row_ranges = -(-rows // each)
+    strips = max(min(wanted // row_ranges, g.out[-1] // MIN_STRIP), 1)
+    return PartialSums(results, row_ranges, each, -(-g.out[-1] // -(-g.out[-1] // strips)))
 
 
-def call(form: Form, cut: Cuts) -> Call:
-    """sums += conj(x) gy: wants the addresses x, y (of gy) and f, tables of zeros in order."""
-    g = form.geometry
-    chunks = cut.groups * cut.tables
-    words = {
-        "strips": cut.strips, "units": cut.units, "rows": cut.rows,
-        "group_rows": prod(g.out[:-1]) * (g.batch // cut.groups),
-        "f_unit": prod(g.f_shape) * form.parts,
+def call(sig: Signature, partials: PartialSums) -> Call:
+    """The call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f.
+
+    At f lie the partial sums, filled with zeros, one after the other.
+    """
+    g = sig.geometry
+    chunks = partials.results * partials.per_result
+    values = {
+        "strips": partials.strips, "row_ranges": partials.row_ranges, "rows": partials.rows,
+        "result_rows": prod(g.out[:-1]) * (g.batch // partials.results),
+        "f_partial": prod(g.f_shape) * sig.parts,
     }  # fmt: skip
-    build = _along if form.along else _across
-    module, spec, more, listed = build(form, cut)
-    words |= form.words(listed) | more
-    words["chunks"] = chunks * more.get("panels", 1)
-    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), form.machine)
+    build = _vectors_of_positions if sig.along_positions else _vectors_of_channels
+    module, spec, more, listed = build(sig, partials)
+    values |= sig.arguments(listed) | more
+    values["chunks"] = chunks * more.get("panels", 1)
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
     names = module.arguments(g.rank)
-    known = {name: words[name] for name in names if name in words}
-    return Call(kernel, names, known, min(form.used, words["chunks"]), listed)
+    known = {name: values[name] for name in names if name in values}
+    return Call(kernel, names, known, min(sig.useful_threads, values["chunks"]), listed)
 
 
-def _across(form: Form, cut: Cuts) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """Vectors across channels."""
-    g = form.geometry
+def _vectors_of_channels(
+    sig: Signature, partials: PartialSums
+) -> tuple[Any, Any, dict[str, int], list[Any]]:
+    """The kernel module, spec, arguments and tables with vectors of output channels."""
+    g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
-    listed, shift = tables(form, (inside, outside), False)
-    filters = g.filters if form.merged else outputs
-    count = -(-filters * form.parts // form.lanes)
+    listed, shift = tables(sig, (inside, outside), False)
+    filters = g.filters if sig.spans_groups else outputs
+    count = -(-filters * sig.parts // sig.lanes)
     c = inputs
-    if not form.merged:
+    if not sig.spans_groups:
         c = max(i for i in range(1, min(inputs, 8) + 1) if inputs % i == 0)
-    taps = max(form.room // c, 1)
+    taps = max(sig.accumulators // c, 1)
     tile = -(-g.kernel[-1] // -(-g.kernel[-1] // taps))
-    vectors = max(min(form.room // (tile * c), count, 4), 1)
+    vectors = max(min(sig.accumulators // (tile * c), count, 4), 1)
     spec = channels.Spec(
-        form.x, form.y, form.lanes, g.rank, g.kernel[-1], tile, vectors, form.merged, c,
-        outputs if form.merged else 0, *form.unit,
+        sig.x, sig.y, sig.lanes, g.rank, g.kernel[-1], tile, vectors, sig.spans_groups, c,
+        outputs if sig.spans_groups else 0, *sig.contiguous_channels,
     )  # fmt: skip
-    whole = g.filters * form.parts if form.merged else g.groups
-    piece = vectors * form.lanes if form.merged else 1
-    panel = whole if form.used == 1 else -(-whole // (piece * PANELS)) * piece
+    whole = g.filters * sig.parts if sig.spans_groups else g.groups
+    multiple = vectors * sig.lanes if sig.spans_groups else 1
+    panel = whole if sig.useful_threads == 1 else -(-whole // (multiple * MAX_PANELS)) * multiple
     more = {
         "x": shift, "inside": inside, "outside": outside, "panel": panel,
-        "panels": -(-whole // panel), "strip": -(-g.out[-1] // cut.strips),
+        "panels": -(-whole // panel), "strip": -(-g.out[-1] // partials.strips),
     }  # fmt: skip
     return channels, spec, more, listed
 
 
-def _along(form: Form, cut: Cuts) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """Vectors along rows of positions."""
-    g, each = form.geometry, form.lanes // form.parts
-    inside, outside = whole_vectors(form)
-    room = (16 if form.machine.registers == 32 else 8) // form.parts
-    tile = -(-g.kernel[-1] // -(-g.kernel[-1] // room))
-    unit = g.stride[-1] * form.x_steps[-2] == form.parts
-    masked = unit and g.padding_mode == "zeros"
+def _vectors_of_positions(
+    sig: Signature, partials: PartialSums
+) -> tuple[Any, Any, dict[str, int], list[Any]]:
+    """The kernel module, spec, arguments and tables with vectors of positions."""
+    g, each = sig.geometry, sig.lanes // sig.parts
+    inside, outside = vector_interior(sig)
+    accumulators = (16 if sig.machine.registers == 32 else 8) // sig.parts
+    tile = -(-g.kernel[-1] // -(-g.kernel[-1] // accumulators))
+    contiguous = g.stride[-1] * sig.x_strides[-2] == sig.parts
+    masked = contiguous and g.padding_mode == "zeros"
     spec = positions.Spec(
-        form.x, form.y, form.lanes, g.rank, g.kernel[-1], tile, unit,
-        form.y_steps[-2] == form.parts, masked,
+        sig.x, sig.y, sig.lanes, g.rank, g.kernel[-1], tile, contiguous,
+        sig.y_strides[-2] == sig.parts, masked,
     )  # fmt: skip
-    listed, shift = tables(form, (0, g.out[-1]) if masked else (inside, outside), True)
-    strip = (outside - inside) // cut.strips // each * each
+    listed, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
+    strip = (outside - inside) // partials.strips // each * each
     more = {"x": shift, "inside": inside, "outside": outside, "strip": strip}
-    return positions, spec, more | surroundings(form, inside, outside), listed
+    return positions, spec, more | border_arguments(sig, inside, outside), listed

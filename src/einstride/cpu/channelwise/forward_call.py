@@ -1,4 +1,4 @@
-"""Forward kernels with few channels in a group: which one, and the words it is called with."""
+"""Choose a forward kernel for few channels per group, its register tile and its arguments."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ from typing import Any
 
 from einstride.codegen import jit
 from einstride.cpu.channelwise import channels, positions
-from einstride.cpu.channelwise.form import Form, interior, tables, whole_vectors
+from einstride.cpu.channelwise.signature import Signature, interior, tables, vector_interior
 from einstride.cpu.runtime.argument_block import Call
 from einstride.cpu.runtime.chunks import FINE, chunk_count
 from einstride.cpu.runtime.offset_tables import sources
 
-SHORT = 56
-"""Positions of a row whose tiles are written out, at most."""
+MAX_UNROLLED_ROW = 56
+"""Positions of a row whose tiles are unrolled, at most, so that border taps cost no look-up."""
 
-UNROLLED = 200
-"""Taps, of all positions together, that are written out for such a row."""
+MAX_UNROLLED_TAPS = 200
+"""Taps of all positions of an unrolled row, at most: it bounds the kernel's code."""
 
-NEAR = 1 << 14
-"""Bytes of a filter that stay near while a tile is summed."""
-
-
-def call(form: Form) -> Call:
-    """y = conv(x, f) + bias: wants the addresses x, y, f and bias (0 for none)."""
-    return _along(form) if form.along else _across(form)
+FILTER_CACHE_BYTES = 1 << 14
+"""Bytes of the taps that V vectors of output channels read per tile, at most, for V above 1: about
+half of a first cache, so that they stay in it from tile to tile."""
 
 
-def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
-    """Chunks: rows of one example, or strips of `width` interior positions in tiles."""
-    g = form.geometry
+def call(sig: Signature) -> Call:
+    """The call that computes y = conv(x, f) + bias, given the addresses x, y, f, bias (0: none)."""
+    return _vectors_of_positions(sig) if sig.along_positions else _vectors_of_channels(sig)
+
+
+def _chunks(sig: Signature, width: int, tile: int) -> dict[str, int]:
+    """The arguments that divide the work into chunks.
+
+    A chunk is some rows of one example or, where rows are too few for the threads, one strip of
+    each of them: a multiple of `tile` positions of the `width` interior ones.
+    """
+    g = sig.geometry
     rows = prod(g.out[:-1])
-    many = chunk_count(form.threads, FINE)
+    many = chunk_count(sig.threads, FINE)
     each = min(max(-(-g.batch * rows // many), 1), rows)
     blocks = -(-rows // each)
     strips = max(min(width // tile, many // max(g.batch * blocks, 1)), 1)
@@ -41,84 +46,88 @@ def _cut(form: Form, width: int, tile: int) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _call(form: Form, module: Any, spec: Any, words: dict[str, int], keep: list[Any]) -> Call:
-    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), form.machine)
-    names = module.arguments(form.geometry.rank)
-    known = {name: words[name] for name in names if name in words}
-    return Call(kernel, names, known, min(form.used, words["chunks"]), keep)
+def _call(sig: Signature, module: Any, spec: Any, values: dict[str, int], keep: list[Any]) -> Call:
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
+    names = module.arguments(sig.geometry.rank)
+    known = {name: values[name] for name in names if name in values}
+    return Call(kernel, names, known, min(sig.useful_threads, values["chunks"]), keep)
 
 
-def _across(form: Form) -> Call:
-    """Vectors across channels."""
-    g = form.geometry
+def _vectors_of_channels(sig: Signature) -> Call:
+    """The call whose vectors hold output channels."""
+    g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
-    listed, shift = tables(form, (inside, outside), False)
-    row = short_row(form)
-    tile, vectors = blocking(form, len(row) or outside - inside)
+    listed, shift = tables(sig, (inside, outside), False)
+    row = unrolled_row(sig)
+    tile, vectors = blocking(sig, len(row) or outside - inside)
     spec = channels.Spec(
-        form.x, form.y, form.lanes, g.rank, tile, vectors, form.merged,
-        inputs if form.merged else 0, outputs if form.merged else 0, *form.unit, row,
+        sig.x, sig.y, sig.lanes, g.rank, tile, vectors, sig.spans_groups,
+        inputs if sig.spans_groups else 0, outputs if sig.spans_groups else 0,
+        *sig.contiguous_channels, row,
     )  # fmt: skip
-    words = form.words(listed) | _cut(form, 0 if row else outside - inside, tile)
-    words |= {"x": shift, "inside": inside, "outside": outside}
-    return _call(form, channels, spec, words, listed)
+    values = sig.arguments(listed) | _chunks(sig, 0 if row else outside - inside, tile)
+    values |= {"x": shift, "inside": inside, "outside": outside}
+    return _call(sig, channels, spec, values, listed)
 
 
-def short_row(form: Form) -> tuple[tuple[int, ...], ...]:
-    """The elements of x under the taps of a row whose tiles are written out, else nothing."""
-    g = form.geometry
-    if not 1 < g.out[-1] <= SHORT or g.out[-1] * g.kernel[-1] > UNROLLED:
+def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
+    """The elements of x under each tap of each position of an unrolled row; else empty."""
+    g = sig.geometry
+    if not 1 < g.out[-1] <= MAX_UNROLLED_ROW or g.out[-1] * g.kernel[-1] > MAX_UNROLLED_TAPS:
         return ()
-    if form.merged and g.channels > g.groups:
+    if sig.spans_groups and g.channels > g.groups:
         return ()
     return tuple(map(tuple, sources(g, g.rank - 1).tolist()))
 
 
-def blocking(form: Form, width: int) -> tuple[int, int]:
-    """P and V: as many sums as registers hold, no more positions than the interior has."""
-    g = form.geometry
-    filters = g.filters if form.merged else g.filters // g.groups
-    count = -(-filters * form.parts // form.lanes)
-    most, vectors = min(form.room, 8), 1
-    if not form.merged or g.channels == g.groups:
-        even = [v for v in (4, 3, 2) if v * 2 <= form.room and count % v == 0]
-        vectors = even[0] if even else max(min(count, 4, form.room // 2), 1)
-        if prod(g.kernel) * vectors * form.machine.vector_bytes > NEAR:
+def blocking(sig: Signature, width: int) -> tuple[int, int]:
+    """P and V, the positions and vectors of a register tile.
+
+    They take as many accumulators as the registers have, for at most `width` positions.
+    """
+    g = sig.geometry
+    filters = g.filters if sig.spans_groups else g.filters // g.groups
+    count = -(-filters * sig.parts // sig.lanes)
+    most, vectors = min(sig.accumulators, 8), 1
+    if not sig.spans_groups or g.channels == g.groups:
+        even = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
+        vectors = even[0] if even else max(min(count, 4, sig.accumulators // 2), 1)
+        if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
-        most = max(form.room // vectors, 1)
-    if short_row(form):
-        most = min(form.room, 14)
+        most = max(sig.accumulators // vectors, 1)
+    if unrolled_row(sig):
+        most = min(sig.accumulators, 14)
         tile = -(-g.out[-1] // -(-g.out[-1] // most))
-        return tile, max(min(form.room // tile, vectors), 1)
+        return tile, max(min(sig.accumulators // tile, vectors), 1)
     return max(-(-width // max(-(-width // most), 1)), 1), vectors
 
 
-def _along(form: Form) -> Call:
-    """Vectors along rows of positions."""
-    g, each = form.geometry, form.lanes // form.parts
-    inside, outside = whole_vectors(form)
+def _vectors_of_positions(sig: Signature) -> Call:
+    """The call whose vectors hold neighbouring positions of a row."""
+    g, each = sig.geometry, sig.lanes // sig.parts
+    inside, outside = vector_interior(sig)
     outputs = g.filters // g.groups
     results = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
-    vectors = max(min(form.room // results, (outside - inside) // each, 6), 1)
-    unit = g.stride[-1] * form.x_steps[-2] == form.parts
-    masked = unit and g.padding_mode == "zeros"
+    vectors = max(min(sig.accumulators // results, (outside - inside) // each, 6), 1)
+    contiguous = g.stride[-1] * sig.x_strides[-2] == sig.parts
+    masked = contiguous and g.padding_mode == "zeros"
     spec = positions.Spec(
-        form.x, form.y, form.lanes, g.rank, vectors, results, unit,
-        form.y_steps[-2] == form.parts, masked,
+        sig.x, sig.y, sig.lanes, g.rank, vectors, results, contiguous,
+        sig.y_strides[-2] == sig.parts, masked,
     )  # fmt: skip
-    listed, shift = tables(form, (0, g.out[-1]) if masked else (inside, outside), True)
-    words = form.words(listed) | _cut(form, outside - inside, vectors * each)
-    words |= {"x": shift, "inside": inside, "outside": outside} | surroundings(
-        form, inside, outside
+    listed, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
+    values = sig.arguments(listed) | _chunks(sig, outside - inside, vectors * each)
+    values |= {"x": shift, "inside": inside, "outside": outside} | border_arguments(
+        sig, inside, outside
     )
-    return _call(form, positions, spec, words, listed)
+    return _call(sig, positions, spec, values, listed)
 
 
-def surroundings(form: Form, inside: int, outside: int) -> dict[str, int]:
-    """The words by which kernels along positions find borders."""
-    g = form.geometry
+def border_arguments(sig: Signature, inside: int, outside: int) -> dict[str, int]:
+    """The arguments by which kernels with vectors along positions find the border."""
+    g = sig.geometry
     return {
-        "size": g.size[-1], "low": g.padding[-1][0], "spread": g.dilation[-1],
+        "size": g.size[-1], "low": g.padding[-1][0], "dilation": g.dilation[-1],
         "border": g.out[-1] - outside + inside,
     }  # fmt: skip

@@ -1,14 +1,15 @@
-"""Convolution with vectors along a row of positions: images of one channel, channels_first arrays.
+"""Forward kernel with vectors along a row of positions: one channel, or channels_first arrays.
 
-A tile is V vectors of neighbouring positions by R results, channels of one group. While the taps
-and the channels of the group go by,
+The register tile is V vectors of neighbouring positions by R output channels of one group. For each
+tap and each channel c of the group,
 
-    acc[v, r] += x[vector v under the tap, channel c] * spread(f[tap, c, result r])
+    acc[v, r] += x[vector v under the tap, c] * broadcast(f[tap, c, output channel r])
 
-The interior of a row is whole vectors whose taps all meet x. A vector at the border reads with a
-mask where zeros surround a row without gaps; elsewhere it looks up where each of its lanes lies.
+The interior of a row is the whole vectors whose taps all meet x. A vector at the border is loaded
+with a mask where the padding is zeros and the row is contiguous in memory; otherwise its lanes are
+gathered by an offset table.
 
-A complex number takes two lanes; see `einstride.cpu.channelwise.channels`.
+A complex number takes two lanes; `einstride.cpu.channelwise.channels` says how they are summed.
 """
 
 from __future__ import annotations
@@ -29,27 +30,27 @@ from einstride.codegen.vector_formats import (
     shuffle,
     store,
 )
-from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_positions"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the result.
+        The formats of input and result.
     lanes, rank : int
-        Real numbers in a vector; spatial axes.
+        Real numbers per vector; spatial axes.
     vectors, results : int
         V and R.
-    x_unit, y_unit : bool
-        Do the positions of a vector lie side by side?
+    x_contiguous, y_contiguous : bool
+        True if the positions of a vector are contiguous in x, or in y.
     masked : bool
-        Are borders read with a mask?
+        True if vectors at the border are loaded with a mask, False if they are gathered.
     """
 
     x: Format
@@ -58,23 +59,23 @@ class Spec:
     rank: int
     vectors: int
     results: int
-    x_unit: bool
-    y_unit: bool
+    x_contiguous: bool
+    y_contiguous: bool
     masked: bool
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
-        "size", "low", "spread", "border", *axis_names(rank),
+        "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         strip = chunk % code["strips"]
@@ -94,7 +95,7 @@ def kernel(spec: Spec) -> str:
 def _row(
     code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, row: Value, strip: Value
 ) -> None:
-    """One strip of a row: border, interior, border."""
+    """Compute one strip of a row: border, interior, border."""
     rows: list[Pointer] = []
     rest = row
     for a in reversed(range(spec.rank - 1)):
@@ -125,7 +126,11 @@ def _tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, rows: list[Pointer], w: Value,
     vectors: int, left: Value | None, number: Value,
 ) -> None:  # fmt: skip
-    """V vectors from position w on; of `left` positions, at the border."""
+    """Compute V vectors of positions from w on.
+
+    At the border it is one vector, of which `left` positions are written; `number` is its first
+    column in the offset table of the last axis.
+    """
     lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
     parts = 2 if spec.x.pairs else 1
     results = range(spec.results)
@@ -150,16 +155,16 @@ def _tile(
             with code.loop(0, code["channels"]) as c:
                 pointer = x.at(c * code["x_channel"])
                 if left is None:
-                    xs = _inside(code, spec, pointer.at(k * code["x_tap"]), vectors)
+                    xs = _interior(code, spec, pointer.at(k * code["x_tap"]), vectors)
                 else:
                     xs = [border(code, spec, pointer, k, w, number, left)]
                 numbers = f.at((tap * code["channels"] + c) * row)
                 for r in results:
                     for part in range(parts):
-                        one = code.splat(numbers.at(r * parts + part).load(), lanes)
+                        broadcast = code.splat(numbers.at(r * parts + part).load(), lanes)
                         for v in range(vectors):
                             a = accs[part][v * spec.results + r]
-                            a.set(xs[v].times_plus(one, a.get()))
+                            a.set(xs[v].times_plus(broadcast, a.get()))
 
     def outer(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 == rank:
@@ -171,7 +176,7 @@ def _tile(
                 outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
     outer(0, here if left is None or spec.masked else x, code.number(0))
-    step = None if spec.y_unit else code[f"y_step{rank - 1}"]
+    step = None if spec.y_contiguous else code[f"y_step{rank - 1}"]
     mask = None if left is None else code.first_lanes(left * parts, lanes)
     y = y.at(w * code[f"y_step{rank - 1}"])
     for r in results:
@@ -184,10 +189,10 @@ def _tile(
             store(pointer, found, spec.y, mask, step)
 
 
-def _inside(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
-    """Vectors of x that lie inside."""
+def _interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
+    """Load vectors of x in the interior."""
     parts = 2 if spec.x.pairs else 1
-    if spec.x_unit:
+    if spec.x_contiguous:
         return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
     step = code["x_stride"]
     return [
@@ -199,10 +204,10 @@ def _inside(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
 def border(
     code: Code, spec: Any, x: Pointer, k: Value, w: Value, number: Value, left: Value
 ) -> Value:
-    """A vector of x at the border, zero where nothing is to be added."""
+    """Load a vector of x at the border, with zeros in the lanes of padding and beyond `left`."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     if spec.masked:
-        first = code["low"] - k * code["spread"] - w  # the lane that meets x[0]
+        first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
         stop = (first + code["size"]).least(left)
         mask = code.first_lanes(stop * parts, lanes) & (
             code.first_lanes(first * parts, lanes) ^ every(code, lanes)
@@ -217,7 +222,7 @@ def border(
 
 
 def _pairs(code: Code, offsets: Value, left: Value, lanes: int, parts: int) -> tuple[Value, Value]:
-    """Offsets for every lane, and which of them are inside x."""
+    """Offsets of all lanes from those of the positions, and the mask of the lanes inside x."""
     if parts == 2:
         if lanes == 2:
             offsets = code.splat(offsets, 2)

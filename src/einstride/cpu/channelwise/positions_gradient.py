@@ -1,11 +1,11 @@
-"""The filter gradient with vectors along a row of positions: one channel, channels_first arrays.
+"""Filter gradient kernel with vectors along a row: one channel, or channels_first arrays.
 
-    gf[tap, c, d] += the sum over lanes of x[vector under the tap, c] * gy[vector, d]
+    gf[tap, c, d] += sum over lanes of x[vector under the tap, c] * gy[vector, d]
 
-The sums of T taps of the last axis stay in registers while a row goes by; then their lanes are
-added up, as a tree, and the sum goes to a table in memory. Units and their tables, and the lanes of
-complex numbers, are told in `einstride.cpu.channelwise.channels_gradient`, borders in
-`einstride.cpu.channelwise.positions`.
+The sums of T taps of the last axis stay in registers for a strip of a row; then the lanes of each
+are added pairwise, as a tree, and their sum is added to a partial sum in memory.
+`einstride.cpu.channelwise.channels_gradient` explains partial sums and the lanes of complex
+numbers, `einstride.cpu.channelwise.positions` the border.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import Format, conjugated, lane, load, shuffle, swapped
-from einstride.cpu.channelwise.form import axis_names
 from einstride.cpu.channelwise.positions import border
+from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_positions_gradient"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for; see `positions.Spec`.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the output gradient.
+        The formats of input and output gradient.
     lanes, rank : int
-        Real numbers in a vector; spatial axes.
+        Real numbers per vector; spatial axes.
     kernel, tile : int
         Taps of the last axis, and T.
-    x_unit, y_unit : bool
-        Do the positions of a vector lie side by side?
+    x_contiguous, y_contiguous : bool
+        True if the positions of a vector are contiguous in x, or in gy.
     masked : bool
-        Are borders read with a mask?
+        True if vectors at the border are loaded with a mask, False if they are gathered.
     """
 
     x: Format
@@ -44,37 +44,37 @@ class Spec:
     rank: int
     kernel: int
     tile: int
-    x_unit: bool
-    y_unit: bool
+    x_contiguous: bool
+    y_contiguous: bool
     masked: bool
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
-        "counter", "chunks", "strips", "strip", "units", "rows", "group_rows", "all_rows",
+        "counter", "chunks", "strips", "strip", "row_ranges", "rows", "result_rows", "all_rows",
         "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
-        "y", "y_batch", "y_channel", "f", "f_unit", "channels", "groups", "filters",
-        "size", "low", "spread", "border", *axis_names(rank),
+        "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups", "filters",
+        "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
-    with code.chunks(code["chunks"]) as unit:
-        f = code.array("f", spec.x.computed).at(unit * code["f_unit"])
-        strip, rest = unit % code["strips"], unit // code["strips"]
-        group, number = rest // code["units"], rest % code["units"]
+    with code.chunks(code["chunks"]) as partial:
+        f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
+        strip, rest = partial % code["strips"], partial // code["strips"]
+        result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["group_rows"])
+        last = (first + code["rows"]).least(code["result_rows"])
         each = code["filters"] // code["groups"]
         with (
             code.loop(0, code["filters"]) as d,
             code.loop(0, code["channels"]) as c,
             code.loop(first, last) as i,
         ):
-            row = group * code["group_rows"] + i
+            row = result * code["result_rows"] + i
             n, rest = row // code["all_rows"], row % code["all_rows"]
             channel = d // each * code["channels"] + c
             x = code.array("x", spec.x.element)
@@ -90,7 +90,7 @@ def kernel(spec: Spec) -> str:
 def _row(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, rest: Value, strip: Value
 ) -> None:
-    """A strip of a row, for one channel of x and one of gy."""
+    """Add a strip of a row to the partial sum of one channel of x and one of gy."""
     axis = spec.rank - 1
     rows: list[Pointer] = []
     for a in reversed(range(axis)):
@@ -121,13 +121,13 @@ def _taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     strip: Value,
 ) -> None:  # fmt: skip
-    """The sums of `tile` taps from k on."""
+    """Sum the products of `tile` taps from k on over a strip, and add them to the partial sum."""
     axis, lanes, dtype = spec.rank - 1, spec.lanes, spec.x.computed
     parts = 2 if spec.x.pairs else 1
     each = lanes // parts
     accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
-    step = None if spec.y_unit else code[f"y_step{axis}"]
-    x_step = None if spec.x_unit else code["x_stride"]
+    step = None if spec.y_contiguous else code[f"y_step{axis}"]
+    x_step = None if spec.x_contiguous else code["x_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.pick(code["outside"], start + code["strip"])

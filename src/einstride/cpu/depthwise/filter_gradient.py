@@ -1,11 +1,11 @@
-"""The filter gradient of a depthwise layer, vectors along the channels, few taps.
+"""Filter gradient kernel of a depthwise layer with few taps, vectors along channels.
 
-    gf[k, l, c] += x[the place of tap (k, l) of position (r, p), c] * gy[r, p, c]
+    gf[k, l, c] += x[element under tap (k, l) of position (r, p), c] * gy[r, p, c]
 
-The sums of all taps stay in registers while a few rows go by; so do P neighbouring numbers of gy.
-Each vector of x is then loaded once for all taps of its row. Rows are taken in units, each with a
-table of sums, as told in `einstride.cpu.channelwise.channels_gradient`; tiles and borders are
-those of `einstride.cpu.depthwise.forward`.
+The sums of all taps stay in registers for a span of rows, and so do the vectors of gy at P
+neighbouring positions; each vector of x is loaded once for all taps of its row. Sums are added to
+partial sums, which `einstride.cpu.channelwise.channels_gradient` explains. Unrolled rows and
+borders are treated as in `einstride.cpu.depthwise.forward`.
 """
 
 from __future__ import annotations
@@ -14,89 +14,89 @@ from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, load
-from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.signature import axis_arguments
 from einstride.cpu.depthwise.spec import Pattern
-from einstride.cpu.depthwise.tile import Known, along, fetch
+from einstride.cpu.depthwise.tile import Pairs, prefetch_line, walk_row
 
 NAME = "depthwise_gradient"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for; see `depthwise.Spec`.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the output gradient.
+        The formats of input and output gradient.
     lanes, rank : int
-        Numbers in a vector; spatial axes.
-    high, tile : int
+        Lanes of a vector; spatial axes.
+    tap_rows, tile : int
         Rows of taps, and P.
-    last : int
-        Lanes of the last vector of channels, 0 where it is full.
+    tail : int
+        Channels in the last vector if it is not full, else 0.
     pattern : tuple of tuple of int
-        Where the taps of P positions lie, or of a whole row if `short`.
-    short, ahead : bool
-        Are a row's tiles written out? Is the next row fetched into the cache?
+        The elements that the taps of P positions meet, or of a whole row if `unrolled`.
+    unrolled, prefetch : bool
+        True if the tiles of a row are unrolled; True if the next row is prefetched.
     """
 
     x: Format
     y: Format
     lanes: int
     rank: int
-    high: int
+    tap_rows: int
     tile: int
-    last: int
+    tail: int
     pattern: Pattern
-    short: bool
-    ahead: bool
+    unrolled: bool
+    prefetch: bool
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
-        "counter", "chunks", "panels", "panel", "units", "rows", "group_rows", "all_rows",
-        "stretch", "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move",
-        "x_ahead", "y_ahead",
-        "inside", "outside", "y", "y_batch", "f", "f_unit", "filters", *axis_names(rank),
+        "counter", "chunks", "panels", "panel", "row_ranges", "rows", "result_rows", "all_rows",
+        "span", "x", "x_batch", "x_step", "x_first", "x_advance", "columns", "advance",
+        "x_prefetch", "y_prefetch", "inside", "outside", "y", "y_batch", "f", "f_partial",
+        "filters", *axis_arguments(rank),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
-        panel, unit = chunk % code["panels"], chunk // code["panels"]
-        f = code.array("f", spec.x.computed).at(unit * code["f_unit"])
-        group, number = unit // code["units"], unit % code["units"]
+        panel, partial = chunk % code["panels"], chunk // code["panels"]
+        f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
+        result, number = partial // code["row_ranges"], partial % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["group_rows"])
+        last = (first + code["rows"]).least(code["result_rows"])
         low = panel * code["panel"]
         high = (low + code["panel"]).least(code["filters"])
-        start = group * code["group_rows"]
-        with code.loop(first, last, code["stretch"]) as i:
-            stop = (i + code["stretch"]).least(last)
+        start = result * code["result_rows"]
+        with code.loop(first, last, code["span"]) as i:
+            stop = (i + code["span"]).least(last)
             with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
-                _stretch(code, spec, f, start + i, start + stop, d, None)
-            if spec.last:
+                _span(code, spec, f, start + i, start + stop, d, None)
+            if spec.tail:
                 with code.when(high.equals(code["filters"])):
-                    mask = code.first_lanes(code.number(spec.last), spec.lanes)
-                    _stretch(code, spec, f, start + i, start + stop, high - spec.last, mask)
+                    mask = code.first_lanes(code.number(spec.tail), spec.lanes)
+                    _span(code, spec, f, start + i, start + stop, high - spec.tail, mask)
     return code.text()
 
 
-def _stretch(
+def _span(
     code: Code, spec: Spec, f: Pointer, first: Value, last: Value, d: Value, mask: Mask | None
 ) -> None:
-    """The products of some rows, for a vector of channels, into the unit's table."""
-    taps = spec.high * len(spec.pattern[0])
+    """Add the products of a span of rows to the partial sum of a vector of channels."""
+    taps = spec.tap_rows * len(spec.pattern[0])
     sums = [code.variable(code.zero(spec.x.computed, spec.lanes)) for _ in range(taps)]
     rows = code["all_rows"]
     n, at = code.variable(first // rows), code.variable(first % rows)
     with code.loop(first, last):
         _row(code, spec, n.get(), at.get(), d, mask, sums)
-        after = at.get() + 1  # counted, since a quotient for each row takes as long as a tile
+        after = at.get() + 1  # counted: one division per row would take as long as a tile
         wraps = after.equals(rows)
         at.set(wraps.pick(code.number(0), after))
         n.set(wraps.pick(n.get() + 1, n.get()))
@@ -109,16 +109,16 @@ def _stretch(
 def _row(
     code: Code, spec: Spec, n: Value, at: Value, d: Value, mask: Mask | None, sums: list[Variable]
 ) -> None:
-    """The products of one row of one example."""
+    """Add the products of one row of one example to the sums."""
     x = code.array("x", spec.x.element).at(n * code["x_batch"] + d)
     y = code.array("y", spec.y.element).at(n * code["y_batch"] + d)
     offsets = [code.number(0)]
     if spec.rank > 1:
         y = y.at(at * code["y_step0"])
-        table = code.array("table0", "int64").at(at * spec.high)
-        offsets = [table.at(k).load() for k in range(spec.high)]
+        table = code.array("table0", "int64").at(at * spec.tap_rows)
+        offsets = [table.at(k).load() for k in range(spec.tap_rows)]
     step = code[f"y_step{spec.rank - 1}"]
-    if spec.short:
+    if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
             here = x.at(code["x_first"])
@@ -128,11 +128,11 @@ def _row(
     whole = out - out % spec.tile
 
     def tile(w: Value, pattern: Pattern) -> None:
-        start = code["x_first"] + w * code["x_move"]
+        start = code["x_first"] + w * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + len(pattern))
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
-                columns = code.array("columns", "int64").at(w * code["move"])
+                columns = code.array("columns", "int64").at(w * code["advance"])
                 _tile(code, spec, x, y.at(w * step), offsets, pattern, columns, mask, sums)
             with no:
                 _tile(code, spec, x.at(start), y.at(w * step), offsets, pattern, None, mask, sums)
@@ -147,12 +147,12 @@ def _tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, offsets: list[Value], pattern: Pattern,
     columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
-    """P positions: all rows of taps at once where they all meet x, else one after the other."""
+    """Add the products of P positions: all rows of taps at once if all meet x, else one by one."""
     gs, step = [], code[f"y_step{spec.rank - 1}"]
     for _ in pattern:
         gs.append(load(y, spec.y, spec.lanes, mask, None))
-        if spec.ahead:
-            fetch(y.at(code["y_ahead"]), False)
+        if spec.prefetch:
+            prefetch_line(y.at(code["y_prefetch"]), False)
         y = y.at(step)
 
     def products(rows: list[int]) -> None:
@@ -163,13 +163,13 @@ def _tile(
     least = offsets[0]
     for offset in offsets[1:]:
         least = least.least(offset)
-    if spec.high == 1:
+    if spec.tap_rows == 1:
         with code.when(least >= 0):
             products([0])
         return
     with code.builder.if_else((least >= 0).ir) as (yes, no):
         with yes:
-            products(list(range(spec.high)))
+            products(list(range(spec.tap_rows)))
         with no:
             for k, offset in enumerate(offsets):
                 with code.when(offset >= 0):
@@ -180,16 +180,16 @@ def _products(
     code: Code, spec: Spec, rows: list[tuple[int, Pointer]], gs: list[Value], pattern: Pattern,
     columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
-    """The products of some rows of x with the numbers of gy."""
+    """Add the products of some rows of x with the vectors `gs` of gy."""
     kernel = len(pattern[0])
 
-    def add(places: list[Pointer], pairs: Known) -> None:
-        for n, pointer in zip([n for n, _ in rows], places, strict=True):
+    def add(pointers: list[Pointer], pairs: Pairs) -> None:
+        for n, pointer in zip([n for n, _ in rows], pointers, strict=True):
             each = load(pointer, spec.x, spec.lanes, mask, None)
-            if spec.ahead and n == spec.high - 1:
-                fetch(pointer.at(code["x_ahead"]), False)
+            if spec.prefetch and n == spec.tap_rows - 1:
+                prefetch_line(pointer.at(code["x_prefetch"]), False)
             for p, k in pairs:
                 s = sums[n * kernel + k]
                 s.set(each.times_plus(gs[p], s.get()))
 
-    along(code, [x for _, x in rows], pattern, columns, code["x_step"], add)
+    walk_row(code, [x for _, x in rows], pattern, columns, code["x_step"], add)

@@ -1,21 +1,21 @@
-"""Depthwise convolution, vectors along the channels: each vector of x is loaded once for many taps.
+"""Depthwise convolution kernel, vectors along channels: each vector of x is loaded once per tile.
 
-A tile is R rows by P columns of positions by one vector of channels. Row by row of x, each vector
-goes to all sums of the tile that it meets under some tap,
+The register tile is R rows by P columns of positions by one vector of channels. Every vector of x
+under the tile is multiplied with all taps that meet it,
 
-    acc[r, p] += x[row, j] * f[k, l]        where the tap (k, l) of position (r, p) lies on (row, j)
+    acc[r, p] += x[row, j] * f[k, l]        where tap (k, l) of position (r, p) meets x[row, j]
 
 so that a product costs a fraction of a load. The taps of a row stay in registers, or T of them at
-a time. Which j a tap of a position lies on is known when the kernel is written: by its number in
-the row where tiles of a short row are written out, or relative to the tile's first position. Tiles
-of a long row that meet a border look up where each j lies; nothing is added where it lies outside.
+a time. The j that a tap meets is known when the kernel is generated: as an index into the row where
+the tiles of a short row are unrolled, else relative to the tile's first position. Tiles of a longer
+row that meet a border take the offset of each j from a table, and skip those in padding of zeros.
 
-Forward passes and input gradients are the same kernel with other sources. A strided gradient skips
-the taps that meet no position.
+The kernel computes forward passes and input gradients; what differs is which elements taps meet.
+A strided input gradient skips the taps that meet no output.
 
-Where a filter has many taps and the positions are few, a vector's plane of x and its taps are first
-copied side by side: they lie a whole pixel of channels apart, often a power of two, and would drive
-one another out of the first cache.
+For filters with many taps on few positions, a vector's plane of x and its taps are first packed: in
+place they are all the channels of a position apart, often a power of two, so that they would evict
+each other from the first cache.
 """
 
 from __future__ import annotations
@@ -25,50 +25,52 @@ from collections.abc import Callable
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64, POINTER
 from einstride.codegen.vector_formats import load
-from einstride.cpu.channelwise.form import axis_names
+from einstride.cpu.channelwise.signature import axis_arguments
 from einstride.cpu.depthwise.spec import Pattern, Spec
 from einstride.cpu.depthwise.tile import Tile
 
 NAME = "depthwise"
 
 ELEMENTS = 512
-"""Vectors of x that are copied side by side, at most: with the taps they fit the first cache."""
+"""Vectors of x that are packed at once, at most. They lie on the stack; larger planes are read in
+place."""
 
 TAPS = 1024
-"""Vectors of taps that are copied side by side, at most."""
+"""Vectors of taps that are packed at once, at most."""
 
 Sums = Callable[[Pointer, Pointer, list[Pointer], Pattern, "Pointer | None"], None]
-"""Sum a tile: places of x and y, tables of the outer axes, its pattern, and the table of the last
-axis where the tile meets a border."""
+"""Generate one tile, given the addresses of x and y, the offset tables of the outer axes, its
+pattern, and the offset table of the last axis if the tile meets a border."""
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     return (
-        "counter", "chunks", "panels", "panel", "blocks", "groups", "all_groups", "row_groups",
-        "x", "x_batch", "x_step", "x_first", "x_move", "columns", "move", "x_ahead", "y_ahead",
+        "counter", "chunks", "panels", "panel", "blocks", "row_blocks", "all_row_blocks",
+        "axis_blocks", "x", "x_batch", "x_step", "x_first", "x_advance", "columns", "advance",
+        "x_prefetch", "y_prefetch",
         "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias",
-        "filters", *axis_names(rank),
-        *(f"{name}{a}" for a in range(rank) for name in ("size", "here", "there")),
+        "filters", *axis_arguments(rank),
+        *(f"{name}{a}" for a in range(rank) for name in ("size", "x_step_of", "packed_step")),
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel."""
+    """The kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
-    room = [code.scratch(spec.x.computed, (n + 1) * spec.lanes) for n in (ELEMENTS, TAPS)]
+    buffers = [code.scratch(spec.x.computed, (n + 1) * spec.lanes) for n in (ELEMENTS, TAPS)]
     with code.chunks(code["chunks"]) as chunk:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
         low = panel * code["panel"]
         if spec.packed:
-            _packed(code, spec, rest, low, [aligned(pointer) for pointer in room])
+            _packed(code, spec, rest, low, [aligned(pointer) for pointer in buffers])
         else:
             block, n = rest % code["blocks"], rest // code["blocks"]
             x, y = _example(code, spec, n)
-            first = block * code["groups"]
-            last = (first + code["groups"]).least(code["all_groups"])
-            with code.loop(first, last) as group:
-                _group(code, spec, x, y, group, _channels(code, spec, low))
+            first = block * code["row_blocks"]
+            last = (first + code["row_blocks"]).least(code["all_row_blocks"])
+            with code.loop(first, last) as row_block:
+                _row_block(code, spec, x, y, row_block, _channels(code, spec, low))
     return code.text()
 
 
@@ -78,28 +80,31 @@ def _example(code: Code, spec: Spec, n: Value) -> tuple[Pointer, Pointer]:
 
 
 def aligned(pointer: Pointer) -> Pointer:
-    """The next address that begins a line of the cache."""
+    """The next address that is a multiple of 64 bytes, a cache line."""
     code = pointer.code
     found = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
     return Pointer(code, code.builder.inttoptr(((found + 63) & -64).ir, POINTER), pointer.element)
 
 
-def _vectors(
+def _each_vector(
     code: Code, spec: Spec, low: Value, each: Callable[[Value, Mask | None], None]
 ) -> None:
-    """The vectors of a panel of channels; the last of all may be a part of one, and has a mask."""
+    """Call `each` with the first channel and the mask of every vector of a panel of channels.
+
+    The mask is None but for the tail, the last vector of all channels if it is not full.
+    """
     filters = code["filters"]
     high = (low + code["panel"]).least(filters)
     width = spec.lanes * max(spec.packed, 1)
     with code.loop(low, high - (width - 1), width) as d:
         each(d, None)
-    if spec.last:
+    if spec.tail:
         with code.when(high.equals(filters)):
-            each(filters - spec.last, code.first_lanes(code.number(spec.last), spec.lanes))
+            each(filters - spec.tail, code.first_lanes(code.number(spec.tail), spec.lanes))
 
 
 def _channels(code: Code, spec: Spec, low: Value) -> Sums:
-    """A tile for all vectors of a panel."""
+    """A function that generates one tile for all vectors of a panel of channels."""
 
     def sums(
         x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
@@ -111,14 +116,14 @@ def _channels(code: Code, spec: Spec, low: Value) -> Sums:
             tile = Tile(code, spec, f, bias, tables, pattern, columns, *steps, mask, mask)
             tile.write(x.at(d), y.at(d))
 
-        _vectors(code, spec, low, each)
+        _each_vector(code, spec, low, each)
 
     return sums
 
 
-def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Pointer]) -> None:
-    """All tiles of a few vectors, of some examples, whose taps are copied once."""
-    xs, fs = room
+def _packed(code: Code, spec: Spec, block: Value, low: Value, buffers: list[Pointer]) -> None:
+    """Compute all tiles of some examples from packed x; their taps are packed once."""
+    xs, fs = buffers
     step, taps = code.number(spec.lanes), code["taps"]
     first = block * code["examples"]
     last = (first + code["examples"]).least(code["batch"])
@@ -131,18 +136,18 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, room: list[Pointer
                 fs.at((taps * v + k) * spec.lanes).store(found)
         with code.loop(first, last) as n:
             x, y = _example(code, spec, n)
-            _copy(code, spec, 0, x.at(d), xs, mask)
+            _copy_plane(code, spec, 0, x.at(d), xs, mask)
             with code.loop(0, spec.packed) as number:
                 pointer, f = xs.at(number * code["plane"]), fs.at(number * taps * step)
-                _one(code, spec, pointer, y, f, d + number * step, mask)
+                _one_vector(code, spec, pointer, y, f, d + number * step, mask)
 
-    _vectors(code, spec, low, each)
+    _each_vector(code, spec, low, each)
 
 
-def _one(
+def _one_vector(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, mask: Mask | None
 ) -> None:
-    """All tiles of one vector, copied before."""
+    """Compute all tiles of one packed vector of channels."""
     bias, step = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
 
     def sums(
@@ -151,35 +156,37 @@ def _one(
         tile = Tile(code, spec, f, bias, tables, pattern, columns, step, step, None, mask)
         tile.write(x, y)
 
-    with code.loop(0, code["all_groups"]) as group:
-        _group(code, spec, x, y.at(d), group, sums)
+    with code.loop(0, code["all_row_blocks"]) as row_block:
+        _row_block(code, spec, x, y.at(d), row_block, sums)
 
 
-def _copy(code: Code, spec: Spec, a: int, x: Pointer, there: Pointer, mask: Mask | None) -> None:
-    """A vector's plane of x, from axis `a` on, side by side."""
+def _copy_plane(
+    code: Code, spec: Spec, a: int, x: Pointer, packed: Pointer, mask: Mask | None
+) -> None:
+    """Pack a vector's plane of x from axis `a` on."""
     if a == spec.rank:
         for v in range(spec.packed):
             found = load(x.at(v * spec.lanes), spec.x, spec.lanes, mask, None)
-            there.at(code["plane"] * v).store(found)
+            packed.at(code["plane"] * v).store(found)
         return
     with code.loop(0, code[f"size{a}"]) as i:
-        pointer = there.at(i * code[f"there{a}"])
-        _copy(code, spec, a + 1, x.at(i * code[f"here{a}"]), pointer, mask)
+        pointer = packed.at(i * code[f"packed_step{a}"])
+        _copy_plane(code, spec, a + 1, x.at(i * code[f"x_step_of{a}"]), pointer, mask)
 
 
-def _group(code: Code, spec: Spec, x: Pointer, y: Pointer, group: Value, sums: Sums) -> None:
-    """R rows of positions."""
+def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, sums: Sums) -> None:
+    """Compute the R rows of positions that have this number."""
     tables: list[Pointer] = []
-    rest, row_axis = group, spec.rank - 2
+    rest, row_axis = number, spec.rank - 2
     for a in reversed(range(spec.rank - 1)):
-        count = code["row_groups"] if a == row_axis else code[f"out{a}"]
+        count = code["axis_blocks"] if a == row_axis else code[f"out{a}"]
         at, rest = rest % count, rest // count
         if a == row_axis and spec.rows > 1:
             at = (at * spec.rows).least(code[f"out{a}"] - spec.rows)
         tables.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
         y = y.at(at * code[f"y_step{a}"])
     step = code[f"y_step{spec.rank - 1}"]
-    if spec.short:
+    if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
             sums(x.at(code["x_first"]), y.at(step * o), tables, part, None)
@@ -187,12 +194,12 @@ def _group(code: Code, spec: Spec, x: Pointer, y: Pointer, group: Value, sums: S
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as at:
         w = at.least(out - spec.tile)  # the last tile overlaps the one before
-        moved = w // spec.group
-        start = code["x_first"] + moved * code["x_move"]
+        count = w // spec.alignment
+        start = code["x_first"] + count * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + spec.tile)
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
-                columns = code.array("columns", "int64").at(moved * code["move"])
+                columns = code.array("columns", "int64").at(count * code["advance"])
                 sums(x, y.at(w * step), tables, spec.pattern, columns)
             with no:
                 sums(x.at(start), y.at(w * step), tables, spec.pattern, None)

@@ -1,4 +1,4 @@
-"""What a depthwise kernel is compiled for: dtypes, its register tile, and where its taps lie."""
+"""What the depthwise kernel is compiled for: dtypes, register tile, and positions of its taps."""
 
 from __future__ import annotations
 
@@ -6,42 +6,44 @@ from dataclasses import dataclass
 
 from einstride.codegen.vector_formats import Format
 
-NOWHERE = -(1 << 20)
-"""In a pattern: the tap of this position meets no element."""
+NO_ELEMENT = -(1 << 20)
+"""In a pattern: the tap of this position meets no element. No index is as negative."""
 
 Pattern = tuple[tuple[int, ...], ...]
-"""For each position of a tile or row and each tap, the element of x's row."""
+"""For each position of a tile or row and each tap: the element of x's row that it meets."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     x, y : Format
-        The numbers of the input and of the result.
+        The formats of input and result.
     lanes, rank : int
-        Numbers in a vector; spatial axes.
+        Lanes of a vector; spatial axes.
     rows, tile, taps : int
-        R, P, and T: how many taps of a row are in registers at once.
-    held : int
-        Rows of taps, if they all stay in registers while a tile is summed; else 0.
-    last : int
-        Lanes of the last vector of channels, 0 where it is full.
+        R and P, rows and columns of the register tile, and T, taps of a row held in registers.
+    resident : int
+        Rows of taps if all taps stay in registers while a tile is summed, else 0.
+    tail : int
+        Channels in the last vector if it is not full, else 0.
     pattern : tuple of tuple of int
-        Of the whole row, if `short`; else of P positions, counted from the first one's place.
-    short : bool
-        Are a row's tiles written out?
-    group : int
-        Positions that a long row's tiles may begin at are multiples of it.
+        For the whole row if `unrolled`; else for P positions, counted from the element that tap 0
+        of the first one meets.
+    unrolled : bool
+        True if the tiles of a row are unrolled.
+    alignment : int
+        A tile of a row that is not unrolled begins at a multiple of so many positions: the stride
+        of a strided input gradient, whose positions repeat their pattern; else 1.
     backwards : bool
-        Do later taps lie further back, as in an input gradient?
-    ahead : bool
-        Are later positions fetched into the cache while a tile is summed?
+        True if later taps meet earlier elements, as in an input gradient.
+    prefetch : bool
+        True if elements of later tiles are prefetched while a tile is summed.
     packed : int
-        How many vectors' planes of x and taps are copied side by side at once, before they are
-        summed; 0 if they are read where they lie.
+        Vectors whose planes of x and taps are packed at once before they are summed; 0 if they are
+        read in place.
     """
 
     x: Format
@@ -51,11 +53,11 @@ class Spec:
     rows: int
     tile: int
     taps: int
-    held: int
-    last: int
+    resident: int
+    tail: int
     pattern: Pattern
-    short: bool
-    group: int
+    unrolled: bool
+    alignment: int
     backwards: bool
-    ahead: bool
+    prefetch: bool
     packed: int

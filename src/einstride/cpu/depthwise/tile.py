@@ -1,4 +1,4 @@
-"""One tile of a depthwise convolution: its sums stay in registers (`depthwise.forward`)."""
+"""Generate the register tile of the depthwise kernel (`depthwise.forward`)."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, load, store
-from einstride.cpu.depthwise.spec import NOWHERE, Pattern, Spec
+from einstride.cpu.depthwise.spec import NO_ELEMENT, Pattern, Spec
 
-Rows = Sequence[tuple[int, Value]]
-"""The rows of a tile that a row of x belongs to, each with the number of its tap."""
+TapRows = Sequence[tuple[int, Value]]
+"""The rows of a tile that a row of x contributes to, each with the number of its row of taps."""
 
-Known = Sequence[tuple[int, int]]
-"""The same, where the numbers are known as the kernel is written."""
+Pairs = Sequence[tuple[int, int]]
+"""Pairs of a position of the tile and a tap, both known when the kernel is generated."""
 
 
 @dataclass
 class Tile:
-    """The words of one tile and one vector of channels.
+    """The register tile of R rows by P columns of positions, for one vector of channels.
 
     Attributes
     ----------
     code : Code
-        Where they are written.
+        The kernel.
     spec : Spec
-        The kernel's.
+        What the kernel is compiled for.
     f, bias : Pointer
-        The vector's first tap, and its bias.
+        The addresses of the vector's first tap and of its bias.
     tables : list of Pointer
-        Where the taps of the outer axes lie.
+        Offset tables of the taps on all axes but the last.
     pattern : tuple of tuple of int
-        Where those of the last axis lie.
+        The elements that taps of the last axis meet.
     columns : Pointer or None
-        The table of the last axis, for a tile that meets a border.
+        The offset table of the last axis, for a tile that meets a border.
     x_step, f_step : Value
-        The distance of neighbouring positions, and of neighbouring taps.
+        Elements from one position to the next in x, and from one tap to the next in f.
     read, written : Mask or None
-        The lanes that there are, in x and f and in y; None for all.
+        The lanes that exist in x and f, and in y; None if all do.
     """
 
     code: Code
@@ -56,30 +56,30 @@ class Tile:
     accs: list[Variable] = field(default_factory=list)
 
     def write(self, x: Pointer, y: Pointer) -> None:
-        """Sum the tile and store it."""
+        """Generate the sums of the tile and their stores to y."""
         code, spec, tile = self.code, self.spec, len(self.pattern)
         zero = code.zero(spec.x.computed, spec.lanes)
         self.accs = [code.variable(zero) for _ in range(spec.rows * tile)]
         with code.when(code["bias"].equals(0) ^ 1):
-            each = self.bias.load(spec.lanes, self.written)
+            numbers = self.bias.load(spec.lanes, self.written)
             for a in self.accs:
-                a.set(each)
+                a.set(numbers)
         self._outer(0, x, code.number(0))
         for r in range(spec.rows):
             here = y.at(code[f"y_step{spec.rank - 2}"] * r) if r else y
             for p in range(tile):
                 store(here, self.accs[r * tile + p].get(), spec.y, self.written, None)
-                if spec.ahead:
-                    fetch(here.at(code["y_ahead"]), True)
+                if spec.prefetch:
+                    prefetch_line(here.at(code["y_prefetch"]), True)
                 here = here.at(code[f"y_step{spec.rank - 1}"])
 
     def _outer(self, a: int, x: Pointer, tap: Value) -> None:
-        """The axes from `a` on; the last two together, if a tile has several rows."""
+        """Add the products of all taps of the axes from `a` on."""
         code, spec = self.code, self.spec
         if a + 1 == spec.rank:
             self._row(x, [(0, tap)])
-        elif a + 2 == spec.rank and spec.held:
-            self._held(x, tap)
+        elif a + 2 == spec.rank and spec.resident:
+            self._resident(x, tap)
         elif a + 2 == spec.rank and spec.rows > 1:
             self._rows(a, x, tap)
         else:
@@ -89,7 +89,10 @@ class Tile:
                     self._outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
     def _rows(self, a: int, x: Pointer, tap: Value) -> None:
-        """The rows of x under a tile: the first and last ones belong to some of its rows only."""
+        """Add the products of every row of x under a tile of several rows.
+
+        The first and the last of these rows of x contribute to some rows of the tile only.
+        """
         code, table, rows = self.code, self.tables[a], self.spec.rows
         taps = code[f"taps{a}"]
         first, end = tap * taps, taps - 1
@@ -97,7 +100,7 @@ class Tile:
         def number(i: Value) -> Value:
             return end - i if self.spec.backwards else i
 
-        def one(position: int, i: Value, members: Rows) -> None:
+        def one(position: int, i: Value, members: TapRows) -> None:
             offset = table.at(taps * position + number(i)).load()
             with code.when(offset >= 0):
                 self._row(x.at(offset), [(r, first + number(n)) for r, n in members])
@@ -109,12 +112,12 @@ class Tile:
         for i in range(1, rows):  # where the last tap of the tile's row i lies
             one(i, end, [(r, end + (i - r)) for r in range(i, rows)])
 
-    def _held(self, x: Pointer, tap: Value) -> None:
-        """The same with all taps in registers."""
+    def _resident(self, x: Pointer, tap: Value) -> None:
+        """Add the products of every row of x under a tile, with all taps kept in registers."""
         code, spec, kernel = self.code, self.spec, len(self.pattern[0])
-        end, rows = spec.held - 1, spec.rows
-        f, values = self.f.at(tap * (spec.held * kernel) * self.f_step), []
-        for _ in range(spec.held * kernel):
+        end, rows = spec.resident - 1, spec.rows
+        f, values = self.f.at(tap * (spec.resident * kernel) * self.f_step), []
+        for _ in range(spec.resident * kernel):
             values.append(f.load(spec.lanes, self.read))
             f = f.at(self.f_step)
 
@@ -123,31 +126,31 @@ class Tile:
 
         for i in range(rows + end):
             position, at = max(i - end, 0), min(i, end)
-            offset = self.tables[-1].at(position * spec.held + number(at)).load()
+            offset = self.tables[-1].at(position * spec.resident + number(at)).load()
             with code.when(offset >= 0):
                 members = [(r, number(i - r)) for r in range(rows) if 0 <= i - r <= end]
                 known = {(r, k): values[n * kernel + k] for r, n in members for k in range(kernel)}
                 self._products(x.at(offset), known, self.pattern, self.columns)
 
-    def _row(self, x: Pointer, rows: Rows) -> None:
-        """The products of one row of x, a few taps at a time."""
+    def _row(self, x: Pointer, rows: TapRows) -> None:
+        """Add the products of one row of x, at most T taps at a time."""
         code, spec, pattern, columns = self.code, self.spec, self.pattern, self.columns
         kernel, most = len(pattern[0]), spec.taps
         fs = [(r, self.f.at(n * kernel * self.f_step)) for r, n in rows]
-        if spec.short or kernel <= most or spec.group > 1:
+        if spec.unrolled or kernel <= most or spec.alignment > 1:
             for k in range(0, kernel, most):
                 part = tuple(p[k : k + most] for p in pattern)
                 self._block(x, fs, code.number(k), part, columns)
             return
-        # The pattern of the next taps is the same, so much further on.
-        move, rest = pattern[0][1] - pattern[0][0], kernel % most
+        # The next taps have the same pattern, `step` elements later for each tap.
+        step, rest = pattern[0][1] - pattern[0][0], kernel % most
 
         def block(k: Value, count: int) -> None:
             part = tuple(p[:count] for p in pattern)
             if columns is None:
-                self._block(x.at(k * self.x_step * move), fs, k, part, None)
+                self._block(x.at(k * self.x_step * step), fs, k, part, None)
             else:
-                self._block(x, fs, k, part, columns.at(k * move))
+                self._block(x, fs, k, part, columns.at(k * step))
 
         with code.loop(0, kernel - rest, most) as at:
             block(at, most)
@@ -158,12 +161,12 @@ class Tile:
         self, x: Pointer, fs: list[tuple[int, Pointer]], first: Value, pattern: Pattern,
         columns: Pointer | None,
     ) -> None:  # fmt: skip
-        """The products of a row of x with a few taps, which are loaded here."""
+        """Load a few taps and add their products with a row of x."""
         values: dict[tuple[int, int], Value] = {}
         for r, f in fs:
             f = f.at(first * self.f_step)
             for k in range(len(pattern[0])):
-                if any(taps[k] != NOWHERE for taps in pattern):
+                if any(taps[k] != NO_ELEMENT for taps in pattern):
                     values[r, k] = f.load(self.spec.lanes, self.read)
                 f = f.at(self.f_step)
         self._products(x, values, pattern, columns)
@@ -172,39 +175,43 @@ class Tile:
         self, x: Pointer, values: dict[tuple[int, int], Value], pattern: Pattern,
         columns: Pointer | None,
     ) -> None:  # fmt: skip
-        """The products of a row of x with taps of these values."""
+        """Add the products of a row of x with taps in registers: `values` by (row, tap)."""
         spec, tile = self.spec, len(pattern)
         rows = sorted({r for r, _ in values})
         kind = Format(spec.x.computed, spec.x.computed) if spec.packed else spec.x
 
-        def add(pointer: Pointer, pairs: Known) -> None:
-            each = load(pointer, kind, spec.lanes, self.read, None)
-            if spec.ahead and columns is None:
-                fetch(pointer.at(self.code["x_ahead"]), False)
+        def add(pointer: Pointer, pairs: Pairs) -> None:
+            numbers = load(pointer, kind, spec.lanes, self.read, None)
+            if spec.prefetch and columns is None:
+                prefetch_line(pointer.at(self.code["x_prefetch"]), False)
             for r in rows:
                 for p, k in pairs:
                     a = self.accs[r * tile + p]
-                    a.set(each.times_plus(values[r, k], a.get()))
+                    a.set(numbers.times_plus(values[r, k], a.get()))
 
-        along(
+        walk_row(
             self.code,
             [x],
             pattern,
             columns,
             self.x_step,
-            lambda places, pairs: add(places[0], pairs),
+            lambda pointers, pairs: add(pointers[0], pairs),
         )
 
 
-def along(
+def walk_row(
     code: Code, xs: list[Pointer], pattern: Pattern, columns: Pointer | None, step: Value,
-    add: Callable[[list[Pointer], Known], None],
+    add: Callable[[list[Pointer], Pairs], None],
 ) -> None:  # fmt: skip
-    """Go along rows of x: each place that taps meet, with the pairs of position and tap."""
+    """Call `add` for each element of the rows `xs` of x that taps meet.
+
+    It gets the addresses of the element in each row, and the pairs of position and tap that meet
+    it.
+    """
     meets: dict[int, list[tuple[int, int]]] = {}
     for p, taps in enumerate(pattern):
         for k, j in enumerate(taps):
-            if j != NOWHERE:
+            if j != NO_ELEMENT:
                 meets.setdefault(j, []).append((p, k))
     at = min(meets, default=0)
     here = [x.at(step * at) for x in xs]
@@ -220,6 +227,6 @@ def along(
         add(here, meets[j])
 
 
-def fetch(pointer: Pointer, write: bool) -> None:
-    """Ask for a line of memory that will be read, or written; any address will do."""
+def prefetch_line(pointer: Pointer, write: bool) -> None:
+    """Prefetch a cache line that will be read, or written; the address need not be valid."""
     pointer.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, int(write), 3, 1])

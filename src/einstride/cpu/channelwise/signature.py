@@ -1,0 +1,193 @@
+"""What the argument blocks of channelwise kernels depend on: arrays, interior, offset tables.
+
+The interior of a row is the range of output positions whose taps all meet x; kernels compute its
+addresses. Offset tables give the addresses of the border positions and of the outer axes' taps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.jit import Machine
+from einstride.codegen.vector_formats import Format
+from einstride.cpu.runtime import operands
+from einstride.cpu.runtime.argument_block import address
+from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
+from einstride.geometry.arithmetic import COMPLEXES, ITEMSIZE
+from einstride.geometry.convolution import Geometry
+
+REAL = {"complex64": "float32", "complex128": "float64"}
+
+MIN_THREADED = 1 << 20
+"""Multiply-adds from which a call uses several threads: fewer take less time than to start one."""
+
+MAX_ROUNDED_OFF = 32
+"""Positions that `vector_interior` leaves out of the interior, at most, at both ends together:
+twice the lanes of the widest vector. `entries` counts them as border."""
+
+Strides = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Everything that determines a kernel call except the addresses of its arrays.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        The forward convolution.
+    stored : tuple of str
+        The dtypes of x, and of y or gy.
+    compute : str
+        The dtype of products and sums.
+    x_strides, y_strides : tuple of int
+        The strides of x, and of y or gy, counted in real numbers: a complex element has two.
+    threads : int
+        The most threads that the call may use.
+    machine : Machine
+        The target whose vectors and registers the kernel is compiled for.
+    """
+
+    geometry: Geometry
+    stored: tuple[str, str]
+    compute: str
+    x_strides: Strides
+    y_strides: Strides
+    threads: int
+    machine: Machine
+
+    @property
+    def parts(self) -> int:
+        """Real numbers per element: 2 for complex dtypes, else 1."""
+        return 2 if self.compute in COMPLEXES else 1
+
+    @property
+    def lanes(self) -> int:
+        """Real numbers per vector."""
+        return self.machine.lanes(ITEMSIZE[self.compute] // self.parts)
+
+    @property
+    def accumulators(self) -> int:
+        """Accumulators of a register tile, at most, or pairs of them for complex numbers."""
+        return (24 if self.machine.registers == 32 else 10) // self.parts
+
+    @property
+    def x(self) -> Format:
+        """The format of x: its dtype in memory and the dtype of products."""
+        return _format(self.stored[0], self.compute)
+
+    @property
+    def y(self) -> Format:
+        """The format of y or gy: its dtype in memory and the dtype of sums."""
+        return _format(self.stored[1], self.compute)
+
+    @property
+    def contiguous_channels(self) -> tuple[bool, bool]:
+        """True for x, and for y, if neighbouring channels are contiguous in memory."""
+        return self.x_strides[-1] == self.parts, self.y_strides[-1] == self.parts
+
+    @property
+    def spans_groups(self) -> bool:
+        """True if a vector of output channels holds whole groups."""
+        g = self.geometry
+        inputs, outputs = g.channels // g.groups, g.filters // g.groups
+        whole = self.lanes // self.parts % outputs == 0 and self.lanes * inputs > outputs
+        return g.groups > 1 and inputs <= 16 and whole
+
+    @property
+    def along_positions(self) -> bool:
+        """True if vectors run along a row of positions.
+
+        So where positions are contiguous in x or y, and the channels of y are not, or it has one.
+        """
+        if self.y_strides[-2] != self.parts and self.x_strides[-2] != self.parts:
+            return False
+        return not self.contiguous_channels[1] or self.geometry.filters == 1
+
+    @property
+    def useful_threads(self) -> int:
+        """Threads that the call has enough multiply-adds for."""
+        return self.threads if self.geometry.multiply_adds * self.parts**2 >= MIN_THREADED else 1
+
+    def arguments(self, tables: list[Any]) -> dict[str, int]:
+        """The kernel arguments that all channelwise kernels have."""
+        g, xs, ys = self.geometry, self.x_strides, self.y_strides
+        back = lowest_offset(g.size[-1], xs[-2])
+        found = {
+            "x_batch": xs[0], "x_channel": xs[-1],
+            "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
+            "x_step": xs[-2],
+            "x_back": -back,
+            "x_first": -g.padding[-1][0] * xs[-2] - back,
+            "y_batch": ys[0], "y_channel": ys[-1],
+            "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
+            "all_rows": prod(g.out[:-1]),
+        }  # fmt: skip
+        for a in range(g.rank):
+            axis = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
+            names = ("table", "taps", "out", "y_step")
+            found |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
+        return found
+
+
+def _format(stored: str, compute: str) -> Format:
+    return Format(REAL.get(stored, stored), REAL.get(compute, compute), compute in COMPLEXES)
+
+
+def axis_arguments(rank: int) -> tuple[str, ...]:
+    """The names of the kernel arguments of each spatial axis."""
+    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step"))
+
+
+def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
+    """Strides in bytes as strides in real numbers.
+
+    An axis of one element gets the stride that it has in a contiguous array.
+    """
+    parts = 2 if dtype.kind == "c" else 1
+    return operands.element_strides(strides, dtype.itemsize // parts, shape, parts)
+
+
+def interior(g: Geometry) -> tuple[int, int]:
+    """The range of positions of the last axis whose taps all meet x: first, one past the last."""
+    s, low = g.stride[-1], g.padding[-1][0]
+    first = min(max(-(-low // s), 0), g.out[-1])
+    stop = (g.size[-1] + low - g.extent[-1]) // s + 1
+    return first, max(min(stop, g.out[-1]), first)
+
+
+def vector_interior(sig: Signature) -> tuple[int, int]:
+    """The interior, shortened at both ends to whole vectors of positions."""
+    g, each = sig.geometry, sig.lanes // sig.parts
+    first, stop = interior(g)
+    first = min(-(-first // each) * each, g.out[-1])
+    return first, max(first, first + (stop - first) // each * each)
+
+
+def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
+    """Offset tables of the taps of each position, one per axis, and bytes to add to x's address.
+
+    The last axis' table lists only positions outside the range `inside`, as (tap, position) if
+    `by_tap`, else as (position, tap). An offset is negative only where a tap meets padding of
+    zeros, even if x has negative strides: the bytes to add make it so.
+    """
+    g, found, shift = sig.geometry, [], 0
+    for a in range(g.rank):
+        last = a == g.rank - 1
+        listed = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
+        table, back = offsets(g, a, sig.x_strides[a + 1], listed)
+        found.append(np.ascontiguousarray(table.T) if last and by_tap else table)
+        shift += back
+    return found, shift * (ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1))
+
+
+def entries(g: Geometry) -> int:
+    """Entries of all offset tables, at most; making them takes three times their memory."""
+    first, stop = interior(g)
+    border = g.out[-1] - max(stop - first - MAX_ROUNDED_OFF, 0)
+    outer = sum(o * k for o, k in zip(g.out[:-1], g.kernel[:-1], strict=True))
+    return outer + border * g.kernel[-1] + max(g.size) + sum(map(max, g.padding))
