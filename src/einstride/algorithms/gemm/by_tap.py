@@ -31,7 +31,7 @@ Unit = tuple[Box, tuple[int, int]]
 
 MOST_TAPS = 1 << 12
 """Taps of a filter that is split by tap, at most, because a plan lists the taps. A larger filter
-goes with enough positions to occupy the threads, or has gigabytes: then a split saves little."""
+goes with enough positions to occupy the threads, or is so large that a split saves little."""
 
 
 @dataclass(frozen=True, slots=True)
