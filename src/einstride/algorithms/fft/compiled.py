@@ -25,7 +25,7 @@ from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.cpu.fft.calls import Form
+    from einstride.cpu.fft.calls import FFTConvolution
 
 EXACT = False
 """Integers come back rounded."""
@@ -79,9 +79,9 @@ def filter_grad(
     place = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     each = place if job.per_example else place[None]
     x, gy, made = operand(x, b), operand(gy, b), target(each, b)
-    units = fourier_room.units(form, job)
-    many, workers = fourier_room.room(form, job)
-    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
+    units = fourier_room.partial_sums(form, job)
+    many, workers = fourier_room.blocks_at_once(form, job)
+    block = _scratch(fourier_room.scratch_elements(form, job) * workers, job, b, x)
     f_steps = _steps(made, True)
     dtypes = (name_of(x), name_of(gy)), (name_of(made),)
     arrays = {"x": address(x), "y": address(gy)}
@@ -129,14 +129,14 @@ def _turned(f: Array, g: Geometry, b: Backend) -> Array:
 def _kept(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     form = _form(g, job)
     spectra = _scratch(form.blocks * form.spectrum, job, b, f)
-    block = _scratch(form.share("spectrum") * job.threads, job, b, f)
+    block = _scratch(form.scratch_elements("spectrum") * job.threads, job, b, f)
     _transform(f, form, b, block, spectra, 0, form.blocks, job.threads)
     return spectra
 
 
 def _transform(
-    f: Array, form: Form, b: Backend, block: Array, spectra: Array, first: int, count: int,
-    workers: int,
+    f: Array, form: FFTConvolution, b: Backend, block: Array, spectra: Array, first: int,
+    count: int, workers: int,
 ) -> None:  # fmt: skip
     """The spectra of some blocks of a filter."""
     from einstride.cpu.fft.calls import call
@@ -161,8 +161,8 @@ def _convolve(
     x, made = operand(x, b), target(out, b)
     added = None if bias is None else operand(bias, b, form.compute, packed)
     bias_at = 0 if added is None else address(added)
-    many, workers = fourier_room.room(form, job)
-    block = _scratch(fourier_room.share(form, job) * workers, job, b, x)
+    many, workers = fourier_room.blocks_at_once(form, job)
+    block = _scratch(fourier_room.scratch_elements(form, job) * workers, job, b, x)
     dtypes, moves = (name_of(x), name_of(made)), (_steps(x), _steps(made))
     words = {"x": address(x), "y": address(made), "scratch": address(block), "bias": bias_at}
     if prepared is None and fourier_room.fused(form, job):
@@ -183,15 +183,15 @@ def _convolve(
         out[...] = made
 
 
-def _form(g: Geometry, job: Job) -> Form:
+def _form(g: Geometry, job: Job) -> FFTConvolution:
     return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.machine())
 
 
 @cached(256)
-def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> Form:
-    from einstride.cpu.fft.calls import Form
+def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> FFTConvolution:
+    from einstride.cpu.fft.calls import FFTConvolution
 
-    return Form(g, compute, gradient, machine)
+    return FFTConvolution(g, compute, gradient, machine)
 
 
 def _steps(a: Any, of_filter: bool = False) -> tuple[int, ...]:
@@ -249,14 +249,14 @@ def _refused(job: Job) -> str | None:
         return "vectors convert halves to and from float32 only"
     if "float16" in halves and not jit.machine().converts_float16:
         return "this machine's vectors do not convert float16"
-    if any(_form(g, job).plan is None for g in _geometries(job)):
+    if any(_form(g, job).optional_tiling is None for g in _geometries(job)):
         return "a filter is longer than any period"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
 
 
-def _kernels(form: Form, job: Job) -> tuple[str, ...]:
+def _kernels(form: FFTConvolution, job: Job) -> tuple[str, ...]:
     """The kernels of a pass whose filter is not prepared, the one with the products first."""
     from einstride.cpu.fft import workspace as fourier_room
 
@@ -274,7 +274,7 @@ def describe(job: Job) -> Facts:
         return {"compiled": True, "kernel": "none: no tap meets an element"}
     g = max(geometries, key=lambda h: h.multiply_adds)
     form = _form(g, job)
-    cut, (blocks, workers) = form.cut, fourier_room.room(form, job)
+    cut, (blocks, workers) = form.tiling, fourier_room.blocks_at_once(form, job)
     axes = [cut.across] if cut.flat else [cut.down, cut.across]
     found: Facts = {
         "transforms": {
@@ -283,7 +283,7 @@ def describe(job: Job) -> Facts:
         },
         "compiled": True,
         "kernel": " and ".join(f"fourier_{name}" for name in _kernels(form, job)),
-        "lanes": {"tiles" if form.spread else "channels": form.lanes},
+        "lanes": {"tiles" if form.tiled_lanes else "channels": form.lanes},
         "vectors of channels at once": blocks,
         "threads": workers,
         "target": str(form.machine),
@@ -294,16 +294,18 @@ def describe(job: Job) -> Facts:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Vector instructions of transforms and products."""
     from einstride.cpu.fft import workspace as fourier_room
-    from einstride.cpu.fft.calls import filter_effort, worth
+    from einstride.cpu.fft.calls import effort, filter_effort
 
     g, item = job.geometry, job.itemsize
     efforts = workspace = 0.0
     for h in _geometries(job):
         form = _form(h, job)
-        blocks, workers = fourier_room.room(form, job)
-        efforts += worth(form) + filter_effort(form)
+        blocks, workers = fourier_room.blocks_at_once(form, job)
+        efforts += effort(form) + filter_effort(form)
         needed = (
-            fourier_room.need(form, job, blocks, workers) + form.tables + fourier_room.copies(job)
+            fourier_room.workspace_bytes(form, job, blocks, workers)
+            + form.tables
+            + fourier_room.copies(job)
         )
         workspace = max(workspace, needed)
     moved = (prod(g.x_shape) + prod(g.y_shape)) * item
