@@ -255,7 +255,10 @@ def check_direct(told, seen):
     main = seen.named(*SIDES)
     assert {call.kernel.name for call in main} == {name}
     assert len(main) == told.get("passes", 1) * told.get("parts of the filter", 1)
-    alike = [(tile_of(c.kernel), c.word("chunks"), min(c.threads, c.word("chunks"))) for c in main]
+    alike = [
+        (tile_of(c.kernel), c.argument("chunks"), min(c.threads, c.argument("chunks")))
+        for c in main
+    ]
     assert (list(told["register tile"].values()), told["chunks"], told["threads"]) in alike
     assert ("8-bit" in told["kernel"]) == any(getattr(c.kernel.given[0], "quads", 0) for c in main)
     assert told["target"] == str(jit.machine())
@@ -283,7 +286,10 @@ def check_winograd(told, seen):
     assert list(told["register tile"].values()) == [form.lanes, form.vectors, form.tile]
     inner = [f"F({m}, {r})" for m, r in form.axes if r > 1]
     assert [v for v in told["axes"].values() if v.startswith("F")] == inner
-    assert (told["tiles"], told["tiles in a block"]) == (call.word("tiles"), call.word("block"))
+    assert (told["tiles"], told["tiles in a block"]) == (
+        call.argument("tiles"),
+        call.argument("block"),
+    )
     assert told["threads"] == call.threads
     if "filter" in told:
         assert told["filter"].startswith("transformed once") == bool(seen.named("winograd_filter"))
@@ -299,7 +305,7 @@ def check_fft(told, seen):
         plane = main.kernel.given[0]
         lengths = [int(np.prod(stages or (1,))) for stages in (plane.height, plane.width)]
         lengths = lengths[1:] if plane.flat else lengths
-        counts = [main.word("down"), main.word("across")]
+        counts = [main.argument("down"), main.argument("across")]
         counts = counts[:1] if plane.flat else counts
         for text, n, count in zip(told["transforms"].values(), lengths, counts, strict=True):
             assert text.startswith(f"length {n} by FFT")
