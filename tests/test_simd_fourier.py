@@ -124,7 +124,7 @@ def test_lengths_with_every_radix(which, length):
         dilation=(1,), mode="circular",
     )  # fmt: skip
     axis = fourier_plan.Axis(1, length, length, length, 0)
-    only = fourier_plan._plan(fourier_plan.ALONE, axis, True, False, 64, 1, 0)
+    only = fourier_plan._with_effort(fourier_plan.NO_AXIS, axis, True, False, 64, 1, 0)
     if which != "input_grad":  # folded outside
         with _testing.replacing("plan a compiled FFT", lambda *_: only):
             check(which, case)
@@ -140,7 +140,7 @@ def test_frequencies_are_where_the_table_says():
 
 def test_a_period_is_no_longer_than_what_is_not_zero():
     g = Geometry.of("t", (8, 56, 56, 64), (31, 31, 1, 64), Settings(padding=15, groups=64))
-    plan = fourier_plan.plan(g, False, 64, 0)
+    plan = fourier_plan.best_tiling(g, False, 64, 0)
     assert (plan.down.period, plan.across.period) == (72, 72)  # not 56 + 30
 
 

@@ -32,7 +32,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along_span",),
     "cut a filter into pieces": ("algorithms.direct.pieces:pieces",),
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
-    "cut positions into blocks": ("cpu.small_channels.block_plan:_cut",),
+    "cut positions into blocks": ("cpu.small_channels.block_plan:_tiling",),
     "run a kernel of small groups": (
         "cpu.grouped.forward_call:correlate",
         "cpu.grouped.filter_gradient_call:gradient",
@@ -49,7 +49,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     ),
     "transform axes": ("algorithms.fft.correlate:Transform",),
     "list the cuts of an FFT's axis": ("algorithms.fft.axes:choices",),
-    "plan a compiled FFT": ("cpu.fft.plan:plan",),
+    "plan a compiled FFT": ("cpu.fft.plan:best_tiling",),
     # kernels
     "get a kernel": ("codegen.jit:kernel",),
     "compile a kernel": ("codegen.jit:_machine_code",),

@@ -163,7 +163,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     if _along_span(g, compute):
         run_lane_calls.gradient(x, gy, g, compute, destination, b.launch, _threads(job))
         return out
-    tables = run_calls.cut(g, compute).regions.tables
+    tables = run_calls.tiling(g, compute).regions.partial_sums
     if tables == 1:
         sums = target(destination, b, compute, packed)
         run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
@@ -191,7 +191,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
     if job.direction == "filter_grad":
         calls = run_lane_calls if _along_span(g, compute) else run_calls
         call = calls.gradient_of(first, second, g, compute, threads)
-        return Work(call, sums=call.argument("tables"))
+        return Work(call, sums=call.argument("partial_sums"))
     parts = _parts(g, compute)
     if len(parts) > 1:
         first, g = first[..., parts[0]], _part(job, parts[0]).geometry
@@ -209,7 +209,7 @@ def _along_span(g: Geometry, compute: str) -> bool:
 
     if not run_lane_calls.supports(g):
         return False
-    return run_lane_calls.cut(g, compute).work < run_calls.cut(g, compute).work
+    return run_lane_calls.tiling(g, compute).work < run_calls.tiling(g, compute).work
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -281,9 +281,9 @@ def is_faster(rival: Any, job: Job, traits: Traits) -> bool:
 
 
 def _column_table_size(job: Job) -> int:
-    from einstride.cpu.small_channels.block_calls import cut
+    from einstride.cpu.small_channels.block_calls import tiling
 
-    plan = cut(job.geometry, job.arithmetic.compute)
+    plan = tiling(job.geometry, job.arithmetic.compute)
     return plan.panels * plan.taps * plan.width
 
 
@@ -297,11 +297,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
-        spans = (run_lane_calls if _along_span(g, compute) else run_calls).cut(g, compute)
-        vectors, workspace = spans.work, (spans.regions.tables + 1) * prod(g.f_shape) * item
+        spans = (run_lane_calls if _along_span(g, compute) else run_calls).tiling(g, compute)
+        vectors, workspace = spans.work, (spans.regions.partial_sums + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
-        lines = line_calls.cut(g, compute)
+        lines = line_calls.tiling(g, compute)
         packed = prod(g.kernel) * g.channels * lines.panels * lines.width
         vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + CACHE_LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
@@ -309,7 +309,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = block_calls.panel_bytes(g, compute)
-        vectors = block_calls.cut(g, compute).work + panels / item * PACKED_BLOCKS
+        vectors = block_calls.tiling(g, compute).work + panels / item * PACKED_BLOCKS
         workspace = prod(g.f_shape) * item + 32 * _column_table_size(job)
         count = _part_count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item

@@ -25,7 +25,7 @@ from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
-    from einstride.cpu.fft.calls import Form
+    from einstride.cpu.fft.calls import FFTConvolution
 
 EXACT = False
 """False: results are rounded, even where all products and sums are integers."""
@@ -80,9 +80,9 @@ def filter_grad(
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     per_example = destination if job.per_example else destination[None]
     x, gy, result = operand(x, b), operand(gy, b), target(per_example, b)
-    units = fft_workspace.units(form, job)
-    block_count, workers = fft_workspace.room(form, job)
-    block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
+    units = fft_workspace.partial_sums(form, job)
+    block_count, workers = fft_workspace.blocks_at_once(form, job)
+    block = _scratch(fft_workspace.scratch_elements(form, job) * workers, job, b, x)
     f_steps = _strides(result, True)
     dtypes = (dtype_name(x), dtype_name(gy)), (dtype_name(result),)
     arrays = {"x": address(x), "y": address(gy)}
@@ -133,14 +133,14 @@ def _input_grad_filter(f: Array, g: Geometry, b: Backend) -> Array:
 def _filter_spectra(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     form = _form(g, job)
     spectra = _scratch(form.blocks * form.spectrum, job, b, f)
-    block = _scratch(form.share("spectrum") * job.threads, job, b, f)
+    block = _scratch(form.scratch_elements("spectrum") * job.threads, job, b, f)
     _transform(f, form, b, block, spectra, 0, form.blocks, job.threads)
     return spectra
 
 
 def _transform(
-    f: Array, form: Form, b: Backend, block: Array, spectra: Array, first: int, count: int,
-    workers: int,
+    f: Array, form: FFTConvolution, b: Backend, block: Array, spectra: Array, first: int,
+    count: int, workers: int,
 ) -> None:  # fmt: skip
     """Compute the spectra of some blocks of a filter."""
     from einstride.cpu.fft.calls import call
@@ -165,8 +165,8 @@ def _convolve(
     x, result = operand(x, b), target(out, b)
     bias_in = None if bias is None else operand(bias, b, form.compute, packed)
     bias_at = 0 if bias_in is None else address(bias_in)
-    block_count, workers = fft_workspace.room(form, job)
-    block = _scratch(fft_workspace.share(form, job) * workers, job, b, x)
+    block_count, workers = fft_workspace.blocks_at_once(form, job)
+    block = _scratch(fft_workspace.scratch_elements(form, job) * workers, job, b, x)
     dtypes, strides = (dtype_name(x), dtype_name(result)), (_strides(x), _strides(result))
     arguments = {
         "x": address(x),
@@ -194,15 +194,15 @@ def _convolve(
         out[...] = result
 
 
-def _form(g: Geometry, job: Job) -> Form:
+def _form(g: Geometry, job: Job) -> FFTConvolution:
     return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.machine())
 
 
 @cached(256)
-def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> Form:
-    from einstride.cpu.fft.calls import Form
+def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> FFTConvolution:
+    from einstride.cpu.fft.calls import FFTConvolution
 
-    return Form(g, compute, gradient, machine)
+    return FFTConvolution(g, compute, gradient, machine)
 
 
 def _strides(a: Any, of_filter: bool = False) -> tuple[int, ...]:
@@ -260,14 +260,14 @@ def _refused(job: Job) -> str | None:
         return "vectors convert halves to and from float32 only"
     if "float16" in halves and not jit.machine().converts_float16:
         return "this machine's vectors do not convert float16"
-    if any(_form(g, job).plan is None for g in _geometries(job)):
+    if any(_form(g, job).optional_tiling is None for g in _geometries(job)):
         return "a filter is longer than any period"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
     return None
 
 
-def _kernels(form: Form, job: Job) -> tuple[str, ...]:
+def _kernels(form: FFTConvolution, job: Job) -> tuple[str, ...]:
     """List the kernels of a pass whose filter is not prepared, the kernel with products first."""
     from einstride.cpu.fft import workspace as fft_workspace
 
@@ -285,7 +285,7 @@ def describe(job: Job) -> Facts:
         return {"compiled": True, "kernel": "none: no tap meets an element"}
     g = max(geometries, key=lambda h: h.multiply_adds)
     form = _form(g, job)
-    cut, (blocks, workers) = form.cut, fft_workspace.room(form, job)
+    cut, (blocks, workers) = form.tiling, fft_workspace.blocks_at_once(form, job)
     axes = [cut.across] if cut.flat else [cut.down, cut.across]
     found: Facts = {
         "transforms": {
@@ -294,7 +294,7 @@ def describe(job: Job) -> Facts:
         },
         "compiled": True,
         "kernel": " and ".join(f"fourier_{name}" for name in _kernels(form, job)),
-        "lanes": {"tiles" if form.spread else "channels": form.lanes},
+        "lanes": {"tiles" if form.tiled_lanes else "channels": form.lanes},
         "vectors of channels at once": blocks,
         "threads": workers,
         "target": str(form.machine),
@@ -305,16 +305,18 @@ def describe(job: Job) -> Facts:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the vector instructions of transforms and products."""
     from einstride.cpu.fft import workspace as fft_workspace
-    from einstride.cpu.fft.calls import filter_effort, worth
+    from einstride.cpu.fft.calls import effort, filter_effort
 
     g, item = job.geometry, job.itemsize
     efforts = workspace = 0.0
     for h in _geometries(job):
         form = _form(h, job)
-        blocks, workers = fft_workspace.room(form, job)
-        efforts += worth(form) + filter_effort(form)
+        blocks, workers = fft_workspace.blocks_at_once(form, job)
+        efforts += effort(form) + filter_effort(form)
         needed = (
-            fft_workspace.need(form, job, blocks, workers) + form.tables + fft_workspace.copies(job)
+            fft_workspace.workspace_bytes(form, job, blocks, workers)
+            + form.tables
+            + fft_workspace.copies(job)
         )
         workspace = max(workspace, needed)
     moved = (prod(g.x_shape) + prod(g.y_shape)) * item

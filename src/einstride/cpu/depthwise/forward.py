@@ -13,8 +13,8 @@ row that meet a border take the offset of each j from a table, and skip those in
 The kernel computes forward passes and input gradients; what differs is which elements taps meet.
 A strided input gradient skips the taps that meet no output.
 
-For filters with many taps on few positions, a vector's plane of x and its taps are first packed: in
-place they are all the channels of a position apart, often a power of two, so that they would evict
+For filters with many taps on few positions, a vector's plane of x and its taps are first packed:
+read in place they are one position's channels apart, often a power of two, so that they would evict
 each other from the first cache.
 """
 

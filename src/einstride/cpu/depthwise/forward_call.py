@@ -56,16 +56,13 @@ MAX_REGISTER_TAPS = 16
 def suits(sig: Signature, backwards: bool) -> bool:
     """True if the kernel computes this call: one contiguous real channel in and out per group.
 
-    With `backwards` the call is an input gradient, whose long rows need a stride that
-    divides them.
+    With `backwards` the call is an input gradient. If it is strided, its rows must be unrolled or a
+    multiple of the stride, of 4 at most.
     """
     g = sig.geometry
-    if (
-        g.channels != g.groups
-        or g.filters != g.groups
-        or sig.parts > 1
-        or not all(sig.contiguous_channels)
-    ):
+    if not g.channels == g.filters == g.groups:
+        return False
+    if sig.parts > 1 or not all(sig.contiguous_channels):
         return False
     if prod(g.kernel) > 4096 or sig.lanes < 4 or g.channels < min(sig.lanes, 8):
         return False
@@ -101,15 +98,12 @@ def call(sig: Signature, backwards: bool) -> Call:
         exceeds_caches(g) and not packed, packed,
     )  # fmt: skip
     packed_steps = [prod(x_size[a + 1 :]) * sig.lanes for a in range(g.rank)]
-    near = replace(sig, x_strides=(sig.x_strides[0], *packed_steps, 1)) if packed else sig
-    values, tables = tap_arguments(near, axes, x_size, unrolled)
+    read = replace(sig, x_strides=(sig.x_strides[0], *packed_steps, 1)) if packed else sig
+    values, tables = tap_arguments(read, axes, x_size, unrolled)
     values |= {"taps": prod(g.kernel), "plane": prod(x_size) * sig.lanes}
     for a, size in enumerate(x_size):
-        values |= {
-            f"size{a}": size,
-            f"x_step_of{a}": sig.x_strides[a + 1],
-            f"packed_step{a}": packed_steps[a],
-        }
+        values |= {f"size{a}": size, f"x_step_of{a}": sig.x_strides[a + 1]}
+        values |= {f"packed_step{a}": packed_steps[a]}
     values |= {
         "x_prefetch": tile * last.advance // last.alignment * sig.x_strides[-2],
         "y_prefetch": tile * sig.y_strides[-2],
@@ -178,17 +172,17 @@ def _cycles(
     The core is taken to do two multiply-adds and one load per cycle, and a multiply-add to take
     four cycles, so that eight independent sums keep it busy.
     """
-    high, kernel = g.kernel[-2] if g.rank > 1 else 1, g.kernel[-1]
+    tap_rows, kernel = g.kernel[-2] if g.rank > 1 else 1, g.kernel[-1]
     blocks = -(-kernel // taps)
     stride = 1 if alignment > 1 else g.stride[-1]
     reach = (tile - 1) * stride // alignment + (taps - 1) * g.dilation[-1] // alignment + 1
-    loads = (high + rows - 1) * blocks * min(reach, tile * taps)
-    products = rows * tile * kernel * high / alignment
+    loads = (tap_rows + rows - 1) * blocks * min(reach, tile * taps)
+    products = rows * tile * kernel * tap_rows / alignment
     waiting = max(1.0, 8 / (rows * tile))
     needed = out[-1] / -(-out[-1] // tile)
     if rows > 1:
         needed *= out[-2] / -(-out[-2] // rows)
-    return (products * waiting / 2 + loads + rows * kernel * high / 2 + rows * tile) / needed
+    return (products * waiting / 2 + loads + rows * kernel * tap_rows / 2 + rows * tile) / needed
 
 
 def _chunks(sig: Signature, out: tuple[int, ...], rows: int, packed: int) -> dict[str, int]:
@@ -254,11 +248,8 @@ def call_gradient(sig: Signature, partials: PartialSums) -> Call:
     values, tables = tap_arguments(sig, axes, g.size, unrolled)
     vectors = -(-g.filters // sig.lanes)
     partial_sums = partials.results * partials.per_result
-    panels = (
-        1
-        if sig.useful_threads == 1
-        else min(vectors, -(-chunk_count(sig.threads, FINE) // partial_sums))
-    )
+    wanted = -(-chunk_count(sig.threads, FINE) // partial_sums) if sig.useful_threads > 1 else 1
+    panels = min(vectors, wanted)
     panel = -(-vectors // panels)
     values |= {
         "panels": -(-vectors // panel), "panel": panel * sig.lanes,

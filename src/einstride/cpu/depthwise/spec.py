@@ -35,8 +35,8 @@ class Spec:
     unrolled : bool
         True if the tiles of a row are unrolled.
     alignment : int
-        A tile of a row that is not unrolled begins at a multiple of so many positions: the stride
-        of a strided input gradient, whose positions repeat their pattern; else 1.
+        The tiles of a row that is not unrolled begin at multiples of it. An input gradient has its
+        stride, since patterns repeat after as many positions; else 1.
     backwards : bool
         True if later taps meet earlier elements, as in an input gradient.
     prefetch : bool

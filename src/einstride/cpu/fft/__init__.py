@@ -1,5 +1,5 @@
-"""Convolution of each channel by products of spectra, in kernels whose lanes are channels.
+"""Depthwise convolution by FFT, in kernels whose vectors hold channels.
 
-What may enter: compiled Fourier transforms, what cuts planes into tiles for them, and callers.
-Start with `kernels`; `codelets` are transforms of one length, `plan` says how planes are cut.
+What may enter: compiled Fourier transforms, the tiling of planes for them, and their callers.
+Start with `kernels`; `codelets` generates transforms of one length, `plan` chooses the tiling.
 """

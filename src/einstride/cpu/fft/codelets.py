@@ -1,8 +1,8 @@
-"""Discrete Fourier transforms of a few numbers, as straight lines of vector arithmetic.
+"""Generate discrete Fourier transforms of a few numbers, as unrolled vector arithmetic.
 
 A complex number is a pair of vectors, its real and its imaginary parts; None is a zero that is
-known while the kernel is written, and costs nothing. The lanes are independent signals, so that no
-lane ever meets another.
+known when the kernel is generated, and costs no instruction. Lanes are independent signals: no
+transform needs a shuffle.
 
     X(q) = sum over j of a(j) exp(sign 2 pi i q j / n)
 """
@@ -22,9 +22,9 @@ Complex = tuple[Real, Real]
 
 ZERO: Complex = (None, None)
 FUSED = ("nsz", "contract")
-"""A product and a sum may be rounded together; nothing else is rearranged."""
+"""Flags of LLVM's fast-math: signs of zeros may change, a product and a sum may become one FMA."""
 
-HALF = sqrt(0.5)
+ROOT_HALF = sqrt(0.5)
 
 
 def add(a: Real, b: Real) -> Real:
@@ -51,7 +51,7 @@ def mul(a: Real, b: Real) -> Real:
 
 
 def times(a: Real, number: float) -> Real:
-    """A known number of times."""
+    """a times a number that is known when the kernel is generated."""
     if a is None or number == 1:
         return a
     kind: Any = a.ir.type
@@ -79,7 +79,7 @@ def product_conjugate(a: Complex, b: Complex) -> Complex:
     return add(mul(a[0], b[0]), mul(a[1], b[1])), sub(mul(a[1], b[0]), mul(a[0], b[1]))
 
 
-def turned(a: Complex, part: int, whole: int) -> Complex:
+def rotated(a: Complex, part: int, whole: int) -> Complex:
     """`a` times exp(2 pi i part / whole)."""
     part %= whole
     quarters, rest = divmod(4 * part, whole)
@@ -89,14 +89,14 @@ def turned(a: Complex, part: int, whole: int) -> Complex:
             quarters
         ]
     if 2 * rest == whole:
-        x, y = times(a[0], HALF), times(a[1], HALF)
-        return turned((sub(x, y), add(x, y)), quarters, 4)
+        x, y = times(a[0], ROOT_HALF), times(a[1], ROOT_HALF)
+        return rotated((sub(x, y), add(x, y)), quarters, 4)
     c, s = cos(2 * pi * part / whole), sin(2 * pi * part / whole)
     return sub(times(a[0], c), times(a[1], s)), add(times(a[0], s), times(a[1], c))
 
 
 def dft(values: Sequence[Complex], sign: int) -> list[Complex]:
-    """X(0), X(1), ... of so many numbers."""
+    """Generate the transform X(0), X(1), ... of `values`, split by the smallest radices."""
     n = len(values)
     if n == 1 or all(v == ZERO for v in values):
         return list(values)
@@ -109,13 +109,16 @@ def dft(values: Sequence[Complex], sign: int) -> list[Complex]:
     inner = [dft(values[k::second], sign) for k in range(second)]
     found = [ZERO] * n
     for q in range(first):
-        column = [turned(inner[k][q], sign * k * q, n) for k in range(second)]
+        column = [rotated(inner[k][q], sign * k * q, n) for k in range(second)]
         found[q::first] = dft(column, sign)
     return found
 
 
 def _prime(values: Sequence[Complex], sign: int) -> list[Complex]:
-    """By the sums and differences of a(j) and a(n - j), of which cosines and sines are real."""
+    """The transform of a prime length, by sums and differences of a(j) and a(n - j).
+
+    Their factors are real: cosines for the sums, sines for the differences.
+    """
     n, zero = len(values), values[0]
     sums = [plus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
     differences = [minus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]

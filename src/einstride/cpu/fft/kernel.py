@@ -1,6 +1,7 @@
-"""What the kernels of `kernels` share: their words, their scratch, places in buffers.
+"""What the FFT kernels share: kernel arguments, scratch memory, addresses in buffers.
 
-A worker's scratch holds a vector of zeros and one for what nobody wants, two lines, and buffers.
+A worker's scratch holds, in this order: a complex vector of zeros, one that discarded results are
+stored to, two lines, and the buffer of a plane.
 """
 
 from __future__ import annotations
@@ -14,50 +15,50 @@ from einstride.cpu.fft.codelets import Real
 from einstride.cpu.fft.lines import Line
 from einstride.cpu.fft.planes import rows_in, rows_out
 from einstride.cpu.fft.tiles import view_of
-from einstride.cpu.fft.views import Here, Plane, Side
+from einstride.cpu.fft.views import Operand, Plane, PlaneIndex
 
 COMMON = (
     "counter", "chunks", "first", "blocks", "channels", "batch", "examples", "down", "across",
-    "down_tile", "across_tile", "scratch", "share", "by_height", "by_width", "pairs", "spectra",
-    "slots", "bias",
+    "down_tile", "across_tile", "scratch", "worker_scratch", "by_height", "by_width", "pairs",
+    "spectra", "slots", "bias",
 )  # fmt: skip
-"""The words of every kernel: chunks of work, what an array is cut into, tables."""
+"""The arguments of every kernel: chunks of work, tiles of an array, tables."""
 
 
-def arguments(*sides: Side) -> tuple[str, ...]:
-    """The words of a kernel on these arrays."""
-    return (*COMMON, *(argument for side in sides for argument in side.words))
+def arguments(*operands: Operand) -> tuple[str, ...]:
+    """The names of the arguments of a kernel with these operands."""
+    return (*COMMON, *(argument for operand in operands for argument in operand.arguments))
 
 
 def lines(plane: Plane) -> int:
-    """Numbers in the scratch before the buffers."""
+    """Elements of the scratch before the buffer."""
     length = max(prod(plane.height), prod(plane.width), 1)
     return (4 + 4 * length) * plane.lanes
 
 
 class Kernel:
-    """What all kernels begin with.
+    """A kernel while it is generated: its arguments, scratch and transforms.
 
     Parameters
     ----------
     name : str
-        Of the kernel.
+        The name of the kernel.
     plane : Plane
         The transform.
-    *sides : Side
-        The arrays.
+    *operands : Operand
+        How its arrays are loaded and stored.
     """
 
-    def __init__(self, name: str, plane: Plane, *sides: Side) -> None:
-        self.code = code = Code(name, arguments(*sides))
+    def __init__(self, name: str, plane: Plane, *operands: Operand) -> None:
+        self.code = code = Code(name, arguments(*operands))
         self.plane = plane
         self.size = 2 * plane.lanes
-        scratch = code.array("scratch", plane.dtype).at(code.worker * code["share"])
+        scratch = code.array("scratch", plane.dtype).at(code.worker * code["worker_scratch"])
         lanes = plane.lanes
         zero = code.zero(plane.dtype, lanes)
         scratch.store(zero)
         scratch.at(lanes).store(zero)
-        self.zeros, self.waste = scratch, scratch.at(2 * lanes)
+        self.zeros, self.discarded = scratch, scratch.at(2 * lanes)
         first = scratch.at(4 * lanes)
         length = max(prod(plane.height), prod(plane.width), 1)
         self.second = first.at(length * self.size)
@@ -79,60 +80,63 @@ class Kernel:
         return ((block + code["first"]) * lanes).least(code["channels"] - lanes)
 
     def spectra(self, number: Value) -> Pointer:
-        """A spectrum."""
+        """The address of the spectrum with this number."""
         size = self.half * self.height.length * self.size
         return self.code.array("spectra", self.plane.dtype).at(number * size)
 
     def after(self, rows: int) -> Pointer:
-        """The scratch behind so many rows of the buffer."""
+        """The address in the scratch behind `rows` rows of the buffer."""
         return self.buffer.at(rows * self.plane.pitch * self.size)
 
     def column(self, spectra: Pointer, k: Value) -> Pointer:
-        """A column of one."""
+        """The address of column k of a spectrum."""
         return spectra.at(k * (self.height.length * self.size))
 
     @contextmanager
-    def columns(self, side: Side) -> Iterator[tuple[Value, Value]]:
-        """Each column of the buffer; of rows that are tiles of their own, those of each."""
-        rows = side.rows if self.plane.flat else 1
+    def columns(self, operand: Operand) -> Iterator[tuple[Value, Value]]:
+        """Loop over the columns of the buffer; for one spatial axis, over those of each row."""
+        rows = operand.rows if self.plane.flat else 1
         with self.code.loop(0, rows) as row, self.code.loop(0, self.half) as k:
             yield row, k
 
-    def height_of(self, side: Side) -> int:
-        """Rows that are transformed together."""
-        return 1 if self.plane.flat else side.rows
+    def height_of(self, operand: Operand) -> int:
+        """Rows that the transform of a column spans."""
+        return 1 if self.plane.flat else operand.rows
 
     def row(self, buffer: Pointer, row: Value) -> Pointer:
-        """A row of the buffer."""
+        """The address of a row of the buffer."""
         return buffer.at(row * (self.plane.pitch * self.size))
 
-    def rows_in(self, side: Side, here: Here, buffer: Pointer) -> None:
-        """The spectra of a plane's rows."""
-        view = view_of(self.code, self.plane, side, here, self.zeros)
+    def rows_in(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
+        """Transform the rows of a plane to spectra in the buffer."""
+        view = view_of(self.code, self.plane, operand, index, self.zeros)
         rows_in(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
 
-    def rows_out(self, side: Side, here: Here, bias: Real) -> None:
-        """A plane's rows from their spectra."""
-        view = view_of(self.code, self.plane, side, here, self.waste)
+    def rows_out(self, operand: Operand, index: PlaneIndex, bias: Real) -> None:
+        """Transform spectra in the buffer to the rows of a plane."""
+        view = view_of(self.code, self.plane, operand, index, self.discarded)
         rows_out(self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias)
 
-    def bias(self, here: Here, spread: bool) -> Value:
-        """What is added to the results of a vector of channels; zeros for none."""
+    def bias(self, index: PlaneIndex, tiled_lanes: bool) -> Value:
+        """Load the bias of a vector of channels; zeros if there is none."""
         code, lanes = self.code, self.plane.lanes
-        added = code.array("bias", self.plane.dtype).at(here.channel)
+        added = code.array("bias", self.plane.dtype).at(index.channel)
         pointer = code["bias"].equals(0).pick_pointer(self.zeros, added)
-        if spread:
+        if tiled_lanes:
             return code.splat(pointer.load(), lanes)
         mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
         return pointer.load(lanes, mask)
 
     def pointer(self, buffer: Pointer, k: Value, at: Value, plus: int) -> Pointer:
-        """A row of a column of the buffer."""
+        """The address of row at + plus in column k of the buffer."""
         step = self.plane.pitch * self.size
         return buffer.at(k * self.size).at(at * step).at(plus * step)
 
-    def slot(self, buffer: Pointer, k: Value, at: Value, plus: int, page: Pointer) -> Pointer:
-        """The same by a table; the page where that has none."""
+    def slot(self, buffer: Pointer, k: Value, at: Value, plus: int, outside: Pointer) -> Pointer:
+        """The address of the filter's row at + plus in column k, looked up in the table `slots`.
+
+        It is `outside` where the filter has no row.
+        """
         row = self.code.array("slots", "int64").at(at).at(plus).load()
         step = self.plane.pitch * self.size
-        return (row < 0).pick_pointer(page, buffer.at(k * self.size).at(row * step))
+        return (row < 0).pick_pointer(outside, buffer.at(k * self.size).at(row * step))

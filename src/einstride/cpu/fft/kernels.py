@@ -1,13 +1,13 @@
-"""Convolution of each channel with its own filter by products of spectra: six kernels.
+"""The six kernels of depthwise convolution by FFT.
 
-- `spectrum`   filter -> its spectrum, scaled
-- `convolve`   x -> y, a tile at a time: rows, then columns to the frequencies, there the product
-               and back while a column is in registers and first cache, then rows
-- `gather`     x, gy -> the sum over tiles of X conj(G), for a unit of examples
-- `finish`     that sum -> the filter's gradient
-- `whole`      the first two for one vector of channels after another, with its spectrum in the
-               scratch: where a filter is used once or twice
-- `reduce`     the same of `gather` and `finish`
+- `spectrum`   filter -> its scaled spectrum
+- `convolve`   x -> y, tile by tile: transform rows, then for each column transform, multiply and
+               transform back while it is in registers and first cache, then transform rows back
+- `gather`     x, gy -> the sum over tiles of X conj(G), a partial sum over some examples
+- `finish`     sum of `gather` -> filter gradient
+- `whole`      `spectrum` and `convolve` for one vector of channels after another, with the spectrum
+               in the scratch; for filters that are used once or twice
+- `reduce`     `gather` and `finish` likewise
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from einstride.codegen.function_builder import Pointer, Value
 from einstride.cpu.fft.codelets import Complex, plus, product, product_conjugate, times
 from einstride.cpu.fft.kernel import Kernel
 from einstride.cpu.fft.lines import load, store
-from einstride.cpu.fft.views import Here, Plane, Side
+from einstride.cpu.fft.views import Operand, Plane, PlaneIndex
 
 
-def spectrum(plane: Plane, f: Side) -> str:
-    """The spectra of a filter's channels."""
+def spectrum(plane: Plane, f: Operand) -> str:
+    """Generate the kernel that writes the spectra of a filter's channels."""
     kernel = Kernel("fourier_spectrum", plane, f)
     with kernel.code.chunks(kernel.code["chunks"]) as block:
         _transform(kernel, f, block, kernel.spectra(block))
     return kernel.code.text()
 
 
-def convolve(plane: Plane, x: Side, y: Side) -> str:
-    """Products with the spectra; a chunk is a tile of an example, for a vector of channels."""
+def convolve(plane: Plane, x: Operand, y: Operand) -> str:
+    """Generate the kernel that convolves; a chunk is one tile for one block of channels."""
     kernel = Kernel("fourier_convolve", plane, x, y)
     code = kernel.code
     tiles = code["down"] * code["across"]
     with code.chunks(code["chunks"]) as chunk:
-        if x.spread:
+        if x.tiled_lanes:
             block = code.number(0)
-            here = Here(chunk, block, block, block)
-        else:  # blocks of one tile follow each other: they share lines of memory
+            index = PlaneIndex(chunk, block, block, block)
+        else:  # blocks of one tile are consecutive chunks: they share cache lines
             rest = chunk // code["blocks"]
             block = chunk % code["blocks"]
-            here = _here(kernel, rest // tiles, block, rest % tiles)
-        _multiply(kernel, x, y, here, kernel.spectra(block))
+            index = _plane_index(kernel, rest // tiles, block, rest % tiles)
+        _multiply(kernel, x, y, index, kernel.spectra(block))
     return code.text()
 
 
-def whole(plane: Plane, f: Side, x: Side, y: Side) -> str:
-    """`spectrum` and `convolve`; a chunk is a vector of channels."""
+def whole(plane: Plane, f: Operand, x: Operand, y: Operand) -> str:
+    """Generate the kernel that does `spectrum` and `convolve`; a chunk is a block of channels."""
     kernel = Kernel("fourier_whole", plane, f, x, y)
     code = kernel.code
     spectra = kernel.after(max(f.rows, x.rows, y.rows))
@@ -53,12 +53,12 @@ def whole(plane: Plane, f: Side, x: Side, y: Side) -> str:
         _transform(kernel, f, block, spectra)
         tiles = code["down"] * code["across"]
         with code.loop(0, code["batch"]) as example, code.loop(0, tiles) as tile:
-            _multiply(kernel, x, y, _here(kernel, example, block, tile), spectra)
+            _multiply(kernel, x, y, _plane_index(kernel, example, block, tile), spectra)
     return code.text()
 
 
-def gather(plane: Plane, x: Side, gy: Side) -> str:
-    """X conj(G), summed over tiles and the examples of a unit; a chunk is a unit and a block."""
+def gather(plane: Plane, x: Operand, gy: Operand) -> str:
+    """Generate the kernel that sums X conj(G); a chunk is a block of channels of a partial sum."""
     kernel = Kernel("fourier_gather", plane, x, gy)
     code = kernel.code
     with code.chunks(code["chunks"]) as chunk:
@@ -66,35 +66,35 @@ def gather(plane: Plane, x: Side, gy: Side) -> str:
     return code.text()
 
 
-def finish(plane: Plane, f: Side) -> str:
-    """The filter's gradient from the sums of products; a chunk is a block of one result."""
+def finish(plane: Plane, f: Operand) -> str:
+    """Generate the kernel from sums of products to filter gradients; a chunk is a block of one."""
     kernel = Kernel("fourier_finish", plane, f)
     with kernel.code.chunks(kernel.code["chunks"]) as chunk:
-        _back(kernel, f, chunk, kernel.spectra(chunk))
+        _filter_gradient(kernel, f, chunk, kernel.spectra(chunk))
     return kernel.code.text()
 
 
-def reduce(plane: Plane, x: Side, gy: Side, f: Side) -> str:
-    """`gather` and `finish`, where a unit has a result of its own."""
+def reduce(plane: Plane, x: Operand, gy: Operand, f: Operand) -> str:
+    """Generate the kernel that does `gather` and `finish`, where each partial sum is a result."""
     kernel = Kernel("fourier_reduce", plane, x, gy, f)
     sums = kernel.after(max(x.rows + gy.rows, f.rows))
     with kernel.code.chunks(kernel.code["chunks"]) as chunk:
         _sum(kernel, x, gy, chunk, sums)
-        _back(kernel, f, chunk, sums)
+        _filter_gradient(kernel, f, chunk, sums)
     return kernel.code.text()
 
 
-def _here(kernel: Kernel, example: Value, block: Value, tile: Value) -> Here:
+def _plane_index(kernel: Kernel, example: Value, block: Value, tile: Value) -> PlaneIndex:
     across = kernel.code["across"]
-    return Here(example, kernel.channel(block), tile // across, tile % across)
+    return PlaneIndex(example, kernel.channel(block), tile // across, tile % across)
 
 
-def _transform(kernel: Kernel, f: Side, block: Value, spectra: Pointer) -> None:
-    """The spectrum of a filter; the slots of `slots` are its rows."""
+def _transform(kernel: Kernel, f: Operand, block: Value, spectra: Pointer) -> None:
+    """Transform a block of a filter to its spectra; the table `slots` holds its rows."""
     code, line, plane = kernel.code, kernel.height, kernel.plane
     scale = 0.25 / (line.length * kernel.width.length)
     zero = code.number(0)
-    kernel.rows_in(f, Here(zero, kernel.channel(block), zero, zero), kernel.buffer)
+    kernel.rows_in(f, PlaneIndex(zero, kernel.channel(block), zero, zero), kernel.buffer)
     with code.loop(0, kernel.half) as k:
         target = kernel.column(spectra, k)
 
@@ -109,10 +109,10 @@ def _transform(kernel: Kernel, f: Side, block: Value, spectra: Pointer) -> None:
         line.forward(get, put, line.length)
 
 
-def _multiply(kernel: Kernel, x: Side, y: Side, here: Here, spectra: Pointer) -> None:
-    """A plane of y from one of x."""
+def _multiply(kernel: Kernel, x: Operand, y: Operand, index: PlaneIndex, spectra: Pointer) -> None:
+    """Compute a plane of y from one of x."""
     plane, line = kernel.plane, kernel.height
-    kernel.rows_in(x, here, kernel.buffer)
+    kernel.rows_in(x, index, kernel.buffer)
     with kernel.columns(x) as (row, k):
         column, buffer = kernel.column(spectra, k), kernel.row(kernel.buffer, row)
 
@@ -122,38 +122,44 @@ def _multiply(kernel: Kernel, x: Side, y: Side, here: Here, spectra: Pointer) ->
         def put(at: Value, plus: int, number: Complex) -> None:
             store(kernel.pointer(buffer, k, at, plus), number, plane.dtype, plane.lanes)
 
-        def change(at: Value, plus: int, number: Complex) -> Complex:
+        def multiply(at: Value, plus: int, number: Complex) -> Complex:
             pointer = column.at(at * kernel.size).at(plus * kernel.size)
             return product(number, load(pointer, plane.lanes))
 
-        line.through(get, change, put, kernel.height_of(x), kernel.height_of(y))
-    kernel.rows_out(y, here, kernel.bias(here, y.spread))
+        line.round_trip(get, multiply, put, kernel.height_of(x), kernel.height_of(y))
+    kernel.rows_out(y, index, kernel.bias(index, y.tiled_lanes))
 
 
-def _sum(kernel: Kernel, x: Side, gy: Side, chunk: Value, sums: Pointer) -> None:
-    """The products of a unit's examples, in order."""
+def _sum(kernel: Kernel, x: Operand, gy: Operand, chunk: Value, sums: Pointer) -> None:
+    """Sum the products of spectra over the examples of a partial sum, in order."""
     code, plane = kernel.code, kernel.plane
-    block, unit = chunk % code["blocks"], chunk // code["blocks"]
+    block, partial = chunk % code["blocks"], chunk // code["blocks"]
     other = kernel.after(x.rows)
     zero = code.zero(plane.dtype, plane.lanes)
     with code.loop(0, kernel.half * kernel.height.length * 2) as i:
         sums.at(i * plane.lanes).store(zero)
-    start = unit * code["examples"]
+    start = partial * code["examples"]
     stop = (start + code["examples"]).least(code["batch"])
     tiles = code["down"] * code["across"]
     with code.loop(start, stop) as example, code.loop(0, tiles) as tile:
-        here = _here(kernel, example, block, tile)
-        kernel.rows_in(x, here, kernel.buffer)
-        kernel.rows_in(gy, here, other)
+        index = _plane_index(kernel, example, block, tile)
+        kernel.rows_in(x, index, kernel.buffer)
+        kernel.rows_in(gy, index, other)
         with kernel.columns(x) as (row, k):
             buffers = kernel.row(kernel.buffer, row), kernel.row(other, row)
             _correlate(kernel, k, kernel.column(sums, k), *buffers, x, gy)
 
 
 def _correlate(
-    kernel: Kernel, k: Value, sums: Pointer, buffer: Pointer, other: Pointer, x: Side, gy: Side
+    kernel: Kernel,
+    k: Value,
+    sums: Pointer,
+    buffer: Pointer,
+    other: Pointer,
+    x: Operand,
+    gy: Operand,
 ) -> None:
-    """One column of both arrays, multiplied and added to the sums."""
+    """Transform one column of both arrays and add their product to the sums."""
     lanes, dtype, size = kernel.plane.lanes, kernel.plane.dtype, kernel.size
 
     def get_x(at: Value, plus: int) -> Complex:
@@ -166,16 +172,16 @@ def _correlate(
         return load(kernel.pointer(other, k, at, plus), lanes)
 
     def put_gy(at: Value, step: int, number: Complex) -> None:
-        seen = load(kernel.second.at(at * size).at(step * size), lanes)
+        from_x = load(kernel.second.at(at * size).at(step * size), lanes)
         pointer = sums.at(at * size).at(step * size)
-        store(pointer, plus(load(pointer, lanes), product_conjugate(seen, number)), dtype, lanes)
+        store(pointer, plus(load(pointer, lanes), product_conjugate(from_x, number)), dtype, lanes)
 
     kernel.height.forward(get_x, put_x, kernel.height_of(x))
     kernel.height.forward(get_gy, put_gy, kernel.height_of(gy))
 
 
-def _back(kernel: Kernel, f: Side, chunk: Value, sums: Pointer) -> None:
-    """The gradient of a vector of channels from its sums; its taps lie in the slots."""
+def _filter_gradient(kernel: Kernel, f: Operand, chunk: Value, sums: Pointer) -> None:
+    """Transform sums to the filter gradient of a block; the table `slots` holds its rows."""
     code, line, plane = kernel.code, kernel.height, kernel.plane
     scale = 0.25 / (line.length * kernel.width.length)
     with code.loop(0, kernel.half) as k:
@@ -187,10 +193,10 @@ def _back(kernel: Kernel, f: Side, chunk: Value, sums: Pointer) -> None:
             return times(real, scale), times(imaginary, scale)
 
         def put(at: Value, plus: int, number: Complex) -> None:
-            pointer = kernel.slot(kernel.buffer, k, at, plus, kernel.waste)
+            pointer = kernel.slot(kernel.buffer, k, at, plus, kernel.discarded)
             store(pointer, number, plane.dtype, plane.lanes)
 
         line.inverse(get, put, line.length)
     zero, blocks = code.number(0), code["blocks"]
-    here = Here(chunk // blocks, kernel.channel(chunk % blocks), zero, zero)
-    kernel.rows_out(f, here, None)
+    index = PlaneIndex(chunk // blocks, kernel.channel(chunk % blocks), zero, zero)
+    kernel.rows_out(f, index, None)

@@ -1,9 +1,10 @@
-"""Transforms along a line of vectors: stages of short transforms with twiddle factors in between.
+"""Generate Fourier transforms along a line of vectors, in stages with twiddle factors between.
 
-Forward by decimation in frequency, from natural into scrambled order; inverse by decimation in
-time, from scrambled into natural order. A spectrum and the one it is multiplied with are scrambled
-alike, so nothing is ever put in order. The first and the last stage read and write where the caller
-says; positions that hold zeros or that nobody wants are left out of the code.
+Forward transforms decimate in frequency, from natural to digit-reversed order; inverse transforms
+decimate in time, from digit-reversed to natural order. Both factors of a product of spectra are
+digit-reversed alike, so nothing is ever reordered. The first and the last stage read and write
+through functions of the caller; positions that hold zeros, or that no result needs, generate no
+code.
 """
 
 from __future__ import annotations
@@ -21,25 +22,28 @@ from einstride.support.caches import cached
 
 Radices = tuple[int, ...]
 Load = Callable[[Value, int], Complex]
-"""The number at a position: an integer number of the kernel's, plus one known beforehand."""
+"""Load the number at a position: a run-time integer plus one known when the kernel is generated."""
 Store = Callable[[Value, int, Complex], None]
 Product = Callable[[Value, int, Complex], Complex]
-"""What a frequency, at a scrambled position, becomes."""
+"""The product that replaces the number of a frequency, given its digit-reversed position."""
 
 EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
-"""Vector instructions of a short transform with its twiddle factors, about."""
+"""By radix: vector instructions of a short transform with its twiddle factors, about."""
 
 
 @cached(4096)
 def radices(length: int) -> tuple[float, Radices]:
-    """The effort of a line and its stages; infinite if the length has other prime factors."""
+    """The fewest vector instructions of a transform of this length, and the radices of its stages.
+
+    They are infinite if the length has a prime factor that no radix has.
+    """
     if length == 1:
         return 0.0, ()
     best: tuple[float, Radices] = (float("inf"), ())
     for r, effort in EFFORT.items():
         if length % r == 0:
             rest, stages = radices(length // r)
-            # a stage reads and writes its numbers: about three instructions' time for each
+            # a stage loads and stores each number, which takes about as long as three instructions
             found = r * rest + length // r * (effort + 3.0 * r)
             if found < best[0]:
                 best = found, tuple(sorted((*stages, r), reverse=True))
@@ -48,7 +52,7 @@ def radices(length: int) -> tuple[float, Radices]:
 
 @kept
 def order(stages: Radices) -> Any:
-    """Where each frequency lies."""
+    """The digit-reversed position of each frequency."""
     length = prod(stages)
     found = np.empty(length, np.int64)
     for position in range(length):
@@ -63,8 +67,8 @@ def order(stages: Radices) -> Any:
     return found
 
 
-def _rooms(stages: Radices) -> list[int]:
-    """Where the twiddle factors of each stage begin, and their end."""
+def _factor_offsets(stages: Radices) -> list[int]:
+    """Offsets of the twiddle factors of each stage in the table `twiddles`, and its size."""
     found, size = [0], prod(stages)
     for r in stages:
         size //= r
@@ -74,7 +78,7 @@ def _rooms(stages: Radices) -> list[int]:
 
 @kept
 def twiddles(stages: Radices, dtype: str) -> Any:
-    """exp(-2 pi i q k / n), stage by stage, k by k."""
+    """The twiddle factors exp(-2 pi i q k / n) of all stages, ordered by stage, k and q."""
     parts, size = [np.empty(0)], prod(stages)
     for r in stages:
         n, size = size, size // r
@@ -85,22 +89,22 @@ def twiddles(stages: Radices, dtype: str) -> Any:
 
 
 class Line:
-    """The transforms of one length in a kernel.
+    """Generator of the transforms of one length in a kernel.
 
     Parameters
     ----------
     code : Code
         The kernel.
     stages : tuple of int
-        Whose product is the length.
+        The radices of its stages; their product is the length.
     dtype : str
-        Of the numbers.
+        The real dtype of the numbers.
     lanes : int
-        Numbers in a vector.
+        Lanes of a vector.
     factors : Pointer
-        The table `twiddles`.
+        The address of the table `twiddles`.
     scratch : Pointer
-        Room for the line's complex vectors.
+        The address of a buffer for the complex vectors of a line.
     """
 
     def __init__(
@@ -118,75 +122,83 @@ class Line:
         self.factors, self.scratch = factors, scratch
 
     def get(self, at: Value, plus: int) -> Complex:
-        """The number at a position of the scratch."""
+        """Load the number at a position of the scratch."""
         return load(self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes), self.lanes)
 
     def put(self, at: Value, plus: int, number: Complex) -> None:
-        """Set the number at a position of the scratch."""
+        """Store the number at a position of the scratch."""
         pointer = self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes)
         store(pointer, number, self.dtype, self.lanes)
 
-    def forward(self, get: Load, put: Store, present: int) -> None:
-        """All stages: of the positions the first `present` are read, the others hold zeros."""
+    def forward(self, get: Load, put: Store, inputs: int) -> None:
+        """Generate a forward transform, of which only the first `inputs` positions are not zero."""
         last = len(self.stages) - 1
         for s in range(last + 1):
-            source, here = (get, present) if s == 0 else (self.get, self.length)
+            source, here = (get, inputs) if s == 0 else (self.get, self.length)
             self._forward_stage(s, source, put if s == last else self.put, here)
 
-    def inverse(self, get: Load, put: Store, wanted: int) -> None:
-        """All stages backwards: the first `wanted` positions are written."""
+    def inverse(self, get: Load, put: Store, outputs: int) -> None:
+        """Generate an inverse transform, of which the first `outputs` positions are stored."""
         last = len(self.stages) - 1
         for s in range(last, -1, -1):
-            target, here = (put, wanted) if s == 0 else (self.put, self.length)
+            target, here = (put, outputs) if s == 0 else (self.put, self.length)
             self._inverse_stage(s, get if s == last else self.get, target, here)
 
-    def through(self, get: Load, change: Product, put: Store, present: int, wanted: int) -> None:
-        """Forward, change each frequency, and back; the frequencies never leave the registers."""
+    def round_trip(
+        self, get: Load, multiply: Product, put: Store, inputs: int, outputs: int
+    ) -> None:
+        """Generate a forward transform, a product at each frequency and the inverse transform.
+
+        The frequencies stay in registers between the last forward and the first inverse stage.
+        """
         last, r = len(self.stages) - 1, self.stages[-1]
         for s in range(last):
-            source, here = (get, present) if s == 0 else (self.get, self.length)
+            source, here = (get, inputs) if s == 0 else (self.get, self.length)
             self._forward_stage(s, source, self.put, here)
         read, write = (self.get, self.put) if last else (get, put)
         with self.code.loop(0, self.length, r) as at:
-            numbers = [read(at, j) if last or j < present else ZERO for j in range(r)]
-            changed = [change(at, q, v) for q, v in enumerate(dft(numbers, -1))]
+            numbers = [read(at, j) if last or j < inputs else ZERO for j in range(r)]
+            changed = [multiply(at, q, v) for q, v in enumerate(dft(numbers, -1))]
             for j, number in enumerate(dft(changed, 1)):
-                if last or j < wanted:
+                if last or j < outputs:
                     write(at, j, number)
         for s in range(last - 1, -1, -1):
-            target, here = (put, wanted) if s == 0 else (self.put, self.length)
+            target, here = (put, outputs) if s == 0 else (self.put, self.length)
             self._inverse_stage(s, self.get, target, here)
 
-    def _forward_stage(self, s: int, get: Load, put: Store, present: int) -> None:
-        def step(at: Value, k: Value, inputs: int) -> None:
-            numbers = [get(at, j * m) if j < inputs else ZERO for j in range(r)]
+    def _forward_stage(self, s: int, get: Load, put: Store, inputs: int) -> None:
+        def step(at: Value, k: Value, used: int) -> None:
+            numbers = [get(at, j * m) if j < used else ZERO for j in range(r)]
             for q, number in enumerate(dft(numbers, -1)):
                 factor = self._factor(s, k, q)
                 put(at, q * m, number if factor is None else product(number, factor))
 
         r, m = self._shape(s)
-        self._each(s, present, step)
+        self._each(s, inputs, step)
 
-    def _inverse_stage(self, s: int, get: Load, put: Store, wanted: int) -> None:
-        def step(at: Value, k: Value, outputs: int) -> None:
-            if outputs == 0:
+    def _inverse_stage(self, s: int, get: Load, put: Store, outputs: int) -> None:
+        def step(at: Value, k: Value, used: int) -> None:
+            if used == 0:
                 return
             numbers = []
             for q in range(r):
                 number, factor = get(at, q * m), self._factor(s, k, q)
                 numbers.append(number if factor is None else product_conjugate(number, factor))
-            for j, number in enumerate(dft(numbers, 1)[:outputs]):
+            for j, number in enumerate(dft(numbers, 1)[:used]):
                 put(at, j * m, number)
 
         r, m = self._shape(s)
-        self._each(s, wanted, step)
+        self._each(s, outputs, step)
 
     def _shape(self, s: int) -> tuple[int, int]:
-        """A stage's radix, and how far apart its numbers are."""
+        """A stage's radix, and the distance between its numbers."""
         return self.stages[s], prod(self.stages[s + 1 :])
 
     def _each(self, s: int, used: int, step: Callable[[Value, Value, int], None]) -> None:
-        """Every short transform of a stage, and how many of its numbers are used."""
+        """Generate the short transforms of a stage, if `used` positions of the line are used.
+
+        `step` gets the position and twiddle index of each, and how many of its numbers are used.
+        """
         r, m = self._shape(s)
         full, rest = divmod(used, m)
         ranges = [(0, m, r)] if used == self.length else [(0, rest, full + 1), (rest, m, full)]
@@ -200,7 +212,9 @@ class Line:
         r, m = self._shape(s)
         if m == 1 or q == 0:
             return None
-        pointer = self.factors.at(_rooms(self.stages)[s] + 2 * (q - 1)).at(k * (2 * (r - 1)))
+        pointer = self.factors.at(_factor_offsets(self.stages)[s] + 2 * (q - 1)).at(
+            k * (2 * (r - 1))
+        )
         return (
             self.code.splat(pointer.load(), self.lanes),
             self.code.splat(pointer.at(1).load(), self.lanes),
@@ -208,11 +222,11 @@ class Line:
 
 
 def load(pointer: Pointer, lanes: int) -> Complex:
-    """A complex vector: its real parts, then its imaginary parts."""
+    """Load a complex vector: the real parts lie before the imaginary parts."""
     return pointer.load(lanes), pointer.at(lanes).load(lanes)
 
 
 def store(pointer: Pointer, number: Complex, dtype: str, lanes: int) -> None:
-    """Put a complex vector."""
+    """Store a complex vector."""
     for i, part in enumerate(number):
         pointer.at(i * lanes).store(pointer.code.zero(dtype, lanes) if part is None else part)

@@ -1,9 +1,10 @@
-"""How planes are cut into tiles, how long their transforms are, and what stands at each position.
+"""Choose the tiles of planes and the lengths of their transforms, and list what positions hold.
 
-Position z of a plane along an axis stands for position p = z + base of the padded axis, up to whole
-periods: where the padding holds zeros, or x again, a period may be shorter than the range of a
-tile. Outputs are j = o - start; a tap k at distance d meets z = j + k d - shift, with shift = base
-- start, so that the filter lies at shift - k d and its gradient at k d - shift, modulo the period.
+Position z of a plane along an axis holds position p = z + base of the padded axis, modulo the
+period, the length of the transform. Where the padding holds zeros, or repeats x, a period may be
+shorter than the range of a tile. Output o has index j = o - start; tap k with dilation d meets
+z = j + k d - shift, with shift = base - start, so that the filter lies at shift - k d and its
+gradient at k d - shift, modulo the period.
 """
 
 from __future__ import annotations
@@ -22,84 +23,84 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import Segment, segments
 from einstride.support.caches import cached
 
-LONGEST = 1 << 15
-"""Of all periods."""
+MAX_PERIOD = 1 << 15
+"""Length of the longest transform."""
 
-NEAR = 900 << 10
-"""Bytes of a tile and its spectrum that stay in a core's second cache."""
+L2_BYTES = 900 << 10
+"""Bytes of a tile and its spectrum, at most, that stay in a core's second cache."""
 
-# Of the effort, in vector instructions, fitted by hand to timed layers on an x86 core with 64-byte
-# vectors; they change which periods and tiles are chosen.
+# Terms of the effort, in vector instructions, fitted by hand to timed layers on an x86 core with
+# 64-byte vectors; they change which periods and tiles are chosen.
 SCATTERED = 24
-"""Per vector whose numbers lie apart in memory, loaded or stored."""
+"""Instructions per vector that is gathered or scattered."""
 
 SPLIT = 20
-"""Per frequency of two rows: to part them, both ways."""
+"""Instructions per frequency of a pair of rows, to separate their spectra and to join them."""
 
 MULTIPLIED = 10
-"""Per frequency of a column: to multiply the spectra and bring them to their slots."""
+"""Instructions per frequency of a column, to multiply the spectra and to move them."""
 
-FAR = 1.4
-"""Times slower a tile is that does not stay in the second cache."""
+BEYOND_L2 = 1.4
+"""Factor by which a tile is slower that does not stay in the second cache."""
 
-FARTHER = 6 << 20
-"""Bytes beyond which the third cache, shared by the cores, does not hold it well either."""
+L3_BYTES = 6 << 20
+"""Bytes of a tile beyond which the third cache, shared by the cores, does not hold it well."""
 
-WORSE = 0.6
-"""The power of the size by which tiles beyond that get slower."""
+BEYOND_L3_POWER = 0.6
+"""Power of the size by which tiles larger than `L3_BYTES` get slower."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the planes.
+    """The tiling of one axis of the planes.
 
     Attributes
     ----------
     tiles, outputs : int
-        How many, and the outputs of each; the last may have fewer.
+        Tiles, and outputs per tile; the last may have fewer.
     period : int
         The length of the transform.
-    present : int
-        Positions of a plane that may hold something of x.
+    inputs : int
+        Positions of a plane that may hold elements of x; the others hold zeros.
     shift : int
-        Base less start, of every tile.
+        Base less start, the same for every tile.
     """
 
     tiles: int
     outputs: int
     period: int
-    present: int
+    inputs: int
     shift: int
 
     @property
     def effort(self) -> float:
-        """Instructions of a line."""
+        """Vector instructions of one transform."""
         return radices(self.period)[0]
 
 
-ALONE = Axis(1, 1, 1, 1, 0)
-"""An axis that is not there."""
+NO_AXIS = Axis(1, 1, 1, 1, 0)
+"""The second axis of planes that have one spatial axis."""
 
 
 def lengths(start: int, stop: int) -> list[int]:
-    """Fast lengths in a range."""
+    """Lengths in a range, start <= n < stop, that have fast transforms."""
     every = _fast_lengths()
     return list(every[bisect_left(every, max(start, 1)) : bisect_left(every, stop)])
 
 
 @cached(1)
 def _fast_lengths() -> tuple[int, ...]:
-    """Every product of the radices' primes up to `LONGEST`."""
+    """Every product of the radices' primes up to `MAX_PERIOD`."""
     found = [1]
     for prime in (2, 3, 5, 7):
         for n in found:  # grows while it is read
-            if n * prime <= LONGEST:
+            if n * prime <= MAX_PERIOD:
                 found.append(n * prime)
     return tuple(sorted(found))
 
 
 def periodic(held: Sequence[Segment], n: int) -> bool:
-    """True if an axis of these runs holds the same at each position and n positions later."""
+    """True if an axis of these segments repeats with period n."""
     ends = [run.stop for run in held]
     whole = ends[-1] if ends else 0
     at = 0
@@ -116,9 +117,9 @@ def periodic(held: Sequence[Segment], n: int) -> bool:
 
 @cached(128)
 def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
-    """The ways to cut an axis that are worth a thought. By formula: an axis may be of any length.
+    """The tilings of an axis that are compared, found by formula since an axis may have any length.
 
-    What x holds is one run of positions: all of them, or those between borders of zeros.
+    With one tile, borders of zeros may be left out: the elements of x between them are one span.
     """
     found = []
     out, extent = g.out[axis], g.extent[axis]
@@ -127,14 +128,14 @@ def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
     inside = [run for run in held if run.source >= 0]
     base = inside[0].start if inside else 0
     count = inside[-1].stop - base if inside else 1
-    for n in lengths(max(extent, out), min(2 * whole + 9, LONGEST + 1)):
+    for n in lengths(max(extent, out), min(2 * whole + 9, MAX_PERIOD + 1)):
         if not periodic(held, n):
             continue
         found.append(Axis(1, out, n, min(count, n), base))
         if len(found) == 6:
             break
     tiled: dict[int, Axis] = {}
-    for n in lengths(extent, min(whole, LONGEST + 1)):
+    for n in lengths(extent, min(whole, MAX_PERIOD + 1)):
         tiles = -(-out // (n - extent + 1))
         outputs = -(-out // tiles)
         tiles = -(-out // outputs)
@@ -144,17 +145,17 @@ def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The planes of a geometry.
+class Tiling:
+    """How the planes of a geometry are divided into tiles.
 
     Attributes
     ----------
     down, across : Axis
-        The rows, and the positions within a row. Of one spatial axis tiles are the rows.
+        The axis of rows, and that within a row. Tiles of one spatial axis are rows.
     flat : bool
-        Is there one spatial axis?
+        True if there is one spatial axis.
     effort : float
-        Vector instructions for a channel of an example, about.
+        Vector instructions per block of channels and example, about.
     """
 
     down: Axis
@@ -164,29 +165,32 @@ class Plan:
 
     @property
     def half(self) -> int:
-        """Frequencies kept of a row."""
+        """Frequencies that are kept of a row."""
         return self.across.period // 2 + 1
 
     @property
     def pitch(self) -> int:
-        """Complex vectors in a row of the buffer: odd, so that a column spreads over the cache."""
+        """Complex vectors in a row of the buffer: odd, so that a column uses all cache sets."""
         return self.half | 1
 
     @property
     def spectrum(self) -> int:
-        """Real vectors of a spectrum."""
+        """Real vectors in a spectrum."""
         return 2 * self.half * self.down.period
 
     @property
     def planes(self) -> int:
-        """Of an example."""
+        """Planes per example."""
         return self.down.tiles * self.across.tiles if not self.flat else self.down.tiles
 
 
-def _plan(
-    down: Axis, across: Axis, flat: bool, gradient: bool, vector: int, batch: int, spread: int
-) -> Plan:
-    """A plan with its effort."""
+def _with_effort(
+    down: Axis, across: Axis, flat: bool, gradient: bool, vector: int, batch: int, tiled_lanes: int
+) -> Tiling:
+    """The tiling of these two axes with its effort.
+
+    `vector` is the size of a vector in bytes; the rest is as for `best_tiling`.
+    """
     half = across.period // 2 + 1
     tiles = down.tiles * across.tiles
     if flat:
@@ -194,59 +198,64 @@ def _plan(
         tiles = -(-across.tiles // rows)
         down = Axis(tiles, rows, 1, rows, 0)
     pair = across.effort + SPLIT * half
-    taken = (down.present + down.outputs) / 2 * pair
+    taken = (down.inputs + down.outputs) / 2 * pair
     columns = half * (2 * down.effort + MULTIPLIED * down.period)
-    size = (2 * (half | 1) * (max(down.present, down.outputs)) + 2 * half * down.period) * vector
+    size = (2 * (half | 1) * (max(down.inputs, down.outputs)) + 2 * half * down.period) * vector
     if gradient:
         size += 2 * (half | 1) * down.outputs * vector
-    far = FAR * max(size / FARTHER, 1.0) ** WORSE if size > NEAR else 1.0
+    far = BEYOND_L2 * max(size / L3_BYTES, 1.0) ** BEYOND_L3_POWER if size > L2_BYTES else 1.0
     effort = far * (taken + columns)
-    if spread:
-        apart = down.present * across.present + down.outputs * across.outputs
-        return Plan(
-            down, across, flat, -(-batch * tiles // spread) / batch * (effort + SCATTERED * apart)
+    if tiled_lanes:
+        gathered = down.inputs * across.inputs + down.outputs * across.outputs
+        return Tiling(
+            down,
+            across,
+            flat,
+            -(-batch * tiles // tiled_lanes) / batch * (effort + SCATTERED * gathered),
         )
-    return Plan(down, across, flat, tiles * effort)
+    return Tiling(down, across, flat, tiles * effort)
 
 
 @cached(256)
-def plan(g: Geometry, gradient: bool, vector: int, spread: int) -> Plan | None:
-    """The cheapest plan; None if no period is long enough.
+def best_tiling(g: Geometry, gradient: bool, vector: int, tiled_lanes: int) -> Tiling | None:
+    """The tiling with the least effort; None if no period is long enough.
 
-    `spread` is the number of planes in a vector, or 0 if its lanes are channels.
+    `tiled_lanes` is the number of planes per vector, or 0 if lanes hold channels.
     """
-    more = (gradient, vector, g.batch, spread)
+    more = (gradient, vector, g.batch, tiled_lanes)
     if g.rank == 1:
-        every = [_plan(ALONE, a, True, *more) for a in choices(g, 0)]
+        every = [_with_effort(NO_AXIS, a, True, *more) for a in choices(g, 0)]
     else:
         pairs = product(choices(g, 0), choices(g, 1))
-        every = [_plan(a, b, False, *more) for a, b in pairs]
+        every = [_with_effort(a, b, False, *more) for a, b in pairs]
     return min(every, key=lambda p: p.effort, default=None)
 
 
-def positions(g: Geometry, axis: int, cut: Axis) -> Any:
-    """(tiles, present) which element of x stands at each position; -1 for zero."""
+def positions(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
+    """(tiles, inputs) the element of x at each position; -1 for zero."""
     held = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
-    found = np.full((cut.tiles, cut.present), -1, np.int64)
-    for t in range(cut.tiles):
-        start = t * cut.outputs
-        p = np.arange(start, min(start + cut.outputs + g.extent[axis] - 1, len(held)))
-        z = (p - start - cut.shift) % cut.period
+    found = np.full((axis_tiling.tiles, axis_tiling.inputs), -1, np.int64)
+    for t in range(axis_tiling.tiles):
+        start = t * axis_tiling.outputs
+        p = np.arange(start, min(start + axis_tiling.outputs + g.extent[axis] - 1, len(held)))
+        z = (p - start - axis_tiling.shift) % axis_tiling.period
         inside = held[p] >= 0
         found[t, z[inside]] = held[p[inside]]
     return found
 
 
-def results(g: Geometry, axis: int, cut: Axis) -> Any:
-    """(tiles, outputs) which element of y stands at each position; -1 for none."""
-    found = np.arange(cut.tiles * cut.outputs).reshape(cut.tiles, cut.outputs)
+def results(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
+    """(tiles, outputs) the element of y at each position; -1 for none."""
+    found = np.arange(axis_tiling.tiles * axis_tiling.outputs).reshape(
+        axis_tiling.tiles, axis_tiling.outputs
+    )
     return np.where(found < g.out[axis], found, -1)
 
 
-def taps(g: Geometry, axis: int, cut: Axis, gradient: bool) -> Any:
-    """(period,) which tap stands at each position; -1 for none."""
-    found = np.full(cut.period, -1, np.int64)
+def taps(g: Geometry, axis: int, axis_tiling: Axis, gradient: bool) -> Any:
+    """(period,) the tap at each position; -1 for none."""
+    found = np.full(axis_tiling.period, -1, np.int64)
     k = np.arange(g.kernel[axis])
-    z = cut.shift - k * g.dilation[axis]
-    found[(-z if gradient else z) % cut.period] = k
+    z = axis_tiling.shift - k * g.dilation[axis]
+    found[(-z if gradient else z) % axis_tiling.period] = k
     return found

@@ -1,12 +1,13 @@
-"""Planes of an array, and their spectra in a buffer that stays in a core's cache.
+"""Transform the rows of a plane to spectra in a buffer, and back.
 
-Two rows of real numbers are the real and the imaginary parts of one complex line. Of its spectrum
-Z, with W(k) = Z(-k), the spectra of the rows are
+Two rows of real numbers are transformed as the real and imaginary parts of one complex line. From
+its spectrum Z, with W(k) = Z(-k), the spectra of the two rows are
 
     2 X(k) = Z(k) + conj W(k)        2 X'(k) = -i (Z(k) - conj W(k))
 
-and only half of each is kept. A buffer holds, row by row, the first width // 2 + 1 frequencies;
-the transforms down its columns follow in `kernels`. The factor 2 is left to the filter.
+of which only the first width // 2 + 1 frequencies are kept, since a real row's spectrum is
+symmetric. They fill one row of the buffer, which stays in a core's cache; `kernels` transforms its
+columns. The factor 2 is divided out of the filter's spectrum.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import Callable
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import Complex, Real, add, sub
 from einstride.cpu.fft.lines import Line, load, store
-from einstride.cpu.fft.tiles import Tiles
+from einstride.cpu.fft.tiles import TileView
 from einstride.cpu.fft.views import View
 
 
 def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
-    """Two rows at a time; the last one alone if their number is odd."""
+    """Call `step` for each pair of rows, and for the last row alone if their number is odd."""
     if rows > 1:
         with code.loop(0, rows - 1, 2) as slot:
             step(slot, 2)
@@ -30,9 +31,9 @@ def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
 
 
 def rows_in(
-    code: Code, line: Line, pairs: Pointer, view: View | Tiles, buffer: Pointer, pitch: int
+    code: Code, line: Line, pairs: Pointer, view: View | TileView, buffer: Pointer, pitch: int
 ) -> None:
-    """The spectra of an array's rows, into the buffer."""
+    """Transform the rows of an array to spectra in the buffer."""
     size, half = 2 * line.lanes, line.length // 2 + 1
 
     def step(slot: Value, count: int) -> None:
@@ -41,7 +42,7 @@ def rows_in(
         def get(at: Value, plus: int) -> Complex:
             return found[0].get(at, plus), found[1].get(at, plus) if count > 1 else None
 
-        line.forward(get, line.put, view.side.columns)
+        line.forward(get, line.put, view.operand.columns)
         target = buffer.at(slot * (pitch * size))
         with code.loop(0, half) as k:
             z = line.get(pairs.at(k * 2).load(), 0)
@@ -52,19 +53,19 @@ def rows_in(
                 other = add(z[1], w[1]), sub(w[0], z[0])
                 store(pointer.at(pitch * size), other, line.dtype, line.lanes)
 
-    in_pairs(code, view.side.rows, step)
+    in_pairs(code, view.operand.rows, step)
 
 
 def rows_out(
     code: Code,
     line: Line,
     pairs: Pointer,
-    view: View | Tiles,
+    view: View | TileView,
     buffer: Pointer,
     pitch: int,
     bias: Real,
 ) -> None:
-    """The rows of an array from their spectra in the buffer, which `rows_in` would make of them."""
+    """Transform spectra in the buffer, in the form that `rows_in` writes, to rows of an array."""
     size, half = 2 * line.lanes, line.length // 2 + 1
 
     def step(slot: Value, count: int) -> None:
@@ -83,6 +84,6 @@ def rows_out(
                 if value is not None:
                     row.put(at, plus, value)
 
-        line.inverse(line.get, put, view.side.columns)
+        line.inverse(line.get, put, view.operand.columns)
 
-    in_pairs(code, view.side.rows, step)
+    in_pairs(code, view.operand.rows, step)

@@ -1,4 +1,4 @@
-"""A single channel as kernels see it: its tiles are the lanes of a vector."""
+"""Load and store the planes of a single channel, with one tile per lane of a vector."""
 
 from __future__ import annotations
 
@@ -7,107 +7,113 @@ from llvmlite import ir
 from einstride.codegen import vector_formats as vectors
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import INT64
-from einstride.cpu.fft.views import Here, Plane, Side, View
+from einstride.cpu.fft.views import Operand, Plane, PlaneIndex, View
 
 
-class Tiles:
-    """Planes of a single channel, one for each lane: tiles side by side, rows and examples.
+class TileView:
+    """Planes of a single channel, one per lane, numbered by example, tile row and tile column.
 
-    The lanes lie apart by the same steps at every position, so that an address and one vector of
-    offsets say where all of them are; which lie outside is seen from their rows and columns.
+    The offsets between lanes are the same at every position of a plane, so one vector of offsets
+    and the address of a position give all addresses; rows and columns tell which lanes are outside.
 
     Parameters
     ----------
-    code, plane, side :
-        As of a `View`.
+    code, plane, operand :
+        As for a `View`.
     group : Value
-        Which vector of planes.
+        The number of the vector of planes.
     """
 
-    def __init__(self, code: Code, plane: Plane, side: Side, group: Value) -> None:
-        self.code, self.plane, self.side = code, plane, side
-        self.pointer = code.array(side.name, side.format.element)
+    def __init__(self, code: Code, plane: Plane, operand: Operand, group: Value) -> None:
+        self.code, self.plane, self.operand = code, plane, operand
+        self.pointer = code.array(operand.name, operand.format.element)
         kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
-        number = lanes + self.wide(group * plane.lanes)
+        number = lanes + self.broadcast(group * plane.lanes)
         tiles = code["down"] * code["across"]
-        self.exist = number < self.wide(tiles * code["examples"])
-        example, rest = number // self.wide(tiles), number % self.wide(tiles)
-        down, across = rest // self.wide(code["across"]), rest % self.wide(code["across"])
-        if plane.flat:  # the rows of a plane are tiles that follow each other
-            down, across = across, down * self.wide(code.number(side.rows))
-        self.top = down * self.argument("down", "tile") + self.argument("down", "first")
-        self.left = across * self.argument("across", "tile") + self.argument("across", "first")
-        self.apart = (
-            example * self.wide(code[f"{side.name}_batch"])
-            + self.top * self.argument("down", "step")
-            + self.left * self.argument("across", "step")
+        self.mask = number < self.broadcast(tiles * code["examples"])
+        example, rest = number // self.broadcast(tiles), number % self.broadcast(tiles)
+        down, across = rest // self.broadcast(code["across"]), rest % self.broadcast(code["across"])
+        if plane.flat:  # one spatial axis: the rows of a plane are consecutive tiles
+            down, across = across, down * self.broadcast(code.number(operand.rows))
+        self.first_row = down * self.argument("down", "tile") + self.argument("down", "first")
+        self.first_column = across * self.argument("across", "tile") + self.argument(
+            "across", "first"
+        )
+        self.lane_offsets = (
+            example * self.broadcast(code[f"{operand.name}_batch"])
+            + self.first_row * self.argument("down", "step")
+            + self.first_column * self.argument("across", "step")
         )
 
-    def wide(self, number: Value) -> Value:
-        """In every lane."""
+    def broadcast(self, number: Value) -> Value:
+        """The number in every lane."""
         return self.code.splat(number, self.plane.lanes)
 
     def argument(self, axis: str, what: str) -> Value:
-        """A word of an axis, in every lane."""
-        name = f"{axis}_tile" if what == "tile" else f"{self.side.name}_{axis}_{what}"
-        return self.wide(self.code[name])
+        """The kernel argument of an axis, in every lane."""
+        name = f"{axis}_tile" if what == "tile" else f"{self.operand.name}_{axis}_{what}"
+        return self.broadcast(self.code[name])
 
     def inside(self, axis: str, numbers: Value) -> Value:
-        """Are these elements of an axis there? Negative numbers are large without a sign."""
+        """True in lanes whose element of an axis exists; unsigned, negative numbers are large."""
         found = self.code.builder.icmp_unsigned("<", numbers.ir, self.argument(axis, "size").ir)
         return Value(self.code, found)
 
     def row(self, slot: Value) -> TileRow:
-        """One row of each plane."""
+        """The row `slot` of each plane."""
         if self.plane.flat:
-            further = slot * self.code["across_tile"]
-            return TileRow(self, self.exist, further)
-        mask = self.exist & self.inside("down", self.top + self.wide(slot))
-        return TileRow(self, mask, None, slot * self.code[f"{self.side.name}_down_step"])
+            column_shift = slot * self.code["across_tile"]
+            return TileRow(self, self.mask, column_shift)
+        mask = self.mask & self.inside("down", self.first_row + self.broadcast(slot))
+        return TileRow(self, mask, None, slot * self.code[f"{self.operand.name}_down_step"])
 
 
 class TileRow:
-    """A row of each lane's plane.
+    """The same row of every lane's plane.
 
     Parameters
     ----------
     view : Tiles
         The planes.
     mask : Value
-        Which of them have the row.
-    further : Value or None
+        The lanes whose planes have the row.
+    column_shift : Value or None
         Positions to add to all columns.
     offset : Value or None
-        Of the row.
+        The offset of the row.
     """
 
     def __init__(
-        self, view: Tiles, mask: Value, further: Value | None, offset: Value | None = None
+        self, view: TileView, mask: Value, column_shift: Value | None, offset: Value | None = None
     ) -> None:
-        self.view, self.mask, self.further, self.offset = view, mask, further, offset
+        self.view, self.mask, self.column_shift, self.offset = view, mask, column_shift, offset
 
     def _at(self, at: Value, plus: int) -> tuple[Pointer, Value]:
         view = self.view
-        column = at + plus if self.further is None else at + self.further + plus
-        offset = column * view.code[f"{view.side.name}_across_step"]
+        column = at + plus if self.column_shift is None else at + self.column_shift + plus
+        offset = column * view.code[f"{view.operand.name}_across_step"]
         pointer = view.pointer.at(offset if self.offset is None else offset + self.offset)
-        return pointer, self.mask & view.inside("across", view.left + view.wide(column))
+        return pointer, self.mask & view.inside(
+            "across", view.first_column + view.broadcast(column)
+        )
 
     def get(self, at: Value, plus: int) -> Value:
-        """The number at a position of each plane; zeros outside."""
+        """Load the number at a position of each plane; zeros outside of the array."""
         pointer, mask = self._at(at, plus)
-        return vectors.gathered(pointer, self.view.side.format, self.view.apart, mask)
+        return vectors.gathered(pointer, self.view.operand.format, self.view.lane_offsets, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
-        """Write it, unless it is outside."""
+        """Store the number at a position of each plane that is not outside of the array."""
         pointer, mask = self._at(at, plus)
         lanes = self.view.code.mask(mask)
-        vectors.scattered(pointer, value, self.view.side.format, self.view.apart, lanes)
+        vectors.scattered(pointer, value, self.view.operand.format, self.view.lane_offsets, lanes)
 
 
-def view_of(code: Code, plane: Plane, side: Side, here: Here, page: Pointer) -> View | Tiles:
-    """The planes of a chunk."""
-    if side.spread:
-        return Tiles(code, plane, side, here.example)
-    return View(code, plane, side, here, page)
+def view_of(
+    code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer
+) -> View | TileView:
+    """The view of the planes of a chunk of work."""
+    if operand.tiled_lanes:
+        return TileView(code, plane, operand, index.example)
+    return View(code, plane, operand, index, outside)

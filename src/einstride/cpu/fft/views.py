@@ -1,7 +1,7 @@
-"""Arrays as kernels see them: planes of positions, for the lanes of a vector.
+"""Load and store the planes of an array, with one channel per lane of a vector.
 
-Which row and column of an array stands at a position of a plane is looked up in tables, so that
-every border is numbers: a negative offset reads zeros, or is not written.
+Offset tables give the row and the column of the array for each position of a plane, so that every
+padding mode is only another table: a negative offset loads zeros, or is not stored.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ AXES = ("down", "across")
 
 
 @dataclass(frozen=True)
-class Side:
-    """An array as a kernel sees it, in planes.
+class Operand:
+    """How a kernel loads or stores one array, in planes.
 
     Attributes
     ----------
     name : str
-        The prefix of its words.
+        The prefix of its kernel arguments.
     format : Format
-        Its numbers.
-    unit : bool
-        Are the channels of a vector neighbours in memory?
+        The dtype in memory and the dtype of sums.
+    contiguous : bool
+        True if the channels of a vector are contiguous in memory.
     rows, columns : int
-        The positions of a plane that may hold something, counted from its corner.
+        Rows and columns of a plane that may hold elements; the rest holds zeros.
     whole : bool
-        Do all of them, in every plane?
-    spread : bool
-        Are the lanes tiles of a single channel, instead of channels?
+        True if every position of these, in every plane, holds an element.
+    tiled_lanes : bool
+        True if lanes hold tiles of a single channel instead of channels.
     """
 
     name: str
     format: Format
-    unit: bool
+    contiguous: bool
     rows: int
     columns: int
     whole: bool = False
-    spread: bool = False
+    tiled_lanes: bool = False
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """Its words: address, steps, and tables of rows, of columns, and of which columns.
+    def arguments(self) -> tuple[str, ...]:
+        """The names of its kernel arguments: address, strides and offset tables.
 
-        With spread lanes: of both axes the step, the first element of the first tile, the size.
+        With tiled lanes, for each axis: its stride, the first element of the first tile, its size.
         """
         parts: tuple[str, ...] = (
             "",
@@ -59,33 +59,33 @@ class Side:
             "_channel",
             "_repeat",
             "_rows",
-            "_kinds",
+            "_row_columns",
             "_columns",
             "_pitch",
         )
-        if self.spread:
+        if self.tiled_lanes:
             parts = ("", "_batch", *(f"_{a}_{b}" for a in AXES for b in ("step", "first", "size")))
         return tuple(self.name + part for part in parts)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The transform.
+    """The two-dimensional transform of a plane.
 
     Attributes
     ----------
     dtype : str
-        Of the sums.
+        The dtype of transforms and sums.
     lanes : int
-        Channels in a vector.
+        Lanes of a vector.
     masked : bool
-        Are there fewer channels than that?
+        True if there are fewer channels than lanes.
     height, width : tuple of int
-        The stages of its two lengths.
+        The radices of the transforms along columns and along rows.
     pitch : int
-        Complex vectors in a row of the buffer.
+        Complex vectors from one row of the buffer to the next.
     flat : bool
-        Are rows tiles of their own, without a transform down the columns?
+        True for one spatial axis: rows are tiles of it, and columns are not transformed.
     """
 
     dtype: str
@@ -98,8 +98,8 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Here:
-    """Where a chunk of work is: example, first channel, and the plane's row and column of tiles."""
+class PlaneIndex:
+    """Which plane a kernel works on: example, first channel, tile row and tile column."""
 
     example: Value
     channel: Value
@@ -108,7 +108,7 @@ class Here:
 
 
 class View:
-    """One plane of an array, for vectors of channels.
+    """One plane of an array, with channels in the lanes.
 
     Parameters
     ----------
@@ -116,65 +116,67 @@ class View:
         The kernel.
     plane : Plane
         The transform.
-    side : Side
-        The array.
-    here : Here
+    operand : Operand
+        How the array is loaded or stored.
+    index : PlaneIndex
         Which of its planes.
-    page : Pointer
-        A vector of zeros to read from, or one to write to, for positions outside.
+    outside : Pointer
+        A vector that positions outside of the array load from (zeros) or are stored to.
     """
 
-    def __init__(self, code: Code, plane: Plane, side: Side, here: Here, page: Pointer) -> None:
-        self.code, self.plane, self.side = code, plane, side
-        name = side.name
-        pointer = code.array(name, side.format.element)
-        self.page = Pointer(code, page.ir, pointer.element)
-        self.pointer = pointer.at(here.example * code[f"{name}_batch"])
+    def __init__(
+        self, code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer
+    ) -> None:
+        self.code, self.plane, self.operand = code, plane, operand
+        name = operand.name
+        pointer = code.array(name, operand.format.element)
+        self.outside = Pointer(code, outside.ir, pointer.element)
+        self.pointer = pointer.at(index.example * code[f"{name}_batch"])
         self.mask = None
         if plane.masked:
-            self.mask = code.first_lanes(code["channels"] - here.channel, plane.lanes)
-        if side.unit:
-            self.pointer, self.apart = self.pointer.at(here.channel), None
+            self.mask = code.first_lanes(code["channels"] - index.channel, plane.lanes)
+        if operand.contiguous:
+            self.pointer, self.lane_offsets = self.pointer.at(index.channel), None
         else:
             kind = ir.VectorType(INT64, plane.lanes)
             numbers = Value(code, ir.Constant(kind, list(range(plane.lanes))))
-            channels = numbers + code.splat(here.channel, plane.lanes)
+            channels = numbers + code.splat(index.channel, plane.lanes)
             channels = channels // code.splat(code[f"{name}_repeat"], plane.lanes)
-            self.apart = channels * code.splat(code[f"{name}_channel"], plane.lanes)
-        first = here.down * side.rows
+            self.lane_offsets = channels * code.splat(code[f"{name}_channel"], plane.lanes)
+        first = index.down * operand.rows
         self.rows = code.array(f"{name}_rows", "int64").at(first)
-        self.kinds = code.array(f"{name}_kinds", "int64").at(first)
+        self.row_columns = code.array(f"{name}_row_columns", "int64").at(first)
         self.columns = code.array(f"{name}_columns", "int64").at(
-            here.across * code[f"{name}_pitch"]
+            index.across * code[f"{name}_pitch"]
         )
 
     def row(self, slot: Value) -> Row:
-        """One of its rows."""
-        columns = self.columns.at(self.kinds.at(slot).load())
+        """The row `slot` of the plane."""
+        columns = self.columns.at(self.row_columns.at(slot).load())
         return Row(self, self.rows.at(slot).load(), columns)
 
     def mask_of(self, inside: Value) -> Mask:
-        """The channels that exist, if the position does."""
-        wide = self.code.every_lane(inside, self.plane.lanes)
-        return wide if self.mask is None else wide & self.mask
+        """The mask of the channels that exist, empty for a position outside of the array."""
+        broadcast = self.code.every_lane(inside, self.plane.lanes)
+        return broadcast if self.mask is None else broadcast & self.mask
 
     def pointer_of(self, offset: Value) -> Pointer:
-        """Where neighbouring channels lie, or the page."""
+        """The address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
-        return pointer if self.side.whole else (offset < 0).pick_pointer(self.page, pointer)
+        return pointer if self.operand.whole else (offset < 0).pick_pointer(self.outside, pointer)
 
 
 class Row:
-    """A row of a plane.
+    """One row of a plane.
 
     Parameters
     ----------
     view : View
         The plane.
     offset : Value
-        Of the row; negative if it is outside.
+        The offset of the row; negative if it is outside of the array.
     columns : Pointer
-        The offsets of its positions.
+        The address of the offsets of its positions.
     """
 
     def __init__(self, view: View, offset: Value, columns: Pointer) -> None:
@@ -184,20 +186,20 @@ class Row:
         return self.offset + self.columns.at(at).at(plus).load()
 
     def get(self, at: Value, plus: int) -> Value:
-        """The vector at a position; zeros outside."""
+        """Load the vector at a position; zeros outside of the array."""
         view, offset = self.view, self._at(at, plus)
-        f = view.side.format
-        if view.apart is None:
+        f = view.operand.format
+        if view.lane_offsets is None:
             return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
-        return vectors.gathered(view.pointer.at(offset), f, view.apart, mask)
+        return vectors.gathered(view.pointer.at(offset), f, view.lane_offsets, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
-        """Write the vector of a position, unless it is outside."""
+        """Store the vector at a position, unless it is outside of the array."""
         view, offset = self.view, self._at(at, plus)
-        f = view.side.format
-        if view.apart is None:
+        f = view.operand.format
+        if view.lane_offsets is None:
             vectors.store(view.pointer_of(offset), value, f, view.mask, None)
         else:
             mask = view.mask_of(offset >= 0)
-            vectors.scattered(view.pointer.at(offset), value, f, view.apart, mask)
+            vectors.scattered(view.pointer.at(offset), value, f, view.lane_offsets, mask)

@@ -1,74 +1,78 @@
-"""How much memory compiled FFTs take, and what a ceiling leaves of it. Decided by shapes alone."""
+"""Compute the memory that compiled FFTs take, and how much work fits the limit.
+
+What decides the order of sums follows from shapes alone, so that results have the same bits
+whatever the limit and the number of threads.
+"""
 
 from __future__ import annotations
 
 from math import prod
 
-from einstride.cpu.fft.calls import Form
+from einstride.cpu.fft.calls import FFTConvolution
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
-UNITS = 16
-"""Chunks that a filter gradient is cut into, about; from shapes alone."""
+TARGET_PARTIAL_SUMS = 16
+"""Partial sums times blocks of channels of a filter gradient, about; decides the order of sums."""
 
 USES = 2
-"""Planes for which a spectrum is not worth keeping."""
+"""Planes that a spectrum is used for, at most, if it is computed again rather than kept."""
 
 
-def units(form: Form, job: Job) -> int:
-    """Ranges of examples that a filter gradient sums apart."""
-    g = form.geometry
+def partial_sums(conv: FFTConvolution, job: Job) -> int:
+    """Partial sums of a filter gradient: ranges of examples, or single ones per example."""
+    g = conv.geometry
     if job.per_example:
         return g.batch
-    wanted = min(max(UNITS // form.blocks, 1), g.batch)
+    wanted = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
     return -(-g.batch // -(-g.batch // wanted))
 
 
-def fused(form: Form, job: Job) -> bool:
-    """Is there one kernel for the filter and the rest, with spectra in the scratch?
+def fused(conv: FFTConvolution, job: Job) -> bool:
+    """True if one kernel transforms the filter and does the rest, with spectra in the scratch.
 
-    So many vectors of channels that no thread waits long, and few uses of each spectrum; or
-    results of each example apart.
+    Forward, if threads share enough blocks of channels and each spectrum has few uses. A filter
+    gradient, if each partial sum is a result.
     """
-    if form.gradient:
-        return job.per_example or units(form, job) == 1
-    uses = form.geometry.batch * form.cut.planes
-    return form.blocks >= UNITS and uses <= USES and not form.spread
+    if conv.gradient:
+        return job.per_example or partial_sums(conv, job) == 1
+    uses = conv.geometry.batch * conv.tiling.planes
+    return conv.blocks >= TARGET_PARTIAL_SUMS and uses <= USES and not conv.tiled_lanes
 
 
 @cached(256)
-def share(form: Form, job: Job) -> int:
-    """Numbers of a worker's scratch, whichever kernels are used."""
-    if fused(form, job):
-        kernels = ["reduce"] if form.gradient else ["whole", "convolve"]
+def scratch_elements(conv: FFTConvolution, job: Job) -> int:
+    """Elements of a worker's scratch, for the largest of the kernels that a job uses."""
+    if fused(conv, job):
+        kernels = ["reduce"] if conv.gradient else ["whole", "convolve"]
     else:
-        kernels = ["gather", "finish"] if form.gradient else ["convolve", "spectrum"]
-    return max(form.share(k) for k in kernels)
+        kernels = ["gather", "finish"] if conv.gradient else ["convolve", "spectrum"]
+    return max(conv.scratch_elements(k) for k in kernels)
 
 
-def need(form: Form, job: Job, blocks: int, workers: int) -> int:
-    """Bytes of scratch and spectra."""
-    kept = 0 if fused(form, job) else blocks * form.spectrum
-    kept *= units(form, job) if form.gradient else 1
-    return (share(form, job) * workers + kept) * ITEMSIZE[form.compute] + 128
+def workspace_bytes(conv: FFTConvolution, job: Job, blocks: int, workers: int) -> int:
+    """Bytes of scratch and spectra for this many blocks of channels at once and workers."""
+    kept = 0 if fused(conv, job) else blocks * conv.spectrum
+    kept *= partial_sums(conv, job) if conv.gradient else 1
+    return (scratch_elements(conv, job) * workers + kept) * ITEMSIZE[conv.compute] + 128
 
 
 @cached(256)
-def room(form: Form, job: Job) -> tuple[int, int]:
-    """How many blocks of channels are done at once, and by how many threads."""
+def blocks_at_once(conv: FFTConvolution, job: Job) -> tuple[int, int]:
+    """The most blocks of channels that are computed at once within the limit, and the threads."""
     for workers in range(job.threads, 0, -1):
-        for blocks in range(form.blocks, 0, -1):
-            if need(form, job, blocks, workers) <= ceiling(form, job):
+        for blocks in range(conv.blocks, 0, -1):
+            if workspace_bytes(conv, job, blocks, workers) <= limit(conv, job):
                 return blocks, workers
     return 1, 1
 
 
-def ceiling(form: Form, job: Job) -> int:
-    """Bytes for scratch and spectra."""
-    return job.limit - form.tables - copies(job) if job.hard else max(job.limit, 64 << 20)
+def limit(conv: FFTConvolution, job: Job) -> int:
+    """Bytes that scratch and spectra may take."""
+    return job.limit - conv.tables - copies(job) if job.hard else max(job.limit, 64 << 20)
 
 
 def copies(job: Job) -> int:
-    """Bytes of operands and results that kernels cannot address; a filter's are always counted."""
+    """Bytes of copies of arrays that kernels cannot address; a copy of the filter always counts."""
     return prod(job.geometry.f_shape) * job.operand_itemsize + job.copied

@@ -1,4 +1,4 @@
-"""The caller of the kernels for blocks of few channels, for arrays in memory."""
+"""Call the kernels of `blocks` for an input gradient with few input channels."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import block_panels, blocks
-from einstride.cpu.small_channels.block_plan import Blocks, choose, columns
+from einstride.cpu.small_channels.block_plan import BlockTiling, choose, columns
 from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 
 
-def cut(g: Geometry, compute: str) -> Blocks:
-    """How this machine cuts it."""
+def tiling(g: Geometry, compute: str) -> BlockTiling:
+    """The tiling of an input gradient for this machine."""
     on = machine()
     return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def panel_bytes(g: Geometry, compute: str) -> int:
-    """The size of the joined filter."""
-    found = cut(g, compute)
+    """Bytes of the rearranged filter."""
+    found = tiling(g, compute)
     return found.panels * found.taps * g.filters * found.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
-    """The filter (*K, C, D) of dtype compute, whose last axis is dense, as joined panels."""
-    found = cut(g, compute)
+    """The filter (*K, C, D) of dtype compute, contiguous on its last axis, as rearranged panels."""
+    found = tiling(g, compute)
     to = aligned_empty((found.panels, found.taps, g.filters, found.width), compute)
     call = _packing(g, compute, f.strides, threads, machine())
     call(launch, f=address(f), to=address(to))
@@ -64,9 +64,9 @@ def _packing(
 def gradient(
     gy: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
 ) -> bool:
-    """out (B, *S, C) = the input gradient plus bias; False if a NaN may stand too often in it.
+    """Compute out (B, *S, C) = input gradient + bias; return False if it may have too many NaNs.
 
-    Channels are dense in gy, lines of the last axis and channels in out.
+    gy is contiguous in its channels, out in lines of the last axis with their channels.
     """
     call, channels = gradient_of(gy, g, compute, out, threads)
     flag = np.zeros(1, np.int64)
@@ -81,7 +81,7 @@ def gradient(
 
 
 def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
-    """The kernel for arrays that lie like these, and the channel of each of its columns."""
+    """The call for arrays with these dtypes and strides, and the channel of each column."""
     return _gradient(
         g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
     )
@@ -98,13 +98,13 @@ def _gradient(
     gx_steps = element_strides(gx_strides, ITEMSIZE[result])
     tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors,
-        found.piece, found.pieces, g.rank,
+        found.span, found.spans, g.rank,
     )  # fmt: skip
-    along = found.axes[-1].count
+    line = found.axes[-1].count
     rows = g.batch * prod(axis.count for axis in found.axes[:-1])
     depth = SLICE_BYTES // (found.taps * found.width * item) // blocks.UNROLLED * blocks.UNROLLED
     depth = max(depth, 8 * blocks.UNROLLED)
-    segment = -(-along // found.positions) * found.positions
+    segment = -(-line // found.positions) * found.positions
     if depth < g.filters:
         segment = min(blocks.TILES * found.positions, segment)
     else:
@@ -112,10 +112,10 @@ def _gradient(
     segment = chunk_size(
         segment,
         found.positions,
-        lambda n: rows * found.panels * -(-along // n),
+        lambda n: rows * found.panels * -(-line // n),
         chunk_count(threads),
     )
-    segments = -(-along // segment)
+    segments = -(-line // segment)
     what = columns(g, found, (0,) * (g.rank + 1))
     to = what.first + sum(
         (at * step for at, step in zip(what.at, gx_steps[1:-2], strict=True)),
@@ -130,8 +130,8 @@ def _gradient(
         "segment": segment, "panels": found.panels, "panels_inside": int(inside),
         "zeros": address(zeros), "f_panel": found.taps * g.filters * found.width,
         "channels": g.filters, "slice": depth, "gy_batch": gy_steps[0], "gx_batch": gx_steps[0],
-        "piece_first": address(what.first), "piece_to": address(to),
-        "piece_count": address(what.count), "line": g.size[-1] * g.channels,
+        "span_first": address(what.first), "span_to": address(to),
+        "span_count": address(what.count), "line": g.size[-1] * g.channels,
         "before": last.low * g.channels, "step": last.block * g.channels,
     }  # fmt: skip
     base = 0
@@ -144,7 +144,7 @@ def _gradient(
         values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
         if a < g.rank - 1:
             values |= {
-                f"piece_at{a}": address(what.at[a]), f"size{a}": g.size[a], f"low{a}": axis.low,
+                f"span_at{a}": address(what.at[a]), f"size{a}": g.size[a], f"low{a}": axis.low,
                 f"block{a}": axis.block, f"to{a}": gx_steps[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]

@@ -1,7 +1,8 @@
-"""The joined filter as panels: (panel, tap, d, V vectors of columns), zeros where none is met.
+"""Generate the kernel that rearranges a filter into panels (panel, tap, d, V vectors of columns).
 
-A column's numbers lie side by side along d, columns far apart: squares of as many columns as a
-vector has lanes are turned in registers.
+Zeros fill the columns that a tap does not meet. In the filter a column is contiguous along d, while
+a panel is contiguous along columns: squares of as many columns as a vector has lanes are transposed
+in registers.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ ARGUMENTS = ("counter", "chunks", "f", "to", "channels", "columns", "zeros")
 
 
 def kernel(dtype: str, lanes: int, vectors: int) -> str:
-    """The text of the kernel ``block_panels``.
+    """The LLVM IR of the kernel ``block_panels``.
 
-    `columns` holds an offset in f for each panel, tap and column; negative where zeros stand.
+    `columns` holds the offset in f of each panel, tap and column; negative for zeros.
     """
     code = Code("block_panels", ARGUMENTS)
     width = lanes * vectors
@@ -34,14 +35,14 @@ def kernel(dtype: str, lanes: int, vectors: int) -> str:
                     i.pick_pointer(f.at(o + d), zeros).load(lanes, mask)
                     for i, o in zip(inside, found, strict=True)
                 ]
-                for i, row in enumerate(_turned(rows)):
+                for i, row in enumerate(_transpose(rows)):
                     with code.when(d + i < channels):
                         to.at((d + i) * width + column).store(row)
     return code.text()
 
 
-def _turned(rows: list[Value]) -> list[Value]:
-    """The rows of a square as its columns: halves are exchanged, then quarters, and so on."""
+def _transpose(rows: list[Value]) -> list[Value]:
+    """Transpose a square of vectors: exchange halves, then quarters, and so on."""
     n = len(rows)
     step = n // 2
     while step:
@@ -51,13 +52,13 @@ def _turned(rows: list[Value]) -> list[Value]:
         found = list(rows)
         for i in range(n):
             if low[i]:
-                found[i] = _mixed(rows[i], rows[i + step], first)
-                found[i + step] = _mixed(rows[i], rows[i + step], second)
+                found[i] = _shuffled(rows[i], rows[i + step], first)
+                found[i + step] = _shuffled(rows[i], rows[i + step], second)
         rows, step = found, step // 2
     return rows
 
 
-def _mixed(one: Value, two: Value, order: list[int]) -> Value:
-    """Lanes of two vectors."""
+def _shuffled(one: Value, two: Value, order: list[int]) -> Value:
+    """The lanes of two vectors that `order` names."""
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
     return Value(one.code, one.code.builder.shuffle_vector(one.ir, two.ir, lanes))

@@ -1,4 +1,4 @@
-"""How an input gradient is cut into blocks, and its tables (`small_channels.blocks`)."""
+"""Choose the blocks of an input gradient and list its columns (`small_channels.blocks`)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from einstride.geometry.keywords import Shape
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
-STARTED = 8
-"""Multiply-adds of vectors that one channel of a tap takes at least: so long is one's latency."""
+FMA_LATENCY = 8
+"""Multiply-adds of vectors in the least time of one channel of a tap, the latency of one of them:
+about four cycles at two per cycle."""
 
-# Of the time, in multiply-adds of vectors: see the package.
-LOOKED_UP, TAP = 8.0, 10.0
-"""Per tap of a tile: for each block; and besides."""
+# Terms of the predicted time, in multiply-adds of vectors; the package says how they were fitted.
+LOOK_UP, TAP = 8.0, 10.0
+"""Time per tap of a tile: to look up the offset of each block, and for the tap itself."""
 
-WRITTEN, TILE, ROW = 12.0, 60.0, 100.0
-"""Per vector of a run that is written, cut off at the ends of a line; per tile; per row of them."""
+STORE, TILE, ROW = 12.0, 60.0, 100.0
+"""Time per vector of a span that is stored with masks; per tile; per row of tiles."""
 
 STRIDES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-"""How many strides a block may have on an axis."""
+"""The numbers of strides that a block may span on an axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The blocks along an axis: `block` positions each, the first of which begins `low` before gx.
+    """The blocks along an axis: `block` positions each, the first begins `low` positions before gx.
 
     Tap t of block q meets output first + q * strides + t.
     """
@@ -52,12 +53,12 @@ class Axis:
         return self.strides * self.stride
 
     def outputs(self, out: int) -> Any:
-        """(count, taps) the output that a block's tap meets, -1 where there is none."""
+        """(count, taps) the output that each tap of each block meets; -1 for none."""
         found = self.first + np.arange(self.count)[:, None] * self.strides + np.arange(self.taps)
         return np.where((found >= 0) & (found < out), found, -1)
 
     def met(self) -> Any:
-        """(taps, block) the filter's tap that joins an output and a position, -1 if none does."""
+        """(taps, block) the filter's tap between a block's output and its position; -1 for none."""
         reach = (self.kernel - 1) * self.dilation
         at = np.arange(self.block) - self.stride * (np.arange(self.taps)[:, None] - self._back)
         k, rest = np.divmod(at, self.dilation)
@@ -66,7 +67,7 @@ class Axis:
 
     @property
     def _back(self) -> int:
-        """How many outputs before a block's first one still reach it."""
+        """Outputs before a block's first output whose windows reach the block."""
         return (self.kernel - 1) * self.dilation // self.stride
 
 
@@ -82,47 +83,49 @@ def _axis(g: Geometry, a: int, strides: int) -> Axis:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """How the columns of an input gradient are cut.
+class BlockTiling:
+    """How the columns of an input gradient are divided into panels, and blocks into tiles.
+
+    A span is a contiguous part of gx within a block: positions of the last axis with channels.
 
     Attributes
     ----------
     axes : tuple of Axis
         The blocks on each spatial axis.
     lanes, vectors, positions : int
-        Numbers in a vector, vectors in a panel, blocks in a tile.
-    piece, pieces : int
-        Neighbours in a run, runs in a panel.
-    split, panels : int
-        Runs that a block's positions on the last axis are, panels in all.
+        Lanes of a vector, vectors per panel, blocks per tile.
+    span, spans : int
+        Elements per span, spans per panel.
+    spans_per_line, panels : int
+        Spans that cover the positions of a block on the last axis; panels in all.
     work : float
-        Multiply-adds of vectors, and what takes as long.
+        Predicted time, in multiply-adds of vectors.
     """
 
     axes: tuple[Axis, ...]
     lanes: int
     vectors: int
     positions: int
-    piece: int
-    pieces: int
-    split: int
+    span: int
+    spans: int
+    spans_per_line: int
     panels: int
     work: float
 
     @property
     def width(self) -> int:
-        """Columns in a panel."""
+        """Columns per panel."""
         return self.lanes * self.vectors
 
     @property
     def taps(self) -> int:
-        """Taps in all."""
+        """Taps of a block, on all axes."""
         return prod(axis.taps for axis in self.axes)
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> Blocks:
-    """The cut with the least work."""
+def choose(g: Geometry, lanes: int, registers: int) -> BlockTiling:
+    """The tiling with the least work."""
     most = (4 if registers >= 32 else 2) * lanes
     axes = [
         [
@@ -133,33 +136,37 @@ def choose(g: Geometry, lanes: int, registers: int) -> Blocks:
         for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
     ]
     found = []
-    for cut in product(*axes):
-        columns = prod(axis.block for axis in cut) * g.channels
-        if columns <= most or all(axis.strides == 1 for axis in cut):
-            found.append(_cut(g, cut, lanes, registers, most))
+    for chosen in product(*axes):
+        columns = prod(axis.block for axis in chosen) * g.channels
+        if columns <= most or all(axis.strides == 1 for axis in chosen):
+            found.append(_tiling(g, chosen, lanes, registers, most))
     return min(found, key=lambda blocks: blocks.work)
 
 
-def _cut(g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: int) -> Blocks:
-    run = axes[-1].block * g.channels
-    split = -(-run // most)
-    piece = run if split == 1 else -(-run // (split * lanes)) * lanes
-    split = -(-run // piece)
-    runs = prod(axis.block for axis in axes[:-1]) * split
-    rows, along = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
+def _tiling(
+    g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: int
+) -> BlockTiling:
+    width = axes[-1].block * g.channels
+    spans_per_line = -(-width // most)
+    span = width if spans_per_line == 1 else -(-width // (spans_per_line * lanes)) * lanes
+    spans_per_line = -(-width // span)
+    all_spans = prod(axis.block for axis in axes[:-1]) * spans_per_line
+    rows, line = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
     taps = prod(axis.taps for axis in axes)
-    best: Blocks | None = None
-    for pieces in range(1, min(most // piece, runs) + 1):
-        vectors = -(-pieces * piece // lanes)
+    best: BlockTiling | None = None
+    for spans in range(1, min(most // span, all_spans) + 1):
+        vectors = -(-spans * span // lanes)
         positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
-        positions = -(-along // -(-along // min(positions, along)))
-        panels = -(-runs // pieces)
-        products = g.filters * max(vectors * positions, vectors + positions, STARTED)
-        writes = positions * pieces * -(-piece // lanes) * WRITTEN
-        tile = taps * (products + LOOKED_UP * positions + TAP) + writes + TILE
-        work = panels * rows * (-(-along // positions) * tile + ROW)
+        positions = -(-line // -(-line // min(positions, line)))
+        panels = -(-all_spans // spans)
+        products = g.filters * max(vectors * positions, vectors + positions, FMA_LATENCY)
+        writes = positions * spans * -(-span // lanes) * STORE
+        tile = taps * (products + LOOK_UP * positions + TAP) + writes + TILE
+        work = panels * rows * (-(-line // positions) * tile + ROW)
         if best is None or work < best.work:
-            best = Blocks(axes, lanes, vectors, positions, piece, pieces, split, panels, work)
+            best = BlockTiling(
+                axes, lanes, vectors, positions, span, spans, spans_per_line, panels, work
+            )
     if best is None:
         raise ValueError("a run is longer than a panel")
     return best
@@ -167,18 +174,18 @@ def _cut(g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: 
 
 @dataclass(frozen=True)
 class Columns:
-    """What stands in the columns, panel by panel.
+    """The columns of all panels.
 
     Attributes
     ----------
     offsets : array
-        (panels, taps, width) where f is read, negative where zeros stand.
+        (panels, taps, width) the offset in f of each column; negative for zeros.
     channels : array
-        (panels * width) the channel of a column.
+        (panels * width) the channel of each column.
     first, count : array
-        For each run: its place on the last axis, and its length.
+        For each span: its first element within the block on the last axis, and its length.
     at : list of array
-        For each run: its position in the block, on each other axis.
+        For each span: its position in the block on each other axis.
     """
 
     offsets: Any
@@ -189,8 +196,8 @@ class Columns:
 
 
 @kept
-def columns(g: Geometry, blocks: Blocks, f_steps: Shape) -> Columns:
-    """The columns of a filter (*K, C, D) with these steps between its numbers, none negative."""
+def columns(g: Geometry, blocks: BlockTiling, f_steps: Shape) -> Columns:
+    """The columns of a filter (*K, C, D) with these strides in elements, none of them negative."""
     offset: Any = np.arange(g.channels) * f_steps[g.rank]
     for a in reversed(range(g.rank)):
         met = to_offsets(blocks.axes[a].met(), f_steps[a], 0)
@@ -200,22 +207,24 @@ def columns(g: Geometry, blocks: Blocks, f_steps: Shape) -> Columns:
     n = g.rank
     offset = offset.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n)
     outer = [axis.block for axis in blocks.axes[:-1]]
-    run = blocks.axes[-1].block * g.channels
-    offset = offset.reshape(blocks.taps, prod(outer), run)
-    cut = np.full((blocks.taps, prod(outer), blocks.split * blocks.piece), OUTSIDE, np.int64)
-    cut[..., :run] = offset
-    runs = prod(outer) * blocks.split
-    every = np.full((blocks.taps, blocks.panels * blocks.pieces, blocks.piece), OUTSIDE, np.int64)
-    every[:, :runs] = cut.reshape(blocks.taps, runs, blocks.piece)
+    width = blocks.axes[-1].block * g.channels
+    offset = offset.reshape(blocks.taps, prod(outer), width)
+    in_spans = np.full(
+        (blocks.taps, prod(outer), blocks.spans_per_line * blocks.span), OUTSIDE, np.int64
+    )
+    in_spans[..., :width] = offset
+    all_spans = prod(outer) * blocks.spans_per_line
+    padded = np.full((blocks.taps, blocks.panels * blocks.spans, blocks.span), OUTSIDE, np.int64)
+    padded[:, :all_spans] = in_spans.reshape(blocks.taps, all_spans, blocks.span)
     filled = np.full((blocks.panels, blocks.taps, blocks.width), OUTSIDE, np.int64)
-    panel = every.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
+    panel = padded.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
     filled[..., : panel.shape[-1]] = panel
-    number = np.arange(blocks.panels * blocks.pieces)
-    first = number % blocks.split * blocks.piece
-    count = np.where(number < runs, np.minimum(blocks.piece, run - first), 0)
-    block = number % runs // blocks.split
+    number = np.arange(blocks.panels * blocks.spans)
+    first = number % blocks.spans_per_line * blocks.span
+    count = np.where(number < all_spans, np.minimum(blocks.span, width - first), 0)
+    block = number % all_spans // blocks.spans_per_line
     at = [np.ascontiguousarray(i) for i in np.unravel_index(block, outer)] if outer else []
-    within = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.piece)
+    within = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.span)
     channels = np.zeros((blocks.panels, blocks.width), np.int64)
     channels[:, : panel.shape[-1]] = within.reshape(blocks.panels, -1) % g.channels
     return Columns(filled, channels.ravel(), first, count, at)

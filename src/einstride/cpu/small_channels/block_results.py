@@ -1,4 +1,7 @@
-"""How the sums of blocks are written (`small_channels.blocks`): in runs, cut off at the ends."""
+"""Generate the stores of the sums of blocks (`small_channels.blocks`).
+
+Sums are stored in contiguous spans, which masks cut off where they leave the line of gx.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 
 def check(code: Code, acc: list[Variable]) -> None:
-    """Set the flag if a sum is NaN."""
+    """Generate code that sets `flag` if a sum is NaN."""
     values = [sums.get() for sums in acc]
     if not is_float(values[0].ir.type):
         return
@@ -28,35 +31,35 @@ def check(code: Code, acc: list[Variable]) -> None:
 def write(
     code: Code, t: BlockTile, here: Row, start: Value, last: Value, acc: list[Variable]
 ) -> None:
-    """The runs of each block, as far as they lie in gx."""
+    """Store the spans of each block, as far as they lie in gx."""
     sums = [a.get() for a in acc]
     for e, count in enumerate(here.counts):
         with code.when(code.number(0) < count):
             for p in range(t.positions):
                 with code.when(start + p < last):
                     one = sums[p * t.vectors :][: t.vectors]
-                    _run(code, t, here, e, start + p, one)
+                    _span(code, t, here, e, start + p, one)
 
 
-def _run(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Value]) -> None:
-    """One run of block q; a part of it may lie before or behind the line of gx."""
+def _span(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Value]) -> None:
+    """Store span e of block q; a part of it may lie before or behind the line of gx."""
     if t.forward:
-        _outputs(code, t, here.gx.at(q * code["step"] + here.places[e]), here.counts[e], sums)
+        _outputs(code, t, here.gx.at(q * code["step"] + here.offsets[e]), here.counts[e], sums)
         return
     begin = q * code["step"] - code["before"] + here.firsts[e]
     low = (code.number(0) - begin).most(code.number(0))
     high = (code["line"] - begin).least(here.counts[e])
-    pointer = here.gx.at(q * code["step"] - code["before"] + here.places[e])
-    for i in range(0, t.piece, t.lanes):
+    pointer = here.gx.at(q * code["step"] - code["before"] + here.offsets[e])
+    for i in range(0, t.span, t.lanes):
         mask = code.first_lanes(high - i, t.lanes)
         below = code.first_lanes(low - i, t.lanes)
         mask = mask & (below ^ every(code, t.lanes))
-        found = _columns(sums, e * t.piece + i, t.lanes)
+        found = _columns(sums, e * t.span + i, t.lanes)
         pointer.at(i).store(code.convert(found, t.compute, t.result), mask)
 
 
 def _outputs(code: Code, t: BlockTile, pointer: Pointer, count: Value, sums: list[Value]) -> None:
-    """The output channels of one output."""
+    """Store the output channels of one output."""
     found = [code.convert(each, t.compute, t.result) for each in sums]
     if t.stream:
         for v, each in enumerate(found):
@@ -67,7 +70,7 @@ def _outputs(code: Code, t: BlockTile, pointer: Pointer, count: Value, sums: lis
 
 
 def _columns(sums: list[Value], first: int, lanes: int) -> Value:
-    """A vector of columns from two neighbours."""
+    """The vector of columns from `first` on, from two neighbouring vectors."""
     v, shift = divmod(first, lanes)
     if shift == 0:
         return sums[v]

@@ -1,4 +1,4 @@
-"""What a kernel of `blocks` is compiled for, and what the tiles of one row of blocks share."""
+"""Describe what the kernel of `blocks` is compiled for, and what the tiles of a row share."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from einstride.codegen.function_builder import Pointer, Value
 
 @dataclass(frozen=True)
 class BlockTile:
-    """What a kernel is compiled for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     operand, compute, result : str
-        The dtypes of gy, of the joined filter and the sums, and of gx.
+        The dtypes of gy, of the rearranged filter and the sums, and of gx.
     lanes : int
-        Numbers in a vector.
+        Lanes of a vector.
     positions, vectors : int
-        Blocks and vectors of columns in a tile.
-    piece, pieces : int
-        Neighbours in gx in a run, and runs in a panel.
+        Blocks, and vectors of columns, per tile.
+    span, spans : int
+        Elements of gx per contiguous span, and spans per panel.
     rank : int
         Spatial axes.
     forward : bool
-        A forward pass: blocks of one output, whose columns are the output channels. Where all taps
-        of the last axis stand in x they are one run of numbers, and one sum.
+        True for a forward pass: gy and gx stand for x and y, a block is one output, and its columns
+        are the output channels. Where all taps of the last axis meet x they form one contiguous sum
+        with the input channels.
     stream : bool
-        Whether results go to memory past the caches.
+        True if results are stored past the caches (non-temporal stores).
     """
 
     operand: str
@@ -36,25 +37,28 @@ class BlockTile:
     lanes: int
     positions: int
     vectors: int
-    piece: int
-    pieces: int
+    span: int
+    spans: int
     rank: int
     forward: bool = False
     stream: bool = False
 
     @property
     def width(self) -> int:
-        """Columns in a panel, with those that fill up its last vector."""
+        """Columns per panel, with those that fill up its last vector."""
         return self.lanes * self.vectors
 
 
 @dataclass(frozen=True)
 class Row:
-    """What all tiles of a row share: where it reads and writes, and how much of each piece."""
+    """What all tiles of a row of blocks share: addresses in gy and gx, offset tables, spans.
+
+    For each span of a panel: its length, 0 outside of gx; its first element; its offset in gx.
+    """
 
     gy: Pointer
     gx: Pointer
     tables: list[Pointer]
     counts: list[Value]
     firsts: list[Value]
-    places: list[Value]
+    offsets: list[Value]

@@ -1,16 +1,17 @@
-"""A convolution along lines, of blocks of outputs: how layers of few channels fill vectors.
+"""Input gradient kernel for few input channels, whose vectors span (position in a block, channel).
 
-An input gradient with stride s and C channels has C columns a position, often three of sixteen
-lanes. Here a column is (position in a block of B, channel), for blocks of some strides on each
-axis:
+With vectors along the C channels of a position an input gradient would fill C lanes, often three of
+sixteen. Here a column is (position in a block, channel), for blocks of some strides on each axis:
 
-    acc[block p, column] += gy[block p under the tap, d] * f[tap, d, column]
+    acc[block p, column] += gy[output of block p under the tap, d] * f[tap, d, column]
 
-The joined filter has zeros where a tap does not meet a position of the block. Blocks go along the
-last axis; what is the same for a row of blocks is found once a row. Columns are written in runs
-that are neighbours in memory, cut off where they leave gx. Each output is summed in the same order
-wherever it lies. Zero taps spread a NaN or an infinity over a block: where a sum is NaN, `flag` is
-set, and the caller has to do it in another way.
+The filter is rearranged into such columns, with zeros where a tap does not meet a position of the
+block. A tile is several blocks of the last axis; what a row of blocks has in common is computed
+once per row. Columns are stored in contiguous spans of gx, cut off where they leave it. Every
+element is summed in the same order wherever it lies. Zero taps would spread a NaN or an infinity
+over a block: where a sum is NaN, `flag` is set, and the caller must compute the result otherwise.
+
+The kernel also computes forward passes (`line_calls`), with blocks of one output.
 """
 
 from __future__ import annotations
@@ -20,31 +21,34 @@ from einstride.cpu.small_channels.block_results import check, write
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 UNROLLED = 4
-"""Channels of gy that are multiplied between two tests for the end."""
+"""Channels of gy by which the innermost loop is unrolled."""
 
 TILES = 12
-"""Tiles of a chunk, whose sums may wait on the stack for the next slice of channels."""
+"""Tiles per chunk, at most, if channels are summed in several slices: the sums of all tiles wait in
+a staging buffer on the stack from one slice to the next."""
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     every = (f"{name}{a}" for a in range(rank) for name in ("table", "taps", "blocks"))
     outer = (
-        f"{name}{a}" for a in range(rank - 1) for name in ("piece_at", "size", "low", "block", "to")
+        f"{name}{a}" for a in range(rank - 1) for name in ("span_at", "size", "low", "block", "to")
     )
     return (
         "counter", "chunks", "rows", "segments", "segment", "panels", "panels_inside",
         "gy", "gx", "f", "bias", "zeros", "flag", "f_panel", "channels", "slice",
-        "gy_batch", "gx_batch", "piece_first", "piece_to", "piece_count", "line", "before", "step",
+        "gy_batch", "gx_batch", "span_first", "span_to", "span_count", "line", "before", "step",
         "inside_first", "inside_last", "move", "start", *every, *outer,
     )  # fmt: skip
 
 
 def kernel(t: BlockTile) -> str:
-    """The text of the kernel ``blocks``."""
+    """The LLVM IR of the kernel ``blocks``."""
     code = Code("blocks", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_inside"].equals(1)  # panels of a row follow each other, or rows do
+        inside = code["panels_inside"].equals(
+            1
+        )  # consecutive chunks: the panels of a row, or the rows of a panel
         strips = code["rows"] * code["segments"]
         count = inside.pick(code["panels"], strips)
         fast, slow = chunk % count, chunk // count
@@ -68,31 +72,30 @@ def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:
     gy = code.array("gy", t.operand).at(rest * code["gy_batch"])
     tables = [code.array(f"table{a}", "int64").at(at[a] * code[f"taps{a}"]) for a in outer]
     here = Row(gy, gx, tables, [], [], [])
-    for e in range(t.pieces):
-        piece = panel * t.pieces + e
+    for e in range(t.spans):
+        span = panel * t.spans + e
         count, first, pointer = (
-            code.array(f"piece_{name}", "int64").at(piece).load()
-            for name in ("count", "first", "to")
+            code.array(f"span_{name}", "int64").at(span).load() for name in ("count", "first", "to")
         )
         for a in outer:
-            position = starts[a] + code.array(f"piece_at{a}", "int64").at(piece).load()
+            position = starts[a] + code.array(f"span_at{a}", "int64").at(span).load()
             inside = (position >= 0) & (position < code[f"size{a}"])
             count = inside.pick(count, code.number(0))
         here.counts.append(count)
         here.firsts.append(first)
-        here.places.append(pointer)
+        here.offsets.append(pointer)
     return here
 
 
 def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -> None:
-    """A segment of a row of blocks, for one panel of columns."""
+    """Compute a segment of a row of blocks, for one panel of columns."""
     last_axis = t.rank - 1
     here = _row(code, t, panel, row)
     f = code.array("f", t.compute).at(panel * code["f_panel"])
     bias = code.array("bias", t.compute).at(panel * t.width)
     first = segment * code["segment"]
     last = (first + code["segment"]).least(code[f"blocks{last_axis}"])
-    waiting = code.scratch(t.compute, TILES * t.positions * t.width)
+    staging = code.scratch(t.compute, TILES * t.positions * t.width)
     taps = code[f"taps{last_axis}"]
     with code.loop(0, code["channels"], code["slice"]) as c0:
         depth = (code["channels"] - c0).least(code["slice"])
@@ -102,26 +105,26 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
             ends = [code.array(f"table{last_axis}", "int64").at(q * taps) for q in blocks]
             count = t.positions * t.vectors
             acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(count)]
-            kept = waiting.at((start - first) * t.width)
+            staged = staging.at((start - first) * t.width)
             with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
                 for i, sums in enumerate(acc):
                     sums.set(bias.at(i % t.vectors * t.lanes).load(t.lanes))
             with code.when(code.number(0) < c0):
                 for i, sums in enumerate(acc):
-                    sums.set(kept.at(i * t.lanes).load(t.lanes))
+                    sums.set(staged.at(i * t.lanes).load(t.lanes))
             from_f = f.at(c0 * t.width)
             if t.forward:
                 inside = start >= code["inside_first"]
                 inside = inside & (code["inside_last"] >= (start + t.positions).least(last))
                 with code.when(inside):
-                    _runs(code, t, here, f, blocks, acc)
+                    _spans(code, t, here, f, blocks, acc)
                 with code.when(inside ^ 1):
                     _taps(code, t, here, from_f, c0, depth, ends, acc)
             else:
                 _taps(code, t, here, from_f, c0, depth, ends, acc)
             with code.when(done ^ 1):
                 for i, sums in enumerate(acc):
-                    kept.at(i * t.lanes).store(sums.get())
+                    staged.at(i * t.lanes).store(sums.get())
             with code.when(done):
                 if not t.forward:
                     check(code, acc)
@@ -132,17 +135,17 @@ def _taps(
     code: Code, t: BlockTile, here: Row, f: Pointer, c0: Value, depth: Value, ends: list[Pointer],
     acc: list[Variable],
 ) -> None:  # fmt: skip
-    """Add every tap's products to the sums."""
+    """Add the products of every tap to the sums."""
     tap_size = code["channels"] * t.width
     zeros = code.array("zeros", t.operand)
 
-    def along(a: int, offset: Value, tap: Value) -> None:
+    def outer(a: int, offset: Value, tap: Value) -> None:
         with code.loop(0, code[f"taps{a}"]) as k:
             number = tap * code[f"taps{a}"] + k
             if a < t.rank - 1:
                 found = here.tables[a].at(k).load()
                 with code.when(found >= 0):
-                    along(a + 1, offset + found, number)
+                    outer(a + 1, offset + found, number)
                 return
             found_here = [end.at(k).load() for end in ends]
             common = found_here[0]
@@ -150,46 +153,46 @@ def _taps(
                 common = common & other  # negative only if all are
             with code.when(common >= 0):
                 from_gy = here.gy.at(offset + c0)
-                points = [(o >= 0).pick_pointer(from_gy.at(o), zeros) for o in found_here]
-                _products(code, t, points, f.at(number * tap_size), depth, acc)
+                pointers = [(o >= 0).pick_pointer(from_gy.at(o), zeros) for o in found_here]
+                _products(code, t, pointers, f.at(number * tap_size), depth, acc)
 
-    along(0, code.number(0), code.number(0))
+    outer(0, code.number(0), code.number(0))
 
 
-def _runs(
+def _spans(
     code: Code, t: BlockTile, here: Row, f: Pointer, blocks: list[Value], acc: list[Variable]
 ) -> None:
-    """The taps of the last axis and their channels as one sum, for each tap of the others."""
+    """Add the products of every tap, with those of the last axis and their channels as one sum."""
     depth = code[f"taps{t.rank - 1}"] * code["channels"]
     starts = [q * code["move"] - code["start"] for q in blocks]
 
-    def along(a: int, offset: Value, tap: Value) -> None:
+    def outer(a: int, offset: Value, tap: Value) -> None:
         if a == t.rank - 1:
-            points = [here.gy.at(offset + start) for start in starts]
-            _products(code, t, points, f.at(tap * depth * t.width), depth, acc)
+            pointers = [here.gy.at(offset + start) for start in starts]
+            _products(code, t, pointers, f.at(tap * depth * t.width), depth, acc)
             return
         with code.loop(0, code[f"taps{a}"]) as k:
             found = here.tables[a].at(k).load()
             with code.when(found >= 0):
-                along(a + 1, offset + found, tap * code[f"taps{a}"] + k)
+                outer(a + 1, offset + found, tap * code[f"taps{a}"] + k)
 
-    along(0, code.number(0), code.number(0))
+    outer(0, code.number(0), code.number(0))
 
 
 def _products(
-    code: Code, t: BlockTile, points: list[Pointer], f: Pointer, depth: Value, acc: list[Variable]
+    code: Code, t: BlockTile, pointers: list[Pointer], f: Pointer, depth: Value, acc: list[Variable]
 ) -> None:
-    """acc[p, v] += gy[p, d] * f[d, v] for every channel d."""
+    """Add gy[p, d] * f[d, v] to acc[p, v] for every channel d."""
 
     def one(c: Value, i: int) -> None:
         row = f.at(c * t.width).at(i * t.width)
         fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
-        for p, point in enumerate(points):
-            number = point.at(c).at(i).load_as(t.operand, t.compute)
-            spread = code.splat(number, t.lanes)
+        for p, pointer in enumerate(pointers):
+            number = pointer.at(c).at(i).load_as(t.operand, t.compute)
+            broadcast = code.splat(number, t.lanes)
             for v in range(t.vectors):
                 sums = acc[p * t.vectors + v]
-                sums.set(spread.times_plus(fs[v], sums.get()))
+                sums.set(broadcast.times_plus(fs[v], sums.get()))
 
     whole = depth // UNROLLED * UNROLLED
     with code.loop(0, whole, UNROLLED) as c:

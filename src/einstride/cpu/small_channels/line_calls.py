@@ -1,4 +1,7 @@
-"""The caller of a forward pass of few channels, for arrays in memory and no flip."""
+"""Call the kernel of `blocks` for a forward pass with few input channels, without flip.
+
+The taps of the last axis and the input channels form one contiguous sum.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +25,27 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
-STARTED = 8
-"""Multiply-adds of vectors that one number of a run takes at least: so long is one's latency."""
+FMA_LATENCY = 8
+"""Multiply-adds of vectors in the least time of one number of x, the latency of one of them:
+about four cycles at two per cycle."""
 
-# Of the time, in multiply-adds of vectors: see the package.
-LOOKED_UP, TAP = 4.0, 10.0
-"""Per outer tap of a tile: for each position; and besides."""
+# Terms of the predicted time, in multiply-adds of vectors; the package says how they were fitted.
+LOOK_UP, TAP = 4.0, 10.0
+"""Time per tap of the outer axes and tile: to look up each position's offset, and for the tap."""
 
-WRITTEN, TILE, LINE = 3.0, 40.0, 60.0
-"""Per vector of results; per tile; per line of outputs and panel."""
+STORE, TILE, LINE = 3.0, 40.0, 60.0
+"""Time per vector of results that is stored; per tile; per line of outputs and panel."""
 
 EDGE = 10.0
-"""Per tap and position of a tile at either end of a line, where taps are looked up one by one."""
+"""Time per tap and position of the tiles at both ends of a line, whose taps are looked up."""
 
 STREAMED = 16 << 20
-"""Bytes of results from which they go past the caches, which they would only empty."""
+"""Bytes of results from which they are stored past the caches, which could not hold them."""
 
 
 @dataclass(frozen=True)
-class Lines:
-    """How a forward pass is cut: vectors in a panel, outputs in a tile, and its work."""
+class LineTiling:
+    """The tiling of a forward pass: vectors per panel, outputs per tile, and predicted time."""
 
     lanes: int
     vectors: int
@@ -51,45 +55,45 @@ class Lines:
 
     @property
     def width(self) -> int:
-        """Output channels in a panel."""
+        """Output channels per panel."""
         return self.lanes * self.vectors
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> Lines:
-    """The cut with the least work."""
-    along, every = g.out[-1], -(-g.filters // lanes)
+def choose(g: Geometry, lanes: int, registers: int) -> LineTiling:
+    """The tiling with the least work."""
+    line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
-    run = g.kernel[-1] * g.channels
+    span = g.kernel[-1] * g.channels
     border = sum(max(pad, 0) for pad in g.padding[-1]) > 0
-    cuts = []
-    for vectors in range(1, min(4 if registers >= 32 else 2, every) + 1):
-        panels = -(-every // vectors)
+    tilings = []
+    for vectors in range(1, min(4 if registers >= 32 else 2, total) + 1):
+        panels = -(-total // vectors)
         positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
-        positions = max(-(-along // -(-along // min(positions, max(along, 1)))), 1)
-        sums = max(vectors * positions, vectors + positions, STARTED)
-        tile = outer * (run * sums + LOOKED_UP * positions + TAP)
-        tile += WRITTEN * positions * vectors + TILE
+        positions = max(-(-line // -(-line // min(positions, max(line, 1)))), 1)
+        sums = max(vectors * positions, vectors + positions, FMA_LATENCY)
+        tile = outer * (span * sums + LOOK_UP * positions + TAP)
+        tile += STORE * positions * vectors + TILE
         edges = 2 * outer * g.kernel[-1] * EDGE * positions if border else 0.0
-        work = panels * lines * (-(-along // positions) * tile + edges + LINE)
-        cuts.append(Lines(lanes, vectors, panels, positions, work))
-    return min(cuts, key=lambda found: found.work)
+        work = panels * lines * (-(-line // positions) * tile + edges + LINE)
+        tilings.append(LineTiling(lanes, vectors, panels, positions, work))
+    return min(tilings, key=lambda found: found.work)
 
 
-def cut(g: Geometry, compute: str) -> Lines:
-    """How this machine cuts it."""
+def tiling(g: Geometry, compute: str) -> LineTiling:
+    """The tiling of a forward pass for this machine."""
     on = machine()
     return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
-def streams(g: Geometry, item: int, found: Lines) -> bool:
-    """Do results of so many bytes each go past the caches?"""
+def streams(g: Geometry, item: int, found: LineTiling) -> bool:
+    """True if results of `item` bytes each are stored past the caches."""
     return prod(g.y_shape) * item >= STREAMED and g.filters % found.width == 0
 
 
 def pack(f: Any, g: Geometry, compute: str) -> Any:
-    """The filter (*K, C, D) as panels: (panel, taps, C, V vectors), zeros at the end."""
-    found = cut(g, compute)
+    """The filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
+    found = tiling(g, compute)
     panels = aligned_empty((found.panels, *g.kernel, g.channels, found.width), compute)
     for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
         part = f[..., first : first + found.width]
@@ -101,14 +105,14 @@ def pack(f: Any, g: Geometry, compute: str) -> Any:
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
 ) -> None:
-    """out (B, *O, D) = conv(x, panels) + bias.
+    """Compute out (B, *O, D) = conv(x, f) + bias from the panels of f.
 
-    Lines of the last axis with their channels are dense in x, channels in out.
+    x is contiguous in lines of the last axis with their channels, out in its channels.
     """
     call = correlation(x, g, compute, out, threads)
     more = {}
     if bias is not None:
-        found = cut(g, compute)
+        found = tiling(g, compute)
         filled = np.zeros(found.panels * found.width, compute)
         filled[: g.filters] = bias
         more["bias"] = address(filled)
@@ -116,9 +120,12 @@ def correlate(
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses gy (x), gx (y), f and bias."""
+    """The call for arrays with these dtypes and strides.
+
+    It takes the addresses gy (of x), gx (of y), f and bias.
+    """
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
-    stream = even and streams(g, out.itemsize, cut(g, compute))
+    stream = even and streams(g, out.itemsize, tiling(g, compute))
     return _forward(
         g,
         dtype_name(x),
@@ -145,15 +152,15 @@ def _forward(
         operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
         g.rank, True, stream,
     )  # fmt: skip
-    along, lines = g.out[-1], g.batch * prod(g.out[:-1])
-    segment = -(-along // found.positions) * found.positions
+    line, lines = g.out[-1], g.batch * prod(g.out[:-1])
+    segment = -(-line // found.positions) * found.positions
     segment = chunk_size(
         segment,
         found.positions,
-        lambda n: lines * found.panels * -(-along // n),
+        lambda n: lines * found.panels * -(-line // n),
         chunk_count(threads),
     )
-    segments = -(-along // segment)
+    segments = -(-line // segment)
     first = np.arange(found.panels) * found.width
     count = np.minimum(g.filters - first, found.width)
     nowhere = np.zeros(found.panels, np.int64)
@@ -167,8 +174,8 @@ def _forward(
         "segment": segment, "panels": found.panels, "panels_inside": int(inside),
         "zeros": address(zeros), "f_panel": taps * g.channels * found.width,
         "channels": g.channels, "slice": max(g.channels, 1), "gy_batch": x_steps[0],
-        "gx_batch": y_steps[0], "piece_first": address(nowhere), "piece_to": address(first),
-        "piece_count": address(count), "step": y_steps[-2], "move": stride * g.channels,
+        "gx_batch": y_steps[0], "span_first": address(nowhere), "span_to": address(first),
+        "span_count": address(count), "step": y_steps[-2], "move": stride * g.channels,
         "start": low * g.channels, "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1,
         "line": 0, "before": 0, "flag": 0,
@@ -181,7 +188,7 @@ def _forward(
         values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
         if a < last:
             values |= {
-                f"piece_at{a}": address(nowhere), f"size{a}": g.out[a], f"low{a}": 0,
+                f"span_at{a}": address(nowhere), f"size{a}": g.out[a], f"low{a}": 0,
                 f"block{a}": 1, f"to{a}": y_steps[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]

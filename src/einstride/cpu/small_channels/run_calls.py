@@ -1,4 +1,4 @@
-"""The caller of the filter gradient of few channels, for arrays in memory and no flip."""
+"""Call the kernel of `run_outer` for a filter gradient with few input channels, without flip."""
 
 from __future__ import annotations
 
@@ -19,90 +19,94 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
-STARTED = 8
-"""Multiply-adds of vectors that one output takes in a tile at least: so long is one's latency."""
+FMA_LATENCY = 8
+"""Multiply-adds of vectors in the least time of one output of a tile, the latency of one of them:
+about four cycles at two per cycle."""
 
-# Of the time, in multiply-adds of vectors: see the package.
+# Terms of the predicted time, in multiply-adds of vectors; the package says how they were fitted.
 LOAD, OUTPUT = 1.15, 4.0
-"""Per number of a run and vector of gy that a tile loads for an output; per output besides."""
+"""Time per number of x and vector of gy that a tile loads for an output; per output and tile."""
 
-ADDED = 4.0
-"""Per vector of a tile's sums that is added to a table in memory, once for each region."""
+ADD = 4.0
+"""Time per vector of a tile that is added to a partial sum in memory, once per region."""
 
 LINE = 30.0
-"""Per line of outputs and tile: to find its offsets and its ends."""
+"""Time per line of outputs and tile, for its offsets and its borders."""
 
 REGION_BYTES = 96 << 10
-"""The part of x and gy that is summed over at once."""
+"""Bytes of x and gy in a region, about, so that they stay in a core's second cache."""
 
-LEAST = 224
-"""Outputs in a region, so that sums are not added to memory too often."""
+MIN_REGION_OUTPUTS = 224
+"""Outputs per region, at least: fewer would add sums to memory too often."""
 
-TABLES_BYTES = 5 << 19
-"""What the tables of sums may take."""
+MAX_PARTIAL_SUM_BYTES = 5 << 19
+"""Bytes that all partial sums together may take."""
 
-TABLES = 8
-"""Tables that regions are sorted into, at most: so many threads can share a filter gradient."""
+MAX_PARTIAL_SUMS = 8
+"""Partial sums of a filter gradient, at most, and so the threads that can share it."""
 
-SMALL = 1 << 22
-"""Multiply-adds below which one table is enough."""
+MIN_SPLIT = 1 << 22
+"""Multiply-adds above which a filter gradient has more than one partial sum."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Outputs that are visited together, while their x and gy are in the cache.
+    """The regions of outputs that are summed over one by one, with x and gy in the cache.
 
     Attributes
     ----------
     lines, line : int
-        Outputs in a region: on all axes but the last, and on the last.
-    count, tables : int
-        Regions, and tables that their sums are sorted into.
+        Outputs per region: on all axes but the last, and on the last.
+    count, partial_sums : int
+        Regions, and partial sums; each partial sum covers consecutive regions.
     """
 
     lines: int
     line: int
     count: int
-    tables: int
+    partial_sums: int
 
     def values(self, g: Geometry) -> dict[str, int]:
-        """The words of an argument block that say so."""
+        """The kernel arguments that describe the regions."""
         return {
-            "tables": self.tables, "lines": g.batch * prod(g.out[:-1]), "line": g.out[-1],
-            "lines_at_once": self.lines, "line_at_once": self.line, "regions": self.count,
-            "pieces": -(-g.out[-1] // self.line),
+            "partial_sums": self.partial_sums, "regions": self.count,
+            "lines": g.batch * prod(g.out[:-1]), "lines_at_once": self.lines,
+            "line": g.out[-1], "line_at_once": self.line,
+            "line_parts": -(-g.out[-1] // self.line),
         }  # fmt: skip
 
 
 def regions(g: Geometry, each: int, item: int) -> Regions:
-    """Regions whose outputs, of `each` bytes, fit the cache; the same for any number of threads."""
-    lines, along = g.batch * prod(g.out[:-1]), g.out[-1]
-    outputs = max(REGION_BYTES // each, LEAST)
-    at_once, part = max(outputs // max(along, 1), 1), along
-    if outputs < along:
-        part = -(-along // -(-along // outputs))
+    """Regions that fit the cache if an output takes `each` bytes; independent of threads."""
+    lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
+    outputs = max(REGION_BYTES // each, MIN_REGION_OUTPUTS)
+    at_once, part = max(outputs // max(line, 1), 1), line
+    if outputs < line:
+        part = -(-line // -(-line // outputs))
     at_once = -(-lines // -(-lines // at_once)) if lines else 1
-    count = -(-lines // at_once) * -(-along // part)
-    tables = TABLES if g.multiply_adds > SMALL else 1
-    while tables > 1 and (tables > count or tables * prod(g.f_shape) * item > TABLES_BYTES):
-        tables //= 2
-    return Regions(at_once, part, count, tables)
+    count = -(-lines // at_once) * -(-line // part)
+    partial_sums = MAX_PARTIAL_SUMS if g.multiply_adds > MIN_SPLIT else 1
+    while partial_sums > 1 and (
+        partial_sums > count or partial_sums * prod(g.f_shape) * item > MAX_PARTIAL_SUM_BYTES
+    ):
+        partial_sums //= 2
+    return Regions(at_once, part, count, partial_sums)
 
 
 @dataclass(frozen=True)
-class Runs:
-    """How a filter gradient is cut.
+class RunTiling:
+    """The tiling of a filter gradient. A span is the taps of the last axis with their channels.
 
     Attributes
     ----------
     lanes, vectors, panels : int
-        Numbers in a vector, vectors in a panel of output channels, panels.
+        Lanes of a vector, vectors per panel of output channels, panels.
     rows, tiles : int
-        Numbers of a run in a tile, tiles of a run.
+        Elements of a span per tile, tiles per span.
     regions : Regions
-        Which outputs are summed over at once.
+        The outputs that are summed over at once.
     work : float
-        Multiply-adds of vectors, and what takes as long.
+        Predicted time, in multiply-adds of vectors.
     """
 
     lanes: int
@@ -115,30 +119,30 @@ class Runs:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> Runs:
-    """The cut with the least work; the same for any number of threads."""
-    run, every = g.kernel[-1] * g.channels, -(-g.filters // lanes)
-    lines, along = g.batch * prod(g.out[:-1]), g.out[-1]
+def choose(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
+    """The tiling with the least work, which does not depend on threads."""
+    span, total = g.kernel[-1] * g.channels, -(-g.filters // lanes)
+    lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outer = prod(g.kernel[:-1])
-    cuts = []
-    for most in range(1, min(every, 6) + 1):
-        panels = -(-every // most)
-        vectors = -(-every // panels)
-        for limit in range(1, min((registers - 1) // vectors - 1, run) + 1):
-            tiles = -(-run // limit)
-            rows = -(-run // tiles)
+    tilings = []
+    for most in range(1, min(total, 6) + 1):
+        panels = -(-total // most)
+        vectors = -(-total // panels)
+        for limit in range(1, min((registers - 1) // vectors - 1, span) + 1):
+            tiles = -(-span // limit)
+            rows = -(-span // tiles)
             loads = LOAD * (rows + vectors)
-            work = panels * tiles * (max(rows * vectors, loads, STARTED) + vectors + OUTPUT)
-            cuts.append((work, vectors, panels, rows, tiles))
-    work, vectors, panels, rows, tiles = min(cuts)
-    cut = regions(g, (vectors * lanes + prod(g.stride) * g.channels) * item, item)
-    work = outer * (work * lines * along + panels * tiles * cut.count * rows * vectors * ADDED)
+            work = panels * tiles * (max(rows * vectors, loads, FMA_LATENCY) + vectors + OUTPUT)
+            tilings.append((work, vectors, panels, rows, tiles))
+    work, vectors, panels, rows, tiles = min(tilings)
+    chosen = regions(g, (vectors * lanes + prod(g.stride) * g.channels) * item, item)
+    work = outer * (work * lines * line + panels * tiles * chosen.count * rows * vectors * ADD)
     work += outer * panels * tiles * lines * LINE
-    return Runs(lanes, vectors, panels, rows, tiles, cut, work)
+    return RunTiling(lanes, vectors, panels, rows, tiles, chosen, work)
 
 
-def cut(g: Geometry, compute: str) -> Runs:
-    """How this machine cuts it."""
+def tiling(g: Geometry, compute: str) -> RunTiling:
+    """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose(g, item, on.lanes(item), on.registers)
@@ -147,16 +151,16 @@ def cut(g: Geometry, compute: str) -> Runs:
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, sums: Any, launch: Any, threads: int
 ) -> None:
-    """sums (tables, *K, C, D) of dtype compute, whose sum is the filter gradient.
+    """Compute the partial sums (partial sum, *K, C, D) of a filter gradient, of dtype compute.
 
-    Lines of the last axis with their channels are dense in x, channels in gy.
+    x is contiguous in lines of the last axis with their channels, gy in its channels.
     """
     call = gradient_of(x, gy, g, compute, threads)
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
+    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
     return _gradient(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )
@@ -171,13 +175,13 @@ def _gradient(
     found = choose(g, item, on.lanes(item), on.registers)
     x_steps = element_strides(x_strides, ITEMSIZE[first])
     gy_steps = element_strides(gy_strides, ITEMSIZE[second])
-    run, last = g.kernel[-1] * g.channels, g.rank - 1
+    span, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
         first, second, compute, found.lanes, found.rows, found.vectors, g.channels, g.rank,
         g.filters % (found.lanes * found.vectors) != 0,
     )  # fmt: skip
     own = np.arange(found.tiles) * found.rows
-    firsts = np.minimum(own, run - found.rows)
+    firsts = np.minimum(own, span - found.rows)
     low, stride = g.padding[-1][0], g.stride[-1]
     first_tap, last_tap = firsts // g.channels, (firsts + found.rows - 1) // g.channels
     inside = (
@@ -186,18 +190,18 @@ def _gradient(
     )
     edge, _ = offsets(g, last, g.channels)
     zeros = np.zeros(1, first)
-    tables = found.regions.tables
-    apart = found.panels if tables == 1 else 1
-    wanted = chunk_count(threads) if tables == 1 else 1  # tables are chunks already
+    partial_sums = found.regions.partial_sums
+    apart = found.panels if partial_sums == 1 else 1
+    wanted = chunk_count(threads) if partial_sums == 1 else 1  # partial sums are chunks already
     part = chunk_size(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
     slices = -(-found.tiles // part)
     keep: list[Any] = [own, firsts, *inside, edge, zeros]
     values = {
-        "chunks": tables * apart * slices, "panels": found.panels, "panels_apart": apart,
+        "chunks": partial_sums * apart * slices, "panels": found.panels, "panels_apart": apart,
         "slices": slices, "slice": part, "tiles": found.tiles, **found.regions.values(g),
         "zeros": address(zeros), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
-        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_table": prod(g.f_shape),
-        "filters": g.filters, "run": run, "edge": address(edge), "kernel": g.kernel[-1],
+        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
+        "filters": g.filters, "span": span, "edge": address(edge), "kernel": g.kernel[-1],
         "tile_first": address(firsts), "tile_own": address(own),
         "inside_first": address(inside[0]), "inside_last": address(inside[1]),
         "x_start": low * g.channels,

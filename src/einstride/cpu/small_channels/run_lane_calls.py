@@ -1,4 +1,4 @@
-"""The caller of the filter gradient of few channels in and out (`small_channels.run_lanes`)."""
+"""Call the kernel of `run_lanes` for a filter gradient with few input and output channels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import run_lanes
 from einstride.cpu.small_channels.run_calls import (
-    ADDED,
+    ADD,
+    FMA_LATENCY,
     LOAD,
     OUTPUT,
-    STARTED,
     Regions,
     regions,
 )
@@ -29,33 +29,33 @@ from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 LINE, LINE_OF_TAP = 20.0, 10.0
-"""Multiply-adds of vectors per line of outputs and tile, and for each of its taps. Other factors of
-the time are as in `run_calls`."""
+"""Terms of the predicted time, in multiply-adds of vectors: per line of outputs and tile, and for
+each tap of the tile. The other terms are those of `run_calls`."""
 
-WIDE, DEEP = 4, 8
-"""The most vectors of a run, and taps or output channels, that a tile is tried with."""
+MAX_VECTORS, MAX_ROWS = 4, 8
+"""Vectors of a span, and taps or output channels, that a tile may have at most."""
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """How a filter gradient is cut.
+class LaneTiling:
+    """The tiling of a filter gradient. A span is the taps of the last axis with their channels.
 
     Attributes
     ----------
     vectors, rows, taps : int
-        Of a tile: vectors of a run, output channels, taps of the axis before the last.
-    run_tiles, row_tiles, tap_tiles : int
-        How many of them there are.
+        Per tile: vectors of a span, output channels, taps of the axis before the last.
+    span_tiles, row_tiles, tap_tiles : int
+        Tiles along a span, output channels, and taps of the axis before the last.
     regions : Regions
-        Which outputs are summed over at once.
+        The outputs that are summed over at once.
     work : float
-        Multiply-adds of vectors, and what takes as long.
+        Predicted time, in multiply-adds of vectors.
     """
 
     vectors: int
     rows: int
     taps: int
-    run_tiles: int
+    span_tiles: int
     row_tiles: int
     tap_tiles: int
     regions: Regions
@@ -63,52 +63,52 @@ class Lanes:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> Lanes:
-    """The cut with the least work; the same for any number of threads."""
-    run = -(-g.kernel[-1] * g.channels // lanes)
+def choose(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
+    """The tiling with the least work, which does not depend on threads."""
+    span = -(-g.kernel[-1] * g.channels // lanes)
     across = g.kernel[-2] if g.rank > 1 else 1
-    cuts = []
+    tilings = []
     for most, channels, taps in product(
-        range(1, min(run, WIDE) + 1), range(1, min(g.filters, DEEP) + 1),
-        range(1, min(across, DEEP) + 1),
+        range(1, min(span, MAX_VECTORS) + 1), range(1, min(g.filters, MAX_ROWS) + 1),
+        range(1, min(across, MAX_ROWS) + 1),
     ):  # fmt: skip
-        a, b, c = -(-run // most), -(-g.filters // channels), -(-across // taps)
-        v, r, k = -(-run // a), -(-g.filters // b), -(-across // c)
+        a, b, c = -(-span // most), -(-g.filters // channels), -(-across // taps)
+        v, r, k = -(-span // a), -(-g.filters // b), -(-across // c)
         if k * r * v + r + 1 <= registers or k == r == v == 1:
-            products = max(k * r * v, LOAD * (k * v + r), STARTED)
-            cuts.append((a * b * c * (products + OUTPUT), v, r, k, a, b, c))
-    work, v, r, k, a, b, c = min(cuts)
+            products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
+            tilings.append((a * b * c * (products + OUTPUT), v, r, k, a, b, c))
+    work, v, r, k, a, b, c = min(tilings)
     tiles = a * b * c
-    cut = regions(g, (prod(g.stride) * g.channels + g.filters) * item, item)
+    chosen = regions(g, (prod(g.stride) * g.channels + g.filters) * item, item)
     outer, lines = prod(g.kernel[:-2]), g.batch * prod(g.out[:-1])
-    work = outer * (work * lines * g.out[-1] + tiles * cut.count * r * v * k * ADDED)
+    work = outer * (work * lines * g.out[-1] + tiles * chosen.count * r * v * k * ADD)
     work += outer * tiles * lines * (LINE + LINE_OF_TAP * k)
-    return Lanes(v, r, k, a, b, c, cut, work)
+    return LaneTiling(v, r, k, a, b, c, chosen, work)
 
 
-def cut(g: Geometry, compute: str) -> Lanes:
-    """How this machine cuts it."""
+def tiling(g: Geometry, compute: str) -> LaneTiling:
+    """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose(g, item, on.lanes(item), on.registers)
 
 
 def supports(g: Geometry) -> bool:
-    """Do masks say all about the border?"""
+    """True if the kernel computes this padding mode: its masks leave out padding of zeros only."""
     return g.padding_mode == "zeros"
 
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int
 ) -> None:
-    """out (*K, C, D) of any dtype = the filter gradient.
+    """Compute out (*K, C, D) = filter gradient, of any dtype.
 
-    Lines of the last axis with their channels are dense in x, channels in gy.
+    x is contiguous in lines of the last axis with their channels, gy in its channels.
     """
     call = gradient_of(x, gy, g, compute, threads)
     *outer, last = g.kernel
-    tables = cut(g, compute).regions.tables
-    sums = np.empty((tables, *outer, g.filters, last, g.channels), compute)
+    partial_sums = tiling(g, compute).regions.partial_sums
+    sums = np.empty((partial_sums, *outer, g.filters, last, g.channels), compute)
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
     for table in sums[1:]:
         sums[0] += table
@@ -116,7 +116,7 @@ def gradient(
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses x, gy and sums."""
+    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
     return _gradient(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )
@@ -132,31 +132,31 @@ def _gradient(
     found = choose(g, item, lanes, on.registers)
     x_steps = element_strides(x_strides, ITEMSIZE[first])
     gy_steps = element_strides(gy_strides, ITEMSIZE[second])
-    run, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
+    span, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
     tile = run_lanes.LaneTile(
         first, second, compute, lanes, found.vectors, found.rows, found.taps, g.rank,
-        run % width != 0,
+        span % width != 0,
     )  # fmt: skip
-    firsts = np.arange(found.run_tiles) * width
+    firsts = np.arange(found.span_tiles) * width
     low, stride = g.padding[-1][0], g.stride[-1]
     first_tap = firsts // g.channels
-    last_tap = (np.minimum(firsts + width, run) - 1) // g.channels
+    last_tap = (np.minimum(firsts + width, span) - 1) // g.channels
     inside = (
         np.ascontiguousarray(-((first_tap - low) // stride)),
         np.ascontiguousarray((g.size[-1] - 1 + low - last_tap) // stride + 1),
     )
-    tables = found.regions.tables
-    items = found.run_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
-    slices = min(items, -(-chunk_count(threads) // tables)) if tables < threads else 1
+    partial_sums = found.regions.partial_sums
+    items = found.span_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
+    slices = min(items, -(-chunk_count(threads) // partial_sums)) if partial_sums < threads else 1
     part = -(-items // slices)
     slices = -(-items // part)
     keep: list[Any] = [*inside]
     values = {
-        "chunks": tables * slices, "slices": slices, "slice": part, "items": items,
-        "row_tiles": found.row_tiles, "run_tiles": found.run_tiles, "tap_tiles": found.tap_tiles,
+        "chunks": partial_sums * slices, "slices": slices, "slice": part, "items": items,
+        "row_tiles": found.row_tiles, "span_tiles": found.span_tiles, "tap_tiles": found.tap_tiles,
         **found.regions.values(g), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
-        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_table": prod(g.f_shape),
-        "filters": g.filters, "run": run, "inside_first": address(inside[0]),
+        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
+        "filters": g.filters, "span": span, "inside_first": address(inside[0]),
         "inside_last": address(inside[1]), "x_start": low * g.channels,
         "x_line": g.size[-1] * g.channels,
     }  # fmt: skip

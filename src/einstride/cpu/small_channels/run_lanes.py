@@ -1,12 +1,13 @@
-"""The filter gradient of few channels in and out: lanes hold a run of (tap, channel).
+"""Filter gradient kernel for few input and output channels: lanes hold (tap, input channel) pairs.
 
-Such a run lies side by side in x, and moves on by the stride from one output to the next. Rows of
-a tile are output channels, for some taps of the axis before the last at once:
+The taps of the last axis with their channels are a contiguous span of x, which moves by the stride
+from one output to the next. Rows of a tile are output channels, for several taps of the axis before
+the last at once:
 
-    acc[tap, r, v] += x[run of the output at this tap, vector v] * gy[output, channel r]
+    acc[tap, r, v] += x[span of the output at this tap, vector v] * gy[output, channel r]
 
-Outputs are visited in regions that fit the cache, as in `run_outer`. A lane that would read a
-border of zeros takes no part, so that a NaN of gy meets no zero.
+Outputs are summed in regions that fit the cache, as in `run_outer`. A mask leaves out lanes that
+would read padding of zeros, so that a NaN of gy is not multiplied by zero.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from einstride.codegen.vector_formats import every
 
 @dataclass(frozen=True)
 class LaneTile:
-    """What a kernel is compiled for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     first, second, compute : str
         The dtypes of x, of gy, and of the sums.
     lanes, vectors : int
-        Numbers in a vector, vectors of a run in a tile.
+        Lanes of a vector, vectors of a span per tile.
     rows, taps : int
-        Output channels, and taps of the axis before the last, in a tile.
+        Output channels, and taps of the axis before the last, per tile.
     rank : int
         Spatial axes.
     masked : bool
-        Whether the last vectors of a run are not full.
+        True if the last vectors of a span are not full.
     """
 
     first: str
@@ -47,29 +48,30 @@ class LaneTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
     return (
-        "counter", "chunks", "slices", "slice", "items", "row_tiles", "run_tiles", "tap_tiles",
-        "tables", "x", "gy", "sums", "x_batch", "gy_batch", "gy_last", "x_last", "sums_table",
-        "filters", "run", "lines", "line", "lines_at_once", "line_at_once", "regions", "pieces",
+        "counter", "chunks", "slices", "slice", "items", "row_tiles", "span_tiles", "tap_tiles",
+        "partial_sums", "x", "gy", "sums", "x_batch", "gy_batch", "gy_last", "x_last",
+        "sums_partial", "filters", "span", "lines", "line", "lines_at_once", "line_at_once",
+        "regions", "line_parts",
         "inside_first", "inside_last", "x_start", "x_line",
         *outer,
     )  # fmt: skip
 
 
 def kernel(t: LaneTile) -> str:
-    """The text of the kernel ``run_lanes``."""
+    """The LLVM IR of the kernel ``run_lanes``."""
     code = Code("run_lanes", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
-        part, table = chunk % code["slices"], chunk // code["slices"]
+        part, partial = chunk % code["slices"], chunk // code["slices"]
         items = part * code["slice"], (part * code["slice"] + code["slice"]).least(code["items"])
-        begin = table * code["regions"] // code["tables"]
-        end = (table + 1) * code["regions"] // code["tables"]
-        sums = code.array("sums", t.compute).at(table * code["sums_table"])
+        begin = partial * code["regions"] // code["partial_sums"]
+        end = (partial + 1) * code["regions"] // code["partial_sums"]
+        sums = code.array("sums", t.compute).at(partial * code["sums_partial"])
         with code.loop(begin, end) as number:
-            line, piece = number // code["pieces"], number % code["pieces"]
-            first, left = line * code["lines_at_once"], piece * code["line_at_once"]
+            line, line_part = number // code["line_parts"], number % code["line_parts"]
+            first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
             last = (first + code["lines_at_once"]).least(code["lines"])
             right = (left + code["line_at_once"]).least(code["line"])
             region = _Region(first, last, left, right)
@@ -80,7 +82,7 @@ def kernel(t: LaneTile) -> str:
 
 @dataclass(frozen=True)
 class _Region:
-    """Some outputs: lines, and a part of each."""
+    """A region of outputs: lines from first to last, outputs from begin to end of each."""
 
     first: Value
     last: Value
@@ -90,10 +92,13 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Tile:
-    """One tile: its first row and number of a run, its taps on each axis, its sums."""
+    """A tile: its first row and span element, its tap on each outer axis, its interior, its sums.
+
+    From `low` to `high` the spans of outputs lie inside x.
+    """
 
     row: Value
-    run: Value
+    span: Value
     taps: list[Value]
     low: Value
     high: Value
@@ -102,11 +107,11 @@ class _Tile:
 
 
 def _item(
-    code: Code, t: LaneTile, region: _Region, item: Value, sums: Pointer, fresh: Value
+    code: Code, t: LaneTile, region: _Region, item: Value, sums: Pointer, is_first: Value
 ) -> None:
-    """The sums over a region for one tile, added to the table's."""
+    """Sum one tile over a region and add it to the partial sum."""
     row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
-    run_tile, rest = rest % code["run_tiles"], rest // code["run_tiles"]
+    span_tile, rest = rest % code["span_tiles"], rest // code["span_tiles"]
     row = (row_tile * t.rows).least(code["filters"] - t.rows)
     own_row, own_tap, taps = row_tile * t.rows, code.number(0), [code.number(0)] * (t.rank - 1)
     tap = code.number(0)  # among the taps of all axes but the last
@@ -116,10 +121,10 @@ def _item(
         tap = rest * code[f"taps{t.rank - 2}"] + taps[-1]
     for a in reversed(range(t.rank - 2)):
         taps[a], rest = rest % code[f"taps{a}"], rest // code[f"taps{a}"]
-    run = run_tile * (t.lanes * t.vectors)
-    left = code["run"] - run
-    low = code.array("inside_first", "int64").at(run_tile).load()
-    high = code.array("inside_last", "int64").at(run_tile).load()
+    span = span_tile * (t.lanes * t.vectors)
+    left = code["span"] - span
+    low = code.array("inside_first", "int64").at(span_tile).load()
+    high = code.array("inside_last", "int64").at(span_tile).load()
     low, high = low.most(region.begin).least(region.end), high.least(region.end)
     high = high.most(low)
     masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
@@ -127,7 +132,7 @@ def _item(
         (k, r, v): code.variable(code.zero(t.compute, t.lanes))
         for k in range(t.taps) for r in range(t.rows) for v in range(t.vectors)
     }  # fmt: skip
-    tile = _Tile(row, run, taps, low, high, masks, acc)
+    tile = _Tile(row, span, taps, low, high, masks, acc)
     _sum(code, t, region, tile)
     for k in range(t.taps):
         for r in range(t.rows):
@@ -137,16 +142,16 @@ def _item(
                 else (row + r >= own_row)
             )
             with code.when(mine):
-                to = sums.at(((tap + k) * code["filters"] + row + r) * code["run"] + run)
+                to = sums.at(((tap + k) * code["filters"] + row + r) * code["span"] + span)
                 for v, mask in enumerate(masks):
                     pointer, found = to.at(v * t.lanes), acc[k, r, v]
-                    with code.when(fresh ^ 1):
+                    with code.when(is_first ^ 1):
                         found.set(found.get() + pointer.load(t.lanes, mask))
                     pointer.store(found.get(), mask)
 
 
 def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
-    """Visit the region's lines: all taps of the tile at once where none is in a border."""
+    """Add the products of the region's lines: all taps of a tile at once if none is in padding."""
     with code.loop(region.first, region.last) as line:
         rest, offset, gy_offset = line, code.number(0), code.number(0)
         offsets = [code.number(0)] * t.taps
@@ -180,7 +185,7 @@ def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
 
 
 def _rows(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
-    """Each output channel's number at one output, in all lanes."""
+    """Load the output channels of one output and broadcast each."""
     return [
         code.splat(gy.at(r).load_as(t.second, t.compute), t.lanes) for r in range(t.rows)
     ]  # fmt: skip
@@ -189,14 +194,17 @@ def _rows(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
 def _inside(
     code: Code, t: LaneTile, tile: _Tile, lines: list[Pointer], k: int, gy: Pointer
 ) -> None:
-    """The outputs whose runs lie inside x, for the taps from `k` on that have these lines of x."""
-    lines = [line.at(tile.run - code["x_start"]) for line in lines]
+    """Add the products of outputs whose spans lie inside x.
+
+    `lines` are the lines of x of the taps from `k` on.
+    """
+    lines = [line.at(tile.span - code["x_start"]) for line in lines]
     with code.loop(tile.low, tile.high) as o:
         rows = _rows(code, t, gy.at(o * code["gy_last"]))
         for tap, line in enumerate(lines, k):
-            run = line.at(o * code["x_last"])
+            span = line.at(o * code["x_last"])
             for v, mask in enumerate(tile.masks):
-                numbers = run.at(v * t.lanes).load_as(
+                numbers = span.at(v * t.lanes).load_as(
                     t.first, t.compute, t.lanes, mask if t.masked else None
                 )
                 for r, number in enumerate(rows):
@@ -207,10 +215,10 @@ def _inside(
 def _edge(
     code: Code, t: LaneTile, tile: _Tile, x: Pointer, k: int, gy: Pointer, ends: tuple[Value, Value]
 ) -> None:
-    """Outputs whose runs leave x at an end: only lanes inside take part."""
+    """Add the products of outputs whose spans leave x at an end, in the lanes inside only."""
     with code.loop(*ends) as o:
         rows = _rows(code, t, gy.at(o * code["gy_last"]))
-        start = o * code["x_last"] + tile.run - code["x_start"]
+        start = o * code["x_last"] + tile.span - code["x_start"]
         for v, mask in enumerate(tile.masks):
             first = start + v * t.lanes
             before = code.first_lanes(code.number(0) - first, t.lanes)

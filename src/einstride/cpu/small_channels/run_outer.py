@@ -1,12 +1,13 @@
-"""The filter gradient of few channels: a tile's rows are a run of (tap on the last axis, channel).
+"""Filter gradient kernel for few input channels: rows of a tile are (tap, input channel) pairs.
 
-Such a run lies side by side in x, and moves on by the stride from one output to the next:
+The taps of the last axis with their channels are a contiguous span of x, which moves by the stride
+from one output to the next:
 
-    acc[r, v] += x[run of the output, number r] * gy[output, vector v]
+    acc[r, v] += x[span of the output, element r] * gy[output, vector v]
 
-Outputs are visited in regions that fit the cache, which are sorted into a few tables; a table's
-sums are added up region by region, whoever computes them. Outputs whose run leaves x at an end, or
-meets a border of another kind, look each number up; one in a border of zeros takes no part.
+Outputs are summed in regions that fit the cache. Each partial sum covers consecutive regions and
+adds them in order, on whichever thread. Outputs whose span leaves x look up the offset of each
+element, for any padding mode; elements in padding of zeros are left out.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Varia
 
 @dataclass(frozen=True)
 class RunTile:
-    """What a kernel is compiled for.
+    """What the kernel is compiled for.
 
     Attributes
     ----------
     first, second, compute : str
         The dtypes of x, of gy, and of the sums.
     lanes, rows, vectors : int
-        Numbers in a vector, numbers of a run and vectors of output channels in a tile.
+        Lanes of a vector; elements of a span, and vectors of output channels, per tile.
     channels : int
         Input channels.
     rank : int
         Spatial axes.
     masked : bool
-        Whether the last panel of output channels is not full.
+        True if the last panel of output channels is not full.
     """
 
     first: str
@@ -46,37 +47,41 @@ class RunTile:
 
     @property
     def width(self) -> int:
-        """Output channels in a panel."""
+        """Output channels per panel."""
         return self.lanes * self.vectors
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The names of the kernel arguments."""
     outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
     return (
-        "counter", "chunks", "panels", "panels_apart", "slices", "slice", "tiles", "tables",
-        "x", "gy", "sums", "zeros", "x_batch", "gy_batch", "gy_last", "x_last", "sums_table",
-        "filters", "run", "lines", "line", "lines_at_once", "line_at_once", "regions", "pieces",
-        "edge", "kernel", "tile_first", "tile_own", "inside_first", "inside_last", "x_start",
+        "counter", "chunks", "panels", "panels_apart", "slices", "slice", "tiles", "partial_sums",
+        "x", "gy", "sums", "zeros", "x_batch", "gy_batch", "gy_last", "x_last",
+        "sums_partial", "filters", "span", "lines", "line", "lines_at_once", "line_at_once",
+        "regions", "line_parts", "edge", "kernel", "tile_first", "tile_own", "inside_first",
+        "inside_last", "x_start",
         *outer,
     )  # fmt: skip
 
 
 def kernel(t: RunTile) -> str:
-    """The text of the kernel ``runs``."""
+    """The LLVM IR of the kernel ``runs``."""
     code = Code("runs", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
         part, rest = chunk % code["slices"], chunk // code["slices"]
-        apart = code["panels_apart"]  # chunks of each panel, or all panels in one chunk
-        first, table = rest % apart, rest // apart
+        apart = code["panels_apart"]  # a chunk is one panel, or all panels
+        first, partial = rest % apart, rest // apart
         last = apart.equals(1).pick(code["panels"], first + 1)
-        _chunk(code, t, (first, last), part, table)
+        _chunk(code, t, (first, last), part, partial)
     return code.text()
 
 
 @dataclass(frozen=True)
 class _Region:
-    """Some outputs: lines, and a part of each; and the vectors of gy that are read there."""
+    """A region of outputs: lines from first to last, outputs from begin to end of each.
+
+    `gy` and `masks` give the vectors of a panel of output channels.
+    """
 
     first: Value
     last: Value
@@ -86,41 +91,43 @@ class _Region:
     masks: list[Mask]
 
 
-def _chunk(code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, table: Value) -> None:
-    """Some tiles of all outer taps, for some panels of output channels and one table."""
+def _chunk(
+    code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
+) -> None:
+    """Sum some tiles of all outer taps, for some panels of output channels, to one partial sum."""
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).least(code["tiles"]))
-    begin = table * code["regions"] // code["tables"]
-    end = (table + 1) * code["regions"] // code["tables"]
+    begin = partial * code["regions"] // code["partial_sums"]
+    end = (partial + 1) * code["regions"] // code["partial_sums"]
     with code.loop(begin, end) as number, code.loop(*panels) as panel:
         column = panel * t.width
         left = code["filters"] - column
         masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
         gy = code.array("gy", t.second).at(column)
-        sums = code.array("sums", t.compute).at(table * code["sums_table"] + column)
-        line, piece = number // code["pieces"], number % code["pieces"]
-        first, left = line * code["lines_at_once"], piece * code["line_at_once"]
+        sums = code.array("sums", t.compute).at(partial * code["sums_partial"] + column)
+        line, line_part = number // code["line_parts"], number % code["line_parts"]
+        first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
         last = (first + code["lines_at_once"]).least(code["lines"])
         right = (left + code["line_at_once"]).least(code["line"])
         region = _Region(first, last, left, right, gy, masks)
-        fresh = number.equals(begin)
+        is_first = number.equals(begin)
 
-        def axis(a: int, tap: Value, taps: list[Value], region: _Region, fresh: Value) -> None:
+        def axis(a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value) -> None:
             if a < t.rank - 1:
                 with code.loop(0, code[f"taps{a}"]) as k:
-                    axis(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, fresh)
+                    axis(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
                 return
-            to = sums.at(tap * code["run"] * code["filters"])
+            to = sums.at(tap * code["span"] * code["filters"])
             with code.loop(*tiles) as tile:
                 acc = _sums(code, t, region, taps, tile)
-                _add(code, t, to, tile, acc, fresh, masks)
+                _add(code, t, to, tile, acc, is_first, masks)
 
-        axis(0, code.number(0), [], region, fresh)
+        axis(0, code.number(0), [], region, is_first)
 
 
 def _sums(
     code: Code, t: RunTile, region: _Region, taps: list[Value], tile: Value
 ) -> list[Variable]:
-    """The sums over a region for one tile."""
+    """Sum one tile over a region."""
     count = t.rows * t.vectors
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(count)]
     first, low, high = (
@@ -145,15 +152,15 @@ def _sums(
             inside = x.at(first - code["x_start"])
             with code.loop(low, high) as o:
                 row = _vectors(t, gy.at(o * code["gy_last"]), region.masks)
-                run = inside.at(o * code["x_last"])
+                span = inside.at(o * code["x_last"])
                 for r in range(t.rows):
-                    number = run.at(r).load_as(t.first, t.compute)
+                    number = span.at(r).load_as(t.first, t.compute)
                     _outer(code, t, number, row, acc, r)
     return acc
 
 
 def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
-    """The vectors of gy at one output."""
+    """Load the vectors of gy at one output."""
     return [
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
         for v, mask in enumerate(masks)
@@ -163,18 +170,18 @@ def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
 def _outer(
     code: Code, t: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
 ) -> None:
-    """One row of the outer product."""
-    spread = code.splat(number, t.lanes)
+    """Add one row of the outer product."""
+    broadcast = code.splat(number, t.lanes)
     for v, numbers in enumerate(row):
         sums = acc[r * t.vectors + v]
-        sums.set(spread.times_plus(numbers, sums.get()))
+        sums.set(broadcast.times_plus(numbers, sums.get()))
 
 
 def _edge(
     code: Code, t: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
-    """The outer product of an output whose run is not inside."""
+    """Add the outer product of an output whose span leaves x."""
     row = _vectors(t, gy, masks)
     table = code.array("edge", "int64").at(o * code["kernel"])
     zeros, nothing = code.array("zeros", t.first), code.zero(t.compute, t.lanes)
@@ -187,13 +194,13 @@ def _edge(
 
 
 def _add(
-    code: Code, t: RunTile, to: Pointer, tile: Value, acc: list[Variable], fresh: Value,
+    code: Code, t: RunTile, to: Pointer, tile: Value, acc: list[Variable], is_first: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
-    """Put the first region's sums into the table, and add the others'.
+    """Store the sums of the first region to the partial sum, and add those of the others.
 
-    The last tile of a run begins early rather than ending behind it: `tile_own` is its first row
-    that no other tile has.
+    The last tile of a span overlaps the one before it rather than ending behind the span:
+    `tile_own` is its first row that no other tile has.
     """
     first = code.array("tile_first", "int64").at(tile).load()
     own = code.array("tile_own", "int64").at(tile).load()
@@ -202,6 +209,6 @@ def _add(
             row = to.at((first + r) * code["filters"])
             for v, mask in enumerate(masks):
                 pointer, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
-                with code.when(fresh ^ 1):
+                with code.when(is_first ^ 1):
                     sums.set(sums.get() + pointer.load(t.lanes, mask))
                 pointer.store(sums.get(), mask)
