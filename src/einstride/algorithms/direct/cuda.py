@@ -23,11 +23,16 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.arrays.ops import flip, is_complex
-from einstride.cuda import axis_map as places
-from einstride.cuda import gathered_gemm, output_phases, small_channels, small_channels_shape
-from einstride.cuda.axis_map import Line, steps
+from einstride.cuda import (
+    axis_map,
+    gathered_gemm,
+    output_phases,
+    small_channels,
+    small_channels_shape,
+)
+from einstride.cuda.axis_map import AxisMap, strides
 from einstride.cuda.partial_sums import sum_parts
-from einstride.cuda.small_channels_shape import Thin
+from einstride.cuda.small_channels_shape import SmallChannels
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.problem import Cost, Facts, Job
@@ -53,7 +58,7 @@ def forward(
     out = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
     width = g.filters // g.groups
-    *taps, channel, filters = steps(f)
+    *taps, channel, filters = strides(f)
     by = (tuple(taps), channel, filters, width * filters)
     inner = (g.channels // g.groups, width)
     _correlate(x, f, out, _seen(g), inner, by, job, b, bias, 0)
@@ -68,7 +73,7 @@ def input_grad(
     out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = f if g.flip else flip(f, g.rank, b)
     inner = (g.filters // g.groups, g.channels // g.groups)
-    *taps, channel, filters = steps(f)
+    *taps, channel, filters = strides(f)
     by = (tuple(taps), filters, channel, inner[0] * filters)
     _correlate(gy, f, out, _seen_back(g), inner, by, job, b, bias, 1)
     return out
@@ -88,10 +93,10 @@ def filter_grad(
     most = _most_parts(job)
     seen = _seen(g)
     about = _thin(x, gy, seen, inner, job, filter_pass=True)
-    shape = None if about is None else small_channels_shape.shape_of(about)
+    shape = None if about is None else small_channels_shape.choose_shape(about)
     if about is not None and shape is not None and most:
         slabs = -(-g.filters // shape.slab)
-        boxes = g.batch * prod(shape.boxes(about.lines))
+        boxes = g.batch * prod(shape.boxes(about.axes))
         few = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
         count = min(boxes, max(1, BLOCKS // slabs), max(1, few), most)
         parts = b.empty((count, size), accumulator, x)
@@ -104,7 +109,7 @@ def filter_grad(
     each = -(-chunks // count)
     count = -(-chunks // each)
     parts = b.empty((count, size), accumulator, x) if count > 1 else made
-    by = steps(made)
+    by = strides(made)
     if count > 1:
         by = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
     written = (tuple(by[:-2]), by[-2], by[-1], inner[1] * by[-1])
@@ -118,17 +123,17 @@ def filter_grad(
     return out
 
 
-def _seen(g: Geometry) -> tuple[Line, ...]:
+def _seen(g: Geometry) -> tuple[AxisMap, ...]:
     """What outputs see of x, axis by axis."""
     each = zip(g.out, g.size, g.kernel, g.stride, g.padding, g.dilation, strict=True)
-    return tuple(Line(o, n, k, s, -low, d).usual for o, n, k, s, (low, _), d in each)
+    return tuple(AxisMap(o, n, k, s, -low, d).normalized for o, n, k, s, (low, _), d in each)
 
 
-def _seen_back(g: Geometry) -> tuple[Line, ...]:
+def _seen_back(g: Geometry) -> tuple[AxisMap, ...]:
     """What elements of x see of gy, for the taps in reverse order."""
     each = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     return tuple(
-        Line(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
+        AxisMap(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
         for n, o, k, s, (low, _), d in each
     )
 
@@ -140,7 +145,7 @@ def _accumulator(job: Job) -> str:
 def _check(*arrays: Array) -> None:
     """ValueError if the elements of an array are not aligned: no kernel could read them."""
     for a in arrays:
-        if not places.readable(a):
+        if not axis_map.readable(a):
             raise bad_value(
                 "direct",
                 "elements must be aligned and whole elements apart in memory",
@@ -150,25 +155,30 @@ def _check(*arrays: Array) -> None:
 
 
 def _thin(
-    x: Array, y: Array, seen: tuple[Line, ...], inner: tuple[int, int], job: Job, filter_pass: bool
-) -> Thin | None:
-    """What the thin kernels would have to know; None if they cannot do it."""
+    x: Array,
+    y: Array,
+    seen: tuple[AxisMap, ...],
+    inner: tuple[int, int],
+    job: Job,
+    filter_pass: bool,
+) -> SmallChannels | None:
+    """What the choice of a small-channels kernel depends on; None if no kernel supports it."""
     if len(seen) > 3:
         return None
-    moves = steps(x)
+    moves = strides(x)
     channels_inner = abs(moves[-1]) < abs(moves[-2]) or seen[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
     items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
-    lines = small_channels_shape.three(seen, channels_inner)
+    lines = small_channels_shape.three_axes(seen, channels_inner)
     groups = job.geometry.groups
-    return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
+    return SmallChannels(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
 
 
 def _correlate(
     x: Array,
     f: Array,
     out: Array,
-    seen: tuple[Line, ...],
+    seen: tuple[AxisMap, ...],
     inner: tuple[int, int],
     by: tuple[tuple[int, ...], int, int, int],
     job: Job,
@@ -183,7 +193,7 @@ def _correlate(
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
     about = _thin(x, out, seen, inner, job, filter_pass=False)
-    shape = None if about is None else small_channels_shape.shape_of(about)
+    shape = None if about is None else small_channels_shape.choose_shape(about)
     mode = g.padding_mode if job.direction == "forward" else "zeros"
     if about is not None and shape is not None:
         small_channels.correlate(x, f, out, about, shape, mode, by, bias, accumulator, conjugated)
@@ -215,9 +225,9 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     if job.direction == "input_grad":
         seen, inner = _seen_back(g), inner[::-1]
     about = _thin(first, second if gradient else out, seen, inner, job, filter_pass=gradient)
-    shape = None if about is None else small_channels_shape.shape_of(about)
+    shape = None if about is None else small_channels_shape.choose_shape(about)
     if shape is None or (gradient and not _most_parts(job)):
-        shares = output_phases.shares(seen, gathered_gemm.most_phases(seen))
+        shares = output_phases.launches(seen, gathered_gemm.most_phases(seen))
         return {
             "engine": "gathered_gemm", "compiled": True,
             "kernel": "matrix product whose left factor is gathered from x, in CUDA",
@@ -257,7 +267,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
     rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
     width = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
-    thin_ones = max(g.filters, g.channels) // g.groups <= small_channels_shape.FEW
+    thin_ones = max(g.filters, g.channels) // g.groups <= small_channels_shape.MAX_GROUP_CHANNELS
     n = g.multiply_adds
     if thin_ones and max(g.kernel) > small_channels.COLUMNS[-1]:
         n *= 2  # each product is read from shared memory anew: a guess until it is measured
@@ -267,6 +277,6 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     if not thin_ones and job.direction == "input_grad":
         seen = _seen_back(g)
         most = gathered_gemm.most_phases(seen)
-        launches = len(output_phases.shares(seen, most)) + (not output_phases.covers(seen, most))
+        launches = len(output_phases.launches(seen, most)) + (not output_phases.covers(seen, most))
     seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])
     return Cost(g.multiply_adds, workspace, moved, seconds)
