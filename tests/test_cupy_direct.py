@@ -235,12 +235,12 @@ def test_the_index_is_wide_enough():
         def __init__(self, shape, strides):
             self.shape, self.strides = shape, tuple(4 * s for s in strides)
 
-    line = axis_map.Line(10, 10, 3, 1, 0, 1)
-    assert axis_map.index([Strided((2, 10), (10, 1))], [line]) == "int"
-    assert axis_map.index([Strided((2, 10), (2**31, 1))], [line]) == "long long"
-    assert axis_map.index([Strided((2, 10), (-(2**31), 1))], [line]) == "long long"
-    assert axis_map.index([], [dataclasses.replace(line, start=-(2**28))]) == "long long"
-    assert axis_map.index([], [line], [2**31]) == "long long"
+    line = axis_map.AxisMap(10, 10, 3, 1, 0, 1)
+    assert axis_map.index_type([Strided((2, 10), (10, 1))], [line]) == "int"
+    assert axis_map.index_type([Strided((2, 10), (2**31, 1))], [line]) == "long long"
+    assert axis_map.index_type([Strided((2, 10), (-(2**31), 1))], [line]) == "long long"
+    assert axis_map.index_type([], [dataclasses.replace(line, start=-(2**28))]) == "long long"
+    assert axis_map.index_type([], [line], [2**31]) == "long long"
 
 
 def test_what_it_cannot_do_is_said(gpu):

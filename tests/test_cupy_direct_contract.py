@@ -11,7 +11,7 @@ from test_cupy_contract import CASES, WAYS, prepared, recorded
 
 pytest_plugins = ["cupy_host.fixtures"]
 
-KERNELS = {"thin_correlate", "thin_filter", "tile_product", "sum_parts"}
+KERNELS = {"small_channels_correlate", "small_channels_filter", "tile_product", "sum_parts"}
 DTYPES = ("float32", "float16", "complex64")
 everything = pytest.mark.parametrize("name", CASES)
 ways = pytest.mark.parametrize("which", WAYS)

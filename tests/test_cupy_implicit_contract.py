@@ -200,7 +200,7 @@ def test_the_index_is_wide_enough():
     p = tiles.choose(job.geometry, False, "float32", False)
 
     def index(step, x=0, f=0, y=0):
-        of_x, of_f, of_y = (launcher.Steps(0, (n * step,), 0, 0) for n in (x, f, y))
+        of_x, of_f, of_y = (launcher.Strides(0, (n * step,), 0, 0) for n in (x, f, y))
         layout = launcher.Layout(0, of_x, of_f, of_y, 0, (True,) * 3)
         return launcher.index_type(p, layout, layout.y, 0)
 

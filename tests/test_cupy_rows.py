@@ -207,7 +207,7 @@ def test_an_axis_beyond_32_bits(cp):
     ],
 )
 def test_the_index_is_wide_enough(total, shape, steps, index):
-    assert launcher._index(total, shape, steps, [0], [1], [1], [1], [1]) == index
+    assert launcher._index_type(total, shape, steps, [0], [1], [1], [1], [1]) == index
 
 
 @pytest.mark.parametrize("by", [1, 2, 3, 5, 7, 96, 641, 65535, 65537, 2**30, 2**31 - 1])

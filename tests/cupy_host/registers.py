@@ -21,20 +21,33 @@ OTHER_COMPILER = 8
 _FLOATS, _HALVES = "float, float, float", "Float16, Float16, float"
 _COMPLEX, _WIDE = ", ".join(["Complex<float>"] * 3), ", ".join(["Complex<double>"] * 3)
 DIRECT = {
-    "thin": [
-        *(f"thin_correlate<{_FLOATS}, float, int, uint4, 4, 4, {k}, 0>" for k in (0, 3, 5, 7)),
-        f"thin_correlate<{_FLOATS}, float, long long, unsigned int, 1, 1, 0, 0>",
-        *(f"thin_correlate<{_HALVES}, Float16, int, uint4, 8, 4, {k}, 0>" for k in (0, 7)),
-        "thin_correlate<signed char, signed char, int, int, int, uint4, 4, 4, 5, 0>",
-        "thin_correlate<double, double, double, double, int, uint4, 2, 4, 7, 0>",
-        f"thin_correlate<{_COMPLEX}, Complex<float>, int, uint4, 2, 4, 7, 1>",
-        f"thin_correlate<{_WIDE}, Complex<double>, long long, uint4, 1, 4, 7, 1>",
+    "small_channels": [
+        *(
+            f"small_channels_correlate<{_FLOATS}, float, int, uint4, 4, 4, {k}, 0>"
+            for k in (0, 3, 5, 7)
+        ),
+        f"small_channels_correlate<{_FLOATS}, float, long long, unsigned int, 1, 1, 0, 0>",
+        *(
+            f"small_channels_correlate<{_HALVES}, Float16, int, uint4, 8, 4, {k}, 0>"
+            for k in (0, 7)
+        ),
+        "small_channels_correlate<signed char, signed char, int, int, int, uint4, 4, 4, 5, 0>",
+        "small_channels_correlate<double, double, double, double, int, uint4, 2, 4, 7, 0>",
+        f"small_channels_correlate<{_COMPLEX}, Complex<float>, int, uint4, 2, 4, 7, 1>",
+        f"small_channels_correlate<{_WIDE}, Complex<double>, long long, uint4, 1, 4, 7, 1>",
     ],
-    "thin_filter": [
-        *(f"thin_filter<{_FLOATS}, int, uint4, uint4, {k}, {s}>" for k in (3, 8) for s in (0, 1)),
-        f"thin_filter<{_HALVES}, int, uint4, uint4, 8, 1>",
-        *(f"thin_filter<{_WIDE}, long long, uint4, uint4, {k}, {s}>" for k, s in ((8, 1), (1, 0))),
-        "thin_filter<signed char, signed char, int, int, uint4, uint4, 8, 0>",
+    "small_channels_filter": [
+        *(
+            f"small_channels_filter<{_FLOATS}, int, uint4, uint4, {k}, {s}>"
+            for k in (3, 8)
+            for s in (0, 1)
+        ),
+        f"small_channels_filter<{_HALVES}, int, uint4, uint4, 8, 1>",
+        *(
+            f"small_channels_filter<{_WIDE}, long long, uint4, uint4, {k}, {s}>"
+            for k, s in ((8, 1), (1, 0))
+        ),
+        "small_channels_filter<signed char, signed char, int, int, uint4, uint4, 8, 0>",
     ],
     "tiles": [
         *(f"tile_product<{_FLOATS}, float, int, 4, {t}, 0, {p}>" for t, p in

@@ -72,9 +72,9 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "write a norm's statistics": ("nn.cpu.norm:_statistics",),
     # GPU
     "choose the index type": (
-        "cuda.axis_map:index",
+        "cuda.axis_map:index_type",
         "cuda.implicit_gemm:index_type",
-        "cuda.im2col:_index",
+        "cuda.im2col:_index_type",
     ),
     "multiply matrices on the GPU": ("cuda.cublas:gemm",),
     "load a GPU kernel": ("cuda:_loaded",),

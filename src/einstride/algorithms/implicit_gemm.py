@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from einstride.arrays.ops import flip
 from einstride.cuda import gemm_tiles as tiles
 from einstride.cuda import implicit_gemm as kernels
-from einstride.cuda.implicit_gemm import Layout, Steps
+from einstride.cuda.implicit_gemm import Layout, Strides
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -81,8 +81,8 @@ def filter_grad(
     batch, *o, column = _elements(gy)
     *first, channel, last = _elements(to)
     columns = g.filters // g.groups
-    of_gy = Steps(batch, tuple(o), column, columns * column)
-    of_gf = Steps(channel, tuple(first[each:]), last, columns * last)
+    of_gy = Strides(batch, tuple(o), column, columns * column)
+    of_gf = Strides(channel, tuple(first[each:]), last, columns * last)
     layout = _layout(x, gy, to, g, of_gy, of_gf, first[0] if each else 0)
     kernels.multiply(x, gy, to, _product(g, True, job, _tensor_cores(x, job)), layout)
     return gf
@@ -97,10 +97,10 @@ def _correlate(
     batch, *o, last = _elements(y)
     columns, terms = g.filters // g.groups, g.channels // g.groups
     if exchanged:
-        of_f = Steps(column, tuple(taps), channel, terms * column)
+        of_f = Strides(column, tuple(taps), channel, terms * column)
     else:
-        of_f = Steps(channel, tuple(taps), column, columns * column)
-    layout = _layout(x, f, y, g, of_f, Steps(batch, tuple(o), last, columns * last), 0)
+        of_f = Strides(channel, tuple(taps), column, columns * column)
+    layout = _layout(x, f, y, g, of_f, Strides(batch, tuple(o), last, columns * last), 0)
     if bias is not None and b.dtype_name(bias) not in kernels.BIASES:
         bias = b.astype(bias, job.sums)
     product = _product(g, False, job, _tensor_cores(x, job))
@@ -113,10 +113,10 @@ def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Produc
 
 
 def _layout(
-    x: Array, f: Array, y: Array, g: Geometry, of_f: Steps, of_y: Steps, part: int
+    x: Array, f: Array, y: Array, g: Geometry, of_f: Strides, of_y: Strides, part: int
 ) -> Layout:
     batch, *axes, channel = _elements(x)
-    of_x = Steps(channel, tuple(axes), 0, g.channels // g.groups * channel)
+    of_x = Strides(channel, tuple(axes), 0, g.channels // g.groups * channel)
     aligned = (not x.data.ptr % 16, not f.data.ptr % 16, not y.data.ptr % (4 * y.itemsize))
     return Layout(batch, of_x, of_f, of_y, part, aligned)
 

@@ -1,8 +1,9 @@
-"""Kernels in CUDA C for CuPy arrays, compiled by CuPy on first use, and what launches them.
+"""CUDA C kernels for CuPy arrays, compiled by CuPy, and the modules that launch them.
 
-What may enter: sources in CUDA C, a Python module for the launches of each, and calls of cuBLAS.
-Nothing here imports CuPy before a kernel is asked for.
-Start with `gathered_gemm`, which launches `tiles.cu`, the product behind most kernels of `direct`.
+What may enter: CUDA C sources, a Python module that launches each of them, and calls of cuBLAS.
+No module here imports CuPy before a kernel is launched.
+Start with `gathered_gemm`, which launches `tiles.cu`, the matrix product for most shapes of
+`direct`.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 @cached(32, "code")  # all source files: there are 7
 def source(name: str) -> str:
-    """The text of a source file, with our own headers in it.
+    """Return the text of a source file, with the headers of this folder inserted.
 
-    CuPy's cache of compiled kernels looks at the text alone: a header that changes must change it.
+    CuPy's cache of compiled kernels is keyed by the text alone, so headers must be part of it.
     """
     return _text(f"{name}.cu")
 
 
 def _text(file: str) -> str:
-    """A file, with the shared files that it includes in their places."""
+    """Return the text of a file, with its includes replaced by the headers of this folder."""
     text = files(__name__).joinpath(file).read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda m: _text(m[1]), text)
 
@@ -45,7 +46,7 @@ def _function(name: str, instance: str) -> Any:
 
 @cached(512, "code")
 def _loaded(name: str, instance: str, device: int) -> Any:
-    """The instance on a device; CuPy compiles it once and loads it for each device."""
+    """Load a template instance on a device; CuPy compiles it once and loads it for each device."""
     import cupy
 
     refuse_capture(f"the kernel {instance}", cupy)
@@ -53,7 +54,7 @@ def _loaded(name: str, instance: str, device: int) -> Any:
 
 
 def kernel(name: str, instance: str) -> Any:
-    """An instance of a template in a source file, for the current device."""
+    """Return an instance of a kernel template in a source file, for the current device."""
     from cupy.cuda import runtime
 
     return _loaded(name, instance, runtime.getDevice())

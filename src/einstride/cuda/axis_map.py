@@ -1,6 +1,7 @@
-"""How the direct kernels see a convolution: lines of places, steps in memory, integer types.
+"""Describe convolutions to the direct kernels: index maps of axes, strides, integer types.
 
-Plain numbers and CuPy arrays, no geometry: what is here knows neither passes nor layouts by name.
+Forward pass and input gradient, and all layouts, are the same to this module: it works on integers
+and on the shapes and strides of CuPy arrays.
 """
 
 from __future__ import annotations
@@ -12,53 +13,66 @@ from typing import Any
 import numpy as np
 
 MOST_BLOCKS = 2**31 - 1
-COORDINATES = 2**28  # of tiles.cu, whose entries without a place lie 2**29 below
-OFFSETS = 2**31 - 2**12
+"""CUDA's limit on the blocks of a launch along the first axis of the grid."""
+MAX_POSITION = 2**28
+"""Positions on an axis must stay below this for 32-bit indices: tiles.cu marks list entries that do
+not exist by subtracting 2**29 from their position."""
+MAX_OFFSET = 2**31 - 2**12
+"""Offsets in elements must stay below this for 32-bit indices; the rest is a margin for tiles."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One spatial axis: output p and tap k see place (p * move + start + k * reach) / den.
+class AxisMap:
+    """Index map of one spatial axis: which position of x each output reads with each tap.
+
+    Output p reads with tap k the position (p * output_step + start + k * tap_step) / denominator,
+    or nothing if that is no integer.
 
     Attributes
     ----------
     count, size, taps : int
-        Outputs, places of the array that is seen, taps.
-    move, start, reach, den : int
-        As above; a place that is no integer is not seen.
+        Number of outputs, positions of x, and taps.
+    output_step, start, tap_step, denominator : int
+        Coefficients of the map: (stride, -padding, dilation, 1) in a forward pass; in an input
+        gradient the denominator is the stride.
     """
 
     count: int
     size: int
     taps: int
-    move: int
+    output_step: int
     start: int
-    reach: int
-    den: int = 1
+    tap_step: int
+    denominator: int = 1
 
     @property
-    def usual(self) -> Line:
-        """The same with `reach` positive, and small where nothing moves: taps run the other way."""
-        line = self
-        if self.reach < 0:
-            line = replace(self, start=self.start + (self.taps - 1) * self.reach, reach=-self.reach)
+    def normalized(self) -> AxisMap:
+        """Return an equivalent map with positive `tap_step`: a negative one reverses the taps.
+
+        Coefficients of axes with a single tap or output, which have no effect, become 1.
+        """
+        axis = self
+        if self.tap_step < 0:
+            axis = replace(
+                self, start=self.start + (self.taps - 1) * self.tap_step, tap_step=-self.tap_step
+            )
         if self.taps == 1:
-            line = replace(line, reach=1)
-        return replace(line, move=1) if self.count == 1 else line
+            axis = replace(axis, tap_step=1)
+        return replace(axis, output_step=1) if self.count == 1 else axis
 
 
 @dataclass(frozen=True)
-class View:
-    """What of an array decides how a kernel is launched: not its numbers, nor quite its place.
+class ArrayLayout:
+    """The properties of an array that a launch depends on: layout, dtype and alignment.
 
     Attributes
     ----------
     shape, strides : tuple of int
-        As NumPy has them.
+        As in NumPy; strides in bytes.
     dtype : numpy.dtype
-        Of the elements.
+        The dtype of the elements.
     address : int
-        Where it begins, modulo 16: the widest word of a device.
+        The address of the first element modulo 16, the widest load of a device in bytes.
     """
 
     shape: tuple[int, ...]
@@ -67,54 +81,59 @@ class View:
     address: int
 
 
-def view(a: Any) -> View:
-    """The view of an array."""
-    return View(a.shape, a.strides, a.dtype, a.data.ptr % 16)
+def layout_of(a: Any) -> ArrayLayout:
+    """Return the layout of an array."""
+    return ArrayLayout(a.shape, a.strides, a.dtype, a.data.ptr % 16)
 
 
-def steps(a: Any) -> list[int]:
-    """The steps of an array in elements."""
+def strides(a: Any) -> list[int]:
+    """Return the strides of an array in elements."""
     return [s // a.dtype.itemsize for s in a.strides]
 
 
 def readable(a: Any) -> bool:
-    """Do its elements lie where a kernel may read them?"""
+    """True if the array's address and strides are multiples of the size of its elements."""
     item = a.dtype.itemsize
     return not any(s % item for s in a.strides) and a.data.ptr % item == 0
 
 
-def index(arrays: Iterable[Any], lines: Sequence[Line], totals: Iterable[int] = ()) -> str:
-    """The integer type in which every place and every offset fits."""
-    reach = [*totals]
+def index_type(arrays: Iterable[Any], axes: Sequence[AxisMap], totals: Iterable[int] = ()) -> str:
+    """Return the C integer type that holds all positions and offsets of a launch."""
+    extents = [*totals]
     for a in arrays:
-        reach.append(sum(max(n - 1, 0) * abs(t) for n, t in zip(a.shape, steps(a), strict=True)))
-        reach += [abs(t) * max(n, 1) for n, t in zip(a.shape, steps(a), strict=True)]
-    places = [0]
-    for v in lines:
-        ends = abs(v.start) + v.count * v.move + v.taps * abs(v.reach)
-        places += [ends + 2 * v.size, v.den, v.count * 2]
-    narrow = max(reach, default=0) < OFFSETS and max(places) < COORDINATES
+        extents.append(
+            sum(max(n - 1, 0) * abs(t) for n, t in zip(a.shape, strides(a), strict=True))
+        )
+        extents += [abs(t) * max(n, 1) for n, t in zip(a.shape, strides(a), strict=True)]
+    positions = [0]
+    for v in axes:
+        ends = abs(v.start) + v.count * v.output_step + v.taps * abs(v.tap_step)
+        positions += [ends + 2 * v.size, v.denominator, v.count * 2]
+    narrow = max(extents, default=0) < MAX_OFFSET and max(positions) < MAX_POSITION
     return "int" if narrow else "long long"
 
 
-def packed(fields: Sequence[int]) -> Any:
-    """A struct of 64-bit integers, as a kernel takes it by value."""
-    job = np.array(fields, np.int64)
-    return job.view(f"V{job.nbytes}")
+def as_struct(fields: Sequence[int]) -> Any:
+    """Pack 64-bit integers into a struct that a kernel takes by value."""
+    struct = np.array(fields, np.int64)
+    return struct.view(f"V{struct.nbytes}")
 
 
-def upto(n: int, unit: int) -> int:
-    """The first multiple of `unit` that is not below n."""
+def round_up(n: int, unit: int) -> int:
+    """Round n up to a multiple of `unit`."""
     return -(-n // unit) * unit
 
 
-def split_even(count: int, unit: int, most: int) -> list[int]:
-    """Lengths of boxes, multiples of `unit`, that cut `count` into equal parts: large first."""
+def even_lengths(count: int, unit: int, most: int) -> list[int]:
+    """Return lengths of boxes, multiples of `unit`, that split `count` evenly, the largest first.
+
+    There are at most eight lengths, none above `most` rounded up.
+    """
     found: list[int] = []
     parts = max(1, -(-count // most))
     while len(found) < 8:
         equal = -(-count // parts)
-        size = upto(equal, unit)
+        size = round_up(equal, unit)
         if size not in found:
             found.append(size)
         if size <= unit:

@@ -1,4 +1,4 @@
-"""What may not happen while a stream is being captured into a CUDA graph, said before CUDA does."""
+"""Refuse work that CUDA does not allow while a stream is captured into a CUDA graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from einstride.support.errors import bad_value
 
 
 def refuse_capture(what: str, cupy: Any) -> None:
-    """ValueError if the current stream is being captured: `what` can only be made outside."""
+    """Raise ValueError if the current stream is being captured: `what` has to be made before."""
     if cupy.cuda.runtime.streamIsCapturing(cupy.cuda.get_current_stream().ptr):
         raise bad_value(
             "CUDA graph",

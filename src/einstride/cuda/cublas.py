@@ -1,8 +1,9 @@
-"""A matrix product, or a stack of them, by one call of cuBLAS on arrays as they lie in memory.
+"""Multiply matrices, or stacks of matrices, by one call of cuBLAS without copying operands.
 
-`cupy.matmul` copies operands whose rows have gaps, has no stacks of bfloat16, no promise about
-float16 in stacks, and follows a process-wide switch for TF32. One call of gemmEx has none of that:
-sums are always made in float32 at least, and float32 is rounded to TF32 only where a call asks.
+`cupy.matmul` copies operands whose rows have gaps, does not support stacks of bfloat16, does not
+document the dtype of sums for stacks of float16, and follows a process-wide switch for TF32. With
+`gemmEx` none of that holds: sums are formed in float32 at least, and float32 is rounded to TF32
+only if the caller asks for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from einstride.cuda import cublas_graph
 from einstride.support.caches import cached
 
-LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1  # of cuBLAS's 32-bit integers
 
 # dtype: (CUDA's number of it, cuBLAS's number of the type of sums, the dtype of alpha and beta)
 _F32, _F64, _TF32 = 68, 70, 77
@@ -31,17 +32,17 @@ _DEFAULT = -1  # cuBLAS chooses its algorithm
 
 @cached(8, "code")  # all dtypes of scalars: there are 4
 def _scalars(name: str) -> Any:
-    """(1, 0) in host memory, where cuBLAS reads alpha and beta."""
+    """Return the array (1, 0) in host memory, where cuBLAS reads alpha and beta."""
     return np.array([1, 0], name)
 
 
 def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
-    """``out[...] = a @ b`` for matrices or stacks of them, on the current device and stream.
+    """Compute ``out[...] = a @ b`` for matrices or stacks, on the current device and stream.
 
-    Products of float16 or bfloat16 may go into a float32 `out`, unrounded.
+    Products of float16 or bfloat16 may be stored in a float32 `out` without rounding.
 
-    Returns False, with `out` unspecified, for what cuBLAS cannot do: other dtypes, matrices without
-    a dense axis, overlapping rows, sizes beyond its 32-bit integers.
+    Returns False, with `out` unspecified, for operands that cuBLAS does not support: other dtypes,
+    matrices without a dense axis, overlapping rows, sizes beyond its 32-bit integers.
     """
     name = str(a.dtype.name)
     if name not in TYPES or b.dtype != a.dtype:
@@ -58,18 +59,18 @@ def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
         out[...] = 0
         return True
     if out.ndim > 3:
-        return _stacks(a, b, out, tf32)
+        return _loop_over_stack(a, b, out, tf32)
     layout = _layout(out)
     if layout is None:
         return False
     ldc, transposed = layout
-    if transposed:  # cuBLAS writes columns: out' = b' a' is the same product
+    if transposed:  # cuBLAS writes dense columns; out' = b' a'
         a, b, out = b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2)
     first, second = _layout(b), _layout(a)
     if first is None or second is None:
         return False
 
-    # Row-major matrices are their own transposes to cuBLAS, and out' = b' a'.
+    # cuBLAS reads row-major matrices as their transposes, and out' = b' a'.
     from cupy.cuda import cublas, get_cublas_handle
 
     kind, sums, scale = TYPES[name]
@@ -102,8 +103,8 @@ def gemm(a: Any, b: Any, out: Any, tf32: bool = False) -> bool:
     return True
 
 
-def _stacks(a: Any, b: Any, out: Any, tf32: bool) -> bool:
-    """Stacks with several leading axes: one call for each place on the shortest of them."""
+def _loop_over_stack(a: Any, b: Any, out: Any, tf32: bool) -> bool:
+    """Multiply stacks with several leading axes by one call per index of the shortest of these."""
     lengths = out.shape[:-2]
     axis = lengths.index(min(lengths))
     a, b, out = (m.swapaxes(0, axis) for m in (a, b, out))
@@ -111,17 +112,17 @@ def _stacks(a: Any, b: Any, out: Any, tf32: bool) -> bool:
 
 
 def _layout(m: Any) -> tuple[int, bool] | None:
-    """(leading dimension, do columns rather than rows lie dense?); None if neither does."""
+    """Return the leading dimension, and whether columns are dense, not rows; None if neither is."""
     rows, columns = m.shape[-2:]
     down, across = m.strides[-2:]
     unit = m.dtype.itemsize
     if m.ndim == 3 and m.strides[0] % unit:
         return None
-    for length, dense, count, gap, turned in (
+    for length, dense, count, gap, transposed in (
         (columns, across, rows, down, False),
         (rows, down, columns, across, True),
     ):
         leading = gap // unit if count > 1 else length
         if (dense == unit or length == 1) and gap % unit == 0 and length <= leading <= LARGEST:
-            return leading, turned
+            return leading, transposed
     return None

@@ -1,7 +1,7 @@
-"""cuBLAS on a stream that is being captured into a CUDA graph.
+"""Call cuBLAS on a stream that is being captured into a CUDA graph.
 
-CuPy's wrapper refuses every call during a capture, though cuBLAS itself allows it. So the same
-functions are called past the wrapper there, by the handle that CuPy made before.
+CuPy's wrapper of cuBLAS refuses every call during a capture, although cuBLAS allows it. So these
+functions bypass the wrapper, and use the handle that CuPy made before the capture.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ARGUMENTS = {
 
 
 def capturing() -> bool:
-    """Is the current stream being captured?"""
+    """True if the current stream is being captured."""
     from cupy.cuda import get_current_stream, runtime
 
     return bool(runtime.streamIsCapturing(get_current_stream().ptr))
@@ -36,7 +36,7 @@ def capturing() -> bool:
 def _function(name: str, arguments: tuple[Any, ...]) -> Any:
     from cupy.cuda import runtime
 
-    # The library that CuPy's module is linked with: already loaded, found by its name.
+    # CuPy's module is linked with this library, so it is loaded and found by its name.
     library = ctypes.CDLL(f"libcublas.so.{runtime.runtimeGetVersion() // 1000}")
     function = getattr(library, name)
     function.argtypes = arguments
@@ -44,7 +44,7 @@ def _function(name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def call(name: str, handle: int, *arguments: Any) -> None:
-    """One call on the current stream; RuntimeError with cuBLAS's status if it fails."""
+    """Call a cuBLAS function on the current stream; raise RuntimeError if it fails."""
     from cupy.cuda import get_current_stream
 
     set_stream = _function("cublasSetStream_v2", (_POINTER, _POINTER))

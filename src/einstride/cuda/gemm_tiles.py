@@ -1,8 +1,8 @@
-"""The tiles of implicit GEMM, and which of them suits a product. Integers; no array library.
+"""Choose the tile of an implicit GEMM from the shape of the product. Integers; no array library.
 
-A block of threads makes one tile of the product. Large tiles read less, small ones leave fewer
-multiprocessors idle. The choice depends on shapes alone, never on the device: the same call gives
-the same bits everywhere.
+A block of threads computes one tile of the product. Large tiles read less memory, small tiles leave
+fewer multiprocessors idle. The choice depends on shapes alone, so that a call gives the same bits
+on every device.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
 
 PROCESSORS = 132
-"""Multiprocessors to keep busy: an H100's."""
+"""Multiprocessors of an H100, which a launch should keep busy."""
 ENOUGH_TERMS = 256
-"""A sum is cut into parts no shorter than this: each part costs a round through memory."""
+"""Fewest terms of a partial sum: each part is written to memory and read again."""
 MOST_BLOCKS = 2**31 - 1
+"""CUDA's limit on the blocks of a launch along the first axis of the grid."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Tile:
     Attributes
     ----------
     rows, columns, terms : int
-        Of the product, and how many terms lie in shared memory at once.
+        Rows and columns of the product, and terms in shared memory at once.
     thread_rows, thread_columns : int
-        The part that one thread makes, or one warp where tensor cores do.
+        The register tile of one thread, or with tensor cores of one warp.
     mma : bool
-        Is it for tensor cores?
+        True if the tile is computed by tensor cores.
     share : float
-        Of the rate of the library's own products that it may reach. A guess until it is measured.
+        The fraction of cuBLAS's rate that the tile may reach: a guess, not measured.
     """
 
     rows: int
@@ -47,13 +48,13 @@ class Tile:
 
     @property
     def threads(self) -> int:
-        """In a block."""
+        """Threads of a block."""
         cells = self.rows // self.thread_rows * (self.columns // self.thread_columns)
         return cells * 32 if self.mma else cells
 
     @property
     def parameters(self) -> str:
-        """As the kernels' templates take them."""
+        """The template parameters of the kernels."""
         sides = (self.rows, self.columns, self.terms, self.thread_rows, self.thread_columns)
         return ", ".join(map(str, sides))
 
@@ -93,21 +94,21 @@ MMA_TILES = {
 
 @dataclass(frozen=True)
 class Product:
-    """One launch: the product of a convolution, cut into tiles and its sums into parts.
+    """One launch: the matrix product of a convolution, split into tiles and partial sums.
 
     Attributes
     ----------
     geometry : Geometry
-        Of the convolution whose x is gathered.
+        Geometry of the convolution whose x is gathered.
     transposed : bool
         False: rows are positions, and sums run over a window. True, a filter gradient: rows are
         elements of a window, and sums run over positions.
     tile : Tile
-        What a block makes.
+        The tile of a block.
     parts : int
-        Blocks that share a sum, or the examples of which each has a sum of its own.
+        Number of partial sums; for gradients per example, the number of examples.
     split : int
-        Terms in one part.
+        Terms of one partial sum.
     """
 
     geometry: Geometry
@@ -123,37 +124,37 @@ class Product:
 
     @property
     def tiles(self) -> tuple[int, int]:
-        """Along rows and along columns."""
+        """Number of tiles along rows and along columns."""
         m, n, _ = self.sides
         return -(-m // self.tile.rows), -(-n // self.tile.columns)
 
     @property
     def blocks(self) -> int:
-        """Of threads, in the whole launch."""
+        """Blocks of threads in the launch."""
         return prod(self.tiles) * self.geometry.groups * self.parts
 
     @property
     def elements(self) -> int:
-        """Of the result, all groups together, once."""
+        """Elements of the result, in all groups, of one part."""
         m, n, _ = self.sides
         return m * n * self.geometry.groups
 
     @property
     def multiply_adds(self) -> int:
-        """Formed by the launch, with what the last tiles do in vain."""
+        """Multiply-adds of the launch, including those of the last tiles beyond the product."""
         terms = self.parts * -(-self.split // self.tile.terms) * self.tile.terms
         sides = prod(self.tiles) * self.tile.rows * self.tile.columns
         return sides * terms * self.geometry.groups
 
     def moved(self, item: int, item_of_result: int) -> int:
-        """Bytes read and written: every tile reads all its rows and columns anew."""
+        """Return the bytes read and written: every tile reads all of its rows and columns."""
         m, n, k = self.sides
         down, across = self.tiles
         return self.geometry.groups * ((across * m + down * n) * k * item + m * n * item_of_result)
 
 
 def sides(g: Geometry, transposed: bool) -> tuple[int, int, int]:
-    """(rows, columns, terms) of one group's product."""
+    """Return (rows, columns, terms) of one group's product."""
     positions, elements = g.batch * prod(g.out), prod(g.f_shape[:-1])
     columns = g.filters // g.groups
     return (elements, columns, positions) if transposed else (positions, columns, elements)
@@ -161,16 +162,16 @@ def sides(g: Geometry, transposed: bool) -> tuple[int, int, int]:
 
 @cached(4096)
 def choose(
-    g: Geometry, transposed: bool, dtype: str, mma: bool, room: int = 0, per_example: bool = False
+    g: Geometry, transposed: bool, dtype: str, mma: bool, limit: int = 0, per_example: bool = False
 ) -> Product:
-    """The product whose launch should end first, its parts in at most `room` bytes."""
+    """Choose tile and parts of the shortest predicted time, with at most `limit` bytes of parts."""
     tiles = MMA_TILES[dtype] if mma else TILES[dtype]
-    made = [_cut(g, transposed, tile, dtype, room, per_example) for tile in tiles]
-    return min(made, key=_duration)
+    made = [_with_parts(g, transposed, tile, dtype, limit, per_example) for tile in tiles]
+    return min(made, key=_predicted_time)
 
 
-def _cut(
-    g: Geometry, transposed: bool, tile: Tile, dtype: str, room: int, per_example: bool
+def _with_parts(
+    g: Geometry, transposed: bool, tile: Tile, dtype: str, limit: int, per_example: bool
 ) -> Product:
     _, _, k = sides(g, transposed)
     if per_example:
@@ -179,19 +180,21 @@ def _cut(
     if not transposed:
         return whole
     wanted = min(-(-2 * PROCESSORS // whole.blocks), k // ENOUGH_TERMS)
-    wanted = min(wanted, room // (whole.elements * sum_bytes(dtype)))
+    wanted = min(wanted, limit // (whole.elements * sum_bytes(dtype)))
     if wanted < 2:
         return whole
-    split = -(-k // wanted // tile.terms) * tile.terms  # whole steps, so that runs stay whole
+    split = (
+        -(-k // wanted // tile.terms) * tile.terms
+    )  # a multiple, so that vector loads stay aligned
     return Product(g, transposed, tile, -(-k // split), split)
 
 
-def _duration(p: Product) -> float:
-    """In rounds over all multiprocessors, two blocks on each."""
+def _predicted_time(p: Product) -> float:
+    """Return the predicted time, in rounds of two blocks on each multiprocessor."""
     rounds = -(-p.blocks // (2 * PROCESSORS))
     return rounds * (p.multiply_adds / p.blocks) / p.tile.share
 
 
 def sum_bytes(dtype: str) -> int:
-    """Of one number of a sum."""
+    """Return the bytes of one element of a partial sum."""
     return max(ITEMSIZE[dtype], 4)

@@ -1,4 +1,4 @@
-"""Launches the window copy of rows.cu: what it can do, its arguments, its instances."""
+"""Launch rows.cu, which copies windows into the rows of a matrix (im2col)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODES = ("zeros", "reflect", "replicate", "circular")
 MAX_RANK = 12
 THREADS = 256
 
-# By bytes: what is copied as it is needs no arithmetic, so any dtype of that size will do.
+# Bytes of an element: a copy without a cast uses any C type of that size.
 WORDS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "uint2", 16: "uint4"}
 SOURCES = {
     "bool": "unsigned char",
@@ -32,8 +32,8 @@ SOURCES = {
     "complex128": "Complex<double>",
 }
 _REAL = [name for name in SOURCES if not name.startswith("complex")]
-# What each dtype of products may be cast from. float16 and bfloat16 are never cast to: only
-# integers could be, and those few are left to the library.
+# For each dtype of the rows, the dtypes that the kernel can cast from. Casts to float16 and
+# bfloat16, which only integers need, are left to the array library.
 CASTS = {
     "float32": _REAL,
     "float64": _REAL,
@@ -45,7 +45,7 @@ CASTS = {
 
 
 def instances() -> Iterator[str]:
-    """Every instance that may be asked for."""
+    """Yield every instance of the kernel that `copy_rows` may use."""
     for index in ("int", "long long"):
         for word in WORDS.values():
             yield f"copy_rows<{word}, {word}, {index}>"
@@ -56,11 +56,11 @@ def instances() -> Iterator[str]:
 
 
 def divisor(by: int, index: str = "int") -> list[int]:
-    """(by, m, s) with n // by == n * m >> s for every n >= 0 of the index type.
+    """Return (by, m, s) with n // by == n * m >> s for every n >= 0 of the index type.
 
     For n < 2**b, with s = b + ceil(log2 by) and m = ceil(2**s / by) < 2**(b + 1), the error
-    n * (m * by - 2**s) / (by * 2**s) is below n / 2**s <= 1 / by, too small to reach the next whole
-    number. For 64 bits s is given less b, and m as a signed number of the same bits.
+    n * (m * by - 2**s) / (by * 2**s) is below n / 2**s <= 1 / by, too small to reach the next
+    integer. For 64 bits s - b is returned for s, and m as a signed integer with the same bits.
     """
     by = max(by, 1)
     bits = 31 if index == "int" else 63
@@ -84,18 +84,19 @@ def copy_rows(
     channels_inner: bool,
     positions_inner: bool,
 ) -> bool:
-    """Copy windows of x (n, *S, C) into `rows` as a matrix, on the current stream.
+    """Copy windows of x (n, *S, C) into the matrix `rows`, on the current stream.
 
     The matrix is (groups, n * prod(out), prod(kernel_size) * C // groups), its last two axes
     exchanged if `positions_inner`; a row is (*k, c), or (c, *k) unless `channels_inner`. Output o
     on an axis reads x at starts + o * stride + k * dilation; what lies outside x is a border of
     that padding mode. `rows` is flat, has exactly that many elements, and its own dtype.
 
-    Returns False, with nothing done, for what the kernel cannot do: a cast to float16 or bfloat16,
-    a byte stride that is no multiple of the element, a misaligned view, more than 12 spatial axes.
+    Returns False and does nothing for cases that the kernel does not support: a cast to float16 or
+    bfloat16, a byte stride that is no multiple of the element's size, a misaligned view, more than
+    12 spatial axes.
     """
     rank = len(starts)
-    # A step that is never taken may be larger than any integer of the device.
+    # The stride of an axis of length 1 has no effect, but might exceed the index type.
     stride = [s if n > 1 else 1 for s, n in zip(stride, out, strict=True)]
     dilation = [d if n > 1 else 1 for d, n in zip(dilation, kernel_size, strict=True)]
     given, wanted = str(x.dtype.name), str(rows.dtype.name)
@@ -112,55 +113,55 @@ def copy_rows(
     if same:
         word = item
         if channels_inner and not positions_inner and (strides[-1] == item or x.shape[-1] == 1):
-            word = _word(channels * item, [x.data.ptr, rows.data.ptr, *strides[:-1]])
+            word = _widest_word(channels * item, [x.data.ptr, rows.data.ptr, *strides[:-1]])
         channels = channels * item // word
         strides[-1] = word if word != item else strides[-1]
         item = word
         types = f"{WORDS[word]}, {WORDS[word]}"
     else:
         types = f"{SOURCES[given]}, {SOURCES[wanted]}"
-    steps = [s // item for s in strides]
+    in_words = [s // item for s in strides]
     total = rows.nbytes // item if same else rows.size
-    index = _index(total, x.shape, steps, starts, out, kernel_size, stride, dilation)
+    index = _index_type(total, x.shape, in_words, starts, out, kernel_size, stride, dilation)
 
     positions, row = x.shape[0] * prod(out), prod(kernel_size) * channels
     inner, outer = (positions, row) if positions_inner else (row, positions)
     fields = [total, rank, MODES.index(mode), int(positions_inner), int(channels_inner)]
-    fields += [channels, steps[-1], steps[0]]
+    fields += [channels, in_words[-1], in_words[0]]
     fields += divisor(inner, index) + divisor(outer, index)
     fields += divisor(channels if channels_inner else prod(kernel_size), index)
     for a in range(rank):
-        fields += [x.shape[a + 1], starts[a], stride[a], dilation[a], steps[a + 1]]
+        fields += [x.shape[a + 1], starts[a], stride[a], dilation[a], in_words[a + 1]]
         fields += divisor(out[a], index) + divisor(kernel_size[a], index)
     fields += [0] * (11 * (MAX_RANK - rank))
-    import numpy as np  # with its arrays, not before
+    import numpy as np  # CuPy has imported it; this module must not
 
-    job = np.array(fields, np.int64)
+    struct = np.array(fields, np.int64)
     function = kernel("rows", f"copy_rows<{types}, {index}>")
-    function((-(-total // THREADS),), (THREADS,), (x, rows, job.view(f"V{job.nbytes}")))
+    function((-(-total // THREADS),), (THREADS,), (x, rows, struct.view(f"V{struct.nbytes}")))
     return True
 
 
-def _word(row: int, others: Sequence[int]) -> int:
-    """The most bytes that every run of channels can be copied by at once."""
+def _widest_word(row: int, others: Sequence[int]) -> int:
+    """Return the widest word in bytes that divides runs of channels and all alignments."""
     return next(w for w in (16, 8, 4, 2, 1) if not any(n % w for n in (row, *others)))
 
 
-def _index(
+def _index_type(
     total: int,
     shape: Sequence[int],
-    steps: Sequence[int],
+    strides: Sequence[int],
     starts: Sequence[int],
     out: Sequence[int],
     kernel_size: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> str:
-    """The integer type in which every number of the copy fits."""
-    reach = [total, sum((n - 1) * abs(t) for n, t in zip(shape, steps, strict=True))]
+    """Return the C integer type that holds all positions and offsets of the copy."""
+    extents = [total, sum((n - 1) * abs(t) for n, t in zip(shape, strides, strict=True))]
     for i, o, k, s, d, n in zip(
         starts, out, kernel_size, stride, dilation, shape[1:], strict=False
     ):
-        reach += [abs(i) + (o - 1) * s + (k - 1) * d + 2 * n, s, d]
-    reach += [n * abs(t) for n, t in zip(shape, steps, strict=True)]
-    return "int" if max(reach) < 2**31 - THREADS else "long long"
+        extents += [abs(i) + (o - 1) * s + (k - 1) * d + 2 * n, s, d]
+    extents += [n * abs(t) for n, t in zip(shape, strides, strict=True)]
+    return "int" if max(extents) < 2**31 - THREADS else "long long"

@@ -1,21 +1,21 @@
-// Implicit GEMM on the ordinary arithmetic units: a block makes a tile (BM, BN) of the product in
-// steps of BK terms. While it multiplies one pair of tiles in shared memory, the next pair is on its
-// way from global memory into registers. Each thread keeps TM x TN sums.
+// Implicit GEMM without tensor cores: a block computes a tile (BM, BN) of the product in steps of BK
+// terms. While it multiplies one pair of tiles in shared memory, it loads the next pair from global
+// memory into registers. Each thread keeps TM x TN sums.
 //
-// The terms of every sum are added in ascending order, whatever the tile: bits depend on neither
-// batch nor tile. IN is the type of x and f, SUM that of sums and shared memory, OUT that of y.
+// The terms of every sum are added in ascending order, so that bits depend on neither batch nor tile.
+// IN is the type of x and f, SUM that of sums and shared memory, OUT that of y.
 
 #include "numbers.cuh"
-#include "places.cuh"
+#include "indexing.cuh"
 #include "implicit_gemm.cuh"
 
-// What a thread holds, into a tile (K, ROWS) that lies along its rows.
+// Stores the elements that a thread has loaded to a tile (K, ROWS) in shared memory.
 template <class S, int V, bool ALONG_K, class SUM, int PITCH, class IN>
 __device__ inline void keep(const Run<IN, V> *held, SUM (*tile)[PITCH]) {
-    constexpr int W = V * sizeof(SUM) > 16 ? 16 / sizeof(SUM) : V;  // what one write can hold
+    constexpr int W = V * sizeof(SUM) > 16 ? 16 / sizeof(SUM) : V;  // elements of one store
     #pragma unroll
     for (int i = 0; i < S::COUNT; i++) {
-        if (!S::mine(i)) continue;
+        if (!S::has_run(i)) continue;
         #pragma unroll
         for (int v = 0; v < V; v += ALONG_K ? 1 : W) {
             if (ALONG_K) {
@@ -30,7 +30,7 @@ __device__ inline void keep(const Run<IN, V> *held, SUM (*tile)[PITCH]) {
     }
 }
 
-// Four numbers of a tile's line, in reads of at most 16 bytes.
+// Loads four elements of a tile's line, at most 16 bytes at once.
 template <class SUM> __device__ inline void read4(const SUM *line, SUM *to) {
     constexpr int W = 16 / sizeof(SUM) < 4 ? 16 / sizeof(SUM) : 4;
     #pragma unroll
@@ -112,7 +112,7 @@ implicit_gemm(const IN *__restrict__ x, const IN *__restrict__ f, const void *__
     }
 }
 
-// The parts of a filter gradient, always added in the same order.
+// Adds the partial sums of a filter gradient in a fixed order.
 template <class SUM, class OUT, class INDEX, int R>
 __global__ void __launch_bounds__(256)
 add_parts(const SUM *__restrict__ parts, OUT *__restrict__ y, const Job<R> job) {

@@ -1,38 +1,38 @@
-// A convolution as a product of matrices that are never written down: what its kernels share.
+// Shared code of the implicit GEMM kernels: convolution as a product of matrices that are not stored.
 //
-// Two kinds of indices. A *position* is (b, *o), an *element* of a window is (*t, c), or (c, *t)
-// unless channels run innermost. Their sum is a place in x: on each axis start + o * stride +
-// t * dilation, and where that lies outside x, a border as `einstride.geometry.padding_modes` defines it.
+// There are two kinds of indices. A *position* is (b, *o), an *element* of a window is (*t, c), or
+// (c, *t) unless channels run innermost. Together they give an index of x: start + o * stride +
+// t * dilation on each axis; outside x is a border as in `einstride.geometry.padding_modes`.
 //
 // - forward          y[position, n] = sum over elements   x[position + element] * f[element, n]
-// - input gradient   the same over gy, once for each phase, with steps of f that may be negative
+// - input gradient   as forward, with gy for x, for each phase; strides of f may be negative
 // - filter gradient  y[element, n]  = sum over positions  x[position + element] * f[position, n]
 //
-// So x is gathered, while f (the filter, or gy) and y are arrays with one step for each digit of
-// their index. FILTER tells the third line from the first. INDEX is int where every place and every
-// count fits, else long long. R is the number of spatial axes.
+// So x is gathered, while f (the filter, or gy) and y are arrays with one stride for each digit of
+// their index. FILTER is true for a filter gradient. INDEX is int if all indices and offsets fit,
+// else long long. R is the number of spatial axes.
 
 struct Axis {
     long long size, start, stride, dilation;
-    long long x, f, y;  // steps, in elements
+    long long x, f, y;  // strides, in elements
     Divisor out, taps;
 };
 
 template <int R> struct Job {
     long long m, n, k;  // of one group's product: rows, columns, terms
-    long long split;    // terms that one block adds up; the next part's block takes the next ones
+    long long split;    // terms of one partial sum
     long long m_tiles, n_tiles, groups;
     long long mode, channels_inner, relu, bias, bias_step;
     long long x_batch, x_channel, x_group;
-    long long f_plain, f_n, f_group, f_linear, f_k;  // plain: of the batch, or of the channels
+    long long f_plain, f_n, f_group, f_linear, f_k;  // plain: batch or channels
     long long y_plain, y_n, y_group, y_linear, y_m, y_part, y_wide;
-    Divisor row;  // inside an element: channels or taps, whichever run innermost
+    Divisor row;  // innermost digit of an element: channels or taps
     Axis axes[R];
 };
 
 template <int R, class INDEX> struct Digits { INDEX plain, axis[R]; };
 
-// A position as (b, *o), or an element as (c, *t).
+// Splits the number of a position into (b, *o), or that of an element into (c, *t).
 template <bool POSITION, int R, class INDEX>
 __device__ inline Digits<R, INDEX> digits(INDEX i, const Job<R> &job) {
     Digits<R, INDEX> found;
@@ -52,17 +52,17 @@ __device__ inline Digits<R, INDEX> digits(INDEX i, const Job<R> &job) {
     return found;
 }
 
-// What a position, or an element, adds to a place in x.
-template <int R, class INDEX> struct Place {
-    INDEX base, at[R];
-    bool there;
+// The contribution of a position, or of an element, to an index of x.
+template <int R, class INDEX> struct Contribution {
+    INDEX base, at[R];  // offset of batch or channel; positions on the spatial axes
+    bool exists;
 };
 
 template <bool POSITION, int R, class INDEX>
-__device__ inline Place<R, INDEX> place(INDEX i, INDEX end, const Job<R> &job) {
-    Place<R, INDEX> found;
-    found.there = i < end;
-    const Digits<R, INDEX> digit = digits<POSITION>(found.there ? i : (INDEX)0, job);
+__device__ inline Contribution<R, INDEX> contribution(INDEX i, INDEX end, const Job<R> &job) {
+    Contribution<R, INDEX> found;
+    found.exists = i < end;
+    const Digits<R, INDEX> digit = digits<POSITION>(found.exists ? i : (INDEX)0, job);
     found.base = digit.plain * (INDEX)(POSITION ? job.x_batch : job.x_channel);
     #pragma unroll
     for (int a = 0; a < R; a++)
@@ -72,14 +72,14 @@ __device__ inline Place<R, INDEX> place(INDEX i, INDEX end, const Job<R> &job) {
     return found;
 }
 
-// Which numbers of a tile (ROWS, K) a thread brings: runs of V along one of its sides.
+// The elements of a tile (ROWS, K) that a thread loads: runs of V along one of its sides.
 template <int ROWS, int K, int THREADS, int V, bool ALONG_K> struct Share {
     static const unsigned SIDE = (ALONG_K ? K : ROWS) / V, RUNS = ROWS * K / V;
     static const int COUNT = (RUNS + THREADS - 1) / THREADS;
-    static const int ROW_PLACES = ALONG_K ? COUNT : 1, K_PLACES = ALONG_K ? 1 : COUNT;
-    static_assert(THREADS % SIDE == 0, "all runs of a thread begin at one place of that side");
+    static const int ROW_COUNT = ALONG_K ? COUNT : 1, K_COUNT = ALONG_K ? 1 : COUNT;
+    static_assert(THREADS % SIDE == 0, "all runs of a thread begin at one index of that side");
 
-    __device__ static bool mine(int i) {
+    __device__ static bool has_run(int i) {
         return RUNS % THREADS == 0 || threadIdx.x + i * THREADS < RUNS;
     }
     __device__ static int row(int i) {
@@ -90,26 +90,26 @@ template <int ROWS, int K, int THREADS, int V, bool ALONG_K> struct Share {
     }
 };
 
-// Tiles of x: rows are positions and terms are elements, or the reverse.
+// Loads tiles of x: rows are positions and terms are elements, or the reverse.
 template <class IN, class S, int V, bool FILTER, int R, class INDEX> struct Gathered {
     const IN *x;
-    Place<R, INDEX> rows[S::ROW_PLACES];
+    Contribution<R, INDEX> rows[S::ROW_COUNT];
     Run<IN, V> held[S::COUNT];
 
     __device__ Gathered(const IN *x, INDEX row, const Job<R> &job) : x(x) {
         #pragma unroll
-        for (int i = 0; i < S::ROW_PLACES; i++)
-            rows[i] = place<!FILTER>((INDEX)(row + S::row(i)), (INDEX)job.m, job);
+        for (int i = 0; i < S::ROW_COUNT; i++)
+            rows[i] = contribution<!FILTER>((INDEX)(row + S::row(i)), (INDEX)job.m, job);
     }
 
     __device__ void load(INDEX k, INDEX end, const Job<R> &job) {
-        Place<R, INDEX> term;
+        Contribution<R, INDEX> term;
         #pragma unroll
         for (int i = 0; i < S::COUNT; i++) {
-            if (i < S::K_PLACES) term = place<FILTER>((INDEX)(k + S::k(i)), end, job);
-            const Place<R, INDEX> &row = rows[i < S::ROW_PLACES ? i : 0];
+            if (i < S::K_COUNT) term = contribution<FILTER>((INDEX)(k + S::k(i)), end, job);
+            const Contribution<R, INDEX> &row = rows[i < S::ROW_COUNT ? i : 0];
             INDEX from = row.base + term.base;
-            bool inside = row.there && term.there && S::mine(i);
+            bool inside = row.exists && term.exists && S::has_run(i);
             #pragma unroll
             for (int a = 0; a < R; a++) {
                 INDEX at = row.at[a] + term.at[a];
@@ -124,7 +124,7 @@ template <class IN, class S, int V, bool FILTER, int R, class INDEX> struct Gath
     }
 };
 
-// Tiles of f: rows are the columns of the product.
+// Loads tiles of f, whose rows are the columns of the product.
 template <class IN, class S, int V, bool FILTER, int R, class INDEX> struct Stepped {
     const IN *f;
     INDEX column;
@@ -134,16 +134,16 @@ template <class IN, class S, int V, bool FILTER, int R, class INDEX> struct Step
 
     __device__ void load(INDEX k, INDEX end, const Job<R> &job) {
         INDEX from = 0;
-        bool there = false;
+        bool exists = false;
         #pragma unroll
         for (int i = 0; i < S::COUNT; i++) {
-            if (i < S::K_PLACES) {
+            if (i < S::K_COUNT) {
                 const INDEX term = k + S::k(i);
-                there = term < end;
+                exists = term < end;
                 from = 0;
                 if (job.f_linear) {
                     from = term * (INDEX)job.f_k;
-                } else if (there) {
+                } else if (exists) {
                     const Digits<R, INDEX> digit = digits<FILTER>(term, job);
                     from = digit.plain * (INDEX)job.f_plain;
                     #pragma unroll
@@ -152,13 +152,13 @@ template <class IN, class S, int V, bool FILTER, int R, class INDEX> struct Step
             }
             const INDEX n = column + S::row(i);
             held[i] = Run<IN, V>();
-            if (there && n < (INDEX)job.n && S::mine(i))
+            if (exists && n < (INDEX)job.n && S::has_run(i))
                 held[i] = *(const Run<IN, V> *)(f + from + n * (INDEX)job.f_n);
         }
     }
 };
 
-// Where a row of the product lies in y.
+// The offset in y of a row of the product.
 template <bool FILTER, int R, class INDEX>
 __device__ inline INDEX row_of_result(INDEX m, const Job<R> &job) {
     if (job.y_linear) return m * (INDEX)job.y_m;
@@ -179,7 +179,7 @@ __device__ inline SUM bias_of(const void *bias, long long i, int kind) {
     return (SUM)number(((const Bfloat16 *)bias)[i]);
 }
 
-// The bias, the ReLU, one rounding, and V neighbours of a row in one write where that is possible.
+// Stores V neighbours of a row, in one store if possible, after bias, ReLU and one rounding.
 template <int V, class SUM, class OUT, int R, class INDEX>
 __device__ inline void put(
     OUT *y, INDEX to, INDEX n, const SUM *sums, const void *bias, INDEX group, const Job<R> &job) {
@@ -201,9 +201,9 @@ __device__ inline void put(
         if (n + j < (INDEX)job.n) y[to + (n + j) * (INDEX)job.y_n] = run.v[j];
 }
 
-// Blocks on one multiprocessor: as many as 128 registers a thread allow. Where numbers are brought one
-// by one, or places take 64 bits or many axes, more registers are better than spilled ones: for how
-// many axes 128 will do was found with NVRTC.
+// The fewest blocks on one multiprocessor: as many as 128 registers per thread allow. If elements are
+// loaded one by one, indices take 64 bits or there are many axes, 128 registers do not suffice, so
+// there is no such bound. For how many axes 128 suffice was measured with NVRTC.
 template <class INDEX, int R> __device__ constexpr int at_least(int threads, int x_run, int f_run) {
 #if __CUDA_ARCH__ >= 1200
     constexpr int axes = 0;
@@ -217,7 +217,7 @@ template <class INDEX, int R> __device__ constexpr int at_least(int threads, int
     return sizeof(INDEX) == 4 && R <= axes && x_run > 1 && f_run > 1 ? 512 / threads : 1;
 }
 
-// Which tile of which part a block makes. Columns go fastest: neighbours read the same x.
+// The tile and part that a block computes. Columns run fastest: neighbours read the same x.
 template <class INDEX> struct Block {
     INDEX row, column, group, part;
 

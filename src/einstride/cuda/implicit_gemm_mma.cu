@@ -1,9 +1,9 @@
-// Implicit GEMM on tensor cores: float16 and bfloat16, and float32 rounded to TF32 where a call
-// allows that; sums in float32. Built as implicit_gemm.cu: tiles in shared memory, the next pair on
-// its way while one is multiplied. Each warp makes a part (WM, WN) of the block's tile (BM, BN).
+// Implicit GEMM on tensor cores: for float16 and bfloat16, and for float32 rounded to TF32 if a call
+// allows that; sums in float32. As in implicit_gemm.cu, tiles are in shared memory, and the next pair
+// is loaded while one is multiplied. Each warp computes (WM, WN) of the block's tile (BM, BN).
 
 #include "numbers.cuh"
-#include "places.cuh"
+#include "indexing.cuh"
 #include "implicit_gemm.cuh"
 #include "mma.cuh"
 
@@ -17,8 +17,8 @@ __device__ inline void mma(float (&d)[4], const unsigned (&a)[4], const unsigned
     mma_tf32(d, a, b);
 }
 
-// Halves lie as they come, along the terms or along the rows: loading transposes where it must.
-// The padding of 16 bytes lets eight lines be read at once.
+// A tile of halves in shared memory, along the terms or along the rows as in x or f; matrix loads
+// transpose if needed. The padding of 16 bytes lets eight lines be read without bank conflicts.
 template <class IN, int ROWS, int K, bool ALONG_K> struct Shared {
     static const int STEP = 16;  // terms of one instruction
     __align__(16) IN cells[ALONG_K ? ROWS : K][(ALONG_K ? K : ROWS) + 8];
@@ -38,7 +38,7 @@ template <class IN, int ROWS, int K, bool ALONG_K> struct Shared {
     }
 };
 
-// TF32 numbers are too wide to be transposed on the way: they always lie along the rows.
+// A tile of TF32 elements: these cannot be transposed by loads, so they always lie along the rows.
 template <int ROWS, int K, bool ALONG_K> struct Shared<float, ROWS, K, ALONG_K> {
     static const int STEP = 8;
     __align__(16) unsigned cells[K][ROWS + 8];
@@ -68,7 +68,7 @@ template <class S, class TILE, class IN, int V>
 __device__ inline void keep(const Run<IN, V> *held, TILE &tile) {
     #pragma unroll
     for (int i = 0; i < S::COUNT; i++)
-        if (S::mine(i)) tile.keep(held[i], S::row(i), S::k(i));
+        if (S::has_run(i)) tile.keep(held[i], S::row(i), S::k(i));
 }
 
 template <class IN, class OUT, class INDEX, int R, bool FILTER,

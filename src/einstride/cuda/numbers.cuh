@@ -1,13 +1,13 @@
-// What every kernel shares: numbers of all dtypes, their casts and sums. No header is needed for it.
+// Element types of all dtypes, with their casts and arithmetic. Needs no header of CUDA.
 
 template <class T> struct __align__(2 * sizeof(T)) Complex { T real, imag; };
 struct Float16 { unsigned short bits; };
 struct Bfloat16 { unsigned short bits; };
 
-// Several numbers that are read or written at once.
+// V elements that are loaded or stored at once.
 template <class T, int V> struct __align__(V * sizeof(T)) Run { T v[V]; };
 
-// Exact, also for subnormals; bits are moved rather than converted so that no header is needed.
+// A half as a float: exact, also for subnormals; done on bits, so that no header is needed.
 __device__ inline float number(Float16 v) {
     float scaled = __uint_as_float((unsigned)(v.bits & 0x7fff) << 13) * 5.192296858534828e33f;  // 2**112
     unsigned magnitude = __float_as_uint(scaled);
@@ -28,7 +28,7 @@ template <class T> struct Cast<Complex<T>> {
     }
 };
 
-// To the nearest half, ties to even.
+// Rounds to the nearest half, ties to even.
 __device__ inline Float16 half_of(float v) {
     const unsigned bits = __float_as_uint(v), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
     unsigned found;
@@ -44,7 +44,7 @@ __device__ inline Bfloat16 bhalf_of(float v) {
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {(unsigned short)(bits >> 16 | 0x40u)};
     return {(unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
 }
-// A double on its way to a half: rounded to odd, so that the second rounding is the only one.
+// A double rounded to float before it is rounded to a half: to odd, which avoids double rounding.
 __device__ inline float narrowed(double v) {
     const float near = (float)v;
     if ((double)near == v || v != v) return near;

@@ -1,7 +1,8 @@
-"""The phases of a line with a denominator: outputs p, p + den, ... see whole places, or nothing.
+"""Split an axis map with denominator d into phases: the outputs p, p + d, p + 2 * d, ...
 
-So an input gradient with a stride falls into products without holes: the phases of all axes, each
-with each. Integers; no array library.
+The outputs of a phase read consecutive positions through the same taps, or none at all. So an input
+gradient with a stride is one dense product per combination of the phases of all axes. Integers
+only; no array library.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
 
-from einstride.cuda.axis_map import Line
+from einstride.cuda.axis_map import AxisMap
 from einstride.geometry.padding_modes import first_tap
 from einstride.support.caches import cached
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Outputs first + q * den of a line see places q * move + start, then one after the other.
+    """The outputs first + q * denominator of an axis map, for q from 0 up to count - 1.
+
+    The first tap of such an output reads position q * output_step + start.
 
     Attributes
     ----------
     first, count : int
-        The first output, and how many.
+        The first output of the phase, and the number of its outputs.
     start : int
-        What output 0 of them sees by the first of their taps.
+        The position that output q = 0 reads through the first tap of the phase.
     tap, taps : int
-        That tap, and how many there are; none for outputs that see nothing.
+        The first tap, and the number of taps; 0 for outputs that read nothing.
     """
 
     first: int
@@ -36,54 +39,56 @@ class Phase:
     taps: int
 
 
-def apart(line: Line) -> int:
-    """From one tap of a phase to the next."""
-    return line.den // gcd(line.den, line.reach)
+def tap_stride(axis: AxisMap) -> int:
+    """Return the distance between neighbouring taps of a phase, in taps of the filter."""
+    return axis.denominator // gcd(axis.denominator, axis.tap_step)
 
 
 @cached(1024)
-def phases(line: Line) -> tuple[Phase, ...]:
-    """All of them, in the order of their first outputs."""
-    step, found = apart(line), []
-    for p in range(min(line.den, line.count)):
-        count = len(range(p, line.count, line.den))
-        here = p * line.move + line.start
-        tap = first_tap(line.den, line.reach, -here % line.den)
-        if tap is None or tap >= line.taps:
+def phases(axis: AxisMap) -> tuple[Phase, ...]:
+    """Return all phases of an axis, in the order of their first outputs."""
+    step, found = tap_stride(axis), []
+    for p in range(min(axis.denominator, axis.count)):
+        count = len(range(p, axis.count, axis.denominator))
+        here = p * axis.output_step + axis.start
+        tap = first_tap(axis.denominator, axis.tap_step, -here % axis.denominator)
+        if tap is None or tap >= axis.taps:
             found.append(Phase(p, count, 0, 0, 0))
         else:
-            start = (here + tap * line.reach) // line.den
-            found.append(Phase(p, count, start, tap, len(range(tap, line.taps, step))))
+            start = (here + tap * axis.tap_step) // axis.denominator
+            found.append(Phase(p, count, start, tap, len(range(tap, axis.taps, step))))
     return tuple(found)
 
 
-def folded(line: Line) -> Line:
-    """A line without a denominator that has room for each phase."""
-    if line.den == 1:
-        return line
-    found = phases(line)
-    reach = apart(line) * line.reach // line.den
+def largest_phase(axis: AxisMap) -> AxisMap:
+    """Return an axis map without denominator that has the most outputs and taps of all phases."""
+    if axis.denominator == 1:
+        return axis
+    found = phases(axis)
+    step = tap_stride(axis) * axis.tap_step // axis.denominator
     taps = max(p.taps for p in found)
-    return replace(line, count=found[0].count, taps=taps, start=0, reach=reach, den=1)
+    return replace(axis, count=found[0].count, taps=taps, start=0, tap_step=step, denominator=1)
 
 
 @cached(1024)
-def shares(lines: tuple[Line, ...], most: int) -> tuple[tuple[tuple[Phase, ...], ...], ...]:
-    """Phases of each axis, at most so many, for one launch after the other.
+def launches(axes: tuple[AxisMap, ...], most: int) -> tuple[tuple[tuple[Phase, ...], ...], ...]:
+    """Group the phases of each axis into launches, with at most `most` phases of an axis in each.
 
-    Where an axis has more than `most`, those that see nothing are left out: see `covers`.
+    Of an axis with more phases than that, phases without taps are left out: see `covers`.
     """
-    axes = []
-    for v in lines:
-        every = phases(v)
-        if len(every) > most:
-            every = tuple(p for p in every if p.taps)
-        each = -(-len(every) // max(1, -(-len(every) // most)))
-        axes.append([every[i : i + each] for i in range(0, len(every), max(each, 1))])
-    return tuple(product(*axes))
+    groups = []
+    for axis in axes:
+        found = phases(axis)
+        if len(found) > most:
+            found = tuple(p for p in found if p.taps)
+        size = -(-len(found) // max(1, -(-len(found) // most)))
+        groups.append([found[i : i + size] for i in range(0, len(found), max(size, 1))])
+    return tuple(product(*groups))
 
 
-def covers(lines: tuple[Line, ...], most: int) -> bool:
-    """Do the launches of `shares` write every output?"""
-    made = sum(prod(sum(p.count for p in axis) for axis in share) for share in shares(lines, most))
-    return made == prod(v.count for v in lines)
+def covers(axes: tuple[AxisMap, ...], most: int) -> bool:
+    """True if the launches of `launches` write every output."""
+    written = sum(
+        prod(sum(p.count for p in axis) for axis in launch) for launch in launches(axes, most)
+    )
+    return written == prod(v.count for v in axes)

@@ -1,29 +1,29 @@
-// The windows of one block as the rows of a matrix: im2col, with the border by index and a cast.
+// Copies windows of x into the rows of a matrix (im2col), with padding and a cast.
 //
-// The matrix is (G, P, N), or (G, N, P) where positions run innermost, without gaps. P counts the
-// positions (b, *o) of the block, N the elements of a row: (*k, c) or (c, *k), c in one group.
-// Element [g, (b, o), (k, c)] is x[b, start + o * stride + k * dilation, g * C + c], and where that
-// place lies outside x, a border as `einstride.geometry.padding_modes` defines it.
+// The matrix is (G, P, N), or (G, N, P) if positions run innermost, without gaps. P is the number of
+// positions (b, *o), N that of elements of a row: (*k, c) or (c, *k), with c in one group.
+// Element [g, (b, o), (k, c)] is x[b, start + o * stride + k * dilation, g * C + c]; if that position
+// lies outside x, it is an element of the border as `einstride.geometry.padding_modes` defines it.
 //
-// One thread makes one element: neighbours in the matrix are neighbours in x along its own innermost
-// axis (the caller chooses the order so), hence reads and writes are both coalesced. INDEX is int
-// where every place and every element count fits, else long long.
+// One thread copies one element. The caller chooses the order of the matrix so that neighbours in it
+// are neighbours in x along its innermost axis: loads and stores are coalesced. INDEX is int if all
+// positions and offsets fit, else long long.
 
 #include "numbers.cuh"
-#include "places.cuh"
+#include "indexing.cuh"
 
 #define MAX_RANK 12
 #define THREADS 256
 
 struct Axis {
-    long long size, start, stride, dilation, step;  // step: of x, in elements
+    long long size, start, stride, dilation, x_stride;  // x_stride: in elements
     Divisor out, taps;
 };
 
 struct Job {
     long long total, rank, mode, positions_inner, channels_inner;
     long long group_channels, channel_step, batch_step;
-    Divisor inner, outer, row;  // of the matrix's last axis, of the one before it, inside a row
+    Divisor inner, outer, row;  // lengths: last axis, axis before it, innermost digit of a row
     Axis axes[MAX_RANK];
 };
 
@@ -46,7 +46,7 @@ copy_rows(const IN *__restrict__ x, OUT *__restrict__ rows, const Job job) {
 
     INDEX from = (group * (INDEX)job.group_channels + channel) * (INDEX)job.channel_step;
     bool zero = false;
-    for (int a = (int)job.rank - 1; a >= 0; a--) {  // innermost first: what remains is for the rest
+    for (int a = (int)job.rank - 1; a >= 0; a--) {  // from the innermost axis
         const Axis &axis = job.axes[a];
         const INDEX p = quotient(position, axis.out), t = quotient(tap, axis.taps);
         INDEX at = (INDEX)axis.start
@@ -54,7 +54,7 @@ copy_rows(const IN *__restrict__ x, OUT *__restrict__ rows, const Job job) {
             + (tap - t * (INDEX)axis.taps.by) * (INDEX)axis.dilation;
         if (at < 0 || at >= (INDEX)axis.size) at = border(at, (INDEX)axis.size, (int)job.mode);
         zero = zero || at < 0;
-        from += at * (INDEX)axis.step;
+        from += at * (INDEX)axis.x_stride;
         position = p;
         tap = t;
     }

@@ -1,4 +1,8 @@
-"""The box and the slab of a block of thin.cu: by a model of the bytes that it moves."""
+"""Choose the outputs and channels of a block of small_channels.cu by the bytes that it moves.
+
+A block computes a *box* of output positions for a *slab* of channels (whole groups), from a tile of
+x in shared memory: the box's inputs with their halo.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,44 @@ import itertools
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
-from einstride.cuda.axis_map import Line, split_even, upto
+from einstride.cuda.axis_map import AxisMap, even_lengths, round_up
 from einstride.support.caches import cached
 
-SECTOR = 32  # bytes that memory gives at once
-SHARED = 48 << 10  # bytes of a block that no kernel has to ask for
+SECTOR = 32
+"""Bytes of one memory transaction of the device."""
+SHARED_BYTES = 48 << 10
+"""Shared memory that CUDA gives a block without a special request."""
 THREADS = 256
-MOST_SIDE = 128  # of a box, or eight times the halo where that is more
-FEW = 8  # channels of a group, on either side
-PROCESSORS = 132  # of an H100: fewer blocks leave some of them idle
-MOST_COLUMN = 8  # taps of a thread of the filter gradient
-LARGEST = 2**20  # of what is counted in 32 bits
+"""Threads of a block, as in small_channels.cuh."""
+MAX_SIDE = 128
+"""Longest side of a box that is tried, or eight times the halo if that is more."""
+MAX_GROUP_CHANNELS = 8
+"""Most input or output channels of a group for which these kernels are used."""
+PROCESSORS = 132
+"""Multiprocessors of an H100; launches with fewer blocks count as slower."""
+MAX_COLUMN = 8
+"""Most taps of the middle axis that one thread of the filter gradient sums."""
+LARGEST = 2**20
+"""Limit of strides, dilations and taps, with which the kernels' 32-bit integers do not overflow."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A block: outputs on three axes, channels of a slab, places of x with the halo."""
+    """The outputs and channels that one block computes, and the positions of x that it reads.
+
+    Attributes
+    ----------
+    box : tuple of int
+        Outputs on three axes.
+    slab : int
+        Output channels.
+    length : tuple of int
+        Positions of x that the box reads, with the halo.
+    run : int
+        Consecutive outputs of the middle axis that one thread computes.
+    moved : float
+        Predicted bytes that the whole launch moves, weighted for idle threads.
+    """
 
     box: tuple[int, int, int]
     slab: int
@@ -29,16 +55,16 @@ class Shape:
     run: int
     moved: float
 
-    def boxes(self, lines: tuple[Line, ...]) -> tuple[int, ...]:
-        """How many along each axis."""
-        return tuple(-(-v.count // b) for v, b in zip(lines, self.box, strict=True))
+    def boxes(self, axes: tuple[AxisMap, ...]) -> tuple[int, ...]:
+        """Return the number of boxes along each axis."""
+        return tuple(-(-v.count // b) for v, b in zip(axes, self.box, strict=True))
 
 
 @dataclass(frozen=True)
-class Thin:
-    """What a shape depends on: lines of three axes, groups, bytes, order of memory."""
+class SmallChannels:
+    """What the choice of a `Shape` depends on: index maps, groups, bytes per element, layout."""
 
-    lines: tuple[Line, Line, Line]
+    axes: tuple[AxisMap, AxisMap, AxisMap]
     groups: int
     group_in: int
     group_out: int
@@ -50,152 +76,159 @@ class Thin:
     batch: int
 
 
-def three(lines: tuple[Line, ...], channels_inner: bool) -> tuple[Line, Line, Line]:
-    """The lines on three axes; threads run along the channels, or else along the last axis."""
-    none = Line(1, 1, 1, 1, 0, 1)
-    lines = tuple(v.usual for v in lines)
-    if len(lines) == 1:
-        return (none, lines[0], none) if channels_inner else (none, none, lines[0])
-    first, second, third = (none,) * (3 - len(lines)) + lines
+def three_axes(axes: tuple[AxisMap, ...], channels_inner: bool) -> tuple[AxisMap, AxisMap, AxisMap]:
+    """Extend index maps to three axes; threads run along the channels, or else the last axis."""
+    none = AxisMap(1, 1, 1, 1, 0, 1)
+    axes = tuple(v.normalized for v in axes)
+    if len(axes) == 1:
+        return (none, axes[0], none) if channels_inner else (none, none, axes[0])
+    first, second, third = (none,) * (3 - len(axes)) + axes
     return first, second, third
 
 
-def column(thin: Thin) -> int:
-    """How many taps of the middle axis a thread of the filter gradient has."""
-    return min(thin.lines[1].taps, MOST_COLUMN)
+def column(problem: SmallChannels) -> int:
+    """Return how many taps of the middle axis a thread of the filter gradient sums."""
+    return min(problem.axes[1].taps, MAX_COLUMN)
 
 
-def turns(thin: Thin) -> int:
-    """Threads that share the taps of the middle axis; the last may have fewer of them."""
-    return -(-thin.lines[1].taps // column(thin))
+def column_threads(problem: SmallChannels) -> int:
+    """Return how many threads divide the taps of the middle axis; the last may have fewer taps."""
+    return -(-problem.axes[1].taps // column(problem))
 
 
-def pairs(thin: Thin, slab: int) -> int:
-    """Threads that a slab of the filter gradient needs at least."""
-    return thin.lines[0].taps * turns(thin) * thin.lines[2].taps * thin.group_in * slab
+def pairs(problem: SmallChannels, slab: int) -> int:
+    """Return how many threads a slab of the filter gradient needs at least."""
+    outer_taps = problem.axes[0].taps * problem.axes[2].taps
+    return outer_taps * column_threads(problem) * problem.group_in * slab
 
 
-def slices(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
-    """Shares of a block's positions that its threads sum side by side."""
-    return max(1, min(THREADS // pairs(thin, slab), box[2]))
+def slices(problem: SmallChannels, box: tuple[int, int, int], slab: int) -> int:
+    """Return into how many slices, summed by different threads, a block's positions are divided."""
+    return max(1, min(THREADS // pairs(problem, slab), box[2]))
 
 
-def bytes_of_weights(thin: Thin, slab: int) -> int:
-    """Shared memory before the tile."""
-    if thin.filter_grad:
+def bytes_of_weights(problem: SmallChannels, slab: int) -> int:
+    """Return the bytes of shared memory for weights, before the tile."""
+    if problem.filter_grad:
         return 0
-    used = prod(v.taps for v in thin.lines) * thin.group_in * slab * thin.item_sum
-    return upto(used, 16)
+    used = prod(v.taps for v in problem.axes) * problem.group_in * slab * problem.item_sum
+    return round_up(used, 16)
 
 
-def plane(length: tuple[int, int, int]) -> int:
-    """Elements from channel to channel where channels are outermost: odd, against conflicts."""
+def plane_stride(length: tuple[int, int, int]) -> int:
+    """Return the stride of outermost channels in a tile: odd, against bank conflicts."""
     return prod(length) | 1
 
 
-def bytes_of_tile(thin: Thin, length: tuple[int, int, int], slab: int, item: int) -> int:
-    """Shared memory of a box of so many places and channels."""
-    places = prod(length) if thin.channels_inner else plane(length)
-    return upto(places * slab * item, 16)
+def bytes_of_tile(
+    problem: SmallChannels, length: tuple[int, int, int], slab: int, item: int
+) -> int:
+    """Return the bytes of shared memory for a tile of `length` positions and `slab` channels."""
+    positions = prod(length) if problem.channels_inner else plane_stride(length)
+    return round_up(positions * slab * item, 16)
 
 
-def lengths(thin: Thin, box: tuple[int, ...]) -> tuple[int, int, int]:
-    """Places that a box of outputs sees on each axis, and those that a last thread looks at."""
-    lines = thin.lines
-    if thin.filter_grad:
-        middle = replace(lines[1], taps=turns(thin) * column(thin))
-        lines = (lines[0], middle, lines[2])
+def lengths(problem: SmallChannels, box: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the positions that a box of outputs reads on each axis, with those of unused taps."""
+    axes = problem.axes
+    if problem.filter_grad:
+        middle = replace(axes[1], taps=column_threads(problem) * column(problem))
+        axes = (axes[0], middle, axes[2])
     first, second, third = (
-        ((b - 1) * v.move + (v.taps - 1) * v.reach) // v.den + 1
-        for v, b in zip(lines, box, strict=True)
+        ((b - 1) * v.output_step + (v.taps - 1) * v.tap_step) // v.denominator + 1
+        for v, b in zip(axes, box, strict=True)
     )
     return first, second, third
 
 
-def shared(thin: Thin, box: tuple[int, int, int], slab: int) -> int:
-    """All shared memory of a block."""
-    slab_in = slab // thin.group_out * thin.group_in
-    used = bytes_of_weights(thin, slab)
-    used += bytes_of_tile(thin, lengths(thin, box), slab_in, thin.item_x)
-    if thin.filter_grad:
-        used += bytes_of_tile(thin, box, slab, thin.item_y)
-        sums = slices(thin, box, slab) * pairs(thin, slab) * column(thin)
-        used = max(used, sums * thin.item_sum)
+def shared_bytes(problem: SmallChannels, box: tuple[int, int, int], slab: int) -> int:
+    """Return the bytes of shared memory of a block."""
+    slab_in = slab // problem.group_out * problem.group_in
+    used = bytes_of_weights(problem, slab)
+    used += bytes_of_tile(problem, lengths(problem, box), slab_in, problem.item_x)
+    if problem.filter_grad:
+        used += bytes_of_tile(problem, box, slab, problem.item_y)
+        sums = slices(problem, box, slab) * pairs(problem, slab) * column(problem)
+        used = max(used, sums * problem.item_sum)
     return used
 
 
-def _slabs(thin: Thin) -> list[int]:
-    """Channels of the result that a block may have, whole groups of them."""
-    largest = max(thin.item_x * thin.group_in, thin.item_y * thin.group_out)
-    targets = (16, 32, 64, 128, 256, 512) if thin.channels_inner else (0, 16, 32, 64)
+def _slabs(problem: SmallChannels) -> list[int]:
+    """Return the numbers of output channels to try for a slab, whole groups."""
+    largest = max(problem.item_x * problem.group_in, problem.item_y * problem.group_out)
+    targets = (16, 32, 64, 128, 256, 512) if problem.channels_inner else (0, 16, 32, 64)
     unit = 1
-    if thin.channels_inner and thin.group_in == thin.group_out == 1:
-        unit = max(1, 16 // thin.item_x)  # whole words
-    counts = {upto(max(t // largest, 1), unit) for t in targets}
-    whole = upto(thin.groups, unit)
-    return sorted({min(n, whole) * thin.group_out for n in counts})
+    if problem.channels_inner and problem.group_in == problem.group_out == 1:
+        unit = max(1, 16 // problem.item_x)  # slabs of 16-byte words
+    counts = {round_up(max(t // largest, 1), unit) for t in targets}
+    whole = round_up(problem.groups, unit)
+    return sorted({min(n, whole) * problem.group_out for n in counts})
 
 
 def _row_bytes(
     run: int, whole: int, channels: int, all_channels: int, item: int, inner: bool
 ) -> float:
-    """Bytes of the sectors that a run of places of a row touches, for each byte of the run.
+    """Return bytes of the sectors that a run of positions touches, per byte of the run.
 
-    A run may begin anywhere in a sector that its steps allow, and touches one more for that.
+    A run begins anywhere in a sector, as far as its strides allow, and so touches a part of one
+    more sector.
     """
     if inner and channels < all_channels:
         used = channels * item
-        apart = gcd(used, all_channels * item)
+        alignment = gcd(used, all_channels * item)
     else:
-        place = (channels if inner else 1) * item
-        used = run * place
-        apart = place * (whole if run >= whole else 1)
-    return (used + SECTOR - gcd(apart, SECTOR)) / used
+        position = (channels if inner else 1) * item
+        used = run * position
+        alignment = position * (whole if run >= whole else 1)
+    return (used + SECTOR - gcd(alignment, SECTOR)) / used
 
 
 @cached(1024)
-def shape_of(thin: Thin) -> Shape | None:
-    """The block that moves the fewest bytes; None if no box fits shared memory."""
-    if max(thin.group_in, thin.group_out) > FEW:
+def choose_shape(problem: SmallChannels) -> Shape | None:
+    """Choose the block that moves the fewest bytes; None if no box fits shared memory."""
+    if max(problem.group_in, problem.group_out) > MAX_GROUP_CHANNELS:
         return None
-    if any(max(v.move, v.reach, v.den, v.taps) > LARGEST for v in thin.lines):
+    if any(max(v.output_step, v.tap_step, v.denominator, v.taps) > LARGEST for v in problem.axes):
         return None
-    middle = thin.lines[1]
-    run = 4 if not thin.filter_grad and middle.count > 1 else 1
-    unit = run * middle.den if run > 1 else 1
-    most = [max(MOST_SIDE, 8 * (v.taps - 1) * v.reach // v.move) for v in thin.lines]
-    sides = [split_even(v.count, unit if a == 1 else 1, most[a]) for a, v in enumerate(thin.lines)]
+    middle = problem.axes[1]
+    run = 4 if not problem.filter_grad and middle.count > 1 else 1
+    unit = run * middle.denominator if run > 1 else 1
+    most = [max(MAX_SIDE, 8 * (v.taps - 1) * v.tap_step // v.output_step) for v in problem.axes]
+    sides = [
+        even_lengths(v.count, unit if a == 1 else 1, most[a]) for a, v in enumerate(problem.axes)
+    ]
     best: Shape | None = None
-    for slab in _slabs(thin):
-        if thin.filter_grad and pairs(thin, slab) > THREADS:
+    for slab in _slabs(problem):
+        if problem.filter_grad and pairs(problem, slab) > THREADS:
             continue
         for box in itertools.product(sides[0], sides[1], sides[2]):
-            if shared(thin, box, slab) > SHARED:
+            if shared_bytes(problem, box, slab) > SHARED_BYTES:
                 continue
-            found = _measured(thin, box, slab, run)
+            found = _with_cost(problem, box, slab, run)
             if best is None or found.moved < best.moved:
                 best = found
     return best
 
 
-def _measured(thin: Thin, box: tuple[int, int, int], slab: int, run: int) -> Shape:
-    """The shape with the bytes that all of its blocks move, and what idle threads cost besides."""
-    lines, slab_in = thin.lines, slab // thin.group_out * thin.group_in
-    length, inner, last = lengths(thin, box), thin.channels_inner, thin.lines[2]
-    boxes = prod(-(-v.count // b) for v, b in zip(lines, box, strict=True))
-    slabs = -(-thin.groups * thin.group_out // slab)
-    inside = prod(min(n, v.size) for n, v in zip(length, lines, strict=True))
-    outside = prod(min(b, v.count) for b, v in zip(box, lines, strict=True))
-    everything = thin.groups * thin.group_in, thin.groups * thin.group_out
+def _with_cost(problem: SmallChannels, box: tuple[int, int, int], slab: int, run: int) -> Shape:
+    """Make a shape with the predicted bytes that all its blocks move, weighted for idle threads."""
+    axes, slab_in = problem.axes, slab // problem.group_out * problem.group_in
+    length, inner, last = lengths(problem, box), problem.channels_inner, problem.axes[2]
+    boxes = prod(-(-v.count // b) for v, b in zip(axes, box, strict=True))
+    slabs = -(-problem.groups * problem.group_out // slab)
+    inside = prod(min(n, v.size) for n, v in zip(length, axes, strict=True))
+    outside = prod(min(b, v.count) for b, v in zip(box, axes, strict=True))
+    all_channels = problem.groups * problem.group_in, problem.groups * problem.group_out
     row = min(length[2], last.size), last.size
-    seen = float(inside * slab_in * thin.item_x)
-    seen *= _row_bytes(*row, slab_in, everything[0], thin.item_x, inner)
+    seen = float(inside * slab_in * problem.item_x)
+    seen *= _row_bytes(*row, slab_in, all_channels[0], problem.item_x, inner)
     row = min(box[2], last.count), last.count
-    made = float(outside * slab * thin.item_y)
-    made *= _row_bytes(*row, slab, everything[1], thin.item_y, inner)
-    work = prod(box) * slab / run / (4 if inner and thin.group_in == thin.group_out == 1 else 1)
-    idle = 1.0 if thin.filter_grad else 1 + 0.2 * max(0.0, THREADS / work - 1)
-    waste = prod(box) * boxes / prod(v.count for v in lines)
-    few = max(1.0, PROCESSORS / (boxes * slabs * thin.batch)) ** 0.5
-    moved = (seen + made) * boxes * slabs * idle * few * (0.9 + 0.1 * waste)
+    made = float(outside * slab * problem.item_y)
+    made *= _row_bytes(*row, slab, all_channels[1], problem.item_y, inner)
+    per_thread = 4 if inner and problem.group_in == problem.group_out == 1 else 1
+    work = prod(box) * slab / run / per_thread
+    idle = 1.0 if problem.filter_grad else 1 + 0.2 * max(0.0, THREADS / work - 1)
+    waste = prod(box) * boxes / prod(v.count for v in axes)
+    underuse = max(1.0, PROCESSORS / (boxes * slabs * problem.batch)) ** 0.5
+    moved = (seen + made) * boxes * slabs * idle * underuse * (0.9 + 0.1 * waste)
     return Shape(box, slab, length, run, moved)

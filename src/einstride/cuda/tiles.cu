@@ -1,28 +1,28 @@
-// A convolution as a matrix product whose left factor is gathered on the way: no windows in memory.
+// Convolution as a matrix product whose left factor is gathered from x: windows are not stored.
 //
 //     out[row, n] = bias[n] + sum over terms of x[row + term] * other[term, n]
 //
-// once for each group. Rows and terms are lists of places: positions (b, *o) and elements (*k, c) of
-// the filter. Forward and input gradient have positions as rows and elements as terms, the filter
-// gradient has them the other way round; then its terms may be split among blocks, each of which
-// writes a part that parts.cu adds up. Positions are counted box by box, so that a block's windows
-// overlap as much as they can, and what lies outside x is a border as in rows.cu.
+// for each group. Rows and terms are lists of index tuples: positions (b, *o), and elements (*k, c)
+// of the filter. In forward pass and input gradient rows are positions and terms are elements; in a
+// filter gradient rows are elements and terms are positions, and the terms may be split among blocks,
+// each of which writes a partial sum for parts.cu. Positions are ordered box by box, so that the
+// windows of a block overlap as much as possible. Positions outside x are a border as in rows.cu.
 //
-// An input gradient with a stride falls into phases (see line_phases.py), each with rows and terms of
-// its own. A block makes the same box of several phases, one after the other: they read the same x,
-// which is fetched once, and write what lies between each other's numbers.
+// An input gradient with a stride has several phases (see output_phases.py), each with its own rows
+// and terms. A block computes the same box of several phases, one after the other: they read the same
+// elements of x, which are then in the cache, and write interleaved elements of the result.
 //
-// A block makes BM rows and BN columns with 128 threads, TM x TN numbers each. INDEX is int where
-// every place fits, else long long; sums are in ACC.
+// A block computes BM rows and BN columns with 128 threads, TM x TN results each. INDEX is int if all
+// positions and offsets fit, else long long; sums are of type ACC.
 
 #define THREADS 128
-#define TABLE 64  // terms whose places are known at a time
+#define TABLE 64  // terms whose positions are in shared memory at a time
 
 #include "numbers.cuh"
-#include "places.cuh"
+#include "indexing.cuh"
 
-struct Digit {  // an axis of a list: its length, in boxes of so many; what one step on it adds
-    long long count, box, boxes, move, start, other;
+struct Digit {  // an axis of a list: length, side of a box, boxes; coefficients of its positions
+    long long count, box, boxes, position_step, start, other_stride;
 };
 
 template <int AXES> struct List {  // batch and spatial axes, then the channels of one group
@@ -30,12 +30,12 @@ template <int AXES> struct List {  // batch and spatial axes, then the channels 
     Digit digits[AXES + 1];
 };
 
-struct Phase {  // of one spatial axis: what it changes in the lists, and adds to offsets
+struct Phase {  // of one spatial axis: its digits of both lists, and offsets in `other` and `out`
     long long count, start, taps, other, out;
 };
 
-template <int AXES, int PHASES> struct Job {  // PHASES: the most of an axis
-    long long size[AXES], step[AXES], mode;  // of x, in elements
+template <int AXES, int PHASES> struct Job {  // PHASES: capacity for each axis
+    long long size[AXES], stride[AXES], mode;  // of x; strides in elements
     long long columns, groups, column_tiles, terms_inner, columns_inner;
     long long x_group, other_group, other_column, out_group, out_column;
     long long terms_of_a_part, part_step;
@@ -44,10 +44,10 @@ template <int AXES, int PHASES> struct Job {  // PHASES: the most of an axis
     Phase phase[AXES - 1][PHASES];
 };
 
-// The lists of one phase. One thread writes them, all get the offsets.
+// Makes the lists of one phase in shared memory (by thread 0), and its offsets (in all threads).
 template <class INDEX, int AXES, int PHASES>
-__device__ __forceinline__ void take(const Job<AXES, PHASES> &job, int number, List<AXES> *lists,
-                            INDEX &other, INDEX &out) {
+__device__ __forceinline__ void select_phase(
+    const Job<AXES, PHASES> &job, int number, List<AXES> *lists, INDEX &other, INDEX &out) {
     const bool writes = threadIdx.x == 0;
     if (writes) lists[0] = job.rows, lists[1] = job.terms;
     long long terms = job.terms.digits[AXES].count;
@@ -64,12 +64,12 @@ __device__ __forceinline__ void take(const Job<AXES, PHASES> &job, int number, L
     if (writes) lists[1].total = terms;
 }
 
-// Places of a list: what they add to a place in x on each axis, to an offset in x, in the other.
-template <class INDEX, int AXES, int N> struct Places { INDEX at[AXES][N], from[N], other[N]; };
+// Decoded entries of a list: contributions to positions in x, to offsets in x and in `other`.
+template <class INDEX, int AXES, int N> struct Entries { INDEX at[AXES][N], from[N], other[N]; };
 
 template <class INDEX, int AXES, int N>
-__device__ inline void place(
-    const List<AXES> &list, INDEX entry, INDEX end, Places<INDEX, AXES, N> &to, int slot) {
+__device__ inline void decode(
+    const List<AXES> &list, INDEX entry, INDEX end, Entries<INDEX, AXES, N> &to, int slot) {
     INDEX outer = entry / (INDEX)list.box, inner = entry - outer * (INDEX)list.box, other = 0;
     bool inside = entry < end;
 #pragma unroll
@@ -79,18 +79,19 @@ __device__ inline void place(
         const INDEX n = (outer - high * (INDEX)d.boxes) * (INDEX)d.box + inner - low * (INDEX)d.box;
         outer = high, inner = low;
         inside = inside && n < (INDEX)d.count;
-        other += n * (INDEX)d.other;
-        const INDEX at = n * (INDEX)d.move + (INDEX)d.start;
+        other += n * (INDEX)d.other_stride;
+        const INDEX at = n * (INDEX)d.position_step + (INDEX)d.start;
         if (a == AXES) to.from[slot] = at;
         else to.at[a][slot] = at;
     }
     to.other[slot] = other;
-    if (!inside) to.at[0][slot] = -(INDEX)1 << (8 * sizeof(INDEX) - 3);  // in no batch
+    // a negative index of the batch marks a missing entry
+    if (!inside) to.at[0][slot] = -(INDEX)1 << (8 * sizeof(INDEX) - 3);
 }
 
-template <class INDEX, int AXES, int N> __device__ inline bool none(
-    const Places<INDEX, AXES, N> &places, int slot) {
-    return places.at[0][slot] < 0;
+template <class INDEX, int AXES, int N> __device__ inline bool is_missing(
+    const Entries<INDEX, AXES, N> &entries, int slot) {
+    return entries.at[0][slot] < 0;
 }
 
 // CONJUGATED: 0 neither factor, 1 the other, 2 x. BM = 128 / COLUMNS * TM, BN = COLUMNS * TN.
@@ -102,8 +103,8 @@ __device__ __forceinline__ void make_tile(
     const List<AXES> &term_list, INDEX part) {
     constexpr int ROWS = THREADS / COLUMNS, BM = ROWS * TM, BN = COLUMNS * TN;
     constexpr int BK = sizeof(ACC) > 8 ? 2 : sizeof(ACC) > 4 ? 4 : 8;
-    __shared__ Places<INDEX, AXES, BM> rows;
-    __shared__ Places<INDEX, AXES, TABLE> terms;
+    __shared__ Entries<INDEX, AXES, BM> rows;
+    __shared__ Entries<INDEX, AXES, TABLE> terms;
     __shared__ ACC left[BK][BM + 4], right[BK][BN];
 
     INDEX tile = (INDEX)blockIdx.x;
@@ -115,7 +116,7 @@ __device__ __forceinline__ void make_tile(
 
     const int thread = (int)threadIdx.x, tx = thread % COLUMNS, ty = thread / COLUMNS;
     for (int i = thread; i < BM; i += THREADS)
-        place(row_list, row + (INDEX)i, (INDEX)row_list.total, rows, i);
+        decode(row_list, row + (INDEX)i, (INDEX)row_list.total, rows, i);
 
     const INDEX first = part * (INDEX)job.terms_of_a_part;
     INDEX last = first + (INDEX)job.terms_of_a_part;
@@ -123,7 +124,7 @@ __device__ __forceinline__ void make_tile(
 
     ACC sums[TM][TN] = {};
     for (INDEX start = first; start < last; start += TABLE) {
-        if (thread < TABLE) place(term_list, start + (INDEX)thread, last, terms, thread);
+        if (thread < TABLE) decode(term_list, start + (INDEX)thread, last, terms, thread);
         __syncthreads();
         for (int begin = 0; begin < TABLE && start + begin < last; begin += BK) {
             for (int i = thread; i < BK * BM; i += THREADS) {
@@ -137,7 +138,7 @@ __device__ __forceinline__ void make_tile(
                     if (at < 0 || at >= (INDEX)job.size[a])
                         at = a ? border(at, (INDEX)job.size[a], (int)job.mode) : -1;
                     zero = zero || at < 0;
-                    from += at * (INDEX)job.step[a];
+                    from += at * (INDEX)job.stride[a];
                 }
                 ACC value = ACC();
                 if (!zero) value = Cast<ACC>::of(x[from]);
@@ -147,7 +148,7 @@ __device__ __forceinline__ void make_tile(
                 const int k = job.columns_inner ? i / BN : i % BK;
                 const int n = job.columns_inner ? i % BN : i / BK;
                 ACC value = ACC();
-                if (column + n < (INDEX)job.columns && !none(terms, begin + k))
+                if (column + n < (INDEX)job.columns && !is_missing(terms, begin + k))
                     value = Cast<ACC>::of(
                         other[terms.other[begin + k] + (column + n) * (INDEX)job.other_column]);
                 right[k][n] = CONJUGATED == 1 ? conjugate(value) : value;
@@ -168,13 +169,13 @@ __device__ __forceinline__ void make_tile(
             __syncthreads();
         }
     }
-    if (first >= last) __syncthreads();  // no terms: the rows' places must be seen all the same
+    if (first >= last) __syncthreads();  // no terms: `rows` must be complete before it is read
 
     out += group * (INDEX)job.out_group + part * (INDEX)job.part_step;
 #pragma unroll
     for (int i = 0; i < TM; i++) {
         const int m = ty + i * ROWS;
-        if (none(rows, m)) continue;
+        if (is_missing(rows, m)) continue;
 #pragma unroll
         for (int j = 0; j < TN; j++) {
             const INDEX n = column + tx + j * COLUMNS;
@@ -200,7 +201,7 @@ tile_product(const A *__restrict__ x, const B *__restrict__ other, const ACC *__
         for (int a = 0; a < AXES - 1; a++) phases *= (int)job.phases[a];
         for (int phase = (int)blockIdx.y; phase < phases; phase += (int)gridDim.y) {
             INDEX from = 0, to = 0;
-            take(job, phase, lists, from, to);
+            select_phase(job, phase, lists, from, to);
             __syncthreads();  // all have written their tile of the phase before
             make_tile<A, B, ACC, OUT, INDEX, AXES, TM, TN, COLUMNS, CONJUGATED>(
                 x, other + from, bias, out + to, job, lists[0], lists[1], (INDEX)0);

@@ -1,4 +1,4 @@
-"""Check convolutions against loops, train a network on handwritten digits, and draw the result.
+"""Check convolutions against loops, train a network on handwritten digits and draw the result.
 
 What may enter: what ``python -m einstride demo`` shows; nothing that the library itself needs.
 Start with `network`: a convolutional network, written with `einstride.nn`. `training` trains it,

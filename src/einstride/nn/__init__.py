@@ -1,4 +1,4 @@
-"""Build and train neural networks on plain arrays, in the smallest library that trains a real one.
+"""Build and train neural networks on plain arrays of any library, in small readable modules.
 
 A network is written as layers, built for an input shape, and trained:
 

@@ -29,9 +29,9 @@ from einstride.cuda import (
     small_channels,
     small_channels_shape,
 )
-from einstride.cuda.axis_map import Line, steps
+from einstride.cuda.axis_map import AxisMap
 from einstride.cuda.partial_sums import sum_parts
-from einstride.cuda.small_channels_shape import Thin
+from einstride.cuda.small_channels_shape import SmallChannels
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.problem import Cost, Facts, Job
@@ -57,7 +57,7 @@ def forward(
     out = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
     width = g.filters // g.groups
-    *taps, channel, filters = steps(f)
+    *taps, channel, filters = axis_map.strides(f)
     strides = (tuple(taps), channel, filters, width * filters)
     inner = (g.channels // g.groups, width)
     _correlate(x, f, out, _x_axes(g), inner, strides, job, b, bias, 0)
@@ -72,7 +72,7 @@ def input_grad(
     out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = f if g.flip else flip(f, g.rank, b)
     inner = (g.filters // g.groups, g.channels // g.groups)
-    *taps, channel, filters = steps(f)
+    *taps, channel, filters = axis_map.strides(f)
     strides = (tuple(taps), filters, channel, inner[0] * filters)
     _correlate(gy, f, out, _gy_axes(g), inner, strides, job, b, bias, 1)
     return out
@@ -92,10 +92,10 @@ def filter_grad(
     most_parts = _most_parts(job)
     axes = _x_axes(g)
     problem = _small_channels_problem(x, gy, axes, inner, job, filter_pass=True)
-    shape = None if problem is None else small_channels_shape.shape_of(problem)
+    shape = None if problem is None else small_channels_shape.choose_shape(problem)
     if problem is not None and shape is not None and most_parts:
         slabs = -(-g.filters // shape.slab)
-        boxes = g.batch * prod(shape.boxes(problem.lines))
+        boxes = g.batch * prod(shape.boxes(problem.axes))
         cheap = (x.nbytes + gy.nbytes) // (16 * size * ITEMSIZE[accumulator])  # parts cost little
         count = min(boxes, max(1, BLOCKS // slabs), max(1, cheap), most_parts)
         parts = b.empty((count, size), accumulator, x)
@@ -108,7 +108,7 @@ def filter_grad(
     each = -(-chunks // count)
     count = -(-chunks // each)
     parts = b.empty((count, size), accumulator, x) if count > 1 else gf
-    strides = steps(gf)
+    strides = axis_map.strides(gf)
     if count > 1:
         strides = [prod(g.f_shape[a + 1 :]) for a in range(g.rank + 2)]
     gf_strides = (tuple(strides[:-2]), strides[-2], strides[-1], inner[1] * strides[-1])
@@ -122,17 +122,17 @@ def filter_grad(
     return out
 
 
-def _x_axes(g: Geometry) -> tuple[Line, ...]:
+def _x_axes(g: Geometry) -> tuple[AxisMap, ...]:
     """Map outputs to positions of x, axis by axis."""
     each = zip(g.out, g.size, g.kernel, g.stride, g.padding, g.dilation, strict=True)
-    return tuple(Line(o, n, k, s, -low, d).usual for o, n, k, s, (low, _), d in each)
+    return tuple(AxisMap(o, n, k, s, -low, d).normalized for o, n, k, s, (low, _), d in each)
 
 
-def _gy_axes(g: Geometry) -> tuple[Line, ...]:
+def _gy_axes(g: Geometry) -> tuple[AxisMap, ...]:
     """Map elements of x to positions of gy, axis by axis, for taps in reverse order."""
     each = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     return tuple(
-        Line(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
+        AxisMap(n, o, k, 1, low - (k - 1) * d, d if k > 1 else 1, s)
         for n, o, k, s, (low, _), d in each
     )
 
@@ -154,25 +154,30 @@ def _check(*arrays: Array) -> None:
 
 
 def _small_channels_problem(
-    x: Array, y: Array, axes: tuple[Line, ...], inner: tuple[int, int], job: Job, filter_pass: bool
-) -> Thin | None:
+    x: Array,
+    y: Array,
+    axes: tuple[AxisMap, ...],
+    inner: tuple[int, int],
+    job: Job,
+    filter_pass: bool,
+) -> SmallChannels | None:
     """Describe the pass to the kernels of `small_channels`; None if they have too few axes."""
     if len(axes) > 3:
         return None
-    strides = steps(x)
+    strides = axis_map.strides(x)
     channels_inner = abs(strides[-1]) < abs(strides[-2]) or axes[-1].size == 1
     item_sum = ITEMSIZE[_accumulator(job)]
     items = (x.dtype.itemsize, y.dtype.itemsize, item_sum)
-    lines = small_channels_shape.three(axes, channels_inner)
+    lines = small_channels_shape.three_axes(axes, channels_inner)
     groups = job.geometry.groups
-    return Thin(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
+    return SmallChannels(lines, groups, *inner, *items, channels_inner, filter_pass, x.shape[0])
 
 
 def _correlate(
     x: Array,
     f: Array,
     out: Array,
-    axes: tuple[Line, ...],
+    axes: tuple[AxisMap, ...],
     inner: tuple[int, int],
     strides: tuple[tuple[int, ...], int, int, int],
     job: Job,
@@ -190,7 +195,7 @@ def _correlate(
     if bias is not None:
         bias = b.xp.ascontiguousarray(b.astype(bias, accumulator))
     problem = _small_channels_problem(x, out, axes, inner, job, filter_pass=False)
-    shape = None if problem is None else small_channels_shape.shape_of(problem)
+    shape = None if problem is None else small_channels_shape.choose_shape(problem)
     mode = g.padding_mode if job.direction == "forward" else "zeros"
     if problem is not None and shape is not None:
         small_channels.correlate(
@@ -226,9 +231,9 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     problem = _small_channels_problem(
         first, second if gradient else out, axes, inner, job, filter_pass=gradient
     )
-    shape = None if problem is None else small_channels_shape.shape_of(problem)
+    shape = None if problem is None else small_channels_shape.choose_shape(problem)
     if shape is None or (gradient and not _most_parts(job)):
-        shares = output_phases.shares(axes, gathered_gemm.most_phases(axes))
+        shares = output_phases.launches(axes, gathered_gemm.most_phases(axes))
         return {
             "engine": "gathered_gemm", "compiled": True,
             "kernel": "matrix product whose left factor is gathered from x, in CUDA",
@@ -268,7 +273,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         workspace = min(_parts_bytes(job) // of_one, MOST_PARTS) * of_one
     rate = rates["direct_integer"] if job.arithmetic.exact else rates["direct"]
     width = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
-    small = max(g.filters, g.channels) // g.groups <= small_channels_shape.FEW
+    small = max(g.filters, g.channels) // g.groups <= small_channels_shape.MAX_GROUP_CHANNELS
     n = g.multiply_adds
     if small and max(g.kernel) > small_channels.COLUMNS[-1]:
         n *= 2  # each factor is read from shared memory again: a guess until it is measured
@@ -278,7 +283,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     if not small and job.direction == "input_grad":
         axes = _gy_axes(g)
         most_parts = gathered_gemm.most_phases(axes)
-        launches = len(output_phases.shares(axes, most_parts)) + (
+        launches = len(output_phases.launches(axes, most_parts)) + (
             not output_phases.covers(axes, most_parts)
         )
     seconds = rates["call"] + launches * rates["launch"] + max(n * rate, moved * rates["copy"])

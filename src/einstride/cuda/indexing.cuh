@@ -1,6 +1,6 @@
-// Integers: quotients by one multiplication, and where a padded axis takes its elements from.
+// Index arithmetic: division by one multiplication, and positions of a padded axis.
 
-struct Divisor {  // see `divisor` in rows.py
+struct Divisor {  // see `divisor` in im2col.py
     long long by, multiplier, shift;
 };
 
@@ -15,7 +15,7 @@ __device__ inline long long quotient(long long n, const Divisor &d) {
 
 enum { ZEROS, REFLECT, REPLICATE, CIRCULAR };
 
-// The place that a place outside [0, size) takes its element from; -1 for a zero.
+// The position whose element stands at a position outside [0, size) of a padded axis; -1: a zero.
 template <class INDEX> __device__ inline INDEX border(INDEX at, INDEX size, int mode) {
     if (mode == REFLECT) return at < 0 ? -at : 2 * (size - 1) - at;
     if (mode == REPLICATE) return at < 0 ? 0 : size - 1;
