@@ -267,7 +267,7 @@ def _making(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """By the rates of `cpu.winograd.choice`; copies of badly lying operands are not foreseen."""
     from einstride.cpu.winograd import calls, choice
-    from einstride.cpu.winograd.tables import counted
+    from einstride.cpu.winograd.tables import tile_counts
 
     if job.geometry.groups > 1:
         one, count = cost(each_group(job)[0].job, traits, rates), job.geometry.groups
@@ -288,7 +288,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             again = calls.transforms(g, split, dtype, *given, on)
             more = (ITEMSIZE[dtype], given[0], on, False, False, again)
             seconds = choice.seconds(g, split, *more)
-    inner, outer, taps = counted(g, split)
+    inner, outer, taps = tile_counts(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     if is_complex(job.arithmetic.compute):
         products //= 4  # each is four real ones

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einstride.codegen import jit
-from einstride.codegen.float_ops import like, not_below
+from einstride.codegen.float_ops import constant_like, greater_or_nan
 from einstride.codegen.function_builder import Code, Mask, Value
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.nn.cpu.row_sweep import WORDS, Rows, strips, sweep
@@ -18,14 +18,14 @@ SMALL = 1 << 20
 
 def positive(x: Value) -> Value:
     """max(x, 0); NaN stays NaN."""
-    zero = like(x, 0.0)
-    return not_below(x, zero).pick(x, zero)
+    zero = constant_like(x, 0.0)
+    return greater_or_nan(x, zero).pick(x, zero)
 
 
 def passed(y: Value, g: Value) -> Value:
     """The gradient g where the output y of a ReLU is positive, else zero."""
-    zero = like(g, 0.0)
-    return not_below(y, zero).pick(g, zero)
+    zero = constant_like(g, 0.0)
+    return greater_or_nan(y, zero).pick(g, zero)
 
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from einstride.codegen.float_ops import greater, is_nan, like, not_other, whole
+from einstride.codegen.float_ops import constant_like, equal_or_nan, greater, is_nan, to_float
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 
 UNROLLED = 9
@@ -51,7 +51,7 @@ class Spec:
     inside: bool
     gradient: bool
     apart: bool
-    whole: bool
+    to_float: bool
     fresh: tuple[int, ...]
 
 
@@ -192,7 +192,10 @@ def _largest(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """The maximum; NaN if there is one."""
     code = taps.code
     nothing = code.zero(spec.element, spec.lanes)
-    best, lost = code.variable(like(nothing, float("-inf"))), code.variable(is_nan(nothing))
+    best, lost = (
+        code.variable(constant_like(nothing, float("-inf"))),
+        code.variable(is_nan(nothing)),
+    )
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
@@ -200,12 +203,14 @@ def _largest(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
         lost.set(lost.get() | is_nan(value))
 
     taps.visit(each)
-    return lost.get().pick(like(nothing, float("nan")), best.get())
+    return lost.get().pick(constant_like(nothing, float("nan")), best.get())
 
 
 def _best(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """The maximum of the numbers."""
-    best = taps.code.variable(like(taps.code.zero(spec.element, spec.lanes), float("-inf")))
+    best = taps.code.variable(
+        constant_like(taps.code.zero(spec.element, spec.lanes), float("-inf"))
+    )
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
@@ -218,8 +223,8 @@ def _best(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
 def _share(spec: Spec, taps: Taps) -> Value:
     """One over the number of elements of a window."""
     number = taps.count() if spec.inside else taps.code.number(prod(spec.kernel))
-    found = whole(number, spec.element)
-    return taps.code.splat(like(found, 1.0) // found, spec.lanes)
+    found = to_float(number, spec.element)
+    return taps.code.splat(constant_like(found, 1.0) // found, spec.lanes)
 
 
 def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
@@ -228,7 +233,7 @@ def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
-            value = inside.pick(value, like(value, 0.0))
+            value = inside.pick(value, constant_like(value, 0.0))
         sums.set(sums.get() + value)
 
     taps.visit(each)
@@ -241,17 +246,17 @@ def _spread(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mas
     A tap that stands in for one outside comes before it in the same order, and is met once more
     when the gradient has been taken.
     """
-    code, zero = taps.code, like(g, 0.0)
+    code, zero = taps.code, constant_like(g, 0.0)
     best = free = None
     if spec.largest:
-        best, free = _best(spec, taps, x, mask), code.variable(not_other(zero, zero))
+        best, free = _best(spec, taps, x, mask), code.variable(equal_or_nan(zero, zero))
     else:
         g = g * _share(spec, taps)
 
     def each(offset: Value, inside: Value | None, fresh: bool) -> None:
         pointer, here = gx.at(offset), inside
         if best is not None and free is not None:
-            hit = not_other(x.at(offset).load(spec.lanes, mask), best)
+            hit = equal_or_nan(x.at(offset).load(spec.lanes, mask), best)
             if inside is not None and spec.fresh:  # what stands in writes before the first tap
                 hit = hit & code.splat(inside, spec.lanes)
             here = hit & free.get()
