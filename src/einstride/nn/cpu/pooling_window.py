@@ -51,7 +51,7 @@ class Spec:
     inside: bool
     gradient: bool
     apart: bool
-    to_float: bool
+    whole: bool
     fresh: tuple[int, ...]
 
 
