@@ -221,7 +221,7 @@ def put_another_users(path):
 
 def put_too_large(path):
     with open(path, "wb") as file:
-        file.truncate(disk_cache.LARGEST + 1)
+        file.truncate(disk_cache.MAX_FILE_BYTES + 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")

@@ -129,7 +129,7 @@ def test_temporary_files_of_killed_processes_go(kept):
     old, new = (kept / f"{path.stem}.{word}.part" for word in ("abc", "def"))
     old.write_bytes(b"x")
     new.write_bytes(b"x")
-    aged(old, disk_cache.STALE + 60)
+    aged(old, disk_cache.STALE_SECONDS + 60)
     _testing.clear_caches("process")
     disk_cache.folder()
     disk_cache.write("another", b"x")

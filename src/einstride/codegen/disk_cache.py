@@ -1,13 +1,14 @@
-"""Machine code of kernels in a folder of the user's, so that a later process need not compile them.
+"""Keep kernels' machine code in a folder of the user, so that later processes need not compile.
 
-A file is named by what its code follows from: the kernel's description (its arguments and the CPU),
-LLVM's version, and the content of every file of this package. It holds 32 bytes of SHA-256 over its
-name and the code, then the code. What may run is read only from a regular file of this user that
-nobody else may write, in a folder of the same kind.
+A file's name is a digest of everything that determines the code: the kernel's description (its
+arguments and the CPU), LLVM's version, and the content of every file of this package. The file
+holds 32 bytes of SHA-256 over its name and the code, then the code. Code is read only from a
+regular file that belongs to this user and that nobody else may write, in a folder for which both
+hold too.
 
-The folder is bounded: the files that were not used for the longest time go first. Processes may
-share it: a file appears whole or not at all, and one that another process removed is compiled anew.
-Whatever a disk refuses costs time and nothing else.
+The folder has a limit of bytes: the least recently used files are removed first. Several processes
+may share it: a file appears complete or not at all, and a kernel that another process removed is
+compiled again. A failure of the disk costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from einstride.support.errors import bad_value
 from einstride.support.import_time import IMPORTED
 
 LIMIT = 256 << 20
-"""Bytes that the folder may hold, unless ``EINSTRIDE_CACHE_BYTES`` gives another number. The
-kernels of one network take 1 to 5 MB."""
+"""Bytes that the folder may hold, unless ``EINSTRIDE_CACHE_BYTES`` gives another number. Chosen:
+the kernels of one network take 1 to 5 MB."""
 
-LARGEST = 64 << 20
-"""Bytes of a file beyond which it is not read: hundreds of times the largest kernel."""
+MAX_FILE_BYTES = 64 << 20
+"""Bytes of the largest file that is read or written; chosen: hundreds of times a large kernel."""
 
-KEEP = 7 / 8
-"""Share of the limit that is left when files are removed, so that not every write removes some."""
+KEPT_FRACTION = 7 / 8
+"""Fraction of the limit that removals leave, chosen so that not every write removes files."""
 
 SHARERS = 8
-"""Processes that may write at once without exceeding the limit: each looks at the folder again
-after it has written so small a share of what was free."""
+"""Processes that may write at once without exceeding the limit, chosen: each counts the folder's
+bytes again after it has written this fraction, 1 / `SHARERS`, of the bytes that were free."""
 
-STALE = 3600
-"""Seconds after which a temporary file belongs to a process that was killed, and after which the
-use of a kernel is noted again. No write takes nearly as long."""
+STALE_SECONDS = 3600
+"""Seconds after which a temporary file is taken for the leftover of a killed process, and after
+which a use of a kernel sets its file's time again; chosen, far longer than any write takes."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _KERNEL = re.compile(r"[0-9a-f]{40}\.kernel")
@@ -56,21 +57,21 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 
-_unseen = 0.0
-"""Bytes that may still be written before the folder is looked at again."""
+_uncounted = 0.0
+"""Bytes that this process may still write before it counts the folder's bytes again."""
 
 
-def _look_again() -> None:
-    global _unseen
-    _unseen = 0.0
+def _count_again() -> None:
+    global _uncounted
+    _uncounted = 0.0
 
 
-register(f"{__name__}._unseen", "process", _look_again, lambda: int(_unseen > 0))
+register(f"{__name__}._uncounted", "process", _count_again, lambda: int(_uncounted > 0))
 
 
 @cached(1, "process")
 def limit() -> int:
-    """The number of bytes that the folder may hold; 0 for no folder at all."""
+    """The number of bytes that the folder may hold; 0 turns the disk cache off."""
     given = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
     if not given:
         return LIMIT
@@ -83,7 +84,7 @@ def limit() -> int:
 
 
 def default_folder() -> Path:
-    """The user's folder for caches, as the package platformdirs names it."""
+    """The user's folder for caches, the one that the package platformdirs would choose."""
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
@@ -96,7 +97,7 @@ def default_folder() -> Path:
 
 @cached(1, "process")
 def folder() -> Path | None:
-    """Where machine code is kept; None if no folder is there that only this user may write."""
+    """The folder of machine code; None if there is none that only this user may write."""
     given = os.environ.get("EINSTRIDE_CACHE")
     path = Path(os.path.abspath(given)) if given else default_folder()
     if limit() == 0 or not path.is_absolute():  # no home is known: "~" stays as it is
@@ -106,40 +107,40 @@ def folder() -> Path | None:
         found = path.stat()
     except OSError:
         return None
-    return path if _ours(found) else None
+    return path if _owned_by_user(found) else None
 
 
 def read(described: str) -> bytes | None:
-    """The machine code that `write` kept; None if there is none, or not the whole of it."""
+    """Read the machine code that `write` kept; None if there is no complete file of it."""
     path = _file(described)
     if path is None:
         return None
     try:
-        kept, age = _trusted(path)
+        kept, age = _read_trusted(path)
     except OSError:
         return None
     digest, code = kept[:32], kept[32:]
     if not code or _digest(path.name, code) != digest:
         return None
-    if age > STALE:
-        with suppress(OSError):  # a read-only folder: its files look unused for long
+    if age > STALE_SECONDS:
+        with suppress(OSError):  # in a read-only folder the time stays as it was
             os.utime(path)
     return code
 
 
 def write(described: str, code: bytes) -> None:
-    """Keep machine code for later processes, as far as the disk allows."""
-    global _unseen
+    """Write machine code for later processes; nothing happens if the disk refuses."""
+    global _uncounted
     path = _file(described)
     size = 32 + len(code)
-    if path is None or size > min(limit(), LARGEST):
+    if path is None or size > min(limit(), MAX_FILE_BYTES):
         return
     with suppress(OSError):
         _replace(path, _digest(path.name, code) + code)
-    _unseen -= size
-    if _unseen <= 0:
+    _uncounted -= size
+    if _uncounted <= 0:
         with suppress(OSError):
-            _unseen = (limit() - _trimmed(path.parent, limit())) / SHARERS
+            _uncounted = (limit() - _trim(path.parent, limit())) / SHARERS
 
 
 def size() -> int:
@@ -153,15 +154,19 @@ def size() -> int:
         return 0
 
 
-def _trusted(path: Path) -> tuple[bytes, float]:
-    """The content of a file that only this user can have written, and the seconds since its use.
+def _read_trusted(path: Path) -> tuple[bytes, float]:
+    """Read a file that only this user can have written, and the seconds since its last use.
 
-    Anything else has no content.
+    The content is empty for any other file.
     """
     handle = os.open(path, _FLAGS)
     try:
         found = os.fstat(handle)
-        if not (stat.S_ISREG(found.st_mode) and _ours(found) and found.st_size <= LARGEST):
+        if not (
+            stat.S_ISREG(found.st_mode)
+            and _owned_by_user(found)
+            and found.st_size <= MAX_FILE_BYTES
+        ):
             return b"", 0.0
         with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read(found.st_size), time() - found.st_mtime
@@ -170,7 +175,7 @@ def _trusted(path: Path) -> tuple[bytes, float]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """The whole file or nothing; no temporary file stays, whatever happens."""
+    """Write a file completely or not at all, and leave no temporary file behind."""
     handle, temporary = tempfile.mkstemp(".part", f"{path.stem}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -182,32 +187,32 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _trimmed(where: Path, most: int) -> int:
-    """The bytes left in the folder without stale temporary files and, above `most`, old kernels.
+def _trim(directory: Path, limit_bytes: int) -> int:
+    """Remove stale temporary files and, above `limit_bytes`, old kernels; return the bytes left.
 
-    Another process may do the same at the same time: both then remove the same files.
+    Another process may do so at the same time: both then remove the same files.
     """
     total, kernels = 0, []
-    for path, found in _files(where):
-        if _TEMPORARY.fullmatch(path.name) and found.st_mtime < time() - STALE:
+    for path, found in _files(directory):
+        if _TEMPORARY.fullmatch(path.name) and found.st_mtime < time() - STALE_SECONDS:
             _remove(path)
             continue
         total += found.st_size
         if _KERNEL.fullmatch(path.name):
             kernels.append((found.st_mtime_ns, path.name, found.st_size))
-    if total <= most:
+    if total <= limit_bytes:
         return total
     for _, name, size in sorted(kernels):
-        if total <= KEEP * most:
+        if total <= KEPT_FRACTION * limit_bytes:
             break
-        _remove(where / name)
+        _remove(directory / name)
         total -= size
     return total
 
 
-def _files(where: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The regular files in the folder that this module wrote, by their names."""
-    with os.scandir(where) as entries:
+def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the regular files in the folder whose names this module gives."""
+    with os.scandir(directory) as entries:
         for entry in entries:
             if not (_KERNEL.fullmatch(entry.name) or _TEMPORARY.fullmatch(entry.name)):
                 continue
@@ -222,7 +227,7 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _ours(found: os.stat_result) -> bool:
+def _owned_by_user(found: os.stat_result) -> bool:
     """True if a file or a folder belongs to this user, and nobody else may write it."""
     if not hasattr(os, "getuid"):
         return True
@@ -234,9 +239,11 @@ def _digest(name: str, code: bytes) -> bytes:
 
 
 def _file(described: str) -> Path | None:
-    """The path for a kernel; None if its code cannot be kept."""
+    """The path of a kernel's file; None if its code cannot be kept."""
     where, source = folder(), package_digest()
-    if where is None or source is None or " at 0x" in described:  # an address says nothing later
+    if (
+        where is None or source is None or " at 0x" in described
+    ):  # an address means nothing to a later process
         return None
     name = hashlib.sha256(f"{source} {described}".encode()).hexdigest()
     return where / f"{name[:40]}.kernel"
@@ -244,11 +251,11 @@ def _file(described: str) -> Path | None:
 
 @cached(1, "code")
 def package_digest() -> str | None:
-    """A digest of LLVM's version and of every file of this package; None if it cannot be told.
+    """A digest of LLVM's version and of every file of this package; None if it is unreliable.
 
-    It cannot if the package is no folder (a zip), if a module of it came from elsewhere, or if a
-    file was changed after this process had begun to import the package. Reading 230 files, 1.3 MB,
-    takes 5 ms, once a process and only when a kernel is wanted.
+    It is unreliable if the package is no folder (a zip), if one of its modules was loaded from
+    elsewhere, or if a file changed after this process had begun to import the package. Reading 230
+    files, 1.3 MB, takes 5 ms, once per process and only when a kernel is needed.
     """
     from llvmlite import __version__
     from llvmlite.binding import llvm_version_info
@@ -271,12 +278,12 @@ def package_digest() -> str | None:
 
 
 def _changed_ns(found: os.stat_result) -> int:
-    """The time of a file's last change, nanoseconds since 1970; no program can set it on POSIX."""
+    """The time of a file's last change in nanoseconds; on POSIX no program can set that time."""
     return found.st_mtime_ns if sys.platform == "win32" else found.st_ctime_ns
 
 
 def _content(root: str) -> Iterator[str]:
-    """The paths of all files below `root` but those that Python makes of its sources."""
+    """Yield the paths of all files below `root` except compiled Python files."""
     with os.scandir(root) as entries:
         for entry in entries:
             if entry.is_dir():

@@ -1,9 +1,8 @@
-"""Write a function of LLVM IR: `Code`, and the values, addresses and variables in it.
+"""Write a function of LLVM IR with Python's operators: `Code`, and its values and pointers.
 
-A kernel is written in Python by arithmetic on `Value`, an integer, a number or a vector, and by
-loads and stores at a `Pointer`, an address. Each operation appends instructions of LLVM IR to the
-`Code` that the operands belong to; nothing is computed here. A `Variable` is a stack slot, which
-LLVM keeps in a register.
+A kernel is written by arithmetic on `Value`, a scalar or a vector, and by loads and stores at a
+`Pointer`. Each operation appends LLVM instructions to the `Code` of its operands; nothing is
+computed here. A `Variable` is a stack slot, which LLVM keeps in a register.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER, bytes_of, lette
 
 
 class Code:
-    """One function ``void name(int64 *arguments, int64 worker)`` while it is written.
+    """A function ``void name(int64 *arguments, int64 worker)`` that is being written.
 
     Parameters
     ----------
     name : str
-        Of the function.
+        Name of the function.
     arguments : sequence of str
-        What the words of its argument block are called; the first counts the chunks handed out.
+        Names of the integers in its argument block; the first counts the chunks taken.
     addresses : int
-        How many addresses the function gets behind these two, as integers in `given`.
+        Number of addresses that the function takes after these two, as integers in `given`.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], addresses: int = 0) -> None:
@@ -42,41 +41,41 @@ class Code:
         self._named = {a: self._block.at(i).load() for i, a in enumerate(arguments)}
 
     def __getitem__(self, name: str) -> Value:
-        """An argument, as an integer."""
+        """The integer argument of a name."""
         return self._named[name]
 
     def text(self) -> str:
-        """The finished function."""
+        """Finish the function, and return its LLVM IR."""
         self.builder.ret_void()
         return str(self.module)
 
     def argument(self, number: int) -> Pointer:
-        """Where a word of the argument block lies."""
+        """The address of an argument in the argument block."""
         return self._block.at(number)
 
     def number(self, value: int) -> Value:
-        """An integer."""
+        """An integer constant."""
         return Value(self, ir.Constant(INT64, value))
 
     def pointer(self, address: Value, element: str) -> Pointer:
-        """An integer as an address."""
+        """A pointer to the address that an integer holds."""
         return Pointer(self, self.builder.inttoptr(address.ir, POINTER), ELEMENTS[element])
 
     def array(self, name: str, element: str) -> Pointer:
-        """An argument as an address."""
+        """A pointer to the address that an argument holds."""
         return self.pointer(self[name], element)
 
     def variable(self, value: Value) -> Variable:
-        """A local with its first value."""
+        """A local variable with an initial value."""
         return Variable(self, value)
 
     def zero(self, element: str, lanes: int) -> Value:
-        """A vector of zeros."""
+        """A vector of zeros, or a scalar zero for one lane."""
         kind = ELEMENTS[element] if lanes == 1 else ir.VectorType(ELEMENTS[element], lanes)
         return Value(self, ir.Constant(kind, 0 if lanes == 1 else None))
 
     def scratch(self, element: str, count: int) -> Pointer:
-        """Room on the stack for so many numbers."""
+        """Allocate an array of `count` elements on the stack."""
         with self.builder.goto_entry_block():
             b = self.builder
             found = b.inttoptr(b.ptrtoint(b.alloca(ELEMENTS[element], count), INT64), POINTER)
@@ -93,7 +92,7 @@ class Code:
         return Value(self, getattr(self.builder, name)(value.ir, target))
 
     def splat(self, value: Value, lanes: int) -> Value:
-        """A vector with the number in every lane."""
+        """Broadcast a scalar to every lane of a vector."""
         kind = ir.VectorType(value.ir.type, lanes)
         one = self.builder.insert_element(
             ir.Constant(kind, ir.Undefined), value.ir, ir.Constant(ir.IntType(32), 0)
@@ -102,7 +101,7 @@ class Code:
         return Value(self, self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), order))
 
     def first_lanes(self, count: Value, lanes: int) -> Mask:
-        """A mask that is on in the first `count` lanes, for any integer."""
+        """A mask of the first `count` lanes: none if negative, all if more than `lanes`."""
         numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(lanes)))
 
         def compared(number: Value) -> Any:
@@ -114,7 +113,7 @@ class Code:
         return Mask(self, compared(count), lambda: compared(self.hidden(count)), first=known)
 
     def every_lane(self, condition: Value | bool, lanes: int) -> Mask:
-        """A mask that is on in every lane if the condition holds, else in none."""
+        """A mask of all lanes if the condition holds, else of none."""
         if isinstance(condition, Value):
             bits: Any = self.splat(condition, lanes).ir
         else:
@@ -122,21 +121,21 @@ class Code:
         return Mask(self, bits, lambda: bits)
 
     def mask(self, bits: Value) -> Mask:
-        """A mask of any bits, one for each lane."""
+        """A mask with the given bits, one for each lane."""
         lanes = bits.ir.type.count
         every = self.first_lanes(self.number(lanes), lanes)
         both = self.builder.and_(bits.ir, every.ir)
         return Mask(self, both, lambda all_on: self.builder.and_(bits.ir, all_on), (every,))
 
     def hidden(self, number: Value) -> Value:
-        """The same integer, of which LLVM knows nothing: it goes through empty assembly."""
+        """Pass an integer through empty inline assembly, so that LLVM knows nothing about it."""
         kind = ir.FunctionType(INT64, [INT64])
         empty = ir.InlineAsm(kind, "", "=r,0")
         found = self.builder.call(empty, [number.ir], attrs=("nounwind", "readnone"))
         return Value(self, found)
 
     def intrinsic(self, name: str, result: Any, given: Sequence[Any]) -> Value:
-        """A call of one of LLVM's own functions; plain integers are passed as 32 bits."""
+        """Call an LLVM intrinsic; Python integers are passed as 32-bit constants."""
         values = [ir.Constant(ir.IntType(32), v) if isinstance(v, int) else v.ir for v in given]
         function = self.module.globals.get(name)
         if function is None:
@@ -145,14 +144,14 @@ class Code:
         return Value(self, self.builder.call(function, values))
 
     def call(self, function: Value, block: Pointer) -> None:
-        """Call another kernel, by its address, with an argument block, as the first worker."""
+        """Call a kernel by its address with an argument block, as thread 0."""
         kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
         target = self.builder.inttoptr(function.ir, kind.as_pointer())
         self.builder.call(target, [block.ir, ir.Constant(INT64, 0)])
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:
-        """for i in range(start, stop, step)."""
+        """Write a loop, for i in range(start, stop, step)."""
         b = self.builder
         i = self.variable(start if isinstance(start, Value) else self.number(start))
         head, body, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
@@ -168,13 +167,16 @@ class Code:
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
-        """Only if the condition holds."""
+        """Write code that runs only if the condition holds."""
         with self.builder.if_then(condition.ir):
             yield
 
     @contextmanager
     def chunks(self, count: Value, counter: int = 0) -> Iterator[Value]:
-        """Take chunks until none is left; other threads take from the same word of the block."""
+        """Write a loop over the chunks that this thread takes from a counter in the block.
+
+        All threads add to the counter atomically, so each chunk is taken by one thread.
+        """
         b, taken = self.builder, self.argument(counter)
         head, body, done = (b.append_basic_block(n) for n in ("next", "chunk", "end"))
         b.branch(head)
@@ -188,7 +190,7 @@ class Code:
 
 
 class Value:
-    """A number or a vector of numbers, with the operators of arithmetic."""
+    """A scalar or a vector in a function, with Python's arithmetic operators."""
 
     __slots__ = ("code", "ir")
 
@@ -210,7 +212,7 @@ class Value:
         return self._two(other, "fmul", "mul")
 
     def __floordiv__(self, other: Value | int) -> Value:
-        return self._two(other, "fdiv", "udiv")  # of numbers that are not negative
+        return self._two(other, "fdiv", "udiv")  # integers must not be negative
 
     def __mod__(self, other: Value | int) -> Value:
         return self._two(other, "frem", "urem")
@@ -235,15 +237,15 @@ class Value:
         return self._compare(">=", other)
 
     def equals(self, other: Value | int) -> Value:
-        """Whether two integers are the same."""
+        """True if two integers are equal, for each lane."""
         return self._compare("==", other)
 
     def pick(self, yes: Value, no: Value) -> Value:
-        """`yes` where this condition holds, else `no`."""
+        """Select `yes` where this condition holds, else `no`."""
         return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
 
     def pick_pointer(self, yes: Pointer, no: Pointer) -> Pointer:
-        """One of two addresses."""
+        """Select the pointer `yes` if this condition holds, else `no`."""
         found = self.code.builder.select(self.ir, yes.ir, no.ir)
         return Pointer(self.code, found, yes.element)
 
@@ -257,7 +259,7 @@ class Value:
         return (self < other).pick(other, self)
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
-        """self * factor + sum_, rounded once."""
+        """self * factor + sum_, rounded once (FMA)."""
         if not ir_types.is_float(self.ir.type):
             return self * factor + sum_
         kind = self.ir.type
@@ -267,31 +269,30 @@ class Value:
 
 
 class Mask(Value):
-    """The lanes of a vector that are read or written, one bit each.
+    """The lanes of a vector that a load or a store accesses, one bit for each lane.
 
-    LLVM up to 22.1 stores the wide integer instead of the truncated one, and so writes behind the
-    result, where a vector of integers is truncated, then stored under a mask that LLVM knows to be
-    a constant with one lane on (LLVM's issue 179489, for CPUs with AVX-512). `stored` is a mask
-    of which LLVM cannot know that.
+    Two defects of LLVM up to 22.1 are avoided by `stored`, a mask about which LLVM knows nothing:
 
-    LLVM up to 22.1 also reads without a mask, or stops the process, where a vector larger than a
-    register is loaded under a mask of two parts, one of which leaves out all lanes of a register.
-    So the mask of an access is `stored` as well if it has parts.
+    - A vector of integers that is truncated, then stored under a mask that LLVM knows to be a
+      constant with one lane on, is stored in its wide type, beyond the end of the result (LLVM's
+      issue 179489, for CPUs with AVX-512).
+    - A vector larger than a register, loaded under a mask of two parts one of which is off in all
+      lanes of a register, is read without a mask, or LLVM stops the process. A mask with parts is
+      therefore `stored` for loads too.
 
     Parameters
     ----------
     code : Code
         The function that is being written.
     value : instruction or constant
-        The bits.
+        The bits of the mask.
     hide : callable
-        Writes the same bits, from numbers that are hidden from LLVM and the bits `stored` of
-        the masks in `parts`.
+        Writes the bits of the mask again, from integers that are hidden from LLVM and the bits
+        `stored` of the masks in `parts`.
     parts : tuple of Mask
-        The masks that this one is made of.
+        The masks that this mask is combined from.
     first : int, optional
-        The number of lanes that are on, the first ones of the vector, if it is known as the kernel
-        is written.
+        The number of leading lanes that are on, if it is known while the kernel is written.
     """
 
     __slots__ = ("_hidden", "_hide", "_parts", "first")
@@ -322,29 +323,29 @@ class Mask(Value):
 
     @property
     def has_parts(self) -> bool:
-        """True if it is made of other masks."""
+        """True if the mask is combined from other masks."""
         return bool(self._parts)
 
     @property
     def stored(self) -> Value:
-        """The mask for a store of integers that may have been truncated.
+        """The bits of the mask, computed from integers that are hidden from LLVM.
 
-        Were all hidden numbers zero, all lanes of the mask would be alike. LLVM must allow for
-        that, so it may find out that every lane is on or that none is, but never that one is
-        on and another one off.
+        If all hidden integers were zero, all lanes of the mask would be equal. LLVM must allow for
+        that: it may deduce that all lanes are on or that none is, but never that one lane is on
+        and another off.
         """
         if self._hidden is None:
             builder, here = self.code.builder, self.code.builder.block
             parts = [part.stored.ir for part in self._parts]
             if isinstance(self.ir, ir.Instruction):
-                builder.position_after(self.ir)  # there the mask is ready for all of its uses
+                builder.position_after(self.ir)  # before every use of the mask
             self._hidden = self._hide(*parts)
             builder.position_at_end(here)
         return Value(self.code, self._hidden)
 
 
 class Pointer:
-    """An address of elements of one type."""
+    """An address in memory, and the type of the elements there."""
 
     __slots__ = ("code", "element", "ir")
 
@@ -352,7 +353,7 @@ class Pointer:
         self.code, self.ir, self.element = code, address, element
 
     def at(self, offset: Value | int) -> Pointer:
-        """The address so many elements further."""
+        """The address `offset` elements further."""
         step = offset.ir if isinstance(offset, Value) else ir.Constant(INT64, offset)
         found = self.code.builder.gep(self.ir, [step], source_etype=self.element)
         return Pointer(self.code, found, self.element)
@@ -361,7 +362,7 @@ class Pointer:
         return self.element if lanes == 1 else ir.VectorType(self.element, lanes)
 
     def load(self, lanes: int = 1, mask: Mask | None = None) -> Value:
-        """The number here, or a vector of numbers; zero where the mask is off."""
+        """Load a scalar, or a vector of `lanes` elements, zero where the mask is off."""
         kind = self._type(lanes)
         size = bytes_of(self.element)
         if mask is not None:
@@ -374,11 +375,11 @@ class Pointer:
         return Value(self.code, found)
 
     def load_as(self, dtype: str, wanted: str, lanes: int = 1, mask: Mask | None = None) -> Value:
-        """The number or vector of one dtype here, in another."""
+        """Load a scalar or a vector of one dtype, and convert it to another."""
         return self.code.convert(self.load(lanes, mask), dtype, wanted)
 
     def store(self, value: Value, mask: Mask | None = None) -> None:
-        """Put a number or a vector here, where the mask is on."""
+        """Store a scalar, or the lanes of a vector where the mask is on."""
         size = bytes_of(self.element)
         if mask is not None:
             if mask.first is not None and ir_types.is_narrow(self.element):
@@ -391,11 +392,11 @@ class Pointer:
         self.code.builder.store(value.ir, self.ir).align = size
 
     def stored_mask(self, mask: Mask) -> Value:
-        """The mask to store elements of this type with."""
+        """The bits of a mask for a store of elements of this type; see `Mask`."""
         return mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask
 
     def _store_first(self, value: Value, count: int) -> None:
-        """Put the first `count` numbers of a vector here: without a mask, in powers of two."""
+        """Store the first `count` elements of a vector without a mask, in powers of two."""
         at, b = 0, self.code.builder
         while at < count:
             size = 1 << (count - at).bit_length() - 1
@@ -409,11 +410,11 @@ class Pointer:
             at += size
 
     def prefetch(self, write: bool = False) -> None:
-        """Ask for its line of the cache; any address will do."""
+        """Prefetch the cache line of this address, which need not be valid."""
         self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [self, int(write), 3, 1])
 
     def stream(self, value: Value) -> None:
-        """Put a vector here, past the caches; the address is a multiple of 16 bytes."""
+        """Store a vector past the caches (non-temporal); the address is a multiple of 16 bytes."""
         store = self.code.builder.store(value.ir, self.ir)
         store.align = 16
         one = ir.Constant(ir.IntType(32), 1)
@@ -421,7 +422,7 @@ class Pointer:
 
 
 class Variable:
-    """A local that is assigned more than once."""
+    """A local variable on the stack, which LLVM keeps in a register."""
 
     __slots__ = ("code", "slot", "type")
 
@@ -432,9 +433,9 @@ class Variable:
         self.set(value)
 
     def get(self) -> Value:
-        """Its value now."""
+        """The current value."""
         return Value(self.code, self.code.builder.load(self.slot, typ=self.type))
 
     def set(self, value: Value) -> None:
-        """Assign."""
+        """Assign a value."""
         self.code.builder.store(value.ir, self.slot)

@@ -1,4 +1,4 @@
-"""The types of numbers in LLVM's intermediate language, by our dtype names."""
+"""Map dtype names to LLVM IR types, and list the conversions between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ELEMENTS: dict[str, Any] = {
     "bool": ir.IntType(8),
     **{f"{u}int{n}": ir.IntType(n) for u in ("", "u") for n in (8, 16, 32, 64)},
 }
-"""Element types by name. Signed and unsigned numbers differ only where they are widened."""
+"""LLVM types by dtype name; signed and unsigned integers share a type and differ in conversions."""
 
 
 def scalar(kind: Any) -> Any:
@@ -25,29 +25,29 @@ def scalar(kind: Any) -> Any:
 
 
 def is_float(kind: Any) -> bool:
-    """Numbers with a point, or vectors of them?"""
+    """True for a floating-point type, or a vector of one."""
     return isinstance(scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
 
 
 def is_narrow(element: Any) -> bool:
-    """Integers that wider ones can be truncated to, or halves, which LLVM moves as integers?"""
+    """True for integers below 64 bits, and for float16, which LLVM moves as an integer."""
     return not isinstance(element, ir.FloatType) and bytes_of(element) < bytes_of(INT64)
 
 
 def bytes_of(element: Any) -> int:
-    """The size of a number."""
+    """The bytes of a scalar type."""
     if isinstance(element, ir.IntType):
         return max(int(element.width) // 8, 1)
     return 2 if isinstance(element, ir.HalfType) else 4 if isinstance(element, ir.FloatType) else 8
 
 
 def letter(element: Any) -> str:
-    """How names of LLVM's functions spell the type."""
+    """The type as intrinsics spell it in their names, such as f32 or i64."""
     return ("f" if is_float(element) else "i") + str(8 * bytes_of(element))
 
 
 def conversion(dtype: str, wanted: str) -> str | None:
-    """The instruction that brings one dtype into another; None if nothing is to do."""
+    """The LLVM instruction that converts one dtype to another; None if the bits stay the same."""
     unsigned = dtype == "bool" or dtype.startswith("u")
     old, new = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[wanted])
     if dtype == wanted:

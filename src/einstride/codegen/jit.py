@@ -1,6 +1,6 @@
-"""From a kernel's text to a function of this process, by LLVM; each kernel is compiled once.
+"""Compile a kernel's LLVM IR to a function of this process, once for each kernel.
 
-Machine code is kept in memory, and on disk by `disk_cache`.
+Machine code is cached in memory here, and on disk by `disk_cache`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from einstride.support.caches import cached, register
 MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 Kernel = Callable[[int, int], None]
-"""``kernel(address of the argument block, number of the worker)``."""
+"""``kernel(address of the argument block, number of the thread)``."""
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 _lock = workers.Latch()
-"""Held while LLVM is at work, always by a thread of `workers.in_worker`: an interrupt in the midst
-of llvmlite would leave llvmlite's own lock taken, and a fork a child that can never compile."""
+"""Held while LLVM runs, always by a thread of `workers.in_worker`: an interrupt inside llvmlite would
+leave llvmlite's own lock taken, and a fork would make a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
 register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
@@ -33,16 +33,16 @@ register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
 
 @dataclass(frozen=True)
 class Machine:
-    """The vector unit that kernels are written for.
+    """The CPU and the vector registers that kernels are compiled for.
 
     Attributes
     ----------
     name, features : str
-        The CPU and what it can do, in LLVM's spelling.
+        The CPU and its instruction-set extensions, as LLVM spells them.
     vector_bytes : int
-        The size of a vector register.
+        Bytes of a vector register.
     registers : int
-        How many there are.
+        Number of vector registers.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Machine:
     registers: int
 
     def lanes(self, itemsize: int) -> int:
-        """Numbers in a vector."""
+        """The number of elements of `itemsize` bytes in a vector."""
         return self.vector_bytes // itemsize
 
     @property
     def converts_float16(self) -> bool:
-        """True if it has instructions between float16 and float32: F16C (all CPUs with AVX2), NEON.
+        """True if the CPU converts between float16 and float32: F16C (all CPUs with AVX2), NEON.
 
-        Elsewhere LLVM calls functions of a library that machine code in memory is not linked to.
+        On other CPUs LLVM calls library functions, to which code compiled in memory is not linked.
         """
         known = {"+f16c", "+neon"} & set(self.features.split(","))
         return self.vector_bytes >= 32 or bool(known)
 
     def __str__(self) -> str:
-        """The CPU, its instructions and its vectors: "skylake-avx512 (AVX-512), ..."."""
+        """The CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
         small = "NEON" if "+neon" in self.features.split(",") else "SSE"
         kind = {64: "AVX-512", 32: "AVX2"}.get(self.vector_bytes, small)
         return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
@@ -72,9 +72,9 @@ class Machine:
 
 @cached(1, "process")
 def available() -> bool:
-    """True if LLVM is installed and can be loaded, which takes some 100 MB of address space.
+    """True if llvmlite is installed and can be loaded, which takes some 100 MB of address space.
 
-    It is asked before the first plan is made. Where it is not, all is as without the extra.
+    Tested before the first plan is made. If false, the package behaves as without the extra.
     """
     if find_spec("llvmlite") is None:
         return False
@@ -87,13 +87,13 @@ def available() -> bool:
 
 @cached(1, "process")
 def machine() -> Machine:
-    """This one."""
-    found: Machine = workers.in_worker(partial(_alone, _machine))
+    """The host CPU."""
+    found: Machine = workers.in_worker(partial(_exclusively, _machine))
     return found
 
 
-def _alone(function: Callable[[], Any]) -> Any:
-    """``function()``, while nobody else uses LLVM, nor forks."""
+def _exclusively(function: Callable[[], Any]) -> Any:
+    """Call a function while no other thread uses LLVM and the process does not fork."""
     if workers.ending():
         if not _lock.shut():
             raise RuntimeError("the interpreter ends, and froze a thread that compiles a kernel")
@@ -111,43 +111,43 @@ def _machine() -> Machine:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    has = binding.get_host_cpu_features()
-    if all(has.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")):
-        size, registers = 64, 32
-    elif has.get("avx2") and has.get("fma"):
-        size, registers = 32, 16
+    features = binding.get_host_cpu_features()
+    if all(features.get(f"avx512{part}") for part in ("f", "vl", "dq", "bw")):
+        vector_bytes, registers = 64, 32
+    elif features.get("avx2") and features.get("fma"):
+        vector_bytes, registers = 32, 16
     else:
-        size, registers = 16, 32 if has.get("neon") else 16
-    return Machine(binding.get_host_cpu_name(), has.flatten(), size, registers)
+        vector_bytes, registers = 16, 32 if features.get("neon") else 16
+    return Machine(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
 
 
 def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) -> Kernel:
-    """The function that ``write(*given)`` is the text of, as machine code for `on`.
+    """Compile the LLVM IR ``write(*given)`` for the CPU `on`, or get it from a cache.
 
-    It runs without Python's lock.
+    The function that is returned runs without holding the GIL.
     """
     key = (write, given, on)
     found = _kernels.get(key)
     if found is None:
-        machine()  # LLVM is ready
-        found = workers.in_worker(partial(_alone, partial(_made, name, write, given, on)))
+        machine()  # initialises LLVM
+        found = workers.in_worker(partial(_exclusively, partial(_compiled, name, write, given, on)))
     return found
 
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """What a kernel is compiled from. Making a specification compiles nothing.
+    """The specification of a kernel, not compiled yet.
 
     Attributes
     ----------
     name : str
-        The kernel's name in its text.
+        The kernel's name in its LLVM IR.
     write : callable
-        ``write(*given)`` is the kernel's text.
+        ``write(*given)`` returns the kernel's LLVM IR.
     given : tuple
-        What the kernel is specialised for: dtypes, lanes, register tile.
+        The parameters that the kernel is specialised for: dtypes, lanes, register tile.
     on : Machine
-        The vector unit it is written for.
+        The CPU that the kernel is compiled for.
     """
 
     name: str
@@ -156,13 +156,15 @@ class KernelSpec:
     on: Machine
 
     def compiled(self) -> Kernel:
-        """The kernel as machine code."""
+        """Compile the kernel, or get it from a cache."""
         return kernel(self.name, self.write, *self.given, on=self.on)
 
 
-def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine) -> Kernel:
+def _compiled(
+    name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine
+) -> Kernel:
     found = _kernels.get((write, given, on))
-    if found is None:  # another thread may have waited for the same
+    if found is None:  # another thread may have compiled it meanwhile
         described = repr((name, write.__module__, write.__qualname__, given, on))
         code = disk_cache.read(described)
         if code is None:
@@ -173,12 +175,12 @@ def _made(name: str, write: Callable[..., str], given: tuple[Hashable, ...], on:
 
 
 if hasattr(os, "register_at_fork"):
-    # C functions, so that nothing can be raised in their place
+    # C functions, so that no signal handler can raise an exception in them
     os.register_at_fork(before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open)
 
 
 def count() -> int:
-    """How many kernels this process has."""
+    """The number of kernels in this process' memory."""
     return len(_kernels)
 
 
@@ -195,13 +197,13 @@ def _machine_code(text: str, on: Machine) -> bytes:
 
 
 def _optimised(text: str, target: Any) -> Any:
-    """LLVM's module of a kernel, after every pass but the choice of instructions."""
+    """Optimise a kernel's LLVM IR by every pass before instruction selection."""
     from llvmlite import binding
 
     module = binding.parse_assembly(text)
     module.verify()
     tuning = binding.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_unrolling = False  # a tile fills the registers: two at once would spill them
+    tuning.loop_unrolling = False  # a register tile fills the registers: unrolling would spill them
     tuning.loop_vectorization = tuning.slp_vectorization = False
     builder = binding.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(module, builder)

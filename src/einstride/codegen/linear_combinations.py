@@ -1,8 +1,9 @@
-"""Multiplying vectors in registers by a small exact matrix: only the additions that are needed.
+"""Multiply vectors in registers by a small constant matrix, with as few instructions as possible.
 
-Rows that belong to a point p and to -p share their even and their odd part: with s and d half their
-sum and difference, u = s + d and v = s - d. Columns that every row uses alike, but for a sign, are
-added and subtracted once. What is left is a chain of fused multiply-adds without the zeros.
+Winograd's transform matrices have rows for points p and -p. Such rows u and v share two sums: with
+s = (u + v) / 2 and d = (u - v) / 2, u = s + d and v = s - d. Two columns that agree in most rows
+but for a sign are replaced by their sum and difference, computed once for all rows. The remaining
+terms that are not zero become a chain of fused multiply-adds.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ Load = Callable[[int, int], Value]
 Store = Callable[[int, int, Value], None]
 
 
-def multiplied(code: Code, rows: Rows, values: Sequence[Value], dtype: str) -> list[Value]:
-    """The matrix times a column of vectors."""
+def multiply(code: Code, rows: Rows, values: Sequence[Value], dtype: str) -> list[Value]:
+    """Multiply a matrix by a column of vectors."""
     lanes = values[0].ir.type.count
     work, given = [list(row) for row in rows], list(values)
     for i, j in combinations(range(len(given)), 2):
-        gain = sum(_saved(row[i], row[j]) for row in work) - 2
+        gain = sum(_terms_saved(row[i], row[j]) for row in work) - 2
         if gain > 0:
             a, b = given[i], given[j]
             given[i], given[j] = a + b, a - b
@@ -45,20 +46,22 @@ def multiplied(code: Code, rows: Rows, values: Sequence[Value], dtype: str) -> l
     return [found[i] for i in range(len(work))]
 
 
-def sandwiched(code: Code, first: Rows, second: Rows, load: Load, store: Store, dtype: str) -> None:
-    """first @ grid @ second^T for a grid of vectors, each loaded and stored when it is due."""
+def multiply_both_sides(
+    code: Code, first: Rows, second: Rows, load: Load, store: Store, dtype: str
+) -> None:
+    """Compute first @ grid @ second^T for a grid of vectors; each is loaded just before its use."""
     columns = [
-        multiplied(code, first, [load(i, j) for i in range(len(first[0]))], dtype)
+        multiply(code, first, [load(i, j) for i in range(len(first[0]))], dtype)
         for j in range(len(second[0]))
     ]
     for i in range(len(first)):
-        found = multiplied(code, second, [column[i] for column in columns], dtype)
+        found = multiply(code, second, [column[i] for column in columns], dtype)
         for j, value in enumerate(found):
             store(i, j, value)
 
 
 def operations(rows: Rows) -> int:
-    """About how many instructions one product with the matrix takes."""
+    """The approximate number of instructions of one product with the matrix."""
     return sum(_terms(row) for row in rows)
 
 
@@ -66,16 +69,16 @@ def _terms(row: Sequence[Fraction]) -> int:
     return sum(1 for v in row if v)
 
 
-def _saved(p: Fraction, q: Fraction) -> int:
-    """Terms that a row saves if the two columns are replaced by their sum and difference."""
+def _terms_saved(p: Fraction, q: Fraction) -> int:
+    """The number of terms that a row saves if two columns become their sum and difference."""
     return _terms((p, q)) - _terms((p + q, p - q))
 
 
 def _sum(
     code: Code, row: Sequence[Fraction], given: Sequence[Value], dtype: str, lanes: int
 ) -> Value:
-    """sum_k row[k] * given[k], beginning with a term that needs no factor if there is one."""
-    terms = sorted(((c, v) for c, v in zip(row, given, strict=True) if c), key=_plainness)
+    """Compute sum_k row[k] * given[k], beginning with a term of factor 1 if there is one."""
+    terms = sorted(((c, v) for c, v in zip(row, given, strict=True) if c), key=_has_factor)
     if not terms:
         return code.zero(dtype, lanes)
     (c, total), rest = terms[0], terms[1:]
@@ -91,5 +94,5 @@ def _sum(
     return total
 
 
-def _plainness(term: tuple[Fraction, Value]) -> bool:
+def _has_factor(term: tuple[Fraction, Value]) -> bool:
     return term[0] != 1

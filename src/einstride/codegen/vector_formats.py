@@ -1,8 +1,8 @@
-"""Vectors of every dtype: loads that widen, stores that narrow, lanes in another order.
+"""Load and store vectors of every dtype, with conversions, gathers, scatters and shuffles.
 
-Numbers lie in memory in one dtype and are multiplied in another: small integers and halves are
-widened as they are loaded and results narrowed as they are stored. A complex number is a pair of
-real ones; `Format.pairs` says so where it matters.
+Elements are stored in one dtype and multiplied in another: small integers and 16-bit floats are
+widened by the load, and results narrowed by the store. A complex number is a pair of floats;
+`Format.pairs` is true for it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ IN_MEMORY = {
     "float16": "int16",
     "bfloat16": "int16",
 }
-"""The words that numbers of other dtypes are moved as."""
+"""The integer type in which elements of a dtype are loaded and stored; others are their own."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How numbers lie in memory and what they are computed in.
+    """The dtype of elements in memory, and the dtype that they are computed in.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Format:
     computed : str
         The real dtype of products and sums.
     pairs : bool
-        Two neighbours are a complex number.
+        True if two neighbouring elements are a complex number.
     """
 
     stored: str
@@ -51,12 +51,12 @@ class Format:
 
     @property
     def element(self) -> str:
-        """The words in memory."""
+        """The name of the type that loads and stores use."""
         return IN_MEMORY.get(self.stored, self.stored)
 
 
 def shuffle(value: Value, order: Sequence[int]) -> Value:
-    """A vector with the lanes that `order` names, known beforehand."""
+    """Rearrange the lanes of a vector: lane i of the result is lane order[i]."""
     kind = value.ir.type
     if list(order) == list(range(kind.count)):
         return value
@@ -66,34 +66,37 @@ def shuffle(value: Value, order: Sequence[int]) -> Value:
 
 
 def swapped(value: Value) -> Value:
-    """Real and imaginary parts exchanged."""
+    """Exchange the real and imaginary parts of complex numbers."""
     return shuffle(value, [i ^ 1 for i in range(value.ir.type.count)])
 
 
 def combined(real: Value, imaginary: Value) -> Value:
-    """The complex sums from those of x * Re f and of x * Im f: swapping lanes waits until here."""
+    """Make the sum of x * f from the sums of x * Re f and of x * Im f.
+
+    So lanes are swapped once for each sum, not for each product.
+    """
     kind = real.ir.type
     sign = ir.Constant(kind, [-1.0, 1.0] * (kind.count // 2))
     return swapped(imaginary).times_plus(Value(real.code, sign), real)
 
 
 def conjugated(first: Value, second: Value) -> Value:
-    """The sum of conj(x) * g from the sums, lane by lane, of x * g and of x * swapped(g)."""
+    """Make the sum of conj(x) * g from the lane-wise sums of x * g and of x * swapped(g)."""
     count = first.ir.type.count
     real = ir.Constant(ir.VectorType(ir.IntType(1), count), [1, 0] * (count // 2))
     return Value(first.code, real).pick(first + swapped(first), swapped(second) - second)
 
 
 def lane(value: Value, number: int) -> Value:
-    """One number of a vector."""
+    """Extract one lane of a vector."""
     index = ir.Constant(I32, number)
     return Value(value.code, value.code.builder.extract_element(value.ir, index))
 
 
 def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
-    """A vector of numbers, in the dtype of the products; zero where the mask is off.
+    """Load a vector and convert it to the dtype of the products; zero where the mask is off.
 
-    `step` is the distance between neighbours (between complex numbers, for pairs), None for one.
+    `step` is the stride in elements (for pairs, in complex numbers); None stands for one.
     """
     if step is None:
         found = pointer.load(lanes, mask)
@@ -108,7 +111,7 @@ def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value
 
 
 def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
-    """The opposite of `load`."""
+    """Convert a vector to the dtype in memory and store it; parameters as for `load`."""
     found = narrowed(value, f)
     if step is None:
         pointer.store(found, mask)
@@ -122,12 +125,12 @@ def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Va
 
 
 def every(code: Code, lanes: int) -> Mask:
-    """The mask that is on everywhere."""
+    """A mask of all lanes."""
     return code.every_lane(True, lanes)
 
 
 def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
-    """Where `lanes` numbers lie that are `step` apart."""
+    """The addresses of `lanes` elements with a stride of `step`."""
     code = pointer.code
     kind = ir.VectorType(INT64, lanes)
     number = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
@@ -137,7 +140,7 @@ def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
 
 
 def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
-    """A vector that holds one number, or a pair, again and again."""
+    """Broadcast a scalar, or a pair of them, to a vector."""
     one = code.splat(numbers[0], lanes)
     if len(numbers) == 1:
         return one
@@ -156,7 +159,7 @@ def at(pointer: Pointer, offsets: Value) -> Value:
 
 
 def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
-    """The numbers at a vector of offsets, zero where the mask is off."""
+    """Load elements at a vector of offsets, zero where the mask is off, and convert them."""
     lanes = offsets.ir.type.count
     kind = ir.VectorType(pointer.element, lanes)
     zero = Value(pointer.code, ir.Constant(kind, None))
@@ -166,7 +169,7 @@ def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
 
 
 def scattered(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
-    """The opposite of `gathered`: nothing is written where the mask is off."""
+    """Convert elements and store them at a vector of offsets, where the mask is on."""
     found = narrowed(value, f)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
     given = [found, at(pointer, offsets), _size(pointer), pointer.stored_mask(mask)]
@@ -174,7 +177,7 @@ def scattered(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: M
 
 
 def widened(value: Value, f: Format) -> Value:
-    """From memory's words to the dtype of the products."""
+    """Convert from the type in memory to the dtype of the products."""
     if f.stored == f.computed:
         return value
     b, to = value.code.builder, _like(value, ELEMENTS[f.computed])
@@ -191,7 +194,7 @@ def widened(value: Value, f: Format) -> Value:
     unsigned = f.stored.startswith("u") or f.stored == "bool"
     width = value.ir.type.element.width if _is_vector(value) else value.ir.type.width
     if floating:
-        if width < 32:  # 32 bits hold them as signed numbers, which convert faster
+        if width < 32:  # they fit into signed 32 bits, which convert faster
             grow = b.zext if unsigned else b.sext
             return Value(value.code, b.sitofp(grow(now, _like(value, I32)), to))
         return Value(value.code, (b.uitofp if unsigned else b.sitofp)(now, to))
@@ -201,7 +204,7 @@ def widened(value: Value, f: Format) -> Value:
 
 
 def narrowed(value: Value, f: Format) -> Value:
-    """From the dtype of the sums to memory's words; integers are known to fit."""
+    """Convert from the dtype of the sums to the type in memory; integers must fit."""
     if f.stored == f.computed:
         return value
     b, to = value.code.builder, _like(value, ELEMENTS[f.element])
@@ -221,19 +224,19 @@ def narrowed(value: Value, f: Format) -> Value:
 
 
 def _brain(value: Value, f: Format) -> Value:
-    """float32 to bfloat16: the nearer one, of two as near the even one; NaN stays NaN."""
+    """Round float32 to bfloat16, to nearest, ties to even; NaN stays NaN."""
     b = value.code.builder
     bits = Value(value.code, b.bitcast(value.ir, _like(value, I32)))
 
-    def whole(n: int) -> Value:
+    def constant(n: int) -> Value:
         return Value(value.code, _constant(value, I32, n))
 
     def down(v: Value) -> Value:
-        return Value(value.code, b.lshr(v.ir, whole(16).ir))
+        return Value(value.code, b.lshr(v.ir, constant(16).ir))
 
-    rounded = down(bits + whole(0x7FFF) + (down(bits) & whole(1)))
+    rounded = down(bits + constant(0x7FFF) + (down(bits) & constant(1)))
     nan = Value(value.code, b.fcmp_unordered("uno", value.ir, value.ir))
-    found = nan.pick(down(bits) | whole(0x40), rounded)
+    found = nan.pick(down(bits) | constant(0x40), rounded)
     return Value(value.code, b.trunc(found.ir, _like(value, ir.IntType(16))))
 
 

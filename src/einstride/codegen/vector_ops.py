@@ -1,4 +1,4 @@
-"""More words: constants, arrays on the stack, gathers, prefetches, transposes in registers."""
+"""Operations on vectors in kernels: constants, stack arrays, gathers, prefetches, transposes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from einstride.codegen.ir_types import ELEMENTS, POINTER
 
 
 def constant(code: Code, value: float, dtype: str, lanes: int) -> Value:
-    """A vector with the same number in every lane."""
+    """A constant vector with the same number in every lane."""
     kind = ir.VectorType(ELEMENTS[dtype], lanes)
     return Value(code, ir.Constant(kind, [float(value)] * lanes))
 
 
 def local(code: Code, count: int, element: str, lanes: int = 1) -> Pointer:
-    """An array of the function's own, on the stack, aligned for vectors."""
+    """Allocate an array of `count` vectors on the stack, aligned to 64 bytes."""
     with code.builder.goto_entry_block():
         slot = code.builder.alloca(ir.ArrayType(ELEMENTS[element], count * lanes))
         slot.align = 64
-    slot.type = POINTER  # an opaque one: what it points to is said at each use
+    slot.type = POINTER  # an opaque pointer: loads and stores name the element type
     return Pointer(code, slot, ELEMENTS[element])
 
 
 def address(pointer: Pointer) -> Value:
-    """A place as an integer, to be kept in memory."""
+    """A pointer as an integer, which can be stored in memory."""
     return Value(pointer.code, pointer.code.builder.ptrtoint(pointer.ir, ir.IntType(64)))
 
 
-def spaced(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
-    """`count` numbers that stand `step` elements apart, in the first lanes; zeros in the others."""
+def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
+    """Load `count` elements with a stride of `step` to the first lanes, zeros to the others."""
     code = pointer.code
     slot = local(code, 1, _name(pointer), lanes)
     slot.store(_zeros(pointer, lanes))
@@ -41,7 +41,7 @@ def spaced(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
 
 
 def transposed(rows: Sequence[Value]) -> list[Value]:
-    """As many vectors as each has lanes, with rows and columns exchanged, in log2(lanes) steps."""
+    """Transpose a square of vectors, as many as each has lanes, in log2(lanes) steps."""
     rows, lanes = list(rows), len(rows)
     code, half = rows[0].code, 1
     while half < lanes:
@@ -69,8 +69,8 @@ def _zeros(pointer: Pointer, lanes: int) -> Value:
 
 
 def prefetch(pointer: Pointer, far: bool = False) -> None:
-    """Ask for the line of the cache around a place, which may lie outside every array.
+    """Prefetch the cache line of an address, which may lie outside every array.
 
-    `far`: into the second cache.
+    With `far`, to the second-level cache only.
     """
     pointer.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, 0, 2 if far else 3, 1])

@@ -278,7 +278,7 @@ def _first_call_table_bytes(g: Geometry) -> int:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict by the rates of `cpu.winograd.choice`, without copies due to unsupported strides."""
     from einstride.cpu.winograd import calls, choice
-    from einstride.cpu.winograd.tables import counted
+    from einstride.cpu.winograd.tables import tile_counts
 
     if job.geometry.groups > 1:
         one, count = cost(each_group(job)[0].job, traits, rates), job.geometry.groups
@@ -299,7 +299,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             transforms = calls.transforms(g, split, dtype, *given, on)
             arguments = (ITEMSIZE[dtype], given[0], on, False, False, transforms)
             seconds = choice.seconds(g, split, *arguments)
-    inner, outer, taps = counted(g, split)
+    inner, outer, taps = tile_counts(g, split)
     products = split.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     if is_complex(job.arithmetic.compute):
         products //= 4  # each is four real ones

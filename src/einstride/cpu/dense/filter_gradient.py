@@ -1,12 +1,12 @@
-"""The dense filter gradient: outer products of x and gy, summed in registers over positions.
+"""Write the kernel of the dense filter gradient: outer products of x and gy, summed in registers.
 
-One tile is P input channels by V vectors of output channels under one tap:
+A register tile is P input channels by V vectors of output channels for one tap:
 
     acc[p, v] += x[position under the tap, channel p] * gy[position, vector v]
 
-The positions are visited in regions that fit the cache; a region's sums begin at zero and are added
-to gf, region by region in a fixed order, whoever computes them. Positions whose tap stands in a
-border of zeros are left out by their range; in other borders the tables say what stands there.
+The positions are summed in regions that fit the cache. A region's sums begin at zero and are added
+to gf in the order of the regions, for any number of threads. Ranges leave out the positions whose
+tap lies in a border of zeros; for other padding modes, tables hold the offsets of border elements.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Varia
 
 @dataclass(frozen=True)
 class OuterTile:
-    """What a kernel is compiled for.
+    """The parameters of a dense filter-gradient kernel.
 
     Attributes
     ----------
     first, second, compute : str
         The dtypes of x, of gy, and of the sums and gf.
     lanes, channels, vectors : int
-        Numbers in a vector, P and V.
+        Elements in a vector, P and V.
     rank : int
-        Spatial axes.
+        Number of spatial axes.
     masked : bool
-        Whether the last panel of output channels is not full.
+        True if the last panel of output channels is not full.
     """
 
     first: str
@@ -43,7 +43,7 @@ class OuterTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The argument names; those with a number belong to a spatial axis."""
     words = ("table", "taps", "out", "first", "last", "gy_step")
     each = (f"{name}{a}" for a in range(rank) for name in words)
     return (
@@ -55,7 +55,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(t: OuterTile) -> str:
-    """The text of the kernel ``outer``."""
+    """The LLVM IR of the kernel ``outer``."""
     code = Code("outer", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
@@ -65,7 +65,7 @@ def kernel(t: OuterTile) -> str:
 
 
 def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) -> None:
-    """Some input channels of all taps, for one panel of output channels."""
+    """Compute a slice of input channels of gf, for all taps and one panel of output channels."""
     x = code.array("x", t.first).at(code.array("panel_x", "int64").at(panel).load())
     gy = code.array("gy", t.second).at(code.array("panel_y", "int64").at(panel).load())
     gf = code.array("gf", t.compute).at(code.array("panel_column", "int64").at(panel).load())
@@ -102,7 +102,7 @@ def _sums(
     code: Code, t: OuterTile, x: Pointer, gy: Pointer, region: tuple[Value, ...], taps: list[Value],
     c: Value, masks: list[Mask],
 ) -> list[Variable]:  # fmt: skip
-    """The sums over a region for one tap."""
+    """Sum the products of a region's positions for one tap, in the accumulators returned."""
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
     n0, n1, r0, r1 = region
     channels = [(c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)]
@@ -130,7 +130,7 @@ def _products(
     code: Code, t: OuterTile, points: list[Pointer], gy: Pointer, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
-    """The outer product of one position."""
+    """Add the outer product of one position to the accumulators."""
     row = [
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
         for v, mask in enumerate(masks)
@@ -146,7 +146,7 @@ def _add(
     code: Code, t: OuterTile, to: Pointer, c: Value, last: Value, acc: list[Variable], fresh: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
-    """Put the first region's sums into gf, and add the others'."""
+    """Store the first region's sums in gf, or add those of a later region to gf."""
     for p in range(t.channels):
         with code.when(c + p < last):
             row = to.at((c + p) * code["gf_channel"])

@@ -1,4 +1,4 @@
-"""The caller of the dense filter gradient's kernel, for arrays in memory and no flip."""
+"""Call the kernels of the dense filter gradient with NumPy arrays; the filter is not flipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 
 REGION_BYTES = 80 << 10
-"""The part of x and gy that a filter gradient sums over at once."""
+"""Bytes of x and gy in a region, about, chosen to stay in a core's caches. Changing it changes the
+order of sums, and so the bits."""
 
 
 def gradient(
@@ -29,8 +30,8 @@ def gradient(
 ) -> None:  # fmt: skip
     """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
 
-    Where no tap leaves x, up to so many shares of the positions have sums of their own first.
-    Complex numbers: out is real, (*K, 2C // G, 2D), every part of x times every part of gy.
+    Where no tap leaves x, the positions are divided into up to `shares` partial sums. For complex
+    numbers out is real, (*K, 2C // G, 2D): each part of x times each part of gy.
     """
     call, count = gradient_of(x, gy, g, compute, out, threads, each, on or machine(), shares)
     sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
@@ -43,9 +44,9 @@ def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine,
     shares: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
-    """The kernel for arrays that lie like these, and how many sums it makes.
+    """The call for arrays with these strides, and the number of partial sums it stores.
 
-    It wants the addresses x, gy and gf.
+    The call needs the addresses ``x``, ``gy`` and ``gf``.
     """
     return _gradient(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, each,
@@ -73,7 +74,7 @@ def _gradient(
     x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
     inner = g.channels // g.groups * s.parts
     rows = min(s.rows, inner)
-    rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
+    rows = -(-inner // -(-inner // rows))  # tiles of equal height
     masked = bool((counts != s.width).any())
     tile = filter_gradient.OuterTile(
         real(first), real(second), real(compute), s.lanes, rows, s.vectors, g.rank, masked
@@ -82,7 +83,7 @@ def _gradient(
     share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
     part = min(-(-min(share, inner) // rows) * rows, inner)
     panels = len(column) * (g.batch if each else 1)
-    # Chunks of more than four tiles may well be halved; smaller ones only for idle threads.
+    # Chunks above four tiles are halved for even work, smaller ones only if threads were idle.
     for least, wanted in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
         part = chunk_size(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
     batch, lines = _region(g, s, item)
@@ -112,7 +113,7 @@ def _gradient(
 
 
 def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:
-    """Examples and outputs on the first axis in a region; the same for any number of threads."""
+    """Examples and first-axis outputs in a region; they do not depend on the threads."""
     inner = min(g.channels // g.groups * s.parts, 64)
     each = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])
     lines = max(REGION_BYTES // max(each, 1), 1)

@@ -1,15 +1,15 @@
-"""A dense convolution as sums of outer products in registers: no windows are copied.
+"""Write the kernel of a dense convolution: sums of outer products in registers, without im2col.
 
-One tile is P output positions by V vectors of output channels, held in registers while all taps and
-channels go by:
+A register tile is P output positions by V vectors of output channels. It stays in registers during
+the loops over taps and channels:
 
     acc[p, v] += x[position p under the tap, channel c] * f[tap, c, vector v]
 
-The number of x is spread over a vector; the vector of f comes from a panel, which holds the filter
-as (tap, channel, V vectors). Where a tap of position p lies is looked up, axis by axis, in tables
-of offsets; a negative offset stands in the border, and reads zeros instead. So stride, dilation and
-every kind of border cost nothing, and a tap that no position of a tile sees is skipped. The batch
-is an axis like the others, with one tap. Each output is summed in the same order wherever it lies.
+An element of x is broadcast to a vector; a vector of f is read from a panel, (tap, channel, V
+vectors). The offset of a tap is the sum of one table entry for each axis; a negative offset lies in
+the border, and zeros are read instead. So stride, dilation and padding cost nothing in the inner
+loop, and a tap for which all positions of a tile lie in the border is skipped. The batch is one
+more axis, with one tap. Every output is summed in the same order, at any position.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from einstride.cpu.dense import vnni as quads
 
 @dataclass(frozen=True)
 class Tile:
-    """What a kernel is compiled for.
+    """The parameters of a dense forward kernel.
 
     Attributes
     ----------
     operand, compute, result : str
         The dtypes of x, of f's panels and the sums, and of y.
     lanes : int
-        Numbers in a vector.
+        Elements in a vector.
     positions, vectors : int
         P and V.
     tables : tuple of bool
-        For the batch and each spatial axis: whether offsets are looked up. Where the filter has one
-        tap, which never leaves x, outputs lie in even steps and no table is needed.
+        For the batch and each spatial axis: True if the axis has an offset table. An axis on which
+        the filter has one tap that never leaves x has a constant stride and needs no table.
     dense_x, dense_y : bool
-        Whether neighbouring channels are neighbours in memory.
+        True if the channels of x, or of y, are contiguous.
     quads : bool
-        Whether channels of 8 bits go four at a time (`einstride.cpu.dense.vnni`).
+        True for VNNI dot products of four 8-bit channels (`einstride.cpu.dense.vnni`).
     """
 
     operand: str
@@ -56,17 +56,17 @@ class Tile:
 
     @property
     def width(self) -> int:
-        """Output channels in a panel."""
+        """The number of output channels in a panel."""
         return self.lanes * self.vectors
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """The axes with tables."""
+        """The axes that have offset tables."""
         return tuple(a for a, table in enumerate(self.tables) if table)
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The argument names; those with a number belong to the batch or a spatial axis."""
     names = ("table", "taps", "x_first", "x_step", "out", "y_step")
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
@@ -77,10 +77,10 @@ def arguments(axes: int) -> tuple[str, ...]:
 
 
 def kernel(t: Tile) -> str:
-    """The text of the kernel ``dense``."""
+    """The LLVM IR of the kernel ``dense``."""
     code = Code("dense", arguments(len(t.tables)))
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_inside"]  # 1: the panels of a block follow each other; 0: blocks do
+        inside = code["panels_inside"]  # 1: panels are the inner loop of chunks; 0: blocks are
         count = inside.equals(1).pick(code["panels"], code["blocks"])
         fast, slow = chunk % count, chunk // count
         _chunk(code, t, inside.equals(1).pick(slow, fast), inside.equals(1).pick(fast, slow))
@@ -88,7 +88,7 @@ def kernel(t: Tile) -> str:
 
 
 def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
-    """One block of positions, for one panel of output channels."""
+    """Compute one block of positions for one panel of output channels."""
     x = code.array("x", t.operand).at(code.array("panel_x", "int64").at(panel).load())
     y = code.array("y", t.result).at(code.array("panel_y", "int64").at(panel).load())
     column = code.array("panel_column", "int64").at(panel).load()
@@ -113,13 +113,13 @@ def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
 
 
 Position = tuple[Value, dict[int, Pointer]]
-"""An offset in x, and the rows of the tables that add to it, by axis."""
+"""The constant part of a position's offset in x, and its row of each axis' offset table."""
 
 
 def _coordinates(
     code: Code, t: Tile, position: Value, last: Value
 ) -> tuple[Value, dict[int, Pointer], Value]:
-    """Where a position reads x, as far as no tap matters; its tables' rows; where it writes y."""
+    """The constant part of a position's offset in x, its table rows, and its offset in y."""
     rest = position.least(last - 1)
     rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
@@ -138,7 +138,7 @@ def _begin(
     code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Pointer, y: Pointer,
     outs: list[Value], masks: list[Mask],
 ) -> None:  # fmt: skip
-    """The sums begin with the bias, or with what the channels before have added up to in y."""
+    """Initialise the sums with the bias, or from y with the sums over earlier channels."""
     with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
         for v, mask in enumerate(masks):
             each = bias.at(v * t.lanes).load(t.lanes, mask)
@@ -155,7 +155,7 @@ def _taps(
     code: Code, t: Tile, x: Pointer, f: Pointer, depth: Value, positions: list[Position],
     acc: list[Variable],
 ) -> None:  # fmt: skip
-    """Add every tap's products to the sums."""
+    """Write the loops over taps, which add each tap's products to the sums."""
     tap_size = code["channels"] * t.width
 
     def along(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
@@ -216,7 +216,7 @@ def _products(
     each = 4 if t.quads else 1
     line = 64 // bytes_of(ELEMENTS[t.operand]) // each
     with code.loop(0, depth, line) as c0:
-        for point in points:  # what the next tile will read, for it is too far for the CPU to see
+        for point in points:  # x of the next tile, which the CPU's prefetchers miss
             prefetch(point.at(c0 * each + code["x_ahead"]))
         with code.loop(c0, (c0 + line).least(depth)) as c:
             channel(c)
@@ -225,7 +225,7 @@ def _products(
 def _write(
     code: Code, t: Tile, y: Pointer, acc: list[Variable], masks: list[Mask], columns: Value
 ) -> None:
-    """The sums of one position, rounded to the dtype of the result."""
+    """Store the sums of one position, rounded to the dtype of the result."""
     found = [code.convert(a.get(), t.compute, t.result) for a in acc]
     if t.dense_y:
         for v, mask in enumerate(masks):

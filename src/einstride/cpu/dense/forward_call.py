@@ -1,4 +1,4 @@
-"""The caller of the dense kernel: a forward convolution of arrays in memory, that does not flip."""
+"""Call the dense forward kernel with NumPy arrays; the filter is not flipped."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from einstride.geometry.padding_modes import pairs_met
 from einstride.support.byte_cache import kept
 
 BLOCK = 768
-"""Positions in a chunk, at most: their sums and what they read stay in the second cache."""
+"""Positions in a chunk, at most; chosen so that the x and y of a chunk stay in the second-level
+cache."""
 
 
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
     on: Machine | None = None, quads: bool = False,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias, of arrays whose strides are whole elements.
+    """out (B, *O, D) = conv(x, panels) + bias, for addressable arrays.
 
-    With `quads`, the panels are those of `einstride.cpu.dense.vnni`, and x's channels neighbours.
+    With `quads`, the panels are those of `einstride.cpu.dense.vnni`, and the channels of x are
+    contiguous.
     """
     call = correlation(x, g, compute, out, threads, on or machine(), quads)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
@@ -44,7 +46,7 @@ def correlate(
 def correlation(
     x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine, quads: bool = False
 ) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
+    """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
     return _correlation(
         g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, quads
@@ -67,7 +69,7 @@ def _correlation(
     positions_in_tile = _rows(s, g.batch * prod(g.out))
     ahead = positions_in_tile * x_steps[-2] * g.stride[-1]
     if s.vectors == 4 and g.batch % 4 == 0 and _borders(g) > 0.04:
-        # The same position of four examples: what stands in the border is skipped for all of them.
+        # A tile is one position of four examples: a tap in the border is skipped for all four.
         axes.append(axes.pop(0))
         positions_in_tile, ahead = 4, x_steps[-2] * g.stride[-1]
     dense_x = g.channels // g.groups == 1 or x_channel == s.parts
@@ -111,9 +113,10 @@ def _correlation(
 
 
 def _rows(s: Shape, positions: int) -> int:
-    """Positions in a tile; fewer than registers allow where there would be many too many.
+    """The positions in a register tile: the number with the least cycles for all positions.
 
-    A channel takes a cycle for two products, and four cycles at least: so long one takes.
+    A channel takes a cycle for every two vector products, and at least four cycles, the latency of
+    an FMA. Above 16 full tiles the rounding does not matter, and the largest tile is taken.
     """
     if positions > 16 * s.rows:
         return s.rows
@@ -122,7 +125,7 @@ def _rows(s: Shape, positions: int) -> int:
 
 
 def _block(positions: int, panels: int, threads: int, tile: int) -> int:
-    """Positions in a chunk: a few hundred, fewer where threads would have nothing to do."""
+    """The positions in a chunk: at most `BLOCK`, fewer if threads would be idle."""
     share = positions * panels // chunk_count(threads) if threads > 1 else positions
     rows = max(min(share, BLOCK), tile)
     even = -(-positions // -(-positions // rows))
@@ -130,7 +133,7 @@ def _block(positions: int, panels: int, threads: int, tile: int) -> int:
 
 
 def _borders(g: Geometry) -> float:
-    """The share of products that a border of zeros takes part in."""
+    """The fraction of products with a zero of the border."""
     inside = 1.0
     for out, s, taps, d, (low, _), size in zip(
         g.out, g.stride, g.kernel, g.dilation, g.padding, g.size, strict=True
@@ -141,7 +144,7 @@ def _borders(g: Geometry) -> float:
 
 @dataclass
 class Axis:
-    """The outputs along an axis: where they read x, by table or in even steps; where they write."""
+    """The outputs of an axis: their stride in y, and their offset table or stride in x."""
 
     out: int
     y_step: int
@@ -151,10 +154,10 @@ class Axis:
 
 
 def _axes(g: Geometry, x_steps: Sequence[int], y_steps: Sequence[int]) -> tuple[list[Axis], int]:
-    """The batch and each spatial axis, and what to add to the address of x.
+    """The batch and each spatial axis, and the offset to add to the address of x.
 
-    Axes in even steps that follow each other are made one: a 1x1 convolution has one axis in the
-    end, and the kernel no coordinates to find.
+    Neighbouring axes without tables become one if their strides allow: a 1x1 convolution then has
+    one axis, and its kernel computes no coordinates.
     """
     axes, base = [_even(g.batch, y_steps[0], x_steps[0])], lowest_offset(g.batch, x_steps[0])
     for a in range(g.rank):

@@ -1,7 +1,8 @@
-"""The filter as panels: (panel, tap, channel, V vectors of output channels), zeros at the end.
+"""Write the kernel that packs a filter into panels (panel, tap, channel, V vectors of columns).
 
-A product then reads the filter as one stream. Strides of any kind are read, so flipped filters, the
-taps of one phase and the exchanged channels of an input gradient need no copy of their own.
+Columns are output channels; zeros fill the last panel. The convolution then reads the filter
+contiguously. The filter may have any strides, so flipped filters, the taps of one phase and the
+transposed filter of an input gradient are packed without another copy.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
-    """The text of the kernel ``panels``.
+    """The LLVM IR of the kernel ``panels``.
 
-    `order`: what lies side by side in f, "columns" (output channels), "channels" or neither, "any".
+    `order` names the contiguous axis of f: "columns" (output channels), "channels", or "any".
     """
     code = Code("panels", ARGUMENTS)
     width = lanes * vectors
@@ -40,7 +41,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> 
                            lanes, width)  # fmt: skip
         else:
             masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
-            with code.loop(0, channels) as c:  # rows outside, for they may lie far apart
+            with code.loop(0, channels) as c:  # the outer loop, since rows may lie far apart
                 row = f.at(c * code["f_channel"])
                 for v, mask in enumerate(masks):
                     if order == "columns":
@@ -55,7 +56,7 @@ def _exchanged(
     code: Code, f: Pointer, to: Pointer, columns: Value, operand: str, compute: str, lanes: int,
     width: int,
 ) -> None:  # fmt: skip
-    """One vector of output channels, in squares that are transposed in registers."""
+    """Pack one vector of output channels, transposing lanes x lanes elements in registers."""
     channels = code["channels"]
     rows = [f.at(code["f_column"] * j) for j in range(lanes)]
     whole = (columns >= lanes).pick(channels - channels % lanes, code.number(0))
@@ -80,7 +81,7 @@ def _exchanged(
 
 
 def _gathered(pointer: Pointer, step: Value, first: int, lanes: int, mask: Mask) -> Value:
-    """A vector of the numbers first, first + 1, ... times `step` elements from a place."""
+    """Gather the elements (first, first + 1, ...) * step from a pointer."""
     code, kind = pointer.code, ir.VectorType(pointer.element, lanes)
     numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
     size = bytes_of(pointer.element)

@@ -1,6 +1,6 @@
-"""How output channels are cut into vectors and panels, and the filter brought into them.
+"""Choose the register tile and the panels of a dense convolution, and pack the filter.
 
-Complex numbers are pairs of real channels, as `complex_as_real` explains.
+A complex channel is two real channels; see `complex_as_real`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 SLICE_BYTES = 384 << 10
-"""The part of a panel that is gone through at once: it stays in a core's second cache."""
+"""Bytes of the slice of a panel that is used at once; chosen to stay in a core's second-level
+cache."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How the output channels of a job are cut into vectors and panels.
+    """The register tile and the panels of a convolution.
 
     Attributes
     ----------
     parts : int
         2 for complex numbers, else 1.
     lanes, vectors : int
-        Numbers in a vector, vectors in a panel.
+        Elements in a vector, vectors in a panel.
     rows : int
-        What else a tile holds: positions, or input channels.
+        Rows of the register tile: positions, or input channels in a filter gradient.
     per_group : int
-        Panels of one group.
+        Number of panels of one group.
     """
 
     parts: int
@@ -52,13 +53,13 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Numbers in a row of a panel."""
+        """The number of elements in a row of a panel."""
         return self.lanes * self.vectors
 
 
 @cached(1024)
 def shape(compute: str, columns: int, on: Machine) -> Shape:
-    """The tile for so many output channels of one group: as many registers as there are."""
+    """The register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
     lanes = on.lanes(ITEMSIZE[real(compute)])
     every = -(-columns * parts // lanes)
@@ -70,7 +71,7 @@ def shape(compute: str, columns: int, on: Machine) -> Shape:
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The size of the filter as panels."""
+    """The bytes of a packed filter."""
     s = shape(compute, g.filters // g.groups, on)
     inner = g.channels // g.groups * s.parts
     count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
@@ -79,7 +80,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
 
 @kept
 def columns(g: Geometry, s: Shape, x_channel: int, y_channel: int) -> tuple[Any, ...]:
-    """For each panel: offsets in x, in y and in all output channels, and how many it has."""
+    """For each panel: its offsets in x and in y, its first output channel, and their number."""
     columns = g.filters // g.groups * s.parts
     first = np.arange(s.per_group) * s.width
     group = np.arange(g.groups)[:, None]
@@ -93,7 +94,7 @@ def columns(g: Geometry, s: Shape, x_channel: int, y_channel: int) -> tuple[Any,
 def pack(
     f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine | None = None
 ) -> Any:
-    """The filter (*K, C // G, D), a view of any strides, as panels."""
+    """Pack a filter (*K, C // G, D) with any strides into panels."""
     on = on or machine()
     s = shape(compute, g.filters // g.groups, on)
     if s.parts == 2:
@@ -106,7 +107,7 @@ def pack(
 
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
-    """The kernel that packs arrays like f, of real numbers: wants the addresses f and panels."""
+    """The call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
     s = shape(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
     f_steps = element_strides(f.strides, ITEMSIZE[part])
@@ -114,7 +115,7 @@ def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Cal
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
-    """True if the filter lies in memory as its only panel would."""
+    """True if the filter has one panel, and the same memory layout as this panel."""
     s = shape(compute, g.filters, on)
     whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
     return bool(whole and dtype_name(f) == compute and packed(f))

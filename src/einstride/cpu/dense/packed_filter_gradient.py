@@ -1,14 +1,14 @@
-"""The filter gradient where no tap leaves x: both operands are brought side by side first.
+"""Write the kernel of the filter gradient that packs x and gy, for filters whose taps stay in x.
 
-A region of positions is copied for a few panels of output channels, and for a few input channels
-under one tap; then a tile is summed from two streams that lie in the first cache:
+A region of positions of gy is packed for a few panels of output channels, and of x for a few input
+channels under one tap; then a register tile is summed from packed data in the first-level cache:
 
     acc[p, v] += x[k, channel p] * gy[k, vector v]
 
-Read where they lie, positions are a row of channels apart, often a power of two, and throw each
-other out of the cache. The sums of a region are added to gf in the order of the regions. Where gf
-is small against x and gy, each share of the positions has a gf of its own, so that a thread reads
-its positions once; shares depend on shapes alone, whoever computes them.
+Without packing, positions are a row of channels apart, often a power of two of bytes, and evict
+each other from the cache. The sums of a region are added to gf in the order of the regions. If gf
+is small against x and gy, the positions are divided into partial sums with a gf each, so that a
+thread reads its positions once. Partial sums depend on shapes alone, not on the threads.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from einstride.codegen.ir_types import ELEMENTS, bytes_of
 from einstride.codegen.vector_ops import local, prefetch
 
 REGION = 128
-"""Positions in a region, at most."""
+"""Positions in a region, at most; chosen so that packed data stays in the first-level cache.
+Changing it changes the order of sums, and so the bits."""
 
 
 @dataclass(frozen=True)
 class BlockedTile:
-    """What a kernel is compiled for.
+    """The parameters of a packed filter-gradient kernel.
 
     Attributes
     ----------
     first, second, compute : str
         The dtypes of x, of gy, and of the sums and gf.
     lanes, channels, vectors : int
-        Numbers in a vector, input channels and vectors in a tile.
+        Elements in a vector, input channels and vectors in a register tile.
     axes, split : int
-        Axes of positions, the batch among them; the one that regions are cut from. They take those
-        behind it whole, and one element of those before it.
+        Number of axes of positions, the batch among them, and the axis that is divided into
+        regions: a region takes a range of it, one element of each axis before, and all of the axes
+        behind.
     group : int
-        Panels that a chunk goes through with the same channels of x.
+        Panels that a chunk computes with the same packed x.
     ahead : bool
-        Whether what the next region reads is asked for while this one is summed.
+        True if the operands of the next region are prefetched while a region is summed.
     """
 
     first: str
@@ -56,12 +58,12 @@ class BlockedTile:
 
     @property
     def width(self) -> int:
-        """Output channels in a panel."""
+        """The number of output channels in a panel."""
         return self.lanes * self.vectors
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The argument names; ``shares`` counts partial sums, ``share`` the positions of each."""
     each = (f"{name}{a}" for a in range(axes) for name in ("out", "x_step", "gy_step"))
     return (
         "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
@@ -72,7 +74,7 @@ def arguments(axes: int) -> tuple[str, ...]:
 
 
 def kernel(t: BlockedTile) -> str:
-    """The text of the kernel ``blocked``."""
+    """The LLVM IR of the kernel ``blocked``."""
     code = Code("blocked", arguments(t.axes))
     room = (
         local(code, t.group * REGION * t.width, t.compute),
@@ -95,7 +97,7 @@ def kernel(t: BlockedTile) -> str:
         c_last = (c_first + code["slice"]).least(code["channels"])
 
         def before(a: int, from_x: Pointer, from_gy: Pointer, begun: Value) -> None:
-            """The axes that regions do not reach over, one element at a time."""
+            """Loop over the axes before `split`, one element at a time, then over regions."""
             first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
             with code.loop(first, stop, code["region"] if a == t.split else 1) as o:
                 at_x = from_x.at(o * code[f"x_step{a}"])
@@ -118,14 +120,14 @@ def _region(
     panels: tuple[Value, Value], channels: tuple[Value, Value], fresh: Value,
     room: tuple[Pointer, Pointer],
 ) -> None:  # fmt: skip
-    """What the positions of one region add to gf."""
+    """Add the products of one region's positions to gf."""
     (first, last), (c_first, c_last), (rows, points) = panels, channels, room
     size = lines
     for a in range(t.split + 1, t.axes):
         size = size * code[f"out{a}"]
 
     def positions(step: str, use: Callable[[Value, Value], None]) -> None:
-        """`use` for the number of each position in the region, and where it lies."""
+        """Call `use` with the number of each position in the region, and its offset."""
         number = code.variable(code.number(0))
 
         def axis(a: int, offset: Value) -> None:
@@ -182,7 +184,7 @@ def _region(
                     code.variable(code.zero(t.compute, t.lanes))
                     for _ in range(t.channels * t.vectors)
                 ]
-                if t.ahead:  # what the next region will read of gy, a line for each tile
+                if t.ahead:  # gy of the next region, one cache line for each tile
                     step = code[f"gy_step{t.axes - 1}"]
                     line = (c - c_first) // t.channels * (64 // bytes_of(ELEMENTS[t.second]))
                     following = gy.at(code.array("panel_y", "int64").at(panel).load() + line)
@@ -199,7 +201,7 @@ def _sums(
     code: Code, t: BlockedTile, points: Pointer, rows: Pointer, size: Value, acc: list[Variable],
     ahead: tuple[Pointer, Value] | None = None,
 ) -> None:  # fmt: skip
-    """The outer products of a region's positions, added up; `ahead`: what to ask for meanwhile."""
+    """Sum the outer products of a region; `ahead` is a pointer and stride to prefetch."""
     with code.loop(0, size) as k:
         if ahead is not None:
             prefetch(ahead[0].at(k * ahead[1]), far=True)
@@ -215,7 +217,7 @@ def _add(
     code: Code, t: BlockedTile, to: Pointer, count: Value, columns: Value, acc: list[Variable],
     fresh: Value,
 ) -> None:  # fmt: skip
-    """Put the first region's sums into gf, and add the others'."""
+    """Store the first region's sums in gf, or add those of a later region to gf."""
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     for p in range(t.channels):
         with code.when(count >= p + 1):

@@ -1,4 +1,4 @@
-"""The caller of the kernel `einstride.cpu.dense.packed_filter_gradient`."""
+"""Call the kernel `einstride.cpu.dense.packed_filter_gradient` with strides and tables."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
 GROUP = 4
-"""Panels that are gone through with the same channels of x, at most."""
+"""Panels that are computed with the same packed x, at most; chosen. More panels pack x less often,
+and need more of the first-level cache for gy."""
 
 SHARES = 8
-"""Shares of the positions that have a gf of their own, at most."""
+"""Partial sums, at most; chosen. Changing it changes the order of sums, and so the bits."""
 
 SMALL = 16
-"""How many times the sums of all shares are smaller than x and gy."""
+"""Elements of x and gy for each element of all partial sums, at least; chosen, so that adding them
+costs little against reading x and gy."""
 
 FEW = 16
-"""Positions of a region below which copying it does not pay."""
+"""Positions of all examples below which packing takes longer than it saves; chosen."""
 
 
 def inside(g: Geometry) -> bool:
-    """Does every tap of every position lie in x?"""
+    """True if every tap of every position lies in x."""
     return all(
         low <= 0 and (out - 1) * stride + (taps - 1) * dilation - low < size
         for out, stride, taps, dilation, (low, _), size in zip(
@@ -43,12 +45,12 @@ def inside(g: Geometry) -> bool:
 
 
 def fits(g: Geometry, x_channel: int, parts: int) -> bool:
-    """Can the kernel do it: no tap leaves x, and x's channels lie side by side?"""
+    """True if the kernel applies: no tap leaves x, and the channels of x are contiguous."""
     return inside(g) and x_channel == parts and g.batch * prod(g.out) >= FEW
 
 
 def shares(g: Geometry, parts: int, each: bool) -> int:
-    """How many sums of their own the positions have, the last to be added up."""
+    """The number of partial sums that the positions are divided into, a power of two."""
     if each or not inside(g):
         return 1
     filters = prod(g.f_shape) * parts**2
@@ -59,14 +61,14 @@ def shares(g: Geometry, parts: int, each: bool) -> int:
 
 
 def size(job: Job) -> int:
-    """Bytes of the filter gradient, or of the products of its real and imaginary parts."""
+    """The bytes of the filter gradient; for complex numbers, of the products of all parts."""
     compute = job.arithmetic.compute
     return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
 
 
 @cached(1024)
 def in_room(job: Job, besides: int) -> int:
-    """The `shares` of a job, where there is room for their sums and so much besides."""
+    """The `shares` of a job, or 1 if they and `besides` bytes exceed the workspace limit."""
     wanted = shares(job.geometry, 2 if job.arithmetic.compute in PARTS else 1, job.per_example)
     return wanted if besides + (1 + wanted) * size(job) <= job.limit else 1
 
@@ -76,10 +78,10 @@ def call(
     gy_steps: Sequence[int], gf_steps: Sequence[int], wanted: int, each: bool, threads: int,
     on: Machine,
 ) -> tuple[Call, int]:  # fmt: skip
-    """The kernel for these strides, in elements, and of how many shares it leaves sums.
+    """The call for these strides, in elements, and the number of partial sums that it stores.
 
-    gf's strides begin with the example's where `each`. Several shares are written one after the
-    other, each like gf in C order.
+    With `each`, the strides of gf begin with that of the examples. Several partial sums are stored
+    contiguously, each a row-major gf.
     """
     inner = g.channels // g.groups * s.parts
     x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
@@ -91,7 +93,7 @@ def call(
     share = -(-axes[0][0] // wanted)
     unit = max(packed_filter_gradient.REGION // whole, 1)
     lines = share if split == 0 else axes[split][0]
-    unit = -(-lines // -(-lines // unit))  # regions of one size, as far as that goes
+    unit = -(-lines // -(-lines // unit))  # regions of equal size
     share = -(-share // unit) * unit if split == 0 else share
     count = -(-axes[0][0] // share)
     shape = (count, *g.kernel, inner, g.filters * s.parts)
@@ -99,7 +101,7 @@ def call(
         gf_steps = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
     gf_example, *gf_taps = gf_steps if each or count > 1 else (0, *gf_steps)
     rows = min(s.rows, inner)
-    rows = -(-inner // -(-inner // rows))  # the same tile for all of them, as far as that goes
+    rows = -(-inner // -(-inner // rows))  # tiles of equal height
     group = min(GROUP, s.per_group) if g.groups == 1 else 1
     groups = -(-len(column) // group)
     group = -(-len(column) // groups)
@@ -135,7 +137,10 @@ def call(
 def _axes(
     g: Geometry, x_steps: Sequence[int], gy_steps: Sequence[int], each: bool
 ) -> list[tuple[int, int, int]]:
-    """(positions, step in x, step in gy) of the batch and the axes; one where they follow on."""
+    """(positions, stride in x, stride in gy) of the batch and the axes.
+
+    Neighbouring axes become one if their strides allow.
+    """
     every = [(g.batch, x_steps[0], gy_steps[0])] if not each else []
     every += [(g.out[a], x_steps[a + 1] * g.stride[a], gy_steps[a + 1]) for a in range(g.rank)]
     axes = [every[0]]

@@ -1,8 +1,8 @@
-"""Products of 8-bit numbers, four channels at a time, in the CPU's own instruction for them.
+"""Multiply 8-bit integers four channels at a time, by the VNNI dot product of AVX-512.
 
-It multiplies unsigned numbers by signed ones and adds four products to a sum of 32 bits, which
-wraps but never saturates. Signed x becomes unsigned by adding 128; the sums begin with -128 times
-the sum of the filter, and sums of 32 bits that wrap on the way end at the same number.
+The instruction VPDPBUSD multiplies unsigned by signed bytes and adds four products to a 32-bit sum,
+which wraps and never saturates. A signed x becomes unsigned by adding 128. The sums then begin with
+-128 times the sum of the filter; sums modulo 2^32 that wrap on the way end at the same value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FEATURE = "+avx512vnni"
 
 
 class Quads(NamedTuple):
-    """A filter in panels of four input channels each, and what the sums begin with."""
+    """A filter in panels of four input channels each, and the initial value of the sums."""
 
     panels: Any  # (panels, taps, C // 4, columns, 4) of 8 bits
     start: Any  # (D,) of 32 bits
@@ -32,7 +32,7 @@ class Quads(NamedTuple):
 
 @cached(1024)
 def fits(g: Geometry, job: Job) -> bool:
-    """Can this CPU do a job so, with the geometry `g` of its forward pass?"""
+    """True if this CPU can compute a job by VNNI; `g` is the geometry of its forward pass."""
     return (
         job.direction == "forward"
         and job.operands in (("int8", "int8"), ("uint8", "int8"))
@@ -44,12 +44,12 @@ def fits(g: Geometry, job: Job) -> bool:
 
 
 def usable(on: Machine) -> bool:
-    """Does it have the instruction, for the whole of a vector?"""
+    """True if a CPU has the VNNI instruction for 512-bit vectors."""
     return on.vector_bytes == 64 and FEATURE in on.features.split(",")
 
 
 def pack(f: Any, g: Geometry, signed: bool) -> Quads:
-    """The filter (*K, C, D) of int8, of any strides; `signed` if x is."""
+    """Pack an int8 filter (*K, C, D) with any strides; `signed` is true for a signed x."""
     s = shape("int32", g.filters, machine())
     taps, width = prod(g.kernel), s.per_group * s.width
     wide = np.zeros((taps, g.channels, width), np.int8)
@@ -61,7 +61,7 @@ def pack(f: Any, g: Geometry, signed: bool) -> Quads:
 
 
 def spread(pointer: Pointer, operand: str, lanes: int) -> Value:
-    """Four neighbours as unsigned bytes, in every lane."""
+    """Broadcast four neighbouring bytes to every 32-bit lane; signed ones are made unsigned."""
     code = pointer.code
     found = code.builder.load(pointer.ir, typ=ir.IntType(32))
     found.align = 1
@@ -72,6 +72,6 @@ def spread(pointer: Pointer, operand: str, lanes: int) -> Value:
 
 
 def products(sums: Value, four: Value, numbers: Value) -> Value:
-    """sums + the four products of each lane."""
+    """Add the four products of each lane to the sums."""
     name = "llvm.x86.avx512.vpdpbusd.512"
     return sums.code.intrinsic(name, sums.ir.type, [sums, four, numbers])

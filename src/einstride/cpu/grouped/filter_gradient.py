@@ -1,14 +1,14 @@
-"""The filter gradient of many small groups: sums stay in registers while positions go by.
+"""Write the filter-gradient kernel of many small groups: sums in registers, over positions.
 
-A tile is all taps k of the last axis and a block of channels c, by a vector of output channels:
+A register tile is all taps k of the last axis and a block of input channels c, by a vector of
+output channels:
 
-    acc[k, c] += spread(x[position p under tap k, channel c of each lane's group]) * gy[p]
+    acc[k, c] += broadcast(x[position p under tap k, channel c of each lane's group]) * gy[p]
 
-What is spread serves all pairs of a position and a tap that see the same place of x; see
-`einstride.cpu.grouped.rows`. Rows are visited in regions, and what a panel needs of x and gy there
-is copied side by side first: in the arrays it lies so far apart that few sets of the cache would
-have to hold it, for all taps and channels. A region's sums are added to gf in a fixed order. A pair
-in a border has no product.
+One broadcast serves all pairs (position, tap) that read the same element of x; see
+`einstride.cpu.grouped.rows`. Rows are summed in regions. The x and gy of a panel and a region are
+packed first: in the arrays they lie so far apart that they would share few sets of the cache. A
+region's sums are added to gf in the order of the regions. A pair in the border has no product.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from einstride.cpu.grouped.rows import Seen, Source, Spec, channel, loaded, rang
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The argument names; ``near`` is the memory of packed x and gy, of each thread."""
     names = (
         "table",
         "taps",
@@ -45,7 +45,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel ``grouped_gradient``."""
+    """The LLVM IR of the kernel ``grouped_gradient``."""
     code = Code("grouped_gradient", arguments(spec.rank))
     near = code.pointer(code["near"] + code.worker * code["near_bytes"], spec.compute)
     with code.chunks(code["chunks"]) as chunk:
@@ -69,7 +69,7 @@ def _region(
     code: Code, spec: Spec, panel: Value, part: Value, example: Value, region: Sequence[Value],
     fresh: Value, near: Pointer,
 ) -> None:  # fmt: skip
-    """What a region adds to some input channels of all taps, for one panel of output channels."""
+    """Add a region's products to gf, for blocks of input channels, all taps and one panel."""
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
     mask = None if spec.full_y else code.first_lanes(columns, spec.shape.lanes)
@@ -111,7 +111,7 @@ def _copy_x(
     code: Code, spec: Spec, source: Source, region: Sequence[Value], rows: tuple[Value, Value],
     near: Pointer,
 ) -> None:  # fmt: skip
-    """All channels of a panel's groups, place by place of the padded rows that a region sees."""
+    """Pack the x of a panel's groups at each position of the padded rows that a region reads."""
     s, n0, n1 = spec.shape, region[0], region[1]
 
     def axis(a: int, x: Pointer, to: Pointer) -> None:
@@ -135,7 +135,7 @@ def _copy_x(
 def _copy_gy(
     code: Code, spec: Spec, gy: Pointer, region: Sequence[Value], near: Pointer, mask: Mask | None
 ) -> None:
-    """A vector of gy for each position of a region."""
+    """Pack the gy of a panel, one vector for each position of a region."""
     s, (n0, n1, r0, r1) = spec.shape, region
 
     def axis(a: int, y: Pointer, to: Pointer) -> None:
@@ -155,7 +155,7 @@ def _copy_gy(
 def _sums(
     code: Code, spec: Spec, x: Pointer, gy: Pointer, region: Sequence[Value], taps: list[Value]
 ) -> list[Variable]:
-    """The sums over a region for one outer tap, of what was copied."""
+    """Sum the products of a region's packed x and gy for one outer tap."""
     s, last = spec.shape, spec.rank - 1
     acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(spec.taps * s.block)]
     n0, n1, r0, r1 = region
@@ -182,7 +182,7 @@ def _sums(
 
 
 def _products(spec: Spec, seen: Seen, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
-    """The products of a tile of positions."""
+    """Add the products of a tile of positions to the accumulators."""
     s = spec.shape
     rows: dict[int, Value] = {}
     for q, pairs in spec.places(seen).items():
@@ -200,7 +200,7 @@ def _add(
     code: Code, spec: Spec, gf: Pointer, tap: Value, block: Value, acc: list[Variable],
     fresh: Value, mask: Mask | None,
 ) -> None:  # fmt: skip
-    """Put the first region's sums into gf, and add the others'."""
+    """Store the first region's sums in gf, or add those of a later region to gf."""
     s = spec.shape
     table = code.array("tap_offsets", "int64").at(tap * spec.taps)
     for k in range(spec.taps):

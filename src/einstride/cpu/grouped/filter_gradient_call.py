@@ -1,4 +1,4 @@
-"""The caller of the filter gradient of small groups, for arrays whose channels are neighbours."""
+"""Call the filter-gradient kernel of small groups with NumPy arrays of contiguous channels."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 REGION_BYTES = 128 << 10
-"""What a region of one panel takes of the second cache, about."""
+"""Bytes of packed x and gy of a region and a panel, about; chosen to stay in a core's second-level
+cache. Changing it changes the order of sums, and so the bits."""
 
 POSITIONS = 14
-"""In a tile, at most."""
+"""Positions in a tile, at most; chosen. The code of all positions is written out."""
 
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int, each: bool,
     on: Machine,
 ) -> None:  # fmt: skip
-    """out (*K, C // G, D) = the filter gradient, in the dtype of the sums; (B, ...) for `each`."""
+    """out (*K, C // G, D) = the filter gradient, in dtype `compute`; (B, ...) with `each`."""
     call = gradient_of(x, gy, g, compute, out, threads, each, on)
     near = np.empty(threads * room(g, compute, each, on) + 64, np.uint8)
     start = -(-address(near) // 64) * 64
@@ -43,45 +44,37 @@ def gradient(
 def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine
 ) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses x, y (of gy), gf and near."""
+    """The call for arrays with these strides; it needs the addresses x, y (of gy), gf and near."""
     return _gradient(
-        g,
-        dtype_name(x),
-        dtype_name(gy),
-        compute,
-        x.strides,
-        gy.strides,
-        out.strides,
-        each,
-        threads,
-        on,
-    )
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, each,
+        threads, on,
+    )  # fmt: skip
 
 
 def room(g: Geometry, compute: str, each: bool, on: Machine) -> int:
-    """Bytes that a thread copies a region of a panel to."""
+    """The bytes of a thread's packed x and gy."""
     return _region(g, gradient_lanes(g, compute, on), ITEMSIZE[compute], each).bytes
 
 
 def gradient_lanes(g: Geometry, compute: str, on: Machine) -> Lanes:
-    """A vector of outputs by so many channels that sums of all taps fit the registers."""
+    """The layout with one vector of outputs and blocks of channels whose sums fit registers."""
     return lanes_of(g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1))
 
 
 @dataclass(frozen=True)
 class Region:
-    """What is summed over at once, and the copies of x and gy for it.
+    """The size of a region, and the layout of its packed x and gy.
 
     Attributes
     ----------
     batch, rows : int
-        Examples, and outputs of the first axis.
+        Examples, and outputs of the first axis, in a region.
     places : int
-        Of a padded row of x.
+        Positions of a padded row of x.
     x, y : tuple of int
-        Steps in the copies, of the batch and each axis but the last.
+        Strides of packed x and gy, for the batch and each axis but the last, in elements.
     gy, bytes : int
-        Where the copy of gy begins, and the size of both.
+        Offset of packed gy in elements, and the bytes of both.
     """
 
     batch: int
@@ -95,9 +88,11 @@ class Region:
 
 @cached(1024)
 def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
-    """As many rows, or examples, as fit; the same for any number of threads."""
+    """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
     places = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
-    x_row = places * s.held * prod(g.size[1:-1])  # an element of the first axis, or all of it
+    x_row = (
+        places * s.held * prod(g.size[1:-1])
+    )  # x of one element of the first axis, or of the only axis
     y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
     most = g.out[0] if g.rank > 1 else 1
     rows, batch = most, g.batch
@@ -121,17 +116,17 @@ def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
 
 
 def _longest(g: Geometry, rows: int) -> int:
-    """The most elements of x's first axis that so many outputs see, their gaps among them."""
+    """The most elements of x's first axis that the windows of `rows` outputs span."""
     if g.rank == 1:
         return 1
     if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
-        return g.size[0]  # a range at the border sees both ends
+        return g.size[0]  # a region at the border reads both ends
     return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
 def _seen(g: Geometry, rows: int) -> tuple[Any, Any]:
-    """For each range of so many outputs: the first element of x's first axis that it sees, and one
-    past the last."""  # fmt: skip
+    """For each `rows` outputs: the first element of x's first axis they read, and one past the
+    last."""  # fmt: skip
     if g.rank == 1:
         return np.zeros(1, np.int64), np.ones(1, np.int64)
     step, low = g.stride[0], g.padding[0][0]

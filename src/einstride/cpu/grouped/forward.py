@@ -1,13 +1,13 @@
-"""Convolution of many small groups: a tile is positions of a row by the lanes of a panel.
+"""Write the forward kernel of many small groups: a tile is positions of a row by a panel's lanes.
 
-While outer taps, channels c and taps k of the last axis go by,
+In the loops over outer taps, input channels c and taps k of the last axis,
 
-    acc[p] += spread(x[position p under tap k, channel c of each lane's group]) * f[c, k]
+    acc[p] += broadcast(x[position p under tap k, channel c of each lane's group]) * f[c, k]
 
-What is spread serves all positions that see the same place of x, so that a shuffle feeds several
-products. How x comes to the lanes is told in `einstride.cpu.grouped.rows`. Positions are known
-by their row, so that no tile has coordinates to find; outer taps in a border are skipped, and so
-are products of the last axis that are known to stand there. Each output is summed in one order.
+One broadcast, a shuffle, serves all positions that read the same element of x; see
+`einstride.cpu.grouped.rows`. Tiles are parts of a row, so no tile computes coordinates. Outer taps
+in the border are skipped, and so are the products of the last axis that are known to lie there.
+Every output is summed in the same order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from einstride.cpu.grouped.rows import Seen, Source, Spec, aligned, channel, ran
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The words of the argument block."""
+    """The argument names; those with a number belong to a spatial axis or a kind of tile."""
     names = ("table", "taps", "out", "y_step")
     each = [f"{name}{a}" for a in range(rank) for name in names]
     each.remove(f"table{rank - 1}")
@@ -31,16 +31,16 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The text of the kernel ``grouped``."""
+    """The LLVM IR of the kernel ``grouped``."""
     code = Code("grouped", arguments(spec.rank))
     staged = aligned(code, spec.compute, spec.room * spec.shape.lanes)
     with code.chunks(code["chunks"]) as chunk:
-        one = code["part"].equals(1)  # 1: the blocks of a panel follow each other; else parts do
+        one = code["part"].equals(1)  # 1: blocks are the inner loop of chunks; else parts are
         count = one.pick(code["blocks"], code["parts"])
         fast, slow = chunk % count, chunk // count
         start, first = one.pick(slow, fast) * code["part"], one.pick(fast, slow) * code["block"]
         stop, last = start + code["part"], first + code["block"]
-        # A row stays near while all panels go by; or one large panel, while rows do.
+        # A row stays in the cache for all panels of a part; or one large panel, for all rows.
         with (
             code.loop(first, last.least(code["rows"])) as row,
             code.loop(start, stop.least(code["panels"])) as panel,
@@ -50,7 +50,7 @@ def kernel(spec: Spec) -> str:
 
 
 def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Pointer) -> None:
-    """A row of positions, for one panel."""
+    """Compute a row of positions for one panel."""
     s, last = spec.shape, spec.rank - 1
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
@@ -81,7 +81,7 @@ def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Pointer) -> N
 
 
 def _ahead(code: Code, spec: Spec, x: Pointer, y: Pointer, coming: tuple[Value, Pointer]) -> None:
-    """Ask for the lines of the cache that the next row will be the first to touch."""
+    """Prefetch the cache lines that the next row is the first to access."""
     at, table = coming
     a = spec.rank - 2
     taps = code[f"taps{a}"]
@@ -96,7 +96,7 @@ def _ahead(code: Code, spec: Spec, x: Pointer, y: Pointer, coming: tuple[Value, 
 
 
 def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Mask]) -> list[Variable]:
-    """Sums that begin with the bias."""
+    """Initialise the sums of a tile with the bias."""
     s = spec.shape
     acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(len(seen) * s.vectors)]
     with code.when(code["bias"].equals(0) ^ 1):
@@ -111,7 +111,7 @@ def _taps(
     code: Code, spec: Spec, seen: Seen, source: Source, rows: list[Pointer], f: Pointer,
     acc: list[Variable], staged: Pointer,
 ) -> None:  # fmt: skip
-    """Add the products of every outer tap that meets x."""
+    """Add the products of every outer tap that does not lie in the border."""
     s = spec.shape
 
     def along(a: int, x: Pointer, tap: Value) -> None:
@@ -133,7 +133,7 @@ def _taps(
 def _products(
     code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, acc: list[Variable]
 ) -> None:
-    """The products of a block of channels."""
+    """Add the products of a block of channels."""
     s = spec.shape
     if s.joined > 1:
         for i in range(s.block):
@@ -147,7 +147,7 @@ def _channel(
     code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, c: Value | int,
     acc: list[Variable],
 ) -> None:  # fmt: skip
-    """The products of one channel: what is spread is used by all positions that see it."""
+    """Add the products of one channel; each broadcast serves all positions that read it."""
     s, places = spec.shape, spec.places(seen)
     number = {pair: i for i, pairs in enumerate(places.values()) for pair in pairs}
 
@@ -174,7 +174,7 @@ def _channel(
 
 
 def _write(code: Code, spec: Spec, y: Pointer, acc: list[Variable], masks: list[Mask]) -> None:
-    """The sums of a tile, rounded to the dtype of the result."""
+    """Store the sums of a tile, rounded to the dtype of the result."""
     s, step = spec.shape, code[f"y_step{spec.rank - 1}"]
     for i, sums in enumerate(acc):
         p, v = divmod(i, s.vectors)

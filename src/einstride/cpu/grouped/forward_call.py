@@ -1,4 +1,4 @@
-"""The caller of the kernel of small groups, for arrays whose channels are neighbours."""
+"""Call the forward kernel of small groups with NumPy arrays of contiguous channels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 
 PANELS_BYTES = 192 << 10
-"""Panels that stay in a core's second cache while rows go by."""
+"""Bytes of all panels up to which they stay in a core's second-level cache for all rows; chosen."""
 
 ROWS_BYTES = 384 << 10
-"""The part of x that a chunk reads, where there are chunks enough."""
+"""Bytes of x that a chunk reads, at most; chosen. Fewer if the threads need more chunks."""
 
 FAR_BYTES = 16 << 20
-"""Bytes of x and y together that are far from the processor."""
+"""Bytes of x and y from which they leave the caches, so that rows are prefetched; chosen."""
 
 
 def correlate(
@@ -43,14 +43,14 @@ def correlate(
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
-    """The kernel for arrays that lie like these: wants the addresses x, f (panels), y and bias."""
+    """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
     return _correlation(
         g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
     )
 
 
 def positions(s: Lanes, on: Machine) -> int:
-    """The most positions in a tile: sums, a row of the filter and a spread number in registers."""
+    """The most positions in a tile whose sums, filter row and broadcast fit the registers."""
     room = 24 if on.registers >= 32 else 10
     return max(min(room // s.vectors, 14), 2)
 
@@ -98,7 +98,7 @@ def about(
     g: Geometry, s: Lanes, dtypes: tuple[str, str, str], x_steps: Sequence[int],
     y_steps: Sequence[int], most: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
-    """What both kernels are told: their spec, words and tables."""
+    """The specification, the common arguments and the tables of both kernels."""
     runs, ranges, even = cut(g, most)
     groups, first, counts, inputs = panel_tables(g, s)
     items = [ITEMSIZE[d] for d in dtypes]

@@ -1,7 +1,7 @@
-"""The filter of small groups as panels: (panel, outer tap, channel, last tap, lanes of outputs).
+"""Write kernels that pack a grouped filter: (panel, outer tap, channel, last tap, output lanes).
 
-Where each lane's number lies is told by a table, so that groups side by side, flipped filters and
-the exchanged channels of an input gradient need no copy of their own.
+A table holds the offset of each lane's element in the filter, so that several groups in a vector,
+flipped filters and the transposed filter of an input gradient are packed without another copy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) -> str:
-    """The text of the kernel ``grouped_panels``; `dense` where lanes are neighbours in f."""
+    """The LLVM IR of the kernel ``grouped_panels``; `dense` if lanes are contiguous in f."""
     code = Code("grouped_panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as panel:
@@ -46,9 +46,9 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
 
 
 def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
-    """The text of the kernel ``grouped_panels``, where channels are neighbours in f.
+    """The LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
 
-    Squares of lanes by lanes are read by outputs and turned in registers.
+    Vectors of channels are loaded for each output and transposed in registers.
     """
     code = Code("grouped_panels", ARGUMENTS)
     width = lanes * vectors
@@ -79,7 +79,7 @@ def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
 
 
 def _transposed(rows: list[Value]) -> list[Value]:
-    """A square of numbers, each vector a row of it, with rows and columns exchanged."""
+    """Transpose a square of vectors, as many as each has lanes."""
     count, step = len(rows), 1
     while step < count:
         first = [j + count - step if j & step else j for j in range(count)]
@@ -98,7 +98,7 @@ def _mixed(a: Value, b: Value, order: list[int]) -> Value:
 
 
 def _gathered(pointer: Pointer, offsets: Value, mask: Mask) -> Value:
-    """The numbers so many elements from a place; zeros where the mask is off."""
+    """Gather the elements at a vector of offsets; zeros where the mask is off."""
     code, lanes = pointer.code, offsets.ir.type.count
     kind = ir.VectorType(pointer.element, lanes)
     size = bytes_of(pointer.element)

@@ -1,12 +1,12 @@
-"""What the kernels of small groups share: how a row is cut into tiles, and x put on a stage.
+"""Divide rows into tiles, and copy the x of a tile to a staging buffer, for grouped kernels.
 
-The stage is a piece of the stack that holds what one tile of a row sees of x, one vector for each
-place: the channels that all groups of the panel need, zeros in a border. Products then read it at
-constant places, whatever strides and borders x has.
+The staging buffer lies on the stack. It holds one vector for each position of x that a tile of a
+row reads: the channels of all groups of the panel, and zeros in the border. Products then read x at
+constant offsets, for any strides and padding.
 
-Small groups lie side by side in a vector. A product takes channel c of each of them: a shuffle
-brings it to the lanes of its group's outputs. So no number ever meets another group's filter, not
-even a zero: a NaN stays in its group.
+A vector holds several small groups. A product needs channel c of each group: a shuffle moves it to
+the lanes of the group's outputs. No element is multiplied by the filter of another group, not even
+by a zero there, so a NaN stays in its group.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from einstride.cpu.runtime.offset_tables import sources
 from einstride.geometry.convolution import Geometry
 
 Seen = tuple[tuple[bool, ...], ...]
-"""For each position of a tile and each tap of the last axis: does it meet x, or may it?"""
+"""For each position of a tile and each tap of the last axis: True if the tap may read x."""
 
 MOST_RUNS = 4
-"""Kinds of tiles that one kernel has; more than that are all treated alike."""
+"""Kinds of tiles that a kernel has code for, at most; chosen. A row with more kinds has one, whose
+products at the border multiply zeros."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a kernel is made for.
+    """The parameters of a grouped kernel.
 
     Attributes
     ----------
     first, second, compute : str
         The dtypes of x, of y or gy, and of products and sums.
     shape : Lanes
-        How channels lie in vectors.
+        The layout of channels in vectors.
     rank : int
-        Spatial axes.
+        Number of spatial axes.
     stride, dilation : int
-        Of the last axis.
+        Stride and dilation of the last axis.
     runs : tuple of Seen
-        The tiles of a row, by what they see.
+        The kinds of tiles in a row, in order.
     full_x, full_y : bool
-        Does every panel fill its vectors of x, and of y?
+        True if every panel fills its vectors of x, or of y.
     ahead : bool
-        Is the next row worth asking for before its turn?
+        True if the next row is prefetched.
     even : bool
-        Does all that tiles see lie in x, in even steps?
+        True if all positions that tiles read lie in x, with a constant stride.
     """
 
     first: str
@@ -67,16 +68,16 @@ class Spec:
 
     @property
     def taps(self) -> int:
-        """Of the last axis."""
+        """The number of taps of the last axis."""
         return len(self.runs[0][0])
 
     @property
     def positions(self) -> int:
-        """In the longest tile of a row."""
+        """The number of positions in the longest tile."""
         return max(map(len, self.runs))
 
     def places(self, seen: Seen) -> dict[int, list[tuple[int, int]]]:
-        """What a tile sees: places of x after its first, with the pairs (position, tap) there."""
+        """The positions of x that a tile reads, from its first, with the (position, tap) pairs."""
         found: dict[int, list[tuple[int, int]]] = {}
         for p, taps in enumerate(seen):
             for k, meets in enumerate(taps):
@@ -86,13 +87,15 @@ class Spec:
 
     @property
     def room(self) -> int:
-        """Vectors of x on the stage."""
+        """The number of vectors in the staging buffer."""
         return max(len(self.places(seen)) for seen in self.runs)
 
 
 def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]], bool]:
-    """The tiles of a row, at most `most` positions each: what they see, their ranges, and whether
-    all that they see lies in x, in even steps."""
+    """Divide a row into tiles of at most `most` positions.
+
+    Returns the kinds of tiles, the range of positions of each kind, and `Spec.even`.
+    """
     width = g.out[-1]
     tile = -(-width // -(-width // most))
     meets = sources(g, g.rank - 1) >= 0
@@ -113,12 +116,12 @@ def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]]
 
 
 def range_names() -> tuple[str, ...]:
-    """The words that say which positions are which run's."""
+    """The names of the arguments that hold the range of positions of each kind of tile."""
     return tuple(f"{end}{i}" for i in range(MOST_RUNS) for end in ("run", "stop"))
 
 
 def aligned(code: Code, element: str, count: int) -> Pointer:
-    """Room on the stack for vectors, none of them across two lines of the cache."""
+    """Allocate `count` elements on the stack, aligned to cache lines."""
     raw = code.scratch(element, count + 64)
     start = Value(code, code.builder.ptrtoint(raw.ir, INT64))
     return code.pointer((start + 63) & -64, element)
@@ -126,9 +129,10 @@ def aligned(code: Code, element: str, count: int) -> Pointer:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a panel's channels of x begin, in one row; and how many there are.
+    """The channels of x of a panel in one row.
 
-    The first place lies `first` from x; others by steps, or where `line` says.
+    The first position has the offset `first` from `x`, the next ones a stride of `step`, or the
+    offsets in the table `line`. `here` is the number of the panel's input channels.
     """
 
     x: Pointer
@@ -142,7 +146,7 @@ class Source:
 def loaded(
     code: Code, spec: Spec, source: Source, c0: Value, offset: Value, even: bool = False
 ) -> Value:
-    """A vector of x: channels from c0 on, of all groups; zeros for a negative offset."""
+    """Load a vector of x: channels from c0 on of all groups; zeros for a negative offset."""
     s = spec.shape
 
     def picked(pointer: Pointer) -> Pointer:
@@ -167,7 +171,7 @@ def loaded(
 
 
 def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Pointer) -> None:
-    """Put a block of channels of all places that a tile sees on the stage."""
+    """Copy a block of channels, at each position that a tile reads, to the staging buffer."""
     at, before = source.first, 0
     for i, q in enumerate(spec.places(seen)):
         for _ in range(q - before):
@@ -179,7 +183,7 @@ def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: 
 
 
 def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
-    """A mask that is on in `count` lanes from a known one on; `count` is not negative."""
+    """A mask of `count` lanes from lane `first` on; `count` must not be negative."""
     if not first:
         return code.first_lanes(count, lanes)
     before = code.first_lanes(code.number(first), lanes)
@@ -187,7 +191,7 @@ def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
 
 
 def channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
-    """Channel c of every group at a place of x, on the lanes of its group's outputs."""
+    """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
     s = spec.shape
     if s.joined == 1:
         return pointer.code.splat(pointer.at(c).load(), s.lanes)

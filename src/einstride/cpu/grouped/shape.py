@@ -1,8 +1,8 @@
-"""How grouped channels are laid into vectors: several small groups side by side in one, or a part
-of one large group in a few.
+"""Assign the channels of groups to vectors, and pack the filter accordingly.
 
-The filter is brought into panels of that shape first: (panel, outer tap, channel, tap of the last
-axis, vector), zeros where a group has no channel, so that products read it as one stream.
+A panel is one vector with the output channels of several small groups, or a few vectors with part
+of one large group. A packed filter is (panel, outer tap, channel, tap of the last axis, vector),
+with zeros where a group has no channel, so that products read it contiguously.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 MOST_TAPS = 7
-"""Taps of the last axis that are written out."""
+"""Taps of the last axis for which grouped kernels are used, at most; their code is written out."""
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """How the channels of groups lie in vectors.
+    """The layout of grouped channels in vectors.
 
     Attributes
     ----------
     lanes, vectors : int
-        Numbers in a vector; vectors in a panel. Several only where they belong to one group.
+        Elements in a vector; vectors in a panel, more than one only for a part of one group.
     joined : int
         Groups in a panel.
     columns : int
@@ -43,9 +43,9 @@ class Lanes:
     inputs : int
         Input channels of a group.
     block : int
-        Input channels of each joined group that one vector of x holds.
+        Input channels of each group of a panel that one vector of x holds.
     per_group : int
-        Panels of one group; 1 where groups are joined.
+        Panels of one group; 1 if a panel holds several groups.
     """
 
     lanes: int
@@ -58,33 +58,33 @@ class Lanes:
 
     @property
     def width(self) -> int:
-        """Numbers in a row of a panel."""
+        """The number of elements in a row of a panel."""
         return self.lanes * self.vectors
 
     @property
     def blocks(self) -> int:
-        """Vectors of x that hold all channels of the groups of a panel."""
+        """The number of blocks of input channels in a group."""
         return -(-self.inputs // self.block)
 
     @property
     def held(self) -> int:
-        """Numbers that hold all of them, in whole vectors."""
+        """The elements that hold the input channels of a panel's groups, in full vectors."""
         if self.joined > 1:
             return self.blocks * self.lanes
         return -(-self.blocks * self.block // self.lanes) * self.lanes
 
     @property
     def run(self) -> bool:
-        """Is such a vector one run of x?"""
+        """True if a vector of input channels is contiguous in x."""
         return self.joined == 1 or self.blocks == 1
 
     def panels(self, groups: int) -> int:
-        """How many there are."""
+        """The number of panels for a number of groups."""
         return -(-groups // self.joined) * self.per_group
 
     @property
     def order(self) -> list[list[int]]:
-        """For each channel of a block: which number of a vector of x every lane multiplies."""
+        """For each channel of a block: the lane of x that each lane of the product multiplies."""
         if self.joined == 1:
             return []
         last = self.joined - 1
@@ -96,7 +96,7 @@ class Lanes:
 
 @cached(1024)
 def lanes_of(g: Geometry, compute: str, on: Machine, most: int = 0) -> Lanes:
-    """The layout for a geometry; with `most`, one vector, and so many channels in a block."""
+    """The layout for a geometry; with `most`, one vector, and at most `most` channels a block."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     joined = min(max(lanes // columns, 1), g.groups)
@@ -109,8 +109,8 @@ def lanes_of(g: Geometry, compute: str, on: Machine, most: int = 0) -> Lanes:
 
 @kept
 def panel_tables(g: Geometry, s: Lanes) -> tuple[Any, ...]:
-    """For each panel: its first group, its first output channel, how many it has of them, and how
-    many input channels a row of x has for it."""  # fmt: skip
+    """For each panel: its first group, its first output channel, the number of its output
+    channels, and the number of its groups' input channels."""  # fmt: skip
     numbers = np.arange(s.panels(g.groups))
     group = numbers // s.per_group * s.joined
     here = np.minimum(s.joined, g.groups - group)
@@ -124,7 +124,7 @@ def panel_tables(g: Geometry, s: Lanes) -> tuple[Any, ...]:
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The size of the filter as panels."""
+    """The bytes of a packed filter."""
     s = lanes_of(g, compute, on)
     rows = prod(g.kernel) * s.blocks * s.block
     return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + CACHE_LINE
@@ -133,10 +133,10 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
 def pack(
     f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine, turned: bool = False
 ) -> Any:
-    """The filter as panels: f (*K, C // G, D), a view of any strides.
+    """Pack a filter f (*K, C // G, D) with any strides into panels.
 
-    `turned`: f is that of the forward pass whose input gradient this is, (*K, D // G, C) in the
-    terms of g, and its channels exchange their roles on the way.
+    With `turned`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
+    D // G, C) in the terms of `g`, and is transposed.
     """
     s = lanes_of(g, compute, on)
     shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
@@ -152,13 +152,13 @@ def _packing(
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
-    if turned:  # outputs of a group are f's inner axis, groups and inputs share its outer one
+    if turned:  # f: a group's outputs are the last axis but one; groups and inputs the last
         channel, column, group = outer, inner, outer * s.inputs
     else:
         channel, column, group = inner, outer, outer * s.columns
     offsets = grid(g.kernel, taps)
     groups, firsts, counts, _ = panel_tables(g, s)
-    inside = firsts - groups * s.columns  # 0 where groups are joined
+    inside = firsts - groups * s.columns  # 0 if a panel holds several groups
     starts = np.ascontiguousarray(groups * group + inside * column)
     lane = np.arange(s.width)
     where = lane * column

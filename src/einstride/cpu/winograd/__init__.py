@@ -1,5 +1,5 @@
-"""Winograd's algorithm in compiled kernels: transforms, and products of transformed tiles.
+"""Compute convolutions by Winograd's algorithm in compiled kernels.
 
-What may enter: kernels of minimal filtering, the choice of their tiles, and their callers.
-Start with `forward`; `plan` chooses how tiles are grouped, `choice` which F(m, r) is fastest.
+What may enter: kernels that transform tiles and multiply them, the choice of F(m, r), and callers.
+Start with `forward`; `plan` chooses blocks of tiles and channels, `choice` the fastest F(m, r).
 """

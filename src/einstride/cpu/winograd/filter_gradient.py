@@ -1,19 +1,26 @@
-"""The filter gradient by minimal filtering: G^T [ sum over tiles (B^T d) (A gy)^T ] G.
+"""Write the kernels of Winograd's filter gradient: G^T [ sum over tiles (B^T d) (A gy)^T ] G.
 
-A chunk is one share of the tiles, one tap of the outer axes, one block of input channels and one of
-output channels. Block by block of tiles, V (of x) and Y (of gy) are transformed into the worker's
-scratch memory, and the products of matrices W[point] += V[point]^T Y[point] are added up.
+A chunk is one partial sum (a range of tiles) for one tap of the outer axes, one block of input
+channels and one of output channels. For each block of tiles, the thread transforms x to V and gy to
+Y in its scratch memory, and adds the matrix products W[point] += V[point]^T Y[point].
 
-The order of each sum is that of the tiles, whoever computes it: the bits do not depend on the
-number of threads. With several shares, all their W are kept, and `finish` adds them in order.
+Each sum is added in the order of the tiles, so its bits do not depend on the number of threads.
+With several partial sums, each has its own W, and `finish` adds these in order.
 """
 
 from __future__ import annotations
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.linear_combinations import sandwiched
+from einstride.codegen.linear_combinations import multiply_both_sides
 from einstride.codegen.vector_ops import local
-from einstride.cpu.winograd.tiles import Form, addresses, by_vectors, multiply, tile_at, transform
+from einstride.cpu.winograd.tiles import (
+    Form,
+    addresses,
+    for_each_vector,
+    multiply,
+    tile_at,
+    transform,
+)
 from einstride.geometry.cook_toom import transposed
 
 ARGUMENTS = (
@@ -23,19 +30,20 @@ ARGUMENTS = (
     "w", "w_worker", "w_chunk", "in_outer", "out_outer", "in0", "in1", "out0", "out1",
     "f", "f_tap", "f_0", "f_1", "f_c",
 )  # fmt: skip
-"""The words of the argument block of both kernels; sizes and steps in elements."""
+"""Argument names of both kernels; sizes and strides in elements. ``shares`` counts the partial sums
+of a filter block, ``share`` the tiles of each."""
 
 
 def kernel(form: Form) -> str:
-    """The kernel that sums over tiles, and finishes where there is one share."""
+    """Write the kernel that sums over tiles, and transforms the sum if it is the only one."""
     code = Code("winograd_grad", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
-        share = chunk % code["shares"]
-        part = _Part(code, chunk // code["shares"])
+        partial_sum = chunk % code["shares"]
+        part = _FilterBlock(code, chunk // code["shares"])
         v = code.array("v", form.dtype).at(code.worker * code["v_worker"])
         w = code.array("w", form.dtype)
         w = w.at(code.worker * code["w_worker"] + chunk * code["w_chunk"])
-        start = share * code["share"]
+        start = partial_sum * code["share"]
         stop = (start + code["share"]).least(code["tiles"])
         with code.loop(start, stop, code["block"]) as first:
             count = (stop - first).least(code["block"])
@@ -48,22 +56,22 @@ def kernel(form: Form) -> str:
 
 
 def finish(form: Form) -> str:
-    """The kernel that adds all shares to the first, in order, and transforms the sums."""
+    """Write the kernel that adds the partial sums to the first, in order, and transforms it."""
     code = Code("winograd_finish", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         w = code.array("w", form.dtype).at(chunk * code["shares"] * code["w_chunk"])
         with code.loop(0, code["w_chunk"], form.lanes) as i:
             total = code.variable(w.at(i).load(form.lanes))
-            with code.loop(1, code["shares"]) as share:
-                other = w.at(share * code["w_chunk"] + i).load(form.lanes)
+            with code.loop(1, code["shares"]) as partial_sum:
+                other = w.at(partial_sum * code["w_chunk"] + i).load(form.lanes)
                 total.set(total.get() + other)
             w.at(i).store(total.get())
-        _finish(code, form, _Part(code, chunk), w)
+        _finish(code, form, _FilterBlock(code, chunk), w)
     return code.text()
 
 
-class _Part:
-    """Which part of the filter a chunk computes."""
+class _FilterBlock:
+    """The part of the filter that a chunk computes: a tap, input channels, output channels."""
 
     def __init__(self, code: Code, index: Value) -> None:
         self.d = index % code["d_blocks"] * code["d_block"]
@@ -74,9 +82,11 @@ class _Part:
         self.filters = (code["filters"] - self.d).least(code["d_block"])
 
 
-def _data(code: Code, form: Form, part: _Part, first: Value, count: Value, v: Pointer) -> None:
-    """V[point][tile][channel] of the block's channels."""
-    slots = local(code, form.points, "int64")
+def _data(
+    code: Code, form: Form, part: _FilterBlock, first: Value, count: Value, v: Pointer
+) -> None:
+    """Transform x to V[point][tile][channel], for the part's input channels."""
+    pointers = local(code, form.points, "int64")
     zeros = code.array("zeros", form.dtype)
     rows = form.pair(lambda m: m.data)
     with code.loop(0, count) as t:
@@ -84,30 +94,38 @@ def _data(code: Code, form: Form, part: _Part, first: Value, count: Value, v: Po
         x = code.array("x", form.dtype).at(tile.batch * code["x_batch"] + part.c)
         at = tile.outer * code["taps"] + part.tap
         outer = code.array("in_outer", "int64").at(at).load()
-        addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, slots)
+        addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, pointers)
         target = v.at(t * code["c_block"])
-        transform(code, form, rows, slots, part.channels, target, code["v_point"])
+        transform(code, form, rows, pointers, part.channels, target, code["v_point"])
 
 
-def _result(code: Code, form: Form, part: _Part, first: Value, count: Value, y: Pointer) -> None:
-    """Y[point][tile][output channel] of the block's output channels."""
+def _result(
+    code: Code, form: Form, part: _FilterBlock, first: Value, count: Value, y: Pointer
+) -> None:
+    """Transform gy to Y[point][tile][output channel], for the part's output channels."""
     (m0, _), (m1, _) = form.axes
-    slots = local(code, m0 * m1, "int64")
+    pointers = local(code, m0 * m1, "int64")
     zeros = code.array("zeros", form.dtype)
     rows = form.pair(lambda m: transposed(m.output))
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         gy = code.array("y", form.dtype).at(tile.batch * code["y_batch"] + part.d)
         outer = code.array("out_outer", "int64").at(tile.outer).load()
-        addresses(code, ("out0", "out1"), tile, (m0, m1), gy, outer, zeros, slots)
+        addresses(code, ("out0", "out1"), tile, (m0, m1), gy, outer, zeros, pointers)
         target = y.at(t * code["d_block"])
-        transform(code, form, rows, slots, part.filters, target, code["y_point"])
+        transform(code, form, rows, pointers, part.filters, target, code["y_point"])
 
 
 def _products(
-    code: Code, form: Form, part: _Part, count: Value, v: Pointer, w: Pointer, fresh: Value
+    code: Code,
+    form: Form,
+    part: _FilterBlock,
+    count: Value,
+    v: Pointer,
+    w: Pointer,
+    first_accumulation: Value,
 ) -> None:
-    """W[point][channel][output channel] += the sum over the block's tiles."""
+    """W[point][channel][output channel] += the sum of V * Y over the block's tiles."""
     y = v.at(code["y_at"])
     with code.loop(0, form.points) as point:
         vs, ws = v.at(point * code["v_point"]), w.at(point * code["w_point"])
@@ -115,12 +133,12 @@ def _products(
             multiply(
                 code, form, part.channels, lambda c: vs.at(c), code["c_block"],
                 y.at(point * code["y_point"] + d), code["d_block"], count,
-                ws.at(d), code["w_row"], fresh,
+                ws.at(d), code["w_row"], first_accumulation,
             )  # fmt: skip
 
 
-def _finish(code: Code, form: Form, part: _Part, w: Pointer) -> None:
-    """G^T W G, a channel at a time."""
+def _finish(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> None:
+    """Transform W to the filter gradient, G^T W G, one input channel at a time."""
     rows = form.pair(lambda m: transposed(m.taps))
     lanes = form.lanes
     offset = code.array("f_tap", "int64").at(part.tap).load()
@@ -138,6 +156,6 @@ def _finish(code: Code, form: Form, part: _Part, w: Pointer) -> None:
             def store(i: int, j: int, value: Value) -> None:
                 target.at(code["f_0"] * i + code["f_1"] * j + d).store(value, mask)
 
-            sandwiched(code, rows[0], rows[1], load, store, form.dtype)
+            multiply_both_sides(code, rows[0], rows[1], load, store, form.dtype)
 
-        by_vectors(code, part.filters, lanes, each)
+        for_each_vector(code, part.filters, lanes, each)

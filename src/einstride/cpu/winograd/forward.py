@@ -1,20 +1,20 @@
-"""Minimal filtering (Winograd; Lavin and Gray 2016): few products, in blocks that stay in cache.
+"""Write the forward kernel of Winograd's minimal filtering (Lavin and Gray 2016).
 
-A chunk is a block of tiles and some panels of output channels, done by one worker in its own
-scratch memory:
+A chunk is a block of tiles and a range of panels of output channels. Its thread, in scratch memory
+that stays in the cache:
 
-1. each tile's patch of x is transformed in registers, V[point][tile][tap, channel];
-2. for each panel and point, M[tile][point] = V[point] U[panel][point]: products of matrices;
-3. M is transformed in registers, the bias is added, and what exists of the tile is stored.
+1. transforms each tile of x in registers, to V[point][tile][tap, channel];
+2. multiplies matrices for each panel and point, M[tile][point] = V[point] U[panel][point];
+3. transforms M in registers, adds the bias, and stores the outputs of the tile that exist.
 
-The transformed filter U is either read, made beforehand by `filter_transform`, or made here slice
-by slice just before its use, when no other block of tiles would use it (few tiles, many channels).
+The transformed filter U is made beforehand by `filter_transform`, or here, slice by slice just
+before its use, if no other block of tiles would read it (few tiles, many channels).
 """
 
 from __future__ import annotations
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.linear_combinations import sandwiched
+from einstride.codegen.linear_combinations import multiply_both_sides
 from einstride.codegen.vector_ops import local
 from einstride.cpu.winograd import filter_transform
 from einstride.cpu.winograd.tiles import Form, addresses, multiply, tile_at, transform
@@ -26,17 +26,17 @@ ARGUMENTS = (
     "out_outer", "in0", "in1", "out0", "out1",
     "f", "f_panel", "f_point", "f_tap", "f_0", "f_1", "f_c", "f_d",
 )  # fmt: skip
-"""The words of the argument block; sizes and steps in elements. With a prepared filter f is U."""
+"""Argument names; sizes and strides in elements. With a prepared filter, ``f`` is U."""
 
 
 def m_row(form: Form) -> int:
-    """Elements from one tile to the next in M; a vector more than needed, so that no two tiles
-    fall into the same sets of the cache."""
+    """The stride of tiles in M, in elements: one vector longer than a tile, so that tiles do not
+    fall into the same cache sets."""
     return form.points * form.width + form.lanes
 
 
 def kernel(form: Form, reading: str) -> str:
-    """The text of the kernel: `reading` is "prepared", or how `filter_transform` reads f."""
+    """Write the kernel; `reading` is "prepared", or the reading of `filter_transform.kernel`."""
     code = Code("winograd", ARGUMENTS)
     with code.chunks(code["chunks"]) as chunk:
         split = chunk % code["splits"]
@@ -49,28 +49,28 @@ def kernel(form: Form, reading: str) -> str:
             if reading == "prepared":
                 _prepared(code, form, panel, count, v)
             else:
-                _raw(code, form, reading, panel, count, v)
+                _fused(code, form, reading, panel, count, v)
             _output(code, form, first, count, panel, v)
     return code.text()
 
 
 def _input(code: Code, form: Form, first: Value, count: Value, v: Pointer) -> None:
-    """V from the patches of x."""
+    """Transform tiles of x to V."""
     data = form.pair(lambda m: m.data)
-    slots = local(code, form.points, "int64")
+    pointers = local(code, form.points, "int64")
     taps, zeros = code["taps"], code.array("zeros", form.dtype)
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         x = code.array("x", form.dtype).at(tile.batch * code["x_batch"])
         with code.loop(0, taps) as tap:
             outer = code.array("in_outer", "int64").at(tile.outer * taps + tap).load()
-            addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, slots)
+            addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, pointers)
             target = v.at((t * taps + tap) * code["channels"])
-            transform(code, form, data, slots, code["channels"], target, code["v_point"])
+            transform(code, form, data, pointers, code["channels"], target, code["v_point"])
 
 
 def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) -> None:
-    """M of one panel, with the filter transformed beforehand."""
+    """Compute M of one panel from a filter that was transformed beforehand."""
     depth = code["taps"] * code["channels"]
     f = code.array("f", form.dtype).at(panel * code["f_panel"])
     with code.loop(0, depth, code["slice"]) as k:
@@ -78,8 +78,8 @@ def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) ->
         _points(code, form, count, v, k, size, f.at(k * form.width), code["f_point"])
 
 
-def _raw(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer) -> None:
-    """M of one panel, with slices of the filter transformed on the way."""
+def _fused(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer) -> None:
+    """Compute M of one panel, transforming each slice of the filter just before its use."""
     channels, u, step = code["channels"], v.at(code["u_at"]), code["f_point"]
     with code.loop(0, code["taps"]) as tap, code.loop(0, channels, code["slice"]) as c:
         size = (channels - c).least(code["slice"])
@@ -90,7 +90,7 @@ def _raw(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Po
 def _points(
     code: Code, form: Form, count: Value, v: Pointer, k: Value, size: Value, u: Pointer, step: Value
 ) -> None:
-    """Add to M the products of `size` rows of U from row k."""
+    """Add to M the products of V with `size` rows of U from row k on."""
     depth = code["taps"] * code["channels"]
     with code.loop(0, form.points) as point:
         here = v.at(point * code["v_point"] + k)
@@ -102,12 +102,12 @@ def _points(
 
 
 def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Pointer) -> None:
-    """y of one panel from M, and the bias."""
+    """Transform M of one panel to y, and add the bias."""
     output = form.pair(lambda m: m.output)
     (m0, _), (m1, _) = form.axes
-    lanes, slots = form.lanes, local(code, m0 * m1, "int64")
+    lanes, pointers = form.lanes, local(code, m0 * m1, "int64")
     column = panel * form.width
-    left, trash = code["filters"] - column, v.at(code["trash_at"])
+    left, discarded = code["filters"] - column, v.at(code["trash_at"])
     bias = code.array("bias", form.dtype).at(column)
     masks = [code.first_lanes(left - n * lanes, lanes) for n in range(form.vectors)]
     added = local(code, form.vectors, form.dtype, lanes)
@@ -119,7 +119,7 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
         tile = tile_at(code, first + t)
         outer = code.array("out_outer", "int64").at(tile.outer).load() + column
         y = code.array("y", form.dtype).at(tile.batch * code["y_batch"])
-        addresses(code, ("out0", "out1"), tile, (m0, m1), y, outer, trash, slots)
+        addresses(code, ("out0", "out1"), tile, (m0, m1), y, outer, discarded, pointers)
         m = v.at(code["m_at"] + t * m_row(form))
 
         def each(n: Value, mask: Mask | None) -> None:
@@ -129,13 +129,13 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
                 return m.at((i * form.sizes[1] + j) * form.width).at(n * lanes).load(lanes)
 
             def store(i: int, j: int, value: Value) -> None:
-                pointer = code.pointer(slots.at(i * m1 + j).load(), form.dtype)
+                pointer = code.pointer(pointers.at(i * m1 + j).load(), form.dtype)
                 pointer.at(n * lanes).store(value + plus, mask)
 
-            sandwiched(code, *output, load, store, form.dtype)
+            multiply_both_sides(code, *output, load, store, form.dtype)
 
-        whole = (left // lanes).least(form.vectors)
-        with code.loop(0, whole) as full:
-            each(full, None)
-        with code.when(whole < form.vectors), code.when(code.number(0) < left % lanes):
-            each(whole, code.first_lanes(left % lanes, lanes))
+        full_vectors = (left // lanes).least(form.vectors)
+        with code.loop(0, full_vectors) as vector:
+            each(vector, None)
+        with code.when(full_vectors < form.vectors), code.when(code.number(0) < left % lanes):
+            each(full_vectors, code.first_lanes(left % lanes, lanes))

@@ -1,6 +1,6 @@
-"""How the compiled minimal filtering cuts its work: forms, blocks, shares, scratch memory.
+"""Plan the blocks, partial sums and scratch memory of the Winograd kernels.
 
-All sizes are in elements unless they say bytes. Integers only; see `calls`.
+All sizes, offsets and strides are in elements.
 """
 
 from __future__ import annotations
@@ -9,31 +9,38 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from einstride.cpu.runtime.chunks import COARSE, chunk_count
-from einstride.cpu.winograd.tables import Split, counted
+from einstride.cpu.winograd.tables import Split, tile_counts
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
 
 BLOCK = 72
-"""Tiles of a block, where memory allows: its V and M stay near, and each panel is used often."""
+"""Tiles in a forward block, at most. Measured (bench/NOTES.md): of 36 to 144 tiles, 72 or more are
+fastest; V and M of a larger block leave the cache, a smaller block reads each panel more often."""
 
 GRADIENT_BLOCK = 96
-"""Tiles of a block of a filter gradient: each brings all sums into the cache and out again."""
+"""Tiles in a block of a filter gradient, at most. Measured (bench/NOTES.md): of 48 to 160, large
+layers gain from 96 on. Every block reads and writes all sums."""
 
-SMALLEST = 30
-"""Tiles of a block that is small only to give all threads work."""
+MIN_BLOCK = 30
+"""Tiles in a forward block of a small layer: small enough that no thread waits long for another
+(bench/NOTES.md). Smaller blocks read each panel more often."""
 
-ALONE = 144
-"""Tiles of a block that transforms its filter itself: it should be the only one."""
+FUSED_BLOCK = 144
+"""Tiles in a forward block that transforms the filter itself, at most; chosen. Every block
+transforms the whole filter, so one block should hold all tiles."""
 
-FEW = 64
-"""Tiles, all together, below which the filter is transformed slice by slice, just before use."""
+FEW_TILES = 64
+"""Tiles of a layer up to which the filter is transformed slice by slice, just before its use.
+Measured (bench/NOTES.md): faster by a quarter for 7x7x512 with batch 8, slower with 128 tiles."""
 
-SUMS = 8
-"""Chunks that a filter gradient is cut into at least, if need be by shares of the tiles."""
+MIN_CHUNKS = 8
+"""Chunks of a filter gradient, at least; chosen. Where taps and channel blocks give fewer, the
+tiles are divided into partial sums. Changing it changes the order of sums, and so the bits."""
 
 C_BLOCK, D_BLOCK = 132, 128
-"""Channels of a chunk of a filter gradient: 132 is a multiple of every height of register tiles."""
+"""Input and output channels in a chunk of a filter gradient, at most; chosen. 132 is a multiple of
+the heights 6 and 12 of register tiles."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +50,19 @@ class ForwardPlan:
     Attributes
     ----------
     form : Form
-        Of the kernel.
+        The form of the kernel.
     reading : str
-        "prepared", or how the kernel reads the filter that it transforms itself.
-    tiles, block, blocks, splits, panels : int
-        All tiles, those of a block; blocks; parts of the panels that are chunks of their own.
+        "prepared" or "fused": whether U is made beforehand or by the kernel.
+    tiles, block, blocks : int
+        All tiles, tiles in a block, and blocks.
+    splits, panels : int
+        Ranges of panels that are chunks of their own, and all panels.
     depth : int
-        Taps of the outer axes times channels.
+        Taps of the outer axes times channels: rows of U.
     slice : int
-        Rows of the filter that are multiplied at once.
+        Rows of U that are multiplied at once.
     threads : int
-        Workers.
+        Threads that take chunks.
     """
 
     form: Form
@@ -69,46 +78,46 @@ class ForwardPlan:
 
     @property
     def v_point(self) -> int:
-        """From one point to the next in V, not a multiple of the cache's sets."""
+        """The stride of points in V; a vector longer than needed, so that cache sets differ."""
         return self.block * self.depth + self.form.lanes
 
     @property
     def m_at(self) -> int:
-        """Where M begins."""
+        """The offset of M in scratch memory."""
         return self.form.points * self.v_point
 
     @property
     def u_at(self) -> int:
-        """Where a slice of U begins."""
+        """The offset of a slice of U in scratch memory."""
         rows = -(-self.block // self.form.tile) * self.form.tile
         return self.m_at + rows * self.m_row
 
     @property
     def m_row(self) -> int:
-        """From one tile to the next in M."""
+        """The stride of tiles in M."""
         return self.form.points * self.form.width + self.form.lanes
 
     @property
     def f_point(self) -> int:
-        """From one point to the next in a panel of U."""
+        """The stride of points in a panel of U."""
         rows = self.depth if self.reading == "prepared" else self.slice
         return rows * self.form.width + self.form.lanes
 
     @property
     def u_size(self) -> int:
-        """Of the whole transformed filter."""
+        """The size of the whole transformed filter."""
         return self.panels * self.form.points * (self.depth * self.form.width + self.form.lanes)
 
     @property
-    def trash_at(self) -> int:
-        """Where what is outside y is written."""
+    def discard_at(self) -> int:
+        """The offset of the memory to which outputs outside y are written."""
         own = 0 if self.reading == "prepared" else self.form.points * self.f_point
         return self.u_at + own
 
     @property
-    def worker(self) -> int:
-        """Scratch memory of a worker."""
-        return self.trash_at + self.form.width
+    def worker_size(self) -> int:
+        """The size of a thread's scratch memory."""
+        return self.discard_at + self.form.width
 
 
 @dataclass(frozen=True)
@@ -118,20 +127,22 @@ class GradientPlan:
     Attributes
     ----------
     form : Form
-        Of the kernels.
-    tiles, block, share, shares : int
-        All tiles, those of a block, of a share; shares.
-    c_block, c_blocks, d_block, d_blocks, taps : int
-        Channels and output channels of a chunk; taps of the outer axes.
+        The form of the kernels.
+    tiles, block, tiles_per_sum, partial_sums : int
+        All tiles, tiles in a block, tiles in a partial sum, and partial sums.
+    c_block, c_blocks, d_block, d_blocks : int
+        Input channels in a block, blocks of them, and the same of output channels.
+    taps : int
+        Taps of the outer axes.
     threads : int
-        Workers.
+        Threads that take chunks.
     """
 
     form: Form
     tiles: int
     block: int
-    share: int
-    shares: int
+    tiles_per_sum: int
+    partial_sums: int
     c_block: int
     c_blocks: int
     d_block: int
@@ -141,48 +152,48 @@ class GradientPlan:
 
     @property
     def chunks(self) -> int:
-        """Of the first kernel."""
-        return self.taps * self.c_blocks * self.d_blocks * self.shares
+        """The number of chunks of the kernel that sums over tiles."""
+        return self.taps * self.c_blocks * self.d_blocks * self.partial_sums
 
     @property
     def v_point(self) -> int:
-        """From one point to the next in V."""
+        """The stride of points in V."""
         return self.block * self.c_block + self.form.lanes
 
     @property
     def y_point(self) -> int:
-        """From one point to the next in Y."""
+        """The stride of points in Y."""
         return self.block * self.d_block + self.form.lanes
 
     @property
     def y_at(self) -> int:
-        """Where Y begins."""
+        """The offset of Y in scratch memory."""
         return self.form.points * self.v_point
 
     @property
-    def worker(self) -> int:
-        """V and Y of a worker."""
+    def worker_size(self) -> int:
+        """The size of a thread's scratch memory: V and Y."""
         return self.y_at + self.form.points * self.y_point
 
     @property
     def w_row(self) -> int:
-        """From one channel to the next in W."""
+        """The stride of channels in W."""
         return self.d_block + self.form.lanes
 
     @property
     def w_point(self) -> int:
-        """From one point to the next in W."""
+        """The stride of points in W."""
         return self.c_block * self.w_row + self.form.lanes
 
     @property
-    def sums(self) -> int:
-        """All W: one of each chunk if there are shares to add up, else one of each worker."""
-        count = self.chunks if self.shares > 1 else self.threads
+    def sums_size(self) -> int:
+        """The size of all W: one for each chunk if there are partial sums, else for each thread."""
+        count = self.chunks if self.partial_sums > 1 else self.threads
         return count * self.form.points * self.w_point
 
 
 def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Rows and vectors of a block of products: 24 of 32 registers, or 12 of 16, hold sums."""
+    """Rows and vectors of a register tile; at most 24 of 32 registers, or 12 of 16, hold sums."""
     most, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
     count = -(-filters // lanes)
     vectors = _even(count, -(-count // most), 1)
@@ -191,28 +202,30 @@ def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
 
 @cached(1024)
 def forward_plan(
-    g: Geometry, split: Split, form: Form, reading: str, threads: int, ceiling: int
+    g: Geometry, split: Split, form: Form, reading: str, threads: int, limit: int
 ) -> ForwardPlan:
-    """Blocks for at most `ceiling` elements of scratch memory, or for as few as can be.
+    """Plan a forward pass within `limit` elements of scratch memory, or within the least possible.
 
-    `reading` is "prepared" or the reading of a filter to be transformed on the way.
+    `reading` is "prepared" or "fused"; see `ForwardPlan`.
     """
-    inner, outer, taps = counted(g, split)
+    inner, outer, taps = tile_counts(g, split)
     tiles = g.batch * outer * prod(inner)
     panels = -(-g.filters // form.width)
-    alone = reading != "prepared"
+    fused = reading != "prepared"
     depth = taps * g.channels
-    slice_ = min(128, g.channels) if alone else min(256, depth)
+    slice_ = min(128, g.channels) if fused else min(256, depth)
     plan = ForwardPlan(form, reading, tiles, 1, 1, 1, panels, depth, slice_, threads)
-    fine = max(-(-tiles // chunk_count(threads)), SMALLEST)  # no worker waits long for another
-    most = ALONE if alone else min(BLOCK, fine)
+    fine = max(
+        -(-tiles // chunk_count(threads)), MIN_BLOCK
+    )  # threads finish at about the same time
+    most = FUSED_BLOCK if fused else min(BLOCK, fine)
     while True:
         blocks = -(-tiles // most)
         height = form.tile
         block = _even(tiles, blocks, height)
         blocks = -(-tiles // block)
         plan = replace(plan, block=block, blocks=blocks, splits=_splits(blocks, panels, threads))
-        if plan.worker * threads <= ceiling or (most <= height and plan.slice <= form.lanes):
+        if plan.worker_size * threads <= limit or (most <= height and plan.slice <= form.lanes):
             return plan
         if most > height:
             most = max(most * 3 // 4, height)
@@ -221,44 +234,44 @@ def forward_plan(
 
 
 def _splits(blocks: int, panels: int, threads: int) -> int:
-    """Parts of the panels: as few as give each of several workers two chunks, if that can be."""
+    """The number of ranges of panels: the least equal ones that give each thread two chunks."""
     wanted = chunk_count(threads, COARSE)
     equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= wanted)
     return next(equal, panels)
 
 
 @cached(1024)
-def gradient_plan(
-    g: Geometry, split: Split, form: Form, threads: int, ceiling: int
-) -> GradientPlan:
-    """Blocks for at most `ceiling` elements of scratch memory, or for as few as can be.
+def gradient_plan(g: Geometry, split: Split, form: Form, threads: int, limit: int) -> GradientPlan:
+    """Plan a filter gradient within `limit` elements of scratch memory, or the least possible.
 
-    The shares, and with them the bits, depend on geometry and ceiling, not on the threads.
+    The partial sums, and with them the bits, depend on geometry and limit, not on the threads.
     """
-    inner, outer, taps = counted(g, split)
+    inner, outer, taps = tile_counts(g, split)
     tiles = g.batch * outer * prod(inner)
     c_most, d_most, block = (
         C_BLOCK,
         max(D_BLOCK // form.width, 1) * form.width,
         min(GRADIENT_BLOCK, tiles),
     )
-    shares = None
+    partial_sums = None
     while True:
         c_blocks, d_blocks = -(-g.channels // c_most), -(-g.filters // d_most)
         c_block = _even(g.channels, c_blocks, form.tile)
         d_block = _even(g.filters, d_blocks, form.width)
-        if shares is None:
+        if partial_sums is None:
             sums = form.points * taps * c_blocks * c_block * d_blocks * (d_block + form.lanes)
-            fit = max(ceiling // 2 // max(sums, 1), 1)
-            shares = min(-(-SUMS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fit)
-        share = -(-tiles // shares)
-        even = _even(share, -(-share // block), 1)
+            fitting = max(limit // 2 // max(sums, 1), 1)
+            partial_sums = min(
+                -(-MIN_CHUNKS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fitting
+            )
+        tiles_per_sum = -(-tiles // partial_sums)
+        even = _even(tiles_per_sum, -(-tiles_per_sum // block), 1)
         plan = GradientPlan(
-            form, tiles, even, share, -(-tiles // share),
+            form, tiles, even, tiles_per_sum, -(-tiles // tiles_per_sum),
             c_block, c_blocks, d_block, d_blocks, taps, threads,
         )  # fmt: skip
         smallest = c_most <= form.tile and d_most <= form.width and block <= 8
-        if plan.worker * threads + plan.sums <= ceiling or smallest:
+        if plan.worker_size * threads + plan.sums_size <= limit or smallest:
             return plan
         if block > 24 or (block > 8 and c_most <= form.tile and d_most <= form.width):
             block = max(block // 2, 8)
@@ -269,6 +282,6 @@ def gradient_plan(
 
 
 def _even(count: int, blocks: int, unit: int) -> int:
-    """The size of equal blocks, in whole units."""
-    each = -(-count // blocks)
-    return -(-each // unit) * unit
+    """The size of `blocks` equal blocks of `count` elements, rounded up to a multiple of `unit`."""
+    size = -(-count // blocks)
+    return -(-size // unit) * unit

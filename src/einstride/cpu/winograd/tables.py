@@ -1,8 +1,8 @@
-"""Where the elements of tiles lie, as tables for the kernels of minimal filtering.
+"""Make the offset tables of tiles for the Winograd kernels.
 
-The spatial axes are split into two inner ones, filtered by F(m, r), and outer ones, whose taps are
-summed like channels. A dilated inner axis is cut into as many phases as its dilation, each a dense
-convolution of its own: only the tables know.
+Two spatial axes are inner axes, filtered by F(m, r); the taps of the outer axes are summed like
+channels. An inner axis with dilation d consists of d phases, each a convolution without dilation;
+only the tables know, and the kernels see tiles alone.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Split:
-    """Which axes are filtered by F(m, r), and how.
+    """The axes that are filtered by F(m, r), with m and r.
 
     Attributes
     ----------
     inner : tuple of (int or None)
-        Two axes; None stands for an axis of length one that is not there.
+        Two axes; None stands for an axis of length one that the arrays do not have.
     outer : tuple of int
-        All others.
+        All other axes.
     axes : tuple of (int, int)
-        m and r of the inner axes; (1, 1) for one that is not there.
+        (m, r) of the inner axes; (1, 1) for None.
     """
 
     inner: tuple[int | None, int | None]
@@ -53,24 +53,25 @@ class Split:
         return prod(m + r - 1 for m, r in self.axes)
 
     def __str__(self) -> str:
-        """F(4x4, 3x3)."""
+        """The split as text, such as F(4x4, 3x3)."""
         axes = [pair for pair, a in zip(self.axes, self.inner, strict=True) if a is not None]
         m, r = ("x".join(map(str, numbers)) for numbers in zip(*axes, strict=True))
         return f"F({m}, {r})"
 
 
 @dataclass(frozen=True, eq=False)
-class Tiles:
-    """Where the elements of tiles lie, in elements; negative if outside.
+class TileTables:
+    """Offsets of tiles in the arrays, in elements; negative outside of an array.
 
     Attributes
     ----------
     data, result : tuple of array
-        Of the inner axes: (tile, element) of the input's patch and of the output's tile.
+        For each inner axis: offsets (tile, element) of the input tile and of the output tile.
     outer_data, outer_result : array
-        Of the outer axes together: (position, tap) and (position).
+        For all outer axes together: offsets (position, tap) in the input and (position) in the
+        output.
     data_back, result_back : int
-        What to add to an example's address: an array may run backwards in memory.
+        Offsets to add to the address of an example: not 0 for axes with negative strides.
     """
 
     data: tuple[Any, Any]
@@ -82,8 +83,8 @@ class Tiles:
 
 
 @cached(1024)
-def counted(g: Geometry, split: Split) -> tuple[Pair, int, int]:
-    """Tiles on the inner axes, positions and taps of the outer ones."""
+def tile_counts(g: Geometry, split: Split) -> tuple[Pair, int, int]:
+    """The numbers of tiles on the inner axes, and of positions and taps of the outer axes."""
     inner = [
         1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
         for a, (m, _) in zip(split.inner, split.axes, strict=True)
@@ -93,49 +94,54 @@ def counted(g: Geometry, split: Split) -> tuple[Pair, int, int]:
 
 
 def _phases(out: int, dilation: int) -> list[int]:
-    """Outputs of each phase that has any."""
+    """The number of outputs of each phase that has outputs."""
     return [len(range(p, out, dilation)) for p in range(min(dilation, out))]
 
 
 @kept
-def tables(g: Geometry, split: Split, x_steps: tuple[int, ...], y_steps: tuple[int, ...]) -> Tiles:
-    """The tables for arrays with so many elements from one position to the next on each axis."""
-    x_back = [lowest_offset(s, t) for s, t in zip(g.size, x_steps, strict=True)]
-    y_back = [lowest_offset(s, t) for s, t in zip(g.out, y_steps, strict=True)]
+def tables(
+    g: Geometry, split: Split, x_strides: tuple[int, ...], y_strides: tuple[int, ...]
+) -> TileTables:
+    """Make the tables for arrays with these strides of their spatial axes, in elements."""
+    x_lowest = [lowest_offset(s, t) for s, t in zip(g.size, x_strides, strict=True)]
+    y_lowest = [lowest_offset(s, t) for s, t in zip(g.out, y_strides, strict=True)]
     pairs = [
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
-        else _inner(g, a, m, r, (x_steps[a], x_back[a]), (y_steps[a], y_back[a]))
+        else _inner(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
         for a, (m, r) in zip(split.inner, split.axes, strict=True)
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
     for a in split.outer:
-        here = to_offsets(sources(g, a), x_steps[a], x_back[a])
-        data = (data[:, None, :, None] + here[:, None]).reshape(len(data) * len(here), -1)
-        there = np.arange(g.out[a]) * y_steps[a] - y_back[a]
-        result = (result[:, None] + there).ravel()
-    data = np.where(data < 0, OUTSIDE, data)  # several axes at once: once is enough
-    return Tiles(
+        x_offsets = to_offsets(sources(g, a), x_strides[a], x_lowest[a])
+        data = (data[:, None, :, None] + x_offsets[:, None]).reshape(len(data) * len(x_offsets), -1)
+        y_offsets = np.arange(g.out[a]) * y_strides[a] - y_lowest[a]
+        result = (result[:, None] + y_offsets).ravel()
+    data = np.where(data < 0, OUTSIDE, data)  # a border on several axes: no sum of `OUTSIDE`
+    return TileTables(
         (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1]),
-        np.ascontiguousarray(data), result, sum(x_back), sum(y_back),
+        np.ascontiguousarray(data), result, sum(x_lowest), sum(y_lowest),
     )  # fmt: skip
 
 
 def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
-    """The tables of one axis; a tile reads only what its outputs that exist need."""
+    """Offsets (tile, element) of input and output on one inner axis.
+
+    A tile reads only the elements that its existing outputs need; the others are outside.
+    """
     data, result = [], []
-    held, d, out = np.append(padded_elements(g, axis), -1), g.dilation[axis], g.out[axis]
+    elements, d, out = np.append(padded_elements(g, axis), -1), g.dilation[axis], g.out[axis]
     for phase, count in enumerate(_phases(out, d)):
         first = np.arange(0, count, m)[:, None]
-        there = np.minimum(count - first, m)
+        outputs_left = np.minimum(count - first, m)
         i, j = np.arange(m + r - 1), np.arange(m)
-        at = np.where(i < there + r - 1, phase + d * (first + i), len(held) - 1)
-        data.append(to_offsets(held[at], *x))
+        positions = np.where(i < outputs_left + r - 1, phase + d * (first + i), len(elements) - 1)
+        data.append(to_offsets(elements[positions], *x))
         outputs = (phase + d * (first + j)) * y[0] - y[1]
-        result.append(np.where(j < there, outputs, OUTSIDE))
+        result.append(np.where(j < outputs_left, outputs, OUTSIDE))
     return np.concatenate(data), np.concatenate(result)
 
 
-def tap_offsets(g: Geometry, split: Split, steps: tuple[int, ...]) -> Any:
-    """Where the taps of the outer axes lie in the filter."""
-    return grid([g.kernel[a] for a in split.outer], [steps[a] for a in split.outer])
+def tap_offsets(g: Geometry, split: Split, strides: tuple[int, ...]) -> Any:
+    """The offsets of the outer axes' taps in the filter."""
+    return grid([g.kernel[a] for a in split.outer], [strides[a] for a in split.outer])

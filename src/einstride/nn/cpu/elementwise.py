@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einstride.codegen import jit
-from einstride.codegen.float_ops import like, not_below
+from einstride.codegen.float_ops import constant_like, greater_or_nan
 from einstride.codegen.function_builder import Code, Mask, Value
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.nn.cpu.row_sweep import ARGUMENTS, Rows, strips, sweep
@@ -19,14 +19,14 @@ than it saves."""
 
 def relu_value(x: Value) -> Value:
     """Emit max(x, 0); NaN stays NaN."""
-    zero = like(x, 0.0)
-    return not_below(x, zero).pick(x, zero)
+    zero = constant_like(x, 0.0)
+    return greater_or_nan(x, zero).pick(x, zero)
 
 
 def relu_gradient_value(y: Value, g: Value) -> Value:
     """Emit g where the output y of a ReLU is positive, else zero."""
-    zero = like(g, 0.0)
-    return not_below(y, zero).pick(g, zero)
+    zero = constant_like(g, 0.0)
+    return greater_or_nan(y, zero).pick(g, zero)
 
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen import jit
-from einstride.codegen.float_ops import bits, double, like, not_below, root, whole
+from einstride.codegen.float_ops import (
+    as_float64,
+    constant_like,
+    float64_constant,
+    greater_or_nan,
+    square_root,
+    to_float,
+)
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.cpu.runtime import barrier
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
@@ -149,26 +156,26 @@ def _moments(
         return [code.variable(code.zero(element, lanes)) for _ in range(vectors)]
 
     sums, counts = accumulators(), accumulators()
-    one = like(sums[0].get(), 1.0)
+    one = constant_like(sums[0].get(), 1.0)
 
     def add(offset: Value, v: int, mask: Mask | None) -> None:
         sums[v].set(sums[v].get() + x.at(offset).load(lanes, mask))
         if mask is not None:
-            counts[v].set(mask.pick(one, like(one, 0.0)))
+            counts[v].set(mask.pick(one, constant_like(one, 0.0)))
 
     sweep(code, chunk, at, lanes, vectors, add)
     stop = (chunk * code["rows"] + code["rows"]).least(code["full"])
-    rows = code.splat(whole(stop - chunk * code["rows"], element), lanes)
+    rows = code.splat(to_float(stop - chunk * code["rows"], element), lanes)
     means = []
     for v in range(vectors):
         n = rows + counts[v].get()
-        means.append(sums[v].get() // not_below(one, n).pick(one, n))
+        means.append(sums[v].get() // greater_or_nan(one, n).pick(one, n))
     deviation, squares = accumulators(), accumulators()
 
     def add_deviation(offset: Value, v: int, mask: Mask | None) -> None:
         d = x.at(offset).load(lanes, mask) - means[v]
         if mask is not None:
-            d = mask.pick(d, like(d, 0.0))
+            d = mask.pick(d, constant_like(d, 0.0))
         deviation[v].set(deviation[v].get() + d)
         squares[v].set(d.times_plus(d, squares[v].get()))
 
@@ -191,17 +198,17 @@ def _for_parts(code: Code, element: str, c: Value, visit: Any) -> None:
         start = k * code["rows"]
         rows = (start + code["rows"]).least(code["full"]) - start
         last = (k + 1).equals(code["chunks"]) & (lane < code["tail"])
-        n = whole(last.pick(rows + 1, rows), "float64")
+        n = to_float(last.pick(rows + 1, rows), "float64")
         pointer = code.array("parts", element).at(k * 3 * width + lane)
         visit(n, *(pointer.at(width * i).load_as(element, "float64") for i in range(3)))
 
 
 def _statistics(code: Code, element: str) -> None:
     """Emit statistics and coefficients of every channel, from the partial sums of all chunks."""
-    channels, n = code["channels"], whole(code["n"], "float64")
+    channels, n = code["channels"], to_float(code["n"], "float64")
     table = code.array("statistics", "float64")
     with code.loop(0, channels) as c:
-        sums, squares = (code.variable(double(code, 0.0)) for _ in range(2))
+        sums, squares = (code.variable(float64_constant(code, 0.0)) for _ in range(2))
 
         def mean_of(count: Value, m: Value, deviation: Value, square: Value) -> None:
             sums.set(sums.get() + (count * m + deviation))
@@ -215,7 +222,7 @@ def _statistics(code: Code, element: str) -> None:
 
         _for_parts(code, element, c, variance_of)
         variance = squares.get() // n
-        scale = double(code, 1.0) // root(variance + bits(code["epsilon"]))
+        scale = float64_constant(code, 1.0) // square_root(variance + as_float64(code["epsilon"]))
         for i, value in enumerate((mean, variance, scale)):
             table.at(channels * i + c).store(value)
         gamma, beta = (code.array(k, element).at(c).load_as(element, "float64")
@@ -248,8 +255,8 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         m, f, c = loaded
         g, deviation = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
-            nothing = like(g, 0.0)
-            g = not_below(deviation.times_plus(f, c), nothing).pick(g, nothing)
+            nothing = constant_like(g, 0.0)
+            g = greater_or_nan(deviation.times_plus(f, c), nothing).pick(g, nothing)
         return g, deviation
 
     with barrier.first_sweep(code, code["chunks"]) as chunk:
@@ -291,10 +298,10 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
 
 def _gradients(code: Code, element: str) -> None:
     """Emit sums of every channel and the coefficients of g, of x - m and 1 in gx."""
-    channels, n = code["channels"], whole(code["n"], "float64")
+    channels, n = code["channels"], to_float(code["n"], "float64")
     table, found = code.array("statistics", "float64"), code.array("sums", "float64")
     with code.loop(0, channels) as c:
-        sums, products = (code.variable(double(code, 0.0)) for _ in range(2))
+        sums, products = (code.variable(float64_constant(code, 0.0)) for _ in range(2))
 
         def add(count: Value, g: Value, product: Value, nothing: Value) -> None:
             sums.set(sums.get() + g)
@@ -308,8 +315,8 @@ def _gradients(code: Code, element: str) -> None:
         found.at(c).store(sums.get())
         found.at(channels + c).store(ggamma)
         factor = code.array("gamma", element).at(c).load_as(element, "float64") * scale
-        slope = double(code, 0.0) - factor * scale * ggamma // n
-        constant = double(code, 0.0) - factor * sums.get() // n - remainder * slope
+        slope = float64_constant(code, 0.0) - factor * scale * ggamma // n
+        constant = float64_constant(code, 0.0) - factor * sums.get() // n - remainder * slope
         _store_to_lanes(code, "slopes", element, c, [
             code.convert(v, "float64", element) for v in (factor, slope, constant)
         ])  # fmt: skip

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from einstride.codegen.float_ops import greater, is_nan, like, not_other, whole
+from einstride.codegen.float_ops import constant_like, equal_or_nan, greater, is_nan, to_float
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 
 MAX_UNROLLED_TAPS = 9
@@ -194,7 +194,10 @@ def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """Emit the maximum of a window; NaN if an element is NaN."""
     code = taps.code
     nothing = code.zero(spec.element, spec.lanes)
-    best, any_nan = code.variable(like(nothing, float("-inf"))), code.variable(is_nan(nothing))
+    best, any_nan = (
+        code.variable(constant_like(nothing, float("-inf"))),
+        code.variable(is_nan(nothing)),
+    )
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
@@ -202,12 +205,14 @@ def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
         any_nan.set(any_nan.get() | is_nan(value))
 
     taps.visit(each)
-    return any_nan.get().pick(like(nothing, float("nan")), best.get())
+    return any_nan.get().pick(constant_like(nothing, float("nan")), best.get())
 
 
 def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """Emit the maximum of a window's elements that are not NaN."""
-    best = taps.code.variable(like(taps.code.zero(spec.element, spec.lanes), float("-inf")))
+    best = taps.code.variable(
+        constant_like(taps.code.zero(spec.element, spec.lanes), float("-inf"))
+    )
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
@@ -220,8 +225,8 @@ def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -
 def _reciprocal_count(spec: Spec, taps: Taps) -> Value:
     """Emit one over the number of elements of a window."""
     number = taps.count() if spec.exclude_padding else taps.code.number(prod(spec.kernel))
-    found = whole(number, spec.element)
-    return taps.code.splat(like(found, 1.0) // found, spec.lanes)
+    found = to_float(number, spec.element)
+    return taps.code.splat(constant_like(found, 1.0) // found, spec.lanes)
 
 
 def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
@@ -230,7 +235,7 @@ def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
-            value = inside.pick(value, like(value, 0.0))
+            value = inside.pick(value, constant_like(value, 0.0))
         sums.set(sums.get() + value)
 
     taps.visit(each)
@@ -243,18 +248,18 @@ def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Ma
     The offset of a tap outside x is that of a tap inside, which is then visited more than once;
     after its first visit the gradient is taken, so that it is not added twice.
     """
-    code, zero = taps.code, like(g, 0.0)
+    code, zero = taps.code, constant_like(g, 0.0)
     best = untaken = None
     if spec.largest:
         best = _maximum_of_numbers(spec, taps, x, mask)
-        untaken = code.variable(not_other(zero, zero))
+        untaken = code.variable(equal_or_nan(zero, zero))
     else:
         g = g * _reciprocal_count(spec, taps)
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         pointer, condition = gx.at(offset), inside
         if best is not None and untaken is not None:
-            hit = not_other(x.at(offset).load(spec.lanes, mask), best)
+            hit = equal_or_nan(x.at(offset).load(spec.lanes, mask), best)
             if inside is not None and spec.stored_from:
                 # a tap outside is visited before the tap inside whose offset it has
                 hit = hit & code.splat(inside, spec.lanes)
