@@ -1,4 +1,4 @@
-"""Makes each fault of faults.toml in a copy of the sources, and runs the tests that must notice.
+"""Plant each fault of faults.toml in a copy of the sources, and run the tests that must fail.
 
     python tests/mutants/run.py [part of a fault's name]
     python tests/mutants/run.py 2/3    the second third of the list (8/3 too: modulo)
@@ -40,31 +40,31 @@ TESTS_FAILED = 1
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of the list."""
+    """Hold one entry of faults.toml."""
 
     name: str
     definition: str
     old: str
     new: str
     tests: str
-    """One in each line: kernels differ from machine to machine, so one test may not be enough."""
+    """Tests, one in each line; kernels differ between machines, so one test may not be enough."""
     needs: str = ""
-    """What the CPU must be able to do, by LLVM's name."""
+    """Feature that the CPU must have, by LLVM's name; "" for none."""
 
     @property
     def change(self) -> Change:
-        """What it changes."""
+        """Return the change of the sources."""
         return Change(self.definition, self.old, self.new)
 
     @property
     def nodes(self) -> list[str]:
-        """The tests that must notice, by pytest's name."""
+        """List the tests that must fail, by pytest's names."""
         return self.tests.strip().splitlines()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault: killed, survived, not run, or what stood in the way."""
+    """Hold the outcome of a fault: killed, survived, not run, or the reason why not."""
 
     fault: Fault
     verdict: str
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def faults(part: str = "") -> list[Fault]:
-    """Those whose name contains `part`, or every n-th from the k-th on for ``k/n``."""
+    """Select the faults whose name contains `part`; for ``k/n`` every n-th from the k-th on."""
     loaded = tomllib.loads(LIST.read_text())["fault"]
     share = re.fullmatch(r"(\d+)/(\d+)", part)
     if share:
@@ -83,7 +83,7 @@ def faults(part: str = "") -> list[Fault]:
 
 
 def run_tests(tree: Path, tests: list[str], limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
-    """Pytest over a copy of the sources, whatever is installed."""
+    """Run pytest on a copy of the sources, whatever version is installed."""
     backend = ("--backend", "cupy-host")
     path = os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
@@ -98,7 +98,7 @@ def run_tests(tree: Path, tests: list[str], limit: int = LIMIT) -> subprocess.Co
 
 
 def copy_tree(folder: Path) -> Path:
-    """The sources and the tests, in a folder of their own."""
+    """Copy the sources and the tests to a folder."""
     tree = folder / "tree"
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("src", "tests"):
@@ -108,7 +108,7 @@ def copy_tree(folder: Path) -> Path:
 
 
 def attempt(fault: Fault, made: dict[str, str] | NotThereError, tree: Path) -> Outcome:
-    """Put the file with the fault in its place, run the fault's tests, put the file back."""
+    """Write the file with the fault, run the fault's tests, and restore the file."""
     begin = time.monotonic()
     if isinstance(made, NotThereError):
         return Outcome(fault, "NOT THERE", 0, str(made))
@@ -131,7 +131,7 @@ def attempt(fault: Fault, made: dict[str, str] | NotThereError, tree: Path) -> O
 
 
 def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
-    """The changed file of each fault with its text, or why there is none."""
+    """Return the changed file and its text for each fault, or the reason why there is none."""
     texts = read(ROOT)
     made: list[dict[str, str] | NotThereError] = []
     for fault in chosen:
@@ -143,7 +143,7 @@ def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
 
 
 def run(chosen: list[Fault]) -> int:
-    """Everything, as a table on the standard output; the exit status."""
+    """Run all faults, print the table, and return the exit status."""
     made = make_all(chosen)
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         trees: queue.Queue[Path] = queue.Queue()
@@ -170,7 +170,7 @@ def run(chosen: list[Fault]) -> int:
 
 
 def report(outcomes: list[Outcome]) -> int:
-    """The table; the exit status."""
+    """Print the table, and return the exit status."""
     width = max(len(o.fault.name) for o in outcomes)
     for o in outcomes:
         print(f"{o.fault.name.ljust(width)}  {o.verdict:9}  {o.seconds:5.1f} s")
