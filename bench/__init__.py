@@ -1,1 +1,1 @@
-"""The benchmark suite of einstride: ``python -m bench`` from the root of the repository."""
+"""Benchmark einstride: ``python -m bench`` from the root of the repository."""

@@ -1,4 +1,4 @@
-"""Entry point of ``python -m bench``."""
+"""Run ``python -m bench``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""This checkout against another commit: ``python -m bench.against COMMIT``.
+"""Compare this checkout's speed with another commit's: ``python -m bench.against COMMIT``.
 
 Both run in a process of their own, one at a time, in turns whose order alternates; each has an
 empty folder of compiled kernels. Printed are ratios, the other commit's time over this checkout's,
@@ -33,12 +33,12 @@ from bench.workers import ROOT, Worker, WorkerFailure
 
 LIMIT = 120.0  # seconds for one call of one side, compiling included
 OVERHEAD = Case("call/smallest", "tiny", "bench.overhead", (8, 8), 3, (3, 3), 4, batches=(1,))
-"""A convolution whose arithmetic is nothing: its difference in microseconds is told too."""
+"""A convolution with negligible arithmetic; its difference in microseconds is reported too."""
 
 
 @dataclass
 class Pair:
-    """One way of calling (function or prepared layer) on one row; seconds of (other, this)."""
+    """Hold the seconds of (other, this) for one way of calling, a function or a prepared layer."""
 
     row: Row
     variant: str
@@ -48,16 +48,16 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of the other's time over this checkout's."""
+        """Return the median over the rounds of the other's time over this checkout's."""
         return statistics.median(other / this for other, this in self.rounds)
 
     @property
     def added(self) -> float:
-        """Median over the rounds of the microseconds that this checkout takes more."""
+        """Return the median over the rounds of the microseconds that this checkout takes more."""
         return statistics.median(1e6 * (this - other) for other, this in self.rounds)
 
     def record(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Convert the result to plain data for JSON."""
         return {
             "row": self.row.name, "group": self.row.case.group, "variant": self.variant,
             "first": self.first, "rounds": self.rounds, "problem": self.problem,
@@ -65,7 +65,7 @@ class Pair:
 
 
 def sources(commit: str, folder: Path) -> Path:
-    """The sources of a commit, unpacked."""
+    """Unpack the sources of a commit."""
     archive = subprocess.run(
         ["git", "-C", str(ROOT), "archive", commit, "src"], check=True, capture_output=True
     ).stdout
@@ -99,7 +99,7 @@ def compare(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> li
 
 
 def report(pairs: list[Pair], commit: str) -> str:
-    """The table of groups, the slowest rows, and the smallest call in microseconds."""
+    """Write the table of groups, the slowest rows, and the smallest call in microseconds."""
     timed = [pair for pair in pairs if pair.rounds]
     lines = [
         f"{commit} over this checkout: above 1 this checkout is faster.", "",

@@ -1,4 +1,4 @@
-"""How large a block of windows should be: NumPy's `block_bytes`, tried out and interleaved.
+"""Measure the speed of several sizes of a block of windows, NumPy's `block_bytes`, interleaved.
 
     python -m bench.blocks [KiB ...]
 
@@ -27,7 +27,7 @@ ROUNDS = 25
 
 
 def passes(size: int, channels: int) -> dict[str, Callable[[], Any]]:
-    """The three passes of one layer."""
+    """Return the three passes of one layer."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((8, size, size, channels), np.float32)
     f = rng.standard_normal((3, 3, channels, channels), np.float32)
@@ -39,7 +39,7 @@ def passes(size: int, channels: int) -> dict[str, Callable[[], Any]]:
 
 
 def seconds(work: Callable[[], Any], kib: int, times: int) -> float:
-    """The last of some calls with blocks of this size."""
+    """Return the seconds of the last of some calls with blocks of this size."""
     backend = replace(BACKEND, traits=replace(BACKEND.traits, block_bytes=kib << 10))
     with mock.patch.dict(backends._FOUND, {np.ndarray: backend}):
         for _ in range(times):

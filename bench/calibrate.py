@@ -44,7 +44,7 @@ NOTE = (
 
 
 def fastest(work: Callable[[], Any], repeats: int = 9) -> float:
-    """The least time of some calls: what the machine can do when nothing disturbs it."""
+    """Return the least time of some calls, the one that other processes disturbed least."""
     times = []
     for _ in range(repeats):
         start = perf_counter()
@@ -54,7 +54,7 @@ def fastest(work: Callable[[], Any], repeats: int = 9) -> float:
 
 
 def per_product(dtype: str) -> dict[str, float]:
-    """Seconds per multiply-add by BLAS and by NumPy's own einsum."""
+    """Measure the seconds per multiply-add of BLAS and of NumPy's own einsum."""
     n = 768
     a, b = np.ones((n, n), dtype), np.ones((n, n), dtype)
     matmul = fastest(lambda: a @ b) / n**3
@@ -65,7 +65,7 @@ def per_product(dtype: str) -> dict[str, float]:
 
 
 def transforms(dtype: str) -> dict[str, float]:
-    """The pieces of a spectral convolution, in the planes of a dtype, as two threads would do."""
+    """Measure the steps of a spectral convolution in the planes of a dtype, on two threads."""
     real = {"float32": "float32", "complex64": "float32"}.get(dtype, "float64")
     rng = np.random.default_rng(0)
     matrix, columns = rng.standard_normal((96, 96)), rng.standard_normal((96, 4096))
@@ -83,7 +83,7 @@ def transforms(dtype: str) -> dict[str, float]:
 
 
 def calls() -> dict[str, float]:
-    """Fixed costs, and the rate of copying windows."""
+    """Measure the fixed costs of calls and blocks, and the rate of copying windows."""
     x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
     call = fastest(lambda: [es.conv(x, f, algorithm="strided") for _ in range(200)]) / 200
     whole = fastest(lambda: [es.conv(x, f, algorithm="gemm") for _ in range(200)]) / 200
@@ -106,7 +106,7 @@ def calls() -> dict[str, float]:
 
 
 def kernels() -> dict[str, float]:
-    """A call of a compiled kernel, and the rate of its multiply-adds of vectors."""
+    """Measure a call of a compiled kernel, and the rate of its multiply-adds of vectors."""
     from einstride.codegen.jit import machine
 
     x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
@@ -121,7 +121,8 @@ def kernels() -> dict[str, float]:
 
 
 def thinness() -> float:
-    """How much slower a product with four columns is than its multiply-adds say."""
+    """Measure by which factor a product with four columns is slower than its multiply-adds
+    predict."""
     a, wide = np.ones((2048, 576), "float32"), np.ones((576, 256), "float32")
     narrow = np.ones((576, 4), "float32")
     full = fastest(lambda: a @ wide) / 256
@@ -129,7 +130,7 @@ def thinness() -> float:
 
 
 def groupedness() -> float:
-    """How much slower a stack of products with one column each is than its multiply-adds say."""
+    """Measure by which factor a stack of products with one column each is slower than predicted."""
     x, f = np.ones((2, 32, 32, 64), "float32"), np.ones((3, 3, 1, 64), "float32")
     seconds = fastest(lambda: es.conv(x, f, groups=64, algorithm="gemm"))
     work = 2 * 30 * 30 * 64 * 9
@@ -137,14 +138,14 @@ def groupedness() -> float:
 
 
 def mixedness() -> float:
-    """How much slower einsum is over groups of four channels than without groups."""
+    """Measure by which factor einsum over groups of four channels is slower than without groups."""
     x, f = np.ones((1, 32, 32, 64), "float32"), np.ones((3, 3, 4, 64), "float32")
     seconds = fastest(lambda: es.conv(x, f, groups=16, algorithm="strided"))
     return max(seconds / (30 * 30 * 64 * 4 * 9) / per_product("float32")["einsum"], 1.0)
 
 
 def transforming() -> float:
-    """How much slower the transforms of F(4x4, 3x3) are than their multiply-adds say."""
+    """Measure by which factor the transforms of F(4x4, 3x3) are slower than predicted."""
     square, large = np.ones((36, 36), "float32"), np.ones((768, 768), "float32")
     tiles = np.ones((36, 2048), "float32")
     place = np.empty_like(tiles)
@@ -154,7 +155,8 @@ def transforming() -> float:
 
 
 def gathering(transform: float) -> float:
-    """Seconds per byte of tiles: what F(4x4, 3x3) takes beside its products and transforms."""
+    """Measure the seconds per byte of tiles that F(4x4, 3x3) takes beside products and
+    transforms."""
     x, f = np.ones((8, 58, 58, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
     spent = work(Geometry.of("calibrate", x.shape, f.shape), Scheme((4, 4), (3, 3)), False)
     with patch("einstride.algorithms.winograd._compiled", return_value=False):
@@ -165,7 +167,7 @@ def gathering(transform: float) -> float:
 
 
 def table() -> dict[str, Any]:
-    """The whole file."""
+    """Measure all figures of the file."""
     names = ("float32", "float64", "complex64", "complex128")
     dtypes = {name: per_product(name) for name in names}
     slow = per_product("int64")
@@ -179,7 +181,7 @@ def table() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print or write."""
+    """Print the figures, or write them to the calibration file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help=f"write {PATH.name}")
     text = json.dumps(table(), indent=2) + "\n"

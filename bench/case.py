@@ -1,4 +1,4 @@
-"""What is measured: a `Case` is a layer of real work, a `Row` is one pass over it at one batch."""
+"""Define what is measured: a `Case` is a layer of a real program, a `Row` one pass at one batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Padding = int | tuple[int | tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One convolution of real work. Sizes are spatial; arrays are channels_last."""
+    """Hold one convolution of a real program. Sizes are spatial; arrays are channels_last."""
 
     name: str  # "network/layer"
     group: str  # one of GROUPS
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a case at one batch size in one pass."""
+    """Hold one line of the table: a case at one batch size in one pass."""
 
     case: Case
     batch: int
@@ -113,7 +113,7 @@ class Row:
 
     @property
     def result_dtype(self) -> str:
-        """The dtype that einstride promises for the answer."""
+        """The dtype that einstride promises for the result."""
         if self.filter_dtype != self.case.dtype:
             return self.filter_dtype  # an integer image under a floating-point filter
         return {"int8": "int32", "uint8": "int32", "int32": "int64"}.get(
@@ -122,17 +122,17 @@ class Row:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the answer is an integer, hence checked exactly."""
+        """True if the result is an integer, which is checked exactly."""
         return "int" in self.result_dtype
 
     @property
     def is_complex(self) -> bool:
-        """Whether the arrays are complex."""
+        """True if the arrays are complex."""
         return self.case.dtype.startswith("complex")
 
     @property
     def depthwise_simple(self) -> bool:
-        """Whether each channel has one filter of its own (single-channel images included)."""
+        """True if each channel has one filter of its own (single-channel images included)."""
         return self.case.groups == self.case.channels == self.case.filters
 
     @property

@@ -1,4 +1,4 @@
-"""How good the planner's choices are: every algorithm that can do a row, timed against `auto`'s.
+"""Compare the planner's choice on each row with the measured times of all other algorithms.
 
     python -m bench.choices [--time-box SECONDS] [--case GLOB] [--json PATH]
 
@@ -25,7 +25,7 @@ NEAR, FAR = 1.1, 2.0
 
 
 def timed(row: Row) -> dict[str, Any]:
-    """What `auto` takes, and the median seconds of every algorithm."""
+    """Return the choice of `auto`, and the median seconds of every algorithm."""
     arrays = data.make(row)
     first, second = {
         "forward": (arrays.x, arrays.f),
@@ -50,7 +50,7 @@ def timed(row: Row) -> dict[str, Any]:
 
 
 def behind(found: dict[str, Any]) -> float:
-    """How many times slower the choice is than the best."""
+    """Return by which factor the choice is slower than the best algorithm."""
     seconds = found["seconds"]
     return float(seconds[found["chosen"]] / min(seconds.values()))
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench``."""
+"""Define the command line of ``python -m bench``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; 0 when every answer is right, 2 when nothing could be run."""
+    """Run the benchmark; return 0 if every result is right, 2 if nothing could be run."""
     args = parse(arguments)
     rows = select(
         groups=args.group,
@@ -133,7 +133,8 @@ def _describe(args: argparse.Namespace, arguments: list[str] | None, options: Op
 
 
 def _measure_peaks(run: Run, crew: Crew) -> None:
-    """The fastest matrix product among the libraries: the yardstick of the shares."""
+    """Measure the fastest matrix product among the libraries, by which shares of the peak are
+    computed."""
     for dtype, size in GEMM_SIZES.items():
         for name, worker in crew.workers.items():
             if name == "reference":

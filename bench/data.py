@@ -1,4 +1,5 @@
-"""The arrays of a row: made once by the reference worker, read by all others from files."""
+"""Make the arrays of a row once, in the reference worker; all other workers read them from
+files."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ INTEGER_RANGES = {"int8": (-128, 128), "uint8": (0, 256), "int32": (-1000, 1000)
 
 @dataclass(frozen=True)
 class Arrays:
-    """Operands in channels_last; gy is the output gradient."""
+    """Hold the operands in channels_last; gy is the output gradient."""
 
     x: np.ndarray  # (B, *S, C)
     f: np.ndarray  # (*K, C // groups, D)
@@ -24,7 +25,7 @@ class Arrays:
 
 
 def make(row: Row) -> Arrays:
-    """Random operands of a row, the same in every run."""
+    """Draw the operands of a row, equal in every run."""
     rng = np.random.default_rng(zlib.crc32(row.name.encode()))
     return Arrays(
         x=_values(rng, row.x_shape, row.case.dtype),

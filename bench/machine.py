@@ -1,4 +1,4 @@
-"""What the figures depend on: processor, threads, BLAS kernels, waiting for a core."""
+"""Read what the figures depend on: processor, threads, BLAS kernels, time waiting for a core."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 BLAS_CHOICES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-"""What makes glibc keep memory that was freed, which onnxruntime does by itself."""
+"""Environment that makes glibc keep freed memory, as onnxruntime's own allocator does."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 
 
 def processor() -> str:
-    """The processor's model name."""
+    """Return the processor's model name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -25,7 +25,7 @@ def processor() -> str:
 
 
 def vector_width() -> str:
-    """The widest vector instructions that the processor offers, as far as it says."""
+    """Return the widest vector instructions that the processor reports."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -34,7 +34,7 @@ def vector_width() -> str:
 
 
 def cores(count: int) -> list[int]:
-    """At most `count` processors that are allowed to this process, one per physical core first."""
+    """List at most `count` processors that this process may use, one per physical core first."""
     if not hasattr(os, "sched_getaffinity"):
         return []
     allowed = sorted(os.sched_getaffinity(0))
@@ -48,7 +48,8 @@ def cores(count: int) -> list[int]:
 
 
 def environment(threads: int, native_blas: bool, fresh_memory: bool = False) -> dict[str, str]:
-    """The environment of a worker: thread counts fixed before any library starts its pool.
+    """Return the environment of a worker, which fixes thread counts before a library starts its
+    pool.
 
     Memory that was freed is kept: the system's clearing of the pages of large results takes longer
     than many a convolution, and no library's own.
@@ -65,7 +66,7 @@ def environment(threads: int, native_blas: bool, fresh_memory: bool = False) -> 
 
 
 def blas() -> list[str]:
-    """The BLAS and OpenMP libraries of this process, with the kernel that each one runs."""
+    """List the BLAS and OpenMP libraries of this process, with the kernel that each one runs."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
@@ -88,7 +89,7 @@ def blas() -> list[str]:
 
 
 def waiting_seconds() -> float:
-    """Time that this process's threads were ready to run and had no core (0.0 where not known)."""
+    """Return the seconds that threads of this process waited for a core; 0.0 where unknown."""
     total = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
@@ -99,5 +100,5 @@ def waiting_seconds() -> float:
 
 
 def preemptions() -> int:
-    """Involuntary context switches of this process so far."""
+    """Count the involuntary context switches of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

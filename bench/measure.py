@@ -1,4 +1,4 @@
-"""One row: arrays and reference, answers checked, interleaved rounds, one result."""
+"""Measure one row: make arrays and reference, check results, time interleaved rounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DISTURBED = 0.05  # share of the time that threads were ready and had no core
 
 @dataclass
 class Timing:
-    """One variant of one library on one row."""
+    """Hold the times of one variant of one library on one row."""
 
     library: str
     variant: str
@@ -41,13 +41,14 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Median seconds of a call."""
+        """Return the median seconds of a call."""
         return statistics.median(self.seconds)
 
 
 @dataclass
 class Result:
-    """What was found on one row; ratios are the peer's time over ours, so above 1 we win."""
+    """Hold the result of one row; a ratio is the peer's time over einstride's, above 1 if
+    einstride is faster."""
 
     row: Row
     status: str  # "ok", "WRONG", "FAILED", "no peer", "ours not run", "algorithm cannot"
@@ -62,12 +63,12 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """Median of the rounds' ratios."""
+        """Return the median of the rounds' ratios."""
         return statistics.median(self.ratios) if self.ratios else None
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """First and third quartile of the rounds' ratios."""
+        """Return the first and third quartile of the rounds' ratios."""
         if len(self.ratios) < 3:
             return (min(self.ratios), max(self.ratios)) if self.ratios else None
         low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
@@ -151,7 +152,7 @@ def _time(timing: Timing, crew: Crew, options: Options) -> bool:
 
 
 def _screen(ready: list[Timing], factor: float, crew: Crew, options: Options) -> list[Timing]:
-    """Keep ours, and the peers that may still turn out to be the best."""
+    """Keep einstride, and the peers that may still be the fastest."""
     last = {id(t): t.seconds[-1] if t.seconds else t.trial for t in ready}
     best = min((last[id(t)] for t in ready if t.library != OURS), default=0.0)
     kept = [t for t in ready if t.library == OURS or last[id(t)] <= factor * best]
@@ -162,7 +163,8 @@ def _screen(ready: list[Timing], factor: float, crew: Crew, options: Options) ->
 
 
 def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
-    """What the timings say; `ready` are those that were measured in every round."""
+    """Compute the result from the timings; `ready` are the variants that were measured in every
+    round."""
     ours = {t.variant: t for t in timings if t.library == OURS}
     peers = [t for t in ready if t.library != OURS]
     peer = min(peers, key=lambda t: t.median, default=None)
@@ -196,7 +198,7 @@ def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
 
 
 def as_record(result: Result, peaks: dict[str, float]) -> dict[str, Any]:
-    """A result as plain data for JSON. Times are seconds per call."""
+    """Convert a result to plain data for JSON. Times are seconds per call."""
     row, case = result.row, result.row.case
     return {
         "row": row.name,
@@ -228,7 +230,8 @@ def as_record(result: Result, peaks: dict[str, float]) -> dict[str, Any]:
 
 
 def peak_share(row: Row, timing: Timing | None, peaks: dict[str, float]) -> float | None:
-    """Speed as a fraction of the matrix product's in the same precision (none for integers)."""
+    """Return the speed as a fraction of the matrix product's in the same precision; None for
+    integers."""
     kind = {"complex64": "float32", "complex128": "float64"}.get(row.result_dtype, row.result_dtype)
     if timing is None or not timing.seconds or not peaks.get(kind):
         return None

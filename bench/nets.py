@@ -1,4 +1,4 @@
-"""The networks and layers that `bench.training` times, in einstride and in PyTorch."""
+"""Define the networks and layers that `bench.training` times, in einstride and in PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Callable[[], Any]
 
 
 def ours(case: str, layout: str) -> Step:
-    """A call that does one step, or one layer forward and backward."""
+    """Return a call of einstride that does one step, or one layer forward and backward."""
     from einstride import nn
     from einstride.arrays.backends import by_name
 
@@ -67,7 +67,7 @@ def _resnet(blocks: int) -> Any:
 
 
 def theirs(case: str, layout: str) -> Step:
-    """The same in PyTorch, in one of its two memory layouts."""
+    """Return the call in PyTorch, in one of its two memory layouts."""
     import torch
     from torch import nn
 
@@ -130,7 +130,7 @@ def _torch_resnet(blocks: int) -> Any:
 
 
 def parameters(blocks: int) -> int:
-    """How many numbers the network learns: the same on both sides."""
+    """Count the parameters of the network, which both sides have in common."""
     from einstride import nn
 
     model = nn.Model(_resnet(blocks), (32, 32, 3))

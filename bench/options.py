@@ -1,4 +1,4 @@
-"""Settings that the runner hands to every worker."""
+"""Hold the settings that the runner passes to every worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    """How the workers run."""
+    """Hold the settings of the workers."""
 
     threads: int = 2
     algorithm: str = "auto"  # einstride's own; peers ignore it

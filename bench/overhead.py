@@ -1,4 +1,4 @@
-"""What a call costs beyond the seed's bare NumPy lines: ``python -m bench.overhead``.
+"""Measure the time of a call beyond a bare strided view and einsum: ``python -m bench.overhead``.
 
 x is (1, 8, 8, 3), f is (3, 3, 3, 4): the arithmetic is nothing, the call is everything. Blocks of
 calls of the bare lines, of `conv` and of a prepared `Conv` take turns in one process (all are plain
@@ -21,7 +21,7 @@ BLOCKS = 300
 
 
 def bare(x: np.ndarray, f: np.ndarray, s: tuple[int, int]) -> np.ndarray:
-    """The seed: a strided view and one einsum, unchecked."""
+    """Convolve by a strided view and one einsum, unchecked."""
     x0, x1, x2, x3 = x.strides
     (b, h, w, c), (fh, fw) = x.shape, f.shape[:2]
     shape = (b, 1 + (h - fh) // s[0], 1 + (w - fw) // s[1], fh, fw, c)
@@ -30,7 +30,7 @@ def bare(x: np.ndarray, f: np.ndarray, s: tuple[int, int]) -> np.ndarray:
 
 
 def block(call: Callable[[], object]) -> float:
-    """Microseconds of a call, mean of one block."""
+    """Return the mean microseconds of a call in one block of calls."""
     begin = time.perf_counter_ns()
     for _ in range(CALLS):
         call()
@@ -40,7 +40,7 @@ def block(call: Callable[[], object]) -> float:
 def measure(
     calls: dict[str, Callable[[], object]], blocks: int = BLOCKS
 ) -> dict[str, tuple[float, ...]]:
-    """Quartiles of each call's cost beyond the first one's, in microseconds."""
+    """Return the quartiles of each call's time beyond the first one's, in microseconds."""
     for call in calls.values():
         block(call)  # caches and plans are made here
     rounds = [{name: block(call) for name, call in calls.items()} for _ in range(blocks)]

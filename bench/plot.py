@@ -1,4 +1,4 @@
-"""The report as a picture: a bar per pass of each case, on a logarithmic axis with a line at 1."""
+"""Plot the report: a bar per pass of each case, on a logarithmic axis with a line at 1."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def draw(results: list[Result], title: str, path: Path) -> bool:
 
 
 def _columns(results: list[Result]) -> list[list[Line]]:
-    """The groups' lines dealt into columns of about equal height; a heading is never last."""
+    """Distribute the groups' lines to columns of about equal height; no column ends with a
+    heading."""
     groups = []
     for group in GROUPS:
         members = [result for result in results if result.row.case.group == group]
@@ -84,7 +85,7 @@ def _heading(text: str) -> list[Line]:
 
 
 def _lines(results: list[Result]) -> list[Line]:
-    """One line per case and batch."""
+    """Make one line per case and batch."""
     keyed = groupby(results, key=lambda result: (result.row.case.name, result.row.batch))
     return [(f"{name}  b{batch}", list(members)) for (name, batch), members in keyed]
 

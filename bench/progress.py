@@ -1,4 +1,4 @@
-"""Progress on standard error: tqdm's bar where it is installed, a line per row elsewhere."""
+"""Show progress on standard error: by tqdm if it is installed, else one line per row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Progress:
             self._bar.close()
 
     def done(self, *words: str) -> None:
-        """One row more."""
+        """Count one more row."""
         self._count += 1
         text = " ".join(word for word in words if word)
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""The answers that every library is held to: float64, independent of einstride and of the peers.
+"""Compute the reference results in float64, independently of einstride and of the peers.
 
 Little work: one matrix product per tap. Much: one circular correlation through numpy.fft, whose
 length covers the padded input. Integers stay below 2**53, so float64 holds them exactly (and only
@@ -20,7 +20,7 @@ MOST_UPDATES = 1_000_000_000  # taps times outputs; beyond both limits the FFT i
 
 
 def answer(row: Row, arrays: Arrays) -> np.ndarray:
-    """The row's answer in float64 or complex128, channels_last."""
+    """Compute the row's result in float64 or complex128, channels_last."""
     wide = np.complex128 if row.is_complex else np.float64
     x, f, gy = (a.astype(wide) for a in (arrays.x, arrays.f, arrays.gy))
     # gradients are the adjoint: the operand that stays is conjugated
@@ -121,7 +121,8 @@ def _by_fft(row: Row, x: np.ndarray, f: np.ndarray, gy: np.ndarray) -> np.ndarra
 
 
 def _mirror(spectrum: np.ndarray, first: int, row: Row) -> np.ndarray:
-    """Spectrum of the array read backwards (circularly): correlation instead of convolution."""
+    """Return the spectrum of the array reversed circularly, which turns convolution into
+    correlation."""
     axes = tuple(range(first, first + row.rank))
     return np.roll(np.flip(spectrum, axes), 1, axes)
 

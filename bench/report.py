@@ -1,4 +1,4 @@
-"""The report as Markdown and as JSON."""
+"""Write the report as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASS_NAMES = {"forward": "forward", "input_grad": "input grad", "filter_grad": "
 
 @dataclass
 class Run:
-    """Everything that a report tells."""
+    """Hold everything that a report contains."""
 
     date: str
     command: str
@@ -35,7 +35,8 @@ class Run:
 
     @property
     def exit_status(self) -> int:
-        """0: all answers right, everything of ours ran; 1: not so; 2: nothing of ours ran."""
+        """Exit status 0 if all results are right and einstride ran every row, 2 if it ran none,
+        else 1."""
         unable = ("algorithm cannot",)
         if self.results and all(result.status in unable for result in self.results):
             return 2
@@ -43,7 +44,7 @@ class Run:
 
 
 def to_json(run: Run) -> str:
-    """The whole run as JSON; times are seconds per call, one entry per round."""
+    """Convert the whole run to JSON; times are seconds per call, one entry per round."""
     head = {key: value for key, value in vars(run).items() if key not in ("results", "options")}
     return json.dumps(
         {
@@ -59,7 +60,7 @@ def to_json(run: Run) -> str:
 
 
 def to_markdown(run: Run) -> str:
-    """The whole run as Markdown."""
+    """Convert the whole run to Markdown."""
     parts = ["# einstride against its peers", "", *_preamble(run), "", *_group_table(run)]
     for group in GROUPS:
         results = [result for result in run.results if result.row.case.group == group]
@@ -148,7 +149,7 @@ def _row_table(results: list[Result], peaks: dict[str, float]) -> list[str]:
 
 
 def _problems(run: Run) -> list[str]:
-    """What was not measured or is not right, named."""
+    """List the rows that were not measured, or whose results are wrong."""
     lines = [f"- {r.row.name}: {r.status}: {r.note}" for r in run.results if r.note]
     rows: dict[str, list[str]] = {}  # by problem: many rows share one
     for result in run.results:
@@ -172,7 +173,7 @@ def _ratio(result: Result) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Two decimals, or two digits where that would say nothing."""
+    """Format a number with two decimals, or two significant digits if it is too small."""
     if value is None:
         return ""
     return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}"

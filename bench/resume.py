@@ -1,4 +1,4 @@
-"""Go on with an earlier run: its rows are kept, and only the rows it lacks are measured.
+"""Continue an earlier run: keep its rows, and measure only the missing ones.
 
 A row's ratio is of times that were taken side by side, so rows of two sittings may share a table; a
 run on another processor, with other settings or with other releases may not.
@@ -19,7 +19,7 @@ SAME = ("processor", "vector", "rounds", "environment")
 
 
 class Unlike(Exception):
-    """The earlier run is of another machine, other settings or other releases."""
+    """Report that the earlier run is of another machine, other settings or other releases."""
 
 
 def take_over(run: Run, path: Path, rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Figures over many rows: geometric means per group, and their floors."""
+"""Summarise many rows: geometric means per group, and least ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.measure import Result, peak_share
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """Geometric mean of the ratios of a group, and its extremes."""
+    """Hold the geometric mean of a group's ratios, and the extremes."""
 
     name: str
     rows: int
@@ -24,20 +24,21 @@ class GroupSummary:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """exp of the mean logarithm."""
+    """Return the exponential of the mean logarithm."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
 
 
 def summarise(results: list[Result], peaks: dict[str, float]) -> list[GroupSummary]:
-    """One entry per group that has ratios, then one named "all"."""
+    """Return one entry per group that has ratios, then one named "all"."""
     counted = [result for result in results if counts(result)]
     parts = [(group, [r for r in counted if r.row.case.group == group]) for group in GROUPS]
     return [_one(name, part, peaks) for name, part in (*parts, ("all", counted)) if part]
 
 
 def counts(result: Result) -> bool:
-    """Whether a row's ratio enters the means: timed, and our answer right."""
+    """True if a row's ratio enters the means: the row was timed, and einstride's result is
+    right."""
     return result.ratio is not None and result.ours is not None and not result.ours.wrong
 
 

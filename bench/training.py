@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Child:
-    """A library and a layout in a process that runs only while it is asked."""
+    """Run a library and a layout in a process that is stopped except while it answers."""
 
     def __init__(self, who: str, threads: int, native_blas: bool) -> None:
         self._process = subprocess.Popen(
@@ -40,7 +40,7 @@ class Child:
         self.ask("start")
 
     def ask(self, request: str) -> dict[str, Any]:
-        """One request, one answer."""
+        """Send a request and return the answer."""
         os.kill(self._process.pid, signal.SIGCONT)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(request + "\n")
@@ -84,7 +84,7 @@ def serve(who: str) -> None:
 
 
 def measure(cases: list[str], rounds: int, threads: int, native_blas: bool) -> list[dict[str, Any]]:
-    """A record for each case."""
+    """Measure each case, and return a record for each."""
     children = {who: Child(who, threads, native_blas) for who in WHO}
     records = []
     try:
@@ -107,14 +107,14 @@ def measure(cases: list[str], rounds: int, threads: int, native_blas: bool) -> l
 
 
 def line(r: dict[str, Any]) -> str:
-    """A row of the table."""
+    """Write a row of the table."""
     times = " | ".join(f"{1000 * r['seconds'][who]:.2f}" for who in WHO)
     ratios = " | ".join(f"**{r['ratios'][who]:.2f}**" for who in WHO[1:])
     return f"| {r['case']}{' (disturbed)' if r['disturbed'] else ''} | {times} | {ratios} |"
 
 
 def table(records: list[dict[str, Any]], rounds: int, threads: int) -> str:
-    """The whole report."""
+    """Write the whole report."""
     head = [
         "# Training against PyTorch on the CPU",
         "",
@@ -131,7 +131,7 @@ def table(records: list[dict[str, Any]], rounds: int, threads: int) -> str:
 
 
 def main() -> int:
-    """Print the table; write it where asked."""
+    """Print the table, and write it to a file if one is named."""
     parser = argparse.ArgumentParser(prog="python -m bench.training")
     parser.add_argument("--child", choices=WHO, help=argparse.SUPPRESS)
     parser.add_argument("--case", default="", help="only those whose name contains this")

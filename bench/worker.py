@@ -1,4 +1,4 @@
-"""The child process of one library: ``python -m bench.worker NAME FD``, driven over a pipe.
+"""Run one library in a child process, ``python -m bench.worker NAME FD``, driven over a pipe.
 
 Every request is (method, arguments); every reply is ("ok", value), ("unsupported", reason) or
 ("error", text).
@@ -32,10 +32,10 @@ MOST_CALLS = 2000  # in one slice
 
 
 class ReferenceService:
-    """Makes the arrays of a row and its float64 answer."""
+    """Make the arrays of a row and its float64 result."""
 
     def start(self, options: Options) -> dict[str, Any]:
-        """Nothing to set up."""
+        """Do nothing: this service needs no set-up."""
         return {"versions": {"numpy": np.__version__}, "blas": []}
 
     def write(self, row: Row, folder: Path) -> None:
@@ -47,7 +47,7 @@ class ReferenceService:
 
 
 class PeerService:
-    """Prepares, checks and times the variants of one library."""
+    """Prepare, check and time the variants of one library."""
 
     def __init__(self, name: str) -> None:
         self._module = importlib.import_module(f"bench.peers.{name}")
@@ -63,7 +63,7 @@ class PeerService:
         return {"versions": versions, "blas": machine.blas()}
 
     def names(self, row: Row) -> list[str]:
-        """The variants that may do this row; earlier rows are forgotten."""
+        """List the variants that may support this row, and drop those of earlier rows."""
         self._variants.clear()
         return list(self._module.builders(row))
 
@@ -86,7 +86,7 @@ class PeerService:
         return {"error": error, "wrong": wrong, "seconds": seconds, "first": first}
 
     def measure(self, name: str) -> dict[str, float]:
-        """Median seconds of a call over one slice, and how long the process lacked a core."""
+        """Return the median seconds of a call over one slice, and the seconds without a core."""
         run, count = self._variants[name].run, self._counts[name]
         if not self._long[name]:
             run()  # the process was stopped until now: wake its pool, fill its caches
@@ -109,7 +109,7 @@ class PeerService:
         self._variants.pop(name, None)
 
     def gemm(self, dtype: str, size: int) -> float:
-        """Operations per second of this library's matrix product."""
+        """Measure the operations per second of this library's matrix product."""
         multiply = getattr(self._module, "gemm", None)
         if multiply is None:
             raise Unsupported("no matrix product here")
@@ -124,7 +124,8 @@ class PeerService:
 
 
 def compare(row: Row, got: np.ndarray, want: np.ndarray) -> tuple[float, str | None]:
-    """The error relative to the largest answer, and what is wrong (None: nothing)."""
+    """Return the error relative to the largest result, and a text if the result is wrong, else
+    None."""
     if got.shape != want.shape:
         return math.inf, f"shape {got.shape} instead of {want.shape}"
     if want.size == 0:
@@ -152,7 +153,7 @@ def serve(service: object, pipe: Connection) -> None:
 
 
 def _describe(error: Exception) -> str:
-    """One line: the error, and the place in the library where it arose."""
+    """Describe an error in one line, with the line of the library that raised it."""
     lines = str(error).strip().splitlines() or [""]
     if isinstance(error, ImportError):
         return lines[0]

@@ -1,4 +1,4 @@
-"""The runner's side of the workers: one process per library, all stopped but the one at work."""
+"""Control the workers: one process per library, all stopped except the one that works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_LIMIT = 120.0  # seconds that importing a library may take
 
 
 class WorkerFailure(Exception):
-    """A request was not answered: `kind` is "unsupported", "error" or "too slow"."""
+    """Report that a request failed: `kind` is "unsupported", "error" or "too slow"."""
 
     def __init__(self, kind: str, text: str, replaced: bool = False) -> None:
         super().__init__(text)
@@ -31,7 +31,7 @@ class WorkerFailure(Exception):
 
 
 class Worker:
-    """A library in a process of its own, which runs only while it answers a request."""
+    """Run a library in a process of its own, which is stopped except while it answers a request."""
 
     def __init__(
         self, name: str, options: Options, source: Path | None = None, kernels: Path | None = None
@@ -111,7 +111,7 @@ class Worker:
 
 
 class Crew:
-    """All workers of a run; a context manager that ends them."""
+    """Hold all workers of a run; a context manager ends them."""
 
     def __init__(self, names: Iterable[str], options: Options) -> None:
         self.workers: dict[str, Worker] = {}

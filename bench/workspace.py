@@ -1,4 +1,4 @@
-"""einstride's workspace on a row: memory that NumPy holds beyond the inputs and the output.
+"""Measure einstride's workspace on a row: NumPy's memory beyond the inputs and the output.
 
 Measured in a fresh process, untimed: buffers that the library keeps between calls would be missed
 in a process that has already run other rows. The first call pays for imports and compilation, so
@@ -24,7 +24,7 @@ LIMIT = 120.0
 
 
 def workspace_bytes(row: Row, folder: Path, options: Options) -> int | str:
-    """Peak bytes beyond inputs and output of one call of the plain function, or what failed."""
+    """Return the peak bytes beyond inputs and output of one plain call, or the error's text."""
     from bench.workers import ROOT
 
     try:

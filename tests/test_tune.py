@@ -61,7 +61,7 @@ def test_a_file_is_believed_without_measuring(tmp_path):
     other = es.tune(x, f, padding=1, seconds=0, path=path)
     saved = json.loads(path.read_text())
     assert len(saved["results"]) == 2
-    with _testing.failing("measure the rivals", AssertionError("measured again")):
+    with _testing.failing("measure the algorithms", AssertionError("measured again")):
         assert es.tune(x, f, path=path).algorithm == first.algorithm
         assert es.tune(x, f, padding=1, path=str(path)).algorithm == other.algorithm
         for result in saved["results"].values():

@@ -26,7 +26,7 @@ from .run import RECORD, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 HANG = 90
-"""Seconds after which a call counts as hanging."""
+"""Seconds after which a call counts as hanging: far more than any call of the fuzzer takes."""
 STABLE = ("error", "unnamed error", "refused", "raised", "pickle", "memory error")
 """Kinds of failures that their text tells apart, not the function."""
 SHOWN = 25
@@ -34,7 +34,7 @@ SHOWN = 25
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, help="of the first case; default: a fresh one, printed")
@@ -51,7 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 class Child:
-    """A process that runs `run.main`, and what it says."""
+    """Run `run.main` in a process, and read its output."""
 
     def __init__(self, options: dict[str, Any], folder: Path, number: int, lines: Any) -> None:
         self.number, self.options = number, options
@@ -77,14 +77,14 @@ class Child:
         return time.monotonic() - self.since > HANG
 
     def last_words(self) -> str:
-        """The end of its standard error."""
+        """Return the end of the process's standard error."""
         self.errors.flush()
         self.errors.seek(0)
         return self.errors.read()[-3000:]
 
 
 def start(options: dict[str, Any], folder: Path, errors: Any, **more: Any) -> Any:
-    """A child process with a cache folder of this run's."""
+    """Start a child process whose disk cache belongs to this run."""
     environment = {**os.environ, "EINSTRIDE_CACHE": str(folder / "cache")}
     path = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(path if not os.environ.get("PYTHONPATH") else
@@ -96,7 +96,7 @@ def start(options: dict[str, Any], folder: Path, errors: Any, **more: Any) -> An
 
 
 class Asker:
-    """Asks one call at a time of a child, and starts another when one dies."""
+    """Send calls to a child one at a time, and start another child when one dies."""
 
     def __init__(self, options: dict[str, Any], folder: Path) -> None:
         self._options, self._folder = {**options, "serve": True}, folder
@@ -143,19 +143,19 @@ def _pump(stream: Any, lines: Any) -> None:
 
 
 def died(code: int) -> str:
-    """How a process ended, in a word."""
+    """Describe in a word how a process ended."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 class Report:
-    """Counts failures, shrinks and prints the first of each sort."""
+    """Count failures, and shrink and print the first of each kind."""
 
     def __init__(self, given: argparse.Namespace, options: dict[str, Any], folder: Path) -> None:
         self.given, self.options, self.folder = given, options, folder
         self.sorts: Counter[tuple[str, ...]] = Counter()
 
     def failure(self, found: dict[str, Any]) -> None:
-        """One problem of a child."""
+        """Record one problem that a child reported."""
         made = found["made"]
         text = "".join("#" if c.isdigit() else c for c in found["text"].splitlines()[0])[:60]
         if found["kind"] == "pickle":
@@ -175,7 +175,7 @@ class Report:
             self._shrunk(case, call, found["kind"], found["text"])
 
     def again(self, where: str) -> str:
-        """The command that makes a call again."""
+        """Return the command that repeats a call."""
         fast = " --without-fast" * self.given.without_fast
         return f"python -m tests.fuzz --replay {where} --width {self.options['width']}{fast}"
 
@@ -199,14 +199,14 @@ class Report:
 
 
 def own_width() -> int:
-    """Bytes of this machine's vectors."""
+    """Return the bytes of this machine's vectors."""
     from einstride.codegen import jit
 
     return jit.machine().vector_bytes if jit.available() else 64
 
 
 def main() -> int:
-    """Run, report, and say by the exit status whether anything failed."""
+    """Run the fuzzer, print the report, and return 1 if a call failed, else 0."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the children end with it
     given = arguments()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**8)
@@ -228,7 +228,7 @@ def main() -> int:
 
 
 def fuzz(given: argparse.Namespace, options: dict[str, Any], folder: Path) -> int:
-    """The children's life."""
+    """Run the children until the time is up, and replace those that die."""
     report = Report(given, options, folder)
     lines: queue.Queue[tuple[Child, str]] = queue.Queue()
     began = time.monotonic()
@@ -288,7 +288,8 @@ def _heard(child: Child, line: str, report: Report) -> None:
 def _ended(
     child: Child, report: Report, options: dict[str, Any], began: float
 ) -> dict[str, Any] | None:
-    """A child has ended: the options of the one that goes on, if it died before its time."""
+    """Record the end of a child, and return the options of its successor if the child died
+    early."""
     code = child.process.wait()
     if child.options.get("done"):
         return None

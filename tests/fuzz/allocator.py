@@ -1,4 +1,4 @@
-"""NumPy's memory while einstride runs: poisoned when taken, with canaries, and counted.
+"""Replace NumPy's allocator by one that poisons memory, guards it by canaries, and counts bytes.
 
 NumPy lets a program replace its allocator (NEP 49). Ours puts `MARGIN` canary bytes on both sides
 of each block, fills new and freed blocks with bytes that are NaN in every float dtype, looks at the
@@ -23,13 +23,14 @@ HEADER = 16
 """Bytes before the first canary, where the size of the block is kept."""
 POISON = 0xFF
 CANARY = 0xA5
-"""As a float32 -2.9e-16, as an int8 -91: changes sums, and differs from the poison."""
+"""Byte of the canaries: -2.9e-16 as a float32, -91 as an int8, so that it changes sums and differs
+from the poison."""
 
 _NEVER = 1 << 62
-"""More allocations than there will be."""
+"""Number of allocations that no run reaches."""
 
 _SET_HANDLER = 304
-"""The place of PyDataMem_SetHandler in NumPy's table of C functions."""
+"""Index of PyDataMem_SetHandler in NumPy's table of C functions."""
 _NAME = b"mem_handler"
 
 TEXT = f"""
@@ -154,7 +155,7 @@ class _State(ctypes.Structure):
 
 
 class _Handler(ctypes.Structure):
-    """NumPy's PyDataMem_Handler."""
+    """Mirror NumPy's struct PyDataMem_Handler."""
 
     _fields_ = (
         ("name", ctypes.c_char * 127),
@@ -165,7 +166,7 @@ class _Handler(ctypes.Structure):
 
 
 class Allocator:
-    """The allocator and its counts; there is one in a process, and it is never freed."""
+    """Hold the allocator of this process and its counts; it is never freed."""
 
     _only: Allocator | None = None
 
@@ -196,7 +197,7 @@ class Allocator:
 
     @contextmanager
     def in_use(self) -> Iterator[Allocator]:
-        """NumPy allocates here, in this thread; the peak is counted from the bytes now alive."""
+        """Make NumPy allocate here in this thread, and count the peak from the bytes now alive."""
         if self._capsule is None:
             yield self
             return
@@ -208,25 +209,27 @@ class Allocator:
             self._set(before)
 
     def restart(self) -> None:
-        """Count from here."""
+        """Set the peak to the bytes now alive."""
         self._state.live = self._state.peak = 0
 
     def fail(self, after: int) -> None:
-        """Let one allocation fail, after so many that do not; a negative number for none."""
+        """Let one allocation fail after a number of successful ones; a negative number lets none
+        fail."""
         self._state.left = after if after >= 0 else _NEVER
 
     @property
     def failed(self) -> bool:
-        """True if the allocation that was to fail has been asked for."""
+        """True if the allocation that had to fail was requested."""
         return bool(self._state.left < 0)
 
     @property
     def peak(self) -> int:
-        """The most bytes that were alive at once since `restart`."""
+        """Return the most bytes that were alive at once since `restart`."""
         return self._state.peak
 
     def harm(self) -> str | None:
-        """What was written outside of a block that has been freed since the last time, or None."""
+        """Describe a write outside of a block that was freed since the last call of this function,
+        or None."""
         s = self._state
         if not s.harmed:
             return None
@@ -239,7 +242,7 @@ _engines: list[Any] = []
 
 
 def _compiled() -> dict[str, int]:
-    """The addresses of the functions of `TEXT`."""
+    """Compile `TEXT`, and return the addresses of its functions."""
     from llvmlite import binding
 
     binding.initialize_native_target()

@@ -1,4 +1,4 @@
-"""One call: its arrays placed in memory, made as the `Call` says, and everything looked at.
+"""Make one call of a public function as its `Call` describes, and check all its effects.
 
 `Runner.run` returns the problems it found as `Problem`s; a refusal is counted, or a problem where
 the call is legal.
@@ -29,22 +29,23 @@ from .memory import Memory, Placed, Rooms, address, place
 from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 
 SLACK = 2 << 10
-"""Bytes beyond `max_workspace` that count as none: tables of offsets, argument blocks."""
+"""Bytes by which a call may exceed `max_workspace`: small offset tables and argument blocks."""
 
 FEW = 300
-"""Numbers of x or y up to which a call is made with the least workspace of an FFT."""
+"""Most elements of x or y for which a call is made with the least workspace of an FFT: with more,
+its blocks of one position would take seconds."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong, in a word that names the kind and a sentence with the numbers."""
+    """Hold a problem: a word for its kind, and a text with the numbers."""
 
     kind: str
     text: str
 
 
 class Refused(Exception):  # noqa: N818  (legal: no error)
-    """A legal refusal: not a problem, but counted."""
+    """Report a legal refusal, which is counted and no problem."""
 
 
 OPERANDS = {
@@ -68,7 +69,7 @@ DIRECTIONS = {
 
 
 class Known:
-    """A case with its values and its exact results, computed when they are asked for."""
+    """Hold a case with its values and its exact results, computed at their first use."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -76,13 +77,13 @@ class Known:
         self._results: dict[Any, np.ndarray] = {}
 
     def array(self, role: str) -> np.ndarray:
-        """The values of an operand."""
+        """Return the values of an operand."""
         if role not in self._arrays:
             self._arrays[role] = self.case.array(role)
         return self._arrays[role]
 
     def exact(self, x: str = "x", f: str = "f") -> Exact:
-        """The oracle for these operands."""
+        """Return the oracle for these operands."""
         key = ("exact", x, f)
         if key not in self._results:
             self._results[key] = Exact(
@@ -92,7 +93,7 @@ class Known:
 
     @cached_property
     def plain(self) -> Known | None:
-        """The same without padding and the like, for functions without those keywords."""
+        """Return the case without the keywords that some functions do not have, such as padding."""
         c, rank = self.case, len(self.case.size)
         one = (1,) * rank
         c = replace(c, groups=1, filters=c.filters // c.groups, channels=c.channels // c.groups)
@@ -102,7 +103,7 @@ class Known:
 
 
 class _Geometry:
-    """What `Exact` reads, from a case; computed once."""
+    """Hold the sizes of a case that `Exact` reads."""
 
     def __init__(self, case: Case) -> None:
         self.batch, self.size, self.kernel = case.batch, case.size, case.kernel
@@ -112,7 +113,7 @@ class _Geometry:
 
 
 class Runner:
-    """Makes calls; keeps rooms, threads and counts."""
+    """Make calls, and keep memory, threads and counts for them."""
 
     def __init__(self) -> None:
         self.rooms = Rooms()
@@ -123,7 +124,7 @@ class Runner:
         self._pool: ThreadPoolExecutor | None = None
 
     def run(self, known: Known, call: Call) -> list[Problem]:
-        """Make a call and say what went wrong."""
+        """Make a call and return its problems."""
         if call.function.startswith("conv4d") or call.function == "windows":
             if known.plain is None or (call.function != "windows" and len(known.case.size) != 2):
                 self.refusals["not made: the function has no padding or another rank"] += 1
@@ -135,7 +136,7 @@ class Runner:
         return Attempt(self, known, call).problems()
 
     def count(self, call: Call, known: Known, made: int) -> None:
-        """For the summary."""
+        """Count a call for the summary."""
         made = max(made, 1)
         self.calls += made
         name = call.function if call.how == "function" else f"{call.function} ({call.how})"
@@ -153,7 +154,7 @@ class Runner:
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        """Threads that call at the same time."""
+        """Return the threads that call concurrently."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(4)
         return self._pool
@@ -164,7 +165,7 @@ def _no_transpose(case: Case) -> bool:
 
 
 class Attempt:
-    """The arrays, keywords and expectations of one call."""
+    """Hold the arrays, keywords and expected results of one call."""
 
     def __init__(self, runner: Runner, known: Known, call: Call) -> None:
         self.runner, self.known, self.call, self.case = runner, known, call, known.case
@@ -185,7 +186,7 @@ class Attempt:
 
     @cached_property
     def biased(self) -> str | None:
-        """The role of the bias."""
+        """Return the role of the bias."""
         if not self.call.bias or self.name not in ("conv", "conv_transpose"):
             return None
         if self.case.accumulate and self.call.how in ("plan", "saved plan"):
@@ -194,7 +195,7 @@ class Attempt:
 
     @cached_property
     def result(self) -> str:
-        """The dtype of the result."""
+        """Return the dtype of the result."""
         names = [self.case.dtype_of(r) for r in self.multiplied]
         if self.name == "conv_bias_grad":
             if names[0] in INTEGERS:
@@ -207,7 +208,7 @@ class Attempt:
 
     @cached_property
     def multiplied(self) -> tuple[str, ...]:
-        """The two operands whose values matter."""
+        """Return the two operands whose values the result depends on."""
         return {
             "conv4d_input_gradient": ("gy", "f"),
             "conv4d_filter_gradient": ("x", "gy"),
@@ -226,7 +227,7 @@ class Attempt:
 
     @cached_property
     def expected(self) -> np.ndarray:
-        """The exact result, rounded once, canonical."""
+        """Return the exact result, rounded once, in canonical layout."""
         return self._expected("f")
 
     def _expected(self, f: str) -> np.ndarray:
@@ -264,7 +265,7 @@ class Attempt:
         return self.result.startswith("complex")
 
     def _tolerance(self, f: str) -> float:
-        """0 where the result must be exact, else the largest error that winograd or fft may make.
+        """Return the largest error that winograd or fft may make; 0 where the result must be exact.
 
         Their bounds are normwise: a constant times log2 of the length times the unit roundoff
         times ||first|| ||second||, for each element and product. `f` is the role of the filter.
@@ -296,7 +297,7 @@ class Attempt:
         return float(error)
 
     def _products(self, f: str) -> list[tuple[str, ...]]:
-        """The pairs of operands whose products the result sums."""
+        """List the pairs of operands whose products the result sums."""
         if self.name == "conv_jvp":
             return [("dx", "f"), ("x", "df")]
         return [tuple(f if role == "f" else role for role in self.multiplied)]
@@ -341,7 +342,7 @@ class Attempt:
         return place(self.runner.rooms, values.transpose(order), memory, repeats, hankel)
 
     def _order(self, role: str, each: bool = False) -> tuple[int, ...]:
-        """The canonical axis of each axis of the user's array."""
+        """Return the canonical axis of each axis of the user's array."""
         if role.startswith("bias"):
             return (0,)
         spatial, *parts = self.parts
@@ -353,7 +354,7 @@ class Attempt:
 
     @cached_property
     def order_out(self) -> tuple[int, ...]:
-        """The same for the result."""
+        """Return the canonical axis of each axis of the result."""
         name = self.name
         if name in ("conv_bias_grad", "windows"):
             return tuple(range(self.expected.ndim))
@@ -366,12 +367,12 @@ class Attempt:
 
     @cached_property
     def wanted(self) -> np.ndarray:
-        """The expected result in the caller's layout."""
+        """Return the expected result in the caller's layout."""
         return self.expected.transpose(self.order_out)
 
     @cached_property
     def keywords(self) -> dict[str, Any]:
-        """The keywords of the call, but max_workspace and out."""
+        """Return the keywords of the call, without max_workspace and out."""
         case, call = self.case, self.call
         if self.name == "conv_bias_grad":
             return {"layout": call.layout}
@@ -410,7 +411,7 @@ class Attempt:
         return list(entries) if self.call.spelling == 2 else entries
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """The operands and what else the function needs, as it wants them."""
+        """Return the positional arguments of the function."""
         given, more = self.arguments_of_names()
         arrays = [self.placed[r].array for r in self.roles] + given
         if self.biased:
@@ -418,7 +419,7 @@ class Attempt:
         return arrays, more
 
     def arguments_of_names(self) -> tuple[list[Any], dict[str, Any]]:
-        """What the function needs beside arrays: positional, and by keyword."""
+        """Return the function's arguments that are no operands: positional ones, and keywords."""
         case, name = self.case, self.name
         arrays: list[Any] = []
         more: dict[str, Any] = {}
@@ -474,7 +475,8 @@ class Attempt:
             self._threads(run, workspace, first)
 
     def _copies(self, out: Placed | None) -> int:
-        """Bytes of copies of the arrays that kernels cannot use in place, in a wide dtype.
+        """Count the bytes of copies of arrays whose strides kernels do not support, in a wide
+        dtype.
 
         Plans are made without arrays, and omit them; `max_workspace` does not.
         """
@@ -489,7 +491,8 @@ class Attempt:
         return SLACK + (4096 if large >= 1 << 19 else 64)
 
     def _function(self, arrays: list[Any], more: dict[str, Any]) -> tuple[Callable[..., Any], str]:
-        """The call as a function of max_workspace and out, and the name that errors begin with."""
+        """Return the call as a function of max_workspace and out, and the name that errors begin
+        with."""
         call, name, keywords = self.call, self.name, self.keywords
         function = getattr(es, name)
         if call.how == "function":
@@ -518,7 +521,8 @@ class Attempt:
         return p(arrays[0], arrays[1], *bias, out=out)
 
     def _layer(self, arrays: list[Any], **given: Any) -> Any:
-        """Through a `Conv`, or a copy of one that was given another filter."""
+        """Call through a `Conv`, or through a copy of a `Conv` whose original gets another
+        filter."""
         x, f, *bias = arrays
         out, how = given.pop("out", None), self.call.how
         layer = es.Conv(f, *bias, **self.keywords, **given)
@@ -551,7 +555,8 @@ class Attempt:
 
     @cached_property
     def _gy(self) -> Placed:
-        """Once for all calls: rooms are taken in turn, and soon it would be another operand's."""
+        """Place gy once for all calls: rooms are reused in turn, so another operand would
+        overwrite it."""
         return self._placed("gy", self.call.memory[1])
 
     def _backward(self, layer: Any, x: np.ndarray) -> Any:
@@ -571,7 +576,7 @@ class Attempt:
         return y
 
     def _called(self, run: Callable[..., Any], prefix: str, given: dict[str, Any]) -> Any:
-        """The result; a refusal becomes `Refused` if the call may be refused."""
+        """Return the result; raise `Refused` for a refusal if the call may be refused."""
         self.made += 1
         try:
             with self.runner.allocator.in_use():
@@ -605,7 +610,7 @@ class Attempt:
         return False
 
     def _workspace(self, run: Callable[..., Any], prefix: str) -> dict[str, Any]:
-        """The `max_workspace` of the call."""
+        """Return the `max_workspace` of the call."""
         way = self.call.workspace
         if not way or self.name in ("conv_bias_grad", "windows") or self.name.startswith("conv4d"):
             return {}
@@ -678,7 +683,7 @@ class Attempt:
             )  # fmt: skip
 
     def _threads(self, run: Callable[..., Any], given: dict[str, Any], first: np.ndarray) -> None:
-        """Four callers at the same time must get the same bits."""
+        """Check that four concurrent callers get equal bits."""
         jobs = [self.runner.pool.submit(run, **given) for _ in range(self.call.threads)]
         for job in jobs:
             error = job.exception(timeout=60)
@@ -775,20 +780,20 @@ class Attempt:
 
 
 def _regular(a: np.ndarray) -> bool:
-    """True if every kernel can read the array where it lies."""
+    """True if every kernel supports the strides of the array."""
     own = tuple(a.itemsize * prod(a.shape[i + 1 :]) for i in range(a.ndim))
     return a.flags.aligned and a.dtype.isnative and a.strides == own  # axes of length one as well
 
 
 def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
-    """An array all of whose elements are one, and writeable."""
+    """Return a writeable array whose elements all share one address."""
     return np.lib.stride_tricks.as_strided(
         np.zeros(1, kind), shape, (0,) * len(shape), writeable=True
     )
 
 
 def _parts(layout: str, rank: int) -> tuple[str, str, str, str]:
-    """The spatial letters, and the parts of x, f and y."""
+    """Split a layout spec into spatial letters and the parts of x, f and y."""
     letters = "DHWXYZ"[:rank]
     if layout == "channels_last":
         return letters, f"N{letters}C", f"{letters}IO", f"N{letters}C"
@@ -800,7 +805,7 @@ def _parts(layout: str, rank: int) -> tuple[str, str, str, str]:
 
 
 def _general(text: str) -> str:
-    """A refusal without its numbers."""
+    """Return the text of a refusal without its numbers."""
     if "cannot do this" in text:
         text = text.split("; got ")[-1].rsplit("; ", 1)[0]
     elif "max_workspace" in text:

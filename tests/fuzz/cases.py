@@ -1,4 +1,4 @@
-"""Random convolutions (`Case`) and random calls of them (`Call`), both of them plain data.
+"""Draw random convolutions (`Case`) and random calls of them (`Call`), both plain data.
 
 A case fixes the geometry, the dtypes and the values, so that an oracle computes its results once;
 many calls of it then differ in function, algorithm, memory and the other keywords. To compile a
@@ -19,10 +19,10 @@ from .memory import FOR_RESULTS, KINDS, Memory
 from .oracle import HALVES, INTEGERS, dtype, pads_of, result_dtype
 
 LARGE = 1 << 19
-"""Multiply-adds from which ``algorithm="auto"`` may round (winograd, fft)."""
+"""Least multiply-adds for which ``algorithm="auto"`` may take winograd or fft, which round."""
 
 MANY = 6
-"""Examples from which what each of them costs must show in the workspace."""
+"""Least number of examples for which workspace that grows with the batch must be visible."""
 
 ROLES = ("x", "f", "gy", "bias", "dx", "df")
 LIMITS = {"float32": 2**24, "complex64": 2**23, "float64": 2**52, "complex128": 2**51}
@@ -32,7 +32,7 @@ LIMITS |= {"float16": 2**15, "bfloat16": 2**24, "int32": 2**31 - 1}
 
 @dataclass(frozen=True)
 class Case:
-    """One convolution. Sizes, steps and pads have one entry for each spatial axis."""
+    """Hold one convolution. Sizes, strides and pads have one entry for each spatial axis."""
 
     batch: int = 1
     size: tuple[int, ...] = (1,)
@@ -49,39 +49,40 @@ class Case:
     mode: str = "zeros"
     flip: bool = False
     dtypes: tuple[str, ...] = ("float32",) * 4
-    """Of x and dx, of f and df, of gy, of the bias."""
+    """Dtypes of x and dx, of f and df, of gy, and of the bias."""
     accumulate: str | None = None
     repeats: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """(role, canonical axes along which its values are equal): what "broadcast" memory needs."""
+    """(role, canonical axes along which its values are equal), which "broadcast" memory needs."""
     hankel: tuple[str, ...] = ()
     """Roles whose values depend on the sum of the first two indices: may overlap in memory."""
     values: int = 0
-    """The seed of the values; 0: all ones."""
+    """Seed of the values; 0 gives ones."""
     extreme: bool = False
-    """Values as large as sums allow."""
+    """True if values are as large as exact sums allow."""
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """(low, high) of every axis."""
+        """Return (low, high) of every axis."""
         axes = zip(self.padding, self.wide, self.kernel, self.stride, self.dilation, strict=True)
         return tuple(pads_of(*axis) for axis in axes)
 
     @property
     def wide(self) -> tuple[int, ...]:
-        """The size of the dilated input."""
+        """Return the size of the dilated input."""
         return tuple(
             (n - 1) * t + 1 if n else 0 for n, t in zip(self.size, self.spread, strict=True)
         )
 
     @property
     def room(self) -> tuple[int, ...]:
-        """What is left of each axis after one dilated filter: negative if it does not fit."""
+        """Return the positions of each axis beyond one dilated filter; negative if it does not
+        fit."""
         axes = zip(self.wide, self.kernel, self.dilation, self.pads, strict=True)
         return tuple(n + low + high - (k - 1) * d - 1 for n, k, d, (low, high) in axes)
 
     @property
     def out(self) -> tuple[int, ...]:
-        """The size of the output."""
+        """Return the size of the output."""
         return tuple(max(r // s + 1, 0) for r, s in zip(self.room, self.stride, strict=True))
 
     @property
@@ -99,7 +100,7 @@ class Case:
         return self.channels % self.groups == 0 == self.filters % self.groups
 
     def shape(self, role: str) -> tuple[int, ...]:
-        """The canonical shape of an operand."""
+        """Return the canonical shape of an operand."""
         return {
             "x": (self.batch, *self.size, self.channels),
             "dx": (self.batch, *self.size, self.channels),
@@ -112,16 +113,16 @@ class Case:
 
     @property
     def multiply_adds(self) -> int:
-        """Products of one pass."""
+        """Return the number of products of one pass."""
         return self.batch * prod(self.out) * prod(self.shape("f"))
 
     def dtype_of(self, role: str) -> str:
-        """The dtype of an operand."""
+        """Return the dtype of an operand."""
         return self.dtypes["xfgb".index(role[-1] if role in ("dx", "df") else role[0])]
 
     @property
     def terms(self) -> int:
-        """Products in one sum of any pass, at most."""
+        """Return the most products in one sum of any pass."""
         folds = prod(
             1 if self.mode == "zeros" else 2 + max(low, 0) + max(high, 0) for low, high in self.pads
         )
@@ -130,7 +131,7 @@ class Case:
         return max(one, self.batch * prod(self.out), 1)
 
     def magnitude(self) -> int:
-        """The largest absolute value of x, f and gy that keeps every sum exact."""
+        """Return the largest absolute value of x, f and gy that keeps every sum exact."""
         least = 2**50
         for pair in ("xf", "gf", "xg"):
             names = [self.dtypes["xfgb".index(p)] for p in pair]
@@ -144,7 +145,7 @@ class Case:
         return max(isqrt(least // (4 * self.terms)), 1)
 
     def accumulate_for(self, names: list[str]) -> str | None:
-        """The `accumulate` keyword for operands of these dtypes: None where it would be refused."""
+        """Return the `accumulate` keyword for these dtypes; None where it would be refused."""
         if self.accumulate is None:
             return None
         whole = all(n in INTEGERS for n in names)
@@ -159,7 +160,7 @@ class Case:
         return self.accumulate if self.accumulate in allowed else None
 
     def array(self, role: str) -> np.ndarray:
-        """The values of an operand, canonical and contiguous."""
+        """Return the values of an operand, canonical and contiguous."""
         shape, name = self.shape(role), self.dtype_of(role)
         if self.values == 0 and role not in ("dx", "df"):
             return np.ones(shape, dtype(name))
@@ -196,7 +197,7 @@ ALGORITHMS = ("auto", "direct", "gemm", "strided", "winograd", "fft")
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a case, made `repeat` times."""
+    """Hold one call of a case, made `repeat` times."""
 
     function: str = "conv"
     how: str = "function"
@@ -209,18 +210,18 @@ class Call:
     layout: str = "channels_last"
     bias: bool = False
     memory: tuple[Memory, ...] = (Memory(), Memory(), Memory())
-    """Of the first operand, the second, the bias."""
+    """Memory of the first operand, the second one, and the bias."""
     out: Memory | None = None
     repeat: int = 1
     threads: int = 1
     spelling: int = 0
-    """How keywords are written: 0 as tuples; else as ints, lists or NumPy's integers."""
+    """Form of the keywords: 0 tuples; else ints, lists or NumPy's integers."""
     hostile: int = -1
-    """The place in `hostile.HOSTILE` of a keyword that must be refused."""
+    """Index in `hostile.HOSTILE` of a keyword that must be refused; -1 for none."""
 
 
 def to_json(thing: Case | Call) -> dict[str, Any]:
-    """Plain data for another process."""
+    """Convert the call to plain data for another process."""
     return asdict(thing)
 
 
@@ -248,7 +249,7 @@ WHOLE = ("int8",) * 4 + ("uint8",) * 4 + INTEGERS
 
 
 def case(seed: int, vector_bytes: int) -> Case:
-    """The case of a seed."""
+    """Draw the case of a seed."""
     rng = Random(f"case {seed}")
     pool = rng.choice((FLOATS, SMALL, WHOLE))
     first = rng.choice(pool)
@@ -287,7 +288,8 @@ def case(seed: int, vector_bytes: int) -> Case:
 
 
 def _channels(rng: Random, lanes: int) -> tuple[int, int, int]:
-    """(channels, filters, groups): tails of vectors, few channels and depthwise are frequent."""
+    """Draw (channels, filters, groups), with frequent vector tails, small channels and
+    depthwise."""
 
     def number(most: int) -> int:
         way = rng.random()
@@ -362,7 +364,7 @@ def _hankel(rng: Random) -> tuple[str, ...]:
 
 
 def _spec(rng: Random, rank: int) -> str:
-    """A layout: a name or a random spec."""
+    """Draw a layout, a name or a random spec."""
     way = rng.random()
     if way < 0.55:
         return "channels_last"
@@ -385,7 +387,7 @@ def _memory(rng: Random, kinds: tuple[str, ...], plain: float) -> Memory:
 
 @dataclass(frozen=True)
 class Focus:
-    """What the calls of one case keep to."""
+    """Hold the choices that the calls of one case share."""
 
     functions: tuple[str, ...]
     how: tuple[str, ...]
@@ -394,7 +396,7 @@ class Focus:
 
     @staticmethod
     def of(seed: int, case: Case) -> Focus:
-        """The focus of a seed: gradients for each example where there are many."""
+        """Draw the focus of a seed, with per-example gradients if there are many examples."""
         rng = Random(f"focus {seed}")
         functions, how = rng.choice(PASSES if case.batch < MANY else PASSES[-3:])
         algorithms = ("auto",) * 3 + ("direct",) * 4 + ("gemm", "strided")
@@ -417,7 +419,7 @@ PASSES = (
 
 
 def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
-    """The call of a number of a case."""
+    """Draw one call of a case by its number."""
     focus = Focus.of(seed, case)
     rng = Random(seed << 20 | number)
     function = rng.choice(focus.functions)

@@ -1,4 +1,4 @@
-"""Keywords that must be refused by name: a ValueError or a TypeError in the function's name."""
+"""List keywords that must raise a ValueError or TypeError with the function's name."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ HOSTILE: tuple[tuple[str, Any], ...] = (
     ("out", "itself"), ("out", []), ("out", "swapped"), ("bias", "wrong length"), ("bias", [1.0]),
     ("unknown", 1),
 )  # fmt: skip
-"""(keyword, value); operands and results are described by words: see `calls`."""
+"""Pairs (keyword, value); texts describe operands and results, see `calls`."""

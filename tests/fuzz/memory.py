@@ -1,4 +1,4 @@
-"""Arrays that lie in memory in every way that NumPy allows, between pages that nobody may touch.
+"""Place arrays in memory in every way that NumPy allows, between pages without access.
 
 A `Memory` says how an array lies: its kind, which guard page it touches, and a seed for the rest
 (the order of its axes, its gaps, which axes run backwards). `place` makes such an array in a `Room`
@@ -22,7 +22,7 @@ from .allocator import POISON
 
 PAGE = mmap.PAGESIZE
 CANARY = 192
-"""Bytes looked at on the side of an array that touches no guard page."""
+"""Bytes that are checked on the side of an array without a guard page."""
 
 KINDS = (
     "c", "fortran", "permuted", "negative", "gaps", "inside", "record", "misaligned", "broadcast",
@@ -41,19 +41,19 @@ FOR_RESULTS = tuple(k for k in KINDS if k not in ("broadcast", "overlapping"))
 
 @dataclass(frozen=True)
 class Memory:
-    """How one array lies."""
+    """Describe the memory of one array."""
 
     kind: str = "c"
     seed: int = 0
     end: bool = True
-    """True: the last byte lies before a guard page; False: the first byte behind one."""
+    """True if the last byte lies before a guard page; False if the first byte lies behind one."""
     swapped: bool = False
-    """In the other byte order."""
+    """True if the array is in the other byte order."""
     readonly: bool = False
 
 
 class Room:
-    """Pages between two pages without access."""
+    """Hold pages between two pages without access."""
 
     def __init__(self, size: int) -> None:
         self.size = -(-size // PAGE) * PAGE
@@ -68,7 +68,7 @@ class Room:
 
 
 class Rooms:
-    """Rooms taken in turn, so that the arrays of one call never share one."""
+    """Hand out rooms in turn, so that the arrays of one call never share a room."""
 
     SMALL, COUNT = 64 * 1024, 12
 
@@ -79,7 +79,7 @@ class Rooms:
         self._next = 0
 
     def take(self, size: int) -> np.ndarray:
-        """The bytes of a room for an array of `size` bytes and its canary."""
+        """Return the bytes of a room for an array of `size` bytes and its canary."""
         need = size + 2 * CANARY + 16
         if need <= self.SMALL:
             return next(self._small).raw
@@ -89,7 +89,7 @@ class Rooms:
         return next(self._large[power]).raw
 
     def mapped(self, size: int) -> np.ndarray:
-        """Bytes of a file mapped into memory, as an `np.memmap`."""
+        """Map the bytes of a file into memory, as an `np.memmap`."""
         need = size + 2 * CANARY + 16
         if self._file is None or self._file.size < 8 * need:
             with tempfile.TemporaryFile() as kept:  # its mapping keeps it alive
@@ -101,7 +101,7 @@ class Rooms:
 
 @dataclass
 class Placed:
-    """An array in its room, and what the room held when the array was filled."""
+    """Hold an array in its room, and the bytes of the room after the array was filled."""
 
     array: np.ndarray
     window: np.ndarray
@@ -112,7 +112,7 @@ class Placed:
         return self.window.tobytes() != self.before
 
     def take_result(self) -> np.ndarray:
-        """A copy of the array, which is then filled as it was before the call."""
+        """Copy the array, and fill it again as it was before the call."""
         found = self.array.copy()
         old = np.frombuffer(self.before, np.uint8)
         self.array[...] = _view(old, self.array, self._offset())
@@ -123,7 +123,7 @@ class Placed:
 
 
 def address(a: np.ndarray) -> int:
-    """Of the first element."""
+    """Address of the first element."""
     return a.__array_interface__["data"][0]
 
 
@@ -133,13 +133,14 @@ def _view(raw: np.ndarray, like: np.ndarray, offset: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Strides:
-    """Byte strides, where the first element lies, and all bytes from the lowest to the last."""
+    """Hold byte strides, the offset of the first element, and the bytes from the lowest to the
+    last."""
 
     strides: tuple[int, ...]
     offset: int
     extent: int
     shift: int = 0
-    """Bytes that the array is moved away from where its dtype would like to begin."""
+    """Bytes by which the array is misaligned."""
 
 
 def strides(
@@ -196,7 +197,7 @@ def place(
     rooms: Rooms, values: np.ndarray, memory: Memory, repeats: tuple[int, ...] = (),
     hankel: tuple[int, ...] = (),
 ) -> Placed:  # fmt: skip
-    """An array with these values that lies so."""
+    """Place an array with these values in memory as described."""
     dtype = values.dtype
     if memory.swapped and dtype.isbuiltin == 1 and dtype.itemsize > 1:
         dtype = dtype.newbyteorder()
@@ -225,6 +226,6 @@ def place(
 def _mapped(
     raw: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, offset: int, by: tuple[int, ...]
 ) -> np.ndarray:
-    """A view of an `np.memmap` that is one itself."""
+    """Return a view of an `np.memmap` that is itself an `np.memmap`."""
     first = raw[offset : offset + dtype.itemsize].view(dtype)
     return np.lib.stride_tricks.as_strided(first, shape, by, subok=True)

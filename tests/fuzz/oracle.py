@@ -1,4 +1,4 @@
-"""What convolution means, by index tables and exact matrix products; nothing here is einstride's.
+"""Compute exact convolutions by index tables and matrix products, without einstride's code.
 
 For every axis a table says which input element each (output, tap) pair reads. Gathering the input
 by these tables gives all windows W (B, O, K, C); then
@@ -25,7 +25,7 @@ HALVES = ("float16", "bfloat16")
 
 
 def pads_of(entry: Any, n: int, k: int, stride: int, dilation: int) -> tuple[int, int]:
-    """The (low, high) padding that one entry of a padding keyword stands for on one axis."""
+    """Return the (low, high) padding that one entry of a padding keyword stands for on one axis."""
     reach = (k - 1) * dilation
     if isinstance(entry, int):
         return entry, entry
@@ -45,7 +45,7 @@ def table(
     n: int, k: int, out: int, stride: int, dilation: int, spread: int, low: int, mode: str,
     flip: bool,
 ) -> np.ndarray:  # fmt: skip
-    """(out, k): the input element that a tap reads, n for a zero of the padding or dilation."""
+    """Return the table (out, k) of input elements that taps read; n for a zero."""
     wide = (n - 1) * spread + 1 if n else 0
     taps = np.arange(k)[::-1] if flip else np.arange(k)
     at = np.arange(out)[:, None] * stride + taps * dilation - low
@@ -64,7 +64,7 @@ def table(
 
 
 class Exact:
-    """All passes of one convolution on canonical arrays, computed when they are asked for.
+    """Compute all passes of one convolution on canonical arrays, each at its first use.
 
     `g` has batch, size, channels, filters, groups, kernel, out, stride, dilation, spread, pads,
     mode and flip. The arrays have integer values; x (B, *S, C), f (*K, C // G, D), gy (B, *O, D).
@@ -171,7 +171,7 @@ def _widened(a: np.ndarray) -> np.ndarray:
 
 
 def result_dtype(names: list[str], accumulate: str | None) -> str:
-    """The dtype of a convolution of operands (and bias) of these dtypes, as documented."""
+    """Return the documented dtype of a convolution of operands (and bias) of these dtypes."""
     if all(n in INTEGERS for n in names):
         if accumulate is not None:
             return accumulate
@@ -190,7 +190,7 @@ def result_dtype(names: list[str], accumulate: str | None) -> str:
 
 
 def dtype(name: str) -> np.dtype:
-    """The dtype of a name, bfloat16 too."""
+    """Return the dtype of a name, bfloat16 included."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -199,7 +199,7 @@ def dtype(name: str) -> np.dtype:
 
 
 def rounded(exact: np.ndarray, name: str) -> np.ndarray:
-    """Exact sums in the dtype of a result, rounded once."""
+    """Round exact sums once to the dtype of a result."""
     if name in INTEGERS:
         return exact.real.astype(name)
     if exact.dtype.kind == "c" and not name.startswith("complex"):

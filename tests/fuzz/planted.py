@@ -81,7 +81,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
 
 
 def plant(fault: str, folder: Path) -> Path:
-    """A copy of the sources with the fault in it."""
+    """Copy the sources, and plant the fault in the copy."""
     tree = folder / re.sub(r"\W+", "-", fault)
     shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
     texts = read(ROOT, ("src",))
@@ -94,7 +94,8 @@ def plant(fault: str, folder: Path) -> Path:
 
 
 def find(tree: Path, seed: int) -> tuple[bool, float, str]:
-    """Whether the fuzzer finds a fault, after how many seconds, and the first line about it."""
+    """Fuzz a fault: return whether it was found, after how many seconds, and the first line about
+    it."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--seed", str(seed),
@@ -107,7 +108,7 @@ def find(tree: Path, seed: int) -> tuple[bool, float, str]:
 
 
 def main(seed: int) -> int:
-    """A table; 1 if a fault is not found."""
+    """Print a table; return 1 if a fault is not found."""
     missed = 0
     print(f"faults planted back, seed {seed}; each is to be found within {MINUTES:g} minutes")
     with (

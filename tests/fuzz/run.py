@@ -1,4 +1,4 @@
-"""The child process: makes calls, case after case, and says where it is before each of them.
+"""Run the child process: make calls, case after case, and record each before it is made.
 
 It writes (seed, call) into a small shared file first, so that its parent knows what it was doing
 if it dies or hangs, and one line of JSON to standard output now and then: counts, and what failed.
@@ -20,33 +20,33 @@ from pathlib import Path
 from typing import Any
 
 RECORD = struct.Struct("<qqq")
-"""Seed, call, and how many calls were made so far."""
+"""Layout of the shared record: seed, call, and the number of calls made so far."""
 
 MOST = 1000
-"""Calls of a case, at most."""
+"""Most calls of a case."""
 LEAST = 40
 """Calls of a case, at least. Between these, a case ends when the child keeps its pace: kernels are
 compiled for each case, and calls are what is counted."""
 
 
 class Record:
-    """Three integers in a file that two processes share."""
+    """Hold three integers in a file that two processes share."""
 
     def __init__(self, path: str) -> None:
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), RECORD.size)
 
     def write(self, *numbers: int) -> None:
-        """Seed, call, calls so far."""
+        """Write seed, call and calls so far."""
         self._map[:] = RECORD.pack(*numbers)
 
     def read(self) -> tuple[int, int, int]:
-        """What was written last."""
+        """Read what was written last."""
         return RECORD.unpack(self._map[:])
 
 
 def prepare(width: int, without_fast: bool) -> None:
-    """Vectors of another width, or no LLVM: before einstride is used."""
+    """Set the vector width, or remove LLVM, before einstride is used."""
     from .allocator import Allocator
 
     Allocator()  # needs LLVM itself
@@ -61,15 +61,15 @@ def prepare(width: int, without_fast: bool) -> None:
 
 
 LASTING = ExitStack()
-"""The switches of this process, which stay as they are until it ends."""
+"""Switches of this process, which stay set until it ends."""
 atexit.register(LASTING.close)
 
 WRONG: list[str] = []
-"""Stores of the kernels compiled so far that LLVM may lower to wider ones."""
+"""Stores of the compiled kernels that LLVM may lower to wider stores."""
 
 
 def read_kernels() -> None:
-    """Look at each kernel after LLVM's passes: not every machine shows what others would do."""
+    """Check each kernel after LLVM's passes, since not every machine shows the faults of others."""
     from einstride import _testing
 
     from ..machine_code import wrong_stores
@@ -83,7 +83,7 @@ def read_kernels() -> None:
 
 
 def narrow(width: int) -> None:
-    """Kernels as for a machine whose vectors have `width` bytes."""
+    """Compile kernels as for a machine whose vectors have `width` bytes."""
     from einstride import _testing
 
     if width < _testing.vector_widths()["native"].vector_bytes:
@@ -131,7 +131,8 @@ def main(options: dict[str, Any]) -> None:
 
 
 def run(runner: Any, known: Any, call: Any) -> list[Any]:
-    """The problems of a call; an error of the fuzzer's own, or a warning, is one too."""
+    """Return the problems of a call; a warning, or an error of the fuzzer itself, is a problem
+    too."""
     from .calls import Problem
 
     try:
@@ -149,7 +150,7 @@ def run(runner: Any, known: Any, call: Any) -> list[Any]:
 def say(
     kind: str, seed: int, number: int, cases: Any, case: Any, call: Any, problem: Any
 ) -> None:  # fmt: skip
-    """One problem, as a line."""
+    """Print one problem as a line."""
     line = {
         kind: {
             "seed": seed, "call": number, "kind": problem.kind, "text": problem.text,
@@ -160,7 +161,7 @@ def say(
 
 
 def summary(runner: Any) -> dict[str, Any]:
-    """Counts so far."""
+    """Return the counts so far."""
     kernels = 0
     if "einstride.codegen.jit" in sys.modules:
         kernels = sys.modules["einstride.codegen.jit"].count()
@@ -173,7 +174,7 @@ def summary(runner: Any) -> dict[str, Any]:
 
 
 def serve(options: dict[str, Any]) -> None:
-    """Answer cases and calls, one JSON line each, with their problems."""
+    """Read calls, one JSON line each, and answer with their problems."""
     prepare(options["width"], options["without_fast"])
     import warnings
 

@@ -1,4 +1,4 @@
-"""From a failing call to the least one that fails in the same way: greedy, one field at a time."""
+"""Shrink a failing call to a least one with a problem of the same kind, one field at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .cases import Call, Case
 from .memory import Memory
 
 Ask = Callable[[Case, Call], list[tuple[str, str]]]
-"""The (kind, text) of each problem of a call."""
+"""A function that returns the (kind, text) of each problem of a call."""
 
 RELATED = ({"written beyond", "crash", "wrong", "other bits", "threads"},)
-"""Kinds that one fault shows in turn, by chance."""
+"""Kinds of problems that one fault can cause in turn, by chance."""
 
 
 def shrink(case: Case, call: Call, kind: str, ask: Ask, seconds: float = 40.0) -> tuple[Case, Call]:
-    """The least case and call that still have a problem of this kind."""
+    """Return the least case and call that still have a problem of this kind."""
     end = time.monotonic() + seconds
     found = True
     while found and time.monotonic() < end:
@@ -45,7 +45,7 @@ def fails(case: Case, call: Call, kind: str, ask: Ask) -> bool:
 
 
 def _smaller(case: Case, call: Call) -> Iterator[tuple[Case, Call]]:
-    """Simpler pairs, the boldest first."""
+    """List simpler pairs, the largest simplifications first."""
     for changes in _calls(call):
         yield case, replace(call, **changes)
     for changes in _cases(case):
@@ -124,7 +124,7 @@ def _cases(c: Case) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(value: int, least: int) -> Iterator[int]:
-    """Smaller numbers, the least first."""
+    """List smaller numbers, the least first."""
     for n in dict.fromkeys((least, value // 2, value - 1)):
         if least <= n < value:
             yield n

@@ -1,4 +1,4 @@
-"""A failing call as a Python program that needs only NumPy and einstride."""
+"""Write a failing call as a Python program that needs only NumPy and einstride."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lay(values, strides, offset, extent, shift=0, dtype=None):
 
 
 def snippet(case: Case, call: Call, problem: str) -> str:
-    """The program; it imports no kernel, but does import `calls` to know the keywords."""
+    """Write the program; it imports no kernel, but `calls`, which knows the keywords."""
     from .calls import OPERANDS, Attempt, Known, Runner
 
     known = Known(case)

@@ -1,1 +1,1 @@
-"""Faults made on purpose: each must fail a test."""
+"""Plant faults in copies of the sources, each of which must fail a test."""

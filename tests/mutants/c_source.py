@@ -1,4 +1,4 @@
-"""Finds and changes C, C++ and CUDA as words: layout and comments play no part.
+"""Find and change C, C++ and CUDA code as tokens, whatever its layout and comments.
 
 A pattern is some words in a row. What old and new code begin or end with alike stays as it is
 written; it only tells the place.
@@ -35,7 +35,7 @@ _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
 
 
 class Word(NamedTuple):
-    """A word of C, and where it begins and ends in the text."""
+    """Hold a token of C, and where it begins and ends in the text."""
 
     text: str
     sort: str | None
@@ -45,26 +45,26 @@ class Word(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """The name with its sort."""
+        """Return the name with its sort."""
         return self.sort or "", self.text
 
 
 class Place(NamedTuple):
-    """The words from `first` to before `last`."""
+    """Hold a range of tokens, from `first` to before `last`."""
 
     first: int
     last: int
 
 
 class CSource:
-    """A file of C, C++ or CUDA."""
+    """Search and change a file of C, C++ or CUDA."""
 
     def __init__(self, module: str, text: str):
         self._module, self._text, self._words = module, text, _words(text)
         self._definitions = [(module, Place(0, len(self._words))), *self._defined()]
 
     def places(self, name: str) -> list[Place]:
-        """Where the definitions are whose full names end with this one; the file if it is ""."""
+        """List the definitions whose full names end with this one; the whole file for ""."""
         return places(self._definitions, name)
 
     def find(self, place: Place, change: Change, renamed: bool) -> Iterator[Match]:
@@ -93,7 +93,7 @@ class CSource:
         return " ".join([self._text[:begin], *middle, self._text[end:]])
 
     def _defined(self) -> Iterator[tuple[str, Place]]:
-        """Full names and places of functions and classes: what begins with a brace and a name."""
+        """List full names and ranges of functions and classes, which have a name before a brace."""
         directives = [m.span() for m in _DIRECTIVE.finditer(self._text)]
         scopes: list[tuple[str, int]] = []
         header: list[int] = []  # the words since a statement or a brace
@@ -113,7 +113,8 @@ class CSource:
 
 
 def _name(header: list[str]) -> str:
-    """The name of the function or class whose body follows these words; "" if there is none."""
+    """Return the name of the function or class whose body follows these tokens; "" if there is
+    none."""
     if ")" in header:
         at, depth = len(header) - header[::-1].index(")") - 1, 1
         while depth and at:
@@ -126,7 +127,7 @@ def _name(header: list[str]) -> str:
 
 
 def _alike(first: list[Word], second: list[Word]) -> int:
-    """How many words two lists begin with alike."""
+    """Count the equal tokens at the start of two lists."""
     pairs = zip(first, second, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs))
 
@@ -145,7 +146,7 @@ def _words(text: str) -> list[Word]:
 
 
 def _match(pattern: list[Word], words: list[Word], bound: Bound) -> Bound | None:
-    """What a pattern's names stand for if it is these words; None if it is not."""
+    """Match a pattern with tokens: return what its names stand for, or None."""
     for old, here in zip(pattern, words, strict=True):
         same = bound if old.text == here.text else None
         found = bound.name(old.sort, old.text, here.text) if old.sort else same

@@ -1,4 +1,4 @@
-"""A change of the sources: which definition it is in, and what code becomes what."""
+"""Describe a change of the sources: a definition in them, its old code and its new code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Place = TypeVar("_Place")
 
 @dataclass(frozen=True)
 class Change:
-    """In one definition, `old` becomes `new`; an empty `new` takes `old` away.
+    """Replace `old` by `new` in one definition; an empty `new` removes `old`.
 
     A definition is a module, a class, a function or a constant, of Python or of C. Its name is as
     much of the end of its full name as is needed, for instance ``FilterCache.get``.
@@ -23,12 +23,12 @@ class Change:
 
 
 class NotThereError(LookupError):
-    """The sources have what a change names nowhere, or more than once."""
+    """Report that the code of a change is nowhere in the sources, or there more than once."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a pattern's names and placeholders stand for where the pattern is found.
+    """Hold what the names and placeholders of a pattern stand for where the pattern is found.
 
     A name stands for itself, but one of `lost`, which the definition no longer has, for any that
     no other stands for. Names are of a sort: a variable and an attribute may have the same name.
@@ -50,20 +50,20 @@ class Bound:
         return replace(self, names={**self.names, (sort, old): here})
 
     def part(self, placeholder: str, code: Any) -> Bound:
-        """Let a placeholder stand for this code."""
+        """Bind a placeholder to code."""
         return replace(self, parts={**self.parts, placeholder: code})
 
 
 @dataclass(frozen=True)
 class Match:
-    """Where a pattern is found, and what its names stand for there."""
+    """Hold where a pattern is found, and what its names stand for there."""
 
     place: Any
     bound: Bound
 
 
 def places(definitions: Sequence[tuple[str, _Place]], name: str) -> list[_Place]:
-    """Places of the definitions whose full names end with a name; the first of all if it is ""."""
+    """List the places of definitions whose full names end with a name; the first of all for ""."""
     if not name:
         return [definitions[0][1]]
     return [p for full, p in definitions if full.endswith(name) and f".{full}".endswith(f".{name}")]

@@ -1,4 +1,4 @@
-"""Finds and changes Python code as a syntax tree: layout, quotes and comments play no part.
+"""Find and change Python code as a syntax tree, whatever its layout, quotes and comments.
 
 A pattern is an expression, or some statements in a row. In it
 
@@ -37,7 +37,7 @@ _PLACEHOLDER = re.compile(r"_\d+")
 
 @dataclass(frozen=True)
 class Place:
-    """A field of a node; if the field is a list, `count` elements of it from `index` on."""
+    """Hold a field of a node; if the field is a list, `count` of its elements from `index` on."""
 
     owner: ast.AST
     field: str
@@ -46,7 +46,7 @@ class Place:
 
     @property
     def nodes(self) -> list[Any]:
-        """What is there."""
+        """Return the nodes at the place."""
         value = getattr(self.owner, self.field)
         if isinstance(value, list):
             return value[self.index : self.index + self.count]
@@ -54,7 +54,7 @@ class Place:
 
 
 class PythonSource:
-    """A Python module."""
+    """Search and change a Python module."""
 
     def __init__(self, module: str, text: str):
         self._text, self._tree = text, ast.parse(text)
@@ -62,7 +62,7 @@ class PythonSource:
         self._definitions = [(module, whole), *_defined(self._tree, module)]
 
     def places(self, name: str) -> list[Place]:
-        """Where the definitions are whose full names end with this one; the module if it is ""."""
+        """List the definitions whose full names end with this one; the whole module for ""."""
         return places(self._definitions, name)
 
     def find(self, place: Place, change: Change, renamed: bool) -> Iterator[Match]:
@@ -101,7 +101,8 @@ class PythonSource:
 
 @cache
 def _patterns(change: Change) -> tuple[list[Any], list[Any]]:
-    """The old and the new code, as expressions if both are one, else as statements."""
+    """Parse the old and the new code, as expressions if both are expressions, else as
+    statements."""
     old, new = _pattern(change.old), _pattern(change.new)
     if [type(node) for node in old + new] == [ast.Expr, ast.Expr]:
         return [old[0].value], [new[0].value]
@@ -117,7 +118,8 @@ def _pattern(text: str) -> list[Any]:
 
 
 def _defined(node: ast.AST, prefix: str, constants: bool = True) -> Iterator[tuple[str, Place]]:
-    """Full names and places of functions, classes and constants in a node; a variable is none."""
+    """List full names and places of functions, classes and constants in a node, without
+    variables."""
     for place in _fields(node):
         for index, child in enumerate(place.nodes):
             here = Place(node, place.field, index)
@@ -142,7 +144,7 @@ def _fields(node: ast.AST) -> Iterator[Place]:
 
 
 def _places(whole: Place, pattern: list[Any]) -> Iterator[Place]:
-    """Every place below a place that a pattern may fit."""
+    """List every place within a place that a pattern may match."""
     first, least = type(pattern[0]), len(pattern)
     most = sys.maxsize if any(map(_is_gap, pattern)) else least
     below = [whole]
@@ -157,7 +159,7 @@ def _places(whole: Place, pattern: list[Any]) -> Iterator[Place]:
 
 
 def _names(nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
-    """Names in some nodes, each with its sort."""
+    """List the names in some nodes, each with its sort."""
     return {
         (_sort(node), getattr(node, _IDENTIFIERS[type(node)]))
         for top in nodes
@@ -177,7 +179,7 @@ def _placeholder(node: object) -> str | None:
 
 
 def _several(node: object) -> str | None:
-    """The placeholder if a node of a pattern is one for several nodes."""
+    """Return the placeholder if a node of a pattern stands for several nodes; else None."""
     if isinstance(node, ast.Starred) or (isinstance(node, ast.keyword) and node.arg is None):
         return _placeholder(node.value)
     return getattr(node, "gap", None)
@@ -191,14 +193,14 @@ def _is_gap(node: object) -> bool:
 
 
 def _open(node: ast.AST) -> str | None:
-    """A placeholder for a statement of a pattern that has ``...`` in its body."""
+    """Return a placeholder for a statement of a pattern that has ``...`` in its body."""
     body = getattr(node, "body", None)
     gaps = [child.gap for child in body if _is_gap(child)] if isinstance(body, list) else []
     return f"around {gaps[0]}" if gaps else None
 
 
 def _match_all(patterns: Sequence[Any], nodes: Sequence[Any], bound: Bound) -> Bound | None:
-    """What a list of patterns stands for if it is this list; None if it is not."""
+    """Match a list of patterns with a list: return what they stand for, or None."""
     if not patterns:
         return None if nodes else bound
     first, *rest = patterns
@@ -214,7 +216,7 @@ def _match_all(patterns: Sequence[Any], nodes: Sequence[Any], bound: Bound) -> B
 
 
 def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
-    """What a pattern stands for if it is this node, or this value of a field; None if it is not."""
+    """Match a pattern with a node or a field's value: return what it stands for, or None."""
     name = _placeholder(pattern)
     if name is not None and isinstance(node, ast.expr):
         same = name not in bound.parts or ast.dump(bound.parts[name]) == ast.dump(node)
@@ -244,7 +246,7 @@ def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
 
 
 class _Filling(ast.NodeTransformer):
-    """Puts into new code what the names and placeholders of the old code stand for."""
+    """Replace the names and placeholders in new code by what those of the old code stand for."""
 
     def __init__(self, bound: Bound):
         self._bound = bound

@@ -1,4 +1,4 @@
-"""Makes changes of the sources wherever in them the changed definitions are.
+"""Change definitions in the sources, even after they were renamed or moved.
 
 A name that is gone does not lose a change. If the definition does not have the old code, names in
 it that the definition no longer has may be others now. If that does not help, or nothing has the
@@ -23,7 +23,7 @@ LANGUAGES: dict[str, type[PythonSource | CSource]] = {
 
 
 def read(root: Path, folders: Iterable[str] = FOLDERS) -> dict[str, str]:
-    """The texts of the sources, by their paths below a folder."""
+    """Read the texts of the sources, by their paths below a folder."""
     return {
         path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
         for folder in folders
@@ -64,7 +64,7 @@ def _names(definition: str) -> Iterator[tuple[str, bool]]:
 
 @cache
 def source(path: str, text: str) -> PythonSource | CSource:
-    """A source file by its path and text."""
+    """Parse a source file."""
     at = Path(path)
     parts = at.parent.parts if at.stem == "__init__" else at.with_suffix("").parts
     return LANGUAGES[at.suffix](".".join(parts), text)

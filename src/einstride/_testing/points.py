@@ -19,7 +19,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "choose a plan": ("planning.select:choose",),
     "run a plan": ("dispatch.execute:run",),
     "compute a plan's result": ("dispatch.execute:compute",),
-    "measure the rivals": ("api.tune:_measure",),
+    "measure the algorithms": ("api.tune:_measure",),
     "read the clock": ("api.tune:perf_counter",),
     # algorithms
     **{
