@@ -24,8 +24,8 @@ Kernel = Callable[[int, int], None]
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 _lock = workers.Latch()
-"""Held while LLVM runs, always by a thread of `workers.in_worker`: an interrupt inside llvmlite would
-leave llvmlite's own lock taken, and a fork would make a child that can never compile."""
+"""Held while LLVM runs, always by a thread of `workers.in_worker`: an interrupt inside llvmlite
+would leave llvmlite's own lock taken, and a fork would make a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
 _engines: list[Any] = []  # machine code lives as long as its engine
 register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
