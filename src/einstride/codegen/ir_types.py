@@ -10,13 +10,15 @@ INT64 = ir.IntType(64)
 POINTER = ir.PointerType()
 
 ELEMENTS: dict[str, Any] = {
-    "float16": ir.HalfType(),
+    "float16": ir.IntType(16),
+    "bfloat16": ir.IntType(16),
     "float32": ir.FloatType(),
     "float64": ir.DoubleType(),
     "bool": ir.IntType(8),
     **{f"{u}int{n}": ir.IntType(n) for u in ("", "u") for n in (8, 16, 32, 64)},
 }
-"""Element types by name. Signed and unsigned numbers differ only where they are widened."""
+"""The type of a number in memory, by dtype. Dtypes of one type are converted in different ways, by
+`conversions`."""
 
 
 def scalar(kind: Any) -> Any:
@@ -24,13 +26,18 @@ def scalar(kind: Any) -> Any:
     return kind.element if isinstance(kind, ir.VectorType) else kind
 
 
+def like(kind: Any, element: Any) -> Any:
+    """The type with as many numbers as another type, of element type `element`."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
 def is_float(kind: Any) -> bool:
-    """Numbers with a point, or vectors of them?"""
-    return isinstance(scalar(kind), (ir.HalfType, ir.FloatType, ir.DoubleType))
+    """True for floating-point numbers, and for vectors of them."""
+    return isinstance(scalar(kind), (ir.FloatType, ir.DoubleType))
 
 
 def is_narrow(element: Any) -> bool:
-    """Integers that wider ones can be truncated to, or halves, which LLVM moves as integers?"""
+    """True for integers that wider ones can be truncated to; halves are stored as such too."""
     return not isinstance(element, ir.FloatType) and bytes_of(element) < bytes_of(INT64)
 
 
@@ -38,26 +45,9 @@ def bytes_of(element: Any) -> int:
     """The size of a number."""
     if isinstance(element, ir.IntType):
         return max(int(element.width) // 8, 1)
-    return 2 if isinstance(element, ir.HalfType) else 4 if isinstance(element, ir.FloatType) else 8
+    return 4 if isinstance(element, ir.FloatType) else 8
 
 
 def letter(element: Any) -> str:
     """How names of LLVM's functions spell the type."""
     return ("f" if is_float(element) else "i") + str(8 * bytes_of(element))
-
-
-def conversion(dtype: str, wanted: str) -> str | None:
-    """The instruction that brings one dtype into another; None if nothing is to do."""
-    unsigned = dtype == "bool" or dtype.startswith("u")
-    old, new = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[wanted])
-    if dtype == wanted:
-        return None
-    if dtype.startswith("float"):
-        if wanted.startswith("float"):
-            return "fpext" if new > old else "fptrunc"
-        return "fptoui" if wanted.startswith("u") else "fptosi"
-    if wanted.startswith("float"):
-        return "uitofp" if unsigned else "sitofp"
-    if new == old:
-        return None
-    return "trunc" if new < old else "zext" if unsigned else "sext"

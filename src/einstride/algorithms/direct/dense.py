@@ -16,9 +16,9 @@ from einstride.algorithms.direct.shapes import (
     gathered,
     joined,
     met,
-    no_float16,
     regrouped,
     tables,
+    unconverted,
 )
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
@@ -285,10 +285,8 @@ def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """None if it can do the job, else why not."""
-    g, a = job.geometry, job.arithmetic
-    if "bfloat16" in (*job.operands, a.result):
-        return "vectors hold no bfloat16"
-    if reason := no_float16(job):
+    g = job.geometry
+    if reason := unconverted(job):
         return reason
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"

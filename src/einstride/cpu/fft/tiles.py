@@ -26,7 +26,7 @@ class Tiles:
 
     def __init__(self, code: Code, plane: Plane, side: Side, group: Value) -> None:
         self.code, self.plane, self.side = code, plane, side
-        self.pointer = code.array(side.name, side.format.element)
+        self.pointer = code.array(side.name, side.format.stored)
         kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
         number = lanes + self.wide(group * plane.lanes)

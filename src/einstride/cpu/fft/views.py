@@ -127,7 +127,7 @@ class View:
     def __init__(self, code: Code, plane: Plane, side: Side, here: Here, page: Pointer) -> None:
         self.code, self.plane, self.side = code, plane, side
         name = side.name
-        pointer = code.array(name, side.format.element)
+        pointer = code.array(name, side.format.stored)
         self.page = Pointer(code, page.ir, pointer.element)
         self.pointer = pointer.at(here.example * code[f"{name}_batch"])
         self.mask = None
