@@ -32,7 +32,7 @@ QUIET = 0x40
 
 
 def unconverted(stored: Iterable[str], compute: str, machine: Machine) -> str | None:
-    """Why a machine's kernels cannot convert these dtypes to and from `compute`; None if they can."""
+    """Why kernels cannot convert these dtypes to and from `compute`; None if they can."""
     halves = [dtype for dtype in stored if dtype in HALVES]
     if halves and compute != "float32":
         return "vectors convert halves to and from float32 only"
