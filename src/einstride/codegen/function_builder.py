@@ -13,7 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from einstride.codegen import ir_types
+from einstride.codegen import conversions, ir_types
 from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER, bytes_of, letter
 
 
@@ -82,14 +82,8 @@ class Code:
         return Pointer(self, found, ELEMENTS[element])
 
     def convert(self, value: Value, dtype: str, wanted: str) -> Value:
-        """Numbers of one dtype in another that holds them (floats to integers: integer values)."""
-        name = ir_types.conversion(dtype, wanted)
-        if name is None:
-            return value
-        target = ELEMENTS[wanted]
-        if isinstance(value.ir.type, ir.VectorType):
-            target = ir.VectorType(target, value.ir.type.count)
-        return Value(self, getattr(self.builder, name)(value.ir, target))
+        """A number or vector of one dtype in another that can hold it: see `conversions`."""
+        return Value(self, conversions.convert(self.builder, value.ir, dtype, wanted))
 
     def splat(self, value: Value, lanes: int) -> Value:
         """Broadcast a scalar to every lane of a vector."""

@@ -1,8 +1,7 @@
 """Load and store vectors of every dtype, with conversions, gathers, scatters and shuffles.
 
-Elements are stored in one dtype and multiplied in another: small integers and 16-bit floats are
-widened by the load, and results narrowed by the store. A complex number is a pair of floats;
-`Format.pairs` is true for it.
+Elements are stored in one dtype and multiplied in another: `conversions` converts between the two.
+A complex number is a pair of floats; `Format.pairs` is true for it.
 """
 
 from __future__ import annotations
@@ -14,21 +13,9 @@ from typing import Any
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER
+from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
 
-HALF = ir.HalfType()
 I32 = ir.IntType(32)
-
-IN_MEMORY = {
-    "bool": "int8",
-    "uint8": "int8",
-    "uint16": "int16",
-    "uint32": "int32",
-    "uint64": "int64",
-    "float16": "int16",
-    "bfloat16": "int16",
-}
-"""The integer type in which elements of a dtype are loaded and stored; others are their own."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +35,6 @@ class Format:
     stored: str
     computed: str
     pairs: bool = False
-
-    @property
-    def element(self) -> str:
-        """The name of the type that loads and stores use."""
-        return IN_MEMORY.get(self.stored, self.stored)
 
 
 def shuffle(value: Value, order: Sequence[int]) -> Value:
@@ -106,13 +88,13 @@ def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value
         where = addresses(pointer, f, lanes, step)
         zero = Value(pointer.code, ir.Constant(kind, None))
         name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
-        found = pointer.code.intrinsic(name, kind, [where, _size(pointer), on, zero])
-    return widened(found, f)
+        found = pointer.code.intrinsic(name, kind, [where, bytes_of(pointer.element), on, zero])
+    return pointer.code.convert(found, f.stored, f.computed)
 
 
 def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
     """Convert a vector to the dtype in memory and store it; parameters as for `load`."""
-    found = narrowed(value, f)
+    found = pointer.code.convert(value, f.computed, f.stored)
     if step is None:
         pointer.store(found, mask)
         return
@@ -120,7 +102,7 @@ def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Va
     on = every(pointer.code, lanes) if mask is None else mask
     where = addresses(pointer, f, lanes, step)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
-    given = [found, where, _size(pointer), pointer.stored_mask(on)]
+    given = [found, where, bytes_of(pointer.element), pointer.stored_mask(on)]
     pointer.code.intrinsic(name, ir.VoidType(), given)
 
 
@@ -152,7 +134,7 @@ def at(pointer: Pointer, offsets: Value) -> Value:
     """The addresses of elements at a vector of offsets."""
     code, kind = pointer.code, offsets.ir.type
     first = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
-    size = Value(code, ir.Constant(kind, [_size(pointer)] * kind.count))
+    size = Value(code, ir.Constant(kind, [bytes_of(pointer.element)] * kind.count))
     sums = code.splat(first, kind.count) + offsets * size
     pointers = ir.VectorType(POINTER, kind.count)
     return Value(code, code.builder.inttoptr(sums.ir, pointers))
@@ -165,108 +147,18 @@ def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
     zero = Value(pointer.code, ir.Constant(kind, None))
     name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
     where = at(pointer, offsets)
-    return widened(pointer.code.intrinsic(name, kind, [where, _size(pointer), mask, zero]), f)
+    given = [where, bytes_of(pointer.element), mask, zero]
+    found = pointer.code.intrinsic(name, kind, given)
+    return pointer.code.convert(found, f.stored, f.computed)
 
 
 def scattered(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
     """Convert elements and store them at a vector of offsets, where the mask is on."""
-    found = narrowed(value, f)
+    found = pointer.code.convert(value, f.computed, f.stored)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
-    given = [found, at(pointer, offsets), _size(pointer), pointer.stored_mask(mask)]
+    given = [found, at(pointer, offsets), bytes_of(pointer.element), pointer.stored_mask(mask)]
     pointer.code.intrinsic(name, ir.VoidType(), given)
 
 
-def widened(value: Value, f: Format) -> Value:
-    """Convert from the type in memory to the dtype of the products."""
-    if f.stored == f.computed:
-        return value
-    b, to = value.code.builder, _like(value, ELEMENTS[f.computed])
-    floating = f.computed.startswith("float")
-    now = value.ir
-    if f.stored == "float16":
-        return Value(value.code, b.fpext(b.bitcast(now, _like(value, HALF)), to))
-    if f.stored == "bfloat16":
-        bits = b.shl(b.zext(now, _like(value, I32)), _constant(value, I32, 16))
-        single = b.bitcast(bits, _like(value, ir.FloatType()))
-        return Value(value.code, single if f.computed == "float32" else b.fpext(single, to))
-    if f.stored == "float32":
-        return Value(value.code, b.fpext(now, to))
-    unsigned = f.stored.startswith("u") or f.stored == "bool"
-    width = value.ir.type.element.width if _is_vector(value) else value.ir.type.width
-    if floating:
-        if width < 32:  # they fit into signed 32 bits, which convert faster
-            grow = b.zext if unsigned else b.sext
-            return Value(value.code, b.sitofp(grow(now, _like(value, I32)), to))
-        return Value(value.code, (b.uitofp if unsigned else b.sitofp)(now, to))
-    if width >= ELEMENTS[f.computed].width:
-        return value if width == ELEMENTS[f.computed].width else Value(value.code, b.trunc(now, to))
-    return Value(value.code, (b.zext if unsigned else b.sext)(now, to))
-
-
-def narrowed(value: Value, f: Format) -> Value:
-    """Convert from the dtype of the sums to the type in memory; integers must fit."""
-    if f.stored == f.computed:
-        return value
-    b, to = value.code.builder, _like(value, ELEMENTS[f.element])
-    now = value.ir
-    if f.stored == "float16":
-        return Value(value.code, b.bitcast(b.fptrunc(now, _like(value, HALF)), to))
-    if f.stored == "bfloat16":
-        return _brain(value, f)
-    if f.stored == "float32":
-        return Value(value.code, b.fptrunc(now, to))
-    if f.computed.startswith("float"):
-        return Value(value.code, b.fptosi(now, to))
-    width, wanted = ELEMENTS[f.computed].width, ELEMENTS[f.element].width
-    if width == wanted:
-        return value
-    return Value(value.code, b.trunc(now, to) if width > wanted else b.sext(now, to))
-
-
-def _brain(value: Value, f: Format) -> Value:
-    """Round float32 to bfloat16, to nearest, ties to even; NaN stays NaN."""
-    b = value.code.builder
-    bits = Value(value.code, b.bitcast(value.ir, _like(value, I32)))
-
-    def constant(n: int) -> Value:
-        return Value(value.code, _constant(value, I32, n))
-
-    def down(v: Value) -> Value:
-        return Value(value.code, b.lshr(v.ir, constant(16).ir))
-
-    rounded = down(bits + constant(0x7FFF) + (down(bits) & constant(1)))
-    nan = Value(value.code, b.fcmp_unordered("uno", value.ir, value.ir))
-    found = nan.pick(down(bits) | constant(0x40), rounded)
-    return Value(value.code, b.trunc(found.ir, _like(value, ir.IntType(16))))
-
-
-def _is_vector(value: Value) -> bool:
-    return isinstance(value.ir.type, ir.VectorType)
-
-
-def _like(value: Value, element: Any) -> Any:
-    return ir.VectorType(element, value.ir.type.count) if _is_vector(value) else element
-
-
-def _constant(value: Value, element: Any, number: int) -> Any:
-    kind = _like(value, element)
-    return ir.Constant(kind, [number] * kind.count if _is_vector(value) else number)
-
-
-def _size(pointer: Pointer) -> int:
-    element = pointer.element
-    if isinstance(element, ir.IntType):
-        return int(element.width) // 8
-    return 4 if isinstance(element, ir.FloatType) else 8
-
-
 def _suffix(kind: Any) -> str:
-    e = kind.element
-    letter = (
-        f"i{e.width}"
-        if isinstance(e, ir.IntType)
-        else "f32"
-        if isinstance(e, ir.FloatType)
-        else "f64"
-    )
-    return f"v{kind.count}{letter}"
+    return f"v{kind.count}{letter(kind.element)}"

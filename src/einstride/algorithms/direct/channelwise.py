@@ -11,13 +11,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
-from einstride.algorithms.direct.shapes import fraction_inside
+from einstride.algorithms.direct.shapes import fraction_inside, unconverted
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
 from einstride.geometry import input_gradient_phases
-from einstride.geometry.arithmetic import COMPLEXES, HALVES
+from einstride.geometry.arithmetic import COMPLEXES
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.geometry.problem import Cost, Job
@@ -290,11 +290,8 @@ def supports(job: Job, traits: Traits) -> str | None:
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
     if a.compute in COMPLEXES and any(name not in COMPLEXES for name in windowed):
         return "an array of real numbers meets complex ones"
-    halves = [name for name in (*job.operands, a.result) if name in HALVES]
-    if halves and a.compute != "float32":
-        return "vectors convert halves to and from float32 only"
-    if "float16" in halves and not jit.machine().converts_float16:
-        return "this machine's vectors do not convert float16"
+    if reason := unconverted(job):
+        return reason
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"
     if 0 in g.size:

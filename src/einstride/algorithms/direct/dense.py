@@ -15,10 +15,10 @@ from einstride.algorithms.direct.shapes import (
     copy_bytes,
     fraction_inside,
     has_other_axes,
-    no_float16,
     positions_as_channels,
     table_bytes,
     taps_as_channels,
+    unconverted,
 )
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
@@ -321,10 +321,8 @@ def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """Return None if this engine can do the job, else why not."""
-    g, a = job.geometry, job.arithmetic
-    if "bfloat16" in (*job.operands, a.result):
-        return "vectors hold no bfloat16"
-    if reason := no_float16(job):
+    g = job.geometry
+    if reason := unconverted(job):
         return reason
     if g.rank > MAX_RANK:
         return f"kernels have at most {MAX_RANK} spatial axes"

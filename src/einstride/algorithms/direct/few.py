@@ -21,7 +21,7 @@ from einstride import calibration
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.description import Work
 from einstride.algorithms.direct.pieces import PIECE
-from einstride.algorithms.direct.shapes import no_float16
+from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.operands import (
@@ -251,9 +251,9 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "channels fill vectors without it"
     if g.groups > 1:
         return "groups have kernels of their own"
-    if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
-        return "vectors hold no pairs and no bfloat16"
-    if reason := no_float16(job):
+    if is_complex(a.compute):
+        return "vectors hold no pairs"
+    if reason := unconverted(job):
         return reason
     if g.rank > dense.MAX_RANK or 0 in g.size:
         return "x has no elements, or too many axes"

@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
-from einstride.algorithms.direct.shapes import no_float16
+from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, target
@@ -179,9 +179,9 @@ def supports(job: Job, traits: Traits) -> str | None:
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
     if fewest < 2 or most < 3 or fewest >= DENSE or g.groups < 2:
         return f"needs several groups of several channels, of fewer than {DENSE}"
-    if is_complex(a.compute) or "bfloat16" in (*job.operands, a.result):
-        return "vectors hold no complex numbers and no bfloat16"
-    if reason := no_float16(job):
+    if is_complex(a.compute):
+        return "vectors hold no complex numbers"
+    if reason := unconverted(job):
         return reason
     if 0 in (g.batch, *g.size, *g.out):
         return "there are no elements"

@@ -122,12 +122,9 @@ def fraction_inside(g: Geometry) -> float:
     return share
 
 
-def no_float16(job: Job) -> str | None:
-    """Return why kernels cannot convert the job's float16 arrays; None if they can."""
-    if "float16" not in (*job.operands, job.arithmetic.result):
-        return None
-    if job.arithmetic.compute != "float32":
-        return "vectors convert float16 to and from float32 only"
-    return (
-        None if jit.machine().converts_float16 else "this machine's vectors do not convert float16"
-    )
+def unconverted(job: Job) -> str | None:
+    """Return why kernels cannot convert the job's dtypes in registers; None if they can."""
+    from einstride.codegen import conversions
+
+    stored = (*job.operands, job.arithmetic.result)
+    return conversions.unconverted(stored, job.arithmetic.compute, jit.machine())

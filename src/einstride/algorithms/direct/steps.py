@@ -96,8 +96,6 @@ def steps(
     arrays = [a for a in (first, second, bias, out) if a is not None]
     if is_complex(compute) or not all(addressable(a) for a in arrays):
         return None
-    if "bfloat16" in (*job.operands, job.arithmetic.result):  # the engine lets NumPy convert it
-        return None
     if bias is not None and not usable(bias, b, compute, packed):
         return None
     found = Steps(job, b, first=first, second=second, bias=bias, result=out)

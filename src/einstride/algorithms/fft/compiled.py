@@ -255,11 +255,11 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 
 def _refused(job: Job) -> str | None:
-    halves = [name for name in (*job.operands, job.arithmetic.result) if name in HALVES]
-    if halves and job.arithmetic.compute != "float32":
-        return "vectors convert halves to and from float32 only"
-    if "float16" in halves and not jit.machine().converts_float16:
-        return "this machine's vectors do not convert float16"
+    from einstride.codegen.conversions import unconverted
+
+    stored = (*job.operands, job.arithmetic.result)
+    if reason := unconverted(stored, job.arithmetic.compute, jit.machine()):
+        return reason
     if any(_form(g, job).optional_tiling is None for g in _geometries(job)):
         return "a filter is longer than any period"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:

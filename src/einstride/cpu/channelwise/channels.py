@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, combined, load, shuffle, store, widened
+from einstride.codegen.vector_formats import Format, combined, load, shuffle, store
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels"
@@ -90,8 +90,8 @@ def kernel(spec: Spec) -> str:
         strip = chunk % code["strips"]
         rest = chunk // code["strips"]
         block, n = rest % code["blocks"], rest // code["blocks"]
-        x = code.array("x", spec.x.element).at(n * code["x_batch"])
-        y = code.array("y", spec.y.element).at(n * code["y_batch"])
+        x = code.array("x", spec.x.stored).at(n * code["x_batch"])
+        y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
         with code.loop(first, (first + code["rows"]).least(code["all_rows"])) as row:
             _row(code, spec, x, y, row, strip)
@@ -284,7 +284,9 @@ def _within_group(
         offset = c * parts if spec.x_contiguous else c * code["x_channel"]
         for p, pointer in pointers:
             for part in range(parts):
-                broadcast = code.splat(widened(pointer.at(offset + part).load(), spec.x), lanes)
+                broadcast = code.splat(
+                    pointer.at(offset + part).load_as(spec.x.stored, spec.x.computed), lanes
+                )
                 for v in range(vectors):
                     a = accs[part][p * vectors + v]
                     a.set(broadcast.times_plus(fs[v], a.get()))

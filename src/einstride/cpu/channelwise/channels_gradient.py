@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped, widened
+from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels_gradient"
@@ -95,8 +95,8 @@ def kernel(spec: Spec) -> str:
 def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
     """Add a strip of a row to the partial sum of a panel of channels, span by span."""
     n, rest = row // code["all_rows"], row % code["all_rows"]
-    x = code.array("x", spec.x.element).at(n * code["x_batch"])
-    y = code.array("y", spec.y.element).at(n * code["y_batch"])
+    x = code.array("x", spec.x.stored).at(n * code["x_batch"])
+    y = code.array("y", spec.y.stored).at(n * code["y_batch"])
     rows: list[Pointer] = []
     for a in reversed(range(spec.rank - 1)):
         at = rest % code[f"out{a}"]
@@ -268,7 +268,9 @@ def _within_group(
             c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
         )
         for part in range(2 if spec.x.pairs else 1):
-            broadcast = code.splat(widened(pointer.at(part).load(), spec.x), spec.lanes)
+            broadcast = code.splat(
+                pointer.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
+            )
             for v, g in enumerate(gs):
                 a = sums[part][c * vectors + v]
                 a.set(broadcast.times_plus(g, a.get()))

@@ -81,8 +81,8 @@ def kernel(spec: Spec) -> str:
         strip = chunk % code["strips"]
         rest = chunk // code["strips"]
         block, n = rest % code["blocks"], rest // code["blocks"]
-        x = code.array("x", spec.x.element).at(n * code["x_batch"])
-        y = code.array("y", spec.y.element).at(n * code["y_batch"])
+        x = code.array("x", spec.x.stored).at(n * code["x_batch"])
+        y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
         last = (first + code["rows"]).least(code["all_rows"])
         each = code["filters"] // code["groups"]

@@ -77,9 +77,9 @@ def kernel(spec: Spec) -> str:
             row = result * code["result_rows"] + i
             n, rest = row // code["all_rows"], row % code["all_rows"]
             channel = d // each * code["channels"] + c
-            x = code.array("x", spec.x.element)
+            x = code.array("x", spec.x.stored)
             x = x.at(n * code["x_batch"] + channel * code["x_channel"])
-            y = code.array("y", spec.y.element)
+            y = code.array("y", spec.y.stored)
             y = y.at(n * code["y_batch"] + d * code["y_channel"])
             parts = 2 if spec.x.pairs else 1
             pointer = f.at((c * code["filters"] + d) * parts)

@@ -110,8 +110,8 @@ def _row(
     code: Code, spec: Spec, n: Value, at: Value, d: Value, mask: Mask | None, sums: list[Variable]
 ) -> None:
     """Add the products of one row of one example to the sums."""
-    x = code.array("x", spec.x.element).at(n * code["x_batch"] + d)
-    y = code.array("y", spec.y.element).at(n * code["y_batch"] + d)
+    x = code.array("x", spec.x.stored).at(n * code["x_batch"] + d)
+    y = code.array("y", spec.y.stored).at(n * code["y_batch"] + d)
     offsets = [code.number(0)]
     if spec.rank > 1:
         y = y.at(at * code["y_step0"])

@@ -75,8 +75,8 @@ def kernel(spec: Spec) -> str:
 
 
 def _example(code: Code, spec: Spec, n: Value) -> tuple[Pointer, Pointer]:
-    x = code.array("x", spec.x.element).at(n * code["x_batch"])
-    return x, code.array("y", spec.y.element).at(n * code["y_batch"])
+    x = code.array("x", spec.x.stored).at(n * code["x_batch"])
+    return x, code.array("y", spec.y.stored).at(n * code["y_batch"])
 
 
 def aligned(pointer: Pointer) -> Pointer:

@@ -26,7 +26,7 @@ class TileView:
 
     def __init__(self, code: Code, plane: Plane, operand: Operand, group: Value) -> None:
         self.code, self.plane, self.operand = code, plane, operand
-        self.pointer = code.array(operand.name, operand.format.element)
+        self.pointer = code.array(operand.name, operand.format.stored)
         kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
         number = lanes + self.broadcast(group * plane.lanes)

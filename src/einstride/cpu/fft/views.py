@@ -129,7 +129,7 @@ class View:
     ) -> None:
         self.code, self.plane, self.operand = code, plane, operand
         name = operand.name
-        pointer = code.array(name, operand.format.element)
+        pointer = code.array(name, operand.format.stored)
         self.outside = Pointer(code, outside.ir, pointer.element)
         self.pointer = pointer.at(index.example * code[f"{name}_batch"])
         self.mask = None
