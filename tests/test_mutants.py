@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import os
 import re
 import subprocess
@@ -56,6 +57,23 @@ def test_each_fault_changes_the_code_of_a_definition():
     for change, path, text in made():
         assert any(source(*known).places(change.definition) for known in TEXTS.items()), change
         assert code(path, text) != code(path, TEXTS[path])
+
+
+def unbound(text):
+    """Names that some code reads and binds nowhere."""
+    nodes = list(ast.walk(ast.parse(text)))
+    read = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for kind in ("arg", "name", "asname"):
+        bound |= {getattr(n, kind, None) for n in nodes}
+    return read - bound - {*dir(builtins)}
+
+
+def test_no_fault_names_what_is_not_there():
+    """A test that meets a NameError would notice any fault."""
+    for change, path, text in made():
+        if path.endswith(".py"):
+            assert unbound(text) <= unbound(TEXTS[path]), change
 
 
 def missed(rewritten, faults):

@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "Conv.f",
             'array_checks.layer("Conv", f, self._bias, _1)\nself._filter = _Filter.of(f)',
             'array_checks.layer("Conv", f, self._bias, _1)\n'
-            'self._filter = _Filter(_own(f, "f"), self._filter.kept)',
+            'self._filter = _Filter(_private_copy(f, "f"), self._filter.kept)',
         ),
         Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
