@@ -205,6 +205,7 @@ class Conv(_Convolution):
         gradients = {"f": gf}
         if "bias" in p:
             gradients["bias"] = self._bias_grad(wide, run)
+        del wide  # in float32: it need not live through the input gradient
         if not inner:
             return None, gradients
         out = None
@@ -292,4 +293,5 @@ class ConvTranspose(_Convolution):
         gradients = {"f": gf}
         if "bias" in p:
             gradients["bias"] = self._bias_grad(wide, run)
+        del wide  # in float32: it need not live through the input gradient
         return (conv(gy, p["f"], **self._keywords) if inner else None), gradients
