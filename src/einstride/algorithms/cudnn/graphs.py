@@ -100,7 +100,7 @@ _contexts = threading.local()
 
 def contexts() -> dict[int, Context]:
     """Return the calling thread's contexts, by device."""
-    if not hasattr(_contexts, "found"):
+    if not hasattr(_contexts, "by_device"):
         _contexts.by_device = {}
     by_device: dict[int, Context] = _contexts.by_device
     return by_device
@@ -110,7 +110,7 @@ def _plans() -> int:
     return sum(len(context.plans) for context in contexts().values())
 
 
-register(f"{__name__}.rooms", "process", lambda: contexts().clear(), _plans)
+register(f"{__name__}._contexts", "process", lambda: contexts().clear(), _plans)
 
 
 def describe(cudnn: Any, c: Convolution, **where: Any) -> Any:
