@@ -266,7 +266,7 @@ def choose(
     proved = figures.auto_algorithms(traits.library) or tuple(ALGORITHMS)
     for name, module in ALGORITHMS.items():
         if algorithm == "auto" and small and not getattr(module, "EXACT", True):
-            why[name] = "it rounds, and so few products are not worth that: ask for it by name"
+            why[name] = "it rounds, which so few products do not repay: ask for it by name"
             continue
         reason = module.supports(inner, traits)
         if reason is None and algorithm == "auto" and name not in proved:

@@ -248,11 +248,11 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.per_example:
         return "its filter gradient is summed over the batch"
     if g.channels > MOST_CHANNELS and not (backwards and prod(g.stride) > 1):
-        return "channels fill vectors without it"
+        return "there are channels enough for the dense kernels"
     if g.groups > 1:
         return "groups have kernels of their own"
     if is_complex(a.compute):
-        return "vectors hold no pairs"
+        return "it has no complex kernels"
     if reason := unconverted(job):
         return reason
     if g.rank > dense.MAX_RANK or 0 in g.size:
@@ -260,7 +260,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.batch_invariant and job.direction != "forward":
         return "a NaN in one example changes the order of sums in others"
     if not backwards and g.dilation[-1] > 1 and g.kernel[-1] > 1:
-        return "taps of the last axis are no run"
+        return "dilated taps of the last axis are not contiguous"
     if backwards and _column_table_size(job) > TABLES:
         return "its table of columns would be too large"
     return other(job, traits).supports(job, traits)  # type: ignore[no-any-return]

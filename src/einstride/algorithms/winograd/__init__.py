@@ -143,7 +143,7 @@ def supports(job: Job, traits: Traits) -> str | None:
     if job.accuracy == "elementwise":
         return "its error is bounded by the norms, not for each element"
     if max(g.stride) > 1:
-        return "the stride must be 1: of what it computes, most would be thrown away"
+        return "the stride must be 1: most of its outputs would be discarded"
     if g.groups > 1 and min(g.channels, g.filters) == g.groups:
         return "one channel in a group leaves no matrix products"
     if job.per_example:

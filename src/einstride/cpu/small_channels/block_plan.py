@@ -168,7 +168,7 @@ def _tiling(
                 axes, lanes, vectors, positions, span, spans, spans_per_line, panels, work
             )
     if best is None:
-        raise ValueError("a run is longer than a panel")
+        raise ValueError("a span is longer than a panel")
     return best
 
 
