@@ -37,7 +37,7 @@ CASES = {
         lambda: build(nn.Residual(nn.Sequential(nn.ReLU(), nn.Conv(2, 11)))),
         r"layer 0 \(Residual\), body, layer 1 \(Conv\)"),
     "a reshape": (lambda: build(nn.Reshape((3, -1))), r"layer 0 \(Reshape\).*128 elements"),
-    "a layer twice": (lambda: build(TWICE, TWICE), r"layer 1 \(ReLU\): a layer can be used in one place"),
+    "a layer twice": (lambda: build(TWICE, TWICE), r"layer 1 \(ReLU\): a layer can be used in"),
     "no channels": (lambda: nn.Conv(0, 3), "channels must be at least 1"),
     "a class": (lambda: nn.Sequential(nn.ReLU), r"nn\.ReLU\(\) with its parentheses"),
     "a shape with a batch": (lambda: build(shape=(0, 8)), "leave the batch axis out"),
