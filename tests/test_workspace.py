@@ -162,6 +162,24 @@ def test_an_integer_bias_copies_no_result():
         np.testing.assert_array_equal(out, es.conv(x, f, bias, **{**keywords, "out": None}))
 
 
+@pytest.mark.parametrize("filters", [133, 20_000])
+@pytest.mark.parametrize(
+    ("dtype", "other"),
+    [("complex128", "float32"), ("float64", "float32"), ("float32", "int8"), (">f4", "int16")],
+)
+def test_a_bias_of_another_dtype_is_not_copied(dtype, other, filters):
+    x, f = np.ones((2, 3, 1), dtype), np.ones((1, 1, filters), dtype)
+    bias = (np.arange(filters) % 100).astype(other)
+    y = es.conv(x, f, bias, algorithm="strided")
+    assert (y == 1 + bias.astype(dtype)).all()
+
+    def call(*bias):
+        return es.conv(x, f, *bias, algorithm="strided", max_workspace=0)
+
+    assert numbers_taken(lambda: call(bias)) - numbers_taken(call) <= 1024
+    assert peak(call, bias)[1] - peak(call)[1] <= 4096
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_filter_is_copied_once(groups):
     """Its conversion keeps another memory order than a matrix has."""

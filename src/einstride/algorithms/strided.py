@@ -31,7 +31,7 @@ from string import ascii_letters
 from typing import TYPE_CHECKING
 
 from einstride.arrays.ops import (
-    add,
+    add_bias,
     conjugate,
     dilate,
     flip,
@@ -168,7 +168,7 @@ def _einsum(
     if g.groups > 1:
         found = b.xp.reshape(found, shape)
     if bias is not None:
-        found = add(found, b.astype(bias, compute), b)
+        found = add_bias(found, bias, b)
     if out is None:
         return b.astype(found, result)
     if destination is None:

@@ -241,13 +241,13 @@ def compute(
         if g.input_dilation:
             found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
         if bias is not None:
-            found = found + b.astype(bias, inner.arithmetic.result)
+            found = ops.add_bias(found, bias, b)
         return written(found, job.arithmetic.result, b, out)
     if g.input_dilation:
         first = ops.dilate(first, g.input_dilation, b)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
         found = function(first, second, inner, b, None, out)
-        return ops.add(found, b.astype(bias, job.arithmetic.result), b)
+        return ops.add_bias(found, bias, b)
     return function(first, second, inner, b, bias, out)
 
 
@@ -272,7 +272,7 @@ def nothing(
         out[...] = 0 if bias is None else bias
         return out
     zeros = b.zeros(shape, result, like)
-    return zeros if bias is None else zeros + b.astype(bias, result)
+    return zeros if bias is None else ops.add_bias(zeros, bias, b)
 
 
 def bias_grad(where: str, gy: Array, layout: object) -> Array:
