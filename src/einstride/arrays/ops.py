@@ -30,8 +30,8 @@ COPY_LIMIT = 1024
 limit takes workspace that plans do not count; a lower one takes more calls."""
 
 BUFFER = 64
-"""Numbers of a bias that NumPy converts at once, 1 KiB of complex128. More take workspace that plans
-do not count; fewer take longer: rows of 20,000 take 1.5 times as long as by NumPy's own 8,192."""
+"""Numbers of a bias that NumPy converts at once, 1 KiB of complex128. More take workspace that no
+plan counts; fewer take longer: rows of 20,000 take 1.5 times as long as by NumPy's own 8,192."""
 
 
 def windows(x: Array, kernel: Shape, stride: Shape, dilation: Shape, b: Backend) -> Array:
