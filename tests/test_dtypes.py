@@ -112,3 +112,32 @@ def test_large_integers_under_a_float_filter(dtype):
     x = np.array([2**24 - 1, 1], "int32").reshape(1, 2, 1)
     f = np.ones((2, 1, 1), dtype)
     same(es.conv(x, f).ravel(), np.array([2**24], dtype))
+
+
+EXTREMES = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
+FAMILIES = {
+    "dense": (16, 32, 1),
+    "depthwise": (24, 24, 24),
+    "grouped": (16, 16, 4),
+    "few": (3, 8, 1),
+}
+"""Channels, filters and groups of shapes that other kernels compute."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", EXTREMES)
+@pytest.mark.parametrize("algorithm", ["auto", "strided"])
+def test_the_largest_and_the_least_integer(dtype, family, algorithm):
+    """Kernels extend integers to the dtype of sums with their sign, or without one."""
+    channels, filters, groups = FAMILIES[family]
+    limits = np.iinfo(dtype)
+    for extreme in (limits.max, limits.min):
+        x = np.full((2, 9, channels), extreme, dtype)
+        f = np.ones((3, channels // groups, filters), dtype)
+        keywords = {"groups": groups, "algorithm": algorithm}
+        y = es.conv(x, f, **keywords)
+        assert (y == 3 * channels // groups * int(extreme)).all()
+        gx = es.conv_input_grad(np.full((2, 7, filters), extreme, dtype), f, 9, **keywords)
+        assert (gx[:, 2:-2] == 3 * filters // groups * int(extreme)).all()
+        gf = es.conv_filter_grad(x, np.ones((2, 7, filters), dtype), 3, **keywords)
+        assert (gf == 14 * int(extreme)).all()

@@ -146,7 +146,7 @@ class Process:
             os._exit(status)
 
     def verdict(self) -> str:
-        """Whether the tests noticed; "" while they run."""
+        """Return whether the tests noticed; "" while they run, "too late" at the time limit."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         late = time.monotonic() - self.begin > self.limit
         if pid == 0 and not late:
@@ -200,8 +200,7 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
                     path.write_text(text)
                     trees.append(process.tree)
                     seconds = time.monotonic() - process.begin
-                    late = verdict == "too late"
-                    yield Outcome(fault, "killed" if late else verdict, seconds, process.text)
+                    yield Outcome(fault, verdict, seconds, process.text)
     finally:
         for _, process, _, _ in running:
             process.end()
