@@ -180,6 +180,34 @@ def test_a_bias_of_another_dtype_is_not_copied(dtype, other, filters):
     assert peak(call, bias)[1] - peak(call)[1] <= 16 * KiB
 
 
+BIASES = {
+    "wider sums": ("float32", "float32", "float64"),
+    "narrower bias": ("float64", "float32", None),
+    "real bias": ("complex128", "float32", None),
+    "half": ("float16", "float16", None),
+    "gaps": ("float32", "float32", None),
+}
+
+
+@pytest.mark.parametrize("which", BIASES)
+@pytest.mark.parametrize("algorithm", ["gemm", "direct", "winograd", "fft"])
+def test_a_copy_of_the_bias_counts(algorithm, which):
+    """Every algorithm but `strided` converts the bias to the dtype of its sums."""
+    dtype, other, accumulate = BIASES[which]
+    filters = 600 if algorithm == "fft" else 20_000
+    x, f = np.ones((2, 5, 1), dtype), np.ones((3, 1, filters), dtype)
+    bias = (np.arange(2 * filters) % 100).astype(other)
+    bias = bias[::2] if which == "gaps" else bias[:filters]
+    keywords = {"algorithm": algorithm, "accumulate": accumulate}
+    with pytest.raises(ValueError, match="max_workspace") as caught:
+        es.conv(x, f, bias, max_workspace=0, **keywords)
+    limit = least(str(caught.value))
+    y = es.conv(x, f, bias, max_workspace=limit, **keywords)
+    np.testing.assert_allclose(y, np.broadcast_to(3 + bias.astype(dtype), y.shape), rtol=1e-5)
+    taken = numbers_taken(lambda: es.conv(x, f, bias, max_workspace=limit, **keywords))
+    assert taken - y.nbytes <= limit + 8192
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_filter_is_copied_once(groups):
     """Its conversion keeps another memory order than a matrix has."""

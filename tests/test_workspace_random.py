@@ -152,7 +152,8 @@ def random_job(rng):
     gy = numbers(rng, (batch, *out, filters), first if rng.integers(2) else second)
     which = rng.integers(4)
     if which == 0:
-        bias = numbers(rng, (filters,), second) if rng.integers(2) else None
+        other = str(rng.choice([first, second, "float32" if second == "float64" else "int8"]))
+        bias = numbers(rng, (filters,), other) if rng.integers(2) else None
         return es.conv, (x, f, bias), keywords
     if which == 1:
         return es.conv_input_grad, (gy, f, size), keywords

@@ -13,6 +13,7 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends, ops
 from einstride.arrays.backends import Array, Backend
+from einstride.cpu.runtime.operands import packed
 from einstride.dispatch import array_checks
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import arithmetic as dtypes
@@ -78,6 +79,7 @@ def prepare(
         b,
         prepared,
         0 if k.max_workspace is None else copied(direction, b, first, second, out),
+        bias is None or b.copied(bias, needs=packed) == 0,
     )
     if bias is not None:
         length = plan.job.shape[-1]
@@ -110,10 +112,11 @@ def decide(
     b: Backend,
     prepared: bool = False,
     copied: int = 0,
+    packed_bias: bool = True,
 ) -> Decision:
     """Return the cached plan for operands of these shapes and dtypes.
 
-    `prepared` and `copied` are as in `Job`.
+    `prepared` and `copied` are as in `Job`, `packed_bias` as in `select.plan`.
     """
     try:
         return select.plan(
@@ -133,6 +136,7 @@ def decide(
             b.traits,
             prepared,
             copied,
+            packed_bias,
         )
     except MemoryError as error:
         raise no_memory(

@@ -48,6 +48,9 @@ class Job:
     copied : int
         Bytes of copies of x, y or their gradients, made because compiled kernels do not support
         their strides; zero where the limit is soft, as nobody asks then.
+    copies_bias : bool
+        True if the bias has another dtype than the sums, or gaps between its numbers, and the limit
+        is hard.
     """
 
     geometry: Geometry
@@ -62,6 +65,7 @@ class Job:
     batch_invariant: bool = False
     prepared: bool = False
     copied: int = 0
+    copies_bias: bool = False
 
     @property
     def sums(self) -> str:
@@ -115,6 +119,17 @@ class Job:
         if not g.input_dilation:
             return 0
         return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]
+
+    @property
+    def bias_bytes(self) -> int:
+        """Bytes of the algorithm's copy of the bias; zero if the algorithm is not given the bias.
+
+        The bias is added to a result of integers, and to the gradient of an extended input, after
+        the algorithm.
+        """
+        added_afterwards = self.arithmetic.exact or self.extends_input
+        copied = self.copies_bias and not added_afterwards
+        return copied * self.shape[-1] * ITEMSIZE[self.sums]
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

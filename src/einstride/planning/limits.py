@@ -43,9 +43,27 @@ def least(name: str, job: Job, first: int, traits: Traits) -> int:
 
 def need(name: str, job: Job, limit: int, traits: Traits) -> int | None:
     """Return the bytes that an algorithm needs under a limit; None if it cannot do the job."""
-    inner = replace(job.inner, limit=max(limit - job.outer_workspace, 0))
+    job = replace(job, limit=limit, hard=True)
+    inner = part(name, job, traits)
     module = ALGORITHMS[name]
     if module.supports(inner, traits) is not None:
         return None
     known = calibration.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
-    return module.cost(inner, traits, known).workspace + job.outer_workspace
+    return module.cost(inner, traits, known).workspace + outside(name, job, traits)
+
+
+def part(name: str, job: Job, traits: Traits) -> Job:
+    """Return the part of a job that an algorithm computes, with the limit that is left for it."""
+    if not job.hard:
+        return job.inner
+    return replace(job.inner, limit=max(job.limit - outside(name, job, traits), 0))
+
+
+def outside(name: str, job: Job, traits: Traits) -> int:
+    """Return the bytes of workspace that an algorithm's own count leaves out.
+
+    In NumPy `strided` adds a bias without a copy; every other algorithm copies it to the dtype of
+    the sums.
+    """
+    adds_in_place = name == "strided" and traits.mutable and traits.on_host
+    return job.outer_workspace + (0 if adds_in_place else job.bias_bytes)

@@ -155,12 +155,13 @@ def plan(
     traits: Traits,
     prepared: bool = False,
     copied: int = 0,
+    packed_bias: bool = True,
 ) -> Decision:
     """Plan a call, after checks of everything that can be wrong with its shapes and dtypes.
 
     `shapes` are the shapes of the two operands in the caller's layout; `extra` is the input or
     kernel size of a gradient, or a `Transposed` of a transposed convolution; `prepared` and
-    `copied` are as in `Job`.
+    `copied` are as in `Job`; `packed_bias` is True if the bias, if any, is contiguous.
     """
     rank = len(shapes[0]) - 2
     if rank > traits.max_rank:
@@ -189,6 +190,8 @@ def plan(
         prepared=prepared and max_workspace is None,  # a kept filter would count as workspace
         copied=copied,
     )
+    if job.hard and names[2] is not None and not (packed_bias and names[2] == job.sums):
+        job = replace(job, copies_bias=True)
     return choose(where, job, _orders(direction, order, extra), algorithm, traits)
 
 
@@ -256,8 +259,8 @@ def choose(
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
         return Decision(name, job, job, orders, (idle,), traits.library, origin)
-    limit = max(job.limit - job.outer_workspace, 0) if job.hard else job.limit
-    inner = replace(job.inner, limit=limit)
+    parts = {name: limits.part(name, job, traits) for name in ALGORITHMS}
+    inner = job.inner
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
     costs: dict[str, Cost] = {}
     why: dict[str, str] = {}
@@ -268,12 +271,13 @@ def choose(
         if algorithm == "auto" and small and not getattr(module, "EXACT", True):
             why[name] = "it rounds, which so few products do not repay: ask for it by name"
             continue
-        reason = module.supports(inner, traits)
+        reason = module.supports(parts[name], traits)
         if reason is None and algorithm == "auto" and name not in proved:
             reason = f"not proved on {traits.library} yet: ask for it by name"
         if reason is None:
-            spent = module.cost(inner, traits, known)
-            costs[name] = replace(spent, workspace=spent.workspace + job.outer_workspace)
+            spent = module.cost(parts[name], traits, known)
+            whole = spent.workspace + limits.outside(name, job, traits)
+            costs[name] = replace(spent, workspace=whole)
             if job.hard and costs[name].workspace > job.limit:
                 reason = f"needs at least {costs[name].workspace} bytes of workspace"
         if reason is not None:
@@ -295,12 +299,12 @@ def choose(
             "; ".join(f"{n}: {why[n]}" for n in asked).replace("; ", ", "),
             "use algorithm='auto'",
         )
-    one = replace(inner, geometry=replace(inner.geometry, batch=1))
 
     def seconds(name: str) -> float:
         """Predict the seconds of the job; of one example where the choice may not depend on B."""
         if not job.batch_invariant:
             return costs[name].seconds
+        one = replace(parts[name], geometry=replace(inner.geometry, batch=1))
         return ALGORITHMS[name].cost(one, traits, known).seconds
 
     best = min((n for n in asked if n in fit), key=seconds)
@@ -314,4 +318,4 @@ def choose(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Decision(best, job, inner, orders, tuple(candidates), traits.library, origin)
+    return Decision(best, job, parts[best], orders, tuple(candidates), traits.library, origin)

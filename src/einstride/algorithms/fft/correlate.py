@@ -48,12 +48,10 @@ def correlate(
     `spectrum` is the result of `filter_spectrum` for this job, if the caller has it.
     """
     plan = correlation(g, job, b.traits, spectrum is not None)
-    u, dtype, result = work.planes_of(job), real_of(job), job.arithmetic.result
+    dtype, result = real_of(job), job.arithmetic.result
     if spectrum is None and plan.kept:
         spectrum = filter_spectrum(f, g, job, plan, b)
-    bias_planes = (
-        None if bias is None else planes_of_array(b.astype(bias, job.sums), u, dtype, None, b)
-    )
+    bias = None if bias is None else b.astype(bias, job.sums)
     sizes = (g.batch, *(a.tiles for a in plan.axes), g.groups if g.groups > 1 else g.filters)
     boxes = Boxes(sizes, plan.lengths)
     cg, r = g.channels // g.groups, g.filters // g.groups
@@ -79,8 +77,8 @@ def correlate(
                 groups = hi - lo if g.groups > 1 else 1
                 total = multiply(xs, fs, n, groups, total, worker.memory, b)
             y = worker.y.synthesise(b.xp.reshape(total, (*total.shape[:2], -1)), worker.memory)
-            if bias_planes is not None:
-                y = _plus(y, bias_planes[:, filters[0] : filters[1]], n, b)
+            if bias is not None:
+                y = _plus(y, bias[filters[0] : filters[1]], n, b)
             destination = None if out is None else out[..., filters[0] : filters[1]]
             return outputs(y, g, plan.axes, tuple(where), result, destination, b)
 
@@ -190,9 +188,9 @@ def _flat(p: Array, rank: int, b: Backend) -> Array:
 
 
 def _plus(y: Array, bias: Array, n: int, b: Backend) -> Array:
-    """Add the planes (u, d) of a bias to planes (u, *T, n * d)."""
+    """Add a bias (d,) to planes (u, *T, n * d), one plane after another."""
     shape = y.shape
-    ones = (1,) * (len(shape) - 2)
     y = b.xp.reshape(y, (*shape[:-1], n, bias.shape[-1]))
-    bias = b.xp.reshape(bias, (bias.shape[0], *ones, 1, bias.shape[-1]))
-    return b.xp.reshape(add(y, bias, b), shape)
+    parts = (bias,) if shape[0] == 1 else (b.xp.real(bias), b.xp.imag(bias))
+    planes = [add(y[i, ...], part, b) for i, part in enumerate(parts)]
+    return b.xp.reshape(y if b.traits.mutable else b.xp.stack(planes), shape)

@@ -108,6 +108,6 @@ def element_strides(
     )
 
 
-def copy_bytes(*arrays: Any) -> int:
-    """Bytes of row-major copies of the arrays that are not addressable; None counts nothing."""
-    return sum(a.nbytes for a in arrays if a is not None and not addressable(a))
+def copy_bytes(*arrays: Any, needs: Predicate = addressable) -> int:
+    """Bytes of row-major copies of the arrays that do not satisfy `needs`; None counts nothing."""
+    return sum(a.nbytes for a in arrays if a is not None and not needs(a))
