@@ -1,10 +1,14 @@
 """Compare this checkout's speed with another commit's: ``python -m bench.against COMMIT``.
 
 Both run in a process of their own, one at a time, in turns whose order alternates; each has an
-empty folder of compiled kernels. Printed are ratios, the other commit's time over this checkout's,
-so a ratio above 1 means that this checkout is faster: geometric means of each group for warm calls
-and for first calls, which plan and compile, and the slowest rows. Exit status 1 if an answer is
-wrong or a group's mean of warm calls is below ``--floor``.
+empty folder of compiled kernels. Their sources lie in folders with names of equal length: with
+names of another length small arrays lie elsewhere in memory, and two copies of the same sources
+differed by 5% in depthwise layers on two threads.
+
+Printed are ratios, the other commit's time over this checkout's, so a ratio above 1 means that this
+checkout is faster: geometric means of each group for warm calls and for first calls, which plan and
+compile, and the slowest rows. Exit status 1 if an answer is wrong or a group's mean of warm calls
+is below ``--floor``.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -64,8 +69,11 @@ class Pair:
         }  # fmt: skip
 
 
-def sources(commit: str, folder: Path) -> Path:
-    """Unpack the sources of a commit."""
+def sources(commit: str | None, folder: Path) -> Path:
+    """Copy the sources of a commit, or those of this checkout, to a folder."""
+    if commit is None:
+        ignored = shutil.ignore_patterns("__pycache__")
+        return Path(shutil.copytree(ROOT / "src", folder / "src", ignore=ignored))
     archive = subprocess.run(
         ["git", "-C", str(ROOT), "archive", commit, "src"], check=True, capture_output=True
     ).stdout
@@ -155,11 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = Options(threads=args.threads, algorithm=args.algorithm, native_blas=args.native_blas)
     pairs: list[Pair] = []
     with tempfile.TemporaryDirectory() as folder:
-        places = [sources(args.commit, Path(folder) / "other"), ROOT / "src"]
-        sides = [
-            Worker(OURS, options, place, Path(folder) / f"kernels {i}")
-            for i, place in enumerate(places)
-        ]
+        sides = []
+        for i, commit in enumerate((args.commit, None)):
+            source = sources(commit, Path(folder) / f"sources {i}")
+            sides.append(Worker(OURS, options, source, Path(folder) / f"kernels {i}"))
         reference = Worker("reference", options)
         begin = time.monotonic()
         try:

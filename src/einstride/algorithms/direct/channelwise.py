@@ -16,6 +16,7 @@ from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
+from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES
 from einstride.geometry.convolution import Geometry
@@ -158,12 +159,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     cut, call = gradient_of(x, gy, job)
     sums = b.zeros((cut.results, cut.per_result, *g.f_shape), compute, x)
     call(b.launch, x=address(x), y=address(gy), f=address(sums))
-    for first, *rest in sums if cut.per_result > 1 else ():  # in place, to need no further array
-        for table in rest:
-            first += table
-    total = sums[:, 0]
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    destination[...] = total if job.per_example else total[0]
+    add_partial_sums(b.xp.moveaxis(sums, 1, 0) if job.per_example else sums[0], destination)
     return out
 
 

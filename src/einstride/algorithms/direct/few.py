@@ -31,6 +31,7 @@ from einstride.cpu.runtime.operands import (
     packed,
     target,
 )
+from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
@@ -172,9 +173,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         return out
     sums = b.empty((tables, *out.shape), compute, x)
     run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-    for table in sums[1:]:
-        sums[0] += table
-    destination[...] = sums[0]
+    add_partial_sums(sums, destination)
     return out
 
 

@@ -32,6 +32,10 @@ take time from other processes."""
 SLEEP_MICROSECONDS = 20
 """Microseconds that a caller sleeps between polls of a helper that has not ended after `POLLS`."""
 
+FIXED = 5
+"""Number of arguments of `launch` before the helpers' addresses: the length of
+`spin_handoff.TEAM`, which is imported where kernels are compiled."""
+
 START_TIMEOUT = 1.0
 """Seconds that a caller waits for a new helper thread, ten thousand times what its start takes.
 After that the caller works without the helper."""
@@ -70,6 +74,8 @@ class _Helper:
     """Run one kernel at a time on a thread of its own, which polls four integers in memory.
 
     The lock only wakes the thread; a surplus release, or one lost to an interrupt, does no harm.
+    The arguments of `launch` lie in memory of the first helper that a caller borrows: making a
+    ctypes array takes two microseconds.
     """
 
     def __init__(self) -> None:
@@ -77,6 +83,20 @@ class _Helper:
         self.start.acquire()
         self.mailbox = (ctypes.c_int64 * 4)()
         self.address = ctypes.addressof(self.mailbox)
+        self._arguments = _arguments(1)
+
+    def arguments(self, kernel: int, block: int, team: list[_Helper]) -> int:
+        """Write the arguments of `launch` for a team that this helper leads; return their address.
+
+        They are `spin_handoff.TEAM`, then the address of each helper's mailbox.
+        """
+        if len(self._arguments) != FIXED + len(team):
+            self._arguments = _arguments(len(team))
+        arguments = self._arguments
+        arguments[0], arguments[1], arguments[2] = len(team), kernel, block
+        for i, helper in enumerate(team, FIXED):
+            arguments[i] = helper.address
+        return ctypes.addressof(arguments)
 
     def serve(self, attend: Kernel) -> None:
         """Wait for kernels and run them, without end."""
@@ -88,6 +108,10 @@ class _Helper:
         """Make the thread poll for work."""
         if not self.mailbox[0]:
             _wake(self.start)
+
+
+def _arguments(helpers: int) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * (FIXED + helpers))(0, 0, 0, *_sleep())
 
 
 def _wake(lock: threading.Lock) -> None:
@@ -117,14 +141,12 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
         if not borrowed:  # no new threads at interpreter shutdown: the caller works alone
             function(address, 0)
             return
-        kernel = ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
-        team = (ctypes.c_int64 * (5 + len(borrowed)))(
-            len(borrowed), kernel, address, *_sleep(), *(helper.address for helper in borrowed)
-        )
+        kernel = ctypes.c_int64.from_buffer(function).value  # type: ignore[arg-type]
+        arguments = borrowed[0].arguments(kernel, address, borrowed)
         run = _roles()[1]
         for helper in borrowed:
             helper.wake()
-        run(ctypes.addressof(team), POLLS)
+        run(arguments, POLLS)
     finally:
         idle.extend(borrowed)
 

@@ -15,6 +15,7 @@ from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
 from einstride.cpu.runtime.operands import element_strides
+from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -37,7 +38,7 @@ def gradient(
     sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
     call(launch, x=address(x), gy=address(gy), gf=address(sums))
     if count > 1:
-        np.add.reduce(sums, axis=0, out=out)
+        add_partial_sums(sums, out)
 
 
 def gradient_of(

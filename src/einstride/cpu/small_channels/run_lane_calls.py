@@ -14,6 +14,7 @@ from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import chunk_count
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides
+from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.cpu.small_channels import run_lanes
 from einstride.cpu.small_channels.run_calls import (
     ADD,
@@ -110,9 +111,7 @@ def gradient(
     partial_sums = tiling(g, compute).regions.partial_sums
     sums = np.empty((partial_sums, *outer, g.filters, last, g.channels), compute)
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
-    for table in sums[1:]:
-        sums[0] += table
-    out[...] = np.moveaxis(sums[0], -3, -1)
+    add_partial_sums(np.moveaxis(sums, -3, -1), out)
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:

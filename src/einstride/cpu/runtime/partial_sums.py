@@ -1,0 +1,24 @@
+"""Add the partial sums that the threads of a kernel leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from einstride.cpu.runtime.operands import packed
+
+
+def add_partial_sums(sums: Any, out: Any) -> None:
+    """out (...) = the sum over the first axis of sums (n, ...), in the order of that axis.
+
+    The sum is formed in `out`, by one call of NumPy, if both arrays are contiguous and of one dtype;
+    otherwise in the first of the sums: NumPy's reduction of other arrays allocates memory.
+    """
+    if len(sums) > 1 and out.dtype == sums.dtype and packed(out) and packed(sums):
+        np.add.reduce(sums, axis=0, out=out)
+        return
+    total = sums[0]
+    for term in sums[1:]:
+        total += term
+    out[...] = total
