@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.runtime.aligned_memory import UNALIASED_FROM, aligned_empty, unaliased_empty
-from einstride.cpu.runtime.call_program import Program, addresses_readable
+from einstride.cpu.runtime.aligned_memory import (
+    ADDRESSES_READABLE,
+    UNALIASED_FROM,
+    aligned_empty,
+    unaliased_empty,
+)
+from einstride.cpu.runtime.call_program import Program
 
 SPAN_LIMIT = 1 << 22
 """Bytes that an array of `strided_zeros_like` may span, chosen; calls with larger operands get no
@@ -31,9 +36,9 @@ def bind(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] |
     """Make a function (first, second, bias, ignored) -> result that runs these steps.
 
     The function keeps the program; each call allocates the result and the scratch memory, nothing
-    else. None if `addresses_readable` is false.
+    else. None where addresses cannot be read.
     """
-    if not addresses_readable():
+    if not ADDRESSES_READABLE:
         return None
     program = Program()
     for call, addresses in steps.calls:

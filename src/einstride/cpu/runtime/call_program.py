@@ -5,9 +5,7 @@ in Python takes most of the time. A program does both in machine code: for each 
 step's argument block to the stack, adds the addresses of the arrays that were passed, and calls the
 kernel. A program is never written to while it runs, so several threads may run it at once.
 
-An array's address is read from its C struct, as extension modules do: it is the 64-bit integer
-behind the header of a Python object. `addresses_readable` compares this integer with the address
-that arrays report themselves; where the two differ, no program is made.
+No program is made where arrays' addresses cannot be read (`aligned_memory.ADDRESSES_READABLE`).
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import Machine, kernel, machine
-from einstride.cpu.runtime.argument_block import Call, address
+from einstride.cpu.runtime.aligned_memory import HEADER_BYTES
+from einstride.cpu.runtime.argument_block import Call
 from einstride.support.caches import cached
 
 ARRAYS = ("first", "second", "bias", "result", "scratch")
@@ -27,9 +24,6 @@ ARRAYS = ("first", "second", "bias", "result", "scratch")
 
 MAX_ARGUMENTS = 160
 """Integers in a step's argument block, at most: the size of its copy on the stack."""
-
-HEADER_BYTES = object.__basicsize__
-"""Bytes of the header of every Python object: reference count and type."""
 
 _SIGNATURE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.py_object] * len(ARRAYS)
@@ -66,16 +60,6 @@ class Program:
 def fits(call: Call) -> bool:
     """True if a call can be a step: it runs on one thread, and its block is small enough."""
     return call.threads == 1 and len(call.block()) <= MAX_ARGUMENTS
-
-
-@cached(1, "process")
-def addresses_readable() -> bool:
-    """True if NumPy arrays hold their address directly behind the object header."""
-    whole = np.zeros((5, 7), np.float32)
-    return all(
-        ctypes.c_void_p.from_address(id(a) + HEADER_BYTES).value == address(a)
-        for a in (whole, whole[2:, ::-1], whole.T[3:], np.zeros(3, np.int8))
-    )
 
 
 @cached(8, "code")  # this machine, and those that tests compile for
