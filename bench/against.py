@@ -3,7 +3,8 @@
 Both run in a process of their own, one at a time, in turns whose order alternates; each has an
 empty folder of compiled kernels. Their sources lie in folders with names of equal length: with
 names of another length small arrays lie elsewhere in memory, and two copies of the same sources
-differed by 5% in depthwise layers on two threads.
+differed by 5% in depthwise layers on two threads. ``--processes 8`` repeats it all in eight pairs
+of processes, whose heaps differ at random.
 
 Printed are ratios, the other commit's time over this checkout's, so a ratio above 1 means that this
 checkout is faster: geometric means of each group for warm calls and for first calls, which plan and
@@ -106,6 +107,24 @@ def compare(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> li
     return pairs
 
 
+def attempt(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> list[Pair]:
+    """Compare one row; a failure is a result, but for what an algorithm does not support."""
+    try:
+        return compare(row, reference, sides, rounds)
+    except WorkerFailure as failure:
+        if failure.kind == "unsupported":  # by the algorithm that was asked for
+            return []
+        return [Pair(row, "-", problem=f"{failure.kind}: {failure}")]
+
+
+def join(measured: dict[tuple[str, str], Pair], pair: Pair) -> None:
+    """Add the rounds of a pair of processes to those of earlier ones."""
+    known = measured.setdefault((pair.row.name, pair.variant), pair)
+    if known is not pair:
+        known.rounds += pair.rounds
+        known.problem = known.problem or pair.problem
+
+
 def report(pairs: list[Pair], commit: str) -> str:
     """Write the table of groups, the slowest rows, and the smallest call in microseconds."""
     timed = [pair for pair in pairs if pair.rounds]
@@ -151,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--case", metavar="GLOB", help="only rows or cases whose name matches")
     add("--passes", nargs="+", choices=PASSES)
     add("--algorithm", default="auto", help="force this algorithm on both sides")
-    add("--rounds", type=int, default=5)
+    add("--rounds", type=int, default=5, help="turns in each pair of processes")
+    add("--processes", type=int, default=1, help="pairs of processes, one after another")
     add("--threads", type=int, default=2)
     add("--time-box", type=float, metavar="SECONDS", help="start no row after this time")
     add("--native-blas", action="store_true", help="drop the environment's choice of BLAS kernels")
@@ -161,33 +181,34 @@ def main(arguments: list[str] | None = None) -> int:
     rows = select(groups=args.group, pattern=args.case, passes=args.passes)
     rows = [*(Row(OVERHEAD, 1, which) for which in args.passes or PASSES), *spread(rows)]
     options = Options(threads=args.threads, algorithm=args.algorithm, native_blas=args.native_blas)
-    pairs: list[Pair] = []
+    measured: dict[tuple[str, str], Pair] = {}
     with tempfile.TemporaryDirectory() as folder:
-        sides = []
-        for i, commit in enumerate((args.commit, None)):
-            source = sources(commit, Path(folder) / f"sources {i}")
-            sides.append(Worker(OURS, options, source, Path(folder) / f"kernels {i}"))
-        reference = Worker("reference", options)
+        ours = [
+            (sources(commit, Path(folder) / f"sources {i}"), Path(folder) / f"kernels {i}")
+            for i, commit in enumerate((args.commit, None))
+        ]
         begin = time.monotonic()
         try:
-            with Progress(len(rows)) as progress:
-                for row in rows:
-                    if args.time_box and time.monotonic() - begin > args.time_box:
-                        break
+            with Progress(len(rows) * args.processes) as progress:
+                for _ in range(args.processes):
+                    reference = Worker("reference", options)
+                    sides = [Worker(OURS, options, *where) for where in ours]
                     try:
-                        found = compare(row, reference, sides, args.rounds)
-                    except WorkerFailure as failure:
-                        found = [Pair(row, "-", problem=f"{failure.kind}: {failure}")]
-                        if failure.kind == "unsupported":  # by the algorithm that was asked for
-                            continue
-                    pairs += found
-                    ratios = [f"{pair.ratio:.2f}" for pair in found if pair.rounds]
-                    progress.done(row.name, *ratios[:1] or ["-"], found[0].problem)
+                        for row in rows:
+                            if args.time_box and time.monotonic() - begin > args.time_box:
+                                break
+                            found = attempt(row, reference, sides, args.rounds)
+                            for pair in found:
+                                join(measured, pair)
+                            ratios = [f"{pair.ratio:.2f}" for pair in found if pair.rounds]
+                            problems = [pair.problem for pair in found if pair.problem]
+                            progress.done(row.name, *ratios[:1] or ["-"], *problems[:1])
+                    finally:
+                        for worker in (*sides, reference):
+                            worker.close()
         except KeyboardInterrupt:
             pass  # what was measured is told
-        finally:
-            for worker in (*sides, reference):
-                worker.close()
+    pairs = [*measured.values()]
     print(report(pairs, args.commit))
     if args.json:
         args.json.write_text(json.dumps([pair.record() for pair in pairs], indent=1))

@@ -37,7 +37,17 @@ def test_a_commit_against_itself(capfd, tmp_path):
     known = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, cwd=against.ROOT)
     if known.returncode:
         pytest.skip("the sources are no checkout of git")
-    arguments = ["HEAD", "--case", "tiny/8x8x3*", "--passes", "forward", "--rounds", "1"]
+    arguments = [
+        "HEAD",
+        "--case",
+        "tiny/8x8x3*",
+        "--passes",
+        "forward",
+        "--rounds",
+        "1",
+        "--processes",
+        "2",
+    ]
     assert against.main([*arguments, "--json", str(tmp_path / "pairs.json")]) == 0
     assert "| all | 4 |" in capfd.readouterr().out
     assert "tiny/8x8x3" in (tmp_path / "pairs.json").read_text()
