@@ -138,7 +138,7 @@ class Code:
         return Value(self, self.builder.call(function, values))
 
     def call(self, function: Value, block: Pointer) -> None:
-        """Call a kernel by its address with an argument block, as thread 0."""
+        """Call a kernel by its address with an argument block, as worker 0."""
         kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
         target = self.builder.inttoptr(function.ir, kind.as_pointer())
         self.builder.call(target, [block.ir, ir.Constant(INT64, 0)])

@@ -204,7 +204,14 @@ def _program(
 ) -> Hit | None:
     """Return the plan as one compiled program, or None if its algorithm has none for the call."""
     job, make = plan.job, getattr(ALGORITHMS[plan.algorithm], "program", None)
-    if make is None or job.hard or job.empty or job.extends_input or job.geometry.input_dilation:
+    if (
+        make is None
+        or b.lend is None
+        or job.hard
+        or job.empty
+        or job.extends_input
+        or job.geometry.input_dilation
+    ):
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None
@@ -224,4 +231,4 @@ def _program(
     steps = make(arrays[0], arrays[1], bias, arrays[2], plan.inner, b)
     if steps is None or (layer and steps.scratch > LARGE_FILTER):
         return None
-    return bind(steps, shape, result.dtype)
+    return bind(steps, shape, result.dtype, b.lend)

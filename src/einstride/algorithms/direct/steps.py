@@ -2,7 +2,7 @@
 
 A program runs its kernels one after another without returning to Python. The arrays given here are
 stand-ins with the strides of a caller's arrays, and are never read. `steps` returns None for calls
-that use several threads, need a copy of a whole array, or have complex numbers. A program calls the
+that need a copy of a whole array or have complex numbers. A program calls the
 engine's kernels with the engine's arguments, so its result has the same bits.
 """
 
@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from einstride.algorithms.direct import channelwise, dense
+from einstride.algorithms.direct.pieces import pieces
 from einstride.algorithms.direct.shapes import positions_as_channels, table_bytes, taps_as_channels
 from einstride.arrays.ops import flip, is_complex, transpose_filter
 from einstride.codegen import jit
@@ -98,6 +99,8 @@ def steps(
         return None
     if bias is not None and not usable(bias, b, compute, packed):
         return None
+    if outer and pieces(job):
+        return None
     found = Steps(job, b, first=first, second=second, bias=bias, result=out)
     if job.direction == "filter_grad":
         make = _dense_gradient if outer else _channelwise_gradient
@@ -106,6 +109,9 @@ def steps(
     if job.direction == "forward":
         f = flip(second, g.rank, b) if g.flip else second
         return found if one(found, first, f, g, bias, out) else None
+    if not outer and (call := channelwise._depthwise_call(first, job, out)) is not None:
+        f = flip(second, g.rank, b) if g.flip else second
+        return found if _add(found, call, first, f, g, bias, out) else None
     if g.groups > 1:  # exchanging the filter's channels needs a copy
         return None
     if outer and positions_as_channels(job) != g:  # one pass for the phases of the last axis
@@ -148,23 +154,35 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
         if not (contiguous_lines(x) and packed(f)):
             return False
         f, g = to.b.xp.reshape(f, run.f_shape), run
-    if dense._threads(job) > 1 or fits(g, job):
+    threads = dense._threads(job)
+    if fits(g, job):
         return False
     panels = to.address_of("second", f)
     if not is_packed(f, g, compute, on):
         panels = to.reserve(panel_bytes(g, compute, on) // ITEMSIZE[compute])
-        if not to.add(packing(f, g, compute, 1, on), f=to.address_of("second", f), panels=panels):
+        if not to.add(
+            packing(f, g, compute, threads, on), f=to.address_of("second", f), panels=panels
+        ):
             return False
     offsets = {"x": to.address_of("first", x), "f": panels, "y": to.address_of("result", out)}
     if bias is not None:
         offsets["bias"] = to.address_of("bias", bias)
-    return to.add(correlation(x, g, compute, out, 1, on), **offsets)
+    return to.add(correlation(x, g, compute, out, threads, on), **offsets)
 
 
 def _channelwise(
     to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
     """Add the steps of out = conv(x, f) + bias by the engine `channelwise`."""
+    compute = to.job.arithmetic.compute
+    call = channelwise.correlation(x, g, compute, out, to.job.threads)
+    return _add(to, call, x, f, g, bias, out)
+
+
+def _add(
+    to: Steps, call: Call, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
+) -> bool:
+    """Add a kernel of `channelwise`, and before it the copy of a filter that is not contiguous."""
     from einstride.cpu.runtime.small_problems import gather
 
     compute, on = to.job.arithmetic.compute, jit.machine()
@@ -176,7 +194,6 @@ def _channelwise(
         if not to.add(gather(f, compute, on), **{"from": filter_start, "to": ordered}):
             return False
         filter_start = ordered
-    call = channelwise.correlation(x, g, compute, out, to.job.threads)
     offsets = {"x": to.address_of("first", x), "f": filter_start, "y": to.address_of("result", out)}
     if bias is not None:
         offsets["bias"] = to.address_of("bias", bias)
@@ -197,12 +214,11 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         and contiguous_channels(gy)
     ):
         return False
-    if dense._threads(job) > 1:
-        return False
     sum_count = in_room(job, table_bytes(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(
-        x, gy, g, compute, address_of, 1, job.per_example, jit.machine(), sum_count
-    )
+        x, gy, g, compute, address_of, dense._threads(job), job.per_example, jit.machine(),
+        sum_count,
+    )  # fmt: skip
     return sums == 1 and to.add(
         call,
         x=to.address_of("first", x),

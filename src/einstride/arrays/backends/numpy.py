@@ -153,6 +153,7 @@ BACKEND = Backend(
     to_host=np.asarray,
     copied=copy_bytes,
     launch=spin_helpers.launch,
+    lend=spin_helpers.lend,
     frozen=frozen,
 )
 

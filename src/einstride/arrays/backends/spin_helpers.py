@@ -32,7 +32,7 @@ take time from other processes."""
 SLEEP_MICROSECONDS = 20
 """Microseconds that a caller sleeps between polls of a helper that has not ended after `POLLS`."""
 
-FIXED = 5
+FIXED = 7
 """Number of arguments of `launch` before the helpers' addresses: the length of
 `spin_handoff.TEAM`, which is imported where kernels are compiled."""
 
@@ -111,7 +111,8 @@ class _Helper:
 
 
 def _arguments(helpers: int) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * (FIXED + helpers))(0, 0, 0, *_sleep())
+    fixed = (0, 0, 0, POLLS, *_sleep(), _address(_roles()[1]))
+    return (ctypes.c_int64 * (FIXED + helpers))(*fixed)
 
 
 def _wake(lock: threading.Lock) -> None:
@@ -146,7 +147,24 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
         run = _roles()[1]
         for helper in borrowed:
             helper.wake()
-        run(arguments, POLLS)
+        run(arguments, 0)
+    finally:
+        idle.extend(borrowed)
+
+
+def lend(function: Callable[..., None], argument: int, threads: int, *given: Any) -> None:
+    """Call the C function ``function(argument, arguments, *given)`` with helpers to launch kernels.
+
+    `arguments` is the address of the arguments of `launch`, with `threads` - 1 helpers or fewer; it
+    is 0 if there are none.
+    """
+    idle, borrowed = _idle, list[_Helper]()
+    try:
+        _borrow(idle, borrowed, threads - 1)
+        arguments = borrowed[0].arguments(0, 0, borrowed) if borrowed else 0
+        for helper in borrowed:
+            helper.wake()
+        function(argument, arguments, *given)
     finally:
         idle.extend(borrowed)
 

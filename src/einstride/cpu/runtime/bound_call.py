@@ -22,6 +22,10 @@ SPAN_LIMIT = 1 << 22
 program."""
 
 
+PROGRAM_LIMIT = 1 << 16
+"""Bytes of argument blocks and tables of a program, at most: the call cache holds a thousand."""
+
+
 def strided_zeros_like(a: Any) -> Any:
     """Zeros with the shape, dtype and strides of an array; None beyond `SPAN_LIMIT` bytes."""
     ends = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
@@ -32,17 +36,22 @@ def strided_zeros_like(a: Any) -> Any:
     return np.ndarray(a.shape, a.dtype, memory.data, before, a.strides)
 
 
-def bind(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] | None:
+def bind(
+    steps: Any, shape: tuple[int, ...], dtype: Any, lend: Callable[..., None]
+) -> Callable[..., Any] | None:
     """Make a function (first, second, bias, ignored) -> result that runs these steps.
 
     The function keeps the program; each call allocates the result and the scratch memory, nothing
-    else. None where addresses cannot be read.
+    else. `lend` is that of the backend. None where addresses cannot be read, or if the program
+    would keep more than `PROGRAM_LIMIT` bytes.
     """
     if not ADDRESSES_READABLE:
         return None
     program = Program()
     for call, addresses in steps.calls:
         program.add(call, **addresses)
+    if program.nbytes > PROGRAM_LIMIT:
+        return None
     function, argument = program.finish()
     empty: Any = np.empty
     size = steps.scratch
@@ -63,6 +72,13 @@ def bind(steps: Any, shape: tuple[int, ...], dtype: Any) -> Callable[..., Any] |
         function(argument, 0, first, second, bias, result, scratch_memory())
         return result
 
+    def threaded(first: Any, second: Any, bias: Any, kept: Any) -> Any:
+        result = unaliased_empty(shape, dtype, first) if large else empty(shape, dtype)
+        scratch = scratch_memory() if size else None
+        lend(function, argument, program.threads, first, second, bias, result, scratch)
+        return result
+
     found: Callable[..., Any] = with_scratch if size else plain
+    found = threaded if program.threads > 1 else found
     found.program = program  # type: ignore[attr-defined]  # its argument blocks must live as long
     return found

@@ -2,8 +2,9 @@
 
 For a kernel of a few microseconds, filling an argument block and asking arrays for their addresses
 in Python takes most of the time. A program does both in machine code: for each step it copies the
-step's argument block to the stack, adds the addresses of the arrays that were passed, and calls the
-kernel. A program is never written to while it runs, so several threads may run it at once.
+step's argument block to the stack, adds the addresses of the arrays that were passed, and runs the
+kernel: alone, or together with helper threads that its caller has borrowed (`spin_handoff`). A
+program is never written to while it runs, so several threads may run it at once.
 
 No program is made where arrays' addresses cannot be read (`aligned_memory.ADDRESSES_READABLE`).
 """
@@ -15,6 +16,8 @@ from typing import Any
 
 from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.vector_ops import address as address_in
+from einstride.cpu.runtime import spin_handoff
 from einstride.cpu.runtime.aligned_memory import HEADER_BYTES
 from einstride.cpu.runtime.argument_block import Call
 from einstride.support.caches import cached
@@ -31,9 +34,18 @@ _SIGNATURE = ctypes.CFUNCTYPE(
 
 
 class Program:
-    """Kernels that one thread runs in turn: `add` each of them, then `finish`."""
+    """Kernels that run in turn: `add` each of them, then `finish`.
+
+    Attributes
+    ----------
+    threads : int
+        Most threads that one of the kernels uses.
+    nbytes : int
+        Bytes of the argument blocks and of the tables that they refer to.
+    """
 
     def __init__(self) -> None:
+        self.threads, self.nbytes = 1, 0
         self._words = [0, 0]
         self._used: set[str] = set()
         self._keep: list[Any] = []
@@ -46,8 +58,10 @@ class Program:
             block[argument] += offset
             patches += [argument, ARRAYS.index(array)]
         function = _address(call.function)
-        self._words += [function, ctypes.addressof(block), len(block), len(addresses), *patches]
+        self._words += [function, ctypes.addressof(block), len(block), call.threads]
+        self._words += [len(addresses), *patches]
         self._words[1] += 1
+        self.threads, self.nbytes = max(self.threads, call.threads), self.nbytes + call.nbytes
         self._keep += [block, call]
 
     def finish(self) -> tuple[Any, int]:
@@ -58,8 +72,8 @@ class Program:
 
 
 def fits(call: Call) -> bool:
-    """True if a call can be a step: it runs on one thread, and its block is small enough."""
-    return call.threads == 1 and len(call.block()) <= MAX_ARGUMENTS
+    """True if a call can be a step: its argument block is small enough."""
+    return len(call.block()) <= MAX_ARGUMENTS
 
 
 @cached(8, "code")  # this machine, and those that tests compile for
@@ -72,24 +86,35 @@ def _address(function: Any) -> int:
 
 
 def text() -> str:
-    """The LLVM IR of ``program(block, 0, array, array, ...)``."""
+    """The LLVM IR of ``program(block, arguments of launch or 0, array, array, ...)``."""
     code = Code("program", ("unused", "steps"), len(ARRAYS))
     records = code.scratch("int64", len(ARRAYS))
     block = code.scratch("int64", MAX_ARGUMENTS)
     for i, record in enumerate(code.given):
         records.at(i).store(record)
+    team, borrowed = code.worker, code.variable(code.number(0))
+    with code.when(team.equals(0) ^ 1):
+        borrowed.set(code.pointer(team, "int64").load())
     at = code.variable(code.number(2))
     with code.loop(0, code["steps"]):
         step = code.argument(0).at(at.get())
-        function, template, words, patches = (step.at(i).load() for i in range(4))
+        function, template, words, threads, patches = (step.at(i).load() for i in range(5))
         with code.loop(0, words) as argument:
             block.at(argument).store(code.pointer(template, "int64").at(argument).load())
         with code.loop(0, patches) as number:
-            patch = step.at(number * 2 + 4)
+            patch = step.at(number * 2 + 5)
             record = records.at(patch.at(1).load()).load()
             start = code.pointer(record + HEADER_BYTES, "int64").load()
             pointer = block.at(patch.load())
             pointer.store(pointer.load() + start)
-        code.call(function, block)
-        at.set(at.get() + patches * 2 + 4)
+        helpers = (borrowed.get() < threads).pick(borrowed.get(), threads - 1)
+        alone = helpers.equals(0)
+        with code.when(alone):
+            code.call(function, block)
+        with code.when(alone ^ 1):
+            arguments = code.pointer(team, "int64")
+            for i, value in enumerate((helpers, function, address_in(block))):
+                arguments.at(i).store(value)
+            code.call(arguments.at(spin_handoff.TEAM.index("launch")).load(), arguments)
+        at.set(at.get() + patches * 2 + 5)
     return code.text()

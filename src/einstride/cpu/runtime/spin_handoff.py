@@ -30,9 +30,11 @@ ASLEEP, GIVEN, READY, RUNNING = 0, 1, 2, 3
 WORDS = ("state", "function", "block", "number")
 """The integers in a helper's memory: its state, the kernel, its argument block, the worker."""
 
-TEAM = ("helpers", "function", "block", "sleep", "duration")
+TEAM = ("helpers", "function", "block", "polls", "sleep", "duration", "launch")
 """Arguments of the caller's function: the number of helpers, the kernel and its argument block, the
-system's sleep function and its argument; the addresses of the helpers' memory follow."""
+polls of a running helper before the caller sleeps, the system's sleep function and its argument,
+and for compiled programs the address of the caller's function itself; the addresses of the helpers'
+memory follow."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Spec:
     ----------
     role : str
         ``attend``, run by the helper until it has polled a number of times in vain; or ``launch``,
-        run by the caller, which sleeps after as many polls of a helper that is still running.
+        run by the caller.
     pause : str
         LLVM's intrinsic for the CPU's spin-wait hint; empty for none.
     """
@@ -112,7 +114,9 @@ def _attend(code: Code, spec: Spec) -> None:
 
 def _launch(code: Code, spec: Spec) -> None:
     """Give the kernel to the helpers, run it here too, and wait until no helper runs it."""
-    helpers, function, block, sleep, duration = (code.argument(i).load() for i in range(len(TEAM)))
+    helpers, function, block, polls, sleep, duration, _ = (
+        code.argument(i).load() for i in range(len(TEAM))
+    )
 
     def helper(i: Value) -> Pointer:
         return code.pointer(code.argument(len(TEAM)).at(i).load(), "int64")
@@ -124,10 +128,12 @@ def _launch(code: Code, spec: Spec) -> None:
         _set(code, words, GIVEN)  # it was ASLEEP or READY, and only this caller gives
     _run(code, function, block, code.number(0))
     with code.loop(0, helpers) as i:
-        _finish(code, spec, helper(i), sleep, duration)
+        _finish(code, spec, helper(i), polls, sleep, duration)
 
 
-def _finish(code: Code, spec: Spec, state: Pointer, sleep: Value, duration: Value) -> None:
+def _finish(
+    code: Code, spec: Spec, state: Pointer, most: Value, sleep: Value, duration: Value
+) -> None:
     """Take the kernel back from a helper that has not begun, or wait until it has finished."""
     _exchanged(code, state, GIVEN, ASLEEP)
     b, polls = code.builder, code.variable(code.number(0))
@@ -140,7 +146,7 @@ def _finish(code: Code, spec: Spec, state: Pointer, sleep: Value, duration: Valu
     b.position_at_end(wait)
     _pause(code, spec)
     polls.set(polls.get() + 1)
-    with code.when(polls.get() >= code.worker):
+    with code.when(polls.get() >= most):
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
         target = b.inttoptr(sleep.ir, kind.as_pointer())
         b.call(target, [b.trunc(duration.ir, ir.IntType(32))])
