@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import _testing
 from einstride.codegen.jit import available
 from einstride.dispatch import call_cache
 
@@ -26,6 +27,9 @@ CASES = {
     "reflected": ((2, 9, 8, 3), (3, 3, 3, 4), {"padding": 1, "padding_mode": "reflect"}),
     "input_dilation": ((2, 5, 6, 3), (3, 3, 3, 4), {"input_dilation": 2}),
     "larger": ((8, 32, 32, 1), (5, 5, 1, 6), {}),
+    "many channels": ((2, 28, 28, 64), (3, 3, 64, 48), {"padding": 1}),
+    "many groups": ((4, 28, 28, 64), (3, 3, 1, 64), {"groups": 64, "padding": 1}),
+    "strided groups": ((12, 29, 28, 72), (5, 3, 1, 72), {"groups": 72, "stride": 2, "flip": True}),
     "strided": ((1, 8, 8, 3), (3, 3, 3, 4), {"algorithm": "strided"}),
     "gemm": ((1, 8, 8, 3), (3, 3, 3, 4), {"algorithm": "gemm"}),
 }
@@ -105,6 +109,22 @@ def test_small_calls_become_programs(case, name):
     hit = next(iter(call_cache.CACHE._new.values()))
     phases = case == "steps" and name == "input_grad"  # positions that no tap meets are filled
     assert hasattr(hit, "program") is not phases
+
+
+@pytest.mark.skipif(not available(), reason="needs llvmlite")
+@pytest.mark.parametrize("name", ["forward", "bias", "input_grad", "filter_grad"])
+@pytest.mark.parametrize("case", ["many channels", "many groups", "strided groups"])
+def test_larger_calls_become_programs_on_threads(case, name):
+    function, arrays, more = passes(*CASES[case])[name]
+    with _testing.use(threads=3):
+        call_cache.CACHE.clear()
+        for _ in range(2):
+            function(*arrays, algorithm="direct", **more)
+        hit = next(iter(call_cache.CACHE._new.values()))
+        assert hit.program.threads == 3
+        expected = whole(function, *arrays, algorithm="direct", **more)
+        for _ in range(20):
+            assert np.array_equal(function(*arrays, algorithm="direct", **more), expected)
 
 
 @pytest.mark.parametrize("layout", ["channels_first", "NHCW,OHIW->HNWC"])

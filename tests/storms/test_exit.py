@@ -42,7 +42,7 @@ EXIT = """
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_interpreter_ends(algorithm, everything):
-    if algorithm == "direct":
+    if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     for seed in range(12 if everything else 3):
         words = programs.run(EXIT, algorithm, seed, seconds=30)

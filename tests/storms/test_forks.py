@@ -69,7 +69,7 @@ BESIDE_BLOCKS = """
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_beside_threads_that_convolve(algorithm, everything):
-    if algorithm == "direct":
+    if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     forks = 100 if everything else 12
     assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]

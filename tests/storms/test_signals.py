@@ -60,7 +60,7 @@ EVERY_POINT = """
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_raised_at_every_point(algorithm, which, everything):
     """One after the other, each point at which CPython looks for signals."""
-    if algorithm == "direct":
+    if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     assert programs.run(EVERY_POINT, algorithm, which, everything, seconds=500) == ["ok"]
 
@@ -129,7 +129,7 @@ TIMERS = """
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_timers(algorithm, which, everything):
     """Real signals at random moments, alone and in bursts that strike the cleaning up as well."""
-    if algorithm == "direct":
+    if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     wanted = 10_000 if everything else 150
     assert programs.run(TIMERS, algorithm, which, wanted, seconds=500) == ["ok"]

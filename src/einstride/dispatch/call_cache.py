@@ -126,8 +126,11 @@ def call(
         except TypeError:  # a keyword that cannot be hashed
             key = None
         if hit is not None and hit is not _SEEN_ONCE:
-            result: Array = hit(first, second, bias, kept)
-            return result
+            try:
+                result: Array = hit(first, second, bias, kept)
+                return result
+            except MemoryError:  # of a program: the whole way names what does not fit, or succeeds
+                key = None
     k = Keywords._make(given[:KEYWORDS])
     extra = None if read is None else read(where, given[KEYWORDS:])
     result = execute.call(where, direction, first, second, bias, out, k, extra, kept)
