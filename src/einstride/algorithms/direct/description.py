@@ -94,12 +94,12 @@ KINDS = {
     ),
     "grouped": Kind(
         "x shuffled to the lanes of its groups, f in packed panels",
-        {"lanes": "shape.lanes", "vectors": "shape.vectors", "output positions": "positions"},
+        {"lanes": "layout.lanes", "vectors": "layout.vectors", "output positions": "positions"},
     ),
     "grouped_gradient": Kind(
         "x shuffled to the lanes of its groups, vectors of gy, both packed by regions",
         {
-            "lanes": "shape.lanes", "vectors": "shape.vectors", "input channels": "shape.block",
+            "lanes": "layout.lanes", "vectors": "layout.vectors", "input channels": "layout.block",
             "taps": "taps",
         },
     ),

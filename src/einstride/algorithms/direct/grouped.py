@@ -54,7 +54,7 @@ BLOCK = 10.0
 PACKED = 0.5
 """Per element of the filter's panels."""
 
-PACKED_EXCHANGED = 2.0
+PACKED_TRANSPOSED = 2.0
 """Like `PACKED`, where input and output channels are exchanged."""
 
 TIMES_MOVED = 2
@@ -153,14 +153,14 @@ def _phase_panels(
     """Pack the panels of a phase: its taps reversed, input and output channels exchanged."""
     rank = job.geometry.rank
     f = flip(f, rank, b) if job.geometry.flip else f
-    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, exchanged=True)
+    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, transposed=True)
 
 
-def _panels(f: Array, g: Geometry, job: Job, b: Backend, exchanged: bool = False) -> Array:
+def _panels(f: Array, g: Geometry, job: Job, b: Backend, transposed: bool = False) -> Array:
     from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), exchanged)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), transposed)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
@@ -222,9 +222,9 @@ def _tables(g: Geometry) -> int:
 
 
 def _region_bytes(job: Job) -> int:
-    from einstride.cpu.grouped.filter_gradient_call import room
+    from einstride.cpu.grouped.filter_gradient_call import packed_bytes
 
-    return room(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
+    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
@@ -244,25 +244,25 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, elements of x copied to staging buffers, and shuffles."""
-    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_lanes
-    from einstride.cpu.grouped.forward_call import positions
-    from einstride.cpu.grouped.shape import lanes_of, panel_bytes
+    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_layout
+    from einstride.cpu.grouped.forward_call import max_positions
+    from einstride.cpu.grouped.shape import channel_layout, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     backwards = job.direction == "filter_grad"
     vectors, calls = 0.0, 0
     for h in _passes(job):
-        s = gradient_lanes(h, compute, on) if backwards else lanes_of(h, compute, on)
-        most = POSITIONS if backwards else positions(s, on)
+        s = gradient_layout(h, compute, on) if backwards else channel_layout(h, compute, on)
+        most = POSITIONS if backwards else max_positions(s, on)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
         elements = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
-        shuffles = elements * s.block * (SHUFFLE if s.joined > 1 else BROADCAST)
-        staged = elements * (STAGING if s.run else STAGING * s.joined)
+        shuffles = elements * s.block * (SHUFFLE if s.groups > 1 else BROADCAST)
+        staged = elements * (STAGING if s.contiguous else STAGING * s.groups)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
         packed = 0 if backwards else panel_bytes(h, compute, on)
-        exchanged = PACKED_EXCHANGED if job.direction == "input_grad" else PACKED
-        vectors += packed / ITEMSIZE[compute] * exchanged
+        transposed = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
+        vectors += packed / ITEMSIZE[compute] * transposed
         calls += 1
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)
