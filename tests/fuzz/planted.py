@@ -45,7 +45,9 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "return operand(a, b, None, lies) if wanted is None "
             "else b.astype(operand(a, b), wanted)",
         ),
-        Change("dense._correlate", "_1 if dot4 else _operand(x, job, b)", "_1 if dot4 else x"),
+        Change(
+            "dense._correlate", "_1 if use_vnni else _operand(x, job, b)", "_1 if use_vnni else x"
+        ),
     ),
     "strides of packed records are rounded": (
         Change(

@@ -167,7 +167,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         b.launch,
         _threads(job),
         job.per_example,
-        shares=_partial_sum_count(job),
+        max_partial_sums=_partial_sum_count(job),
     )
     if is_complex(compute):
         complex_as_real.combine(sums, destination)
@@ -187,9 +187,9 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
 
 def _partial_sum_count(job: Job) -> int:
     """Count the partial sums of a filter gradient that the workspace limit allows."""
-    from einstride.cpu.dense.packed_filter_gradient_call import in_room
+    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
 
-    return in_room(job, table_bytes(job.geometry) + _copies(job) + job.copied)
+    return allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
@@ -235,15 +235,15 @@ def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
     from einstride.cpu.dense.forward_call import correlation
 
     compute = job.arithmetic.compute
-    dot4 = vnni.fits(g, job)
+    use_vnni = vnni.fits(g, job)
     x = (
         target(x, b, needs=contiguous_channels)
-        if dot4
+        if use_vnni
         else target(x, b, *_needs(x, job, addressable))
     )
     destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    compute = "int32" if dot4 else compute
-    return correlation(x, g, compute, destination, _threads(job), machine(), dot4)
+    compute = "int32" if use_vnni else compute
+    return correlation(x, g, compute, destination, _threads(job), machine(), use_vnni)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -291,13 +291,13 @@ def _correlate(
     compute = job.arithmetic.compute
     if panels_in is None:
         panels_in = _panels(f, g, job, b)
-    dot4 = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
-    compute = "int32" if dot4 else compute
-    x = operand(x, b, needs=contiguous_channels) if dot4 else _operand(x, job, b)
+    use_vnni = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
+    compute = "int32" if use_vnni else compute
+    x = operand(x, b, needs=contiguous_channels) if use_vnni else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
     destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    panels, bias = panels_in if dot4 else (panels_in, bias)
-    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), quads=dot4)
+    panels, bias = panels_in if use_vnni else (panels_in, bias)
+    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), vnni=use_vnni)
     if destination is not out:
         out[...] = destination
 
@@ -342,17 +342,17 @@ def supports(job: Job, traits: Traits) -> str | None:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, and the overhead of every tap of a tile."""
     from einstride.cpu.dense import packed_filter_gradient_call, vnni
-    from einstride.cpu.dense.pack_call import panel_bytes, shape
+    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
     g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
-    dot4 = 4 if vnni.fits(g, job) else 1
-    compute = "int32" if dot4 > 1 else compute
+    per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
+    compute = "int32" if per_product > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = table_bytes(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
-        s = shape(compute, g.filters // g.groups, on)
+        s = panel_layout(compute, g.filters // g.groups, on)
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
@@ -364,22 +364,26 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         )
         if not copied:  # threads can share nothing but chunks of input channels
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
-        reads = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
-        count = packed_filter_gradient_call.in_room(job, table_bytes(g) + _copies(job) + job.copied)
-        workspace += packed_filter_gradient_call.size(job) * (1 + count if count > 1 else 1)
+        reads = -(-s.per_group // packed_filter_gradient_call.MAX_PANELS) if copied else s.per_group
+        count = packed_filter_gradient_call.allowed_partial_sums(
+            job, table_bytes(g) + _copies(job) + job.copied
+        )
+        workspace += packed_filter_gradient_call.gradient_bytes(job) * (
+            1 + count if count > 1 else 1
+        )
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
-            s = shape(compute, h.filters // h.groups, on)
+            s = panel_layout(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
-            products = inner * s.rows * s.vectors / dot4
+            products = inner * s.rows * s.vectors / per_product
             each = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
             each *= MISSED + (1 - MISSED) * fraction_inside(h)
             packed = panel_bytes(h, compute, on)
             vectors += tiles * each
             if not job.prepared:
-                vectors += packed / item * (PACKED if dot4 == 1 else PACKED_BY_NUMPY)
+                vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
         part = largest(job)
         for h in phases(part):

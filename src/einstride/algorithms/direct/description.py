@@ -140,11 +140,11 @@ def facts(engine: str, work: Work) -> Facts:
     call = work.call
     name, spec = call.kernel.name, call.kernel.given[0]
     kind = _kind(name, spec)
-    dot4 = ", dot products of four 8-bit integers" if getattr(spec, "quads", False) else ""
+    products = ", dot products of four 8-bit integers" if getattr(spec, "vnni", False) else ""
     found: dict[str, Fact] = {
         "engine": engine,
         "compiled": True,
-        "kernel": f"{name}: {kind.operands}{dot4}",
+        "kernel": f"{name}: {kind.operands}{products}",
         "register tile": {side: int(attrgetter(at)(spec)) for side, at in kind.tile.items()},
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),

@@ -56,11 +56,11 @@ def phases(job: Job) -> list[Geometry]:
 
 def _panels(job: Job) -> tuple[int, int]:
     """Return the bytes of the largest phase's panels, and the output channels of a panel."""
-    from einstride.cpu.dense.pack_call import panel_bytes, shape
+    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
     on, compute = jit.machine(), job.arithmetic.compute
     found = phases(job)
     if not found:
         return 0, 1
-    s = shape(compute, found[0].filters // found[0].groups, on)
+    s = panel_layout(compute, found[0].filters // found[0].groups, on)
     return max(panel_bytes(h, compute, on) for h in found), s.width // s.parts

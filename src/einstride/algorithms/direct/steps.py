@@ -186,7 +186,7 @@ def _channelwise(
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the step of a filter gradient by the engine `dense`."""
     from einstride.cpu.dense.filter_gradient_call import gradient_of
-    from einstride.cpu.dense.packed_filter_gradient_call import in_room
+    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
@@ -199,7 +199,7 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     if dense._threads(job) > 1:
         return False
-    sum_count = in_room(job, table_bytes(g) + dense._copies(job) + job.copied)
+    sum_count = allowed_partial_sums(job, table_bytes(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(
         x, gy, g, compute, address_of, 1, job.per_example, jit.machine(), sum_count
     )

@@ -38,10 +38,9 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: boo
                     mask = masks[v] & inside
                     if contiguous:
                         stored = row.at(v * lanes).load(lanes, mask)
-                        vector = code.convert(stored, operand, compute)
                     else:
-                        vector = gathered(row, Format(operand, compute), lane_offsets[v], mask)
-                    pointer.at(v * lanes).store(vector)
+                        stored = gathered(row, Format(operand, operand), lane_offsets[v], mask)
+                    pointer.at(v * lanes).store(code.convert(stored, operand, compute))
     return code.text()
 
 
