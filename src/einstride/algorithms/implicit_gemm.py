@@ -109,7 +109,7 @@ def _correlate(
 
 def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
     limit = 0 if job.direction != "filter_grad" else job.limit
-    return tiles.choose(g, transposed, job.operands[0], mma, limit, job.per_example)
+    return tiles.choose_product(g, transposed, job.operands[0], mma, limit, job.per_example)
 
 
 def _layout(

@@ -213,7 +213,7 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
 
 def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the steps of a filter gradient by `channelwise`: partial sums, then their sum."""
-    from einstride.cpu.runtime.small_problems import fold
+    from einstride.cpu.runtime.small_problems import reduce
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
@@ -226,5 +226,5 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     address_of = address_of[0] if job.per_example and cut.results == 1 else address_of
-    added = fold(address_of, cut.results, cut.per_result, compute, jit.machine())
+    added = reduce(address_of, cut.results, cut.per_result, compute, jit.machine())
     return to.add(added, **{"from": sums, "to": to.address_of("result", address_of)})

@@ -29,7 +29,7 @@ from einstride.algorithms.fft import compiled
 from einstride.algorithms.fft.axes import choices
 from einstride.algorithms.fft.correlate import correlate, filter_spectrum
 from einstride.algorithms.fft.gradient_plan import reduction
-from einstride.algorithms.fft.plan import Plan, correlation
+from einstride.algorithms.fft.plan import TilePlan, correlation
 from einstride.algorithms.fft.reduce import reduce
 from einstride.algorithms.fft.work import frequencies, planes_of
 from einstride.arrays.ops import adjoint_filter, flip, interleave
@@ -168,7 +168,7 @@ def _geometries(job: Job) -> list[Geometry]:
     ]
 
 
-def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
+def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, TilePlan]]:
     job = _within_limit(job)
     if job.direction == "filter_grad":
         return [(job.geometry, reduction(job, traits))]

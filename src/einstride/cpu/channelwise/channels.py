@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, combined, load, shuffle, store
+from einstride.codegen.vector_formats import Format, combine_parts, load, shuffle, store
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels"
@@ -209,7 +209,7 @@ def _panel(
         for v in range(vectors):
             found = accs[0][p * vectors + v].get()
             if spec.x.pairs:
-                found = combined(found, accs[1][p * vectors + v].get())
+                found = combine_parts(found, accs[1][p * vectors + v].get())
             start = d + v * lanes
             start = start if y_step is None else start // parts * y_step
             store(pointer.at(start), found, spec.y, masks[v], y_step)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped
+from einstride.codegen.vector_formats import Format, combine_conjugate, load, shuffle, swap_parts
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels_gradient"
@@ -228,7 +228,7 @@ def _taps(
             row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
             for v in range(vectors):
                 at = (t * inputs + i) * vectors + v
-                found = _conjugated(spec, [part[at].get() for part in accs])
+                found = _combine_conjugate(spec, [part[at].get() for part in accs])
                 pointer = row.at(v * lanes)
                 pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
 
@@ -254,7 +254,7 @@ def _across_groups(
         xs = load(here.at(start), spec.x, window, mask, step)
         for c in range(inputs):
             order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add(shuffle(xs, order), [g, swapped(g)] if spec.x.pairs else [g], sums,
+            _add(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
                  c * vectors + v)  # fmt: skip
 
 
@@ -281,12 +281,12 @@ def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
         part[i].set(x.times_plus(g, part[i].get()))
 
 
-def _conjugated(spec: Spec, found: list[Value]) -> Value:
+def _combine_conjugate(spec: Spec, found: list[Value]) -> Value:
     """The sum of conj(x) * gy from the sums that `_across_groups` or `_within_group` made."""
     if not spec.x.pairs:
         return found[0]
     first, second = found
     if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
-        return swapped(second).times_plus(Value(first.code, sign), first)
-    return conjugated(first, second)
+        return swap_parts(second).times_plus(Value(first.code, sign), first)
+    return combine_conjugate(first, second)

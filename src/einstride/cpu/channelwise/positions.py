@@ -22,11 +22,11 @@ from llvmlite import ir
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import (
     Format,
-    combined,
-    every,
-    gathered,
+    all_lanes,
+    broadcast_parts,
+    combine_parts,
+    gather,
     load,
-    repeated,
     shuffle,
     store,
 )
@@ -142,7 +142,7 @@ def _tile(
     with code.when(code["bias"].equals(0) ^ 1):
         for r in results:
             pair = [bias.at((d + r) * parts + part).load() for part in range(parts)]
-            each = repeated(code, pair, lanes)
+            each = broadcast_parts(code, pair, lanes)
             for v in range(vectors):
                 accs[0][v * spec.results + r].set(each)
     f = code.array("f", dtype).at(d * parts)
@@ -184,7 +184,7 @@ def _tile(
             at = v * spec.results + r
             found = accs[0][at].get()
             if spec.x.pairs:
-                found = combined(found, accs[1][at].get())
+                found = combine_parts(found, accs[1][at].get())
             pointer = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
             store(pointer, found, spec.y, mask, step)
 
@@ -210,7 +210,7 @@ def border(
         first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
         stop = (first + code["size"]).least(left)
         mask = code.first_lanes(stop * parts, lanes) & (
-            code.first_lanes(first * parts, lanes) ^ every(code, lanes)
+            code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
         )
         return load(x.at(k * code["x_tap"]), spec.x, lanes, mask, None)
     axis = spec.rank - 1
@@ -218,7 +218,7 @@ def border(
     each = lanes // parts
     found = table.load(each, code.first_lanes(left, each)) if each > 1 else table.load()
     offsets, there = _pairs(code, found, left, lanes, parts)
-    return gathered(x, spec.x, offsets, there)
+    return gather(x, spec.x, offsets, there)
 
 
 def _pairs(code: Code, offsets: Value, left: Value, lanes: int, parts: int) -> tuple[Value, Value]:

@@ -13,7 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.vector_formats import Format, conjugated, lane, load, shuffle, swapped
+from einstride.codegen.vector_formats import (
+    Format,
+    combine_conjugate,
+    lane,
+    load,
+    shuffle,
+    swap_parts,
+)
 from einstride.cpu.channelwise.positions import border
 from einstride.cpu.channelwise.signature import axis_arguments
 
@@ -136,7 +143,7 @@ def _taps(
     def add(w: Value, left: Value | None, number: Value) -> None:
         mask = None if left is None else code.first_lanes(left * parts, lanes)
         g = load(y.at(w * code[f"y_step{axis}"]), spec.y, lanes, mask, step)
-        gs = [g, swapped(g)] if spec.x.pairs else [g]
+        gs = [g, swap_parts(g)] if spec.x.pairs else [g]
         here = x.at(code["x_first"] + w * code["x_stride"]) if left is None or spec.masked else x
         for t in range(tile):
             if left is None:
@@ -156,7 +163,7 @@ def _taps(
     row = code["channels"] * code["filters"] * parts
     for t in range(tile):
         found = [part[t].get() for part in accs]
-        total = found[0] if parts == 1 else conjugated(found[0], found[1])
+        total = found[0] if parts == 1 else combine_conjugate(found[0], found[1])
         width = lanes
         while width > parts:
             low = shuffle(total, list(range(width // 2)))

@@ -7,7 +7,7 @@ flipped filters and the transposed filter of an input gradient are packed withou
 from __future__ import annotations
 
 from einstride.codegen.function_builder import Code
-from einstride.codegen.vector_formats import Format, gathered
+from einstride.codegen.vector_formats import Format, gather
 from einstride.codegen.vector_ops import transposed
 
 ARGUMENTS = (
@@ -39,7 +39,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: boo
                     if contiguous:
                         stored = row.at(v * lanes).load(lanes, mask)
                     else:
-                        stored = gathered(row, Format(operand, operand), lane_offsets[v], mask)
+                        stored = gather(row, Format(operand, operand), lane_offsets[v], mask)
                     pointer.at(v * lanes).store(code.convert(stored, operand, compute))
     return code.text()
 

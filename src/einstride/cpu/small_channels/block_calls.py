@@ -15,7 +15,7 @@ from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import block_panels, blocks
-from einstride.cpu.small_channels.block_plan import BlockTiling, choose, columns
+from einstride.cpu.small_channels.block_plan import BlockTiling, choose_block_tiling, columns
 from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -25,7 +25,7 @@ from einstride.support.byte_cache import kept
 def tiling(g: Geometry, compute: str) -> BlockTiling:
     """The tiling of an input gradient for this machine."""
     on = machine()
-    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    return choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def panel_bytes(g: Geometry, compute: str) -> int:
@@ -47,7 +47,7 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
 def _packing(
     g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
-    found = choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    found = choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
     offsets = columns(g, found, element_strides(f_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(found.lanes, compute)
     values = {
@@ -93,7 +93,7 @@ def _gradient(
     gx_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> tuple[Call, Any]:  # fmt: skip
     item = ITEMSIZE[compute]
-    found = choose(g, on.lanes(item), on.registers)
+    found = choose_block_tiling(g, on.lanes(item), on.registers)
     gy_steps = element_strides(gy_strides, ITEMSIZE[operand])
     gx_steps = element_strides(gx_strides, ITEMSIZE[result])
     tile = BlockTile(

@@ -124,7 +124,7 @@ class BlockTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> BlockTiling:
+def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
     """The tiling with the least work."""
     most = (4 if registers >= 32 else 2) * lanes
     axes = [

@@ -10,7 +10,7 @@ from llvmlite import ir
 from einstride.codegen.float_ops import is_nan
 from einstride.codegen.function_builder import Code, Pointer, Value, Variable
 from einstride.codegen.ir_types import is_float
-from einstride.codegen.vector_formats import every
+from einstride.codegen.vector_formats import all_lanes
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 
@@ -53,7 +53,7 @@ def _span(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Valu
     for i in range(0, t.span, t.lanes):
         mask = code.first_lanes(high - i, t.lanes)
         below = code.first_lanes(low - i, t.lanes)
-        mask = mask & (below ^ every(code, t.lanes))
+        mask = mask & (below ^ all_lanes(code, t.lanes))
         found = _columns(sums, e * t.span + i, t.lanes)
         pointer.at(i).store(code.convert(found, t.compute, t.result), mask)
 

@@ -60,7 +60,7 @@ class LineTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> LineTiling:
+def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
     """The tiling with the least work."""
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
@@ -83,7 +83,7 @@ def choose(g: Geometry, lanes: int, registers: int) -> LineTiling:
 def tiling(g: Geometry, compute: str) -> LineTiling:
     """The tiling of a forward pass for this machine."""
     on = machine()
-    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def streams(g: Geometry, item: int, found: LineTiling) -> bool:
@@ -145,7 +145,7 @@ def _forward(
     y_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
-    found = choose(g, on.lanes(item), on.registers)
+    found = choose_line_tiling(g, on.lanes(item), on.registers)
     x_steps = element_strides(x_strides, ITEMSIZE[operand])
     y_steps = element_strides(y_strides, ITEMSIZE[result])
     tile = BlockTile(

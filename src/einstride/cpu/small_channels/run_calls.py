@@ -119,7 +119,7 @@ class RunTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
+def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
     """The tiling with the least work, which does not depend on threads."""
     span, total = g.kernel[-1] * g.channels, -(-g.filters // lanes)
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
@@ -145,7 +145,7 @@ def tiling(g: Geometry, compute: str) -> RunTiling:
     """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
-    return choose(g, item, on.lanes(item), on.registers)
+    return choose_run_tiling(g, item, on.lanes(item), on.registers)
 
 
 def gradient(
@@ -172,7 +172,7 @@ def _gradient(
     gy_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
-    found = choose(g, item, on.lanes(item), on.registers)
+    found = choose_run_tiling(g, item, on.lanes(item), on.registers)
     x_steps = element_strides(x_strides, ITEMSIZE[first])
     gy_steps = element_strides(gy_strides, ITEMSIZE[second])
     span, last = g.kernel[-1] * g.channels, g.rank - 1

@@ -64,7 +64,7 @@ class LaneTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
+def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
     """The tiling with the least work, which does not depend on threads."""
     span = -(-g.kernel[-1] * g.channels // lanes)
     across = g.kernel[-2] if g.rank > 1 else 1
@@ -91,7 +91,7 @@ def tiling(g: Geometry, compute: str) -> LaneTiling:
     """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
-    return choose(g, item, on.lanes(item), on.registers)
+    return choose_lane_tiling(g, item, on.lanes(item), on.registers)
 
 
 def supports(g: Geometry) -> bool:
@@ -128,7 +128,7 @@ def _gradient(
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
-    found = choose(g, item, lanes, on.registers)
+    found = choose_lane_tiling(g, item, lanes, on.registers)
     x_steps = element_strides(x_strides, ITEMSIZE[first])
     gy_steps = element_strides(gy_strides, ITEMSIZE[second])
     span, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes

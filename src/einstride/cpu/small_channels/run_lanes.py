@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import every
+from einstride.codegen.vector_formats import all_lanes
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _edge(
             first = start + v * t.lanes
             before = code.first_lanes(code.number(0) - first, t.lanes)
             inside = code.first_lanes(code["x_line"] - first, t.lanes) & mask
-            inside = inside & (before ^ every(code, t.lanes))
+            inside = inside & (before ^ all_lanes(code, t.lanes))
             numbers = x.at(first).load_as(t.first, t.compute, t.lanes, inside)
             for r, number in enumerate(rows):
                 sums = tile.sums[k, r, v]
