@@ -66,7 +66,7 @@ def combine_conjugate(first: Value, second: Value) -> Value:
     """Make the sum of conj(x) * g from the lane-wise sums of x * g and of x * swap_parts(g)."""
     count = first.ir.type.count
     real = ir.Constant(ir.VectorType(ir.IntType(1), count), [1, 0] * (count // 2))
-    return Value(first.code, real).pick(first + swap_parts(first), swap_parts(second) - second)
+    return Value(first.code, real).select(first + swap_parts(first), swap_parts(second) - second)
 
 
 def lane(value: Value, number: int) -> Value:
@@ -127,7 +127,7 @@ def broadcast_parts(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
     if len(numbers) == 1:
         return one
     odd = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0, 1] * (lanes // 2))
-    return Value(code, odd).pick(code.splat(numbers[1], lanes), one)
+    return Value(code, odd).select(code.splat(numbers[1], lanes), one)
 
 
 def at(pointer: Pointer, offsets: Value) -> Value:

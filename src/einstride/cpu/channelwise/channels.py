@@ -93,7 +93,7 @@ def kernel(spec: Spec) -> str:
         x = code.array("x", spec.x.stored).at(n * code["x_batch"])
         y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
-        with code.loop(first, (first + code["rows"]).least(code["all_rows"])) as row:
+        with code.loop(first, (first + code["rows"]).minimum(code["all_rows"])) as row:
             _row(code, spec, x, y, row, strip)
     return code.text()
 
@@ -118,20 +118,20 @@ def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Valu
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
 
     def border(w: Value, number: Value) -> None:
         here = table.at(number * code[f"taps{last_axis}"])
         _tile(code, spec, x, y.at(w * step), rows, None, here)
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0))) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
         border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
-        w = w0.least(stop - spec.tile)  # the last tile overlaps the one before
+        w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
         pointer = x.at(code["x_first"] + w * code["x_stride"])
         _tile(code, spec, pointer, y.at(w * step), rows, step, None)
     end = code[f"out{last_axis}"]
-    with code.loop(is_last.pick(code["outside"], end), end) as w:
+    with code.loop(is_last.select(code["outside"], end), end) as w:
         border(w, w - code["outside"] + code["inside"])
 
 

@@ -85,7 +85,7 @@ def kernel(spec: Spec) -> str:
         strip, rest = partial % code["strips"], partial // code["strips"]
         result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         with code.loop(first, last) as i:
             row = result * code["result_rows"] + i
             _row(code, spec, row, strip, panel, f)
@@ -104,15 +104,15 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
         y = y.at(at * code[f"y_step{a}"])
     first = strip * code["strip"]
-    last = (first + code["strip"]).least(code[f"out{spec.rank - 1}"])
+    last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
     width = spec.vectors * spec.lanes
     with code.loop(first, last, SPAN) as w0:
-        w1 = (w0 + SPAN).least(last)
+        w1 = (w0 + SPAN).minimum(last)
         if spec.spans_groups:
             lanes = code["filters"] * parts
             lo = panel * code["panel"]
-            hi = (lo + code["panel"]).least(lanes)
+            hi = (lo + code["panel"]).minimum(lanes)
             whole = hi - (hi - lo) % width
             with code.loop(lo, whole, width) as d:
                 _tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
@@ -121,7 +121,7 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         else:
             lanes = code["filters"] // code["groups"] * parts
             lo = panel * code["panel"]
-            hi = (lo + code["panel"]).least(code["groups"])
+            hi = (lo + code["panel"]).minimum(code["groups"])
             with (
                 code.loop(lo, hi) as g,
                 code.loop(0, lanes, width) as d,
@@ -212,9 +212,9 @@ def _taps(
                 add(x.at(offset), t, gs)
 
     inside, outside = code["inside"], code["outside"]
-    with code.loop(w0, w1.least(inside)) as w:
+    with code.loop(w0, w1.minimum(inside)) as w:
         border(w, w)
-    with code.loop(_maximum(w0, inside), w1.least(outside)) as w:
+    with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
         gs = gradients(w)
         here = x.at(code["x_first"] + w * code["x_stride"] + k * code["x_tap"])
         for t in range(tile):
@@ -234,7 +234,7 @@ def _taps(
 
 
 def _maximum(a: Value, b: Value) -> Value:
-    return (a < b).pick(b, a)
+    return (a < b).select(b, a)
 
 
 def _across_groups(

@@ -84,7 +84,7 @@ def kernel(spec: Spec) -> str:
         x = code.array("x", spec.x.stored).at(n * code["x_batch"])
         y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
-        last = (first + code["rows"]).least(code["all_rows"])
+        last = (first + code["rows"]).minimum(code["all_rows"])
         each = code["filters"] // code["groups"]
         with code.loop(0, code["filters"], spec.results) as d, code.loop(first, last) as row:
             pointer = x.at(d // each * code["channels"] * code["x_channel"])
@@ -106,10 +106,10 @@ def _row(
     each = spec.lanes // (2 if spec.x.pairs else 1)
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{spec.rank - 1}"]
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0)), each) as w:
         _tile(code, spec, x, y, d, rows, w, 1, code["inside"] - w, w)
     wide = each * spec.vectors
     whole = stop - (stop - start) % wide
@@ -118,7 +118,7 @@ def _row(
     if spec.vectors > 1:
         with code.loop(whole, stop, each) as w:
             _tile(code, spec, x, y, d, rows, w, 1, None, w)
-    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+    with code.loop(is_last.select(code["outside"], end), end, each) as w:
         _tile(code, spec, x, y, d, rows, w, 1, end - w, w - code["outside"] + code["inside"])
 
 
@@ -208,7 +208,7 @@ def border(
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     if spec.masked:
         first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
-        stop = (first + code["size"]).least(left)
+        stop = (first + code["size"]).minimum(left)
         mask = code.first_lanes(stop * parts, lanes) & (
             code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
         )

@@ -74,7 +74,7 @@ def kernel(spec: Spec) -> str:
         strip, rest = partial % code["strips"], partial // code["strips"]
         result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         each = code["filters"] // code["groups"]
         with (
             code.loop(0, code["filters"]) as d,
@@ -137,7 +137,7 @@ def _taps(
     x_step = None if spec.x_contiguous else code["x_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{axis}"]
 
     def add(w: Value, left: Value | None, number: Value) -> None:
@@ -154,11 +154,11 @@ def _taps(
             for part, g in zip(accs, gs, strict=True):
                 part[t].set(xs.times_plus(g, part[t].get()))
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0)), each) as w:
         add(w, code["inside"] - w, w)
     with code.loop(start, stop, each) as w:
         add(w, None, w)
-    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+    with code.loop(is_last.select(code["outside"], end), end, each) as w:
         add(w, end - w, w - code["outside"] + code["inside"])
     row = code["channels"] * code["filters"] * parts
     for t in range(tile):

@@ -73,15 +73,15 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
     columns = code.array("panel_columns", "int64").at(panel).load()
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     c_first = part * code["slice"]
-    c_last = (c_first + code["slice"]).least(code["channels"])
+    c_last = (c_first + code["slice"]).minimum(code["channels"])
     all_examples = code["examples"].equals(1)
-    begin = all_examples.pick(code.number(0), example)
-    end = all_examples.pick(code["batch"], example + 1)
+    begin = all_examples.select(code.number(0), example)
+    end = all_examples.select(code["batch"], example + 1)
     with (
         code.loop(begin, end, code["region_batch"]) as n0,
         code.loop(0, code["out0"], code["region_rows"]) as r0,
     ):
-        region = (n0, (n0 + code["region_batch"]).least(end), r0, r0 + code["region_rows"])
+        region = (n0, (n0 + code["region_batch"]).minimum(end), r0, r0 + code["region_rows"])
         is_first = n0.equals(begin) & r0.equals(0)
 
         def axis(a: int, tap: Value, taps: list[Value]) -> None:
@@ -105,13 +105,15 @@ def _sums(
     """Sum the products of a region's positions for one tap, in the accumulators returned."""
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
     n0, n1, r0, r1 = region
-    channels = [(c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)]
+    channels = [
+        (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)
+    ]
 
     def axis(a: int, from_x: Value, from_gy: Value) -> None:
         lo = code.array(f"first{a}", "int64").at(taps[a]).load()
         hi = code.array(f"last{a}", "int64").at(taps[a]).load()
         if a == 0:
-            lo, hi = lo.most(r0), hi.least(r1)
+            lo, hi = lo.maximum(r0), hi.minimum(r1)
         table = code.array(f"table{a}", "int64").at(taps[a])
         with code.loop(lo, hi) as o:
             at_x = from_x + table.at(o * code[f"taps{a}"]).load()

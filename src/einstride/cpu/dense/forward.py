@@ -81,9 +81,9 @@ def kernel(t: Tile) -> str:
     code = Code("dense", arguments(len(t.tables)))
     with code.chunks(code["chunks"]) as chunk:
         inside = code["panels_innermost"]  # 1: panels are the inner loop of chunks; 0: blocks are
-        count = inside.equals(1).pick(code["panels"], code["blocks"])
+        count = inside.equals(1).select(code["panels"], code["blocks"])
         fast, slow = chunk % count, chunk // count
-        _chunk(code, t, inside.equals(1).pick(slow, fast), inside.equals(1).pick(fast, slow))
+        _chunk(code, t, inside.equals(1).select(slow, fast), inside.equals(1).select(fast, slow))
     return code.text()
 
 
@@ -97,9 +97,9 @@ def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
     f = code.array("f", t.compute).at(panel * code["f_panel"])
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     first = block * code["block"]
-    last = (first + code["block"]).least(code["positions"])
+    last = (first + code["block"]).minimum(code["positions"])
     with code.loop(0, code["channels"], code["slice"]) as c0:
-        depth = (code["channels"] - c0).least(code["slice"])
+        depth = (code["channels"] - c0).minimum(code["slice"])
         from_x, from_f = x.at(c0 * code["x_channel"]), f.at(c0 * t.width)
         with code.loop(first, last, t.positions) as start:
             found = [_coordinates(code, t, start + p, last) for p in range(t.positions)]
@@ -120,7 +120,7 @@ def _coordinates(
     code: Code, t: Tile, position: Value, last: Value
 ) -> tuple[Value, dict[int, Pointer], Value]:
     """The constant part of a position's offset in x, its table rows, and its offset in y."""
-    rest = position.least(last - 1)
+    rest = position.minimum(last - 1)
     rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
     for a in reversed(range(len(t.tables))):
@@ -187,7 +187,7 @@ def _products(
     inside = [o >= 0 for o in offsets]
     points = [x.at(o) for o in offsets]
     if t.axes:
-        points = [i.pick_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
+        points = [i.select_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
     zero = code.zero(t.compute, 1)
 
     def channel(c: Value) -> None:
@@ -203,7 +203,7 @@ def _products(
                 continue
             element = point.at(offset).load_as(t.operand, t.compute)
             if t.axes and not t.contiguous_x:
-                element = inside[p].pick(element, zero)
+                element = inside[p].select(element, zero)
             x_vector = code.splat(element, t.lanes)
             for v in range(t.vectors):
                 sums = acc[p * t.vectors + v]
@@ -218,7 +218,7 @@ def _products(
     with code.loop(0, depth, line) as c0:
         for point in points:  # x of the next tile, which the CPU's prefetchers miss
             prefetch(point.at(c0 * channels + code["x_prefetch"]))
-        with code.loop(c0, (c0 + line).least(depth)) as c:
+        with code.loop(c0, (c0 + line).minimum(depth)) as c:
             channel(c)
 
 

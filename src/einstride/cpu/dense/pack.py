@@ -59,7 +59,7 @@ def _transpose_panel(
     """Pack one vector of output channels, transposing lanes x lanes elements in registers."""
     channels = code["channels"]
     rows = [f.at(code["f_column"] * j) for j in range(lanes)]
-    whole = (columns >= lanes).pick(channels - channels % lanes, code.number(0))
+    whole = (columns >= lanes).select(channels - channels % lanes, code.number(0))
     with code.loop(0, whole, lanes) as c:
         square = transposed([row.at(c).load_as(operand, compute, lanes) for row in rows])
         for j, vector in enumerate(square):
@@ -70,7 +70,7 @@ def _transpose_panel(
             [
                 row.at(c).load_as(
                     operand, compute, lanes,
-                    code.first_lanes((columns >= j + 1).pick(depth, code.number(0)), lanes),
+                    code.first_lanes((columns >= j + 1).select(depth, code.number(0)), lanes),
                 )
                 for j, row in enumerate(rows)
             ]

@@ -85,16 +85,16 @@ def kernel(t: BlockedTile) -> str:
         part, rest = rest % code["slices"], rest // code["slices"]
         partial_sum, example = rest % code["partial_sums"], rest // code["partial_sums"]
         begin = partial_sum * code["sum_length"]
-        end = (begin + code["sum_length"]).least(code["out0"])
+        end = (begin + code["sum_length"]).minimum(code["out0"])
         x = code.array("x", t.first).at(example * code["x_example"])
         gy = code.array("gy", t.second).at(example * code["gy_example"])
         gf = code.array("gf", t.compute).at(example * code["gf_example"])
         gf = gf.at(partial_sum * code["gf_sum"])
         panel = group * t.chunk_panels
         x = x.at(code.array("panel_x", "int64").at(panel).load())
-        last = (panel + t.chunk_panels).least(code["panels"])
+        last = (panel + t.chunk_panels).minimum(code["panels"])
         c_first = part * code["slice"]
-        c_last = (c_first + code["slice"]).least(code["channels"])
+        c_last = (c_first + code["slice"]).minimum(code["channels"])
 
         def loop_axis(a: int, from_x: Pointer, from_gy: Pointer, before: Value) -> None:
             """Loop over the axes before `split`, one element at a time, then over regions.
@@ -109,7 +109,7 @@ def kernel(t: BlockedTile) -> str:
                 if a < t.split:
                     loop_axis(a + 1, at_x, at_gy, passed)
                     return
-                lines = (stop - o).least(code["region"])
+                lines = (stop - o).minimum(code["region"])
                 is_first = passed.equals(0)
                 _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), is_first,
                         buffers)  # fmt: skip
@@ -165,7 +165,7 @@ def _region(
         with code.loop(c_first, c_last, t.channels) as c:
             count = c_last - c
             x_masks = [
-                code.first_lanes(count.least(t.channels) - q, t.lanes)
+                code.first_lanes(count.minimum(t.channels) - q, t.lanes)
                 for q in range(0, t.channels, t.lanes)
             ]
 

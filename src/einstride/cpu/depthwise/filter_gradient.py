@@ -71,12 +71,12 @@ def kernel(spec: Spec) -> str:
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
         result, number = partial // code["row_ranges"], partial % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         low = panel * code["panel"]
-        high = (low + code["panel"]).least(code["filters"])
+        high = (low + code["panel"]).minimum(code["filters"])
         start = result * code["result_rows"]
         with code.loop(first, last, code["span"]) as i:
-            stop = (i + code["span"]).least(last)
+            stop = (i + code["span"]).minimum(last)
             with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
                 _span(code, spec, f, start + i, start + stop, d, None)
             if spec.tail:
@@ -98,8 +98,8 @@ def _span(
         _row(code, spec, n.get(), at.get(), d, mask, sums)
         after = at.get() + 1  # counted: one division per row would take as long as a tile
         wraps = after.equals(rows)
-        at.set(wraps.pick(code.number(0), after))
-        n.set(wraps.pick(n.get() + 1, n.get()))
+        at.set(wraps.select(code.number(0), after))
+        n.set(wraps.select(n.get() + 1, n.get()))
     pointer = f.at(d)
     for s in sums:
         pointer.store(pointer.load(spec.lanes, mask) + s.get(), mask)
@@ -162,7 +162,7 @@ def _tile(
 
     least = offsets[0]
     for offset in offsets[1:]:
-        least = least.least(offset)
+        least = least.minimum(offset)
     if spec.tap_rows == 1:
         with code.when(least >= 0):
             products([0])

@@ -68,7 +68,7 @@ def kernel(spec: Spec) -> str:
             block, n = rest % code["blocks"], rest // code["blocks"]
             x, y = _example(code, spec, n)
             first = block * code["row_blocks"]
-            last = (first + code["row_blocks"]).least(code["all_row_blocks"])
+            last = (first + code["row_blocks"]).minimum(code["all_row_blocks"])
             with code.loop(first, last) as row_block:
                 _row_block(code, spec, x, y, row_block, _channels(code, spec, low))
     return code.text()
@@ -94,7 +94,7 @@ def _each_vector(
     The mask is None but for the tail, the last vector of all channels if it is not full.
     """
     filters = code["filters"]
-    high = (low + code["panel"]).least(filters)
+    high = (low + code["panel"]).minimum(filters)
     width = spec.lanes * max(spec.packed, 1)
     with code.loop(low, high - (width - 1), width) as d:
         each(d, None)
@@ -126,7 +126,7 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, buffers: list[Poin
     xs, fs = buffers
     step, taps = code.number(spec.lanes), code["taps"]
     first = block * code["examples"]
-    last = (first + code["examples"]).least(code["batch"])
+    last = (first + code["examples"]).minimum(code["batch"])
 
     def each(d: Value, mask: Mask | None) -> None:
         f = code.array("f", spec.x.computed).at(d)
@@ -182,7 +182,7 @@ def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, su
         count = code["axis_blocks"] if a == row_axis else code[f"out{a}"]
         at, rest = rest % count, rest // count
         if a == row_axis and spec.rows > 1:
-            at = (at * spec.rows).least(code[f"out{a}"] - spec.rows)
+            at = (at * spec.rows).minimum(code[f"out{a}"] - spec.rows)
         tables.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
         y = y.at(at * code[f"y_step{a}"])
     step = code[f"y_step{spec.rank - 1}"]
@@ -193,7 +193,7 @@ def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, su
         return
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as at:
-        w = at.least(out - spec.tile)  # the last tile overlaps the one before
+        w = at.minimum(out - spec.tile)  # the last tile overlaps the one before
         count = w // spec.alignment
         start = code["x_first"] + count * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + spec.tile)

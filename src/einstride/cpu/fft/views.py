@@ -163,7 +163,7 @@ class View:
     def pointer_of(self, offset: Value) -> Pointer:
         """The address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
-        return pointer if self.operand.whole else (offset < 0).pick_pointer(self.outside, pointer)
+        return pointer if self.operand.whole else (offset < 0).select_pointer(self.outside, pointer)
 
 
 class Row:

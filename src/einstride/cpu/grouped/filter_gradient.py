@@ -52,14 +52,17 @@ def kernel(spec: Spec) -> str:
         panel, rest = chunk % code["panels"], chunk // code["panels"]
         part, example = rest % code["parts"], rest // code["parts"]
         all_examples = code["examples"].equals(1)
-        first = all_examples.pick(code.number(0), example)
-        end = all_examples.pick(code["batch"], example + 1)
+        first = all_examples.select(code.number(0), example)
+        end = all_examples.select(code["batch"], example + 1)
         rows = code["out0"] if spec.rank > 1 else code.number(1)
         with (
             code.loop(first, end, code["region_batch"]) as n0,
             code.loop(0, rows, code["region_rows"]) as r0,
         ):
-            ends = (n0 + code["region_batch"]).least(end), (r0 + code["region_rows"]).least(rows)
+            ends = (
+                (n0 + code["region_batch"]).minimum(end),
+                (r0 + code["region_rows"]).minimum(rows),
+            )
             is_first = n0.equals(first) & r0.equals(0)
             _region(code, spec, panel, part, example, (n0, ends[0], r0, ends[1]), is_first, packed)
     return code.text()
@@ -96,7 +99,7 @@ def _region(
         )
     gf = code.array("gf", spec.compute).at(column + example * code["gf_batch"])
     begin = part * code["part"]
-    blocks = begin, (begin + code["part"]).least(code["channel_blocks"])
+    blocks = begin, (begin + code["part"]).minimum(code["channel_blocks"])
 
     def axis(a: int, tap: Value, taps: list[Value]) -> None:
         if a == spec.rank - 1:
@@ -174,7 +177,7 @@ def _sums(
         lo = code.array(f"first{a}", "int64").at(taps[a]).load()
         hi = code.array(f"last{a}", "int64").at(taps[a]).load()
         if a == 0:
-            lo, hi = lo.most(r0), hi.least(r1)
+            lo, hi = lo.maximum(r0), hi.minimum(r1)
         table = code.array(f"table{a}", "int64").at(taps[a])
         with code.loop(lo, hi) as o:
             offset = table.at(o * code[f"taps{a}"]).load()

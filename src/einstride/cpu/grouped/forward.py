@@ -45,14 +45,14 @@ def kernel(spec: Spec) -> str:
     staging = allocate_aligned(code, spec.compute, spec.staging_vectors * spec.layout.lanes)
     with code.chunks(code["chunks"]) as chunk:
         one = code["part"].equals(1)  # 1: blocks are the inner loop of chunks; else parts are
-        count = one.pick(code["blocks"], code["parts"])
+        count = one.select(code["blocks"], code["parts"])
         fast, slow = chunk % count, chunk // count
-        start, first = one.pick(slow, fast) * code["part"], one.pick(fast, slow) * code["block"]
+        start, first = one.select(slow, fast) * code["part"], one.select(fast, slow) * code["block"]
         stop, last = start + code["part"], first + code["block"]
         # A row stays in the cache for all panels of a part; or one large panel, for all rows.
         with (
-            code.loop(first, last.least(code["rows"])) as row,
-            code.loop(start, stop.least(code["panels"])) as panel,
+            code.loop(first, last.minimum(code["rows"])) as row,
+            code.loop(start, stop.minimum(code["panels"])) as panel,
         ):
             _row(code, spec, panel, row, staging)
     return code.text()

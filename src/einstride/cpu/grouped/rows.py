@@ -156,23 +156,23 @@ def load_x(
     s = spec.layout
 
     def in_x(pointer: Pointer) -> Pointer:
-        return pointer if inside else (offset >= 0).pick_pointer(pointer, source.zeros)
+        return pointer if inside else (offset >= 0).select_pointer(pointer, source.zeros)
 
     if s.contiguous:
         most = s.lanes if s.groups == 1 else s.groups * s.block
-        remaining = (source.inputs - c0).least(most)
+        remaining = (source.inputs - c0).minimum(most)
         mask = None if spec.full_x else code.first_lanes(remaining, s.lanes)
         pointer = in_x(source.x.at(offset + c0))
         return pointer.load_as(spec.first, spec.compute, s.lanes, mask)
-    each = (code.number(s.inputs) - c0).least(s.block)
+    each = (code.number(s.inputs) - c0).minimum(s.block)
     found: Value | None = None
     for j in range(s.groups):
-        count = (code.number(j * s.inputs) < source.inputs).pick(each, code.number(0))
+        count = (code.number(j * s.inputs) < source.inputs).select(each, code.number(0))
         lanes = _lane_range(code, j * s.block, count, s.lanes)
         shift = c0 + j * (s.inputs - s.block)
         pointer = in_x(source.x.at(offset + shift))
         part = pointer.load_as(spec.first, spec.compute, s.lanes, lanes)
-        found = part if found is None else lanes.pick(part, found)
+        found = part if found is None else lanes.select(part, found)
     return found if found is not None else code.zero(spec.compute, s.lanes)
 
 

@@ -47,8 +47,8 @@ def _span(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Valu
         _outputs(code, t, here.gx.at(q * code["step"] + here.offsets[e]), here.counts[e], sums)
         return
     begin = q * code["step"] - code["before"] + here.firsts[e]
-    low = (code.number(0) - begin).most(code.number(0))
-    high = (code["line"] - begin).least(here.counts[e])
+    low = (code.number(0) - begin).maximum(code.number(0))
+    high = (code["line"] - begin).minimum(here.counts[e])
     pointer = here.gx.at(q * code["step"] - code["before"] + here.offsets[e])
     for i in range(0, t.span, t.lanes):
         mask = code.first_lanes(high - i, t.lanes)

@@ -72,7 +72,7 @@ def text(spec: Spec) -> str:
         row, rest = i % code["rows"], i // code["rows"]
         strip, example = rest % code["strips"], rest // code["strips"]
         first = strip * code["strip"]
-        last = (first + code["strip"]).least(channels)
+        last = (first + code["strip"]).minimum(channels)
         x_first, y_first = example * code["x_all"], example * code["y_all"]
         if spec.gradient and not spec.stored_from:
             _clear(code, spec, gx, x_first, first, last)
@@ -201,11 +201,11 @@ def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).pick(value, found))
+        best.set(greater(value, found).select(value, found))
         any_nan.set(any_nan.get() | is_nan(value))
 
     taps.visit(each)
-    return any_nan.get().pick(constant_like(nothing, float("nan")), best.get())
+    return any_nan.get().select(constant_like(nothing, float("nan")), best.get())
 
 
 def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
@@ -216,7 +216,7 @@ def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).pick(value, found))
+        best.set(greater(value, found).select(value, found))
 
     taps.visit(each)
     return best.get()
@@ -235,7 +235,7 @@ def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
-            value = inside.pick(value, constant_like(value, 0.0))
+            value = inside.select(value, constant_like(value, 0.0))
         sums.set(sums.get() + value)
 
     taps.visit(each)
@@ -269,7 +269,7 @@ def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Ma
         before = zero if overwrite else pointer.load(spec.lanes, mask)
         after = g if overwrite else before + g
         if condition is not None and not (first_visit and not spec.largest):
-            after = condition.pick(after, before)
+            after = condition.select(after, before)
         pointer.store(after, mask)
 
     taps.visit(each)
