@@ -77,7 +77,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
     "gradients for each example count the sums of one": (
-        Change("channelwise.cost", "cut.results * cut.per_result + 1", "cut.per_result + 1"),
+        Change("channelwise.cost", "split.results * split.per_result + 1", "split.per_result + 1"),
     ),
 }
 

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
-from einstride.algorithms.direct.pieces import largest, phases, pieces
+from einstride.algorithms.direct.pieces import filter_slices, largest_slice, phases
 from einstride.algorithms.direct.shapes import (
     copy_bytes,
     fraction_inside,
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.cpu.runtime.argument_block import Call
 
-SMALL = 1 << 22
+SINGLE_THREADED = 1 << 22
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
 MAX_RANK = 4
 """Spatial axes of a kernel, at most: each axis is one more loop in the generated code."""
 
-TABLES = 8 << 20
+MAX_TABLE_BYTES = 8 << 20
 """Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
 # Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
@@ -81,7 +81,7 @@ def forward(
 ) -> Array:
     """Compute y from x and f."""
     x = _operand(x, job, b)
-    if prepared is None and (slices := pieces(job)):
+    if prepared is None and (slices := filter_slices(job)):
         for p in slices:
             forward(*p.arguments(x, f), b, p.bias(bias), out[p.out])
         return out
@@ -102,7 +102,7 @@ def input_grad(
     from einstride.cpu.runtime.clear import clear
 
     gy = _operand(gy, job, b)
-    if prepared is None and (slices := pieces(job)):
+    if prepared is None and (slices := filter_slices(job)):
         for p in slices:
             input_grad(*p.arguments(gy, f), b, p.bias(bias), out[p.out])
         return out
@@ -119,12 +119,9 @@ def input_grad(
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
     for i, phase in enumerate(phases):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = (
-            destination
-            if all(s == 1 for s in g.stride)
-            else destination[(slice(None), *steps, ...)]
-        )
+        part = destination
+        if any(s > 1 for s in g.stride):
+            part = destination[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             if bias is None:
                 clear(part, b.launch, _threads(job))
@@ -207,10 +204,10 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         sums = _gradient_target(
             flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
         )
-        more = _threads(job), job.per_example, machine(), _partial_sum_count(job)
-        call, count = gradient_of(first, gy, g, compute, sums, *more)
+        settings = _threads(job), job.per_example, machine(), _partial_sum_count(job)
+        call, count = gradient_of(first, gy, g, compute, sums, *settings)
         return Work(call, sums=count)
-    parts = pieces(job)
+    parts = filter_slices(job)
     if parts:
         first, _, job = parts[0].arguments(first, second)
         out, g = out[parts[0].out], job.geometry
@@ -303,7 +300,7 @@ def _correlate(
 
 
 def _threads(job: Job) -> int:
-    return job.threads if job.geometry.multiply_adds > SMALL else 1
+    return job.threads if job.geometry.multiply_adds > SINGLE_THREADED else 1
 
 
 def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
@@ -332,7 +329,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         reason := input_gradient_phases.refused(positions_as_channels(job))
     ):
         return reason
-    if table_bytes(g) > TABLES:
+    if table_bytes(g) > MAX_TABLE_BYTES:
         return f"the tables of offsets would take {table_bytes(g)} bytes"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
@@ -378,14 +375,14 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             products = inner * s.rows * s.vectors / per_product
-            each = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
-            each *= MISSED + (1 - MISSED) * fraction_inside(h)
+            per_tile = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
+            per_tile *= MISSED + (1 - MISSED) * fraction_inside(h)
             packed = panel_bytes(h, compute, on)
-            vectors += tiles * each
+            vectors += tiles * per_tile
             if not job.prepared:
                 vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
-        part = largest(job)
+        part = largest_slice(job)
         for h in phases(part):
             packed = panel_bytes(h, compute, on)
             needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item

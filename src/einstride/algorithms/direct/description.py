@@ -66,8 +66,7 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
     phase = max(phases, key=lambda p: p.geometry.multiply_adds if p.geometry else 0, default=None)
     if phase is None or phase.geometry is None:
         return None
-    steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-    return phase.geometry, gx[(slice(None), *steps, ...)], len(phases)
+    return phase.geometry, gx[(slice(None), *phase.positions(g.stride), ...)], len(phases)
 
 
 VECTORS = {"lanes": "lanes", "vectors": "vectors"}

@@ -23,19 +23,19 @@ from einstride.geometry.problem import Cost, Job
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
-SMALL = 1 << 21
+SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
-TABLES = 8 << 20
+MAX_TABLE_BYTES = 8 << 20
 """Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
-DENSE = 64
+DENSE_CHANNELS = 64
 """Channels, in and out, from which each group is computed as a dense convolution."""
 
-MOST_REGION_BYTES = 2 << 20
+MAX_REGION_BYTES = 2 << 20
 """Bytes of a thread's copy of a region of a filter gradient, at most."""
 
-SHORTEST_ROW = 4
+MIN_ROW_POSITIONS = 4
 """Positions of a row, at least: tiles of fewer do not occupy the vector units."""
 
 # Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
@@ -89,8 +89,7 @@ def input_grad(
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     bias_in = _bias(bias, compute, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = out[(slice(None), *steps, ...)]
+        part = out[(slice(None), *phase.positions(g.stride), ...)]
         h = phase.geometry
         if h is None:
             part[...] = 0 if bias is None else bias
@@ -168,7 +167,7 @@ def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
 
 
 def _threads(job: Job) -> int:
-    return job.threads if job.geometry.multiply_adds > SMALL else 1
+    return job.threads if job.geometry.multiply_adds > SINGLE_THREADED else 1
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -177,8 +176,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
     g, a = job.geometry, job.arithmetic
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
-    if fewest < 2 or most < 3 or fewest >= DENSE or g.groups < 2:
-        return f"needs several groups of several channels, of fewer than {DENSE}"
+    if fewest < 2 or most < 3 or fewest >= DENSE_CHANNELS or g.groups < 2:
+        return f"needs several groups of several channels, of fewer than {DENSE_CHANNELS}"
     if is_complex(a.compute):
         return "vectors hold no complex numbers"
     if reason := unconverted(job):
@@ -191,14 +190,14 @@ def supports(job: Job, traits: Traits) -> str | None:
         return reason
     if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
         return f"at most {MOST_TAPS} taps of the last axis are written out"
-    if min(h.out[-1] for h in _passes(job)) < SHORTEST_ROW:
-        return f"rows have fewer than {SHORTEST_ROW} positions"
-    if max(_tables(h) for h in _passes(job)) > TABLES:
+    if min(h.out[-1] for h in _passes(job)) < MIN_ROW_POSITIONS:
+        return f"rows have fewer than {MIN_ROW_POSITIONS} positions"
+    if max(_tables(h) for h in _passes(job)) > MAX_TABLE_BYTES:
         return "the tables of offsets would take too many bytes"
     if job.direction == "filter_grad":
         if prod(g.kernel) == 1:
             return "sums of a single tap leave registers empty"
-        if _region_bytes(job) > MOST_REGION_BYTES:
+        if _region_bytes(job) > MAX_REGION_BYTES:
             return "a region of a panel is too large"
     if job.hard and _workspace(job) > job.limit:
         return f"needs {_workspace(job)} bytes of workspace"
@@ -261,8 +260,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         staged = elements * (STAGING if s.contiguous else STAGING * s.groups)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
         packed = 0 if backwards else panel_bytes(h, compute, on)
-        transposed = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
-        vectors += packed / ITEMSIZE[compute] * transposed
+        per_element = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
+        vectors += packed / ITEMSIZE[compute] * per_element
         calls += 1
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)

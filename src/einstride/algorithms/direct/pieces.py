@@ -14,20 +14,20 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
-PIECE = 8 << 20
+SLICE_BYTES = 8 << 20
 """Bytes of a filter's panels, at most, before it is split; pieces have about this size."""
 
 
 @cached(1024)
-def pieces(job: Job) -> ChannelSlices:
+def filter_slices(job: Job) -> ChannelSlices:
     """Split a job whose filter is not prepared into pieces; none if its panels are small."""
     from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
-    if size <= PIECE or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
+    if size <= SLICE_BYTES or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
         return ChannelSlices(job)
-    count = -(-size // PIECE)
+    count = -(-size // SLICE_BYTES)
     if g.groups > 1:
         return ChannelSlices(job, g.groups, -(-g.groups // min(count, g.groups)), True)
     channels = g.channels if backwards else g.filters
@@ -37,9 +37,9 @@ def pieces(job: Job) -> ChannelSlices:
     return ChannelSlices(job, channels, -(-panels // min(count, panels)) * width)
 
 
-def largest(job: Job) -> Job:
+def largest_slice(job: Job) -> Job:
     """Return the piece with the most panels, or the job if it is not split."""
-    found = None if job.prepared else pieces(job)
+    found = None if job.prepared else filter_slices(job)
     return found[0].job if found else job
 
 

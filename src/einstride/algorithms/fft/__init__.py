@@ -88,8 +88,8 @@ def input_grad(
     adjoint = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
     for i, phase in enumerate(phases):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = None if out is None else out[(slice(None), *steps, ...)]
+        positions = phase.positions(g.stride)
+        destination = None if out is None else out[(slice(None), *positions, ...)]
         if phase.geometry is not None:
             sub = flip(adjoint[(*phase.taps, ...)], g.rank, b)
             spectrum = None if prepared is None else prepared[i]
@@ -99,7 +99,7 @@ def input_grad(
         elif destination is not None:
             destination[...] = 0 if bias is None else bias
         else:
-            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            size = (len(range(s)[at]) for s, at in zip(g.size, positions, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)
             parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
     if out is not None:

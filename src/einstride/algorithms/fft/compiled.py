@@ -55,8 +55,7 @@ def input_grad(
     out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = _input_grad_filter(f, g, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             destination[...] = 0 if bias is None else bias
             continue

@@ -133,14 +133,9 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
 
 
 def pack(
-    f: Any,
-    g: Geometry,
-    compute: str,
-    launch: Any,
-    threads: int,
-    on: Machine,
+    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine,
     transposed: bool = False,
-) -> Any:
+) -> Any:  # fmt: skip
     """Pack a filter f (*K, C // G, D) with any strides into panels.
 
     With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
