@@ -40,7 +40,7 @@ def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Val
     return slot.load(lanes)
 
 
-def transposed(rows: Sequence[Value]) -> list[Value]:
+def transpose(rows: Sequence[Value]) -> list[Value]:
     """Transpose a square of vectors, as many as each has lanes, in log2(lanes) steps."""
     rows, lanes = list(rows), len(rows)
     code, half = rows[0].code, 1

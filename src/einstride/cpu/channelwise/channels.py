@@ -76,7 +76,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "x_step", "x_back",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "x_stride", "x_back",
         "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
         *axis_arguments(rank),
@@ -106,9 +106,9 @@ def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Valu
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     last_axis = spec.rank - 1
-    step = code[f"y_step{last_axis}"]
+    step = code[f"y_stride{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
         for o in range(0, len(spec.row), spec.tile):
@@ -128,7 +128,7 @@ def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Valu
         border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
         w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
-        pointer = x.at(code["x_first"] + w * code["x_stride"])
+        pointer = x.at(code["x_first"] + w * code["window_stride"])
         _tile(code, spec, pointer, y.at(w * step), rows, step, None)
     end = code[f"out{last_axis}"]
     with code.loop(is_last.select(code["outside"], end), end) as w:
@@ -193,17 +193,17 @@ def _panel(
     add = _across_groups if spec.spans_groups else _within_group
 
     def products(here: Pointer, tap: Value) -> None:
-        pointers = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
+        pointers = [(p, here.at(code["window_stride"] * p) if p else here) for p in range(tile)]
         add(code, spec, pointers, f, tap, c, accs, masks, left)
 
     def row(here: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
             at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
-            pointers = [(p, here.at(code["x_step"] * i)) for p, i in at]
+            pointers = [(p, here.at(code["x_stride"] * i)) for p, i in at]
             add(code, spec, pointers, f, tap + k, c, accs, masks, left)
 
     axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
-    y_step = None if spec.y_contiguous else code["y_channel"]
+    y_stride = None if spec.y_contiguous else code["y_channel"]
     for p in range(tile):
         pointer = y if p == 0 or step is None else y.at(step * p)
         for v in range(vectors):
@@ -211,8 +211,8 @@ def _panel(
             if spec.x.pairs:
                 found = combine_parts(found, accs[1][p * vectors + v].get())
             start = d + v * lanes
-            start = start if y_step is None else start // parts * y_step
-            store(pointer.at(start), found, spec.y, masks[v], y_step)
+            start = start if y_stride is None else start // parts * y_stride
+            store(pointer.at(start), found, spec.y, masks[v], y_stride)
 
 
 def axis(

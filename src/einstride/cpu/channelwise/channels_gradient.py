@@ -69,7 +69,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "strips", "strip", "row_ranges", "rows",
-        "result_rows", "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first",
+        "result_rows", "all_rows", "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first",
         "inside", "outside", "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups",
         "filters",
         *axis_arguments(rank),
@@ -102,7 +102,7 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     first = strip * code["strip"]
     last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
@@ -185,15 +185,15 @@ def _taps(
         [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
         for _ in range(parts)
     ]
-    y_step = None if spec.y_contiguous else code["y_channel"]
+    y_stride = None if spec.y_contiguous else code["y_channel"]
 
     def gradients(w: Value) -> list[Value]:
-        pointer = y.at(w * code[f"y_step{axis}"])
+        pointer = y.at(w * code[f"y_stride{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
-        if y_step is not None:
-            starts = [s // parts * y_step for s in starts]
+        if y_stride is not None:
+            starts = [s // parts * y_stride for s in starts]
         return [
-            load(pointer.at(s), spec.y, lanes, m, y_step)
+            load(pointer.at(s), spec.y, lanes, m, y_stride)
             for s, m in zip(starts, masks, strict=True)
         ]
 
@@ -216,7 +216,7 @@ def _taps(
         border(w, w)
     with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
         gs = gradients(w)
-        here = x.at(code["x_first"] + w * code["x_stride"] + k * code["x_tap"])
+        here = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
         for t in range(tile):
             add(here.at(code["x_tap"] * t), t, gs)
     with code.loop(_maximum(w0, outside), w1) as w:

@@ -68,7 +68,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
         "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def _row(
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     each = spec.lanes // (2 if spec.x.pairs else 1)
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
@@ -147,7 +147,7 @@ def _tile(
                 accs[0][v * spec.results + r].set(each)
     f = code.array("f", dtype).at(d * parts)
     row = code["filters"] * parts
-    here = x.at(code["x_first"] + w * code["x_stride"])
+    here = x.at(code["x_first"] + w * code["window_stride"])
 
     def products(x: Pointer, tap: Value) -> None:
         with code.loop(0, code[f"taps{rank - 1}"]) as k:
@@ -176,16 +176,18 @@ def _tile(
                 outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
     outer(0, here if left is None or spec.masked else x, code.number(0))
-    step = None if spec.y_contiguous else code[f"y_step{rank - 1}"]
+    step = None if spec.y_contiguous else code[f"y_stride{rank - 1}"]
     mask = None if left is None else code.first_lanes(left * parts, lanes)
-    y = y.at(w * code[f"y_step{rank - 1}"])
+    y = y.at(w * code[f"y_stride{rank - 1}"])
     for r in results:
         for v in range(vectors):
             at = v * spec.results + r
             found = accs[0][at].get()
             if spec.x.pairs:
                 found = combine_parts(found, accs[1][at].get())
-            pointer = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
+            pointer = y.at(
+                code["y_channel"] * r + code[f"y_stride{rank - 1}"] * (v * lanes // parts)
+            )
             store(pointer, found, spec.y, mask, step)
 
 
@@ -194,7 +196,7 @@ def _interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
     parts = 2 if spec.x.pairs else 1
     if spec.x_contiguous:
         return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
-    step = code["x_stride"]
+    step = code["window_stride"]
     return [
         load(x.at(step * (v * spec.lanes // parts)), spec.x, spec.lanes, None, step)
         for v in range(vectors)

@@ -60,7 +60,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "strips", "strip", "row_ranges", "rows", "result_rows", "all_rows",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups", "filters",
         "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
@@ -104,7 +104,7 @@ def _row(
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
 
     def outer(a: int, x: Pointer, tap: Value) -> None:
         if a < axis:
@@ -133,8 +133,8 @@ def _taps(
     parts = 2 if spec.x.pairs else 1
     each = lanes // parts
     accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
-    step = None if spec.y_contiguous else code[f"y_step{axis}"]
-    x_step = None if spec.x_contiguous else code["x_stride"]
+    step = None if spec.y_contiguous else code[f"y_stride{axis}"]
+    x_stride = None if spec.x_contiguous else code["window_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.select(code["outside"], start + code["strip"])
@@ -142,13 +142,15 @@ def _taps(
 
     def add(w: Value, left: Value | None, number: Value) -> None:
         mask = None if left is None else code.first_lanes(left * parts, lanes)
-        g = load(y.at(w * code[f"y_step{axis}"]), spec.y, lanes, mask, step)
+        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, step)
         gs = [g, swap_parts(g)] if spec.x.pairs else [g]
-        here = x.at(code["x_first"] + w * code["x_stride"]) if left is None or spec.masked else x
+        here = (
+            x.at(code["x_first"] + w * code["window_stride"]) if left is None or spec.masked else x
+        )
         for t in range(tile):
             if left is None:
                 pointer = here.at((k + t) * code["x_tap"])
-                xs = load(pointer, spec.x, lanes, None, x_step)
+                xs = load(pointer, spec.x, lanes, None, x_stride)
             else:
                 xs = border(code, spec, here, k + t, w, number, left)
             for part, g in zip(accs, gs, strict=True):

@@ -70,7 +70,7 @@ def arguments(axes: int) -> tuple[str, ...]:
     names = ("table", "taps", "x_first", "x_stride", "out", "y_stride")
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
-        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_innermost",
+        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inner",
         "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_prefetch", "f_panel",
         "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
@@ -80,10 +80,10 @@ def kernel(t: Tile) -> str:
     """The LLVM IR of the kernel ``dense``."""
     code = Code("dense", arguments(len(t.tables)))
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_innermost"]  # 1: panels are the inner loop of chunks; 0: blocks are
-        count = inside.equals(1).select(code["panels"], code["blocks"])
+        inner = code["panels_inner"]  # 1: panels are the inner loop of chunks; 0: blocks are
+        count = inner.equals(1).select(code["panels"], code["blocks"])
         fast, slow = chunk % count, chunk // count
-        _chunk(code, t, inside.equals(1).select(slow, fast), inside.equals(1).select(fast, slow))
+        _chunk(code, t, inner.equals(1).select(slow, fast), inner.equals(1).select(fast, slow))
     return code.text()
 
 

@@ -88,11 +88,11 @@ def _correlation(
     rows = _chunk_positions(positions, len(column), threads, positions_in_tile)
     zeros = np.zeros(inner * (4 if vnni else 1) if contiguous_x else 1, real(operand))
     keep: list[Any] = [x_columns, y_columns, column, counts, zeros]
-    panels_innermost = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
+    panels_inner = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column),
-        "panels_innermost": int(panels_innermost), "x": base * items[0], "zeros": address(zeros),
+        "panels_inner": int(panels_inner), "x": base * items[0], "zeros": address(zeros),
         "x_channel": 1 if contiguous_x else x_channel, "y_channel": y_channel // s.parts,
         "x_prefetch": prefetch_distance, "f_panel": prod(g.kernel) * inner * s.width,
         "channels": inner, "slice": depth, "panel_x": address(x_columns),

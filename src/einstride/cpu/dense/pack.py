@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
-from einstride.codegen.vector_ops import transposed
+from einstride.codegen.vector_ops import transpose
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "taps", "channels", "tap_offsets",
@@ -61,12 +61,12 @@ def _transpose_panel(
     rows = [f.at(code["f_column"] * j) for j in range(lanes)]
     whole = (columns >= lanes).select(channels - channels % lanes, code.number(0))
     with code.loop(0, whole, lanes) as c:
-        square = transposed([row.at(c).load_as(operand, compute, lanes) for row in rows])
+        square = transpose([row.at(c).load_as(operand, compute, lanes) for row in rows])
         for j, vector in enumerate(square):
             to.at((c + j) * width).store(vector)
     with code.loop(whole, channels, lanes) as c:
         depth = channels - c
-        square = transposed(
+        square = transpose(
             [
                 row.at(c).load_as(
                     operand, compute, lanes,

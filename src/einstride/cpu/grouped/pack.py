@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from einstride.codegen.function_builder import Code
 from einstride.codegen.vector_formats import Format, gather
-from einstride.codegen.vector_ops import transposed
+from einstride.codegen.vector_ops import transpose
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "outer", "taps", "channels", "padded", "tap_offsets",
@@ -70,7 +70,7 @@ def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> 
                     pointer = f.at(tap + c0 + table.at(lane).load())
                     inside = mask & code.every_lane(code.number(lane) < columns, lanes)
                     rows.append(pointer.load_as(operand, compute, lanes, inside))
-                for i, row in enumerate(transposed(rows)):
+                for i, row in enumerate(transpose(rows)):
                     with code.when(c0 + i < code["padded"]):
                         pointer = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
                         pointer.at(v * lanes).store(row)

@@ -49,7 +49,9 @@ class LaneTile:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
-    outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
+    outer = (
+        f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
+    )
     return (
         "counter", "chunks", "slices", "slice", "items", "row_tiles", "span_tiles", "tap_tiles",
         "partial_sums", "x", "gy", "sums", "x_batch", "gy_batch", "gy_last", "x_last",
@@ -162,7 +164,7 @@ def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
                 offsets = [table.at(k).load() for k in range(t.taps)]
             else:
                 offset = offset + table.load()
-            gy_offset = gy_offset + o * code[f"gy_step{a}"]
+            gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         offsets = [found + offset for found in offsets]
         x = code.array("x", t.first).at(rest * code["x_batch"])
         gy = code.array("gy", t.second).at(rest * code["gy_batch"] + gy_offset + tile.row)

@@ -53,7 +53,9 @@ class RunTile:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
-    outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
+    outer = (
+        f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
+    )
     return (
         "counter", "chunks", "panels", "panels_apart", "slices", "slice", "tiles", "partial_sums",
         "x", "gy", "sums", "zeros", "x_batch", "gy_batch", "gy_last", "x_last",
@@ -145,7 +147,7 @@ def _sums(
             o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
             found = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
             offset = offset + found
-            gy_offset = gy_offset + o * code[f"gy_step{a}"]
+            gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         with code.when(offset >= 0):
             x = code.array("x", t.first).at(rest * code["x_batch"] + offset)
             gy = region.gy.at(rest * code["gy_batch"] + gy_offset)

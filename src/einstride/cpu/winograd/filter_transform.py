@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.linear_combinations import multiply_both_sides
-from einstride.codegen.vector_ops import load_strided, local, transposed
+from einstride.codegen.vector_ops import load_strided, local, transpose
 from einstride.cpu.winograd.tiles import Form
 
 ARGUMENTS = (
@@ -96,6 +96,6 @@ def _square(
                 valid = (code.number(n) < left).select(depth, code.number(0))
                 start = pointer(i, j).at(code["f_d"] * n + c)
                 rows.append(start.load(lanes, code.first_lanes(valid, lanes)))
-            for n, row in enumerate(transposed(rows)):
+            for n, row in enumerate(transpose(rows)):
                 square.at(((i * r1 + j) * lanes + n) * lanes).store(row)
     return square

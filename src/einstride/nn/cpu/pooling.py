@@ -131,8 +131,8 @@ def _cached_call(
     }  # fmt: skip
     for a, w in enumerate(windows):
         values |= {
-            f"out{a}": w.out, f"tap{a}": w.dilation, f"x_step{a}": prod(sizes[a + 1 :]),
-            f"y_step{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
+            f"out{a}": w.out, f"tap{a}": w.dilation, f"x_stride{a}": prod(sizes[a + 1 :]),
+            f"y_stride{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
         }  # fmt: skip
     threads = threads if batch * prod(sizes) * channels * (64 // lanes) > SINGLE_THREAD_BYTES else 1
     kernel = jit.KernelSpec("pool", text, (spec,), on)

@@ -58,7 +58,9 @@ class Spec:
 
 def arguments(rank: int) -> list[str]:
     """Return the names of the kernel arguments, in the order of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("out", "tap", "x_step", "y_step", "at")]
+    axes = [
+        f"{name}{a}" for a in range(rank) for name in ("out", "tap", "x_stride", "y_stride", "at")
+    ]
     return ["next", "chunks", "strips", "strip", "rows", "channels", "x_all", "y_all", *axes,
             "x", "y", "gx"]  # fmt: skip
 
@@ -83,7 +85,7 @@ def text(spec: Spec) -> str:
         def position(o: list[Value]) -> None:
             offset = y_first
             for a, number in enumerate(o):
-                offset = offset + number * code[f"y_step{a}"]
+                offset = offset + number * code[f"y_stride{a}"]
             taps = Taps(code, spec, o, x_first)
 
             def vector(c: Value, mask: Mask | None) -> None:
@@ -168,12 +170,12 @@ class Taps:
                 offset = self._example
                 for a, i in enumerate(k):
                     position = self._row(a, 2) + i * code[f"tap{a}"]
-                    offset = offset + position * code[f"x_step{a}"]
+                    offset = offset + position * code[f"x_stride{a}"]
                 each(offset * code["channels"], None, False)
 
             _nested_loops(code, list(zip(self.low, self.high, strict=True)), visit_inside)
             return
-        strides = [code[f"x_step{a}"] * code["channels"] for a in axes]
+        strides = [code[f"x_stride{a}"] * code["channels"] for a in axes]
         offsets = [[self._row(a, 3 + i) * strides[a] for i in range(kernel[a])] for a in axes]
         insides = [
             [(low < i + 1) & (high >= i + 1) for i in range(n)]
