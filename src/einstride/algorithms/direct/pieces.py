@@ -1,6 +1,6 @@
-"""Split a filter of many megabytes by output channels, to pack the panels of one piece at a time.
+"""Split a filter of many megabytes by output channels, to pack the panels of one slice at a time.
 
-A piece computes some channels of the result: some groups, or some output channels of the pass. The
+A slice computes some channels of the result: some groups, or some output channels of the pass. The
 split saves workspace and changes no sum.
 """
 
@@ -15,12 +15,12 @@ from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
 SLICE_BYTES = 8 << 20
-"""Bytes of a filter's panels, at most, before it is split; pieces have about this size."""
+"""Bytes of a filter's panels, at most, before it is split; slices have about this size."""
 
 
 @cached(1024)
 def filter_slices(job: Job) -> ChannelSlices:
-    """Split a job whose filter is not prepared into pieces; none if its panels are small."""
+    """Split a job whose filter is not prepared into slices; none if its panels are small."""
     from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
@@ -38,7 +38,7 @@ def filter_slices(job: Job) -> ChannelSlices:
 
 
 def largest_slice(job: Job) -> Job:
-    """Return the piece with the most panels, or the job if it is not split."""
+    """Return the slice with the most panels, or the job if it is not split."""
     found = None if job.prepared else filter_slices(job)
     return found[0].job if found else job
 
