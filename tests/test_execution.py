@@ -258,7 +258,7 @@ def check_direct(told, seen):
     chunks = [c.argument("chunks") for c in main]
     alike = [(tile_of(c.kernel), n, min(c.threads, n)) for c, n in zip(main, chunks, strict=True)]
     assert (list(told["register tile"].values()), told["chunks"], told["threads"]) in alike
-    assert ("8-bit" in told["kernel"]) == any(getattr(c.kernel.given[0], "quads", 0) for c in main)
+    assert ("8-bit" in told["kernel"]) == any(getattr(c.kernel.given[0], "vnni", 0) for c in main)
     assert told["target"] == str(jit.machine())
     engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",
               "run_lanes": "few channels", "outer": "dense", "blocked": "dense"}  # fmt: skip

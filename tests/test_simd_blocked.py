@@ -123,7 +123,7 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
 def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
-    assert packed_filter_gradient_call.shares(g, 1, False) > 1
+    assert packed_filter_gradient_call.partial_sum_count(g, 1, False) > 1
     least = {"algorithm": "direct", **keywords}
     tight = x.nbytes + gy.nbytes + expected.nbytes  # copies of what may lie badly, and the result
     for room in (tight, tight + 2 * expected.nbytes, 1 << 20):

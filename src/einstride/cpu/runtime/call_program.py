@@ -107,7 +107,7 @@ def text() -> str:
             start = code.pointer(record + HEADER_BYTES, "int64").load()
             pointer = block.at(patch.load())
             pointer.store(pointer.load() + start)
-        helpers = (borrowed.get() < threads).pick(borrowed.get(), threads - 1)
+        helpers = (borrowed.get() < threads).select(borrowed.get(), threads - 1)
         alone = helpers.equals(0)
         with code.when(alone):
             code.call(function, block)
@@ -115,6 +115,6 @@ def text() -> str:
             arguments = code.pointer(team, "int64")
             for i, value in enumerate((helpers, function, address_in(block))):
                 arguments.at(i).store(value)
-            code.call(arguments.at(spin_handoff.TEAM.index("launch")).load(), arguments)
+            code.call(arguments.at(spin_handoff.LAUNCH_ARGUMENTS.index("launch")).load(), arguments)
         at.set(at.get() + patches * 2 + 5)
     return code.text()
