@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 import einstride as es
-from checks import EVERY, agrees, lacking, same
+from checks import EVERY, agrees, is_unsupported, same
 from strategies import arrays, cases, integer_data, seeds
 
 
@@ -16,7 +16,7 @@ def test_forward(backend, algorithm, dtype, case, seed):
     x, f, _ = arrays(case, dtype, seed)
     bias = integer_data((case.filters,), dtype, seed)
     keywords = case.keywords | {"algorithm": algorithm}
-    if lacking(lambda: backend(es.conv, x, f, bias, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(es.conv, x, f, bias, **keywords), algorithm, dtype):
         return
     plain = backend(es.conv, x, f, **keywords)
     agrees(backend(es.conv, x, f, bias, **keywords), plain + bias, None, algorithm)

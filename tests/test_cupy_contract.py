@@ -90,7 +90,7 @@ def test_nothing_leaves_the_device_and_nobody_waits(host, cp, which, name, algor
 
 
 @over_all
-def test_workspace_stays_under_the_ceiling(host, cp, which, name, algorithm):
+def test_workspace_stays_under_the_limit(host, cp, which, name, algorithm):
     """Under the default one, and under the least that works, to the byte."""
     function, args, keywords = prepared(cp, which, CASES[name])
     keywords["algorithm"] = algorithm
@@ -280,7 +280,7 @@ def test_the_adapter_looks_at_the_device_itself(host, cp):
         assert cp.cuda.runtime.getDevice() == 1
 
 
-def test_the_default_ceiling(cp):
+def test_the_default_limit(cp):
     from einstride.arrays.backends.cupy import BACKEND
 
     assert BACKEND.traits.workspace == 256 * MiB

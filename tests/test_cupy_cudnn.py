@@ -159,7 +159,7 @@ def test_float32_is_not_rounded_unless_allowed(state, cp):
 
 
 @pytest.mark.parametrize("which", PASSES)
-def test_the_ceiling_of_workspace_is_kept(host, state, cp, which):
+def test_max_workspace_is_kept(host, state, cp, which):
     function, args, keywords = prepared(cp, which, SQUARE)
     keywords["algorithm"] = "cudnn"
     with refused(function.__name__, ValueError, "max_workspace") as caught:

@@ -96,7 +96,7 @@ def _transposes(value):
 
 @pytest.mark.parametrize("keyword", ["stride", "dilation", "groups", "padding"])
 @pytest.mark.parametrize("name", GOOD)
-def test_an_earlier_good_call_opens_no_door(name, keyword):
+def test_a_valid_call_lets_no_invalid_one_pass(name, keyword):
     """1 == 1.0 == True, also as the key of a cache: the type is checked on every call."""
     good = {"stride": 1, "dilation": 1, "groups": 2, "padding": 0}
     expected = call(name, **good)

@@ -86,7 +86,7 @@ def test_it_prints_the_plan(capsys, arguments, shapes, keywords):
     ],
     ids=str,
 )
-def test_bad_input_is_the_librarys_own_sentence(capsys, arguments, function, says):
+def test_bad_input_gives_the_librarys_own_error(capsys, arguments, function, says):
     code, out, err = explained(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

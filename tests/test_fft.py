@@ -111,7 +111,7 @@ def job_of(case, dtype, direction="forward"):
 
 @pytest.mark.parametrize("name", ["even", "strided and dilated", "plane", "tall", "volume"])
 @pytest.mark.parametrize("direction", ["forward", "input_grad"])
-def test_a_prepared_filter_gives_the_same_answer(direction, name):
+def test_a_prepared_filter_gives_the_same_result(direction, name):
     case = CASES[name]
     x, f, gy = arrays(case, "complex64", 2)
     b, job = backends.of("test", ("x",), x), job_of(case, "complex64", direction)
@@ -154,7 +154,7 @@ def test_the_error_stays_below_the_bound(dtype, which, name, kind):
 @pytest.mark.parametrize("ceiling", [20_000, 200_000, 3_000_000])
 @pytest.mark.parametrize("name", ["plane", "tall", "long and tiny", "volume"])
 @pytest.mark.parametrize("which", PASSES)
-def test_small_ceilings_give_the_same_answer(which, name, ceiling):
+def test_small_limits_give_the_same_result(which, name, ceiling):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, "float64", 3))
     keywords = case.explicit | {"algorithm": "fft", "max_workspace": ceiling}

@@ -93,7 +93,7 @@ def test_tf32_has_a_rate_of_its_own(gpu):
     assert times["tf32"]["direct"] == times["normwise"]["direct"]
 
 
-def test_the_shipped_file_is_whole():
+def test_the_shipped_file_is_complete():
     shipped = calibration.calibration("calibration_gpu")
     assert set(shipped["auto"]) <= set(ALGORITHMS)
     assert shipped["measured"] or "3.35 TB/s" in shipped["source"]

@@ -46,7 +46,7 @@ def test_its_oracle_is_that_of_the_loops():
     assert done > 15
 
 
-def test_cases_and_calls_survive_their_journey_between_processes():
+def test_cases_and_calls_survive_serialization():
     for seed in SEEDS:
         case = cases.case(seed, 64)
         assert cases.case(seed, 64) == case

@@ -25,7 +25,7 @@ def passes(width, families, dtypes, tails):
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 @pytest.mark.parametrize("width", guarded_tails.WIDTHS)
-def test_nothing_beside_operands_and_results_is_touched(width, part, everything, number_of_commit):
+def test_nothing_beside_operands_and_results_is_touched(width, part, full_length, number_of_commit):
     """One lane in the last vector by default; with ``--all`` also another dtype and tail.
 
     The commit chooses these, and the family that has every tail. To compile all of them takes an
@@ -37,7 +37,7 @@ def test_nothing_beside_operands_and_results_is_touched(width, part, everything,
         mine = [f for f in families if f in BOTH or dtype == "bfloat16"]
         done += passes(width, mine, [dtype], "1")
     assert done > 0, "every pass was refused"
-    if everything:
+    if full_length:
         chosen = families[number_of_commit % len(families)]
         passes(width, [chosen], HALVES, "all")
         tail = 1 + number_of_commit % 3

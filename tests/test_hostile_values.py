@@ -117,7 +117,7 @@ def checked(name, error, value):
 
 
 @pytest.mark.parametrize(("name", "parameter"), CASES)
-def test_a_sentence_or_a_result(name, parameter, tmp_path, monkeypatch):
+def test_an_error_message_or_a_result(name, parameter, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     function, given = FUNCTIONS[name]
     positional = dict(zip(parameters(function, given), given, strict=False))

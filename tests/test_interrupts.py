@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import einstride as es
-from checks import lacking, same
+from checks import is_unsupported, same
 
 ALGORITHMS = ("gemm", "direct", "winograd", "fft")
 RNG = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def run(code):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_after_a_fork(algorithm):
     """Parent and child both, when the parent's helpers do not exist in the child."""
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     found = run(f"""
         import os, sys, warnings
@@ -60,7 +60,7 @@ def test_after_a_fork(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_under_limits_of_threads(algorithm):
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     free = conv(algorithm)
     with threadpool_limits(1):
@@ -74,9 +74,9 @@ def test_under_limits_of_threads(algorithm):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no such signals")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_ctrl_c_in_the_midst(algorithm):
+def test_ctrl_c_during_a_call(algorithm):
     """The interrupt comes through, and the next calls give the same bits as before."""
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     found = run(f"""
         import os, signal, threading, time

@@ -9,9 +9,9 @@ pytest.importorskip("llvmlite")
 
 
 @pytest.mark.parametrize("width", guarded_tails.WIDTHS)
-def test_no_byte_beside_the_lanes_of_the_mask(width, everything):
+def test_no_byte_beside_the_lanes_of_the_mask(width, full_length):
     """LLVM up to 22.1 stops the process, for some of these masks, or forgets the mask."""
-    dtypes, lanes = ("int8,int32,int64", "8,16,32") if everything else ("int32", "16")
+    dtypes, lanes = ("int8,int32,int64", "8,16,32") if full_length else ("int32", "16")
     said = run("guarded_loads.py", width, dtypes, lanes)
     assert int(said.split()[0]) > 80
 

@@ -150,7 +150,7 @@ def test_a_nan_stops_training_and_the_last_good_epoch_is_kept(spoiled):
     assert np.isfinite(fit(m, epochs=1).epochs[0]["loss"])
 
 
-def test_ctrl_c_leaves_the_last_whole_epoch():
+def test_ctrl_c_leaves_the_last_complete_epoch():
     m, other = model(), model()
 
     class Impatient(nn.Adam):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import einstride as es
 import oracle
-from checks import EVERY, agrees, lacking, promoted, refused, same
+from checks import EVERY, agrees, is_unsupported, promoted, refused, same
 from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
@@ -38,7 +38,7 @@ def test_against_the_loops(backend, algorithm, case, batch, dtype, seed):
     keywords = case.keywords | {"algorithm": algorithm}
     keywords["per_example"] = True
     args = (x, gy, case.kernel_size)
-    if lacking(lambda: backend(es.conv_filter_grad, *args, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(es.conv_filter_grad, *args, **keywords), algorithm, dtype):
         return
     found = backend(es.conv_filter_grad, *args, **keywords)
     agrees(found, each(x, gy, case), promoted(dtype, dtype), algorithm)
@@ -114,7 +114,7 @@ def test_positions_without_a_window():
 
 
 @pytest.mark.parametrize("ceiling", [150_000, 400_000])
-def test_the_ceiling_holds(peak_bytes, ceiling):
+def test_max_workspace_holds(peak_bytes, ceiling):
     case = Case(4, (40, 40), (3, 3), 16, 16, (1, 1), ((1, 1), (1, 1)), (1, 1))
     x, _, gy = arrays(case, "float32", 1)
     keywords = case.explicit | {"per_example": True, "max_workspace": ceiling}

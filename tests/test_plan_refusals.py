@@ -155,7 +155,7 @@ plain = st.recursive(
     name=st.sampled_from(list(PLANS)), value=plain,
     key=st.sampled_from([*CONTENT, *CONTENT["keywords"]]),
 )  # fmt: skip
-def test_anything_is_a_plan_or_a_sentence(name, key, value):
+def test_anything_is_a_plan_or_an_error(name, key, value):
     """No value in any place escapes as another error than the library's own."""
     content = json.loads(PLANS[name].to_json())
     (content if key in content else content["keywords"])[key] = value

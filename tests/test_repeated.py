@@ -81,7 +81,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "int8", "int
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_the_short_way_has_the_bits_of_the_whole_way(case, dtype):
+def test_repeated_calls_have_the_bits_of_the_first(case, dtype):
     x_shape, f_shape, keywords = CASES[case]
     for seed in (0, 5):  # the second time other numbers come to answers that are known
         for name, (function, arrays, more) in passes(

@@ -35,7 +35,7 @@ def lying(x):
 
 @pytest.mark.parametrize("which", ["x", "f", "bias", "gy"])
 @pytest.mark.parametrize("case", ["image", "padded", "dense"])
-def test_how_an_array_lies_is_part_of_the_question(case, which):
+def test_how_an_array_is_stored_is_part_of_the_key(case, which):
     x_shape, f_shape, keywords = CASES[case]
     every = passes(x_shape, f_shape, keywords)
     for name, position in {
@@ -55,14 +55,14 @@ def test_how_an_array_lies_is_part_of_the_question(case, which):
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_alignment_is_part_of_the_question(position):
+def test_alignment_is_part_of_the_key(position):
     arrays = [numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))]
     before = known(*arrays)
     arrays[position] = lying(arrays[position])["misaligned"]
     assert known(*arrays) == before + 1
 
 
-def test_shapes_of_one_size_are_different_questions():
+def test_shapes_of_one_size_have_different_keys():
     for shape in ((1, 6, 8, 2), (3, 6, 8, 2), (1, 8, 6, 2), (2, 6, 4, 2), (1, 4, 12, 2)):
         x, f = numbers(shape), numbers((3, 3, 2, 4))
         for _ in range(3):
@@ -79,7 +79,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES)
-def test_every_keyword_is_part_of_the_question(name, value):
+def test_every_keyword_is_part_of_the_key(name, value):
     x, f = numbers((2, 8, 8, 2)), numbers((3, 3, 1 if name == "groups" else 2, 4))
     plain = {"padding": 1} if name == "padding_mode" else {}
     before = known(x, numbers((3, 3, 2, 4)), **plain)
@@ -130,7 +130,7 @@ def test_an_object_that_changes_its_mind():
             assert np.array_equal(es.conv(x, f, stride=stride), es.conv(x, f, stride=now))
 
 
-def test_sizes_are_part_of_the_question():
+def test_sizes_are_part_of_the_key():
     gy, f = numbers((1, 4, 4, 4)), numbers((3, 3, 3, 4))
     for size in (9, 10, (9, 10), (10, 9)):
         wanted = (size, size) if isinstance(size, int) else size
@@ -159,7 +159,7 @@ def test_errors_are_the_same_each_time():
         assert len(texts) == 1
 
 
-def test_the_limit_of_threads_is_part_of_the_question():
+def test_the_limit_of_threads_is_part_of_the_key():
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
     with threadpool_limits(1):
         before = known(x, f)

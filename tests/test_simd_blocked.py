@@ -120,7 +120,7 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
     np.testing.assert_allclose(es.conv_filter_grad(wide, back, kernel, **given), both, **close)
 
 
-def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
+def test_a_hard_limit_leaves_no_space_for_partial_sums(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
     assert packed_filter_gradient_call.shares(g, 1, False) > 1

@@ -51,7 +51,7 @@ def test_compiled_once_a_process_and_once_a_disk(kept, made):
 @pytest.mark.parametrize(
     "harm", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + b"x" + b[41:]]
 )
-def test_a_harmed_file_is_compiled_anew(kept, made, harm):
+def test_a_corrupted_file_is_compiled_again(kept, made, harm):
     ask()
     (path,) = kept.glob("*.kernel")
     path.write_bytes(harm(path.read_bytes()))

@@ -54,7 +54,7 @@ def test_against_the_loops(which, name, dtype, small):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_the_bits_are_those_of_one_piece(which, name):
+def test_the_bits_are_those_of_one_block(which, name):
     one, rng = CASES[name], np.random.default_rng(0)
     noise = [rng.normal(size=a.shape).astype("float32") for a in arrays(one, "float32", 0)]
     function, args, _ = operands(which, one, *noise)
@@ -75,7 +75,7 @@ def test_a_bias_goes_with_its_channels(small):
 
 @pytest.mark.parametrize("groups", [1, 16])
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_panels_of_a_large_filter_stay_below_the_default_ceiling(which, groups):
+def test_panels_of_a_large_filter_stay_below_the_default_limit(which, groups):
     """18 MiB of filter, 8 positions."""
     c, d = (2048, 256) if groups == 1 else (768, 768)
     taps = 9 if groups == 1 else 128

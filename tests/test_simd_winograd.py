@@ -200,7 +200,7 @@ def test_many_blocks_and_shares(shape: tuple[int, ...], threads: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 130), (3, 33, 17, 64, 3)])
-def test_the_same_bits_for_any_threads_and_ceiling(shape: tuple[int, ...]) -> None:
+def test_the_same_bits_for_any_threads_and_limit(shape: tuple[int, ...]) -> None:
     batch, *size, channels, filters = shape
     g, _ = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
     x, f, gy, bias = operands(g, "float32")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import einstride as es
-from checks import EVERY, PASSES, lacking, operands, refused
+from checks import EVERY, PASSES, is_unsupported, operands, refused
 from oracle import Case
 
 THREADS = 8
@@ -27,7 +27,7 @@ def jobs(algorithm):
         for which in PASSES:
             function, args, _ = operands(which, case, x, f, gy)
             keywords = {"algorithm": algorithm, **case.explicit}
-            if lacking(lambda: function(*args, **keywords), algorithm, "float32"):  # noqa: B023
+            if is_unsupported(lambda: function(*args, **keywords), algorithm, "float32"):  # noqa: B023
                 continue
             yield lambda function=function, args=args, case=case: function(
                 *args, algorithm=algorithm, **case.explicit

@@ -114,7 +114,7 @@ def test_every_scheme(only, which, scheme):
     agrees(y, oracle.FAST[which](*pair, case), "float64", "winograd")
 
 
-def test_two_by_two_is_exact_on_whole_numbers(only):
+def test_two_by_two_is_exact_on_integers(only):
     """Halves are all that F(2, 3) divides by."""
     only(tile_sizes.Scheme((2, 2), (3, 3)))
     case = CASES["uneven blocks"]
@@ -169,7 +169,7 @@ SIZES = {
     dtype=st.sampled_from(["float32", "complex128", "float16"]),
     groups=st.sampled_from([1, 2]),
 )
-def test_hard_ceilings(ceiling, which, dilation, mode, rank, dtype, groups):
+def test_hard_limits(ceiling, which, dilation, mode, rank, dtype, groups):
     size = {1: (300,), 2: (23, 19), 3: (7, 10, 9)}[rank]
     case = one(size, (3,) * rank, 24, 40, ((2, 1),) * rank, (dilation,) * rank, mode=mode)
     case = replace(case, groups=groups)

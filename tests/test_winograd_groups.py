@@ -91,7 +91,7 @@ def test_any_layout_and_a_given_result(ours):
 
 
 @pytest.mark.parametrize("ceiling", [2_500_000, 4 << 20])
-def test_the_ceiling_holds(ceiling, ours):
+def test_max_workspace_holds(ceiling, ours):
     x, f, _, k = operands((40, 40), (3, 3), 128, 128, 2, padding=1)
 
     def call():
@@ -117,7 +117,7 @@ def test_the_groups_of_a_job():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad"])
-def test_the_least_ceiling_works_and_holds(which, groups, dtype, ours):
+def test_the_least_limit_works_and_holds(which, groups, dtype, ours):
     x, f, gy, k = operands((12, 12), (3, 3), 128, 256, groups, padding=1)
     x, f, gy = (a.astype(dtype) for a in (x, f, gy))
 

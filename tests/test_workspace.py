@@ -68,7 +68,7 @@ def least(text):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ["gemm", "direct", "fft", "winograd", "auto"])
-def test_ceiling_is_never_exceeded(algorithm, which, name, ceiling):
+def test_max_workspace_is_never_exceeded(algorithm, which, name, ceiling):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, "float32", 2))
     keywords = {"algorithm": algorithm, **case.explicit}
@@ -113,7 +113,7 @@ def test_zero_is_legal():
         same(result, oracle.fast_forward(x, f, case))
 
 
-def test_the_block_size_never_changes_the_answer():
+def test_the_block_size_never_changes_the_result():
     """Closely: BLAS may sum in another order in a block of another size."""
     rng = np.random.default_rng(0)
     x, f = rng.normal(size=(4, 40, 41, 16)), rng.normal(size=(3, 3, 16, 24))
@@ -221,7 +221,7 @@ def test_a_filter_is_copied_once(groups):
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "fft", "winograd"])
-def test_a_layer_keeps_nothing_beyond_its_ceiling(algorithm):
+def test_a_layer_keeps_nothing_beyond_its_max_workspace(algorithm):
     """What an algorithm makes of the filter would be memory that no call counts."""
     pytest.importorskip("llvmlite")
     x, f = np.ones((1, 12, 12, 32), "f4"), np.ones((3, 3, 32, 48), "f4")

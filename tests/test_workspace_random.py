@@ -236,13 +236,13 @@ def check(seed, algorithm):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit):
+def test_a_hard_limit_holds_for_any_job(how, full_length, number_of_commit):
     algorithm, engines = HOW[how]
     if engines is not None and not jit.available():
         pytest.skip("no compiler")
     number = list(HOW).index(how)
     wanted, done = JOBS.get(how, 8), 0
-    first = 10_000 * number + (number_of_commit % 10**9 * 100_000 if everything else 0)
+    first = 10_000 * number + (number_of_commit % 10**9 * 100_000 if full_length else 0)
     with _testing.use(engine=engines):
         for seed in range(first, first + 20 * wanted):
             done += bool(check(seed, algorithm))
