@@ -46,7 +46,8 @@ def run(*arguments: str) -> str:
         env=os.environ | {"EINSTRIDE_CACHE_BYTES": "0"},
     )
     lines = process.stdout.splitlines()
-    assert process.returncode == 0, f"{process.returncode} at {lines[-1:]}: {process.stderr[-3000:]}"
+    ended = f"{process.returncode} at {lines[-1:]}: {process.stderr[-3000:]}"
+    assert process.returncode == 0, ended
     if lines[-1].startswith("not run"):
         pytest.skip(lines[-1])
     return lines[-1]

@@ -14,7 +14,7 @@ import pytest
 import einstride as es
 import oracle
 from checks import EVERY, PARTIAL, PASSES, agrees, operands
-from fuzz.memory import FOR_RESULTS, KINDS, Memory, Rooms, place
+from fuzz.memory import FOR_RESULTS, KINDS, Buffers, Memory, place
 from guarded_tails import channels_first
 from oracle import Case
 from strategies import integer_data
@@ -33,7 +33,7 @@ PAIRS = (
 COMPILED = {"auto": 7, "direct": 3, "winograd": 7, "fft": 7}
 """Algorithms whose kernels take long to be compiled: they do one in so many jobs."""
 
-ROOMS = Rooms()
+BUFFERS = Buffers()
 ODD = [kind for kind in KINDS if kind not in ("c", "overlapping")]
 
 
@@ -84,11 +84,11 @@ def refuses(function, given, more, algorithm, keywords):
 def called(function, given, more, keywords, kinds, last, swapped):
     """The result with operands that lie in these kinds of memory, its own, or None, last."""
     placed = [
-        place(ROOMS, a, Memory(kind, seed, bool(seed % 2), swapped), (axis,))
+        place(BUFFERS, a, Memory(kind, seed, bool(seed % 2), swapped), (axis,))
         for seed, (a, kind, axis) in enumerate(zip(given, kinds, last, strict=False), 3)
     ]
     found = function(*(p.array for p in placed), *more, **keywords)
-    assert not any(p.harmed() for p in placed), "an input, or memory beside it, was written"
+    assert not any(p.changed() for p in placed), "an input, or memory beside it, was written"
     return found
 
 
@@ -111,11 +111,11 @@ def test_any_memory_of_any_operand(algorithm, which, layout):
             compare(found, wanted, algorithm, text)
         for kind in FOR_RESULTS:
             start = np.full(wanted.shape, 0, found.dtype)
-            out = place(ROOMS, start, Memory(kind, 5, True))
+            out = place(BUFFERS, start, Memory(kind, 5, True))
             function(*given, *more, out=out.array, **keywords)
             compare(out.array, wanted, algorithm, (case, pair, "out", kind))
             out.array[...] = start
-            assert not out.harmed(), (case, pair, "out", kind)
+            assert not out.changed(), (case, pair, "out", kind)
 
 
 def compare(found, wanted, algorithm, text):

@@ -49,7 +49,7 @@ EVERY_ALLOCATION = """
         finally:
             allocator.fail(-1)
         assert found is None or (found == right).all(), f"allocation {after}: a wrong result"
-        assert allocator.harm() is None
+        assert allocator.damage() is None
         watch.quick()
         assert (call() == right).all(), f"allocation {after}: the next call is wrong"
         if not failed:
