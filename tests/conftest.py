@@ -36,7 +36,7 @@ SHARES = {
     "test_registers_and_spills": 6,
     "test_tensor_cores_are_used": 2,
     "test_all_memory_comes_back": 3,
-    "test_parts_are_the_workspace": 2,
+    "test_partial_sums_are_the_workspace": 2,
     "test_no_kernel_touches_memory_not_its_own": 3,
     "test_max_workspace_is_never_exceeded[fft": 6,  # blocks of a few positions are slow
     "test_max_workspace_is_never_exceeded[winograd": 2,

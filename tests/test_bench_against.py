@@ -1,4 +1,4 @@
-"""The benchmark of two commits: whose time is divided by whose, and what stops it."""
+"""bench.against compares two commits: the direction of its ratios, and the errors that end it."""
 
 import subprocess
 

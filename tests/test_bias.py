@@ -1,4 +1,4 @@
-"""Bias is added to every output of its channel; its gradient sums over batch and positions."""
+"""A bias is added to every output of its channel; its gradient sums over batch and positions."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_gradient_is_the_adjoint_of_adding_the_bias(backend):
 
 
 def test_gradient_of_float16_accumulates_in_float32():
-    gy = np.ones((1, 5000, 1), "float16")  # float16 counts to 2048 and stops
+    gy = np.ones((1, 5000, 1), "float16")  # sums of ones in float16 end at 2048
     same(es.conv_bias_grad(gy), np.array([5000.0], "float16"))
 
 

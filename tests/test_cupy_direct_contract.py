@@ -1,4 +1,4 @@
-"""What the direct kernels ask of the device: launches, and nothing else."""
+"""The direct algorithm launches kernels on the device, and does nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m einstride explain``: the plan of two shapes, or the library's own sentence."""
+"""``python -m einstride explain`` prints the plan for two shapes, or an error of the library."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ SHAPES = ((8, 56, 56, 64), (3, 3, 64, 64))
 
 
 def explained(capsys, *arguments):
-    """(exit code, what it printed, what it complained about)."""
+    """Run explain, and return (exit code, standard output, standard error)."""
     code = main(["explain", *arguments])
     out, err = capsys.readouterr()
     return code, out, err
