@@ -383,16 +383,16 @@ def more_plans():
 @pytest.mark.parametrize("which", DIRECTIONS)
 @settings(max_examples=8)
 @given(case=cases(max_rank=3), seed=seeds)
-def test_any_plan_describes_what_runs(which, algorithm, case, seed):
+def test_any_plan_can_be_told_and_is_true(which, algorithm, case, seed):
     x, f, gy = arrays(case, "float32", seed)
     with unless_refused(algorithm):
         keywords = case.keywords | {"algorithm": algorithm}
         p, _, operands, _ = planned(case, which, x, f, gy, **keywords)
-        described = p.execution
+        told = p.execution
         with observed() as seen:
             p(*operands)
-        if not described["kernel"].startswith("none"):
-            CHECKS[algorithm](described, seen)
+        if not told["kernel"].startswith("none"):
+            CHECKS[algorithm](told, seen)
 
 
 @fast

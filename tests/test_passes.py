@@ -1,4 +1,4 @@
-"""Every pass x algorithm x library, over random geometries and dtypes: the loops, to the bit."""
+"""Every pass of every algorithm and library equals the loops to the bit, on random geometries."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_each_dtype(backend, algorithm, which, dtype):
     check_pass(backend, which, case, dtype, 7, algorithm=algorithm, **case.explicit)
 
 
-# Large enough that a blocked algorithm needs many blocks, with uneven last ones.
+# Large enough for many blocks, with partial last ones.
 LARGE = {
     "rows": Case(3, (67, 61), (3, 3), 16, 24, (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "strided": Case(2, (131, 97), (5, 4), 12, 8, (3, 2), ((2, 1), (0, 3)), (2, 1)),
