@@ -109,6 +109,27 @@ def test_workspace_stays_under_the_limit(host, cp, which, name, algorithm):
         assert growth(max_workspace=limit) <= limit
 
 
+@pytest.mark.parametrize("bias", ["gaps", "narrower"])
+@pytest.mark.parametrize("algorithm", EVERY)
+def test_a_copy_of_the_bias_counts(host, cp, algorithm, bias):
+    """Kernels read a contiguous bias; the others add it in the dtype of their sums."""
+    dtype = "float64" if bias == "narrower" else "float32"
+    x, f = cp.ones((1, 7, 2), dtype), cp.ones((3, 2, 5000), dtype)
+    step = 2 if bias == "gaps" else 1
+    given = cp.arange(5000 * step, dtype="float32")[::step]
+    keywords = {"algorithm": algorithm}
+    least = 0
+    try:
+        es.conv(x, f, given, max_workspace=0, **keywords)
+    except ValueError as error:
+        least = int(re.search(r"(\d+) bytes", str(error).split("; ")[-1])[1])
+    result, seen = recorded(host, es.conv, (x, f, given), max_workspace=least, **keywords)
+    assert seen.peak_growth(0) - result.nbytes <= least
+    np.testing.assert_allclose(
+        cp.asnumpy(result), np.broadcast_to(6 + cp.asnumpy(given), result.shape)
+    )
+
+
 @pytest.mark.parametrize("which", WAYS)
 @pytest.mark.parametrize("name", ["padded", "strided", "grouped", "line", "volume"])
 def test_a_block_is_one_copy_and_one_product(host, cp, which, name):

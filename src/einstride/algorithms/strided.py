@@ -254,6 +254,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             padded *= g.batch * g.channels * job.itemsize
     if traits.einsum_copies:  # windows are copied whole
         padded += 2 * n // max(g.filters // g.groups, 1) * job.itemsize
+        if traits.mutable:  # the product is copied to the result
+            padded += prod(job.shape) * job.itemsize
     elif any(name != job.arithmetic.compute for name in job.operands) or g.flip:
         padded += (1 << 17) * job.itemsize + prod(g.f_shape) * job.itemsize
     item = job.itemsize

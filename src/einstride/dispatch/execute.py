@@ -13,7 +13,6 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends, ops
 from einstride.arrays.backends import Array, Backend
-from einstride.cpu.runtime.operands import packed
 from einstride.dispatch import array_checks
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import arithmetic as dtypes
@@ -79,7 +78,7 @@ def prepare(
         b,
         prepared,
         0 if k.max_workspace is None else copied(direction, b, first, second, out),
-        bias is None or b.copied(bias, needs=packed) == 0,
+        bias is None or b.copied(bias, contiguous=True) == 0,
     )
     if bias is not None:
         length = plan.job.shape[-1]

@@ -118,8 +118,9 @@ class Backend:
     native : callable
         ``native(x)``: True if the array is in the machine's byte order.
     copied : callable
-        ``copied(*arrays, needs=addressable)``: bytes of the copies that compiled kernels would make
-        of the arrays, some of which may be None.
+        ``copied(*arrays, contiguous=False)``: bytes of the copies that compiled kernels would make
+        of the arrays, some of which may be None; with `contiguous`, of kernels that read contiguous
+        arrays only.
     to_host : callable
         ``to_host(x)``: a NumPy array with the elements of x, which may share the memory of x.
     finish : callable
@@ -157,7 +158,7 @@ class Backend:
     writeable: Callable[[Array], bool]
     native: Callable[[Array], bool]
     to_host: Callable[[Array], Any]
-    copied: Callable[..., int] = lambda *arrays, **needs: 0
+    copied: Callable[..., int] = lambda *arrays, contiguous=False: 0
     finish: Callable[[Array], object] = lambda x: None
     tf32: Backend | None = None
     copy_rows: Callable[..., bool] | None = None

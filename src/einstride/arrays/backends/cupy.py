@@ -120,6 +120,16 @@ def overlap(a: Array, b: Array) -> bool:
         return np.may_share_memory(first, second)
 
 
+def copy_bytes(*arrays: Array, contiguous: bool = False) -> int:
+    """Count the bytes of copies for kernels that read contiguous arrays; others read any strides.
+
+    None counts nothing.
+    """
+    if not contiguous:
+        return 0
+    return sum(a.nbytes for a in arrays if a is not None and not a.flags.c_contiguous)
+
+
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:
     """Launch the kernels of one block after another on the caller's current stream."""
     compute = make()
@@ -163,6 +173,7 @@ _STRICT = Backend(
     run=run,
     threads=lambda: 1,
     overlap=overlap,
+    copied=copy_bytes,
     writeable=lambda x: True,
     native=lambda x: True,
     to_host=lambda x: x.get(),

@@ -108,6 +108,10 @@ def element_strides(
     )
 
 
-def copy_bytes(*arrays: Any, needs: Predicate = addressable) -> int:
-    """Bytes of row-major copies of the arrays that do not satisfy `needs`; None counts nothing."""
+def copy_bytes(*arrays: Any, contiguous: bool = False) -> int:
+    """Bytes of row-major copies of the arrays that are not addressable; None counts nothing.
+
+    With `contiguous`, arrays with gaps or another memory order are copied, too.
+    """
+    needs = packed if contiguous else addressable
     return sum(a.nbytes for a in arrays if a is not None and not needs(a))
