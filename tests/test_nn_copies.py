@@ -78,9 +78,7 @@ def test_written_halves_are_what_the_optimiser_moves(dtype):
     p = optimiser.step({"p": one}, {"p": one})["p"]
     p = optimiser.step({"p": p}, {"p": one})["p"]
     small = optimiser.running["p"]["master"]
-    np.testing.assert_array_equal(
-        small, np.float32(1 - 2.0**-11)
-    )  # kept in float32, though halves would round it
+    np.testing.assert_array_equal(small, np.float32(1 - 2.0**-11))  # not rounded to halves
     p[:2] = 3
     optimiser.step({"p": p}, {"p": one})
     expected = np.float32([3, 3, 1 - 2.0**-11, 1 - 2.0**-11]) - np.float32(2.0**-12)

@@ -120,9 +120,7 @@ def test_small_steps_of_half_parameters_are_not_lost():
 
 def test_early_stopping_keeps_the_best():
     m = model()
-    history = fit(
-        m, epochs=200, validation=(X, 1 - T), patience=3
-    )  # validation with wrong labels gets worse
+    history = fit(m, epochs=200, validation=(X, 1 - T), patience=3)  # wrong labels
     losses = [e["val_loss"] for e in history.epochs]
     assert len(losses) < 200
     assert history.held == 1 + int(np.argmin(losses)) == len(losses) - 3

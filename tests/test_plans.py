@@ -281,9 +281,7 @@ def test_plans_are_cached():
             es.plan((3, 11, 13, 7), (3, 3, 7, 5), padding="same")
         assert len(made) == 1
         x, f = np.ones((3, 11, 13, 7), "f4"), np.ones((3, 3, 7, 5), "f4")
-        es.conv(
-            x, f, padding="same"
-        )  # conv has its own entry, since errors begin with the function's name
+        es.conv(x, f, padding="same")  # has its own entry: errors name the function
         assert len(made) == 2
         es.conv(x + 1, f, padding="same")
         assert len(made) == 2

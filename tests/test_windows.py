@@ -1,4 +1,4 @@
-"""windows: (B, *S, C) -> (B, *O, *K, C), the seed's view; bounds-checked, read-only on NumPy."""
+"""windows returns a view (B, *O, *K, C) of x (B, *S, C), bounds-checked and read-only on NumPy."""
 
 from itertools import product
 
