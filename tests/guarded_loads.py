@@ -58,7 +58,7 @@ def text_of(dtype: str, lanes: int, form: str, spans: Spans, known: bool) -> str
         number = code.number(count) if known else code[f"n{i}"]
         mask = masked(code, form, first, number, lanes)
         part = code.array(f"x{i}", dtype).load(lanes, mask)
-        found = part if found is None else mask.pick(part, found)
+        found = part if found is None else mask.select(part, found)
     assert found is not None
     code.array("y", dtype).store(found)
     return code.text()

@@ -112,7 +112,9 @@ def test_partial_sums_are_added_in_one_order(host, cp, order):
     host.fibre_order = order
     with parts_of(16):
         found, seen = recorded(host, es.conv_filter_grad, (*given, 3), **MINE, **LONG.explicit)
-        product = tiles.choose(job_of(LONG, "float32").geometry, True, "float32", False, 2**20)
+        product = tiles.choose_product(
+            job_of(LONG, "float32").geometry, True, "float32", False, 2**20
+        )
     names = [e.kernel.partition("<")[0] for e in seen.of(events.Launch)]
     assert names[1:] == ["add_parts"]
     assert product.parts > 2
@@ -198,7 +200,7 @@ def test_alone_as_in_any_batch(cp, which, dtype):
 
 def test_the_index_is_wide_enough():
     job = job_of(LONG, "float32")
-    p = tiles.choose(job.geometry, False, "float32", False)
+    p = tiles.choose_product(job.geometry, False, "float32", False)
 
     def index(step, x=0, f=0, y=0):
         of_x, of_f, of_y = (launcher.Strides(0, (n * step,), 0, 0) for n in (x, f, y))

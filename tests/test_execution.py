@@ -265,7 +265,7 @@ def check_direct(described, seen):
         described["threads"],
     ) in alike
     assert ("8-bit" in described["kernel"]) == any(
-        getattr(c.kernel.given[0], "quads", 0) for c in main
+        getattr(c.kernel.given[0], "vnni", 0) for c in main
     )
     assert described["target"] == str(jit.machine())
     engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",

@@ -29,7 +29,7 @@ def written(source, stored, lanes, form, count):
     elif form == "argument":
         mask = code.first_lanes(given, lanes)
     elif form == "condition":  # LLVM derives its value
-        mask = code.first_lanes((given < 0).pick(given, known), lanes)
+        mask = code.first_lanes((given < 0).select(given, known), lanes)
     elif form == "both":
         mask = code.first_lanes(known, lanes) & code.every_lane(code["all"].equals(1), lanes)
     else:  # the complement of the lanes that are off

@@ -123,7 +123,7 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
 def test_a_hard_limit_leaves_no_space_for_partial_sums(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
-    assert packed_filter_gradient_call.shares(g, 1, False) > 1
+    assert packed_filter_gradient_call.partial_sum_count(g, 1, False) > 1
     least = {"algorithm": "direct", **keywords}
     # copies of operands with unsupported strides, and the result
     tight = x.nbytes + gy.nbytes + expected.nbytes

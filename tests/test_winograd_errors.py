@@ -73,21 +73,21 @@ def compiled(which, x, second, g, axes):
     from einstride.arrays.backends.spin_helpers import launch
     from einstride.cpu import complex_as_real
     from einstride.cpu.winograd import calls
-    from einstride.cpu.winograd.tables import Split
+    from einstride.cpu.winograd.tables import Scheme
 
     inner = (0, 1) if len(axes) == 2 else (None, 0)
-    split = Split(inner, (), ((1, 1), *axes)[-2:])
+    scheme = Scheme(inner, (), ((1, 1), *axes)[-2:])
     pairs = np.iscomplexobj(x)
     run = complex_as_real.doubled(g) if pairs else g
     view = complex_as_real.floats if pairs else np.asarray
     if which == "forward":
         out = np.empty(g.y_shape, x.dtype)
         f = complex_as_real.filters(second) if pairs else second
-        calls.forward(view(x), f, run, split, None, view(out), launch, 1, 16 << 20)
+        calls.forward(view(x), f, run, scheme, None, view(out), launch, 1, 16 << 20)
         return out
     out = np.empty(g.f_shape, x.dtype)
     into = np.empty(run.f_shape, "f4") if pairs else out
-    calls.filter_grad(view(x), view(second), run, split, into, launch, 1, 16 << 20)
+    calls.filter_grad(view(x), view(second), run, scheme, into, launch, 1, 16 << 20)
     if pairs:
         complex_as_real.combine(into, out)
     return out

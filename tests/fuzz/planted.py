@@ -45,7 +45,9 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "return operand(a, b, None, lies) if wanted is None "
             "else b.astype(operand(a, b), wanted)",
         ),
-        Change("dense._correlate", "_1 if dot4 else _operand(x, job, b)", "_1 if dot4 else x"),
+        Change(
+            "dense._correlate", "_1 if use_vnni else _operand(x, job, b)", "_1 if use_vnni else x"
+        ),
     ),
     "strides of packed records are rounded": (
         Change(
@@ -75,7 +77,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         Change("Prepared.__reduce__", "def __reduce__(self): ...", ""),
     ),
     "gradients for each example count the sums of one": (
-        Change("channelwise.cost", "cut.results * cut.per_result + 1", "cut.per_result + 1"),
+        Change("channelwise.cost", "split.results * split.per_result + 1", "split.per_result + 1"),
     ),
 }
 

@@ -84,7 +84,7 @@ BESIDE_LLVM = """
         _testing.clear_caches("code")
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
-        spec = spin_handoff.Spec("attend", "")
+        spec = spin_handoff.Spec("serve", "")
         return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine()))
 
     def compile():

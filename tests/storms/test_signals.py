@@ -143,7 +143,7 @@ COMPILING = """
     from einstride.cpu.runtime import spin_handoff
     from storms import injection
 
-    spec = spin_handoff.Spec("attend", "")
+    spec = spin_handoff.Spec("serve", "")
 
     def compiled():
         return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine())

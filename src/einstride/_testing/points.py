@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "prepare a filter": ("algorithms.direct:prepare",),
     "prefer few channels": ("algorithms.direct.few:is_faster",),
     "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along_span",),
-    "cut a filter into pieces": ("algorithms.direct.pieces:pieces",),
+    "cut a filter into pieces": ("algorithms.direct.pieces:filter_slices",),
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
     "cut positions into blocks": ("cpu.small_channels.block_plan:_tiling",),
     "run a kernel of small groups": (
@@ -83,7 +83,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 
 CONSTANTS: dict[str, tuple[str, ...]] = {
     "products worth rounding": ("planning.select:WORTH_ROUNDING",),
-    "filter piece": ("algorithms.direct.pieces:PIECE", "algorithms.direct.few:PIECE"),
+    "filter piece": ("algorithms.direct.pieces:SLICE_BYTES", "algorithms.direct.few:SLICE_BYTES"),
     "streamed result": ("cpu.small_channels.line_calls:STREAMED",),
     "strides of a block": ("cpu.small_channels.block_plan:STRIDES",),
     "region of small groups": ("cpu.grouped.filter_gradient_call:REGION_BYTES",),

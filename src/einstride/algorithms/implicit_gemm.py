@@ -60,8 +60,7 @@ def input_grad(
     gx = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = flip(f, g.rank, b) if g.flip else f
     for phase in input_gradient_phases.phases(g):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = gx[(slice(None), *steps, ...)]
+        destination = gx[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             destination[...] = 0 if bias is None else bias
         else:
@@ -109,7 +108,7 @@ def _correlate(
 
 def _product(g: Geometry, transposed: bool, job: Job, mma: bool) -> tiles.Product:
     limit = 0 if job.direction != "filter_grad" else job.limit
-    return tiles.choose(g, transposed, job.operands[0], mma, limit, job.per_example)
+    return tiles.choose_product(g, transposed, job.operands[0], mma, limit, job.per_example)
 
 
 def _layout(

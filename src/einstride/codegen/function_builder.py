@@ -234,23 +234,23 @@ class Value:
         """True if two integers are equal, for each lane."""
         return self._compare("==", other)
 
-    def pick(self, yes: Value, no: Value) -> Value:
+    def select(self, yes: Value, no: Value) -> Value:
         """Select `yes` where this condition holds, else `no`."""
         return Value(self.code, self.code.builder.select(self.ir, yes.ir, no.ir))
 
-    def pick_pointer(self, yes: Pointer, no: Pointer) -> Pointer:
+    def select_pointer(self, yes: Pointer, no: Pointer) -> Pointer:
         """Select the pointer `yes` if this condition holds, else `no`."""
         found = self.code.builder.select(self.ir, yes.ir, no.ir)
         return Pointer(self.code, found, yes.element)
 
-    def least(self, other: Value | int) -> Value:
+    def minimum(self, other: Value | int) -> Value:
         """The smaller of two integers."""
         right = other if isinstance(other, Value) else self.code.number(other)
-        return (self < right).pick(self, right)
+        return (self < right).select(self, right)
 
-    def most(self, other: Value) -> Value:
+    def maximum(self, other: Value) -> Value:
         """The larger of two integers."""
-        return (self < other).pick(other, self)
+        return (self < other).select(other, self)
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
         """self * factor + sum_, rounded once (FMA)."""

@@ -23,7 +23,7 @@ Kernel = Callable[[int, int], None]
 """``kernel(address of the argument block, number of the thread)``."""
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-_lock = workers.Latch()
+_lock = workers.NativeLock()
 """Held while LLVM runs, always by a thread of `workers.in_worker`: an interrupt inside llvmlite
 would leave llvmlite's own lock taken, and a fork would make a child that can never compile."""
 _kernels: dict[Hashable, Kernel] = {}
@@ -95,15 +95,15 @@ def machine() -> Machine:
 def _exclusively(function: Callable[[], Any]) -> Any:
     """Call a function while no other thread uses LLVM and the process does not fork."""
     if workers.ending():
-        if not _lock.shut():
+        if not _lock.try_acquire():
             raise RuntimeError("the interpreter ends, and froze a thread that compiles a kernel")
-        _lock.open()
+        _lock.release()
         return function()
     try:
-        _lock.wait()
+        _lock.acquire()
         return function()
     finally:
-        _lock.open()
+        _lock.release()
 
 
 def _machine() -> Machine:
@@ -176,7 +176,9 @@ def _compiled(
 
 if hasattr(os, "register_at_fork"):
     # C functions, so that no signal handler can raise an exception in them
-    os.register_at_fork(before=_lock.wait, after_in_parent=_lock.open, after_in_child=_lock.open)
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def count() -> int:

@@ -47,26 +47,26 @@ def shuffle(value: Value, order: Sequence[int]) -> Value:
     return Value(value.code, value.code.builder.shuffle_vector(value.ir, nothing, lanes))
 
 
-def swapped(value: Value) -> Value:
+def swap_parts(value: Value) -> Value:
     """Exchange the real and imaginary parts of complex numbers."""
     return shuffle(value, [i ^ 1 for i in range(value.ir.type.count)])
 
 
-def combined(real: Value, imaginary: Value) -> Value:
+def combine_parts(real: Value, imaginary: Value) -> Value:
     """Make the sum of x * f from the sums of x * Re f and of x * Im f.
 
     So lanes are swapped once for each sum, not for each product.
     """
     kind = real.ir.type
     sign = ir.Constant(kind, [-1.0, 1.0] * (kind.count // 2))
-    return swapped(imaginary).times_plus(Value(real.code, sign), real)
+    return swap_parts(imaginary).times_plus(Value(real.code, sign), real)
 
 
-def conjugated(first: Value, second: Value) -> Value:
-    """Make the sum of conj(x) * g from the lane-wise sums of x * g and of x * swapped(g)."""
+def combine_conjugate(first: Value, second: Value) -> Value:
+    """Make the sum of conj(x) * g from the lane-wise sums of x * g and of x * swap_parts(g)."""
     count = first.ir.type.count
     real = ir.Constant(ir.VectorType(ir.IntType(1), count), [1, 0] * (count // 2))
-    return Value(first.code, real).pick(first + swapped(first), swapped(second) - second)
+    return Value(first.code, real).select(first + swap_parts(first), swap_parts(second) - second)
 
 
 def lane(value: Value, number: int) -> Value:
@@ -83,7 +83,7 @@ def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value
     if step is None:
         found = pointer.load(lanes, mask)
     else:
-        on = every(pointer.code, lanes) if mask is None else mask
+        on = all_lanes(pointer.code, lanes) if mask is None else mask
         kind = ir.VectorType(pointer.element, lanes)
         where = addresses(pointer, f, lanes, step)
         zero = Value(pointer.code, ir.Constant(kind, None))
@@ -99,14 +99,14 @@ def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Va
         pointer.store(found, mask)
         return
     lanes = found.ir.type.count
-    on = every(pointer.code, lanes) if mask is None else mask
+    on = all_lanes(pointer.code, lanes) if mask is None else mask
     where = addresses(pointer, f, lanes, step)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
     given = [found, where, bytes_of(pointer.element), pointer.stored_mask(on)]
     pointer.code.intrinsic(name, ir.VoidType(), given)
 
 
-def every(code: Code, lanes: int) -> Mask:
+def all_lanes(code: Code, lanes: int) -> Mask:
     """A mask of all lanes."""
     return code.every_lane(True, lanes)
 
@@ -121,13 +121,13 @@ def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
     return at(pointer, offsets + Value(code, ir.Constant(kind, part)))
 
 
-def repeated(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
+def broadcast_parts(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
     """Broadcast a scalar, or a pair of them, to a vector."""
     one = code.splat(numbers[0], lanes)
     if len(numbers) == 1:
         return one
     odd = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0, 1] * (lanes // 2))
-    return Value(code, odd).pick(code.splat(numbers[1], lanes), one)
+    return Value(code, odd).select(code.splat(numbers[1], lanes), one)
 
 
 def at(pointer: Pointer, offsets: Value) -> Value:
@@ -140,7 +140,7 @@ def at(pointer: Pointer, offsets: Value) -> Value:
     return Value(code, code.builder.inttoptr(sums.ir, pointers))
 
 
-def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
+def gather(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
     """Load elements at a vector of offsets, zero where the mask is off, and convert them."""
     lanes = offsets.ir.type.count
     kind = ir.VectorType(pointer.element, lanes)
@@ -152,7 +152,7 @@ def gathered(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
     return pointer.code.convert(found, f.stored, f.computed)
 
 
-def scattered(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
+def scatter(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
     """Convert elements and store them at a vector of offsets, where the mask is on."""
     found = pointer.code.convert(value, f.computed, f.stored)
     name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"

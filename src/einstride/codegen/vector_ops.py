@@ -35,12 +35,12 @@ def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Val
     code = pointer.code
     slot = local(code, 1, _name(pointer), lanes)
     slot.store(_zeros(pointer, lanes))
-    with code.loop(0, count.least(lanes)) as i:
+    with code.loop(0, count.minimum(lanes)) as i:
         slot.at(i).store(pointer.at(step * i).load())
     return slot.load(lanes)
 
 
-def transposed(rows: Sequence[Value]) -> list[Value]:
+def transpose(rows: Sequence[Value]) -> list[Value]:
     """Transpose a square of vectors, as many as each has lanes, in log2(lanes) steps."""
     rows, lanes = list(rows), len(rows)
     code, half = rows[0].code, 1

@@ -118,11 +118,11 @@ def _layout(m: Any) -> tuple[int, bool] | None:
     unit = m.dtype.itemsize
     if m.ndim == 3 and m.strides[0] % unit:
         return None
-    for length, dense, count, gap, transposed in (
+    for length, stride, count, gap, transposed in (
         (columns, across, rows, down, False),
         (rows, down, columns, across, True),
     ):
         leading = gap // unit if count > 1 else length
-        if (dense == unit or length == 1) and gap % unit == 0 and length <= leading <= LARGEST:
+        if (stride == unit or length == 1) and gap % unit == 0 and length <= leading <= LARGEST:
             return leading, transposed
     return None

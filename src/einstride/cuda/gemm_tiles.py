@@ -161,7 +161,7 @@ def sides(g: Geometry, transposed: bool) -> tuple[int, int, int]:
 
 
 @cached(4096)
-def choose(
+def choose_product(
     g: Geometry, transposed: bool, dtype: str, mma: bool, limit: int = 0, per_example: bool = False
 ) -> Product:
     """Choose tile and parts of the shortest predicted time, with at most `limit` bytes of parts."""

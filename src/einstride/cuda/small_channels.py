@@ -9,7 +9,7 @@ from typing import Any
 from einstride.cuda import kernel, small_channels_shape
 from einstride.cuda.axis_map import ArrayLayout, AxisMap, as_struct, index_type, layout_of, strides
 from einstride.cuda.im2col import MODES, SOURCES, WORDS, divisor
-from einstride.cuda.small_channels_shape import Shape, SmallChannels, plane_stride
+from einstride.cuda.small_channels_shape import BlockShape, SmallChannels, plane_stride
 from einstride.support.caches import cached
 
 THREADS = small_channels_shape.THREADS
@@ -55,7 +55,7 @@ def _widest_word(a: Any, slab: int, inner: bool) -> int:
 
 
 def _axes(
-    axes: Sequence[AxisMap], shape: Shape, tile_strides: Sequence[int], out: Sequence[int]
+    axes: Sequence[AxisMap], shape: BlockShape, tile_strides: Sequence[int], out: Sequence[int]
 ) -> list[int]:
     fields = []
     for v, b, tile_step, step in zip(axes, shape.box, tile_strides, out, strict=True):
@@ -75,7 +75,7 @@ def correlate(
     f: Any,
     out: Any,
     problem: SmallChannels,
-    shape: Shape,
+    shape: BlockShape,
     mode: str,
     filter_strides: tuple[tuple[int, ...], int, int, int],
     bias: Any,
@@ -100,7 +100,7 @@ def correlation(
     f: ArrayLayout,
     out: ArrayLayout,
     problem: SmallChannels,
-    shape: Shape,
+    shape: BlockShape,
     mode: str,
     filter_strides: tuple[tuple[int, ...], int, int, int],
     accumulator: str,
@@ -147,7 +147,13 @@ def correlation(
 
 
 def filter_parts(
-    x: Any, gy: Any, parts: Any, problem: SmallChannels, shape: Shape, mode: str, accumulator: str
+    x: Any,
+    gy: Any,
+    parts: Any,
+    problem: SmallChannels,
+    shape: BlockShape,
+    mode: str,
+    accumulator: str,
 ) -> None:
     """Compute partial sums of the filter gradient, parts (P, elements): see `partial_sums`."""
     layouts = layout_of(x), layout_of(gy), layout_of(parts)
@@ -161,7 +167,7 @@ def filter_sums(
     gy: ArrayLayout,
     parts: ArrayLayout,
     problem: SmallChannels,
-    shape: Shape,
+    shape: BlockShape,
     mode: str,
     accumulator: str,
 ) -> Launch:
@@ -171,17 +177,17 @@ def filter_sums(
     words = _widest_word(x, slab_in, inner), _widest_word(gy, slab, inner)
     tile, tile_strides = _tile(x, shape.length, slab_in, inner, MODES.index(mode), words[0])
     tile_y, _ = _tile(gy, shape.box, slab, inner, 0, words[1])
-    side_by_side = small_channels_shape.slices(problem, shape.box, slab)
+    side_by_side = small_channels_shape.slice_count(problem, shape.box, slab)
     slabs = -(-gy.shape[-1] // slab)
     splits = parts.shape[0]
-    column = small_channels_shape.column(problem)
+    column = small_channels_shape.column_tap_count(problem)
     middle = axes[1]
     slide = int(middle.output_step == 1 and middle.tap_step == 1 and column > 1)
     y_offset = small_channels_shape.bytes_of_tile(problem, shape.length, slab_in, x.dtype.itemsize)
     fields = _axes(axes, shape, tile_strides, (0, 0, 0)) + tile + tile_y
     fields += [slabs, slab, gy.shape[-1], problem.group_in, problem.group_out, 0, 0]
     fields += [int(inner), 0, 0, 0, 0, *[0] * 9, *[0] * 6]
-    pairs = small_channels_shape.pairs(problem, slab)
+    pairs = small_channels_shape.pair_count(problem, slab)
     fields += [x.shape[0], splits, pairs, side_by_side, y_offset]
     index = index_type((x, gy, parts), axes)
     names = [SOURCES[str(x.dtype.name)], SOURCES[str(gy.dtype.name)], SOURCES[accumulator]]

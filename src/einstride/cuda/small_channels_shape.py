@@ -32,7 +32,7 @@ LARGEST = 2**20
 
 
 @dataclass(frozen=True)
-class Shape:
+class BlockShape:
     """The outputs and channels that one block computes, and the positions of x that it reads.
 
     Attributes
@@ -62,7 +62,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class SmallChannels:
-    """What the choice of a `Shape` depends on: index maps, groups, bytes per element, layout."""
+    """What a `BlockShape` depends on: index maps, groups, bytes per element, layout."""
 
     axes: tuple[AxisMap, AxisMap, AxisMap]
     groups: int
@@ -86,25 +86,25 @@ def three_axes(axes: tuple[AxisMap, ...], channels_inner: bool) -> tuple[AxisMap
     return first, second, third
 
 
-def column(problem: SmallChannels) -> int:
+def column_tap_count(problem: SmallChannels) -> int:
     """Return how many taps of the middle axis a thread of the filter gradient sums."""
     return min(problem.axes[1].taps, MAX_COLUMN)
 
 
-def column_threads(problem: SmallChannels) -> int:
+def column_thread_count(problem: SmallChannels) -> int:
     """Return how many threads divide the taps of the middle axis; the last may have fewer taps."""
-    return -(-problem.axes[1].taps // column(problem))
+    return -(-problem.axes[1].taps // column_tap_count(problem))
 
 
-def pairs(problem: SmallChannels, slab: int) -> int:
+def pair_count(problem: SmallChannels, slab: int) -> int:
     """Return how many threads a slab of the filter gradient needs at least."""
     outer_taps = problem.axes[0].taps * problem.axes[2].taps
-    return outer_taps * column_threads(problem) * problem.group_in * slab
+    return outer_taps * column_thread_count(problem) * problem.group_in * slab
 
 
-def slices(problem: SmallChannels, box: tuple[int, int, int], slab: int) -> int:
+def slice_count(problem: SmallChannels, box: tuple[int, int, int], slab: int) -> int:
     """Return into how many slices, summed by different threads, a block's positions are divided."""
-    return max(1, min(THREADS // pairs(problem, slab), box[2]))
+    return max(1, min(THREADS // pair_count(problem, slab), box[2]))
 
 
 def bytes_of_weights(problem: SmallChannels, slab: int) -> int:
@@ -132,7 +132,7 @@ def lengths(problem: SmallChannels, box: tuple[int, ...]) -> tuple[int, int, int
     """Return the positions that a box of outputs reads on each axis, with those of unused taps."""
     axes = problem.axes
     if problem.filter_grad:
-        middle = replace(axes[1], taps=column_threads(problem) * column(problem))
+        middle = replace(axes[1], taps=column_thread_count(problem) * column_tap_count(problem))
         axes = (axes[0], middle, axes[2])
     first, second, third = (
         ((b - 1) * v.output_step + (v.taps - 1) * v.tap_step) // v.denominator + 1
@@ -148,7 +148,9 @@ def shared_bytes(problem: SmallChannels, box: tuple[int, int, int], slab: int) -
     used += bytes_of_tile(problem, lengths(problem, box), slab_in, problem.item_x)
     if problem.filter_grad:
         used += bytes_of_tile(problem, box, slab, problem.item_y)
-        sums = slices(problem, box, slab) * pairs(problem, slab) * column(problem)
+        sums = (
+            slice_count(problem, box, slab) * pair_count(problem, slab) * column_tap_count(problem)
+        )
         used = max(used, sums * problem.item_sum)
     return used
 
@@ -184,7 +186,7 @@ def _row_bytes(
 
 
 @cached(1024)
-def choose_shape(problem: SmallChannels) -> Shape | None:
+def choose_shape(problem: SmallChannels) -> BlockShape | None:
     """Choose the block that moves the fewest bytes; None if no box fits shared memory."""
     if max(problem.group_in, problem.group_out) > MAX_GROUP_CHANNELS:
         return None
@@ -197,9 +199,9 @@ def choose_shape(problem: SmallChannels) -> Shape | None:
     sides = [
         even_lengths(v.count, unit if a == 1 else 1, most[a]) for a, v in enumerate(problem.axes)
     ]
-    best: Shape | None = None
+    best: BlockShape | None = None
     for slab in _slabs(problem):
-        if problem.filter_grad and pairs(problem, slab) > THREADS:
+        if problem.filter_grad and pair_count(problem, slab) > THREADS:
             continue
         for box in itertools.product(sides[0], sides[1], sides[2]):
             if shared_bytes(problem, box, slab) > SHARED_BYTES:
@@ -210,7 +212,9 @@ def choose_shape(problem: SmallChannels) -> Shape | None:
     return best
 
 
-def _with_cost(problem: SmallChannels, box: tuple[int, int, int], slab: int, run: int) -> Shape:
+def _with_cost(
+    problem: SmallChannels, box: tuple[int, int, int], slab: int, run: int
+) -> BlockShape:
     """Make a shape with the predicted bytes that all its blocks move, weighted for idle threads."""
     axes, slab_in = problem.axes, slab // problem.group_out * problem.group_in
     length, inner, last = lengths(problem, box), problem.channels_inner, problem.axes[2]
@@ -231,4 +235,4 @@ def _with_cost(problem: SmallChannels, box: tuple[int, int, int], slab: int, run
     waste = prod(box) * boxes / prod(v.count for v in axes)
     underuse = max(1.0, PROCESSORS / (boxes * slabs * problem.batch)) ** 0.5
     moved = (seen + made) * boxes * slabs * idle * underuse * (0.9 + 0.1 * waste)
-    return Shape(box, slab, length, run, moved)
+    return BlockShape(box, slab, length, run, moved)

@@ -55,6 +55,10 @@ class Phase:
     taps: tuple[slice, ...]
     geometry: Geometry | None
 
+    def positions(self, stride: Shape) -> tuple[slice, ...]:
+        """Return the positions of gx on each axis, for the stride of the convolution."""
+        return tuple(slice(r, None, s) for r, s in zip(self.remainder, stride, strict=True))
+
 
 @dataclass(frozen=True)
 class _AxisPhase:

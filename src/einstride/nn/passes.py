@@ -70,7 +70,7 @@ def result(shape: tuple[int, ...], name: str, like: Array, b: Backend) -> Array 
     return b.empty(shape, name, like) if b.traits.mutable else None
 
 
-def dense(x: Array, b: Backend) -> Array:
+def as_contiguous(x: Array, b: Backend) -> Array:
     """Return x in row-major order without gaps, copied if need be, so that a reshape is a view."""
     return np.ascontiguousarray(x) if b.traits.on_host else x
 
@@ -88,8 +88,10 @@ def elementwise(
     if kernel is not None and b.dtype_name(operands[0]) == name and calls.ready(b, *operands):
         return calls.apply(kernel, out, b, *operands)
     shape = tuple(operands[0].shape)
-    flat = [b.xp.reshape(dense(o, b), (-1,)) for o in operands]
-    if out is None or not (b.traits.mutable and tuple(out.shape) == shape and _is_dense(out, b)):
+    flat = [b.xp.reshape(as_contiguous(o, b), (-1,)) for o in operands]
+    if out is None or not (
+        b.traits.mutable and tuple(out.shape) == shape and _is_contiguous(out, b)
+    ):
         out = result(shape, name, operands[0], b)
     flat_out = None if out is None else b.xp.reshape(out, (-1,))
 
@@ -105,7 +107,7 @@ def elementwise(
     return out if out is not None else b.astype(b.xp.reshape(found[0], shape), name)
 
 
-def _is_dense(x: Array, b: Backend) -> bool:
+def _is_contiguous(x: Array, b: Backend) -> bool:
     if b.traits.on_host:
         return bool(x.flags.c_contiguous and x.flags.writeable)
     return bool(x.flags.c_contiguous) if hasattr(x, "flags") else False
@@ -151,7 +153,7 @@ def column_sums(x: Array, b: Backend) -> Array:
     rows = prod(x.shape[:-1])
     times = rows_per_line(rows, channels)
     name = sum_dtype(b.dtype_name(x))
-    matrix = b.xp.reshape(dense(x, b), (rows // times, times * channels))
+    matrix = b.xp.reshape(as_contiguous(x, b), (rows // times, times * channels))
 
     def make() -> RangeFunction:
         def compute(lo: int, hi: int) -> Array:

@@ -192,7 +192,7 @@ def plan(
     )
     if job.hard and names[2] is not None and not (packed_bias and names[2] == job.sums):
         job = replace(job, copies_bias=True)
-    return choose(where, job, _orders(direction, order, extra), algorithm, traits)
+    return choose_algorithm(where, job, _orders(direction, order, extra), algorithm, traits)
 
 
 def _orders(
@@ -239,7 +239,7 @@ def _geometry(
     )
 
 
-def choose(
+def choose_algorithm(
     where: str,
     job: Job,
     orders: tuple[Shape | None, Shape | None, Shape | None],

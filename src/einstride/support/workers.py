@@ -48,16 +48,18 @@ def _functions() -> tuple[Any, ...]:
 _allocate, _acquire, _release, _free = _functions()
 
 
-class Latch:
-    """Lock a lock in one call into C, which no signal handler interrupts.
+class NativeLock:
+    """A lock that is acquired in one call into C, which no signal handler interrupts.
+
+    Any thread may release it.
 
     Attributes
     ----------
-    wait : callable
-        Take the lock, however long it takes.
-    shut : callable
-        Take the lock if it is free.
-    open : callable
+    acquire : callable
+        Wait until the lock is free, and take it.
+    try_acquire : callable
+        Take the lock if it is free; false if it is not.
+    release : callable
         Release the lock, which must be taken.
     """
 
@@ -65,9 +67,9 @@ class Latch:
         self._lock = _allocate()
         if not self._lock:
             raise MemoryError("no memory for a lock")
-        self.wait: Callable[[], Any] = partial(_acquire, self._lock, 1)
-        self.shut: Callable[[], Any] = partial(_acquire, self._lock, 0)
-        self.open: Callable[[], Any] = partial(_release, self._lock)
+        self.acquire: Callable[[], Any] = partial(_acquire, self._lock, 1)
+        self.try_acquire: Callable[[], Any] = partial(_acquire, self._lock, 0)
+        self.release: Callable[[], Any] = partial(_release, self._lock)
 
     def __del__(self, free: Any = _free) -> None:
         free(self._lock)
@@ -78,13 +80,13 @@ class _Local(threading.local):
 
     Attributes
     ----------
-    latch : Latch or None
-        The latch at which the thread waits.
+    lock : NativeLock or None
+        The lock at which the thread waits.
     is_worker : bool
         True in a thread that `uninterrupted` started.
     """
 
-    latch: Latch | None = None
+    lock: NativeLock | None = None
     is_worker: bool = False
 
 
@@ -113,11 +115,11 @@ def uninterrupted(function: Callable[[], None]) -> Callable[[], object]:
     The result may be called once. It raises RuntimeError or MemoryError, without having called
     `function`, if no thread can be started.
     """
-    latch = _local.latch
-    if latch is None:
-        latch = _local.latch = Latch()
-    begin = partial(start, _run, (function, latch.open))
-    steps: tuple[Callable[[], Any], ...] = (latch.shut, begin, latch.wait)
+    lock = _local.lock
+    if lock is None:
+        lock = _local.lock = NativeLock()
+    begin = partial(start, _run, (function, lock.release))
+    steps: tuple[Callable[[], Any], ...] = (lock.try_acquire, begin, lock.acquire)
     return partial(deque, map(call, steps), 0)
 
 

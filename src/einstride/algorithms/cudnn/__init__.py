@@ -115,7 +115,7 @@ def filter_grad(
     x = pad(x, symmetric_padding(job).rest, g.padding_mode, b)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     first = device_memory.channels_first(x) and device_memory.channels_first(gy)
-    if device_memory.filter_lies(gf, first) and not g.flip:
+    if device_memory.filter_is_contiguous(gf, first) and not g.flip:
         return _launch(job, b, x, gy, gf, None)
     destination = device_memory.new_filter(g.f_shape, job.arithmetic.result, first, b, x)
     found = _launch(job, b, x, gy, destination, None)
@@ -126,7 +126,7 @@ def filter_grad(
 def _filter(f: Array, prepared: Any, data: Array, out: Array, job: Job, b: Backend) -> Array:
     """Return the filter in the memory order that cuDNN reads with the other two arrays."""
     first = device_memory.channels_first(data) and device_memory.channels_first(out)
-    if prepared is not None and device_memory.filter_lies(prepared, first):
+    if prepared is not None and device_memory.filter_is_contiguous(prepared, first):
         return prepared
     return device_memory.arranged(f, job.geometry.flip, first, b)
 
@@ -172,11 +172,11 @@ def _channels_last(a: Array, index: int, job: Job, b: Backend) -> Array:
     """Return an array if it is channels last, else a channels-last copy (of a result: empty)."""
     filters = index == (2 if job.direction == "filter_grad" else 1)
     if filters:
-        if device_memory.filter_lies(a, first=False):
+        if device_memory.filter_is_contiguous(a, first=False):
             return a
         made = device_memory.new_filter(job.geometry.f_shape, b.dtype_name(a), False, b, a)
     else:
-        if device_memory.dense(a, tuple(range(a.ndim))) and a.data.ptr % 16 == 0:
+        if device_memory.is_contiguous(a, tuple(range(a.ndim))) and a.data.ptr % 16 == 0:
             return a
         made = b.empty(a.shape, b.dtype_name(a), a)
     if index != 2:

@@ -28,7 +28,7 @@ class Tensor:
     alignment: int = 16
 
 
-def dense(a: Array, order: Sequence[int]) -> bool:
+def is_contiguous(a: Array, order: Sequence[int]) -> bool:
     """True if the elements are contiguous with the axes of `order` from slowest to fastest."""
     step = a.dtype.itemsize
     for axis in reversed(order):
@@ -41,13 +41,13 @@ def dense(a: Array, order: Sequence[int]) -> bool:
 def channels_first(a: Array) -> bool:
     """True if (B, *S, C) is contiguous as (B, C, *S), and not as (B, *S, C)."""
     n = a.ndim
-    return not dense(a, range(n)) and dense(a, (0, n - 1, *range(1, n - 1)))
+    return not is_contiguous(a, range(n)) and is_contiguous(a, (0, n - 1, *range(1, n - 1)))
 
 
-def filter_lies(f: Array, first: bool) -> bool:
+def filter_is_contiguous(f: Array, first: bool) -> bool:
     """True if (*K, C // G, D) is contiguous in the order for channels first, or for last."""
     n = f.ndim - 2
-    return dense(f, (n + 1, n, *range(n)) if first else (n + 1, *range(n + 1)))
+    return is_contiguous(f, (n + 1, n, *range(n)) if first else (n + 1, *range(n + 1)))
 
 
 def new_filter(shape: Sequence[int], name: str, first: bool, b: Backend, like: Array) -> Array:
@@ -63,7 +63,7 @@ def new_filter(shape: Sequence[int], name: str, first: bool, b: Backend, like: A
 
 def arranged(f: Array, flip: bool, first: bool, b: Backend) -> Array:
     """Return the filter, or a copy, in one of the two orders; reversed on its taps if `flip`."""
-    if filter_lies(f, first) and not flip:
+    if filter_is_contiguous(f, first) and not flip:
         return f
     made = new_filter(f.shape, b.dtype_name(f), first, b, f)
     made[...] = flipped(f, f.ndim - 2, b) if flip else f

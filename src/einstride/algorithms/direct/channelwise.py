@@ -94,8 +94,7 @@ def input_grad(
     if planar(job) and packed(gy):
         gy = _planes(gy, b)
     for phase in phases:
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             destination[...] = 0 if bias is None else bias
         else:
@@ -112,8 +111,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     g, compute = job.geometry, job.arithmetic.compute
     first = target(first, b)
     if job.direction == "filter_grad":
-        cut, call = gradient_of(first, target(second, b), job)
-        return Work(call, sums=cut.per_result)
+        split, call = gradient_of(first, target(second, b), job)
+        return Work(call, sums=split.per_result)
     if job.direction == "forward":
         return Work(correlation(first, g, compute, target(out, b), job.threads))
     call = _depthwise_call(first, job, out)
@@ -156,8 +155,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     """Compute gf from x and gy."""
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = operand(x, b), operand(gy, b)
-    cut, call = gradient_of(x, gy, job)
-    sums = b.zeros((cut.results, cut.per_result, *g.f_shape), compute, x)
+    split, call = gradient_of(x, gy, job)
+    sums = b.zeros((split.results, split.per_result, *g.f_shape), compute, x)
     call(b.launch, x=address(x), y=address(gy), f=address(sums))
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     add_partial_sums(b.xp.moveaxis(sums, 1, 0) if job.per_example else sums[0], destination)
@@ -261,10 +260,10 @@ def _gradient_kernel(
 
     strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
     form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
-    cut = filter_gradient_call.partial_sums(g, per_example, compute)
-    if depthwise_forward.suits_gradient(form, cut):
-        return cut, depthwise_forward.call_gradient(form, cut)
-    return cut, filter_gradient_call.call(form, cut)
+    split = filter_gradient_call.partial_sums(g, per_example, compute)
+    if depthwise_forward.suits_gradient(form, split):
+        return split, depthwise_forward.call_gradient(form, split)
+    return split, filter_gradient_call.call(form, split)
 
 
 def _gradient_slowdown(g: Geometry) -> float:
@@ -347,8 +346,10 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
     workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
-        cut = partial_sums(g, job.per_example, compute)
-        workspace = 24 * entries(g) + (cut.results * cut.per_result + 1) * prod(g.f_shape) * item
+        split = partial_sums(g, job.per_example, compute)
+        workspace = (
+            24 * entries(g) + (split.results * split.per_result + 1) * prod(g.f_shape) * item
+        )
     if planar(job):
         workspace += prod(g.y_shape) * item
     seconds = calls * rates["kernel" if threads > 1 else "kernel_again"] + max(

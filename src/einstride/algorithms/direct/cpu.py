@@ -27,15 +27,15 @@ MISSING = "needs llvmlite: pip install 'einstride[fast]'"
 
 
 @cached(4096)
-def _engine(job: Job, traits: Traits, neighbours: bool = True) -> Any:
+def _engine(job: Job, traits: Traits, contiguous: bool = True) -> Any:
     """Choose the engine of a job.
 
-    `grouped` for small groups whose channels are contiguous in memory (`neighbours`, as a plan
+    `grouped` for small groups whose channels are contiguous in memory (`contiguous`, as a plan
     assumes); `dense` if a group has enough channels to fill vectors and register tiles, else
     `channelwise`; `few` instead of either if it is predicted to be faster.
     """
     if (
-        neighbours
+        contiguous
         and grouped in _ENGINES
         and grouped.supports(job, traits) is None
         # Arrays with other strides take another engine, whose workspace must fit the limit, too.
@@ -68,7 +68,7 @@ def _engine_for(job: Job, b: Backend, prepared: Any, *arrays: Any) -> tuple[Any,
     if engine is grouped and not grouped.fits(*arrays):
         engine = _engine(job, b.traits, False)
     if engine is few and not few.fits(job, *arrays):
-        engine = few.other(job, b.traits)
+        engine = few.fallback_engine(job, b.traits)
     return engine, {} if prepared is None or engine is not planned else {"prepared": prepared}
 
 

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
-from einstride.algorithms.direct.pieces import largest, phases, pieces
+from einstride.algorithms.direct.pieces import filter_slices, largest_slice, phases
 from einstride.algorithms.direct.shapes import (
     copy_bytes,
     fraction_inside,
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.cpu.runtime.argument_block import Call
 
-SMALL = 1 << 22
+SINGLE_THREADED = 1 << 22
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
 MAX_RANK = 4
 """Spatial axes of a kernel, at most: each axis is one more loop in the generated code."""
 
-TABLES = 8 << 20
+MAX_TABLE_BYTES = 8 << 20
 """Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
 # Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
@@ -81,7 +81,7 @@ def forward(
 ) -> Array:
     """Compute y from x and f."""
     x = _operand(x, job, b)
-    if prepared is None and (slices := pieces(job)):
+    if prepared is None and (slices := filter_slices(job)):
         for p in slices:
             forward(*p.arguments(x, f), b, p.bias(bias), out[p.out])
         return out
@@ -102,7 +102,7 @@ def input_grad(
     from einstride.cpu.runtime.clear import clear
 
     gy = _operand(gy, job, b)
-    if prepared is None and (slices := pieces(job)):
+    if prepared is None and (slices := filter_slices(job)):
         for p in slices:
             input_grad(*p.arguments(gy, f), b, p.bias(bias), out[p.out])
         return out
@@ -119,12 +119,9 @@ def input_grad(
     if prepared is None and phases.read_filter:
         f = adjoint_filter(f, g.groups, g.flip, b)
     for i, phase in enumerate(phases):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = (
-            destination
-            if all(s == 1 for s in g.stride)
-            else destination[(slice(None), *steps, ...)]
-        )
+        part = destination
+        if any(s > 1 for s in g.stride):
+            part = destination[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             if bias is None:
                 clear(part, b.launch, _threads(job))
@@ -167,7 +164,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         b.launch,
         _threads(job),
         job.per_example,
-        shares=_partial_sum_count(job),
+        max_partial_sums=_partial_sum_count(job),
     )
     if is_complex(compute):
         complex_as_real.combine(sums, destination)
@@ -187,9 +184,9 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
 
 def _partial_sum_count(job: Job) -> int:
     """Count the partial sums of a filter gradient that the workspace limit allows."""
-    from einstride.cpu.dense.packed_filter_gradient_call import in_room
+    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
 
-    return in_room(job, table_bytes(job.geometry) + _copies(job) + job.copied)
+    return allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
@@ -207,10 +204,10 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         sums = _gradient_target(
             flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
         )
-        more = _threads(job), job.per_example, machine(), _partial_sum_count(job)
-        call, count = gradient_of(first, gy, g, compute, sums, *more)
+        settings = _threads(job), job.per_example, machine(), _partial_sum_count(job)
+        call, count = gradient_of(first, gy, g, compute, sums, *settings)
         return Work(call, sums=count)
-    parts = pieces(job)
+    parts = filter_slices(job)
     if parts:
         first, _, job = parts[0].arguments(first, second)
         out, g = out[parts[0].out], job.geometry
@@ -235,15 +232,15 @@ def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
     from einstride.cpu.dense.forward_call import correlation
 
     compute = job.arithmetic.compute
-    dot4 = vnni.fits(g, job)
+    use_vnni = vnni.fits(g, job)
     x = (
         target(x, b, needs=contiguous_channels)
-        if dot4
+        if use_vnni
         else target(x, b, *_needs(x, job, addressable))
     )
     destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    compute = "int32" if dot4 else compute
-    return correlation(x, g, compute, destination, _threads(job), machine(), dot4)
+    compute = "int32" if use_vnni else compute
+    return correlation(x, g, compute, destination, _threads(job), machine(), use_vnni)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -291,19 +288,19 @@ def _correlate(
     compute = job.arithmetic.compute
     if panels_in is None:
         panels_in = _panels(f, g, job, b)
-    dot4 = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
-    compute = "int32" if dot4 else compute
-    x = operand(x, b, needs=contiguous_channels) if dot4 else _operand(x, job, b)
+    use_vnni = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
+    compute = "int32" if use_vnni else compute
+    x = operand(x, b, needs=contiguous_channels) if use_vnni else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
     destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    panels, bias = panels_in if dot4 else (panels_in, bias)
-    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), quads=dot4)
+    panels, bias = panels_in if use_vnni else (panels_in, bias)
+    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), vnni=use_vnni)
     if destination is not out:
         out[...] = destination
 
 
 def _threads(job: Job) -> int:
-    return job.threads if job.geometry.multiply_adds > SMALL else 1
+    return job.threads if job.geometry.multiply_adds > SINGLE_THREADED else 1
 
 
 def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
@@ -332,7 +329,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         reason := input_gradient_phases.refused(positions_as_channels(job))
     ):
         return reason
-    if table_bytes(g) > TABLES:
+    if table_bytes(g) > MAX_TABLE_BYTES:
         return f"the tables of offsets would take {table_bytes(g)} bytes"
     if job.batch_invariant and job.direction == "filter_grad" and not job.per_example:
         return "a filter gradient sums over the batch"
@@ -342,17 +339,17 @@ def supports(job: Job, traits: Traits) -> str | None:
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, and the overhead of every tap of a tile."""
     from einstride.cpu.dense import packed_filter_gradient_call, vnni
-    from einstride.cpu.dense.pack_call import panel_bytes, shape
+    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
     g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
-    dot4 = 4 if vnni.fits(g, job) else 1
-    compute = "int32" if dot4 > 1 else compute
+    per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
+    compute = "int32" if per_product > 1 else compute
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = table_bytes(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
-        s = shape(compute, g.filters // g.groups, on)
+        s = panel_layout(compute, g.filters // g.groups, on)
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
@@ -364,24 +361,28 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         )
         if not copied:  # threads can share nothing but chunks of input channels
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
-        reads = -(-s.per_group // packed_filter_gradient_call.GROUP) if copied else s.per_group
-        count = packed_filter_gradient_call.in_room(job, table_bytes(g) + _copies(job) + job.copied)
-        workspace += packed_filter_gradient_call.size(job) * (1 + count if count > 1 else 1)
+        reads = -(-s.per_group // packed_filter_gradient_call.MAX_PANELS) if copied else s.per_group
+        count = packed_filter_gradient_call.allowed_partial_sums(
+            job, table_bytes(g) + _copies(job) + job.copied
+        )
+        workspace += packed_filter_gradient_call.gradient_bytes(job) * (
+            1 + count if count > 1 else 1
+        )
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
-            s = shape(compute, h.filters // h.groups, on)
+            s = panel_layout(compute, h.filters // h.groups, on)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
-            products = inner * s.rows * s.vectors / dot4
-            each = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
-            each *= MISSED + (1 - MISSED) * fraction_inside(h)
+            products = inner * s.rows * s.vectors / per_product
+            per_tile = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
+            per_tile *= MISSED + (1 - MISSED) * fraction_inside(h)
             packed = panel_bytes(h, compute, on)
-            vectors += tiles * each
+            vectors += tiles * per_tile
             if not job.prepared:
-                vectors += packed / item * (PACKED if dot4 == 1 else PACKED_BY_NUMPY)
+                vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
-        part = largest(job)
+        part = largest_slice(job)
         for h in phases(part):
             packed = panel_bytes(h, compute, on)
             needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item

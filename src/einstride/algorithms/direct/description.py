@@ -66,8 +66,7 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
     phase = max(phases, key=lambda p: p.geometry.multiply_adds if p.geometry else 0, default=None)
     if phase is None or phase.geometry is None:
         return None
-    steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-    return phase.geometry, gx[(slice(None), *steps, ...)], len(phases)
+    return phase.geometry, gx[(slice(None), *phase.positions(g.stride), ...)], len(phases)
 
 
 VECTORS = {"lanes": "lanes", "vectors": "vectors"}
@@ -94,12 +93,12 @@ KINDS = {
     ),
     "grouped": Kind(
         "x shuffled to the lanes of its groups, f in packed panels",
-        {"lanes": "shape.lanes", "vectors": "shape.vectors", "output positions": "positions"},
+        {"lanes": "layout.lanes", "vectors": "layout.vectors", "output positions": "positions"},
     ),
     "grouped_gradient": Kind(
         "x shuffled to the lanes of its groups, vectors of gy, both packed by regions",
         {
-            "lanes": "shape.lanes", "vectors": "shape.vectors", "input channels": "shape.block",
+            "lanes": "layout.lanes", "vectors": "layout.vectors", "input channels": "layout.block",
             "taps": "taps",
         },
     ),
@@ -140,11 +139,11 @@ def facts(engine: str, work: Work) -> Facts:
     call = work.call
     name, spec = call.kernel.name, call.kernel.given[0]
     kind = _kind(name, spec)
-    dot4 = ", dot products of four 8-bit integers" if getattr(spec, "quads", False) else ""
+    products = ", dot products of four 8-bit integers" if getattr(spec, "vnni", False) else ""
     found: dict[str, Fact] = {
         "engine": engine,
         "compiled": True,
-        "kernel": f"{name}: {kind.operands}{dot4}",
+        "kernel": f"{name}: {kind.operands}{products}",
         "register tile": {side: int(attrgetter(at)(spec)) for side, at in kind.tile.items()},
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from einstride import calibration
 from einstride.algorithms.direct import channelwise, dense
 from einstride.algorithms.direct.description import Work
-from einstride.algorithms.direct.pieces import PIECE
+from einstride.algorithms.direct.pieces import SLICE_BYTES
 from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
@@ -108,14 +108,14 @@ def input_grad(
     else:
         panels = prepare(f, job, b) if prepared is None else prepared
         finite = block_calls.gradient(gy, panels, g, compute, bias, out, b.launch, _threads(job))
-    return out if finite else other(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    return out if finite else fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
 
 
 def _part_count(g: Geometry, compute: str) -> int:
-    """Count the parts of output channels whose rearranged filters have at most `PIECE` bytes."""
+    """Count the parts of output channels: a part's filter takes `SLICE_BYTES` rearranged."""
     from einstride.cpu.small_channels import block_calls
 
-    return min(-(-block_calls.panel_bytes(g, compute) // PIECE), max(g.filters, 1))
+    return min(-(-block_calls.panel_bytes(g, compute) // SLICE_BYTES), max(g.filters, 1))
 
 
 def _parts(g: Geometry, compute: str) -> list[slice]:
@@ -232,10 +232,10 @@ def _block_panels(f: Array, job: Job, b: Backend) -> Any:
 
 
 def _threads(job: Job) -> int:
-    return job.threads if job.geometry.multiply_adds > dense.SMALL else 1
+    return job.threads if job.geometry.multiply_adds > dense.SINGLE_THREADED else 1
 
 
-def other(job: Job, traits: Traits) -> Any:
+def fallback_engine(job: Job, traits: Traits) -> Any:
     """Return the engine for arrays that this one cannot address, and for sums that are NaN."""
     return dense if dense.supports(job, traits) is None else channelwise
 
@@ -262,10 +262,10 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "dilated taps of the last axis are not contiguous"
     if backwards and _column_table_size(job) > TABLES:
         return "its table of columns would be too large"
-    return other(job, traits).supports(job, traits)  # type: ignore[no-any-return]
+    return fallback_engine(job, traits).supports(job, traits)  # type: ignore[no-any-return]
 
 
-def is_faster(rival: Any, job: Job, traits: Traits) -> bool:
+def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
     """True if this engine is predicted to be faster than a rival."""
     g = job.geometry
     # The bits depend on the engine, so the choice may depend neither on `prepared` nor on threads.
@@ -274,9 +274,9 @@ def is_faster(rival: Any, job: Job, traits: Traits) -> bool:
         return False
     if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
         return False
-    mine, rival_cost = (e(job, traits, _kernel_rates()) for e in (cost, rival.cost))
-    fits_limit = not job.hard or mine.workspace <= job.limit
-    return bool(fits_limit and mine.seconds < rival_cost.seconds)
+    own, alternative_cost = (e(job, traits, _kernel_rates()) for e in (cost, alternative.cost))
+    fits_limit = not job.hard or own.workspace <= job.limit
+    return bool(fits_limit and own.seconds < alternative_cost.seconds)
 
 
 def _column_table_size(job: Job) -> int:
@@ -313,7 +313,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         count = _part_count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item
     # The other engine runs for unsupported strides, and where a sum is NaN.
-    workspace += other(job, traits).cost(job, traits, rates).workspace
+    workspace += fallback_engine(job, traits).cost(job, traits, rates).workspace
     seconds = (
         rates["kernel"] + vectors * rates["vector"] / threads + moved * rates["copy"] / threads
     )

@@ -23,19 +23,19 @@ from einstride.geometry.problem import Cost, Job
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
-SMALL = 1 << 21
+SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
 
-TABLES = 8 << 20
+MAX_TABLE_BYTES = 8 << 20
 """Bytes of offset tables, at most; a job that needs more is left to other engines."""
 
-DENSE = 64
+DENSE_CHANNELS = 64
 """Channels, in and out, from which each group is computed as a dense convolution."""
 
-MOST_REGION_BYTES = 2 << 20
+MAX_REGION_BYTES = 2 << 20
 """Bytes of a thread's copy of a region of a filter gradient, at most."""
 
-SHORTEST_ROW = 4
+MIN_ROW_POSITIONS = 4
 """Positions of a row, at least: tiles of fewer do not occupy the vector units."""
 
 # Constants of `cost`, in vector FMAs: see `algorithms.direct` for unit and origin.
@@ -54,7 +54,7 @@ BLOCK = 10.0
 PACKED = 0.5
 """Per element of the filter's panels."""
 
-PACKED_EXCHANGED = 2.0
+PACKED_TRANSPOSED = 2.0
 """Like `PACKED`, where input and output channels are exchanged."""
 
 TIMES_MOVED = 2
@@ -89,8 +89,7 @@ def input_grad(
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     bias_in = _bias(bias, compute, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        part = out[(slice(None), *steps, ...)]
+        part = out[(slice(None), *phase.positions(g.stride), ...)]
         h = phase.geometry
         if h is None:
             part[...] = 0 if bias is None else bias
@@ -153,14 +152,14 @@ def _phase_panels(
     """Pack the panels of a phase: its taps reversed, input and output channels exchanged."""
     rank = job.geometry.rank
     f = flip(f, rank, b) if job.geometry.flip else f
-    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, exchanged=True)
+    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, transposed=True)
 
 
-def _panels(f: Array, g: Geometry, job: Job, b: Backend, exchanged: bool = False) -> Array:
+def _panels(f: Array, g: Geometry, job: Job, b: Backend, transposed: bool = False) -> Array:
     from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), exchanged)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), transposed)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
@@ -168,7 +167,7 @@ def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
 
 
 def _threads(job: Job) -> int:
-    return job.threads if job.geometry.multiply_adds > SMALL else 1
+    return job.threads if job.geometry.multiply_adds > SINGLE_THREADED else 1
 
 
 def supports(job: Job, traits: Traits) -> str | None:
@@ -177,8 +176,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
     g, a = job.geometry, job.arithmetic
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
-    if fewest < 2 or most < 3 or fewest >= DENSE or g.groups < 2:
-        return f"needs several groups of several channels, of fewer than {DENSE}"
+    if fewest < 2 or most < 3 or fewest >= DENSE_CHANNELS or g.groups < 2:
+        return f"needs several groups of several channels, of fewer than {DENSE_CHANNELS}"
     if is_complex(a.compute):
         return "vectors hold no complex numbers"
     if reason := unconverted(job):
@@ -191,14 +190,14 @@ def supports(job: Job, traits: Traits) -> str | None:
         return reason
     if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
         return f"at most {MOST_TAPS} taps of the last axis are written out"
-    if min(h.out[-1] for h in _passes(job)) < SHORTEST_ROW:
-        return f"rows have fewer than {SHORTEST_ROW} positions"
-    if max(_tables(h) for h in _passes(job)) > TABLES:
+    if min(h.out[-1] for h in _passes(job)) < MIN_ROW_POSITIONS:
+        return f"rows have fewer than {MIN_ROW_POSITIONS} positions"
+    if max(_tables(h) for h in _passes(job)) > MAX_TABLE_BYTES:
         return "the tables of offsets would take too many bytes"
     if job.direction == "filter_grad":
         if prod(g.kernel) == 1:
             return "sums of a single tap leave registers empty"
-        if _region_bytes(job) > MOST_REGION_BYTES:
+        if _region_bytes(job) > MAX_REGION_BYTES:
             return "a region of a panel is too large"
     if job.hard and _workspace(job) > job.limit:
         return f"needs {_workspace(job)} bytes of workspace"
@@ -222,9 +221,9 @@ def _tables(g: Geometry) -> int:
 
 
 def _region_bytes(job: Job) -> int:
-    from einstride.cpu.grouped.filter_gradient_call import room
+    from einstride.cpu.grouped.filter_gradient_call import packed_bytes
 
-    return room(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
+    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
@@ -244,25 +243,25 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, elements of x copied to staging buffers, and shuffles."""
-    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_lanes
-    from einstride.cpu.grouped.forward_call import positions
-    from einstride.cpu.grouped.shape import lanes_of, panel_bytes
+    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_layout
+    from einstride.cpu.grouped.forward_call import max_positions
+    from einstride.cpu.grouped.shape import channel_layout, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     backwards = job.direction == "filter_grad"
     vectors, calls = 0.0, 0
     for h in _passes(job):
-        s = gradient_lanes(h, compute, on) if backwards else lanes_of(h, compute, on)
-        most = POSITIONS if backwards else positions(s, on)
+        s = gradient_layout(h, compute, on) if backwards else channel_layout(h, compute, on)
+        most = POSITIONS if backwards else max_positions(s, on)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
         elements = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
-        shuffles = elements * s.block * (SHUFFLE if s.joined > 1 else BROADCAST)
-        staged = elements * (STAGING if s.run else STAGING * s.joined)
+        shuffles = elements * s.block * (SHUFFLE if s.groups > 1 else BROADCAST)
+        staged = elements * (STAGING if s.contiguous else STAGING * s.groups)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
         packed = 0 if backwards else panel_bytes(h, compute, on)
-        exchanged = PACKED_EXCHANGED if job.direction == "input_grad" else PACKED
-        vectors += packed / ITEMSIZE[compute] * exchanged
+        per_element = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
+        vectors += packed / ITEMSIZE[compute] * per_element
         calls += 1
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     threads = _threads(job)

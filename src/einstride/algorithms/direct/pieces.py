@@ -1,6 +1,6 @@
-"""Split a filter of many megabytes by output channels, to pack the panels of one piece at a time.
+"""Split a filter of many megabytes by output channels, to pack the panels of one slice at a time.
 
-A piece computes some channels of the result: some groups, or some output channels of the pass. The
+A slice computes some channels of the result: some groups, or some output channels of the pass. The
 split saves workspace and changes no sum.
 """
 
@@ -14,20 +14,20 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
 
-PIECE = 8 << 20
-"""Bytes of a filter's panels, at most, before it is split; pieces have about this size."""
+SLICE_BYTES = 8 << 20
+"""Bytes of a filter's panels, at most, before it is split; slices have about this size."""
 
 
 @cached(1024)
-def pieces(job: Job) -> ChannelSlices:
-    """Split a job whose filter is not prepared into pieces; none if its panels are small."""
+def filter_slices(job: Job) -> ChannelSlices:
+    """Split a job whose filter is not prepared into slices; none if its panels are small."""
     from einstride.cpu.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
-    if size <= PIECE or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
+    if size <= SLICE_BYTES or vnni.fits(g, job) or (backwards and positions_as_channels(job) != g):
         return ChannelSlices(job)
-    count = -(-size // PIECE)
+    count = -(-size // SLICE_BYTES)
     if g.groups > 1:
         return ChannelSlices(job, g.groups, -(-g.groups // min(count, g.groups)), True)
     channels = g.channels if backwards else g.filters
@@ -37,9 +37,9 @@ def pieces(job: Job) -> ChannelSlices:
     return ChannelSlices(job, channels, -(-panels // min(count, panels)) * width)
 
 
-def largest(job: Job) -> Job:
-    """Return the piece with the most panels, or the job if it is not split."""
-    found = None if job.prepared else pieces(job)
+def largest_slice(job: Job) -> Job:
+    """Return the slice with the most panels, or the job if it is not split."""
+    found = None if job.prepared else filter_slices(job)
     return found[0].job if found else job
 
 
@@ -56,11 +56,11 @@ def phases(job: Job) -> list[Geometry]:
 
 def _panels(job: Job) -> tuple[int, int]:
     """Return the bytes of the largest phase's panels, and the output channels of a panel."""
-    from einstride.cpu.dense.pack_call import panel_bytes, shape
+    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
     on, compute = jit.machine(), job.arithmetic.compute
     found = phases(job)
     if not found:
         return 0, 1
-    s = shape(compute, found[0].filters // found[0].groups, on)
+    s = panel_layout(compute, found[0].filters // found[0].groups, on)
     return max(panel_bytes(h, compute, on) for h in found), s.width // s.parts

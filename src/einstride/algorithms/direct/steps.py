@@ -86,11 +86,12 @@ class Steps:
 
 
 def steps(
-    outer: bool, first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
-) -> Steps | None:
+    is_dense: bool, first: Array, second: Array, bias: Array | None, out: Array, job: Job,
+    b: Backend,
+) -> Steps | None:  # fmt: skip
     """Return the steps for canonical arrays with these strides, or None.
 
-    `outer`: True for the engine `dense`, False for `channelwise`.
+    `is_dense`: True for the engine `dense`, False for `channelwise`.
     """
     compute, g = job.arithmetic.compute, job.geometry
     arrays = [a for a in (first, second, bias, out) if a is not None]
@@ -100,28 +101,28 @@ def steps(
         return None
     found = Steps(job, b, first=first, second=second, bias=bias, result=out)
     if job.direction == "filter_grad":
-        make = _dense_gradient if outer else _channelwise_gradient
-        return found if make(found, first, second, out) else None
-    one = _dense if outer else _channelwise
+        add_gradient = _dense_gradient if is_dense else _channelwise_gradient
+        return found if add_gradient(found, first, second, out) else None
+    add_pass = _dense if is_dense else _channelwise
     if job.direction == "forward":
         f = flip(second, g.rank, b) if g.flip else second
-        return found if one(found, first, f, g, bias, out) else None
+        return found if add_pass(found, first, f, g, bias, out) else None
     if g.groups > 1:  # exchanging the filter's channels needs a copy
         return None
-    if outer and positions_as_channels(job) != g:  # one pass for the phases of the last axis
+    if is_dense and positions_as_channels(job) != g:  # one pass for the phases of the last axis
         return None
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
-    if not outer and channelwise.planar(job) and packed(first):
+    if not is_dense and channelwise.planar(job) and packed(first):
         first = _planes(found, first)
     kept = found.taken
     for phase in input_gradient_phases.phases(g):
         if phase.geometry is None:
             return None
         found.taken = kept  # phases run in turn and share scratch memory
-        each = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
         sub = flip(f[(*phase.taps, ...)], g.rank, b)
-        if not one(found, first, sub, phase.geometry, bias, out[(slice(None), *each, ...)]):
+        destination = out[(slice(None), *phase.positions(g.stride), ...)]
+        if not add_pass(found, first, sub, phase.geometry, bias, destination):
             return None
     return found
 
@@ -131,9 +132,9 @@ def _planes(to: Steps, gy: Array) -> Array:
     from einstride.cpu.runtime.small_problems import planes
 
     copy = channelwise._planes(gy, to.b)
-    address_of = to.reserve(prod(gy.shape))
-    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": address_of})
-    to.relocate("first", copy, address_of)
+    scratch = to.reserve(prod(gy.shape))
+    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": scratch})
+    to.relocate("first", copy, scratch)
     return copy
 
 
@@ -186,45 +187,45 @@ def _channelwise(
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the step of a filter gradient by the engine `dense`."""
     from einstride.cpu.dense.filter_gradient_call import gradient_of
-    from einstride.cpu.dense.packed_filter_gradient_call import in_room
+    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
-    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     if not (
-        usable(address_of, b, compute, contiguous_channels)
+        usable(destination, b, compute, contiguous_channels)
         and contiguous_channels(x)
         and contiguous_channels(gy)
     ):
         return False
     if dense._threads(job) > 1:
         return False
-    sum_count = in_room(job, table_bytes(g) + dense._copies(job) + job.copied)
+    sum_count = allowed_partial_sums(job, table_bytes(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(
-        x, gy, g, compute, address_of, 1, job.per_example, jit.machine(), sum_count
+        x, gy, g, compute, destination, 1, job.per_example, jit.machine(), sum_count
     )
     return sums == 1 and to.add(
         call,
         x=to.address_of("first", x),
         gy=to.address_of("second", gy),
-        gf=to.address_of("result", address_of),
+        gf=to.address_of("result", destination),
     )
 
 
 def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the steps of a filter gradient by `channelwise`: partial sums, then their sum."""
-    from einstride.cpu.runtime.small_problems import fold
+    from einstride.cpu.runtime.small_problems import reduce
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute
-    cut, call = channelwise.gradient_of(x, gy, job)
+    split, call = channelwise.gradient_of(x, gy, job)
     if prod(g.f_shape) > MOST_TAPS:
         return False
-    sums = to.reserve(cut.results * cut.per_result * prod(g.f_shape))
+    sums = to.reserve(split.results * split.per_result * prod(g.f_shape))
     to.zeroed = True
     if not to.add(call, x=to.address_of("first", x), y=to.address_of("second", gy), f=sums):
         return False
-    address_of = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    address_of = address_of[0] if job.per_example and cut.results == 1 else address_of
-    added = fold(address_of, cut.results, cut.per_result, compute, jit.machine())
-    return to.add(added, **{"from": sums, "to": to.address_of("result", address_of)})
+    destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+    destination = destination[0] if job.per_example and split.results == 1 else destination
+    added = reduce(destination, split.results, split.per_result, compute, jit.machine())
+    return to.add(added, **{"from": sums, "to": to.address_of("result", destination)})

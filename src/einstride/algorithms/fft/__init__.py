@@ -29,7 +29,7 @@ from einstride.algorithms.fft import compiled
 from einstride.algorithms.fft.axes import choices
 from einstride.algorithms.fft.correlate import correlate, filter_spectrum
 from einstride.algorithms.fft.gradient_plan import reduction
-from einstride.algorithms.fft.plan import Plan, correlation
+from einstride.algorithms.fft.plan import TilePlan, correlation
 from einstride.algorithms.fft.reduce import reduce
 from einstride.algorithms.fft.work import frequencies, planes_of
 from einstride.arrays.ops import adjoint_filter, flip, interleave
@@ -88,8 +88,8 @@ def input_grad(
     adjoint = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
     for i, phase in enumerate(phases):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = None if out is None else out[(slice(None), *steps, ...)]
+        positions = phase.positions(g.stride)
+        destination = None if out is None else out[(slice(None), *positions, ...)]
         if phase.geometry is not None:
             sub = flip(adjoint[(*phase.taps, ...)], g.rank, b)
             spectrum = None if prepared is None else prepared[i]
@@ -99,7 +99,7 @@ def input_grad(
         elif destination is not None:
             destination[...] = 0 if bias is None else bias
         else:
-            size = (len(range(s)[step]) for s, step in zip(g.size, steps, strict=True))
+            size = (len(range(s)[at]) for s, at in zip(g.size, positions, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)
             parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
     if out is not None:
@@ -168,7 +168,7 @@ def _geometries(job: Job) -> list[Geometry]:
     ]
 
 
-def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, Plan]]:
+def _plans(job: Job, traits: Traits) -> list[tuple[Geometry, TilePlan]]:
     job = _within_limit(job)
     if job.direction == "filter_grad":
         return [(job.geometry, reduction(job, traits))]

@@ -55,8 +55,7 @@ def input_grad(
     out = b.empty(g.x_shape, job.arithmetic.result, gy) if out is None else out
     f = _input_grad_filter(f, g, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
-        steps = tuple(slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True))
-        destination = out[(slice(None), *steps, ...)]
+        destination = out[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
             destination[...] = 0 if bias is None else bias
             continue
@@ -83,12 +82,12 @@ def filter_grad(
     units = fft_workspace.partial_sums(form, job)
     block_count, workers = fft_workspace.blocks_at_once(form, job)
     block = _scratch(fft_workspace.scratch_elements(form, job) * workers, job, b, x)
-    f_steps = _strides(result, True)
+    f_strides = _strides(result, True)
     dtypes = (dtype_name(x), dtype_name(gy)), (dtype_name(result),)
     arrays = {"x": address(x), "y": address(gy)}
     arguments = {"scratch": address(block)}
     if fft_workspace.fused(form, job):
-        strides = (_strides(x), _strides(gy), f_steps)
+        strides = (_strides(x), _strides(gy), f_strides)
         kernel = call(form, "reduce", dtypes[0] + dtypes[1], strides, form.blocks, units, workers)
         kernel(b.launch, f=address(result), **arrays, **arguments)
     else:
@@ -101,7 +100,7 @@ def filter_grad(
             parts = spectra[: units * count * form.spectrum].reshape(units, -1)
             for i in range(1, units):
                 parts[0] += parts[i]
-            kernel = call(form, "finish", dtypes[1], (f_steps,), count, 1, workers)
+            kernel = call(form, "finish", dtypes[1], (f_strides,), count, 1, workers)
             kernel(b.launch, f=address(result), first=first, **arguments)
     if result is not per_example:
         per_example[...] = result

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from einstride.algorithms.fft import work
 from einstride.algorithms.fft.axes import Axis
 from einstride.algorithms.fft.blocks import assemble, outputs, tiles_of_x
-from einstride.algorithms.fft.plan import Plan, correlation, spectrum_part
+from einstride.algorithms.fft.plan import TilePlan, correlation, spectrum_part
 from einstride.algorithms.fft.planes import multiply, planes_of_array
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
@@ -91,7 +91,7 @@ def correlate(
     return assemble(found, counts, b)
 
 
-def filter_spectrum(f: Array, g: Geometry, job: Job, plan: Plan, b: Backend) -> Array:
+def filter_spectrum(f: Array, g: Geometry, job: Job, plan: TilePlan, b: Backend) -> Array:
     """Transform a filter (*K, C // G, D) to its spectrum (Q, 2, C // G, D), in parallel."""
     inner, filters = g.f_shape[-2:]
     u, dtype = work.planes_of(job), real_of(job)
@@ -132,8 +132,8 @@ class Worker:
     """
 
     def __init__(
-        self, g: Geometry, job: Job, plan: Plan, transforms_filter: bool, like: Array, b: Backend,
-        filters_only: tuple[int, int] | None = None,
+        self, g: Geometry, job: Job, plan: TilePlan, transforms_filter: bool, like: Array,
+        b: Backend, filters_only: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._g, self._b, self._axes = g, b, plan.axes
         u, dtype = work.planes_of(job), real_of(job)
@@ -164,7 +164,7 @@ def only_filters(g: Geometry, axes: tuple[Axis, ...], u: int, c: int, d: int) ->
     return {"filter": u * prod(g.kernel) * c * d, "c": stage, "d": stage}
 
 
-def sizes_of(g: Geometry, plan: Plan, u: int, transforms_filter: bool) -> dict[str, int]:
+def sizes_of(g: Geometry, plan: TilePlan, u: int, transforms_filter: bool) -> dict[str, int]:
     """Count the elements of a worker's buffers, by name."""
     cg, r = g.channels // g.groups, g.filters // g.groups
     grouped = g.groups > 1

@@ -14,7 +14,7 @@ from einstride.algorithms.fft import work
 from einstride.algorithms.fft.axes import choices
 from einstride.algorithms.fft.plan import (
     Axes,
-    Plan,
+    TilePlan,
     choice_count,
     largest_fit,
     slab_bytes,
@@ -41,7 +41,7 @@ class Search(forward.Search):
         g = self.g
         self.pointwise = g.groups > 1 and g.channels == g.groups
 
-    def pairs(self, width: int, channels: int) -> tuple[int, int, int]:
+    def unit_counts(self, width: int, channels: int) -> tuple[int, int, int]:
         """Return the channels and filters of a unit, and how many pairs of them have taps."""
         c, d, _ = self.widths(width, channels)
         return c, d, c * d // (width if self.g.groups > 1 else 1)
@@ -49,7 +49,7 @@ class Search(forward.Search):
     def sizes(self, axes: Axes, n: int, width: int, channels: int) -> dict[str, int]:
         """Count the elements of a worker's buffers, by name."""
         t = self.axes_cost(axes)
-        c, d, pairs = self.pairs(width, channels)
+        c, d, pairs = self.unit_counts(width, channels)
         stage = max(t.x_stage * n * c, t.f_stage * pairs)
         sums = t.q * 2 * pairs
         return {
@@ -62,7 +62,7 @@ class Search(forward.Search):
     def unit_memory(self, axes: Axes, width: int, channels: int, lengths: Shape) -> int:
         """Count the bytes of one worker."""
         g, t = self.g, self.axes_cost(axes)
-        c, d, _ = self.pairs(width, channels)
+        c, d, _ = self.unit_counts(width, channels)
         total = sum(self.sizes(axes, prod(lengths), width, channels).values()) * self.item
         total += 2 * t.q * 2 * d * self.item if self.pointwise else 0  # sums over the signals
         total += work.fast_bytes(axes, self.traits.block_bytes, self.item)
@@ -74,10 +74,10 @@ class Search(forward.Search):
 
     def unit(
         self, axes: Axes, lengths: Shape, width: int, channels: int, threads: int, partial_sums: int
-    ) -> Plan:
+    ) -> TilePlan:
         """Make a plan, with its workspace and seconds."""
         g, job, t, r = self.g, self.job, self.axes_cost(axes), self.rates
-        c, d, pairs = self.pairs(width, channels)
+        c, d, pairs = self.unit_counts(width, channels)
         n = prod(lengths)
         one = t.x_time(n * c) + t.y_time(n * d) + 10 * work.STEP
         one += n * (t.x * c + t.y * d) * r["turn"]
@@ -95,7 +95,9 @@ class Search(forward.Search):
         need = threads * self.unit_memory(axes, width, channels, lengths)
         need += partial_sums * prod(g.f_shape) * job.itemsize if partial_sums > 1 else 0
         seconds = -(-units // threads) * each * job.threads
-        return Plan(axes, (*lengths, width), channels, False, threads, need, seconds, partial_sums)
+        return TilePlan(
+            axes, (*lengths, width), channels, False, threads, need, seconds, partial_sums
+        )
 
     def parts(self) -> Iterator[tuple[int, int]]:
         """Enumerate (width, channels) of units, the largest first."""
@@ -111,7 +113,7 @@ class Search(forward.Search):
                 ):
                     yield width, channels
 
-    def plans(self) -> Iterator[Plan]:
+    def plans(self) -> Iterator[TilePlan]:
         """Enumerate the plans under the limit."""
         job, g, block = self.job, self.g, self.traits.block_bytes
         for axes in combinations(*(choices(g, a, choice_count(g, job)) for a in range(g.rank))):
@@ -144,7 +146,7 @@ class Search(forward.Search):
             return (1,)
         return tuple(dict.fromkeys((1, min(threads, len(Boxes(sizes, lengths))))))
 
-    def smallest(self) -> Plan:
+    def smallest(self) -> TilePlan:
         """Return the plan that needs the least memory."""
         g = self.g
         every = combinations(*(choices(g, a, 4) for a in range(g.rank)))
@@ -153,7 +155,7 @@ class Search(forward.Search):
 
 
 @cached(1024)
-def reduction(job: Job, traits: Traits) -> Plan:
+def reduction(job: Job, traits: Traits) -> TilePlan:
     """Choose the fastest plan of a filter gradient under the limit, else the smallest."""
     g = job.geometry
     if job.batch_invariant and g.batch > 1:  # the plan must not depend on the batch

@@ -34,7 +34,7 @@ WIDEST = 512
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """The tiles, blocks and threads of a convolution by frequencies.
 
     Attributes
@@ -150,7 +150,7 @@ class Search:
             total += t.f_time(prod(g.f_shape[-2:]))
         return total
 
-    def plans(self) -> Iterator[Plan]:
+    def plans(self) -> Iterator[TilePlan]:
         """Enumerate the plans under the limit."""
         g, block = self.g, self.traits.block_bytes
         for axes in combinations(
@@ -194,7 +194,7 @@ class Search:
 
     def make_plan(
         self, axes: Axes, lengths: Shape, channels: int, kept: bool, threads: int, shared: int
-    ) -> Plan:
+    ) -> TilePlan:
         """Make a plan, with its workspace and seconds."""
         *signals, width = lengths
         need = threads * self.memory(axes, width, channels, kept, tuple(signals))
@@ -205,9 +205,9 @@ class Search:
             first += work.fast_bytes(axes, self.traits.block_bytes, self.item)
             need = shared + max(need, threads * first)
         seconds = self.seconds(axes, lengths, channels, kept) * self.job.threads / threads
-        return Plan(axes, lengths, channels, kept, threads, need, seconds)
+        return TilePlan(axes, lengths, channels, kept, threads, need, seconds)
 
-    def smallest(self) -> Plan:
+    def smallest(self) -> TilePlan:
         """Return the plan that needs the least memory: one signal and one filter at a time."""
         g, small = self.g, []
         for axes in combinations(*(choices(g, a, 4) for a in range(g.rank))):
@@ -271,7 +271,7 @@ def steps(n: int) -> Iterator[int]:
 
 
 @cached(1024)
-def correlation(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:
+def correlation(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> TilePlan:
     """Choose the fastest plan of a forward convolution under the limit, else the smallest."""
     if job.batch_invariant and g.batch > 1:  # the plan must not depend on the batch
         one = correlation(replace(g, batch=1), job, traits, prepared)

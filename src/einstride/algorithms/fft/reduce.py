@@ -16,7 +16,7 @@ from einstride.algorithms.fft import work
 from einstride.algorithms.fft.blocks import assemble, tiles_of_x, tiles_of_y
 from einstride.algorithms.fft.correlate import real_of
 from einstride.algorithms.fft.gradient_plan import Search, reduction
-from einstride.algorithms.fft.plan import Plan
+from einstride.algorithms.fft.plan import TilePlan
 from einstride.algorithms.fft.planes import contract, copy, sum_signals, to_array, write_planes
 from einstride.algorithms.fft.scratch import Scratch
 from einstride.algorithms.fft.transforms import Transform
@@ -40,7 +40,7 @@ class Unit:
     index: int
 
 
-def units_of(job: Job, plan: Plan) -> tuple[list[Unit], tuple[int, ...]]:
+def units_of(job: Job, plan: TilePlan) -> tuple[list[Unit], tuple[int, ...]]:
     """List all units in row-major order, and count them on each axis of the result."""
     g = job.geometry
     tiles = tuple(a.tiles for a in plan.axes)
@@ -110,7 +110,7 @@ def reduce(x: Array, gy: Array, job: Job, b: Backend, out: Array | None) -> Arra
 class _Worker:
     """One worker's memory and transforms."""
 
-    def __init__(self, job: Job, plan: Plan, like: Array, b: Backend) -> None:
+    def __init__(self, job: Job, plan: TilePlan, like: Array, b: Backend) -> None:
         self._g, self._plan, self._b = job.geometry, plan, b
         self._u, self._dtype = work.planes_of(job), real_of(job)
         sizes = Search(job, b.traits).sizes(plan.axes, plan.signals, plan.width, plan.channels)

@@ -62,17 +62,15 @@ def input_grad(
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
     parts: dict[tuple[int, ...], Array] = {}
     for phase in phases:
-        phase_slices = tuple(
-            slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True)
-        )
-        destination = None if out is None else out[(slice(None), *phase_slices, ...)]
+        positions = phase.positions(g.stride)
+        destination = None if out is None else out[(slice(None), *positions, ...)]
         if phase.geometry is not None:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
             parts[phase.remainder] = correlate(gy, sub, phase.geometry, job, b, bias, destination)
         elif destination is not None:
             destination[...] = 0 if bias is None else bias
         else:
-            size = (len(range(s)[step]) for s, step in zip(g.size, phase_slices, strict=True))
+            size = (len(range(s)[step]) for s, step in zip(g.size, positions, strict=True))
             zeros = b.zeros((g.batch, *size, g.channels), result, gy)
             parts[phase.remainder] = zeros if bias is None else zeros + b.astype(bias, result)
     if out is not None:
@@ -120,10 +118,8 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
         if not phases:
             return found | {"kernel": "none: no tap meets an element"}
         phase = max(phases, key=lambda p: p.geometry.multiply_adds if p.geometry else 0)
-        phase_slices = tuple(
-            slice(r, None, s) for r, s in zip(phase.remainder, g.stride, strict=True)
-        )
-        out, passes, h = out[(slice(None), *phase_slices, ...)], len(phases), phase.geometry or g
+        positions = phase.positions(g.stride)
+        out, passes, h = out[(slice(None), *positions, ...)], len(phases), phase.geometry or g
         f = transpose_filter(f, 1, b) if g.groups == 1 else f  # a cut by tap has one group
     split = by_tap(f, h, job, b, out if traits.mutable else None)
     if split is not None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.winograd import compiled
 from einstride.algorithms.winograd.array_passes import correlate, reduce, transformed
-from einstride.algorithms.winograd.plan import Plan, choose
+from einstride.algorithms.winograd.plan import BlockPlan, choose_plan
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import UNIT_ROUNDOFF
@@ -126,8 +126,8 @@ def _pass_filter(f: Array, job: Job, b: Backend) -> Array:
     return adjoint_filter(f, g.groups, not g.flip, b)
 
 
-def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan:
-    plan = choose(g, job, traits, prepared)
+def _plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> BlockPlan:
+    plan = choose_plan(g, job, traits, prepared)
     if isinstance(plan, str):
         raise RuntimeError(f"winograd runs only what it supports: {plan}")
     return plan
@@ -150,7 +150,7 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "it sums over the batch, not for each example"
     if job.batch_invariant and job.direction == "filter_grad":
         return "a filter gradient sums over the batch"
-    plan = choose(_pass_geometry(job), job, traits)
+    plan = choose_plan(_pass_geometry(job), job, traits)
     return plan if isinstance(plan, str) else None
 
 
@@ -180,7 +180,7 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     return found | {"units": units, "channels in a unit": plan.slab, "partial sums": plan.parts}
 
 
-def _error(plan: Plan, job: Job) -> str:
+def _error(plan: BlockPlan, job: Job) -> str:
     """Format the predicted error of a plan."""
     gradient = job.direction == "filter_grad"
     terms = plan.scheme.terms(_pass_geometry(job), gradient) * (2 if is_complex(job.sums) else 1)

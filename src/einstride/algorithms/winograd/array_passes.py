@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.winograd.plan import (
-    Plan,
+    BlockPlan,
     filter_rows,
     frame_of,
     gradient_term,
@@ -62,7 +62,7 @@ def _flat(stack: Array, b: Backend) -> Array:
 
 
 def correlate(
-    x: Array, f: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
+    x: Array, f: Array, plan: BlockPlan, g: Geometry, job: Job, b: Backend,
     bias: Array | None, out: Array | None, u: Array | None,
 ) -> Array:  # fmt: skip
     """Compute y (B, *O, D) = conv(x, f) + bias without flip; `u` is the transformed f, if known."""
@@ -84,7 +84,7 @@ def correlate(
 
 
 def _slab(
-    x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend,
+    x: Array, u: Array, plan: BlockPlan, g: Geometry, job: Job, b: Backend,
     bias: Array | None, out: Array,
 ) -> None:  # fmt: skip
     """Compute the output channels whose transformed filters are u, into `out`."""
@@ -139,7 +139,7 @@ def _sides(block: Block) -> tuple[int, ...]:
 
 
 def _immutable(
-    x: Array, u: Array, plan: Plan, g: Geometry, job: Job, b: Backend, bias: Array | None
+    x: Array, u: Array, plan: BlockPlan, g: Geometry, job: Job, b: Backend, bias: Array | None
 ) -> Array:
     """Compute y for libraries with immutable arrays: phase by phase, in spans of examples."""
     s = plan.scheme
@@ -160,7 +160,7 @@ def _immutable(
     return interleave(phases, g.dilation, g.y_shape, b)
 
 
-def reduce(x: Array, gy: Array, plan: Plan, job: Job, b: Backend, out: Array | None) -> Array:
+def reduce(x: Array, gy: Array, plan: BlockPlan, job: Job, b: Backend, out: Array | None) -> Array:
     """Compute gf (*K, C // G, D) = conj(G^T sum (B^T x)^T (A conj(gy))), before any flip.
 
     A unit sums some blocks for some channels of x. The bits do not depend on the number of threads,

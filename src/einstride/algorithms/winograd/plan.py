@@ -42,7 +42,7 @@ It is for a `block_bytes` of 2 MiB and scales with it.
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """The blocks, slabs and threads of one scheme of tiles.
 
     Attributes
@@ -125,7 +125,9 @@ def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
 
 
 @cached(4096)
-def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False) -> Plan:
+def forward_plan(
+    g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False
+) -> BlockPlan:
     """Plan blocks and slabs under the limit if any fit, else with the least workspace."""
     batch = 1 if job.batch_invariant else g.batch
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
@@ -133,7 +135,7 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
     work = g.multiply_adds // max(g.batch, 1) * batch
     threads = job.threads if work > SMALL and traits.mutable else 1
     most = max(TILES * traits.block_bytes >> 21, 1)
-    found: list[Plan] = []
+    found: list[BlockPlan] = []
     slab = g.filters
     while True:
         shared = 0 if prepared else filter_bytes(g, s, job, slab)
@@ -149,7 +151,7 @@ def forward_plan(g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: boo
                 n = max(min(target // prod(tiles[1:]), batch), 1)
                 lengths, workers = (n, *tiles[1:]), 1
                 need = shared + 2 * bytes_of(lengths)
-            plan = Plan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
+            plan = BlockPlan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
             if need <= job.limit and workers == threads:
                 return plan
             found.append(plan)
@@ -196,7 +198,7 @@ in a cache. Smaller units transform gy more often."""
 
 
 @cached(4096)
-def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
+def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> BlockPlan:
     """Plan the units of a filter gradient independently of the threads, and so the bits of sums."""
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
     whole = s.points * s.taps * (g.channels // g.groups) * g.filters * job.itemsize
@@ -234,11 +236,13 @@ def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> Plan:
             break
     most_workers = min((job.limit - shared) // max(each, 1), parts * slabs)
     workers = max(min(threads, most_workers), 1)
-    return Plan(s, blocks, g.channels, slab, parts, workers, shared + workers * each, most_workers)
+    return BlockPlan(
+        s, blocks, g.channels, slab, parts, workers, shared + workers * each, most_workers
+    )
 
 
 @cached(4096)
-def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Plan | str:
+def choose_plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> BlockPlan | str:
     """Choose the plan with the least work that is accurate enough and fits, or say why none does.
 
     `g` is the geometry of the forward pass that is run: of an input gradient, its one phase.
@@ -249,7 +253,7 @@ def choose(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -> Pla
         return f"the dilation sorts the positions into more than {MOST_PHASES} phases"
     gradient = job.direction == "filter_grad"
     judged = replace(g, batch=1) if job.batch_invariant else g
-    found: list[tuple[bool, float, Plan]] = []
+    found: list[tuple[bool, float, BlockPlan]] = []
     for s in schemes(g.kernel, g.out):
         if winograd_error.growth(s.axes, gradient) > MOST_GROWTH:
             continue

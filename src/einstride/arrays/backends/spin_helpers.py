@@ -34,7 +34,7 @@ SLEEP_MICROSECONDS = 20
 
 FIXED = 5
 """Number of arguments of `launch` before the helpers' addresses: the length of
-`spin_handoff.TEAM`, which is imported where kernels are compiled."""
+`spin_handoff.LAUNCH_ARGUMENTS`, which is imported where kernels are compiled."""
 
 START_TIMEOUT = 1.0
 """Seconds that a caller waits for a new helper thread, ten thousand times what its start takes.
@@ -42,20 +42,20 @@ After that the caller works without the helper."""
 
 
 @cached(1, "code")
-def _roles() -> tuple[Kernel, Kernel]:
+def _functions() -> tuple[Kernel, Kernel]:
     """Compile the functions of a helper thread and of a caller."""
     from einstride.codegen import jit
     from einstride.cpu.runtime import spin_handoff
 
     machine = jit.machine()
     pause = spin_handoff.pause(machine.features)
-    attend, launch = (
+    serve_kernels, launch = (
         jit.kernel(
-            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(role, pause), on=machine
+            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(name, pause), on=machine
         )
-        for role in ("attend", "launch")
+        for name in ("serve", "launch")
     )
-    return attend, launch
+    return serve_kernels, launch
 
 
 @cached(1, "process")
@@ -85,24 +85,24 @@ class _Helper:
         self.address = ctypes.addressof(self.mailbox)
         self._arguments = _arguments(1)
 
-    def arguments(self, kernel: int, block: int, team: list[_Helper]) -> int:
-        """Write the arguments of `launch` for a team that this helper leads; return their address.
+    def arguments(self, kernel: int, block: int, helpers: list[_Helper]) -> int:
+        """Write the arguments of `launch` to this helper's memory; return their address.
 
-        They are `spin_handoff.TEAM`, then the address of each helper's mailbox.
+        They are `spin_handoff.LAUNCH_ARGUMENTS`, then the address of each helper's mailbox.
         """
-        if len(self._arguments) != FIXED + len(team):
-            self._arguments = _arguments(len(team))
+        if len(self._arguments) != FIXED + len(helpers):
+            self._arguments = _arguments(len(helpers))
         arguments = self._arguments
-        arguments[0], arguments[1], arguments[2] = len(team), kernel, block
-        for i, helper in enumerate(team, FIXED):
+        arguments[0], arguments[1], arguments[2] = len(helpers), kernel, block
+        for i, helper in enumerate(helpers, FIXED):
             arguments[i] = helper.address
         return ctypes.addressof(arguments)
 
-    def serve(self, attend: Kernel) -> None:
+    def serve(self, serve_kernels: Kernel) -> None:
         """Wait for kernels and run them, without end."""
         while True:
             self.start.acquire()
-            attend(self.address, POLLS)
+            serve_kernels(self.address, POLLS)
 
     def wake(self) -> None:
         """Make the thread poll for work."""
@@ -143,7 +143,7 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
             return
         kernel = ctypes.c_int64.from_buffer(function).value  # type: ignore[arg-type]
         arguments = borrowed[0].arguments(kernel, address, borrowed)
-        run = _roles()[1]
+        run = _functions()[1]
         for helper in borrowed:
             helper.wake()
         run(arguments, POLLS)
@@ -169,13 +169,13 @@ def _start_helper(idle: list[_Helper]) -> bool:
         return False
     started = threading.Lock()
     started.acquire()
-    attend = _roles()[0]
+    serve_kernels = _functions()[0]
 
     def serve() -> None:
         helper = _Helper()
         idle.append(helper)
         started.release()
-        helper.serve(attend)
+        helper.serve(serve_kernels)
 
     try:
         workers.start(serve, ())

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, combined, load, shuffle, store
+from einstride.codegen.vector_formats import Format, combine_parts, load, shuffle, store
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels"
@@ -76,7 +76,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "x_step", "x_back",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "x_stride", "x_back",
         "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
         *axis_arguments(rank),
@@ -93,7 +93,7 @@ def kernel(spec: Spec) -> str:
         x = code.array("x", spec.x.stored).at(n * code["x_batch"])
         y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
-        with code.loop(first, (first + code["rows"]).least(code["all_rows"])) as row:
+        with code.loop(first, (first + code["rows"]).minimum(code["all_rows"])) as row:
             _row(code, spec, x, y, row, strip)
     return code.text()
 
@@ -106,9 +106,9 @@ def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Valu
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     last_axis = spec.rank - 1
-    step = code[f"y_step{last_axis}"]
+    step = code[f"y_stride{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
         for o in range(0, len(spec.row), spec.tile):
@@ -118,20 +118,20 @@ def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Valu
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
 
     def border(w: Value, number: Value) -> None:
         here = table.at(number * code[f"taps{last_axis}"])
         _tile(code, spec, x, y.at(w * step), rows, None, here)
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0))) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
         border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
-        w = w0.least(stop - spec.tile)  # the last tile overlaps the one before
-        pointer = x.at(code["x_first"] + w * code["x_stride"])
+        w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
+        pointer = x.at(code["x_first"] + w * code["window_stride"])
         _tile(code, spec, pointer, y.at(w * step), rows, step, None)
     end = code[f"out{last_axis}"]
-    with code.loop(is_last.pick(code["outside"], end), end) as w:
+    with code.loop(is_last.select(code["outside"], end), end) as w:
         border(w, w - code["outside"] + code["inside"])
 
 
@@ -193,26 +193,26 @@ def _panel(
     add = _across_groups if spec.spans_groups else _within_group
 
     def products(here: Pointer, tap: Value) -> None:
-        pointers = [(p, here.at(code["x_stride"] * p) if p else here) for p in range(tile)]
+        pointers = [(p, here.at(code["window_stride"] * p) if p else here) for p in range(tile)]
         add(code, spec, pointers, f, tap, c, accs, masks, left)
 
     def row(here: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
             at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
-            pointers = [(p, here.at(code["x_step"] * i)) for p, i in at]
+            pointers = [(p, here.at(code["x_stride"] * i)) for p, i in at]
             add(code, spec, pointers, f, tap + k, c, accs, masks, left)
 
     axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
-    y_step = None if spec.y_contiguous else code["y_channel"]
+    y_stride = None if spec.y_contiguous else code["y_channel"]
     for p in range(tile):
         pointer = y if p == 0 or step is None else y.at(step * p)
         for v in range(vectors):
             found = accs[0][p * vectors + v].get()
             if spec.x.pairs:
-                found = combined(found, accs[1][p * vectors + v].get())
+                found = combine_parts(found, accs[1][p * vectors + v].get())
             start = d + v * lanes
-            start = start if y_step is None else start // parts * y_step
-            store(pointer.at(start), found, spec.y, masks[v], y_step)
+            start = start if y_stride is None else start // parts * y_stride
+            store(pointer.at(start), found, spec.y, masks[v], y_stride)
 
 
 def axis(

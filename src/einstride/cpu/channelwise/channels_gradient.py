@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, conjugated, load, shuffle, swapped
+from einstride.codegen.vector_formats import Format, combine_conjugate, load, shuffle, swap_parts
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_channels_gradient"
@@ -69,7 +69,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "strips", "strip", "row_ranges", "rows",
-        "result_rows", "all_rows", "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first",
+        "result_rows", "all_rows", "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first",
         "inside", "outside", "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups",
         "filters",
         *axis_arguments(rank),
@@ -85,7 +85,7 @@ def kernel(spec: Spec) -> str:
         strip, rest = partial % code["strips"], partial // code["strips"]
         result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         with code.loop(first, last) as i:
             row = result * code["result_rows"] + i
             _row(code, spec, row, strip, panel, f)
@@ -102,17 +102,17 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     first = strip * code["strip"]
-    last = (first + code["strip"]).least(code[f"out{spec.rank - 1}"])
+    last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
     width = spec.vectors * spec.lanes
     with code.loop(first, last, SPAN) as w0:
-        w1 = (w0 + SPAN).least(last)
+        w1 = (w0 + SPAN).minimum(last)
         if spec.spans_groups:
             lanes = code["filters"] * parts
             lo = panel * code["panel"]
-            hi = (lo + code["panel"]).least(lanes)
+            hi = (lo + code["panel"]).minimum(lanes)
             whole = hi - (hi - lo) % width
             with code.loop(lo, whole, width) as d:
                 _tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
@@ -121,7 +121,7 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         else:
             lanes = code["filters"] // code["groups"] * parts
             lo = panel * code["panel"]
-            hi = (lo + code["panel"]).least(code["groups"])
+            hi = (lo + code["panel"]).minimum(code["groups"])
             with (
                 code.loop(lo, hi) as g,
                 code.loop(0, lanes, width) as d,
@@ -185,15 +185,15 @@ def _taps(
         [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
         for _ in range(parts)
     ]
-    y_step = None if spec.y_contiguous else code["y_channel"]
+    y_stride = None if spec.y_contiguous else code["y_channel"]
 
     def gradients(w: Value) -> list[Value]:
-        pointer = y.at(w * code[f"y_step{axis}"])
+        pointer = y.at(w * code[f"y_stride{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
-        if y_step is not None:
-            starts = [s // parts * y_step for s in starts]
+        if y_stride is not None:
+            starts = [s // parts * y_stride for s in starts]
         return [
-            load(pointer.at(s), spec.y, lanes, m, y_step)
+            load(pointer.at(s), spec.y, lanes, m, y_stride)
             for s, m in zip(starts, masks, strict=True)
         ]
 
@@ -212,11 +212,11 @@ def _taps(
                 add(x.at(offset), t, gs)
 
     inside, outside = code["inside"], code["outside"]
-    with code.loop(w0, w1.least(inside)) as w:
+    with code.loop(w0, w1.minimum(inside)) as w:
         border(w, w)
-    with code.loop(_maximum(w0, inside), w1.least(outside)) as w:
+    with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
         gs = gradients(w)
-        here = x.at(code["x_first"] + w * code["x_stride"] + k * code["x_tap"])
+        here = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
         for t in range(tile):
             add(here.at(code["x_tap"] * t), t, gs)
     with code.loop(_maximum(w0, outside), w1) as w:
@@ -228,13 +228,13 @@ def _taps(
             row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
             for v in range(vectors):
                 at = (t * inputs + i) * vectors + v
-                found = _conjugated(spec, [part[at].get() for part in accs])
+                found = _combine_conjugate(spec, [part[at].get() for part in accs])
                 pointer = row.at(v * lanes)
                 pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
 
 
 def _maximum(a: Value, b: Value) -> Value:
-    return (a < b).pick(b, a)
+    return (a < b).select(b, a)
 
 
 def _across_groups(
@@ -254,7 +254,7 @@ def _across_groups(
         xs = load(here.at(start), spec.x, window, mask, step)
         for c in range(inputs):
             order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add(shuffle(xs, order), [g, swapped(g)] if spec.x.pairs else [g], sums,
+            _add(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
                  c * vectors + v)  # fmt: skip
 
 
@@ -281,12 +281,12 @@ def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
         part[i].set(x.times_plus(g, part[i].get()))
 
 
-def _conjugated(spec: Spec, found: list[Value]) -> Value:
+def _combine_conjugate(spec: Spec, found: list[Value]) -> Value:
     """The sum of conj(x) * gy from the sums that `_across_groups` or `_within_group` made."""
     if not spec.x.pairs:
         return found[0]
     first, second = found
     if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
-        return swapped(second).times_plus(Value(first.code, sign), first)
-    return conjugated(first, second)
+        return swap_parts(second).times_plus(Value(first.code, sign), first)
+    return combine_conjugate(first, second)

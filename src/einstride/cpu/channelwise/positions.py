@@ -22,11 +22,11 @@ from llvmlite import ir
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import (
     Format,
-    combined,
-    every,
-    gathered,
+    all_lanes,
+    broadcast_parts,
+    combine_parts,
+    gather,
     load,
-    repeated,
     shuffle,
     store,
 )
@@ -68,7 +68,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
         "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
@@ -84,7 +84,7 @@ def kernel(spec: Spec) -> str:
         x = code.array("x", spec.x.stored).at(n * code["x_batch"])
         y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
-        last = (first + code["rows"]).least(code["all_rows"])
+        last = (first + code["rows"]).minimum(code["all_rows"])
         each = code["filters"] // code["groups"]
         with code.loop(0, code["filters"], spec.results) as d, code.loop(first, last) as row:
             pointer = x.at(d // each * code["channels"] * code["x_channel"])
@@ -102,14 +102,14 @@ def _row(
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
     each = spec.lanes // (2 if spec.x.pairs else 1)
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{spec.rank - 1}"]
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0)), each) as w:
         _tile(code, spec, x, y, d, rows, w, 1, code["inside"] - w, w)
     wide = each * spec.vectors
     whole = stop - (stop - start) % wide
@@ -118,7 +118,7 @@ def _row(
     if spec.vectors > 1:
         with code.loop(whole, stop, each) as w:
             _tile(code, spec, x, y, d, rows, w, 1, None, w)
-    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+    with code.loop(is_last.select(code["outside"], end), end, each) as w:
         _tile(code, spec, x, y, d, rows, w, 1, end - w, w - code["outside"] + code["inside"])
 
 
@@ -142,12 +142,12 @@ def _tile(
     with code.when(code["bias"].equals(0) ^ 1):
         for r in results:
             pair = [bias.at((d + r) * parts + part).load() for part in range(parts)]
-            each = repeated(code, pair, lanes)
+            each = broadcast_parts(code, pair, lanes)
             for v in range(vectors):
                 accs[0][v * spec.results + r].set(each)
     f = code.array("f", dtype).at(d * parts)
     row = code["filters"] * parts
-    here = x.at(code["x_first"] + w * code["x_stride"])
+    here = x.at(code["x_first"] + w * code["window_stride"])
 
     def products(x: Pointer, tap: Value) -> None:
         with code.loop(0, code[f"taps{rank - 1}"]) as k:
@@ -176,16 +176,18 @@ def _tile(
                 outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
     outer(0, here if left is None or spec.masked else x, code.number(0))
-    step = None if spec.y_contiguous else code[f"y_step{rank - 1}"]
+    step = None if spec.y_contiguous else code[f"y_stride{rank - 1}"]
     mask = None if left is None else code.first_lanes(left * parts, lanes)
-    y = y.at(w * code[f"y_step{rank - 1}"])
+    y = y.at(w * code[f"y_stride{rank - 1}"])
     for r in results:
         for v in range(vectors):
             at = v * spec.results + r
             found = accs[0][at].get()
             if spec.x.pairs:
-                found = combined(found, accs[1][at].get())
-            pointer = y.at(code["y_channel"] * r + code[f"y_step{rank - 1}"] * (v * lanes // parts))
+                found = combine_parts(found, accs[1][at].get())
+            pointer = y.at(
+                code["y_channel"] * r + code[f"y_stride{rank - 1}"] * (v * lanes // parts)
+            )
             store(pointer, found, spec.y, mask, step)
 
 
@@ -194,7 +196,7 @@ def _interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
     parts = 2 if spec.x.pairs else 1
     if spec.x_contiguous:
         return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
-    step = code["x_stride"]
+    step = code["window_stride"]
     return [
         load(x.at(step * (v * spec.lanes // parts)), spec.x, spec.lanes, None, step)
         for v in range(vectors)
@@ -208,9 +210,9 @@ def border(
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     if spec.masked:
         first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
-        stop = (first + code["size"]).least(left)
+        stop = (first + code["size"]).minimum(left)
         mask = code.first_lanes(stop * parts, lanes) & (
-            code.first_lanes(first * parts, lanes) ^ every(code, lanes)
+            code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
         )
         return load(x.at(k * code["x_tap"]), spec.x, lanes, mask, None)
     axis = spec.rank - 1
@@ -218,7 +220,7 @@ def border(
     each = lanes // parts
     found = table.load(each, code.first_lanes(left, each)) if each > 1 else table.load()
     offsets, there = _pairs(code, found, left, lanes, parts)
-    return gathered(x, spec.x, offsets, there)
+    return gather(x, spec.x, offsets, there)
 
 
 def _pairs(code: Code, offsets: Value, left: Value, lanes: int, parts: int) -> tuple[Value, Value]:

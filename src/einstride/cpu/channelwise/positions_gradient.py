@@ -13,7 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.vector_formats import Format, conjugated, lane, load, shuffle, swapped
+from einstride.codegen.vector_formats import (
+    Format,
+    combine_conjugate,
+    lane,
+    load,
+    shuffle,
+    swap_parts,
+)
 from einstride.cpu.channelwise.positions import border
 from einstride.cpu.channelwise.signature import axis_arguments
 
@@ -53,7 +60,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "strips", "strip", "row_ranges", "rows", "result_rows", "all_rows",
-        "x", "x_batch", "x_channel", "x_stride", "x_tap", "x_first", "inside", "outside",
+        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
         "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups", "filters",
         "size", "low", "dilation", "border", *axis_arguments(rank),
     )  # fmt: skip
@@ -67,7 +74,7 @@ def kernel(spec: Spec) -> str:
         strip, rest = partial % code["strips"], partial // code["strips"]
         result, number = rest // code["row_ranges"], rest % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         each = code["filters"] // code["groups"]
         with (
             code.loop(0, code["filters"]) as d,
@@ -97,7 +104,7 @@ def _row(
         at = rest % code[f"out{a}"]
         rest = rest // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
+        y = y.at(at * code[f"y_stride{a}"])
 
     def outer(a: int, x: Pointer, tap: Value) -> None:
         if a < axis:
@@ -126,37 +133,39 @@ def _taps(
     parts = 2 if spec.x.pairs else 1
     each = lanes // parts
     accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
-    step = None if spec.y_contiguous else code[f"y_step{axis}"]
-    x_step = None if spec.x_contiguous else code["x_stride"]
+    step = None if spec.y_contiguous else code[f"y_stride{axis}"]
+    x_stride = None if spec.x_contiguous else code["window_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
-    stop = is_last.pick(code["outside"], start + code["strip"])
+    stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{axis}"]
 
     def add(w: Value, left: Value | None, number: Value) -> None:
         mask = None if left is None else code.first_lanes(left * parts, lanes)
-        g = load(y.at(w * code[f"y_step{axis}"]), spec.y, lanes, mask, step)
-        gs = [g, swapped(g)] if spec.x.pairs else [g]
-        here = x.at(code["x_first"] + w * code["x_stride"]) if left is None or spec.masked else x
+        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, step)
+        gs = [g, swap_parts(g)] if spec.x.pairs else [g]
+        here = (
+            x.at(code["x_first"] + w * code["window_stride"]) if left is None or spec.masked else x
+        )
         for t in range(tile):
             if left is None:
                 pointer = here.at((k + t) * code["x_tap"])
-                xs = load(pointer, spec.x, lanes, None, x_step)
+                xs = load(pointer, spec.x, lanes, None, x_stride)
             else:
                 xs = border(code, spec, here, k + t, w, number, left)
             for part, g in zip(accs, gs, strict=True):
                 part[t].set(xs.times_plus(g, part[t].get()))
 
-    with code.loop(0, strip.equals(0).pick(code["inside"], code.number(0)), each) as w:
+    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0)), each) as w:
         add(w, code["inside"] - w, w)
     with code.loop(start, stop, each) as w:
         add(w, None, w)
-    with code.loop(is_last.pick(code["outside"], end), end, each) as w:
+    with code.loop(is_last.select(code["outside"], end), end, each) as w:
         add(w, end - w, w - code["outside"] + code["inside"])
     row = code["channels"] * code["filters"] * parts
     for t in range(tile):
         found = [part[t].get() for part in accs]
-        total = found[0] if parts == 1 else conjugated(found[0], found[1])
+        total = found[0] if parts == 1 else combine_conjugate(found[0], found[1])
         width = lanes
         while width > parts:
             low = shuffle(total, list(range(width // 2)))

@@ -119,8 +119,8 @@ class Signature:
         back = lowest_offset(g.size[-1], xs[-2])
         found = {
             "x_batch": xs[0], "x_channel": xs[-1],
-            "x_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
-            "x_step": xs[-2],
+            "window_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
+            "x_stride": xs[-2],
             "x_back": -back,
             "x_first": -g.padding[-1][0] * xs[-2] - back,
             "y_batch": ys[0], "y_channel": ys[-1],
@@ -129,7 +129,7 @@ class Signature:
         }  # fmt: skip
         for a in range(g.rank):
             axis = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
-            names = ("table", "taps", "out", "y_step")
+            names = ("table", "taps", "out", "y_stride")
             found |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
         return found
 
@@ -140,7 +140,7 @@ def _format(stored: str, compute: str) -> Format:
 
 def axis_arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments of each spatial axis."""
-    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_step"))
+    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
 
 
 def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:

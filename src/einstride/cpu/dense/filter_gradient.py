@@ -44,8 +44,8 @@ class OuterTile:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The argument names; those with a number belong to a spatial axis."""
-    words = ("table", "taps", "out", "first", "last", "gy_step")
-    each = (f"{name}{a}" for a in range(rank) for name in words)
+    names = ("table", "taps", "out", "first", "last", "gy_stride")
+    each = (f"{name}{a}" for a in range(rank) for name in names)
     return (
         "counter", "chunks", "panels", "slices", "slice", "channels", "examples",
         "x", "gy", "gf", "x_channel", "x_batch", "gy_batch", "gf_batch", "gf_channel",
@@ -73,16 +73,16 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
     columns = code.array("panel_columns", "int64").at(panel).load()
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     c_first = part * code["slice"]
-    c_last = (c_first + code["slice"]).least(code["channels"])
-    every = code["examples"].equals(1)
-    begin = every.pick(code.number(0), example)
-    end = every.pick(code["batch"], example + 1)
+    c_last = (c_first + code["slice"]).minimum(code["channels"])
+    all_examples = code["examples"].equals(1)
+    begin = all_examples.select(code.number(0), example)
+    end = all_examples.select(code["batch"], example + 1)
     with (
         code.loop(begin, end, code["region_batch"]) as n0,
         code.loop(0, code["out0"], code["region_rows"]) as r0,
     ):
-        region = (n0, (n0 + code["region_batch"]).least(end), r0, r0 + code["region_rows"])
-        fresh = n0.equals(begin) & r0.equals(0)
+        region = (n0, (n0 + code["region_batch"]).minimum(end), r0, r0 + code["region_rows"])
+        is_first = n0.equals(begin) & r0.equals(0)
 
         def axis(a: int, tap: Value, taps: list[Value]) -> None:
             with code.loop(0, code[f"taps{a}"]) as k:
@@ -93,7 +93,7 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
                 to = gf.at(code.array("tap_offsets", "int64").at(number).load())
                 with code.loop(c_first, c_last, t.channels) as c:
                     acc = _sums(code, t, x, gy, region, [*taps, k], c, masks)
-                    _add(code, t, to, c, c_last, acc, fresh, masks)
+                    _add(code, t, to, c, c_last, acc, is_first, masks)
 
         axis(0, code.number(0), [])
 
@@ -105,17 +105,19 @@ def _sums(
     """Sum the products of a region's positions for one tap, in the accumulators returned."""
     acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(t.channels * t.vectors)]
     n0, n1, r0, r1 = region
-    channels = [(c + p).least(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)]
+    channels = [
+        (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)
+    ]
 
     def axis(a: int, from_x: Value, from_gy: Value) -> None:
         lo = code.array(f"first{a}", "int64").at(taps[a]).load()
         hi = code.array(f"last{a}", "int64").at(taps[a]).load()
         if a == 0:
-            lo, hi = lo.most(r0), hi.least(r1)
+            lo, hi = lo.maximum(r0), hi.minimum(r1)
         table = code.array(f"table{a}", "int64").at(taps[a])
         with code.loop(lo, hi) as o:
             at_x = from_x + table.at(o * code[f"taps{a}"]).load()
-            at_gy = from_gy + o * code[f"gy_step{a}"]
+            at_gy = from_gy + o * code[f"gy_stride{a}"]
             if a + 1 < t.rank:
                 axis(a + 1, at_x, at_gy)
             else:
@@ -136,15 +138,15 @@ def _products(
         for v, mask in enumerate(masks)
     ]
     for p, point in enumerate(points):
-        spread = code.splat(point.load_as(t.first, t.compute), t.lanes)
-        for v, numbers in enumerate(row):
+        x_vector = code.splat(point.load_as(t.first, t.compute), t.lanes)
+        for v, vector in enumerate(row):
             sums = acc[p * t.vectors + v]
-            sums.set(spread.times_plus(numbers, sums.get()))
+            sums.set(x_vector.times_plus(vector, sums.get()))
 
 
 def _add(
-    code: Code, t: OuterTile, to: Pointer, c: Value, last: Value, acc: list[Variable], fresh: Value,
-    masks: list[Mask],
+    code: Code, t: OuterTile, to: Pointer, c: Value, last: Value, acc: list[Variable],
+    is_first: Value, masks: list[Mask],
 ) -> None:  # fmt: skip
     """Store the first region's sums in gf, or add those of a later region to gf."""
     for p in range(t.channels):
@@ -152,6 +154,6 @@ def _add(
             row = to.at((c + p) * code["gf_channel"])
             for v, mask in enumerate(masks):
                 pointer, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
-                with code.when(fresh ^ 1):
+                with code.when(is_first ^ 1):
                     sums.set(sums.get() + pointer.load(t.lanes, mask))
                 pointer.store(sums.get(), mask)

@@ -10,7 +10,7 @@ import numpy as np
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
-from einstride.cpu.dense.pack_call import SLICE_BYTES, Shape, columns, shape
+from einstride.cpu.dense.pack_call import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
@@ -27,14 +27,17 @@ order of sums, and so the bits."""
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    each: bool = False, on: Machine | None = None, shares: int = 1,
+    per_example: bool = False, on: Machine | None = None, max_partial_sums: int = 1,
 ) -> None:  # fmt: skip
     """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
 
-    Where no tap leaves x, the positions are divided into up to `shares` partial sums. For complex
-    numbers out is real, (*K, 2C // G, 2D): each part of x times each part of gy.
+    Where no tap leaves x, up to `max_partial_sums` partial sums are computed, each over a part of
+    the positions. For complex numbers out is real, (*K, 2C // G, 2D): each part of x times each
+    part of gy.
     """
-    call, count = gradient_of(x, gy, g, compute, out, threads, each, on or machine(), shares)
+    call, count = gradient_of(
+        x, gy, g, compute, out, threads, per_example, on or machine(), max_partial_sums
+    )
     sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
     call(launch, x=address(x), gy=address(gy), gf=address(sums))
     if count > 1:
@@ -42,37 +45,38 @@ def gradient(
 
 
 def gradient_of(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine,
-    shares: int = 1,
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
+    on: Machine, max_partial_sums: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
     """The call for arrays with these strides, and the number of partial sums it stores.
 
     The call needs the addresses ``x``, ``gy`` and ``gf``.
     """
     return _gradient(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, each,
-        threads, on, shares,
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
+        threads, on, max_partial_sums,
     )  # fmt: skip
 
 
 @kept
 def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
-    gy_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
-    shares: int,
+    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, on: Machine, max_partial_sums: int,
 ) -> tuple[Call, int]:  # fmt: skip
-    s = shape(compute, g.filters // g.groups, on)
+    s = panel_layout(compute, g.filters // g.groups, on)
     item = ITEMSIZE[real(compute)]
-    x_steps = element_strides(x_strides, ITEMSIZE[real(first)])
-    gy_steps = element_strides(gy_strides, ITEMSIZE[real(second)])
-    gf_steps = list(element_strides(gf_strides, item))
-    if packed_filter_gradient_call.fits(g, x_steps[-1], s.parts):
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[real(first)])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[real(second)])
+    gf_strides = list(element_strides(gf_byte_strides, item))
+    if packed_filter_gradient_call.fits(g, x_strides[-1], s.parts):
         dtypes = real(first), real(second), real(compute)
         return packed_filter_gradient_call.call(
-            g, s, dtypes, x_steps, gy_steps, gf_steps, shares, each, threads, on
-        )
-    gf_batch = gf_steps.pop(0) if each else 0
-    x_columns, y_columns, column, counts = columns(g, s, x_steps[-1], s.parts)
+            g, s, dtypes, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
+            threads, on,
+        )  # fmt: skip
+    gf_batch = gf_strides.pop(0) if per_example else 0
+    x_columns, y_columns, column, counts = panel_tables(g, s, x_strides[-1], s.parts)
     inner = g.channels // g.groups * s.parts
     rows = min(s.rows, inner)
     rows = -(-inner // -(-inner // rows))  # tiles of equal height
@@ -80,20 +84,21 @@ def _gradient(
     tile = filter_gradient.OuterTile(
         real(first), real(second), real(compute), s.lanes, rows, s.vectors, g.rank, masked
     )
-    taps = grid(g.kernel, gf_steps[: g.rank])
-    share = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
-    part = min(-(-min(share, inner) // rows) * rows, inner)
-    panels = len(column) * (g.batch if each else 1)
+    taps = grid(g.kernel, gf_strides[: g.rank])
+    in_cache = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
+    part = min(-(-min(in_cache, inner) // rows) * rows, inner)
+    panels = len(column) * (g.batch if per_example else 1)
     # Chunks above four tiles are halved for even work, smaller ones only if threads were idle.
     for least, wanted in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
         part = chunk_size(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
     batch, lines = _region(g, s, item)
     values = {
-        "chunks": len(column) * -(-inner // part) * (g.batch if each else 1),
+        "chunks": len(column) * -(-inner // part) * (g.batch if per_example else 1),
         "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
-        "examples": g.batch if each else 1, "x_channel": 1 if s.parts == 2 else x_steps[-1],
-        "x_batch": x_steps[0], "gy_batch": gy_steps[0], "gf_batch": gf_batch,
-        "gf_channel": gf_steps[-2], "tap_offsets": address(taps), "batch": g.batch,
+        "examples": g.batch if per_example else 1,
+        "x_channel": 1 if s.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
+        "gy_batch": gy_strides[0], "gf_batch": gf_batch,
+        "gf_channel": gf_strides[-2], "tap_offsets": address(taps), "batch": g.batch,
         "region_batch": batch, "region_rows": lines, "panel_x": address(x_columns),
         "panel_y": address(y_columns), "panel_column": address(column),
         "panel_columns": address(counts),
@@ -101,23 +106,23 @@ def _gradient(
     keep: list[Any] = [taps, x_columns, y_columns, column, counts]
     base = 0
     for a in range(g.rank):
-        table, back = offsets(g, a, x_steps[a + 1])
+        table, back = offsets(g, a, x_strides[a + 1])
         base += back
         arrays = (table, *output_ranges(g, a))
         keep += arrays
         names = (f"table{a}", f"first{a}", f"last{a}")
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
-        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_step{a}": gy_steps[a + 1]}
+        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_stride{a}": gy_strides[a + 1]}
     values["x"] = base * ITEMSIZE[real(first)]
     kernel = KernelSpec("outer", filter_gradient.kernel, (tile,), on)
     return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep), 1
 
 
-def _region(g: Geometry, s: Shape, item: int) -> tuple[int, int]:
+def _region(g: Geometry, s: PanelLayout, item: int) -> tuple[int, int]:
     """Examples and first-axis outputs in a region; they do not depend on the threads."""
     inner = min(g.channels // g.groups * s.parts, 64)
-    each = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])
-    lines = max(REGION_BYTES // max(each, 1), 1)
+    row_bytes = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])
+    lines = max(REGION_BYTES // max(row_bytes, 1), 1)
     if lines >= g.out[0]:
         return max(lines // max(g.out[0], 1), 1), g.out[0]
     return 1, lines

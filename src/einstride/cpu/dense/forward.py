@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
 from einstride.codegen.vector_ops import prefetch
-from einstride.cpu.dense import vnni as quads
+from einstride.cpu.dense import vnni
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Tile:
     tables : tuple of bool
         For the batch and each spatial axis: True if the axis has an offset table. An axis on which
         the filter has one tap that never leaves x has a constant stride and needs no table.
-    dense_x, dense_y : bool
+    contiguous_x, contiguous_y : bool
         True if the channels of x, or of y, are contiguous.
-    quads : bool
+    vnni : bool
         True for VNNI dot products of four 8-bit channels (`einstride.cpu.dense.vnni`).
     """
 
@@ -50,9 +50,9 @@ class Tile:
     positions: int
     vectors: int
     tables: tuple[bool, ...]
-    dense_x: bool = True
-    dense_y: bool = True
-    quads: bool = False
+    contiguous_x: bool = True
+    contiguous_y: bool = True
+    vnni: bool = False
 
     @property
     def width(self) -> int:
@@ -67,11 +67,11 @@ class Tile:
 
 def arguments(axes: int) -> tuple[str, ...]:
     """The argument names; those with a number belong to the batch or a spatial axis."""
-    names = ("table", "taps", "x_first", "x_step", "out", "y_step")
+    names = ("table", "taps", "x_first", "x_stride", "out", "y_stride")
     each = (f"{name}{a}" for a in range(axes) for name in names)
     return (
-        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inside",
-        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_ahead", "f_panel",
+        "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inner",
+        "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_prefetch", "f_panel",
         "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
@@ -80,10 +80,10 @@ def kernel(t: Tile) -> str:
     """The LLVM IR of the kernel ``dense``."""
     code = Code("dense", arguments(len(t.tables)))
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_inside"]  # 1: panels are the inner loop of chunks; 0: blocks are
-        count = inside.equals(1).pick(code["panels"], code["blocks"])
+        inner = code["panels_inner"]  # 1: panels are the inner loop of chunks; 0: blocks are
+        count = inner.equals(1).select(code["panels"], code["blocks"])
         fast, slow = chunk % count, chunk // count
-        _chunk(code, t, inside.equals(1).pick(slow, fast), inside.equals(1).pick(fast, slow))
+        _chunk(code, t, inner.equals(1).select(slow, fast), inner.equals(1).select(fast, slow))
     return code.text()
 
 
@@ -97,9 +97,9 @@ def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
     f = code.array("f", t.compute).at(panel * code["f_panel"])
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
     first = block * code["block"]
-    last = (first + code["block"]).least(code["positions"])
+    last = (first + code["block"]).minimum(code["positions"])
     with code.loop(0, code["channels"], code["slice"]) as c0:
-        depth = (code["channels"] - c0).least(code["slice"])
+        depth = (code["channels"] - c0).minimum(code["slice"])
         from_x, from_f = x.at(c0 * code["x_channel"]), f.at(c0 * t.width)
         with code.loop(first, last, t.positions) as start:
             found = [_coordinates(code, t, start + p, last) for p in range(t.positions)]
@@ -120,7 +120,7 @@ def _coordinates(
     code: Code, t: Tile, position: Value, last: Value
 ) -> tuple[Value, dict[int, Pointer], Value]:
     """The constant part of a position's offset in x, its table rows, and its offset in y."""
-    rest = position.least(last - 1)
+    rest = position.minimum(last - 1)
     rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
     for a in reversed(range(len(t.tables))):
@@ -129,8 +129,8 @@ def _coordinates(
         if t.tables[a]:
             rows[a] = code.array(f"table{a}", "int64").at(at * code[f"taps{a}"])
         else:
-            offset = offset + code[f"x_first{a}"] + at * code[f"x_step{a}"]
-        out = out + at * code[f"y_step{a}"]
+            offset = offset + code[f"x_first{a}"] + at * code[f"x_stride{a}"]
+        out = out + at * code[f"y_stride{a}"]
     return offset, rows, out
 
 
@@ -141,10 +141,10 @@ def _begin(
     """Initialise the sums with the bias, or from y with the sums over earlier channels."""
     with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
         for v, mask in enumerate(masks):
-            each = bias.at(v * t.lanes).load(t.lanes, mask)
+            initial = bias.at(v * t.lanes).load(t.lanes, mask)
             for p in range(t.positions):
-                acc[p * t.vectors + v].set(each)
-    if t.result == t.compute and t.dense_y:
+                acc[p * t.vectors + v].set(initial)
+    if t.result == t.compute and t.contiguous_y:
         with code.when(code.number(0) < c0):
             for p, out in enumerate(outs):
                 for v, mask in enumerate(masks):
@@ -158,24 +158,24 @@ def _taps(
     """Write the loops over taps, which add each tap's products to the sums."""
     tap_size = code["channels"] * t.width
 
-    def along(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
+    def loop_taps(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
         if not axes:
             _products(code, t, x, offsets, f.at(tap * tap_size), depth, acc)
             return
         a, *others = axes
         with code.loop(0, code[f"taps{a}"]) as k:
-            here = [
+            inner = [
                 o + rows[a].at(k).load() for o, (_, rows) in zip(offsets, positions, strict=True)
             ]
-            common = here[0]
-            for other in here[1:]:
+            common = inner[0]
+            for other in inner[1:]:
                 common = common & other  # negative only if all are
-            if t.quads:
+            if t.vnni:
                 common = code.number(0)  # the correction counts every tap
             with code.when(common >= 0):
-                along(tuple(others), here, tap * code[f"taps{a}"] + k)
+                loop_taps(tuple(others), inner, tap * code[f"taps{a}"] + k)
 
-    along(t.axes, [offset for offset, _ in positions], code.number(0))
+    loop_taps(t.axes, [offset for offset, _ in positions], code.number(0))
 
 
 def _products(
@@ -183,42 +183,42 @@ def _products(
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
-    zeros = code.array("zeros", t.operand) if t.dense_x else x
+    zeros = code.array("zeros", t.operand) if t.contiguous_x else x
     inside = [o >= 0 for o in offsets]
     points = [x.at(o) for o in offsets]
     if t.axes:
-        points = [i.pick_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
-    nothing = code.zero(t.compute, 1)
+        points = [i.select_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
+    zero = code.zero(t.compute, 1)
 
     def channel(c: Value) -> None:
         row = f.at(c * t.width)
-        fs = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
-        step = c if t.dense_x else c * code["x_channel"]
+        f_row = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        offset = c if t.contiguous_x else c * code["x_channel"]
         for p, point in enumerate(points):
-            if t.quads:
-                four = quads.spread(point.at(c * 4), t.operand, t.lanes)
+            if t.vnni:
+                x_bytes = vnni.broadcast_bytes(point.at(c * 4), t.operand, t.lanes)
                 for v in range(t.vectors):
                     sums = acc[p * t.vectors + v]
-                    sums.set(quads.products(sums.get(), four, fs[v]))
+                    sums.set(vnni.products(sums.get(), x_bytes, f_row[v]))
                 continue
-            number = point.at(step).load_as(t.operand, t.compute)
-            if t.axes and not t.dense_x:
-                number = inside[p].pick(number, nothing)
-            spread = code.splat(number, t.lanes)
+            element = point.at(offset).load_as(t.operand, t.compute)
+            if t.axes and not t.contiguous_x:
+                element = inside[p].select(element, zero)
+            x_vector = code.splat(element, t.lanes)
             for v in range(t.vectors):
                 sums = acc[p * t.vectors + v]
-                sums.set(spread.times_plus(fs[v], sums.get()))
+                sums.set(x_vector.times_plus(f_row[v], sums.get()))
 
-    if not t.dense_x:
+    if not t.contiguous_x:
         with code.loop(0, depth) as c:
             channel(c)
         return
-    each = 4 if t.quads else 1
-    line = 64 // bytes_of(ELEMENTS[t.operand]) // each
+    channels = 4 if t.vnni else 1  # of x in a product
+    line = 64 // bytes_of(ELEMENTS[t.operand]) // channels
     with code.loop(0, depth, line) as c0:
         for point in points:  # x of the next tile, which the CPU's prefetchers miss
-            prefetch(point.at(c0 * each + code["x_ahead"]))
-        with code.loop(c0, (c0 + line).least(depth)) as c:
+            prefetch(point.at(c0 * channels + code["x_prefetch"]))
+        with code.loop(c0, (c0 + line).minimum(depth)) as c:
             channel(c)
 
 
@@ -227,7 +227,7 @@ def _write(
 ) -> None:
     """Store the sums of one position, rounded to the dtype of the result."""
     found = [code.convert(a.get(), t.compute, t.result) for a in acc]
-    if t.dense_y:
+    if t.contiguous_y:
         for v, mask in enumerate(masks):
             y.at(v * t.lanes).store(found[v], mask)
         return

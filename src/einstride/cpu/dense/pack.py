@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
-from einstride.codegen.vector_ops import transposed
+from einstride.codegen.vector_ops import transpose
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "taps", "channels", "tap_offsets",
@@ -37,8 +37,8 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> 
         if order == "channels":
             for v in range(vectors):
                 here = f.at(code["f_column"] * (v * lanes))
-                _exchanged(code, here, to.at(v * lanes), columns - v * lanes, operand, compute,
-                           lanes, width)  # fmt: skip
+                _transpose_panel(code, here, to.at(v * lanes), columns - v * lanes, operand,
+                                 compute, lanes, width)  # fmt: skip
         else:
             masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
             with code.loop(0, channels) as c:  # the outer loop, since rows may lie far apart
@@ -47,46 +47,46 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> 
                     if order == "columns":
                         found = row.at(v * lanes).load(lanes, mask)
                     else:
-                        found = _gathered(row, code["f_column"], v * lanes, lanes, mask)
+                        found = _gather(row, code["f_column"], v * lanes, lanes, mask)
                     to.at(c * width + v * lanes).store(code.convert(found, operand, compute))
     return code.text()
 
 
-def _exchanged(
+def _transpose_panel(
     code: Code, f: Pointer, to: Pointer, columns: Value, operand: str, compute: str, lanes: int,
     width: int,
 ) -> None:  # fmt: skip
     """Pack one vector of output channels, transposing lanes x lanes elements in registers."""
     channels = code["channels"]
     rows = [f.at(code["f_column"] * j) for j in range(lanes)]
-    whole = (columns >= lanes).pick(channels - channels % lanes, code.number(0))
+    whole = (columns >= lanes).select(channels - channels % lanes, code.number(0))
     with code.loop(0, whole, lanes) as c:
-        square = transposed([row.at(c).load_as(operand, compute, lanes) for row in rows])
-        for j, numbers in enumerate(square):
-            to.at((c + j) * width).store(numbers)
+        square = transpose([row.at(c).load_as(operand, compute, lanes) for row in rows])
+        for j, vector in enumerate(square):
+            to.at((c + j) * width).store(vector)
     with code.loop(whole, channels, lanes) as c:
         depth = channels - c
-        square = transposed(
+        square = transpose(
             [
                 row.at(c).load_as(
                     operand, compute, lanes,
-                    code.first_lanes((columns >= j + 1).pick(depth, code.number(0)), lanes),
+                    code.first_lanes((columns >= j + 1).select(depth, code.number(0)), lanes),
                 )
                 for j, row in enumerate(rows)
             ]
         )  # fmt: skip
-        for j, numbers in enumerate(square):
+        for j, vector in enumerate(square):
             with code.when(depth >= j + 1):
-                to.at((c + j) * width).store(numbers)
+                to.at((c + j) * width).store(vector)
 
 
-def _gathered(pointer: Pointer, step: Value, first: int, lanes: int, mask: Mask) -> Value:
-    """Gather the elements (first, first + 1, ...) * step from a pointer."""
+def _gather(pointer: Pointer, stride: Value, first: int, lanes: int, mask: Mask) -> Value:
+    """Gather the elements at the offsets (first, first + 1, ...) * stride."""
     code, kind = pointer.code, ir.VectorType(pointer.element, lanes)
-    numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
+    vector = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
     size = bytes_of(pointer.element)
     base = code.splat(Value(code, code.builder.ptrtoint(pointer.ir, INT64)), lanes)
-    addresses = base + Value(code, numbers) * code.splat(step * size, lanes)
+    addresses = base + Value(code, vector) * code.splat(stride * size, lanes)
     where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
     name = f"llvm.masked.gather.v{lanes}{letter(pointer.element)}.v{lanes}p0"
     return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

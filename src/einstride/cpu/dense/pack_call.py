@@ -14,7 +14,7 @@ import numpy as np
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
-from einstride.cpu.dense import pack as panels
+from einstride.cpu.dense import pack as pack_kernel
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
@@ -30,7 +30,7 @@ cache."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class PanelLayout:
     """The register tile and the panels of a convolution.
 
     Attributes
@@ -58,28 +58,28 @@ class Shape:
 
 
 @cached(1024)
-def shape(compute: str, columns: int, on: Machine) -> Shape:
+def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
     """The register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
     lanes = on.lanes(ITEMSIZE[real(compute)])
-    every = -(-columns * parts // lanes)
+    all_vectors = -(-columns * parts // lanes)
     most = 4 if on.registers >= 32 else 2
-    count = -(-every // most)
-    vectors = -(-every // count)
+    count = -(-all_vectors // most)
+    vectors = -(-all_vectors // count)
     rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
-    return Shape(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
+    return PanelLayout(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The bytes of a packed filter."""
-    s = shape(compute, g.filters // g.groups, on)
+    s = panel_layout(compute, g.filters // g.groups, on)
     inner = g.channels // g.groups * s.parts
     count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
 
 
 @kept
-def columns(g: Geometry, s: Shape, x_channel: int, y_channel: int) -> tuple[Any, ...]:
+def panel_tables(g: Geometry, s: PanelLayout, x_channel: int, y_channel: int) -> tuple[Any, ...]:
     """For each panel: its offsets in x and in y, its first output channel, and their number."""
     columns = g.filters // g.groups * s.parts
     first = np.arange(s.per_group) * s.width
@@ -96,7 +96,7 @@ def pack(
 ) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
     on = on or machine()
-    s = shape(compute, g.filters // g.groups, on)
+    s = panel_layout(compute, g.filters // g.groups, on)
     if s.parts == 2:
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
@@ -108,30 +108,32 @@ def pack(
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
     """The call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
-    s = shape(compute, g.filters // g.groups, on)
+    s = panel_layout(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
-    f_steps = element_strides(f.strides, ITEMSIZE[part])
-    return _packing(g, s, part, real(compute), f_steps, threads, on)
+    f_strides = element_strides(f.strides, ITEMSIZE[part])
+    return _packing(g, s, part, real(compute), f_strides, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    s = shape(compute, g.filters, on)
+    s = panel_layout(compute, g.filters, on)
     whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
     return bool(whole and dtype_name(f) == compute and packed(f))
 
 
 @kept
 def _packing(
-    g: Geometry, s: Shape, operand: str, compute: str, f_steps: tuple[int, ...], threads: int,
-    on: Machine,
+    g: Geometry, s: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
+    threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    *taps, channel, column = f_steps
+    *taps, channel, column = f_strides
     offsets = grid(g.kernel, taps)
-    _, _, first, counts = columns(g, s, 0, 0)
+    _, _, first, counts = panel_tables(g, s, 0, 0)
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
-    kernel = KernelSpec("panels", panels.kernel, (operand, compute, s.lanes, s.vectors, order), on)
+    kernel = KernelSpec(
+        "panels", pack_kernel.kernel, (operand, compute, s.lanes, s.vectors, order), on
+    )
     inner = g.channels // g.groups * s.parts
     size = prod(g.f_shape) * s.parts**2
     values = {
@@ -140,4 +142,4 @@ def _packing(
         "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
     keep = (offsets, firsts, counts)
-    return Call(kernel, panels.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)
+    return Call(kernel, pack_kernel.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)

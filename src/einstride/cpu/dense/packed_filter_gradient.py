@@ -39,9 +39,9 @@ class BlockedTile:
         Number of axes of positions, the batch among them, and the axis that is divided into
         regions: a region takes a range of it, one element of each axis before, and all of the axes
         behind.
-    group : int
+    chunk_panels : int
         Panels that a chunk computes with the same packed x.
-    ahead : bool
+    prefetch : bool
         True if the operands of the next region are prefetched while a region is summed.
     """
 
@@ -53,8 +53,8 @@ class BlockedTile:
     vectors: int
     axes: int
     split: int
-    group: int
-    ahead: bool
+    chunk_panels: int
+    prefetch: bool
 
     @property
     def width(self) -> int:
@@ -63,12 +63,12 @@ class BlockedTile:
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; ``shares`` counts partial sums, ``share`` the positions of each."""
-    each = (f"{name}{a}" for a in range(axes) for name in ("out", "x_step", "gy_step"))
+    """The argument names; ``sum_length`` counts the first axis' positions of a partial sum."""
+    each = (f"{name}{a}" for a in range(axes) for name in ("out", "x_stride", "gy_stride"))
     return (
-        "counter", "chunks", "panels", "groups", "slices", "slice", "channels", "taps",
+        "counter", "chunks", "panels", "panel_groups", "slices", "slice", "channels", "taps",
         "x", "gy", "gf", "x_example", "gy_example", "gf_example", "gf_channel", "tap_x", "tap_gf",
-        "region", "shares", "share", "gf_share",
+        "region", "partial_sums", "sum_length", "gf_sum",
         "panel_x", "panel_y", "panel_column", "panel_columns", *each,
     )  # fmt: skip
 
@@ -76,67 +76,70 @@ def arguments(axes: int) -> tuple[str, ...]:
 def kernel(t: BlockedTile) -> str:
     """The LLVM IR of the kernel ``blocked``."""
     code = Code("blocked", arguments(t.axes))
-    room = (
-        local(code, t.group * REGION * t.width, t.compute),
+    buffers = (
+        local(code, t.chunk_panels * REGION * t.width, t.compute),
         local(code, (REGION + t.lanes) * t.channels, t.compute),
     )
     with code.chunks(code["chunks"]) as chunk:
-        group, rest = chunk % code["groups"], chunk // code["groups"]
+        group, rest = chunk % code["panel_groups"], chunk // code["panel_groups"]
         part, rest = rest % code["slices"], rest // code["slices"]
-        share, example = rest % code["shares"], rest // code["shares"]
-        begin = share * code["share"]
-        end = (begin + code["share"]).least(code["out0"])
+        partial_sum, example = rest % code["partial_sums"], rest // code["partial_sums"]
+        begin = partial_sum * code["sum_length"]
+        end = (begin + code["sum_length"]).minimum(code["out0"])
         x = code.array("x", t.first).at(example * code["x_example"])
         gy = code.array("gy", t.second).at(example * code["gy_example"])
         gf = code.array("gf", t.compute).at(example * code["gf_example"])
-        gf = gf.at(share * code["gf_share"])
-        panel = group * t.group
+        gf = gf.at(partial_sum * code["gf_sum"])
+        panel = group * t.chunk_panels
         x = x.at(code.array("panel_x", "int64").at(panel).load())
-        last = (panel + t.group).least(code["panels"])
+        last = (panel + t.chunk_panels).minimum(code["panels"])
         c_first = part * code["slice"]
-        c_last = (c_first + code["slice"]).least(code["channels"])
+        c_last = (c_first + code["slice"]).minimum(code["channels"])
 
-        def before(a: int, from_x: Pointer, from_gy: Pointer, begun: Value) -> None:
-            """Loop over the axes before `split`, one element at a time, then over regions."""
+        def loop_axis(a: int, from_x: Pointer, from_gy: Pointer, before: Value) -> None:
+            """Loop over the axes before `split`, one element at a time, then over regions.
+
+            `before` is 0 in the first region of a partial sum.
+            """
             first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
             with code.loop(first, stop, code["region"] if a == t.split else 1) as o:
-                at_x = from_x.at(o * code[f"x_step{a}"])
-                at_gy = from_gy.at(o * code[f"gy_step{a}"])
-                begun_here = begun + (o - first)
+                at_x = from_x.at(o * code[f"x_stride{a}"])
+                at_gy = from_gy.at(o * code[f"gy_stride{a}"])
+                passed = before + (o - first)
                 if a < t.split:
-                    before(a + 1, at_x, at_gy, begun_here)
+                    loop_axis(a + 1, at_x, at_gy, passed)
                     return
-                lines = (stop - o).least(code["region"])
-                fresh = begun_here.equals(0)
-                _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), fresh,
-                        room)  # fmt: skip
+                lines = (stop - o).minimum(code["region"])
+                is_first = passed.equals(0)
+                _region(code, t, at_x, at_gy, gf, lines, (panel, last), (c_first, c_last), is_first,
+                        buffers)  # fmt: skip
 
-        before(0, x, gy, code.number(0))
+        loop_axis(0, x, gy, code.number(0))
     return code.text()
 
 
 def _region(
     code: Code, t: BlockedTile, x: Pointer, gy: Pointer, gf: Pointer, lines: Value,
-    panels: tuple[Value, Value], channels: tuple[Value, Value], fresh: Value,
-    room: tuple[Pointer, Pointer],
+    panels: tuple[Value, Value], channels: tuple[Value, Value], is_first: Value,
+    buffers: tuple[Pointer, Pointer],
 ) -> None:  # fmt: skip
     """Add the products of one region's positions to gf."""
-    (first, last), (c_first, c_last), (rows, points) = panels, channels, room
+    (first, last), (c_first, c_last), (packed_gy, packed_x) = panels, channels, buffers
     size = lines
     for a in range(t.split + 1, t.axes):
         size = size * code[f"out{a}"]
 
-    def positions(step: str, use: Callable[[Value, Value], None]) -> None:
+    def loop_positions(stride: str, use: Callable[[Value, Value], None]) -> None:
         """Call `use` with the number of each position in the region, and its offset."""
         number = code.variable(code.number(0))
 
         def axis(a: int, offset: Value) -> None:
             with code.loop(0, lines if a == t.split else code[f"out{a}"]) as o:
-                here = offset + o * code[f"{step}{a}"]
+                inner = offset + o * code[f"{stride}{a}"]
                 if a + 1 < t.axes:
-                    axis(a + 1, here)
+                    axis(a + 1, inner)
                     return
-                use(number.get(), here)
+                use(number.get(), inner)
                 number.set(number.get() + 1)
 
         axis(t.split, code.number(0))
@@ -145,77 +148,85 @@ def _region(
         columns = code.array("panel_columns", "int64").at(panel).load()
         masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
         from_gy = gy.at(code.array("panel_y", "int64").at(panel).load())
-        to = rows.at((panel - first) * (REGION * t.width))
+        to = packed_gy.at((panel - first) * (REGION * t.width))
 
-        def row(k: Value, here: Value, to: Pointer = to, masks: list[Mask] = masks,
-                from_gy: Pointer = from_gy) -> None:  # fmt: skip
+        def pack_gy(k: Value, offset: Value, to: Pointer = to, masks: list[Mask] = masks,
+                    from_gy: Pointer = from_gy) -> None:  # fmt: skip
             for v, mask in enumerate(masks):
-                numbers = from_gy.at(here + v * t.lanes)
+                vector = from_gy.at(offset + v * t.lanes)
                 to.at(k * t.width + v * t.lanes).store(
-                    numbers.load_as(t.second, t.compute, t.lanes, mask)
+                    vector.load_as(t.second, t.compute, t.lanes, mask)
                 )
 
-        positions("gy_step", row)
+        loop_positions("gy_stride", pack_gy)
     with code.loop(0, code["taps"]) as tap:
         from_x = x.at(code.array("tap_x", "int64").at(tap).load())
         to_gf = gf.at(code.array("tap_gf", "int64").at(tap).load())
         with code.loop(c_first, c_last, t.channels) as c:
             count = c_last - c
-            wanted = [
-                code.first_lanes(count.least(t.channels) - q, t.lanes)
+            x_masks = [
+                code.first_lanes(count.minimum(t.channels) - q, t.lanes)
                 for q in range(0, t.channels, t.lanes)
             ]
 
-            def point(k: Value, here: Value) -> None:
-                for i, mask in enumerate(wanted):
-                    numbers = from_x.at(here + c + i * t.lanes)
-                    if i == 0 and t.ahead:
-                        prefetch(numbers.at(size * code[f"x_step{t.axes - 1}"]), far=True)
-                    points.at(k * t.channels + i * t.lanes).store(
-                        numbers.load_as(t.first, t.compute, t.lanes, mask)
+            def pack_x(k: Value, offset: Value) -> None:
+                for i, mask in enumerate(x_masks):
+                    vector = from_x.at(offset + c + i * t.lanes)
+                    if i == 0 and t.prefetch:
+                        prefetch(vector.at(size * code[f"x_stride{t.axes - 1}"]), far=True)
+                    packed_x.at(k * t.channels + i * t.lanes).store(
+                        vector.load_as(t.first, t.compute, t.lanes, mask)
                     )
 
-            positions("x_step", point)
+            loop_positions("x_stride", pack_x)
             with code.loop(first, last) as panel:
                 columns = code.array("panel_columns", "int64").at(panel).load()
                 to = to_gf.at(code.array("panel_column", "int64").at(panel).load())
-                here = rows.at((panel - first) * (REGION * t.width))
+                panel_gy = packed_gy.at((panel - first) * (REGION * t.width))
                 acc = [
                     code.variable(code.zero(t.compute, t.lanes))
                     for _ in range(t.channels * t.vectors)
                 ]
-                if t.ahead:  # gy of the next region, one cache line for each tile
-                    step = code[f"gy_step{t.axes - 1}"]
+                if t.prefetch:  # gy of the next region, one cache line for each tile
+                    stride = code[f"gy_stride{t.axes - 1}"]
                     line = (c - c_first) // t.channels * (64 // bytes_of(ELEMENTS[t.second]))
                     following = gy.at(code.array("panel_y", "int64").at(panel).load() + line)
                     with code.when(line < t.width):
-                        _sums(code, t, points, here, size, acc, (following.at(size * step), step))
+                        _sums(
+                            code,
+                            t,
+                            packed_x,
+                            panel_gy,
+                            size,
+                            acc,
+                            (following.at(size * stride), stride),
+                        )
                     with code.when(line >= t.width):
-                        _sums(code, t, points, here, size, acc)
+                        _sums(code, t, packed_x, panel_gy, size, acc)
                 else:
-                    _sums(code, t, points, here, size, acc)
-                _add(code, t, to.at(c * code["gf_channel"]), count, columns, acc, fresh)
+                    _sums(code, t, packed_x, panel_gy, size, acc)
+                _add(code, t, to.at(c * code["gf_channel"]), count, columns, acc, is_first)
 
 
 def _sums(
-    code: Code, t: BlockedTile, points: Pointer, rows: Pointer, size: Value, acc: list[Variable],
-    ahead: tuple[Pointer, Value] | None = None,
+    code: Code, t: BlockedTile, x: Pointer, gy: Pointer, size: Value, acc: list[Variable],
+    prefetched: tuple[Pointer, Value] | None = None,
 ) -> None:  # fmt: skip
-    """Sum the outer products of a region; `ahead` is a pointer and stride to prefetch."""
+    """Sum the outer products of a region; `prefetched`: a pointer and a stride to prefetch."""
     with code.loop(0, size) as k:
-        if ahead is not None:
-            prefetch(ahead[0].at(k * ahead[1]), far=True)
-        row = [rows.at(k * t.width + v * t.lanes).load(t.lanes) for v in range(t.vectors)]
+        if prefetched is not None:
+            prefetch(prefetched[0].at(k * prefetched[1]), far=True)
+        row = [gy.at(k * t.width + v * t.lanes).load(t.lanes) for v in range(t.vectors)]
         for p in range(t.channels):
-            spread = code.splat(points.at(k * t.channels + p).load(), t.lanes)
-            for v, numbers in enumerate(row):
+            x_vector = code.splat(x.at(k * t.channels + p).load(), t.lanes)
+            for v, vector in enumerate(row):
                 sums = acc[p * t.vectors + v]
-                sums.set(spread.times_plus(numbers, sums.get()))
+                sums.set(x_vector.times_plus(vector, sums.get()))
 
 
 def _add(
     code: Code, t: BlockedTile, to: Pointer, count: Value, columns: Value, acc: list[Variable],
-    fresh: Value,
+    is_first: Value,
 ) -> None:  # fmt: skip
     """Store the first region's sums in gf, or add those of a later region to gf."""
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
@@ -224,6 +235,6 @@ def _add(
             row = to.at(code["gf_channel"] * p)
             for v, mask in enumerate(masks):
                 pointer, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
-                with code.when(fresh ^ 1):
+                with code.when(is_first ^ 1):
                     sums.set(sums.get() + pointer.load(t.lanes, mask))
                 pointer.store(sums.get(), mask)

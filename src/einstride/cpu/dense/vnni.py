@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Pointer, Value
 from einstride.codegen.jit import Machine, machine
-from einstride.cpu.dense.pack_call import shape
+from einstride.cpu.dense.pack_call import panel_layout
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
 from einstride.support.caches import cached
@@ -23,7 +23,7 @@ from einstride.support.caches import cached
 FEATURE = "+avx512vnni"
 
 
-class Quads(NamedTuple):
+class VnniFilter(NamedTuple):
     """A filter in panels of four input channels each, and the initial value of the sums."""
 
     panels: Any  # (panels, taps, C // 4, columns, 4) of 8 bits
@@ -48,30 +48,30 @@ def usable(on: Machine) -> bool:
     return on.vector_bytes == 64 and FEATURE in on.features.split(",")
 
 
-def pack(f: Any, g: Geometry, signed: bool) -> Quads:
+def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
     """Pack an int8 filter (*K, C, D) with any strides; `signed` is true for a signed x."""
-    s = shape("int32", g.filters, machine())
+    s = panel_layout("int32", g.filters, machine())
     taps, width = prod(g.kernel), s.per_group * s.width
     wide = np.zeros((taps, g.channels, width), np.int8)
     wide[..., : g.filters] = f.reshape(taps, g.channels, g.filters)
     parts = wide.reshape(taps, g.channels // 4, 4, s.per_group, s.width)
     panels = np.ascontiguousarray(parts.transpose(3, 0, 1, 4, 2))
     start = wide.sum((0, 1), dtype=np.int32)[: g.filters] * np.int32(-128 if signed else 0)
-    return Quads(panels, np.ascontiguousarray(start))
+    return VnniFilter(panels, np.ascontiguousarray(start))
 
 
-def spread(pointer: Pointer, operand: str, lanes: int) -> Value:
+def broadcast_bytes(pointer: Pointer, operand: str, lanes: int) -> Value:
     """Broadcast four neighbouring bytes to every 32-bit lane; signed ones are made unsigned."""
     code = pointer.code
     found = code.builder.load(pointer.ir, typ=ir.IntType(32))
     found.align = 1
-    four = Value(code, found)
+    word = Value(code, found)
     if operand == "int8":
-        four = four ^ (0x80808080 - (1 << 32))
-    return code.splat(four, lanes)
+        word = word ^ (0x80808080 - (1 << 32))
+    return code.splat(word, lanes)
 
 
-def products(sums: Value, four: Value, numbers: Value) -> Value:
+def products(sums: Value, x_bytes: Value, f_bytes: Value) -> Value:
     """Add the four products of each lane to the sums."""
     name = "llvm.x86.avx512.vpdpbusd.512"
-    return sums.code.intrinsic(name, sums.ir.type, [sums, four, numbers])
+    return sums.code.intrinsic(name, sums.ir.type, [sums, x_bytes, f_bytes])

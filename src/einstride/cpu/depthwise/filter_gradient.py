@@ -57,7 +57,7 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "row_ranges", "rows", "result_rows", "all_rows",
-        "span", "x", "x_batch", "x_step", "x_first", "x_advance", "columns", "advance",
+        "span", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
         "x_prefetch", "y_prefetch", "inside", "outside", "y", "y_batch", "f", "f_partial",
         "filters", *axis_arguments(rank),
     )  # fmt: skip
@@ -71,12 +71,12 @@ def kernel(spec: Spec) -> str:
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
         result, number = partial // code["row_ranges"], partial % code["row_ranges"]
         first = number * code["rows"]
-        last = (first + code["rows"]).least(code["result_rows"])
+        last = (first + code["rows"]).minimum(code["result_rows"])
         low = panel * code["panel"]
-        high = (low + code["panel"]).least(code["filters"])
+        high = (low + code["panel"]).minimum(code["filters"])
         start = result * code["result_rows"]
         with code.loop(first, last, code["span"]) as i:
-            stop = (i + code["span"]).least(last)
+            stop = (i + code["span"]).minimum(last)
             with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
                 _span(code, spec, f, start + i, start + stop, d, None)
             if spec.tail:
@@ -98,8 +98,8 @@ def _span(
         _row(code, spec, n.get(), at.get(), d, mask, sums)
         after = at.get() + 1  # counted: one division per row would take as long as a tile
         wraps = after.equals(rows)
-        at.set(wraps.pick(code.number(0), after))
-        n.set(wraps.pick(n.get() + 1, n.get()))
+        at.set(wraps.select(code.number(0), after))
+        n.set(wraps.select(n.get() + 1, n.get()))
     pointer = f.at(d)
     for s in sums:
         pointer.store(pointer.load(spec.lanes, mask) + s.get(), mask)
@@ -114,10 +114,10 @@ def _row(
     y = code.array("y", spec.y.stored).at(n * code["y_batch"] + d)
     offsets = [code.number(0)]
     if spec.rank > 1:
-        y = y.at(at * code["y_step0"])
+        y = y.at(at * code["y_stride0"])
         table = code.array("table0", "int64").at(at * spec.tap_rows)
         offsets = [table.at(k).load() for k in range(spec.tap_rows)]
-    step = code[f"y_step{spec.rank - 1}"]
+    step = code[f"y_stride{spec.rank - 1}"]
     if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
@@ -148,7 +148,7 @@ def _tile(
     columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """Add the products of P positions: all rows of taps at once if all meet x, else one by one."""
-    gs, step = [], code[f"y_step{spec.rank - 1}"]
+    gs, step = [], code[f"y_stride{spec.rank - 1}"]
     for _ in pattern:
         gs.append(load(y, spec.y, spec.lanes, mask, None))
         if spec.prefetch:
@@ -162,7 +162,7 @@ def _tile(
 
     least = offsets[0]
     for offset in offsets[1:]:
-        least = least.least(offset)
+        least = least.minimum(offset)
     if spec.tap_rows == 1:
         with code.when(least >= 0):
             products([0])
@@ -192,4 +192,4 @@ def _products(
                 s = sums[n * kernel + k]
                 s.set(each.times_plus(gs[p], s.get()))
 
-    walk_row(code, [x for _, x in rows], pattern, columns, code["x_step"], add)
+    walk_row(code, [x for _, x in rows], pattern, columns, code["x_stride"], add)

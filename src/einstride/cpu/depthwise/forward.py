@@ -47,11 +47,11 @@ def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "blocks", "row_blocks", "all_row_blocks",
-        "axis_blocks", "x", "x_batch", "x_step", "x_first", "x_advance", "columns", "advance",
+        "axis_blocks", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
         "x_prefetch", "y_prefetch",
         "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias",
         "filters", *axis_arguments(rank),
-        *(f"{name}{a}" for a in range(rank) for name in ("size", "x_step_of", "packed_step")),
+        *(f"{name}{a}" for a in range(rank) for name in ("size", "x_stride_of", "packed_stride")),
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def kernel(spec: Spec) -> str:
             block, n = rest % code["blocks"], rest // code["blocks"]
             x, y = _example(code, spec, n)
             first = block * code["row_blocks"]
-            last = (first + code["row_blocks"]).least(code["all_row_blocks"])
+            last = (first + code["row_blocks"]).minimum(code["all_row_blocks"])
             with code.loop(first, last) as row_block:
                 _row_block(code, spec, x, y, row_block, _channels(code, spec, low))
     return code.text()
@@ -94,7 +94,7 @@ def _each_vector(
     The mask is None but for the tail, the last vector of all channels if it is not full.
     """
     filters = code["filters"]
-    high = (low + code["panel"]).least(filters)
+    high = (low + code["panel"]).minimum(filters)
     width = spec.lanes * max(spec.packed, 1)
     with code.loop(low, high - (width - 1), width) as d:
         each(d, None)
@@ -111,7 +111,7 @@ def _channels(code: Code, spec: Spec, low: Value) -> Sums:
     ) -> None:
         def each(d: Value, mask: Mask | None) -> None:
             f = code.array("f", spec.x.computed).at(d)
-            steps = code["x_step"], code["filters"]
+            steps = code["x_stride"], code["filters"]
             bias = code.array("bias", spec.x.computed).at(d)
             tile = Tile(code, spec, f, bias, tables, pattern, columns, *steps, mask, mask)
             tile.write(x.at(d), y.at(d))
@@ -126,7 +126,7 @@ def _packed(code: Code, spec: Spec, block: Value, low: Value, buffers: list[Poin
     xs, fs = buffers
     step, taps = code.number(spec.lanes), code["taps"]
     first = block * code["examples"]
-    last = (first + code["examples"]).least(code["batch"])
+    last = (first + code["examples"]).minimum(code["batch"])
 
     def each(d: Value, mask: Mask | None) -> None:
         f = code.array("f", spec.x.computed).at(d)
@@ -170,8 +170,8 @@ def _copy_plane(
             packed.at(code["plane"] * v).store(found)
         return
     with code.loop(0, code[f"size{a}"]) as i:
-        pointer = packed.at(i * code[f"packed_step{a}"])
-        _copy_plane(code, spec, a + 1, x.at(i * code[f"x_step_of{a}"]), pointer, mask)
+        pointer = packed.at(i * code[f"packed_stride{a}"])
+        _copy_plane(code, spec, a + 1, x.at(i * code[f"x_stride_of{a}"]), pointer, mask)
 
 
 def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, sums: Sums) -> None:
@@ -182,10 +182,10 @@ def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, su
         count = code["axis_blocks"] if a == row_axis else code[f"out{a}"]
         at, rest = rest % count, rest // count
         if a == row_axis and spec.rows > 1:
-            at = (at * spec.rows).least(code[f"out{a}"] - spec.rows)
+            at = (at * spec.rows).minimum(code[f"out{a}"] - spec.rows)
         tables.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_step{a}"])
-    step = code[f"y_step{spec.rank - 1}"]
+        y = y.at(at * code[f"y_stride{a}"])
+    step = code[f"y_stride{spec.rank - 1}"]
     if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
@@ -193,7 +193,7 @@ def _row_block(code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, su
         return
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as at:
-        w = at.least(out - spec.tile)  # the last tile overlaps the one before
+        w = at.minimum(out - spec.tile)  # the last tile overlaps the one before
         count = w // spec.alignment
         start = code["x_first"] + count * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + spec.tile)

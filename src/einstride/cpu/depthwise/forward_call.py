@@ -97,13 +97,13 @@ def call(sig: Signature, backwards: bool) -> Call:
         pattern_of(last, tile, unrolled), unrolled, last.alignment, backwards,
         exceeds_caches(g) and not packed, packed,
     )  # fmt: skip
-    packed_steps = [prod(x_size[a + 1 :]) * sig.lanes for a in range(g.rank)]
-    read = replace(sig, x_strides=(sig.x_strides[0], *packed_steps, 1)) if packed else sig
+    packed_strides = [prod(x_size[a + 1 :]) * sig.lanes for a in range(g.rank)]
+    read = replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig
     values, tables = tap_arguments(read, axes, x_size, unrolled)
     values |= {"taps": prod(g.kernel), "plane": prod(x_size) * sig.lanes}
     for a, size in enumerate(x_size):
-        values |= {f"size{a}": size, f"x_step_of{a}": sig.x_strides[a + 1]}
-        values |= {f"packed_step{a}": packed_steps[a]}
+        values |= {f"size{a}": size, f"x_stride_of{a}": sig.x_strides[a + 1]}
+        values |= {f"packed_stride{a}": packed_strides[a]}
     values |= {
         "x_prefetch": tile * last.advance // last.alignment * sig.x_strides[-2],
         "y_prefetch": tile * sig.y_strides[-2],
@@ -130,14 +130,14 @@ def tap_arguments(
     step = sig.x_strides[-2]
     values = {
         "x": sum(backs) * ITEMSIZE[sig.stored[0]],
-        "x_batch": sig.x_strides[0], "x_step": step,
+        "x_batch": sig.x_strides[0], "x_stride": step,
         "x_first": (0 if unrolled else -last.first * step) - backs[-1],
         "x_advance": last.advance * step, "columns": address(tables[-1]), "advance": last.advance,
         "inside": inside, "outside": outside, "y_batch": sig.y_strides[0], "filters": g.filters,
     }  # fmt: skip
     for a, axis in enumerate(axes):
         found = (address(tables[a]), g.kernel[a], len(axis.elements), sig.y_strides[a + 1])
-        names = ("table", "taps", "out", "y_step")
+        names = ("table", "taps", "out", "y_stride")
         values |= {f"{name}{a}": value for name, value in zip(names, found, strict=True)}
     return values, tables
 

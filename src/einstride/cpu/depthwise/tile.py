@@ -36,7 +36,7 @@ class Tile:
         The elements that taps of the last axis meet.
     columns : Pointer or None
         The offset table of the last axis, for a tile that meets a border.
-    x_step, f_step : Value
+    x_stride, f_stride : Value
         Elements from one position to the next in x, and from one tap to the next in f.
     read, written : Mask or None
         The lanes that exist in x and f, and in y; None if all do.
@@ -49,8 +49,8 @@ class Tile:
     tables: list[Pointer]
     pattern: Pattern
     columns: Pointer | None
-    x_step: Value
-    f_step: Value
+    x_stride: Value
+    f_stride: Value
     read: Mask | None
     written: Mask | None
     accs: list[Variable] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Tile:
                 a.set(numbers)
         self._outer(0, x, code.number(0))
         for r in range(spec.rows):
-            here = y.at(code[f"y_step{spec.rank - 2}"] * r) if r else y
+            here = y.at(code[f"y_stride{spec.rank - 2}"] * r) if r else y
             for p in range(tile):
                 store(here, self.accs[r * tile + p].get(), spec.y, self.written, None)
                 if spec.prefetch:
                     prefetch_line(here.at(code["y_prefetch"]), True)
-                here = here.at(code[f"y_step{spec.rank - 1}"])
+                here = here.at(code[f"y_stride{spec.rank - 1}"])
 
     def _outer(self, a: int, x: Pointer, tap: Value) -> None:
         """Add the products of all taps of the axes from `a` on."""
@@ -116,10 +116,10 @@ class Tile:
         """Add the products of every row of x under a tile, with all taps kept in registers."""
         code, spec, kernel = self.code, self.spec, len(self.pattern[0])
         end, rows = spec.resident - 1, spec.rows
-        f, values = self.f.at(tap * (spec.resident * kernel) * self.f_step), []
+        f, values = self.f.at(tap * (spec.resident * kernel) * self.f_stride), []
         for _ in range(spec.resident * kernel):
             values.append(f.load(spec.lanes, self.read))
-            f = f.at(self.f_step)
+            f = f.at(self.f_stride)
 
         def number(i: int) -> int:
             return end - i if spec.backwards else i
@@ -136,7 +136,7 @@ class Tile:
         """Add the products of one row of x, at most T taps at a time."""
         code, spec, pattern, columns = self.code, self.spec, self.pattern, self.columns
         kernel, most = len(pattern[0]), spec.taps
-        fs = [(r, self.f.at(n * kernel * self.f_step)) for r, n in rows]
+        fs = [(r, self.f.at(n * kernel * self.f_stride)) for r, n in rows]
         if spec.unrolled or kernel <= most or spec.alignment > 1:
             for k in range(0, kernel, most):
                 part = tuple(p[k : k + most] for p in pattern)
@@ -148,7 +148,7 @@ class Tile:
         def block(k: Value, count: int) -> None:
             part = tuple(p[:count] for p in pattern)
             if columns is None:
-                self._block(x.at(k * self.x_step * step), fs, k, part, None)
+                self._block(x.at(k * self.x_stride * step), fs, k, part, None)
             else:
                 self._block(x, fs, k, part, columns.at(k * step))
 
@@ -164,11 +164,11 @@ class Tile:
         """Load a few taps and add their products with a row of x."""
         values: dict[tuple[int, int], Value] = {}
         for r, f in fs:
-            f = f.at(first * self.f_step)
+            f = f.at(first * self.f_stride)
             for k in range(len(pattern[0])):
                 if any(taps[k] != NO_ELEMENT for taps in pattern):
                     values[r, k] = f.load(self.spec.lanes, self.read)
-                f = f.at(self.f_step)
+                f = f.at(self.f_stride)
         self._products(x, values, pattern, columns)
 
     def _products(
@@ -194,7 +194,7 @@ class Tile:
             [x],
             pattern,
             columns,
-            self.x_step,
+            self.x_stride,
             lambda pointers, pairs: add(pointers[0], pairs),
         )
 

@@ -77,7 +77,7 @@ class Kernel:
         code, lanes = self.code, self.plane.lanes
         if self.plane.masked:
             return code.number(0)
-        return ((block + code["first"]) * lanes).least(code["channels"] - lanes)
+        return ((block + code["first"]) * lanes).minimum(code["channels"] - lanes)
 
     def spectra(self, number: Value) -> Pointer:
         """The address of the spectrum with this number."""
@@ -121,7 +121,7 @@ class Kernel:
         """Load the bias of a vector of channels; zeros if there is none."""
         code, lanes = self.code, self.plane.lanes
         added = code.array("bias", self.plane.dtype).at(index.channel)
-        pointer = code["bias"].equals(0).pick_pointer(self.zeros, added)
+        pointer = code["bias"].equals(0).select_pointer(self.zeros, added)
         if tiled_lanes:
             return code.splat(pointer.load(), lanes)
         mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
@@ -139,4 +139,4 @@ class Kernel:
         """
         row = self.code.array("slots", "int64").at(at).at(plus).load()
         step = self.plane.pitch * self.size
-        return (row < 0).pick_pointer(outside, buffer.at(k * self.size).at(row * step))
+        return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * step))

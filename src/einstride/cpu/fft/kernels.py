@@ -139,7 +139,7 @@ def _sum(kernel: Kernel, x: Operand, gy: Operand, chunk: Value, sums: Pointer) -
     with code.loop(0, kernel.half * kernel.height.length * 2) as i:
         sums.at(i * plane.lanes).store(zero)
     start = partial * code["examples"]
-    stop = (start + code["examples"]).least(code["batch"])
+    stop = (start + code["examples"]).minimum(code["batch"])
     tiles = code["down"] * code["across"]
     with code.loop(start, stop) as example, code.loop(0, tiles) as tile:
         index = _plane_index(kernel, example, block, tile)

@@ -101,13 +101,13 @@ class TileRow:
     def get(self, at: Value, plus: int) -> Value:
         """Load the number at a position of each plane; zeros outside of the array."""
         pointer, mask = self._at(at, plus)
-        return vectors.gathered(pointer, self.view.operand.format, self.view.lane_offsets, mask)
+        return vectors.gather(pointer, self.view.operand.format, self.view.lane_offsets, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
         """Store the number at a position of each plane that is not outside of the array."""
         pointer, mask = self._at(at, plus)
         lanes = self.view.code.mask(mask)
-        vectors.scattered(pointer, value, self.view.operand.format, self.view.lane_offsets, lanes)
+        vectors.scatter(pointer, value, self.view.operand.format, self.view.lane_offsets, lanes)
 
 
 def view_of(

@@ -163,7 +163,7 @@ class View:
     def pointer_of(self, offset: Value) -> Pointer:
         """The address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
-        return pointer if self.operand.whole else (offset < 0).pick_pointer(self.outside, pointer)
+        return pointer if self.operand.whole else (offset < 0).select_pointer(self.outside, pointer)
 
 
 class Row:
@@ -192,7 +192,7 @@ class Row:
         if view.lane_offsets is None:
             return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
-        return vectors.gathered(view.pointer.at(offset), f, view.lane_offsets, mask)
+        return vectors.gather(view.pointer.at(offset), f, view.lane_offsets, mask)
 
     def put(self, at: Value, plus: int, value: Value) -> None:
         """Store the vector at a position, unless it is outside of the array."""
@@ -202,4 +202,4 @@ class Row:
             vectors.store(view.pointer_of(offset), value, f, view.mask, None)
         else:
             mask = view.mask_of(offset >= 0)
-            vectors.scattered(view.pointer.at(offset), value, f, view.lane_offsets, mask)
+            vectors.scatter(view.pointer.at(offset), value, f, view.lane_offsets, mask)

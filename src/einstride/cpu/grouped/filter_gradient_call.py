@@ -10,8 +10,8 @@ import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import filter_gradient
-from einstride.cpu.grouped.forward_call import about
-from einstride.cpu.grouped.shape import Lanes, lanes_of
+from einstride.cpu.grouped.forward_call import spec_and_arguments
+from einstride.cpu.grouped.shape import ChannelLayout, channel_layout
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import grid, output_ranges, sources, to_offsets
@@ -31,34 +31,43 @@ POSITIONS = 14
 
 
 def gradient(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int, each: bool,
-    on: Machine,
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
+    per_example: bool, on: Machine,
 ) -> None:  # fmt: skip
-    """out (*K, C // G, D) = the filter gradient, in dtype `compute`; (B, ...) with `each`."""
-    call = gradient_of(x, gy, g, compute, out, threads, each, on)
-    near = np.empty(threads * room(g, compute, each, on) + 64, np.uint8)
-    start = -(-address(near) // 64) * 64
-    call(launch, x=address(x), y=address(gy), gf=address(out), near=start)
+    """out (*K, C // G, D) of dtype `compute` = filter gradient; (B, ...) with `per_example`."""
+    call = gradient_of(x, gy, g, compute, out, threads, per_example, on)
+    packed = np.empty(threads * packed_bytes(g, compute, per_example, on) + 64, np.uint8)
+    start = -(-address(packed) // 64) * 64
+    call(launch, x=address(x), y=address(gy), gf=address(out), packed=start)
 
 
 def gradient_of(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, each: bool, on: Machine
+    x: Any,
+    gy: Any,
+    g: Geometry,
+    compute: str,
+    out: Any,
+    threads: int,
+    per_example: bool,
+    on: Machine,
 ) -> Call:
-    """The call for arrays with these strides; it needs the addresses x, y (of gy), gf and near."""
+    """The call for these strides; it needs the addresses x, y (of gy), gf and packed."""
     return _gradient(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, each,
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on,
     )  # fmt: skip
 
 
-def room(g: Geometry, compute: str, each: bool, on: Machine) -> int:
+def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
     """The bytes of a thread's packed x and gy."""
-    return _region(g, gradient_lanes(g, compute, on), ITEMSIZE[compute], each).bytes
+    return _region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
 
 
-def gradient_lanes(g: Geometry, compute: str, on: Machine) -> Lanes:
+def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
     """The layout with one vector of outputs and blocks of channels whose sums fit registers."""
-    return lanes_of(g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1))
+    return channel_layout(
+        g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Region:
     ----------
     batch, rows : int
         Examples, and outputs of the first axis, in a region.
-    places : int
+    row_positions : int
         Positions of a padded row of x.
     x, y : tuple of int
         Strides of packed x and gy, for the batch and each axis but the last, in elements.
@@ -79,7 +88,7 @@ class Region:
 
     batch: int
     rows: int
-    places: int
+    row_positions: int
     x: tuple[int, ...]
     y: tuple[int, ...]
     gy: int
@@ -87,35 +96,34 @@ class Region:
 
 
 @cached(1024)
-def _region(g: Geometry, s: Lanes, item: int, each: bool) -> Region:
+def _region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) -> Region:
     """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
-    places = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
-    x_row = (
-        places * s.held * prod(g.size[1:-1])
-    )  # x of one element of the first axis, or of the only axis
+    row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
+    # Packed x and gy of one element of the first axis; of the whole row if it is the only axis.
+    x_row = row_positions * s.x_width * prod(g.size[1:-1])
     y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
     most = g.out[0] if g.rank > 1 else 1
     rows, batch = most, g.batch
-    seen = _longest(g, rows)
-    while rows > 1 and (seen * x_row + rows * y_row) * item > REGION_BYTES:
+    span = _span_length(g, rows)
+    while rows > 1 and (span * x_row + rows * y_row) * item > REGION_BYTES:
         rows = -(-rows // 2)
-        seen = _longest(g, rows)
-    size = (seen * x_row + rows * y_row) * item
-    batch = 1 if rows < most or each else min(max(REGION_BYTES // size, 1), g.batch)
-    xs, ys = [places * s.held], [g.out[-1] * s.lanes]
+        span = _span_length(g, rows)
+    size = (span * x_row + rows * y_row) * item
+    batch = 1 if rows < most or per_example else min(max(REGION_BYTES // size, 1), g.batch)
+    xs, ys = [row_positions * s.x_width], [g.out[-1] * s.lanes]
     for a in range(g.rank - 2, 0, -1):
         xs.insert(0, xs[0] * g.size[a])
         ys.insert(0, ys[0] * g.out[a])
     if g.rank > 1:
-        xs.insert(0, xs[0] * seen)
+        xs.insert(0, xs[0] * span)
         ys.insert(0, ys[0] * rows)
     return Region(
-        batch, rows, places, tuple(xs), tuple(ys), batch * xs[0],
+        batch, rows, row_positions, tuple(xs), tuple(ys), batch * xs[0],
         batch * (xs[0] + ys[0]) * item,
     )  # fmt: skip
 
 
-def _longest(g: Geometry, rows: int) -> int:
+def _span_length(g: Geometry, rows: int) -> int:
     """The most elements of x's first axis that the windows of `rows` outputs span."""
     if g.rank == 1:
         return 1
@@ -124,7 +132,7 @@ def _longest(g: Geometry, rows: int) -> int:
     return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
-def _seen(g: Geometry, rows: int) -> tuple[Any, Any]:
+def _spans(g: Geometry, rows: int) -> tuple[Any, Any]:
     """For each `rows` outputs: the first element of x's first axis they read, and one past the
     last."""  # fmt: skip
     if g.rank == 1:
@@ -141,20 +149,23 @@ def _seen(g: Geometry, rows: int) -> tuple[Any, Any]:
 
 @kept
 def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], gf_strides: tuple[int, ...], each: bool, threads: int, on: Machine,
+    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    y_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s, item = gradient_lanes(g, compute, on), ITEMSIZE[compute]
-    x_steps = element_strides(x_strides, ITEMSIZE[first])
-    y_steps = element_strides(y_strides, ITEMSIZE[second])
-    gf_steps = list(element_strides(gf_strides, item))
-    gf_batch = gf_steps.pop(0) if each else 0
-    spec, values, keep = about(g, s, (first, second, compute), x_steps, y_steps, POSITIONS)
-    region = _region(g, s, item, each)
-    taps = grid(g.kernel, gf_steps[: g.rank])
-    lows, highs = _seen(g, region.rows)
+    s, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
+    y_strides = element_strides(y_byte_strides, ITEMSIZE[second])
+    gf_strides = list(element_strides(gf_byte_strides, item))
+    gf_batch = gf_strides.pop(0) if per_example else 0
+    spec, values, keep = spec_and_arguments(
+        g, s, (first, second, compute), x_strides, y_strides, POSITIONS
+    )
+    region = _region(g, s, item, per_example)
+    taps = grid(g.kernel, gf_strides[: g.rank])
+    lows, highs = _spans(g, region.rows)
     keep += [taps, lows, highs]
-    panels, examples = s.panels(g.groups), g.batch if each else 1
+    panels, examples = s.panels(g.groups), g.batch if per_example else 1
     wanted = chunk_count(threads, COARSE)
     part = chunk_size(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
     parts = -(-s.blocks // part)
@@ -162,9 +173,10 @@ def _gradient(
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
         "examples": examples, "batch": g.batch, "region_batch": region.batch,
         "region_rows": region.rows, "low_rows": address(lows),
-        "high_rows": address(highs), "near_bytes": region.bytes, "near_gy": region.gy,
-        "near_x_batch": region.x[0], "near_y_batch": region.y[0], "places": region.places,
-        "gf_batch": gf_batch, "gf_channel": gf_steps[-2], "tap_offsets": address(taps),
+        "high_rows": address(highs), "packed_bytes": region.bytes, "packed_gy": region.gy,
+        "packed_x_batch": region.x[0], "packed_y_batch": region.y[0],
+        "row_positions": region.row_positions, "gf_batch": gf_batch,
+        "gf_channel": gf_strides[-2], "tap_offsets": address(taps),
     }  # fmt: skip
     for a in range(g.rank - 1):
         table = to_offsets(sources(g, a), region.x[a + 1], 0)
@@ -172,8 +184,8 @@ def _gradient(
         keep += [table, *pair]
         values |= {
             f"table{a}": address(table), f"first{a}": address(pair[0]),
-            f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_step{a}": x_steps[a + 1],
-            f"near_x{a}": region.x[a + 1], f"near_y{a}": region.y[a + 1],
+            f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_stride{a}": x_strides[a + 1],
+            f"packed_x{a}": region.x[a + 1], f"packed_y{a}": region.y[a + 1],
         }  # fmt: skip
     kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), on)
     return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep)

@@ -15,74 +15,88 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.cpu.grouped.rows import Seen, Source, Spec, aligned, channel, range_names, stage
+from einstride.cpu.grouped.rows import (
+    Source,
+    Spec,
+    TileKind,
+    allocate_aligned,
+    broadcast_channel,
+    range_arguments,
+    stage,
+)
 
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The argument names; those with a number belong to a spatial axis or a kind of tile."""
-    names = ("table", "taps", "out", "y_step")
+    names = ("table", "taps", "out", "y_stride")
     each = [f"{name}{a}" for a in range(rank) for name in names]
     each.remove(f"table{rank - 1}")
     return (
         "counter", "chunks", "blocks", "block", "rows", "panels", "parts", "part", "x", "y", "f",
-        "bias", "zeros", "line", "x_first", "x_stride", "x_step", "x_batch", "y_batch", "f_panel",
-        "inner", "panel_x", "panel_column", "panel_columns", "panel_inputs", *range_names(), *each,
+        "bias", "zeros", "row_offsets", "x_first", "window_stride", "x_stride", "x_batch",
+        "y_batch", "f_panel", "channel_blocks", "panel_x", "panel_column", "panel_columns",
+        "panel_inputs", *range_arguments(), *each,
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
     """The LLVM IR of the kernel ``grouped``."""
     code = Code("grouped", arguments(spec.rank))
-    staged = aligned(code, spec.compute, spec.room * spec.shape.lanes)
+    staging = allocate_aligned(code, spec.compute, spec.staging_vectors * spec.layout.lanes)
     with code.chunks(code["chunks"]) as chunk:
         one = code["part"].equals(1)  # 1: blocks are the inner loop of chunks; else parts are
-        count = one.pick(code["blocks"], code["parts"])
+        count = one.select(code["blocks"], code["parts"])
         fast, slow = chunk % count, chunk // count
-        start, first = one.pick(slow, fast) * code["part"], one.pick(fast, slow) * code["block"]
+        start, first = one.select(slow, fast) * code["part"], one.select(fast, slow) * code["block"]
         stop, last = start + code["part"], first + code["block"]
         # A row stays in the cache for all panels of a part; or one large panel, for all rows.
         with (
-            code.loop(first, last.least(code["rows"])) as row,
-            code.loop(start, stop.least(code["panels"])) as panel,
+            code.loop(first, last.minimum(code["rows"])) as row,
+            code.loop(start, stop.minimum(code["panels"])) as panel,
         ):
-            _row(code, spec, panel, row, staged)
+            _row(code, spec, panel, row, staging)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, panel: Value, row: Value, staged: Pointer) -> None:
+def _row(code: Code, spec: Spec, panel: Value, row: Value, staging: Pointer) -> None:
     """Compute a row of positions for one panel."""
-    s, last = spec.shape, spec.rank - 1
+    s, last = spec.layout, spec.rank - 1
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
     masks = [code.first_lanes(columns - v * s.lanes, s.lanes) for v in range(s.vectors)]
     x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
     y = code.array("y", spec.second).at(column)
     f = code.array("f", spec.compute).at(panel * code["f_panel"])
-    rows: list[Pointer] = []
-    rest, coming = row, (row, f)
+    tables: list[Pointer] = []
+    rest, table_row = row, (row, f)
     for a in reversed(range(last)):
         at, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        coming = coming if a + 1 < last else (at, rows[0])
-        y = y.at(at * code[f"y_step{a}"])
+        tables.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
+        table_row = table_row if a + 1 < last else (at, tables[0])
+        y = y.at(at * code[f"y_stride{a}"])
     x, y = x.at(rest * code["x_batch"]), y.at(rest * code["y_batch"])
-    if last and spec.ahead:
-        _ahead(code, spec, x, y, coming)
-    here = code.array("panel_inputs", "int64").at(panel).load()
-    for i, seen in enumerate(spec.runs):
-        with code.loop(code[f"run{i}"], code[f"stop{i}"], len(seen)) as w:
-            line = code.array("line", "int64").at(w * spec.stride)
-            start = code["x_first"] + w * code["x_stride"]
+    if last and spec.prefetch:
+        _prefetch_next(code, spec, x, y, table_row)
+    inputs = code.array("panel_inputs", "int64").at(panel).load()
+    for i, kind in enumerate(spec.tile_kinds):
+        with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
+            offsets = code.array("row_offsets", "int64").at(w * spec.stride)
+            start = code["x_first"] + w * code["window_stride"]
             zeros = code.array("zeros", spec.first)
-            source = Source(x, line, zeros, here, start, code["x_step"])
-            acc = _begin(code, spec, seen, column, masks)
-            _taps(code, spec, seen, source, rows, f, acc, staged)
-            _write(code, spec, y.at(w * code[f"y_step{last}"]), acc, masks)
+            source = Source(x, offsets, zeros, inputs, start, code["x_stride"])
+            acc = _begin(code, spec, kind, column, masks)
+            _taps(code, spec, kind, source, tables, f, acc, staging)
+            _write(code, spec, y.at(w * code[f"y_stride{last}"]), acc, masks)
 
 
-def _ahead(code: Code, spec: Spec, x: Pointer, y: Pointer, coming: tuple[Value, Pointer]) -> None:
-    """Prefetch the cache lines that the next row is the first to access."""
-    at, table = coming
+def _prefetch_next(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, row: tuple[Value, Pointer]
+) -> None:
+    """Prefetch the cache lines that the row behind `row` is the first to access.
+
+    `row`: its index on the last axis but one, and its entries in the offset table of that axis.
+    """
+    at, table = row
     a = spec.rank - 2
     taps = code[f"taps{a}"]
     offset = table.at(taps + taps - 1).load()
@@ -90,94 +104,96 @@ def _ahead(code: Code, spec: Spec, x: Pointer, y: Pointer, coming: tuple[Value, 
         code.when(at + 1 < code[f"out{a}"]),
         code.loop(0, code[f"out{a + 1}"]) as w,
     ):
-        y.at(code[f"y_step{a}"] + w * code[f"y_step{a + 1}"]).prefetch(write=True)
+        y.at(code[f"y_stride{a}"] + w * code[f"y_stride{a + 1}"]).prefetch(write=True)
         for i in range(spec.stride):
-            x.at(offset + (w * spec.stride + i) * code["x_step"]).prefetch()
+            x.at(offset + (w * spec.stride + i) * code["x_stride"]).prefetch()
 
 
-def _begin(code: Code, spec: Spec, seen: Seen, column: Value, masks: list[Mask]) -> list[Variable]:
+def _begin(
+    code: Code, spec: Spec, kind: TileKind, column: Value, masks: list[Mask]
+) -> list[Variable]:
     """Initialise the sums of a tile with the bias."""
-    s = spec.shape
-    acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(len(seen) * s.vectors)]
+    s = spec.layout
+    acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(len(kind) * s.vectors)]
     with code.when(code["bias"].equals(0) ^ 1):
         for v, mask in enumerate(masks):
-            each = code.array("bias", spec.compute).at(column + v * s.lanes).load(s.lanes, mask)
-            for p in range(len(seen)):
-                acc[p * s.vectors + v].set(each)
+            initial = code.array("bias", spec.compute).at(column + v * s.lanes).load(s.lanes, mask)
+            for p in range(len(kind)):
+                acc[p * s.vectors + v].set(initial)
     return acc
 
 
 def _taps(
-    code: Code, spec: Spec, seen: Seen, source: Source, rows: list[Pointer], f: Pointer,
-    acc: list[Variable], staged: Pointer,
+    code: Code, spec: Spec, kind: TileKind, source: Source, tables: list[Pointer], f: Pointer,
+    acc: list[Variable], staging: Pointer,
 ) -> None:  # fmt: skip
     """Add the products of every outer tap that does not lie in the border."""
-    s = spec.shape
+    s = spec.layout
 
-    def along(a: int, x: Pointer, tap: Value) -> None:
+    def loop_taps(a: int, x: Pointer, tap: Value) -> None:
         if a == spec.rank - 1:
-            here = replace(source, x=x)
-            with code.loop(0, code["inner"]) as block:
-                stage(code, spec, here, block, seen, staged)
-                at = (tap * code["inner"] + block) * (s.block * spec.taps * s.width)
-                _products(code, spec, seen, staged, f.at(at), acc)
+            at_taps = replace(source, x=x)
+            with code.loop(0, code["channel_blocks"]) as block:
+                stage(code, spec, at_taps, block, kind, staging)
+                offset = (tap * code["channel_blocks"] + block) * (s.block * spec.taps * s.width)
+                _products(code, spec, kind, staging, f.at(offset), acc)
             return
         with code.loop(0, code[f"taps{a}"]) as k:
-            offset = rows[a].at(k).load()
+            offset = tables[a].at(k).load()
             with code.when(offset >= 0):
-                along(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+                loop_taps(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
 
-    along(0, source.x, code.number(0))
+    loop_taps(0, source.x, code.number(0))
 
 
 def _products(
-    code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, acc: list[Variable]
+    code: Code, spec: Spec, kind: TileKind, staging: Pointer, f: Pointer, acc: list[Variable]
 ) -> None:
     """Add the products of a block of channels."""
-    s = spec.shape
-    if s.joined > 1:
+    s = spec.layout
+    if s.groups > 1:
         for i in range(s.block):
-            _channel(code, spec, seen, staged, f.at(i * spec.taps * s.width), i, acc)
+            _channel(code, spec, kind, staging, f.at(i * spec.taps * s.width), i, acc)
         return
     with code.loop(0, s.block) as c:
-        _channel(code, spec, seen, staged, f.at(c * (spec.taps * s.width)), c, acc)
+        _channel(code, spec, kind, staging, f.at(c * (spec.taps * s.width)), c, acc)
 
 
 def _channel(
-    code: Code, spec: Spec, seen: Seen, staged: Pointer, f: Pointer, c: Value | int,
+    code: Code, spec: Spec, kind: TileKind, staging: Pointer, f: Pointer, c: Value | int,
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Add the products of one channel; each broadcast serves all positions that read it."""
-    s, places = spec.shape, spec.places(seen)
-    number = {pair: i for i, pairs in enumerate(places.values()) for pair in pairs}
+    s, reads = spec.layout, spec.positions_read(kind)
+    staged = {pair: i for i, pairs in enumerate(reads.values()) for pair in pairs}
 
     def row(k: int) -> list[Value]:
         return [f.at(k * s.width + v * s.lanes).load(s.lanes) for v in range(s.vectors)]
 
-    def add(p: int, spread: Value, numbers: list[Value]) -> None:
-        for v, each in enumerate(numbers):
+    def add(p: int, x_vector: Value, f_row: list[Value]) -> None:
+        for v, f_vector in enumerate(f_row):
             sums = acc[p * s.vectors + v]
-            sums.set(spread.times_plus(each, sums.get()))
+            sums.set(x_vector.times_plus(f_vector, sums.get()))
 
     if s.vectors == 1:
-        fs = [row(k) for k in range(spec.taps)]
-        for i, pairs in enumerate(places.values()):
-            spread = channel(spec, staged.at(i * s.lanes), c)
+        f_rows = [row(k) for k in range(spec.taps)]
+        for i, pairs in enumerate(reads.values()):
+            x_vector = broadcast_channel(spec, staging.at(i * s.lanes), c)
             for p, k in pairs:
-                add(p, spread, fs[k])
+                add(p, x_vector, f_rows[k])
         return
     for k in range(spec.taps):  # sums and a row of f fill the registers
-        fs_k = row(k)
-        for p in range(len(seen)):
-            if seen[p][k]:
-                add(p, channel(spec, staged.at(number[p, k] * s.lanes), c), fs_k)
+        f_row = row(k)
+        for p in range(len(kind)):
+            if kind[p][k]:
+                add(p, broadcast_channel(spec, staging.at(staged[p, k] * s.lanes), c), f_row)
 
 
 def _write(code: Code, spec: Spec, y: Pointer, acc: list[Variable], masks: list[Mask]) -> None:
     """Store the sums of a tile, rounded to the dtype of the result."""
-    s, step = spec.shape, code[f"y_step{spec.rank - 1}"]
+    s, stride = spec.layout, code[f"y_stride{spec.rank - 1}"]
     for i, sums in enumerate(acc):
         p, v = divmod(i, s.vectors)
         found = code.convert(sums.get(), spec.compute, spec.second)
-        pointer = y.at(step * p).at(v * s.lanes)
+        pointer = y.at(stride * p).at(v * s.lanes)
         pointer.store(found, None if spec.full_y else masks[v])

@@ -10,8 +10,8 @@ import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.grouped import forward
-from einstride.cpu.grouped.rows import MOST_RUNS, Spec, cut
-from einstride.cpu.grouped.shape import Lanes, lanes_of, panel_tables
+from einstride.cpu.grouped.rows import MAX_TILE_KINDS, Spec, divide_row
+from einstride.cpu.grouped.shape import ChannelLayout, channel_layout, panel_tables
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import FINE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, offsets, padded_elements, to_offsets
@@ -49,28 +49,28 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: M
     )
 
 
-def positions(s: Lanes, on: Machine) -> int:
+def max_positions(s: ChannelLayout, on: Machine) -> int:
     """The most positions in a tile whose sums, filter row and broadcast fit the registers."""
-    room = 24 if on.registers >= 32 else 10
-    return max(min(room // s.vectors, 14), 2)
+    registers = 24 if on.registers >= 32 else 10
+    return max(min(registers // s.vectors, 14), 2)
 
 
 @kept
 def _correlation(
-    g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], threads: int, on: Machine,
+    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
+    y_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s = lanes_of(g, compute, on)
-    x_steps = element_strides(x_strides, ITEMSIZE[operand])
-    y_steps = element_strides(y_strides, ITEMSIZE[result])
-    spec, values, keep = about(
-        g, s, (operand, result, compute), x_steps, y_steps, positions(s, on)
-    )  # fmt: skip
-    step = x_steps[-2]
-    values |= {"x_step": step, "x_stride": g.stride[-1] * step}
-    values["x_first"] = -g.padding[-1][0] * step - lowest_offset(g.size[-1], step)
+    s = channel_layout(g, compute, on)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
+    y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
+    spec, values, keep = spec_and_arguments(
+        g, s, (operand, result, compute), x_strides, y_strides, max_positions(s, on)
+    )
+    stride = x_strides[-2]
+    values |= {"x_stride": stride, "window_stride": g.stride[-1] * stride}
+    values["x_first"] = -g.padding[-1][0] * stride - lowest_offset(g.size[-1], stride)
     for a in range(g.rank - 1):
-        table, back = offsets(g, a, x_steps[a + 1])
+        table, back = offsets(g, a, x_strides[a + 1])
         keep.append(table)
         values[f"table{a}"] = address(table)
         values["x"] += back * ITEMSIZE[operand]
@@ -94,36 +94,37 @@ def _correlation(
     return Call(kernel, forward.arguments(g.rank), values, threads, keep)
 
 
-def about(
-    g: Geometry, s: Lanes, dtypes: tuple[str, str, str], x_steps: Sequence[int],
-    y_steps: Sequence[int], most: int,
+def spec_and_arguments(
+    g: Geometry, s: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
+    y_strides: Sequence[int], most: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
     """The specification, the common arguments and the tables of both kernels."""
-    runs, ranges, even = cut(g, most)
+    tile_kinds, ranges, all_inside = divide_row(g, most)
     groups, first, counts, inputs = panel_tables(g, s)
     items = [ITEMSIZE[d] for d in dtypes]
-    ahead = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
-    step = s.joined * s.block
-    full = s.held == s.inputs if s.joined == 1 else step == s.lanes and not (inputs % step).any()
+    prefetch = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
+    x_channels = s.groups * s.block  # in a vector of x
+    full_x = s.x_width == s.inputs
+    if s.groups > 1:
+        full_x = x_channels == s.lanes and not (inputs % x_channels).any()
     spec = Spec(
-        *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], runs,
-bool(full), bool((counts == s.width).all()),
-        ahead, even,
+        *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], tile_kinds, bool(full_x),
+        bool((counts == s.width).all()), prefetch, all_inside,
     )  # fmt: skip
     starts = groups * s.inputs
     zeros = np.zeros(s.lanes, dtypes[0])
-    back = lowest_offset(g.size[-1], x_steps[-2])
-    line = to_offsets(padded_elements(g, g.rank - 1), x_steps[-2], back)
-    keep: list[Any] = [first, counts, inputs, starts, zeros, line]
+    back = lowest_offset(g.size[-1], x_strides[-2])
+    row_offsets = to_offsets(padded_elements(g, g.rank - 1), x_strides[-2], back)
+    keep: list[Any] = [first, counts, inputs, starts, zeros, row_offsets]
     values = {
-        "x": back * items[0], "zeros": address(zeros), "line": address(line),
-        "x_batch": x_steps[0], "y_batch": y_steps[0], "inner": s.blocks,
+        "x": back * items[0], "zeros": address(zeros), "row_offsets": address(row_offsets),
+        "x_batch": x_strides[0], "y_batch": y_strides[0], "channel_blocks": s.blocks,
         "panel_x": address(starts), "panel_column": address(first),
         "panel_columns": address(counts), "panel_inputs": address(inputs),
     }  # fmt: skip
     for a in range(g.rank):
-        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"y_step{a}": y_steps[a + 1]}
-    for i in range(MOST_RUNS):
+        values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"y_stride{a}": y_strides[a + 1]}
+    for i in range(MAX_TILE_KINDS):
         start, stop = ranges[i] if i < len(ranges) else (0, 0)
-        values |= {f"run{i}": start, f"stop{i}": stop}
+        values |= {f"kind_start{i}": start, f"kind_stop{i}": stop}
     return spec, values, keep

@@ -6,10 +6,9 @@ flipped filters and the transposed filter of an input gradient are packed withou
 
 from __future__ import annotations
 
-from llvmlite import ir
-
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
+from einstride.codegen.function_builder import Code
+from einstride.codegen.vector_formats import Format, gather
+from einstride.codegen.vector_ops import transpose
 
 ARGUMENTS = (
     "counter", "chunks", "f", "panels", "outer", "taps", "channels", "padded", "tap_offsets",
@@ -17,8 +16,8 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) -> str:
-    """The LLVM IR of the kernel ``grouped_panels``; `dense` if lanes are contiguous in f."""
+def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: bool) -> str:
+    """The LLVM IR of ``grouped_panels``; `contiguous`: True if the lanes are contiguous in f."""
     code = Code("grouped_panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as panel:
@@ -28,7 +27,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
         to = code.array("panels", compute).at(panel * code["outer"] * size)
         masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
         table = code.array("lane_offsets", "int64")
-        wheres = [table.at(v * lanes).load(lanes) for v in range(vectors)]
+        lane_offsets = [table.at(v * lanes).load(lanes) for v in range(vectors)]
         with code.loop(0, code["outer"]) as o, code.loop(0, code["taps"]) as k:
             tap = code.array("tap_offsets", "int64").at(o * code["taps"] + k).load()
             with code.loop(0, code["padded"]) as c:
@@ -37,15 +36,15 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, dense: bool) ->
                 inside = code.every_lane(c < code["channels"], lanes)
                 for v in range(vectors):
                     mask = masks[v] & inside
-                    if dense:
-                        found = row.at(v * lanes).load(lanes, mask)
+                    if contiguous:
+                        stored = row.at(v * lanes).load(lanes, mask)
                     else:
-                        found = _gathered(row, wheres[v], mask)
-                    pointer.at(v * lanes).store(code.convert(found, operand, compute))
+                        stored = gather(row, Format(operand, operand), lane_offsets[v], mask)
+                    pointer.at(v * lanes).store(code.convert(stored, operand, compute))
     return code.text()
 
 
-def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
+def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> str:
     """The LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
 
     Vectors of channels are loaded for each output and transposed in registers.
@@ -69,42 +68,10 @@ def turned(operand: str, compute: str, lanes: int, vectors: int) -> str:
                 rows = []
                 for lane in range(v * lanes, (v + 1) * lanes):
                     pointer = f.at(tap + c0 + table.at(lane).load())
-                    there = mask & code.every_lane(code.number(lane) < columns, lanes)
-                    rows.append(pointer.load_as(operand, compute, lanes, there))
-                for i, row in enumerate(_transposed(rows)):
+                    inside = mask & code.every_lane(code.number(lane) < columns, lanes)
+                    rows.append(pointer.load_as(operand, compute, lanes, inside))
+                for i, row in enumerate(transpose(rows)):
                     with code.when(c0 + i < code["padded"]):
                         pointer = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
                         pointer.at(v * lanes).store(row)
     return code.text()
-
-
-def _transposed(rows: list[Value]) -> list[Value]:
-    """Transpose a square of vectors, as many as each has lanes."""
-    count, step = len(rows), 1
-    while step < count:
-        first = [j + count - step if j & step else j for j in range(count)]
-        second = [j + count if j & step else j + step for j in range(count)]
-        found = list(rows)
-        for i in (i for i in range(count) if not i & step):
-            a, b = rows[i], rows[i | step]
-            found[i], found[i | step] = _mixed(a, b, first), _mixed(a, b, second)
-        rows, step = found, 2 * step
-    return rows
-
-
-def _mixed(a: Value, b: Value, order: list[int]) -> Value:
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
-    return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))
-
-
-def _gathered(pointer: Pointer, offsets: Value, mask: Mask) -> Value:
-    """Gather the elements at a vector of offsets; zeros where the mask is off."""
-    code, lanes = pointer.code, offsets.ir.type.count
-    kind = ir.VectorType(pointer.element, lanes)
-    size = bytes_of(pointer.element)
-    base = code.splat(Value(code, code.builder.ptrtoint(pointer.ir, INT64)), lanes)
-    sizes = Value(code, ir.Constant(ir.VectorType(INT64, lanes), [size] * lanes))
-    addresses = base + offsets * sizes
-    where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
-    name = f"llvm.masked.gather.v{lanes}{letter(pointer.element)}.v{lanes}p0"
-    return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])

@@ -17,14 +17,16 @@ from typing import Any
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64
 from einstride.codegen.vector_formats import shuffle
-from einstride.cpu.grouped.shape import Lanes
+from einstride.cpu.grouped.shape import ChannelLayout
 from einstride.cpu.runtime.offset_tables import sources
 from einstride.geometry.convolution import Geometry
 
-Seen = tuple[tuple[bool, ...], ...]
-"""For each position of a tile and each tap of the last axis: True if the tap may read x."""
+TileKind = tuple[tuple[bool, ...], ...]
+"""For each position of a tile and each tap of the last axis: True if the tap may read x.
 
-MOST_RUNS = 4
+The tiles of a row with equal values are computed by the same code."""
+
+MAX_TILE_KINDS = 4
 """Kinds of tiles that a kernel has code for, at most; chosen. A row with more kinds has one, whose
 products at the border multiply zeros."""
 
@@ -37,90 +39,90 @@ class Spec:
     ----------
     first, second, compute : str
         The dtypes of x, of y or gy, and of products and sums.
-    shape : Lanes
+    layout : ChannelLayout
         The layout of channels in vectors.
     rank : int
         Number of spatial axes.
     stride, dilation : int
         Stride and dilation of the last axis.
-    runs : tuple of Seen
+    tile_kinds : tuple of TileKind
         The kinds of tiles in a row, in order.
     full_x, full_y : bool
         True if every panel fills its vectors of x, or of y.
-    ahead : bool
+    prefetch : bool
         True if the next row is prefetched.
-    even : bool
-        True if all positions that tiles read lie in x, with a constant stride.
+    all_inside : bool
+        True if all positions that tiles read lie in x, so that their stride is constant.
     """
 
     first: str
     second: str
     compute: str
-    shape: Lanes
+    layout: ChannelLayout
     rank: int
     stride: int
     dilation: int
-    runs: tuple[Seen, ...]
+    tile_kinds: tuple[TileKind, ...]
     full_x: bool
     full_y: bool
-    ahead: bool
-    even: bool
+    prefetch: bool
+    all_inside: bool
 
     @property
     def taps(self) -> int:
         """The number of taps of the last axis."""
-        return len(self.runs[0][0])
+        return len(self.tile_kinds[0][0])
 
     @property
     def positions(self) -> int:
         """The number of positions in the longest tile."""
-        return max(map(len, self.runs))
+        return max(map(len, self.tile_kinds))
 
-    def places(self, seen: Seen) -> dict[int, list[tuple[int, int]]]:
-        """The positions of x that a tile reads, from its first, with the (position, tap) pairs."""
+    def positions_read(self, kind: TileKind) -> dict[int, list[tuple[int, int]]]:
+        """The positions of x that a tile reads, and the (position, tap) pairs that read each."""
         found: dict[int, list[tuple[int, int]]] = {}
-        for p, taps in enumerate(seen):
-            for k, meets in enumerate(taps):
-                if meets:
+        for p, taps in enumerate(kind):
+            for k, reads in enumerate(taps):
+                if reads:
                     found.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
         return dict(sorted(found.items()))
 
     @property
-    def room(self) -> int:
+    def staging_vectors(self) -> int:
         """The number of vectors in the staging buffer."""
-        return max(len(self.places(seen)) for seen in self.runs)
+        return max(len(self.positions_read(kind)) for kind in self.tile_kinds)
 
 
-def cut(g: Geometry, most: int) -> tuple[tuple[Seen, ...], list[tuple[int, int]], bool]:
+def divide_row(g: Geometry, most: int) -> tuple[tuple[TileKind, ...], list[tuple[int, int]], bool]:
     """Divide a row into tiles of at most `most` positions.
 
-    Returns the kinds of tiles, the range of positions of each kind, and `Spec.even`.
+    Returns the kinds of tiles, the range of positions of each kind, and `Spec.all_inside`.
     """
     width = g.out[-1]
     tile = -(-width // -(-width // most))
-    meets = sources(g, g.rank - 1) >= 0
-    for each in (meets, meets | True):
-        runs: list[Seen] = []
+    in_x = sources(g, g.rank - 1) >= 0
+    for reads in (in_x, in_x | True):
+        tile_kinds: list[TileKind] = []
         ranges: list[tuple[int, int]] = []
         for w in range(0, width, tile):
-            seen = tuple(map(tuple, each[w : w + tile].tolist()))
-            if runs and runs[-1] == seen:
-                ranges[-1] = (ranges[-1][0], w + len(seen))
+            kind = tuple(map(tuple, reads[w : w + tile].tolist()))
+            if tile_kinds and tile_kinds[-1] == kind:
+                ranges[-1] = (ranges[-1][0], w + len(kind))
             else:
-                runs.append(seen)
-                ranges.append((w, w + len(seen)))
-        if len(runs) <= MOST_RUNS:
+                tile_kinds.append(kind)
+                ranges.append((w, w + len(kind)))
+        if len(tile_kinds) <= MAX_TILE_KINDS:
             break
-    even = g.padding_mode == "zeros" and each is meets
-    return tuple(runs), ranges, even
+    all_inside = g.padding_mode == "zeros" and reads is in_x
+    return tuple(tile_kinds), ranges, all_inside
 
 
-def range_names() -> tuple[str, ...]:
+def range_arguments() -> tuple[str, ...]:
     """The names of the arguments that hold the range of positions of each kind of tile."""
-    return tuple(f"{end}{i}" for i in range(MOST_RUNS) for end in ("run", "stop"))
+    return tuple(f"{end}{i}" for i in range(MAX_TILE_KINDS) for end in ("kind_start", "kind_stop"))
 
 
-def aligned(code: Code, element: str, count: int) -> Pointer:
+def allocate_aligned(code: Code, element: str, count: int) -> Pointer:
     """Allocate `count` elements on the stack, aligned to cache lines."""
     raw = code.scratch(element, count + 64)
     start = Value(code, code.builder.ptrtoint(raw.ir, INT64))
@@ -131,58 +133,64 @@ def aligned(code: Code, element: str, count: int) -> Pointer:
 class Source:
     """The channels of x of a panel in one row.
 
-    The first position has the offset `first` from `x`, the next ones a stride of `step`, or the
-    offsets in the table `line`. `here` is the number of the panel's input channels.
+    If all positions lie in x, the first has the offset `first` from `x`, and neighbours are
+    `stride` apart; else the table `offsets` holds their offsets. `inputs` is the number of the
+    panel's input channels.
     """
 
     x: Pointer
-    line: Pointer
+    offsets: Pointer
     zeros: Pointer
-    here: Value
+    inputs: Value
     first: Value
-    step: Value
+    stride: Value
 
 
-def loaded(
-    code: Code, spec: Spec, source: Source, c0: Value, offset: Value, even: bool = False
+def load_x(
+    code: Code, spec: Spec, source: Source, c0: Value, offset: Value, inside: bool = False
 ) -> Value:
-    """Load a vector of x: channels from c0 on of all groups; zeros for a negative offset."""
-    s = spec.shape
+    """Load a vector of x: channels from c0 on of all groups; zeros for a negative offset.
 
-    def picked(pointer: Pointer) -> Pointer:
-        return pointer if even else (offset >= 0).pick_pointer(pointer, source.zeros)
+    With `inside`, the offset is never negative.
+    """
+    s = spec.layout
 
-    if s.run:
-        most = s.lanes if s.joined == 1 else s.joined * s.block
-        left = (source.here - c0).least(most)
-        there = None if spec.full_x else code.first_lanes(left, s.lanes)
-        pointer = picked(source.x.at(offset + c0))
-        return pointer.load_as(spec.first, spec.compute, s.lanes, there)
-    each = (code.number(s.inputs) - c0).least(s.block)
+    def in_x(pointer: Pointer) -> Pointer:
+        return pointer if inside else (offset >= 0).select_pointer(pointer, source.zeros)
+
+    if s.contiguous:
+        most = s.lanes if s.groups == 1 else s.groups * s.block
+        remaining = (source.inputs - c0).minimum(most)
+        mask = None if spec.full_x else code.first_lanes(remaining, s.lanes)
+        pointer = in_x(source.x.at(offset + c0))
+        return pointer.load_as(spec.first, spec.compute, s.lanes, mask)
+    each = (code.number(s.inputs) - c0).minimum(s.block)
     found: Value | None = None
-    for j in range(s.joined):
-        count = (code.number(j * s.inputs) < source.here).pick(each, code.number(0))
-        mask = _range(code, j * s.block, count, s.lanes)
+    for j in range(s.groups):
+        count = (code.number(j * s.inputs) < source.inputs).select(each, code.number(0))
+        lanes = _lane_range(code, j * s.block, count, s.lanes)
         shift = c0 + j * (s.inputs - s.block)
-        pointer = picked(source.x.at(offset + shift))
-        part = pointer.load_as(spec.first, spec.compute, s.lanes, mask)
-        found = part if found is None else mask.pick(part, found)
+        pointer = in_x(source.x.at(offset + shift))
+        part = pointer.load_as(spec.first, spec.compute, s.lanes, lanes)
+        found = part if found is None else lanes.select(part, found)
     return found if found is not None else code.zero(spec.compute, s.lanes)
 
 
-def stage(code: Code, spec: Spec, source: Source, block: Value, seen: Seen, to: Pointer) -> None:
+def stage(
+    code: Code, spec: Spec, source: Source, block: Value, kind: TileKind, to: Pointer
+) -> None:
     """Copy a block of channels, at each position that a tile reads, to the staging buffer."""
     at, before = source.first, 0
-    for i, q in enumerate(spec.places(seen)):
+    for i, q in enumerate(spec.positions_read(kind)):
         for _ in range(q - before):
-            at = at + source.step
+            at = at + source.stride
         before = q
-        offset = at if spec.even else source.line.at(q).load()
-        found = loaded(code, spec, source, block * spec.shape.block, offset, spec.even)
-        to.at(i * spec.shape.lanes).store(found)
+        offset = at if spec.all_inside else source.offsets.at(q).load()
+        found = load_x(code, spec, source, block * spec.layout.block, offset, spec.all_inside)
+        to.at(i * spec.layout.lanes).store(found)
 
 
-def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
+def _lane_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
     """A mask of `count` lanes from lane `first` on; `count` must not be negative."""
     if not first:
         return code.first_lanes(count, lanes)
@@ -190,9 +198,9 @@ def _range(code: Code, first: int, count: Value, lanes: int) -> Mask:
     return code.first_lanes(count + first, lanes) ^ before
 
 
-def channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
+def broadcast_channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
     """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
-    s = spec.shape
-    if s.joined == 1:
+    s = spec.layout
+    if s.groups == 1:
         return pointer.code.splat(pointer.at(c).load(), s.lanes)
     return shuffle(pointer.load(s.lanes), s.order[c])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.jit import KernelSpec, Machine
-from einstride.cpu.grouped import pack as grouped_panels
+from einstride.cpu.grouped import pack as pack_kernels
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
@@ -29,14 +29,14 @@ MOST_TAPS = 7
 
 
 @dataclass(frozen=True)
-class Lanes:
+class ChannelLayout:
     """The layout of grouped channels in vectors.
 
     Attributes
     ----------
     lanes, vectors : int
         Elements in a vector; vectors in a panel, more than one only for a part of one group.
-    joined : int
+    groups : int
         Groups in a panel.
     columns : int
         Output channels of a group.
@@ -50,7 +50,7 @@ class Lanes:
 
     lanes: int
     vectors: int
-    joined: int
+    groups: int
     columns: int
     inputs: int
     block: int
@@ -67,27 +67,27 @@ class Lanes:
         return -(-self.inputs // self.block)
 
     @property
-    def held(self) -> int:
-        """The elements that hold the input channels of a panel's groups, in full vectors."""
-        if self.joined > 1:
+    def x_width(self) -> int:
+        """The number of elements in the full vectors of a panel's input channels."""
+        if self.groups > 1:
             return self.blocks * self.lanes
         return -(-self.blocks * self.block // self.lanes) * self.lanes
 
     @property
-    def run(self) -> bool:
+    def contiguous(self) -> bool:
         """True if a vector of input channels is contiguous in x."""
-        return self.joined == 1 or self.blocks == 1
+        return self.groups == 1 or self.blocks == 1
 
     def panels(self, groups: int) -> int:
-        """The number of panels for a number of groups."""
-        return -(-groups // self.joined) * self.per_group
+        """The number of panels of all `groups` of a convolution."""
+        return -(-groups // self.groups) * self.per_group
 
     @property
     def order(self) -> list[list[int]]:
         """For each channel of a block: the lane of x that each lane of the product multiplies."""
-        if self.joined == 1:
+        if self.groups == 1:
             return []
-        last = self.joined - 1
+        last = self.groups - 1
         return [
             [min(lane // self.columns, last) * self.block + c for lane in range(self.lanes)]
             for c in range(self.block)
@@ -95,64 +95,67 @@ class Lanes:
 
 
 @cached(1024)
-def lanes_of(g: Geometry, compute: str, on: Machine, most: int = 0) -> Lanes:
+def channel_layout(g: Geometry, compute: str, on: Machine, most: int = 0) -> ChannelLayout:
     """The layout for a geometry; with `most`, one vector, and at most `most` channels a block."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
-    joined = min(max(lanes // columns, 1), g.groups)
-    every = -(-columns // lanes)
-    per_group = -(-every // (1 if most else 4 if on.registers >= 32 else 2))
-    block = min(lanes // joined, inputs, most or lanes)
+    panel_groups = min(max(lanes // columns, 1), g.groups)
+    all_vectors = -(-columns // lanes)
+    per_group = -(-all_vectors // (1 if most else 4 if on.registers >= 32 else 2))
+    block = min(lanes // panel_groups, inputs, most or lanes)
     block = -(-inputs // -(-inputs // block))
-    return Lanes(lanes, -(-every // per_group), joined, columns, inputs, block, per_group)
+    return ChannelLayout(
+        lanes, -(-all_vectors // per_group), panel_groups, columns, inputs, block, per_group
+    )
 
 
 @kept
-def panel_tables(g: Geometry, s: Lanes) -> tuple[Any, ...]:
+def panel_tables(g: Geometry, s: ChannelLayout) -> tuple[Any, ...]:
     """For each panel: its first group, its first output channel, the number of its output
     channels, and the number of its groups' input channels."""  # fmt: skip
     numbers = np.arange(s.panels(g.groups))
-    group = numbers // s.per_group * s.joined
-    here = np.minimum(s.joined, g.groups - group)
+    group = numbers // s.per_group * s.groups
+    panel_groups = np.minimum(s.groups, g.groups - group)
     first = group * s.columns + numbers % s.per_group * s.width
     count = np.where(
-        s.joined > 1, here * s.columns,
+        s.groups > 1, panel_groups * s.columns,
         np.minimum(s.width, s.columns - numbers % s.per_group * s.width),
     )  # fmt: skip
-    tables = (group, first, count, here * s.inputs)
+    tables = (group, first, count, panel_groups * s.inputs)
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The bytes of a packed filter."""
-    s = lanes_of(g, compute, on)
+    s = channel_layout(g, compute, on)
     rows = prod(g.kernel) * s.blocks * s.block
     return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(
-    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine, turned: bool = False
-) -> Any:
+    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine,
+    transposed: bool = False,
+) -> Any:  # fmt: skip
     """Pack a filter f (*K, C // G, D) with any strides into panels.
 
-    With `turned`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
-    D // G, C) in the terms of `g`, and is transposed.
+    With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
+    D // G, C) in the terms of `g`, and its channels are exchanged.
     """
-    s = lanes_of(g, compute, on)
+    s = channel_layout(g, compute, on)
     shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
     found = aligned_empty(shape, compute)
-    call = _packing(g, s, dtype_name(f), compute, f.strides, turned, threads, on)
+    call = _packing(g, s, dtype_name(f), compute, f.strides, transposed, threads, on)
     call(launch, f=address(f), panels=address(found))
     return found
 
 
 @kept
 def _packing(
-    g: Geometry, s: Lanes, operand: str, compute: str, strides: tuple[int, ...], turned: bool,
-    threads: int, on: Machine,
+    g: Geometry, s: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
+    transposed: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
-    if turned:  # f: a group's outputs are the last axis but one; groups and inputs the last
+    if transposed:  # f: a group's outputs are the last axis but one; groups and inputs the last
         channel, column, group = outer, inner, outer * s.inputs
     else:
         channel, column, group = inner, outer, outer * s.columns
@@ -161,22 +164,22 @@ def _packing(
     inside = firsts - groups * s.columns  # 0 if a panel holds several groups
     starts = np.ascontiguousarray(groups * group + inside * column)
     lane = np.arange(s.width)
-    where = lane * column
-    if s.joined > 1:
-        where = lane // s.columns * group + lane % s.columns * column
-    where = np.ascontiguousarray(where, np.int64)
+    lane_offsets = lane * column
+    if s.groups > 1:
+        lane_offsets = lane // s.columns * group + lane % s.columns * column
+    lane_offsets = np.ascontiguousarray(lane_offsets, np.int64)
     form = operand, compute, s.lanes, s.vectors
-    if s.joined == 1 and channel == 1 and column != 1:
-        kernel = KernelSpec("grouped_panels", grouped_panels.turned, (*form,), on)
+    if s.groups == 1 and channel == 1 and column != 1:
+        kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), on)
     else:
-        dense = bool((where == lane).all())
-        kernel = KernelSpec("grouped_panels", grouped_panels.kernel, (*form, dense), on)
+        contiguous = bool((lane_offsets == lane).all())
+        kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
         "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(offsets),
-        "f_channel": channel, "lane_offsets": address(where), "panel_f": address(starts),
+        "f_channel": channel, "lane_offsets": address(lane_offsets), "panel_f": address(starts),
         "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (offsets, where, starts, counts)
+    keep = (offsets, lane_offsets, starts, counts)
     used = threads if prod(g.f_shape) > 1 << 17 else 1
-    return Call(kernel, grouped_panels.ARGUMENTS, values, used, keep)
+    return Call(kernel, pack_kernels.ARGUMENTS, values, used, keep)

@@ -19,7 +19,7 @@ from einstride.support.byte_cache import kept
 
 GATHER = ("counter", "chunks", "from", "to", "offsets", "count")
 PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
-FOLD = ("counter", "chunks", "from", "to", "offsets", "count", "tables", "step")
+REDUCE = ("counter", "chunks", "from", "to", "offsets", "count", "tables", "step")
 
 
 def gather(a: Any, compute: str, on: Machine) -> Call:
@@ -75,34 +75,34 @@ def planes_text(stored: str) -> str:
     return code.text()
 
 
-def fold(a: Any, groups: int, tables: int, compute: str, on: Machine) -> Call:
+def reduce(a: Any, groups: int, tables: int, compute: str, on: Machine) -> Call:
     """Add partial sums (groups, tables, ...) over the tables, in ascending order.
 
     The result has the layout of `a`, whose first axis is the groups if there are several.
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _fold(shape, strides, step, groups, tables, dtype_name(a), compute, on)
+    return _reduce(shape, strides, step, groups, tables, dtype_name(a), compute, on)
 
 
 @kept
-def _fold(
+def _reduce(
     shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, tables: int,
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
     offsets = grid(shape, element_strides(strides, item))
-    kernel = KernelSpec("fold", fold_text, (compute, result), on)
+    kernel = KernelSpec("fold", reduce_text, (compute, result), on)
     values = {
         "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
         "step": element_stride(step, item),
     }  # fmt: skip
-    return Call(kernel, FOLD, values, 1, [offsets])
+    return Call(kernel, REDUCE, values, 1, [offsets])
 
 
-def fold_text(compute: str, result: str) -> str:
+def reduce_text(compute: str, result: str) -> str:
     """The LLVM IR of ``fold``."""
-    code = Code("fold", FOLD)
+    code = Code("fold", REDUCE)
     with code.chunks(code["chunks"]) as group:
         count, tables = code["count"], code["tables"]
         first = code.array("from", compute).at(group * tables * count)

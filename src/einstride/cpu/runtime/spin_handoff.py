@@ -27,12 +27,12 @@ NAME = "handover"
 
 ASLEEP, GIVEN, READY, RUNNING = 0, 1, 2, 3
 
-WORDS = ("state", "function", "block", "number")
-"""The integers in a helper's memory: its state, the kernel, its argument block, the worker."""
+MAILBOX = ("state", "function", "block", "number")
+"""The integers in a helper's mailbox: its state, the kernel, its argument block, the worker."""
 
-TEAM = ("helpers", "function", "block", "sleep", "duration")
+LAUNCH_ARGUMENTS = ("helpers", "function", "block", "sleep", "duration")
 """Arguments of the caller's function: the number of helpers, the kernel and its argument block, the
-system's sleep function and its argument; the addresses of the helpers' memory follow."""
+system's sleep function and its argument; the addresses of the helpers' mailboxes follow."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Spec:
 
     Attributes
     ----------
-    role : str
-        ``attend``, run by the helper until it has polled a number of times in vain; or ``launch``,
+    function : str
+        ``serve``, run by the helper until it has polled a number of times in vain; or ``launch``,
         run by the caller, which sleeps after as many polls of a helper that is still running.
     pause : str
         LLVM's intrinsic for the CPU's spin-wait hint; empty for none.
     """
 
-    role: str
+    function: str
     pause: str
 
 
 def kernel(spec: Spec) -> str:
     """The LLVM IR of the function ``handover(block, polls)``."""
     code = Code(NAME, ())
-    {"attend": _attend, "launch": _launch}[spec.role](code, spec)
+    {"serve": _serve, "launch": _launch}[spec.function](code, spec)
     return code.text()
 
 
@@ -90,7 +90,7 @@ def _run(code: Code, function: Value, block: Value, number: Value) -> None:
     code.builder.call(target, [code.builder.inttoptr(block.ir, POINTER), number.ir])
 
 
-def _attend(code: Code, spec: Spec) -> None:
+def _serve(code: Code, spec: Spec) -> None:
     """Run each kernel that is given; return after ``worker`` polls without one."""
     b, polls, state = code.builder, code.variable(code.number(0)), code.argument(0)
     head, idle, done = (b.append_basic_block(name) for name in ("look", "tired", "done"))
@@ -112,16 +112,17 @@ def _attend(code: Code, spec: Spec) -> None:
 
 def _launch(code: Code, spec: Spec) -> None:
     """Give the kernel to the helpers, run it here too, and wait until no helper runs it."""
-    helpers, function, block, sleep, duration = (code.argument(i).load() for i in range(len(TEAM)))
+    count = len(LAUNCH_ARGUMENTS)
+    helpers, function, block, sleep, duration = (code.argument(i).load() for i in range(count))
 
     def helper(i: Value) -> Pointer:
-        return code.pointer(code.argument(len(TEAM)).at(i).load(), "int64")
+        return code.pointer(code.argument(count).at(i).load(), "int64")
 
     with code.loop(0, helpers) as i:
-        words = helper(i)
+        mailbox = helper(i)
         for at, value in enumerate((function, block, i + 1), 1):
-            words.at(at).store(value)
-        _set(code, words, GIVEN)  # it was ASLEEP or READY, and only this caller gives
+            mailbox.at(at).store(value)
+        _set(code, mailbox, GIVEN)  # it was ASLEEP or READY, and only this caller gives
     _run(code, function, block, code.number(0))
     with code.loop(0, helpers) as i:
         _finish(code, spec, helper(i), sleep, duration)

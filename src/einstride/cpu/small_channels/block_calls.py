@@ -15,7 +15,7 @@ from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.cpu.small_channels import block_panels, blocks
-from einstride.cpu.small_channels.block_plan import BlockTiling, choose, columns
+from einstride.cpu.small_channels.block_plan import BlockTiling, choose_block_tiling, columns
 from einstride.cpu.small_channels.block_tile import BlockTile
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -25,7 +25,7 @@ from einstride.support.byte_cache import kept
 def tiling(g: Geometry, compute: str) -> BlockTiling:
     """The tiling of an input gradient for this machine."""
     on = machine()
-    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    return choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def panel_bytes(g: Geometry, compute: str) -> int:
@@ -45,10 +45,10 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
 
 @kept
 def _packing(
-    g: Geometry, compute: str, f_strides: tuple[int, ...], threads: int, on: Machine
+    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
-    found = choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
-    offsets = columns(g, found, element_strides(f_strides, ITEMSIZE[compute])).offsets
+    found = choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    offsets = columns(g, found, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(found.lanes, compute)
     values = {
         "chunks": found.panels * found.taps, "channels": g.filters,
@@ -89,13 +89,13 @@ def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> t
 
 @kept
 def _gradient(
-    g: Geometry, operand: str, compute: str, result: str, gy_strides: tuple[int, ...],
-    gx_strides: tuple[int, ...], threads: int, on: Machine,
+    g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
+    gx_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> tuple[Call, Any]:  # fmt: skip
     item = ITEMSIZE[compute]
-    found = choose(g, on.lanes(item), on.registers)
-    gy_steps = element_strides(gy_strides, ITEMSIZE[operand])
-    gx_steps = element_strides(gx_strides, ITEMSIZE[result])
+    found = choose_block_tiling(g, on.lanes(item), on.registers)
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
+    gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
     tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors,
         found.span, found.spans, g.rank,
@@ -118,7 +118,7 @@ def _gradient(
     segments = -(-line // segment)
     what = columns(g, found, (0,) * (g.rank + 1))
     to = what.first + sum(
-        (at * step for at, step in zip(what.at, gx_steps[1:-2], strict=True)),
+        (at * step for at, step in zip(what.at, gx_strides[1:-2], strict=True)),
         np.zeros_like(what.first),
     )
     zeros = np.zeros(max(g.filters, 1), operand)
@@ -129,14 +129,14 @@ def _gradient(
         "chunks": rows * segments * found.panels, "rows": rows, "segments": segments,
         "segment": segment, "panels": found.panels, "panels_inside": int(inside),
         "zeros": address(zeros), "f_panel": found.taps * g.filters * found.width,
-        "channels": g.filters, "slice": depth, "gy_batch": gy_steps[0], "gx_batch": gx_steps[0],
+        "channels": g.filters, "slice": depth, "gy_batch": gy_strides[0], "gx_batch": gx_strides[0],
         "span_first": address(what.first), "span_to": address(to),
         "span_count": address(what.count), "line": g.size[-1] * g.channels,
         "before": last.low * g.channels, "step": last.block * g.channels,
     }  # fmt: skip
     base = 0
     for a, axis in enumerate(found.axes):
-        step = gy_steps[a + 1]
+        step = gy_strides[a + 1]
         back = lowest_offset(g.out[a], step)
         base += back
         table = to_offsets(axis.outputs(g.out[a]), step, back)
@@ -145,7 +145,7 @@ def _gradient(
         if a < g.rank - 1:
             values |= {
                 f"span_at{a}": address(what.at[a]), f"size{a}": g.size[a], f"low{a}": axis.low,
-                f"block{a}": axis.block, f"to{a}": gx_steps[a + 1],
+                f"block{a}": axis.block, f"to{a}": gx_strides[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
     kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)

@@ -32,7 +32,7 @@ def kernel(dtype: str, lanes: int, vectors: int) -> str:
             with code.loop(0, channels, lanes) as d:
                 mask = code.first_lanes(channels - d, lanes)
                 rows = [
-                    i.pick_pointer(f.at(o + d), zeros).load(lanes, mask)
+                    i.select_pointer(f.at(o + d), zeros).load(lanes, mask)
                     for i, o in zip(inside, found, strict=True)
                 ]
                 for i, row in enumerate(_transpose(rows)):

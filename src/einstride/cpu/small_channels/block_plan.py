@@ -124,7 +124,7 @@ class BlockTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> BlockTiling:
+def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
     """The tiling with the least work."""
     most = (4 if registers >= 32 else 2) * lanes
     axes = [
@@ -196,11 +196,11 @@ class Columns:
 
 
 @kept
-def columns(g: Geometry, blocks: BlockTiling, f_steps: Shape) -> Columns:
+def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
     """The columns of a filter (*K, C, D) with these strides in elements, none of them negative."""
-    offset: Any = np.arange(g.channels) * f_steps[g.rank]
+    offset: Any = np.arange(g.channels) * f_strides[g.rank]
     for a in reversed(range(g.rank)):
-        met = to_offsets(blocks.axes[a].met(), f_steps[a], 0)
+        met = to_offsets(blocks.axes[a].met(), f_strides[a], 0)
         inner = offset.reshape(1, *offset.shape)
         shape = (met.shape[0], met.shape[1], *[1] * offset.ndim)
         offset = met.reshape(shape) + inner  # (taps, block, inner taps, inner blocks, ..., C)

@@ -10,7 +10,7 @@ from llvmlite import ir
 from einstride.codegen.float_ops import is_nan
 from einstride.codegen.function_builder import Code, Pointer, Value, Variable
 from einstride.codegen.ir_types import is_float
-from einstride.codegen.vector_formats import every
+from einstride.codegen.vector_formats import all_lanes
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 
@@ -47,13 +47,13 @@ def _span(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Valu
         _outputs(code, t, here.gx.at(q * code["step"] + here.offsets[e]), here.counts[e], sums)
         return
     begin = q * code["step"] - code["before"] + here.firsts[e]
-    low = (code.number(0) - begin).most(code.number(0))
-    high = (code["line"] - begin).least(here.counts[e])
+    low = (code.number(0) - begin).maximum(code.number(0))
+    high = (code["line"] - begin).minimum(here.counts[e])
     pointer = here.gx.at(q * code["step"] - code["before"] + here.offsets[e])
     for i in range(0, t.span, t.lanes):
         mask = code.first_lanes(high - i, t.lanes)
         below = code.first_lanes(low - i, t.lanes)
-        mask = mask & (below ^ every(code, t.lanes))
+        mask = mask & (below ^ all_lanes(code, t.lanes))
         found = _columns(sums, e * t.span + i, t.lanes)
         pointer.at(i).store(code.convert(found, t.compute, t.result), mask)
 

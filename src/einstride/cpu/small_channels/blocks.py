@@ -50,9 +50,9 @@ def kernel(t: BlockTile) -> str:
             1
         )  # consecutive chunks: the panels of a row, or the rows of a panel
         strips = code["rows"] * code["segments"]
-        count = inside.pick(code["panels"], strips)
+        count = inside.select(code["panels"], strips)
         fast, slow = chunk % count, chunk // count
-        panel, strip = inside.pick(fast, slow), inside.pick(slow, fast)
+        panel, strip = inside.select(fast, slow), inside.select(slow, fast)
         _chunk(code, t, panel, strip // code["segments"], strip % code["segments"])
     if t.stream:
         code.builder.fence("seq_cst")
@@ -80,7 +80,7 @@ def _row(code: Code, t: BlockTile, panel: Value, row: Value) -> Row:
         for a in outer:
             position = starts[a] + code.array(f"span_at{a}", "int64").at(span).load()
             inside = (position >= 0) & (position < code[f"size{a}"])
-            count = inside.pick(count, code.number(0))
+            count = inside.select(count, code.number(0))
         here.counts.append(count)
         here.firsts.append(first)
         here.offsets.append(pointer)
@@ -94,14 +94,14 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
     f = code.array("f", t.compute).at(panel * code["f_panel"])
     bias = code.array("bias", t.compute).at(panel * t.width)
     first = segment * code["segment"]
-    last = (first + code["segment"]).least(code[f"blocks{last_axis}"])
+    last = (first + code["segment"]).minimum(code[f"blocks{last_axis}"])
     staging = code.scratch(t.compute, TILES * t.positions * t.width)
     taps = code[f"taps{last_axis}"]
     with code.loop(0, code["channels"], code["slice"]) as c0:
-        depth = (code["channels"] - c0).least(code["slice"])
+        depth = (code["channels"] - c0).minimum(code["slice"])
         done = (c0 + depth).equals(code["channels"])
         with code.loop(first, last, t.positions) as start:
-            blocks = [(start + p).least(last - 1) for p in range(t.positions)]
+            blocks = [(start + p).minimum(last - 1) for p in range(t.positions)]
             ends = [code.array(f"table{last_axis}", "int64").at(q * taps) for q in blocks]
             count = t.positions * t.vectors
             acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(count)]
@@ -115,7 +115,7 @@ def _chunk(code: Code, t: BlockTile, panel: Value, row: Value, segment: Value) -
             from_f = f.at(c0 * t.width)
             if t.forward:
                 inside = start >= code["inside_first"]
-                inside = inside & (code["inside_last"] >= (start + t.positions).least(last))
+                inside = inside & (code["inside_last"] >= (start + t.positions).minimum(last))
                 with code.when(inside):
                     _spans(code, t, here, f, blocks, acc)
                 with code.when(inside ^ 1):
@@ -153,7 +153,7 @@ def _taps(
                 common = common & other  # negative only if all are
             with code.when(common >= 0):
                 from_gy = here.gy.at(offset + c0)
-                pointers = [(o >= 0).pick_pointer(from_gy.at(o), zeros) for o in found_here]
+                pointers = [(o >= 0).select_pointer(from_gy.at(o), zeros) for o in found_here]
                 _products(code, t, pointers, f.at(number * tap_size), depth, acc)
 
     outer(0, code.number(0), code.number(0))

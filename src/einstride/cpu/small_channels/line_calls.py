@@ -60,7 +60,7 @@ class LineTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, lanes: int, registers: int) -> LineTiling:
+def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
     """The tiling with the least work."""
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
@@ -83,7 +83,7 @@ def choose(g: Geometry, lanes: int, registers: int) -> LineTiling:
 def tiling(g: Geometry, compute: str) -> LineTiling:
     """The tiling of a forward pass for this machine."""
     on = machine()
-    return choose(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def streams(g: Geometry, item: int, found: LineTiling) -> bool:
@@ -141,13 +141,13 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Ca
 
 @kept
 def _forward(
-    g: Geometry, operand: str, compute: str, result: str, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
+    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
+    y_byte_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
-    found = choose(g, on.lanes(item), on.registers)
-    x_steps = element_strides(x_strides, ITEMSIZE[operand])
-    y_steps = element_strides(y_strides, ITEMSIZE[result])
+    found = choose_line_tiling(g, on.lanes(item), on.registers)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
+    y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     tile = BlockTile(
         operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
         g.rank, True, stream,
@@ -173,23 +173,23 @@ def _forward(
         "chunks": lines * segments * found.panels, "rows": lines, "segments": segments,
         "segment": segment, "panels": found.panels, "panels_inside": int(inside),
         "zeros": address(zeros), "f_panel": taps * g.channels * found.width,
-        "channels": g.channels, "slice": max(g.channels, 1), "gy_batch": x_steps[0],
-        "gx_batch": y_steps[0], "span_first": address(nowhere), "span_to": address(first),
-        "span_count": address(count), "step": y_steps[-2], "move": stride * g.channels,
+        "channels": g.channels, "slice": max(g.channels, 1), "gy_batch": x_strides[0],
+        "gx_batch": y_strides[0], "span_first": address(nowhere), "span_to": address(first),
+        "span_count": address(count), "step": y_strides[-2], "move": stride * g.channels,
         "start": low * g.channels, "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1,
         "line": 0, "before": 0, "flag": 0,
     }  # fmt: skip
     base = 0
     for a in range(g.rank):
-        table, back = offsets(g, a, g.channels if a == last else x_steps[a + 1])
+        table, back = offsets(g, a, g.channels if a == last else x_strides[a + 1])
         base += back
         keep.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
         if a < last:
             values |= {
                 f"span_at{a}": address(nowhere), f"size{a}": g.out[a], f"low{a}": 0,
-                f"block{a}": 1, f"to{a}": y_steps[a + 1],
+                f"block{a}": 1, f"to{a}": y_strides[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
     kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)

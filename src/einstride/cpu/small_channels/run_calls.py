@@ -119,7 +119,7 @@ class RunTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
+def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
     """The tiling with the least work, which does not depend on threads."""
     span, total = g.kernel[-1] * g.channels, -(-g.filters // lanes)
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
@@ -145,7 +145,7 @@ def tiling(g: Geometry, compute: str) -> RunTiling:
     """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
-    return choose(g, item, on.lanes(item), on.registers)
+    return choose_run_tiling(g, item, on.lanes(item), on.registers)
 
 
 def gradient(
@@ -168,13 +168,13 @@ def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Cal
 
 @kept
 def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
-    gy_strides: tuple[int, ...], threads: int, on: Machine,
+    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
-    found = choose(g, item, on.lanes(item), on.registers)
-    x_steps = element_strides(x_strides, ITEMSIZE[first])
-    gy_steps = element_strides(gy_strides, ITEMSIZE[second])
+    found = choose_run_tiling(g, item, on.lanes(item), on.registers)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
     span, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
         first, second, compute, found.lanes, found.rows, found.vectors, g.channels, g.rank,
@@ -199,8 +199,8 @@ def _gradient(
     values = {
         "chunks": partial_sums * apart * slices, "panels": found.panels, "panels_apart": apart,
         "slices": slices, "slice": part, "tiles": found.tiles, **found.regions.values(g),
-        "zeros": address(zeros), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
-        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
+        "zeros": address(zeros), "x_batch": x_strides[0], "gy_batch": gy_strides[0],
+        "gy_last": gy_strides[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
         "filters": g.filters, "span": span, "edge": address(edge), "kernel": g.kernel[-1],
         "tile_first": address(firsts), "tile_own": address(own),
         "inside_first": address(inside[0]), "inside_last": address(inside[1]),
@@ -208,12 +208,12 @@ def _gradient(
     }  # fmt: skip
     base = 0
     for a in range(last):
-        table, back = offsets(g, a, x_steps[a + 1])
+        table, back = offsets(g, a, x_strides[a + 1])
         base += back
         keep.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
-            f"gy_step{a}": gy_steps[a + 1],
+            f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
     values["x"] = base * ITEMSIZE[first]
     kernel = KernelSpec("runs", run_outer.kernel, (tile,), on)

@@ -64,7 +64,7 @@ class LaneTiling:
 
 
 @cached(1024)
-def choose(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
+def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
     """The tiling with the least work, which does not depend on threads."""
     span = -(-g.kernel[-1] * g.channels // lanes)
     across = g.kernel[-2] if g.rank > 1 else 1
@@ -91,7 +91,7 @@ def tiling(g: Geometry, compute: str) -> LaneTiling:
     """The tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
-    return choose(g, item, on.lanes(item), on.registers)
+    return choose_lane_tiling(g, item, on.lanes(item), on.registers)
 
 
 def supports(g: Geometry) -> bool:
@@ -123,14 +123,14 @@ def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Cal
 
 @kept
 def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_strides: tuple[int, ...],
-    gy_strides: tuple[int, ...], threads: int, on: Machine,
+    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
-    found = choose(g, item, lanes, on.registers)
-    x_steps = element_strides(x_strides, ITEMSIZE[first])
-    gy_steps = element_strides(gy_strides, ITEMSIZE[second])
+    found = choose_lane_tiling(g, item, lanes, on.registers)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
     span, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
     tile = run_lanes.LaneTile(
         first, second, compute, lanes, found.vectors, found.rows, found.taps, g.rank,
@@ -153,20 +153,20 @@ def _gradient(
     values = {
         "chunks": partial_sums * slices, "slices": slices, "slice": part, "items": items,
         "row_tiles": found.row_tiles, "span_tiles": found.span_tiles, "tap_tiles": found.tap_tiles,
-        **found.regions.values(g), "x_batch": x_steps[0], "gy_batch": gy_steps[0],
-        "gy_last": gy_steps[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
+        **found.regions.values(g), "x_batch": x_strides[0], "gy_batch": gy_strides[0],
+        "gy_last": gy_strides[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
         "filters": g.filters, "span": span, "inside_first": address(inside[0]),
         "inside_last": address(inside[1]), "x_start": low * g.channels,
         "x_line": g.size[-1] * g.channels,
     }  # fmt: skip
     base = 0
     for a in range(last):
-        table, back = offsets(g, a, x_steps[a + 1])
+        table, back = offsets(g, a, x_strides[a + 1])
         base += back
         keep.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
-            f"gy_step{a}": gy_steps[a + 1],
+            f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
     values["x"] = base * ITEMSIZE[first]
     kernel = KernelSpec("run_lanes", run_lanes.kernel, (tile,), on)

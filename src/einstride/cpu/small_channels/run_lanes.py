@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import every
+from einstride.codegen.vector_formats import all_lanes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class LaneTile:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
-    outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
+    outer = (
+        f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
+    )
     return (
         "counter", "chunks", "slices", "slice", "items", "row_tiles", "span_tiles", "tap_tiles",
         "partial_sums", "x", "gy", "sums", "x_batch", "gy_batch", "gy_last", "x_last",
@@ -65,15 +67,15 @@ def kernel(t: LaneTile) -> str:
     code = Code("run_lanes", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
         part, partial = chunk % code["slices"], chunk // code["slices"]
-        items = part * code["slice"], (part * code["slice"] + code["slice"]).least(code["items"])
+        items = part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["items"])
         begin = partial * code["regions"] // code["partial_sums"]
         end = (partial + 1) * code["regions"] // code["partial_sums"]
         sums = code.array("sums", t.compute).at(partial * code["sums_partial"])
         with code.loop(begin, end) as number:
             line, line_part = number // code["line_parts"], number % code["line_parts"]
             first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
-            last = (first + code["lines_at_once"]).least(code["lines"])
-            right = (left + code["line_at_once"]).least(code["line"])
+            last = (first + code["lines_at_once"]).minimum(code["lines"])
+            right = (left + code["line_at_once"]).minimum(code["line"])
             region = _Region(first, last, left, right)
             with code.loop(*items) as item:
                 _item(code, t, region, item, sums, number.equals(begin))
@@ -112,12 +114,12 @@ def _item(
     """Sum one tile over a region and add it to the partial sum."""
     row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
     span_tile, rest = rest % code["span_tiles"], rest // code["span_tiles"]
-    row = (row_tile * t.rows).least(code["filters"] - t.rows)
+    row = (row_tile * t.rows).minimum(code["filters"] - t.rows)
     own_row, own_tap, taps = row_tile * t.rows, code.number(0), [code.number(0)] * (t.rank - 1)
     tap = code.number(0)  # among the taps of all axes but the last
     if t.rank > 1:
         own_tap, rest = (rest % code["tap_tiles"]) * t.taps, rest // code["tap_tiles"]
-        taps[-1] = own_tap.least(code[f"taps{t.rank - 2}"] - t.taps)
+        taps[-1] = own_tap.minimum(code[f"taps{t.rank - 2}"] - t.taps)
         tap = rest * code[f"taps{t.rank - 2}"] + taps[-1]
     for a in reversed(range(t.rank - 2)):
         taps[a], rest = rest % code[f"taps{a}"], rest // code[f"taps{a}"]
@@ -125,8 +127,8 @@ def _item(
     left = code["span"] - span
     low = code.array("inside_first", "int64").at(span_tile).load()
     high = code.array("inside_last", "int64").at(span_tile).load()
-    low, high = low.most(region.begin).least(region.end), high.least(region.end)
-    high = high.most(low)
+    low, high = low.maximum(region.begin).minimum(region.end), high.minimum(region.end)
+    high = high.maximum(low)
     masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
     acc = {
         (k, r, v): code.variable(code.zero(t.compute, t.lanes))
@@ -162,13 +164,13 @@ def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
                 offsets = [table.at(k).load() for k in range(t.taps)]
             else:
                 offset = offset + table.load()
-            gy_offset = gy_offset + o * code[f"gy_step{a}"]
+            gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         offsets = [found + offset for found in offsets]
         x = code.array("x", t.first).at(rest * code["x_batch"])
         gy = code.array("gy", t.second).at(rest * code["gy_batch"] + gy_offset + tile.row)
         least = offsets[0]
         for found in offsets[1:]:
-            least = least.least(found)
+            least = least.minimum(found)
         together = t.taps > 1
         if together:
             with code.when(least >= 0):
@@ -223,9 +225,9 @@ def _edge(
             first = start + v * t.lanes
             before = code.first_lanes(code.number(0) - first, t.lanes)
             inside = code.first_lanes(code["x_line"] - first, t.lanes) & mask
-            inside = inside & (before ^ every(code, t.lanes))
+            inside = inside & (before ^ all_lanes(code, t.lanes))
             numbers = x.at(first).load_as(t.first, t.compute, t.lanes, inside)
             for r, number in enumerate(rows):
                 sums = tile.sums[k, r, v]
                 added = numbers.times_plus(number, sums.get())
-                sums.set(inside.pick(added, sums.get()))
+                sums.set(inside.select(added, sums.get()))

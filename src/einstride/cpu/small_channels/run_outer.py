@@ -53,7 +53,9 @@ class RunTile:
 
 def arguments(rank: int) -> tuple[str, ...]:
     """The names of the kernel arguments."""
-    outer = (f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_step"))
+    outer = (
+        f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
+    )
     return (
         "counter", "chunks", "panels", "panels_apart", "slices", "slice", "tiles", "partial_sums",
         "x", "gy", "sums", "zeros", "x_batch", "gy_batch", "gy_last", "x_last",
@@ -71,7 +73,7 @@ def kernel(t: RunTile) -> str:
         part, rest = chunk % code["slices"], chunk // code["slices"]
         apart = code["panels_apart"]  # a chunk is one panel, or all panels
         first, partial = rest % apart, rest // apart
-        last = apart.equals(1).pick(code["panels"], first + 1)
+        last = apart.equals(1).select(code["panels"], first + 1)
         _chunk(code, t, (first, last), part, partial)
     return code.text()
 
@@ -95,7 +97,7 @@ def _chunk(
     code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
 ) -> None:
     """Sum some tiles of all outer taps, for some panels of output channels, to one partial sum."""
-    tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).least(code["tiles"]))
+    tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["tiles"]))
     begin = partial * code["regions"] // code["partial_sums"]
     end = (partial + 1) * code["regions"] // code["partial_sums"]
     with code.loop(begin, end) as number, code.loop(*panels) as panel:
@@ -106,8 +108,8 @@ def _chunk(
         sums = code.array("sums", t.compute).at(partial * code["sums_partial"] + column)
         line, line_part = number // code["line_parts"], number % code["line_parts"]
         first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
-        last = (first + code["lines_at_once"]).least(code["lines"])
-        right = (left + code["line_at_once"]).least(code["line"])
+        last = (first + code["lines_at_once"]).minimum(code["lines"])
+        right = (left + code["line_at_once"]).minimum(code["line"])
         region = _Region(first, last, left, right, gy, masks)
         is_first = number.equals(begin)
 
@@ -134,15 +136,18 @@ def _sums(
         code.array(name, "int64").at(tile).load()
         for name in ("tile_first", "inside_first", "inside_last")
     )
-    low, high = low.most(region.begin).least(region.end), high.least(region.end).most(region.begin)
-    high = high.most(low)
+    low, high = (
+        low.maximum(region.begin).minimum(region.end),
+        high.minimum(region.end).maximum(region.begin),
+    )
+    high = high.maximum(low)
     with code.loop(region.first, region.last) as line:
         rest, offset, gy_offset = line, code.number(0), code.number(0)
         for a in reversed(range(t.rank - 1)):
             o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
             found = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
             offset = offset + found
-            gy_offset = gy_offset + o * code[f"gy_step{a}"]
+            gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         with code.when(offset >= 0):
             x = code.array("x", t.first).at(rest * code["x_batch"] + offset)
             gy = region.gy.at(rest * code["gy_batch"] + gy_offset)
@@ -189,8 +194,8 @@ def _edge(
         tap, channel = (first + r) // t.channels, (first + r) % t.channels
         found = table.at(tap).load()
         inside = found >= 0
-        number = inside.pick_pointer(x.at(found + channel), zeros).load_as(t.first, t.compute)
-        _outer(code, t, number, [inside.pick(v, nothing) for v in row], acc, r)
+        number = inside.select_pointer(x.at(found + channel), zeros).load_as(t.first, t.compute)
+        _outer(code, t, number, [inside.select(v, nothing) for v in row], acc, r)
 
 
 def _add(

@@ -44,9 +44,9 @@ def kernel(form: Form) -> str:
         w = code.array("w", form.dtype)
         w = w.at(code.worker * code["w_worker"] + chunk * code["w_chunk"])
         start = partial_sum * code["share"]
-        stop = (start + code["share"]).least(code["tiles"])
+        stop = (start + code["share"]).minimum(code["tiles"])
         with code.loop(start, stop, code["block"]) as first:
-            count = (stop - first).least(code["block"])
+            count = (stop - first).minimum(code["block"])
             _data(code, form, part, first, count, v)
             _result(code, form, part, first, count, v.at(code["y_at"]))
             _products(code, form, part, count, v, w, first.equals(start))
@@ -78,8 +78,8 @@ class _FilterBlock:
         index = index // code["d_blocks"]
         self.c = index % code["c_blocks"] * code["c_block"]
         self.tap = index // code["c_blocks"]
-        self.channels = (code["channels"] - self.c).least(code["c_block"])
-        self.filters = (code["filters"] - self.d).least(code["d_block"])
+        self.channels = (code["channels"] - self.c).minimum(code["c_block"])
+        self.filters = (code["filters"] - self.d).minimum(code["d_block"])
 
 
 def _data(

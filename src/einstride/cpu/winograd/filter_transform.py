@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.linear_combinations import multiply_both_sides
-from einstride.codegen.vector_ops import load_strided, local, transposed
+from einstride.codegen.vector_ops import load_strided, local, transpose
 from einstride.cpu.winograd.tiles import Form
 
 ARGUMENTS = (
@@ -32,7 +32,7 @@ def kernel(form: Form, reading: str) -> str:
             (chunk // code["pieces"] // code["taps"]),
         )
         first = channel_block * code["piece"]
-        count = (code["channels"] - first).least(code["piece"])
+        count = (code["channels"] - first).minimum(code["piece"])
         row = tap * code["channels"] + first
         u = code.array("u", form.dtype).at(panel * code["f_panel"] + row * form.width)
         block(code, form, reading, panel, tap, first, count, u, code["f_point"])
@@ -57,7 +57,7 @@ def block(
             return source.at(code["f_0"] * i + code["f_1"] * j)
 
         with code.loop(0, count, lanes) as c:
-            depth = (count - c).least(lanes)
+            depth = (count - c).minimum(lanes)
             if reading == "channels":
                 square = _square(code, form, pointer, c, depth, left)
             with code.loop(0, depth) as k:
@@ -93,9 +93,9 @@ def _square(
         for j in range(r1):
             rows = []
             for n in range(lanes):
-                valid = (code.number(n) < left).pick(depth, code.number(0))
+                valid = (code.number(n) < left).select(depth, code.number(0))
                 start = pointer(i, j).at(code["f_d"] * n + c)
                 rows.append(start.load(lanes, code.first_lanes(valid, lanes)))
-            for n, row in enumerate(transposed(rows)):
+            for n, row in enumerate(transpose(rows)):
                 square.at(((i * r1 + j) * lanes + n) * lanes).store(row)
     return square

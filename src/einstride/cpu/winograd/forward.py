@@ -41,11 +41,11 @@ def kernel(form: Form, reading: str) -> str:
     with code.chunks(code["chunks"]) as chunk:
         split = chunk % code["splits"]
         first = chunk // code["splits"] * code["block"]
-        count = (code["tiles"] - first).least(code["block"])
+        count = (code["tiles"] - first).minimum(code["block"])
         v = code.array("scratch", form.dtype).at(code.worker * code["scratch_size"])
         _input(code, form, first, count, v)
         start = split * code["split_panels"]
-        with code.loop(start, (start + code["split_panels"]).least(code["panels"])) as panel:
+        with code.loop(start, (start + code["split_panels"]).minimum(code["panels"])) as panel:
             if reading == "prepared":
                 _prepared(code, form, panel, count, v)
             else:
@@ -74,7 +74,7 @@ def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) ->
     depth = code["taps"] * code["channels"]
     f = code.array("f", form.dtype).at(panel * code["f_panel"])
     with code.loop(0, depth, code["slice"]) as k:
-        size = (depth - k).least(code["slice"])
+        size = (depth - k).minimum(code["slice"])
         _points(code, form, count, v, k, size, f.at(k * form.width), code["f_point"])
 
 
@@ -82,7 +82,7 @@ def _fused(code: Code, form: Form, reading: str, panel: Value, count: Value, v: 
     """Compute M of one panel, transforming each slice of the filter just before its use."""
     channels, u, step = code["channels"], v.at(code["u_at"]), code["f_point"]
     with code.loop(0, code["taps"]) as tap, code.loop(0, channels, code["slice"]) as c:
-        size = (channels - c).least(code["slice"])
+        size = (channels - c).minimum(code["slice"])
         filter_transform.block(code, form, reading, panel, tap, c, size, u, step)
         _points(code, form, count, v, tap * channels + c, size, u, step)
 
@@ -95,7 +95,7 @@ def _points(
     with code.loop(0, form.points) as point:
         here = v.at(point * code["v_point"] + k)
         multiply(
-            code, form, count, lambda p: here.at(p.least(count - 1) * depth), 1,
+            code, form, count, lambda p: here.at(p.minimum(count - 1) * depth), 1,
             u.at(point * step), form.width, size,
             v.at(code["m_at"] + point * form.width), m_row(form), k.equals(0),
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
 
             multiply_both_sides(code, *output, load, store, form.dtype)
 
-        full_vectors = (left // lanes).least(form.vectors)
+        full_vectors = (left // lanes).minimum(form.vectors)
         with code.loop(0, full_vectors) as vector:
             each(vector, None)
         with code.when(full_vectors < form.vectors), code.when(code.number(0) < left % lanes):

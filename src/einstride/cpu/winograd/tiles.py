@@ -90,7 +90,7 @@ def addresses(
     for i, first in enumerate(rows[0]):
         for j, second in enumerate(rows[1]):
             offset = outer + first + second
-            pointer = (offset >= 0).pick_pointer(base.at(offset), outside)
+            pointer = (offset >= 0).select_pointer(base.at(offset), outside)
             pointers.at(i * counts[1] + j).store(address(pointer))
 
 

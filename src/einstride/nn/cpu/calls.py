@@ -28,7 +28,7 @@ def ready(b: Backend, *arrays: Array) -> bool:
     )
 
 
-def dense(x: Array, b: Backend, like: Array | None = None) -> Array:
+def as_contiguous(x: Array, b: Backend, like: Array | None = None) -> Array:
     """Return x, or a copy, in row-major order without gaps, aligned, and in the dtype of `like`."""
     return operand(x, b, None if like is None else b.dtype_name(like), packed)
 
@@ -54,7 +54,7 @@ def apply(function: str, reusable: Array | None, b: Backend, *arrays: Array) -> 
     """Apply a function of `einstride.nn.cpu.elementwise` to the elements of arrays of one shape."""
     from einstride.nn.cpu import elementwise
 
-    given = tuple(dense(a, b) for a in arrays)
+    given = tuple(as_contiguous(a, b) for a in arrays)
     y = result_array(arrays[0].shape, arrays[0], reusable, b)
     elementwise.apply(function, given, y, b)
     return y
@@ -68,7 +68,7 @@ def pool(
 
     shape = (x.shape[0], *(a.out for a in axes), x.shape[-1])
     y = new_array(shape, x, b)
-    pooling.pool(dense(x, b), _windows(axes), largest, exclude_padding, y, b)
+    pooling.pool(as_contiguous(x, b), _windows(axes), largest, exclude_padding, y, b)
     return y
 
 
@@ -80,8 +80,8 @@ def pool_gradient(
 
     shape = (gy.shape[0], *(a.size for a in axes), gy.shape[-1])
     gx = new_array(shape, gy, b)
-    dense_x = None if x is None else dense(x, b)
-    pooling.pool_gradient(dense(gy, b), dense_x, _windows(axes), exclude_padding, gx, b)
+    x = None if x is None else as_contiguous(x, b)
+    pooling.pool_gradient(as_contiguous(gy, b), x, _windows(axes), exclude_padding, gx, b)
     return gx
 
 

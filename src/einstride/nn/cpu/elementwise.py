@@ -20,13 +20,13 @@ than it saves."""
 def relu_value(x: Value) -> Value:
     """Emit max(x, 0); NaN stays NaN."""
     zero = constant_like(x, 0.0)
-    return greater_or_nan(x, zero).pick(x, zero)
+    return greater_or_nan(x, zero).select(x, zero)
 
 
 def relu_gradient_value(y: Value, g: Value) -> Value:
     """Emit g where the output y of a ReLU is positive, else zero."""
     zero = constant_like(g, 0.0)
-    return greater_or_nan(y, zero).pick(g, zero)
+    return greater_or_nan(y, zero).select(g, zero)
 
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {

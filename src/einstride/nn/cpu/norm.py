@@ -161,21 +161,21 @@ def _moments(
     def add(offset: Value, v: int, mask: Mask | None) -> None:
         sums[v].set(sums[v].get() + x.at(offset).load(lanes, mask))
         if mask is not None:
-            counts[v].set(mask.pick(one, constant_like(one, 0.0)))
+            counts[v].set(mask.select(one, constant_like(one, 0.0)))
 
     sweep(code, chunk, at, lanes, vectors, add)
-    stop = (chunk * code["rows"] + code["rows"]).least(code["full"])
+    stop = (chunk * code["rows"] + code["rows"]).minimum(code["full"])
     rows = code.splat(to_float(stop - chunk * code["rows"], element), lanes)
     means = []
     for v in range(vectors):
         n = rows + counts[v].get()
-        means.append(sums[v].get() // greater_or_nan(one, n).pick(one, n))
+        means.append(sums[v].get() // greater_or_nan(one, n).select(one, n))
     deviation, squares = accumulators(), accumulators()
 
     def add_deviation(offset: Value, v: int, mask: Mask | None) -> None:
         d = x.at(offset).load(lanes, mask) - means[v]
         if mask is not None:
-            d = mask.pick(d, constant_like(d, 0.0))
+            d = mask.select(d, constant_like(d, 0.0))
         deviation[v].set(deviation[v].get() + d)
         squares[v].set(d.times_plus(d, squares[v].get()))
 
@@ -196,9 +196,9 @@ def _for_parts(code: Code, element: str, c: Value, visit: Any) -> None:
     with code.loop(0, code["chunks"]) as k, code.loop(0, code["times"]) as t:
         lane = t * code["channels"] + c
         start = k * code["rows"]
-        rows = (start + code["rows"]).least(code["full"]) - start
+        rows = (start + code["rows"]).minimum(code["full"]) - start
         last = (k + 1).equals(code["chunks"]) & (lane < code["tail"])
-        n = to_float(last.pick(rows + 1, rows), "float64")
+        n = to_float(last.select(rows + 1, rows), "float64")
         pointer = code.array("parts", element).at(k * 3 * width + lane)
         visit(n, *(pointer.at(width * i).load_as(element, "float64") for i in range(3)))
 
@@ -256,7 +256,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         g, deviation = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
             nothing = constant_like(g, 0.0)
-            g = greater_or_nan(deviation.times_plus(f, c), nothing).pick(g, nothing)
+            g = greater_or_nan(deviation.times_plus(f, c), nothing).select(g, nothing)
         return g, deviation
 
     with barrier.first_sweep(code, code["chunks"]) as chunk:

@@ -76,16 +76,7 @@ def pool(
     x: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, y: Any, b: Any
 ) -> None:
     """Compute y (B, *O, C) from x (B, *S, C), both dense."""
-    call = _call(
-        dtype_name(x),
-        windows,
-        x.shape[0],
-        x.shape[-1],
-        largest,
-        exclude_padding,
-        False,
-        b.threads(),
-    )
+    call = _call(x, windows, largest, exclude_padding, False, b)
     call(b.launch, x=address(x), y=address(y))
 
 
@@ -93,17 +84,7 @@ def pool_gradient(
     gy: Any, x: Any | None, windows: tuple[Window, ...], exclude_padding: bool, gx: Any, b: Any
 ) -> None:
     """Compute gx (B, *S, C) from gy (B, *O, C), and for max pooling from x; all dense."""
-    largest = x is not None
-    call = _call(
-        dtype_name(gy),
-        windows,
-        gy.shape[0],
-        gy.shape[-1],
-        largest,
-        exclude_padding,
-        True,
-        b.threads(),
-    )
+    call = _call(gy, windows, x is not None, exclude_padding, True, b)
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
 
@@ -113,8 +94,18 @@ def _stored_from(windows: tuple[Window, ...]) -> tuple[int, ...]:
     return tuple(n for n in found if n is not None) if small and None not in found else ()
 
 
-@kept
 def _call(
+    array: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, gradient: bool,
+    b: Any,
+) -> Call:  # fmt: skip
+    """The call of the kernel that reads `array`: x, or for a gradient gy."""
+    batch, *_, channels = array.shape
+    given = windows, batch, channels, largest, exclude_padding, gradient, b.threads()
+    return _cached_call(dtype_name(array), *given)
+
+
+@kept
+def _cached_call(
     element: str, windows: tuple[Window, ...], batch: int, channels: int, largest: bool,
     exclude_padding: bool, gradient: bool, threads: int,
 ) -> Call:  # fmt: skip
@@ -140,8 +131,8 @@ def _call(
     }  # fmt: skip
     for a, w in enumerate(windows):
         values |= {
-            f"out{a}": w.out, f"tap{a}": w.dilation, f"x_step{a}": prod(sizes[a + 1 :]),
-            f"y_step{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
+            f"out{a}": w.out, f"tap{a}": w.dilation, f"x_stride{a}": prod(sizes[a + 1 :]),
+            f"y_stride{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
         }  # fmt: skip
     threads = threads if batch * prod(sizes) * channels * (64 // lanes) > SINGLE_THREAD_BYTES else 1
     kernel = jit.KernelSpec("pool", text, (spec,), on)

@@ -58,7 +58,9 @@ class Spec:
 
 def arguments(rank: int) -> list[str]:
     """Return the names of the kernel arguments, in the order of the argument block."""
-    axes = [f"{name}{a}" for a in range(rank) for name in ("out", "tap", "x_step", "y_step", "at")]
+    axes = [
+        f"{name}{a}" for a in range(rank) for name in ("out", "tap", "x_stride", "y_stride", "at")
+    ]
     return ["next", "chunks", "strips", "strip", "rows", "channels", "x_all", "y_all", *axes,
             "x", "y", "gx"]  # fmt: skip
 
@@ -72,7 +74,7 @@ def text(spec: Spec) -> str:
         row, rest = i % code["rows"], i // code["rows"]
         strip, example = rest % code["strips"], rest // code["strips"]
         first = strip * code["strip"]
-        last = (first + code["strip"]).least(channels)
+        last = (first + code["strip"]).minimum(channels)
         x_first, y_first = example * code["x_all"], example * code["y_all"]
         if spec.gradient and not spec.stored_from:
             _clear(code, spec, gx, x_first, first, last)
@@ -83,7 +85,7 @@ def text(spec: Spec) -> str:
         def position(o: list[Value]) -> None:
             offset = y_first
             for a, number in enumerate(o):
-                offset = offset + number * code[f"y_step{a}"]
+                offset = offset + number * code[f"y_stride{a}"]
             taps = Taps(code, spec, o, x_first)
 
             def vector(c: Value, mask: Mask | None) -> None:
@@ -168,12 +170,12 @@ class Taps:
                 offset = self._example
                 for a, i in enumerate(k):
                     position = self._row(a, 2) + i * code[f"tap{a}"]
-                    offset = offset + position * code[f"x_step{a}"]
+                    offset = offset + position * code[f"x_stride{a}"]
                 each(offset * code["channels"], None, False)
 
             _nested_loops(code, list(zip(self.low, self.high, strict=True)), visit_inside)
             return
-        strides = [code[f"x_step{a}"] * code["channels"] for a in axes]
+        strides = [code[f"x_stride{a}"] * code["channels"] for a in axes]
         offsets = [[self._row(a, 3 + i) * strides[a] for i in range(kernel[a])] for a in axes]
         insides = [
             [(low < i + 1) & (high >= i + 1) for i in range(n)]
@@ -201,11 +203,11 @@ def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).pick(value, found))
+        best.set(greater(value, found).select(value, found))
         any_nan.set(any_nan.get() | is_nan(value))
 
     taps.visit(each)
-    return any_nan.get().pick(constant_like(nothing, float("nan")), best.get())
+    return any_nan.get().select(constant_like(nothing, float("nan")), best.get())
 
 
 def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
@@ -216,7 +218,7 @@ def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -
 
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).pick(value, found))
+        best.set(greater(value, found).select(value, found))
 
     taps.visit(each)
     return best.get()
@@ -235,7 +237,7 @@ def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
-            value = inside.pick(value, constant_like(value, 0.0))
+            value = inside.select(value, constant_like(value, 0.0))
         sums.set(sums.get() + value)
 
     taps.visit(each)
@@ -269,7 +271,7 @@ def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Ma
         before = zero if overwrite else pointer.load(spec.lanes, mask)
         after = g if overwrite else before + g
         if condition is not None and not (first_visit and not spec.largest):
-            after = condition.pick(after, before)
+            after = condition.select(after, before)
         pointer.store(after, mask)
 
     taps.visit(each)

@@ -99,7 +99,7 @@ def strips(code: Code, lanes: int, vectors: int) -> Iterator[Value]:
 def sweep(code: Code, chunk: Value, at: Value, lanes: int, vectors: int, visit: Visit) -> None:
     """Emit a loop over the rows of a chunk that visits the vectors of the strip at offset `at`."""
     start = chunk * code["rows"]
-    stop = (start + code["rows"]).least(code["full"])
+    stop = (start + code["rows"]).minimum(code["full"])
     width = code["strips"] * (lanes * vectors)
     with code.loop(start, stop) as r:
         here = r * width + at

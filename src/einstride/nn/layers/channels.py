@@ -8,9 +8,9 @@ from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import call_into, sum_dtype
 from einstride.nn.passes import (
     add_parts,
+    as_contiguous,
     block_dots,
     block_sums,
-    dense,
     repeat_vector,
     result,
     rows_per_line,
@@ -22,7 +22,7 @@ def _rows(x: Array, b: Backend) -> tuple[Array, int]:
     """View x (..., C) as a matrix of long rows; also return how often a row holds all channels."""
     rows, channels = prod(x.shape[:-1]), x.shape[-1]
     times = rows_per_line(rows, channels)
-    return b.xp.reshape(dense(x, b), (rows // times, times * channels)), times
+    return b.xp.reshape(as_contiguous(x, b), (rows // times, times * channels)), times
 
 
 def statistics(x: Array, b: Backend) -> tuple[Array, Array, bool]:

@@ -106,9 +106,9 @@ class BatchNorm(Layer):
         """Run the compiled kernel; `relu`: with a fused ReLU."""
         from einstride.nn.cpu import norm
 
-        b, p, x = run.b, self.parameters, calls.dense(x, run.b)
+        b, p, x = run.b, self.parameters, calls.as_contiguous(x, run.b)
         y = calls.result_array(x.shape, x, x if own and not run.keep else None, b)
-        gamma, beta = (calls.dense(p[k], b, x) for k in ("gamma", "beta"))
+        gamma, beta = (calls.as_contiguous(p[k], b, x) for k in ("gamma", "beta"))
         kept = norm.forward(x, gamma, beta, self.epsilon, relu, y, b)
         n = prod(x.shape[:-1])
         self._update_statistics(kept.statistics[0], kept.statistics[1] * (n / (n - 1)), b)
@@ -165,8 +165,8 @@ class BatchNorm(Layer):
 
         b, (x, table) = run.b, kept
         name = b.dtype_name(x)
-        g = calls.dense(gy, b, x)
-        gamma = calls.dense(self.parameters["gamma"], b, x)
+        g = calls.as_contiguous(gy, b, x)
+        gamma = calls.as_contiguous(self.parameters["gamma"], b, x)
         gx = calls.result_array(g.shape, g, g if own else None, b) if inner else None
         sums, ggamma = norm.backward(g, x, gamma, table, gx, b)
         gradients = {"gamma": b.astype(ggamma, name), "beta": b.astype(sums, name)}

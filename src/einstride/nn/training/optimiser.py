@@ -14,7 +14,7 @@ from typing import Any
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
 from einstride.nn.arrays import call_into, sum_dtype, to_sum_dtype
-from einstride.nn.passes import RangeFunction, dense, sweep
+from einstride.nn.passes import RangeFunction, as_contiguous, sweep
 from einstride.support.errors import bad_value
 
 
@@ -93,8 +93,8 @@ class Optimiser:
     def _update_blocks(self, arrays: tuple[Array, ...], g: Array, b: Backend) -> tuple[Array, ...]:
         """Call `_update` on blocks of the flattened arrays."""
         shape = tuple(g.shape)
-        flat = tuple(b.xp.reshape(dense(a, b), (-1,)) for a in arrays)
-        gradient = b.xp.reshape(dense(g, b), (-1,))
+        flat = tuple(b.xp.reshape(as_contiguous(a, b), (-1,)) for a in arrays)
+        gradient = b.xp.reshape(as_contiguous(g, b), (-1,))
         arithmetic = Arithmetic(b)
 
         def make() -> RangeFunction:
