@@ -95,9 +95,9 @@ def test_a_few_positions(positions, filters):
 
 def test_tiles_waste_few_positions():
     s = pack_call.panel_layout("float32", 512, jit.machine())
-    assert forward_call._rows(s, 10_000) == s.rows
+    assert forward_call._tile_positions(s, 10_000) == s.rows
     for positions in range(1, 60):
-        rows = forward_call._rows(s, positions)
+        rows = forward_call._tile_positions(s, positions)
         assert 1 <= rows <= s.rows
         assert -(-positions // rows) * rows <= -(-positions // s.rows) * s.rows
 
