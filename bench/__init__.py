@@ -1,1 +1,1 @@
-"""Benchmark einstride: ``python -m bench`` from the root of the repository."""
+"""Benchmarks einstride: ``python -m bench`` from the root of the repository."""

@@ -1,4 +1,4 @@
-"""Run ``python -m bench``."""
+"""Runs ``python -m bench``."""
 
 import sys
 

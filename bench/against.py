@@ -1,15 +1,15 @@
-"""Compare this checkout's speed with another commit's: ``python -m bench.against COMMIT``.
+"""Compares this checkout's speed with another commit's: ``python -m bench.against COMMIT``.
 
-Both run in a process of their own, one at a time, in turns whose order alternates; each has an
-empty folder of compiled kernels. Their sources lie in folders with names of equal length: with
-names of another length small arrays lie elsewhere in memory, and two copies of the same sources
-differed by 5% in depthwise layers on two threads. ``--processes 8`` repeats it all in eight pairs
-of processes, whose heaps differ at random.
+Each side runs in a process of its own, with an empty folder of compiled kernels. Only one process
+runs at a time, in turns whose order alternates. The folders of the sources have names of equal
+length: the length moves small arrays in memory, by which two copies of the same sources differed by
+5% in depthwise layers on two threads. ``--processes 8`` repeats the comparison in eight pairs of
+processes, whose heaps differ at random.
 
-Printed are ratios, the other commit's time over this checkout's, so a ratio above 1 means that this
-checkout is faster: geometric means of each group for warm calls and for first calls, which plan and
-compile, and the slowest rows. Exit status 1 if an answer is wrong or a group's mean of warm calls
-is below ``--floor``.
+The report has ratios, the other commit's time divided by this checkout's: above 1, this checkout is
+faster. It has geometric means of each group, for warm calls and for first calls, which plan and
+compile, and the slowest rows. The exit status is 1 if a result is wrong, or if a group's mean of
+warm calls is below ``--floor``.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from bench.workers import ROOT, Worker, WorkerFailure
 
 LIMIT = 120.0  # seconds for one call of one side, compiling included
 OVERHEAD = Case("call/smallest", "tiny", "bench.overhead", (8, 8), 3, (3, 3), 4, batches=(1,))
-"""A convolution with negligible arithmetic; its difference in microseconds is reported too."""
+"""A convolution with negligible arithmetic, whose difference is reported in microseconds."""
 
 
 @dataclass
 class Pair:
-    """Hold the seconds of (other, this) for one way of calling, a function or a prepared layer."""
+    """Hold the seconds of (other commit, this checkout) for a function or a prepared layer."""
 
     row: Row
     variant: str
@@ -54,12 +54,14 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """Return the median over the rounds of the other's time over this checkout's."""
+        """Return the median over the rounds of the other commit's time divided by this
+        checkout's."""
         return statistics.median(other / this for other, this in self.rounds)
 
     @property
     def added(self) -> float:
-        """Return the median over the rounds of the microseconds that this checkout takes more."""
+        """Return the median over the rounds of this checkout's time minus the other's, in
+        microseconds."""
         return statistics.median(1e6 * (this - other) for other, this in self.rounds)
 
     def record(self) -> dict[str, Any]:
@@ -108,11 +110,11 @@ def compare(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> li
 
 
 def attempt(row: Row, reference: Worker, sides: list[Worker], rounds: int) -> list[Pair]:
-    """Compare one row; a failure is a result, but for what an algorithm does not support."""
+    """Compare one row; failures are results too, unless the algorithm does not support the row."""
     try:
         return compare(row, reference, sides, rounds)
     except WorkerFailure as failure:
-        if failure.kind == "unsupported":  # by the algorithm that was asked for
+        if failure.kind == "unsupported":  # by the requested algorithm
             return []
         return [Pair(row, "-", problem=f"{failure.kind}: {failure}")]
 
@@ -162,7 +164,7 @@ def below(pairs: list[Pair], floor: float) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Time both sides, print the report."""
+    """Time both sides, and print the report."""
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=main.__doc__)
     add = parser.add_argument
     add("commit", help="the commit to compare with, by any name that git knows")
@@ -207,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
                         for worker in (*sides, reference):
                             worker.close()
         except KeyboardInterrupt:
-            pass  # what was measured is told
+            pass  # reports the rows that were measured
     pairs = [*measured.values()]
     print(report(pairs, args.commit))
     if args.json:

@@ -1,4 +1,4 @@
-"""Measure the speed of several sizes of a block of windows, NumPy's `block_bytes`, interleaved.
+"""Measures the speed of several sizes of blocks of windows, NumPy's `block_bytes`, in turns.
 
     python -m bench.blocks [KiB ...]
 
@@ -56,7 +56,7 @@ def main() -> None:
     print("layer         pass         " + "".join(f"{kib:>6} KiB" for kib in sizes))
     for size, channels in LAYERS:
         for name, work in passes(size, channels).items():
-            # Two calls a turn: the first plans, and fills the caches.
+            # Two calls in each turn: the first one plans and fills the caches.
             rounds = [[seconds(work, kib, 2) for kib in sizes] for _ in range(ROUNDS)]
             ratios = [median(r[0] / r[i] for r in rounds) for i in range(len(sizes))]
             layer = f"{size}x{size}x{channels}"

@@ -1,9 +1,9 @@
-"""Measure the constants of the planner's cost model on this machine and write them down.
+"""Measures the constants of the planner's cost model on this machine.
 
     python -m bench.calibrate [--write]
 
-prints the table for NumPy, or writes it over `calibration/calibration.json`, dated today. The
-figures are for comparing algorithms with each other; times predicted from them are not promises.
+prints the table for NumPy, or writes it, dated today, to `calibration/calibration.json`. The
+figures serve to compare algorithms; times that are predicted from them are not promises.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOTE = (
 
 
 def fastest(work: Callable[[], Any], repeats: int = 9) -> float:
-    """Return the least time of some calls, the one that other processes disturbed least."""
+    """Return the least time of some calls, which other processes disturbed least."""
     times = []
     for _ in range(repeats):
         start = perf_counter()
@@ -76,7 +76,8 @@ def transforms(dtype: str) -> dict[str, float]:
         dft = fastest(lambda: a @ z) / (96 * 96 * 4096)
     fft = fastest(lambda: np.fft.rfft(lines)) / (lines.size * 11)
     runs, place = z.reshape(48, 2, 64, 64), whole.reshape(48, 2, 64, 64)
-    pairs = (runs[:, 0, ::2], runs[:, 1, 1::2], place[:, 0, ::2])  # as mirror images meet
+    # strided views, like those of mirrored frequencies
+    pairs = (runs[:, 0, ::2], runs[:, 1, 1::2], place[:, 0, ::2])
     plane = fastest(lambda: np.add(pairs[0], pairs[1], out=pairs[2])) / pairs[0].size
     turn = fastest(lambda: np.copyto(turned, z.T)) / z.size
     return {"dft": dft / 2, "fft": fft / 2, "plane": plane / 2, "turn": turn / 2}

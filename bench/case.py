@@ -1,4 +1,4 @@
-"""Define what is measured: a `Case` is a layer of a real program, a `Row` one pass at one batch."""
+"""Defines the benchmark's rows: a `Case` is a layer of a real program, a `Row` one pass of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one line of the table: a case at one batch size in one pass."""
+    """Hold one row of the table: a case at one batch size in one pass."""
 
     case: Case
     batch: int
@@ -55,34 +55,34 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row's unique name, matched by ``--case``."""
+        """Return the row's unique name, which ``--case`` matches."""
         return f"{self.case.name} b{self.batch} {self.pass_}"
 
     @property
     def rank(self) -> int:
-        """Number of spatial axes."""
+        """Return the number of spatial axes."""
         return len(self.case.size)
 
     @property
     def stride(self) -> tuple[int, ...]:
-        """Stride, one per axis."""
+        """Return the stride of each axis."""
         return _per_axis(self.case.stride, self.rank)
 
     @property
     def dilation(self) -> tuple[int, ...]:
-        """Dilation, one per axis."""
+        """Return the dilation of each axis."""
         return _per_axis(self.case.dilation, self.rank)
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """(low, high) padding of each axis."""
+        """Return the (low, high) padding of each axis."""
         padding = self.case.padding
         entries = (padding,) * self.rank if isinstance(padding, int) else padding
         return tuple((p, p) if isinstance(p, int) else p for p in entries)
 
     @property
     def out_size(self) -> tuple[int, ...]:
-        """Spatial size of the output."""
+        """Return the spatial size of the output."""
         return tuple(
             (n + low + high - d * (k - 1) - 1) // s + 1
             for n, k, s, d, (low, high) in zip(
@@ -92,28 +92,28 @@ class Row:
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """(B, *S, C)."""
+        """Return the shape of x, (B, *S, C)."""
         return (self.batch, *self.case.size, self.case.channels)
 
     @property
     def f_shape(self) -> tuple[int, ...]:
-        """(*K, C // groups, D)."""
+        """Return the shape of f, (*K, C // groups, D)."""
         case = self.case
         return (*case.kernel, case.channels // case.groups, case.filters)
 
     @property
     def y_shape(self) -> tuple[int, ...]:
-        """(B, *O, D)."""
+        """Return the shape of y, (B, *O, D)."""
         return (self.batch, *self.out_size, self.case.filters)
 
     @property
     def filter_dtype(self) -> str:
-        """The filter's dtype."""
+        """Return the dtype of the filter."""
         return self.case.filter_dtype or self.case.dtype
 
     @property
     def result_dtype(self) -> str:
-        """The dtype that einstride promises for the result."""
+        """Return the dtype that einstride documents for the result."""
         if self.filter_dtype != self.case.dtype:
             return self.filter_dtype  # an integer image under a floating-point filter
         return {"int8": "int32", "uint8": "int32", "int32": "int64"}.get(
@@ -137,14 +137,14 @@ class Row:
 
     @property
     def flops(self) -> int:
-        """Real operations of the plain definition, taps in the padding included."""
+        """Return the real operations of the definition, with taps in the padding."""
         case = self.case
         taps = math.prod(case.kernel) * (case.channels // case.groups)
         return math.prod(self.y_shape) * taps * (8 if self.is_complex else 2)
 
     @property
     def keywords(self) -> dict[str, object]:
-        """The hyperparameters as einstride's keywords."""
+        """Return the hyperparameters as keywords of einstride."""
         return {
             "stride": self.stride,
             "padding": self.pads,

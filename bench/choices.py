@@ -1,9 +1,10 @@
-"""Compare the planner's choice on each row with the measured times of all other algorithms.
+"""Compares the planner's choice on each row with the measured times of all other algorithms.
 
     python -m bench.choices [--time-box SECONDS] [--case GLOB] [--json PATH]
 
-Algorithms take turns on each row of the table (see `einstride.tune`). Printed: the rows where the
-choice is more than 10% slower than the best, and the shares within 10% and within a factor of two.
+Algorithms take turns on each row of the table (see `einstride.tune`). The report lists the rows
+where the choice is more than 10% slower than the best algorithm, and the shares of rows within 10%
+and within a factor of two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bench.case import Row
 from bench.cases import select, spread
 from einstride.api import tune
 
-SLICE = 0.15  # seconds of turns for a row
+SLICE = 0.15  # seconds of all turns for a row
 NEAR, FAR = 1.1, 2.0
 
 
@@ -42,7 +43,7 @@ def timed(row: Row) -> dict[str, Any]:
     for name in tune.worth_measuring(predicted):
         try:
             plans[name] = es.plan(first, second, direction=row.pass_, algorithm=name, **more)
-        except ValueError:  # it cannot do the row
+        except ValueError:  # the algorithm refuses the row
             continue
     chosen = predicted.algorithm
     seconds = tune._measure(plans, lambda p: p(first, second), SLICE)
@@ -50,7 +51,7 @@ def timed(row: Row) -> dict[str, Any]:
 
 
 def behind(found: dict[str, Any]) -> float:
-    """Return by which factor the choice is slower than the best algorithm."""
+    """Return the time of the choice divided by that of the best algorithm."""
     seconds = found["seconds"]
     return float(seconds[found["chosen"]] / min(seconds.values()))
 

@@ -1,4 +1,4 @@
-"""Define the command line of ``python -m bench``."""
+"""Defines the command line of ``python -m bench``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.resume import Unlike, take_over
 from bench.workers import Crew, WorkerFailure
 
 GEMM_SIZES = {"float32": 2048, "float64": 1536}
-SMOKE_BOX = 38.0  # seconds; starting the libraries takes the rest of a minute
+SMOKE_BOX = 38.0  # seconds for the rows; starting the libraries takes the rest of a minute
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
         _measure_peaks(run, crew)
         _measure_rows(run, crew, rows, box, args.json)
-        _measure_peaks(run, crew)  # again: the first may have been disturbed
+        _measure_peaks(run, crew)  # repeated, since the first measurement may be disturbed
     _write(run, args)
     return run.exit_status
 
@@ -133,8 +133,7 @@ def _describe(args: argparse.Namespace, arguments: list[str] | None, options: Op
 
 
 def _measure_peaks(run: Run, crew: Crew) -> None:
-    """Measure the fastest matrix product among the libraries, by which shares of the peak are
-    computed."""
+    """Measure the fastest matrix product of all libraries: the peak for all rows."""
     for dtype, size in GEMM_SIZES.items():
         for name, worker in crew.workers.items():
             if name == "reference":
@@ -165,7 +164,7 @@ def _measure_rows(
                 run.skipped = [late.name for late in order[index:]]
                 break
             run.results.append(result)
-            if path:  # a run that is cut off loses one row
+            if path:  # written after each row: an interrupted run loses one row
                 path.write_text(to_json(run), encoding="utf-8")
             progress.done(
                 row.name,

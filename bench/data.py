@@ -1,5 +1,4 @@
-"""Make the arrays of a row once, in the reference worker; all other workers read them from
-files."""
+"""Makes the arrays of a row once, in the reference worker; other workers read them from files."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ class Arrays:
 
 
 def make(row: Row) -> Arrays:
-    """Draw the operands of a row, equal in every run."""
+    """Draw the operands of a row, which are equal in every run."""
     rng = np.random.default_rng(zlib.crc32(row.name.encode()))
     return Arrays(
         x=_values(rng, row.x_shape, row.case.dtype),
@@ -35,7 +34,7 @@ def make(row: Row) -> Arrays:
 
 
 def save(folder: Path, arrays: Arrays, answer: np.ndarray) -> None:
-    """Write the operands and the float64 answer as .npy files."""
+    """Write the operands and the float64 result as .npy files."""
     for name, array in (("x", arrays.x), ("f", arrays.f), ("gy", arrays.gy), ("answer", answer)):
         np.save(folder / f"{name}.npy", array)
 
@@ -46,7 +45,7 @@ def load(folder: Path) -> Arrays:
 
 
 def load_answer(folder: Path) -> np.ndarray:
-    """Read the answer without copying it into memory."""
+    """Read the float64 result, mapped into memory."""
     return np.load(folder / "answer.npy", mmap_mode="r")
 
 

@@ -1,4 +1,4 @@
-"""Read what the figures depend on: processor, threads, BLAS kernels, time waiting for a core."""
+"""Reads the properties of the machine that figures depend on: processor, threads, BLAS kernels."""
 
 from __future__ import annotations
 
@@ -48,11 +48,10 @@ def cores(count: int) -> list[int]:
 
 
 def environment(threads: int, native_blas: bool, fresh_memory: bool = False) -> dict[str, str]:
-    """Return the environment of a worker, which fixes thread counts before a library starts its
-    pool.
+    """Return the environment of a worker, which sets thread counts before a library starts threads.
 
-    Memory that was freed is kept: the system's clearing of the pages of large results takes longer
-    than many a convolution, and no library's own.
+    Freed memory is kept: otherwise the system clears the pages of large results, which takes longer
+    than many convolutions and is no property of a library.
     """
     env = dict(os.environ)
     if not fresh_memory:
@@ -95,7 +94,7 @@ def waiting_seconds() -> float:
         try:
             total += int(path.read_text().split()[1])
         except (OSError, IndexError):
-            continue  # the thread ended meanwhile
+            continue  # the thread has ended
     return total / 1e9
 
 

@@ -1,4 +1,4 @@
-"""Measure one row: make arrays and reference, check results, time interleaved rounds."""
+"""Measures one row: makes arrays and reference, checks results, times interleaved rounds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bench.peers.ours import PREPARED
 from bench.workers import Crew, Worker, WorkerFailure
 from bench.workspace import workspace_bytes
 
-# a peer's variant that is slower than its best rival by this factor is dropped, after its trial
-# call and after the first round
+# factors by which a peer's variant may be slower than the best peer, after its trial call and after
+# the first round; slower variants are dropped
 AFTER_TRIAL = 5.0
 AFTER_ROUND = 2.5
-# seconds that a peer may take to be prepared once another peer is known: time to load and compile,
-# and this many times the other's call
+# limit for preparing a peer once another peer is timed: seconds to load and compile, plus this
+# factor times the seconds of the other peer's call
 PATIENCE = 8.0
 HOPELESS = 30.0
 REFERENCE_LIMIT = 300.0
-DISTURBED = 0.05  # share of the time that threads were ready and had no core
+DISTURBED = 0.05  # share of time waiting for a core from which a round counts as disturbed
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Timing:
 
     library: str
     variant: str
-    error: float | None = None  # of the largest answer
+    error: float | None = None  # relative to the largest element of the result
     problem: str | None = None  # "kind: text" where it was not timed
     wrong: bool = False
     trial: float = 0.0  # seconds of one call, before the rounds
@@ -47,8 +47,7 @@ class Timing:
 
 @dataclass
 class Result:
-    """Hold the result of one row; a ratio is the peer's time over einstride's, above 1 if
-    einstride is faster."""
+    """Hold the result of one row; ratios are the peer's time divided by einstride's."""
 
     row: Row
     status: str  # "ok", "WRONG", "FAILED", "no peer", "ours not run", "algorithm cannot"
@@ -111,7 +110,8 @@ def _prepare(row: Row, crew: Crew, folder: Path, options: Options) -> list[Timin
 
 
 def _prepare_library(row: Row, worker: Worker, folder: Path, limit: float) -> list[Timing]:
-    """Build and check the variants of one library; a process that hangs costs only its variant."""
+    """Build and check the variants of one library; if its process hangs, only that variant is
+    lost."""
     problems: dict[str, str] = {}
     while True:
         try:
@@ -121,7 +121,7 @@ def _prepare_library(row: Row, worker: Worker, folder: Path, limit: float) -> li
         timings = [Timing(worker.name, name, problem=problems.get(name)) for name in names]
         if all(_prepare_variant(row, worker, folder, limit, t) for t in timings if not t.problem):
             return timings
-        # the process was replaced, and what it had prepared went with it: once more without those
+        # the process was replaced and has lost its variants: prepare the others again
         problems |= {t.variant: t.problem for t in timings if t.problem and not t.wrong}
 
 
@@ -139,7 +139,7 @@ def _prepare_variant(row: Row, worker: Worker, folder: Path, limit: float, timin
 
 
 def _time(timing: Timing, crew: Crew, options: Options) -> bool:
-    # a slice and one untimed call, each with room for a disturbance
+    # time for a slice and one untimed call, each with a margin
     limit = 2 * options.call_limit + 10 * options.slice_seconds
     try:
         sample = crew.workers[timing.library].ask("measure", timing.variant, limit=limit)
@@ -180,7 +180,7 @@ def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
     failed = next((t for t in ours.values() if t.problem is not None), None)
     if failed is not None and failed.problem is not None:
         if not failed.wrong:
-            unable = failed.problem.startswith("unsupported")  # only where --algorithm forces it
+            unable = failed.problem.startswith("unsupported")  # possible only with --algorithm
             result.status = "algorithm cannot" if unable else "FAILED"
         return result
     result.ours = chosen

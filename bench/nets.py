@@ -1,4 +1,4 @@
-"""Define the networks and layers that `bench.training` times, in einstride and in PyTorch."""
+"""Defines the networks and layers that `bench.training` times, in einstride and in PyTorch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _resnet(blocks: int) -> Any:
 
 
 def theirs(case: str, layout: str) -> Step:
-    """Return the call in PyTorch, in one of its two memory layouts."""
+    """Return a call of PyTorch that does the same, in one of its two memory formats."""
     import torch
     from torch import nn
 
@@ -130,7 +130,7 @@ def _torch_resnet(blocks: int) -> Any:
 
 
 def parameters(blocks: int) -> int:
-    """Count the parameters of the network, which both sides have in common."""
+    """Count the parameters of the network, which are equal in number on both sides."""
     from einstride import nn
 
     model = nn.Model(_resnet(blocks), (32, 32, 3))

@@ -1,4 +1,4 @@
-"""Hold the settings that the runner passes to every worker."""
+"""Defines the settings that the runner passes to every worker."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Measure the time of a call beyond a bare strided view and einsum: ``python -m bench.overhead``.
+"""Measures the time of a call beyond a strided view and one einsum: ``python -m bench.overhead``.
 
-x is (1, 8, 8, 3), f is (3, 3, 3, 4): the arithmetic is nothing, the call is everything. Blocks of
-calls of the bare lines, of `conv` and of a prepared `Conv` take turns in one process (all are plain
-NumPy, on one thread); the figure is the median of the blocks' differences, in microseconds.
+x is (1, 8, 8, 3), f is (3, 3, 3, 4), so that arithmetic is negligible. Blocks of calls of view and
+einsum, of `conv` and of a prepared `Conv` take turns in one process (all are NumPy, on one thread).
+The figure is the median of the differences of blocks, in microseconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-CALLS = 50  # in a block
+CALLS = 50  # calls in a block
 BLOCKS = 300
 
 
@@ -42,7 +42,7 @@ def measure(
 ) -> dict[str, tuple[float, ...]]:
     """Return the quartiles of each call's time beyond the first one's, in microseconds."""
     for call in calls.values():
-        block(call)  # caches and plans are made here
+        block(call)  # makes plans and fills caches
     rounds = [{name: block(call) for name, call in calls.items()} for _ in range(blocks)]
     first = next(iter(calls))
     return {

@@ -1,4 +1,4 @@
-"""Plot the report: a bar per pass of each case, on a logarithmic axis with a line at 1."""
+"""Plots the report: a bar per pass of each case, on a logarithmic axis with a line at 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INCHES_A_LINE = 0.3
 BAR = 0.29  # of a line: three passes fit
 FAINT = 0.4  # opacity of a disturbed row
 
-# a line of the picture: a case's label and its results, one per pass; or a heading
+# a line of the picture: (label of a case, its results, one per pass), or (heading, [])
 Line = tuple[str, list[Result]]
 
 

@@ -1,4 +1,4 @@
-"""Show progress on standard error: by tqdm if it is installed, else one line per row."""
+"""Shows progress on standard error: by tqdm if it is installed, else one line per row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Progress:
             from tqdm import tqdm
         except ImportError:
             return
-        if sys.stderr.isatty():  # a log gets lines
+        if sys.stderr.isatty():  # a log file gets one line per row
             self._bar = tqdm(total=total, unit="row", file=sys.stderr)
 
     def __enter__(self) -> Progress:

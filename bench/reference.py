@@ -1,8 +1,8 @@
-"""Compute the reference results in float64, independently of einstride and of the peers.
+"""Computes the reference results in float64, independently of einstride and of the peers.
 
-Little work: one matrix product per tap. Much: one circular correlation through numpy.fft, whose
-length covers the padded input. Integers stay below 2**53, so float64 holds them exactly (and only
-the first way is used for them).
+Small rows are computed by one matrix product per tap; large ones by a circular correlation of
+numpy.fft, whose length covers the padded input. Integers are always computed by products, exactly,
+since they stay below 2**53.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bench.case import Row
 from bench.data import Arrays
 
 MOST_TAPS = 64
-MOST_UPDATES = 1_000_000_000  # taps times outputs; beyond both limits the FFT is quicker
+MOST_UPDATES = 1_000_000_000  # taps times outputs; beyond both limits the FFT is faster
 
 
 def answer(row: Row, arrays: Arrays) -> np.ndarray:
     """Compute the row's result in float64 or complex128, channels_last."""
     wide = np.complex128 if row.is_complex else np.float64
     x, f, gy = (a.astype(wide) for a in (arrays.x, arrays.f, arrays.gy))
-    # gradients are the adjoint: the operand that stays is conjugated
+    # gradients are adjoints: the operand that both passes share is conjugated
     if row.pass_ == "input_grad":
         f = f.conj()
     if row.pass_ == "filter_grad":
@@ -57,7 +57,7 @@ def _by_taps(row: Row, x: np.ndarray, f: np.ndarray, gy: np.ndarray) -> np.ndarr
 
 
 def _times(x: np.ndarray, f: np.ndarray, groups: int) -> np.ndarray:
-    """(.., G*C) by (C, G*D) -> (.., G*D)."""
+    """Multiply (.., G*C) by (C, G*D) group by group: (.., G*D)."""
     if len(f) == 1 and groups == f.shape[1]:
         return x * f[0]
     pairs = zip(np.split(x, groups, -1), np.split(f, groups, -1), strict=True)
@@ -65,7 +65,7 @@ def _times(x: np.ndarray, f: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _times_adjoint(gy: np.ndarray, f: np.ndarray, groups: int) -> np.ndarray:
-    """(.., G*D) by (C, G*D) -> (.., G*C)."""
+    """Multiply (.., G*D) by the adjoint of (C, G*D) group by group: (.., G*C)."""
     if len(f) == 1 and groups == f.shape[1]:
         return gy * f[0]
     pairs = zip(np.split(gy, groups, -1), np.split(f, groups, -1), strict=True)
@@ -73,12 +73,13 @@ def _times_adjoint(gy: np.ndarray, f: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(.., C) by (C, D) as one product of matrices: many small ones would not reach the BLAS."""
+    """Multiply (.., C) by (C, D) as one matrix product, because small products are not made by
+    BLAS."""
     return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], -1)
 
 
 def _reduce(x: np.ndarray, gy: np.ndarray, groups: int) -> np.ndarray:
-    """(.., G*C) with (.., G*D) -> (C, G*D)."""
+    """Sum products of (.., G*C) and (.., G*D) over all leading axes, group by group: (C, G*D)."""
     x, gy = x.reshape(-1, x.shape[-1]), gy.reshape(-1, gy.shape[-1])
     if groups == x.shape[1] == gy.shape[1]:
         return np.einsum("nc,nc->c", x, gy)[None]
@@ -90,7 +91,7 @@ def _by_fft(row: Row, x: np.ndarray, f: np.ndarray, gy: np.ndarray) -> np.ndarra
     case, axes = row.case, tuple(range(1, row.rank + 1))
     padded = _pad(row, x)
     size = padded.shape[1:-1]
-    # grouped shapes, so that one einsum serves depthwise, grouped and dense
+    # with an axis of groups, one einsum serves depthwise, grouped and dense convolution
     xg = padded.reshape(row.batch, *size, case.groups, -1)
     fg = _dilate(f[None], row.dilation, axes).reshape(
         *_dilated(row), case.channels // case.groups, case.groups, -1
@@ -132,7 +133,7 @@ def _dilated(row: Row) -> tuple[int, ...]:
 
 
 def _dilate(a: np.ndarray, steps: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
-    """Insert zeros between neighbours along axes; `steps[i] - 1` of them."""
+    """Insert `steps[i] - 1` zeros between neighbours along axis `axes[i]`."""
     shape = list(a.shape)
     where = [slice(None)] * a.ndim
     for axis, step in zip(axes, steps, strict=True):

@@ -1,4 +1,4 @@
-"""Write the report as Markdown and as JSON."""
+"""Writes the report as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASS_NAMES = {"forward": "forward", "input_grad": "input grad", "filter_grad": "
 
 @dataclass
 class Run:
-    """Hold everything that a report contains."""
+    """Hold the environment, the results and the skipped rows of a run."""
 
     date: str
     command: str
@@ -25,13 +25,13 @@ class Run:
     vector: str
     options: Options
     rounds: int
-    environment: dict[str, str]  # choices of a BLAS kernel that were in force
+    environment: dict[str, str]  # environment variables that choose BLAS kernels
     about: dict[str, dict[str, Any]] = field(default_factory=dict)  # library: versions, blas
     absent: dict[str, str] = field(default_factory=dict)  # library: why
     peaks: dict[str, float] = field(default_factory=dict)  # dtype: operations per second
     peak_library: dict[str, str] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)  # rows for which the time box had no room
+    skipped: list[str] = field(default_factory=list)  # rows that the time limit excluded
 
     @property
     def exit_status(self) -> int:

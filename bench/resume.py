@@ -1,7 +1,7 @@
-"""Continue an earlier run: keep its rows, and measure only the missing ones.
+"""Continues an earlier run: keeps its rows, and measures only the missing ones.
 
-A row's ratio is of times that were taken side by side, so rows of two sittings may share a table; a
-run on another processor, with other settings or with other releases may not.
+Times of one row are measured in turns, so that the ratios of rows of two runs are comparable. A run
+on another processor, with other settings or with other releases is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Unlike(Exception):
 
 
 def take_over(run: Run, path: Path, rows: list[Row]) -> None:
-    """Put the results that an earlier JSON file holds for some of `rows` into `run`."""
+    """Add the results for `rows` in an earlier JSON file to `run`."""
     if not path.exists():
         return
     old = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Summarise many rows: geometric means per group, and least ratios."""
+"""Summarises rows: geometric means and least ratios of each group."""
 
 from __future__ import annotations
 

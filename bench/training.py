@@ -1,9 +1,8 @@
-"""Steps of training and layers of `einstride.nn` against PyTorch on the CPU: ``python -m
-bench.training``.
+"""Times training steps and layers of `einstride.nn` and of PyTorch: ``python -m bench.training``.
 
-Each library and layout is a process of its own, stopped (SIGSTOP) while another works; they take
-turns, round after round. A figure is the median of the rounds' ratios, PyTorch's time over ours, so
-that above 1 einstride is faster.
+Each library and layout has a process of its own, which is stopped (SIGSTOP) while another one
+works; the processes take turns in every round. A figure is the median over the rounds of PyTorch's
+time divided by einstride's: above 1, einstride is faster.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def serve(who: str) -> None:
                 ready.clear()
                 ready[case] = (nets.ours if library == "ours" else nets.theirs)(case, layout)
             for _ in range(2):
-                ready[case]()  # wakes the pool, fills the caches
+                ready[case]()  # wakes the threads and fills the caches
             begin = time.perf_counter()
             while time.perf_counter() - begin < 0.1 or len(times) < 3:
                 start = time.perf_counter()

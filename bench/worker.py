@@ -1,4 +1,4 @@
-"""Run one library in a child process, ``python -m bench.worker NAME FD``, driven over a pipe.
+"""Runs one library in a child process, ``python -m bench.worker NAME FD``, controlled by a pipe.
 
 Every request is (method, arguments); every reply is ("ok", value), ("unsupported", reason) or
 ("error", text).
@@ -26,9 +26,9 @@ from bench.case import Row
 from bench.options import Options
 from bench.peers import Unsupported, Variant
 
-# largest error over largest answer; integers must be exact
+# largest allowed error relative to the largest element of the result; integers must be exact
 TOLERANCES = {"float32": 5e-5, "complex64": 5e-5, "float64": 1e-11, "complex128": 1e-11}
-LONG = 1.0  # seconds; such a call is not repeated where once will do
+LONG = 1.0  # seconds from which a call is not repeated unless necessary
 MOST_CALLS = 2000  # in one slice
 
 
@@ -40,7 +40,7 @@ class ReferenceService:
         return {"versions": {"numpy": np.__version__}, "blas": []}
 
     def write(self, row: Row, folder: Path) -> None:
-        """Leave x, f, gy and the answer in `folder`."""
+        """Write x, f, gy and the float64 result to `folder`."""
         from bench.reference import answer
 
         arrays = data.make(row)
@@ -69,7 +69,7 @@ class PeerService:
         return list(self._module.builders(row))
 
     def prepare(self, row: Row, folder: Path, name: str) -> dict[str, Any]:
-        """Build one variant, check its answer, and see how long the first and a later call take."""
+        """Build one variant, check its result, and time the first and a later call."""
         variant = self._module.builders(row)[name](data.load(folder))
         begin = time.perf_counter()
         got = variant.run()
@@ -90,7 +90,7 @@ class PeerService:
         """Return the median seconds of a call over one slice, and the seconds without a core."""
         run, count = self._variants[name].run, self._counts[name]
         if not self._long[name]:
-            run()  # the process was stopped until now: wake its pool, fill its caches
+            run()  # wakes the threads and fills the caches of a process that was stopped
         calls = []
         waited, preempted = machine.waiting_seconds(), machine.preemptions()
         begin = time.perf_counter()
@@ -170,10 +170,11 @@ def _die_with_parent() -> None:
 
 
 def scattered_memory() -> list[bytearray]:
-    """Return blocks of random sizes with gaps between them, to be kept.
+    """Return blocks of random sizes with gaps between them, which the caller must keep.
 
-    Where small arrays lie in the heap changes the time of some calls by a tenth, equally in every
-    process that allocates the same. With the blocks it differs from process to process.
+    The addresses of small arrays in the heap change the time of some calls by a tenth, equally in
+    every process that makes the same allocations. With these blocks the addresses differ between
+    processes.
     """
     blocks = [bytearray(random.randrange(1, 3000)) for _ in range(random.randrange(3000))]
     random.shuffle(blocks)
@@ -185,8 +186,8 @@ def main() -> None:
     name, descriptor = sys.argv[1], int(sys.argv[2])
     blocks = scattered_memory()  # noqa: F841
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides
-    os.dup2(2, 1)  # a library's chatter is no part of the report
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
+    os.dup2(2, 1)  # output of a library does not go into the report
     service = ReferenceService() if name == "reference" else PeerService(name)
     serve(service, Connection(descriptor))
 

@@ -1,4 +1,4 @@
-"""Control the workers: one process per library, all stopped except the one that works."""
+"""Controls the workers: one process per library, all stopped except the one that works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WorkerFailure(Exception):
     def __init__(self, kind: str, text: str, replaced: bool = False) -> None:
         super().__init__(text)
         self.kind = kind
-        self.replaced = replaced  # whether the process is a new one, which has prepared nothing
+        self.replaced = replaced  # True if the process is new, without prepared variants
 
 
 class Worker:
@@ -46,7 +46,7 @@ class Worker:
         self.restart()
 
     def restart(self) -> None:
-        """Begin with a fresh process."""
+        """Start a new process."""
         self.close()
         ours, theirs = Pipe()
         self._process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Worker:
         theirs.close()
         self._pipe = ours
         chosen = machine.cores(self._options.threads)
-        if chosen:  # before any library counts its processors
+        if chosen:  # set before a library counts the processors
             os.sched_setaffinity(self._process.pid, chosen)
         try:
             self.about = self.ask("start", self._options, limit=START_LIMIT, first=True)

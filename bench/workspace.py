@@ -1,9 +1,9 @@
-"""Measure einstride's workspace on a row: NumPy's memory beyond the inputs and the output.
+"""Measures einstride's workspace on a row: NumPy's memory beyond the inputs and the output.
 
-Measured in a fresh process, untimed: buffers that the library keeps between calls would be missed
-in a process that has already run other rows. The first call pays for imports and compilation, so
-what it leaves behind is counted only as far as it is array memory; the second call gives the peak.
-Memory that compiled code allocates past NumPy is not seen.
+Each row has a new process, since buffers that are kept between calls would be missed after other
+rows. The first call imports and compiles, so that of the memory it leaves allocated only arrays
+count; the second call gives the peak. Memory that compiled code allocates without NumPy is not
+counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shared checks: compare with the loops, and read an error message by its three parts."""
+"""Compares results with the loops of `oracle`, and checks the form of error messages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from oracle import Case
 from strategies import arrays
 
 ALGORITHMS = ("auto", "strided", "gemm")
-ROUNDING = ("fft", "winograd")  # integer values come back rounded, and integer dtypes are refused
-PARTIAL = ("direct", *ROUNDING)  # there are things that they refuse, by name
+ROUNDING = ("fft", "winograd")  # rounds integer values, refuses integer dtypes
+PARTIAL = ("direct", *ROUNDING)  # refuse some calls, with an error that names them
 EVERY = (*ALGORITHMS, *PARTIAL)
 PASSES = ("forward", "input_grad", "filter_grad")
 FUNCTIONS = {"forward": "conv", "input_grad": "conv_input_grad", "filter_grad": "conv_filter_grad"}
 
 
 def promoted(x: str, f: str) -> str:
-    """The result's dtype of two operands, from the rules of the documentation."""
+    """Return the documented dtype of the result of two operands."""
     kinds = {np.dtype(x).kind, np.dtype(f).kind}
     if kinds <= set("biu"):
         if np.dtype(x).itemsize == np.dtype(f).itemsize == 1 and "b" not in kinds:
@@ -35,7 +35,10 @@ def promoted(x: str, f: str) -> str:
 
 
 def same(actual: np.ndarray, expected: np.ndarray, dtype: str | None = None) -> None:
-    """Equal shape, dtype and every value; `expected` may be an object array of Python numbers."""
+    """Check that shapes, dtypes and all values are equal.
+
+    `expected` may be an object array of Python numbers.
+    """
     dtype = dtype or str(expected.dtype)
     assert actual.dtype == dtype
     assert actual.shape == expected.shape
@@ -45,9 +48,10 @@ def same(actual: np.ndarray, expected: np.ndarray, dtype: str | None = None) -> 
 def agrees(
     actual: np.ndarray, expected: np.ndarray, dtype: str | None = None, algorithm: str = "auto"
 ) -> None:
-    """`same` for an algorithm that is exact on integers; else as near as rounding leaves it.
+    """Check a result: `same` for an algorithm that is exact on integers, else within a tolerance.
 
-    That is a multiple of the dtype's precision, of the largest element, far below one half.
+    The tolerance is a multiple of the unit roundoff times the largest element; with the small
+    integers of the tests it is far below one half.
     """
     if algorithm not in ROUNDING or 0 in expected.shape:
         same(actual, expected, dtype)
@@ -55,16 +59,17 @@ def agrees(
     dtype = dtype or str(expected.dtype)
     assert actual.dtype == dtype
     assert actual.shape == expected.shape
-    wide = "complex128" if np.dtype(dtype).kind == "c" else "float64"
-    exact, found = expected.astype(wide), actual.astype(wide)
-    precise = "float32" if dtype == "float16" else dtype
-    unit = 64 * np.finfo(precise).eps + (np.finfo(dtype).eps if precise != dtype else 0)
+    exact_dtype = "complex128" if np.dtype(dtype).kind == "c" else "float64"
+    exact, found = expected.astype(exact_dtype), actual.astype(exact_dtype)
+    sum_dtype = "float32" if dtype == "float16" else dtype
+    unit = 64 * np.finfo(sum_dtype).eps + (np.finfo(dtype).eps if sum_dtype != dtype else 0)
     assert np.abs(found - exact).max() <= unit * (np.abs(exact).max() + 4)
 
 
 @contextmanager
 def unless_refused(algorithm: str) -> Iterator[None]:
-    """The block may end early where an algorithm that cannot do everything refuses by name."""
+    """Let the block end early if one of the `PARTIAL` algorithms refuses the call, in its own
+    name."""
     try:
         yield
     except ValueError as error:
@@ -74,25 +79,26 @@ def unless_refused(algorithm: str) -> Iterator[None]:
         well_formed(text.partition(":")[0], text, f"{algorithm}: ")
 
 
-def lacking(function: Callable[..., Any], algorithm: str, dtype: str) -> bool:
-    """Does the algorithm refuse what `function` asks of it, by name and with its reason?
+def is_unsupported(function: Callable[..., Any], algorithm: str, dtype: str) -> bool:
+    """True if the algorithm refuses the call `function()`, with an error that names its reason.
 
-    Those that round must refuse integers.
+    Fails if an algorithm of `ROUNDING` accepts integers.
     """
     if algorithm not in PARTIAL:
         return False
-    done = False
+    accepted = False
     with unless_refused(algorithm):
         function()
-        done = True
-    assert not (done and algorithm in ROUNDING and np.dtype(dtype).kind in "biu")
-    return not done
+        accepted = True
+    assert not (accepted and algorithm in ROUNDING and np.dtype(dtype).kind in "biu")
+    return not accepted
 
 
 def operands(
     which: str, case: Case, x: np.ndarray, f: np.ndarray, gy: np.ndarray
 ) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[np.ndarray, np.ndarray]]:
-    """Of one pass: the public function, its positional arguments, the two arrays of the loops."""
+    """Return for a pass: the public function, its positional arguments, and the loops' two
+    arrays."""
     args, pair = {
         "forward": ((x, f), (x, f)),
         "input_grad": ((gy, f, case.input_size), (gy, f)),
@@ -104,10 +110,12 @@ def operands(
 def check_pass(
     backend: Any, which: str, case: Case, dtype: str, seed: int, **keywords: Any
 ) -> None:
-    """One pass of einstride against the loops, to the last bit where the algorithm is exact."""
+    """Compare a pass of einstride with the loops: bit by bit where the algorithm is exact."""
     function, args, pair = operands(which, case, *arrays(case, dtype, seed))
     algorithm = keywords.get("algorithm", "auto")
-    if lacking(lambda: backend(function, *args, **(case.keywords | keywords)), algorithm, dtype):
+    if is_unsupported(
+        lambda: backend(function, *args, **(case.keywords | keywords)), algorithm, dtype
+    ):
         return
     with unless_refused(algorithm):
         result = backend(function, *args, **(case.keywords | keywords))
@@ -119,7 +127,7 @@ def check_pass(
 def refused(
     function: str, kind: Any = (ValueError, TypeError), says: str = ""
 ) -> Iterator[pytest.ExceptionInfo[Exception]]:
-    """The block must raise exactly `kind`, as 'function: the rule; what it got; the remedy'."""
+    """Check that the block raises exactly `kind`, as 'function: rule; values got; remedy'."""
     with pytest.raises(kind) as caught:
         yield caught
     kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -128,5 +136,7 @@ def refused(
 
 
 def well_formed(function: str, text: str, says: str = "") -> None:
+    """Check that an error text has the form 'function: rule; values got; remedy', and holds
+    `says`."""
     assert re.search(rf"^{re.escape(function)}: .+; .*\bgot\b.+; .+", text, re.DOTALL), text
     assert says.lower() in text.lower(), f"{says!r} is not in {text!r}"

@@ -1,4 +1,4 @@
-"""Options, hypothesis profiles, and the one fixture that gives the array libraries."""
+"""Defines the options of the test run, the hypothesis profiles and the fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 pytest.register_assert_rewrite("libraries", "checks")
 
-import libraries  # noqa: E402  (after the line that makes its asserts speak)
+import libraries  # noqa: E402  (its asserts must be rewritten first)
 
 hypothesis.settings.register_profile(
     "ci",
@@ -31,24 +31,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci")
 
 SHARES = {
-    "16 bytes": 4,  # vectors narrower than the machine's
+    "16 bytes": 4,  # vector widths below the machine's own
     "32 bytes": 3,
     "test_registers_and_spills": 6,
     "test_tensor_cores_are_used": 2,
     "test_all_memory_comes_back": 3,
-    "test_parts_are_the_workspace": 2,
+    "test_partial_sums_are_the_workspace": 2,
     "test_no_kernel_touches_memory_not_its_own": 3,
-    "test_ceiling_is_never_exceeded[fft": 6,  # blocks of few positions take long
-    "test_ceiling_is_never_exceeded[winograd": 2,
+    "test_max_workspace_is_never_exceeded[fft": 6,  # blocks of a few positions are slow
+    "test_max_workspace_is_never_exceeded[winograd": 2,
     "test_any_memory_of_any_operand[auto": 2,
-    "cupy-host": 3,  # the same tests as for NumPy, over its slow host
-    "[strict-": 2,  # and over a library whose arrays are NumPy's
+    "cupy-host": 3,  # repeats the tests of NumPy on the slow CuPy host
+    "[strict-": 2,  # repeats the tests of NumPy on array_api_strict
 }
-"""Costly tests, by a part of their names: a run of every file takes one in so many of them. The
-commit chooses which; a run of a single file takes all of them."""
+"""Slow tests: {part of a test's id: n}. A run of all files takes one in n of these tests, chosen by
+the hash of the commit; a run of fewer tests than `EVERYTHING` takes all of them."""
 
 CASES = 16
-"""Without ``--all`` a run of every file takes one in so many cases of each test, by the commit."""
+"""Without ``--all`` a run of all files takes one in `CASES` parameter sets of each test, chosen by
+the hash of the commit."""
 
 LONG = (
     "test_ten_thousand_calls_of_cupy",
@@ -71,19 +72,19 @@ LONG = (
     "test_one_launch_and_no_slab",
     "test_gemm_operations",
     "test_nothing_beside_operands_and_results_is_touched",
-    "test_ceiling_is_never_exceeded[fft",
+    "test_max_workspace_is_never_exceeded[fft",
     "test_gradients_are_adjoint_to_the_forward_pass",
     "test_every_file_of_the_package_counts",
     "test_processes_share_an_empty_cache",
-    "test_harmed_kernels_are_compiled_anew",
+    "test_corrupted_kernels_are_compiled_again",
     "test_six_processes_share_it",
     "test_every_function_is_reached",
 )
-"""Tests of more than five seconds, by a part of their names: a run of every file takes them with
-``--all`` alone."""
+"""Parts of the ids of tests that take more than five seconds: a run of all files takes them only
+with ``--all``."""
 
 EVERYTHING = 5000
-"""Collected tests from which a run counts as a run of every file."""
+"""Number of collected tests from which a run is taken for a run of all files."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -97,7 +98,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="every case; storms (tests/storms) and random tests at their full length",
+        help="run every case, stress tests (tests/storms) and random tests at their full length",
     )
 
 
@@ -125,21 +126,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @cache
 def commit_number() -> int:
-    """A number that every commit has another of; 0 without git."""
-    done = subprocess.run(
+    """Return the first 28 bits of the hash of the commit, which choose tests; 0 without git."""
+    process = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
     )
-    return int(done.stdout[:7], 16) if done.returncode == 0 else 0
+    return int(process.stdout[:7], 16) if process.returncode == 0 else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose the cases that a run of every file takes: see `SHARES`, `CASES` and `LONG`."""
+    """Deselect tests in a run of all files, by `SHARES`, `CASES` and `LONG`."""
     if len(items) < EVERYTHING:
         return
     left_out: set[pytest.Item] = set()
     for name, share in SHARES.items():
-        some = [item for item in items if name in item.nodeid and item not in left_out]
-        left_out |= {item for i, item in enumerate(some) if (i + commit_number()) % share}
+        matching = [item for item in items if name in item.nodeid and item not in left_out]
+        left_out |= {item for i, item in enumerate(matching) if (i + commit_number()) % share}
     if not config.getoption("--all"):
         left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
         tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
@@ -155,12 +156,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _BEGINNINGS: dict[str, dict[str, object]] = {}
-"""The states of the modules' generators `RNG` before their first tests."""
+"""{test module: state of its random generator `RNG` before its first test}."""
 
 
 @pytest.fixture(autouse=True)
-def same_numbers(request: pytest.FixtureRequest) -> None:
-    """Each test of a module with an `RNG` draws the same numbers, whatever ran before it."""
+def restore_rng(request: pytest.FixtureRequest) -> None:
+    """Reset the module's `RNG` before each test, so that its numbers do not depend on other
+    tests."""
     rng = getattr(request.module, "RNG", None)
     if rng is not None:
         bits = rng.bit_generator
@@ -168,19 +170,19 @@ def same_numbers(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def everything(request: pytest.FixtureRequest) -> bool:
-    """True if tests are to run at their full length (``--all``)."""
+def full_length(request: pytest.FixtureRequest) -> bool:
+    """True if random and stress tests must run at their full length (``--all``)."""
     return bool(request.config.getoption("--all"))
 
 
 @pytest.fixture(scope="session")
 def number_of_commit() -> int:
-    """What chooses among more examples than one run has time for."""
+    """Return `commit_number`, by which random tests choose the examples of this run."""
     return commit_number()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Put the CuPy host in place before the first test: another library may import CuPy later."""
+    """Install the CuPy host before the first test, because other libraries may import CuPy."""
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
         for item in session.items
@@ -204,21 +206,26 @@ def backend(request: pytest.FixtureRequest) -> libraries.Library:
 
 @pytest.fixture(scope="session")
 def gpu(request: pytest.FixtureRequest) -> libraries.Library:
-    """CuPy, for what runs nowhere else: `--backend cupy-host`, or `cupy` for real; else skipped."""
+    """Return CuPy for tests of a GPU alone: `--backend cupy-host` emulates one, `cupy` needs one.
+
+    Without either option these tests are skipped.
+    """
     return libraries.load(request.param)
 
 
 @pytest.fixture(autouse=True)
 def _library_check(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a library recorded against the test (a swallowed error, a bad launch) fails it."""
-    used = [request.getfixturevalue(n) for n in ("backend", "gpu") if n in request.fixturenames]
+    """Fail the test if its library recorded a fault, such as a swallowed error or a bad launch."""
+    libraries_used = [
+        request.getfixturevalue(n) for n in ("backend", "gpu") if n in request.fixturenames
+    ]
     yield
-    for library in used:
+    for library in libraries_used:
         library.check()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many tests each library ran: the same number for all, whatever was skipped is said."""
+    """Print for each array library how many tests passed, failed and were skipped."""
     names = "|".join(sorted(libraries.LIBRARIES, key=len, reverse=True))
     pattern = re.compile(rf"\[(?:.*-)?({names})(?:-.*)?\]$")
     counts: Counter[tuple[str, str]] = Counter()
@@ -229,14 +236,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if found := pattern.search(report.nodeid):
                 counts[found[1], outcome] += 1
     for name in libraries.LIBRARIES:
-        mine = [f"{n} {outcome}" for (who, outcome), n in counts.items() if who == name]
-        if mine:
-            terminalreporter.write_line(f"backend {name}: {', '.join(mine)}")
+        lines = [f"{n} {outcome}" for (library, outcome), n in counts.items() if library == name]
+        if lines:
+            terminalreporter.write_line(f"backend {name}: {', '.join(lines)}")
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test changes around the library is not hidden by calls made before, nor kept."""
+def isolated_caches(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Empty the caches of einstride around each test that uses `monkeypatch`.
+
+    Cached plans would hide what the test changes, and keep it for later tests.
+    """
     if "monkeypatch" not in request.fixturenames:
         yield
         return

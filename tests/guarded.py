@@ -1,4 +1,4 @@
-"""Memory beside pages that nobody may touch: one element too far ends the process."""
+"""Places arrays beside pages without access, so that an access out of bounds ends the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _kept: list[mmap.mmap] = []
 
 
 def guarded(a: np.ndarray, end: bool) -> np.ndarray:
-    """A copy whose last (or first) byte lies beside a page without access."""
+    """Return a copy whose last byte (or first, if not `end`) lies beside a page without access."""
     size = -(-max(a.nbytes, 1) // PAGE) * PAGE
     memory = mmap.mmap(-1, size + 2 * PAGE)
     _kept.append(memory)  # never unmapped: arrays may outlive the test
@@ -33,11 +33,11 @@ def guarded(a: np.ndarray, end: bool) -> np.ndarray:
 
 
 def run(*arguments: str) -> str:
-    """The last words of a program of this folder, in a process of its own that compiles anew.
+    """Run a program of this folder in a new process without cached kernels; return its last line.
 
-    Skips the test if the program says that this machine cannot run it.
+    Skips the test if this line begins with "not run".
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=Path(__file__).parent,
         capture_output=True,
@@ -45,8 +45,9 @@ def run(*arguments: str) -> str:
         timeout=900,
         env=os.environ | {"EINSTRIDE_CACHE_BYTES": "0"},
     )
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, f"{done.returncode} at {lines[-1:]}: {done.stderr[-3000:]}"
+    lines = process.stdout.splitlines()
+    ended = f"{process.returncode} at {lines[-1:]}: {process.stderr[-3000:]}"
+    assert process.returncode == 0, ended
     if lines[-1].startswith("not run"):
         pytest.skip(lines[-1])
     return lines[-1]

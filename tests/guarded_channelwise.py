@@ -1,6 +1,6 @@
-"""Run as a program: channelwise kernels on arrays that begin or end where memory is forbidden.
+"""Program: runs channelwise kernels on arrays that begin or end beside a page without access.
 
-A read or write of one byte before the first or after the last element stops the process.
+A read or write of one byte before the first or after the last element ends the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEPT: list[mmap.mmap] = []
 
 
 def guarded(array: np.ndarray, end: bool) -> np.ndarray:
-    """A copy that ends, or begins, beside a page that may not be touched."""
+    """Return a copy that ends (or begins) beside a page without access."""
     pages = -(-array.nbytes // PAGE) + 2
     memory = mmap.mmap(-1, pages * PAGE)
     KEPT.append(memory)
@@ -50,7 +50,7 @@ def check(which: str, first: bool) -> None:
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():
         if case.mode != "zeros" and which == "input_grad":
-            continue  # folded outside the kernels
+            continue  # array code folds the border, no kernel
         for dtype in (
             ("float32", "complex64") if name in ("strided", "one channel") else ("float32",)
         ):

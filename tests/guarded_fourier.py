@@ -1,6 +1,6 @@
-"""Run as a program: compiled FFTs on arrays that begin or end where memory is forbidden.
+"""Program: runs compiled FFTs on arrays that begin or end beside a page without access.
 
-A read or write of one byte before the first or after the last element stops the process.
+A read or write of one byte before the first or after the last element ends the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check(which: str) -> None:
     cases |= {f"{c} channels": tests.depthwise(c) for c in (1, 3, 15, 16, 17, 33)}
     for name, case in cases.items():
         if case.mode != "zeros" and which == "input_grad":
-            continue  # folded outside the kernels
+            continue  # array code folds the border, no kernel
         given = tests.given(case, "float32")
         for end in (True, False):
             function, args, _ = operands(which, case, *(guarded(a, end) for a in given))

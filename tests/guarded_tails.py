@@ -1,10 +1,10 @@
-"""Run as a program: vectors that are filled in part, with forbidden memory or canaries around.
+"""Program: runs kernels on vector tails, with pages without access or canaries around each array.
 
     python guarded_tails.py WIDTH FAMILY[,FAMILY] DTYPE[,DTYPE] TAIL[,TAIL]|all
 
-Every operand and result begins, then ends, beside a page that may not be touched, where an access
-of one byte stops the process. Results with gaps between their rows of channels have canaries in
-them. Numbers are small integers, so that every value is compared exactly.
+Every operand and result ends, then begins, beside a page without access, where an access of one
+byte ends the process. Results are also stored with gaps of canaries between their rows of channels.
+Values are small integers, so that results are compared exactly.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ DTYPES = (
     "uint32", "int64", "uint64", "bool", "complex64", "complex128",
 )  # fmt: skip
 WIDTHS = ("64", "32", "16", "x86-64-v3", "x86-64-v2")
-"""Bytes of a vector, with all of this machine's instructions; or another machine."""
+"""Targets: bytes of a vector with all instructions of this machine, or the name of a CPU."""
 
 GAP = 8
-"""Canaries behind the channels of a position."""
+"""Canary elements behind the channels of each position."""
 
 
 def convolution(
@@ -60,11 +60,11 @@ FAMILIES: dict[str, tuple[str, str, Any]] = {
     "fourier": ("fft", "channels_last", lambda n: convolution((6, 7), 5, n, n, n)),
     "planes": ("fft", "channels_first", lambda n: replace(convolution((6, 7), 5, 1, 1), batch=n)),
 }  # fmt: skip
-"""By name: an engine of "direct" or another algorithm, the layout, and a case by its lanes."""
+"""{name: (engine of "direct" or other algorithm, layout, function from channels to the case)}."""
 
 
 def machine_of(width: str) -> Any:
-    """The vector unit to compile for, or None if this machine cannot stand in for it."""
+    """Return the target to compile for, or None if this machine cannot execute its code."""
     native = jit.machine()
     if width.isdigit():
         found = replace(native, vector_bytes=int(width))
@@ -76,35 +76,38 @@ def machine_of(width: str) -> Any:
 
 
 ENGINES = ("dense", "grouped", "few", "channelwise")
-"""Of direct convolution; what `FAMILIES` name besides are algorithms."""
+"""Engines of direct convolution; every other name in `FAMILIES` is an algorithm."""
 
 
 def channels_first(array: np.ndarray, role: str) -> np.ndarray:
-    """A canonical array in the order of channels_first: the filter is O, I, *K."""
+    """Return a canonical array in the order of channels_first: a filter becomes O, I, *K."""
     order = (-1, -2) if role == "f" else (0, -1)
-    gone = {axis % array.ndim for axis in order}
+    moved = {axis % array.ndim for axis in order}
     return np.ascontiguousarray(
-        array.transpose(*order, *(i for i in range(array.ndim) if i not in gone))
+        array.transpose(*order, *(i for i in range(array.ndim) if i not in moved))
     )
 
 
 def with_gaps(shape: tuple[int, ...], dtype: Any, end: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A result with canaries between rows of its last axis, and all of the memory around it."""
+    """Return (a result with canaries behind each row of its last axis, all memory of both)."""
     rows, row = int(np.prod(shape[:-1])), shape[-1] + GAP
     memory = guarded(np.full(rows * row - GAP, 7, dtype), end)
-    steps = [memory.itemsize]
+    strides = [memory.itemsize]
     for i, size in enumerate(reversed(shape[1:])):
-        steps.insert(0, steps[0] * (size if i else row))
-    return np.lib.stride_tricks.as_strided(memory, shape, steps), memory
+        strides.insert(0, strides[0] * (size if i else row))
+    return np.lib.stride_tricks.as_strided(memory, shape, strides), memory
 
 
 def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bool:
-    """One pass between forbidden pages at either end; False if the algorithm refuses it."""
+    """Check one pass with a page without access at either end; False if the algorithm refuses
+    it."""
     shapes = (case.x_shape, case.f_shape, case.y_shape)
     kind = "int8" if dtype == BFLOAT16 else dtype.name
     x, f, gy = (integer_data(s, kind, i).astype(dtype) for i, s in enumerate(shapes))
-    wide = {"b": "int64", "i": "int64", "u": "int64", "c": "complex128"}.get(dtype.kind, "float64")
-    exact = [a.astype(wide) for a in (x, f, gy)]
+    wide_dtype = {"b": "int64", "i": "int64", "u": "int64", "c": "complex128"}.get(
+        dtype.kind, "float64"
+    )
+    exact = [a.astype(wide_dtype) for a in (x, f, gy)]
     exact = exact if dtype.kind not in "biu" else [a.astype(object) for a in exact]
     function, args, pair = operands(which, case, *exact)
     expected = oracle.FAST[which](*pair, case)
@@ -119,30 +122,30 @@ def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bo
         given = [channels_first(a, r) if first else a for a, r in zip(args, roles, strict=False)]
         given = [guarded(a, end) for a in given]
         try:
-            kept = function(*given, *args[2:])
+            returned = function(*given, *args[2:])
         except ValueError as error:
             if f"algorithm={algorithm!r} cannot do this" not in str(error):
                 raise
             return False
         compare = np.testing.assert_array_equal
         if algorithm in ("winograd", "fft"):
-            eps = float(ml_dtypes.finfo(kept.dtype).eps)
+            eps = float(ml_dtypes.finfo(returned.dtype).eps)
             scale = float(np.abs(expected).max()) + 4
             compare = partial(np.testing.assert_allclose, rtol=0, atol=64 * eps * scale)
-        wanted = expected.astype(kept.dtype)
-        out = guarded(np.full(wanted.shape, 7, kept.dtype), end)
-        apart, memory = with_gaps(wanted.shape, kept.dtype, end)
-        for found in (out, apart):
+        wanted = expected.astype(returned.dtype)
+        out = guarded(np.full(wanted.shape, 7, returned.dtype), end)
+        gapped, memory = with_gaps(wanted.shape, returned.dtype, end)
+        for found in (out, gapped):
             function(*given, *args[2:], out=found)
-        for found in (kept, out, apart):
-            compare(found.astype(wide), wanted.astype(wide))
-        apart[...] = 7
+        for found in (returned, out, gapped):
+            compare(found.astype(wide_dtype), wanted.astype(wide_dtype))
+        gapped[...] = 7
         np.testing.assert_array_equal(memory, np.full_like(memory, 7), err_msg="canaries")
     return True
 
 
 def main(width: str, families: str, dtypes: str, tails: str) -> None:
-    machine, done, reader = machine_of(width), 0, machine_code.Reader()
+    machine, passes, reader = machine_of(width), 0, machine_code.Reader()
     if machine is None:
         print(f"not run: this machine has no vectors for {width}")
         return
@@ -157,16 +160,18 @@ def main(width: str, families: str, dtypes: str, tails: str) -> None:
                 for name in dtypes.split(","):
                     dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
                     lanes = machine.lanes(min(max(dtype.itemsize, 4), 8))
-                    some = range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
-                    for tail in some:
+                    tail_lengths = (
+                        range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
+                    )
+                    for tail in tail_lengths:
                         for which in PASSES:
                             print(family, name, tail, which, flush=True)
-                            done += check(which, case(lanes + tail), algorithm, layout, dtype)
-    assert reader.read or not done, (
+                            passes += check(which, case(lanes + tail), algorithm, layout, dtype)
+    assert reader.read or not passes, (
         "no kernel was compiled: the folder of kernels is to be left unused"
     )
     assert not reader.wrong, reader.wrong
-    print(f"{done} passes done, {reader.masked} masked stores in {reader.read} kernels are right")
+    print(f"{passes} passes done, {reader.masked} masked stores in {reader.read} kernels are right")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The array libraries under test, behind one small object: a test is written once for all."""
+"""Wraps each array library under test in a `Library`, so that a test is written once for all."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ import numpy as np
 import pytest
 
 SMALL = 1 << 15
-"""Bytes of arrays whose calls are repeated."""
+"""Largest sum of operand bytes for which a call is repeated."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """`asarray` and `asnumpy` keep the dtype; `lacks` names dtypes that it cannot compute in."""
+    """Hold an array library: its module, its conversions (which keep dtypes), and dtypes it
+    lacks."""
 
     name: str
     xp: ModuleType
     array_type: type
     asarray: Callable[[np.ndarray], Any]
     asnumpy: Callable[[Any], np.ndarray] = np.asarray
-    lacks: frozenset[str] = frozenset()
-    check: Callable[[], None] = lambda: None  # called after every test
+    unsupported_dtypes: frozenset[str] = frozenset()
+    check: Callable[[], None] = lambda: None  # is called after every test
 
-    def has(self, dtype: str) -> bool:
-        return dtype not in self.lacks
+    def supports(self, dtype: str) -> bool:
+        return dtype not in self.unsupported_dtypes
 
     def __call__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> np.ndarray:
-        """Call `function` with every NumPy array converted; give back its result as a NumPy array.
+        """Call `function` with every NumPy array converted, and return the result as a NumPy array.
 
-        On the way: the result belongs to the same library, and no input has been written.
+        Checks that the result belongs to the library, and that no input was written.
         """
         given = [a for a in (*args, *keywords.values()) if isinstance(a, np.ndarray)]
         before = [a.copy() for a in given]
@@ -42,7 +43,7 @@ class Library:
         keywords = {key: ours.get(id(a), a) for key, a in keywords.items()}
         result = function(*args, **keywords)
         if self.array_type is np.ndarray and sum(a.nbytes for a in given) <= SMALL:
-            self._again(function, args, keywords, result)
+            self._check_repeated_calls(function, args, keywords, result)
         for old, array in zip(before, given, strict=True):
             np.testing.assert_array_equal(
                 self.asnumpy(ours[id(array)]), old, "an input was written"
@@ -50,8 +51,11 @@ class Library:
         assert isinstance(result, self.array_type), type(result)
         return self.asnumpy(result)
 
-    def _again(self, function: Any, args: Any, keywords: Any, result: Any) -> None:
-        """The second call is remembered, the third goes the short way (`repeated`): same bits."""
+    def _check_repeated_calls(self, function: Any, args: Any, keywords: Any, result: Any) -> None:
+        """Check that two repeated calls return the bits of the first.
+
+        The second call finds a plan in the call cache; the third one skips the checks (`repeated`).
+        """
         for _ in range(2):
             found = function(*args, **keywords)
             assert (found.dtype, found.shape) == (result.dtype, result.shape)
@@ -59,7 +63,7 @@ class Library:
 
 
 def _numpy() -> Library:
-    """Arrays that nobody may write: what works with these works with others."""
+    """Return NumPy with read-only arrays: calls that accept these accept writeable ones too."""
 
     def asarray(a: np.ndarray) -> np.ndarray:
         view = a.view()
@@ -76,7 +80,7 @@ def _strict() -> Library:
         xp,
         type(xp.asarray(0)),
         lambda a: xp.asarray(a, copy=True),
-        lacks=frozenset({"float16"}),
+        unsupported_dtypes=frozenset({"float16"}),
     )
 
 
@@ -98,9 +102,9 @@ def _cupy_host() -> Library:
 
 def _torch() -> Library:
     xp = importlib.import_module("torch")
-    lacks = frozenset({"uint16", "uint32", "uint64"})
+    unsupported = frozenset({"uint16", "uint32", "uint64"})
     return Library(
-        "torch", xp, xp.Tensor, lambda a: xp.from_numpy(a.copy()), lambda t: t.numpy(), lacks
+        "torch", xp, xp.Tensor, lambda a: xp.from_numpy(a.copy()), lambda t: t.numpy(), unsupported
     )
 
 
@@ -112,8 +116,8 @@ def _jax() -> Library:
 
 def _dask() -> Library:
     xp = importlib.import_module("dask.array")
-    lacks = frozenset({"float16"})  # its array-API namespace has no such name
-    return Library("dask", xp, xp.Array, xp.asarray, lambda a: a.compute(), lacks)
+    unsupported = frozenset({"float16"})  # missing in its array-API namespace
+    return Library("dask", xp, xp.Array, xp.asarray, lambda a: a.compute(), unsupported)
 
 
 LIBRARIES: dict[str, Callable[[], Library]] = {
@@ -129,7 +133,7 @@ DEFAULT = ("numpy", "strict")
 
 
 def load(name: str) -> Library:
-    """The library, or a skip that says why not."""
+    """Return the library of this name, or skip the test with the reason."""
     try:
         return LIBRARIES[name]()
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""Reads kernels after LLVM's optimisation, for stores that LLVM would lower to wider ones.
+"""Finds masked stores in optimised kernels that LLVM would lower to stores of too many bytes.
 
 LLVM up to 22.1 lowers a masked store of a vector of truncated integers to a store of one integer
 that was not truncated, where the mask is a constant with one lane on. After the last pass of the
-optimiser every mask that LLVM knows stands in the text as a constant; so it is enough that no
-masked store of elements of less than 32 bits has one.
+optimiser every mask that LLVM knows is a constant in the text: the fault is excluded if no masked
+store of elements of less than 32 bits has a constant mask.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ MASKED = re.compile(
 
 
 def wrong_stores(module: str) -> list[str]:
-    """The masked stores of narrow elements in a module's text whose masks are constants.
+    """List the masked stores of elements below 32 bits in a module's text whose masks are
+    constants.
 
-    Masks with every lane on, or none, are right.
+    Masks with all lanes on, or none, are not listed: LLVM lowers their stores correctly.
     """
     found = []
     for line in module.splitlines():
         if match := MASKED.search(line):
             mask = re.search(r"<\d+ x i1> (.*)$", match[3])
-            known = mask is not None and not mask[1].lstrip().startswith(("%", "splat"))
-            if known and mask[1].count("i1 true") not in (0, int(match[1])):
+            constant = mask is not None and not mask[1].lstrip().startswith(("%", "splat"))
+            if constant and mask[1].count("i1 true") not in (0, int(match[1])):
                 found.append(line.strip())
     return found
 
 
 def optimised(text: str, on: Any) -> str:
-    """A kernel's text after LLVM's passes."""
+    """Return a kernel's text after LLVM's passes."""
     from einstride.codegen import jit
 
     return str(jit._optimised(text, jit._target(on)))
 
 
 class Reader:
-    """In the place of the compiler's last step: reads each kernel, then compiles it.
+    """Replace the compiler's last step: search each kernel for wrong stores, then compile it.
 
     Attributes
     ----------
     read : int
-        How many kernels were read.
+        Number of kernels that were searched.
     masked : int
-        How many masked stores of narrow elements they have.
+        Number of masked stores of elements below 32 bits in these kernels.
     wrong : list of str
-        Those that LLVM would lower wrongly.
+        The masked stores that LLVM would lower wrongly.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The cells of docs/mapping.md that run: {(row, library): a function giving (ours, theirs)}.
+"""Registers the tests of the cells of docs/mapping.md, {(row, library): function}.
 
-Integers throughout, so the two must be equal to the last bit.
+Each function returns (result of einstride, result of the library). All values are integers, so that
+both must be equal to the last bit.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ from strategies import integer_data
 CELLS = {}
 
 X = integer_data((2, 9, 8, 4), "float64", 1)
-F = integer_data((3, 2, 2, 6), "float64", 2)  # for two groups
-WHOLE = integer_data((3, 2, 4, 6), "float64", 3)  # for one
+F = integer_data((3, 2, 2, 6), "float64", 2)  # filter of two groups
+UNGROUPED = integer_data((3, 2, 4, 6), "float64", 3)  # filter of one group
 BIAS = integer_data((6,), "float64", 4)
 GROUPED = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
 LINE, TAPS = integer_data((1, 9, 1), "float64", 5), integer_data((3, 1, 1), "float64", 6)
@@ -30,12 +31,12 @@ def cell(row, library):
 
 
 def first(a):
-    """Channels last to channels first."""
+    """Move the axes from channels last to channels first."""
     return np.ascontiguousarray(np.moveaxis(a, -1, 1))
 
 
 def first_filter(f):
-    """(*K, C, D) to (D, C, *K)."""
+    """Move the axes of a filter from (*K, C, D) to (D, C, *K)."""
     return np.ascontiguousarray(np.moveaxis(f, (-1, -2), (0, 1)))
 
 
@@ -48,18 +49,18 @@ def last_filter(f):
 
 
 def library(name, reason="is not installed"):
-    """A module, or a skip that says why."""
+    """Import a module, or skip the test with the reason."""
     try:
         return pytest.importorskip(name, reason=f"{name} {reason}", exc_type=ImportError)
     except pytest.skip.Exception:
         raise
-    except Exception as error:  # some libraries fail to load in other ways
+    except Exception as error:  # some libraries raise other errors than ImportError
         pytest.skip(f"{name} cannot be imported: {error!r}")
 
 
 def plain(**keywords):
-    """The hyperparameters without groups, over the whole filter."""
-    return es.conv(X, WHOLE, **keywords)
+    """Convolve without groups, with the filter `UNGROUPED`."""
+    return es.conv(X, UNGROUPED, **keywords)
 
 
 GY = integer_data(es.conv(X, F, **GROUPED).shape, "float64", 9)

@@ -1,4 +1,4 @@
-"""JAX's cells of docs/mapping.md."""
+"""Registers the tests of JAX's cells of docs/mapping.md."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from mapping import (
     MODES,
     SMALL,
     TAPS,
-    WHOLE,
+    UNGROUPED,
     F,
     X,
     cell,
@@ -38,7 +38,7 @@ def general(x, f, stride=(1, 1), padding="VALID", dilation=(1, 1), groups=1, **k
 
 
 def pulled(x, f, gy, **keywords):
-    """JAX's two gradients."""
+    """Return JAX's gradients with respect to x and f."""
     jax = lax()
     _, pullback = jax.vjp(lambda x, f: general(x, f, **keywords), x, f)
     return [np.asarray(g) for g in pullback(jax.numpy.asarray(gy))]
@@ -62,14 +62,14 @@ def _():
 @cell("transposed", "JAX")
 def _():
     theirs = lax().lax.conv_transpose(
-        SMALL, WHOLE, (2, 2), "VALID", dimension_numbers=NUMBERS, transpose_kernel=True
+        SMALL, UNGROUPED, (2, 2), "VALID", dimension_numbers=NUMBERS, transpose_kernel=True
     )
-    return es.conv_transpose(SMALL, WHOLE, stride=2), theirs
+    return es.conv_transpose(SMALL, UNGROUPED, stride=2), theirs
 
 
 @cell("layout", "JAX")
 def _():
-    x, f = X.transpose(2, 0, 3, 1), WHOLE.transpose(3, 1, 0, 2)
+    x, f = X.transpose(2, 0, 3, 1), UNGROUPED.transpose(3, 1, 0, 2)
     theirs = general(x, f, dimension_numbers=("WNCH", "OWHI", "HCWN"))
     return es.conv(x, f, layout="WNCH,OWHI->HCWN"), theirs
 
@@ -83,11 +83,11 @@ def _():
 @cell("input_dilation", "JAX")
 def _():
     none = [(0, 0), (0, 0)]
-    return plain(input_dilation=(2, 3)), general(X, WHOLE, padding=none, lhs_dilation=(2, 3))
+    return plain(input_dilation=(2, 3)), general(X, UNGROUPED, padding=none, lhs_dilation=(2, 3))
 
 
 def named(ours, theirs):
-    return plain(padding=ours, stride=(3, 2)), general(X, WHOLE, (3, 2), theirs)
+    return plain(padding=ours, stride=(3, 2)), general(X, UNGROUPED, (3, 2), theirs)
 
 
 cell("valid", "JAX")(lambda: named("valid", "VALID"))
@@ -103,7 +103,7 @@ cell("causal", "JAX")(lambda: named("causal", [(2, 0), (1, 0)]))
 def _():
     jax = lax()
     widths = [(0, 0), (2, 2), (1, 1), (0, 0)]
-    theirs = [general(jax.numpy.pad(X, widths, mode=name), WHOLE) for name in MODES.values()]
+    theirs = [general(jax.numpy.pad(X, widths, mode=name), UNGROUPED) for name in MODES.values()]
     ours = [plain(padding=(2, 1), padding_mode=mode) for mode in MODES]
     return np.stack(ours), np.stack(theirs)
 
@@ -131,27 +131,27 @@ def _():
 @cell("transposed: same", "JAX")
 def _():
     theirs = lax().lax.conv_transpose(
-        SMALL, WHOLE, (3, 2), "SAME", dimension_numbers=NUMBERS, transpose_kernel=True
+        SMALL, UNGROUPED, (3, 2), "SAME", dimension_numbers=NUMBERS, transpose_kernel=True
     )
-    return es.conv_transpose(SMALL, WHOLE, stride=(3, 2), padding="same"), theirs
+    return es.conv_transpose(SMALL, UNGROUPED, stride=(3, 2), padding="same"), theirs
 
 
 @cell("transposed: crop", "JAX")
 def _():
     pairs = [(3 - 1 - 1, 3 - 1 - 1), (2 - 1 - 1, 2 - 1 - 1)]  # K - 1 - p
     theirs = lax().lax.conv_transpose(
-        SMALL, WHOLE, (2, 2), pairs, dimension_numbers=NUMBERS, transpose_kernel=True
+        SMALL, UNGROUPED, (2, 2), pairs, dimension_numbers=NUMBERS, transpose_kernel=True
     )
-    return es.conv_transpose(SMALL, WHOLE, stride=2, padding=1), theirs
+    return es.conv_transpose(SMALL, UNGROUPED, stride=2, padding=1), theirs
 
 
 @cell("integers", "JAX")
 def _():
-    x, f = X.astype("int8"), WHOLE.astype("int8")
+    x, f = X.astype("int8"), UNGROUPED.astype("int8")
     return es.conv(x, f), general(x, f, preferred_element_type="int32")
 
 
 @cell("accumulate", "JAX")
 def _():
-    x, f = X.astype("int8"), WHOLE.astype("int8")
+    x, f = X.astype("int8"), UNGROUPED.astype("int8")
     return es.conv(x, f, accumulate="int64"), general(x, f, preferred_element_type="int64")

@@ -1,4 +1,4 @@
-"""The cells of TensorFlow, Keras, ONNX and SciPy in docs/mapping.md."""
+"""Registers the tests of the TensorFlow, Keras, ONNX and SciPy cells of docs/mapping.md."""
 
 import os
 
@@ -14,7 +14,7 @@ from mapping import (
     MODES,
     SMALL,
     TAPS,
-    WHOLE,
+    UNGROUPED,
     F,
     X,
     cell,
@@ -38,53 +38,53 @@ def tf_conv(x, f, **keywords):
 
 @cell("forward", "TensorFlow")
 def _():
-    return plain(stride=2), tf_conv(X, WHOLE, strides=2)
+    return plain(stride=2), tf_conv(X, UNGROUPED, strides=2)
 
 
 @cell("input gradient", "TensorFlow")
 def _():
     raw = tensorflow().raw_ops.Conv2DBackpropInput
-    theirs = raw(input_sizes=X.shape, filter=WHOLE, out_backprop=GY_PLAIN,
+    theirs = raw(input_sizes=X.shape, filter=UNGROUPED, out_backprop=GY_PLAIN,
                  strides=[1, 2, 2, 1], padding="VALID")  # fmt: skip
-    return es.conv_input_grad(GY_PLAIN, WHOLE, (9, 8), stride=2), theirs.numpy()
+    return es.conv_input_grad(GY_PLAIN, UNGROUPED, (9, 8), stride=2), theirs.numpy()
 
 
 @cell("filter gradient", "TensorFlow")
 def _():
     raw = tensorflow().raw_ops.Conv2DBackpropFilter
-    theirs = raw(input=X, filter_sizes=WHOLE.shape, out_backprop=GY_PLAIN,
+    theirs = raw(input=X, filter_sizes=UNGROUPED.shape, out_backprop=GY_PLAIN,
                  strides=[1, 2, 2, 1], padding="VALID")  # fmt: skip
     return es.conv_filter_grad(X, GY_PLAIN, (3, 2), stride=2), theirs.numpy()
 
 
 def tf_transposed(size, padding, stride):
-    """TensorFlow's filter is ours: (*K, output channels, input channels)."""
+    """Call conv2d_transpose, whose filter is einstride's: (*K, output channels, input channels)."""
     theirs = tensorflow().nn.conv_transpose(
-        SMALL, WHOLE, (2, *size, 4), strides=stride, padding=padding
+        SMALL, UNGROUPED, (2, *size, 4), strides=stride, padding=padding
     )
     return theirs.numpy()
 
 
 @cell("transposed", "TensorFlow")
 def _():
-    return es.conv_transpose(SMALL, WHOLE, stride=2), tf_transposed((11, 8), "VALID", 2)
+    return es.conv_transpose(SMALL, UNGROUPED, stride=2), tf_transposed((11, 8), "VALID", 2)
 
 
 @cell("transposed: same", "TensorFlow")
 def _():
-    ours = es.conv_transpose(SMALL, WHOLE, stride=(3, 2), padding="same")
+    ours = es.conv_transpose(SMALL, UNGROUPED, stride=(3, 2), padding="same")
     return ours, tf_transposed((15, 8), "SAME", (3, 2))
 
 
 @cell("transposed: output_size", "TensorFlow")
 def _():
-    ours = es.conv_transpose(SMALL, WHOLE, stride=2, padding="same", output_size=(9, 7))
+    ours = es.conv_transpose(SMALL, UNGROUPED, stride=2, padding="same", output_size=(9, 7))
     return ours, tf_transposed((9, 7), "SAME", 2)
 
 
 @cell("layout", "TensorFlow")
 def _():
-    return plain(), tf_conv(X, WHOLE, data_format="NHWC")
+    return plain(), tf_conv(X, UNGROUPED, data_format="NHWC")
 
 
 @cell("depthwise", "TensorFlow")
@@ -94,16 +94,16 @@ def _():
     return es.conv(X, f.reshape(3, 3, 1, 8), groups=4), theirs
 
 
-cell("valid", "TensorFlow")(lambda: (plain(dilation=2), tf_conv(X, WHOLE, dilations=2)))
+cell("valid", "TensorFlow")(lambda: (plain(dilation=2), tf_conv(X, UNGROUPED, dilations=2)))
 cell("same", "TensorFlow")(
-    lambda: (plain(padding="same", stride=2), tf_conv(X, WHOLE, padding="SAME", strides=2))
+    lambda: (plain(padding="same", stride=2), tf_conv(X, UNGROUPED, padding="SAME", strides=2))
 )
 
 
 @cell("pairs", "TensorFlow")
 def _():
     pairs = [[0, 0], [1, 2], [0, 3], [0, 0]]
-    theirs = tensorflow().nn.conv2d(X, WHOLE, strides=1, padding=pairs).numpy()
+    theirs = tensorflow().nn.conv2d(X, UNGROUPED, strides=1, padding=pairs).numpy()
     return plain(padding=((1, 2), (0, 3))), theirs
 
 
@@ -111,11 +111,11 @@ def _():
 def _():
     tf = tensorflow()
     x = tf.pad(X, [[0, 0], [2, 2], [1, 1], [0, 0]], mode="REFLECT")
-    return plain(padding=(2, 1), padding_mode="reflect"), tf_conv(x, WHOLE)
+    return plain(padding=(2, 1), padding_mode="reflect"), tf_conv(x, UNGROUPED)
 
 
 def keras():
-    """With the backend that Keras finds."""
+    """Import keras.ops with the backend that Keras finds."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return library("keras")
 
@@ -127,12 +127,12 @@ def ops_conv(x, f, **keywords):
 
 @cell("forward", "Keras")
 def _():
-    return plain(stride=2), ops_conv(X, WHOLE, strides=2)
+    return plain(stride=2), ops_conv(X, UNGROUPED, strides=2)
 
 
 @cell("layout", "Keras")
 def _():
-    return plain(), ops_conv(X, WHOLE)
+    return plain(), ops_conv(X, UNGROUPED)
 
 
 @cell("depthwise", "Keras")
@@ -142,9 +142,9 @@ def _():
     return es.conv(X, f.reshape(3, 3, 1, 8), groups=4), k.ops.convert_to_numpy(theirs)
 
 
-cell("valid", "Keras")(lambda: (plain(dilation=2), ops_conv(X, WHOLE, dilation_rate=2)))
+cell("valid", "Keras")(lambda: (plain(dilation=2), ops_conv(X, UNGROUPED, dilation_rate=2)))
 cell("same", "Keras")(
-    lambda: (plain(padding="same", stride=2), ops_conv(X, WHOLE, padding="same", strides=2))
+    lambda: (plain(padding="same", stride=2), ops_conv(X, UNGROUPED, padding="same", strides=2))
 )
 
 
@@ -161,18 +161,18 @@ def _():
 
 def ops_transposed(**keywords):
     k = keras()
-    theirs = k.ops.conv_transpose(SMALL, WHOLE, data_format="channels_last", **keywords)
+    theirs = k.ops.conv_transpose(SMALL, UNGROUPED, data_format="channels_last", **keywords)
     return k.ops.convert_to_numpy(theirs)
 
 
 @cell("transposed", "Keras")
 def _():
-    return es.conv_transpose(SMALL, WHOLE, stride=2), ops_transposed(strides=2)
+    return es.conv_transpose(SMALL, UNGROUPED, stride=2), ops_transposed(strides=2)
 
 
 @cell("transposed: same", "Keras")
 def _():
-    ours = es.conv_transpose(SMALL, WHOLE, stride=2, padding="same")
+    ours = es.conv_transpose(SMALL, UNGROUPED, stride=2, padding="same")
     return ours, ops_transposed(strides=2, padding="same")
 
 
@@ -183,8 +183,8 @@ def evaluate(operator, arrays, **attributes):
 
 
 def onnx_conv(**attributes):
-    """What ONNX's reference evaluator says."""
-    x, f = first(X).astype("f4"), first_filter(WHOLE).astype("f4")
+    """Compute Conv with ONNX's reference evaluator."""
+    x, f = first(X).astype("f4"), first_filter(UNGROUPED).astype("f4")
     return last(evaluate("Conv", [x, f], **attributes)).astype("f8")
 
 
@@ -198,7 +198,7 @@ def _():
 
 @cell("layout", "ONNX")
 def _():
-    x, f = first(X).astype("f4"), first_filter(WHOLE).astype("f4")
+    x, f = first(X).astype("f4"), first_filter(UNGROUPED).astype("f4")
     return es.conv(x, f, layout="channels_first"), evaluate("Conv", [x, f])
 
 
@@ -221,9 +221,9 @@ cell("pairs", "ONNX")(lambda: onnx_named(((1, 2), (0, 3)), pads=[1, 0, 2, 3]))
 
 
 def onnx_transposed(ours, **attributes):
-    arrays = [first(SMALL).astype("f4"), first_filter(WHOLE).astype("f4")]
+    arrays = [first(SMALL).astype("f4"), first_filter(UNGROUPED).astype("f4")]
     theirs = last(evaluate("ConvTranspose", arrays, **attributes)).astype("f8")
-    return es.conv_transpose(SMALL, WHOLE, **ours), theirs
+    return es.conv_transpose(SMALL, UNGROUPED, **ours), theirs
 
 
 cell("transposed", "ONNX")(lambda: onnx_transposed({"stride": 2}, strides=[2, 2]))
@@ -244,7 +244,7 @@ cell("transposed: same", "ONNX")(
 
 @cell("integers", "ONNX")
 def _():
-    x, f = first(X).astype("int8"), first_filter(WHOLE).astype("int8")
+    x, f = first(X).astype("int8"), first_filter(UNGROUPED).astype("int8")
     ours = es.conv(x, f, layout="channels_first")
     np.testing.assert_array_equal(ours, onnx_ops.conv_integer(x, f))
     return ours, evaluate("ConvInteger", [x, f])

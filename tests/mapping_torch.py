@@ -1,4 +1,4 @@
-"""PyTorch's cells of docs/mapping.md."""
+"""Registers the tests of PyTorch's cells of docs/mapping.md."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mapping import (
     GY,
     MODES,
     SMALL,
-    WHOLE,
+    UNGROUPED,
     F,
     X,
     cell,
@@ -77,8 +77,8 @@ def _():
 @cell("layout", "PyTorch")
 def _():
     torch, functions = functional()
-    theirs = functions.conv2d(*tensors(torch, first(X), first_filter(WHOLE)))
-    return es.conv(first(X), first_filter(WHOLE), layout="channels_first"), theirs.numpy()
+    theirs = functions.conv2d(*tensors(torch, first(X), first_filter(UNGROUPED)))
+    return es.conv(first(X), first_filter(UNGROUPED), layout="channels_first"), theirs.numpy()
 
 
 @cell("depthwise", "PyTorch")
@@ -89,24 +89,24 @@ def _():
 
 @cell("valid", "PyTorch")
 def _():
-    return plain(padding="valid"), conv2d(X, WHOLE, padding="valid")
+    return plain(padding="valid"), conv2d(X, UNGROUPED, padding="valid")
 
 
 @cell("same", "PyTorch")
 def _():
-    return plain(padding="same", dilation=2), conv2d(X, WHOLE, padding="same", dilation=2)
+    return plain(padding="same", dilation=2), conv2d(X, UNGROUPED, padding="same", dilation=2)
 
 
 @cell("int", "PyTorch")
 def _():
-    return plain(padding=(2, 1), stride=2), conv2d(X, WHOLE, padding=(2, 1), stride=2)
+    return plain(padding=(2, 1), stride=2), conv2d(X, UNGROUPED, padding=(2, 1), stride=2)
 
 
 @cell("pairs", "PyTorch")
 def _():
     torch, functions = functional()
     x = functions.pad(torch.tensor(first(X)), (0, 3, 1, -2)).numpy()
-    return plain(padding=((1, -2), (0, 3))), conv2d(last(x), WHOLE)
+    return plain(padding=((1, -2), (0, 3))), conv2d(last(x), UNGROUPED)
 
 
 @cell("padding_mode", "PyTorch")
@@ -116,7 +116,7 @@ def _():
     for mode in MODES:
         x = functions.pad(torch.tensor(first(X)), (1, 1, 2, 2), mode=mode).numpy()
         ours.append(plain(padding=(2, 1), padding_mode=mode))
-        theirs.append(conv2d(last(x), WHOLE))
+        theirs.append(conv2d(last(x), UNGROUPED))
     return np.stack(ours), np.stack(theirs)
 
 
@@ -145,25 +145,29 @@ def _():
 @cell("transposed: crop", "PyTorch")
 def _():
     keywords = {"stride": 3, "padding": (1, 0)}
-    return es.conv_transpose(SMALL, WHOLE, **keywords), transposed2d(SMALL, WHOLE, **keywords)
+    return es.conv_transpose(SMALL, UNGROUPED, **keywords), transposed2d(
+        SMALL, UNGROUPED, **keywords
+    )
 
 
 @cell("transposed: output_padding", "PyTorch")
 def _():
     keywords = {"stride": 3, "padding": 1, "output_padding": (2, 1)}
-    return es.conv_transpose(SMALL, WHOLE, **keywords), transposed2d(SMALL, WHOLE, **keywords)
+    return es.conv_transpose(SMALL, UNGROUPED, **keywords), transposed2d(
+        SMALL, UNGROUPED, **keywords
+    )
 
 
 @cell("transposed: output_size", "PyTorch")
 def _():
     torch, _ = functional()
     layer = torch.nn.ConvTranspose2d(6, 4, (3, 2), stride=3, bias=False, dtype=torch.float64)
-    layer.weight.data = torch.tensor(first_filter(WHOLE))
+    layer.weight.data = torch.tensor(first_filter(UNGROUPED))
     theirs = layer(torch.tensor(first(SMALL)), output_size=(16, 13)).detach()
-    return es.conv_transpose(SMALL, WHOLE, stride=3, output_size=(16, 13)), last(theirs)
+    return es.conv_transpose(SMALL, UNGROUPED, stride=3, output_size=(16, 13)), last(theirs)
 
 
 @cell("integers", "PyTorch")
 def _():
-    x, f = X.astype("int64"), WHOLE.astype("int64")
+    x, f = X.astype("int64"), UNGROUPED.astype("int64")
     return es.conv(x, f), conv2d(x, f)

@@ -1,4 +1,4 @@
-"""Networks with one kind of layer each, in einstride and in PyTorch, with equal weights."""
+"""Defines networks of one kind of layer each, in einstride and in PyTorch, for equal weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from einstride import nn
 
 @dataclass(frozen=True)
 class Case:
-    """`ours()` and `theirs(torch)` are the same network; example shapes are channels last."""
+    """Hold a network: `ours()` makes it in einstride, `theirs(torch)` in PyTorch.
+
+    Shapes of examples are channels last.
+    """
 
     shape: tuple[int, ...]
     ours: Callable[[], nn.Layer]
     theirs: Callable[[Any], Any]
-    channels_first: bool = True  # theirs
+    channels_first: bool = True  # of PyTorch's module
 
 
 def _pool(ours, name, **theirs):
@@ -85,17 +88,17 @@ CASES = {
 
 
 def first(x: np.ndarray) -> np.ndarray:
-    """Channels last to channels first."""
+    """Move the axes from channels last to channels first."""
     return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim > 2 else x
 
 
 def last(x: np.ndarray) -> np.ndarray:
-    """Channels first to channels last."""
+    """Move the axes from channels first to channels last."""
     return np.moveaxis(x, 1, -1) if x.ndim > 2 else x
 
 
 def to_torch(name: str, a: np.ndarray, transposed: bool = False) -> np.ndarray:
-    """A parameter of ours in PyTorch's order of axes."""
+    """Return a parameter of einstride in PyTorch's order of axes."""
     if name.endswith(".f"):  # (*K, C // G, D) -> (D, C // G, *K)
         return np.moveaxis(a, (-1, -2), (0, 1))
     return a.T if name.endswith(".w") else a

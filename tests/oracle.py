@@ -1,4 +1,4 @@
-"""What convolution means, as plainly as Python can say it; nothing here comes from einstride.
+"""Computes all three passes by loops, as the reference of the tests, without any code of einstride.
 
 A convolution is a set of triples (input element, filter element, output element): the seven nested
 loops over batch, output position, filter tap, group, input channel and output channel, of any rank.
@@ -26,9 +26,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """One convolution, every hyperparameter per axis; pads are (low, high), negative crops.
+    """Hold one convolution, with every hyperparameter per axis; pads are (low, high), negative
+    crops.
 
-    `keywords` is how a user wrote it (padding names, bare ints); the loops never look at it.
+    `keywords` are the hyperparameters as a caller writes them (padding names, single ints); the
+    loops do not read `keywords`.
     """
 
     batch: int
@@ -70,12 +72,12 @@ class Case:
 
 
 def span(k: int, dilation: int) -> int:
-    """Input elements that k taps reach over."""
+    """Return the number of input elements from the first to the last of k taps."""
     return (k - 1) * dilation + 1
 
 
 def pads_of(name: str, n: int, k: int, stride: int, dilation: int) -> tuple[int, int]:
-    """The (low, high) pads that a padding name stands for on one axis."""
+    """Return the (low, high) pads of a padding name on one axis."""
     reach = span(k, dilation) - 1
     total = max(
         (-(-n // stride) - 1) * stride + reach + 1 - n, 0
@@ -90,14 +92,14 @@ def pads_of(name: str, n: int, k: int, stride: int, dilation: int) -> tuple[int,
 
 
 def border(i: int, n: int, mode: str) -> int | None:
-    """The input position that is seen at i, outside of an axis of n; None is a zero."""
+    """Return the input position that position i of a padded axis of n repeats; None for a zero."""
     if 0 <= i < n:
         return i
     return {
         "zeros": None,
         "replicate": min(max(i, 0), n - 1),
         "circular": i % n if n else None,
-        "reflect": -i if i < 0 else 2 * (n - 1) - i,  # the edge itself is not repeated
+        "reflect": -i if i < 0 else 2 * (n - 1) - i,  # does not repeat the edge
     }[mode]
 
 
@@ -110,7 +112,7 @@ def visits(case: Case, input_size: tuple[int, ...], out_size: tuple[int, ...]) -
                 tap = case.kernel_size[axis] - 1 - k[axis] if case.flip else k[axis]
                 at = o[axis] * case.stride[axis] + tap * case.dilation[axis] - low
                 i.append(border(at, input_size[axis], case.mode))
-            if None not in i:  # else this tap meets a zero of the padding
+            if None not in i:  # else the tap reads a zero of the padding
                 yield tuple(i), k, o
 
 
@@ -129,22 +131,22 @@ def forward(x: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
     x, f, y = x.astype(object), f.astype(object), _zeros(case.y_shape)
     for i, k, o in visits(case, case.input_size, case.out_size):
         for c, d in groups(case):
-            here, there = x[(slice(None), *i, c)], y[(slice(None), *o, d)]
-            for xc, fc in zip(here.T, f[(*k, slice(None), d)], strict=True):
-                there += xc[:, None] * fc
+            source, target = x[(slice(None), *i, c)], y[(slice(None), *o, d)]
+            for xc, fc in zip(source.T, f[(*k, slice(None), d)], strict=True):
+                target += xc[:, None] * fc
     return y
 
 
 def input_grad(gy: np.ndarray, f: np.ndarray, case: Case, input_size: Any = None) -> np.ndarray:
-    """The adjoint of `forward` in x; of another size than the case's when `input_size` is given."""
+    """Return the adjoint of `forward` in x; `input_size` replaces the size of the case."""
     size = input_size or case.input_size
     gx = _zeros((case.batch, *size, case.channels))
     gy, f = gy.astype(object), np.conjugate(f.astype(object))
     for i, k, o in visits(case, size, gy.shape[1:-1]):
         for c, d in groups(case):
-            here, there = gy[(slice(None), *o, d)], gx[(slice(None), *i, c)]
-            for gd, fd in zip(here.T, f[(*k, slice(None), d)].T, strict=True):
-                there += gd[:, None] * fd
+            source, target = gy[(slice(None), *o, d)], gx[(slice(None), *i, c)]
+            for gd, fd in zip(source.T, f[(*k, slice(None), d)].T, strict=True):
+                target += gd[:, None] * fd
     return gx
 
 
@@ -152,16 +154,17 @@ def filter_grad(x: np.ndarray, gy: np.ndarray, case: Case) -> np.ndarray:
     x, gy, gf = np.conjugate(x.astype(object)), gy.astype(object), _zeros(case.f_shape)
     for i, k, o in visits(case, case.input_size, case.out_size):
         for c, d in groups(case):
-            there = gf[(*k, slice(None), d)]
+            target = gf[(*k, slice(None), d)]
             for xb, gb in zip(x[(slice(None), *i, c)], gy[(slice(None), *o, d)], strict=True):
-                there += xb[:, None] * gb
+                target += xb[:, None] * gb
     return gf
 
 
 PASSES = {"forward": forward, "input_grad": input_grad, "filter_grad": filter_grad}
 
 
-# The same three passes one filter tap at a time, for shapes too large for the loops.
+# The three passes, one filter tap at a time by array operations, for shapes too large for the
+# loops.
 
 
 def _by_tap(case: Case) -> Iterator[tuple[Any, Any]]:
@@ -205,7 +208,9 @@ def fast_input_grad(gy: np.ndarray, f: np.ndarray, case: Case) -> np.ndarray:
         shift = tuple(
             slice(max(0, -a), n - max(0, -b)) for (a, b), n in zip(case.pads, size, strict=True)
         )
-        view = gx[(slice(None), *shift)]  # the padded, cropped frame in which the taps are counted
+        view = gx[
+            (slice(None), *shift)
+        ]  # the padded and cropped positions, by which taps are counted
         for k, at in _by_tap(case):
             view[at] += gyg @ fg[k].conj().T
         keep = tuple(

@@ -1,4 +1,4 @@
-"""Random legal convolutions, and integer-valued data so that float results are exact."""
+"""Draws random valid convolutions, and integer values for which float results are exact."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
 DTYPES = (*FLOATS, *COMPLEX, "float16", "bool", *INTEGERS)
 
 NAMES = ("valid", "same", "same_lower", "full", "causal")
-WORK = 3000  # products in one case: the loops take about a microsecond each
+WORK = 3000  # most products in one case: the loops take about a microsecond for each
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 def integer_data(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
-    """Small integers in any dtype: sums of their products are exact in float16 already."""
+    """Return small random integers in any dtype, whose sums of products are exact even in
+    float16."""
     rng = np.random.default_rng(seed)
     low = 0 if dtype == "bool" or dtype.startswith("uint") else -2
     values = rng.integers(low, 2 if dtype == "bool" else 3, shape)
@@ -33,15 +34,15 @@ def integer_data(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
 
 
 def arrays(case: Case, dtype: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, f, gy of a case."""
+    """Return x, f and gy of a case."""
     shapes = (case.x_shape, case.f_shape, case.y_shape)
     x, f, gy = (integer_data(shape, dtype, seed + i) for i, shape in enumerate(shapes))
     return x, f, gy
 
 
 @st.composite
-def _spread(draw: Any, rank: int, high: int) -> tuple[Any, tuple[int, ...]]:
-    """A stride or dilation: (as the user writes it, per axis)."""
+def _per_axis(draw: Any, rank: int, high: int) -> tuple[Any, tuple[int, ...]]:
+    """Draw a stride or dilation: (as a caller writes it, one value per axis)."""
     if draw(st.booleans()):
         one = draw(st.integers(1, high))
         return one, (one,) * rank
@@ -51,7 +52,7 @@ def _spread(draw: Any, rank: int, high: int) -> tuple[Any, tuple[int, ...]]:
 
 @st.composite
 def _padding(draw: Any, rank: int, reach: int) -> Any:
-    """A padding in any of its written forms; the entries of a sequence are mixed freely."""
+    """Draw a padding in any form that callers may write; a sequence may mix forms of entries."""
     width = st.integers(-1, reach)
     entry = st.one_of(width, st.tuples(width, width), st.sampled_from(NAMES))
     form = draw(st.sampled_from(("name", "int", "sequence", "default")))
@@ -68,7 +69,7 @@ def _entries(padding: Any, rank: int) -> list[Any]:
 
 
 def resolve(entry: Any, n: int, k: int, stride: int, dilation: int) -> tuple[int, int]:
-    """One axis's pads from one entry of a padding."""
+    """Return the (low, high) pads of one axis from one entry of a padding."""
     if isinstance(entry, str):
         return pads_of(entry, n, k, stride, dilation)
     return (entry, entry) if isinstance(entry, int) else entry
@@ -78,21 +79,21 @@ def resolve(entry: Any, n: int, k: int, stride: int, dilation: int) -> tuple[int
 def cases(
     draw: Any, max_rank: int = 5, padded: bool = True, strided: bool = True, grouped: bool = True
 ) -> Case:
-    """A legal convolution of rank 1 to `max_rank`, small enough for the loops."""
+    """Draw a valid convolution of rank 1 to `max_rank`, small enough for the loops."""
     rank = draw(st.integers(1, max_rank))
-    widest = (5, 3, 3, 2, 2)[rank - 1]
-    kernel_size = tuple(draw(st.lists(st.integers(1, widest), min_size=rank, max_size=rank)))
-    step = 3 if rank < 3 else 2
-    stride_as, stride = draw(_spread(rank, step)) if strided else (1, (1,) * rank)
-    dilation_as, dilation = draw(_spread(rank, step)) if strided else (1, (1,) * rank)
+    most_taps = (5, 3, 3, 2, 2)[rank - 1]
+    kernel_size = tuple(draw(st.lists(st.integers(1, most_taps), min_size=rank, max_size=rank)))
+    largest_step = 3 if rank < 3 else 2
+    stride_as, stride = draw(_per_axis(rank, largest_step)) if strided else (1, (1,) * rank)
+    dilation_as, dilation = draw(_per_axis(rank, largest_step)) if strided else (1, (1,) * rank)
     padding = draw(_padding(rank, 2)) if padded else None
 
     sizes, pads = [], []
     for entry, k, s, d in zip(_entries(padding, rank), kernel_size, stride, dilation, strict=True):
         low, high = (0, 0) if isinstance(entry, str) else resolve(entry, 0, k, s, d)
         crop = max(0, -low) + max(0, -high)
-        grown = isinstance(entry, str) and entry != "valid"  # these names leave room for any filter
-        least = max(1 + crop, 1 if grown else span(k, d) - low - high)
+        fits_any = isinstance(entry, str) and entry != "valid"  # these names fit any filter
+        least = max(1 + crop, 1 if fits_any else span(k, d) - low - high)
         n = draw(st.integers(least, least + (6, 4, 3, 1, 1)[rank - 1]))
         sizes.append(n)
         pads.append(resolve(entry, n, k, s, d))
@@ -105,7 +106,7 @@ def cases(
 
     keywords = {"stride": stride_as, "dilation": dilation_as, "groups": groups, "flip": flip}
     keywords |= {} if padding is None else {"padding": padding}
-    if draw(st.booleans()):  # leave the defaults out, as most callers do
+    if draw(st.booleans()):  # omit defaults, as most callers do
         defaults = {"stride": 1, "dilation": 1, "groups": 1, "flip": False}
         keywords = {key: value for key, value in keywords.items() if defaults.get(key) != value}
     channels = per_group * groups

@@ -1,13 +1,13 @@
-"""Measured error against the bound, in exact arithmetic; NaN and Inf stay in their windows.
+"""Errors stay below the documented bound, in exact arithmetic; NaN and Inf stay in their windows.
 
 The bound of a direct algorithm, for an element that is a sum of n products, in any order, with u
 the unit roundoff of the dtype of the sums (Jeannerod and Rump, 2013, theorem 3.1):
 
     |error| <= n u sum |x| |f|
 
-Real and imaginary part of a complex sum are real sums of 2 n products, each bounded so; together
-they lose at most a factor of 2 sqrt(2). A result in a narrower dtype is rounded once more: plus its
-unit roundoff times the exact value.
+The real and the imaginary part of a complex sum are real sums of 2 n products, each with this
+bound; both together add at most a factor of 2 sqrt(2). A result in a narrower dtype is rounded once
+more, by at most its unit roundoff times the exact value.
 """
 
 import importlib
@@ -26,11 +26,11 @@ from oracle import Case
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 UNIT |= {"complex64": UNIT["float32"], "complex128": UNIT["float64"]}
-SPREAD = {
+EXPONENTS = {
     "float16": 3,
     "bfloat16": 30,
     "float64": 400,
-}  # powers of two: no overflow
+}  # largest exponents of two of the factors, so that no sum overflows
 CASES = {
     "padded": Case(2, (6, 5), (3, 2), 4, 6, (2, 1), ((1, 0), (0, 1)), (1, 2), groups=2),
     "long": Case(1, (40,), (29,), 3, 2, (1,), ((14, 14),), (1,)),
@@ -51,15 +51,15 @@ def dtype_of(name):
 
 
 def adversary(kind, shape, dtype, seed):
-    """Numbers that make sums lose digits."""
+    """Return values whose sums lose digits to rounding."""
     rng = np.random.default_rng(seed)
 
     def part():
         values = rng.standard_normal(shape)
         if kind == "range":
-            most = SPREAD.get(dtype, 30)
+            most = EXPONENTS.get(dtype, 30)
             values = np.ldexp(values, rng.integers(-most, most + 1, shape))
-        if kind == "cancel":  # neighbours nearly cancel, on every axis a sum may run over
+        if kind == "cancel":  # neighbours nearly cancel, along every axis
             sign = (-1.0) ** np.indices(shape).sum(axis=0)
             values = (1 if seed % 2 else sign) * (1 + values * 2.0**-9)
         return values
@@ -79,13 +79,13 @@ def fractions(a):
 
 
 def parts(a):
-    """(real, imaginary or None) as exact rational numbers."""
+    """Return (real part, imaginary part or None) as exact rational numbers."""
     return fractions(a.real), fractions(a.imag) if a.dtype.kind == "c" else None
 
 
 @cache
-def judged(which, name, kind, dtype):
-    """(exact value, sum |x| |f|, number of products) of each element."""
+def exact_sums(which, name, kind, dtype):
+    """Return (exact value, sum |x| |f|, number of products) for each element of a result."""
     case = CASES[name]
     a, b = operands(which, case, *given(name, kind, dtype))[2]
     function = oracle.PASSES[which]
@@ -104,7 +104,7 @@ def judged(which, name, kind, dtype):
 
 
 def error(found, exact):
-    """|found - exact|, computed exactly, rounded once."""
+    """Return |found - exact|, computed exactly and rounded once."""
     real, imag = exact
     first = np.abs((fractions(found.real) - real).astype("f8"))
     if imag is None:
@@ -113,12 +113,12 @@ def error(found, exact):
 
 
 def bound(dtype, accumulate, exact, weight, n):
-    narrow, wide = UNIT[dtype], UNIT[accumulate]
+    result_unit, sum_unit = UNIT[dtype], UNIT[accumulate]
     factor = 2 * sqrt(2) if dtype.startswith("complex") else 1
-    total = factor * n * wide * weight
-    if narrow > wide:
-        # 2**-25 is half the smallest float16: where the rounding of the result underflows
-        total = total * (1 + narrow) + narrow * np.abs(exact[0].astype("f8"))
+    total = factor * n * sum_unit * weight
+    if result_unit > sum_unit:
+        # 2**-25 is half the smallest float16: the error of a result that underflows
+        total = total * (1 + result_unit) + result_unit * np.abs(exact[0].astype("f8"))
         total = total + (2.0**-25 if dtype == "float16" else 0)
     return total
 
@@ -128,12 +128,12 @@ def bound(dtype, accumulate, exact, weight, n):
 @pytest.mark.parametrize(("name", "dtype"), ALL)
 def test_error_stays_below_the_bound(backend, which, algorithm, name, dtype):
     narrow = dtype == "bfloat16" and not backend.name.startswith(("numpy", "cupy"))
-    if not backend.has(dtype) or narrow:
+    if not backend.supports(dtype) or narrow:
         pytest.skip(f"{backend.name} has no {dtype}")
     sums = "float32" if dtype in ("float16", "bfloat16") else dtype
     for kind in KINDS:
         case = CASES[name]
-        exact, weight, n = judged(which, name, kind, dtype)
+        exact, weight, n = exact_sums(which, name, kind, dtype)
         function, args, _ = operands(which, case, *given(name, kind, dtype))
         keywords = case.explicit | {"algorithm": algorithm, "accuracy": "elementwise"}
         found = backend(function, *args, **keywords)
@@ -145,10 +145,10 @@ def test_error_stays_below_the_bound(backend, which, algorithm, name, dtype):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", CASES)
 def test_the_default_is_bounded_by_the_norms(backend, name, which):
-    """normwise: the largest error against the norms of the operands, for whatever auto takes."""
+    """accuracy="normwise": the largest error stays below the bound by the operands' norms."""
     case = CASES[name]
     for kind in KINDS:
-        exact, _, n = judged(which, name, kind, "float32")
+        exact, _, n = exact_sums(which, name, kind, "float32")
         function, args, pair = operands(which, case, *given(name, kind, "float32"))
         found = backend(function, *args, **case.explicit)
         norms = np.prod([np.linalg.norm(a.astype("f8")) for a in pair])
@@ -162,16 +162,16 @@ def test_the_default_is_bounded_by_the_norms(backend, name, which):
     [("float32", "float64"), ("float16", "float64"), ("complex64", "complex128")],
 )
 def test_wider_sums(which, algorithm, dtype, accumulate):
-    """accumulate= leaves hardly more than the one rounding of the result."""
+    """With sums in a wider dtype, the error is hardly more than the rounding of the result."""
     for kind in KINDS:
         case = CASES["padded"]
-        exact, weight, n = judged(which, "padded", kind, dtype)
+        exact, weight, n = exact_sums(which, "padded", kind, dtype)
         function, args, _ = operands(which, case, *given("padded", kind, dtype))
         found = function(*args, algorithm=algorithm, accumulate=accumulate, **case.explicit)
         assert found.dtype == dtype
         size = tuple(np.array(part) if part is not None else None for part in exact)
         limit = bound(dtype, accumulate, size, weight, n)
-        if size[1] is not None:  # both parts are rounded
+        if size[1] is not None:  # the imaginary part is rounded too
             limit = limit + UNIT[dtype] * np.abs(size[1].astype("f8"))
         assert (error(found, exact) - limit).max() <= 0, kind
 
@@ -180,7 +180,7 @@ def test_the_bias_is_one_more_term(backend):
     case = CASES["long"]
     x, f, _ = given("long", "cancel", "float32")
     bias = np.array([1e7, -3e-7], "float32")
-    exact, weight, n = judged("forward", "long", "cancel", "float32")
+    exact, weight, n = exact_sums("forward", "long", "cancel", "float32")
     found = backend(es.conv, x, f, bias, accuracy="elementwise", **case.explicit)
     exact = (exact[0] + fractions(bias), None)
     limit = (n + 1) * UNIT["float32"] * (weight + np.abs(bias.astype("f8")))
@@ -203,7 +203,7 @@ def test_a_nan_or_inf_stays_inside_its_windows(backend, name, value, which, algo
         first[at] = value
         function, args, pair = operands(which, case, x, f, gy)
         keywords = case.explicit | {"algorithm": algorithm, "accuracy": "elementwise"}
-        # OpenBLAS for AVX-512 also multiplies lanes that it throws away, and NumPy warns of those
+        # OpenBLAS for AVX-512 also multiplies unused lanes, of which NumPy would warn
         with np.errstate(invalid="ignore"):
             found = backend(function, *args, **keywords)
         inside = oracle.PASSES[which](touched, np.ones(pair[1].shape), case) != 0
@@ -215,7 +215,7 @@ def test_a_nan_or_inf_stays_inside_its_windows(backend, name, value, which, algo
         np.testing.assert_array_equal(found[~inside], clean[~inside])
 
 
-def test_an_example_does_not_infect_the_others(backend):
+def test_a_nan_in_an_example_reaches_no_other(backend):
     case = replace(CASES["padded"], batch=3)
     x, gy = np.ones(case.x_shape), np.ones(case.y_shape)
     x[1] = np.nan

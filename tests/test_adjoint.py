@@ -1,4 +1,4 @@
-"""<conv(x, f), gy> = <x, input_grad(gy, f)> = <f, filter_grad(x, gy)>, exactly and in floats."""
+"""Gradients are adjoints: <conv(x, f), gy> = <x, input_grad(gy, f)> = <f, filter_grad(x, gy)>."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_in_floating_point(backend, algorithm, dtype):
 
 
 def test_finite_differences():
-    """The gradients are derivatives: of 0.5 |conv(x, f)|^2, by central differences."""
+    """The gradients of 0.5 |conv(x, f)|^2 equal its central differences."""
     rng = np.random.default_rng(1)
     x, f = rng.normal(size=(2, 7, 6, 4)), rng.normal(size=(3, 2, 2, 6))
     keywords = {"stride": (1, 2), "dilation": (2, 1), "groups": 2, "padding": "same"}

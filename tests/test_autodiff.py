@@ -1,4 +1,4 @@
-"""Functions are pure: JAX traces and differentiates them, PyTorch's gradients flow through."""
+"""JAX traces and differentiates the public functions; PyTorch's autograd goes through them."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ X_1, F_1, GY_1 = arrays(SMALL, "float64", 1)
 K = SMALL.explicit
 GF_1 = es.conv_filter_grad(X_1, GY_1, SMALL.kernel_size, **K)
 FOUR = (np.ones((2, 5, 6, 3)), np.ones((2, 3, 3, 4)), np.ones((2, 4, 4, 4)))
-# Each is linear in each of its arrays.
+# Functions that are linear in each of their arrays.
 LINEAR = {
     "conv": (lambda x, f: es.conv(x, f, **K), (X_1, F_1)),
     "conv_input_grad": (lambda gy, f: es.conv_input_grad(gy, f, 6, **K), (GY_1, F_1)),
@@ -106,7 +106,10 @@ def F_LIKE(x):  # noqa: N802
 
 
 def traced_one_by_one(jax, name):
-    """Of a linear function: its form in one array, that array, its result; the others concrete."""
+    """Yield (function of one array, that array, result) for each array of a linear function.
+
+    The other arrays are concrete.
+    """
     function, arrays = LINEAR[name]
     arrays = [jax.numpy.asarray(a) for a in arrays]
     result = function(*arrays)
@@ -142,7 +145,7 @@ def test_jax_jvp_of_one_array(jax, name):
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_jax_grad_of_one_array(jax, name):
-    """<the gradient of <g(a), weight>, a> = <g(a), weight>, as g is linear."""
+    """The gradient of <g(a), weight>, times a, is <g(a), weight>, because g is linear."""
     for one, array, result in traced_one_by_one(jax, name):
         weight = jax.numpy.arange(result.size).reshape(result.shape) % 5 - 2.0
         gradient = jax.jit(jax.grad(lambda a: (one(a) * weight).sum()))(array)  # noqa: B023
@@ -150,7 +153,7 @@ def test_jax_grad_of_one_array(jax, name):
 
 
 def test_jax_without_jit(jax):
-    """Each transformation on its own has tracers of its own kind."""
+    """Each transformation of JAX works without jit: it has tracers of its own."""
     x, f = jax.numpy.asarray(X_1), jax.numpy.asarray(F_1)
     y = es.conv(x, f, **K)
     np.testing.assert_array_equal(jax.vmap(lambda x: es.conv(x, f, **K))(x[None])[0], y)
@@ -174,7 +177,7 @@ def test_jax_bias_and_layer_beside_tracers(jax):
 
 
 def test_jax_integers_without_values(jax):
-    """What must be looked at cannot be traced: a sentence says so, not the tracer."""
+    """Checks of values cannot be traced: an error of einstride says so, not the tracer."""
     x, f = jax.numpy.ones((1, 9, 1), "int64"), jax.numpy.ones((2, 1, 1), "int64")
     assert es.conv(x, f).sum() == 16
     with refused("conv", TypeError, "values"):
@@ -204,7 +207,7 @@ assert y.devices() == {one, two} and (np.asarray(y) == np.asarray(right)).all()
 
 
 def test_jax_two_devices(jax):
-    """Two really different devices are refused; arrays spread over both work where JAX's do."""
+    """Arrays on two devices are refused; arrays sharded over both work where JAX accepts them."""
     environment = dict(os.environ) | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env=environment
@@ -238,14 +241,14 @@ def test_torch_func_of_one_tensor():
         torch.func.grad(lambda f: (es.conv(x, f, **K) * torch.tensor(GY_1)).sum())(f), GF_1
     )
     np.testing.assert_array_equal(torch.func.vmap(lambda x: es.conv(x, f, **K))(x[None])[0], y)
-    with warnings.catch_warnings(action="ignore"):  # PyTorch's own, when it first loads its rules
+    with warnings.catch_warnings(action="ignore"):  # of PyTorch, when it loads its vmap rules
         torch.func.jvp(torch.sin, (x,), (x,))
     np.testing.assert_array_equal(torch.func.jvp(lambda x: es.conv(x, f, **K), (x,), (x,))[1], y)
 
 
 @pytest.mark.parametrize("error", [AttributeError, TypeError, RuntimeError, NotImplementedError])
 def test_arrays_that_cannot_tell_their_device(monkeypatch, error):
-    """Of any library: no device is no other device."""
+    """An array without a device, in any library, is not refused as one of another device."""
     xp = pytest.importorskip("array_api_strict", reason="its arrays are of plain Python")
     import array_api_compat
 
@@ -258,7 +261,7 @@ def test_arrays_that_cannot_tell_their_device(monkeypatch, error):
     def unknown(a):
         if a is x:
             raise error("a tracer")
-        return a.device if a is f else lambda: a.device  # JAX once had a method
+        return a.device if a is f else lambda: a.device  # a method in old versions of JAX
 
     monkeypatch.setattr(array_api_compat, "device", unknown)
     assert es.conv(x, f).shape == (1, 3, 3)

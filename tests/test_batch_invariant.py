@@ -1,4 +1,4 @@
-"""batch_invariant=True: an example alone has the same bits as the same example in any batch."""
+"""With batch_invariant=True, an example alone gives the bits that it gives in any batch."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from checks import refused, same
 from einstride.algorithms import ALGORITHMS
 from oracle import Case
 
-# Blocks, threads and remainders differ with the batch where nothing is promised.
+# Cases in which blocks, threads and vector tails depend on the batch without batch_invariant.
 CASES = {
     "small": Case(17, (9, 8), (3, 3), 5, 7, (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "blocks": Case(17, (40, 37), (3, 3), 24, 20, (1, 1), ((1, 1), (1, 1)), (1, 1)),
@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64", "complex64", "float16")
 
 
 def rounded(shape, dtype, seed):
-    """Numbers whose sums depend on their order, to the last bit."""
+    """Return values whose sums depend on the order of their terms, in the last bits."""
     rng = np.random.default_rng(seed)
     values = rng.standard_normal(shape) * 10.0 ** rng.integers(-2, 3, shape)
     if dtype.startswith("complex"):
@@ -34,7 +34,7 @@ def rounded(shape, dtype, seed):
 
 
 def call_of(which, case, dtype, algorithm):
-    """(the call, its arrays with a batch, its arrays without one)."""
+    """Return (the call, its arrays with a batch, its arrays without a batch)."""
     x, f, gy = (rounded(s, dtype, i) for i, s in enumerate(
         (case.x_shape, case.f_shape, case.y_shape)))  # fmt: skip
     keywords = case.explicit | {"batch_invariant": True, "algorithm": algorithm}
@@ -57,7 +57,8 @@ def call_of(which, case, dtype, algorithm):
 
 
 def claims(algorithm, which, case, dtype):
-    """Does the algorithm promise it? If not, its refusal names it and says why."""
+    """True if the algorithm accepts batch_invariant; else check that its refusal gives the
+    reason."""
     call, given = call_of(which, case, dtype, algorithm)
     try:
         call(*(a[:1] for a in given))
@@ -80,7 +81,7 @@ def test_alone_as_in_any_batch(name, which, algorithm):
     for dtype in DTYPES if name == "small" else DTYPES[:1]:
         if not claims(algorithm, which, case, dtype):
             assert algorithm != "auto"
-            return  # it refused by name
+            return  # the algorithm refuses batch_invariant
         call, given = call_of(which, case, dtype, algorithm)
         alone = np.concatenate([call(*(a[i : i + 1] for a in given)) for i in range(17)])
         for n in BATCHES:

@@ -1,4 +1,4 @@
-"""The benchmark of two commits: whose time is divided by whose, and what stops it."""
+"""bench.against compares two commits: the direction of its ratios, and the errors that end it."""
 
 import subprocess
 
@@ -29,7 +29,7 @@ def test_the_smallest_call_is_told_in_microseconds():
     assert "function: +1.00 us in this checkout" in against.report([found], "abc")
 
 
-def test_a_wrong_answer_is_named():
+def test_a_wrong_result_is_named():
     assert "WRONG: tiny/8x8x3" in against.report([pair(1.0, 1.0, problem="error 3")], "abc")
 
 

@@ -1,4 +1,4 @@
-"""A benchmark that goes on with an earlier run keeps its rows, and refuses another machine's."""
+"""A resumed benchmark keeps the rows of the earlier run, and refuses a run of another machine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ROWS = select(pattern="tiny/*")
 
 
 def run(rounds=2, **changes):
-    fresh = Run("today", "bench", "processor", "avx", Options(), rounds, {})
-    fresh.about = {"torch": {"versions": {"torch": "1"}, "blas": []}}
-    return dataclasses.replace(fresh, **changes)
+    new = Run("today", "bench", "processor", "avx", Options(), rounds, {})
+    new.about = {"torch": {"versions": {"torch": "1"}, "blas": []}}
+    return dataclasses.replace(new, **changes)
 
 
 def earlier(tmp_path, row):
     old = run(date="yesterday", peaks={"float32": 5.0}, peak_library={"float32": "torch"})
     ours = Timing("ours", "plain", 0.0, None, False, 1.0, [1.0, 2.0], [0.0, 0.0])
     peer = Timing("torch", "NCHW", 0.0, None, False, 1.0, [2.0, 6.0], [0.0, 0.5])
-    late = Timing("jax", "NHWC", 0.0, None, False, 9.0, [0.5], [0.0])  # dropped after a round
+    late = Timing("jax", "NHWC", 0.0, None, False, 9.0, [0.5], [0.0])  # stopped after one round
     timings = [ours, peer, late]
     old.results = [conclude(row, timings, [ours, peer])]
     old.results[0].workspace, old.results[0].note = 7, "a note"
@@ -79,5 +79,5 @@ def test_what_is_written_can_be_read_again(tmp_path):
     path, _ = earlier(tmp_path, ROWS[0])
     now = run()
     take_over(now, path, ROWS)
-    again = json.loads(to_json(now))["rows"]
-    assert again == json.loads(path.read_text())["rows"]
+    reread = json.loads(to_json(now))["rows"]
+    assert reread == json.loads(path.read_text())["rows"]

@@ -1,11 +1,11 @@
-"""Bias is added to every output of its channel; its gradient sums over batch and positions."""
+"""A bias is added to every output of its channel; its gradient sums over batch and positions."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 
 import einstride as es
-from checks import EVERY, agrees, lacking, same
+from checks import EVERY, agrees, is_unsupported, same
 from strategies import arrays, cases, integer_data, seeds
 
 
@@ -16,7 +16,7 @@ def test_forward(backend, algorithm, dtype, case, seed):
     x, f, _ = arrays(case, dtype, seed)
     bias = integer_data((case.filters,), dtype, seed)
     keywords = case.keywords | {"algorithm": algorithm}
-    if lacking(lambda: backend(es.conv, x, f, bias, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(es.conv, x, f, bias, **keywords), algorithm, dtype):
         return
     plain = backend(es.conv, x, f, **keywords)
     agrees(backend(es.conv, x, f, bias, **keywords), plain + bias, None, algorithm)
@@ -67,7 +67,7 @@ def test_gradient_is_the_adjoint_of_adding_the_bias(backend):
 
 
 def test_gradient_of_float16_accumulates_in_float32():
-    gy = np.ones((1, 5000, 1), "float16")  # float16 counts to 2048 and stops
+    gy = np.ones((1, 5000, 1), "float16")  # sums of ones in float16 end at 2048
     same(es.conv_bias_grad(gy), np.array([5000.0], "float16"))
 
 

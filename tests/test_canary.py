@@ -1,4 +1,4 @@
-"""The canary: a kernel broken on purpose must be caught by the comparison with the loops."""
+"""The comparison with the loops finds algorithms that are broken on purpose."""
 
 import importlib
 
@@ -40,7 +40,8 @@ def test_a_broken_kernel_is_caught(which, algorithm, fault):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_an_algorithm_asked_for_by_name_is_the_one_that_runs(which):
-    """No silent fallback: with gemm taken out, strided still answers and gemm does not."""
+    """An algorithm never falls back on another: with gemm disabled, strided works and gemm
+    fails."""
     with _testing.failing(f"gemm {which}", LookupError("gemm was asked")):
         check_pass(NUMPY, which, CASE, "float64", 1, algorithm="strided", **CASE.explicit)
         with pytest.raises(LookupError, match="gemm was asked"):

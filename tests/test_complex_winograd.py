@@ -1,4 +1,4 @@
-"""Complex arrays filtered as real ones of twice the channels, by the compiled kernels."""
+"""Compiled Winograd kernels compute complex convolutions as real ones of twice the channels."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def test_against_the_loops(name, which, dtype):
     agrees(found, expected(which, pair, case), dtype, "winograd")
 
 
-@pytest.mark.parametrize("lie", ["channels_first", "every other channel", "swapped bytes"])
+@pytest.mark.parametrize("order", ["channels_first", "every other channel", "swapped bytes"])
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", ["image", "one channel"])
-def test_arrays_of_any_memory_order(name, which, lie):
+def test_arrays_of_any_memory_order(name, which, order):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, "complex64", 4))
 
-    def laid(a):
+    def stored(a):
         if not isinstance(a, np.ndarray):
             return a
-        if lie == "channels_first":
+        if order == "channels_first":
             return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, -1, 1)), 1, -1)
-        if lie == "swapped bytes":
+        if order == "swapped bytes":
             return a.astype(">c8")
         return np.repeat(a, 2, axis=-1)[..., ::2]
 
-    found = function(*map(laid, args), algorithm="winograd", **case.explicit)
+    found = function(*map(stored, args), algorithm="winograd", **case.explicit)
     agrees(found, expected(which, pair, case), "complex64", "winograd")
 
 
@@ -88,13 +88,13 @@ def test_the_plan_counts_the_filter_of_floats(which):
     _, used = peak(function, *args, algorithm="winograd", **case.explicit)
     assert used <= plan.workspace + PYTHON
     assert plan.workspace > 2 * case.channels * case.filters * 9 * 8
-    ceiling = plan.workspace - (1 << 18)
-    _, used = peak(function, *args, algorithm="winograd", max_workspace=ceiling, **case.explicit)
-    assert used <= ceiling + PYTHON
+    limit = plan.workspace - (1 << 18)
+    _, used = peak(function, *args, algorithm="winograd", max_workspace=limit, **case.explicit)
+    assert used <= limit + PYTHON
 
 
 def given(case, which):
-    """What a plan of a gradient needs beside its operands."""
+    """Return the keywords of a plan of a gradient that are not operands."""
     if which == "input_grad":
         return {"input_size": case.input_size}
     return {"kernel_size": case.kernel_size} if which == "filter_grad" else {}

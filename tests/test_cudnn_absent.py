@@ -1,4 +1,4 @@
-"""Without the extra, and with one that is too old: a sentence, and the others go on."""
+"""Without nvidia-cudnn-frontend, or with an old one, cudnn is refused and other algorithms work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real cuDNN on a real GPU (`--backend cupy` with the extra): to the bit, for integers."""
+"""The real cuDNN on a GPU (`--backend cupy`, with the extra) is exact on integer values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_large(real, name, which, dtype, layout):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_float32_is_not_rounded(real, which):
-    """1 + 2**-12 survives a product with 1, which TF32 would not let it."""
+    """1 + 2**-12, times 1, keeps all bits in float32; TF32 would round it."""
     case = Case(2, (16, 16), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1))
     x, f, gy = (np.zeros(s, "f4") for s in (case.x_shape, case.f_shape, case.y_shape))
     x[:], f[1, 1], gy[:] = 1 + 2**-12, np.eye(64), 1
@@ -76,8 +76,8 @@ def test_the_same_bits_again(real, which):
     function, args, _ = operands(which, case, *given)
     first = real(function, *args, algorithm="cudnn", **case.explicit)
     for _ in range(5):
-        again = real(function, *args, algorithm="cudnn", **case.explicit)
-        np.testing.assert_array_equal(again, first)
+        repeated = real(function, *args, algorithm="cudnn", **case.explicit)
+        np.testing.assert_array_equal(repeated, first)
 
 
 def test_a_graph_replays(real):

@@ -1,7 +1,7 @@
-"""The real nvidia-cudnn-frontend, where it is installed; no GPU is needed.
+"""Checks the cudnn algorithm with the real nvidia-cudnn-frontend, where installed, without a GPU.
 
-The stand-in's signatures are its own, and it accepts our graphs. Where cuDNN's libraries are there
-too, cuDNN itself checks shapes, steps and overlaps: as far as one comes without a device.
+The stand-in of other tests has the signatures of the real package, which accepts einstride's
+graphs. If cuDNN's libraries are installed too, cuDNN itself checks shapes, strides and overlaps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def real():
 
 
 def parameters(doc):
-    """Names of the parameters of each overload in a docstring of pybind11."""
+    """List the parameter names of each overload in a docstring of pybind11."""
     found = []
     for line in doc.splitlines():
         head, _, rest = line.strip().partition("(")
@@ -170,8 +170,8 @@ print(count)
 """
 
 
-def places(*names):
-    """The folders of NVIDIA's wheels, or a skip."""
+def wheel_folders(*names):
+    """Return the folders of NVIDIA's wheels, or skip the test."""
     spec = find_spec("nvidia")
     found = [
         f"{root}/{name}/lib"
@@ -185,12 +185,12 @@ def places(*names):
 
 def test_our_graphs_are_valid():
     code = DESCRIBE.replace("sys.argv[1]", "'shallow'")
-    assert int(python(code, LD_LIBRARY_PATH=os.pathsep.join(places("cudnn")))) == 96 + 65
+    assert int(python(code, LD_LIBRARY_PATH=os.pathsep.join(wheel_folders("cudnn")))) == 96 + 65
 
 
-def test_cudnn_itself_accepts_shapes_and_steps(tmp_path):
-    """Its libraries ask for a driver: an empty one will do, since nothing is launched."""
-    folders = places("cudnn", "cuda_nvrtc", "cublas")
+def test_cudnn_itself_accepts_shapes_and_strides(tmp_path):
+    """cuDNN's libraries need a driver; an empty one suffices, since nothing is launched."""
+    folders = wheel_folders("cudnn", "cuda_nvrtc", "cublas")
     driver, source = tmp_path / "libcuda.so.1", tmp_path / "none.c"
     names = ("cuGetErrorString", "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload",
              "cuTensorMapEncodeIm2col", "cuTensorMapEncodeTiled")  # fmt: skip

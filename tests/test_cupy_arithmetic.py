@@ -1,4 +1,4 @@
-"""What cuBLAS is asked for: TF32 only by calls that allow it, halves never added up in halves."""
+"""Arithmetic of cuBLAS: TF32 only in calls that allow it; sums of halves in float32."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_tf32_is_for_the_calls_that_allow_it(host, cp, which, algorithm, dtype):
 
 
 def test_integers_never_meet_tf32(host, cp):
-    """They are multiplied in float32, exactly: rounded factors would be wrong."""
+    """Integers are multiplied in float32, exactly; TF32 would round the factors."""
     x, f = cp.full((1, 9, 4), 127, "int8"), cp.full((3, 4, 5), 127, "int8")
     y, seen = recorded(host, es.conv, (x, f), accuracy="tf32", algorithm="gemm")
     assert {e.compute for e in seen.of(events.BlasCall)} <= {"32F"}
@@ -32,7 +32,7 @@ def test_integers_never_meet_tf32(host, cp):
 @pytest.mark.parametrize("per_example", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_blocks_of_halves_are_added_in_float32(cp, dtype, per_example):
-    """8-bit sums of many blocks would drift; one rounding at the end does not."""
+    """Partial sums of blocks are added in float32 and rounded once, at the end."""
     half = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     n = 4099
     x, gy = cp.ones((1, n, 4), half), cp.ones((1, n, 4), half)
@@ -44,7 +44,7 @@ def test_blocks_of_halves_are_added_in_float32(cp, dtype, per_example):
 
 @pytest.mark.parametrize("algorithm", ["strided", "gemm"])
 def test_a_bias_is_added_before_the_one_rounding(cp, algorithm):
-    """2049 is halfway between two float16; with a bias of 0.5 it must go up."""
+    """2049 is halfway between two float16; with a bias of 0.5 the result must be rounded up."""
     x, f = cp.ones((1, 1, 2049), "float16"), cp.ones((1, 2049, 1), "float16")
     y = es.conv(x, f, cp.full(1, 0.5, "float16"), algorithm=algorithm)
     assert float(y.ravel()[0].get()) == 2050.0

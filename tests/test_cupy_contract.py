@@ -1,6 +1,6 @@
-"""What CuPy is asked to do in a call: no transfer, no wait, no hidden copy, the right device.
+"""Calls with CuPy make no transfer, no wait and no hidden copy, and use the array's device.
 
-On the CuPy host, whose log holds every launch, copy, allocation and library call.
+Runs on the CuPy host, whose log holds every launch, copy, allocation and library call.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CASES = {
     "volume": Case(2, (8, 9, 7), (2, 3, 2), 4, 6, (1, 2, 1), ((1, 1), (0, 0), (0, 1)), (1, 1, 1)),
 }
 WAYS = (*PASSES, "transpose")
-ALGORITHMS = ("gemm", "strided")  # whose products are cuBLAS's
-OURS = ("direct", "implicit_gemm")  # launches of our own: see their own contract tests too
+ALGORITHMS = ("gemm", "strided")  # algorithms that multiply by cuBLAS
+OURS = ("direct", "implicit_gemm")  # algorithms with CUDA kernels
 EVERY = (*ALGORITHMS, *OURS)
 
 
@@ -48,7 +48,7 @@ def over_all(test, algorithms=EVERY):
 
 
 def prepared(cp, which, case, dtype="float32", device=0):
-    """(function, arrays on a device, keywords) of one pass."""
+    """Return (function, arrays on a device, keywords) of one pass."""
     kind = np.dtype("float32") if dtype == "bfloat16" else np.dtype(dtype)
     given = arrays(case, str(kind), 3)
     if dtype == "bfloat16":
@@ -68,7 +68,7 @@ def prepared(cp, which, case, dtype="float32", device=0):
 
 
 def recorded(host, function, args, **keywords):
-    """(the result, the log) of a second call: the first may compile and load."""
+    """Return (result, log) of a second call; the first one may compile and load kernels."""
     function(*args, **keywords)
     with host.recording() as seen:
         result = function(*args, **keywords)
@@ -90,8 +90,8 @@ def test_nothing_leaves_the_device_and_nobody_waits(host, cp, which, name, algor
 
 
 @over_all
-def test_workspace_stays_under_the_ceiling(host, cp, which, name, algorithm):
-    """Under the default one, and under the least that works, to the byte."""
+def test_workspace_stays_under_the_limit(host, cp, which, name, algorithm):
+    """The workspace of a call stays below the default limit, and below the least one that works."""
     function, args, keywords = prepared(cp, which, CASES[name])
     keywords["algorithm"] = algorithm
 
@@ -105,8 +105,8 @@ def test_workspace_stays_under_the_ceiling(host, cp, which, name, algorithm):
         assert growth(max_workspace=0) <= 0
     except ValueError as error:
         least = int(re.search(r"(\d+) bytes", str(error).split("; ")[-1])[1])
-    for ceiling in (least, 2 * least + 5000, 8 * least + 100_000):
-        assert growth(max_workspace=ceiling) <= ceiling
+    for limit in (least, 2 * least + 5000, 8 * least + 100_000):
+        assert growth(max_workspace=limit) <= limit
 
 
 @pytest.mark.parametrize("bias", ["gaps", "narrower"])
@@ -134,8 +134,8 @@ def test_a_copy_of_the_bias_counts(host, cp, algorithm, bias):
 @pytest.mark.parametrize("name", ["padded", "strided", "grouped", "line", "volume"])
 def test_a_block_is_one_copy_and_one_product(host, cp, which, name):
     function, args, keywords = prepared(cp, which, CASES[name])
-    ceiling = 60_000
-    _, seen = recorded(host, function, args, algorithm="gemm", max_workspace=ceiling, **keywords)
+    limit = 60_000
+    _, seen = recorded(host, function, args, algorithm="gemm", max_workspace=limit, **keywords)
     copies = [e for e in seen.of(events.Launch) if e.kernel.startswith("copy_rows")]
     products = seen.of(events.BlasCall)
     assert len(copies) > 1
@@ -148,7 +148,7 @@ def test_a_block_is_one_copy_and_one_product(host, cp, which, name):
 @pytest.mark.parametrize("which", WAYS)
 @pytest.mark.parametrize("name", ["padded", "pointwise"])
 def test_forward_blocks_need_nothing_else(host, cp, which, name):
-    """Products land where they belong; a pointwise filter reads x where it lies."""
+    """Products are written to the result directly; a pointwise filter reads x in place."""
     function, args, keywords = prepared(cp, which, CASES[name])
     _, seen = recorded(host, function, args, algorithm="gemm", **keywords)
     launches = [e.kernel.partition("<")[0] for e in seen.of(events.Launch)]
@@ -202,7 +202,7 @@ def test_all_memory_comes_back(host, cp, which, name, algorithm):
 def test_halves_are_summed_in_float32_and_floats_are_not_rounded(
     host, cp, which, name, algorithm, dtype
 ):
-    """Also where TF32 was switched on for all of CuPy."""
+    """TF32 that was switched on for all of CuPy has no effect on float32."""
     from cupy import _core as core
     from cupy._core._routines_linalg import COMPUTE_TYPE_TF32
 
@@ -222,7 +222,7 @@ def test_halves_are_summed_in_float32_and_floats_are_not_rounded(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_long_sum_of_halves_is_exact(cp, dtype, groups):
-    """4096 + 1 * 64: in float16 or bfloat16 sums, the ones would be lost one by one."""
+    """4096 + 64 ones is exact; sums in float16 or bfloat16 would lose every one."""
     kind = cp.float16 if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     x = np.ones((1, 65, 2), "f4")
     x[0, 0] = 4096
@@ -290,7 +290,7 @@ def out_on_device_1(cp):
 
 
 def test_the_adapter_looks_at_the_device_itself(host, cp):
-    """Its functions are right for an array of another device than the current one."""
+    """The adapter's functions work for an array of another device than the current one."""
     from einstride.arrays.backends.cupy import BACKEND
 
     with cp.cuda.Device(1):
@@ -301,7 +301,7 @@ def test_the_adapter_looks_at_the_device_itself(host, cp):
         assert cp.cuda.runtime.getDevice() == 1
 
 
-def test_the_default_ceiling(cp):
+def test_the_default_limit(cp):
     from einstride.arrays.backends.cupy import BACKEND
 
     assert BACKEND.traits.workspace == 256 * MiB
@@ -309,7 +309,7 @@ def test_the_default_ceiling(cp):
 
 @pytest.mark.parametrize(("kernel", "dilation"), [((7,), (1,)), ((3,), (3,)), ((0,), (1,))])
 def test_windows_check_their_bound(cp, kernel, dilation):
-    """Even if geometry were wrong: no view is made that leaves the array."""
+    """A view that would leave the array is refused, even if the geometry asks for it."""
     from einstride.arrays import ops
     from einstride.arrays.backends.cupy import BACKEND
 

@@ -1,7 +1,7 @@
-"""The cudnn algorithm over a stand-in of its frontend: results, and what is asked of cuDNN.
+"""The cudnn algorithm on a stand-in of its frontend: its results, and its requests to cuDNN.
 
-The stand-in offers the wrong engines first, each with an answer of its own: a forgotten promise is
-a wrong result.
+The stand-in lists engines that break a promise first, and each of them gives a wrong result of its
+own: an engine that is chosen wrongly shows in the result.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def state(host, cp):
 
 
 def on_device(cp, array, order="last"):
-    """A canonical array whose memory has its channels last, first, or neither."""
+    """Return a canonical array on the device, stored channels last, first, or otherwise."""
     if order == "first":
         return cp.moveaxis(cp.ascontiguousarray(cp.moveaxis(cp.asarray(array), -1, 1)), 1, -1)
     if order == "turned":
@@ -108,7 +108,7 @@ def test_any_memory_order(state, cp, which, first, second):
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("which", PASSES)
 def test_layouts_cost_no_copy_of_images(host, state, cp, which, layout):
-    """Not a byte is copied but the filter's, and of channels first not even these."""
+    """Only the filter is copied, and with channels first nothing."""
     function, args, keywords = prepared(cp, which, SQUARE)
     if layout == "channels_first":
         filters = {"forward": [1], "input_grad": [1], "filter_grad": []}[which]
@@ -120,7 +120,7 @@ def test_layouts_cost_no_copy_of_images(host, state, cp, which, layout):
     call = dict(algorithm="cudnn", layout=layout, **keywords)
     result = function(*args, **call)
     with host.recording() as seen:
-        again = function(*args, **call)
+        repeated = function(*args, **call)
     launches = [e.kernel for e in seen.of(events.Launch)]
     assert len(seen.of(events.LibraryCall)) == 1
     assert len(launches) == (layout == "channels_last"), launches
@@ -128,8 +128,8 @@ def test_layouts_cost_no_copy_of_images(host, state, cp, which, layout):
     assert not seen.of(events.Copy)
     workspace = state.built[-1][1].workspace
     filters = 4 * 9 * 8 * 6 * (layout == "channels_last")
-    assert seen.peak_growth() - again.nbytes <= workspace + filters
-    np.testing.assert_array_equal(result.get(), again.get())
+    assert seen.peak_growth() - repeated.nbytes <= workspace + filters
+    np.testing.assert_array_equal(result.get(), repeated.get())
 
 
 # ---- the promises --------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_layouts_cost_no_copy_of_images(host, state, cp, which, layout):
     ],
 )
 def test_the_engine_keeps_the_accuracy(state, cp, which, dtype, accuracy, chosen):
-    """`large` is left out by the default ceiling; the others by their notes."""
+    """The default limit excludes the engine `large`; notes exclude the others."""
     run(cp, which, SQUARE, arrays(SQUARE, dtype, 1), accuracy=accuracy)
     assert {e.name for _, e in state.built} == {chosen}
 
@@ -159,18 +159,18 @@ def test_float32_is_not_rounded_unless_allowed(state, cp):
 
 
 @pytest.mark.parametrize("which", PASSES)
-def test_the_ceiling_of_workspace_is_kept(host, state, cp, which):
+def test_max_workspace_is_kept(host, state, cp, which):
     function, args, keywords = prepared(cp, which, SQUARE)
     keywords["algorithm"] = "cudnn"
     with refused(function.__name__, ValueError, "max_workspace") as caught:
         function(*args, max_workspace=0, **keywords)
     least = int(str(caught.value).split("max_workspace=")[-1].split()[0])
     names = []
-    for ceiling in (least, least + 64 * KiB - 1, least + 64 * KiB, 2 << 30):
-        function(*args, max_workspace=ceiling, **keywords)
+    for limit in (least, least + 64 * KiB - 1, least + 64 * KiB, 2 << 30):
+        function(*args, max_workspace=limit, **keywords)
         with host.recording() as seen:
-            result = function(*args, max_workspace=ceiling, **keywords)
-        assert seen.peak_growth() - result.nbytes <= ceiling
+            result = function(*args, max_workspace=limit, **keywords)
+        assert seen.peak_growth() - result.nbytes <= limit
         names.append(state.ran[-1][1].name)
     assert names == ["frugal", "frugal", "direct", "large"]
 
@@ -194,7 +194,7 @@ def test_what_a_plan_predicts_bounds_what_is_used(host, state, cp, which, name, 
 
 
 def test_the_same_call_has_the_same_bits(state, cp):
-    """`atomics` would differ from call to call."""
+    """The engine `atomics`, whose results differ between calls, is not chosen."""
     x, f = (cp.asarray(np.random.default_rng(1).random(s, "f4")) for s in [(2, 9, 4), (3, 4, 5)])
     first = es.conv(x, f, algorithm="cudnn").get()
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_the_same_call_has_the_same_bits(state, cp):
 @pytest.mark.parametrize("which", ["forward", "transpose"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_bias(state, cp, which, dtype):
-    """Halves are rounded once: the bias is added before."""
+    """Results in halves are rounded once, after the bias is added."""
     function, args, keywords = prepared(cp, which, SQUARE, dtype)
     wanted = function(*args, algorithm="gemm", **keywords)
     bias = cp.asarray(np.arange(wanted.shape[-1]) / 8 + 0.0625).astype(wanted.dtype)
@@ -215,7 +215,7 @@ def test_bias(state, cp, which, dtype):
 
 @pytest.mark.parametrize(("dtype", "large"), [("float16", 2048), ("bfloat16", 256)])
 def test_halves_are_rounded_once(state, cp, dtype, large):
-    """large + 1 is no half, but large + 1 + the bias is one."""
+    """large + 1 is no number of 16 bits, but large + 1 + bias is one."""
     kind = cp.float16 if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     x, f = cp.asarray(np.array([[[large, 1]]], kind)), cp.asarray(np.ones((1, 2, 1), kind))
     y = es.conv(x, f, bias=cp.asarray(np.ones(1, kind)), algorithm="cudnn")

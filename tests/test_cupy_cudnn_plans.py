@@ -1,4 +1,4 @@
-"""Plans of the cudnn algorithm: made once, bounded, for one device and one thread each."""
+"""Plans of cuDNN are made once, bounded in number, and for one device and one thread each."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_each_device_has_its_own(host, state, cp):
 
 
 def test_two_threads_share_no_handle(host, state, cp):
-    """Each on its own stream, at the same time."""
+    """Two threads call concurrently, each on its own stream."""
     function, args, keywords = prepared(cp, "forward", SQUARE)
     expected = function(*args, algorithm="gemm", **keywords).get()
     meet, failures = threading.Barrier(2), []

@@ -1,6 +1,6 @@
-"""The direct CUDA kernels against the seven loops: geometries, dtypes, layouts, index widths.
+"""The direct CUDA kernels give the results of the loops for all geometries, dtypes and layouts.
 
-On the host emulation (`--backend cupy-host`), or on a GPU (`--backend cupy`).
+Runs on the CuPy host (`--backend cupy-host`) or on a GPU (`--backend cupy`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SOME = ("float32", "float16", "complex64", "int8")
 EVERY = (*SOME, "float64", "complex128", "bool", "uint8", "int16", "int64", "uint64", "bfloat16")
 ORDERS = ("channels_last", "channels_first", "reversed", "gaps")
 
-THIN = Case(2, (9, 11), (3, 2), 6, 6, (2, 1), ((2, 1), (1, 2)), (1, 2), groups=6)
+DEPTHWISE = Case(2, (9, 11), (3, 2), 6, 6, (2, 1), ((2, 1), (1, 2)), (1, 2), groups=6)
 TILES = Case(2, (9, 8), (3, 2), 9, 11, (2, 1), ((2, 1), (-1, 2)), (1, 2))
-FAMILIES = {"thin": THIN, "tiles": TILES}
+FAMILIES = {"thin": DEPTHWISE, "tiles": TILES}
 
 
 def ordered(cp, a, order):
-    """The same numbers in another memory order."""
+    """Return an array with the values of `a` in another memory order."""
     if order == "channels_last":
         return cp.asarray(a)
     if order == "channels_first":
@@ -43,7 +43,7 @@ def ordered(cp, a, order):
 
 
 def check(gpu, which, case, dtype, seed, order="channels_last", **more):
-    """One pass by the kernels is the loops' answer, to the last bit."""
+    """Check that one pass by the kernels equals the loops to the last bit."""
     half = dtype == "bfloat16"
     x, f, gy = arrays(case, "float32" if half else dtype, seed)
     function, args, pair = operands(which, case, x, f, gy)
@@ -97,7 +97,7 @@ def test_each_border(gpu, name, which, mode):
     check(gpu, which, dataclasses.replace(FAMILIES[name], mode=mode), "float32", 5)
 
 
-# More than one block along every axis, uneven at the ends; taps that share what they see.
+# Several blocks along every axis, with partial last blocks; taps that share inputs.
 LARGE = {
     "depthwise 3x3": Case(2, (37, 41), (3, 3), 20, 20, (1, 1), ((1, 1), (1, 1)), (1, 1), 20),
     "depthwise 7x7": Case(1, (39, 30), (7, 7), 9, 9, (1, 1), ((3, 3), (3, 3)), (1, 1), 9),
@@ -129,7 +129,8 @@ def test_many_blocks(gpu, name, which):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", ["dense strided", "dense, far apart", "rgb", "to rgb"])
 def test_few_blocks_do_much_each(gpu, name, which):
-    """As on a large layer: blocks of many rows, which make the phases of a stride one by one."""
+    """With few thread blocks, each computes many rows and the phases of a stride in turn, as on
+    large layers."""
     with _testing.use(constants={"GPU processors": 1}):
         test_many_blocks(gpu, name, which)
 
@@ -137,7 +138,7 @@ def test_few_blocks_do_much_each(gpu, name, which):
 @pytest.mark.parametrize("layout", ORDERS[:2])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bias_and_out(gpu, name, layout):
-    """In float32 until the one rounding to halves; written where the caller's array lies."""
+    """Sum and bias are added in float32 and rounded to halves once, into the caller's array."""
     case, cp = FAMILIES[name], gpu.xp
     x, f, gy = arrays(case, "float16", 3)
     bias = integer_data((case.filters,), "float16", 9)
@@ -151,7 +152,7 @@ def test_bias_and_out(gpu, name, layout):
 @pytest.mark.parametrize("groups", [1, 16])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves_are_summed_in_float32(gpu, dtype, groups):
-    """2048 + 1 * 64: in sums of halves the ones would be lost one by one."""
+    """2048 + 64 ones is exact; sums in halves would lose every one."""
     kind = "float16" if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     x = np.ones((1, 65, 16), "f4")
     x[0, 0] = 2048
@@ -182,7 +183,7 @@ def test_integers_are_exact_to_the_last_bit(gpu, name):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_results_are_rounded_once_to_the_nearest(gpu, dtype):
-    """From sums in float32 and in float64, subnormals, ties, infinities and NaNs."""
+    """Rounds sums in float32 and float64: subnormals, ties, infinities and NaNs."""
     kind = np.dtype("float16") if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     every = np.arange(0, 65536, 7, dtype="u2").view(kind)
     f = np.array([1 + 2.0**-9, 0.4990234375, 3.0**-5, 1.0], kind).reshape(1, 1, 4)
@@ -198,7 +199,7 @@ def test_results_are_rounded_once_to_the_nearest(gpu, dtype):
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 10), ("bfloat16", 7)])
 def test_a_sum_in_float64_is_rounded_once(gpu, dtype, bits, sign):
-    """Half a unit, and a little that float32 cannot hold: not a tie to be rounded to even."""
+    """A sum slightly above a tie, which float32 would round to the tie, is rounded up."""
     kind = np.dtype("float16") if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     unit, little = 2.0**-bits, 2.0**-14
     half = unit / 2 if sign > 0 else 1.5 * unit
@@ -210,7 +211,7 @@ def test_a_sum_in_float64_is_rounded_once(gpu, dtype, bits, sign):
 
 
 def test_a_slab_may_be_wider_than_the_channels(gpu):
-    """Of 8-bit channels a word of 16 bytes is whole, and half of it lies beyond them."""
+    """With 8-bit channels, one load of 16 bytes reaches beyond the last channel of a slab."""
     case = Case(2, (9, 8), (3, 3), 8, 8, (1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)
     for which in PASSES:
         check(gpu, which, case, "int8", 3)
@@ -218,7 +219,8 @@ def test_a_slab_may_be_wider_than_the_channels(gpu):
 
 @pytest.mark.parametrize("channels", [1, 9])
 def test_an_axis_beyond_32_bits(gpu, channels):
-    """A broadcast axis of 2**33 elements, cropped to its end: places are large, memory is not."""
+    """A broadcast axis of 2**33 elements, cropped to its end: offsets exceed 32 bits, memory is
+    small."""
     n = 2**33
     cell = gpu.xp.asarray(np.arange(channels, dtype="f4"))
     x = gpu.xp.broadcast_to(cell, (1, n, channels))
@@ -244,13 +246,15 @@ def test_the_index_is_wide_enough():
 
 
 def test_what_it_cannot_do_is_said(gpu):
-    x, f, gy = arrays(THIN, "float32", 3)
+    x, f, gy = arrays(DEPTHWISE, "float32", 3)
     with refused("plan", ValueError, "no compiled kernels for array_api_strict"):
-        es.plan(x.shape, f.shape, library="array_api_strict", algorithm="direct", **THIN.explicit)
+        es.plan(
+            x.shape, f.shape, library="array_api_strict", algorithm="direct", **DEPTHWISE.explicit
+        )
     x, gy = gpu.xp.asarray(x), gpu.xp.asarray(gy)
     for more in ({"per_example": True}, {"batch_invariant": True}):
         with refused("conv_filter_grad", ValueError, "over the batch"):
-            es.conv_filter_grad(x, gy, (3, 2), algorithm="direct", **more, **THIN.explicit)
+            es.conv_filter_grad(x, gy, (3, 2), algorithm="direct", **more, **DEPTHWISE.explicit)
 
 
 @pytest.mark.parametrize("which", PASSES[:2])
@@ -276,7 +280,7 @@ def test_a_filter_gradient_has_the_same_bits_every_time(gpu, name):
 
 
 def test_misaligned_elements_are_refused(gpu):
-    """A field of a packed record: no kernel could read it, CuPy's own neither."""
+    """A field of a packed record, which no kernel of CuPy or einstride can read, is refused."""
     raw = gpu.xp.asarray(np.zeros(4 * 60 + 1, "u1"))[1:].view("f4").reshape(1, 10, 6)
     with refused("direct", ValueError, "whole elements apart"):
         es.conv(raw, gpu.xp.ones((3, 1, 6), "f4"), groups=6, algorithm="direct")

@@ -1,4 +1,4 @@
-"""What the direct kernels ask of the device: launches, and nothing else."""
+"""The direct algorithm launches kernels on the device, and does nothing else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ pytest_plugins = ["cupy_host.fixtures"]
 
 KERNELS = {"small_channels_correlate", "small_channels_filter", "tile_product", "sum_parts"}
 DTYPES = ("float32", "float16", "complex64")
-everything = pytest.mark.parametrize("name", CASES)
+all_cases = pytest.mark.parametrize("name", CASES)
 ways = pytest.mark.parametrize("which", WAYS)
 
 
 @ways
-@everything
+@all_cases
 def test_no_transfer_no_wait_no_copy_no_library(host, cp, which, name):
     dtype = DTYPES[(list(CASES).index(name) + WAYS.index(which)) % 3]
     function, args, keywords = prepared(cp, which, CASES[name], dtype)

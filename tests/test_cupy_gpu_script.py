@@ -1,4 +1,5 @@
-"""ci/gpu, the command for a machine with a GPU, cannot rot: it runs here in small sizes."""
+"""ci/gpu, the command for a machine with a GPU, is run here in small sizes, so that it stays
+valid."""
 
 from __future__ import annotations
 
@@ -123,7 +124,7 @@ def test_results_of_other_sources_are_not_kept(script, tmp_path, monkeypatch):
 
 
 def test_steps_fit_nine_minutes_one_by_one(script, tmp_path):
-    """None is so long that it could never be done within a call."""
+    """No step of ci/gpu takes longer than nine minutes."""
     for step in script.steps(tmp_path, dry=False):
         assert step.limit <= script.TOTAL - script.LAST
     assert script.TOTAL <= 9 * 60

@@ -1,6 +1,6 @@
-"""CUDA graphs on the CuPy host: a call that was made once is captured and launched again.
+"""CUDA graphs on the CuPy host capture a call that was made once, and launch it again.
 
-In the strictest mode: no allocation, no wait, no loading, from the first node to the last.
+Captures have the strictest mode: no allocation from the device, no wait, no loading of kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytest_plugins = ["cupy_host.fixtures"]
 
 
 class Recorded:
-    """A call captured as docs/gpu.md says: a stream, a pool and a first call of its own."""
+    """Capture a call as docs/gpu.md says: with its own stream, its own pool and a first call."""
 
     def __init__(self, cp, call, mode=GLOBAL, warm=True):
         self.stream = cp.cuda.Stream(non_blocking=True)
@@ -48,7 +48,7 @@ class Recorded:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
 def test_a_launch_gives_the_bits_of_a_call(host, cp, which, name, algorithm):
-    """Also with new values in the same arrays."""
+    """A launch has the bits of a call, also with new values in the same arrays."""
     function, args, keywords = prepared(cp, which, CASES[name])
     keywords["algorithm"] = algorithm
     out = cp.empty_like(function(*args, **keywords))
@@ -79,7 +79,7 @@ def test_nothing_runs_during_the_capture(host, cp):
     del graph
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "gemm"])  # kernels of our own, and cuBLAS
+@pytest.mark.parametrize("algorithm", ["auto", "gemm"])  # CUDA kernels of einstride, and cuBLAS
 @pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
 def test_plans_and_layers(cp, dtype, algorithm):
     _, (x, f), keywords = prepared(cp, "forward", CASES["padded"], dtype)
@@ -138,17 +138,17 @@ def test_the_code_of_the_page_runs(cp):
     assert names["y"][0, 1, 1, 0].get() == 2 * 9 * 64
 
 
-# ---- what must be refused ------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------
 
 
 def test_a_kernel_that_is_not_loaded_is_refused_by_name(cp):
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
-    function(*args, algorithm="gemm", **keywords)  # other kernels, and cuBLAS
+    function(*args, algorithm="gemm", **keywords)  # loads other kernels and cuBLAS
     _testing.clear_caches("code")
     message = "captured; got the kernel copy_rows.*, which is not made yet; make the same call once"
     with pytest.raises(ValueError, match=message):
         Recorded(cp, lambda: function(*args, algorithm="gemm", **keywords), RELAXED, warm=False)
-    with cp.cuda.Device(1), pytest.raises(ValueError, match="not made yet"):  # nor is it there
+    with cp.cuda.Device(1), pytest.raises(ValueError, match="not made yet"):  # nor on device 1
         there = [cp.asarray(a.get()) if isinstance(a, cp.ndarray) else a for a in args]
         function(*there, algorithm="gemm", **keywords)
         _testing.clear_caches("code")
@@ -223,7 +223,7 @@ def test_the_default_stream_waits_for_a_blocking_one(cp):
 
 
 def test_memory_given_to_others_is_noticed(host, cp):
-    """Without a pool of its own, a graph's workspace is soon somebody else's."""
+    """Without a pool of its own, the workspace of a graph may be given to other arrays."""
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     keywords["algorithm"] = "gemm"
     out = cp.empty_like(function(*args, **keywords))
@@ -247,7 +247,7 @@ def test_memory_given_to_others_is_noticed(host, cp):
 
 
 def test_a_launch_may_not_rely_on_what_the_capture_left(host, cp):
-    """Memory of a graph is poisoned at each launch: what no node writes is not a number."""
+    """The memory of a graph is poisoned at each launch: elements that no node writes are NaN."""
     stream, pool = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool()
     out = cp.ones(4, "f4")
     with stream, cp.cuda.using_allocator(pool.malloc):
@@ -270,7 +270,7 @@ def test_asking_the_default_stream_ends_no_capture(cp):
 
 
 def test_values_are_not_looked_at_in_a_capture(cp):
-    """Integers that might overflow: their checks wait for the device."""
+    """A check of integers for overflow would wait for the device, and is refused."""
     x, f = cp.ones((1, 5, 2), "i8"), cp.ones((2, 2, 3), "i8")
     with pytest.raises(TypeError, match="without values"):
         Recorded(cp, lambda: es.conv(x, f))

@@ -1,6 +1,6 @@
-"""The CuPy host: it installs only where it should, and CuPy computes right on it.
+"""The CuPy host installs only where it should, and CuPy computes right results on it.
 
-Its other tests lie beside its code: libraries, kernels, memory; each fault is made on purpose.
+Tests of its libraries, kernels and memory are in tests/cupy_host.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def test_matmul(cp, name):
     a = cp.asarray(x)
     wide = x.astype("f8") if name == "bfloat16" else x
     assert np.array_equal(cp.asnumpy(a @ a.T), (wide @ wide.T).astype(x.dtype))
-    if name != "bfloat16":  # CuPy itself has no batched matmul of bfloat16
+    if name != "bfloat16":  # CuPy has no batched matmul of bfloat16
         b = cp.stack([a, a + a])
         assert np.array_equal(cp.asnumpy(b @ a.T), cp.asnumpy(b) @ x.T)
 

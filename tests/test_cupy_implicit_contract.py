@@ -1,4 +1,4 @@
-"""What implicit_gemm asks of CuPy: launches and nothing else; its plans, workspace and parts."""
+"""implicit_gemm launches kernels only; its plans, its workspace and its partial sums."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ pytest_plugins = ["cupy_host.fixtures"]
 
 MINE = {"algorithm": "implicit_gemm"}
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-LONG = Case(2, (70,), (3,), 3, 5, (1,), ((1, 1),), (1,))  # 140 terms of a filter gradient
+LONG = Case(2, (70,), (3,), 3, 5, (1,), ((1, 1),), (1,))  # a filter gradient with sums of 140 terms
 
 
 @contextmanager
 def parts_of(terms):
-    """Sums are cut into parts of this many terms."""
+    """Divide sums into partial sums of `terms` terms."""
     with _testing.use(constants={"terms of a part": terms}):
         yield
 
@@ -39,7 +39,7 @@ def parts_of(terms):
 @pytest.mark.parametrize("which", WAYS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_launches_and_nothing_else(host, cp, which, name, dtype):
-    """One a phase: no copy, no transfer, no wait, no memory but the result's, on one stream."""
+    """One launch for each phase, on one stream: no copy, transfer, wait or workspace."""
     case = CASES[name]
     function, args, keywords = prepared(cp, which, case, dtype)
     if which == "forward":
@@ -93,7 +93,7 @@ def test_on_the_device_of_the_arrays(host, cp, which):
 
 
 def test_the_same_kernel_is_compiled_once(host, cp):
-    """Of one geometry, on each device; another stream finds it too."""
+    """The kernel of a geometry is compiled once for each device, also for several streams."""
     function, args, keywords = prepared(cp, "forward", CASES["padded"])
     function(*args, **MINE, **keywords)
     before = _testing.entries("code")
@@ -103,8 +103,8 @@ def test_the_same_kernel_is_compiled_once(host, cp):
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "shuffle"])
-def test_parts_are_added_in_one_order(host, cp, order):
-    """The bits of the parts' sums, added from the first part to the last."""
+def test_partial_sums_are_added_in_one_order(host, cp, order):
+    """The result has the bits of the partial sums, added from the first to the last."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=LONG.x_shape).astype("f4")
     gy = (rng.normal(size=LONG.y_shape) * 10.0 ** rng.integers(-3, 4, LONG.y_shape)).astype("f4")
@@ -150,21 +150,22 @@ def job_of(case, dtype, which="filter_grad"):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["grouped", "volume", "line"])
-def test_parts_are_the_workspace(host, cp, name, dtype):
-    """Exact in integers, below any ceiling to the byte; without room there are no parts."""
+def test_partial_sums_are_the_workspace(host, cp, name, dtype):
+    """Partial sums are exact in integers, within any limit to the byte; with a limit of zero there
+    are none."""
     case = CASES[name]
     function, args, keywords = prepared(cp, "filter_grad", case, dtype)
     x, _, gy = arrays(case, "float32", 3)
     expected = oracle.fast_filter_grad(x.astype("f8"), gy.astype("f8"), case)
     with parts_of(64):
-        for ceiling in (0, 3000, 20_000, None):
-            more = MINE | {"max_workspace": ceiling}
+        for limit in (0, 3000, 20_000, None):
+            more = MINE | {"max_workspace": limit}
             result, seen = recorded(host, function, args, **more, **keywords)
             plan = es.plan(
                 *args[:2], direction="filter_grad", kernel_size=args[2], **more, **keywords
             )
             assert seen.peak_growth(0) - result.nbytes <= plan.workspace + 1024
-            assert ceiling is None or plan.workspace <= ceiling
+            assert limit is None or plan.workspace <= limit
             np.testing.assert_array_equal(result.get().astype("f8"), expected)
         assert plan.workspace > 0
         assert len(seen.of(events.Launch)) == 2

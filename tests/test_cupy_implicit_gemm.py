@@ -1,4 +1,4 @@
-"""implicit_gemm against the loops, to the bit: random geometries, and every kind of kernel once."""
+"""implicit_gemm equals the loops to the bit: random geometries, and every kind of kernel once."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def named(dtype):
     return np.dtype("float32" if dtype == "tf32" else dtype)
 
 
-def laid(xp, a, order):
-    """The same array in another order of memory."""
+def stored(xp, a, order):
+    """Return an array with the values of `a` in another memory order."""
     if order == "channels first":
         return xp.moveaxis(xp.asarray(np.ascontiguousarray(np.moveaxis(a, -1, 1))), 1, -1)
     if order == "reversed":
@@ -40,19 +40,19 @@ def laid(xp, a, order):
         return xp.asarray(np.ascontiguousarray(a[back]))[back]
     if order == "gaps":
         return xp.asarray(np.repeat(a, 2, axis=-1))[..., ::2]
-    if order == "shifted":  # no run of 16 bytes begins at a multiple of 16
+    if order == "shifted":  # no 16 bytes of channels begin at a multiple of 16
         around = [(0, 0)] * (a.ndim - 1) + [(1, 7)]
         return xp.asarray(np.pad(a, around))[..., 1:-7]
     return xp.asarray(a)
 
 
 def run(gpu, which, case, dtype, seed=1, orders=ORDERS[:1] * 2, **keywords):
-    """One pass, compared with the loops; integers are exact in any dtype."""
+    """Compare one pass with the loops; integer values are exact in any dtype."""
     kind = named(dtype)
-    scale = 2**20 + 1 if dtype == "float64" else 1  # sums that float32 could not hold
+    scale = 2**20 + 1 if dtype == "float64" else 1  # sums need more bits than float32 has
     given_arrays = [(a * scale).astype(kind) for a in arrays(case, "float64", seed)]
     function, args, pair = operands(which, case, *given_arrays)
-    args = [laid(gpu.xp, a, o) for a, o in zip(args[:2], orders, strict=True)] + [*args[2:]]
+    args = [stored(gpu.xp, a, o) for a, o in zip(args[:2], orders, strict=True)] + [*args[2:]]
     if which == "filter_grad":
         args[2] = case.kernel_size
     elif which == "input_grad":
@@ -70,7 +70,7 @@ def run(gpu, which, case, dtype, seed=1, orders=ORDERS[:1] * 2, **keywords):
 
 @contextmanager
 def only(tile):
-    """No other tile is chosen."""
+    """Allow no tile but this one."""
     name, table = ("MMA tiles", tiles.MMA_TILES) if tile.mma else ("FMA tiles", tiles.TILES)
     with _testing.use(constants={name: dict.fromkeys(table, (tile,))}):
         yield
@@ -94,12 +94,12 @@ def test_random_geometries(gpu, which, dtype, case, mode, orders, wider, seed):
         )
         case = replace(case, mode=mode, pads=pads)
         if min(case.out_size) < 1:
-            return  # the smaller border left no room for the filter
+            return  # the filter exceeds the smaller border
     case = replace(case, channels=case.channels * wider, filters=case.filters * wider)
     run(gpu, which, case, dtype, seed, orders)
 
 
-# More rows, columns and terms than one tile of any kind, none a multiple of it.
+# More rows, columns and terms than any tile, and multiples of none.
 DENSE = Case(3, (9, 8), (3, 2), 24, 40, (1, 1), ((1, 1), (1, 0)), (1, 1))
 GROUPED = Case(2, (11, 9), (3, 2), 48, 80, (2, 1), ((2, 1), (0, 2)), (1, 2), groups=2)
 ODD = Case(3, (9, 8), (3, 2), 9, 37, (1, 2), ((1, 1), (1, 0)), (1, 1), mode="reflect")
@@ -134,7 +134,7 @@ def test_every_memory_order(gpu, which, order):
 
 
 def test_tf32_rounds_to_nearest(gpu):
-    """Ties away from zero; and only where it is asked for."""
+    """TF32 rounds to nearest, ties away from zero, and only with accuracy="tf32"."""
     x = np.array([1 + 2.0**-11, 1 + 2.0**-12, -1 - 2.0**-11], "f4").reshape(1, 3, 1)
     f = np.ones((1, 1, 1), "f4")
     for accuracy, expected in (("tf32", [1 + 2.0**-10, 1, -1 - 2.0**-10]), ("normwise", x)):
@@ -154,18 +154,18 @@ def test_every_way_in_64_bits(gpu, dtype, which):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves_without_tensor_cores(gpu, dtype, which):
-    """An older device: the ordinary units, and the plan says why."""
+    """On devices without tensor cores for halves, CUDA cores are used, and the plan says why."""
     for tile in tiles.TILES["float16"][1:]:
         with _testing.use(constants={"first capability with tensor cores": 999}), only(tile):
             run(gpu, which, GROUPED, dtype, 4)
             run(gpu, which, ODD, dtype, 4)
 
 
-PLACES = Case(1, (6,), (3,), 1, 1, (1,), ((0, 0),), (1,))
+LARGE_OFFSETS = Case(1, (6,), (3,), 1, 1, (1,), ((0, 0),), (1,))
 
 
 def test_an_axis_beyond_32_bits(gpu):
-    """A broadcast axis of 2**33 elements: places, not memory, are what is large."""
+    """A broadcast axis of 2**33 elements: offsets exceed 32 bits, memory is small."""
     n = 2**33
     x = gpu.xp.broadcast_to(gpu.asarray(np.full((1, 1, 1), 7, "f4")), (1, n, 1))
     f = gpu.asarray(np.arange(1, 4, dtype="f4").reshape(3, 1, 1))
@@ -177,7 +177,7 @@ def test_an_axis_beyond_32_bits(gpu):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_bias_and_relu_on_the_way_out(gpu, dtype):
-    """Rounded once, after both; what is not a number stays one."""
+    """The result is rounded once, after bias and relu; a NaN stays a NaN."""
     x, f, _ = (a.astype(dtype) for a in arrays(GROUPED, "float32", 5))
     for of_bias in (dtype, "float32", "int8"):
         bias = np.arange(-40, 40).astype(of_bias)
@@ -197,7 +197,7 @@ def test_bias_and_relu_on_the_way_out(gpu, dtype):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_results_in_any_memory(gpu, which):
-    """`out` that lies anywhere; what lies where no kernel can reach it is refused."""
+    """`out` may have any strides; an `out` that kernels cannot address is refused."""
     _, args, pair = operands(which, GROUPED, *arrays(GROUPED, "float32", 6))
     expected = oracle.FAST[which](*pair, GROUPED)
     first, second = (gpu.asarray(a) for a in args[:2])
@@ -211,20 +211,20 @@ def test_results_in_any_memory(gpu, which):
         np.testing.assert_array_equal(gpu.asnumpy(out.copy()), expected)
 
     for order in ORDERS:
-        written(first, laid(gpu.xp, np.zeros(expected.shape, "f4"), order))
+        written(first, stored(gpu.xp, np.zeros(expected.shape, "f4"), order))
     with refused("implicit_gemm", ValueError, "multiples of their size"):
         written(first, packed(gpu, np.zeros(expected.shape, "f4")))
 
 
 def packed(gpu, a):
-    """One byte behind a multiple of its size."""
+    """Return a copy that begins one byte behind a multiple of its itemsize."""
     raw = gpu.asarray(np.zeros(a.nbytes + 1, "u1"))[1:]
     return raw.view(a.dtype).reshape(a.shape)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_gradient_for_each_example(gpu, dtype):
-    for case in (GROUPED, replace(ODD, batch=2, mode="zeros"), PLACES):
+    for case in (GROUPED, replace(ODD, batch=2, mode="zeros"), LARGE_OFFSETS):
         x, _, gy = (a.astype(dtype) for a in arrays(case, "float32", 7))
         keywords = case.explicit | {"per_example": True, "algorithm": "implicit_gemm"}
         found = gpu(es.conv_filter_grad, x, gy, case.kernel_size, **keywords)

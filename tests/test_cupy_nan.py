@@ -1,8 +1,8 @@
-"""Kernels on a GPU: a NaN or an infinity reaches what its products are summed in, and nothing else.
+"""In GPU kernels, a NaN or an infinity reaches only the sums of its own products.
 
-With the default accuracy, in every kernel that sums the products themselves. Blocks bring more than
-they sum: halos, ends of rows, boxes that are not full. A zero that stands in for what is not there
-must meet no number of the caller's, since zero times a NaN is a NaN.
+Holds with the default accuracy, in every kernel that sums products directly. Blocks load more than
+they sum: halos, ends of rows, partial boxes. A zero in place of a missing element must not be
+multiplied with an element of the caller, since zero times NaN is NaN.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ KERNELS = ("direct", "implicit_gemm")
 LAYOUTS = ("channels_last", "channels_first")
 
 
-def places(shape):
-    """The corners of an array, and some places between them."""
+def positions(shape):
+    """Return the corners of an array, and some positions between them."""
     corner = tuple(n - 1 for n in shape)
     return [(0,) * len(shape), corner, tuple(n // 2 for n in shape), tuple(n // 3 for n in shape)]
 
@@ -41,14 +41,14 @@ def test_nothing_else_is_touched(gpu, name, which, algorithm):
     case = CASES[name]
     arrays = [np.ones(s, "float32") for s in (case.x_shape, case.f_shape, case.y_shape)]
     function, args, pair = operands(which, case, *arrays)
-    for number, at in enumerate(places(pair[0].shape)):
+    for number, at in enumerate(positions(pair[0].shape)):
         touched = np.zeros(pair[0].shape)
         touched[at] = 1
         inside = oracle.FAST[which](touched, np.ones(pair[1].shape), case) != 0
         spoilt = pair[0].copy()
         spoilt[at] = (np.nan, np.inf)[number % 2]
         first = gpu.xp.asarray(spoilt)
-        if LAYOUTS[number // 2] == "channels_first":  # of memory: the array is a permuted view
+        if LAYOUTS[number // 2] == "channels_first":  # a permuted view
             whole = np.ascontiguousarray(np.moveaxis(spoilt, -1, 1))
             first = gpu.xp.moveaxis(gpu.xp.asarray(whole), 1, -1)
         rest = [gpu.xp.asarray(a) if isinstance(a, np.ndarray) else a for a in args[1:]]

@@ -1,4 +1,5 @@
-"""Every raw kernel compiles for every architecture, spills nothing, and keeps to its registers."""
+"""Every raw kernel compiles for every architecture, without spills, with the registers of the
+table."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from cupy_host import nvrtc, registers
 from einstride import cuda
 
 SOURCES = sorted(registers.sources())
-# Every instance of a source is compiled for these, some of them for the architectures between.
-WHOLE = ("75", "80", "90a", "120")
+# Architectures for which all instances of a source are compiled; others compile a part.
+COMPLETE = ("75", "80", "90a", "120")
 HINT = "python tests/cupy_host/registers.py writes the table"
 
 
@@ -29,7 +30,7 @@ def test_registers_and_spills(source, architecture):
     column = table["architectures"].index(architecture)
     same = table["nvrtc"] == ".".join(map(str, nvrtc.version()))
     slack = 0 if same else registers.OTHER_COMPILER
-    every = 1 if architecture in WHOLE else 4
+    every = 1 if architecture in COMPLETE else 4
     found = registers.measured(source, architecture, every)
     assert found
     known = set(table[source])
@@ -46,7 +47,8 @@ def test_registers_and_spills(source, architecture):
 
 @pytest.mark.parametrize("architecture", ["80", "90a", "120"])
 def test_tensor_cores_are_used(architecture):
-    """By each kernel that is meant for them, as often as it is written, and by no other."""
+    """Each kernel for tensor cores has as many of their instructions as it is written with; others
+    none."""
     for source, times in (("implicit_gemm_mma", 16), ("implicit_gemm", 0)):
         some = [i for i in registers.instances(source) if ", 2, false," in i]
         made = nvrtc.compile_for(cuda.source(source), architecture, cuda.OPTIONS, some)

@@ -1,4 +1,4 @@
-"""The window-copy kernel against the same rows made of a padded slab and a strided view."""
+"""The window-copy kernel gives the rows that array code copies from a padded block."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ PAIRS = [
 
 
 def numbers(shape, dtype, seed):
-    """Different everywhere, so that a wrong place shows; NumPy, because CuPy makes no bfloat16."""
+    """Return distinct values, so that a wrong address shows; of NumPy, as CuPy makes no
+    bfloat16."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 2 if dtype == "bool" else 120, shape)
     if dtype.startswith("complex"):
@@ -54,11 +55,11 @@ def numbers(shape, dtype, seed):
 
 
 def memory_orders(cp, x):
-    """x as it is, with channels outermost in memory, reversed, and with gaps."""
+    """Return x as it is, with channels outermost in memory, reversed, and with gaps."""
     yield cp.asarray(x)
     yield cp.moveaxis(cp.asarray(np.ascontiguousarray(np.moveaxis(x, -1, 1))), 1, -1)
-    turned = tuple(slice(None, None, -1) for _ in x.shape)
-    yield cp.asarray(np.ascontiguousarray(x[turned]))[turned]
+    outermost = tuple(slice(None, None, -1) for _ in x.shape)
+    yield cp.asarray(np.ascontiguousarray(x[outermost]))[outermost]
     wide = np.repeat(x, 2, axis=-1)
     yield cp.asarray(wide)[..., ::2]
 
@@ -74,7 +75,7 @@ def geometry(case, mode):
 
 
 def both_ways(x, g, dtype, channels_inner, box, taps, channels=None):
-    """The rows of one block by the kernel and without it; the launches each took."""
+    """Return the rows of one block by the kernel and by array code, and the launches of each."""
     from einstride.algorithms.gemm.forward import slab_elements
     from einstride.algorithms.gemm.im2col import Rows
     from einstride.arrays.backends.cupy import BACKEND
@@ -106,7 +107,7 @@ def test_random_geometries(installed_cupy_host, case, mode, pair, inner, seed):
     try:
         g = geometry(case, mode)
     except ValueError:
-        return  # the smaller border left no room for the filter
+        return  # the filter exceeds the smaller border
     if 0 in g.y_shape or 0 in g.x_shape:
         return
     rng = np.random.default_rng(seed)
@@ -154,7 +155,7 @@ def test_every_half_becomes_the_same_float(cp, dtype):
 
 
 def test_one_launch_and_no_slab(host, cp):
-    """Of a padded block: the border comes by index."""
+    """A padded block is copied in one launch; the border is addressed by index."""
     import cupy_host
     import einstride as es
 
@@ -166,8 +167,8 @@ def test_one_launch_and_no_slab(host, cp):
     assert [launch.kernel.partition("<")[0] for launch in launches] == ["copy_rows"]
 
 
-def test_words_are_as_wide_as_memory_allows(host, cp):
-    """16 bytes a thread where channels lie side by side, so that no thread moves four."""
+def test_loads_are_as_wide_as_memory_allows(host, cp):
+    """Each thread copies 16 bytes where channels are contiguous, and not 4."""
     import cupy_host
 
     g = geometry(dataclasses.replace(CASE, groups=1), "zeros")
@@ -185,7 +186,7 @@ def launches(seen, cupy_host):
 
 
 def test_an_axis_beyond_32_bits(cp):
-    """A broadcast axis of 2**33 elements: places, not memory, are what is large."""
+    """A broadcast axis of 2**33 elements: offsets exceed 32 bits, memory is small."""
     n = 2**33
     cell = cp.asarray(np.array([7.0], "f4"))
     x = cp.broadcast_to(cell, (1, n, 1))
@@ -222,7 +223,7 @@ def test_division_by_multiplication(by):
 
 @pytest.mark.parametrize("by", [1, 2, 3, 7, 641, 2**31 + 1, 2**40 - 1, 2**62])
 def test_division_by_multiplication_in_64_bits(by):
-    """As the kernels do it: the upper half of 2 * n * m, shifted."""
+    """Divides as the kernels do: the upper half of 2 * n * m, shifted."""
     _, multiplier, shift = launcher.divisor(by, "long long")
     assert -(2**63) <= multiplier < 2**63
     ends = [q * by + r for q in (0, 1, 2, (2**62) // by) for r in (-1, 0, by - 1)]
@@ -233,7 +234,7 @@ def test_division_by_multiplication_in_64_bits(by):
 
 
 def test_what_it_cannot_do_is_left_alone(cp):
-    """Casts to halves, misaligned views, too many axes: False, and nothing written."""
+    """Casts to halves, misaligned views and too many axes return False and write nothing."""
     x, one = cp.ones((1, 4, 1), "int8"), [[1], [1], [1]]
     y = cp.full(4, 9, "float16")
     assert not launcher.copy_rows(x, y, [0], [4], *one, "zeros", 1, True, False)
@@ -244,12 +245,12 @@ def test_what_it_cannot_do_is_left_alone(cp):
     assert y.get().tolist() == z.get().tolist() == [9] * 4
     deep = cp.ones((1,) * 15, "float32")
     many = [[1] * 13] * 3
-    room = cp.empty(1, "float32")
-    assert not launcher.copy_rows(deep, room, [0] * 13, [1] * 13, *many, "zeros", 1, True, False)
+    out = cp.empty(1, "float32")
+    assert not launcher.copy_rows(deep, out, [0] * 13, [1] * 13, *many, "zeros", 1, True, False)
 
 
 def test_channels_first_memory(cp):
-    """Positions run innermost in the matrix, as they do in memory."""
+    """With channels first in memory, positions are the innermost axis of the matrix."""
     import einstride as es
 
     x, f = integer_data((2, 4, 9, 8), "float32", 1), integer_data((6, 4, 3, 2), "float32", 2)

@@ -1,4 +1,4 @@
-"""Several streams, threads and devices at once, on the CuPy host: they share nothing but code."""
+"""Concurrent calls on several streams, threads and devices of the CuPy host are independent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _eager_threads():
 
 
 def at_once(*jobs):
-    """Every job in a thread of its own; they begin each round together."""
+    """Run each job in a thread of its own, in rounds that all threads begin together."""
     meet, failures = threading.Barrier(len(jobs)), []
 
     def work(job):
@@ -53,7 +53,7 @@ def at_once(*jobs):
 @pytest.mark.parametrize("name", ["padded", "strided", "grouped"])
 @pytest.mark.parametrize("which", PASSES)
 def test_two_streams_from_two_threads(host, cp, which, name, algorithm):
-    """Each call's work is on its own stream, each result that of its own operands."""
+    """The work of each call is on its own stream, and each result is right."""
     function, args, keywords = prepared(cp, which, CASES[name])
     keywords |= {"algorithm": algorithm}
     keywords |= {"max_workspace": 400_000} if algorithm == "gemm" else {}  # several blocks
@@ -101,7 +101,7 @@ def test_one_plan_and_one_layer_from_many_threads(host, cp, algorithm):
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_two_devices_from_two_threads(host, cp, which, algorithm):
-    """A kernel or a handle of the other device would be a fault of the host."""
+    """The host reports a fault if a kernel or a handle of the other device is used."""
     calls = []
     for device in (0, 1):
         function, args, keywords = prepared(cp, which, CASES["strided"], device=device)
@@ -156,16 +156,16 @@ def test_devices_are_not_mixed(host, cp, algorithm):
 
 
 def test_overlaps_are_found_without_the_device(host, cp):
-    """CuPy's own answer would sort all addresses on the device and wait for it."""
+    """Overlaps of arrays are found on the host; CuPy's own function would wait for the device."""
     x, f = cp.ones((1, 8, 2), "f4"), cp.ones((1, 2, 2), "f4")
-    room = cp.empty((1, 8, 6), "f4")
+    buffer = cp.empty((1, 8, 6), "f4")
     with host.recording() as seen:
         with refused("conv", ValueError, "memory"):
             es.conv(x, f, out=x)
         with refused("conv", ValueError, "memory"):
-            es.conv(room[..., :2], f, out=room[..., 1:3])
+            es.conv(buffer[..., :2], f, out=buffer[..., 1:3])
     assert not seen.of(events.Launch)
     assert not seen.of(events.Synchronize)
-    room[..., ::3] = 1  # between, but not the same: allowed
-    es.conv(room[..., ::3], f, out=room[..., 1:5:3])
-    np.testing.assert_array_equal(room[..., 1:5:3].get(), 2)
+    buffer[..., ::3] = 1  # interleaved memory without common elements is allowed
+    es.conv(buffer[..., ::3], f, out=buffer[..., 1:5:3])
+    np.testing.assert_array_equal(buffer[..., 1:5:3].get(), 2)

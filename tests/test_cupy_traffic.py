@@ -1,4 +1,4 @@
-"""Bytes that launches move, counted by the host: the model itself, and the memory-bound layers."""
+"""The host counts the bytes that launches move; memory-bound layers move few more than needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cupy_host import events
 
 pytest_plugins = ["cupy_host.fixtures"]
 
-OVER = 1.3  # of the floor: each input read once, each result written once
+OVER = 1.3  # largest ratio to the least bytes: each input read once, each result written once
 CASES = {case.name: case for case in traffic.CASES}
 
 
@@ -45,8 +45,8 @@ def test_a_sector_counts_once_for_each_block(counting, cp):
     assert launched(counting, same, 2, x, y) == (256, 256, 128, 256)
     apart = "void k(const float *x, float *y) { if (threadIdx.x < 8) y[0] = x[threadIdx.x * 8]; }"
     assert launched(counting, apart, 1, x, y) == (256, 32, 256, 32)
-    again = "void k(const float *x, float *y) { y[threadIdx.x] = 1; y[threadIdx.x] += 1; }"
-    assert launched(counting, again, 1, x, y) == (0, 128, 0, 128)
+    repeated = "void k(const float *x, float *y) { y[threadIdx.x] = 1; y[threadIdx.x] += 1; }"
+    assert launched(counting, repeated, 1, x, y) == (0, 128, 0, 128)
 
 
 def test_nothing_is_counted_unless_asked(host, cp):
@@ -74,7 +74,7 @@ OF_OTHERS = (
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", OF_OTHERS)
 def test_other_dtypes_stay_near_the_floor(host, cp, name, which, dtype):
-    """In one layout or the other."""
+    """Other dtypes stay near the least bytes too, in one of the two layouts."""
     layout = traffic.LAYOUTS[(OF_OTHERS.index(name) + PASSES.index(which)) % 2]
     row = Row(replace(CASES[name], dtype=dtype), traffic.BATCH, which)
     found = traffic.count_row(row, layout, "direct")
@@ -85,7 +85,8 @@ def test_other_dtypes_stay_near_the_floor(host, cp, name, which, dtype):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("case", traffic.DENSE, ids=lambda case: case.name)
 def test_implicit_gemm_touches_each_array_once(host, cp, case, which, layout):
-    """In all of its blocks together: no copy of x or f; blocks fetch less than the plan says."""
+    """All blocks together move each array once, without copies; blocks fetch less than
+    predicted."""
     row = Row(case, traffic.BATCH, which)
     found = traffic.count_row(row, layout, "implicit_gemm")
     operands = {
@@ -95,7 +96,7 @@ def test_implicit_gemm_touches_each_array_once(host, cp, case, which, layout):
     }[which]
     *read, written = (4 * prod(shape) for shape in operands)
     first, *more = found.launches
-    if which == "input_grad" and case.stride == 2:  # a launch for each phase of the stride
+    if which == "input_grad" and case.stride == 2:  # one launch for each phase of the stride
         assert len(more) == 3
         assert all(e.least_read <= sum(read) for e in found.launches)
     else:
@@ -108,11 +109,11 @@ def test_implicit_gemm_touches_each_array_once(host, cp, case, which, layout):
         *operands[:2], direction=which, algorithm="implicit_gemm", **g, **size.get(which, {})
     )
     [cost] = [c.cost for c in plan._decision.candidates if c.algorithm == "implicit_gemm"]
-    assert found.moved <= 1.1 * cost.moved  # sectors at the ends of rows
+    assert found.moved <= 1.1 * cost.moved  # partial sectors at the ends of rows
 
 
 def test_any_kernel_of_the_project_is_counted(host, cp):
-    """The window copy of `gemm` reads x once in all, and writes each window once."""
+    """The window copy of `gemm` reads x once, and writes each window once."""
     case = Case("small", "other dense", "", (12, 10), 4, (3, 3), 4, padding=1)
     found = traffic.count_row(Row(case, 2, "forward"), "channels_last", "gemm")
     [copy] = [e for e in found.launches if e.kernel.startswith("copy_rows")]

@@ -1,4 +1,5 @@
-"""The command line: demo and info, as a user runs them, and the demo's own mathematics."""
+"""The commands demo and info run as a user starts them; the demo's network computes right
+gradients."""
 
 import os
 import re
@@ -26,13 +27,14 @@ CHILD = "import sys; [sys.modules.update({name: None}) for name in %r]; " + (
 
 
 def einstride(*arguments, without=(), cwd=None):
-    """``python -m einstride ...``; with `without`, on a machine that lacks those packages."""
+    """Run ``python -m einstride ...``, in a process that cannot import the packages in
+    `without`."""
     start = ["-c", CHILD % (without,)] if without else ["-m", "einstride"]
     return python(*start, *arguments, cwd=cwd)
 
 
 def python(*arguments, cwd=None):
-    """A fresh Python that finds the einstride under test, wherever it runs."""
+    """Run a new Python process that finds the einstride under test from any folder."""
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -63,7 +65,7 @@ def test_full_demo(tmp_path):
     accuracy = re.search(r"^Accuracy (\S+)% \((\d+) of (\d+)\)", child.stdout, re.M)
     assert accuracy, child.stdout
     assert float(accuracy[1]) >= 97
-    assert int(accuracy[3]) == 359  # a fifth of the 1,797 scans
+    assert int(accuracy[3]) == 359  # the test set: a fifth of the 1,797 scans
 
 
 def test_the_seed_projects_network(tmp_path):
@@ -206,7 +208,7 @@ def test_the_seven_loops_agree_with_the_oracle(size, kernel, stride):
 
 
 def some_digits(train=96, test=32):
-    """Noise in the shape of digits: what scikit-learn has is not needed to compare libraries."""
+    """Return noise in the shape of the digits, which suffices to compare libraries."""
     images = RNG.random((train + test, 8, 8, 1)).astype(np.float32)
     labels = RNG.integers(0, 10, train + test)
     return Digits(images[:train], labels[:train], images[train:], labels[train:])
@@ -230,7 +232,7 @@ def test_a_wrong_convolution_is_found(function, wrong, monkeypatch, capsys):
 
 @pytest.mark.parametrize("recipe", [network.small, network.twist])
 def test_gradients_of_the_whole_network(recipe):
-    """Against central differences of the loss, in float64, in every parameter array."""
+    """Gradients equal central differences of the loss, in float64, for every parameter array."""
     data = some_digits(4)
     net, loss, _, _ = recipe()
     model = nn.Model(net, (8, 8, 1), dtype="float64")

@@ -1,4 +1,4 @@
-"""Docstrings in numpydoc's form, and a README whose every code block runs."""
+"""Public docstrings have numpydoc's form, and every code block of the README runs."""
 
 import inspect
 import re
@@ -60,7 +60,7 @@ def blocks():
 
 
 def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
-    """All blocks in one namespace, in order, in an empty directory."""
+    """All code blocks of the README run in one namespace, in order, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     code = blocks()
     assert len(code) >= 2
@@ -86,7 +86,7 @@ PATH = re.compile(r"[\w./-]*/[\w./-]*|[\w-]+\.(?:py|md|toml|json|svg)")
 
 
 def paths(text):
-    """What code and links name: a slash or the suffix of a file tells a path from other words."""
+    """Yield the paths in code and links of a page: words with a slash or the suffix of a file."""
     code = re.findall(r"```\w*\n(.*?)```", text, re.S)
     text = re.sub(r"```.*?```", "", text, flags=re.S)
     code += re.findall(r"`([^`]+)`", text) + re.findall(r"\]\(([^)]+)\)", text)

@@ -1,4 +1,4 @@
-"""Which dtype comes out of which two, and what it is accumulated in."""
+"""Results have the documented dtype of two operands, and sums the documented accumulation dtype."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ from strategies import DTYPES, integer_data
 
 CASE = Case(2, (6,), (3,), 2, 4, (1,), ((1, 0),), (1,))
 
-# Worked out by hand; `promoted` must agree before it judges the rest.
+# Dtypes worked out by hand, by which `promoted` is checked.
 BY_HAND = {
     ("float32", "float32"): "float32",
     ("float32", "float64"): "float64",
@@ -45,7 +45,7 @@ def test_the_rule_by_hand(pair, expected):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize(("first", "second"), list(product(DTYPES, DTYPES)))
 def test_every_pair(backend, which, first, second):
-    if not (backend.has(first) and backend.has(second)):
+    if not (backend.supports(first) and backend.supports(second)):
         pytest.skip(f"{backend.name} lacks {first} or {second}")
     x, f = integer_data(CASE.x_shape, first, 1), integer_data(CASE.f_shape, second, 2)
     gy = integer_data(CASE.y_shape, second if which == "filter_grad" else first, 3)
@@ -57,7 +57,7 @@ def test_every_pair(backend, which, first, second):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("which", PASSES)
 def test_float16_accumulates_in_float32(which, algorithm):
-    """5000 ones: a float16 sum stops at 2048; the single rounding at the end gives 5000."""
+    """A sum of 5000 ones is 5000, rounded once; a sum in float16 would end at 2048."""
     n = 5000
     ones = {
         "forward": lambda: es.conv(
@@ -83,7 +83,7 @@ def test_float16_survives_sums_beyond_its_range(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_float16_is_rounded_once(algorithm):
     x = np.full((1, 3, 1), 2.0**-11, "f2")
-    x[0, 0, 0] = 1  # 1 + 2 * 2**-11 is 1 + 2**-10, but each half alone would round to 1
+    x[0, 0, 0] = 1  # 1 + 2 * 2**-11 is 1 + 2**-10; rounded after each term it would be 1
     same(
         es.conv(x, np.ones((3, 1, 1), "f2"), algorithm=algorithm).ravel(),
         np.array([1 + 2.0**-10], "f2"),
@@ -101,14 +101,14 @@ def test_bfloat16(other, expected):
         bfloat16 if name == "bfloat16" else np.dtype(name) for name in (other, expected)
     )
     x, f = np.ones((1, 700, 1), bfloat16), np.ones((512, 1, 1), other)
-    y = es.conv(x, f)  # a bfloat16 sum of ones stops at 256
+    y = es.conv(x, f)  # sums of ones in bfloat16 end at 256
     assert y.dtype == expected
     np.testing.assert_array_equal(y.astype("float32"), np.full((1, 189, 1), 512, "float32"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 def test_large_integers_under_a_float_filter(dtype):
-    """The integer is converted to the float; the float is not taken down to anything."""
+    """The integer is converted to the dtype of the float, and the float keeps its dtype."""
     x = np.array([2**24 - 1, 1], "int32").reshape(1, 2, 1)
     f = np.ones((2, 1, 1), dtype)
     same(es.conv(x, f).ravel(), np.array([2**24], dtype))
@@ -121,7 +121,7 @@ FAMILIES = {
     "grouped": (16, 16, 4),
     "few": (3, 8, 1),
 }
-"""Channels, filters and groups of shapes that other kernels compute."""
+"""{kernel family: (channels, filters, groups)} of shapes that different kernels compute."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,4 @@
-"""Edge shapes are total: a defined result, or a sentence naming the axis."""
+"""Edge shapes give a defined result, or an error that names the axis."""
 
 import numpy as np
 import pytest
@@ -69,12 +69,13 @@ def test_many_axes(which, algorithm, rank):
 
 
 def test_the_most_axes_that_numpy_can_hold():
-    """Past some rank NumPy cannot hold the windows: an answer or a sentence, never a crash."""
+    """For ranks whose windows NumPy cannot hold, a call gives a result or an error, never a
+    crash."""
     for rank in range(9, 66):
         try:
             x, f = np.ones((1,) * (rank + 2)), np.ones((1,) * (rank + 2))
         except ValueError:
-            break  # NumPy's own limit
+            break  # NumPy has no more axes
         try:
             y = es.conv(x, f)
         except ValueError:
@@ -107,7 +108,7 @@ def test_a_filter_beyond_the_input_names_the_axis(backend, size, kernel, keyword
 
 @pytest.mark.parametrize("name", ["same", "same_lower", "full", "causal"])
 def test_names_on_an_empty_axis(name):
-    """No input: zeros of some size, or a sentence naming the axis."""
+    """Without input positions, a call gives zeros, or an error that names the axis."""
     x, f = np.ones((1, 0, 2)), np.ones((3, 2, 4))
     try:
         y = es.conv(x, f, padding=name)

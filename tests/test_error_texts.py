@@ -1,4 +1,4 @@
-"""Exact texts: the one table where the words of an error are pinned."""
+"""Error texts are exactly those of this table; no other test fixes the words of an error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Bad input is refused before memory is touched, as 'function: rule; what it got; remedy'."""
+"""Invalid input is refused before memory is accessed, as 'function: rule; values got; remedy'."""
 
 import sys
 import warnings
@@ -20,7 +20,7 @@ NAN = float("nan")
 
 
 def call(name, *args, **keywords):
-    """A good call of the function, with some of its arguments replaced."""
+    """Make a valid call of the function, with some of its arguments replaced."""
     defaults, options = GOOD[name]
     return getattr(es, name)(*(args or defaults), **(options | keywords))
 
@@ -30,7 +30,7 @@ def test_the_good_calls_are_good(name):
     assert call(name).ndim == 4
 
 
-# keyword: (values of the wrong type, values that break the rule, values that do both)
+# {keyword: (values of a wrong type, values that break the rule, values of which either is true)}
 KEYWORDS = {
     "stride": (
         [1.0, True, None, NAN, (1.0, 1), (1, True), (1, None), np.float64(1), np.bool_(True), 2j],
@@ -90,14 +90,15 @@ def test_a_value_that_breaks_the_rule(name, keyword, value):
 
 
 def _transposes(value):
-    """Legal in a transposed convolution, whose output is the larger side."""
+    """True if the value is valid in a transposed convolution, whose output is the larger array."""
     return value in (4, -4, ((0, 0), (-3, -3)))
 
 
 @pytest.mark.parametrize("keyword", ["stride", "dilation", "groups", "padding"])
 @pytest.mark.parametrize("name", GOOD)
-def test_an_earlier_good_call_opens_no_door(name, keyword):
-    """1 == 1.0 == True, also as the key of a cache: the type is checked on every call."""
+def test_a_valid_call_lets_no_invalid_one_pass(name, keyword):
+    """1, 1.0 and True are equal keys of a cache, but the type of a keyword is checked on every
+    call."""
     good = {"stride": 1, "dilation": 1, "groups": 2, "padding": 0}
     expected = call(name, **good)
     for bad in (
@@ -184,7 +185,7 @@ def test_a_bias_of_another_shape(bias):
         call("conv", X, F, bias)
 
 
-with warnings.catch_warnings(action="ignore"):  # NumPy itself advises against the matrix class
+with warnings.catch_warnings(action="ignore"):  # NumPy warns of its matrix class
     MATRIX = np.asmatrix(np.ones((2, 2)))
 STRUCTURED = np.zeros(X.shape, [("re", "f4"), ("im", "f4")])
 NOT_ARRAYS = {
@@ -210,7 +211,7 @@ NOT_ARRAYS = {
 @pytest.mark.parametrize("kind", NOT_ARRAYS)
 def test_only_arrays_of_numbers(kind):
     bad, says = NOT_ARRAYS[kind]
-    pointwise = np.ones((1, 1, 2, 4))  # with which x and y have one shape
+    pointwise = np.ones((1, 1, 2, 4))  # a filter with which x and y have one shape
     for name, args in {
         "conv": (bad, pointwise),
         "conv_input_grad": (bad, pointwise, 7),
@@ -224,7 +225,7 @@ def test_only_arrays_of_numbers(kind):
             call("conv", X, F, bad)
     with refused("conv_bias_grad", TypeError, says):
         es.conv_bias_grad(bad)
-    if type(bad) is not np.ndarray:  # a view does no arithmetic: any dtype may pass
+    if type(bad) is not np.ndarray:  # `windows` does no arithmetic, so any dtype may pass
         with refused("windows", TypeError, says):
             es.windows(bad, 2)
 

@@ -1,4 +1,4 @@
-"""``python -m einstride explain``: the plan of two shapes, or the library's own sentence."""
+"""``python -m einstride explain`` prints the plan for two shapes, or an error of the library."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ SHAPES = ((8, 56, 56, 64), (3, 3, 64, 64))
 
 
 def explained(capsys, *arguments):
-    """(exit code, what it printed, what it complained about)."""
+    """Run explain, and return (exit code, standard output, standard error)."""
     code = main(["explain", *arguments])
     out, err = capsys.readouterr()
     return code, out, err
@@ -86,7 +86,7 @@ def test_it_prints_the_plan(capsys, arguments, shapes, keywords):
     ],
     ids=str,
 )
-def test_bad_input_is_the_librarys_own_sentence(capsys, arguments, function, says):
+def test_bad_input_gives_the_librarys_own_error(capsys, arguments, function, says):
     code, out, err = explained(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

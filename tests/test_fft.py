@@ -1,4 +1,4 @@
-"""Overlap-save: blocks of every length, ceilings, prepared filters, and the error against norms."""
+"""Overlap-save: blocks of every length, limits, prepared filters, and the normwise error."""
 
 import numpy as np
 import pytest
@@ -37,19 +37,20 @@ CASES = {
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
-def test_whole_numbers(backend, which, name, dtype):
+def test_integer_values(backend, which, name, dtype):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, dtype, 5))
     if case.mode == "zeros":
         expected = oracle.FAST[which](*pair, case)
-    else:  # the quick loops know no other border
+    else:  # the fast reference has zero padding only
         expected = function(*args, algorithm="gemm", **case.explicit)
     agrees(backend(function, *args, algorithm="fft", **case.explicit), expected, dtype, "fft")
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 5, 9, 64])
 def test_any_number_of_tiles(tiles):
-    """Uneven last tiles, single outputs, and the periods on either side of the longest matrix."""
+    """Results are right for partial last tiles, single outputs, and periods around the longest
+    matrix."""
     case = Case(2, (190,), (9,), 2, 3, (2,), ((4, 3),), (2,))
     x, f, _ = arrays(case, "float64", 1)
 
@@ -111,7 +112,7 @@ def job_of(case, dtype, direction="forward"):
 
 @pytest.mark.parametrize("name", ["even", "strided and dilated", "plane", "tall", "volume"])
 @pytest.mark.parametrize("direction", ["forward", "input_grad"])
-def test_a_prepared_filter_gives_the_same_answer(direction, name):
+def test_a_prepared_filter_gives_the_same_result(direction, name):
     case = CASES[name]
     x, f, gy = arrays(case, "complex64", 2)
     b, job = backends.of("test", ("x",), x), job_of(case, "complex64", direction)
@@ -151,13 +152,13 @@ def test_the_error_stays_below_the_bound(dtype, which, name, kind):
     assert bound < 2000 * UNIT[dtype]
 
 
-@pytest.mark.parametrize("ceiling", [20_000, 200_000, 3_000_000])
+@pytest.mark.parametrize("limit", [20_000, 200_000, 3_000_000])
 @pytest.mark.parametrize("name", ["plane", "tall", "long and tiny", "volume"])
 @pytest.mark.parametrize("which", PASSES)
-def test_small_ceilings_give_the_same_answer(which, name, ceiling):
+def test_small_limits_give_the_same_result(which, name, limit):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, "float64", 3))
-    keywords = case.explicit | {"algorithm": "fft", "max_workspace": ceiling}
+    keywords = case.explicit | {"algorithm": "fft", "max_workspace": limit}
     try:
         found = function(*args, **keywords)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where predicted times come from: guesses are called so, and measurements name their device."""
+"""Predicted times name their origin: "predicted", or the device and date of a measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPES_OF_A_LAYER = ((32, 56, 56, 64), (3, 3, 64, 64))
 
 @pytest.fixture
 def changed():
-    """Replaces fields of the figures of a GPU."""
+    """Return a function that replaces fields of a GPU's calibration."""
     with ExitStack() as stack:
         yield lambda **fields: stack.enter_context(
             _testing.use(calibration={"calibration_gpu": fields})
@@ -77,7 +77,7 @@ def test_what_the_shipped_figures_of_a_gpu_choose(gpu, shapes, keywords, expecte
 
 
 def test_tf32_has_a_rate_of_its_own(gpu):
-    """Tensor cores are predicted to be faster, and only where a call allows them."""
+    """TF32 is predicted to be faster, and only for calls that allow it."""
     times = {
         accuracy: {
             c.algorithm: c.cost.seconds
@@ -93,12 +93,12 @@ def test_tf32_has_a_rate_of_its_own(gpu):
     assert times["tf32"]["direct"] == times["normwise"]["direct"]
 
 
-def test_the_shipped_file_is_whole():
+def test_the_shipped_file_is_complete():
     shipped = calibration.calibration("calibration_gpu")
     assert set(shipped["auto"]) <= set(ALGORITHMS)
     assert shipped["measured"] or "3.35 TB/s" in shipped["source"]
     numpy = calibration.calibration()["libraries"]["numpy"]
-    of_cpus = ("kernel", "vector", "winograd_", "fourier")  # of kernels compiled for a processor
+    of_cpus = ("kernel", "vector", "winograd_", "fourier")  # rates of kernels compiled for a CPU
     of_all = {name for name in numpy["calls"] if not name.startswith(of_cpus)}
     assert of_all <= set(shipped["calls"])
     assert set(numpy["dtypes"]) <= set(shipped["dtypes"])

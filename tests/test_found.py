@@ -1,4 +1,4 @@
-"""Faults that were found by reading and by attack, each with the call that showed it."""
+"""Former faults do not return: each test makes the call that showed one."""
 
 import subprocess
 import sys
@@ -11,15 +11,14 @@ import einstride as es
 from checks import refused
 
 
-@pytest.mark.parametrize("ceiling", [20_000, 60_000, 200_000, None])
-def test_blocks_inside_a_circular_border(ceiling):
-    """Such a block is a view of x, not of the buffer whose windows are kept."""
+@pytest.mark.parametrize("limit", [20_000, 60_000, 200_000, None])
+def test_blocks_inside_a_circular_border(limit):
+    """A block inside the border is a view of x, not of the padded buffer whose windows are
+    cached."""
     rng = np.random.default_rng(0)
     x, f = rng.integers(-3, 4, (1, 4096, 4)) * 1.0, rng.integers(-3, 4, (5, 4, 4)) * 1.0
     wide = np.pad(x, ((0, 0), (4096, 4096), (0, 0)), mode="wrap")
-    y = es.conv(
-        x, f, padding=4096, padding_mode="circular", algorithm="gemm", max_workspace=ceiling
-    )
+    y = es.conv(x, f, padding=4096, padding_mode="circular", algorithm="gemm", max_workspace=limit)
     np.testing.assert_array_equal(y, es.conv(wide, f, algorithm="strided"))
 
 
@@ -64,7 +63,7 @@ def test_hyperparameters_may_be_numpy_arrays():
 
 
 def test_a_thread_may_outlive_the_main_thread():
-    """No thread can be started then: the caller does all the blocks."""
+    """After the main thread has ended no thread can be started: the caller computes all blocks."""
     code = """
         import threading, time
         import numpy as np, einstride as es
@@ -83,7 +82,8 @@ def test_a_thread_may_outlive_the_main_thread():
 
 
 def test_an_interrupt_leaves_threads_and_limits_as_they_were():
-    """Ctrl-C in the middle of blocks: nobody writes afterwards, and BLAS has its threads back."""
+    """After Ctrl-C between blocks, no thread writes any more, and BLAS has its number of
+    threads."""
     code = """
         import signal, threading, time
         import numpy as np, einstride as es

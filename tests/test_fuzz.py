@@ -1,4 +1,4 @@
-"""The fuzzer sees what it must: its oracle is right, and each sort of fault is found and shrunk."""
+"""The fuzzer: its oracle agrees with the loops, and faults of each kind are found and shrunk."""
 
 import ctypes
 import subprocess
@@ -19,8 +19,9 @@ SEEDS = range(60)
 
 
 def loops_case(case):
-    """The case as the loops take it, or None where they have no such keyword."""
-    if max(case.spread) > 1 or case.multiply_adds > 40_000 or 0 in (*case.size, case.batch):
+    """Convert a case for the loops of `oracle`; None if the loops lack a keyword or are too
+    slow."""
+    if max(case.input_dilation) > 1 or case.multiply_adds > 40_000 or 0 in (*case.size, case.batch):
         return None
     return Case(
         case.batch, case.size, case.kernel, case.channels, case.filters, case.stride, case.pads,
@@ -28,15 +29,15 @@ def loops_case(case):
     )  # fmt: skip
 
 
-def test_its_oracle_is_that_of_the_loops():
+def test_the_oracle_agrees_with_the_loops():
     done = 0
     for seed in SEEDS:
         case = cases.case(seed, 16)
         slow = loops_case(case)
         if slow is None or 0 in case.out:
             continue
-        known = calls.Known(case)
-        exact = known.exact()
+        reference = calls.Reference(case)
+        exact = reference.exact()
         x, f, gy = exact.x, exact.f, exact.gy
         np.testing.assert_array_equal(exact.forward, oracle.forward(x, f, slow))
         np.testing.assert_array_equal(exact.input_grad, oracle.input_grad(gy, f, slow))
@@ -46,7 +47,7 @@ def test_its_oracle_is_that_of_the_loops():
     assert done > 15
 
 
-def test_cases_and_calls_survive_their_journey_between_processes():
+def test_cases_and_calls_survive_serialization():
     for seed in SEEDS:
         case = cases.case(seed, 64)
         assert cases.case(seed, 64) == case
@@ -56,8 +57,8 @@ def test_cases_and_calls_survive_their_journey_between_processes():
 
 
 @pytest.mark.parametrize("kind", memory.KINDS)
-def test_memory_of_each_kind_holds_its_values_and_is_watched(kind):
-    rooms, rng = memory.Rooms(), np.random.default_rng(0)
+def test_writes_around_memory_of_each_kind_are_found(kind):
+    buffers, rng = memory.Buffers(), np.random.default_rng(0)
     for seed in range(20):
         values = rng.integers(1, 9, (2, 3, 4)).astype("f4")
         values[..., :] = values[..., :1]
@@ -66,16 +67,16 @@ def test_memory_of_each_kind_holds_its_values_and_is_watched(kind):
             values = np.arange(5.0, dtype="f4")[np.add.outer(np.arange(2), np.arange(3))]
             values = np.repeat(values[..., None], 4, 2)
         given = memory.Memory(kind, seed, bool(seed % 2), swapped=seed % 3 == 0)
-        placed = memory.place(rooms, values, given, repeats, hankel)
+        placed = memory.place(buffers, values, given, repeats, hankel)
         np.testing.assert_array_equal(placed.array, values)
-        assert not placed.harmed()
+        assert not placed.changed()
         outside = np.flatnonzero(placed.window == 0xFF)
         if len(outside):
             placed.window[outside[-1]] = 0
-            assert placed.harmed()
+            assert placed.changed()
 
 
-X = calls.Known(cases.Case(2, (6,), 3, 4, 1, (3,), (1,), (1,), (1,), (0,), values=7))
+X = calls.Reference(cases.Case(2, (6,), 3, 4, 1, (3,), (1,), (1,), (1,), (0,), values=7))
 PLAIN = cases.Call("conv", out=memory.Memory("c", 3, end=False))
 
 
@@ -105,7 +106,7 @@ def much_memory(result, first):
         (much_memory, {"workspace"}),
     ],
 )
-def test_a_fault_of_each_sort_is_seen(fault, kinds):
+def test_a_fault_of_each_kind_is_found(fault, kinds):
     def compute(real, plan, b, first, second, bias, place, kept=None):
         found = real(plan, b, first, second, bias, place, kept)
         if fault is not None:
@@ -122,17 +123,20 @@ def test_a_fault_of_each_sort_is_seen(fault, kinds):
 
 @pytest.mark.parametrize("how", ["function", "copied layer"])
 def test_rounded_results_are_bounded_by_the_operands_that_made_them(how):
-    """Here f is zero, and the change of f (a copied layer's next filter) is not."""
+    """The tolerance follows the operands of each product: here f is zero, but df is not.
+
+    df is the tangent of `conv_jvp`, and the filter that the copy of a layer gets later.
+    """
     name = "conv" if how == "copied layer" else "conv_jvp"
     case = replace(X.case, size=(40,), values=4, repeats=(("f", (0, 1, 2)),))
-    known = calls.Known(case)
-    assert not known.array("f").any()
-    assert known.array("df").any()
+    reference = calls.Reference(case)
+    assert not reference.array("f").any()
+    assert reference.array("df").any()
     call = cases.Call(name, how=how, algorithm="fft", memory=PLAIN.memory)
-    assert calls.Runner().run(known, call) == []
+    assert calls.Runner().run(reference, call) == []
 
 
-def test_shrinking_keeps_the_fault_and_little_else():
+def test_shrinking_keeps_the_fault():
     case = replace(cases.case(5, 64), channels=24, groups=1, filters=6, batch=3)
 
     def ask(case, call):
@@ -162,6 +166,6 @@ def test_planted_faults_are_in_the_sources(tmp_path):
 
 
 def test_every_public_function_is_called():
-    """Of those that take arrays and give one."""
+    """All public functions that take arrays and return an array are fuzzed."""
     seen = {f for f in dir(es) if f.startswith(("conv", "windows"))}
     assert seen <= set(cases.FUNCTIONS) | {"conv_vjp"}, seen - set(cases.FUNCTIONS)

@@ -1,4 +1,4 @@
-"""Nothing grows with the data: plans of huge axes, tables kept between calls, first calls."""
+"""Memory of plans, of cached tables and of first calls does not grow with the data."""
 
 import gc
 import os
@@ -40,7 +40,7 @@ def shapes_of_plans():
 
 @pytest.mark.parametrize(("shapes", "keywords"), list(shapes_of_plans()), ids=str)
 def test_a_plan_takes_no_memory(shapes, keywords):
-    """Or there is none, and a sentence says why."""
+    """A plan of a huge axis takes little memory, or is refused with a reason."""
 
     def plan():
         try:
@@ -101,7 +101,7 @@ def test_sixty_lengths_and_sizes_leave_little_behind():
 
 
 def test_every_kept_table_counts():
-    """Whatever holds an array in a cache of the package is in the sum that is bounded."""
+    """All arrays in the caches of the package count in the sum that is bounded."""
     gc.collect()
     for module in [m for n, m in sys.modules.items() if n.startswith("einstride.") and m]:
         for function in vars(module).values():
@@ -116,7 +116,7 @@ def test_every_kept_table_counts():
 @pytest.mark.parametrize("n", [10**6 + 7, 4 * 10**6 + 1])
 @pytest.mark.parametrize("keywords", [{}, {"dilation": 2}, {"stride": 3}], ids=str)
 def test_a_first_call_without_workspace(n, keywords):
-    """No table, no block: `max_workspace=0` holds in the first call of a length."""
+    """`max_workspace=0` holds in the first call of a length, which makes no table and no block."""
     x, f = np.ones((1, n, 1), "f4"), np.ones((3, 1, 1), "f4")
     es.conv(x[:, :100], f, max_workspace=0, **keywords)  # imports
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Vectors filled in part, beside pages that may not be touched: see `guarded_tails`."""
+"""Kernels access no byte beside arrays whose channels end in a vector tail: see `guarded_tails`."""
 
 import ml_dtypes
 import numpy as np
@@ -14,22 +14,23 @@ HALVES = ("bfloat16", "float16")
 """Dtypes of results that are converted to 16 bits as they are stored."""
 OTHERS = tuple(name for name in guarded_tails.DTYPES if name not in HALVES)
 BOTH = ("dense", "grouped", "few", "few filters")
-"""Families that are tried with both; the others with bfloat16."""
+"""Families that are run with both of `HALVES`; others are run with bfloat16."""
 
 
 def passes(width, families, dtypes, tails):
-    """How many passes the program did."""
+    """Run the program, and return the number of its passes."""
     given = (width, *(",".join(names) for names in (families, dtypes)), tails)
     return int(run("guarded_tails.py", *given).split()[0])
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 @pytest.mark.parametrize("width", guarded_tails.WIDTHS)
-def test_nothing_beside_operands_and_results_is_touched(width, part, everything, number_of_commit):
-    """One lane in the last vector by default; with ``--all`` also another dtype and tail.
+def test_nothing_beside_operands_and_results_is_touched(width, part, full_length, number_of_commit):
+    """No byte beside operands and results is accessed with one lane in the last vector.
 
-    The commit chooses these, and the family that has every tail. To compile all of them takes an
-    hour: ``python guarded_tails.py WIDTH FAMILIES DTYPES all``.
+    With ``--all`` also for another dtype and tail, and for all tails of one family, which the
+    commit chooses. All combinations take an hour: ``python guarded_tails.py WIDTH FAMILIES DTYPES
+    all``.
     """
     families = list(guarded_tails.FAMILIES)[part::3]
     done = 0
@@ -37,7 +38,7 @@ def test_nothing_beside_operands_and_results_is_touched(width, part, everything,
         mine = [f for f in families if f in BOTH or dtype == "bfloat16"]
         done += passes(width, mine, [dtype], "1")
     assert done > 0, "every pass was refused"
-    if everything:
+    if full_length:
         chosen = families[number_of_commit % len(families)]
         passes(width, [chosen], HALVES, "all")
         tail = 1 + number_of_commit % 3
@@ -48,9 +49,9 @@ def test_nothing_beside_operands_and_results_is_touched(width, part, everything,
 def test_a_bfloat16_result_within_a_larger_array(channels):
     bf = ml_dtypes.bfloat16
     x, f = np.ones((1, 40, channels), bf), np.ones((3, 1, channels), bf)
-    room = np.full(38 * channels + 64, 7, bf)
-    out = room[32:-32].reshape(1, 38, channels)
+    buffer = np.full(38 * channels + 64, 7, bf)
+    out = buffer[32:-32].reshape(1, 38, channels)
     es.conv(x, f, groups=channels, out=out)
     assert (out == 3).all()
-    assert (room[:32] == 7).all()
-    assert (room[-32:] == 7).all()
+    assert (buffer[:32] == 7).all()
+    assert (buffer[-32:] == 7).all()

@@ -1,7 +1,7 @@
-"""Every parameter of every public function meets every value that makes no sense.
+"""Meaningless values of every parameter of every public function raise short, named errors.
 
-Nothing but ValueError and TypeError (OSError for files, MemoryError) comes out, in the form
-*function: rule; values got; remedy*, with the function's name, and never a long one.
+Only ValueError and TypeError are raised (OSError for files, MemoryError), in the form *function:
+rule; values got; remedy*, with the function's name and a bounded length.
 """
 
 import inspect
@@ -25,14 +25,14 @@ BYTES, BYTE_W = np.ones((2, 4, 6, 6), "u1"), np.ones((6, 4, 3, 3), "u1")
 
 
 class Hostile:
-    """An object whose text cannot be had."""
+    """An object whose `repr` raises."""
 
     def __repr__(self):
         raise RuntimeError("no text")
 
 
 def values():
-    """Made anew for each call: some can be read once only."""
+    """Make the values for one call: some can be read only once."""
     return {
         "None": None, "True": True, "0": 0, "-1": -1, "2**31": 2**31, "2**59": 2**59,
         "2**63": 2**63, "-2**63": -(2**63), "10**30": 10**30, "10**5000": 10**5000, "1.5": 1.5,
@@ -117,7 +117,7 @@ def checked(name, error, value):
 
 
 @pytest.mark.parametrize(("name", "parameter"), CASES)
-def test_a_sentence_or_a_result(name, parameter, tmp_path, monkeypatch):
+def test_an_error_message_or_a_result(name, parameter, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     function, given = FUNCTIONS[name]
     positional = dict(zip(parameters(function, given), given, strict=False))
@@ -126,9 +126,9 @@ def test_a_sentence_or_a_result(name, parameter, tmp_path, monkeypatch):
             positional["seconds"] = 0
         try:
             function(**(positional | {parameter: value}))
-        except Exception as error:  # what kinds may come is what this is about
+        except Exception as error:  # `checked` decides which kinds are allowed
             checked(name, error, which)
-    assert all(path.is_file() for path in tmp_path.iterdir())  # no folder was made
+    assert all(path.is_file() for path in tmp_path.iterdir())  # no folder was created
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "null", "9" * 5000, '{"a": ' * 50_000])
@@ -183,7 +183,7 @@ def test_a_tuned_plan_of_numpy_integers_is_saved(tmp_path):
     assert again.algorithm == p.algorithm
     text = path.read_text()
     es.tune(X, F, stride=np.int32(1), padding=[1, 1], seconds=0, path=path)
-    assert path.read_text() == text  # the same job
+    assert path.read_text() == text  # both plans describe one job
 
 
 def test_a_name_of_numpys_strings_is_a_name():
@@ -194,7 +194,7 @@ def test_a_name_of_numpys_strings_is_a_name():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
 @pytest.mark.parametrize("algorithm", ["auto", "strided", "gemm", "direct", "winograd", "fft"])
 def test_no_algorithm_warns_of_overflow(algorithm, dtype):
-    """IEEE 754's infinities are results; `errstate` hears of none, whoever computes them."""
+    """Infinities are results as IEEE 754 defines them, without a warning from any algorithm."""
     large = np.finfo(dtype).max / 2
     x, f = np.full((2, 6, 6, 4), large, dtype), np.full((3, 3, 4, 6), large, dtype)
     gy = np.full((2, 4, 4, 6), large, dtype)
@@ -207,7 +207,7 @@ def test_no_algorithm_warns_of_overflow(algorithm, dtype):
     with np.errstate(all="raise"), warnings.catch_warnings():
         warnings.simplefilter("error")
         for call in calls:
-            for _ in range(3):  # also the short way of repeated calls
+            for _ in range(3):  # the third call is a repeated one
                 try:
                     found = call()
                 except ValueError as error:

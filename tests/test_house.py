@@ -1,4 +1,4 @@
-"""The rules of the house, read from the source itself."""
+"""The sources follow the project's rules: imports, caches, names and public signatures."""
 
 import ast
 import importlib
@@ -58,7 +58,7 @@ def test_as_strided_is_called_in_one_place(path):
 
 
 def imports(path):
-    """Every module that a file imports, at any depth, as absolute dotted names."""
+    """Yield every module that a file imports, also inside functions, as absolute dotted names."""
     package = ["einstride", *path.relative_to(ROOT).parent.parts]
     for node in nodes(path):
         if isinstance(node, ast.Import):
@@ -72,7 +72,8 @@ def imports(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_every_cache_is_in_the_registry(path):
-    """`einstride.support.caches` gives each a bound, and empties all of them for tests."""
+    """Caches are made by `einstride.support.caches`, which bounds them and empties them for
+    tests."""
     if path == ROOT / "support" / "caches.py":
         return
     assert not {"functools.lru_cache", "functools.cache"} & set(imports(path))
@@ -82,11 +83,11 @@ def test_every_cache_is_in_the_registry(path):
 
 PROGRAMS = sorted(p for folder in ("tests", "bench") for p in (REPOSITORY / folder).rglob("*.py"))
 CHANGES = {"setattr", "setitem", "delattr", "delitem"}
-"""Of `pytest.MonkeyPatch`."""
+"""Methods of `pytest.MonkeyPatch` that change an object."""
 
 
 def insides(path):
-    """The names in a file that stand for modules of the package, or for what is in them."""
+    """Yield the names in a file that are bound to modules of the package, or to their contents."""
     for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -101,7 +102,7 @@ def insides(path):
 
 
 def owner(node):
-    """What an attribute or an item belongs to, first of all."""
+    """Return the innermost object of a chain of attributes and items, as text."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return ast.unparse(node)
@@ -109,7 +110,8 @@ def owner(node):
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_the_inside_is_changed_through_one_entry(path):
-    """`einstride._testing` knows the private names, so that they can be changed without a test."""
+    """Tests and benchmarks change the package only by `einstride._testing`, which knows private
+    names."""
     if path == Path(__file__):
         return
     assert "cache_clear" not in path.read_text()
@@ -161,12 +163,15 @@ def test_a_room_has_few_modules_and_says_what_it_is_for(room):
 
 @cache
 def import_graph(*, types=False):
-    """Which module imports which, in functions too; with `types` also for type checkers alone."""
+    """Return {module: modules that it imports}, also inside functions.
+
+    With `types`, imports for type checkers alone are included.
+    """
     return grimp.build_graph("einstride", exclude_type_checking_imports=not types, cache_dir=None)
 
 
 def cycle(imported):
-    """The names along one cycle of a graph, or None."""
+    """Return the names along one cycle of a graph, or None."""
     try:
         TopologicalSorter(imported).prepare()
     except CycleError as error:
@@ -180,7 +185,7 @@ def test_no_modules_import_each_other():
 
 
 def child(package, module):
-    """The module or folder directly in a package that a module is, or lies in."""
+    """Return the module or folder directly in `package` that is or contains `module`."""
     depth = package.count(".") + 2
     return ".".join(module.split(".")[:depth]) if module.startswith(f"{package}.") else None
 
@@ -200,7 +205,7 @@ LIBRARIES = {"numpy", "cupy", "torch", "jax", "dask", "array_api_strict"}
 
 
 def names_a_library(node):
-    """True for a library's name as a text, for a tuple of them, and for ``traits.library``."""
+    """True for the name of a library, for a tuple of such names, and for ``traits.library``."""
     if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
         return any(map(names_a_library, node.elts))
     text = node.value if isinstance(node, ast.Constant) else None
@@ -209,7 +214,8 @@ def names_a_library(node):
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parent.name != "backends"], ids=name)
 def test_no_library_is_known_by_its_name(path):
-    """What a library can do is a trait of its adapter; its name is for messages and figures."""
+    """Code asks for traits of an adapter; the name of a library is used in messages and figures
+    only."""
     found = []
     for node in nodes(path):
         parts = []

@@ -1,4 +1,4 @@
-"""More than 2**31 elements, by broadcast views: indices and strides are Python's own integers."""
+"""Arrays of more than 2**31 elements, made by broadcasting, give right results."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ import einstride as es
 from checks import refused, same
 from test_workspace import MiB, peak
 
-# x as x[i, j] = row[j], each row the same memory: the result is known from one row.
+# x[i, j] = ROW[j]: all rows have one address, and the result follows from one row.
 ROW = np.arange(1.0, 18, dtype="float32").reshape(1, 1, 17, 1)
 
 
 def tall(rows, columns=17):
-    """(1, rows, columns, 1): rows * columns elements, 68 bytes."""
+    """Return an array (1, rows, columns, 1) in 68 bytes of memory."""
     return np.broadcast_to(ROW[:, :, :columns], (1, rows, columns, 1))
 
 
 @pytest.mark.parametrize("algorithm", ["strided", "gemm", "auto"])
 @pytest.mark.parametrize("rows", [2**28, 2**31 + 5, 2**40])
 def test_a_tiny_output_of_a_strided_filter(algorithm, rows):
-    """Windows at both ends of 2**32 and more elements; a few hundred kilobytes are enough."""
+    """Windows at both ends of 2**32 elements or more are read with little workspace."""
     x, f = tall(rows), np.arange(1.0, 5, dtype="float32").reshape(2, 2, 1, 1)
     keywords = {"stride": (rows // 3, 5), "dilation": (rows // 3 - 1, 1)}
     y, used = peak(es.conv, x, f, algorithm=algorithm, **keywords)
@@ -31,7 +31,7 @@ def test_a_tiny_output_of_a_strided_filter(algorithm, rows):
 
 @pytest.mark.parametrize("algorithm", ["strided", "gemm"])
 def test_a_pointwise_filter_on_an_input_of_8_gib(algorithm):
-    """Every 2**25-th row of 2**31 elements: the result has 64 rows."""
+    """A filter with stride 2**25 on an input of 2**31 elements has a result of 64 rows."""
     x = np.broadcast_to(ROW[:, :, :1], (1, 2**31, 1, 1))
     y, used = peak(
         es.conv, x, np.full((1, 1, 1, 1), 3, "f4"), stride=(2**25, 1), algorithm=algorithm
@@ -57,7 +57,7 @@ def test_the_filter_gradient(algorithm, per_example):
 
 
 def test_windows():
-    """The view itself: its strides lead 2**33 bytes away and further."""
+    """Strides of `windows` may exceed 2**33 bytes."""
     x = np.broadcast_to(ROW, (1, 2**32, 17, 1))
     w = es.windows(x, (2, 3), stride=(2**31 - 1, 7), dilation=(2**31, 1))
     assert w.shape == (1, 2, 3, 2, 3, 1)
@@ -65,9 +65,9 @@ def test_windows():
 
 
 def test_a_real_buffer_of_2_gib_addresses():
-    """True strides beyond 2**31 bytes, in memory that is never touched but at its ends."""
+    """Strides exceed 2**31 bytes in allocated memory, of which only the ends are accessed."""
     size = 2**31 + 2**20
-    x = np.zeros((1, size, 1), "int8")  # the system hands out zero pages only when they are written
+    x = np.zeros((1, size, 1), "int8")  # the system allocates pages at their first write
     x[0, 0, 0], x[0, -1, 0] = 3, 5
     f = np.array([1, 10], "int8").reshape(2, 1, 1)
     y, used = peak(es.conv, x, f, dilation=size - 1)
@@ -82,7 +82,7 @@ def test_a_large_empty_batch():
 
 @pytest.mark.parametrize("which", ["conv", "conv_input_grad", "conv_filter_grad"])
 def test_channels_beyond_2_31(which):
-    """2**31 filters that are never made: the plan counts them without a wrap."""
+    """The plan of 2**31 filters, whose arrays are not made, counts without overflow."""
     x, f = np.broadcast_to(np.int8(1), (1, 4, 2**31)), np.broadcast_to(np.int8(1), (1, 2**31, 1))
     gy = np.broadcast_to(np.int8(1), (1, 4, 1))
     calls = {
@@ -90,7 +90,7 @@ def test_channels_beyond_2_31(which):
         "conv_input_grad": lambda: es.plan(gy, f, direction="input_grad", input_size=4),
         "conv_filter_grad": lambda: es.plan(x, gy, direction="filter_grad", kernel_size=1),
     }
-    if which == "conv":  # 2**31 products of int8 could leave int32
+    if which == "conv":  # 2**31 products of int8 could exceed int32
         with refused("conv", ValueError, 'accumulate="int64"'):
             calls[which]()
     else:

@@ -10,7 +10,7 @@ INT32 = np.iinfo("int32")
 
 
 def dot(x, f, **keywords):
-    """The inner product of two vectors, as a convolution."""
+    """Compute the inner product of two vectors by a convolution."""
     return es.conv(x.reshape(1, 1, -1), f.reshape(1, -1, 1), **keywords)
 
 
@@ -25,7 +25,7 @@ def dot(x, f, **keywords):
     ],
 )
 def test_eight_bits_at_their_extremes(backend, algorithm, x, f, product):
-    """The most taps that cannot overflow int32 run, exactly; one more is refused."""
+    """The most taps that cannot overflow int32 give exact sums; one more tap is refused."""
     taps = INT32.max // product if product > 0 else INT32.min // product
     extreme = {"uint8": 255, "int8": -128}
     a, b = np.full((1, 1, taps + 1), extreme[x], x), np.full((1, taps + 1, 1), extreme[f], f)
@@ -72,7 +72,7 @@ def test_accumulate_unknown_names(accumulate):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "uint32"])
 def test_wider_integers_give_int64(backend, algorithm, dtype):
-    """Sums as large as they come, beyond 2**53: no float stands in for an integer."""
+    """Sums beyond 2**53 are exact, so no float dtype is used for them."""
     top = int(np.iinfo(dtype).max)
     x = np.array([top, top - 2], dtype)
     f = np.array([min(top, 2**31) // 2, 3], dtype)

@@ -1,4 +1,4 @@
-"""After a fork, under limits of threads, and after Ctrl-C in the midst of a call: still right."""
+"""Calls give right results after a fork, with limited threads, and after Ctrl-C during a call."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import einstride as es
-from checks import lacking, same
+from checks import is_unsupported, same
 
 ALGORITHMS = ("gemm", "direct", "winograd", "fft")
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def conv(algorithm):
 
 
 def run(code):
-    """A program of its own; its standard output."""
+    """Run code in a new process, and return its standard output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -39,8 +39,8 @@ def run(code):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_after_a_fork(algorithm):
-    """Parent and child both, when the parent's helpers do not exist in the child."""
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+    """Parent and child compute right after a fork; the child does not have the parent's threads."""
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     found = run(f"""
         import os, sys, warnings
@@ -60,12 +60,12 @@ def test_after_a_fork(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_under_limits_of_threads(algorithm):
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     free = conv(algorithm)
     with threadpool_limits(1):
         alone = conv(algorithm)
-    if algorithm == "fft":  # cuts its blocks by the number of threads
+    if algorithm == "fft":  # its blocks depend on the number of threads
         np.testing.assert_allclose(alone, free, rtol=0, atol=1e-5 * np.abs(free).max())
     else:
         same(alone, free)
@@ -74,9 +74,9 @@ def test_under_limits_of_threads(algorithm):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no such signals")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_ctrl_c_in_the_midst(algorithm):
-    """The interrupt comes through, and the next calls give the same bits as before."""
-    if lacking(lambda: conv(algorithm), algorithm, "float32"):
+def test_ctrl_c_during_a_call(algorithm):
+    """The call raises KeyboardInterrupt, and later calls have the same bits as before."""
+    if is_unsupported(lambda: conv(algorithm), algorithm, "float32"):
         return
     found = run(f"""
         import os, signal, threading, time

@@ -1,4 +1,4 @@
-"""conv_jvp, and second derivatives as compositions: convolution is linear in each of its arrays."""
+"""conv_jvp is the derivative of conv, and second derivatives are compositions of passes."""
 
 import inspect
 
@@ -44,7 +44,7 @@ def test_against_the_loops(backend, algorithm, case, given, dtype, seed):
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 def test_is_the_difference_quotient_of_a_bilinear_map(backend, mode):
-    """conv(x + dx, f + df) - conv(x, f) is conv_jvp + conv(dx, df), without a remainder."""
+    """conv(x + dx, f + df) - conv(x, f) is exactly conv_jvp + conv(dx, df)."""
     case = Case(2, (7, 6), (3, 2), 4, 6, (2, 1), ((1, 0), (2, 1)), (1, 2), 2, mode=mode)
     x, f, _ = arrays(case, "float64", 1)
     dx, df = changes(case, "float64", 1)
@@ -85,8 +85,8 @@ def test_against_jax():
         same(es.conv_jvp(x, f, dx, df, **CASE.explicit), np.asarray(theirs))
 
 
-# Second derivatives, as documented: of a function that is linear in f, the change with f is the
-# function of df. E = <conv(x, f), gy> is linear in x, f and gy, so nothing else is needed.
+# Second derivatives, as documented: the derivative along df of a function that is linear in f is
+# the function of df. E = <conv(x, f), gy> is linear in each of x, f and gy.
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -110,7 +110,7 @@ def test_second_derivatives_are_compositions(backend, dtype, case, seed):
 
 
 def test_a_hessian_vector_product_against_torch():
-    """Of |conv(x, f)|^2 / 2: its gradient is J^T y, and H (dx, df) two passes of the same three."""
+    """The Hessian-vector product of |conv(x, f)|^2 / 2, composed of passes, equals PyTorch's."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x, f, _ = arrays(CASE, "float64", 1)
     dx, df = changes(CASE, "float64", 1)
@@ -162,7 +162,7 @@ def test_refusals(dx, df, kind, says):
 
 @pytest.mark.parametrize("name", ["x", "f"])
 def test_x_and_f_are_checked_even_where_they_are_not_used(name):
-    """With dx alone, x is only a shape; a wrong shape is still an error."""
+    """With dx alone the values of x are not read, but a wrong shape of x is an error."""
     x, f = (X[:, :4], F) if name == "x" else (X, F[:2])
     dx, df = (X, None) if name == "x" else (None, F)
     with refused("conv_jvp", ValueError, f"shape of {name}"):

@@ -1,6 +1,6 @@
-"""The folder of compiled kernels: what is read from it, what it is named by, and how it is bounded.
+"""The folder of compiled kernels: which files are read, their names, and the bound of its size.
 
-The storms (tests/storms/test_disk_cache.py) add disks that fail and processes that share it.
+tests/storms/test_disk_cache.py adds disks that fail, and processes that share the folder.
 """
 
 import os
@@ -46,7 +46,7 @@ def kept(tmp_path):
 
 
 def run(code, folder, path=PACKAGE.parent, **variables):
-    """The three words that a new process prints, which finds the package at `path`."""
+    """Return the three words that a new process prints, which imports the package from `path`."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(path), "EINSTRIDE_CACHE": str(folder),
     } | variables  # fmt: skip
@@ -63,7 +63,7 @@ def kernels(folder):
 
 @pytest.fixture
 def copied(tmp_path):
-    """The package in another place."""
+    """Return a copy of the package in another folder."""
     return Path(
         shutil.copytree(
             PACKAGE, tmp_path / "copy" / "einstride", ignore=shutil.ignore_patterns("__pycache__")
@@ -72,13 +72,14 @@ def copied(tmp_path):
 
 
 def test_an_edit_of_any_module_gives_other_files(kept, copied):
-    """Points of interpolation stand in a module that none of the compiler's folder holds."""
+    """An edit of any module changes the names of files; here of one outside the compiler's
+    folder."""
     _, before, error = run(WINOGRAD, kept, copied.parent)
     assert float(error) < 1e-5
     first = kernels(kept)
     assert first
-    _, again, _ = run(WINOGRAD, kept, copied.parent)
-    assert again == before
+    _, repeated, _ = run(WINOGRAD, kept, copied.parent)
+    assert repeated == before
     assert kernels(kept) == first
     change = Change("cook_toom.POINTS", "(0, 1, -1, 2, -_HALF)", "(0, 1, -1, _HALF, -2)")
     for file, text in make(change, read(copied.parent, [copied.name])).items():
@@ -91,7 +92,7 @@ def test_an_edit_of_any_module_gives_other_files(kept, copied):
     assert kernels(kept) > first
 
 
-def test_two_places_of_one_package_share_it(kept, copied):
+def test_two_copies_of_the_package_share_it(kept, copied):
     assert run(DIRECT, kept, copied.parent)[1] == disk_cache.package_digest()
 
 
@@ -110,7 +111,7 @@ def test_every_file_of_the_package_counts(kept, copied):
 
 
 def test_a_package_without_sources(kept, copied):
-    """Bytecode in the place of sources is read as they are."""
+    """Without sources, the digest is that of the bytecode files."""
     compileall = [sys.executable, "-m", "compileall", "-q", "-b", str(copied)]
     subprocess.run(compileall, check=True)
     for path in copied.rglob("*.py"):
@@ -138,7 +139,7 @@ def test_a_package_in_a_zip_keeps_nothing(kept, copied, tmp_path):
 
 
 def test_a_module_from_elsewhere_keeps_nothing(kept, copied, tmp_path):
-    """No file of the package's folder says what code such a module holds."""
+    """A module from another folder has no file in the package, so its code has no digest."""
     (tmp_path / "toom.py").write_text((copied / "geometry" / "cook_toom.py").read_text())
     code = (
         "import importlib.util, sys, einstride\n"
@@ -153,7 +154,7 @@ def test_a_module_from_elsewhere_keeps_nothing(kept, copied, tmp_path):
 
 
 def test_a_source_that_changes_after_the_import_keeps_nothing(kept, copied):
-    """The process holds the old code: it must not be kept under the new one's name."""
+    """The process runs the old code, whose kernels must not get the name of the new code."""
     code = f"import einstride, os; os.utime({str(copied / 'geometry' / 'cook_toom.py')!r})\n"
     assert run(code + DIRECT, kept, copied.parent)[1:] == ["None", "0.0"]
     assert not kernels(kept)
@@ -188,7 +189,7 @@ def put_directory(path):
 
 
 def put_link(path):
-    """To a file that would be good in this place."""
+    """Put a link to a valid file in the place of a kernel."""
     disk_cache.write("a kernel", b"code")
     elsewhere = path.with_name("elsewhere")
     path.rename(elsewhere)
@@ -235,7 +236,7 @@ def test_only_this_users_own_regular_files_are_read(kept, put):
     put(path)
     assert disk_cache.read("a kernel") is None
     disk_cache.write("a kernel", b"code")
-    if put is put_directory:  # stays: it is not ours to empty
+    if put is put_directory:  # the folder stays: it may be another program's
         assert disk_cache.read("a kernel") is None
     else:
         assert disk_cache.read("a kernel") == b"code"
@@ -245,7 +246,7 @@ def test_only_this_users_own_regular_files_are_read(kept, put):
 
 
 def test_the_key_holds_the_cpu(kept):
-    """A folder on a network disk may be shared by machines of two kinds."""
+    """The key has the CPU, because machines of two kinds may share a folder on a network disk."""
     from dataclasses import replace
 
     from einstride.codegen import jit

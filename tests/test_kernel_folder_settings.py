@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept, and how many bytes of them, by the environment."""
+"""Environment variables set the folder of compiled kernels and the bound of its size."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ def test_the_default_folder_is_that_of_platformdirs():
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch, tmp_path):
-    """Nothing is written to a folder named "~" in the current one."""
+    """Without a home directory no kernel is stored, also not in a folder named "~"."""
     for name in ("EINSTRIDE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
@@ -80,7 +80,7 @@ def test_a_relative_folder_stays_where_it_was(monkeypatch, tmp_path):
 
 
 def aged(path, seconds):
-    """Let the file have been used so long ago."""
+    """Set the time of last use of a file to `seconds` ago."""
     now = path.stat().st_mtime
     os.utime(path, (now - seconds, now - seconds))
 
@@ -91,7 +91,7 @@ def test_the_least_recently_used_go_first(kept, monkeypatch):
     for number in range(8):  # of 1,032 bytes
         disk_cache.write(f"kernel {number}", bytes([number]) * 1000)
         aged(disk_cache._file(f"kernel {number}"), 86400 * (8 - number))
-    assert disk_cache.read("kernel 0") is not None  # which counts as a use
+    assert disk_cache.read("kernel 0") is not None  # reading is a use
     disk_cache.write("kernel 8", b"x" * 1000)
     assert len(list(kept.iterdir())) == 9
     disk_cache.write("kernel 9", b"x" * 1000)
@@ -134,7 +134,7 @@ def test_temporary_files_of_killed_processes_go(kept):
     disk_cache.folder()
     disk_cache.write("another", b"x")
     assert not old.exists()
-    assert new.exists()  # its process may be at work
+    assert new.exists()  # its process may still write it
 
 
 def test_no_bytes_no_folder(kept, monkeypatch):

@@ -1,4 +1,4 @@
-"""Kernel texts are those of the committed digests; see kernel_texts and docs/architecture.md."""
+"""Kernel texts have the committed digests; see kernel_texts and docs/architecture.md."""
 
 import cProfile
 import inspect
@@ -21,7 +21,7 @@ PACKAGE = Path(einstride.__file__).parent
 SPECIFICATIONS = generate.specifications()
 TABLES = sorted({name.partition("/")[0] for name in SPECIFICATIONS})
 SOME = list(SPECIFICATIONS)[5::53]
-"""Specifications of every family."""
+"""Some specifications, of every kernel family."""
 
 
 def chosen(table):
@@ -30,7 +30,10 @@ def chosen(table):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_text_is_the_committed_one(table):
-    """If a change of kernels is meant: ``python -m tests.kernel_texts --write``."""
+    """Every kernel text has the committed digest.
+
+    After an intended change of kernels, run ``python -m tests.kernel_texts --write``.
+    """
     specs = chosen(table)
     found = list(digests.differences(digests.committed(), digests.current(specs), specs))
     assert not found, f"python -m tests.kernel_texts --against HEAD {table}{digests.version_note()}"
@@ -46,7 +49,8 @@ def test_the_file_names_the_specifications():
 
 @pytest.mark.parametrize("seed", ["0", "4711"])
 def test_texts_depend_on_no_process(seed):
-    """Neither on hash seeds, nor on threads of BLAS, cores, or the folder of compiled kernels."""
+    """Texts do not depend on hash seeds, threads of BLAS, cores, or the folder of compiled
+    kernels."""
     limits = {"PYTHONHASHSEED": seed, "EINSTRIDE_CACHE_BYTES": "0", "OPENBLAS_NUM_THREADS": "1"}
     path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "tests.kernel_texts", *SOME]
@@ -66,7 +70,7 @@ def test_texts_depend_on_no_process(seed):
 
 
 def test_texts_depend_on_no_order_and_no_host(monkeypatch):
-    """LLVM is not even asked which machine this is."""
+    """Texts are made without asking LLVM for the CPU of this machine."""
     from llvmlite import binding
 
     def refuse(*_):
@@ -79,7 +83,7 @@ def test_texts_depend_on_no_order_and_no_host(monkeypatch):
 
 
 def test_nothing_recorded_stays():
-    """Afterwards kernels are compiled and run as before."""
+    """After texts are recorded, kernels are compiled and run as before."""
     import numpy as np
 
     x, f = np.ones((1, 6, 7, 16), "float32"), np.ones((3, 3, 16, 20), "float32")
@@ -100,12 +104,12 @@ CHANGES = {
     "write the end of Winograd's filter gradient": {"winograd_grad", "winograd_finish"},
     "write a norm's statistics": {"norm_forward"},
 }  # fmt: skip
-"""Functions that write a part of a kernel, and the kernels that have this part."""
+"""{function that writes a part of a kernel: kernels that have this part}."""
 
 
 @pytest.mark.parametrize("changed", CHANGES)
 def test_a_change_is_seen_in_its_kernels_alone(changed):
-    """One load more, whose result is not used."""
+    """An extra load, whose result is unused, changes only the kernels of the changed function."""
 
     def with_a_load(real, code, *given, **named):
         code.argument(0).load()
@@ -132,11 +136,11 @@ UNREACHED = {
     "cpu/grouped/rows.py": {"Spec.positions"},
     "cpu/runtime/argument_block.py": {"Call.argument"},
 }
-"""Functions that no specification calls, and why."""
+"""{module: functions that no specification calls}, with the reasons as comments."""
 
 
 def functions(code: CodeType):
-    """The functions and methods of a module, also those inside others."""
+    """Yield the code objects of all functions and methods of a module, also nested ones."""
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             if inner.co_flags & inspect.CO_OPTIMIZED and not inner.co_name.startswith("<"):
@@ -145,7 +149,7 @@ def functions(code: CodeType):
 
 
 def firsts():
-    """One specification for each table and pass: dtypes and targets share the generators."""
+    """Return a specification for each table and pass: dtypes and targets share the generators."""
     found = {}
     for name, spec in SPECIFICATIONS.items():
         found.setdefault(name.rsplit("/", 2)[0], spec)
@@ -153,7 +157,7 @@ def firsts():
 
 
 def test_every_function_is_reached():
-    """A generator that no specification reaches may change unseen."""
+    """Every function of the generators is called, so that no change of kernels is missed."""
     profile = cProfile.Profile(builtins=False)
     clear_caches("process")
     with profile:

@@ -1,4 +1,4 @@
-"""Conv: a callable that keeps its filter; forward remembers x, backward gives (gx, gf, gb)."""
+"""A `Conv` holds its filter; forward stores x, and backward returns (gx, gf, gb)."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_the_last_forward_counts(arrays_2d):
     layer.forward(np.ones((9, 3, 3, 2)))
     layer.forward(x)
     same(layer.backward(gy).gf, es.conv_filter_grad(x, gy, (3, 3)))
-    same(layer.backward(gy).gx, es.conv_input_grad(gy, f, (6, 5)))  # and may be asked for again
+    same(layer.backward(gy).gx, es.conv_input_grad(gy, f, (6, 5)))  # backward may be called twice
 
 
 def test_backward_of_a_given_input(arrays_2d):

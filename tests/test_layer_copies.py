@@ -1,4 +1,4 @@
-"""A layer's result is that of its filter at the moment of the call, whoever copies or writes it."""
+"""A layer computes with its filter at the time of the call, after copies and writes too."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from checks import same
 from einstride import _testing
 from einstride.dispatch.filter_cache import MOST_JOBS, Prepared
 
-FULL = {1: 576.0, 3: 1728.0}  # nine taps of sixty-four channels
+FULL = {1: 576.0, 3: 1728.0}  # result for a filter of this value: nine taps of sixty-four channels
 COPIES = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
@@ -22,7 +22,7 @@ COPIES = {
 
 
 def used_layer(**keywords):
-    """(layer, x) after calls enough for everything to be kept."""
+    """Return (layer, x) after enough calls to fill the caches of the layer."""
     layer = es.Conv(np.ones((3, 3, 64, 64), "f4"), np.zeros(64, "f4"), padding=1, **keywords)
     x = np.ones((2, 12, 12, 64), "f4")
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_a_copy_has_a_filter_of_its_own(how, algorithm):
 
 
 def writers():
-    """Ways to change memory behind an array, all of which a caller has in plain Python."""
+    """Return {name: function that tries to write the memory of an array} with plain Python."""
 
     def flag(f):
         f.flags.writeable = True
@@ -91,7 +91,8 @@ def test_nobody_writes_the_filter(writer, how):
 
 
 def test_an_array_that_is_given_out_is_not_the_layers():
-    """What NumPy allows on read-only arrays: other strides, another dtype, another memory."""
+    """Changes that NumPy allows on read-only arrays (strides, dtype, data) leave the layer
+    alone."""
     layer, x = used_layer()
     y = layer(x)
     layer.f.shape = (9, 64, 64)
@@ -122,7 +123,7 @@ def test_a_copy_remembers_no_input(how):
 
 
 class Named(es.Conv):
-    """A layer with something more."""
+    """A layer with an additional attribute."""
 
     def __init__(self, name, *args, **keywords):
         super().__init__(*args, **keywords)
@@ -153,7 +154,7 @@ def test_any_filter_keeps_its_memory_order(dtype, shape):
 
 
 def test_written_filters_of_other_libraries_are_seen(backend):
-    """Where arrays can be written nothing is kept of them."""
+    """Nothing that is derived from a writeable filter is cached."""
     x, f = backend.asarray(np.ones((1, 8, 8, 16), "f4")), np.ones((3, 3, 16, 16), "f4")
     layer = es.Conv(backend.asarray(f))
     for _ in range(3):
@@ -171,7 +172,7 @@ def test_written_filters_of_other_libraries_are_seen(backend):
 
 
 class Meeting:
-    """A job's stand-in: another thread comes in whenever a table looks it up."""
+    """Stand in for a job as a key: each look-up calls `then`, as another thread might."""
 
     def __init__(self, number, then=None):
         self.number, self.then = number, then
@@ -188,7 +189,7 @@ class Meeting:
 
 
 def test_transforms_may_be_given_up_while_they_are_looked_up():
-    """Found, and gone before they are taken: `KeyError` in one layer of several threads."""
+    """A transform may be dropped between its look-up and its use, which once raised `KeyError`."""
     made = []
     kept = Prepared()
 

@@ -1,4 +1,4 @@
-"""Layouts: channels_first and any spec string are the same convolution with its axes moved."""
+"""channels_first and any layout string give the channels-last result with its axes moved."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LETTERS = "HWDTZ"  # any letters but N, C, I, O may name the spatial axes
 
 
 def moved(array, canonical, part):
-    """`array` with axes named `canonical`, its axes put in the order of `part`."""
+    """Return an array with axes `canonical`, transposed to the order of axes `part`."""
     return np.ascontiguousarray(array.transpose([canonical.index(letter) for letter in part]))
 
 
@@ -24,7 +24,7 @@ def parts(spec):
 
 @st.composite
 def specs(draw, rank):
-    """A random spec; the spatial letters of x give the order of every tuple."""
+    """Draw a layout string; the spatial letters of x give the order of every tuple."""
     x = "".join(draw(st.permutations("NC" + LETTERS[:rank])))
     f = "".join(draw(st.permutations("IO" + LETTERS[:rank])))
     y = "".join(draw(st.permutations("NC" + LETTERS[:rank])))
@@ -32,7 +32,7 @@ def specs(draw, rank):
 
 
 def check(backend, which, spec, case, seed, **keywords):
-    """The canonical pass with its axes moved, against the pass under `spec`."""
+    """Compare a pass under the layout `spec` with the canonical pass, its axes moved."""
     xpart, fpart, ypart = parts(spec)
     spatial = "".join(letter for letter in xpart if letter not in "NC")
     names = {"x": f"N{spatial}C", "f": f"{spatial}IO", "y": f"N{spatial}C"}
@@ -86,7 +86,7 @@ def test_channels_last_by_name_and_by_spec(which, case, seed):
 def test_tuples_follow_the_spatial_letters_of_x(backend):
     x, f = integer_data((1, 9, 5, 2), "float64", 1), integer_data((2, 3, 2, 4), "float64", 2)
     y = backend(es.conv, x, f, layout="NWHC,HWIO->NHWC", stride=(2, 1))
-    assert y.shape == (1, 4, 4, 4)  # the stride of 2 is W's, whose filter has 3 taps
+    assert y.shape == (1, 4, 4, 4)  # the stride of 2 belongs to W, as do the 3 taps
     gf = backend(es.conv_filter_grad, x, y, (3, 2), layout="NWHC,HWIO->NHWC", stride=(2, 1))
     assert gf.shape == f.shape
 

@@ -1,4 +1,4 @@
-"""docs/mapping.md is true: each of its cells runs against the library it names."""
+"""Each cell of docs/mapping.md runs, and gives the result of the library that it names."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ NOTHING = "\u2013"
 
 
 def table():
-    """{(row, library): what the table says}."""
+    """Parse the table: {(row, library): text of the cell}."""
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
     cut = [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     head, _, *rows = cut
@@ -26,7 +26,7 @@ def table():
         head[1:], row[1:], strict=True)}  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # of the other libraries
+@pytest.mark.filterwarnings("ignore")  # warnings of other libraries
 @pytest.mark.parametrize(("row", "library"), CELLS, ids=lambda v: v)
 def test_cell(row, library):
     ours, theirs = CELLS[row, library]()

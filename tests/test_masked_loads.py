@@ -1,4 +1,4 @@
-"""A masked load reads the lanes of its mask and no byte beside them: see `guarded_loads`."""
+"""A masked load reads the lanes of its mask and no other byte: see `guarded_loads`."""
 
 import pytest
 
@@ -9,9 +9,9 @@ pytest.importorskip("llvmlite")
 
 
 @pytest.mark.parametrize("width", guarded_tails.WIDTHS)
-def test_no_byte_beside_the_lanes_of_the_mask(width, everything):
-    """LLVM up to 22.1 stops the process, for some of these masks, or forgets the mask."""
-    dtypes, lanes = ("int8,int32,int64", "8,16,32") if everything else ("int32", "16")
+def test_no_byte_beside_the_lanes_of_the_mask(width, full_length):
+    """For some of these masks, LLVM up to 22.1 ends the process or ignores the mask."""
+    dtypes, lanes = ("int8,int32,int64", "8,16,32") if full_length else ("int32", "16")
     said = run("guarded_loads.py", width, dtypes, lanes)
     assert int(said.split()[0]) > 80
 
@@ -39,7 +39,7 @@ print("right")
 
 @pytest.mark.parametrize("width", guarded_tails.WIDTHS)
 def test_groups_side_by_side(width):
-    """int64 beside float32, whose vectors of float64 are larger than a register."""
+    """int64 with float32 needs vectors of float64 that are larger than a register."""
     said = run("-c", GROUPED, width)
     if said.startswith("not run"):
         pytest.skip(said)

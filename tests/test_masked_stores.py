@@ -1,4 +1,4 @@
-"""A masked store writes the lanes of its mask and no byte beside them."""
+"""A masked store writes the lanes of its mask and no other byte."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ FORMS = ("first", "argument", "condition", "both", "other")
 
 
 def written(source, stored, lanes, form, count):
-    """A kernel that truncates `lanes` numbers and stores the first `count` of them."""
+    """Return the text of a kernel that truncates `lanes` integers and stores the first `count`."""
     code = Code("written", ("counter", "x", "y", "n", "all"))
     value = code.convert(code.array("x", source).load(lanes), source, stored)
     known, given = code.number(count), code["n"]
@@ -28,11 +28,11 @@ def written(source, stored, lanes, form, count):
         mask = code.first_lanes(known, lanes)
     elif form == "argument":
         mask = code.first_lanes(given, lanes)
-    elif form == "condition":  # LLVM finds out what it is
+    elif form == "condition":  # LLVM derives its value
         mask = code.first_lanes((given < 0).select(given, known), lanes)
     elif form == "both":
         mask = code.first_lanes(known, lanes) & code.every_lane(code["all"].equals(1), lanes)
-    else:  # all but those that are off
+    else:  # the complement of the lanes that are off
         rest = code.first_lanes(code.number(lanes), lanes) ^ code.first_lanes(known, lanes)
         mask = code.first_lanes(code.number(lanes), lanes) ^ rest
     code.array("y", stored).store(value, mask)
@@ -47,7 +47,7 @@ def masks(lanes):
 @pytest.mark.parametrize(("source", "stored"), TYPES)
 def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
     rng = np.random.default_rng(0)
-    jit.machine()  # LLVM is set up
+    jit.machine()  # initializes LLVM
     for on in filter(None, map(guarded_tails.machine_of, guarded_tails.WIDTHS)):
         for lanes in LANES:
             x = rng.integers(1, 100, lanes).astype(source)
@@ -65,11 +65,11 @@ def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
 
 
 def test_the_reader_sees_a_mask_that_llvm_knows():
-    """The form that all kernels had before: a plain comparison with a known number."""
+    """`wrong_stores` finds a store under a comparison with a constant, as kernels once had."""
     code = Code("written", ("counter", "x", "y"))
     value = code.convert(code.array("x", "int32").load(16), "int32", "int16")
     mask = code.first_lanes(code.number(1), 16)
     mask.first = None
-    mask._hidden = mask.ir  # as if it were not hidden
+    mask._hidden = mask.ir  # disables the hiding of the mask
     code.array("y", "int16").store(value, mask)
     assert len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.machine()))) == 1

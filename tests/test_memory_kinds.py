@@ -1,7 +1,7 @@
-"""Every kind of memory for every operand, and for `out`, between pages that nobody may touch.
+"""Operands and `out` may have every kind of memory, here between pages without access.
 
-The answer is that of the loops, the inputs stay as they were, and no byte beside the operands or
-in the gaps between their elements is read or written.
+The result is that of the loops, inputs are not written, and no byte beside operands or in the gaps
+between their elements is read or written.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ import pytest
 import einstride as es
 import oracle
 from checks import EVERY, PARTIAL, PASSES, agrees, operands
-from fuzz.memory import FOR_RESULTS, KINDS, Memory, Rooms, place
+from fuzz.memory import FOR_RESULTS, KINDS, Buffers, Memory, place
 from guarded_tails import channels_first
 from oracle import Case
 from strategies import integer_data
@@ -31,9 +31,9 @@ PAIRS = (
     ("complex128", "float64"), ("complex64", "complex64"), ("int16", "float32"),
 )  # fmt: skip
 COMPILED = {"auto": 7, "direct": 3, "winograd": 7, "fft": 7}
-"""Algorithms whose kernels take long to be compiled: they do one in so many jobs."""
+"""{algorithm: n}: one in n jobs is done, because kernels take long to compile."""
 
-ROOMS = Rooms()
+BUFFERS = Buffers()
 ODD = [kind for kind in KINDS if kind not in ("c", "overlapping")]
 
 
@@ -43,14 +43,16 @@ def dtype(name):
 
 @cache
 def known(case, which, pair, layout):
-    """The function, its operands and other arguments, and the exact result."""
+    """Return (function, operands, other arguments, exact result)."""
     first, second = (dtype(name) for name in pair)
     kinds = {"forward": (first, second, first), "input_grad": (first, second, first),
              "filter_grad": (first, first, second)}[which]  # fmt: skip
     shapes = (CASES[case].x_shape, CASES[case].f_shape, CASES[case].y_shape)
     names = ["int8" if k.name == "bfloat16" else k.name for k in kinds]
     arrays = [integer_data(s, n, i) for i, (s, n) in enumerate(zip(shapes, names, strict=True))]
-    for role, array in enumerate(arrays):  # the last axis of each is one value: may be broadcast
+    for role, array in enumerate(
+        arrays
+    ):  # values are equal along the last axis, which may be broadcast
         arrays[role] = np.ascontiguousarray(np.broadcast_to(array[..., :1], array.shape))
     exact = [a.astype("complex128" if a.dtype.kind == "c" else "int64") for a in arrays]
     function, _, (left, right) = operands(which, CASES[case], *exact)
@@ -71,7 +73,7 @@ def known(case, which, pair, layout):
 
 
 def refuses(function, given, more, algorithm, keywords):
-    """Does the algorithm refuse such a job, by name?"""
+    """True if the algorithm refuses the job, by name."""
     try:
         function(*given, *more, algorithm=algorithm, **keywords)
     except ValueError as error:
@@ -82,13 +84,13 @@ def refuses(function, given, more, algorithm, keywords):
 
 
 def called(function, given, more, keywords, kinds, last, swapped):
-    """The result with operands that lie in these kinds of memory, its own, or None, last."""
+    """Call with operands in these kinds of memory; the last kind is that of `out`, or None."""
     placed = [
-        place(ROOMS, a, Memory(kind, seed, bool(seed % 2), swapped), (axis,))
+        place(BUFFERS, a, Memory(kind, seed, bool(seed % 2), swapped), (axis,))
         for seed, (a, kind, axis) in enumerate(zip(given, kinds, last, strict=False), 3)
     ]
     found = function(*(p.array for p in placed), *more, **keywords)
-    assert not any(p.harmed() for p in placed), "an input, or memory beside it, was written"
+    assert not any(p.changed() for p in placed), "an input, or memory beside it, was written"
     return found
 
 
@@ -111,16 +113,16 @@ def test_any_memory_of_any_operand(algorithm, which, layout):
             compare(found, wanted, algorithm, text)
         for kind in FOR_RESULTS:
             start = np.full(wanted.shape, 0, found.dtype)
-            out = place(ROOMS, start, Memory(kind, 5, True))
+            out = place(BUFFERS, start, Memory(kind, 5, True))
             function(*given, *more, out=out.array, **keywords)
             compare(out.array, wanted, algorithm, (case, pair, "out", kind))
             out.array[...] = start
-            assert not out.harmed(), (case, pair, "out", kind)
+            assert not out.changed(), (case, pair, "out", kind)
 
 
 def compare(found, wanted, algorithm, text):
     name = found.dtype.name
-    if name in ("bfloat16", "float16"):  # which hold the integers of these sums
+    if name in ("bfloat16", "float16"):  # both can hold the integers of these sums
         name = "float32"
     try:
         agrees(found.astype(name), wanted.astype(name), name, algorithm)
@@ -134,7 +136,8 @@ COMPLEX = np.ones((4, 5, 3, 3), "c8")
 
 @pytest.mark.parametrize("algorithm", ["auto", "direct"])
 def test_real_beside_complex_with_channels_first(algorithm):
-    """A conversion keeps another memory order: the kernel would read beside the channels."""
+    """A conversion keeps the memory order, in which channels are not contiguous, and must be
+    copied."""
     keywords = {"layout": "channels_first", "algorithm": algorithm, "accuracy": "elementwise"}
     np.testing.assert_array_equal(es.conv(REAL, COMPLEX, **keywords), np.full((1, 4, 5, 5), 45))
     gy = np.ones((1, 4, 5, 5), "f4")
@@ -153,7 +156,7 @@ def test_real_beside_complex_with_channels_first(algorithm):
 @pytest.mark.parametrize("kind", ["f4", "f8", "u8"])
 @pytest.mark.parametrize("algorithm", ["auto", "direct", "gemm", "strided"])
 def test_a_filter_that_is_a_field_of_packed_records(algorithm, kind):
-    """Strides that are no integer number of elements."""
+    """A filter whose strides are no integer number of elements is read right."""
     rng = np.random.default_rng(0)
     records = np.zeros((3, 3, 4, 6), [("flag", "u1"), ("f", kind)])
     records["f"] = rng.integers(0, 5, records.shape)

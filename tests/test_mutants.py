@@ -1,4 +1,4 @@
-"""Planted faults: the sources have each, however they are written, and a test notices it."""
+"""Planted faults: each can be made in the sources, however they are written, and fails a test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHANGES = [
 
 @cache
 def made():
-    """The changed file of each fault: its change, path and text."""
+    """List (change, path of the changed file, new text) of all faults."""
     return [(change, *file) for change in CHANGES for file in make(change, TEXTS).items()]
 
 
@@ -47,7 +47,7 @@ def test_no_fault_survives():
 
 @cache
 def code(path, text):
-    """What a text says, written in one way."""
+    """Return the code of a text in a normal form, without comments and layout."""
     if path.endswith(".py"):
         return ast.unparse(ast.parse(text)).strip()
     return "".join(COMMENTS.sub("", text).split())
@@ -60,7 +60,7 @@ def test_each_fault_changes_the_code_of_a_definition():
 
 
 def unbound(text):
-    """Names that some code reads and binds nowhere."""
+    """Return the names that some code reads but binds nowhere."""
     nodes = list(ast.walk(ast.parse(text)))
     read = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -69,17 +69,17 @@ def unbound(text):
     return read - bound - {*dir(builtins)}
 
 
-def test_no_fault_names_what_is_not_there():
-    """A test that meets a NameError would notice any fault."""
+def test_no_fault_reads_undefined_names():
+    """A fault that raises a NameError would fail any test, and prove nothing."""
     for change, path, text in made():
         if path.endswith(".py"):
             assert unbound(text) <= unbound(TEXTS[path]), change
 
 
 def missed(rewritten, faults):
-    """Of some faults those that rewritten sources have not, or not at the same place.
+    """Yield an error for each fault that cannot be made in rewritten sources, or is made elsewhere.
 
-    `rewritten` takes a change, a path and the text there, and returns another path and text.
+    `rewritten` maps (change, path, text of the file) to another path and text.
     """
     for change, path, text in faults:
         to, before = rewritten(change, path, TEXTS[path])
@@ -95,7 +95,7 @@ def missed(rewritten, faults):
 
 
 def stored(text):
-    """Variables that some code assigns."""
+    """Return the variables that some code assigns."""
     nodes = ast.walk(ast.parse(text))
     return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
@@ -105,7 +105,7 @@ def same(path, first, second):
 
 
 class OtherLocals(ast.NodeTransformer):
-    """Other names for arguments and variables of functions, but for some."""
+    """Rename the arguments and local variables of functions, except for some."""
 
     names: frozenset[str] = frozenset()
 
@@ -133,8 +133,8 @@ class OtherLocals(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def otherwise(change, path, text):
-    """Other line breaks, quotes and parentheses, no comments, other names of variables."""
+def with_another_layout(change, path, text):
+    """Rewrite a file with another layout, without comments, and with renamed variables."""
     if path.endswith(".py"):
         tree = OtherLocals(stored(change.new) - stored(change.old)).visit(ast.parse(text))
         return path, ast.unparse(tree)
@@ -146,11 +146,11 @@ def otherwise(change, path, text):
 
 
 def test_layout_and_names_of_variables_do_not_matter():
-    assert not [*missed(otherwise, made())]
+    assert not [*missed(with_another_layout, made())]
 
 
 def with_another_name(change, path, text):
-    """The definition under another name."""
+    """Rewrite a file so that the definition of the change has another name."""
     name = change.definition.rpartition(".")[2]
     if name.startswith("__"):
         return path, text
@@ -159,12 +159,12 @@ def with_another_name(change, path, text):
 
 
 def test_a_definition_that_is_renamed_is_found():
-    """Some of them: without a name the code is looked for everywhere."""
+    """Tried for one fault in eight: without a name, the search goes through all sources."""
     assert not [*missed(with_another_name, made()[::8])]
 
 
-def alone(change, path, text):
-    """The definition in a module of its own, in a new folder."""
+def in_a_module_of_its_own(change, path, text):
+    """Move the definition into a new module in a new folder."""
     to = str(Path("src/einstride/attic/alone").with_suffix(Path(path).suffix))
     if not path.endswith(".py"):
         return to, text
@@ -178,8 +178,12 @@ def defined(node):
     return {getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)}
 
 
-TWINS = {"cupy.astype"}  # a function of another module says the same; its own module must be named
+TWINS = {"cupy.astype"}  # another module has a function of the same code: the module must be named
 
 
 def test_a_definition_that_moves_is_found():
-    assert not [*missed(alone, [file for file in made() if file[0].definition not in TWINS])]
+    assert not [
+        *missed(
+            in_a_module_of_its_own, [file for file in made() if file[0].definition not in TWINS]
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Memory of training steps goes round, and nothing that somebody still holds is overwritten."""
+"""Training steps reuse memory, and never overwrite an array that is still referenced."""
 
 import numpy as np
 import pytest
@@ -13,21 +13,21 @@ def taken(arena, n=1 << 16):
     return arena.empty((n // 4,), "float32", np.empty(0, "float32"))
 
 
-def place(a):
+def address(a):
     return a.__array_interface__["data"][0]
 
 
-def test_a_block_is_used_again_when_nobody_holds_it():
+def test_a_block_is_reused_when_nothing_references_it():
     arena = arenas.Arena()
     a = taken(arena)
-    view, where = a[::2], place(a)
+    view, where = a[::2], address(a)
     del a
-    assert place(taken(arena)) != where  # the view holds it
+    assert address(taken(arena)) != where  # the view references the block
     del view
-    assert place(taken(arena)) == where
+    assert address(taken(arena)) == where
 
 
-def test_what_a_step_did_not_need_is_given_back():
+def test_memory_that_a_step_did_not_need_is_freed():
     arena = arenas.Arena()
     a, c = taken(arena), taken(arena)
     del a, c
@@ -45,11 +45,11 @@ def test_small_arrays_and_other_dtypes():
     assert a.shape == (3, 5)
     assert a.dtype == "float64"
     assert not arena._blocks
-    assert place(taken(arena)) % 64 == 0
+    assert address(taken(arena)) % 64 == 0
 
 
 class Keeping(nn.ReLU):
-    """A layer whose author keeps what goes through."""
+    """A layer that keeps references to its inputs."""
 
     def _forward(self, x, run, own):
         y, kept = super()._forward(x, run, own)
@@ -57,7 +57,7 @@ class Keeping(nn.ReLU):
         return y, kept
 
 
-def test_arrays_that_are_held_are_never_used_again():
+def test_memory_of_referenced_arrays_is_never_reused():
     keeping = Keeping()
     net = nn.Sequential(nn.Conv(16, 3, padding=1), nn.BatchNorm(), keeping, nn.Conv(16, 3),
                         nn.GlobalAvgPool(), nn.Dense(2))  # fmt: skip
@@ -67,10 +67,10 @@ def test_arrays_that_are_held_are_never_used_again():
         model.step(x, np.zeros(8, int), nn.CrossEntropy(), nn.SGD(0.1))
     for held, then in keeping.seen:
         np.testing.assert_array_equal(held, then)
-    assert len({place(held) for held, _ in keeping.seen}) == 4
+    assert len({address(held) for held, _ in keeping.seen}) == 4
 
 
-def test_fit_gives_everything_back():
+def test_fit_frees_all_memory():
     model = nn.Model(nn.Sequential(nn.Conv(32, 3), nn.GlobalAvgPool(), nn.Dense(2)), (32, 32, 3))
     x = np.zeros((8, 32, 32, 3), "float32")
     model.step(x, np.zeros(8, int), nn.CrossEntropy(), nn.SGD(0.1))

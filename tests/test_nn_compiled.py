@@ -1,4 +1,4 @@
-"""Layers on compiled kernels give what the array code gives, whatever the channels and threads."""
+"""Layers on compiled kernels give the results of array code, for all channels and threads."""
 
 import ctypes
 import itertools
@@ -22,7 +22,7 @@ TIGHT = {"float32": 2e-5, "float64": 1e-12}
 
 
 def pair(make, x, gy=None, training=True):
-    """A layer's output, input gradient and own gradients: compiled, and as array code."""
+    """Return a layer's output and gradients, by compiled kernels and by array code."""
     found = []
     for b in (BACKEND, PLAIN):
         layer = make()
@@ -116,7 +116,7 @@ POOLS = {
 @pytest.mark.parametrize("size", [(8, 6), (7, 8)], ids=str)
 @pytest.mark.parametrize("name", POOLS)
 def test_pools(name, size, dtype):
-    """Small integers: most windows have several maxima."""
+    """Pools give equal results; with small integers, most windows have several maxima."""
     for channels, batch in itertools.product(CHANNELS, (1, 5)):
         x = np.random.default_rng(channels).integers(-1, 2, (batch, *size, channels)).astype(dtype)
         for kind in (nn.MaxPool, nn.AvgPool, _inside):
@@ -193,7 +193,7 @@ def test_the_second_sweep_waits_for_every_chunk_of_the_first():
     one, y, late = np.ones(4, "float32"), np.zeros_like(x), []
 
     def launch(function, block, threads):
-        block[0] = 1  # somebody has taken the first chunk
+        block[0] = 1  # another thread has taken the first chunk
         other = threading.Thread(target=function, args=(ctypes.addressof(block), 0))
         other.start()
         other.join(0.2)

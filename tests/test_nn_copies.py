@@ -1,4 +1,4 @@
-"""Copies and pickles of models and optimisers: arrays of their own, nothing stale, no batch."""
+"""Copies and pickles of models and optimisers have arrays of their own, and hold no batch."""
 
 import copy
 import os
@@ -18,7 +18,7 @@ T = np.arange(6) % 2
 
 
 def trained(dtype, optimiser, steps=3):
-    """A model of every kind of layer that keeps something."""
+    """Train a model with every kind of layer that has state."""
     body = nn.Sequential(nn.Conv(16, 3, padding=1, bias=False), nn.BatchNorm(), nn.ReLU())
     net = nn.Sequential(nn.Conv(16, 3), nn.ReLU(), nn.Residual(body), nn.Dropout(0.2),
                         nn.MaxPool(2), nn.GlobalAvgPool(), nn.Dense(2))  # fmt: skip
@@ -72,13 +72,13 @@ def test_a_pickled_model_holds_no_batch():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_written_halves_are_what_the_optimiser_moves(dtype):
-    """The float32 copy of a half parameter follows whoever writes the parameter in place."""
+    """The float32 copy of a half parameter follows writes to the parameter in place."""
     kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.float16
     optimiser, one = nn.SGD(2.0**-12), np.ones(4, kind)
     p = optimiser.step({"p": one}, {"p": one})["p"]
     p = optimiser.step({"p": p}, {"p": one})["p"]
     small = optimiser.running["p"]["master"]
-    np.testing.assert_array_equal(small, np.float32(1 - 2.0**-11))  # kept, though halves round it
+    np.testing.assert_array_equal(small, np.float32(1 - 2.0**-11))  # not rounded to halves
     p[:2] = 3
     optimiser.step({"p": p}, {"p": one})
     expected = np.float32([3, 3, 1 - 2.0**-11, 1 - 2.0**-11]) - np.float32(2.0**-12)
@@ -100,7 +100,7 @@ def test_a_child_forked_while_a_thread_holds_the_arena_goes_on():
     held.wait(60)
     child = os.fork()
     if child == 0:
-        signal.alarm(30)  # the end of a child that hangs
+        signal.alarm(30)  # ends a child that hangs
         done = arena.empty((1 << 15,), "float32", np.empty(0, "f4")).shape == (1 << 15,)
         os._exit(0 if done and arena._lock.acquire(blocking=False) else 1)
     try:

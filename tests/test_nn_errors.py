@@ -1,4 +1,4 @@
-"""Wrong input is refused with a sentence that names the layer by its place and kind."""
+"""Invalid input is refused with an error that names the layer by its index and kind."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_gradient_of_the_output_is_never_written():
 
 def test_numbers_of_all_public_docstrings():
     """Every public name of nn has a docstring in numpydoc's form."""
-    from test_docs import IGNORED  # the same rules as for the core
+    from test_docs import IGNORED  # numpydoc rules of the core
 
     validate = pytest.importorskip("numpydoc.validate").validate
     for name in nn.__all__:

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and nothing else is taken."""
+"""Checkpoints restore what was saved, and other files are refused."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_truncated_file_is_refused_and_the_model_left(tmp_path, suffix, share)
     needed(suffix)
     m, path = model(), tmp_path / f"a{suffix}"
     m.save(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
     before = copies(m)
     with pytest.raises(ValueError, match="load: the file must be a whole checkpoint"):
         m.load(path)
@@ -113,9 +113,9 @@ def test_damaged_bytes_are_refused_or_harmless(tmp_path, suffix):
     needed(suffix)
     m, path = model(), tmp_path / f"a{suffix}"
     m.save(path)
-    whole = bytearray(path.read_bytes())
-    for at in range(0, len(whole), 97):
-        spoiled = bytearray(whole)
+    data = bytearray(path.read_bytes())
+    for at in range(0, len(data), 97):
+        spoiled = bytearray(data)
         spoiled[at] ^= 0xFF
         path.write_bytes(spoiled)
         before = copies(m)

@@ -1,4 +1,4 @@
-"""Gradients against finite differences, pools against loops, examples one at a time."""
+"""Gradients of layers equal finite differences, pools equal loops, and examples are independent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEP = 1e-6
 
 
 def passes(layer, x, training=True):
-    """The output, and a function from its gradient to all gradients."""
+    """Return (output, function from the output's gradient to all gradients)."""
     run = Run(B, training, True)
     y, kept = layer.forward(x, run)
     return y, lambda gy: layer.backward(gy, kept, run)
@@ -31,7 +31,8 @@ def passes(layer, x, training=True):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_finite_differences(name, training):
-    """Along random directions of the input and of every parameter."""
+    """Gradients equal finite differences along random directions of the input and each
+    parameter."""
     case = CASES[name]
     layer = case.ours()
     model = nn.Model(nn.Sequential(layer), case.shape, dtype="float64", seed=3)
@@ -65,7 +66,7 @@ def pools(draw):
 
 
 def windows(x, geometry):
-    """For every output position, the elements of x in its window, in row-major order."""
+    """Yield the elements of x in the window of every output position, in row-major order."""
     size, kernel, stride, padding, dilation = geometry
     outs = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -113,7 +114,7 @@ def max_pool_against_loops(case, random):
 
 
 def array_code():
-    """What libraries without kernels run, on NumPy."""
+    """Use array code instead of kernels, as for other libraries."""
     return mock.patch("einstride.nn.cpu.calls.ready", return_value=False)
 
 
@@ -201,7 +202,7 @@ def test_batch_norm_refuses_gradients_for_each_example():
 @pytest.mark.parametrize("size", [6, 64])
 @pytest.mark.parametrize("mean", [0.0, 1.0, 30.0, 1e4])
 def test_batch_norm_loses_nothing_to_a_large_mean(mean, size):
-    """float32 against float64, whichever way the statistics take; in blocks and not."""
+    """float32 agrees with float64 for any mean, with statistics in one block and in several."""
     model = nn.Model(nn.Sequential(nn.BatchNorm()), (size, size, 3))
     x = (RNG.standard_normal((96, size, size, 3)) + mean).astype("float32")
     wide = nn.Model(nn.Sequential(nn.BatchNorm()), (size, size, 3), dtype="float64")
@@ -236,7 +237,7 @@ def test_channels_first_is_the_same_moved(layer):
 
 
 def test_a_residual_layer_gives_both_ways_the_whole_gradient():
-    """In place or not: the body may not write what the shortcut still needs."""
+    """The body and the shortcut both get the full gradient, also if layers work in place."""
     layers = [nn.Residual(nn.ReLU()), nn.Residual(nn.ReLU(), nn.LeakyReLU(0.5)), nn.Tanh()]
     model = nn.Model(nn.Sequential(nn.Dense(4), *layers), (4,), dtype="float64")
     x, w = RNG.standard_normal((5, 4)), model.parameters["0.w"]

@@ -31,7 +31,7 @@ def our_model(layers, shape, backend=None):
 
 
 def copy_to_torch(model, modules, asnumpy):
-    """Our parameters and statistics into the modules at the same places."""
+    """Copy parameters and statistics of a model into the corresponding PyTorch modules."""
     for name, a in (model.parameters | model.state).items():
         place, _, kind = name.rpartition(".")
         target = getattr(modules[int(place)], nn_cases.TORCH_NAMES[kind])
@@ -50,7 +50,7 @@ def compare(model, modules, asnumpy):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_layer(name, backend):
-    """In the middle of a network, so that its input gradient counts too."""
+    """Train with each kind of layer inside a network, so that its input gradient is used too."""
     if backend.name in ("torch", "jax", "dask"):
         pytest.skip("trained on NumPy, CuPy and array-api-strict")
     case = CASES[name]

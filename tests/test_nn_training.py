@@ -1,4 +1,4 @@
-"""Training as a user sees it: fit, stop, interrupt, save, load, move."""
+"""Training by `fit`: progress, early stopping, interrupts, moves between libraries, and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ T = (X.mean(axis=(1, 2, 3)) > 0).astype("int64")
 
 
 def network():
-    """No bias before a norm: its gradient is zero but for rounding, which Adam would blow up."""
+    """Return layers without a bias before a norm: Adam would amplify the rounding of its zero
+    gradient."""
     first, second = (nn.Conv(4, 3, padding="same", bias=False) for _ in range(2))
     return nn.Sequential(
         first, nn.BatchNorm(), nn.ReLU(), nn.Dropout(0.1),
@@ -44,7 +45,7 @@ def same(a, b):
     return all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def test_it_learns_and_tells(capsys):
+def test_fit_reduces_the_loss_and_prints_progress(capsys):
     m = model()
     history = fit(m, epochs=30, progress=True, validation=(X, T), metrics=[nn.accuracy])
     assert history is m.history
@@ -114,12 +115,12 @@ def test_small_steps_of_half_parameters_are_not_lost():
         p = optimiser.step(p, {"w": np.ones(1, "float32")})
     np.testing.assert_allclose(p["w"], np.float16(0.99), atol=1e-3)
     p = optimiser.step({"w": np.ones(1, "float16")}, {"w": np.zeros(1, "float32")})
-    assert p["w"] == 1  # another parameter: the copy of the old one is forgotten
+    assert p["w"] == 1  # a new parameter: the copy of the old one is dropped
 
 
 def test_early_stopping_keeps_the_best():
     m = model()
-    history = fit(m, epochs=200, validation=(X, 1 - T), patience=3)  # it can only get worse
+    history = fit(m, epochs=200, validation=(X, 1 - T), patience=3)  # wrong labels
     losses = [e["val_loss"] for e in history.epochs]
     assert len(losses) < 200
     assert history.held == 1 + int(np.argmin(losses)) == len(losses) - 3
@@ -150,7 +151,7 @@ def test_a_nan_stops_training_and_the_last_good_epoch_is_kept(spoiled):
     assert np.isfinite(fit(m, epochs=1).epochs[0]["loss"])
 
 
-def test_ctrl_c_leaves_the_last_whole_epoch():
+def test_ctrl_c_leaves_the_last_complete_epoch():
     m, other = model(), model()
 
     class Impatient(nn.Adam):
@@ -184,7 +185,8 @@ def test_inference_keeps_nothing_and_changes_nothing():
 
 
 def test_a_step_takes_the_memory_that_is_stated():
-    """Inputs of layers, once each, and about two more of the largest: see the README."""
+    """A step takes one array for the input of each layer, and about two of the largest: see the
+    README."""
     net = nn.Sequential(
         nn.Conv(16, 3, padding="same"), nn.BatchNorm(), nn.ReLU(),
         nn.Conv(16, 3, padding="same"), nn.BatchNorm(), nn.ReLU(), nn.GlobalAvgPool(), nn.Dense(2),
@@ -231,8 +233,8 @@ def test_batches():
     assert np.array_equal(every[0], every[1])
     assert not np.array_equal(every[0], every[2])
     assert sorted(every[0]) == list(x)
-    again = nn.Batches(x, x, 4)
-    assert not np.array_equal(*(np.concatenate([b for b, _ in again]) for _ in range(2)))
+    repeated = nn.Batches(x, x, 4)
+    assert not np.array_equal(*(np.concatenate([b for b, _ in repeated]) for _ in range(2)))
 
 
 def test_metrics():
@@ -254,7 +256,8 @@ def test_cross_entropy_of_huge_logits():
 
 
 def test_dropout(backend):
-    """The same elements on every library, the mean kept, the gradient through the same mask."""
+    """Dropout drops equal elements on every library, keeps the mean, and masks the gradient
+    equally."""
     if backend.name in ("torch", "jax", "dask"):
         pytest.skip("trained on NumPy, CuPy and array-api-strict")
     library = backend.xp.__name__ if "numpy" not in backend.name else "numpy"

@@ -1,10 +1,10 @@
-"""The layout of memory never changes the answer, and inputs are never written."""
+"""The memory order of inputs never changes the result, and inputs are never written."""
 
 import numpy as np
 import pytest
 
 import einstride as es
-from checks import EVERY, PASSES, agrees, lacking, operands, refused, same
+from checks import EVERY, PASSES, agrees, is_unsupported, operands, refused, same
 from oracle import Case
 from strategies import arrays, integer_data
 
@@ -53,12 +53,12 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
-def test_any_memory_gives_the_answer_of_a_copy(which, algorithm, view, dtype):
+def test_any_memory_gives_the_result_of_a_copy(which, algorithm, view, dtype):
     contiguous = arrays(CASE, dtype, 1)
     odd = [VIEWS[view](a) for a in contiguous]
     function, args, _ = operands(which, CASE, *contiguous)
     keywords = {"algorithm": algorithm, **CASE.explicit}
-    if lacking(lambda: function(*args, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: function(*args, **keywords), algorithm, dtype):
         return
     expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
@@ -75,7 +75,8 @@ def test_memory_mapped_from_a_file(tmp_path):
 
 
 def test_a_subclass_is_right_or_refused():
-    """A subclass may give its elements another meaning: the plain answer, or a TypeError."""
+    """A subclass, whose elements may have another meaning, gives the plain result or a
+    TypeError."""
 
     class Named(np.ndarray):
         pass
@@ -94,12 +95,12 @@ def test_a_subclass_is_right_or_refused():
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_broadcast(which, algorithm, axis):
-    """A zero byte-stride along each axis in turn."""
+    """Operands may have a stride of zero along any axis."""
     full = arrays(CASE, "float64", 2)
     odd = [np.broadcast_to(a.take([0], axis), a.shape) for a in full]
     keywords = {"algorithm": algorithm, **CASE.explicit}
     function, args, _ = operands(which, CASE, *(a.copy() for a in odd))
-    if lacking(lambda: function(*args, **keywords), algorithm, "float64"):
+    if is_unsupported(lambda: function(*args, **keywords), algorithm, "float64"):
         return
     expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
@@ -109,7 +110,7 @@ def test_broadcast(which, algorithm, axis):
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_overlapping(which, algorithm):
-    """Views whose elements share memory, as sliding windows do."""
+    """Operands may be views whose elements overlap in memory, as sliding windows do."""
     base = integer_data((400,), "float64", 3)
 
     def overlapping(a):
@@ -119,7 +120,7 @@ def test_overlapping(which, algorithm):
     odd = [overlapping(a) for a in arrays(CASE, "float64", 3)]
     keywords = {"algorithm": algorithm, **CASE.explicit}
     function, args, _ = operands(which, CASE, *(a.copy() for a in odd))
-    if lacking(lambda: function(*args, **keywords), algorithm, "float64"):
+    if is_unsupported(lambda: function(*args, **keywords), algorithm, "float64"):
         return
     expected = function(*args, **keywords)
     function, args, _ = operands(which, CASE, *odd)
@@ -135,7 +136,7 @@ def test_the_same_array_twice(algorithm):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "int32"])
 def test_swapped_bytes_are_right_or_refused(dtype):
-    """Either the answer of the native copy, or a TypeError that says what to do; never garbage."""
+    """Swapped bytes give the result of a native copy, or a TypeError that says what to do."""
     x, f, _ = arrays(CASE, dtype, 5)
     expected = es.conv(x, f, **CASE.explicit)
     swapped = x.astype(x.dtype.newbyteorder())
@@ -152,11 +153,11 @@ def test_swapped_bytes_are_right_or_refused(dtype):
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("which", PASSES)
 def test_the_result_is_ours_alone(which, algorithm):
-    """A result is writable and shares no memory with an input, the trivial 1x1 cases included."""
+    """A result is writeable and shares no memory with an input, also for a filter of 1x1."""
     case = Case(1, (4,), (1,), 1, 1, (1,), ((0, 0),), (1,))
     x, f, gy = np.ones(case.x_shape), np.ones(case.f_shape), np.ones(case.y_shape)
     function, args, pair = operands(which, case, x, f, gy)
-    if lacking(lambda: function(*args, algorithm=algorithm), algorithm, "float64"):
+    if is_unsupported(lambda: function(*args, algorithm=algorithm), algorithm, "float64"):
         return
     result = function(*args, algorithm=algorithm)
     assert result.flags.writeable
@@ -167,7 +168,7 @@ def test_the_result_is_ours_alone(which, algorithm):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_deterministic(which):
-    """Not only close: the same bits every time, whatever lies around in memory."""
+    """Repeated calls have the same bits, whatever the contents of other memory."""
     rng = np.random.default_rng(0)
     case = Case(4, (40, 41), (3, 3), 16, 24, (1, 1), ((1, 1), (1, 1)), (1, 1))
     x, f, gy = (

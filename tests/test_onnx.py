@@ -1,4 +1,7 @@
-"""ONNX's own cases for Conv, ConvTranspose and ConvInteger, and its reference evaluator."""
+"""einstride.onnx passes ONNX's cases of Conv, ConvTranspose and ConvInteger.
+
+Random cases equal ONNX's reference evaluator.
+"""
 
 import importlib
 import warnings
@@ -17,7 +20,7 @@ OPERATORS = {
     "ConvTranspose": onnx_ops.conv_transpose,
     "ConvInteger": onnx_ops.conv_integer,
 }
-# Written down, so that a new release of onnx that loses one is noticed.
+# Fixed here, so that a release of onnx that drops a case fails the test.
 KNOWN = {
     "Conv": {
         "test_basic_conv_with_padding", "test_basic_conv_without_padding",
@@ -41,10 +44,10 @@ def onnx():
 
 @pytest.fixture(scope="module")
 def node_cases(onnx):
-    """{operator: [(name, attributes, inputs, outputs)]} of every case that onnx generates."""
+    """Return {operator: [(name, attributes, inputs, outputs)]} of all cases that onnx generates."""
     found = {name: [] for name in OPERATORS}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # onnx computes the results of all its operators
+        warnings.simplefilter("ignore")  # computing the cases of other operators may warn
         case = importlib.import_module("onnx.backend.test.case.node")
         collected = case.collect_testcases()
     for one in collected:
@@ -65,7 +68,7 @@ def text(attributes):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_case_of_onnx(backend, node_cases, operator):
-    """Equal dtypes, shapes and values, as onnx's own runner demands."""
+    """Dtypes, shapes and values are equal, as onnx's own runner demands."""
     passed = set()
     for name, attributes, inputs, outputs in node_cases[operator]:
         arrays = [np.asarray(a) for a in inputs]
@@ -79,7 +82,7 @@ def test_every_case_of_onnx(backend, node_cases, operator):
 
 
 def evaluate(onnx, operator, arrays, attributes):
-    """What onnx's reference evaluator makes of one node."""
+    """Compute one node with onnx's reference evaluator."""
     names = ["x", "w", "b", "c"][: len(arrays)]
     node = onnx.helper.make_node(operator, names, ["y"], **attributes)
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in zip(
@@ -143,7 +146,7 @@ def test_transposed_against_the_reference_evaluator(
         attributes |= {"auto_pad": pads}
     else:
         assume(all(r >= 2 for r in reach))
-        more = [s - 1 if extra else 0 for s in strides]  # the evaluator's limit
+        more = [s - 1 if extra else 0 for s in strides]  # the evaluator allows no more
         attributes |= {"pads": pads, "output_padding": more}
     expected = evaluate(onnx, "ConvTranspose", [x, w], attributes)
     np.testing.assert_array_equal(onnx_ops.conv_transpose(x, w, **attributes), expected)
@@ -152,7 +155,7 @@ def test_transposed_against_the_reference_evaluator(
 @pytest.mark.parametrize("auto_pad", ["NOTSET", "SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("size", [8, 9, 10, 11, 12])
 def test_output_shape(auto_pad, size):
-    """pads are ignored; the odd element is cropped where auto_pad says, missing ones are added."""
+    """output_shape overrides pads; an odd element is cropped at the end that auto_pad says."""
     x, w = np.arange(1.0, 5).reshape(1, 1, 4), np.ones((1, 1, 3))
     whole = onnx_ops.conv_transpose(x, w, strides=[2])
     y = onnx_ops.conv_transpose(
@@ -166,7 +169,7 @@ def test_output_shape(auto_pad, size):
 
 
 def test_sums_of_8_bit_integers_never_wrap():
-    """ONNX lets them wrap in 32 bits; here they are exact, or refused."""
+    """Sums of 8-bit integers, which wrap in ONNX, are exact or refused."""
     x, w = np.full((1, 300, 8, 8), 255, "uint8"), np.full((1, 300, 8, 8), 255, "uint8")
     assert onnx_ops.conv_integer(x, w).item() == 300 * 64 * 255 * 255
     x, w = np.full((1, 600, 8, 8), 255, "uint8"), np.full((1, 600, 8, 8), 255, "uint8")

@@ -1,4 +1,4 @@
-"""The judge is judged: the loops by NumPy and the seed's six lines, the fast one by the loops."""
+"""The loops equal NumPy and the code of the seed project; the fast reference equals the loops."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""out=: the result's exact shape, dtype and library; written whole; memory of its own."""
+"""`out` must have the result's shape, dtype and library; all of it is written, and it may not
+alias."""
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ CASE = Case(2, (6, 5), (3, 2), 4, 6, (2, 1), ((1, 0), (0, 2)), (1, 2), groups=2)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("which", PASSES)
 @given(case=cases(), seed=seeds)
-def test_written_whole_and_returned(which, algorithm, case, seed):
+def test_every_element_is_written_and_out_returned(which, algorithm, case, seed):
     function, args, _ = operands(which, case, *arrays(case, "float64", seed))
     keywords = case.keywords | {"algorithm": algorithm}
     expected = function(*args, **keywords)
-    out = np.full(expected.shape, np.nan)  # nothing of what was there may be read
+    out = np.full(expected.shape, np.nan)  # the former values may not be read
     assert function(*args, **keywords, out=out) is out
     same(out, expected)
 

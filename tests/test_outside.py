@@ -1,4 +1,4 @@
-"""PyTorch, JAX and SciPy as outside oracles, where they are installed."""
+"""Results equal those of PyTorch, JAX and SciPy, where installed."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from strategies import arrays, cases, integer_data, seeds
 
 REAL_AND_COMPLEX = pytest.mark.parametrize("dtype", ["float64", "complex128"])
 EXACT = settings(max_examples=40)
-COMPILED = settings(max_examples=8)  # JAX compiles each shape anew
+COMPILED = settings(max_examples=8)  # JAX compiles every shape
 
 
 def first(a):
-    """Channels last to channels first."""
+    """Move the axes from channels last to channels first."""
     return np.ascontiguousarray(np.moveaxis(a, -1, 1))
 
 
@@ -42,7 +42,7 @@ def jax():
 
 
 def torch_pads(case):
-    """PyTorch pads by itself, the last axis first; negative crops there too."""
+    """Return the pads of a case for torch.nn.functional.pad: last axis first, negative crops."""
     return [side for pad in reversed(case.pads) for side in pad]
 
 
@@ -125,7 +125,8 @@ def jax_conv(jax, case, padding):
 @COMPILED
 @given(case=cases(max_rank=3), seed=seeds)
 def test_jax(jax, dtype, case, seed):
-    """JAX's gradients of complex arrays are ours with the other operand conjugated."""
+    """Passes equal JAX's; its complex gradients are einstride's with the other operand
+    conjugated."""
     assume(not case.flip)
     x, f, gy = arrays(case, dtype, seed)
     y, pullback = jax.vjp(jax_conv(jax, case, case.pads), x, f)
@@ -153,7 +154,7 @@ def test_jax_padding_names(jax, ours, theirs, case, seed):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_jax_transposed(jax, padding, stride):
-    """conv_transpose of JAX with transpose_kernel=True is the gradient of its own convolution."""
+    """Equals JAX's conv_transpose with transpose_kernel=True, the gradient of its convolution."""
     x, f = integer_data((2, 5, 3), "float64", 1), integer_data((3, 2, 3), "float64", 2)
     theirs = jax.lax.conv_transpose(
         x,

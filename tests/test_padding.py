@@ -1,4 +1,4 @@
-"""Padding: what each name means, and that every written form of the same pads agrees."""
+"""Each padding name means its documented pads, and all forms of the same pads agree."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ONES = np.ones((1, 5, 1))
 
 
 def line(x, f, **keywords):
-    """A 1-D convolution of two plain vectors."""
+    """Convolve two vectors."""
     x, f = np.asarray(x, float), np.asarray(f, float)
     return es.conv(x.reshape(1, -1, 1), f.reshape(-1, 1, 1), **keywords).ravel().tolist()
 

@@ -13,17 +13,19 @@ from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
 NUMPY_NAMES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-ROOM = {"reflect": lambda n: n - 1, "replicate": lambda n: n + 100, "circular": lambda n: n}
+WIDEST = {"reflect": lambda n: n - 1, "replicate": lambda n: n + 100, "circular": lambda n: n}
 
 
 @st.composite
 def bordered(draw):
-    """A case with a border that is wide enough for its pads."""
+    """Draw a case whose input is large enough for the pads of its padding mode."""
     case = draw(cases(max_rank=3))
     widest = [max(pad) for pad in case.pads]
     assume(min(min(pad) for pad in case.pads) >= 0 < max(widest))
     sizes = list(zip(widest, case.input_size, strict=True))
-    fitting = [mode for mode, room in ROOM.items() if all(w <= room(n) for w, n in sizes)]
+    fitting = [
+        mode for mode, widest_pad in WIDEST.items() if all(w <= widest_pad(n) for w, n in sizes)
+    ]
     mode = draw(st.sampled_from(fitting))
     return replace(case, mode=mode, keywords=case.keywords | {"padding_mode": mode})
 
@@ -91,7 +93,7 @@ def test_layout_and_layer():
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
 @pytest.mark.parametrize("which", PASSES)
 def test_a_border_wider_than_the_input_is_refused(which, mode):
-    widest = ROOM[mode](4)
+    widest = WIDEST[mode](4)
     for pads, fits in [((widest, 0), True), ((0, widest + 1), False), ((widest + 1, 0), False)]:
         case = Case(1, (4,), (2,), 1, 1, (1,), (pads,), (1,), mode=mode)
         function, args, _ = operands(which, case, *arrays(case, "float64", 1))

@@ -1,7 +1,7 @@
-"""Every padding mode is `numpy.pad` before the convolution, and its gradients are exact adjoints.
+"""Every padding mode equals `numpy.pad` before the convolution, and its gradients are adjoints.
 
-The loops never see a border here: forward and filter gradient get an input that NumPy has padded
-(and cropped), the input gradient is scattered back through a padded array of indices.
+The loops compute without padding: forward and filter gradient get an input that NumPy has padded
+and cropped, and the input gradient is added up through a padded array of indices.
 """
 
 from dataclasses import replace
@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import einstride as es
 import oracle
-from checks import EVERY, PASSES, agrees, lacking, operands, promoted, refused, same
+from checks import EVERY, PASSES, agrees, is_unsupported, operands, promoted, refused, same
 from oracle import Case, span
 from strategies import DTYPES, arrays, cases, integer_data, seeds
 
 NUMPY_NAMES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-ROOM = {
+WIDEST = {
     "zeros": lambda n: 4,
     "reflect": lambda n: n - 1,
     "replicate": lambda n: 4,
@@ -30,19 +30,19 @@ FEW = settings(max_examples=20)
 
 @st.composite
 def bordered(draw):
-    """A case with any mode and pads on any side: none, a crop, or as much as the mode can give."""
+    """Draw a case with any mode, and pads from a crop to the widest that the mode allows."""
     case = draw(cases(max_rank=4, padded=False))
-    mode = draw(st.sampled_from(list(ROOM)))
+    mode = draw(st.sampled_from(list(WIDEST)))
     pads = []
     for n, k, d in zip(case.input_size, case.kernel_size, case.dilation, strict=True):
-        low, high = (draw(st.integers(-1, ROOM[mode](n))) for _ in range(2))
+        low, high = (draw(st.integers(-1, WIDEST[mode](n))) for _ in range(2))
         missing = span(k, d) - n - low - high
         pads.append((low - min(low, 0), high - min(high, 0)) if missing > 0 else (low, high))
     return replace(case, pads=tuple(pads), mode=mode, keywords={})
 
 
 def padded(a, case, first=1, **keywords):
-    """NumPy's pad on the spatial axes, which start at `first`; then the crops."""
+    """Pad the spatial axes, from axis `first` on, by NumPy; then crop."""
     ends = [(0, 0)] * first
     a = np.pad(a, [*ends, *((max(low, 0), max(high, 0)) for low, high in case.pads), *ends],
                NUMPY_NAMES[case.mode], **keywords)  # fmt: skip
@@ -52,7 +52,7 @@ def padded(a, case, first=1, **keywords):
 
 
 def expected(which, case, x, f, gy):
-    """The pass over an input that has no border any more."""
+    """Compute the pass by the loops on an input that is already padded."""
     wide = padded(x, case)
     inner = replace(
         case, input_size=wide.shape[1:-1], pads=((0, 0),) * len(case.pads), mode="zeros"
@@ -77,23 +77,23 @@ def expected(which, case, x, f, gy):
 @FEW
 @given(case=bordered(), dtype=st.sampled_from(DTYPES), seed=seeds)
 def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed):
-    if not backend.has(dtype):
+    if not backend.supports(dtype):
         dtype = "float32"
     x, f, gy = arrays(case, dtype, seed)
     function, args, _ = operands(which, case, x, f, gy)
     keywords = case.explicit | {"algorithm": algorithm}
-    if lacking(lambda: backend(function, *args, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(function, *args, **keywords), algorithm, dtype):
         return
     result = backend(function, *args, **keywords)
     agrees(result, expected(which, case, x, f, gy), promoted(dtype, dtype), algorithm)
 
 
-@pytest.mark.parametrize("mode", ROOM)
+@pytest.mark.parametrize("mode", WIDEST)
 @given(case=bordered(), seed=seeds)
 def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
-    """<conv(x, f), gy> = <x, gx> = <f, gf>: in complex integers, without an error."""
+    """<conv(x, f), gy> = <x, gx> = <f, gf>, exactly, in complex integers."""
     case = replace(case, mode=mode)
-    if any(max(p) > ROOM[mode](n) for p, n in zip(case.pads, case.input_size, strict=True)):
+    if any(max(p) > WIDEST[mode](n) for p, n in zip(case.pads, case.input_size, strict=True)):
         case = replace(case, mode="replicate")
     x, f, gy = arrays(case, "complex128", seed)
     energy = np.sum(backend(es.conv, x, f, **case.explicit) * gy.conj())
@@ -109,7 +109,7 @@ def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
 def test_a_border_wider_than_the_axis_names_the_axis(which, mode, axis, side):
     size = (4, 5, 3)
     pads = [[0, 0], [0, 0], [0, 0]]
-    pads[axis][side] = ROOM[mode](size[axis]) + 1
+    pads[axis][side] = WIDEST[mode](size[axis]) + 1
     ones, frozen = (1, 1, 1), tuple(map(tuple, pads))
     case = Case(1, size, ones, 1, 1, ones, frozen, ones, mode=mode)
     function, args, _ = operands(which, case, *arrays(case, "float64", 1))
@@ -128,10 +128,10 @@ def test_an_empty_axis_has_nothing_to_repeat(mode):
         es.conv(x, f, padding=((0, 0), (1, 0)), padding_mode=mode)
 
 
-@pytest.mark.parametrize("mode", ROOM)
+@pytest.mark.parametrize("mode", WIDEST)
 @pytest.mark.parametrize(("first", "second"), [("uint8", "int8"), ("int16", "int16")])
 def test_integers_at_their_extremes_are_exact(backend, mode, first, second):
-    """The border adds terms to the sums; none of them is lost or wrapped."""
+    """Sums with the terms of a border are exact at the extremes of integers."""
     case = Case(1, (5, 4), (3, 3), 3, 2, (1, 2), ((3, 2), (1, 3)), (1, 1), mode=mode)
     low, high = np.iinfo(second).min, np.iinfo(first).max
     x, gy = (np.full(s, high, first) for s in (case.x_shape, case.y_shape))
@@ -143,7 +143,7 @@ def test_integers_at_their_extremes_are_exact(backend, mode, first, second):
 
 
 def test_sums_over_a_border_never_wrap():
-    """Five copies of 2**61 do not fit int64: the input gradient says so, though one would fit."""
+    """An input gradient that sums five copies of 2**61 is refused, though one would fit int64."""
     gy, f = np.full((1, 5, 1), 2**61), np.ones((1, 1, 1), "int64")
     with refused("conv_input_grad", ValueError, "int64"):
         es.conv_input_grad(gy, f, 1, padding=((4, 0),), padding_mode="replicate")
@@ -151,10 +151,10 @@ def test_sums_over_a_border_never_wrap():
     assert gx.item() == 5 * 2**58
 
 
-@pytest.mark.parametrize("mode", ROOM)
+@pytest.mark.parametrize("mode", WIDEST)
 @pytest.mark.parametrize("which", ["forward", "filter_grad"])
 def test_a_border_is_no_second_input(mode, which):
-    """Blocks take their border with them: a ceiling far below the size of x is enough."""
+    """Borders are padded block by block: a limit far below the size of x is enough."""
     case = Case(2, (64, 64), (3, 3), 16, 16, (1, 1), ((1, 1), (1, 1)), (1, 1), mode=mode)
     x, f, gy = arrays(case, "float32", 1)
     function, args, _ = operands(which, case, x, f, gy)

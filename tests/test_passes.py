@@ -1,4 +1,4 @@
-"""Every pass x algorithm x library, over random geometries and dtypes: the loops, to the bit."""
+"""Every pass of every algorithm and library equals the loops to the bit, on random geometries."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import einstride as es
 import oracle
-from checks import EVERY, PASSES, agrees, check_pass, lacking, operands, same, unless_refused
+from checks import EVERY, PASSES, agrees, check_pass, is_unsupported, operands, same, unless_refused
 from oracle import Case
 from strategies import DTYPES, arrays, cases, integer_data, seeds
 
@@ -18,7 +18,7 @@ dtypes = st.sampled_from(DTYPES)
 @pytest.mark.parametrize("which", PASSES)
 @given(case=cases(), dtype=dtypes, seed=seeds)
 def test_random_geometries(backend, which, algorithm, case, dtype, seed):
-    assume(backend.has(dtype))
+    assume(backend.supports(dtype))
     check_pass(backend, which, case, dtype, seed, algorithm=algorithm)
 
 
@@ -26,13 +26,13 @@ def test_random_geometries(backend, which, algorithm, case, dtype, seed):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", EVERY)
 def test_each_dtype(backend, algorithm, which, dtype):
-    if not backend.has(dtype):
+    if not backend.supports(dtype):
         pytest.skip(f"{backend.name} has no {dtype}")
     case = Case(2, (6, 5), (3, 2), 4, 6, (2, 1), ((1, 0), (0, 2)), (1, 2), groups=2)
     check_pass(backend, which, case, dtype, 7, algorithm=algorithm, **case.explicit)
 
 
-# Large enough that a blocked algorithm needs many blocks, with uneven last ones.
+# Large enough for many blocks, with partial last ones.
 LARGE = {
     "rows": Case(3, (67, 61), (3, 3), 16, 24, (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "strided": Case(2, (131, 97), (5, 4), 12, 8, (3, 2), ((2, 1), (0, 3)), (2, 1)),
@@ -60,7 +60,7 @@ def test_many_blocks(backend, name, which, algorithm):
     dtype = {"volume": "complex64", "rows": "float32", "groups": "int64"}.get(name, "float64")
     function, args, pair = operands(which, case, *arrays(case, dtype, 11))
     keywords = case.explicit | {"algorithm": algorithm}
-    if lacking(lambda: backend(function, *args, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(function, *args, **keywords), algorithm, dtype):
         return
     keywords |= {"accuracy": "elementwise"} if algorithm == "auto" else {}
     expected = oracle.FAST[which](*pair, case)

@@ -1,4 +1,4 @@
-"""conv_filter_grad(per_example=True): one gradient for each example, in one call."""
+"""conv_filter_grad(per_example=True) gives one gradient for each example."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import einstride as es
 import oracle
-from checks import EVERY, agrees, lacking, promoted, refused, same
+from checks import EVERY, agrees, is_unsupported, promoted, refused, same
 from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
@@ -18,7 +18,7 @@ CASE = Case(5, (9, 8), (3, 2), 4, 6, (2, 1), ((2, 1), (0, 1)), (1, 2), groups=2)
 
 
 def each(x, gy, case):
-    """The loops, once for every example."""
+    """Compute the filter gradient of every example by the loops."""
     one = replace(case, batch=1)
     found = [oracle.filter_grad(x[i : i + 1], gy[i : i + 1], one) for i in range(case.batch)]
     return np.stack(found)
@@ -38,7 +38,7 @@ def test_against_the_loops(backend, algorithm, case, batch, dtype, seed):
     keywords = case.keywords | {"algorithm": algorithm}
     keywords["per_example"] = True
     args = (x, gy, case.kernel_size)
-    if lacking(lambda: backend(es.conv_filter_grad, *args, **keywords), algorithm, dtype):
+    if is_unsupported(lambda: backend(es.conv_filter_grad, *args, **keywords), algorithm, dtype):
         return
     found = backend(es.conv_filter_grad, *args, **keywords)
     agrees(found, each(x, gy, case), promoted(dtype, dtype), algorithm)
@@ -60,7 +60,7 @@ def test_borders_and_dilated_inputs(backend, mode, algorithm):
 
 @pytest.mark.parametrize("algorithm", ["strided", "gemm"])
 def test_their_sum_is_the_gradient(algorithm):
-    """At a size with many blocks and threads."""
+    """Their sum is the gradient, at a size with many blocks and threads."""
     case = Case(6, (40, 33), (5, 5), 16, 24, (1, 1), ((2, 2), (2, 2)), (1, 1), groups=2)
     x, _, gy = arrays(case, "float64", 2)
     keywords = case.explicit | {"algorithm": algorithm}
@@ -77,15 +77,17 @@ def test_their_sum_is_the_gradient(algorithm):
 def test_examples_come_first_in_every_layout(backend, layout, order):
     x, _, gy = arrays(CASE, "float64", 1)
     parts = layout.replace("channels_first", "NCHW,OIHW->NCHW").replace("->", ",").split(",")
-    turned = [
+    in_layout = [
         np.ascontiguousarray(a.transpose(["NHWC".index(letter) for letter in part]))
         for a, part in ((x, parts[0]), (gy, parts[2]))
     ]
     keywords = CASE.explicit | {"layout": layout}
-    if parts[0].index("W") < parts[0].index("H"):  # tuples follow the letters of x
+    if parts[0].index("W") < parts[0].index(
+        "H"
+    ):  # tuples have the order of the spatial letters of x
         keywords |= {name: keywords[name][::-1] for name in ("stride", "padding", "dilation")}
     size = CASE.kernel_size if parts[0].index("H") < parts[0].index("W") else CASE.kernel_size[::-1]
-    found = backend(es.conv_filter_grad, *turned, size, per_example=True, **keywords)
+    found = backend(es.conv_filter_grad, *in_layout, size, per_example=True, **keywords)
     same(found, each(x, gy, CASE).transpose(order), "float64")
 
 
@@ -108,18 +110,18 @@ def test_few_examples(backend, batch):
 
 
 def test_positions_without_a_window():
-    """An output of no positions has gradients of zero, one for each example."""
+    """With an output of no positions, every example has a gradient of zero."""
     x, gy = np.ones((3, 0, 2)), np.ones((3, 0, 4))
     same(es.conv_filter_grad(x, gy, 2, padding="same", per_example=True), np.zeros((3, 2, 2, 4)))
 
 
-@pytest.mark.parametrize("ceiling", [150_000, 400_000])
-def test_the_ceiling_holds(peak_bytes, ceiling):
+@pytest.mark.parametrize("limit", [150_000, 400_000])
+def test_max_workspace_holds(peak_bytes, limit):
     case = Case(4, (40, 40), (3, 3), 16, 16, (1, 1), ((1, 1), (1, 1)), (1, 1))
     x, _, gy = arrays(case, "float32", 1)
-    keywords = case.explicit | {"per_example": True, "max_workspace": ceiling}
+    keywords = case.explicit | {"per_example": True, "max_workspace": limit}
     found, used = peak_bytes(es.conv_filter_grad, x, gy, 3, **keywords)
-    assert used <= ceiling
+    assert used <= limit
     same(found, es.conv_filter_grad(x, gy, 3, per_example=True, **case.explicit))
 
 

@@ -1,4 +1,4 @@
-"""What es.plan and Plan.from_json refuse: wrong arguments, foreign and truncated JSON."""
+"""es.plan and Plan.from_json refuse wrong arguments, and foreign or truncated JSON."""
 
 import json
 
@@ -118,7 +118,8 @@ def test_foreign_extras(name, extra):
 
 @pytest.mark.parametrize("key", sorted(set(json.loads(FORWARD.to_json())) - {"execution"}))
 def test_a_missing_entry(key):
-    """The execution alone, which is for the reader, may be left out."""
+    """JSON without one of its entries is refused; only the execution, a description, may be
+    missing."""
     content = json.loads(FORWARD.to_json())
     del content[key]
     with refused("Plan.from_json", ValueError, "to_json"):
@@ -127,7 +128,7 @@ def test_a_missing_entry(key):
 
 @pytest.mark.parametrize("where", ["top", "keywords"])
 def test_an_unknown_entry_is_not_dropped(where):
-    """A plan of another version may mean something else by it."""
+    """JSON with an unknown entry, which another version may have written, is refused."""
     content = json.loads(FORWARD.to_json())
     (content if where == "top" else content["keywords"])["tune"] = True
     with refused("Plan.from_json", ValueError, "to_json"):
@@ -155,8 +156,8 @@ plain = st.recursive(
     name=st.sampled_from(list(PLANS)), value=plain,
     key=st.sampled_from([*CONTENT, *CONTENT["keywords"]]),
 )  # fmt: skip
-def test_anything_is_a_plan_or_a_sentence(name, key, value):
-    """No value in any place escapes as another error than the library's own."""
+def test_anything_is_a_plan_or_an_error(name, key, value):
+    """Any value of any entry gives a plan or the library's own error."""
     content = json.loads(PLANS[name].to_json())
     (content if key in content else content["keywords"])[key] = value
     try:

@@ -1,4 +1,4 @@
-"""es.plan: printed, saved, run; made of shapes and dtypes alone."""
+"""Plans can be printed, saved and run, and are made from shapes and dtypes alone."""
 
 import re
 from math import prod
@@ -16,13 +16,13 @@ from oracle import Case
 from strategies import arrays, cases, seeds
 from test_workspace import PYTHON, peak
 
-HERE = ("strided", "gemm")  # what NumPy arrays always have; the others may say why not
+HERE = ("strided", "gemm")  # algorithms for all NumPy arrays; others may refuse
 CASE = Case(2, (9, 8), (3, 2), 4, 6, (2, 1), ((2, 1), (0, 1)), (1, 2), groups=2)
 BIG = Case(4, (40, 40), (3, 3), 16, 24, (1, 1), ((1, 1), (1, 1)), (1, 1))
 
 
 def calls(case, x, f, gy):
-    """{direction: (function, arrays, positional extras, keywords of plan)}."""
+    """Return {direction: (function, arrays, further positional arguments, keywords of plan)}."""
     size = {"input_size": case.input_size}
     kernel = {"kernel_size": case.kernel_size}
     return {
@@ -40,7 +40,7 @@ def calls(case, x, f, gy):
     }  # fmt: skip
 
 
-ALGORITHMS = NAMES[1:]  # that run on NumPy
+ALGORITHMS = NAMES[1:]  # algorithms that run on NumPy
 DIRECTIONS = tuple(calls(CASE, None, None, None))
 
 
@@ -67,7 +67,8 @@ def test_it_knows_the_result_and_gives_it(backend, which, case, seed):
 @pytest.mark.parametrize("which", DIRECTIONS)
 @pytest.mark.parametrize("algorithm", ["auto", *HERE])
 def test_json_round_trip(which, algorithm):
-    """The same algorithm, result and text, whatever "auto" would take today."""
+    """A loaded plan has the algorithm, result and text of the saved one, not those of a new
+    choice."""
     x, f, gy = arrays(CASE, "float64", 1)
     layout = {"layout": "NHWC,HWIO->NHWC", "flip": True}
     keywords = CASE.explicit | layout | {"algorithm": algorithm, "max_workspace": 2**22}
@@ -77,14 +78,14 @@ def test_json_round_trip(which, algorithm):
 
 def round_trip(p, function, given, extra, keywords):
     text = p.to_json()
-    again = es.Plan.from_json(text)
-    assert again.algorithm == p.algorithm
+    loaded = es.Plan.from_json(text)
+    assert loaded.algorithm == p.algorithm
     assert "\n" not in text
-    assert again.to_json() == text
-    assert (again.output_shape, again.dtype, again.workspace) == (
+    assert loaded.to_json() == text
+    assert (loaded.output_shape, loaded.dtype, loaded.workspace) == (
         p.output_shape, p.dtype, p.workspace,
     )  # fmt: skip
-    same(again(*given), p(*given))
+    same(loaded(*given), p(*given))
     same(p(*given), function(*given, **extra, **keywords))
 
 
@@ -106,7 +107,7 @@ def test_dtypes_by_name(dtype):
 
 
 def rows(p):
-    """{algorithm: the cells of its row}."""
+    """Parse the table of a plan: {algorithm: cells of its row}."""
     lines = str(p).splitlines()
     top = next(i for i, line in enumerate(lines) if line.startswith("algorithm"))
     cells = [re.split(r" {2,}", line.strip()) for line in lines[top:]]
@@ -160,7 +161,7 @@ def test_repr_is_one_line():
 @pytest.mark.parametrize("which", DIRECTIONS)
 @pytest.mark.parametrize("algorithm", HERE)
 def test_the_workspace_is_an_upper_bound(which, algorithm):
-    """What it predicts before running is never exceeded."""
+    """The predicted workspace is never exceeded."""
     x, f, gy = arrays(BIG, "float32", 1)
     with unless_refused(algorithm):
         p, _, given, _ = planned(BIG, which, x, f, gy, algorithm=algorithm, **BIG.explicit)
@@ -185,7 +186,7 @@ TIGHT = {
 
 @pytest.mark.parametrize("name", TIGHT)
 def test_the_workspace_is_an_upper_bound_in_corners(name):
-    """Conjugates, borders of dilated inputs and zeros in between are memory too."""
+    """The predicted workspace counts conjugates, borders of dilated inputs and inserted zeros."""
     algorithm, which, x, f, dtype, keywords = TIGHT[name]
     x, f = np.ones(x, dtype), np.ones(f, dtype)
     gy = np.ones(es.conv(x, f, **keywords).shape, dtype)
@@ -245,7 +246,7 @@ def test_other_libraries_and_wrong_arguments_are_refused():
 
 
 def test_values_are_looked_at_when_it_runs():
-    """Integers that overflow pass the plan, which sees no values, and not the call."""
+    """A plan accepts integers that overflow, since it reads no values; its call refuses them."""
     x, f = np.full((1, 4, 1), 2**62), np.full((2, 1, 1), 2)
     p = es.plan(x, f)
     same(p(x // 2**40, f), es.conv(x // 2**40, f))
@@ -259,7 +260,7 @@ def huge(*shape):
 
 @pytest.mark.parametrize("which", DIRECTIONS)
 def test_planning_reads_no_values(which):
-    """More than 2**31 elements and hardly a byte: nothing looks at the arrays."""
+    """Plans of broadcast arrays of more than 2**31 elements are made, since no value is read."""
     case = Case(4096, (1024, 1024), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1))
     x, f, gy = huge(*case.x_shape), huge(*case.f_shape), huge(*case.y_shape)
     p = planned(case, which, x, f, gy, **case.explicit)[0]
@@ -280,7 +281,7 @@ def test_plans_are_cached():
             es.plan((3, 11, 13, 7), (3, 3, 7, 5), padding="same")
         assert len(made) == 1
         x, f = np.ones((3, 11, 13, 7), "f4"), np.ones((3, 3, 7, 5), "f4")
-        es.conv(x, f, padding="same")  # names itself in errors, so it has an entry of its own
+        es.conv(x, f, padding="same")  # has its own entry: errors name the function
         assert len(made) == 2
         es.conv(x + 1, f, padding="same")
         assert len(made) == 2

@@ -1,4 +1,4 @@
-"""What only a process of its own can show: what an import loads; bad calls that cannot crash."""
+"""In new processes: importing einstride loads few modules, and invalid calls do not crash."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def python(code):
 
 
 def loaded_after(code):
-    """The array libraries that a fresh Python has loaded after running `code`."""
+    """Return the array libraries that a new Python process has loaded after running `code`."""
     child = python(f"{code}\nimport sys\nprint(*[m for m in {LIBRARIES} if m in sys.modules])")
     assert child.returncode == 0, child.stderr
     return set(child.stdout.split())

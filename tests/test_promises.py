@@ -23,7 +23,7 @@ def test_every_test_that_is_named_exists(page):
 
 
 def test_every_promise_names_a_test():
-    """In each row of the tables, the column of tests holds nothing else."""
+    """Every row of the tables names a test, and its column of tests holds nothing else."""
     rows = [
         line.strip("|\n ").split(" | ")
         for line in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").splitlines()

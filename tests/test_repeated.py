@@ -1,4 +1,4 @@
-"""A call that was made before takes the short way, and gives what the whole way gives."""
+"""Repeated calls skip checks and planning, and have the results of a first call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_known():
+def empty_call_cache():
     call_cache.CACHE.clear()
     yield
     call_cache.CACHE.clear()
@@ -52,22 +52,22 @@ def numbers(shape, dtype="float32", seed=0):
     return rng.integers(-9, 10, shape).astype(dtype)
 
 
-def whole(function, *arrays, **keywords):
-    """The result of the whole way, which `out` takes each time."""
+def uncached(function, *arrays, **keywords):
+    """Return the result of a call with `out`, which is checked and planned each time."""
     first = function(*arrays, **keywords)
     out = np.empty_like(first)
     return function(*arrays, out=out, **keywords)
 
 
-def known(x, f, **keywords):
-    """Make `conv` of arrays like these known, and say how much is."""
+def cached_calls(x, f, **keywords):
+    """Call `conv` until it is cached, and return the number of cached calls."""
     for _ in range(4):
         es.conv(x, f, **keywords)
     return len(call_cache.CACHE)
 
 
 def passes(x_shape, f_shape, keywords, dtype="float32", seed=0):
-    """Each pass as a function with its arrays and keywords; a seed above 0: rounded sums."""
+    """Return {name: (function, arrays, keywords)} of each pass; seeds above 0: sums are rounded."""
     x, f = numbers(x_shape, dtype, seed), numbers(f_shape, dtype, 2 * seed)
     gy = numbers(es.conv(x, f, **keywords).shape, dtype, 3 * seed)
     size, kernel = x_shape[1:-1], f_shape[:-2]
@@ -85,13 +85,13 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "int8", "int
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_the_short_way_has_the_bits_of_the_whole_way(case, dtype):
+def test_repeated_calls_have_the_bits_of_the_first(case, dtype):
     x_shape, f_shape, keywords = CASES[case]
-    for seed in (0, 5):  # the second time other numbers come to answers that are known
+    for seed in (0, 5):  # the second time the calls are cached, with other values
         for name, (function, arrays, more) in passes(
             x_shape, f_shape, keywords, dtype, seed
         ).items():
-            expected = whole(function, *arrays, **more)
+            expected = uncached(function, *arrays, **more)
             for _ in range(3):
                 found = function(*arrays, **more)
                 assert found.dtype == expected.dtype, name
@@ -107,7 +107,7 @@ def test_small_calls_become_programs(case, name):
     for _ in range(2):
         function(*arrays, **more)
     hit = next(iter(call_cache.CACHE._new.values()))
-    phases = case == "steps" and name == "input_grad"  # positions that no tap meets are filled
+    phases = case == "steps" and name == "input_grad"  # positions that no tap reads are filled
     assert hasattr(hit, "program") is not phases
 
 
@@ -152,7 +152,7 @@ def test_errors_name_the_function_that_was_called():
     x, f = numbers((1, 8, 8, 3), "int64"), numbers((3, 3, 3, 4), "int64")
     layer = es.Conv(f)
     for function in (layer, lambda x: es.conv(x, f)):
-        known(x, f)
+        cached_calls(x, f)
         for _ in range(3):
             function(x)
     with pytest.raises(ValueError, match=r"^conv: .*could leave int64"):
@@ -163,21 +163,21 @@ def test_errors_name_the_function_that_was_called():
 
 def test_integers_are_looked_at_each_time():
     x, f = numbers((1, 8, 8, 3), "int64"), numbers((3, 3, 3, 4), "int64")
-    known(x, f)
+    cached_calls(x, f)
     with pytest.raises(ValueError, match="could leave int64"):
         es.conv(x * (1 << 58), f)
 
 
 def test_out_is_looked_at_each_time():
     x, f = numbers((1, 8, 8, 4)), numbers((1, 1, 4, 4))
-    known(x, f)
+    cached_calls(x, f)
     with pytest.raises(ValueError, match="share no memory"):
         es.conv(x, f, out=x)
 
 
 def test_results_are_new_each_time():
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
-    known(x, f)
+    cached_calls(x, f)
     one, two = es.conv(x, f), es.conv(x, f)
     assert not np.shares_memory(one, two)
     assert one.flags.writeable
@@ -188,20 +188,23 @@ def test_results_are_new_each_time():
 def test_layers_of_one_shape_have_filters_of_their_own(channels):
     x = numbers((1, 8, 8, 3 if channels == 4 else channels))
     filters = [numbers((3, 3, x.shape[-1], channels), seed=i) for i in range(3)]
-    exact = {"padding": 1, "accuracy": "elementwise"}  # a kept filter may choose the algorithm
+    exact = {
+        "padding": 1,
+        "accuracy": "elementwise",
+    }  # the cached transforms of a filter may decide on the algorithm
     layers = [es.Conv(f, **exact) for f in filters]
     for _ in range(4):
         for f, layer in zip(filters, layers, strict=True):
-            assert np.array_equal(layer(x), whole(es.conv, x, f, **exact))
+            assert np.array_equal(layer(x), uncached(es.conv, x, f, **exact))
     layers[0].f = filters[1]
     for _ in range(3):
-        assert np.array_equal(layers[0](x), whole(es.conv, x, filters[1], **exact))
+        assert np.array_equal(layers[0](x), uncached(es.conv, x, filters[1], **exact))
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd", "fft"])
 @pytest.mark.parametrize("size", [9, 28])
 def test_a_layers_later_calls_have_the_bits_of_the_first(algorithm, size):
-    """Each is planned for a filter whose transforms are kept."""
+    """Later calls of a layer are planned for a filter whose transforms are cached."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, size, size, 32)).astype("float32")
     layer = es.Conv(rng.normal(size=(3, 3, 32, 32)).astype("float32"), algorithm=algorithm)
@@ -210,11 +213,11 @@ def test_a_layers_later_calls_have_the_bits_of_the_first(algorithm, size):
         assert np.array_equal(layer(x), first)
 
 
-def test_as_many_are_kept_as_was_said():
+def test_the_call_cache_holds_as_many_as_it_says():
     cache = call_cache.CallCache(4)
     for i in range(100):
         cache.put(i, i)
-        assert cache.get(0) == 0  # asked for all the time, so never forgotten
+        assert cache.get(0) == 0  # read each time, and so never evicted
         assert len(cache) <= 8
     assert cache.get(50) is None
     assert cache.get(99) == 99
@@ -223,7 +226,7 @@ def test_as_many_are_kept_as_was_said():
 def test_eight_threads():
     jobs = [job for case in ("image", "padded", "dense", "flipped")
             for job in passes(*CASES[case]).values()]  # fmt: skip
-    expected = [whole(function, *arrays, **more) for function, arrays, more in jobs]
+    expected = [uncached(function, *arrays, **more) for function, arrays, more in jobs]
     wrong = []
 
     def work(number):
@@ -245,11 +248,11 @@ def test_eight_threads():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_uses_what_the_parent_knows():
+def test_a_forked_child_uses_the_call_cache():
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
-    known(x, f)
+    cached_calls(x, f)
     expected = es.conv(x, f)
-    with warnings.catch_warnings(action="ignore"):  # of any fork beside threads
+    with warnings.catch_warnings(action="ignore"):  # Python warns of forks with threads
         child = os.fork()
     if child == 0:
         good = all(np.array_equal(es.conv(x, f), expected) for _ in range(50))
@@ -262,7 +265,7 @@ def test_nothing_of_the_caller_is_kept():
     import weakref
 
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
-    known(x, f)
+    cached_calls(x, f)
     refs = [weakref.ref(x), weakref.ref(f)]
     del x, f
     gc.collect()

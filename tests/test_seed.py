@@ -1,4 +1,4 @@
-"""The seed's three functions, by their names: x (B, H, W, C), f (Fh, Fw, C, D), s (Sh, Sw)."""
+"""The seed project's three functions: x (B, H, W, C), f (Fh, Fw, C, D), s (Sh, Sw)."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ X, F, GY = np.ones((2, 7, 7, 4)), np.ones((3, 3, 4, 6)), np.ones((2, 3, 3, 6))
             F,
             GY,
             (2, 2),
-        ),  # fewer channels than the filter: the seed read outside its buffer
+        ),  # fewer channels than the filter: the seed project read out of bounds
         (np.ones((2, 7, 7, 5)), F, GY, (2, 2)),
         (X[0], F, GY, (2, 2)),
         (X, F[0], GY, (2, 2)),

@@ -1,4 +1,4 @@
-"""Filter gradients of operands brought side by side, and products of 8-bit numbers in quads."""
+"""Dense filter gradients of packed operands, and VNNI dot products of 8-bit integers."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ GRADIENTS = {  # size, kernel, channels, filters, keywords
 
 @pytest.fixture
 def dense_alone():
-    """The engine under test, on machines where another one is faster too."""
+    """Use the dense engine, also where another engine is faster."""
     with _testing.use(engine="dense"):
         yield
 
@@ -47,17 +47,17 @@ def width(request, dense_alone):
         yield request.param
 
 
-def whole(rng, shape, dtype="float32"):
+def integers(rng, shape, dtype="float32"):
     return rng.integers(-4, 5, size=shape).astype(dtype)
 
 
 def gradients(name, dtype="float32", batch=2):
-    """x, gy, the kernel and the keywords of a case, and its gradient by another algorithm."""
+    """Return (x, gy, kernel size, keywords, gradient by another algorithm) of a case."""
     size, kernel, c, d, keywords = GRADIENTS[name]
     rng = np.random.default_rng(7)
-    x = whole(rng, (batch, *size, c), dtype)
-    f = whole(rng, (*kernel, c // keywords.get("groups", 1), d), dtype)
-    gy = whole(rng, es.conv(x, f, algorithm="strided", **keywords).shape, dtype)
+    x = integers(rng, (batch, *size, c), dtype)
+    f = integers(rng, (*kernel, c // keywords.get("groups", 1), d), dtype)
+    gy = integers(rng, es.conv(x, f, algorithm="strided", **keywords).shape, dtype)
     expected = es.conv_filter_grad(x, gy, kernel, algorithm="strided", **keywords)
     return x, gy, kernel, keywords, expected
 
@@ -104,7 +104,7 @@ def test_gradients_for_each_example(name, dense_alone):
 def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
     from threadpoolctl import threadpool_limits
 
-    x, gy, kernel, keywords, _ = gradients(name, batch=64)  # enough for two threads
+    x, gy, kernel, keywords, _ = gradients(name, batch=64)  # large enough for two threads
     rng = np.random.default_rng(3)
     x, gy = (rng.normal(size=a.shape).astype("float32") for a in (x, gy))
     given = {**keywords, "algorithm": "direct"}
@@ -120,12 +120,13 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
     np.testing.assert_allclose(es.conv_filter_grad(wide, back, kernel, **given), both, **close)
 
 
-def test_a_hard_ceiling_leaves_no_room_for_shares(dense_alone):
+def test_a_hard_limit_leaves_no_space_for_partial_sums(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
     assert packed_filter_gradient_call.partial_sum_count(g, 1, False) > 1
     least = {"algorithm": "direct", **keywords}
-    tight = x.nbytes + gy.nbytes + expected.nbytes  # copies of what may lie badly, and the result
+    # copies of operands with unsupported strides, and the result
+    tight = x.nbytes + gy.nbytes + expected.nbytes
     for room in (tight, tight + 2 * expected.nbytes, 1 << 20):
         plan = es.plan(
             x, gy, direction="filter_grad", kernel_size=kernel, max_workspace=room, **least
@@ -143,7 +144,7 @@ def test_a_tap_outside_stays_with_the_other_kernel(padding):
     assert not packed_filter_gradient_call.inside(p._decision.job.geometry)
 
 
-QUADS = {
+VNNI_CASES = {
     "point": ((7, 7), (1, 1), 64, 100, {}),
     "padded": ((9, 8), (3, 3), 12, 70, {"padding": 1}),
     "strided": ((9, 8), (3, 3), 8, 20, {"padding": 2, "stride": 2}),
@@ -156,9 +157,9 @@ QUADS = {
 
 @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize("unsigned", [True, False], ids=["uint8", "int8"])
-@pytest.mark.parametrize("name", QUADS)
+@pytest.mark.parametrize("name", VNNI_CASES)
 def test_products_of_extreme_8_bit_numbers(name, unsigned, end):
-    size, kernel, c, d, keywords = QUADS[name]
+    size, kernel, c, d, keywords = VNNI_CASES[name]
     rng = np.random.default_rng(2)
     values, dtype = ((0, 1, 254, 255), "uint8") if unsigned else ((-128, -127, 0, 127), "int8")
     x = guarded(rng.choice(values, size=(4, *size, c)).astype(dtype), end)
@@ -177,7 +178,7 @@ def test_products_of_extreme_8_bit_numbers(name, unsigned, end):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_cpu_decides_about_quads():
+def test_the_cpu_decides_about_vnni():
     host = WIDTHS["native"]
     without = replace(host, features=host.features.replace(vnni.FEATURE, "-avx512vnni"))
     assert not vnni.usable(without)
@@ -188,8 +189,8 @@ def test_the_cpu_decides_about_quads():
 @pytest.mark.parametrize("stride", [2, (1, 3)])
 def test_positions_that_no_tap_meets_are_zero(stride, dtype, width):
     rng = np.random.default_rng(4)
-    x, f = whole(rng, (2, 40, 41, 130), dtype), whole(rng, (1, 1, 130, 3), dtype)
-    gy = whole(rng, es.conv(x, f, stride=stride, algorithm="strided").shape, dtype)
+    x, f = integers(rng, (2, 40, 41, 130), dtype), integers(rng, (1, 1, 130, 3), dtype)
+    gy = integers(rng, es.conv(x, f, stride=stride, algorithm="strided").shape, dtype)
     out = guarded(np.full(x.shape, 7, dtype), True)
     es.conv_input_grad(gy, f, (40, 41), stride=stride, algorithm="direct", out=out)
     expected = es.conv_input_grad(gy, f, (40, 41), stride=stride, algorithm="strided")

@@ -1,4 +1,4 @@
-"""Kernels for few channels in a group: every pass, dtype, layout and width of vectors, exactly."""
+"""Channelwise kernels are exact for every pass, dtype, layout and vector width."""
 
 import os
 import subprocess
@@ -55,14 +55,14 @@ def depthwise(channels, multiplier=1, **changes):
 
 
 def channels_first(array, which, place):
-    """A canonical array in the memory order of channels_first: the filter is O, I, *K."""
+    """Return a canonical array in the order of channels_first: a filter becomes O, I, *K."""
     order = (-1, -2) if (place == "f") else (0, -1)
     kept = [i for i in range(array.ndim) if i not in (order[0] % array.ndim, order[1] % array.ndim)]
     return np.ascontiguousarray(array.transpose(*order, *kept))
 
 
 def check(which, case, dtype="float32", first=False, seed=3, **keywords):
-    """One pass, to the last bit."""
+    """Compare one pass with the loops, to the last bit."""
     function, args, pair = operands(which, case, *arrays(case, dtype, seed))
     keywords |= {"algorithm": "direct", **case.explicit}
     if first:
@@ -161,7 +161,7 @@ def test_bfloat16_is_rounded_to_the_nearest():
 
 @pytest.mark.parametrize("channels", [1, 20])
 def test_odd_memory(channels):
-    """Backwards, with gaps, swapped bytes, unaligned, read-only: read as they lie or copied."""
+    """Arrays with negative strides, gaps, swapped bytes or no alignment give the same results."""
     case = depthwise(channels)
     x, f, gy = arrays(case, "float32", 4)
     raw = np.empty(x.nbytes + 1, "u1")
@@ -223,7 +223,7 @@ def test_bias_is_added_before_rounding():
 @pytest.mark.parametrize("first", ["0", "1"])
 @pytest.mark.parametrize("width", ["native", "32 bytes"])
 def test_no_kernel_touches_memory_not_its_own(which, first, width):
-    """Arrays between pages that nobody may touch; in a process of its own, which may crash."""
+    """Kernels run between pages without access, in a new process, which an access would end."""
     done = subprocess.run(
         [sys.executable, "guarded_channelwise.py", which, first, width],
         cwd=Path(__file__).parent, capture_output=True, text=True, timeout=240,

@@ -1,4 +1,5 @@
-"""Kernels are compiled once, kept on disk, and never read from where somebody else may write."""
+"""Kernels are compiled once, stored on disk, and never read from files that other users may
+write."""
 
 import os
 import stat
@@ -23,14 +24,14 @@ TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))
 
 @pytest.fixture
 def kept(tmp_path):
-    """A folder of its own, and a process that knows no kernel yet."""
+    """Use an empty folder of kernels, and forget all kernels of this process."""
     with _testing.use(kernel_folder=tmp_path / "kernels"):
         yield tmp_path / "kernels"
 
 
 @pytest.fixture
 def made():
-    """The kernels that were compiled."""
+    """Return the list of the kernels that are compiled during the test."""
     with _testing.watching("compile a kernel") as calls:
         yield calls
 
@@ -42,7 +43,7 @@ def ask():
 def test_compiled_once_a_process_and_once_a_disk(kept, made):
     assert ask() is ask()
     assert len(made) == 1
-    _testing.clear_caches("code")  # as if the process were a new one
+    _testing.clear_caches("code")  # as in a new process
     ask()
     assert len(made) == 1
     assert len(list(kept.glob("*.kernel"))) == 1
@@ -51,7 +52,7 @@ def test_compiled_once_a_process_and_once_a_disk(kept, made):
 @pytest.mark.parametrize(
     "harm", [lambda b: b[:-1], lambda b: b"", lambda b: b[:40] + b"x" + b[41:]]
 )
-def test_a_harmed_file_is_compiled_anew(kept, made, harm):
+def test_a_corrupted_file_is_compiled_again(kept, made, harm):
     ask()
     (path,) = kept.glob("*.kernel")
     path.write_bytes(harm(path.read_bytes()))
@@ -60,7 +61,7 @@ def test_a_harmed_file_is_compiled_anew(kept, made, harm):
     assert len(made) == 2
     _testing.clear_caches("code")
     ask()
-    assert len(made) == 2  # and is whole again
+    assert len(made) == 2  # the file was replaced
 
 
 def test_another_cpu_or_another_source_gets_another_file(kept):

@@ -1,4 +1,4 @@
-"""Depthwise kernels that load each vector of x once: tiles, borders, strides, copies, exactly."""
+"""Depthwise kernels that load each vector of x once are exact: tiles, borders, strides, copies."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_other_numbers(which, dtype):
 @pytest.mark.parametrize("name", ["short row", "long row, stride 2", "copied"])
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
 def test_odd_memory(which, name):
-    """Backwards in space, with gaps between pixels, into a result with gaps."""
+    """Operands with negative strides and gaps give right results, also in a result with gaps."""
     case = GEOMETRIES[name]
     function, args, pair = operands(which, case, *arrays(case, "float32", 4))
     first, rest = args[0], args[1:]
@@ -116,7 +116,7 @@ def test_threads_and_batch_leave_the_bits_alone(which, name):
 @pytest.mark.parametrize("name", ["short row", "long row", "long row, stride 2", "copied"])
 @pytest.mark.parametrize("which", PASSES)
 def test_nan_stays_inside_its_own_windows(which, name):
-    """A number that is not finite changes what meets it and nothing else, borders included."""
+    """A NaN or an infinity reaches only the results of its windows, also at borders."""
     case = GEOMETRIES[name]
     function, args, pair = operands(which, case, *arrays(case, "float32", 5))
     for i in range(2):
@@ -142,13 +142,14 @@ def test_bias_of_a_part_of_a_vector():
 @pytest.mark.parametrize("name", ["long row", "long row, stride 2", "copied", "copied line"])
 @pytest.mark.parametrize("which", PASSES)
 def test_these_kernels_are_taken(which, name):
-    """The cases above mean nothing if another kernel answers them."""
+    """The cases of this file run the depthwise kernels, and no others."""
     with _testing.watching("get a kernel") as calls:
         check(which, GEOMETRIES[name])
     taken = [
         (module, getattr(spec, "packed", 0))
         for module, _, spec in (call.args for call in calls)
-        if module != spin_handoff.NAME  # of the threads, made with the first call of a process
+        if module
+        != spin_handoff.NAME  # a kernel of the thread pool, compiled in the first call of a process
     ]
     few = which != "filter_grad" or "copied" not in name
     expected = "depthwise_gradient" if which == "filter_grad" else "depthwise"

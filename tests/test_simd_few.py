@@ -1,4 +1,4 @@
-"""The engine for few channels against the loops, for each width of vectors, by guard pages."""
+"""The small-channels engine equals the loops for each vector width, within bounds of arrays."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ CASES = {
 
 @pytest.fixture
 def always():
-    """The engine does whatever it can do."""
+    """Use the small-channels engine for every job that it supports."""
     with _testing.use(engine="few"), _testing.watching("prefer few channels") as calls:
         yield calls
 
@@ -69,7 +69,7 @@ def test_against_the_loops(which, name, width, always):
 @pytest.mark.parametrize("strides", [(1,), (1, 2), (1, 3, 5), (1, 16)])
 @pytest.mark.parametrize("name", CASES)
 def test_every_size_of_a_block(name, strides, always):
-    """Blocks of the most strides that are allowed, whatever they cost."""
+    """Results are right for blocks of every number of strides, whatever their cost."""
 
     def cut(real, g, axes, *more):
         return replace(real(g, axes, *more), work=-float(sum(axis.strides for axis in axes)))
@@ -119,7 +119,7 @@ def test_padding_modes(which, mode, always):
 
 @pytest.mark.parametrize("order", ["reversed", "channels first", "strided"])
 @pytest.mark.parametrize("which", PASSES)
-def test_arrays_that_lie_otherwise(which, order, always):
+def test_arrays_of_other_memory_orders(which, order, always):
     one = CASES["first layer"]
     first, second, third = arrays(one, "float32", 2)
 
@@ -150,7 +150,7 @@ def test_a_bias_is_added_once(always):
 @pytest.mark.parametrize("name", ["first layer", "stride four", "one stride", "signal", "gaps"])
 @pytest.mark.parametrize("which", PASSES)
 def test_what_is_not_finite_stays_in_its_windows(which, name, value, always):
-    """Zeros of the joined filter must not spread it, whatever accuracy is asked for."""
+    """A NaN or an infinity is not multiplied with zeros of the fused filter, at any accuracy."""
     one = CASES[name]
     x, f, gy = (np.ones(shape, "float32") for shape in (one.x_shape, one.f_shape, one.y_shape))
     bad = gy if which == "input_grad" else x
@@ -167,7 +167,7 @@ def test_what_is_not_finite_stays_in_its_windows(which, name, value, always):
 
 @pytest.mark.parametrize("name", ["first layer", "one stride", "line"])
 def test_a_gradient_that_is_not_finite_leaves_taps_in_the_border_alone(name, always):
-    """gy times a border of zeros takes no part in a filter gradient."""
+    """A filter gradient does not multiply gy with the zeros of the border."""
     one = CASES[name]
     x, gy = np.ones(one.x_shape, "float32"), np.zeros(one.y_shape, "float32")
     first = (0,) * gy.ndim
@@ -225,7 +225,8 @@ def test_a_prepared_filter_gives_the_same(always):
     [((64, 64), (7, 7), 2, 3), ((64, 64), (8, 8), 8, 3), ((4000,), (10,), 5, 1)],
 )
 def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c):
-    """Planned for vectors of 64 bytes, whatever this machine has: nothing is compiled."""
+    """For vectors of 64 bytes, plans of first layers and patches choose the engine; none is
+    compiled."""
     x_shape, f_shape = (16, *size, c), (*kernel, c, 64)
     y_shape = (16, *es.output_size(size, kernel, stride=stride), 64)
     keywords = {"stride": stride, "algorithm": "direct"}

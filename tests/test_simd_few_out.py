@@ -1,4 +1,4 @@
-"""Where the engine for few channels may write: its results, and nothing beside them."""
+"""The small-channels engine writes its results and no other memory."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def case(size, kernel, c, d, stride=1, pad=0):
 
 @pytest.fixture
 def always():
-    """The engine does whatever it can do."""
+    """Use the small-channels engine for every job that it supports."""
     with _testing.use(engine="few"), _testing.watching("prefer few channels") as calls:
         yield calls
 
@@ -40,8 +40,8 @@ def test_a_result_inside_a_larger_array(which, one, always):
     x, f, gy = arrays(one, "float32", 9)
     margin = 40
     shape = one.y_shape if which == "forward" else one.x_shape
-    room = np.full((*shape[:-2], shape[-2] + 2 * margin, shape[-1]), 7, "float32")
-    out = room[..., margin:-margin, :]
+    buffer = np.full((*shape[:-2], shape[-2] + 2 * margin, shape[-1]), 7, "float32")
+    out = buffer[..., margin:-margin, :]
     if which == "forward":
         es.conv(x, f, algorithm="direct", out=out, **one.explicit)
         expected = oracle.forward(x, f, one)
@@ -49,31 +49,32 @@ def test_a_result_inside_a_larger_array(which, one, always):
         es.conv_input_grad(gy, f, one.input_size, algorithm="direct", out=out, **one.explicit)
         expected = oracle.input_grad(gy, f, one)
     same(np.ascontiguousarray(out), expected, "float32")
-    assert (room[..., :margin, :] == 7).all()
-    assert (room[..., -margin:, :] == 7).all()
+    assert (buffer[..., :margin, :] == 7).all()
+    assert (buffer[..., -margin:, :] == 7).all()
     assert any(call.result for call in always)
 
 
 @pytest.mark.parametrize("filters", [64, 20, 18])
 def test_results_go_past_the_caches(filters, always):
-    """Whole panels whose rows begin at multiples of 16 bytes; other results as always."""
+    """Full panels with rows at multiples of 16 bytes are stored past the caches; others
+    normally."""
     one = case((9, 10), (3, 3), 3, filters, pad=1)
     x, f, _ = arrays(one, "float32", 5)
     expected = oracle.forward(x, f, one)
     for shift in (0, 1):
-        room = np.full(expected.size + 64, 7, "float32")
-        first = -room.ctypes.data // 4 % 16 + shift
-        out = room[first : first + expected.size].reshape(expected.shape)
+        buffer = np.full(expected.size + 64, 7, "float32")
+        first = -buffer.ctypes.data // 4 % 16 + shift
+        out = buffer[first : first + expected.size].reshape(expected.shape)
         with _testing.use(constants={"streamed result": 0}):
             es.conv(x, f, algorithm="direct", out=out, **one.explicit)
         same(out, expected, "float32")
-        assert (room[:first] == 7).all()
-        assert (room[first + expected.size :] == 7).all()
+        assert (buffer[:first] == 7).all()
+        assert (buffer[first + expected.size :] == 7).all()
     assert any(call.result for call in always)
 
 
 @pytest.fixture
-def small_pieces():
+def small_blocks():
     with _testing.use(constants={"filter piece": 1 << 11}):
         yield
 
@@ -88,7 +89,7 @@ def small_pieces():
     ],
     ids=["first layer", "long filter", "signal"],
 )
-def test_large_filters_in_parts(one, dtype, always, small_pieces):
+def test_large_filters_in_parts(one, dtype, always, small_blocks):
     _, f, gy = arrays(one, dtype, 8)
     with _testing.watching("cut an input gradient into parts") as cuts:
         found = es.conv_input_grad(gy, f, one.input_size, algorithm="direct", **one.explicit)

@@ -1,4 +1,5 @@
-"""Compiled FFTs channel by channel: every radix, border, tail and width of vectors, in bounds."""
+"""Compiled depthwise FFTs stay within the error bound: every radix, border, tail and vector
+width."""
 
 import os
 import subprocess
@@ -43,7 +44,8 @@ def given(case, dtype, seed=1):
 
 
 def bound(case, dtype, first, second):
-    """Of an error, in any element: c u log2(L) times the norms of one channel's operands."""
+    """Return the bound of an element's error: c u log2(L) times the norms of a channel's
+    operands."""
     length = prod(n + k for n, k in zip(case.input_size, case.kernel_size, strict=True))
     axes = tuple(range(first.ndim - 1))
     norms = [np.sqrt((a.astype("float64") ** 2).sum(axes)).max() for a in (first, second)]
@@ -51,7 +53,7 @@ def bound(case, dtype, first, second):
 
 
 def check(which, case, dtype="float64", arrays=None, first=False, **keywords):
-    """One pass against the loops, within the bound."""
+    """Compare one pass with the loops, within the bound."""
     function, args, pair = operands(which, case, *(arrays or given(case, dtype)))
     keywords |= {"algorithm": "fft", **case.explicit}
     wide = [a.astype("float64") for a in pair]
@@ -118,14 +120,14 @@ def test_every_width_of_vectors(machine, which, name):  # noqa: F811
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 7, 8, 9, 10, 27, 49, 60, 64, 70, 84, 90, 162])
 @pytest.mark.parametrize("which", PASSES)
 def test_lengths_with_every_radix(which, length):
-    """Of a circular axis, which needs no more positions than it has."""
+    """A circular axis is transformed with its own length, of every radix."""
     case = depthwise(
         2, batch=1, input_size=(length,), kernel_size=(2,), stride=(1,), pads=((1, 0),),
         dilation=(1,), mode="circular",
     )  # fmt: skip
     axis = fourier_plan.Axis(1, length, length, length, 0)
     only = fourier_plan._with_effort(fourier_plan.NO_AXIS, axis, True, False, 64, 1, 0)
-    if which != "input_grad":  # folded outside
+    if which != "input_grad":  # array code folds the border
         with _testing.replacing("plan a compiled FFT", lambda *_: only):
             check(which, case)
 
@@ -147,7 +149,7 @@ def test_a_period_is_no_longer_than_what_is_not_zero():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("which", PASSES)
 def test_adversaries(which, dtype):
-    """A spike beside dust, alternating signs, one sign, and twelve orders of magnitude."""
+    """The bound holds for a spike, alternating signs, one sign, and twelve orders of magnitude."""
     case = depthwise(18, batch=2, input_size=(40, 33), kernel_size=(13, 9), pads=((6, 6), (4, 4)))
     rng = np.random.default_rng(5)
     for kind in range(4):
@@ -166,7 +168,7 @@ def test_adversaries(which, dtype):
 
 
 def test_other_examples_and_channels_leave_an_error_alone():
-    """A NaN stays in its channel of its example, and a large example does not drown a small."""
+    """A NaN stays in its channel and example; errors of an example do not depend on others."""
     case = depthwise(20)
     x, f, _ = given(case, "float32")
     keywords = {"algorithm": "fft", **case.explicit}
@@ -241,22 +243,24 @@ def test_halves_are_rounded_once(which, dtype):
 @pytest.mark.parametrize("name", ["tiles", "large", "many channels", "image", "long line"])
 @pytest.mark.parametrize("which", PASSES)
 def test_workspace(which, name):
-    """With a ceiling or none, what is stated holds; below the least it is refused."""
+    """Predicted workspace and max_workspace hold; below the least workspace a call is refused."""
     case = GEOMETRIES[name]
     function, args, _ = operands(which, case, *given(case, "float32"))
     keywords = {"algorithm": "fft", **case.explicit}
     free = function(*args, **keywords)
     with refused(FUNCTIONS[which], ValueError, "max_workspace") as caught:
         function(*args, max_workspace=0, **keywords)
-    ceiling = least(str(caught.value))
-    found, used = peak(function, *args, max_workspace=ceiling, **keywords)
-    assert used <= ceiling + PYTHON
-    if case.channels > 1 or which != "filter_grad":  # else array code, whose blocks follow ceilings
+    limit = least(str(caught.value))
+    found, used = peak(function, *args, max_workspace=limit, **keywords)
+    assert used <= limit + PYTHON
+    if (
+        case.channels > 1 or which != "filter_grad"
+    ):  # other cases are array code, whose blocks follow limits
         np.testing.assert_array_equal(found, free)
 
 
 def test_what_is_refused():
-    """By the kernels: the array code of `fft` does most of it."""
+    """The compiled kernels refuse these jobs, most of which array code does."""
     x, f = np.ones((1, 8, 8, 4), "float32"), np.ones((3, 3, 1, 4), "float32")
     for arrays, keywords, says in (
         ((x, f), {"stride": 2, "groups": 4}, "a stride keeps few"),
@@ -272,7 +276,7 @@ def test_what_is_refused():
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("width", ["native", "32 bytes"])
 def test_no_kernel_touches_memory_not_its_own(which, width):
-    """Arrays between pages that nobody may touch; in a process of its own, which may crash."""
+    """Kernels run between pages without access, in a new process, which an access would end."""
     done = subprocess.run(
         [sys.executable, "guarded_fourier.py", which, width],
         cwd=Path(__file__).parent, capture_output=True, text=True, timeout=240,
@@ -285,7 +289,7 @@ def test_no_kernel_touches_memory_not_its_own(which, width):
 @pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad"])
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_halves_are_summed_in_float64_where_asked(name, which, algorithm):
-    """Kernels convert halves to and from float32 only; others take sums of float64."""
+    """Sums in float64 are right for halves, which kernels convert to float32 only."""
     half = pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else np.float16
     x, f = np.ones((1, 20, 20, 8), half), np.ones((9, 9, 1, 8), half)
     y, keywords = np.ones((1, 12, 12, 8), half), {"groups": 8, "accumulate": "float64"}

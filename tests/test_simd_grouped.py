@@ -1,4 +1,4 @@
-"""The engine of small groups against the loops, for each width of vectors, by guard pages."""
+"""The engine of small groups equals the loops for each vector width, within bounds of arrays."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ CASES = {
 
 FEW = ("two side by side", "more in than out", "odd ones", "two vectors", "strided", "volume")
 PAIRS = [(w, name) for w in WIDTHS for name in CASES if w == "native" or name in FEW]
-"""Widths other than this machine's compile a part of the cases only: it takes a while."""
+"""(vector width, case): widths other than this machine's compile few cases, as that is slow."""
 
 
 @pytest.fixture(params=WIDTHS)
@@ -58,7 +58,7 @@ def width(request):
 
 @pytest.fixture
 def launched():
-    """The kernels of this engine that ran."""
+    """Return the list of the kernels of this engine that run."""
     with _testing.watching("run a kernel of small groups") as calls:
         yield calls
 
@@ -102,7 +102,7 @@ def test_dtypes(which, dtype, launched):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("operand", [0, 1])
 def test_a_nan_or_inf_stays_in_its_group_and_its_windows(which, name, value, operand, width):
-    """Of either operand: at an edge, or in a tap that stands in the border for some outputs."""
+    """A NaN or an infinity of either operand stays in its group and windows, also at borders."""
     one = CASES[name]
     shapes = (one.x_shape, one.f_shape, one.y_shape)
     function, args, pair = operands(which, one, *(np.ones(s, "float32") for s in shapes))
@@ -149,7 +149,7 @@ def test_a_prepared_filter_gives_the_same(launched):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_arrays_of_any_memory(which, width):
-    """Turned, mirrored, broadcast or thinned out: by this engine or another, the same."""
+    """Transposed, reversed, broadcast and strided arrays give equal results, by any engine."""
     one = CASES["two side by side"]
     x, f, gy = arrays(one, "float32", 7)
     ways = [
@@ -180,7 +180,7 @@ def test_plans_take_it(dtype, launched):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_regions_add_up(stride, launched):
-    """Of a few rows, of a row, of several examples: every position counts once."""
+    """Regions of few rows, of part of a row, and of several examples count every position once."""
     one = case((13, 12), (3, 3), 12, 18, 3, pad=1, batch=5, stride=stride)
     function, args, pair = operands("filter_grad", one, *arrays(one, "float32", 9))
     expected = oracle.filter_grad(*pair, one)

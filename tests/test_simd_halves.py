@@ -1,4 +1,4 @@
-"""Halves in every kernel of direct convolution: converted in registers, summed in float32."""
+"""Every kernel of direct convolution converts halves in registers and sums in float32."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KERNELS = {
     "few": {"blocks", "runs", "run_lanes"},
     "channelwise": {"depthwise", "depthwise_gradient"},
 }
-"""The kernels of each engine that read the operands; all others are the other engines' or pack."""
+"""{engine: its kernels that read the operands}; other kernels pack, or are of other engines."""
 
 
 def halves(shape, dtype, seed):
@@ -47,7 +47,7 @@ def halves(shape, dtype, seed):
 
 
 def errors(which, case, dtype, found, pair):
-    """The distance from the exact result, and the bound: one rounding of sums of float32."""
+    """Return (error, bound) of a result: sums in float32, rounded once."""
     exact = oracle.FAST[which](*(a.astype("f8") for a in pair), case)
     sums = oracle.FAST[which](*(np.abs(a.astype("f8")) for a in pair), case)
     terms = np.prod(case.y_shape[:-1]) if which == "filter_grad" else np.prod(case.f_shape)
@@ -74,7 +74,7 @@ def test_sums_are_of_float32_and_rounded_once(name, which, dtype):
     assert found.dtype == HALVES[dtype]
     error, bound = errors(which, case, dtype, found, pair)
     assert (error <= bound).all()
-    if engine != "channelwise":  # other tiles there may add in another order
+    if engine != "channelwise":  # its tiles of other dtypes may add in another order
         np.testing.assert_array_equal(found, exactly.astype(found.dtype))
 
 
@@ -98,12 +98,12 @@ def test_the_plan_says_which_engine(name, which, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("which", PASSES)
 def test_whole_arrays_are_not_converted(which, dtype):
-    """Beyond its result a call takes a quarter of x or gy in float32: panels of the filter."""
+    """The workspace of a call is below a quarter of x or gy in float32: no array is converted."""
     case = Case(4, (96, 96), (3, 3), 32, 32, (1, 1), SAME, (1, 1))
     x, f, gy = (halves(s, dtype, 1) for s in (case.x_shape, case.f_shape, case.y_shape))
     function, args, _ = operands(which, case, x, f, gy)
     with use(engine="dense"):
-        for _ in range(3):  # the second makes what later calls are answered with
+        for _ in range(3):  # the second call fills the call cache
             function(*args, algorithm="direct", **case.explicit)
         tracemalloc.start()
         try:
@@ -115,7 +115,7 @@ def test_whole_arrays_are_not_converted(which, dtype):
 
 
 def numbers(dtype):
-    """Numbers of float32 between halves, at their middles and beside these; huge, tiny, NaN."""
+    """Return float32 values between halves, at and beside midpoints; huge, tiny and NaN."""
     bits = np.arange(1 << 16, dtype=np.uint16).view(HALVES[dtype])
     with np.errstate(invalid="ignore"):
         exact = bits.astype("f4")
@@ -126,7 +126,7 @@ def numbers(dtype):
 
 
 def converts(stored, wanted, lanes):
-    """A kernel that converts an array of whole vectors."""
+    """Return the text of a kernel that converts an array of full vectors."""
     from einstride.codegen.function_builder import Code
 
     code = Code("converts", ["chunks", "from", "to", "count"])
@@ -139,7 +139,7 @@ def converts(stored, wanted, lanes):
 @pytest.mark.parametrize("lanes", [1, 16])
 @pytest.mark.parametrize("dtype", HALVES)
 def test_each_half_and_each_way_of_rounding(dtype, lanes):
-    """As ml_dtypes and NumPy convert, bit by bit; a NaN stays one."""
+    """Conversions equal those of ml_dtypes and NumPy bit by bit; a NaN stays a NaN."""
 
     def converted(a, stored, wanted):
         padded = np.resize(a, -(-a.size // lanes) * lanes)

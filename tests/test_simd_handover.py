@@ -1,4 +1,4 @@
-"""Kernels on several threads: every chunk once, whoever comes late, sleeps or is interrupted."""
+"""Kernels on several threads do every chunk once, with late, sleeping or interrupted threads."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ from einstride.codegen.function_builder import Code
 from einstride.codegen.ir_types import INT64
 from einstride.cpu.runtime.argument_block import address, make_block
 
-KEPT = []  # so that a helper that nobody waits for fails a test, and not the process
+KEPT = []  # arrays are never freed: a late helper fails a test, and does not crash the process
 NAMES = ("counter", "chunks", "marks", "steps", "work", "late")
 
 
 def marking(_):
-    """Chunk i adds one to marks[i], after some work; helpers take longer."""
+    """Write a kernel whose chunk i adds one to marks[i], after some work; helpers take longer."""
     code = Code("marking", NAMES)
     with code.chunks(code["chunks"]) as i:
         with code.loop(0, code["work"] + code.worker * code["late"]):
@@ -78,7 +78,7 @@ def test_callers_side_by_side():
 
 
 def test_a_helper_that_is_woken_late_is_not_waited_for():
-    """Its work is taken back, and it never touches what the caller has again."""
+    """The caller does the work of a late helper, which then accesses no memory of the caller."""
     idle = []
     with (
         _testing.use(constants={"idle helpers": idle}),
@@ -87,4 +87,4 @@ def test_a_helper_that_is_woken_late_is_not_waited_for():
         for _ in range(20):
             assert (marked(2) == 1).all()
     (helper,) = idle
-    assert helper.mailbox[0] == 0  # asleep
+    assert helper.mailbox[0] == 0  # the helper sleeps

@@ -1,4 +1,4 @@
-"""Where results and panels begin in memory: at lines of the cache, just below what they read."""
+"""Results and panels begin at cache lines; large results avoid aliasing with operands."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from einstride.cpu.runtime.aligned_memory import (
 
 
 def beginning(place, count=8):
-    """An array that begins so many bytes behind a page."""
-    room = np.zeros(2 * ALIAS_DISTANCE + 8 * count, np.uint8)
-    return np.ndarray((count,), np.float64, room, (place - address(room)) % ALIAS_DISTANCE)
+    """Return an array that begins `place` bytes behind a page boundary."""
+    buffer = np.zeros(2 * ALIAS_DISTANCE + 8 * count, np.uint8)
+    return np.ndarray((count,), np.float64, buffer, (place - address(buffer)) % ALIAS_DISTANCE)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32", "complex128"])
@@ -28,7 +28,7 @@ def test_panels_begin_with_a_line(shape, dtype):
         assert found.shape == shape
         assert found.dtype == dtype
         assert address(found) % CACHE_LINE == 0
-        found[...] = 1  # writes its own room: the array is as large as it says
+        found[...] = 1  # the memory is as large as the array says
 
 
 @pytest.mark.parametrize("place", [0, 8, 16, 64, 120, 2048, ALIAS_DISTANCE - 8])
@@ -62,7 +62,7 @@ def test_results_of_calls_are_placed(repeat):
 
 
 def test_a_layer_keeps_nothing_of_its_results():
-    """A view would keep the room of its result alive; the result itself is all there is."""
+    """A result of a layer is no view of a larger buffer, which the result would keep alive."""
     layer = es.Conv(np.zeros((1, 1, 64, 64), np.float32))
     x = np.ones((4, 64, 64, 64), np.float32)
     y = layer(x)

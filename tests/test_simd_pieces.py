@@ -1,4 +1,4 @@
-"""Large filters in pieces: the same bits, panels of one piece at a time."""
+"""Large filters are packed block by block, with equal bits, and panels of one block at a time."""
 
 import tracemalloc
 
@@ -34,7 +34,7 @@ CASES = {
 
 @pytest.fixture
 def small():
-    """Even small filters are cut, by the engine of many channels."""
+    """Divide even small filters into blocks, in the dense engine."""
     with _testing.use(engine="dense", constants={"filter piece": 1 << 12}):
         yield
 
@@ -45,7 +45,7 @@ def small():
 def test_against_the_loops(which, name, dtype, small):
     one = CASES[name]
     function, args, pair = operands(which, one, *arrays(one, dtype, 3))
-    function(*args, algorithm="direct", **one.explicit)  # is planned
+    function(*args, algorithm="direct", **one.explicit)  # makes the plan
     with _testing.watching("cut a filter into pieces", keep_caches=True) as cuts:
         result = function(*args, algorithm="direct", **one.explicit)
     same(result, oracle.PASSES[which](*pair, one), str(result.dtype))
@@ -54,7 +54,7 @@ def test_against_the_loops(which, name, dtype, small):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_the_bits_are_those_of_one_piece(which, name):
+def test_the_bits_are_those_of_one_block(which, name):
     one, rng = CASES[name], np.random.default_rng(0)
     noise = [rng.normal(size=a.shape).astype("float32") for a in arrays(one, "float32", 0)]
     function, args, _ = operands(which, one, *noise)
@@ -75,8 +75,8 @@ def test_a_bias_goes_with_its_channels(small):
 
 @pytest.mark.parametrize("groups", [1, 16])
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
-def test_panels_of_a_large_filter_stay_below_the_default_ceiling(which, groups):
-    """18 MiB of filter, 8 positions."""
+def test_panels_of_a_large_filter_stay_below_the_default_limit(which, groups):
+    """A filter of 18 MiB on 8 positions needs little workspace."""
     c, d = (2048, 256) if groups == 1 else (768, 768)
     taps = 9 if groups == 1 else 128
     f = np.ones((taps, c // groups, d), np.float32)

@@ -1,4 +1,4 @@
-"""Filter gradients whose lanes hold a run, against the loops, by guard pages, in each width."""
+"""Filter gradients whose lanes hold a contiguous span equal the loops for each vector width."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def width(request, along):
 
 @pytest.fixture
 def along():
-    """The lanes of a filter gradient hold the run wherever they can."""
+    """Let the lanes of filter gradients hold the contiguous span wherever this is supported."""
     seen = []
 
     def choose(real, g, compute):
@@ -83,7 +83,7 @@ def test_dtypes(dtype, along):
 
 @pytest.mark.parametrize("name", ["first layer", "volume", "tall", "signal"])
 def test_borders_are_left_alone(name, along):
-    """What is not finite in gy meets no zeros of the border, in x only its own taps."""
+    """A NaN in gy meets no zeros of the border; a NaN in x reaches only its own taps."""
     one = CASES[name]
     for place in (0, -1):
         x, gy = np.ones(one.x_shape, "float32"), np.zeros(one.y_shape, "float32")

@@ -1,4 +1,4 @@
-"""Convolutions whose last axis is taken as channels, and how many positions a tile has."""
+"""Convolutions whose last axis becomes channels, and the number of positions in a tile."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from einstride.algorithms.direct import shapes
 from einstride.codegen import jit
 from einstride.cpu.dense import forward_call, pack_call
 
-WHOLE = {  # size, kernel, stride, channels, filters, padding: taps and positions in whole strides
+FULL_STRIDES = {  # size, kernel, stride, channels, filters, padding; all of full strides
     "line": ((40,), (8,), 4, 5, 9, 0),
     "padded": ((44,), (4,), 2, 5, 9, ((2, 2),)),
     "patches": ((12, 16), (4, 4), 4, 3, 20, 0),
@@ -40,9 +40,9 @@ def job(size, kernel, stride, c, d, padding, batch=2):
     return replace(p._decision.job, direction="input_grad")
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_whole_strides_are_one_pass(name):
-    one = job(*WHOLE[name])
+@pytest.mark.parametrize("name", FULL_STRIDES)
+def test_full_strides_are_one_pass(name):
+    one = job(*FULL_STRIDES[name])
     g, run = one.geometry, shapes.positions_as_channels(one)
     assert run.stride[-1] == 1
     assert (run.out, run.filters) == (g.out, g.filters)
@@ -57,9 +57,9 @@ def test_others_keep_their_phases(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "float16"])
-@pytest.mark.parametrize("name", [*WHOLE, *OTHERS])
+@pytest.mark.parametrize("name", [*FULL_STRIDES, *OTHERS])
 def test_input_gradients(name, dtype):
-    size, kernel, stride, c, d, padding = (WHOLE | OTHERS)[name]
+    size, kernel, stride, c, d, padding = (FULL_STRIDES | OTHERS)[name]
     rng = np.random.default_rng(5)
     f = rng.integers(-3, 4, size=(*kernel, c, d)).astype(dtype)
     x, bias = np.zeros((2, *size, c), dtype), rng.integers(-3, 4, size=c).astype(dtype)
@@ -72,13 +72,13 @@ def test_input_gradients(name, dtype):
         found = es.conv_input_grad(gy, f, size, algorithm="direct", out=out, **given)
         np.testing.assert_array_equal(found, expected)
     layer = es.Conv(f, algorithm="direct", **given)
-    for _ in range(2):  # the second time with the filter that was kept
+    for _ in range(2):  # the second time with the prepared filter
         np.testing.assert_array_equal(layer.backward(gy, x)[0], expected)
     turned = np.ascontiguousarray(np.moveaxis(f, -1, 0))
     turned = np.moveaxis(turned, 0, -1)
-    for room in (None, 1 << 20):  # another plan of an equal geometry
+    for limit in (None, 1 << 20):  # two plans of one geometry
         found = es.conv_transpose(
-            gy, turned, bias, output_size=size, algorithm="direct", max_workspace=room, **given
+            gy, turned, bias, output_size=size, algorithm="direct", max_workspace=limit, **given
         )
         np.testing.assert_array_equal(found, expected + bias)
 
@@ -95,9 +95,9 @@ def test_a_few_positions(positions, filters):
 
 def test_tiles_waste_few_positions():
     s = pack_call.panel_layout("float32", 512, jit.machine())
-    assert forward_call._rows(s, 10_000) == s.rows
+    assert forward_call._tile_positions(s, 10_000) == s.rows
     for positions in range(1, 60):
-        rows = forward_call._rows(s, positions)
+        rows = forward_call._tile_positions(s, positions)
         assert 1 <= rows <= s.rows
         assert -(-positions // rows) * rows <= -(-positions // s.rows) * s.rows
 

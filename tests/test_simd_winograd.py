@@ -1,4 +1,4 @@
-"""Minimal filtering by compiled kernels: against the loops, in bounds, the same bits every time."""
+"""Compiled Winograd kernels equal the loops within the bound, stay in bounds, and repeat bits."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from einstride.codegen.jit import Machine, machine
 from einstride.cpu.winograd import calls, choice
 from einstride.cpu.winograd.tables import Scheme
 
-CEILING = 16 << 20
-SLACK = 1 << 16  # Python's own objects
+LIMIT = 16 << 20
+SLACK = 1 << 16  # bytes of Python's own objects
 
 FLAT = Scheme((None, 0), (), ((1, 1), (4, 3)))
 F23, F43, F63 = (Scheme((0, 1), (), ((m, 3), (m, 3))) for m in (2, 4, 6))
@@ -60,7 +60,7 @@ def geometry(
     size: tuple[int, ...] = (5, 7), kernel: tuple[int, ...] = (3, 3), channels: int = 5,
     filters: int = 6, batch: int = 2, **settings: Any,
 ) -> tuple[Geometry, oracle.Case]:  # fmt: skip
-    """The geometry and the loops' case of it."""
+    """Return a geometry, and the case of `oracle` for it."""
     settings.setdefault("padding", tuple((k // 2, k // 2) for k in kernel))
     g = Geometry.of(
         "test", (batch, *size, channels), (*kernel, channels, filters), Settings(**settings)
@@ -73,7 +73,7 @@ def geometry(
 
 
 def operands(g: Geometry, dtype: str, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """x, f, gy, bias."""
+    """Return x, f, gy and bias."""
     rng = np.random.default_rng(seed)
     shapes = (g.x_shape, g.f_shape, g.y_shape, (g.filters,))
     return tuple(rng.standard_normal(s).astype(dtype) for s in shapes)
@@ -81,7 +81,7 @@ def operands(g: Geometry, dtype: str, seed: int = 0) -> tuple[np.ndarray, ...]:
 
 def forward(
     x: np.ndarray, f: np.ndarray, g: Geometry, scheme: Scheme, bias: Any = None,
-    keep: bool = False, threads: int = 1, ceiling: int = CEILING, out: Any = None,
+    keep: bool = False, threads: int = 1, ceiling: int = LIMIT, out: Any = None,
     on: Machine | None = None,
 ) -> np.ndarray:  # fmt: skip
     y = np.full(g.y_shape, np.nan, x.dtype) if out is None else out
@@ -92,7 +92,7 @@ def forward(
 
 def filter_grad(
     x: np.ndarray, gy: np.ndarray, g: Geometry, scheme: Scheme, threads: int = 1,
-    ceiling: int = CEILING, out: Any = None, on: Machine | None = None,
+    ceiling: int = LIMIT, out: Any = None, on: Machine | None = None,
 ) -> np.ndarray:  # fmt: skip
     gf = np.full(g.f_shape, np.nan, x.dtype) if out is None else out
     calls.filter_grad(x, gy, g, scheme, gf, launch, threads, ceiling, on)
@@ -100,7 +100,7 @@ def filter_grad(
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:
-    """The normwise error, against the bound for the dtype."""
+    """Check the normwise error against the bound of the dtype."""
     expected = expected.astype(np.float64)
     error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
     assert error < {"float32": 5e-6, "float64": 1e-14}[actual.dtype.name]
@@ -137,7 +137,7 @@ def test_the_input_gradient_is_a_forward_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["contiguous", "channels", "filters first", "any"])
-def test_filters_of_any_steps(order: str) -> None:
+def test_filters_of_any_strides(order: str) -> None:
     g, _ = geometry(channels=35, filters=37)
     x, f, _, _ = operands(g, "float32")
     axes = {"contiguous": (0, 1, 2, 3), "channels": (0, 1, 3, 2), "filters first": (3, 2, 0, 1)}
@@ -162,8 +162,8 @@ def test_arrays_that_run_backwards() -> None:
     close(filter_grad(turned, gy_turned, g, F43), oracle.filter_grad(x, gy, case))
 
 
-def machines() -> dict[str, Machine]:
-    """Narrower vector units that this processor can stand in for."""
+def targets() -> dict[str, Machine]:
+    """Return targets with narrower vectors whose code this CPU can execute."""
     here = machine()
     found = {f"{size} bytes": replace(here, vector_bytes=size, registers=16) for size in (32, 16)}
     if here.vector_bytes == 64:
@@ -172,13 +172,13 @@ def machines() -> dict[str, Machine]:
     return found
 
 
-@pytest.mark.parametrize("unit", machines())
+@pytest.mark.parametrize("unit", targets())
 @pytest.mark.parametrize("name", ["tails", "more tails", "reflect", "1-D"])
 def test_any_width_of_vectors(unit: str, name: str) -> None:
     scheme, settings = CASES[name]
     g, case = geometry(**settings)
     x, f, gy, bias = operands(g, "float32")
-    on = machines()[unit]
+    on = targets()[unit]
     expected = oracle.forward(x, f, case) + bias
     for given in (f, np.asfortranarray(f)):
         close(forward(x, given, g, scheme, bias, on=on), expected)
@@ -187,7 +187,7 @@ def test_any_width_of_vectors(unit: str, name: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 140), (3, 33, 17, 3, 64)])
-def test_many_blocks_and_shares(shape: tuple[int, ...], threads: int) -> None:
+def test_many_blocks_and_partial_sums(shape: tuple[int, ...], threads: int) -> None:
     batch, *size, channels, filters = shape
     g, case = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
     x, f, gy, bias = operands(g, "float32")
@@ -200,7 +200,7 @@ def test_many_blocks_and_shares(shape: tuple[int, ...], threads: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 31, 20, 70), (1, 14, 14, 130, 130), (3, 33, 17, 64, 3)])
-def test_the_same_bits_for_any_threads_and_ceiling(shape: tuple[int, ...]) -> None:
+def test_the_same_bits_for_any_threads_and_limit(shape: tuple[int, ...]) -> None:
     batch, *size, channels, filters = shape
     g, _ = geometry(tuple(size), channels=channels, filters=filters, batch=batch)
     x, f, gy, bias = operands(g, "float32")
@@ -208,15 +208,15 @@ def test_the_same_bits_for_any_threads_and_ceiling(shape: tuple[int, ...]) -> No
     gradient = filter_grad(x, gy, g, F43)
     for threads in (2, 3, 7):
         np.testing.assert_array_equal(filter_grad(x, gy, g, F43, threads), gradient)
-        for ceiling in (0, 1 << 20, CEILING, 1 << 30):
+        for ceiling in (0, 1 << 20, LIMIT, 1 << 30):
             for keep in (False, True):
                 found = forward(x, f, g, F43, bias, keep, threads, ceiling)
                 np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("ceiling", [3 << 20, CEILING])
-def test_scratch_memory_is_what_was_said(threads: int, ceiling: int) -> None:
+@pytest.mark.parametrize("ceiling", [3 << 20, LIMIT])
+def test_workspace_is_what_was_predicted(threads: int, ceiling: int) -> None:
     g, _ = geometry((40, 40), channels=48, filters=48)
     x, f, gy, _ = operands(g, "float32")
     y, gf = np.empty(g.y_shape, x.dtype), np.empty(g.f_shape, x.dtype)
@@ -232,7 +232,8 @@ def test_scratch_memory_is_what_was_said(threads: int, ceiling: int) -> None:
 
 
 def _peak(function: Any, *args: Any) -> int:
-    """Bytes allocated at once by a call, after a first one that fills the caches."""
+    """Return the most bytes allocated at once in a call, after a first call that fills the
+    caches."""
     function(*args)
     tracemalloc.start()
     try:
@@ -243,7 +244,7 @@ def _peak(function: Any, *args: Any) -> int:
 
 
 def test_nan_stays_within_its_tiles_and_outside_is_never_read() -> None:
-    """Outputs that do not exist need no input: what only they would read may hold anything."""
+    """A NaN stays within its tiles, and inputs that no output needs are not read."""
     g, case = geometry((11, 11), padding=((0, -2), (0, -2)), channels=4)
     x, f, gy, _ = operands(g, "float32")
     x[:, 9:], x[:, :, 9:] = np.nan, np.nan
@@ -256,8 +257,8 @@ GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
 
 
 def guard() -> None:
-    """Cases with their arrays beside forbidden pages, at their ends and at their beginnings."""
-    units = [on for on in machines().values() if on.name == machine().name]
+    """Run cases whose arrays end, then begin, beside pages without access."""
+    units = [on for on in targets().values() if on.name == machine().name]
     for name in GUARDED:
         scheme, settings = CASES[name]
         for channels, filters in ((17, 19), (3, 50)):

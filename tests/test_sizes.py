@@ -1,4 +1,4 @@
-"""The size calculator: output_size and same_padding say what conv does."""
+"""output_size and same_padding return the sizes and pads of conv."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_every_padding_name(name, size):
     ids=str,
 )  # fmt: skip
 def test_ints_and_tuples(input_size, kernel_size, expected):
-    """An int if the size is one, else one number per axis."""
+    """The result is an int if the input size is one, else a tuple."""
     found = es.output_size(input_size, kernel_size)
     assert found == expected
     assert type(found) is type(expected)
@@ -86,7 +86,7 @@ def test_known_layers():
 
 
 def test_sizes_beyond_any_array():
-    """Integers of Python: nothing is allocated, nothing overflows."""
+    """Sizes are integers of Python, so that nothing is allocated or overflows."""
     assert es.output_size(2**40, 3, stride=2) == 2**39 - 1
     assert es.output_size((2**20, 2**20), (2**10, 1)) == (2**20 - 2**10 + 1, 2**20)
 

@@ -1,4 +1,4 @@
-"""The switches of `einstride._testing`: each takes effect, and leaves everything as it was."""
+"""Each switch of `einstride._testing` takes effect, and is undone at the end of its block."""
 
 import ast
 import os
@@ -27,7 +27,7 @@ class StopError(Exception):
 
 @cache
 def imported_by():
-    """The modules that take a name from a module of the package when they are imported."""
+    """Return {(module, name): modules that import the name from this module}."""
     found = {}
     for path in ROOT.rglob("*.py"):
         name = ".".join(["einstride", *path.relative_to(ROOT).with_suffix("").parts])

@@ -1,4 +1,4 @@
-"""Eight caller threads at once get the same bits as one caller alone."""
+"""Eight concurrent callers get the bits of a single caller."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import einstride as es
-from checks import EVERY, PASSES, lacking, operands, refused
+from checks import EVERY, PASSES, is_unsupported, operands, refused
 from oracle import Case
 
 THREADS = 8
@@ -27,7 +27,7 @@ def jobs(algorithm):
         for which in PASSES:
             function, args, _ = operands(which, case, x, f, gy)
             keywords = {"algorithm": algorithm, **case.explicit}
-            if lacking(lambda: function(*args, **keywords), algorithm, "float32"):  # noqa: B023
+            if is_unsupported(lambda: function(*args, **keywords), algorithm, "float32"):  # noqa: B023
                 continue
             yield lambda function=function, args=args, case=case: function(
                 *args, algorithm=algorithm, **case.explicit
@@ -77,7 +77,7 @@ def test_errors_in_one_thread_stay_there():
 
 
 def test_overflow_on_request_is_silent_in_every_thread():
-    """The caller's errstate holds in workers too: a warning would be an error here."""
+    """The caller's errstate also holds in worker threads, whose warnings would be errors here."""
     case = CASES[0]
     x, f = np.full(case.x_shape, 3e38, "float32"), np.full(case.f_shape, 3e38, "float32")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""The matrices of minimal filtering, in exact arithmetic."""
+"""The matrices of minimal filtering are right, in exact arithmetic."""
 
 from fractions import Fraction
 from itertools import product
@@ -24,7 +24,7 @@ def rationals(shape, seed):
 
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_a_tile_is_the_correlation(m, r):
-    """y = A^T [(G g) * (B^T d)] on every pair of unit vectors: an identity of rational numbers."""
+    """y = A^T [(G g) * (B^T d)] is the correlation, for every pair of unit vectors, exactly."""
     t = cook_toom.matrices(m, r)
     for k, i in product(range(r), range(m + r - 1)):
         g, d = (
@@ -36,7 +36,7 @@ def test_a_tile_is_the_correlation(m, r):
 
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_its_adjoint_is_the_filter_gradient(m, r):
-    """G^T [(A gy) * (B^T d)] = the correlation of d with gy."""
+    """G^T [(A gy) * (B^T d)] is the correlation of d with gy."""
     t = cook_toom.matrices(m, r)
     d, gy = rationals(m + r - 1, 1), rationals(m, 2)
     gf = exact(t.taps).T @ ((exact(t.output).T @ gy) * (exact(t.data) @ d))
@@ -45,7 +45,7 @@ def test_its_adjoint_is_the_filter_gradient(m, r):
 
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_only_the_filter_pays_for_thirds(m, r):
-    """A and B hold numbers that float32 has exactly; so their products lose nothing."""
+    """A and B hold only numbers that float32 represents exactly; thirds are in G alone."""
     t = cook_toom.matrices(m, r)
     for v in (*np.ravel(exact(t.output)), *np.ravel(exact(t.data))):
         assert Fraction(float(np.float32(float(v)))) == v
@@ -57,8 +57,8 @@ def test_axes_multiply():
     found = np.array(s.matrix("data"))
     expected = np.kron(exact(first.data).astype(float), exact(second.data).astype(float))
     np.testing.assert_array_equal(found, expected)
-    turned = np.array(s.matrix("output^T"))
-    np.testing.assert_array_equal(turned.T, np.array(s.matrix("output")))
+    transposed = np.array(s.matrix("output^T"))
+    np.testing.assert_array_equal(transposed.T, np.array(s.matrix("output")))
     assert str(s) == "F(2x4, 3x2)"
 
 
@@ -82,7 +82,7 @@ def test_the_points_are_better_than_the_usual_ones():
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("r", range(2, 8))
 def test_some_scheme_is_accurate_enough(r, rank, direction):
-    """On one and two axes always; those of long filters on three axes lose too much."""
+    """Some scheme is accurate enough, except for long filters on three axes."""
     found = tile_sizes.schemes((r,) * rank, (20,) * rank)
     growths = [winograd_error.growth(s.axes, direction == "filter_grad") for s in found]
     if rank < 3 or r < 6:

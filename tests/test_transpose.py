@@ -1,4 +1,4 @@
-"""conv_transpose is the adjoint of conv: f has conv's shape, x has D channels, y has C."""
+"""conv_transpose is the adjoint of conv: f has the shape for conv, x has D channels, y has C."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from strategies import cases, integer_data, seeds
 
 
 def base_size(case, x_size):
-    """The smallest size whose forward convolution has `x_size`."""
+    """Return the smallest size whose forward convolution has `x_size`."""
     axes = zip(x_size, case.kernel_size, case.stride, case.pads, case.dilation, strict=True)
     return tuple((n - 1) * s + span(k, d) - sum(pad) for n, k, s, pad, d in axes)
 
@@ -107,7 +107,7 @@ def test_output_positions_without_a_product_hold_the_bias(backend):
 
 @pytest.mark.parametrize("layout", ["channels_first", "NCHW,IOHW->NHWC"])
 def test_layout_keeps_the_filter_of_conv(backend, layout):
-    """O is still the axis that meets x's channels."""
+    """In a layout string, O is the filter axis that is summed with x's channels."""
     x, f = integer_data((2, 3, 4, 6), "float64", 1), integer_data((3, 2, 5, 6), "float64", 2)
     plain = es.conv_transpose(x, f, stride=(2, 1), output_padding=(1, 0))
     order = (3, 2, 0, 1) if layout == "channels_first" else (2, 3, 0, 1)

@@ -1,4 +1,4 @@
-"""es.tune: measured, time-boxed, kept in a file of the caller's."""
+"""es.tune measures algorithms within a time limit, and saves results in a file of the caller."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_the_fastest_wins_and_slow_ones_get_one_turn():
 
     def run(name):
         turns[name] += 1
-        now[0] += cost[name] * (10 if turns[name] == 1 else 1)  # the first one compiles
+        now[0] += cost[name] * (10 if turns[name] == 1 else 1)  # the first call compiles
 
     with _testing.replacing("read the clock", lambda real: now[0]):
         times = tune._measure({name: name for name in cost}, run, 12.0)

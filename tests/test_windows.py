@@ -1,4 +1,4 @@
-"""windows: (B, *S, C) -> (B, *O, *K, C), the seed's view; bounds-checked, read-only on NumPy."""
+"""windows returns a view (B, *O, *K, C) of x (B, *S, C), bounds-checked and read-only on NumPy."""
 
 from itertools import product
 
@@ -27,7 +27,7 @@ def test_every_window(backend, case, seed):
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128", "int8", "bool", "float16"])
 def test_keeps_the_dtype(backend, dtype):
-    if not backend.has(dtype):
+    if not backend.supports(dtype):
         pytest.skip(f"{backend.name} has no {dtype}")
     x = integer_data((1, 5, 2), dtype, 1)
     w = backend(es.windows, x, 3)

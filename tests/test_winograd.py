@@ -1,4 +1,4 @@
-"""Winograd's algorithm on what only it must get right: tiles, phases, slabs, errors, hooks."""
+"""Winograd's algorithm in array code: tiles, phases, slabs of filters, limits and refusals."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,7 +35,7 @@ def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
 
 @pytest.fixture(autouse=True)
 def array_code():
-    """What every library runs; `test_simd_winograd` has the kernels."""
+    """Use array code, as for other libraries; `test_simd_winograd` tests the kernels."""
     with _testing.use(absent={"llvmlite"}):
         yield
 
@@ -90,7 +90,7 @@ SCHEMES = tile_sizes.schemes((3, 3), (20, 20)) + tile_sizes.schemes((2, 5), (9, 
 
 @pytest.fixture
 def only():
-    """A function that leaves the algorithm one scheme, accurate or not."""
+    """Return a function that allows the algorithm only one scheme, accurate or not."""
     with ExitStack() as stack:
 
         def leave(scheme):
@@ -105,7 +105,7 @@ def only():
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @pytest.mark.parametrize("which", PASSES)
 def test_every_scheme(only, which, scheme):
-    """Those that the cost model would never take here too; a direct first axis among them."""
+    """Every scheme is right, also schemes that the cost model never chooses."""
     only(scheme)
     kernel = (scheme.taps * scheme.kernel[0], scheme.kernel[1])
     case = one((21, 18), kernel, c=5, d=6, pads=((1, 1), (1, 2)), batch=3)
@@ -114,8 +114,8 @@ def test_every_scheme(only, which, scheme):
     agrees(y, oracle.FAST[which](*pair, case), "float64", "winograd")
 
 
-def test_two_by_two_is_exact_on_whole_numbers(only):
-    """Halves are all that F(2, 3) divides by."""
+def test_two_by_two_is_exact_on_integers(only):
+    """F(2, 3) divides by two only, so it is exact on integers."""
     only(tile_sizes.Scheme((2, 2), (3, 3)))
     case = CASES["uneven blocks"]
     x, f, _ = arrays(case, "float32", 1)
@@ -145,7 +145,8 @@ WIDE = one((8, 9), (3, 3), c=256, d=256, pads=((1, 1), (1, 1)))
 
 @pytest.mark.parametrize("which", PASSES)
 def test_wide_layers_stay_below_the_default_workspace(which):
-    """The transformed filter of 256 x 256 channels alone is 9 MiB: it is made in slabs."""
+    """The transformed filter of 256 x 256 channels, 9 MiB, is made in slabs within the default
+    limit."""
     function, args, pair = operands(which, WIDE, *arrays(WIDE, "float32", 4))
     result, used = peak(function, *args, algorithm="winograd", **WIDE.explicit)
     assert used < 16 << 20
@@ -169,7 +170,7 @@ SIZES = {
     dtype=st.sampled_from(["float32", "complex128", "float16"]),
     groups=st.sampled_from([1, 2]),
 )
-def test_hard_ceilings(ceiling, which, dilation, mode, rank, dtype, groups):
+def test_hard_limits(ceiling, which, dilation, mode, rank, dtype, groups):
     size = {1: (300,), 2: (23, 19), 3: (7, 10, 9)}[rank]
     case = one(size, (3,) * rank, 24, 40, ((2, 1),) * rank, (dilation,) * rank, mode=mode)
     case = replace(case, groups=groups)
@@ -186,7 +187,7 @@ def test_hard_ceilings(ceiling, which, dilation, mode, rank, dtype, groups):
     assert used <= ceiling + PYTHON
 
 
-# The filter's transform, kept
+# Prepared filters
 
 
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
@@ -245,7 +246,8 @@ def test_sums_over_the_batch_are_refused(keywords):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_any_memory(which):
-    """Channels first, reversed, broadcast, read-only and an output with gaps."""
+    """Operands may be channels first, reversed, broadcast or read-only, and the result may have
+    gaps."""
     case = CASES["uneven blocks"]
     function, args, pair = operands(which, case, *arrays(case, "float64", 10))
     expected = oracle.FAST[which](*pair, case)

@@ -1,4 +1,4 @@
-"""The rounding errors of Winograd's algorithm: predicted, promised and measured."""
+"""The rounding errors of Winograd's algorithm stay below the predicted and the promised ones."""
 
 from math import prod
 
@@ -21,7 +21,7 @@ from test_winograd import one
 
 def adversary(kind, shape, rng):
     values = rng.standard_normal(shape)
-    if kind == "cancel":  # large neighbours that nearly cancel
+    if kind == "cancel":  # large neighbours nearly cancel
         return (-1.0) ** np.indices(shape).sum(axis=0) * (1e4 + values)
     if kind == "huge channel":
         values[..., 0] *= 1e6
@@ -34,7 +34,8 @@ def adversary(kind, shape, rng):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 1), (2, 3, 3), (7,)])
 def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
-    """The worst case's roundings times the condition of the matrices times the norms."""
+    """The error stays below the worst case of roundings, times matrix norms, times operand
+    norms."""
     rng = np.random.default_rng(1)
     case = one((14,) * len(kernel), kernel, c=16, d=8)
     x, f, gy = (
@@ -68,7 +69,7 @@ AXES = [*((size,) for size in SIZES), *((size, size) for size in SIZES if size[1
 
 
 def compiled(which, x, second, g, axes):
-    """The pass by compiled kernels that filter all axes."""
+    """Compute the pass by compiled kernels that filter all axes."""
     from einstride.arrays.backends.spin_helpers import launch
     from einstride.cpu import complex_as_real
     from einstride.cpu.winograd import calls
@@ -93,7 +94,7 @@ def compiled(which, x, second, g, axes):
 
 
 def by_numpy(which, x, second, g, axes):
-    """The pass by NumPy's products."""
+    """Compute the pass by array code."""
     b = backends.of("test", ("x",), x)
     scheme = tile_sizes.Scheme(*(tuple(sizes) for sizes in zip(*axes, strict=True)))
     name = x.dtype.name
@@ -120,7 +121,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
     sides = {1: (96,), 2: (18, 18)}
     for number, axes in enumerate(AXES):
         if passes is compiled and any((m + r) % 2 == 0 for m, r in axes):
-            continue  # kernels are written for an even number of points
+            continue  # kernels need an even number of points
         rng = np.random.default_rng(number)
         case = one(sides[len(axes)], tuple(r for _, r in axes), c=channels, d=8)
         shapes = case.x_shape, case.y_shape if gradient else case.f_shape
@@ -166,7 +167,7 @@ def test_the_plan_tells_the_tile_and_its_error():
 
 @pytest.mark.parametrize(("m", "r"), [(2, 7), (6, 3), (4, 5)])
 def test_a_filter_gradient_has_errors_of_its_own(m, r):
-    """Its sums are transformed back by another matrix than those of a forward pass."""
+    """A filter gradient has errors of its own, as its result is transformed by another matrix."""
     axes = ((m, r), (2, 3))
     forward, gradient = (
         [f(axes, backwards) for f in (winograd_error.growth, winograd_error.condition)]

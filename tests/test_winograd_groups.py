@@ -1,4 +1,4 @@
-"""Groups of many channels through the kernels of minimal filtering, one after another."""
+"""The Winograd kernels compute groups of many channels, one group after another."""
 
 import re
 import tracemalloc
@@ -49,7 +49,7 @@ def close(found, expected):
 
 @pytest.fixture
 def ours():
-    """Not the way of other libraries."""
+    """Use compiled kernels, not array code."""
     with _testing.failing("run Winograd on arrays", AssertionError("no kernel of ours")):
         yield
 
@@ -90,19 +90,19 @@ def test_any_layout_and_a_given_result(ours):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("ceiling", [2_500_000, 4 << 20])
-def test_the_ceiling_holds(ceiling, ours):
+@pytest.mark.parametrize("limit", [2_500_000, 4 << 20])
+def test_max_workspace_holds(limit, ours):
     x, f, _, k = operands((40, 40), (3, 3), 128, 128, 2, padding=1)
 
     def call():
-        return es.conv(x, f, algorithm="winograd", max_workspace=ceiling, **k)
+        return es.conv(x, f, algorithm="winograd", max_workspace=limit, **k)
 
     call()
     tracemalloc.start()
     result = call()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak - result.nbytes <= ceiling + (1 << 16)  # Python's own objects
+    assert peak - result.nbytes <= limit + (1 << 16)  # Python's own objects
 
 
 def test_the_groups_of_a_job():
@@ -117,12 +117,12 @@ def test_the_groups_of_a_job():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad"])
-def test_the_least_ceiling_works_and_holds(which, groups, dtype, ours):
+def test_the_least_limit_works_and_holds(which, groups, dtype, ours):
     x, f, gy, k = operands((12, 12), (3, 3), 128, 256, groups, padding=1)
     x, f, gy = (a.astype(dtype) for a in (x, f, gy))
 
-    def call(ceiling, out=None):
-        options = {"algorithm": "winograd", "max_workspace": ceiling, "out": out, **k}
+    def call(limit, out=None):
+        options = {"algorithm": "winograd", "max_workspace": limit, "out": out, **k}
         if which == "forward":
             return es.conv(x, f, **options)
         if which == "input_grad":

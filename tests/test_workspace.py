@@ -1,4 +1,4 @@
-"""max_workspace is never exceeded: tracemalloc sees every allocation of NumPy."""
+"""max_workspace is never exceeded, measured by tracemalloc, which sees all allocations of NumPy."""
 
 import re
 import tracemalloc
@@ -14,7 +14,7 @@ from oracle import Case
 from strategies import arrays
 
 KiB, MiB = 2**10, 2**20
-PYTHON = 96 * KiB  # frames, tuples and views: not arrays
+PYTHON = 96 * KiB  # bytes of frames, tuples and views, which are no arrays
 RESNET = Case(8, (56, 56), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1))  # im2col: 58 MiB
 CASES = {
     "padded": Case(2, (28, 28), (3, 3), 32, 32, (1, 1), ((1, 1), (1, 1)), (1, 1)),
@@ -27,10 +27,10 @@ CASES = {
 
 
 def peak(function, *args, **keywords):
-    """(result, bytes allocated at the peak beyond the result); plans are made beforehand.
+    """Return (result, peak bytes allocated beyond the result) of a call that is already planned.
 
-    The least of three calls, or of two that agree: now and then one makes Python grow its table of
-    interned strings, by megabytes, which says nothing of arrays.
+    Takes the least of three calls, or of two that agree: in some calls Python enlarges its table of
+    interned strings by megabytes, which are no arrays.
     """
     function(*args, **keywords)
     found = []
@@ -50,7 +50,7 @@ def peak(function, *args, **keywords):
 
 @pytest.mark.parametrize("which", PASSES)
 def test_default_workspace_is_small(which):
-    """Never a whole im2col: less than 16 MiB."""
+    """The default workspace is below 16 MiB, less than a full im2col matrix."""
     function, args, pair = operands(which, RESNET, *arrays(RESNET, "float32", 1))
     result, used = peak(function, *args, algorithm="gemm", **RESNET.explicit)
     assert used < 16 * MiB
@@ -58,7 +58,7 @@ def test_default_workspace_is_small(which):
 
 
 def least(text):
-    """The least number of bytes that would do, as the error's remedy says it."""
+    """Parse the least sufficient number of bytes from the remedy of an error."""
     found = re.search(r"(\d+) bytes", text.split("; ")[-1])
     assert found, text
     return int(found[1])
@@ -68,12 +68,12 @@ def least(text):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ["gemm", "direct", "fft", "winograd", "auto"])
-def test_ceiling_is_never_exceeded(algorithm, which, name, ceiling):
+def test_max_workspace_is_never_exceeded(algorithm, which, name, ceiling):
     case = CASES[name]
     function, args, pair = operands(which, case, *arrays(case, "float32", 2))
     keywords = {"algorithm": algorithm, **case.explicit}
     if algorithm == "auto":
-        keywords["accuracy"] = "elementwise"  # what it takes then is exact on integer values
+        keywords["accuracy"] = "elementwise"  # all algorithms for it are exact on integer values
     if algorithm == "winograd" and name in ("strided", "line"):
         with refused(function.__name__, ValueError, "winograd: "):
             function(*args, max_workspace=ceiling, **keywords)
@@ -86,7 +86,7 @@ def test_ceiling_is_never_exceeded(algorithm, which, name, ceiling):
         ceiling = least(str(caught.value))
         result, used = peak(function, *args, max_workspace=ceiling, **keywords)
     assert used <= ceiling + PYTHON
-    ran = "fft" if algorithm == "auto" else algorithm  # auto may choose one that rounds
+    ran = "fft" if algorithm == "auto" else algorithm  # auto may choose fft, which rounds
     agrees(result, oracle.FAST[which](*pair, case), "float32", ran)
 
 
@@ -104,7 +104,8 @@ def test_the_least_that_would_is_the_least(which):
 
 
 def test_zero_is_legal():
-    """Only an algorithm that needs none: the plain view and einsum, without padding."""
+    """max_workspace=0 is accepted by algorithms without workspace: a view and einsum, no
+    padding."""
     case = Case(2, (12, 12), (3, 3), 8, 8, (1, 1), ((0, 0), (0, 0)), (1, 1))
     x, f, _ = arrays(case, "float32", 4)
     for algorithm in ("auto", "strided"):
@@ -113,8 +114,8 @@ def test_zero_is_legal():
         same(result, oracle.fast_forward(x, f, case))
 
 
-def test_the_block_size_never_changes_the_answer():
-    """Closely: BLAS may sum in another order in a block of another size."""
+def test_the_block_size_never_changes_the_result():
+    """The block size changes results by rounding at most, since BLAS may sum in another order."""
     rng = np.random.default_rng(0)
     x, f = rng.normal(size=(4, 40, 41, 16)), rng.normal(size=(3, 3, 16, 24))
     reference = es.conv(x, f, padding=1, algorithm="strided")
@@ -137,10 +138,11 @@ def test_nothing_is_kept():
 
 
 def numbers_taken(call):
-    """Bytes of NumPy's arrays that live at once during a call, its result among them."""
+    """Return the most bytes of NumPy's arrays, with the result, that are allocated at once in a
+    call."""
     pytest.importorskip("llvmlite")
     allocator = Allocator()
-    for _ in range(3):  # tables and kernels are made by the first two
+    for _ in range(3):  # the first two calls make tables and kernels
         allocator.restart()
         with allocator.in_use():
             call()
@@ -148,7 +150,7 @@ def numbers_taken(call):
 
 
 def test_an_integer_bias_copies_no_result():
-    """NumPy copies what it adds to in place, unless it sees that no elements share memory."""
+    """A bias is added without a copy, which NumPy makes if elements might share memory."""
     x, f, bias = np.ones((5, 20, 3, 5), int), np.ones((3, 3, 5, 27), int), np.ones(27, int)
     shape, strides = (5, 19, 5, 27), (20688, 1088, 216, 8)
     out = np.lib.stride_tricks.as_strided(np.zeros(20_000, int), shape, strides)
@@ -210,7 +212,7 @@ def test_a_copy_of_the_bias_counts(algorithm, which):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_filter_is_copied_once(groups):
-    """Its conversion keeps another memory order than a matrix has."""
+    """A filter is converted and brought into matrix order in one copy."""
     gy, f = np.ones((1, 1, 1, 12), "f4"), np.ones((2, 3, 36, 12), ">f4")
     keywords = {"padding": "causal", "output_size": (1, 1), "groups": groups, "algorithm": "gemm"}
     with pytest.raises(ValueError, match="max_workspace") as caught:
@@ -221,15 +223,15 @@ def test_a_filter_is_copied_once(groups):
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "fft", "winograd"])
-def test_a_layer_keeps_nothing_beyond_its_ceiling(algorithm):
-    """What an algorithm makes of the filter would be memory that no call counts."""
+def test_a_layer_keeps_nothing_beyond_its_max_workspace(algorithm):
+    """With a limit, a layer does not keep prepared filters, which no call would count."""
     pytest.importorskip("llvmlite")
     x, f = np.ones((1, 12, 12, 32), "f4"), np.ones((3, 3, 32, 48), "f4")
     with pytest.raises(ValueError, match="max_workspace") as caught:
         es.Conv(f, algorithm=algorithm, max_workspace=0)(x)
     room = least(str(caught.value))
     layer = es.Conv(f, algorithm=algorithm, max_workspace=room)
-    layer(x)  # kernels are compiled
+    layer(x)  # compiles kernels
     allocator, result = Allocator(), 10 * 10 * 48 * 4
     layer = es.Conv(f, algorithm=algorithm, max_workspace=room)
     with allocator.in_use():
@@ -241,7 +243,7 @@ def test_a_layer_keeps_nothing_beyond_its_ceiling(algorithm):
 
 @pytest.mark.parametrize(("dtype", "groups"), [("complex128", 1), ("float64", 2), ("complex64", 2)])
 def test_phases_count_copies_of_the_whole_filter(dtype, groups):
-    """Each stride phase of an input gradient has few taps of a filter that was copied whole."""
+    """Every phase of an input gradient counts the copy of the full filter."""
     gy = np.ones((1, 1, 1, 2, 64 * groups), "float32")
     f = np.ones((3, 2, 3, 12, 64 * groups), dtype)
     keywords = {"stride": (3, 2, 3), "groups": groups, "algorithm": "direct"}
@@ -266,7 +268,7 @@ def test_a_plan_of_halves_counts_their_conversion():
 @pytest.mark.parametrize("algorithm", ["auto", "direct", "gemm", "fft"])
 @pytest.mark.parametrize(("dtype", "groups"), [("complex128", 1), ("float64", 2)])
 def test_a_filter_of_which_no_tap_is_read_is_not_copied(dtype, groups, algorithm):
-    """Here every tap lies between two positions of gy or outside: the input gradient is zero."""
+    """No tap is read where the input gradient is zero, so that the filter is not copied."""
     gy = np.ones((1, 1, 1, 16 * groups), "float32")
     f = np.ones((3, 2, 16, 16 * groups), dtype)
     keywords = {"stride": (1, 2), "dilation": (1, 2), "padding": "same_lower", "groups": groups}
@@ -289,7 +291,7 @@ def test_a_filter_of_which_no_tap_is_read_is_not_copied(dtype, groups, algorithm
 def test_no_array_is_copied_beyond_the_limit(
     which, channels, filters, kernel, stride, layout, more
 ):
-    """Taps or positions of the last axis become channels; with gaps between lines, in a copy."""
+    """Jobs whose last axis becomes channels copy arrays with gaps only within the limit."""
     x = np.ones((1, 40, 40, channels), "float32")
     f = np.ones((kernel, kernel, channels, filters), "float32")
     if layout == "channels_first":
@@ -325,7 +327,7 @@ def test_complex_gradients_count_their_conjugates(per_example, flip):
 
 
 def test_a_bias_is_added_to_a_small_result_in_place():
-    """NumPy copies a result with gaps on three axes before it adds to it, unasked."""
+    """A bias is added to a small result with gaps without the copy that NumPy would make."""
     x, f, bias = np.ones((1, 8, 9, 3, 5)), np.ones((2, 3, 2, 5, 10)), np.ones(10)
     strides = (4624, 920, 184, 80, 8)
     out = np.lib.stride_tricks.as_strided(np.zeros(600), (1, 5, 5, 2, 10), strides)
@@ -340,7 +342,8 @@ def test_a_bias_is_added_to_a_small_result_in_place():
 @pytest.mark.parametrize("mode", ["circular", "replicate", "reflect"])
 @pytest.mark.parametrize("pads", [((-2, -2), (0, -1)), ((2, 1), (-3, -2)), ((-3, 0), (1, 2))])
 def test_gradients_of_cropped_borders_are_counted(pads, mode, dilation, name, placed):
-    """Negative padding: the input gradient grows from axis to axis while its border is folded."""
+    """With negative padding, folding the border enlarges the input gradient axis by axis:
+    counted."""
     x, f = np.ones((1, 24, 28, 11), name), np.ones((3, 3, 11, 1), name)
     keywords = {"padding": pads, "padding_mode": mode, "input_dilation": dilation}
     gy = es.conv(x, f, **keywords)
@@ -359,7 +362,8 @@ def test_gradients_of_cropped_borders_are_counted(pads, mode, dilation, name, pl
 @pytest.mark.parametrize("mode", ["zeros", "circular", "replicate", "reflect"])
 @pytest.mark.parametrize(("dilation", "name"), [(1, "float32"), (2, "float32"), (1, "complex64")])
 def test_borders_of_tiles_are_counted(dilation, name, mode, which):
-    """Winograd on NumPy, which small groups leave to it: the border's copies have one buffer."""
+    """Winograd in array code, as for small groups, copies the border to one buffer, and counts
+    it."""
     x, f, gy = np.ones((1, 288, 16), name), np.ones((2, 8, 8), name), None
     keywords = {"padding": dilation, "groups": 2, "padding_mode": mode, "dilation": dilation}
     gy = es.conv(x, f, **keywords)
@@ -379,7 +383,7 @@ def test_borders_of_tiles_are_counted(dilation, name, mode, which):
 @pytest.mark.parametrize("groups", [1, 25])
 @pytest.mark.parametrize("name", ["float32", "int8"])
 def test_phases_of_a_repeated_call_share_their_memory(name, groups):
-    """From the third call on, all phases of a small input gradient are one compiled program."""
+    """All phases of a repeated input gradient are one compiled program, and share their memory."""
     gy = np.ones((2, 1, 1, 65 if groups == 1 else 25), name)
     f = np.ones((3, 2, 25 // groups, gy.shape[-1]), name)
     keywords = {"stride": (3, 2), "groups": groups, "algorithm": "direct"}
@@ -396,7 +400,7 @@ def test_phases_of_a_repeated_call_share_their_memory(name, groups):
     [((-1, 1), 1, 1), ((3, -3), 1, 1), ((5, -1), 3, 1), ((-1, 5), 3, 1), ((0, -9), 2, 9)],
 )
 def test_a_border_that_keeps_the_size_is_counted(pads, kernel, stride, which, algorithm):
-    """A padded copy is one even where cropping at the other end gives back the size."""
+    """A padded copy counts, even if cropping at the other end restores the size."""
     x, f = np.ones((1, 280, 19), "float32"), np.ones((kernel, 19, 17), "float32")
     keywords = {"padding": (pads,), "stride": stride}
     gy = es.conv(x, f, **keywords)

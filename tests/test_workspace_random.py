@@ -1,7 +1,8 @@
-"""The hard ceiling in random jobs of every pass, dtype and memory order; in first and later calls.
+"""A hard limit holds in random jobs of every pass, dtype and memory order, in first and later
+calls.
 
-`max_workspace` counts whatever a call allocates beyond its result, and what it leaves for the next
-call: tables are in the measurement of a first call, for which everything that is kept is forgotten.
+`max_workspace` counts all bytes that a call allocates beyond its result, also cached tables. These
+are measured in a first call, before which all caches are emptied.
 """
 
 import re
@@ -15,8 +16,8 @@ from einstride import _testing
 from einstride.codegen import jit
 
 KiB = 2**10
-PYTHON = 96 * KiB  # frames, tuples and views: not arrays
-FIRST = 256 * KiB  # and what Python keeps of them to use again
+PYTHON = 96 * KiB  # bytes of frames, tuples and views, which are no arrays
+FIRST = 256 * KiB  # the same in a first call, with memory that Python keeps
 PAIRS = [
     ("float32", "float32"), ("float64", "float64"), ("float16", "float16"),
     ("bfloat16", "bfloat16"), ("complex64", "complex64"), ("complex128", "complex128"),
@@ -39,22 +40,22 @@ HOW = {
 
 
 class PlannedError(Exception):
-    """A call was stopped when all was planned and nothing done."""
+    """Stop a call after planning, before it computes."""
 
 
 SLOW = ("fft", "gemm")
 JOBS = {"fft": 2, "winograd": 3, "gemm": 4, "strided": 4, "auto": 4}
-"""Random jobs of an algorithm; 8 of the others. Compiling the kernels of one FFT takes
-seconds. The commit chooses them in a run with --all."""
+"""Number of random jobs of an algorithm, 8 for others: compiling the kernels of an FFT takes
+seconds. With --all, the commit chooses the jobs."""
 
 
 def forget():
-    """Make the next call a first one, but for kernels, which are no tables."""
+    """Empty the caches for a first call, except compiled kernels, which are no tables."""
     _testing.clear_caches("results", "process")
 
 
 def planned(call):
-    """Plan a call, whose plans are objects of Python and no arrays, without making it."""
+    """Plan a call without computing; plans are objects of Python, no arrays."""
     with (
         _testing.failing("run a plan", PlannedError, keep_caches=True),
         pytest.raises(PlannedError),
@@ -63,9 +64,10 @@ def planned(call):
 
 
 def used(call, enough, prepare=None):
-    """Bytes at the peak beyond the result: the least of three calls, or of those until `enough`.
+    """Return the peak bytes beyond the result: the least of three calls, or of calls until
+    `enough`.
 
-    Now and then one call makes Python grow a table of its own, by megabytes.
+    In some calls Python enlarges an internal table by megabytes.
     """
     found = []
     for _ in range(3):
@@ -85,7 +87,7 @@ def used(call, enough, prepare=None):
 
 
 def numbers(rng, shape, dtype):
-    """An array of some memory order, of small integers."""
+    """Return small integers in a random memory order."""
     if dtype == "bfloat16":
         import ml_dtypes
 
@@ -110,7 +112,7 @@ def numbers(rng, shape, dtype):
 
 
 def random_job(rng):
-    """(function, arguments, keywords) of a call of a few million products."""
+    """Draw (function, arguments, keywords) of a call of at most a few million products."""
     rank = int(rng.integers(1, 4))
     groups, inner, outer = 1, int(rng.integers(1, 40)), int(rng.integers(1, 40))
     kind = rng.integers(4)
@@ -162,11 +164,11 @@ def random_job(rng):
 
 
 ROLES = {es.conv: "xf", es.conv_input_grad: "yf", es.conv_filter_grad: "xy"}
-"""Which array the first two arguments of a function are."""
+"""{function: roles of its first two arguments}."""
 
 
 def laid_out(rng, function, args, keywords):
-    """The same arguments, half of them in channels_first or a random layout."""
+    """Return the call in channels_last, channels_first or a random layout."""
     kind, spatial = rng.integers(4), "UVW"[: len(keywords["stride"])]
     if kind < 2:
         return args
@@ -175,7 +177,7 @@ def laid_out(rng, function, args, keywords):
     keywords["layout"] = "channels_first"
     if kind == 3:
         parts = {role: "".join(rng.permutation([*part])) for role, part in last.items()}
-        at = iter(spatial)  # the order of its spatial axes in x is that of stride, padding, sizes
+        at = iter(spatial)  # spatial axes of x have the order of stride, padding and sizes
         parts["x"] = "".join(c if c in "NC" else next(at) for c in parts["x"])
         keywords["layout"] = "{x},{f}->{y}".format(**parts)
     moved = [
@@ -188,7 +190,7 @@ def laid_out(rng, function, args, keywords):
 
 
 def least_of(call):
-    """The least `max_workspace` that the refusal of none says; 0 if none is enough."""
+    """Return the least `max_workspace`, from the refusal of zero; 0 if zero is accepted."""
     try:
         call(max_workspace=0)
     except ValueError as error:
@@ -198,11 +200,11 @@ def least_of(call):
 
 
 def check(seed, algorithm):
-    """A job of the seed keeps to its ceilings; None if the algorithm does no such job."""
+    """Check the limits of the job of a seed; return None if the algorithm refuses the job."""
     rng = np.random.default_rng(seed)
     function, args, keywords = random_job(rng)
     args = laid_out(rng, function, args, keywords)
-    if algorithm == "auto":  # no FFTs: those have jobs of their own
+    if algorithm == "auto":  # excludes FFTs, which have jobs of their own
         keywords["accuracy"] = "elementwise"
 
     def call(**more):
@@ -210,14 +212,14 @@ def check(seed, algorithm):
 
     least = least_of(call)
     if least is None:
-        return None  # the algorithm does no such job
+        return None  # the algorithm refuses the job
     text = f"seed {seed}: {function.__name__}, {[getattr(a, 'shape', a) for a in args]}, "
     text += f"{[str(a.dtype) for a in args if hasattr(a, 'dtype')]}, {keywords}"
     if least:
         with pytest.raises(ValueError, match="max_workspace"):
             call(max_workspace=least - 1)
     more = least + int(rng.integers(1, 1 << 20))
-    # With the least, blocks are so small that some algorithms take seconds.
+    # With the least workspace, blocks are so small that some algorithms take seconds.
     for ceiling in (more,) if algorithm in SLOW else (least, more):
 
         def again():
@@ -236,13 +238,13 @@ def check(seed, algorithm):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit):
+def test_a_hard_limit_holds_for_any_job(how, full_length, number_of_commit):
     algorithm, engines = HOW[how]
     if engines is not None and not jit.available():
         pytest.skip("no compiler")
     number = list(HOW).index(how)
     wanted, done = JOBS.get(how, 8), 0
-    first = 10_000 * number + (number_of_commit % 10**9 * 100_000 if everything else 0)
+    first = 10_000 * number + (number_of_commit % 10**9 * 100_000 if full_length else 0)
     with _testing.use(engine=engines):
         for seed in range(first, first + 20 * wanted):
             done += bool(check(seed, algorithm))
@@ -253,7 +255,7 @@ def test_a_hard_ceiling_holds_for_any_job(how, everything, number_of_commit):
 
 
 def test_per_example_gradients_of_few_channels_count_their_sums():
-    """Each example has several tables of sums, and their sum: 20 to 45% more than was said."""
+    """Partial sums of every example count, and their sum, once 20 to 45% more than predicted."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, (10, 11, 11, 7, 128)).astype("f4")
     gy = rng.integers(0, 3, (10, 11, 11, 7, 256)).astype("f4")

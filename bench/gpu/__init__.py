@@ -1,1 +1,2 @@
-"""The benchmark on a GPU: ours and each peer in a process of its own; `ci/gpu` runs them all."""
+"""Benchmarks on a GPU: einstride and each peer run in processes of their own, started by
+`ci/gpu`."""

@@ -1,8 +1,8 @@
-"""One library, in this process: ``python -m bench.gpu NAME --out FILE --seconds N``.
+"""Measures one library in this process: ``python -m bench.gpu NAME --out FILE --seconds N``.
 
-Appends one line of JSON per measured row and variant, and leaves out those that FILE already has:
-a run that was cut off goes on where it stopped. Each row's first variant comes before all others.
-Exit status 1 if a row failed, 3 if time ran out.
+Appends one line of JSON per measured row and variant, and skips those that FILE already has, so
+that an interrupted run continues. The first variants of all rows come before the others. The exit
+status is 1 if a row failed, 3 if time ran out.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from bench.gpu.timing import copies, sample
 
 ITEMSIZE = {"float64": 8, "complex64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 FAILED, OUT_OF_TIME = 1, 3
-FEWEST_SECONDS = 2.0  # that a row is begun with
+FEWEST_SECONDS = 2.0  # least remaining time for a row
 
 
 @lru_cache(maxsize=1)
 def data(row: Row) -> dict[str, np.ndarray]:
-    """Random inputs, the same for every library."""
+    """Draw the inputs of a row, equal for every library."""
     rng = np.random.default_rng(0)
 
     def made(shape: tuple[int, ...]) -> np.ndarray:
@@ -42,14 +42,14 @@ def data(row: Row) -> dict[str, np.ndarray]:
 
 
 def wanted(peer: Any, small: bool) -> list[tuple[Row, str]]:
-    """What is to be measured: the first variant of every row, then the others."""
+    """List (row, variant): the first variant of every row, then the others."""
     every = [(row, peer.variants(row)) for row in rows(small)]
     first = [(row, variants[0]) for row, variants in every if variants]
     return first + [(row, variant) for row, variants in every for variant in variants[1:]]
 
 
 def measure(peer: Any, clock: Any, row: Row, variant: str, small: bool) -> dict[str, Any]:
-    """One row by one variant."""
+    """Measure one row with one variant."""
     elements = prod(row.x_shape) + prod(row.f_shape) + prod(row.y_shape)
     sets = copies(elements * ITEMSIZE[row.case.dtype], small)
     call = peer.prepare(row, variant, data(row), sets)
@@ -58,7 +58,7 @@ def measure(peer: Any, clock: Any, row: Row, variant: str, small: bool) -> dict[
 
 
 def main() -> int:
-    """Measure what FILE does not have yet."""
+    """Measure the rows and variants that FILE lacks."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
     parser.add_argument("name", choices=("ours", "cudnn", "torch", "jax"))
     parser.add_argument("--out", type=Path, required=True)
@@ -82,7 +82,7 @@ def main() -> int:
             record |= {"group": row.case.group, "operations": row.flops, "versions": versions}
             try:
                 record |= measure(peer, clock, row, variant, args.small)
-            except Exception as error:  # one row that fails must not cost the others
+            except Exception as error:  # a failure of one row does not end the run
                 record["problem"] = f"{type(error).__name__}: {error}"[:400]
                 status = FAILED
             print(json.dumps(record), file=file, flush=True)

@@ -1,10 +1,11 @@
-"""The planner's figures of this device.
+"""Measures the planner's figures for this device.
 
     python -m bench.gpu.calibrate --ceilings FILE --out FILE
 
-Writes what `calibration/calibration_gpu.json` holds, measured, with the date and the device.
-Products and copies come from the ceilings; calls and the direct kernels are timed here. Constants
-that say how much slower odd shapes run (thin, grouped, mixed), and those of fft, are kept.
+Writes the entries of `calibration/calibration_gpu.json`, with the date and the device. Rates of
+products and copies are read from the file of `bench.gpu.ceilings`; calls and the direct kernels are
+timed here. Factors for unusual shapes (thin, grouped, mixed) and the figures of fft keep their
+values.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ NOTE = (
     "multiply-add of float32 where TF32 is allowed. auto: what algorithm='auto' may choose, "
     "because tests prove it right. Written by bench/gpu/calibrate.py."
 )
-# Sides of a dense layer, and what of it is timed where there is no GPU.
+# (batch, side, channels) of a dense layer, and of the one that is timed without a GPU.
 LAYER, SMALL = (8, 56, 64), (1, 6, 4)
 
 
 def seconds(call: Callable[[], Any], clock: Clock, small: bool) -> float:
-    """Of one call on the device."""
+    """Return the seconds of one call on the device."""
     return sample(lambda _: call(), 1, clock, small).ms / 1e3
 
 
 def layer(dtype: str, clock: Clock, small: bool) -> float:
-    """Seconds per multiply-add of the direct kernels, on a dense 3x3 layer."""
+    """Measure the seconds per multiply-add of the direct kernels, on a dense 3x3 layer."""
     import cupy
 
     import einstride as es
@@ -54,7 +55,7 @@ def layer(dtype: str, clock: Clock, small: bool) -> float:
 
 
 def calls(clock: Clock, small: bool) -> dict[str, float]:
-    """Fixed costs: of a kernel's launch, of a call, and of a block more."""
+    """Measure the fixed costs of a launch, of a call, and of an additional block."""
     import cupy
 
     import einstride as es
@@ -70,14 +71,14 @@ def calls(clock: Clock, small: bool) -> dict[str, float]:
 
 
 def measured(ceilings: dict[str, Any], clock: Clock, small: bool) -> dict[str, Any]:
-    """The whole file."""
+    """Return the contents of the file."""
     old = json.loads(SHIPPED.read_text(encoding="utf-8"))
     dtypes = {}
     for name, entry in old["dtypes"].items():
         rate = ceilings.get(name)
         complex_of = {"complex64": "float32", "complex128": "float64"}.get(name)
         if complex_of and ceilings.get(complex_of):
-            rate = ceilings[complex_of] / 4  # four real products each
+            rate = ceilings[complex_of] / 4  # a complex product is four real ones
         product = 2 / rate if rate else entry["matmul"]
         direct = layer("int64" if name == "other" else name, clock, small)
         einsum = product * entry["einsum"] / entry["matmul"]

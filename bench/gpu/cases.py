@@ -1,4 +1,4 @@
-"""What is measured on a GPU, by importance: a run that is out of time has the first rows."""
+"""Lists the rows for a GPU, most important first, as a run may end early."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SMALL = [
 
 
 def rows(small: bool) -> list[Row]:
-    """Every case, in each pass and dtype: one after the other, most wanted first."""
+    """List every case in each pass and dtype, most important first."""
     cases, dtypes = (SMALL, ("float32",)) if small else (CASES, DTYPES)
     return [
         Row(replace(case, dtype=dtype), 2 if small else BATCH.get(case.group, LARGE_BATCH), pass_)
@@ -65,5 +65,5 @@ def rows(small: bool) -> list[Row]:
 
 
 def row_key(row: Row) -> str:
-    """The row's unique name."""
+    """Return the row's unique name."""
     return f"{row.name} {row.case.dtype}"

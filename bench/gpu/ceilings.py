@@ -1,7 +1,7 @@
-"""What the device can do at best: a copy, and matrix products by cuBLAS in each precision.
+"""Measures the peak rates of the device: of a copy, and of cuBLAS in each precision.
 
-``python -m bench.gpu.ceilings --out FILE``: versions and ceilings as JSON; fractions in the table
-are fractions of these, not of a data sheet.
+``python -m bench.gpu.ceilings --out FILE`` writes versions and peak rates as JSON. Fractions in the
+table are fractions of these rates, not of a data sheet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.gpu.timing import Clock, sample
 
 
 def copy_bandwidth(clock: Clock, small: bool) -> float:
-    """Bytes read and written per second, by a copy beyond the cache."""
+    """Measure the bytes per second, read and written, of a copy larger than the cache."""
     import cupy
 
     n = 1 << (12 if small else 28)
@@ -31,7 +31,7 @@ def copy_bandwidth(clock: Clock, small: bool) -> float:
 
 
 def gemm(clock: Clock, small: bool, dtype: str, tf32: bool = False) -> float:
-    """Operations per second of a square product."""
+    """Measure the operations per second of a square matrix product."""
     import cupy
     from cupy import _core as core
     from cupy._core import _routines_linalg as routines
@@ -60,7 +60,7 @@ def _random(n: int, kind: Any) -> Any:
 
 
 def device() -> dict[str, Any]:
-    """Name, architecture and memory."""
+    """Return the device's name, architecture and memory."""
     import cupy
 
     found = cupy.cuda.runtime.getDeviceProperties(0)
@@ -96,7 +96,7 @@ def main() -> int:
     for name, get in {"about": device, **measures}.items():
         try:
             found[name] = get()
-        except Exception as error:  # the others are worth having all the same
+        except Exception as error:  # one failure does not end the run
             found[name] = None
             found[f"{name} problem"] = f"{type(error).__name__}: {error}"
             status = 1

@@ -1,4 +1,4 @@
-"""einstride with ``algorithm="cudnn"``: a peer of its own kernels, TF32 off and on."""
+"""Runs einstride with ``algorithm="cudnn"``, a peer of its own kernels, with TF32 off and on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _open = ExitStack()
 
 
 def start(small: bool) -> tuple[Clock, dict[str, str]]:
-    """The clock and the versions; in small sizes over the tests' stand-in for cuDNN."""
+    """Return the clock and the versions; in small sizes over the tests' stand-in for cuDNN."""
     clock, versions = ours.start(small)
     if small:
         import cudnn_stand_in
@@ -36,7 +36,8 @@ def variants(row: Row) -> list[str]:
 
 
 def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
-    """A function of the number of the set, that starts one call and gives its result."""
+    """Return a function of the number of a set of arrays, which starts a call and returns its
+    result."""
     algorithm, _, mode = variant.partition(" ")
     more = {"accuracy": "tf32"} if mode else {}
     return ours.prepare(row, algorithm, arrays, sets, **more)

@@ -1,4 +1,4 @@
-"""JAX under jit, channels_last. Its gradients are its own transposes of the convolution."""
+"""Runs JAX under jit, channels_last; gradients are JAX's transposes of the convolution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _last: list[Any] = []
 
 
 def start(small: bool) -> tuple[Clock, dict[str, str]]:
-    """The clock and the versions. JAX shows no events: it is timed around a queue of calls."""
+    """Return the clock and the versions. JAX shows no events: it is timed around a queue of
+    calls."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -27,12 +28,13 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 def variants(row: Row) -> list[str]:
     """TF32 is JAX's default precision for float32 on a GPU."""
     if row.case.dtype == "complex64" and row.pass_ != "forward":
-        return []  # its transposes are not asked for: they differ by a conjugate
+        return []  # complex gradients are skipped: they differ by a conjugate
     return ["highest", "default (tf32)"] if row.case.dtype == "float32" else ["default"]
 
 
 def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
-    """A function of the number of the set, that starts one call and gives its result."""
+    """Return a function of the number of a set of arrays, which starts a call and returns its
+    result."""
     import jax
     from jax import lax
     from jax import numpy as jnp
@@ -76,7 +78,7 @@ def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callab
 
 
 def checksum(result: Any) -> float:
-    """The sum of magnitudes, in float64."""
+    """Return the sum of magnitudes, in float64."""
     whole = np.asarray(result)
     whole = whole if whole.dtype.kind == "c" else whole.astype("float64")
     return float(np.abs(whole).sum(dtype="float64"))

@@ -1,4 +1,4 @@
-"""einstride on CuPy arrays, channels_last."""
+"""Runs einstride on CuPy arrays, channels_last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "einstride"
 
 
 def start(small: bool) -> tuple[Clock, dict[str, str]]:
-    """The clock and the versions; in small sizes on the host emulation."""
+    """Return the clock and the versions; in small sizes on the host emulation."""
     if small:
         import sys
         from pathlib import Path
@@ -32,7 +32,7 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 
 
 def variants(row: Row) -> list[str]:
-    """What is measured of a row: algorithms, and TF32, which only a call can allow."""
+    """List the variants of a row: algorithms, and TF32, which a call must allow."""
     found = ["auto", "direct", "gemm"] if row.case.groups == 1 else ["auto", "direct"]
     if row.case.group == "large filters":
         found.append("fft")
@@ -45,7 +45,8 @@ def variants(row: Row) -> list[str]:
 def prepare(
     row: Row, variant: str, arrays: dict[str, Any], sets: int, **more: Any
 ) -> Callable[[int], Any]:
-    """A function of the number of the set, that starts one call and gives its result."""
+    """Return a function of the number of a set of arrays, which starts a call and returns its
+    result."""
     import cupy
 
     import einstride as es
@@ -81,7 +82,7 @@ def prepare(
 
 
 def checksum(result: Any) -> float:
-    """The sum of magnitudes, in float64."""
+    """Return the sum of magnitudes, in float64."""
     whole = result.get()
     whole = whole if whole.dtype.kind == "c" else whole.astype("float64")
     return float(np.abs(whole).sum(dtype="float64"))

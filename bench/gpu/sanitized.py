@@ -1,7 +1,7 @@
-"""Every kind of raw kernel once, without a memory pool: what compute-sanitizer is run on.
+"""Runs every kind of raw kernel once, without a memory pool, for compute-sanitizer.
 
 ``compute-sanitizer --tool memcheck python -m bench.gpu.sanitized``. A pool would hide accesses past
-an array's end, so each array is an allocation of its own. Answers are compared with NumPy's.
+an array's end, so each array is an allocation of its own. Results are compared with NumPy's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DTYPES = ("float32", "float16", "float64", "complex64", "int8")
 
 
 def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Small integers: any order of summation gives the same bits."""
+    """Return x and f with small integers, whose sums have equal bits in any order."""
     rng = np.random.default_rng(0)
     shapes = ((2, 9, 7, channels), (3, 2, channels, 4))
     x, f = (rng.integers(-2, 3, shape).astype(dtype) for shape in shapes)
@@ -27,7 +27,8 @@ def arrays(dtype: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def meant(case: tuple[Any, ...]) -> bool:
-    """Has an algorithm such arrays, and is there something of its own to see?"""
+    """True if the algorithm supports the case, and the case runs a kernel that no other case
+    runs."""
     algorithm, accuracy, dtype = case[:3]
     if accuracy == "tf32":
         return dtype == "float32"
@@ -37,7 +38,7 @@ def meant(case: tuple[Any, ...]) -> bool:
 def check(
     algorithm: str, accuracy: str, dtype: str, channels: int, mode: str, layout: str, groups: int
 ) -> str | None:
-    """Three passes of one geometry; what is wrong, or None."""
+    """Run three passes of one geometry; return a description of an error, or None."""
     import cupy
 
     import einstride as es
@@ -67,7 +68,7 @@ def check(
 
 
 def main() -> int:
-    """1 if an answer is wrong; compute-sanitizer has a status of its own."""
+    """Return 1 if a result is wrong; compute-sanitizer has its own exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.sanitized", description=__doc__)
     parser.add_argument("--small", action="store_true", help="on the host emulation")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The parts of a run as one JSON file and a short table.
+"""Joins the parts of a run to one JSON file and a short table.
 
 ``python -m bench.gpu.table --parts FOLDER --out FOLDER``
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 OURS = "einstride"
-# Checksums are sums of magnitudes over millions of numbers: libraries that were asked the same
-# question agree far better than this, in any precision.
+# Largest relative difference of checksums, which are sums of magnitudes of millions of numbers:
+# results of one problem agree far better, in any precision.
 AGREE = 0.01
 BY_DTYPE = {
     "float32": "float32",
@@ -26,7 +26,7 @@ BY_DTYPE = {
 
 
 def gather(parts: Path) -> dict[str, Any]:
-    """All that a run left behind: steps, ceilings, the newest record of each row and variant."""
+    """Read the files of a run: steps, peak rates, and the newest record of each row and variant."""
     measured: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(parts.glob("*.jsonl")):
         for record in map(json.loads, path.read_text().splitlines()):
@@ -47,7 +47,7 @@ def _is_tf32(record: dict[str, Any]) -> bool:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The table: times in milliseconds; the ratio is the peer's over ours."""
+    """Write the table: times in milliseconds; ratios are the peer's time over einstride's."""
     by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in found["rows"]:
         by_row[record["row"]].append(record)
@@ -80,8 +80,8 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 ENGINE = "einstride[cudnn]"
-# What is aimed at: our kernels against the best peer (cuDNN, by PyTorch, JAX or this library) in
-# the same arithmetic, and the cudnn algorithm against PyTorch.
+# Targets: einstride's kernels against the best peer (cuDNN, by PyTorch, JAX or this library) in the
+# same arithmetic, and the cudnn algorithm against PyTorch.
 TARGETS = {
     "float32 dense 3x3": ("float32", ("dense 3x3",), 1.0),
     "float32 depthwise": ("float32", ("depthwise",), 1.0),
@@ -96,7 +96,8 @@ TARGETS = {
 
 
 def targets(found: dict[str, Any]) -> list[str]:
-    """For each target the geometric mean of ratios, the least of them, and how many rows it has."""
+    """Write for each target the geometric mean of ratios, the least ratio, and the number of
+    rows."""
     by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in found["rows"]:
         if "ms" in record and not _is_tf32(record):
@@ -136,7 +137,7 @@ def _remark(records: list[dict[str, Any]], timed: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Write the JSON file, print the table; 1 if answers differ."""
+    """Write the JSON file and print the table; return 1 if results differ."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.table", description=__doc__)
     parser.add_argument("--parts", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

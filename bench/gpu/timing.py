@@ -1,4 +1,4 @@
-"""Time on a device: pairs of events around many launches, over buffers that outgrow the cache."""
+"""Times calls on a device: events around many launches, on buffers larger than the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# The arrays of all copies together: three times the last-level cache of the largest GPU.
+# Bytes of the arrays of all sets: three times the last-level cache of the largest GPU.
 ROTATION_BYTES = 150 * 10**6
 MOST_COPIES = 64
 ROUNDS = 7
@@ -16,18 +16,19 @@ ROUND_SECONDS = 0.05
 
 
 class Clock(Protocol):
-    """How a library measures time on its device."""
+    """Describe how a library measures time on its device."""
 
     def start(self) -> Any:
-        """Mark the queue."""
+        """Put a start mark into the queue."""
 
     def stop(self, mark: Any) -> float:
-        """Mark it again, wait, and give the milliseconds in between."""
+        """Put an end mark into the queue, wait, and return the milliseconds between the marks."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Milliseconds of a call on the device, and microseconds of the host to ask for it."""
+    """Hold the milliseconds of a call on the device, and the microseconds to start it on the
+    host."""
 
     ms: float
     low: float  # first and third quartile of the rounds
@@ -37,16 +38,16 @@ class Sample:
 
 
 def copies(bytes_of_one: int, small: bool) -> int:
-    """How many sets of arrays a rotation needs."""
+    """Return the number of sets of arrays that together exceed the cache."""
     if small:
         return 2
     return max(2, min(MOST_COPIES, -(-ROTATION_BYTES // max(bytes_of_one, 1))))
 
 
 def sample(call: Callable[[int], Any], sets: int, clock: Clock, small: bool) -> Sample:
-    """Time ``call(i)``, i going round the sets, until each round fills its slice."""
+    """Time ``call(i)``, with i cycling through the sets, until each round fills its slice."""
     for i in range(min(sets, 3)):
-        call(i)  # compiles, plans, fills pools
+        call(i)  # compiles, plans and fills memory pools
     mark = clock.start()
     call(0)
     once = max(clock.stop(mark), 1e-3) / 1e3
@@ -63,24 +64,24 @@ def sample(call: Callable[[int], Any], sets: int, clock: Clock, small: bool) -> 
 
 
 class WallClock:
-    """For libraries without events: wait before and after."""
+    """Time by the host's clock and waits, for libraries without events."""
 
     def __init__(self, wait: Callable[[], Any] = lambda: None) -> None:
         self._wait = wait
 
     def start(self) -> float:
-        """Wait for the queue, and look at the clock."""
+        """Wait for the queue, and return the time."""
         self._wait()
         return time.perf_counter()
 
     def stop(self, mark: float) -> float:
-        """Wait again."""
+        """Wait for the queue, and return the milliseconds since `mark`."""
         self._wait()
         return (time.perf_counter() - mark) * 1e3
 
 
 class EventClock:
-    """For CuPy and PyTorch, whose events differ in a name only."""
+    """Time by the events of CuPy or PyTorch."""
 
     def __init__(self, make: Callable[[], Any], elapsed: Callable[[Any, Any], float]) -> None:
         self._make, self._elapsed = make, elapsed
@@ -92,7 +93,7 @@ class EventClock:
         return event
 
     def stop(self, mark: Any) -> float:
-        """Record another, and wait for it."""
+        """Record a second event, wait for it, and return the milliseconds between both."""
         event = self._make()
         event.record()
         event.synchronize()

@@ -1,4 +1,4 @@
-"""PyTorch with cuDNN: both layouts, TF32 off and on, its autotuner on."""
+"""Runs PyTorch with cuDNN: both layouts, TF32 off and on, with the autotuner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _device = "cuda"
 
 
 def start(small: bool) -> tuple[Clock, dict[str, str]]:
-    """The clock and the versions; in small sizes on the processor where there is no GPU."""
+    """Return the clock and the versions; in small sizes on the processor where there is no GPU."""
     global _device
     import torch
 
@@ -27,9 +27,9 @@ def start(small: bool) -> tuple[Clock, dict[str, str]]:
 
 
 def variants(row: Row) -> list[str]:
-    """NCHW and NHWC; TF32 exists for float32 only. PyTorch has no NHWC in one dimension.
+    """List the variants of a row: NCHW and NHWC; for float32 also TF32. 1-D rows have no NHWC.
 
-    Complex numbers go forward only: its backward operator refuses them.
+    Complex rows have the forward pass only: PyTorch's backward operator refuses them.
     """
     if row.case.dtype == "complex64":
         return ["nchw"] if row.pass_ == "forward" else []
@@ -39,7 +39,8 @@ def variants(row: Row) -> list[str]:
 
 
 def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callable[[int], Any]:
-    """A function of the number of the set, that starts one call and gives its result."""
+    """Return a function of the number of a set of arrays, which starts a call and returns its
+    result."""
     import torch
 
     layout, _, mode = variant.partition(" ")
@@ -63,7 +64,7 @@ def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callab
     a = of("gy" if row.pass_ == "input_grad" else "x")
     b = of("gy" if row.pass_ == "filter_grad" else "f")
     if row.pass_ == "forward":
-        if row.case.dtype == "complex64":  # taken apart by these functions alone
+        if row.case.dtype == "complex64":  # only these functions split complex numbers
             conv = getattr(torch.nn.functional, f"conv{n}d")
             return lambda i: conv(a[i], b[i], None, *k[:3], row.case.groups)
         return lambda i: torch.convolution(a[i], b[i], None, *k)
@@ -76,5 +77,5 @@ def prepare(row: Row, variant: str, arrays: dict[str, Any], sets: int) -> Callab
 
 
 def checksum(result: Any) -> float:
-    """The sum of magnitudes, in float64."""
+    """Return the sum of magnitudes, in float64."""
     return float(result.abs().double().sum())

@@ -1,12 +1,12 @@
-"""Bytes that each kernel launch moves, by a model on the host emulation: no GPU is needed.
+"""Counts the bytes that each kernel launch moves, by a model on the CuPy host: no GPU is needed.
 
     python -m bench.gpu.traffic [--algorithm NAME] [part of a case's name]
 
-Counts every access of every thread: a block fetches a sector of 32 bytes once and writes it once
-(an L1 that forgets nothing, an L2 that keeps nothing from block to block). Beside it what the
-launch would move if each sector were fetched once in all, and the call's floor: each input read
-once, each result written once. `over` is what was counted over that floor; what a real L2 keeps
-from block to block only makes it smaller. Operations are two for each product.
+Counts every access of every thread: a block fetches a sector of 32 bytes once and writes it once,
+as with an unlimited L1 cache and no L2 cache. The report also has the bytes if each sector were
+fetched once in the launch, and the least bytes of the call: each input read once, each result
+written once. `over` is the count divided by the least bytes; a real L2 cache can only reduce it. A
+product counts as two operations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from bench.case import PASSES, Case, Row
 from bench.gpu import ours
 
-# Whole layers in their own spatial sizes; fewer channels and images than a network has.
+# Layers in their own spatial sizes, with fewer channels and images than in a network.
 CASES = [
     Case("depthwise/3x3", "depthwise", "", (56, 56), 32, (3, 3), 32, padding=1, groups=32),
     Case("depthwise/3x3_s2", "depthwise", "", (56, 56), 32, (3, 3), 32, stride=2, padding=1,
@@ -62,7 +62,8 @@ LAYOUTS = ("channels_last", "channels_first")
 
 @dataclass(frozen=True)
 class Counted:
-    """One call: its launches (events of the host's log), its floor, its operations."""
+    """Hold the launches of a call (events of the host's log), its least bytes and its
+    operations."""
 
     launches: tuple[Any, ...]
     floor: int
@@ -70,18 +71,18 @@ class Counted:
 
     @property
     def moved(self) -> int:
-        """Bytes of all launches."""
+        """Return the bytes of all launches."""
         return sum(e.read + e.written for e in self.launches)
 
     @property
     def over(self) -> float:
-        """How many times the floor."""
+        """Return `moved` divided by the least bytes."""
         return self.moved / self.floor
 
 
 @contextmanager
 def _small_device() -> Iterator[None]:
-    """Plans blocks as for a device that is as much smaller as the layers here are."""
+    """Plan for a small device, in proportion to the small layers."""
     from einstride import _testing
 
     with _testing.use(constants={"GPU processors": 1, "GPU blocks": 4}):
@@ -89,7 +90,7 @@ def _small_device() -> Iterator[None]:
 
 
 def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counted:
-    """What the launches of a call move; its result is an array."""
+    """Count the bytes that the launches of a call move; the call returns an array."""
     import cupy_host
 
     host = cupy_host.install()
@@ -106,7 +107,7 @@ def count(call: Callable[[], Any], inputs: list[Any], operations: int) -> Counte
 
 
 def count_row(row: Row, layout: str, algorithm: str) -> Counted:
-    """One pass of a case."""
+    """Count one pass of a case."""
     import cupy
 
     import einstride as es

@@ -1,12 +1,13 @@
-"""One file, one library. Each offers
+"""Defines the interface of peers, one module per library. Each module has
 
-- ``start(options)``: import the library, fix its threads, return {package: version};
-- ``builders(row)``: {variant name: function of the arrays that returns a `Variant`}, the ways in
-  which the library may do the row (its layouts, its functions); raises `Unsupported` with the
-  reason where it cannot;
+- ``start(options)``: import the library, fix its threads, return {package: version}; -
+``builders(row)``: {variant name: function of the arrays that returns a `Variant`}, for the layouts
+and
+  functions in which the library may compute the row; raises `Unsupported` with the reason if there
+  is none;
 - ``gemm(dtype, size)`` (optional): a call that multiplies two square matrices.
 
-A variant's operands are already in the layout that it likes; only the convolution is timed.
+A variant's operands are already in its own layout; only the convolution is timed.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-# names of the files; the best peers of hopelessly long filters come first, so that the others need
-# not be waited for
+# names of the modules; the fastest peers for very long filters come first, which sets the time
+# limit of the others
 PEERS = ("scipy", "opencv", "onnxruntime", "torch", "jax")
 OURS = "ours"
 
 
 class Unsupported(Exception):
-    """The library cannot do this row."""
+    """Report that the library cannot compute a row."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute a row."""
+    """Hold one way to compute a row."""
 
     run: Callable[[], Any]
     answer: Callable[[Any], np.ndarray]  # the result as a channels_last NumPy array

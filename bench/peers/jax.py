@@ -1,4 +1,4 @@
-"""JAX on the CPU: compiled, both layouts; gradients are the compiled transposes."""
+"""Runs JAX on the CPU: compiled, in both layouts; gradients are the compiled transposes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LETTERS = "HWD"
 
 
 def start(options: Options) -> dict[str, str]:
-    """Import JAX with 64-bit types; its pool follows the processors given to this process."""
+    """Import JAX with 64-bit types; it takes as many threads as the process has processors."""
     import jax
     import jaxlib
 
@@ -25,7 +25,7 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """Channels last and channels first."""
+    """List the variants: channels last and channels first."""
     space = LETTERS[: row.rank]
     return {
         layout: lambda arrays, first=first: _build(row, arrays, first)
@@ -34,7 +34,7 @@ def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
 
 
 def gemm(dtype: str, size: int) -> Callable[[], Any]:
-    """JAX's matrix product."""
+    """Return a call of JAX's matrix product."""
     import jax
     from jax import numpy as jnp
 
@@ -69,7 +69,7 @@ def _build(row: Row, arrays: Arrays, channels_first: bool) -> Variant:
     if channels_first:
         f = np.transpose(f, (f.ndim - 1, f.ndim - 2, *range(f.ndim - 2)))
     x, f, gy = (jnp.asarray(np.ascontiguousarray(a)) for a in (x, f, gy))
-    # the adjoint conjugates the operand that stays; JAX's transpose does not
+    # the adjoint conjugates the other operand; JAX's transpose does not
     if row.pass_ == "forward":
         call, operands = jax.jit(convolve), (x, f)
     elif row.pass_ == "input_grad":

@@ -1,4 +1,5 @@
-"""onnxruntime: the forward pass as a one-node model whose filter is an initializer (prepared)."""
+"""Runs onnxruntime: forward passes as one-node models, with the filter as a prepared
+initializer."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """Channels first: the operators know no other layout."""
+    """List the variants: channels first, the only layout of the operators."""
     if row.pass_ != "forward":
         raise Unsupported("forward only")
     if (row.case.dtype, row.filter_dtype) not in {
@@ -80,6 +81,8 @@ def _build(row: Row, arrays: Arrays) -> Variant:
     )
     feed = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(x)}
     return Variant(
-        lambda: session.run_with_ort_values(["y"], feed)[0],  # the result stays in its memory
+        lambda: session.run_with_ort_values(["y"], feed)[
+            0
+        ],  # the result stays in onnxruntime's memory
         lambda result: np.moveaxis(result.numpy(), 1, -1),
     )

@@ -1,4 +1,4 @@
-"""OpenCV: image planes that keep their size, one filter per plane; separable where it is."""
+"""Runs OpenCV on image planes that keep their size, with one filter per plane, also separable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """filter2D, and sepFilter2D where the case says that its filter is a product."""
+    """List the variants: filter2D, and sepFilter2D if the filter of the case is a product."""
     plain = all(s == 1 for s in row.stride) and all(d == 1 for d in row.dilation)
     same = all(
         low == high == (k - 1) / 2 for (low, high), k in zip(row.pads, row.case.kernel, strict=True)
@@ -52,7 +52,7 @@ def _build(row: Row, arrays: Arrays, separable: bool) -> Variant:
     f = f[None] if lift else f
     border = {"borderType": cv2.BORDER_CONSTANT}  # its default value is zero
     if separable:
-        # a product of profiles is recovered from its sums
+        # the two factors of a separable filter follow from its sums
         down, across = f.sum(1) / f.sum(), f.sum(0)
         down, across = (np.ascontiguousarray(v) for v in (down, across))
 

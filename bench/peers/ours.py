@@ -1,4 +1,4 @@
-"""einstride itself: the plain functions, and for the forward pass also a prepared `Conv`."""
+"""Runs einstride: the plain functions, and for the forward pass also a prepared `Conv`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """The function of the row's pass; peers' forward weights are prepared, so ours may be too."""
+    """List the variants: the function of the pass; forward also a prepared `Conv`, as peers
+    prepare."""
     ways = {PLAIN: lambda arrays: _variant(row, lambda: _plain(row, arrays))}
     if row.pass_ == "forward":
         ways[PREPARED] = lambda arrays: _variant(row, lambda: _prepared(row, arrays))
@@ -39,7 +40,7 @@ def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
 
 
 def plain_call(row: Row, arrays: Arrays, algorithm: str) -> Callable[[], Any]:
-    """The public function of the row's pass, ready to be called."""
+    """Return a call of the public function of the row's pass."""
     import einstride as es
 
     keywords: dict[str, Any] = {**row.keywords, "algorithm": algorithm}
@@ -51,7 +52,7 @@ def plain_call(row: Row, arrays: Arrays, algorithm: str) -> Callable[[], Any]:
 
 
 def gemm(dtype: str, size: int) -> Callable[[], Any]:
-    """NumPy's matrix product."""
+    """Return a call of NumPy's matrix product."""
     a = np.ones((size, size), dtype)
     return lambda: a @ a
 
@@ -74,7 +75,7 @@ def _variant(row: Row, make: Callable[[], Callable[[], Any]]) -> Variant:
         try:
             run = make()
             run()
-        except ValueError as error:  # an algorithm asked for by name runs or raises
+        except ValueError as error:  # an algorithm chosen by name runs or raises
             raise Unsupported(str(error)) from error
 
     def answer(result: Any) -> np.ndarray:

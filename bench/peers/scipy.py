@@ -1,4 +1,4 @@
-"""SciPy, where each channel has one filter of its own and the stride is 1: signal and ndimage."""
+"""Runs SciPy's signal and ndimage on rows with one filter per channel and stride 1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """FFT and overlap-add for any such row; ndimage for one plane that keeps its size."""
+    """List the variants: FFT and overlap-add; ndimage for one plane that keeps its size."""
     if not row.depthwise_simple:
         raise Unsupported("no sums over channels")
     if any(s != 1 for s in row.stride) or any(d != 1 for d in row.dilation):
@@ -45,7 +45,7 @@ def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
 
 
 def gemm(dtype: str, size: int) -> Callable[[], Any]:
-    """NumPy's matrix product."""
+    """Return a call of NumPy's matrix product."""
     a = np.ones((size, size), dtype)
     return lambda: a @ a
 

@@ -1,4 +1,5 @@
-"""PyTorch on the CPU: both memory formats, oneDNN's prepared weights, gradients one at a time."""
+"""Runs PyTorch on the CPU: both memory formats, oneDNN's prepared weights, one gradient at a
+time."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from bench.data import Arrays
 from bench.options import Options
 from bench.peers import Unsupported, Variant
 
-# through floats, integers are exact while their sums stay below 2**24 or 2**53
+# bounds of sums below which integers are exact in float arithmetic
 EXACT = {"float32": 2**24, "float64": 2**53}
 LARGEST = {"int8": 128 * 128, "uint8": 255 * 255, "int32": 1000 * 1000}
 
@@ -28,7 +29,7 @@ def start(options: Options) -> dict[str, str]:
 
 
 def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
-    """Layouts, and for integers and complex numbers the detours that a user would take."""
+    """List the variants: layouts, and conversions of integers and complex numbers to floats."""
     if row.is_integer:
         taps = row.flops // 2 // int(np.prod(row.y_shape))
         casts = [t for t, top in EXACT.items() if taps * LARGEST[row.case.dtype] < top]
@@ -47,7 +48,7 @@ def builders(row: Row) -> dict[str, Callable[[Arrays], Variant]]:
 
 
 def gemm(dtype: str, size: int) -> Callable[[], Any]:
-    """PyTorch's matrix product."""
+    """Return a call of PyTorch's matrix product."""
     import torch
 
     a = torch.ones(size, size, dtype=getattr(torch, dtype))
@@ -103,7 +104,8 @@ def _channels_last(row: Row, result: Any, lift: bool) -> np.ndarray:
 
 
 def _call(row: Row, x: Any, f: Any, gy: Any, lift: bool, dtype: Any) -> Callable[[], Any]:
-    """A call of one pass; padding that differs by side is a step of its own, as users write it."""
+    """Return a call of one pass; padding that differs by side is a separate step, as users write
+    it."""
     import torch
 
     ops = torch.ops.aten
@@ -134,7 +136,7 @@ def _call(row: Row, x: Any, f: Any, gy: Any, lift: bool, dtype: Any) -> Callable
         mask = [False, True, False]
         return lambda: ops.convolution_backward(gy, widen(x), f, None, *common, mask)[1]
 
-    wide_x = widen(x)  # only its shape matters
+    wide_x = widen(x)  # only its shape is used
     spans = zip(row.pads, row.case.size, strict=True)
     inside = (..., *(slice(low, low + n) for (low, _), n in spans))
 
@@ -146,7 +148,7 @@ def _call(row: Row, x: Any, f: Any, gy: Any, lift: bool, dtype: Any) -> Callable
 
 
 def _complex_call(row: Row, x: Any, f: Any, gy: Any, common: tuple[Any, ...]) -> Callable[[], Any]:
-    """Complex numbers exist only above the operator, as real convolutions under autograd.
+    """Return a call of a complex pass, which PyTorch computes by real convolutions and autograd.
 
     The graph of a gradient is built once, outside the timing.
     """
@@ -169,7 +171,8 @@ def _complex_call(row: Row, x: Any, f: Any, gy: Any, common: tuple[Any, ...]) ->
 
 
 def _prepacked(row: Row, x: Any, f: Any) -> Callable[[], Any]:
-    """oneDNN with its weights reordered once, as torch.compile does when it freezes a model."""
+    """Return a call of oneDNN with weights reordered once, as torch.compile does for frozen
+    models."""
     import torch
 
     if any(low != high for low, high in row.pads):

@@ -1,4 +1,4 @@
-"""Compiling C and C++ into shared objects, once: a cache on disk that processes can share."""
+"""Compiles C and C++ into shared objects, which a cache on disk keeps for all processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ SOURCES = Path(__file__).parent / "csrc"
 
 
 class BuildError(RuntimeError):
-    """The compiler refused; the message is its log."""
+    """Report that the compiler failed; the message is its log."""
 
 
 @functools.lru_cache(maxsize=1)
 def cache_directory() -> Path:
-    """EINSTRIDE_CUPY_HOST_CACHE, or a directory of this user's under the system's temporary one."""
+    """Return EINSTRIDE_CUPY_HOST_CACHE, or a directory of this user under the temporary
+    directory."""
     chosen = os.environ.get("EINSTRIDE_CUPY_HOST_CACHE")
     if not chosen:
         chosen = os.path.join(tempfile.gettempdir(), f"einstride-cupy-host-{os.getuid()}")
@@ -32,14 +33,14 @@ def cache_directory() -> Path:
 
 @functools.lru_cache(maxsize=4)
 def compiler_identity(compiler: str) -> str:
-    """Version of the compiler: part of every cache key."""
+    """Return the version of the compiler, which is part of every cache key."""
     out = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     return out.stdout.splitlines()[0]
 
 
 @functools.lru_cache(maxsize=1)
 def headers_digest() -> str:
-    """Digest of all of the host's own headers, on which every object may depend."""
+    """Return a digest of all headers of the host, on which every object may depend."""
     digest = hashlib.sha256()
     for header in sorted(SOURCES.glob("*.h")):
         digest.update(header.read_bytes())
@@ -47,7 +48,7 @@ def headers_digest() -> str:
 
 
 def run(command: Sequence[str]) -> str:
-    """Runs a compiler; its log on success, `BuildError` with its log on failure."""
+    """Runs a compiler and returns its log; raises `BuildError` with the log if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -55,13 +56,14 @@ def run(command: Sequence[str]) -> str:
 
 
 def cached(name: str, parts: Sequence[str], suffix: str) -> Path:
-    """Where the object made from `parts` (all that decides its content) is kept."""
+    """Return the path of an object in the cache; `parts` is everything that determines its
+    content."""
     key = hashlib.sha256("\0".join([headers_digest(), *parts]).encode()).hexdigest()[:24]
     return cache_directory() / f"{name}-{key}{suffix}"
 
 
 def publish(made: Path, target: Path) -> None:
-    """Moves a finished file into the cache; of two processes at once, the last one wins."""
+    """Moves a finished file into the cache; the last of several processes wins."""
     os.replace(made, target)
 
 

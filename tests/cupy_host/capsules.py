@@ -1,9 +1,9 @@
-"""Swapping the capsules through which CuPy's compiled modules reach CUDA.
+"""Redirects the capsules through which CuPy's compiled modules call CUDA.
 
-A capsule holds the address of a C function. Each is pointed to a trampoline, generated in C from
-the capsule's own signature, that calls a Python handler and passes an exception of the handler on
-as CuPy's functions do: so it surfaces in the caller, with its traceback. (A ctypes callback could
-not: it prints the exception and returns garbage.)
+A capsule holds the address of a C function. Each capsule is pointed to a trampoline, generated in C
+from the capsule's own signature, that calls a Python handler. It passes an exception of the handler
+on as CuPy's functions do, so that the caller gets the exception with its traceback. (A ctypes
+callback would print the exception and return garbage.)
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FORMATS = {
     "object": "O",
     "optional": "i",
 }
-# Functions whose one optional argument, an int, is told to the handler: -1 if it is left out.
-# (Cython passes {how many, the first}, or no address.)
+# Functions with one optional int argument that the handler gets: -1 if the caller omits it.
+# (Cython passes {number of arguments, first argument}, or a null pointer.)
 OPTIONAL_INT = {"streamBeginCapture"}
-# Results by value that only textures need; every one is returned through memory.
+# Structs returned by value, which only textures need; all are returned through memory.
 _STRUCT = "struct host_struct"
 
 _PRELUDE = """
@@ -63,7 +63,7 @@ static object none(void) { Py_IncRef(&_Py_NoneStruct); return &_Py_NoneStruct; }
 
 
 class Signature(NamedTuple):
-    """A capsule's C signature; `failure` is the result that announces an exception."""
+    """Hold a capsule's C signature; `failure` is the result that signals an exception."""
 
     name: str
     result: str
@@ -72,13 +72,13 @@ class Signature(NamedTuple):
 
     @property
     def passed(self) -> list[tuple[int, str]]:
-        """Position and type of the arguments that a handler gets."""
+        """Return (position, type) of the arguments that a handler gets."""
         left_out = ("skip",) if self.name in OPTIONAL_INT else ("skip", "optional")
         return [(i, a) for i, a in enumerate(self.arguments) if a not in left_out]
 
 
 def parse_table(table: str) -> dict[str, Signature | None]:
-    """The functions of a table of `signatures.py`; None for a variable."""
+    """Parse a table of `signatures.py`: {name: signature, or None for a variable}."""
     parsed: dict[str, Signature | None] = {}
     for line in table.strip().splitlines():
         name, text = line.split(": ", 1)
@@ -94,7 +94,7 @@ def parse_table(table: str) -> dict[str, Signature | None]:
 
 
 def parse_capsule(name: str, text: str) -> Signature | None:
-    """The signature that a capsule itself carries, in the table's terms."""
+    """Parse the signature that a capsule has as its name, in the types of the table."""
     match = re.fullmatch(r"(.*?) ?\((.*)\)", text)
     if match is None:
         return None
@@ -115,7 +115,7 @@ def _plain(c_type: str) -> str:
 
 
 def check_signatures(module: ModuleType, table: str) -> dict[str, Signature]:
-    """The module's functions; RuntimeError naming every capsule that is not as the table says."""
+    """Return the module's functions; raise RuntimeError with every capsule unlike the table."""
     expected = parse_table(table)
     capsules = module.__pyx_capi__
     wrong = sorted(set(expected) ^ set(capsules))
@@ -132,14 +132,14 @@ def check_signatures(module: ModuleType, table: str) -> dict[str, Signature]:
 
 
 def capsule_name(capsule: object) -> str:
-    """The C signature that Cython stores as a capsule's name."""
+    """Return the C signature, which Cython stores as a capsule's name."""
     get = ctypes.pythonapi.PyCapsule_GetName
     get.restype, get.argtypes = ctypes.c_char_p, [ctypes.py_object]
     return get(capsule).decode()
 
 
 def trampoline_source(signatures: list[Signature]) -> str:
-    """C text of one trampoline per signature; the n-th calls host_handlers[n]."""
+    """Return the C source of the trampolines; the n-th one calls host_handlers[n]."""
     text = [_PRELUDE % len(signatures)]
     for number, signature in enumerate(signatures):
         text.append(_trampoline(number, signature))
@@ -182,7 +182,7 @@ def swap(
 ) -> object:
     """Points the capsules of `module` to `handlers`, and its Python functions too.
 
-    Returns what must stay alive for as long as the capsules are used.
+    Returns the objects that must stay alive as long as the capsules are used.
     """
     order = [signatures[name] for name in handlers]
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The CUDA runtime's copies and fills, with their checks."""
+"""Implements the copies and fills of the CUDA runtime, with checks of their arguments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _DEFAULT_KIND = 4
 
 
 class Copies:
-    """memcpy, memset and their relatives."""
+    """Implement memcpy, memset and their variants."""
 
     def __init__(self, host: Host, streams: Streams) -> None:
         self.host = host
         self.streams = streams
 
     def _side(self, name: str, address: int, size: int, device: int) -> str:
-        """HOST or DEVICE; a fault if it is device memory that may not be touched."""
+        """Return HOST or DEVICE; raise a fault for device memory that may not be accessed."""
         memory = self.host.memory
         owner = memory.device_of(address)
         if owner < 0:
@@ -42,7 +42,7 @@ class Copies:
         if kind not in _KINDS and kind != _DEFAULT_KIND:
             raise CudaStatus(INVALID_VALUE)
         ends = memory.device_of(target), memory.device_of(source)
-        if size and min(ends) >= 0 and ends[0] != ends[1]:  # CUDA takes it for a peer copy, too
+        if size and min(ends) >= 0 and ends[0] != ends[1]:  # CUDA also does a peer copy here
             self.copy_peer(target, ends[0], source, ends[1], size, stream)
             return
         name = "memcpy" if waits else "memcpyAsync"
@@ -54,7 +54,7 @@ class Copies:
             sides = _KINDS.get(kind, (DEVICE, DEVICE))
         captured = self.host.captures.open.get(stream)
         if captured and HOST in sides and not self._pinned(sides, target, source, size):
-            captured.refuse()  # memory that may be gone, or hold something else, at the launch
+            captured.refuse()  # the memory may be freed or reused before the launch
 
         def act(there: int) -> None:
             if size:

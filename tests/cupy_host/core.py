@@ -1,4 +1,4 @@
-"""The C core: compiled once, loaded for all; its functions with their types."""
+"""Compiles and loads the C core, and declares the types of its functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .build import SOURCES, build
 
 
 class Index(ctypes.Structure):
-    """A thread's or block's coordinates."""
+    """Hold the coordinates of a thread or block."""
 
     _fields_ = [("x", c_uint), ("y", c_uint), ("z", c_uint)]
 
@@ -18,7 +18,7 @@ class Index(ctypes.Structure):
 
 
 class FaultRecord(ctypes.Structure):
-    """`struct host_fault`."""
+    """Mirror `struct host_fault`."""
 
     _fields_ = [
         ("kind", c_int),
@@ -32,7 +32,7 @@ class FaultRecord(ctypes.Structure):
 
 
 class LaunchRecord(ctypes.Structure):
-    """`struct host_launch`."""
+    """Mirror `struct host_launch`."""
 
     _fields_ = [
         ("entry", c_void_p),
@@ -51,7 +51,7 @@ class LaunchRecord(ctypes.Structure):
 
 
 class TrafficRecord(ctypes.Structure):
-    """`struct host_traffic`."""
+    """Mirror `struct host_traffic`."""
 
     _fields_ = [
         ("read", c_uint64),
@@ -96,7 +96,7 @@ SOURCE_NAMES = ["memory.c", "race.c", "scheduler.c", "instrument.c", "traffic.c"
 
 
 def load_core() -> ctypes.PyDLL:
-    """The core, visible to the libraries loaded after it. PyDLL: it runs under Python's lock."""
+    """Load the core, visible to libraries loaded later. PyDLL: its functions hold the GIL."""
     path = build("core", [SOURCES / name for name in SOURCE_NAMES], flags=["-O2"])
     core = ctypes.PyDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     for name, (result, arguments) in _TYPES.items():
@@ -107,14 +107,14 @@ def load_core() -> ctypes.PyDLL:
 
 
 def counts(core: ctypes.PyDLL, name: str, devices: int) -> ctypes.Array[c_int64]:
-    """One of the core's counts of bytes, by device."""
+    """Return one of the core's arrays of byte counts, indexed by device."""
     return (c_int64 * devices).in_dll(core, f"host_{name}")
 
 
 def run(
     core: ctypes.PyDLL, launch: LaunchRecord, counted: bool
 ) -> tuple[bool, FaultRecord, TrafficRecord]:
-    """Launches a kernel: whether it failed, the fault it left, and what it moved if counted."""
+    """Launch a kernel: return (True if it failed, the fault, the bytes moved if `counted`)."""
     fault, moved = FaultRecord(), TrafficRecord()
     failed = core.host_run(
         ctypes.byref(launch), int(counted), ctypes.byref(fault), ctypes.byref(moved)

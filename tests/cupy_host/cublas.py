@@ -1,4 +1,4 @@
-"""Loads the cuBLAS stand-in, and hears of every call before it computes."""
+"""Loads the stand-in of cuBLAS, and checks and logs every call before it computes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXECUTION_FAILED, _CAPTURED = 13, -1
 
 
 class BlasReport(ctypes.Structure):
-    """`struct BlasReport`."""
+    """Mirror `struct BlasReport`."""
 
     _fields_ = [
         ("routine", c_char_p),
@@ -48,18 +48,18 @@ class BlasReport(ctypes.Structure):
 
 
 class _Here(threading.local):
-    """What belongs to the calling thread: each one captures and launches for itself."""
+    """Hold the state of the calling thread, which captures and launches independently."""
 
     last = 0
-    """The stream of its last call on a captured stream."""
+    """Stream of the last call on a stream that is captured."""
     there: int | None = None
-    """The stream of a graph that it is launching."""
+    """Stream of the graph that is being launched."""
     fault: BaseException | None = None
-    """What its last call met."""
+    """Fault of the last call."""
 
 
 class Cublas:
-    """The stand-in library, loaded under the name that CuPy's module is linked against."""
+    """Hold the stand-in library, loaded under the name that CuPy's module is linked against."""
 
     def __init__(self, host: Host, wheel: Wheel) -> None:
         self.host = host
@@ -68,8 +68,8 @@ class Cublas:
         self._here = _Here()
 
     def load(self) -> ctypes.CDLL:
-        """Builds and loads the library (on first use: it takes seconds to compile)."""
-        # default-symver: CuPy's module asks for symbols of the library's own version.
+        """Builds and loads the library at its first use, since compiling takes seconds."""
+        # default-symver: CuPy's module needs symbols with the version of the library.
         link = [f"-Wl,-soname,{self.soname}", "-Wl,--default-symver"]
         flags = ["-std=c++17", "-O3", "-fcx-limited-range"]
         path = build("cublas", [SOURCES / f for f in _FILES], flags, link)
@@ -87,7 +87,7 @@ class Cublas:
         return library
 
     def create(self) -> int:
-        """A handle is made, with memory of its own: the current device."""
+        """Return the device of a new handle: the current device."""
         try:
             self.host.captures.unsafe("cublasCreate")
         except CudaStatus as refused:
@@ -95,7 +95,7 @@ class Cublas:
         return self.host.device
 
     def captured(self, number: int) -> None:
-        """A call was kept for the graph of the stream that the last report named."""
+        """Add a stored call to the graph of the stream that the last report named."""
         stream = self._here.last
         if number >= 0:
             self.host.captures.submit(stream, lambda there: self._replay(number, there))
@@ -109,16 +109,17 @@ class Cublas:
             here.there = None
         if here.fault is not None:
             self.host.faults[:] = [f for f in self.host.faults if f is not here.fault]
-            raise here.fault  # recorded once more on its way out
+            raise here.fault  # is recorded again by the guard of the launch
         if status:
             raise HostFault(f"a product of a graph fails with status {status}")
 
     def refuse(self, name: bytes) -> None:
-        """A routine that the stand-in lacks was called; CuPy gets "not supported"."""
+        """Record a call of a routine that the stand-in lacks; CuPy gets "not supported"."""
         self.host.faults.append(NotProvided(name.decode().removesuffix("_v2")))
 
     def report(self, pointer: object) -> int:
-        """Logs a call; 0 lets it compute. Exceptions cannot pass through C: they are recorded."""
+        """Log a call, and return 0 if it may compute. Faults are recorded: C passes no
+        exceptions."""
         try:
             return self._report(pointer.contents)
         except BaseException as error:

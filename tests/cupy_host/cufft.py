@@ -1,4 +1,4 @@
-"""Loads the cuFFT stand-in, and hears of every execution before it computes."""
+"""Loads the stand-in of cuFFT, and checks and logs every execution before it computes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REFUSED = 6
 
 
 class FftReport(ctypes.Structure):
-    """`struct FftReport`."""
+    """Mirror `struct FftReport`."""
 
     _fields_ = [
         ("routine", c_char_p),
@@ -32,7 +32,7 @@ class FftReport(ctypes.Structure):
 
 
 class Cufft:
-    """The stand-in library, loaded under the name that CuPy's module is linked against."""
+    """Hold the stand-in library, loaded under the name that CuPy's module is linked against."""
 
     def __init__(self, host: Host, wheel: Wheel) -> None:
         self.host = host
@@ -40,7 +40,7 @@ class Cufft:
         self._callbacks: list[object] = []
 
     def load(self) -> ctypes.CDLL:
-        """Builds and loads the library, on first use."""
+        """Builds and loads the library at its first use."""
         link = [f"-Wl,-soname,{self.soname}", "-Wl,--default-symver"]
         path = build("cufft", [SOURCES / "cufft.cpp"], ["-std=c++17", "-O2"], link)
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
@@ -56,11 +56,11 @@ class Cufft:
         return library
 
     def refuse(self, name: bytes) -> None:
-        """A routine that the stand-in lacks was called."""
+        """Record a call of a routine that the stand-in lacks."""
         self.host.faults.append(NotProvided(name.decode()))
 
     def report(self, pointer: object) -> int:
-        """Logs an execution; 0 lets it compute. Exceptions cannot pass through C."""
+        """Log an execution, and return 0 if it may compute. Faults are recorded."""
         try:
             self._report(pointer.contents)
         except BaseException as error:

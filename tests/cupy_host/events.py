@@ -1,4 +1,4 @@
-"""The log: what CuPy asked of the devices, in order."""
+"""Defines the events of the log: everything that CuPy requests from the devices, in order."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on a device."""
+    """Describe an event on a device."""
 
     device: int
 
 
 @dataclass(frozen=True, slots=True)
 class Launch(Event):
-    """A kernel ran. `order` tells how its threads were ordered, so that it can be replayed."""
+    """Describe a kernel launch; `order` is the order of its threads, by which it can be
+    repeated."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -26,9 +27,9 @@ class Launch(Event):
 
 @dataclass(frozen=True, slots=True)
 class Traffic(Event):
-    """What the launch before it moved, while `Host.count_traffic` is set: see `csrc/traffic.c`.
+    """Hold the bytes that the launch before moved, if `Host.count_traffic`: see `csrc/traffic.c`.
 
-    Bytes in whole sectors of 32, each once for each block; `least` counts it once in the launch.
+    Counts sectors of 32 bytes once for each block; `least` counts each once for the launch.
     """
 
     kernel: str
@@ -40,7 +41,7 @@ class Traffic(Event):
 
 @dataclass(frozen=True, slots=True)
 class Copy(Event):
-    """Bytes were copied. `kind`: host_to_device, device_to_host, device_to_device, peer."""
+    """Describe a copy. `kind`: host_to_device, device_to_host, device_to_device, peer."""
 
     kind: str
     bytes: int
@@ -50,7 +51,7 @@ class Copy(Event):
 
 @dataclass(frozen=True, slots=True)
 class Fill(Event):
-    """Bytes were set (memset)."""
+    """Describe a fill (memset)."""
 
     bytes: int
     stream: int
@@ -58,10 +59,10 @@ class Fill(Event):
 
 @dataclass(frozen=True, slots=True)
 class Allocate(Event):
-    """Device memory was handed out.
+    """Describe an allocation of device memory.
 
-    `owner` is "array" for memory that an array asked for (from CuPy's pool or directly) and "pool"
-    for what the pool itself took from the device; `where` is the line of Python that asked.
+    `owner` is "array" for memory of an array (from CuPy's pool or directly), and "pool" for memory
+    that the pool takes from the device; `where` is the line of Python that allocated.
     """
 
     bytes: int
@@ -72,7 +73,7 @@ class Allocate(Event):
 
 @dataclass(frozen=True, slots=True)
 class Free(Event):
-    """Device memory was given back; the fields are those of `Allocate`."""
+    """Describe a deallocation of device memory; the fields are those of `Allocate`."""
 
     bytes: int
     address: int
@@ -81,14 +82,14 @@ class Free(Event):
 
 @dataclass(frozen=True, slots=True)
 class PinnedAllocate(Event):
-    """Page-locked host memory was handed out (CuPy stages transfers in it)."""
+    """Describe an allocation of page-locked host memory, the staging buffer of CuPy's transfers."""
 
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryCall(Event):
-    """A call into cuBLAS or cuFFT."""
+    """Describe a call of cuBLAS or cuFFT."""
 
     routine: str
     stream: int
@@ -96,7 +97,7 @@ class LibraryCall(Event):
 
 @dataclass(frozen=True, slots=True)
 class BlasCall(LibraryCall):
-    """A cuBLAS call that computed: `dtypes` are those of A, B and C; `status` 0 is success."""
+    """Describe a cuBLAS call that computed: `dtypes` of A, B and C; `status` 0 is success."""
 
     m: int
     n: int
@@ -111,7 +112,7 @@ class BlasCall(LibraryCall):
 
 @dataclass(frozen=True, slots=True)
 class FftCall(LibraryCall):
-    """A cuFFT execution: lengths of the transformed axes and how many of them in a batch."""
+    """Describe a cuFFT execution: lengths of the transformed axes, and the batch size."""
 
     kind: str
     lengths: tuple[int, ...]
@@ -120,7 +121,7 @@ class FftCall(LibraryCall):
 
 @dataclass(frozen=True, slots=True)
 class GraphLaunch(Event):
-    """A CUDA graph was launched; the events of its `nodes` follow."""
+    """Describe the launch of a CUDA graph; the events of its `nodes` follow."""
 
     stream: int
     nodes: int
@@ -128,7 +129,7 @@ class GraphLaunch(Event):
 
 @dataclass(frozen=True, slots=True)
 class Synchronize(Event):
-    """The caller waited. `what`: device, stream, event, or copy (one that blocks the caller)."""
+    """Describe a wait of the caller. `what`: device, stream, event, or copy (a blocking one)."""
 
     what: str
     stream: int

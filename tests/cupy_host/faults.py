@@ -1,69 +1,70 @@
-"""What the host finds wrong. Every fault is raised where it happens and recorded for `check`."""
+"""Defines the faults that the host finds. Each is raised where it happens, and recorded for
+`check`."""
 
 from __future__ import annotations
 
 
-class HostFault(RuntimeError):  # noqa: N818 - a fault is what it is
-    """A mistake that a real device would answer with garbage, a crash or silence."""
+class HostFault(RuntimeError):  # noqa: N818 - named for the README's table
+    """Report a mistake for which a real device would give garbage, a crash or nothing."""
 
 
 class OutOfBounds(HostFault):
-    """Device memory was read or written that no live array owns."""
+    """Report an access of device memory that no live array owns."""
 
 
 class WrongDevice(HostFault):
-    """Work of one device touched memory, a stream or a handle of another."""
+    """Report work of one device that used memory, a stream or a handle of another."""
 
 
 class HostPointer(HostFault):
-    """A host address was given where device memory is needed, or the other way round."""
+    """Report a host address where device memory is needed, or the reverse."""
 
 
 class Misaligned(HostFault):
-    """An access is not aligned to its own size."""
+    """Report an access that is not aligned to its own size."""
 
 
 class SharedRace(HostFault):
-    """Two threads touched one byte of shared memory with no barrier between them."""
+    """Report two threads that accessed one byte of shared memory without a barrier between."""
 
 
 class DivergentBarrier(HostFault):
-    """Some threads of a block stand before a barrier that the others never reach."""
+    """Report a barrier that only some threads of a block reach."""
 
 
 class LaunchLimit(HostFault):
-    """A launch asks for more threads, blocks or shared memory than a device has."""
+    """Report a launch with more threads, blocks or shared memory than a device has."""
 
 
 class KernelAssert(HostFault):
-    """An `assert` in a kernel failed, or it trapped."""
+    """Report a failed `assert` or a trap in a kernel."""
 
 
 class GuardDamaged(HostFault):
-    """Bytes around an array were overwritten."""
+    """Report overwritten guard bytes behind an array."""
 
 
 class StaleGraph(HostFault):
-    """A CUDA graph works in memory that is no longer kept for it."""
+    """Report a CUDA graph that uses memory which is no longer reserved for it."""
 
 
 class BadFree(HostFault):
-    """Memory was freed twice, or was never allocated."""
+    """Report a deallocation of memory that is not allocated."""
 
 
 class Leak(HostFault):
-    """Arrays are alive that should be gone."""
+    """Report arrays that should have been freed."""
 
 
 class NotProvided(HostFault):
-    """CuPy called something that this host does not have."""
+    """Report a call of a function that the host does not provide."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is not provided by the host")
         self.name = name
 
 
-# By the numbers of `enum host_fault_kind` in csrc/core.h.
+# Indexed by the numbers of `enum host_fault_kind` in csrc/core.h.
 KERNEL_FAULTS: dict[int, type[HostFault]] = {
     1: OutOfBounds,
     2: WrongDevice,
@@ -77,8 +78,9 @@ KERNEL_FAULTS: dict[int, type[HostFault]] = {
 }
 
 
-class CudaStatus(Exception):  # noqa: N818 - not an error of ours
-    """CUDA's own answer to a call (out of memory, no such device): CuPy's error, not a fault."""
+class CudaStatus(Exception):  # noqa: N818 - an answer of CUDA, no fault
+    """Hold a status that CUDA returns (out of memory, no such device): an error of CuPy, no
+    fault."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

@@ -1,4 +1,4 @@
-"""Fixtures of the host's own tests."""
+"""Defines the fixtures of tests that use the CuPy host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cupy_host.host import Host
 
 @pytest.fixture(scope="session")
 def installed_cupy_host() -> Host:
-    """The host. Installed here, not on import: collecting tests must not touch CuPy."""
+    """Install and return the host; not at import, since collecting tests must not import CuPy."""
     reason = cupy_host.unavailable_reason()
     if reason:
         pytest.skip(reason)
@@ -25,7 +25,7 @@ def installed_cupy_host() -> Host:
 
 @pytest.fixture
 def host(installed_cupy_host: Host) -> Iterator[Host]:
-    """The host with an empty log; a fault that the test does not expect fails it."""
+    """Return the host with an empty log; fail the test if it leaves an unexpected fault."""
     installed_cupy_host.clear()
     yield installed_cupy_host
     installed_cupy_host.fibre_order = "vary"
@@ -34,7 +34,7 @@ def host(installed_cupy_host: Host) -> Iterator[Host]:
 
 @pytest.fixture
 def cp(host: Host) -> ModuleType:
-    """CuPy on the host."""
+    """Return CuPy on the host."""
     import cupy
 
     return cupy

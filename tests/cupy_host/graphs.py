@@ -1,8 +1,10 @@
-"""CUDA graphs: what is asked of a capturing stream is kept, and done at every launch of the graph.
+"""Emulates CUDA graphs: work for a capturing stream is stored, and done at every launch of the
+graph.
 
-As on a device, nothing runs during the capture, and what a graph cannot hold is refused. A launch
-also checks what CUDA never tells: arrays that were made during the capture and are gone must still
-have their memory for themselves, and are poisoned, so that nothing is left over from the capture.
+As on a device, nothing runs during the capture, and work that a graph cannot hold is refused. A
+launch also checks something that CUDA does not: memory of arrays that were made during the capture
+and freed must not have been reused. It is poisoned at each launch, so that no value of the capture
+remains.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ NON_BLOCKING = 1
 ACTIVE, INVALIDATED = 1, 2
 UNSUPPORTED, INVALID, IMPLICIT, WRONG_THREAD = 900, 901, 906, 908
 
-Action = Callable[[int], None]  # does the work, as work of that stream
+Action = Callable[[int], None]  # does the work on the stream of this number
 
 
 @dataclass
 class Capture:
-    """A capture, and the graph it becomes."""
+    """Hold a capture, which becomes a graph."""
 
     stream: int
     device: int
@@ -38,23 +40,23 @@ class Capture:
     thread: int = field(default_factory=threading.get_ident)
     invalid: bool = False
     nodes: list[Action] = field(default_factory=list)
-    made: list[tuple[Block, Block]] = field(default_factory=list)  # array, and its chunk
+    made: list[tuple[Block, Block]] = field(default_factory=list)  # (array, its chunk)
 
     def refuse(self, status: int = UNSUPPORTED) -> None:
-        """The call fails, and so will the end of the capture."""
+        """Fail the call, and let the end of the capture fail too."""
         self.invalid = True
         raise CudaStatus(status)
 
 
 class Captures:
-    """The captures that go on now. The host has one of these."""
+    """Hold the captures that are not ended. The host has one instance."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.open: dict[int, Capture] = {}
 
     def submit(self, stream: int, action: Action) -> None:
-        """Work for a stream: done now, or kept in its graph."""
+        """Do work for a stream now, or store it if the stream is captured."""
         capture = self.open.get(stream)
         if capture is None:
             self.joins(stream)
@@ -63,26 +65,27 @@ class Captures:
             capture.nodes.append(action)
 
     def joins(self, stream: int) -> None:
-        """The legacy stream waits for every blocking stream, which a captured one cannot allow."""
+        """Refuse work of the legacy stream, which waits for blocking streams, if one is
+        captured."""
         for capture in self.joined(stream):
             capture.refuse(IMPLICIT)
 
     def joined(self, stream: int) -> list[Capture]:
-        """The captures that a stream would wait for."""
+        """List the captures of streams that a stream would wait for."""
         if stream not in BUILT_IN[:2]:
             return []
         device = self.host.device
         return [c for c in list(self.open.values()) if c.blocking and c.device == device]
 
     def unsafe(self, name: str) -> None:
-        """A call that may wait or touch the whole device: refused unless captures are relaxed."""
+        """Refuse a call that may wait for the whole device, unless captures are relaxed."""
         for capture in list(self.open.values()):
             mine = capture.thread == threading.get_ident()
             if capture.mode == GLOBAL or (capture.mode == THREAD_LOCAL and mine):
                 capture.refuse()
 
     def waits(self, stream: int | None = None) -> None:
-        """Waiting, for a captured stream or for the whole device."""
+        """Refuse a wait for a captured stream, or for the whole device during a capture."""
         for capture in list(self.open.values()):
             if stream == capture.stream or (stream is None and capture.device == self.host.device):
                 capture.refuse()
@@ -91,19 +94,19 @@ class Captures:
         self.unsafe("synchronize")
 
     def lacks(self, what: str, stream: int) -> None:
-        """A refusal by name of what the host cannot keep in a graph."""
+        """Refuse, by name, work that the host cannot store in a graph."""
         if stream in self.open:
             raise NotProvided(f"{what} during a capture")
 
     def allocated(self, array: Block, chunk: Block) -> None:
-        """An array was made: every graph in the making may use its memory."""
+        """Add a new array to all captures, whose graphs may use its memory."""
         for capture in list(self.open.values()):
             if capture.device == array.device:
                 capture.made.append((array, chunk))
 
 
 class Graphs:
-    """The CUDA runtime's functions for captures and graphs."""
+    """Implement the CUDA runtime's functions for captures and graphs."""
 
     def __init__(self, host: Host, streams: Streams) -> None:
         self.host, self.streams, self.captures = host, streams, host.captures
@@ -126,7 +129,7 @@ class Graphs:
     @provides("streamIsCapturing")
     def status(self, stream: int) -> int:
         self.streams.known(stream)
-        if self.captures.joined(stream):  # an error, but the capture goes on
+        if self.captures.joined(stream):  # returns an error, and the capture continues
             raise CudaStatus(IMPLICIT)
         capture = self.captures.open.get(stream)
         return 0 if capture is None else INVALIDATED if capture.invalid else ACTIVE
@@ -138,7 +141,7 @@ class Graphs:
             raise CudaStatus(INVALID_VALUE)
         if capture.mode != RELAXED and capture.thread != threading.get_ident():
             raise CudaStatus(WRONG_THREAD)
-        if self.captures.open.pop(stream, None) is not capture:  # another thread ended it
+        if self.captures.open.pop(stream, None) is not capture:  # another thread ended the capture
             raise CudaStatus(INVALID_VALUE)
         if capture.invalid:
             raise CudaStatus(INVALID)
@@ -172,7 +175,7 @@ class Graphs:
             self.host.record(GraphLaunch(capture.device, stream, len(capture.nodes)))
             for array, chunk in capture.made:
                 if memory.arrays.get(array.address) is array:
-                    continue  # alive: a result that somebody holds
+                    continue  # the array is alive, as a result
                 self._still_free(array, chunk)
                 lent.append(array)
             for array in lent:
@@ -186,7 +189,7 @@ class Graphs:
             self.host.device = before
 
     def _still_free(self, array: Block, chunk: Block) -> None:
-        """StaleGraph if the memory of an array that is gone went to somebody else."""
+        """Raise StaleGraph if the memory of a freed array is reused."""
         memory = self.host.memory
         if memory.chunks.get(chunk.address) is not chunk:
             raise StaleGraph(f"a graph works in {array}, whose memory went back to the device")

@@ -1,4 +1,4 @@
-"""The host: its log, its faults, its knobs. `install` makes the one instance."""
+"""Defines the host: its log, faults and settings. `install` makes the only instance."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ E = TypeVar("E", bound=Event)
 
 
 def runtime_error(status: int) -> Exception:
-    """CuPy's exception for a status of the CUDA runtime."""
+    """Return CuPy's exception for a status of the CUDA runtime."""
     from cupy_backends.cuda.api import runtime
 
     return runtime.CUDARuntimeError(status)
 
 
 def driver_error(status: int) -> Exception:
-    """CuPy's exception for a status of the CUDA driver."""
+    """Return CuPy's exception for a status of the CUDA driver."""
     from cupy_backends.cuda.api import driver
 
-    # Not through its constructor, which would ask a real driver for the text.
+    # Made without its constructor, which would read the text from a real driver.
     text = DRIVER_TEXTS.get(status, f"CUDA_ERROR_{status}")
     error = driver.CUDADriverError.__new__(driver.CUDADriverError, text)
     error.status = status
@@ -44,44 +44,44 @@ def driver_error(status: int) -> Exception:
 
 
 class Recording(list[Event]):
-    """The events of a `with` block, and how far memory grew in it."""
+    """Hold the events of a `with` block, and the bytes of arrays after each allocation."""
 
     def __init__(self, live: list[int]) -> None:
         super().__init__()
         self._before = list(live)
-        self._live: list[list[int]] = [[] for _ in live]  # by device, after each allocation
+        self._live: list[list[int]] = [[] for _ in live]  # [device][allocation]
 
     def of(self, kind: type[E]) -> list[E]:
-        """The events of one kind."""
+        """List the events of one kind."""
         return [event for event in self if isinstance(event, kind)]
 
     def note_live(self, device: int, live: int) -> None:
-        """Keeps what arrays hold now."""
+        """Record the bytes that arrays hold now."""
         self._live[device].append(live)
 
     def peak_growth(self, device: int = 0) -> int:
-        """Most bytes that arrays held at once, beyond what they held when the block began."""
+        """Return the most bytes that arrays held at once, minus those at the start of the block."""
         before = self._before[device]
         return max(before, *self._live[device], before) - before
 
 
 class Host:
-    """What CuPy takes for CUDA.
+    """Emulate the CUDA devices that CuPy uses.
 
     Attributes
     ----------
     log : list of Event
-        Everything asked of the devices since `clear`, oldest first (the newest 200,000).
+        The newest 200,000 events since `clear`, oldest first.
     faults : list of BaseException
-        Every fault, and every other exception that a handler met, since `clear`.
+        Faults, and all other exceptions in handlers, since `clear`.
     memory : DeviceMemory
         Its `capacity` (bytes per device) may be set, to see CuPy run out of memory.
     fibre_order : str
         "vary" (the default: forward, reverse and shuffled in turn), or one of these three.
     seed : int
-        Of the shuffles; a launch adds its number to it.
+        Seed of the shuffled orders; the number of the launch is added.
     count_traffic : bool
-        Whether every launch is followed by a `Traffic` in the log.
+        True if each launch is followed by a `Traffic` in the log.
     """
 
     def __init__(self) -> None:
@@ -113,12 +113,12 @@ class Host:
 
     @device.setter
     def device(self, device: int) -> None:
-        _ = self.device  # a new thread is greeted first
+        _ = self.device  # sets up the state of a new thread
         self._thread.device = device
 
     @property
     def pool_allocating(self) -> bool:
-        """Whether the calling thread's memory pool is taking a chunk from the device just now."""
+        """True while the memory pool allocates a chunk from the device in the calling thread."""
         return getattr(self._thread, "pool_allocating", False)
 
     @pool_allocating.setter
@@ -131,14 +131,14 @@ class Host:
         """Appends to the log and to every open recording."""
         self.log.append(event)
         if len(self.log) > LOG_LIMIT * 3 // 2:
-            del self.log[:-LOG_LIMIT]  # twice does no more than once
+            del self.log[:-LOG_LIMIT]  # safe if two threads do this
         for recording in list(self._recordings.values()):
             recording.append(event)
             if isinstance(event, Allocate):
                 recording.note_live(event.device, self.memory.live[event.device])
 
     def clear(self) -> None:
-        """Forgets log, faults and peaks; memory and knobs stay."""
+        """Clears log, faults and peaks; memory and settings stay."""
         self.log.clear()
         self.faults.clear()
         self.core.host_memory_forget_peaks()
@@ -156,7 +156,7 @@ class Host:
     # ---- faults --------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises the first fault recorded since the last `clear` or `check`, and forgets them all.
+        """Raises the first fault since the last `clear` or `check`, and removes all of them.
 
         Call it after every test: a fault that the code under test caught is raised here again.
         """
@@ -166,18 +166,18 @@ class Host:
             self.faults.append(fault)
         met = list(self.faults)
         if met:
-            del self.faults[: len(met)]  # and none that another thread meets now
+            del self.faults[: len(met)]  # keeps faults that other threads add now
             raise met[0]
 
     @contextmanager
     def expect(self, kind: type[BaseException]) -> Iterator[None]:
-        """The block must meet a fault of this kind, which is then forgotten."""
+        """Checks that the block causes a fault of this kind, and removes the fault."""
         before = len(self.faults)
         try:
             yield
         except kind:
             pass
-        except Exception:  # CuPy may answer the fault with an error of its own
+        except Exception:  # CuPy may raise its own error for the fault
             if not any(isinstance(f, kind) for f in self.faults[before:]):
                 raise
         met = [f for f in self.faults[before:] if isinstance(f, kind)]
@@ -191,9 +191,9 @@ class Host:
         handler: Callable[..., object],
         cuda_error: Callable[[int], Exception] | None = None,
     ) -> Callable[..., object]:
-        """The handler, with every exception recorded that is not an answer of CUDA's.
+        """Wraps a handler so that its exceptions are recorded, except a status of CUDA.
 
-        `cuda_error` makes CuPy's exception for such an answer.
+        `cuda_error` converts a status of CUDA to CuPy's exception.
         """
 
         def guarded(*args: object) -> object:
@@ -209,7 +209,7 @@ class Host:
         return guarded
 
     def refusal(self, name: str) -> Callable[..., object]:
-        """A handler that refuses, by name."""
+        """Returns a handler that raises `NotProvided` with the name of the function."""
 
         def refuse(*args: object, **keywords: object) -> object:
             raise NotProvided(name)
@@ -219,41 +219,41 @@ class Host:
     # ---- memory --------------------------------------------------------------------------------
 
     def adopt(self, address: int, size: int, extent: int, device: int) -> None:
-        """An array got memory."""
+        """Records that an array got memory."""
         block = self.memory.adopt(address, size, extent, device)
         self.captures.allocated(block, self.memory.chunk_at(address))
         self.record(Allocate(device, size, address, "array", block.where))
 
     def abandon(self, address: int) -> None:
-        """An array gave memory back."""
+        """Records that an array freed its memory."""
         block = self.memory.abandon(address)
         if block is not None:
             self.record(Free(block.device, block.size, address, "array"))
 
     def live_bytes(self, device: int = 0) -> int:
-        """Bytes that arrays hold now."""
+        """Returns the bytes that arrays hold now."""
         return self.memory.live[device]
 
     def peak_bytes(self, device: int = 0) -> int:
-        """Most bytes that arrays held at once since `clear`."""
+        """Returns the most bytes that arrays held at once since `clear`."""
         return self.memory.peak[device]
 
     def reserved_bytes(self, device: int = 0) -> int:
-        """Bytes taken from the device, by CuPy's pool or directly."""
+        """Returns the bytes allocated from the device, by CuPy's pool or directly."""
         return self.memory.reserved[device]
 
     def live_arrays(self) -> list[Block]:
-        """What arrays hold now, after a garbage collection."""
+        """Lists the live arrays, after a garbage collection."""
         gc.collect()
         return list(self.memory.arrays.values())
 
     def leak_report(self) -> str:
-        """One line per array that is alive; empty if there is none."""
+        """Returns a line for each live array."""
         return "\n".join(f"leak: {block}" for block in self.live_arrays())
 
     @contextmanager
     def no_leaks(self) -> Iterator[None]:
-        """The block must leave no array alive that it made; else `Leak`."""
+        """Raises `Leak` if an array that the block made is alive at its end."""
         before = {id(block) for block in self.live_arrays()}
         yield
         left = [block for block in self.live_arrays() if id(block) not in before]
@@ -263,7 +263,7 @@ class Host:
     # ---- fibre order ---------------------------------------------------------------------------
 
     def next_order(self) -> tuple[int, int]:
-        """Number (of `ORDERS`) and seed of the next launch's order."""
+        """Returns (index into `ORDERS`, seed) for the next launch."""
         number = next(self._launches)
         if self.fibre_order == "vary":
             return number % len(ORDERS), self.seed + number

@@ -1,4 +1,4 @@
-"""Puts the host under CuPy."""
+"""Installs the host in the place of CUDA, before CuPy is imported."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .runtime import Runtime
 from .streams import Streams
 from .versions import Wheel, installed_wheel
 
-# Pure functions: they ask no driver, so CuPy's own stay.
+# Functions that call no driver: CuPy's own ones stay.
 _KEPT = {"check_status", "get_build_version", "make_Extent", "make_PitchedPtr", "make_Pos"}
 
 _host: Host | None = None
-_alive: list[object] = []  # what C code points to
+_alive: list[object] = []  # objects that C code points to
 
 
 def install() -> Host:
-    """Makes `import cupy` run on this machine's processor; returns the host. Idempotent.
+    """Makes `import cupy` run on the CPU, and returns the host; further calls return the same host.
 
-    Raises RuntimeError if CuPy was imported before, or if the installed wheel is not served.
+    Raises RuntimeError if CuPy was imported before, or if the installed wheel is not supported.
     """
     global _host
     if _host is None:
@@ -45,9 +45,9 @@ def install() -> Host:
 
 
 def _swap_backends(host: Host, wheel: Wheel) -> None:
-    # CUB's reductions are kernels that need a real compiler; the plain ones are CuPy's too.
+    # CUB's reductions need a real compiler; CuPy has plain ones too.
     os.environ["CUPY_ACCELERATORS"] = ""
-    # The host has its own cache on disk; CuPy's would mix its tickets with real cubins.
+    # The host has its own cache on disk; CuPy's cache would mix tickets with real cubins.
     os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
     from cupy_backends.cuda.api import driver, runtime
     from cupy_backends.cuda.libs import nvrtc
@@ -75,7 +75,7 @@ def _swap_backends(host: Host, wheel: Wheel) -> None:
                     else host.refusal(f"cuda {name}")
                 )
         _alive.append(swap(module, known, complete))
-        for name in set(handlers) - set(known):  # known to Python only
+        for name in set(handlers) - set(known):  # functions without a capsule
             setattr(module, name, host.guard(name, handlers[name], cuda_error))
     for name, handler in provided(Programs(nvrtc, version)).items():
         setattr(nvrtc, name, handler)
@@ -90,7 +90,7 @@ def _import_cupy(host: Host) -> None:
 
     from .poolhook import PoolHook
 
-    # Compiled CUDA that comes with CuPy and talks to a driver of its own.
+    # Compiled CUDA code of CuPy that calls a driver directly.
     for module in (cub, thrust):
         for name, function in list(vars(module).items()):
             public = not name.startswith("_") and name != "get_build_version"

@@ -1,4 +1,4 @@
-"""The CUDA driver's functions: modules, kernels, launches."""
+"""Implements the CUDA driver's functions for modules, kernels and launches."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _MAX_THREADS_ATTRIBUTE, _STATIC_SHARED_ATTRIBUTE, _DYNAMIC_LIMIT_ATTRIBUTE = 0, 
 
 @dataclass
 class Module:
-    """A loaded shared object of kernels."""
+    """Hold a loaded shared object of kernels."""
 
     library: ctypes.PyDLL
     entries: dict[str, str]
     image: tuple[int, int]
-    shared_offset: int  # from the start of its shared memory to the probe in it
+    shared_offset: int  # bytes from the start of its shared memory to its probe
     shared_size: int
 
     def shared_low(self) -> int:
-        """Where its shared memory starts for the calling thread."""
+        """Return the address of the module's shared memory for the calling thread."""
         return self.library.cupy_host_shared() - self.shared_offset
 
 
@@ -57,7 +57,7 @@ class Kernel:
 
 
 class Arguments:
-    """A copy of a kernel's arguments, as launches of a graph need it."""
+    """Hold a copy of a kernel's arguments, for the launches of a graph."""
 
     def __init__(self, kernel: Kernel, arguments: int) -> None:
         sizes = getattr(kernel.module.library, f"{kernel.module.entries[kernel.name]}_sizes")
@@ -75,12 +75,12 @@ class Arguments:
 
 
 class Launcher:
-    """Loads what the compiler made and runs it."""
+    """Load compiled kernels and run them."""
 
     def __init__(self, host: Host, streams: Streams) -> None:
         self.host = host
         self.streams = streams
-        self.modules: dict[int, tuple[Module, int]] = {}  # and the device it was loaded on
+        self.modules: dict[int, tuple[Module, int]] = {}  # (module, device that loaded it)
         self.kernels: dict[int, Kernel] = {}
         self._loaded: dict[str, Module] = {}
         self._handles = itertools.count(0x100000, 0x10)
@@ -123,7 +123,7 @@ class Launcher:
 
     @provides("moduleUnload")
     def unload(self, module: int) -> None:
-        self.modules.pop(module, None)  # the object stays loaded: its kernels may be cached
+        self.modules.pop(module, None)  # the shared object stays loaded: its kernels may be cached
 
     @provides("moduleGetFunction")
     def get_function(self, module: int, name: str) -> int:
@@ -172,7 +172,7 @@ class Launcher:
                 f"device {device}"
             )
         given = None
-        if stream in self.host.captures.open:  # the caller's arguments are gone at the launch
+        if stream in self.host.captures.open:  # the caller frees the arguments earlier
             given = Arguments(kernel, arguments)
             arguments = given.address
 
@@ -217,7 +217,7 @@ class Launcher:
                 raise LaunchLimit(f"kernel {kernel.name} is launched with {what}")
 
     def _fault(self, kernel: Kernel, found: FaultRecord, order: str) -> HostFault:
-        """The exception for what the core recorded."""
+        """Return the exception for a fault that the core recorded."""
         kind = KERNEL_FAULTS.get(found.kind, HostFault)
         where = f"kernel {kernel.name}: thread {found.thread} of block {found.block}"
         verb = "writes" if found.is_write else "reads"

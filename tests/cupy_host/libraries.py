@@ -1,4 +1,4 @@
-"""CuPy asks `cuda.pathfinder` for CUDA's libraries and headers: here it is answered."""
+"""Replaces the functions of `cuda.pathfinder` by which CuPy finds CUDA's libraries and headers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .build import SOURCES
 from .faults import NotProvided
 from .host import Host
 
-# CuPy looks for these on its own account, whether or not a program uses them.
+# Libraries that CuPy always looks for, whether or not a program uses them.
 _PROBED = {"nvrtc", "cudart", "nccl", "cutensor", "cutensornet"}
 
 
 def answer_pathfinder(host: Host, loaders: dict[str, Callable[[], ctypes.CDLL]]) -> None:
-    """Libraries come from `loaders`, each on first use; any other is refused by name."""
+    """Loads libraries by `loaders`, each at its first use, and refuses others by name."""
     from cuda import pathfinder
 
     loaded: dict[str, ctypes.CDLL] = {}

@@ -1,4 +1,4 @@
-"""Device memory: allocations with poison and guards, and the arrays that live in them."""
+"""Emulates device memory: allocations with poison and guard bytes, and the arrays in them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from .core import counts
 from .faults import OUT_OF_MEMORY, BadFree, CudaStatus, GuardDamaged
 
-POISON = 0xFF  # NaN in every float type, -1 in every integer: unwritten memory shows
+POISON = 0xFF  # byte of unwritten memory: NaN in every float type, -1 in every integer
 GUARD = 0xA5
 PAGE = 4096
 MINIMUM_GUARD = 256
-ADDRESSES_PER_DEVICE = 64 << 30  # addresses, not bytes: nothing is used before it is touched
-MARGIN = 1 << 30  # addresses never given out, so that what misses an array meets no other memory
+ADDRESSES_PER_DEVICE = 64 << 30  # reserved addresses; pages are used once they are written
+MARGIN = 1 << 30  # unused addresses between devices, so that wild accesses meet no array
 
 
 @dataclass(slots=True)
 class Block:
-    """A stretch of device memory that someone owns, followed by guard bytes up to `extent`."""
+    """Hold a range of device memory, followed by guard bytes up to `extent`."""
 
     address: int
     size: int
@@ -37,7 +37,7 @@ _INNER = ("cupy", "cupy_backends", "cupyx", "numpy", "cupy_host", "contextlib")
 
 
 def caller() -> str:
-    """File and line of the innermost Python frame outside CuPy, NumPy and the host."""
+    """Return file and line of the innermost Python frame outside CuPy, NumPy and the host."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
@@ -48,14 +48,14 @@ def caller() -> str:
 
 
 class DeviceMemory:
-    """All devices' memory.
+    """Hold the memory of all devices.
 
-    `chunks` is what was taken from the devices; `arrays` is what arrays asked for: parts of chunks
-    if CuPy's memory pool stands between, else whole chunks. Kernels may touch arrays only.
+    `chunks` are allocations from the devices; `arrays` are allocations of arrays: parts of chunks
+    with CuPy's memory pool, else entire chunks. Kernels may access arrays only.
 
-    Threads need no lock. Each change of a table is one operation of a dictionary or a deque, tables
-    are gone through in copies, and counts are the core's. A lock would not do: Python's garbage
-    collection may free an array in the middle of any line here, on the same thread.
+    Threads need no lock: each change of a table is one operation of a dictionary or a deque, loops
+    run over copies of tables, and the core counts bytes. A lock would not work, because garbage
+    collection may free an array at any line of this class, on the same thread.
     """
 
     def __init__(self, core: ctypes.PyDLL, devices: int, capacity: int) -> None:
@@ -71,11 +71,12 @@ class DeviceMemory:
         self._spare: list[dict[int, deque[int]]] = [{} for _ in range(devices)]
 
     def allocate(self, device: int, size: int) -> Block:
-        """A new poisoned chunk, owned by nobody yet; CUDA's out-of-memory if it does not fit."""
+        """Allocates a poisoned chunk without arrays; raises CUDA's out-of-memory if it does not
+        fit."""
         extent = -(-(size + MINIMUM_GUARD) // PAGE) * PAGE
         if self.core.host_memory_take(device, size, self.capacity):
             raise CudaStatus(OUT_OF_MEMORY)
-        try:  # the one freed longest ago: stale pointers hit nothing alive
+        try:  # reuses the chunk freed longest ago, so that stale pointers meet no live array
             address = self._spares(device, extent).popleft()
         except IndexError:
             address = self.core.host_memory_extend(device, extent, MARGIN)
@@ -89,17 +90,17 @@ class DeviceMemory:
         return block
 
     def _spares(self, device: int, extent: int) -> deque[int]:
-        """Where chunks of a size that were freed begin."""
+        """Returns the addresses of freed chunks of a size."""
         return self._spare[device].setdefault(extent, deque())
 
     def free(self, address: int) -> Block:
-        """Gives a chunk back."""
+        """Frees a chunk."""
         block = self.chunks.pop(address, None)
         if block is None:
             raise BadFree(f"0x{address:x} is freed, but nothing is allocated there")
         for inside in list(self.arrays):
             if address <= inside < address + block.size:
-                self.abandon(inside)  # its pool died before it
+                self.abandon(inside)  # the pool was freed before the array
         self.core.host_memory_disown(address, block.extent)
         self.core.host_memory_take(block.device, -block.size, 0)
         self.verify(block)
@@ -108,8 +109,9 @@ class DeviceMemory:
         return block
 
     def adopt(self, address: int, size: int, extent: int, device: int) -> Block:
-        """Makes an array of part of a chunk: poisons it, guards its end, lets kernels touch it."""
-        self.abandon(address)  # freed unseen, by a thread that the pool's hook does not watch
+        """Makes an array in a chunk: poisons it, writes guard bytes, and allows kernels to access
+        it."""
+        self.abandon(address)  # was freed by a thread without the pool's hook
         block = Block(address, size, extent, device, caller())
         self.core.host_memory_fill(address, POISON, size)
         self.core.host_memory_fill(address + size, GUARD, extent - size)
@@ -119,7 +121,8 @@ class DeviceMemory:
         return block
 
     def abandon(self, address: int) -> Block | None:
-        """The array is gone; its memory may stay with the pool. None if there was no array."""
+        """Removes and returns an array, whose memory may stay in the pool; None if there is
+        none."""
         block = self.arrays.pop(address, None)
         if block is not None:
             self.core.host_memory_disown(address, block.extent)
@@ -128,7 +131,7 @@ class DeviceMemory:
         return block
 
     def chunk_at(self, address: int) -> Block:
-        """The chunk that an address lies in."""
+        """Returns the chunk that contains an address."""
         found = self.chunks.get(address)
         if found is not None:
             return found
@@ -136,7 +139,7 @@ class DeviceMemory:
         return next(c for c in every if c.address <= address < c.address + c.extent)
 
     def verify(self, block: Block) -> None:
-        """GuardDamaged if a byte of the block's guard was overwritten."""
+        """Raises GuardDamaged if a guard byte of the block was overwritten."""
         at = self._damage(block)
         if at >= 0:
             raise GuardDamaged(f"byte {at} past the end of {block} was overwritten")
@@ -146,20 +149,22 @@ class DeviceMemory:
         return self.core.host_memory_mismatch(guard, GUARD, block.extent - block.size)
 
     def verify_all(self) -> None:
-        """Verifies the guard of every block that nobody frees meanwhile."""
+        """Verifies the guard bytes of every block, except blocks that other threads free
+        meanwhile."""
         for table in (self.arrays, self.chunks):
             for block in list(table.values()):
                 at = self._damage(block)
-                # A block leaves its table before its guard goes: one that is still there was alive.
+                # A block leaves its table before its guard bytes change: a block in the table is
+                # alive.
                 if at >= 0 and table.get(block.address) is block:
                     raise GuardDamaged(f"byte {at} past the end of {block} was overwritten")
 
     def device_of(self, address: int) -> int:
-        """The device whose address this is, or -1."""
+        """Returns the device of an address, or -1."""
         return self.core.host_memory_device(address)
 
     def describe(self, address: int) -> str:
-        """An address relative to the nearest array, for messages."""
+        """Describes an address relative to the nearest array, for messages."""
         device = self.device_of(address)
         if device < 0:
             return f"0x{address:x}, which is no device memory"

@@ -1,8 +1,8 @@
 """Compiles CUDA C with the real NVRTC for every architecture, without a device.
 
-Needs the wheels nvidia-cuda-nvrtc-cu12, nvidia-cuda-runtime-cu12 and nvidia-cuda-nvcc-cu12; neither
-CuPy nor a driver. It tells what the host cannot: that the source is CUDA C, and how many registers
-and spilled bytes each kernel takes on each architecture.
+Needs the wheels nvidia-cuda-nvrtc-cu12, nvidia-cuda-runtime-cu12 and nvidia-cuda-nvcc-cu12, but
+neither CuPy nor a driver. It shows what the host cannot: that a source is valid CUDA C, and the
+registers and spilled bytes of each kernel on each architecture.
 
 >>> from cupy_host import nvrtc
 >>> for use in nvrtc.compile_for('extern "C" __global__ void k() {}', "90").kernels:
@@ -34,12 +34,12 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 
 
 class NvrtcError(RuntimeError):
-    """NVRTC refused; the message is its log."""
+    """Report that NVRTC failed; the message is its log."""
 
 
 @dataclass(frozen=True)
 class KernelUse:
-    """What one kernel takes on one architecture."""
+    """Hold the registers and memory of one kernel on one architecture."""
 
     kernel: str
     architecture: str
@@ -51,12 +51,12 @@ class KernelUse:
 
 @dataclass(frozen=True)
 class Compilation:
-    """A cubin, the compiler's log, and what the log tells of each kernel."""
+    """Hold a cubin, the compiler's log, and the `KernelUse`s in the log."""
 
     cubin: bytes
     log: str
     kernels: tuple[KernelUse, ...]
-    lowered: dict[str, str]  # name expression -> the kernel's name in the cubin
+    lowered: dict[str, str]  # {name expression: kernel's name in the cubin}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Toolkit:
 
 @functools.lru_cache(maxsize=1)
 def _toolkit() -> _Toolkit:
-    """NVRTC and the headers, from NVIDIA's wheels for CUDA 12 or 13."""
+    """Find NVRTC and the headers in NVIDIA's wheels for CUDA 12 or 13."""
     for root in (Path(entry) / "nvidia" for entry in sys.path if entry):
         libraries = [
             *root.glob("cuda_nvrtc/lib/libnvrtc.so.1?"),
@@ -86,7 +86,7 @@ def _toolkit() -> _Toolkit:
 
 
 def unavailable_reason() -> str | None:
-    """Why nothing can be compiled here, or None: for a test's skip."""
+    """Return why this machine cannot compile, for a test's skip; else None."""
     try:
         _toolkit()
     except (NvrtcError, OSError) as error:
@@ -95,7 +95,7 @@ def unavailable_reason() -> str | None:
 
 
 def version() -> tuple[int, int]:
-    """Version of NVRTC: a table of registers holds for one version only."""
+    """Return the version of NVRTC, for which alone a table of registers holds."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _toolkit().library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return major.value, minor.value
@@ -104,10 +104,10 @@ def version() -> tuple[int, int]:
 def compile_for(
     source: str, architecture: str, options: Sequence[str] = (), expressions: Sequence[str] = ()
 ) -> Compilation:
-    """Compiles CUDA C to machine code of one architecture; NvrtcError with the log if it fails.
+    """Compiles CUDA C to machine code of one architecture; raises NvrtcError with the log.
 
     `expressions` are the instances of templates to compile, as CuPy's `name_expressions`, at most
-    `MOST_EXPRESSIONS`: asked for 146 in one program, NVRTC 12.9 did not return.
+    `MOST_EXPRESSIONS`: NVRTC 12.9 did not return from a program with 146.
     """
     if len(expressions) > MOST_EXPRESSIONS:
         raise ValueError(f"{len(expressions)} expressions; at most {MOST_EXPRESSIONS} at once")
@@ -148,9 +148,9 @@ def _read(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
 
 
 def instructions(cubin: bytes, opcode: int) -> dict[str, int]:
-    """How many instructions of an opcode (its low 12 bits) each kernel of a cubin has.
+    """Count the instructions with an opcode (the low 12 bits) in each kernel of a cubin.
 
-    From Volta on an instruction takes 16 bytes; HMMA, the tensor cores' own, is `HMMA`.
+    From Volta on an instruction takes 16 bytes. `HMMA` is the opcode of tensor cores.
     """
     (sections,) = struct.unpack_from("<Q", cubin, 40)
     size, count, of_names = struct.unpack_from("<3H", cubin, 58)
@@ -166,7 +166,7 @@ def instructions(cubin: bytes, opcode: int) -> dict[str, int]:
 
 
 def kernel_uses(log: str) -> tuple[KernelUse, ...]:
-    """What the log of `--ptxas-options=-v` tells of each kernel."""
+    """Parse the log of `--ptxas-options=-v`."""
     found = []
     for match in _ENTRY.finditer(log):
         shared = _SHARED.search(match["rest"])

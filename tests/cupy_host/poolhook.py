@@ -1,4 +1,4 @@
-"""Tells the host which part of the memory pool's chunks each array has.
+"""Tells the host which part of a chunk of the memory pool belongs to each array.
 
 CuPy's pool rounds sizes up to 512 bytes and hands out parts of larger chunks; without this hook an
 access past an array's end would often land in memory that is allocated, and pass.
@@ -13,7 +13,7 @@ from .host import Host
 
 
 class PoolHook(MemoryHook):
-    """CuPy calls these around its pool's work, in every thread that `enter_thread` met."""
+    """Hold the methods that CuPy calls around work of its pool, in threads after `enter_thread`."""
 
     name = "CupyHost"
 
@@ -21,7 +21,7 @@ class PoolHook(MemoryHook):
         self.host = host
 
     def enter_thread(self) -> None:
-        """Hooks are per thread in CuPy."""
+        """Activate the hook in the calling thread: CuPy has hooks per thread."""
         hooks = memory_hook.get_memory_hooks()
         if self.name not in hooks:
             hooks[self.name] = self
@@ -35,11 +35,11 @@ class PoolHook(MemoryHook):
     def malloc_postprocess(
         self, *, device_id: int, size: int, mem_size: int, mem_ptr: int, pmem_id: int
     ) -> None:
-        if mem_ptr:  # the address tells the device; CuPy's device_id is not always right
+        if mem_ptr:  # the address gives the device: CuPy's device_id is not always right
             self.host.adopt(mem_ptr, size, mem_size, self.host.memory.device_of(mem_ptr))
 
     def free_preprocess(self, *, device_id: int, mem_size: int, mem_ptr: int, pmem_id: int) -> None:
         try:
             self.host.abandon(mem_ptr)
-        except Exception as error:  # raised in a destructor, it would only be printed
+        except Exception as error:  # a destructor would only print it
             self.host.faults.append(error)

@@ -1,4 +1,4 @@
-"""A precompiled header of what almost every CuPy kernel includes: it halves their compile time."""
+"""Precompiles the headers that almost every CuPy kernel includes, which halves compile times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CUPY_HEADERS = "".join(
 
 
 def prefix_options(source: str, flags: Sequence[str], wheel: str) -> list[str]:
-    """Options that make g++ start from the precompiled header; none if `source` is unlike it."""
+    """Return options of g++ for the precompiled header; none if `source` does not begin like it."""
     if not source.startswith(_CUPY_HEADERS):
         return []
     target = cached("prefix", [compiler_identity("g++"), wheel, *flags], "")
@@ -29,7 +29,7 @@ def prefix_options(source: str, flags: Sequence[str], wheel: str) -> list[str]:
             run(["g++", *flags, "-x", "c++-header", "-o", f"{header}.gch", str(header)])
             try:
                 os.rename(made, target)
-            except OSError:  # another process was faster
+            except OSError:  # another process made it first
                 if not target.exists():
                     raise
     return ["-include", str(target / "prefix.h")]

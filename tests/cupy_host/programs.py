@@ -1,4 +1,4 @@
-"""Stands in for NVRTC: CuPy's own compile path runs, and gets a ticket instead of a cubin."""
+"""Replaces NVRTC: CuPy's own code for compiling runs, and gets a ticket instead of a cubin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Program:
 
 
 class Programs:
-    """The functions of `cupy_backends.cuda.libs.nvrtc`."""
+    """Implement the functions of `cupy_backends.cuda.libs.nvrtc`."""
 
     def __init__(self, nvrtc: ModuleType, cuda_version: int) -> None:
         self.nvrtc = nvrtc
@@ -53,13 +53,13 @@ class Programs:
     @provides("compileProgram")
     def compile(self, number: int, options: tuple[str, ...]) -> None:
         program = self.programs[number]
-        if not program.source:  # CuPy compiles nothing, to learn the compiler's version
+        if not program.source:  # CuPy compiles an empty program to find the compiler's version
             return
         try:
             program.compiled = compile_kernels(program.source, options, program.expressions)
         except BuildError as error:
             program.log = str(error)
-            # Not through its constructor, which would ask the real NVRTC for the error's text.
+            # Made without its constructor, which would read the error's text from the real NVRTC.
             failure = self.nvrtc.NVRTCError.__new__(self.nvrtc.NVRTCError, "compilation failed")
             failure.status = _COMPILATION_ERROR
             raise failure from None

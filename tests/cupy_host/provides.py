@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def provides(*names: str) -> Callable[[F], F]:
-    """The decorated method serves the functions of these names."""
+    """Mark the decorated method as the handler of the functions of these names."""
 
     def mark(method: F) -> F:
         method.provided_names = names  # type: ignore[attr-defined]
@@ -19,7 +19,7 @@ def provides(*names: str) -> Callable[[F], F]:
 
 
 def provided(owner: object) -> dict[str, Callable[..., object]]:
-    """Name of a CuPy function -> bound method of `owner` that serves it."""
+    """Return {name of a CuPy function: bound method of `owner` that is its handler}."""
     found = {}
     for attribute in dir(type(owner)):
         for name in getattr(getattr(type(owner), attribute), "provided_names", ()):

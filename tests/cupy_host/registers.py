@@ -1,8 +1,8 @@
-"""The committed table of registers: what every raw kernel may take on every architecture.
+"""Measures the registers of every raw kernel on every architecture, and writes registers.json.
 
-`python tests/cupy_host/registers.py` (with NVIDIA's wheels installed) writes it anew; look at the
-difference before you commit it. More registers mean fewer threads on a multiprocessor, so growth is
-a decision, not an accident. Spills are never allowed.
+`python tests/cupy_host/registers.py` (with NVIDIA's wheels installed) rewrites the table; read the
+difference before you commit it. More registers mean fewer threads on a multiprocessor, so growth
+must be intended. Spills are never allowed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("registers.json")
 CHUNK = 16
-# Another compiler counts differently; this much is not worth an alarm.
+# Most registers by which another version of the compiler may exceed the table.
 OTHER_COMPILER = 8
 
-# Of the direct kernels: the largest tiles, the widest words, the longest columns, each kind of sum.
+# Instances of the direct kernels: the largest tiles, the widest loads, each kind of sum.
 _FLOATS, _HALVES = "float, float, float", "Float16, Float16, float"
 _COMPLEX, _WIDE = ", ".join(["Complex<float>"] * 3), ", ".join(["Complex<double>"] * 3)
 DIRECT = {
@@ -70,16 +70,16 @@ DIRECT = {
 
 
 def sources() -> Iterator[str]:
-    """Every CUDA source of the package, by name."""
+    """Yield the names of all CUDA sources of the package."""
     for entry in files("einstride.cuda").iterdir():
         if entry.name.endswith(".cu"):
             yield entry.name.removesuffix(".cu")
 
 
-# Tensor cores: mma.sync of these shapes, and numbers of TF32, are there from 8.0 on.
+# Least architecture: mma.sync of these shapes, and TF32, exist from 8.0 on.
 SINCE = {"implicit_gemm_mma": 80}
 
-# The largest tiles, the most axes, the widest places, the slowest ways to read.
+# The largest tiles, the most axes, 64-bit offsets, and the slowest ways to read.
 LARGE, NARROW, DOUBLE = "128, 128, 8, 8, 8", "128, 32, 8, 8, 4", "64, 64, 8, 4, 4"
 WARPS, WARPS_NARROW = "128, 128, 32, 64, 32", "128, 32, 32, 32, 32"
 TF32 = "128, 128, 16, 64, 32"
@@ -108,7 +108,7 @@ IMPLICIT = {
 
 
 def instances(name: str) -> list[str]:
-    """What is compiled of a source: of templates, every word and one cast of each kind."""
+    """List the instances of a source to compile: every load width, and one cast of each kind."""
     if name in DIRECT:
         return DIRECT[name]
     if name != "rows":
@@ -130,12 +130,13 @@ def instances(name: str) -> list[str]:
 
 
 def compiles(name: str, architecture: str) -> bool:
-    """Is a source meant for an architecture?"""
+    """True if a source is meant for an architecture."""
     return int(architecture.rstrip("a")) >= SINCE.get(name, 0)
 
 
 def measured(name: str, architecture: str, every: int = 1) -> dict[str, tuple[int, int]]:
-    """(registers, bytes of spills and stack) of each instance of a source, or of every n-th."""
+    """Return {instance: (registers, bytes of spills and stack)} of every n-th instance of a
+    source."""
     from cupy_host import nvrtc
     from einstride import cuda
 
@@ -152,7 +153,7 @@ def measured(name: str, architecture: str, every: int = 1) -> dict[str, tuple[in
 
 
 def table() -> dict[str, object]:
-    """The committed numbers."""
+    """Return the committed table."""
     loaded: dict[str, object] = json.loads(TABLE.read_text())
     return loaded
 

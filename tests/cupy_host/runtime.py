@@ -1,4 +1,4 @@
-"""The CUDA runtime's functions for devices and memory."""
+"""Implements the CUDA runtime's functions for devices and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .host import DEVICES, Host
 from .provides import provides
 from .streams import Streams
 
-# Of an H100. An attribute that is not here is 0.
+# Attributes of an H100. Others are 0.
 ATTRIBUTES = {
     "MaxThreadsPerBlock": 1024,
     "MaxBlockDimX": 1024,
@@ -37,12 +37,12 @@ ATTRIBUTES = {
     "ComputeCapabilityMajor": 9,
     "ComputeCapabilityMinor": 0,
 }
-_COMPUTE_CAPABILITY = {75: 9, 76: 0}  # CuPy keeps these two numbers to itself
+_COMPUTE_CAPABILITY = {75: 9, 76: 0}  # numbers of attributes that CuPy does not export
 MEMORY_HOST, MEMORY_DEVICE = 1, 2
 
 
 class Runtime:
-    """Devices, allocations, attributes."""
+    """Hold the handlers for devices, allocations and attributes."""
 
     def __init__(self, host: Host, streams: Streams, cuda_version: int) -> None:
         from cupy_backends.cuda.api import runtime
@@ -119,7 +119,7 @@ class Runtime:
 
     @provides("deviceCanAccessPeer")
     def can_access_peer(self, device: int, peer: int) -> int:
-        """Never: so that code which relies on it by accident is caught."""
+        """Return 0: code that relies on peer access by accident must fail."""
         self._device(device)
         self._device(peer)
         return 0

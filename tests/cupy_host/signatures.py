@@ -1,7 +1,7 @@
-"""The C signatures that CuPy 14.2 gives its capsules, for CUDA 12 and 13 alike.
+"""Lists the C signatures of CuPy 14.2's capsules, which are equal for CUDA 12 and 13.
 
-One line is one capsule: name, result, arguments, and the result that tells CuPy to look for a
-Python exception. `object` is `PyObject *`; `skip` and `optional` are the arguments that Cython adds
+Each line is a capsule: name, result, arguments, and the result for which CuPy checks for a Python
+exception. `object` is `PyObject *`; `skip` and `optional` are the arguments that Cython adds
 to a function that Python can override or call with defaults; a line without brackets is a variable.
 """
 

@@ -1,4 +1,4 @@
-"""Streams and events. Work is done when it is asked for, so waiting is only logged."""
+"""Emulates streams and events. Work is done at once, so waiting is only logged."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Stream:
 
 @dataclass
 class Mark:
-    """A CUDA event, and when it was recorded."""
+    """Hold a CUDA event and the time when it was recorded."""
 
     device: int
     recorded: float | None = None
 
 
 class Streams:
-    """The CUDA runtime's functions for streams and events."""
+    """Implement the CUDA runtime's functions for streams and events."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -40,7 +40,7 @@ class Streams:
         self._handles = itertools.count(0x5000, 0x10)
 
     def known(self, stream: int) -> Stream | None:
-        """The stream (None for a built-in one); CUDA's error if it does not exist."""
+        """Return the stream (None for a built-in one); raise CUDA's error if it does not exist."""
         if stream in BUILT_IN:
             return None
         found = self.streams.get(stream)
@@ -49,7 +49,7 @@ class Streams:
         return found
 
     def usable(self, stream: int) -> None:
-        """WrongDevice if work of the current device may not go on this stream."""
+        """Raise WrongDevice if the stream is not of the current device."""
         found = self.known(stream)
         if found is not None and found.device != self.host.device:
             raise WrongDevice(
@@ -97,7 +97,7 @@ class Streams:
     def query(self, stream: int) -> int:
         self.known(stream)
         self.host.captures.waits(stream)
-        return 0  # done
+        return 0  # all work is done
 
     @provides("streamWaitEvent")
     def wait_event(self, stream: int, event: int, flags: int = 0) -> None:
@@ -157,7 +157,7 @@ class Streams:
 
     @provides("eventElapsedTime")
     def elapsed(self, start: int, end: int) -> float:
-        """Milliseconds of the host's own clock: they say nothing about a device."""
+        """Return milliseconds of the host's clock, which say nothing about a device."""
         first, last = self._mark(start).recorded, self._mark(end).recorded
         if first is None or last is None:
             raise CudaStatus(INVALID_HANDLE)

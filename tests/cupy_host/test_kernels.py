@@ -1,4 +1,4 @@
-"""Faults in kernels: every kind is made on purpose and must be caught."""
+"""The CuPy host finds every kind of fault in kernels, each made on purpose."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_race_on_a_shared_scalar(host, cp):
 
 
 def test_second_use_of_a_tile_needs_a_barrier(host, cp):
-    """The classic: the tile is refilled while others still read it."""
+    """A tile is refilled while other threads still read it."""
     code = """
     extern "C" __global__ void loop(const float *x, float *y) {
         __shared__ float tile[32];

@@ -1,4 +1,4 @@
-"""The stand-ins for cuBLAS and cuFFT: right answers, and the real libraries' refusals."""
+"""The stand-ins for cuBLAS and cuFFT give right results, and refuse what the real ones refuse."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_vector_routines(cp):
     assert complex(cupy.cublas.dotc(a, a)) == np.vdot(x, x)
     assert complex(cupy.cublas.dotu(a, a)) == x @ x
     assert float(cupy.cublas.nrm2(a)) == pytest.approx(np.linalg.norm(x))
-    assert int(cupy.cublas.iamax(a)) == 3  # counted from one, by |real| + |imag|
+    assert int(cupy.cublas.iamax(a)) == 3  # index from one of the largest |real| + |imag|
     m = np.arange(6, dtype="f4").reshape(2, 3)
     y = cp.empty(2, "f4")
     cupy.cublas.gemv("N", 1.0, cp.asarray(m), cp.ones(3, "f4"), 0.0, y)

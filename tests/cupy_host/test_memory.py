@@ -1,4 +1,4 @@
-"""Memory, devices, streams, and how faults are told."""
+"""The CuPy host checks memory, devices and streams, and raises every fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOUCH = 'extern "C" __global__ void touch(float *x, long long i, float *y) { y[0
 def test_new_memory_is_poison(cp):
     assert np.isnan(cp.asnumpy(cp.empty(5, "f4"))).all()
     assert np.isnan(cp.asnumpy(cp.empty(5, "f2"))).all()
-    cp.ones(4096, "f4")  # back in the pool, and out again
+    cp.ones(4096, "f4")  # goes back to the pool, which reuses it
     assert np.isnan(cp.asnumpy(cp.empty(4096, "f4"))).all()
 
 
@@ -42,7 +42,7 @@ def test_copies_out_of_bounds(host, cp):
 
 def test_overwritten_guard_is_found(host, cp):
     x = cp.ones(10, "f4")
-    ctypes.memset(x.data.ptr + 40, 0, 1)  # as C code that is handed the pointer might
+    ctypes.memset(x.data.ptr + 40, 0, 1)  # as C code with the pointer might
     with pytest.raises(cupy_host.GuardDamaged, match="byte 0 past the end of the 40-byte array"):
         host.check()
     ctypes.memset(x.data.ptr + 40, 0xA5, 1)
@@ -53,7 +53,7 @@ def test_exceptions_are_never_swallowed(host, cp):
         cp.cuda.runtime.free(12345)
     with pytest.raises(cupy_host.BadFree):
         host.check()
-    host.check()  # told once
+    host.check()  # a fault is raised once
 
 
 def break_log_of(monkeypatch, host, kind):
@@ -212,7 +212,7 @@ def test_events(cp):
 
 
 def test_a_kernel_belongs_to_its_device(host, cp):
-    """CUDA refuses a module's function where another context is current."""
+    """CUDA refuses a function of a module of another context than the current one."""
     function = kernel(cp, "touch", TOUCH).kernel  # loaded on device 0
     with cp.cuda.Device(1):
         there = cp.ones(4, "f4")

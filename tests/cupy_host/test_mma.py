@@ -1,4 +1,4 @@
-"""Tensor cores on the host against a plain product, by the fragments of the PTX manual."""
+"""Tensor core products on the host equal plain products, with the fragments of the PTX manual."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GROUP, MEMBER = np.arange(32) // 4, np.arange(32) % 4
 
 
 def places(halves):
-    """(row, column) of A, B and D that lane l holds in number i, as the manual lists them."""
+    """Return (rows, columns) of A, B and D that lane l holds in element i, as the manual lists."""
     if halves:  # mma.m16n8k16: pairs of 16-bit numbers
         i = np.arange(8)[None]
         a = (GROUP[:, None] + 8 * (i // 2 % 2), MEMBER[:, None] * 2 + i % 2 + 8 * (i // 4))
@@ -84,7 +84,7 @@ def test_tf32_has_ten_bits_after_the_point(host, cp):
 
 @pytest.mark.parametrize("loader", ["load_matrices", "load_transposed"])
 def test_four_matrices(host, cp, loader):
-    """Lane l gets numbers 2 * (l % 4) and the next of row l / 4 of each matrix."""
+    """Lane l gets elements 2 * (l % 4) and 2 * (l % 4) + 1 of row l / 4 of each matrix."""
     m = np.arange(32 * 8, dtype="u2").reshape(4, 8, 8)
     to = cp.empty((32, 4), "u4")
     code = LOAD.replace("LOADER", loader).replace("SHIFT", "0")

@@ -1,4 +1,4 @@
-"""The NVRTC gate: it compiles for every architecture, and tells registers and spills."""
+"""`nvrtc` compiles for every architecture, and reports registers and spills."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ extern "C" __global__ void __launch_bounds__(256) tile(const __half *x, float *y
 }
 template <class T> __global__ void scale(T *x, T by) { x[threadIdx.x] *= by; }
 """
-# A thread of 1024 may have 64 registers; this one wants many more.
+# A thread of a block of 1024 may have 64 registers; this kernel needs more.
 SPILLING = """
 extern "C" __global__ void __launch_bounds__(1024, 2) spill(const float *x, float *y) {
     float v[96];

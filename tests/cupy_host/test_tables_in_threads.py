@@ -1,4 +1,4 @@
-"""The host's tables under four threads: ten thousand calls, whoever frees what, and when."""
+"""The host's tables stay right in four threads: ten thousand calls, with frees in any thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS, CALLS = 4, 2500
 
 @pytest.fixture
 def eager() -> Iterator[None]:
-    """Threads take turns at every chance, and garbage is collected often."""
+    """Switch threads and collect garbage as often as possible."""
     before, often = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(1e-6)
     gc.set_threshold(50)
@@ -32,7 +32,7 @@ def eager() -> Iterator[None]:
 
 
 def together(work: Callable[[int], None]) -> None:
-    """The work in every thread, with its number; the first exception is raised here."""
+    """Call `work(number)` in every thread, and raise the first exception."""
     meet, failures = threading.Barrier(THREADS), []
 
     def one(number: int) -> None:
@@ -52,7 +52,7 @@ def together(work: Callable[[int], None]) -> None:
 
 
 def test_memory(host: Host, eager: None) -> None:
-    """Allocations, frees, messages and checks of guards: nothing lost, nothing given out twice."""
+    """Allocations, frees, messages and guard checks lose no memory and give none out twice."""
     memory = host.memory
     before = memory.live[0], memory.reserved[0], len(memory.chunks), len(memory.arrays)
 
@@ -83,7 +83,7 @@ def test_memory(host: Host, eager: None) -> None:
 
 
 def test_no_two_chunks_overlap(host: Host, eager: None) -> None:
-    """Chunks that are alive together, of all threads: addresses are given out once."""
+    """Live chunks of all threads do not overlap."""
     memory, found = host.memory, [[] for _ in range(THREADS)]
     together(lambda n: found[n].extend(memory.allocate(0, 5000) for _ in range(300)))
     chunks = sorted((b.address, b.address + b.extent) for mine in found for b in mine)
@@ -115,19 +115,19 @@ def test_the_capacity_holds_for_all_together(host: Host, eager: None) -> None:
 
 
 def test_ten_thousand_calls_of_cupy(host: Host, cp: ModuleType, eager: None) -> None:
-    """Arrays, cycles of arrays, kernels, products, copies, streams, events and pools at once."""
+    """Arrays, reference cycles, kernels, products, copies, streams, events and pools at once."""
     left, right = np.arange(12.0).reshape(3, 4), np.arange(8.0).reshape(4, 2)
-    cp.asnumpy(cp.asarray(left) @ cp.asarray(right) * 2 + 1)  # everything is compiled and loaded
+    cp.asnumpy(cp.asarray(left) @ cp.asarray(right) * 2 + 1)  # compiles and loads the kernels
     host.clear()
     reports: list[str] = []
 
     def work(number: int) -> None:
         stream = cp.cuda.Stream(non_blocking=True)
         with host.recording() as seen, stream:
-            for call in range(CALLS // 10):  # each asks the host for ten things or more
+            for call in range(CALLS // 10):  # each makes ten calls of the host or more
                 a, b = cp.asarray(left + number), cp.asarray(right)
                 cycle = [a[:2], None]
-                cycle[1] = cycle  # freed by the collector, in the middle of whatever runs then
+                cycle[1] = cycle  # freed by the garbage collector, at any time
                 np.testing.assert_array_equal(cp.asnumpy(a @ b), (left + number) @ right)
                 c = cp.full(1000 + call, number, "f4") * 2 + 1
                 assert float(c[-1]) == 2 * number + 1
@@ -152,7 +152,7 @@ def test_ten_thousand_calls_of_cupy(host: Host, cp: ModuleType, eager: None) -> 
 
 
 def test_faults_of_kernels_are_their_own(host: Host, cp: ModuleType, eager: None) -> None:
-    """A kernel that misses its array says so of itself, whatever is launched beside it."""
+    """A fault names its own kernel, whatever other threads launch."""
     text = (
         r"""extern "C" __global__ void cross_the_end(float *p, int n) { p[threadIdx.x + n] = 1; }"""
     )

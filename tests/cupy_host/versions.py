@@ -1,4 +1,4 @@
-"""Which CuPy wheels the host serves, and what differs between them."""
+"""Finds the installed CuPy wheel, and lists the wheels that the host supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SERVED = "14.2."
 
 @dataclass(frozen=True)
 class Wheel:
-    """An installed wheel and the libraries it is linked against."""
+    """Hold an installed wheel and the libraries that it is linked against."""
 
     name: str
     version: str
@@ -30,7 +30,7 @@ _LINKED = {
 
 @functools.lru_cache(maxsize=1)
 def installed_wheel() -> Wheel:
-    """The installed CuPy wheel; RuntimeError with a sentence if there is none that is served."""
+    """Return the installed CuPy wheel; raise RuntimeError if there is none that is supported."""
     found = {}
     for name in ("cupy-cuda12x", "cupy-cuda13x", "cupy-cuda11x", "cupy"):
         try:
@@ -51,7 +51,7 @@ def installed_wheel() -> Wheel:
 
 
 def unavailable_reason() -> str | None:
-    """Why the host cannot or should not be installed here, or None: for a test's skip."""
+    """Return why the host cannot or should not be installed, for a test's skip; else None."""
     if os.environ.get("CUPY_HOST") == "0":
         return "CUPY_HOST=0 forbids the host"
     if os.path.exists("/dev/nvidia0"):

@@ -1,7 +1,8 @@
 """``python -m tests.fuzz --minutes N``: fuzz in child processes, survive their crashes, report.
 
-A child that dies or hangs has left the seed and the number of its call in a shared file; every
-failure is printed with the line that makes it again, shrunk, and written as a Python program.
+A child writes the seed and the number of each call into a shared file before the call, so that the
+call is known if the child dies or hangs. Every failure is shrunk, and printed with the command that
+repeats it and as a Python program.
 """
 
 from __future__ import annotations
@@ -28,25 +29,26 @@ ROOT = Path(__file__).resolve().parents[2]
 HANG = 90
 """Seconds after which a call counts as hanging: far more than any call of the fuzzer takes."""
 STABLE = ("error", "unnamed error", "refused", "raised", "pickle", "memory error")
-"""Kinds of failures that their text tells apart, not the function."""
+"""Kinds of failures that are told apart by their text, not by the function that was called."""
 SHOWN = 25
-"""Different failures that are shrunk and printed; the others are counted."""
+"""Most failures, each of another category, that are shrunk and printed; further ones are
+counted."""
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, help="of the first case; default: a fresh one, printed")
+    parser.add_argument("--seed", type=int, help="seed of the first case; default: random, printed")
     parser.add_argument("--width", type=int, choices=(64, 32, 16), help="default: the machine's")
-    parser.add_argument("--without-fast", action="store_true", help="as if LLVM were missing")
-    parser.add_argument("--calls", type=int, default=10**12, help="stop after so many")
+    parser.add_argument("--without-fast", action="store_true", help="run without LLVM")
+    parser.add_argument("--calls", type=int, default=10**12, help="most calls to make")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--pace", type=float, default=850.0, help="calls per second of CPU time")
     parser.add_argument("--replay", metavar="SEED[:CALL]", help="one case, or one call of it")
     parser.add_argument("--no-shrink", action="store_true")
-    parser.add_argument("--planted", action="store_true", help="find faults that were mended")
-    parser.add_argument("--stop", action="store_true", help="at the first failure")
+    parser.add_argument("--planted", action="store_true", help="find former faults again")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     return parser.parse_args(given)
 
 
@@ -76,7 +78,7 @@ class Child:
             self.seen, self.since = now, time.monotonic()
         return time.monotonic() - self.since > HANG
 
-    def last_words(self) -> str:
+    def error_output(self) -> str:
         """Return the end of the process's standard error."""
         self.errors.flush()
         self.errors.seek(0)
@@ -95,7 +97,7 @@ def start(options: dict[str, Any], folder: Path, errors: Any, **more: Any) -> An
     )  # fmt: skip
 
 
-class Asker:
+class Client:
     """Send calls to a child one at a time, and start another child when one dies."""
 
     def __init__(self, options: dict[str, Any], folder: Path) -> None:
@@ -105,15 +107,15 @@ class Asker:
 
     def __call__(self, case: cases.Case, call: cases.Call) -> list[tuple[str, str]]:
         if self._child is None:
-            self._errors = (self._folder / "asked").open("w+")
+            self._errors = (self._folder / "client").open("w+")
             self._child = start(self._options, self._folder, self._errors, stdin=subprocess.PIPE)
             self._lines = queue.Queue()
             threading.Thread(
-                target=_pump, args=(self._child.stdout, self._lines), daemon=True
+                target=_forward_lines, args=(self._child.stdout, self._lines), daemon=True
             ).start()
-        asked = {"case": cases.to_json(case), "call": cases.to_json(call)}
+        request = {"case": cases.to_json(case), "call": cases.to_json(call)}
         try:
-            self._child.stdin.write(json.dumps(asked) + "\n")
+            self._child.stdin.write(json.dumps(request) + "\n")
             self._child.stdin.flush()
             line = self._lines.get(timeout=HANG)
         except (BrokenPipeError, queue.Empty) as error:
@@ -126,7 +128,7 @@ class Asker:
         code = self._child.wait()
         self._child = None
         self._errors.seek(0)
-        return [("crash", f"{died(code)} {self._errors.read()[-600:]}")]
+        return [("crash", f"{describe_exit(code)} {self._errors.read()[-600:]}")]
 
     def close(self) -> None:
         """End the child."""
@@ -136,23 +138,23 @@ class Asker:
             self._child = None
 
 
-def _pump(stream: Any, lines: Any) -> None:
+def _forward_lines(stream: Any, lines: Any) -> None:
     for line in stream:
         lines.put(line)
     lines.put("")
 
 
-def died(code: int) -> str:
-    """Describe in a word how a process ended."""
+def describe_exit(code: int) -> str:
+    """Return the signal or the exit status that a process ended with."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 class Report:
-    """Count failures, and shrink and print the first of each kind."""
+    """Count failures by category, and shrink and print the first of each category."""
 
     def __init__(self, given: argparse.Namespace, options: dict[str, Any], folder: Path) -> None:
         self.given, self.options, self.folder = given, options, folder
-        self.sorts: Counter[tuple[str, ...]] = Counter()
+        self.categories: Counter[tuple[str, ...]] = Counter()
 
     def failure(self, found: dict[str, Any]) -> None:
         """Record one problem that a child reported."""
@@ -160,38 +162,40 @@ class Report:
         text = "".join("#" if c.isdigit() else c for c in found["text"].splitlines()[0])[:60]
         if found["kind"] == "pickle":
             text = "a pickled layer is large"
-        stable = text if found["kind"] in STABLE else ""
-        whole = made["how"] not in ("copied layer", "pickled layer", "backward") and not stable
-        parts = (made["function"], made["algorithm"]) if whole else ("", "")
-        sort = (found["kind"], made["how"], *parts, stable)
-        self.sorts[sort] += 1
-        if self.sorts[sort] > 1 or len(self.sorts) > SHOWN:
+        text_key = text if found["kind"] in STABLE else ""
+        by_function = (
+            made["how"] not in ("copied layer", "pickled layer", "backward") and not text_key
+        )
+        parts = (made["function"], made["algorithm"]) if by_function else ("", "")
+        category = (found["kind"], made["how"], *parts, text_key)
+        self.categories[category] += 1
+        if self.categories[category] > 1 or len(self.categories) > SHOWN:
             return
         where = f"{found['seed']}:{found['call']}"
         print(f"\nFAILURE {found['kind']} in {made['function']} ({made['how']}): {found['text']}")
-        print(f"  again: {self.again(where)}", flush=True)
+        print(f"  repeat: {self.command(where)}", flush=True)
         case, call = cases.case_from(found["case"]), cases.call_from(made)
         if not self.given.no_shrink:
             self._shrunk(case, call, found["kind"], found["text"])
 
-    def again(self, where: str) -> str:
+    def command(self, where: str) -> str:
         """Return the command that repeats a call."""
         fast = " --without-fast" * self.given.without_fast
         return f"python -m tests.fuzz --replay {where} --width {self.options['width']}{fast}"
 
     def _shrunk(self, case: cases.Case, call: cases.Call, kind: str, text: str) -> None:
-        ask = Asker(self.options, self.folder)
+        client = Client(self.options, self.folder)
         try:
-            if not shrink.fails(case, call, kind, ask):
+            if not shrink.fails(case, call, kind, client):
                 print("  it does not fail alone: replay the whole case (leave out :CALL)")
                 return
-            case, call = shrink.shrink(case, call, kind, ask)
-            again = [t for k, t in ask(case, call) if k == kind] or [text]
+            case, call = shrink.shrink(case, call, kind, client)
+            texts = [t for k, t in client(case, call) if k == kind] or [text]
         finally:
-            ask.close()
+            client.close()
         print(f"  shrunk: {case}\n          {call}")
         try:
-            program = snippet.snippet(case, call, again[0])
+            program = snippet.snippet(case, call, texts[0])
         except Exception as error:
             program = f"(no program: {type(error).__name__}: {error})"
         print("  as a program:\n" + "\n".join("    " + line for line in program.splitlines()))
@@ -240,7 +244,7 @@ def fuzz(given: argparse.Namespace, options: dict[str, Any], folder: Path) -> in
         Child({**options, "seed": options["seed"] + i}, folder, i, lines)
         for i in range(given.processes)
     ]
-    spoke = 0.0
+    reported = 0.0
     try:
         while alive:
             try:
@@ -249,20 +253,20 @@ def fuzz(given: argparse.Namespace, options: dict[str, Any], folder: Path) -> in
                 child, line = None, ""
             if child is not None and child in alive:
                 if line:
-                    _heard(child, line, report)
+                    _record_line(child, line, report)
                 else:
                     alive.remove(child)
                     ended.append(child.counts)
-                    again = _ended(child, report, options, began)
-                    if again is not None:
-                        alive.append(Child(again, folder, child.number + 1000, lines))
+                    successor = _record_end(child, report, options, began)
+                    if successor is not None:
+                        alive.append(Child(successor, folder, child.number + 1000, lines))
             for child in alive:
                 if child.hangs():
                     child.process.kill()
-            if report.sorts and given.stop:
+            if report.categories and given.stop:
                 break
-            if time.monotonic() - spoke > 5:
-                spoke = time.monotonic()
+            if time.monotonic() - reported > 5:
+                reported = time.monotonic()
                 _progress(ended + [c.counts for c in alive], report, began)
     finally:
         for child in alive:
@@ -271,21 +275,21 @@ def fuzz(given: argparse.Namespace, options: dict[str, Any], folder: Path) -> in
             ended.append(child.counts)
     _progress(ended, report, began)
     _summary(ended, report)
-    return 1 if report.sorts else 0
+    return 1 if report.categories else 0
 
 
-def _heard(child: Child, line: str, report: Report) -> None:
-    said = json.loads(line)
-    if "counts" in said:
-        child.counts = said["counts"]
-    if "done" in said:
+def _record_line(child: Child, line: str, report: Report) -> None:
+    message = json.loads(line)
+    if "counts" in message:
+        child.counts = message["counts"]
+    if "done" in message:
         child.options["done"] = True
-    if "problem" in said:
-        report.failure(said["problem"])
+    if "problem" in message:
+        report.failure(message["problem"])
         child.since = time.monotonic()
 
 
-def _ended(
+def _record_end(
     child: Child, report: Report, options: dict[str, Any], began: float
 ) -> dict[str, Any] | None:
     """Record the end of a child, and return the options of its successor if the child died
@@ -299,7 +303,8 @@ def _ended(
 
     kind = "hang" if child.hangs() else "crash"
     report.failure({
-        "seed": seed, "call": number, "kind": kind, "text": f"{died(code)}\n{child.last_words()}",
+        "seed": seed, "call": number, "kind": kind,
+        "text": f"{describe_exit(code)}\n{child.error_output()}",
         "case": cases.to_json(case),
         "made": cases.to_json(cases.call(case, seed, number, len(HOSTILE))),
     })  # fmt: skip
@@ -317,7 +322,7 @@ def _progress(counts: list[dict[str, Any]], report: Report, began: float) -> Non
     print(
         f"{seconds:6.0f} s  {calls:9,} calls  {calls / max(seconds, 1e-9):6.0f}/s  "
         f"{sum(c.get('kernels', 0) for c in counts):5} kernels  {refused:7,} refused  "
-        f"{sum(report.sorts.values())} failures of {len(report.sorts)} sorts",
+        f"{sum(report.categories.values())} failures of {len(report.categories)} categories",
         flush=True,
     )
 
@@ -337,10 +342,10 @@ def _summary(counts: list[dict[str, Any]], report: Report) -> None:
     print("\nrefused:")
     for text, n in refusals.most_common(40):
         print(f"  {n:9,}  {text}")
-    if report.sorts:
+    if report.categories:
         print("\nFAILURES:")
-        for sort, n in report.sorts.most_common():
-            print(f"  {n:6}  {', '.join(filter(None, sort))}")
+        for category, n in report.categories.most_common():
+            print(f"  {n:6}  {', '.join(filter(None, category))}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Replace NumPy's allocator by one that poisons memory, guards it by canaries, and counts bytes.
 
-NumPy lets a program replace its allocator (NEP 49). Ours puts `MARGIN` canary bytes on both sides
-of each block, fills new and freed blocks with bytes that are NaN in every float dtype, looks at the
-canaries when a block is freed, and keeps the sum of the bytes that live. So a kernel that writes
-beyond a result or its workspace, or reads numbers that nobody has written, shows without luck.
+NumPy lets a program replace its allocator (NEP 49). This allocator puts `MARGIN` canary bytes on
+both sides of each block, fills new and freed blocks with bytes that are NaN in every float dtype,
+compares the canaries when a block is freed, and counts the bytes of all live blocks. A kernel that
+writes beyond a result or its workspace, or reads elements that were never written, is therefore
+always found.
 
-It is machine code made by llvmlite: NumPy frees arrays while an exception is on its way, when no
-Python code can run. Without llvmlite NumPy's own allocator stays, and nothing is counted.
+The allocator is machine code made by llvmlite, because NumPy frees arrays while an exception is
+raised, when no Python code can run. Without llvmlite NumPy's own allocator stays, and nothing is
+counted.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from typing import Any
 from numpy._core import _multiarray_umath
 
 MARGIN = 128
+"""Canary bytes on each side of a block."""
 HEADER = 16
 """Bytes before the first canary, where the size of the block is kept."""
 POISON = 0xFF
+"""Byte of memory that was not written: a float of such bytes is NaN, an integer -1."""
 CANARY = 0xA5
 """Byte of the canaries: -2.9e-16 as a float32, -91 as an int8, so that it changes sums and differs
 from the poison."""
 
 _NEVER = 1 << 62
-"""Number of allocations that no run reaches."""
+"""Number of allocations that no run reaches: stands for "let no allocation fail"."""
 
 _SET_HANDLER = 304
 """Index of PyDataMem_SetHandler in NumPy's table of C functions."""
@@ -63,11 +67,11 @@ fill:
   %before = load i64, ptr %state
   %live = add i64 %before, %size
   store i64 %live, ptr %state
-  %place = getelementptr i64, ptr %state, i64 1
-  %old = load i64, ptr %place
+  %peak_at = getelementptr i64, ptr %state, i64 1
+  %old = load i64, ptr %peak_at
   %more = icmp sgt i64 %live, %old
   %peak = select i1 %more, i64 %live, i64 %old
-  store i64 %peak, ptr %place
+  store i64 %peak, ptr %peak_at
   ret ptr %data
 failed:
   ret ptr null
@@ -131,8 +135,8 @@ done:
 define ptr @resize(ptr %state, ptr %data, i64 %size) {{
   %found = call ptr @new(ptr %state, i64 %size, i32 {POISON})
   %failed = icmp eq ptr %found, null
-  %fresh = icmp eq ptr %data, null
-  %skip = or i1 %failed, %fresh
+  %first = icmp eq ptr %data, null
+  %skip = or i1 %failed, %first
   br i1 %skip, label %done, label %move
 move:
   %raw = getelementptr i8, ptr %data, i64 -{MARGIN}
@@ -166,7 +170,7 @@ class _Handler(ctypes.Structure):
 
 
 class Allocator:
-    """Hold the allocator of this process and its counts; it is never freed."""
+    """Hold the only allocator of this process and its counts; it is never freed."""
 
     _only: Allocator | None = None
 
@@ -187,8 +191,8 @@ class Allocator:
             b"einstride fuzzer", 1, ctypes.addressof(self._state),
             *(addresses[n] for n in ("take", "zeroed", "resize", "give")),
         )  # fmt: skip
-        for kept in (self._state, self._handler):  # arrays may outlive all else
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        for owned in (self._state, self._handler):  # never freed: arrays may outlive the allocator
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
         capsule = ctypes.pythonapi.PyCapsule_New
         capsule.restype = ctypes.py_object
         capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
@@ -197,7 +201,7 @@ class Allocator:
 
     @contextmanager
     def in_use(self) -> Iterator[Allocator]:
-        """Make NumPy allocate here in this thread, and count the peak from the bytes now alive."""
+        """Make NumPy use this allocator in this thread; `peak` starts at zero."""
         if self._capsule is None:
             yield self
             return
@@ -209,7 +213,7 @@ class Allocator:
             self._set(before)
 
     def restart(self) -> None:
-        """Set the peak to the bytes now alive."""
+        """Count bytes, and their peak, from zero again."""
         self._state.live = self._state.peak = 0
 
     def fail(self, after: int) -> None:
@@ -224,10 +228,10 @@ class Allocator:
 
     @property
     def peak(self) -> int:
-        """Return the most bytes that were alive at once since `restart`."""
+        """Return the most bytes that were allocated at once since `restart`."""
         return self._state.peak
 
-    def harm(self) -> str | None:
+    def damage(self) -> str | None:
         """Describe a write outside of a block that was freed since the last call of this function,
         or None."""
         s = self._state

@@ -1,7 +1,7 @@
-"""Make one call of a public function as its `Call` describes, and check all its effects.
+"""Makes one call of a public function as its `Call` describes, and checks all its effects.
 
-`Runner.run` returns the problems it found as `Problem`s; a refusal is counted, or a problem where
-the call is legal.
+`Runner.run` returns the problems that it found. A refusal is counted; it is a problem if the call
+is valid.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ import einstride as es
 from .allocator import Allocator
 from .cases import LARGE, Call, Case
 from .hostile import HOSTILE
-from .memory import Memory, Placed, Rooms, address, place
+from .memory import Buffers, Memory, Placed, address, place
 from .oracle import HALVES, INTEGERS, Exact, dtype, result_dtype, rounded, table
 
 SLACK = 2 << 10
 """Bytes by which a call may exceed `max_workspace`: small offset tables and argument blocks."""
 
-FEW = 300
-"""Most elements of x or y for which a call is made with the least workspace of an FFT: with more,
-its blocks of one position would take seconds."""
+FFT_ELEMENTS = 300
+"""Most elements of x or y in a call with the least workspace of an FFT: blocks of one position and
+one channel take seconds for larger arrays."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Hold a problem: a word for its kind, and a text with the numbers."""
+    """Describe a problem by its kind and a text with the numbers."""
 
     kind: str
     text: str
 
 
-class Refused(Exception):  # noqa: N818  (legal: no error)
-    """Report a legal refusal, which is counted and no problem."""
+class Refused(Exception):  # noqa: N818  (a refusal is no error)
+    """Report an allowed refusal, which is counted and is no problem."""
 
 
 OPERANDS = {
@@ -68,8 +68,8 @@ DIRECTIONS = {
 }
 
 
-class Known:
-    """Hold a case with its values and its exact results, computed at their first use."""
+class Reference:
+    """Hold a case with its values and exact results, each computed at its first use."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -83,7 +83,7 @@ class Known:
         return self._arrays[role]
 
     def exact(self, x: str = "x", f: str = "f") -> Exact:
-        """Return the oracle for these operands."""
+        """Return the exact results for the operands of these roles."""
         key = ("exact", x, f)
         if key not in self._results:
             self._results[key] = Exact(
@@ -92,14 +92,16 @@ class Known:
         return self._results[key]
 
     @cached_property
-    def plain(self) -> Known | None:
-        """Return the case without the keywords that some functions do not have, such as padding."""
+    def plain(self) -> Reference | None:
+        """Return the case without padding and other keywords that some functions do not have."""
         c, rank = self.case, len(self.case.size)
         one = (1,) * rank
         c = replace(c, groups=1, filters=c.filters // c.groups, channels=c.channels // c.groups)
-        c = replace(c, dilation=one, spread=one, padding=(0,) * rank, mode="zeros", flip=False)
+        c = replace(
+            c, dilation=one, input_dilation=one, padding=(0,) * rank, mode="zeros", flip=False
+        )
         c = replace(c, accumulate=None)
-        return Known(c) if c.valid and min(c.size) > 0 else None
+        return Reference(c) if c.valid and min(c.size) > 0 else None
 
 
 class _Geometry:
@@ -108,35 +110,41 @@ class _Geometry:
     def __init__(self, case: Case) -> None:
         self.batch, self.size, self.kernel = case.batch, case.size, case.kernel
         self.channels, self.filters, self.groups = case.channels, case.filters, case.groups
-        self.stride, self.dilation, self.spread = case.stride, case.dilation, case.spread
+        self.stride, self.dilation, self.input_dilation = (
+            case.stride,
+            case.dilation,
+            case.input_dilation,
+        )
         self.pads, self.mode, self.flip, self.out = case.pads, case.mode, case.flip, case.out
 
 
 class Runner:
-    """Make calls, and keep memory, threads and counts for them."""
+    """Make calls; hold their buffers, threads and counts."""
 
     def __init__(self) -> None:
-        self.rooms = Rooms()
+        self.buffers = Buffers()
         self.allocator = Allocator()
         self.calls = 0
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.refusals: Counter[str] = Counter()
         self._pool: ThreadPoolExecutor | None = None
 
-    def run(self, known: Known, call: Call) -> list[Problem]:
+    def run(self, reference: Reference, call: Call) -> list[Problem]:
         """Make a call and return its problems."""
         if call.function.startswith("conv4d") or call.function == "windows":
-            if known.plain is None or (call.function != "windows" and len(known.case.size) != 2):
+            if reference.plain is None or (
+                call.function != "windows" and len(reference.case.size) != 2
+            ):
                 self.refusals["not made: the function has no padding or another rank"] += 1
                 return []
-            known = known.plain
-        if call.function == "conv_transpose" and _no_transpose(known.case):
+            reference = reference.plain
+        if call.function == "conv_transpose" and _no_transpose(reference.case):
             self.refusals["not made: a transpose has no such keywords"] += 1
             return []
-        return Attempt(self, known, call).problems()
+        return Attempt(self, reference, call).problems()
 
-    def count(self, call: Call, known: Known, made: int) -> None:
-        """Count a call for the summary."""
+    def count(self, call: Call, reference: Reference, made: int) -> None:
+        """Add a call to the counts of the summary."""
         made = max(made, 1)
         self.calls += made
         name = call.function if call.how == "function" else f"{call.function} ({call.how})"
@@ -144,7 +152,7 @@ class Runner:
         c = self.counts
         c["function", name] += made
         c["algorithm", call.algorithm] += made
-        c["dtypes", known.case.dtype_of(OPERANDS[call.function][0])] += made
+        c["dtypes", reference.case.dtype_of(OPERANDS[call.function][0])] += made
         for kind in kinds:
             c["memory", kind] += made
         if call.out is not None:
@@ -154,31 +162,31 @@ class Runner:
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        """Return the threads that call concurrently."""
+        """Return the pool of threads that call concurrently."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(4)
         return self._pool
 
 
 def _no_transpose(case: Case) -> bool:
-    return case.mode != "zeros" or max(case.spread) > 1 or 0 in case.out or 0 in case.size
+    return case.mode != "zeros" or max(case.input_dilation) > 1 or 0 in case.out or 0 in case.size
 
 
 class Attempt:
     """Hold the arrays, keywords and expected results of one call."""
 
-    def __init__(self, runner: Runner, known: Known, call: Call) -> None:
-        self.runner, self.known, self.call, self.case = runner, known, call, known.case
+    def __init__(self, runner: Runner, reference: Reference, call: Call) -> None:
+        self.runner, self.reference, self.call, self.case = runner, reference, call, reference.case
         self.name = call.function
         self.rng = Random(call.spelling)
         self.parts = _parts(call.layout, len(self.case.size))
         self.found: list[Problem] = []
         self.made = 0
-        """Convolutions so far."""
+        """Number of convolutions so far."""
         self.predicted: int | None = None
-        """Workspace by the plan, where it is to be compared."""
+        """Workspace in bytes that the plan predicts, if it must be compared."""
 
-    # -- what is expected
+    # -- expected results
 
     @cached_property
     def roles(self) -> tuple[str, ...]:
@@ -186,11 +194,11 @@ class Attempt:
 
     @cached_property
     def biased(self) -> str | None:
-        """Return the role of the bias."""
+        """Return the role of the bias, or None without a bias."""
         if not self.call.bias or self.name not in ("conv", "conv_transpose"):
             return None
         if self.case.accumulate and self.call.how in ("plan", "saved plan"):
-            return None  # plans are made without it, and it decides what accumulate may be
+            return None  # plans ignore the bias, which decides what accumulate may be
         return "bias" if self.name == "conv" else "bias of a transpose"
 
     @cached_property
@@ -208,7 +216,7 @@ class Attempt:
 
     @cached_property
     def multiplied(self) -> tuple[str, ...]:
-        """Return the two operands whose values the result depends on."""
+        """Return the roles of the two operands that are multiplied."""
         return {
             "conv4d_input_gradient": ("gy", "f"),
             "conv4d_filter_gradient": ("x", "gy"),
@@ -222,7 +230,7 @@ class Attempt:
         names = [self.case.dtype_of(r) for r in self.multiplied]
         names += [self.case.dtype_of("bias")] if self.biased else []
         if self.call.how == "backward" and len({*self.case.dtypes}) > 1:
-            return None  # three passes of other dtypes would have to allow it
+            return None  # all three passes, of other dtypes, would have to allow it
         return self.case.accumulate_for(names)
 
     @cached_property
@@ -232,23 +240,23 @@ class Attempt:
 
     def _expected(self, f: str) -> np.ndarray:
         key = (self.name, self.result, bool(self.biased), self.call.per_example, f)
-        found = self.known._results.get(key)
+        found = self.reference._results.get(key)
         if found is None:
-            found = self.known._results[key] = self._compute(f)
+            found = self.reference._results[key] = self._compute(f)
         return found
 
     def _compute(self, f: str) -> np.ndarray:
-        known, name = self.known, self.name
+        reference, name = self.reference, self.name
         if name == "conv_bias_grad":
-            gy = known.array("gy")
+            gy = reference.array("gy")
             wide = gy.astype("complex128" if gy.dtype.kind == "c" else "float64")
             return rounded(wide.sum(axis=tuple(range(gy.ndim - 1))), self.result)
         if name == "windows":
-            return known.exact().windows.astype(dtype(self.result))
+            return reference.exact().windows.astype(dtype(self.result))
         if name == "conv_jvp":
-            one = rounded(known.exact("dx").forward, self.result)
-            return one + rounded(known.exact(f="df").forward, self.result)
-        e = known.exact(f=f)
+            one = rounded(reference.exact("dx").forward, self.result)
+            return one + rounded(reference.exact(f="df").forward, self.result)
+        e = reference.exact(f=f)
         if name in ("conv", "conv4d_forward"):
             wide = e.forward
         elif name in ("conv_input_grad", "conv_transpose", "conv4d_input_gradient"):
@@ -256,7 +264,7 @@ class Attempt:
         else:
             wide = e.filter_grad_each if self.call.per_example else e.filter_grad
         if self.biased:
-            bias = known.array(self.biased)
+            bias = reference.array(self.biased)
             wide = wide + bias.astype("complex128" if bias.dtype.kind == "c" else "float64")
         return rounded(wide, self.result)
 
@@ -265,10 +273,11 @@ class Attempt:
         return self.result.startswith("complex")
 
     def _tolerance(self, f: str) -> float:
-        """Return the largest error that winograd or fft may make; 0 where the result must be exact.
+        """Return the largest error that winograd or fft may make; 0 if the result must be exact.
 
-        Their bounds are normwise: a constant times log2 of the length times the unit roundoff
-        times ||first|| ||second||, for each element and product. `f` is the role of the filter.
+        The bounds of winograd and fft are normwise: a constant times log2 of the length times the
+        unit roundoff times ||first|| ||second||, for each element and product. `f` is the role of
+        the filter.
         """
         case, call = self.case, self.call
         if self.result in INTEGERS or call.accuracy == "elementwise":
@@ -280,24 +289,26 @@ class Attempt:
             self.result, self.result
         )
         unit = np.finfo(sums).eps
-        length = prod(n + k for n, k in zip(case.wide, case.kernel, strict=True)) + 2
+        length = prod(n + k for n, k in zip(case.dilated_size, case.kernel, strict=True)) + 2
         error = 0.0
         for pair in self._products(f):
-            norms = [np.linalg.norm(self.known.array(r).astype(complex).ravel()) for r in pair]
+            norms = [np.linalg.norm(self.reference.array(r).astype(complex).ravel()) for r in pair]
             error += 64 * unit * log2(length) * prod(norms)
         expected = self._expected(f)
-        tops = [np.abs(expected).max(initial=0)]
-        if self.name == "conv_jvp":  # each product is rounded, and they may cancel
-            tops = [np.abs(self.known.exact(*p).forward).max(initial=0) for p in self._products(f)]
+        magnitudes = [np.abs(expected).max(initial=0)]
+        if self.name == "conv_jvp":  # each of the two terms is rounded, and the terms may cancel
+            magnitudes = [
+                np.abs(self.reference.exact(*p).forward).max(initial=0) for p in self._products(f)
+            ]
         if self.result in HALVES:
             least = 2.0**-8 if self.result == "bfloat16" else 2.0**-11
-            error += 2 * least * float(sum(tops))
+            error += 2 * least * float(sum(magnitudes))
         if self.biased or self.name == "conv_jvp":
-            error += 4 * unit * float(sum(tops))
+            error += 4 * unit * float(sum(magnitudes))
         return float(error)
 
     def _products(self, f: str) -> list[tuple[str, ...]]:
-        """List the pairs of operands whose products the result sums."""
+        """List the pairs of roles whose products the result sums."""
         if self.name == "conv_jvp":
             return [("dx", "f"), ("x", "df")]
         return [tuple(f if role == "f" else role for role in self.multiplied)]
@@ -307,10 +318,10 @@ class Attempt:
     def problems(self) -> list[Problem]:
         call, runner = self.call, self.runner
         self.placed: dict[str, Placed] = {}
-        places = list(zip(self.roles, (*call.memory, *call.memory), strict=False))
+        memories = list(zip(self.roles, (*call.memory, *call.memory), strict=False))
         if self.biased:
-            places.append((self.biased, call.memory[2]))
-        for role, memory in places:
+            memories.append((self.biased, call.memory[2]))
+        for role, memory in memories:
             self.placed[role] = self._placed(role, memory)
         try:
             if call.hostile >= 0:
@@ -318,28 +329,28 @@ class Attempt:
             else:
                 self._make()
         except Refused as refusal:
-            runner.refusals[_general(str(refusal))] += 1
+            runner.refusals[_without_numbers(str(refusal))] += 1
         except MemoryError:
             self._problem("memory error", "MemoryError")
-        runner.count(call, self.known, self.made)
+        runner.count(call, self.reference, self.made)
         for role, placed in self.placed.items():
-            if placed.harmed():
+            if placed.changed():
                 self._problem("written input", f"{role} or memory beside it was written")
-        harm = runner.allocator.harm()
-        if harm is not None:
-            self._problem("written beyond", harm)
+        damage = runner.allocator.damage()
+        if damage is not None:
+            self._problem("written beyond", damage)
         return self.found
 
     def _problem(self, kind: str, text: str) -> None:
         self.found.append(Problem(kind, text))
 
     def _placed(self, role: str, memory: Memory) -> Placed:
-        values = self.known.array(role)
+        values = self.reference.array(role)
         order = self._order(role)
         repeats = () if role in self.case.hankel else dict(self.case.repeats).get(role, ())
         repeats = tuple(order.index(a) for a in repeats)
         hankel = (order.index(0), order.index(1)) if role in self.case.hankel else ()
-        return place(self.runner.rooms, values.transpose(order), memory, repeats, hankel)
+        return place(self.runner.buffers, values.transpose(order), memory, repeats, hankel)
 
     def _order(self, role: str, each: bool = False) -> tuple[int, ...]:
         """Return the canonical axis of each axis of the user's array."""
@@ -347,7 +358,7 @@ class Attempt:
             return (0,)
         spatial, *parts = self.parts
         part = parts["xfy".index({"gy": "y", "dx": "x", "df": "f"}.get(role, role))]
-        if self.name == "conv_transpose" and "I" not in part:  # x has the shape of an output
+        if self.name == "conv_transpose" and "I" not in part:  # its x has the shape of an output
             part = parts[2 if role == "x" else 0]
         letters = f"{spatial}IO" if "I" in part else f"N{spatial}C"
         return tuple(letters.index(c) for c in part)
@@ -382,10 +393,10 @@ class Attempt:
         found: dict[str, Any] = {}
         for key, value, default in (
             ("stride", case.stride, 1), ("dilation", case.dilation, 1),
-            ("input_dilation", case.spread, 1),
+            ("input_dilation", case.input_dilation, 1),
         ):  # fmt: skip
             if value != (default,) * rank:
-                found[key] = self._spelled(value)
+                found[key] = self._written(value)
         if case.padding != (0,) * rank:
             found["padding"] = self._padding()
         plain = {
@@ -398,7 +409,7 @@ class Attempt:
         found |= {k: value for k, (value, default) in plain.items() if value != default}
         return found
 
-    def _spelled(self, value: tuple[int, ...]) -> Any:
+    def _written(self, value: tuple[int, ...]) -> Any:
         way = self.call.spelling
         if way == 1 and len(set(value)) == 1:
             return value[0]
@@ -411,7 +422,7 @@ class Attempt:
         return list(entries) if self.call.spelling == 2 else entries
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the positional arguments of the function."""
+        """Return (positional arguments, keyword arguments that are no settings)."""
         given, more = self.arguments_of_names()
         arrays = [self.placed[r].array for r in self.roles] + given
         if self.biased:
@@ -419,20 +430,20 @@ class Attempt:
         return arrays, more
 
     def arguments_of_names(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the function's arguments that are no operands: positional ones, and keywords."""
+        """Return the arguments that are neither operands nor settings: (positional, keywords)."""
         case, name = self.case, self.name
         arrays: list[Any] = []
         more: dict[str, Any] = {}
         if name == "conv_input_grad":
-            arrays.append(self._spelled(case.size))
+            arrays.append(self._written(case.size))
         elif name == "conv_filter_grad":
-            arrays.append(self._spelled(case.kernel))
+            arrays.append(self._written(case.kernel))
             if self.call.per_example:
                 more["per_example"] = True
         elif name == "conv_transpose":
             more["output_size"] = case.size
         elif name == "windows":
-            arrays += [self._spelled(case.kernel), self._spelled(case.stride)]
+            arrays += [self._written(case.kernel), self._written(case.stride)]
         elif name.startswith("conv4d"):
             arrays.append(case.stride)
         return arrays, more
@@ -446,25 +457,26 @@ class Attempt:
         workspace = self._workspace(run, prefix)
         for number in range(call.repeat):
             given = workspace if out is None else {**workspace, "out": out.array}
-            result = self._called(run, prefix, given)
+            result = self._call(run, prefix, given)
             if out is not None:
                 if result is not out.array:
                     self._problem(
                         "out", f"the result is not the array given as out: {result!r:.80}"
                     )
                 result = out.take_result()
-                if out.harmed():
+                if out.changed():
                     self._problem("written beyond", f"memory beside out ({call.out}) was written")
             used = self.runner.allocator.peak
-            limit = workspace.get("max_workspace", self.predicted)  # two calls find out how
+            limit = workspace.get("max_workspace", self.predicted)
+            # the first two calls also fill the call cache
             if limit is not None and number >= 2 and call.how in ("function", "layer"):
                 own = 0 if out is not None else self.wanted.nbytes
-                own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum
+                own *= 3 if self.name == "conv_jvp" else 1  # two terms and their sum are allocated
                 said = "predicted" if "max_workspace" not in workspace else "max_workspace"
                 own += self._copies(out) if said == "predicted" else 0
                 if used > limit + own + self._slack:
                     self._problem("workspace", f"{said} {limit}, but {used - own} bytes were used")
-            self._right(result, self.wanted)
+            self._compare(result, self.wanted)
             if first is None:
                 first = result if out is not None else result.copy()
             elif not self.found and first.tobytes() != result.tobytes():
@@ -475,15 +487,16 @@ class Attempt:
             self._threads(run, workspace, first)
 
     def _copies(self, out: Placed | None) -> int:
-        """Count the bytes of copies of arrays whose strides kernels do not support, in a wide
-        dtype.
+        """Return the most bytes of copies of arrays whose strides kernels do not support.
 
-        Plans are made without arrays, and omit them; `max_workspace` does not.
+        Plans are made without arrays and omit these copies; `max_workspace` counts them.
         """
         arrays = [p.array for p in self.placed.values()]
-        arrays.append(out.array if out else self.wanted)  # a result has the caller's layout too
+        arrays.append(out.array if out else self.wanted)  # also has the caller's layout
         last = self.call.layout == "channels_last"
-        return sum(a.size * 2 * max(a.itemsize, 8) for a in arrays if not (last and _regular(a)))
+        return sum(
+            a.size * 2 * max(a.itemsize, 8) for a in arrays if not (last and _is_contiguous(a))
+        )
 
     @cached_property
     def _slack(self) -> int:
@@ -491,8 +504,8 @@ class Attempt:
         return SLACK + (4096 if large >= 1 << 19 else 64)
 
     def _function(self, arrays: list[Any], more: dict[str, Any]) -> tuple[Callable[..., Any], str]:
-        """Return the call as a function of max_workspace and out, and the name that errors begin
-        with."""
+        """Return (function of max_workspace and out that makes the call, name that errors begin
+        with)."""
         call, name, keywords = self.call, self.name, self.keywords
         function = getattr(es, name)
         if call.how == "function":
@@ -521,15 +534,14 @@ class Attempt:
         return p(arrays[0], arrays[1], *bias, out=out)
 
     def _layer(self, arrays: list[Any], **given: Any) -> Any:
-        """Call through a `Conv`, or through a copy of a `Conv` whose original gets another
-        filter."""
+        """Call through a `Conv`, or compare a `Conv` with a copy whose filter is changed."""
         x, f, *bias = arrays
         out, how = given.pop("out", None), self.call.how
         layer = es.Conv(f, *bias, **self.keywords, **given)
         self.made += {"layer": 1, "backward": 2}.get(how, 3)
         if how == "layer":
             layer(x)
-            self.runner.allocator.restart()  # the limit is a call's
+            self.runner.allocator.restart()  # the limit is for one call, not for two
             return layer(x, out=out)
         if how == "backward":
             return self._backward(layer, x)
@@ -542,21 +554,21 @@ class Attempt:
             if len(text) > 2 * small + 8192:
                 self._problem("pickle", f"{len(text)} bytes for a layer of {small}")
             other = pickle.loads(text)
-        self._right(other(x), self.wanted, "a copied layer")
-        new = self.known.array("df").transpose(self._order("f"))
+        self._compare(other(x), self.wanted, "a copied layer")
+        new = self.reference.array("df").transpose(self._order("f"))
         if other.f.flags.writeable:
             other.f[...] = new
         else:
             other.f = new
         changed = self._expected("df").transpose(self.order_out)
-        self._right(other(x), changed, "a copied layer whose filter was changed", f="df")
-        self._right(layer(x), self.wanted, "a layer whose copy was changed")
+        self._compare(other(x), changed, "a copied layer whose filter was changed", f="df")
+        self._compare(layer(x), self.wanted, "a layer whose copy was changed")
         return y
 
     @cached_property
     def _gy(self) -> Placed:
-        """Place gy once for all calls: rooms are reused in turn, so another operand would
-        overwrite it."""
+        """Place gy once for all calls: buffers are reused in turn, and another operand would
+        overwrite gy."""
         return self._placed("gy", self.call.memory[1])
 
     def _backward(self, layer: Any, x: np.ndarray) -> Any:
@@ -567,16 +579,16 @@ class Attempt:
         ):
             if got is not None:
                 how = replace(self.call, function=function, bias=False, how="function")
-                other = Attempt(self.runner, self.known, how)
+                other = Attempt(self.runner, self.reference, how)
                 if other.accumulate == self.accumulate:
-                    other._right(got, other.wanted, f"Conv.backward: {function}")
+                    other._compare(got, other.wanted, f"Conv.backward: {function}")
                     self.found += other.found
-        if gy.harmed():
+        if gy.changed():
             self._problem("written input", "gy or memory beside it was written")
         return y
 
-    def _called(self, run: Callable[..., Any], prefix: str, given: dict[str, Any]) -> Any:
-        """Return the result; raise `Refused` for a refusal if the call may be refused."""
+    def _call(self, run: Callable[..., Any], prefix: str, given: dict[str, Any]) -> Any:
+        """Return the result of the call; raise `Refused` if it is refused, also after an error."""
         self.made += 1
         try:
             with self.runner.allocator.in_use():
@@ -602,7 +614,7 @@ class Attempt:
         if call.algorithm not in ("auto", "strided", "gemm") and "cannot do this" in text:
             return True
         if call.how in ("plan", "saved plan") and self.biased:
-            return "cannot do this" in text  # planned without the bias, whose dtype may rule it out
+            return "cannot do this" in text  # the plan knows no bias
         if call.batch_invariant and (
             call.algorithm == "strided" or self.name == "conv_filter_grad" or call.how == "backward"
         ):
@@ -611,23 +623,29 @@ class Attempt:
 
     def _workspace(self, run: Callable[..., Any], prefix: str) -> dict[str, Any]:
         """Return the `max_workspace` of the call."""
-        way = self.call.workspace
-        if not way or self.name in ("conv_bias_grad", "windows") or self.name.startswith("conv4d"):
+        limit = self.call.workspace
+        if (
+            not limit
+            or self.name in ("conv_bias_grad", "windows")
+            or self.name.startswith("conv4d")
+        ):
             return {}
-        if way == "zero":
+        if limit == "zero":
             return {"max_workspace": 0}
-        if way == "predicted":
+        if limit == "predicted":
             if self.name not in DIRECTIONS or self.call.how != "function" or self.biased:
-                return {}  # plans are made without a bias, whose dtype may change everything
+                return {}  # plans are made without a bias, whose dtype may change the algorithm
             self.predicted = self._predicted()
             return {}
         c = self.case
-        places = prod(max(n, k, o) for n, k, o in zip(c.wide, c.kernel, c.out, strict=True))
-        work = c.batch * places * max(c.channels, c.filters)
-        if self.call.algorithm in ("fft", "auto") and work > FEW:
-            return {}  # with blocks of one position and one channel it would take seconds
+        positions = prod(
+            max(n, k, o) for n, k, o in zip(c.dilated_size, c.kernel, c.out, strict=True)
+        )
+        elements = c.batch * positions * max(c.channels, c.filters)
+        if self.call.algorithm in ("fft", "auto") and elements > FFT_ELEMENTS:
+            return {}  # see FFT_ELEMENTS
         try:
-            self._called(run, prefix, {"max_workspace": 0})
+            self._call(run, prefix, {"max_workspace": 0})
         except Refused as refusal:
             found = re.search(r"max_workspace=(\d+) bytes or more", str(refusal))
             if not found:
@@ -655,9 +673,11 @@ class Attempt:
             return None
         poison = np.full(self.wanted.shape, 0, dtype(self.result))
         poison.view(np.uint8)[...] = 0xFF if poison.size else 0
-        return place(self.runner.rooms, poison, call.out)
+        return place(self.runner.buffers, poison, call.out)
 
-    def _right(self, got: Any, wanted: np.ndarray, what: str = "the result", f: str = "f") -> None:
+    def _compare(
+        self, got: Any, wanted: np.ndarray, what: str = "the result", f: str = "f"
+    ) -> None:
         if not isinstance(got, np.ndarray):
             self._problem("wrong kind", f"{what} is a {type(got).__name__}")
             return
@@ -670,16 +690,17 @@ class Attempt:
             return
         if np.array_equal(got, wanted):
             return
-        room = self._tolerance(f)
+        tolerance = self._tolerance(f)
         with np.errstate(all="ignore"):
             kind = np.complex128 if self.complex else np.float64
             error = np.abs(got.astype(kind) - wanted.astype(kind))
-            bad = ~(error <= room)
+            bad = ~(error <= tolerance)
         if bad.any():
             at = tuple(int(i[0]) for i in np.nonzero(bad))
             self._problem(
                 "wrong", f"{what}{list(at)} is {got[at]}, not {wanted[at]}; "
-                f"{int(bad.sum())} of {bad.size} are wrong" + (f", bound {room:.2g}" * (room > 0)),
+                f"{int(bad.sum())} of {bad.size} are wrong"
+                + (f", bound {tolerance:.2g}" * (tolerance > 0)),
             )  # fmt: skip
 
     def _threads(self, run: Callable[..., Any], given: dict[str, Any], first: np.ndarray) -> None:
@@ -693,7 +714,7 @@ class Attempt:
                 self._problem("threads", "several callers at once get other bits")
             self.made += 1
 
-    # -- keywords that must be refused
+    # -- invalid keywords
 
     def _hostile(self) -> None:
         keyword, value = HOSTILE[self.call.hostile]
@@ -702,9 +723,9 @@ class Attempt:
         every = name in ("conv", "conv_input_grad", "conv_filter_grad", "conv_transpose")
         one = keyword == "first" and name in ("conv_bias_grad", "windows", "conv4d_forward")
         if not (every or one):
-            return  # the seed's gradients look at one operand's shape only
+            return  # these gradients read only the shape of one operand
         if name == "windows" and value in ("objects", "longdouble", "dates", "text"):
-            return  # a view of any elements
+            return  # views may have any dtype
         if keyword in ("first", "second"):
             at = 0 if keyword == "first" else 1
             arrays[at] = self._bad_array(arrays[at], value)
@@ -779,14 +800,14 @@ class Attempt:
         return value
 
 
-def _regular(a: np.ndarray) -> bool:
-    """True if every kernel supports the strides of the array."""
+def _is_contiguous(a: np.ndarray) -> bool:
+    """True if the array is aligned, native and contiguous, so that every kernel can read it."""
     own = tuple(a.itemsize * prod(a.shape[i + 1 :]) for i in range(a.ndim))
-    return a.flags.aligned and a.dtype.isnative and a.strides == own  # axes of length one as well
+    return a.flags.aligned and a.dtype.isnative and a.strides == own
 
 
 def _overlapping(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
-    """Return a writeable array whose elements all share one address."""
+    """Return a writeable array whose elements all have one address."""
     return np.lib.stride_tricks.as_strided(
         np.zeros(1, kind), shape, (0,) * len(shape), writeable=True
     )
@@ -804,7 +825,7 @@ def _parts(layout: str, rank: int) -> tuple[str, str, str, str]:
     return "".join(c for c in x if c not in "NC"), x, f, y
 
 
-def _general(text: str) -> str:
+def _without_numbers(text: str) -> str:
     """Return the text of a refusal without its numbers."""
     if "cannot do this" in text:
         text = text.split("; got ")[-1].rsplit("; ", 1)[0]
@@ -813,4 +834,4 @@ def _general(text: str) -> str:
     return re.sub(r"\d[\d., ()]*", "# ", text)[:110]
 
 
-__all__ = ["Known", "Problem", "Runner", "address", "table"]
+__all__ = ["Problem", "Reference", "Runner", "address", "table"]

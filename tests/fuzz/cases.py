@@ -2,8 +2,8 @@
 
 A case fixes the geometry, the dtypes and the values, so that an oracle computes its results once;
 many calls of it then differ in function, algorithm, memory and the other keywords. To compile a
-kernel takes as long as hundreds of calls, so the calls of a case keep to a `Focus`: few functions,
-algorithms and layouts, which share kernels; other seeds have other ones.
+kernel takes as long as hundreds of calls, so the calls of a case share a `Focus`: a few functions,
+algorithms and layouts, which need few kernels. Another seed has another focus.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .oracle import HALVES, INTEGERS, dtype, pads_of, result_dtype
 LARGE = 1 << 19
 """Least multiply-adds for which ``algorithm="auto"`` may take winograd or fft, which round."""
 
-MANY = 6
-"""Least number of examples for which workspace that grows with the batch must be visible."""
+LARGE_BATCH = 6
+"""Least number of examples at which `max_workspace` shows workspace that grows with the batch."""
 
 ROLES = ("x", "f", "gy", "bias", "dx", "df")
 LIMITS = {"float32": 2**24, "complex64": 2**23, "float64": 2**52, "complex128": 2**51}
 LIMITS |= {"float16": 2**15, "bfloat16": 2**24, "int32": 2**31 - 1}
-"""Sums of values stay below: exact in the dtype of the sums whatever their order is."""
+"""Bounds of sums, for each dtype of sums: smaller sums are exact in any order of their terms."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Hold one convolution. Sizes, strides and pads have one entry for each spatial axis."""
+    """Hold one convolution; sizes, strides and pads have one entry for each spatial axis."""
 
     batch: int = 1
     size: tuple[int, ...] = (1,)
@@ -42,8 +42,7 @@ class Case:
     kernel: tuple[int, ...] = (1,)
     stride: tuple[int, ...] = (1,)
     dilation: tuple[int, ...] = (1,)
-    spread: tuple[int, ...] = (1,)
-    """The input dilation."""
+    input_dilation: tuple[int, ...] = (1,)
     padding: tuple[Any, ...] = (0,)
     """An int, a name or a (low, high) pair for each axis, as the caller writes it."""
     mode: str = "zeros"
@@ -52,50 +51,55 @@ class Case:
     """Dtypes of x and dx, of f and df, of gy, and of the bias."""
     accumulate: str | None = None
     repeats: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """(role, canonical axes along which its values are equal), which "broadcast" memory needs."""
+    """(role, canonical axes along which the operand's values are equal): may be "broadcast"
+    memory."""
     hankel: tuple[str, ...] = ()
-    """Roles whose values depend on the sum of the first two indices: may overlap in memory."""
+    """Roles of operands whose values depend on the sum of their first two indices: may overlap."""
     values: int = 0
-    """Seed of the values; 0 gives ones."""
+    """Seed of the values; 0: all values are one."""
     extreme: bool = False
     """True if values are as large as exact sums allow."""
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
         """Return (low, high) of every axis."""
-        axes = zip(self.padding, self.wide, self.kernel, self.stride, self.dilation, strict=True)
+        axes = zip(
+            self.padding, self.dilated_size, self.kernel, self.stride, self.dilation, strict=True
+        )
         return tuple(pads_of(*axis) for axis in axes)
 
     @property
-    def wide(self) -> tuple[int, ...]:
+    def dilated_size(self) -> tuple[int, ...]:
         """Return the size of the dilated input."""
         return tuple(
-            (n - 1) * t + 1 if n else 0 for n, t in zip(self.size, self.spread, strict=True)
+            (n - 1) * t + 1 if n else 0 for n, t in zip(self.size, self.input_dilation, strict=True)
         )
 
     @property
-    def room(self) -> tuple[int, ...]:
-        """Return the positions of each axis beyond one dilated filter; negative if it does not
-        fit."""
-        axes = zip(self.wide, self.kernel, self.dilation, self.pads, strict=True)
+    def last_offset(self) -> tuple[int, ...]:
+        """Return for each axis the largest offset of a window; negative if the dilated filter does
+        not fit."""
+        axes = zip(self.dilated_size, self.kernel, self.dilation, self.pads, strict=True)
         return tuple(n + low + high - (k - 1) * d - 1 for n, k, d, (low, high) in axes)
 
     @property
     def out(self) -> tuple[int, ...]:
         """Return the size of the output."""
-        return tuple(max(r // s + 1, 0) for r, s in zip(self.room, self.stride, strict=True))
+        return tuple(max(r // s + 1, 0) for r, s in zip(self.last_offset, self.stride, strict=True))
 
     @property
     def valid(self) -> bool:
-        """True if every public function must accept it."""
-        for n, room, pad, entry in zip(self.wide, self.room, self.pads, self.padding, strict=True):
+        """True if every public function must accept the case."""
+        for n, offset, pad, entry in zip(
+            self.dilated_size, self.last_offset, self.pads, self.padding, strict=True
+        ):
             same = isinstance(entry, str) and entry.startswith("same")
-            if room < 0 and not (n == 0 and n + sum(pad) >= 0 and same):
+            if offset < 0 and not (n == 0 and n + sum(pad) >= 0 and same):
                 return False
             most = {"reflect": n - 1, "circular": n, "replicate": 99 if n else 0}
             if max(*pad, 0) > max(most.get(self.mode, 99), 0):
                 return False
-            if n + min(pad[0], 0) + min(pad[1], 0) < 0 and room < 0:
+            if n + min(pad[0], 0) + min(pad[1], 0) < 0 and offset < 0:
                 return False
         return self.channels % self.groups == 0 == self.filters % self.groups
 
@@ -122,7 +126,7 @@ class Case:
 
     @property
     def terms(self) -> int:
-        """Return the most products in one sum of any pass."""
+        """Return the number of products in the longest sum of any pass."""
         folds = prod(
             1 if self.mode == "zeros" else 2 + max(low, 0) + max(high, 0) for low, high in self.pads
         )
@@ -131,7 +135,7 @@ class Case:
         return max(one, self.batch * prod(self.out), 1)
 
     def magnitude(self) -> int:
-        """Return the largest absolute value of x, f and gy that keeps every sum exact."""
+        """Return the largest absolute value of x, f and gy with which every sum is exact."""
         least = 2**50
         for pair in ("xf", "gf", "xg"):
             names = [self.dtypes["xfgb".index(p)] for p in pair]
@@ -145,11 +149,11 @@ class Case:
         return max(isqrt(least // (4 * self.terms)), 1)
 
     def accumulate_for(self, names: list[str]) -> str | None:
-        """Return the `accumulate` keyword for these dtypes; None where it would be refused."""
+        """Return the `accumulate` keyword, or None if it would be refused for these dtypes."""
         if self.accumulate is None:
             return None
-        whole = all(n in INTEGERS for n in names)
-        if whole:
+        integers = all(n in INTEGERS for n in names)
+        if integers:
             return self.accumulate if self.accumulate.startswith("int") else None
         result = result_dtype(names, None)
         allowed = {
@@ -197,7 +201,7 @@ ALGORITHMS = ("auto", "direct", "gemm", "strided", "winograd", "fft")
 
 @dataclass(frozen=True)
 class Call:
-    """Hold one call of a case, made `repeat` times."""
+    """Describe one call of a case, which is made `repeat` times."""
 
     function: str = "conv"
     how: str = "function"
@@ -206,7 +210,8 @@ class Call:
     batch_invariant: bool = False
     per_example: bool = False
     workspace: str = ""
-    """"": none given; "zero", "least" (that a refusal names), "predicted" (by the plan)."""
+    """Limit: "" for none, "zero", "least" (the number in the refusal), "predicted" (by the
+    plan)."""
     layout: str = "channels_last"
     bias: bool = False
     memory: tuple[Memory, ...] = (Memory(), Memory(), Memory())
@@ -215,23 +220,23 @@ class Call:
     repeat: int = 1
     threads: int = 1
     spelling: int = 0
-    """Form of the keywords: 0 tuples; else ints, lists or NumPy's integers."""
+    """Form of the values of keywords: 0 tuples, 1 ints, 2 lists, 3 NumPy's integers."""
     hostile: int = -1
     """Index in `hostile.HOSTILE` of a keyword that must be refused; -1 for none."""
 
 
 def to_json(thing: Case | Call) -> dict[str, Any]:
-    """Convert the call to plain data for another process."""
+    """Convert a case or call to data that JSON can hold, for another process."""
     return asdict(thing)
 
 
 def case_from(data: dict[str, Any]) -> Case:
-    """What `to_json` gave, after a trip through JSON."""
+    """Make a case of the data of `to_json`, whose tuples JSON has turned into lists."""
     return Case(**{k: _tuples(v) for k, v in data.items()})
 
 
 def call_from(data: dict[str, Any]) -> Call:
-    """What `to_json` gave, after a trip through JSON."""
+    """Make a call of the data of `to_json`, whose tuples JSON has turned into lists."""
     memory = tuple(Memory(**m) for m in data["memory"])
     out = None if data["out"] is None else Memory(**data["out"])
     return Call(**{**data, "memory": memory, "out": out})
@@ -241,22 +246,22 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-FLOATS = ("float32",) * 6 + ("float64",) * 3 + ("complex64",) * 2 + ("complex128",)
-REAL = ("float32",) * 4 + ("float64", "float16", "int8")
-COMPLEX = ("complex64", "complex64", "complex128")
-SMALL = ("bfloat16",) * 6 + ("float16",) * 3
-WHOLE = ("int8",) * 4 + ("uint8",) * 4 + INTEGERS
+FLOAT_POOL = ("float32",) * 6 + ("float64",) * 3 + ("complex64",) * 2 + ("complex128",)
+REAL_POOL = ("float32",) * 4 + ("float64", "float16", "int8")
+COMPLEX_POOL = ("complex64", "complex64", "complex128")
+HALF_POOL = ("bfloat16",) * 6 + ("float16",) * 3
+INTEGER_POOL = ("int8",) * 4 + ("uint8",) * 4 + INTEGERS
 
 
 def case(seed: int, vector_bytes: int) -> Case:
     """Draw the case of a seed."""
     rng = Random(f"case {seed}")
-    pool = rng.choice((FLOATS, SMALL, WHOLE))
+    pool = rng.choice((FLOAT_POOL, HALF_POOL, INTEGER_POOL))
     first = rng.choice(pool)
-    second = first if rng.random() < 0.7 else rng.choice(FLOATS + SMALL + WHOLE)
-    if rng.random() < 0.2:  # real beside complex
-        first, second = rng.sample((rng.choice(REAL), rng.choice(COMPLEX)), 2)
-    third = rng.choice((first, first, second, rng.choice(FLOATS + SMALL + WHOLE)))
+    second = first if rng.random() < 0.7 else rng.choice(FLOAT_POOL + HALF_POOL + INTEGER_POOL)
+    if rng.random() < 0.2:  # one real and one complex operand
+        first, second = rng.sample((rng.choice(REAL_POOL), rng.choice(COMPLEX_POOL)), 2)
+    third = rng.choice((first, first, second, rng.choice(FLOAT_POOL + HALF_POOL + INTEGER_POOL)))
     bias = rng.choice((first, first, second, "float32", "int32"))
     rank = rng.choice((1, 1, 1, 2, 2, 2, 2, 3, 4))
     lanes = max(vector_bytes // min(dtype(first).itemsize * 2, 8) // rng.choice((1, 1, 2)), 2)
@@ -288,8 +293,7 @@ def case(seed: int, vector_bytes: int) -> Case:
 
 
 def _channels(rng: Random, lanes: int) -> tuple[int, int, int]:
-    """Draw (channels, filters, groups), with frequent vector tails, small channels and
-    depthwise."""
+    """Draw (channels, filters, groups): often vector tails, small channels or depthwise."""
 
     def number(most: int) -> int:
         way = rng.random()
@@ -318,7 +322,7 @@ def _geometry(
 
     stride = mostly(1, 2, 2, 3, share=0.6)
     dilation = mostly(1, 2, 3, share=0.75)
-    spread = mostly(1, 2, 3, share=0.9)
+    input_dilation = mostly(1, 2, 3, share=0.9)
     most = {1: 60, 2: 20, 3: 9, 4: 6}[rank]
     size = tuple(
         rng.choice((rng.randint(1, most), rng.randint(1, most), k, k + 1, rng.randint(0, 3)))
@@ -342,10 +346,10 @@ def _geometry(
         mode = rng.choice(("reflect", "replicate", "circular"))
     batch = rng.choice((1, 1, 1, 2, 2, 3, 5, 0 if rng.random() < 0.3 else 4))
     if rng.random() < 0.15:
-        batch = rng.randint(MANY, 40)
+        batch = rng.randint(LARGE_BATCH, 40)
     return Case(
-        batch, size, channels, filters, groups, kernel, stride, dilation, spread, padding, mode,
-        rng.random() < 0.15,
+        batch, size, channels, filters, groups, kernel, stride, dilation, input_dilation, padding,
+        mode, rng.random() < 0.15,
     )  # fmt: skip
 
 
@@ -364,11 +368,11 @@ def _hankel(rng: Random) -> tuple[str, ...]:
 
 
 def _spec(rng: Random, rank: int) -> str:
-    """Draw a layout, a name or a random spec."""
-    way = rng.random()
-    if way < 0.55:
+    """Draw a layout: a name, or a random spec string."""
+    p = rng.random()
+    if p < 0.55:
         return "channels_last"
-    if way < 0.8:
+    if p < 0.8:
         return "channels_first"
     letters = list("DHWXYZ"[:rank])
     x = list(letters)
@@ -387,7 +391,7 @@ def _memory(rng: Random, kinds: tuple[str, ...], plain: float) -> Memory:
 
 @dataclass(frozen=True)
 class Focus:
-    """Hold the choices that the calls of one case share."""
+    """Hold the functions, algorithms and layout that the calls of one case share."""
 
     functions: tuple[str, ...]
     how: tuple[str, ...]
@@ -396,9 +400,9 @@ class Focus:
 
     @staticmethod
     def of(seed: int, case: Case) -> Focus:
-        """Draw the focus of a seed, with per-example gradients if there are many examples."""
+        """Draw the focus of a seed; a large batch gets filter gradients, also per example."""
         rng = Random(f"focus {seed}")
-        functions, how = rng.choice(PASSES if case.batch < MANY else PASSES[-3:])
+        functions, how = rng.choice(PASSES if case.batch < LARGE_BATCH else PASSES[-3:])
         algorithms = ("auto",) * 3 + ("direct",) * 4 + ("gemm", "strided")
         if rng.random() < 0.35:
             algorithms += (rng.choice(("winograd", "fft")),) * 2
@@ -419,43 +423,43 @@ PASSES = (
 
 
 def call(case: Case, seed: int, number: int, hostiles: int) -> Call:
-    """Draw one call of a case by its number."""
+    """Draw the call of a case that has this number."""
     focus = Focus.of(seed, case)
     rng = Random(seed << 20 | number)
     function = rng.choice(focus.functions)
     if rng.random() < 0.03:
         function = rng.choice(("conv_bias_grad", "windows"))
     how = rng.choice(focus.how)
-    simple = function in ("conv_bias_grad", "windows") or function.startswith("conv4d")
-    if simple or function == "conv_jvp" or (function != "conv" and how not in PLANS):
+    without_settings = function in ("conv_bias_grad", "windows") or function.startswith("conv4d")
+    if without_settings or function == "conv_jvp" or (function != "conv" and how not in PLANS):
         how = "function"
-    odd = rng.random() < 0.8
+    unusual = rng.random() < 0.8
     kinds = list(KINDS)
     kinds += ["broadcast"] * 4 if case.repeats else []
     kinds += ["overlapping"] * 3 if case.hankel else []
-    memory = tuple(_memory(rng, tuple(kinds), 0.3 if odd else 1.0) for _ in range(3))
+    memory = tuple(_memory(rng, tuple(kinds), 0.3 if unusual else 1.0) for _ in range(3))
     memory = tuple(
-        replace(m, swapped=odd and rng.random() < 0.06, readonly=odd and rng.random() < 0.1)
+        replace(m, swapped=unusual and rng.random() < 0.06, readonly=unusual and rng.random() < 0.1)
         for m in memory
     )
     out = None
     if how in ("function", "plan", "layer") and rng.random() < 0.45:
         out = _memory(rng, FOR_RESULTS, 0.4)
     fixed = function == "windows" or function.startswith("conv4d")
-    many = case.batch >= MANY
-    workspace = rng.choice(("",) * (2 if many else 6) + ("zero", "least", "predicted"))
+    large_batch = case.batch >= LARGE_BATCH
+    workspace = rng.choice(("",) * (2 if large_batch else 6) + ("zero", "least", "predicted"))
     return Call(
         function=function,
         how=how,
-        algorithm="auto" if simple else rng.choice(focus.algorithms),
+        algorithm="auto" if without_settings else rng.choice(focus.algorithms),
         accuracy=rng.choice(("normwise",) * 8 + ("elementwise", "elementwise", "tf32")),
         batch_invariant=rng.random() < 0.06,
-        per_example=function == "conv_filter_grad" and rng.random() < (0.8 if many else 0.3),
+        per_example=function == "conv_filter_grad" and rng.random() < (0.8 if large_batch else 0.3),
         workspace=workspace,
         layout="channels_last" if fixed else focus.layout,
         bias=function in ("conv", "conv_transpose") and rng.random() < 0.3,
         memory=memory,
-        out=out if not simple and function != "conv_jvp" else None,
+        out=out if not without_settings and function != "conv_jvp" else None,
         repeat=3 if workspace else rng.choice((1, 2, 3, 4, 6)),
         threads=4 if rng.random() < 0.02 else 1,
         spelling=rng.choice((0, 0, 0, 1, 2, 3)),

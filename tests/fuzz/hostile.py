@@ -1,4 +1,5 @@
-"""List keywords that must raise a ValueError or TypeError with the function's name."""
+"""Lists invalid values of keywords, which must raise a ValueError or TypeError with the function's
+name."""
 
 from __future__ import annotations
 
@@ -28,4 +29,5 @@ HOSTILE: tuple[tuple[str, Any], ...] = (
     ("out", "itself"), ("out", []), ("out", "swapped"), ("bias", "wrong length"), ("bias", [1.0]),
     ("unknown", 1),
 )  # fmt: skip
-"""Pairs (keyword, value); texts describe operands and results, see `calls`."""
+"""(keyword, invalid value). Strings for "first", "second", "bias" and "out" describe arrays: see
+`calls`."""

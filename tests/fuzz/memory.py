@@ -1,9 +1,10 @@
 """Place arrays in memory in every way that NumPy allows, between pages without access.
 
-A `Memory` says how an array lies: its kind, which guard page it touches, and a seed for the rest
-(the order of its axes, its gaps, which axes run backwards). `place` makes such an array in a `Room`
-of a few pages: everything but the elements is poison (0xFF bytes: NaN as floats, -1 as integers),
-also between strided elements. `Placed.harmed` compares every byte with what it was.
+A `Memory` describes how an array is stored: its kind, the guard page that it touches, and a seed
+that fixes the rest (order of axes, gaps, axes with negative strides). `place` makes such an array
+in a `GuardedBuffer` of a few pages. All bytes outside its elements, also between strided elements,
+are poison (0xFF: NaN as floats, -1 as integers). `Placed.changed` compares every byte with its
+former value.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ KINDS = (
     "c", "fortran", "permuted", "negative", "gaps", "inside", "record", "misaligned", "broadcast",
     "overlapping", "memmap", "units",
 )  # fmt: skip
-"""How an array lies. "inside": a block of a larger array. "record": one field of packed records,
-strides that are no multiple of the item. "units": axes of length one with senseless strides.
-"broadcast" and "overlapping" need values that repeat (see `cases.Case.repeats`)."""
+"""Ways to store an array. "inside": a block of a larger array. "record": one field of packed
+records, whose strides are no multiple of the itemsize. "units": axes of length one with meaningless
+strides. "broadcast" and "overlapping" need repeated values (see `cases.Case.repeats`)."""
 
 LARGEST = 1 << 24
-"""Bytes that an array's memory may extend over before it is laid without gaps: all rooms together
-then take half a GiB."""
+"""Most bytes from the lowest to the last element; a larger array is stored contiguously. All
+buffers together take half a GiB with this limit."""
 
 FOR_RESULTS = tuple(k for k in KINDS if k not in ("broadcast", "overlapping"))
 
@@ -52,8 +53,8 @@ class Memory:
     readonly: bool = False
 
 
-class Room:
-    """Hold pages between two pages without access."""
+class GuardedBuffer:
+    """Hold readable and writeable pages between two pages without access."""
 
     def __init__(self, size: int) -> None:
         self.size = -(-size // PAGE) * PAGE
@@ -67,32 +68,32 @@ class Room:
         self.raw[:] = POISON
 
 
-class Rooms:
-    """Hand out rooms in turn, so that the arrays of one call never share a room."""
+class Buffers:
+    """Hand out buffers in turn, so that the arrays of one call never share a buffer."""
 
     SMALL, COUNT = 64 * 1024, 12
 
     def __init__(self) -> None:
-        self._small = itertools.cycle([Room(self.SMALL) for _ in range(self.COUNT)])
+        self._small = itertools.cycle([GuardedBuffer(self.SMALL) for _ in range(self.COUNT)])
         self._large: dict[int, Any] = {}
         self._file: Any = None
         self._next = 0
 
     def take(self, size: int) -> np.ndarray:
-        """Return the bytes of a room for an array of `size` bytes and its canary."""
+        """Return the bytes of a buffer for an array of `size` bytes and its canary."""
         need = size + 2 * CANARY + 16
         if need <= self.SMALL:
             return next(self._small).raw
         power = need.bit_length()
         if power not in self._large:
-            self._large[power] = itertools.cycle([Room(1 << power) for _ in range(8)])
+            self._large[power] = itertools.cycle([GuardedBuffer(1 << power) for _ in range(8)])
         return next(self._large[power]).raw
 
     def mapped(self, size: int) -> np.ndarray:
         """Map the bytes of a file into memory, as an `np.memmap`."""
         need = size + 2 * CANARY + 16
         if self._file is None or self._file.size < 8 * need:
-            with tempfile.TemporaryFile() as kept:  # its mapping keeps it alive
+            with tempfile.TemporaryFile() as kept:  # the mapping keeps the file alive
                 self._file = np.memmap(kept, np.uint8, "w+", shape=8 * max(need, self.SMALL))
         slot = self._file.size // 8 // 16 * 16
         self._next = (self._next + 1) % 8
@@ -101,18 +102,18 @@ class Rooms:
 
 @dataclass
 class Placed:
-    """Hold an array in its room, and the bytes of the room after the array was filled."""
+    """Hold an array, the bytes in and around it (`window`), and their former values (`before`)."""
 
     array: np.ndarray
     window: np.ndarray
     before: bytes
 
-    def harmed(self) -> bool:
+    def changed(self) -> bool:
         """True if a byte of the array, its gaps or its canaries has changed."""
         return self.window.tobytes() != self.before
 
     def take_result(self) -> np.ndarray:
-        """Copy the array, and fill it again as it was before the call."""
+        """Return a copy of the array, and restore the array's former values."""
         found = self.array.copy()
         old = np.frombuffer(self.before, np.uint8)
         self.array[...] = _view(old, self.array, self._offset())
@@ -123,7 +124,7 @@ class Placed:
 
 
 def address(a: np.ndarray) -> int:
-    """Address of the first element."""
+    """Return the address of the first element."""
     return a.__array_interface__["data"][0]
 
 
@@ -140,15 +141,18 @@ class Strides:
     offset: int
     extent: int
     shift: int = 0
-    """Bytes by which the array is misaligned."""
+    """Bytes by which the first element is misaligned."""
 
 
 def strides(
     memory: Memory, shape: tuple[int, ...], itemsize: int, repeats: tuple[int, ...],
     hankel: tuple[int, ...],
 ) -> Strides:  # fmt: skip
-    """Strides of a kind. `repeats`: axes along which all values are equal; `hankel`: two axes that
-    may overlap, as the values depend on the sum of their indices."""
+    """Draw the strides of an array of this shape.
+
+    `repeats`: axes along which all values are equal, so that a stride may be zero. `hankel`: two
+    axes that may overlap, because values depend on the sum of the two indices.
+    """
     rng = Random(memory.seed)
     rank, kind = len(shape), memory.kind
     order = list(range(rank))
@@ -178,11 +182,13 @@ def strides(
         step = found[axis] * max(n, 1) + (more * itemsize if kind == "inside" else 0)
     if kind == "gaps" and rank and found[order[-1]] == itemsize:
         found = [s * 2 for s in found]
-    if kind == "overlapping" and hankel:  # both axes step over one line
+    if kind == "overlapping" and hankel:  # both axes have one stride
         found[hankel[0]] = found[hankel[1]]
     if kind == "units":
-        senseless = (0, 1, -7, 3 * itemsize, 1 << 40)
-        found = [rng.choice(senseless) if n == 1 else s for n, s in zip(shape, found, strict=True)]
+        meaningless = (0, 1, -7, 3 * itemsize, 1 << 40)
+        found = [
+            rng.choice(meaningless) if n == 1 else s for n, s in zip(shape, found, strict=True)
+        ]
     if kind == "negative" and rank:
         backward = [axis for axis in range(rank) if rng.random() < 0.5] or [rng.randrange(rank)]
         found = [-s if axis in backward else s for axis, s in enumerate(found)]
@@ -194,21 +200,21 @@ def strides(
 
 
 def place(
-    rooms: Rooms, values: np.ndarray, memory: Memory, repeats: tuple[int, ...] = (),
+    buffers: Buffers, values: np.ndarray, memory: Memory, repeats: tuple[int, ...] = (),
     hankel: tuple[int, ...] = (),
 ) -> Placed:  # fmt: skip
-    """Place an array with these values in memory as described."""
+    """Store values in a buffer as `memory` describes."""
     dtype = values.dtype
     if memory.swapped and dtype.isbuiltin == 1 and dtype.itemsize > 1:
         dtype = dtype.newbyteorder()
     s = strides(memory, values.shape, dtype.itemsize, repeats, hankel)
-    if s.extent > LARGEST:  # gaps on every axis
+    if s.extent > LARGEST:  # too large with gaps on every axis
         s = strides(replace(memory, kind="c"), values.shape, dtype.itemsize, repeats, hankel)
     if memory.kind == "memmap":
-        raw = rooms.mapped(s.extent)
+        raw = buffers.mapped(s.extent)
         start = CANARY + 16
     else:
-        raw = rooms.take(s.extent)
+        raw = buffers.take(s.extent)
         start = raw.size - s.extent - s.shift if memory.end else s.shift
     low, high = max(start - CANARY, 0), min(start + s.extent + CANARY, raw.size)
     window = raw[low:high]

@@ -1,7 +1,7 @@
-"""``python -m tests.fuzz --planted``: faults that einstride once had, planted back; each is found.
+"""``python -m tests.fuzz --planted``: checks that the fuzzer finds each of some former faults.
 
-A fault is a few changes of a copy of the sources. The fuzzer runs on each copy until its first
-failure, two minutes at most.
+A fault is a list of changes of the sources. The fuzzer runs on a copy of the sources with the
+fault, until its first failure but at most two minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # when this is run as a program
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run as a program
 
 from mutants.change import Change
 from mutants.sources import make, read
@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
 
 
 def plant(fault: str, folder: Path) -> Path:
-    """Copy the sources, and plant the fault in the copy."""
+    """Copy the sources, plant the fault in the copy, and return its folder."""
     tree = folder / re.sub(r"\W+", "-", fault)
     shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
     texts = read(ROOT, ("src",))
@@ -96,21 +96,22 @@ def plant(fault: str, folder: Path) -> Path:
 
 
 def find(tree: Path, seed: int) -> tuple[bool, float, str]:
-    """Fuzz a fault: return whether it was found, after how many seconds, and the first line about
-    it."""
-    began = time.monotonic()
-    done = subprocess.run(
+    """Fuzz sources with a fault; return (True if found, seconds, first line of the report)."""
+    start = time.monotonic()
+    process = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--seed", str(seed),
          "--stop", "--no-shrink", "--pace", "200"],
         cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES + 120,
         env=os.environ | {"PYTHONPATH": str(tree)},
     )  # fmt: skip
-    lines = [x for x in done.stdout.splitlines() if x.startswith("FAILURE")] or [done.stderr[-200:]]
-    return done.returncode == 1, time.monotonic() - began, lines[0]
+    lines = [x for x in process.stdout.splitlines() if x.startswith("FAILURE")] or [
+        process.stderr[-200:]
+    ]
+    return process.returncode == 1, time.monotonic() - start, lines[0]
 
 
 def main(seed: int) -> int:
-    """Print a table; return 1 if a fault is not found."""
+    """Look for every fault, and print a table; return 1 if a fault is not found."""
     missed = 0
     print(f"faults planted back, seed {seed}; each is to be found within {MINUTES:g} minutes")
     with (
@@ -118,9 +119,9 @@ def main(seed: int) -> int:
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         trees = [plant(fault, Path(name)) for fault in FAULTS]
-        answers = pool.map(lambda tree: find(tree, seed), trees)
-        for fault, (found, seconds, line) in zip(FAULTS, answers, strict=True):
+        results = pool.map(lambda tree: find(tree, seed), trees)
+        for fault, (found, seconds, line) in zip(FAULTS, results, strict=True):
             missed += not found
-            word = "found" if found else "NOT FOUND"
-            print(f"{word:9} {seconds:5.0f} s  {fault}: {line[:150]}", flush=True)
+            verdict = "found" if found else "NOT FOUND"
+            print(f"{verdict:9} {seconds:5.0f} s  {fault}: {line[:150]}", flush=True)
     return int(missed > 0)

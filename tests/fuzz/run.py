@@ -1,9 +1,10 @@
 """Run the child process: make calls, case after case, and record each before it is made.
 
-It writes (seed, call) into a small shared file first, so that its parent knows what it was doing
-if it dies or hangs, and one line of JSON to standard output now and then: counts, and what failed.
+The child writes (seed, call) into a small shared file before each call, so that the parent process
+knows the call if the child dies or hangs. It prints lines of JSON: counts once a second, and each
+failure.
 
-``serve`` is the same for one call at a time, as shrinking asks for them.
+``serve`` makes single calls instead, which the parent requests while it shrinks a failure.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 RECORD = struct.Struct("<qqq")
 """Layout of the shared record: seed, call, and the number of calls made so far."""
 
-MOST = 1000
-"""Most calls of a case."""
-LEAST = 40
-"""Calls of a case, at least. Between these, a case ends when the child keeps its pace: kernels are
-compiled for each case, and calls are what is counted."""
+MOST_CALLS = 1000
+"""Most calls of one case."""
+LEAST_CALLS = 40
+"""Least calls of one case. Between `LEAST_CALLS` and `MOST_CALLS` a case ends once the child has
+made `--pace` calls per second of CPU time: each case compiles kernels, and more calls make up for
+that."""
 
 
 class Record:
@@ -37,11 +39,11 @@ class Record:
             self._map = mmap.mmap(file.fileno(), RECORD.size)
 
     def write(self, *numbers: int) -> None:
-        """Write seed, call and calls so far."""
+        """Write the seed, the number of the call, and the number of calls so far."""
         self._map[:] = RECORD.pack(*numbers)
 
     def read(self) -> tuple[int, int, int]:
-        """Read what was written last."""
+        """Return the integers that were written last."""
         return RECORD.unpack(self._map[:])
 
 
@@ -49,27 +51,28 @@ def prepare(width: int, without_fast: bool) -> None:
     """Set the vector width, or remove LLVM, before einstride is used."""
     from .allocator import Allocator
 
-    Allocator()  # needs LLVM itself
+    Allocator()  # needs LLVM, so made before LLVM is removed
     if without_fast:
         from einstride import _testing
 
-        LASTING.enter_context(_testing.use(absent={"llvmlite"}))
+        SWITCHES.enter_context(_testing.use(absent={"llvmlite"}))
         return
-    read_kernels()
+    check_kernels()
     if width != 64:
-        narrow(width)
+        set_vector_width(width)
 
 
-LASTING = ExitStack()
-"""Switches of this process, which stay set until it ends."""
-atexit.register(LASTING.close)
+SWITCHES = ExitStack()
+"""Test switches of einstride, which stay set until the process ends."""
+atexit.register(SWITCHES.close)
 
 WRONG: list[str] = []
-"""Stores of the compiled kernels that LLVM may lower to wider stores."""
+"""Masked stores of the compiled kernels that LLVM may lower to stores of too many bytes."""
 
 
-def read_kernels() -> None:
-    """Check each kernel after LLVM's passes, since not every machine shows the faults of others."""
+def check_kernels() -> None:
+    """Search each kernel for wrong stores after LLVM's passes; not every machine executes them
+    wrongly."""
     from einstride import _testing
 
     from ..machine_code import wrong_stores
@@ -79,21 +82,21 @@ def read_kernels() -> None:
         WRONG.extend(wrong_stores(str(module)))
         return module
 
-    LASTING.enter_context(_testing.replacing("optimise a kernel", optimised))
+    SWITCHES.enter_context(_testing.replacing("optimise a kernel", optimised))
 
 
-def narrow(width: int) -> None:
-    """Compile kernels as for a machine whose vectors have `width` bytes."""
+def set_vector_width(width: int) -> None:
+    """Compile kernels for a CPU whose vectors have `width` bytes."""
     from einstride import _testing
 
     if width < _testing.vector_widths()["native"].vector_bytes:
         name = {32: "x86-64-v3", 16: "x86-64-v2"}[width]
         target = _testing.Machine(name, "", width, 16)
-        LASTING.enter_context(_testing.use(target=target))
+        SWITCHES.enter_context(_testing.use(target=target))
 
 
 def main(options: dict[str, Any]) -> None:
-    """Fuzz from a seed until the time or the calls are over."""
+    """Fuzz cases, beginning with a seed, until the time is up or all calls are made."""
     prepare(options["width"], options["without_fast"])
     import warnings
 
@@ -104,23 +107,23 @@ def main(options: dict[str, Any]) -> None:
 
     record = Record(options["record"])
     runner = calls.Runner()
-    started, spoke = time.process_time(), time.monotonic()
+    started, reported = time.process_time(), time.monotonic()
     end = time.monotonic() + options["seconds"]
     seed = options["seed"]
     while time.monotonic() < end and runner.calls < options["calls"]:
-        known = calls.Known(cases.case(seed, options["width"]))
-        numbers = options["only"] or range(MOST)
+        reference = calls.Reference(cases.case(seed, options["width"]))
+        numbers = options["only"] or range(MOST_CALLS)
         for number in numbers:
             record.write(seed, number, runner.calls)
-            call = cases.call(known.case, seed, number, len(HOSTILE))
-            for problem in run(runner, known, call):
-                say("problem", seed, number, cases, known.case, call, problem)
-            if number >= LEAST and options["only"] is None:
+            call = cases.call(reference.case, seed, number, len(HOSTILE))
+            for problem in run(runner, reference, call):
+                print_problem("problem", seed, number, cases, reference.case, call, problem)
+            if number >= LEAST_CALLS and options["only"] is None:
                 behind = options["pace"] * (time.process_time() - started) > runner.calls
                 if not behind or time.monotonic() > end:
                     break
-        if time.monotonic() - spoke > 1:
-            spoke = time.monotonic()
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
             print(json.dumps({"counts": summary(runner)}), flush=True)
         seed += options["step"]
         if options["replay"]:
@@ -130,13 +133,12 @@ def main(options: dict[str, Any]) -> None:
     os._exit(0)
 
 
-def run(runner: Any, known: Any, call: Any) -> list[Any]:
-    """Return the problems of a call; a warning, or an error of the fuzzer itself, is a problem
-    too."""
+def run(runner: Any, reference: Any, call: Any) -> list[Any]:
+    """Make a call and return its problems; warnings and errors of the fuzzer are problems too."""
     from .calls import Problem
 
     try:
-        found = runner.run(known, call)
+        found = runner.run(reference, call)
         wide = [Problem("wide store", text) for text in WRONG]
         WRONG.clear()
         return found + wide
@@ -147,7 +149,7 @@ def run(runner: Any, known: Any, call: Any) -> list[Any]:
         return [Problem("raised", f"{type(error).__name__}: {error}"[:300] + "\n" + where)]
 
 
-def say(
+def print_problem(
     kind: str, seed: int, number: int, cases: Any, case: Any, call: Any, problem: Any
 ) -> None:  # fmt: skip
     """Print one problem as a line."""
@@ -161,7 +163,7 @@ def say(
 
 
 def summary(runner: Any) -> dict[str, Any]:
-    """Return the counts so far."""
+    """Return the counts of calls, kernels and refusals so far."""
     kernels = 0
     if "einstride.codegen.jit" in sys.modules:
         kernels = sys.modules["einstride.codegen.jit"].count()
@@ -174,7 +176,7 @@ def summary(runner: Any) -> dict[str, Any]:
 
 
 def serve(options: dict[str, Any]) -> None:
-    """Read calls, one JSON line each, and answer with their problems."""
+    """Read calls from standard input, a JSON line each, and print the problems of each call."""
     prepare(options["width"], options["without_fast"])
     import warnings
 
@@ -184,9 +186,9 @@ def serve(options: dict[str, Any]) -> None:
 
     runner = calls.Runner()
     for line in sys.stdin:
-        asked = json.loads(line)
-        case, call = cases.case_from(asked["case"]), cases.call_from(asked["call"])
-        problems = run(runner, calls.Known(case), call) if case.valid else []
+        request = json.loads(line)
+        case, call = cases.case_from(request["case"]), cases.call_from(request["call"])
+        problems = run(runner, calls.Reference(case), call) if case.valid else []
         print(json.dumps([[p.kind, p.text] for p in problems], default=str), flush=True)
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""Shrink a failing call to a least one with a problem of the same kind, one field at a time."""
+"""Shrinks a failing call, one field at a time, to a minimal one with a problem of the same kind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 from .cases import Call, Case
 from .memory import Memory
 
-Ask = Callable[[Case, Call], list[tuple[str, str]]]
+FindProblems = Callable[[Case, Call], list[tuple[str, str]]]
 """A function that returns the (kind, text) of each problem of a call."""
 
 RELATED = ({"written beyond", "crash", "wrong", "other bits", "threads"},)
 """Kinds of problems that one fault can cause in turn, by chance."""
 
 
-def shrink(case: Case, call: Call, kind: str, ask: Ask, seconds: float = 40.0) -> tuple[Case, Call]:
-    """Return the least case and call that still have a problem of this kind."""
+def shrink(
+    case: Case, call: Call, kind: str, find_problems: FindProblems, seconds: float = 40.0
+) -> tuple[Case, Call]:
+    """Return the smallest case and call that still have a problem of this kind."""
     end = time.monotonic() + seconds
     found = True
     while found and time.monotonic() < end:
@@ -26,26 +28,26 @@ def shrink(case: Case, call: Call, kind: str, ask: Ask, seconds: float = 40.0) -
         for smaller in _smaller(case, call):
             if time.monotonic() > end:
                 break
-            if smaller != (case, call) and fails(*smaller, kind, ask):
+            if smaller != (case, call) and fails(*smaller, kind, find_problems):
                 case, call = smaller
                 found = True
                 break
     return case, call
 
 
-def fails(case: Case, call: Call, kind: str, ask: Ask) -> bool:
+def fails(case: Case, call: Call, kind: str, find_problems: FindProblems) -> bool:
     """True if the call has a problem of this kind."""
     try:
         if not case.valid or not case.batch + 1:
             return False
     except (IndexError, ValueError):
         return False
-    kinds = {k for k, _ in ask(case, call)}
+    kinds = {k for k, _ in find_problems(case, call)}
     return kind in kinds or (kind == "crash" and bool(kinds & {"crash"}))
 
 
 def _smaller(case: Case, call: Call) -> Iterator[tuple[Case, Call]]:
-    """List simpler pairs, the largest simplifications first."""
+    """Yield simpler pairs of case and call, the largest simplifications first."""
     for changes in _calls(call):
         yield case, replace(call, **changes)
     for changes in _cases(case):
@@ -92,8 +94,9 @@ def _cases(c: Case) -> Iterator[dict[str, Any]]:
     rank = len(c.size)
     one = (1,) * rank
     for key, value in (
-        ("values", 0), ("flip", False), ("mode", "zeros"), ("spread", one), ("dilation", one),
-        ("stride", one), ("padding", (0,) * rank), ("accumulate", None), ("repeats", ()),
+        ("values", 0), ("flip", False), ("mode", "zeros"), ("input_dilation", one),
+        ("dilation", one), ("stride", one), ("padding", (0,) * rank),
+        ("accumulate", None), ("repeats", ()),
         ("hankel", ()), ("extreme", False), ("batch", 1), ("groups", 1),
     ):  # fmt: skip
         if getattr(c, key) != value:
@@ -112,7 +115,7 @@ def _cases(c: Case) -> Iterator[dict[str, Any]]:
             yield {key: n * c.groups}
     yield from ({"batch": n} for n in _numbers(c.batch, 1))
     for key, least in (
-        ("size", 1), ("kernel", 1), ("stride", 1), ("dilation", 1), ("spread", 1)
+        ("size", 1), ("kernel", 1), ("stride", 1), ("dilation", 1), ("input_dilation", 1)
     ):  # fmt: skip
         values = getattr(c, key)
         for axis, value in enumerate(values):
@@ -124,13 +127,13 @@ def _cases(c: Case) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(value: int, least: int) -> Iterator[int]:
-    """List smaller numbers, the least first."""
+    """Yield some smaller numbers, the least first."""
     for n in dict.fromkeys((least, value // 2, value - 1)):
         if least <= n < value:
             yield n
 
 
 def _without(c: Case, axis: int) -> Case:
-    keys = ("size", "kernel", "stride", "dilation", "spread", "padding")
+    keys = ("size", "kernel", "stride", "dilation", "input_dilation", "padding")
     found: dict[str, Any] = {k: getattr(c, k)[:axis] + getattr(c, k)[axis + 1 :] for k in keys}
     return replace(c, **found, repeats=(), hankel=())

@@ -1,4 +1,4 @@
-"""Write a failing call as a Python program that needs only NumPy and einstride."""
+"""Writes a failing call as a Python program that needs only NumPy and einstride."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .memory import Memory, strides
 
 HEAD = """import numpy as np, einstride as es
 """
-LAY = '''
-def lay(values, strides, offset, extent, shift=0, dtype=None):
-    """The values in a larger buffer whose other bytes are 0xFF."""
-    room = np.full(extent + shift + 128, 255, np.uint8)
+PLACE = '''
+def place(values, strides, offset, extent, shift=0, dtype=None):
+    """Store the values in a larger buffer whose other bytes are 0xFF."""
+    buffer = np.full(extent + shift + 128, 255, np.uint8)
     dtype = dtype or values.dtype
-    array = np.ndarray(values.shape, dtype, room, 64 + shift + offset, strides)
+    array = np.ndarray(values.shape, dtype, buffer, 64 + shift + offset, strides)
     array[...] = values
     return array
 
@@ -24,13 +24,13 @@ def lay(values, strides, offset, extent, shift=0, dtype=None):
 
 
 def snippet(case: Case, call: Call, problem: str) -> str:
-    """Write the program; it imports no kernel, but `calls`, which knows the keywords."""
-    from .calls import OPERANDS, Attempt, Known, Runner
+    """Return the program of a call; `problem` becomes its first comment."""
+    from .calls import OPERANDS, Attempt, Reference, Runner
 
-    known = Known(case)
-    if call.function.startswith(("conv4d", "windows")) and known.plain is not None:
-        known = known.plain
-    attempt = Attempt(Runner(), known, call)
+    reference = Reference(case)
+    if call.function.startswith(("conv4d", "windows")) and reference.plain is not None:
+        reference = reference.plain
+    attempt = Attempt(Runner(), reference, call)
     lines: list[str] = []
     roles = list(OPERANDS[call.function]) + ([attempt.biased] if attempt.biased else [])
     if call.how == "backward":
@@ -39,13 +39,13 @@ def snippet(case: Case, call: Call, problem: str) -> str:
     memories = [*call.memory, *call.memory][: len(OPERANDS[call.function])]
     memories += [call.memory[2]] * (attempt.biased is not None)
     memories += [call.memory[1]] * (call.how == "backward")
-    bf = any(known.case.dtype_of(r) == "bfloat16" for r in roles)
-    lays = any(m.kind != "c" or m.swapped for m in memories)
+    bf = any(reference.case.dtype_of(r) == "bfloat16" for r in roles)
+    uses_place = any(m.kind != "c" or m.swapped for m in memories)
     for role, memory in zip(roles, memories, strict=True):
         lines += _operand(attempt, names.get(role, role), role, memory)
     more = _more(attempt)
     if call.out is not None:
-        lays |= call.out.kind != "c"
+        uses_place |= call.out.kind != "c"
         lines += _result(attempt, call.out)
         more.append("out=out")
     if call.workspace:
@@ -53,7 +53,7 @@ def snippet(case: Case, call: Call, problem: str) -> str:
     lines += _call(attempt, [names.get(r, r) for r in roles], more)
     head = HEAD + ("import ml_dtypes\n" if bf or attempt.result == "bfloat16" else "")
     lines.append(f"# {problem.splitlines()[0]}")
-    return head + (LAY if lays else "") + "\n".join(lines) + "\n"
+    return head + (PLACE if uses_place else "") + "\n".join(lines) + "\n"
 
 
 def _name(dtype: str) -> str:
@@ -62,7 +62,7 @@ def _name(dtype: str) -> str:
 
 def _operand(attempt: Any, name: str, role: str, memory: Memory) -> list[str]:
     case = attempt.case
-    values = attempt.known.array(role).transpose(attempt._order(role))
+    values = attempt.reference.array(role).transpose(attempt._order(role))
     kind = case.dtype_of(role)
     if values.size and (values == 1).all():
         made = f"np.ones({values.shape}, {_name(kind)})"
@@ -73,12 +73,12 @@ def _operand(attempt: Any, name: str, role: str, memory: Memory) -> list[str]:
         return [
             "from tests.fuzz.cases import case_from",
             f"{name} = case_from({data!r}).array({role!r}).transpose({attempt._order(role)})",
-            *_laid(attempt, name, role, memory, values),
+            *_placed(attempt, name, role, memory, values),
         ]
-    return [f"{name} = {made}", *_laid(attempt, name, role, memory, values)]
+    return [f"{name} = {made}", *_placed(attempt, name, role, memory, values)]
 
 
-def _laid(attempt: Any, name: str, role: str, memory: Memory, values: np.ndarray) -> list[str]:
+def _placed(attempt: Any, name: str, role: str, memory: Memory, values: np.ndarray) -> list[str]:
     placed = attempt._placed(role, memory)
     lines = []
     if memory.kind != "c" or memory.swapped:
@@ -86,7 +86,7 @@ def _laid(attempt: Any, name: str, role: str, memory: Memory, values: np.ndarray
         s = _strides(attempt, role, memory, values, kind.itemsize)
         swapped = f", {kind.str!r}" if memory.swapped and not kind.isnative else ""
         lines.append(
-            f"{name} = lay({name}, {s.strides}, {s.offset}, {s.extent}, {s.shift}{swapped})"
+            f"{name} = place({name}, {s.strides}, {s.offset}, {s.extent}, {s.shift}{swapped})"
         )
     if memory.readonly:
         lines.append(f"{name}.flags.writeable = False")
@@ -106,7 +106,7 @@ def _result(attempt: Any, memory: Memory) -> list[str]:
     if memory.kind == "c":
         return [made]
     s = strides(memory, attempt.wanted.shape, attempt.wanted.itemsize, (), ())
-    return [made, f"out = lay(out, {s.strides}, {s.offset}, {s.extent}, {s.shift})"]
+    return [made, f"out = place(out, {s.strides}, {s.offset}, {s.extent}, {s.shift})"]
 
 
 def _more(attempt: Any) -> list[str]:

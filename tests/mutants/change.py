@@ -1,4 +1,4 @@
-"""Describe a change of the sources: a definition in them, its old code and its new code."""
+"""Describes changes of the sources: a definition, its old code and its new code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _Place = TypeVar("_Place")
 class Change:
     """Replace `old` by `new` in one definition; an empty `new` removes `old`.
 
-    A definition is a module, a class, a function or a constant, of Python or of C. Its name is as
-    much of the end of its full name as is needed, for instance ``FilterCache.get``.
+    A definition is a module, a class, a function or a constant, of Python or C. It is named by the
+    last parts of its full name, as many as make the name unique, for instance ``FilterCache.get``.
     """
 
     definition: str
@@ -23,15 +23,16 @@ class Change:
 
 
 class NotThereError(LookupError):
-    """Report that the code of a change is nowhere in the sources, or there more than once."""
+    """Report that the old code of a change is not found in the sources, or more than once."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Hold what the names and placeholders of a pattern stand for where the pattern is found.
+    """Hold the bindings of a pattern's names and placeholders to the code that matches the pattern.
 
-    A name stands for itself, but one of `lost`, which the definition no longer has, for any that
-    no other stands for. Names are of a sort: a variable and an attribute may have the same name.
+    A name matches itself. A name in `lost`, which the definition no longer has, matches any name
+    that no other name is bound to. Names are compared within a sort: a variable and an attribute
+    may share a name.
     """
 
     lost: frozenset[tuple[str, str]] = frozenset()
@@ -39,7 +40,7 @@ class Bound:
     parts: Mapping[str, Any] = field(default_factory=dict)
 
     def name(self, sort: str, old: str, here: str) -> Bound | None:
-        """Let `old` of the pattern stand for `here`; return None if it cannot."""
+        """Bind the name `old` of the pattern to `here`; return None if it does not match."""
         known = self.names.get((sort, old))
         if known is not None:
             return self if known == here else None
@@ -56,14 +57,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Match:
-    """Hold where a pattern is found, and what its names stand for there."""
+    """Hold the place where a pattern was found, and the bindings of its names."""
 
     place: Any
     bound: Bound
 
 
 def places(definitions: Sequence[tuple[str, _Place]], name: str) -> list[_Place]:
-    """List the places of definitions whose full names end with a name; the first of all for ""."""
+    """List the places of definitions whose full names end with `name`; for "", the first place."""
     if not name:
         return [definitions[0][1]]
     return [p for full, p in definitions if full.endswith(name) and f".{full}".endswith(f".{name}")]

@@ -1,12 +1,13 @@
-"""Find and change Python code as a syntax tree, whatever its layout, quotes and comments.
+"""Finds and changes Python code as a syntax tree, independent of layout, quotes and comments.
 
-A pattern is an expression, or some statements in a row. In it
+A pattern is an expression or a sequence of statements. In a pattern
 
-- ``_1``, ``_2``, ... stand for any expression, ``*_1`` for any number of elements or arguments in a
-  row, ``**_1`` for any number of keyword arguments;
-- ``...`` as a statement stands for any number of statements: the first in the old code for the
-  first in the new code, and so on. An ``else`` and decorators that a statement with ``...`` in its
-  body leaves out may be there, and stay.
+- ``_1``, ``_2``, ... match any expression, ``*_1`` any number of consecutive elements or arguments,
+  ``**_1`` any number of keyword arguments;
+- ``...`` as a statement matches any number of statements; the n-th ``...`` of the new code stands
+for
+  the statements of the n-th ``...`` of the old code. A statement with ``...`` in its body also
+  matches statements with an ``else`` or decorators that the pattern omits, and keeps them.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _SORTS: dict[type[ast.AST], str] = {
     ast.Attribute: "attribute", ast.keyword: "keyword",
     ast.FunctionDef: "definition", ast.ClassDef: "definition",
 }  # fmt: skip
-_SECONDARY = {"ctx", "kind", "type_comment"}  # they follow from the rest
-_LEFT_OUT = {"orelse", "decorator_list", "returns"}
+_SECONDARY = {"ctx", "kind", "type_comment"}  # determined by the other fields
+_OMITTABLE = {"orelse", "decorator_list", "returns"}
 _PLACEHOLDER = re.compile(r"_\d+")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Hold a field of a node; if the field is a list, `count` of its elements from `index` on."""
+    """Locate code: a field of a node, or `count` elements from `index` on if the field is a
+    list."""
 
     owner: ast.AST
     field: str
@@ -62,18 +64,21 @@ class PythonSource:
         self._definitions = [(module, whole), *_defined(self._tree, module)]
 
     def places(self, name: str) -> list[Place]:
-        """List the definitions whose full names end with this one; the whole module for ""."""
+        """List the definitions whose full names end with `name`; for "", the whole module."""
         return places(self._definitions, name)
 
     def find(self, place: Place, change: Change, renamed: bool) -> Iterator[Match]:
-        """Find the old code at a place, if `renamed` with others for the names it has not there."""
+        """Find the old code of a change in a definition.
+
+        If `renamed`, names of the old code that the definition lacks match any other names.
+        """
         try:
             pattern, _ = _patterns(change)
-        except SyntaxError:  # it is C
+        except SyntaxError:  # the change is of C code
             return
         names = _names(pattern)
         if not renamed and not all(name in self._text for _, name in names):
-            return  # quickly
+            return  # skips the search
         lost = names - _names(place.nodes) if renamed else set()
         for here in _places(place, pattern):
             bound = _match_all(pattern, here.nodes, Bound(frozenset(lost)))
@@ -83,10 +88,10 @@ class PythonSource:
     def replace(self, match: Match, change: Change) -> str:
         """Return the module's text with the new code where the old code was found.
 
-        The tree is changed for a moment: one thread at a time.
+        Changes the tree temporarily: not thread-safe.
         """
         _, pattern = copy.deepcopy(_patterns(change))
-        new, place = [_Filling(match.bound).visit(node) for node in pattern], match.place
+        new, place = [_Substitution(match.bound).visit(node) for node in pattern], match.place
         before = getattr(place.owner, place.field)
         if isinstance(before, list):
             after = [*before[: place.index], *new, *before[place.index + place.count :]]
@@ -101,8 +106,7 @@ class PythonSource:
 
 @cache
 def _patterns(change: Change) -> tuple[list[Any], list[Any]]:
-    """Parse the old and the new code, as expressions if both are expressions, else as
-    statements."""
+    """Parse the old and the new code: as expressions if both are, else as statements."""
     old, new = _pattern(change.old), _pattern(change.new)
     if [type(node) for node in old + new] == [ast.Expr, ast.Expr]:
         return [old[0].value], [new[0].value]
@@ -118,7 +122,7 @@ def _pattern(text: str) -> list[Any]:
 
 
 def _defined(node: ast.AST, prefix: str, constants: bool = True) -> Iterator[tuple[str, Place]]:
-    """List full names and places of functions, classes and constants in a node, without
+    """Yield (full name, place) of functions, classes and constants in a node; no local
     variables."""
     for place in _fields(node):
         for index, child in enumerate(place.nodes):
@@ -144,7 +148,7 @@ def _fields(node: ast.AST) -> Iterator[Place]:
 
 
 def _places(whole: Place, pattern: list[Any]) -> Iterator[Place]:
-    """List every place within a place that a pattern may match."""
+    """Yield every place inside `whole` that has the type and length of a pattern."""
     first, least = type(pattern[0]), len(pattern)
     most = sys.maxsize if any(map(_is_gap, pattern)) else least
     below = [whole]
@@ -159,7 +163,7 @@ def _places(whole: Place, pattern: list[Any]) -> Iterator[Place]:
 
 
 def _names(nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
-    """List the names in some nodes, each with its sort."""
+    """Return (sort, name) of all names in some nodes."""
     return {
         (_sort(node), getattr(node, _IDENTIFIERS[type(node)]))
         for top in nodes
@@ -179,7 +183,7 @@ def _placeholder(node: object) -> str | None:
 
 
 def _several(node: object) -> str | None:
-    """Return the placeholder if a node of a pattern stands for several nodes; else None."""
+    """Return the placeholder if a node of a pattern matches several nodes; else None."""
     if isinstance(node, ast.Starred) or (isinstance(node, ast.keyword) and node.arg is None):
         return _placeholder(node.value)
     return getattr(node, "gap", None)
@@ -192,15 +196,16 @@ def _is_gap(node: object) -> bool:
     return False
 
 
-def _open(node: ast.AST) -> str | None:
-    """Return a placeholder for a statement of a pattern that has ``...`` in its body."""
+def _open_statement(node: ast.AST) -> str | None:
+    """Return a placeholder name for a statement of a pattern with ``...`` in its body; else
+    None."""
     body = getattr(node, "body", None)
     gaps = [child.gap for child in body if _is_gap(child)] if isinstance(body, list) else []
     return f"around {gaps[0]}" if gaps else None
 
 
 def _match_all(patterns: Sequence[Any], nodes: Sequence[Any], bound: Bound) -> Bound | None:
-    """Match a list of patterns with a list: return what they stand for, or None."""
+    """Match a list of patterns with a list of nodes: return the bindings, or None."""
     if not patterns:
         return None if nodes else bound
     first, *rest = patterns
@@ -216,7 +221,7 @@ def _match_all(patterns: Sequence[Any], nodes: Sequence[Any], bound: Bound) -> B
 
 
 def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
-    """Match a pattern with a node or a field's value: return what it stands for, or None."""
+    """Match a pattern with a node or a field's value: return the bindings, or None."""
     name = _placeholder(pattern)
     if name is not None and isinstance(node, ast.expr):
         same = name not in bound.parts or ast.dump(bound.parts[name]) == ast.dump(node)
@@ -227,12 +232,12 @@ def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
         return _match_all(pattern, node, bound)
     if not isinstance(pattern, ast.AST):
         return bound if pattern == node else None
-    statement = _open(pattern)
+    statement = _open_statement(pattern)
     if statement is not None:
         bound = bound.part(statement, node)
     for field, old in ast.iter_fields(pattern):
         here = getattr(node, field)
-        left_out = _LEFT_OUT if statement else ()
+        left_out = _OMITTABLE if statement else ()
         if field in _SECONDARY or (not old and field in left_out):
             continue
         if field == _IDENTIFIERS.get(type(pattern)) and None not in (old, here):
@@ -245,8 +250,8 @@ def _match(pattern: Any, node: Any, bound: Bound) -> Bound | None:
     return bound
 
 
-class _Filling(ast.NodeTransformer):
-    """Replace the names and placeholders in new code by what those of the old code stand for."""
+class _Substitution(ast.NodeTransformer):
+    """Replace the names and placeholders in new code by the code that they are bound to."""
 
     def __init__(self, bound: Bound):
         self._bound = bound
@@ -256,9 +261,9 @@ class _Filling(ast.NodeTransformer):
         placeholder = _several(node) or _placeholder(node)
         if placeholder in parts:
             return parts[placeholder]
-        before = parts.get(_open(node))
+        before = parts.get(_open_statement(node))
         self.generic_visit(node)
-        for field in _LEFT_OUT & set(node._fields) if before else ():
+        for field in _OMITTABLE & set(node._fields) if before else ():
             setattr(node, field, getattr(node, field) or getattr(before, field, None))
         field = _IDENTIFIERS.get(type(node))
         if field is not None:

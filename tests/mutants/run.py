@@ -1,14 +1,14 @@
-"""Makes each fault of faults.toml in a copy of the sources, and runs the tests that must notice.
+"""Plants each fault of faults.toml in a copy of the sources, and runs the tests that must fail.
 
-    python tests/mutants/run.py [part of a fault's name]
-    python tests/mutants/run.py 2/3         the second third of the list (8/3 too: modulo)
-    python tests/mutants/run.py --tested    the tests are known to pass without a fault
+    python tests/mutants/run.py [part of a fault's name] python tests/mutants/run.py 2/3
+    every third fault, from the third one on (8/3 too: modulo) python tests/mutants/run.py --tested
+    the tests are known to pass without a fault
 
-Prints a line for each fault; exit status 1 if a fault survives, 2 if a fault or its tests cannot be
-run. A fault whose code is no longer in the sources is an error too: the list must follow them.
+Prints a line for each fault. The exit status is 1 if a fault survives (no test fails), 2 if a fault
+or its tests cannot be run, also if the old code of a fault is no longer in the sources.
 
-A process that has imported pytest and NumPy forks for every fault: to import them takes longer than
-most of the tests. It does not import einstride, which is another one in every copy.
+For every fault a process forks that has already imported pytest and NumPy, because these imports
+take longer than most of the tests. einstride is imported after the fork: every copy has its own.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # when this is run as a program
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run as a program
 
 from mutants.change import Change, NotThereError
 from mutants.sources import make, read
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("faults.toml")
-COPIES = 2  # side by side: one per core of a small machine
-LIMIT = 120  # seconds for one fault
-CLEAN = 1800  # seconds for all their tests without any
+COPIES = 2  # copies of the sources, and so tests at a time: one per core of a small machine
+LIMIT = 120  # most seconds for the tests of one fault
+CLEAN = 1800  # most seconds for all tests without a fault
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--backend", "cupy-host")
 PRELOADED = ("pytest", "numpy", "llvmlite.binding", "ml_dtypes", "array_api_strict")
 TESTS_FAILED = 1
@@ -44,31 +44,32 @@ TESTS_FAILED = 1
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of the list."""
+    """Hold one entry of faults.toml."""
 
     name: str
     definition: str
     old: str
     new: str
     tests: str
-    """One in each line: kernels differ from machine to machine, so one test may not be enough."""
+    """Ids of tests, one in each line, of which one must fail: kernels differ between machines."""
     needs: str = ""
-    """What the CPU must be able to do, by LLVM's name."""
+    """LLVM's name of a feature that the CPU must have, or ""."""
 
     @property
     def change(self) -> Change:
-        """What it changes."""
+        """Return the change of the sources."""
         return Change(self.definition, self.old, self.new)
 
     @property
     def nodes(self) -> list[str]:
-        """The tests that must notice, by pytest's name."""
+        """Return the ids of the tests as a list."""
         return self.tests.strip().splitlines()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault: killed, survived, not run, or what stood in the way."""
+    """Hold the verdict on a fault: killed, survived, not run, or the reason why it could not be
+    run."""
 
     fault: Fault
     verdict: str
@@ -77,17 +78,18 @@ class Outcome:
 
 
 def faults(part: str = "") -> list[Fault]:
-    """Those whose name contains `part`, or every n-th from the k-th on for ``k/n``."""
-    loaded = tomllib.loads(LIST.read_text())["fault"]
+    """List the faults whose names contain `part`; for ``k/n``, every n-th fault from index k % n
+    on."""
+    entries = tomllib.loads(LIST.read_text())["fault"]
     share = re.fullmatch(r"(\d+)/(\d+)", part)
     if share:
         k, n = int(share[1]), int(share[2])
-        return [Fault(**entry) for entry in loaded[k % n :: n]]
-    return [Fault(**entry) for entry in loaded if part in entry["name"]]
+        return [Fault(**entry) for entry in entries[k % n :: n]]
+    return [Fault(**entry) for entry in entries if part in entry["name"]]
 
 
 def copy_tree(folder: Path) -> Path:
-    """The sources and the tests, in a folder of their own."""
+    """Copy the sources and the tests, and return the folder of the copy."""
     tree = folder / "tree"
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("src", "tests"):
@@ -97,7 +99,7 @@ def copy_tree(folder: Path) -> Path:
 
 
 def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
-    """The changed file of each fault with its text, or why there is none."""
+    """Return for each fault {changed file: text}, or the error if its old code is not found."""
     texts = read(ROOT)
     made: list[dict[str, str] | NotThereError] = []
     for fault in chosen:
@@ -110,7 +112,7 @@ def make_all(chosen: list[Fault]) -> list[dict[str, str] | NotThereError]:
 
 @dataclass
 class Process:
-    """A fork that runs pytest over a copy of the sources."""
+    """Run pytest on a copy of the sources in a forked process."""
 
     tree: Path
     tests: list[str]
@@ -125,7 +127,7 @@ class Process:
             self._run()
 
     def _run(self) -> None:
-        """Be the child: nothing of this module's is imported again, whatever the tests do."""
+        """Run pytest in the child; the package `mutants` is then imported from the copy."""
         status = 70
         try:
             os.setsid()
@@ -136,8 +138,11 @@ class Process:
             path = os.pathsep.join([str(self.tree / "src"), os.environ.get("PYTHONPATH", "")])
             os.environ |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
             sys.dont_write_bytecode = True
-            ours = str(Path(__file__).resolve().parent)
-            sys.path[:] = [str(self.tree / "src"), *(p for p in sys.path if not ours.startswith(p))]
+            own_folder = str(Path(__file__).resolve().parent)
+            sys.path[:] = [
+                str(self.tree / "src"),
+                *(p for p in sys.path if not own_folder.startswith(p)),
+            ]
             for name in [name for name in sys.modules if name.split(".")[0] == "mutants"]:
                 del sys.modules[name]
             status = int(sys.modules["pytest"].main([*PYTEST, *self.tests]))
@@ -146,10 +151,11 @@ class Process:
             os._exit(status)
 
     def verdict(self) -> str:
-        """Return whether the tests noticed; "" while they run, "too late" at the time limit."""
+        """Return "killed" if a test failed, "SURVIVED" if none did, "" while they run, else the
+        error."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
-        late = time.monotonic() - self.begin > self.limit
-        if pid == 0 and not late:
+        timed_out = time.monotonic() - self.begin > self.limit
+        if pid == 0 and not timed_out:
             return ""
         if pid == 0:
             self.end()
@@ -158,20 +164,21 @@ class Process:
         return {0: "SURVIVED", TESTS_FAILED: "killed"}.get(code, f"pytest {code}")
 
     def end(self) -> None:
-        """Kill it and all that it started."""
+        """Kill the child and all processes that it started."""
         os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
     @property
     def text(self) -> str:
-        """What it said."""
+        """Return the output of the child."""
         return self.output.read_text(errors="replace")
 
 
 def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
-    """Put the file with each fault in its place, run the fault's tests, put the file back.
+    """For each fault, write the changed file, run the fault's tests, and restore the file.
 
-    As many at a time as there are copies of the sources; in the order in which they end.
+    Runs as many faults at a time as there are copies of the sources; yields outcomes in the order
+    in which they are known.
     """
     waiting = list(zip(chosen, make_all(chosen), strict=True))
     running: list[tuple[Fault, Process, Path, str]] = []
@@ -207,7 +214,7 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
 
 
 def run(chosen: list[Fault], tested: bool = False) -> int:
-    """Everything, as a table on the standard output; the exit status."""
+    """Try the chosen faults, print a table, and return the exit status."""
     for name in PRELOADED:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
@@ -229,7 +236,7 @@ def run(chosen: list[Fault], tested: bool = False) -> int:
 
 
 def report(outcomes: list[Outcome]) -> int:
-    """What stood in the way, and the counts; the exit status."""
+    """Print the faults that were not killed and the counts; return the exit status."""
     killed = sum(o.verdict == "killed" for o in outcomes)
     survived = sum(o.verdict == "SURVIVED" for o in outcomes)
     for o in outcomes:

@@ -1,9 +1,8 @@
-"""Change definitions in the sources, even after they were renamed or moved.
+"""Changes definitions in the sources, even after they were renamed or moved.
 
-A name that is gone does not lose a change. If the definition does not have the old code, names in
-it that the definition no longer has may be others now. If that does not help, or nothing has the
-definition's name, the old code as it is written is looked for in whatever has the last parts of the
-name, and in the end in all sources.
+The old code of a change is looked for in the definition of its name; then there with other names in
+place of names that the definition no longer has; then, exactly as written, in definitions that have
+the last parts of the name; at last in all sources.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LANGUAGES: dict[str, type[PythonSource | CSource]] = {
 
 
 def read(root: Path, folders: Iterable[str] = FOLDERS) -> dict[str, str]:
-    """Read the texts of the sources, by their paths below a folder."""
+    """Return {path below `root`: text} of all sources."""
     return {
         path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
         for folder in folders
@@ -33,7 +32,7 @@ def read(root: Path, folders: Iterable[str] = FOLDERS) -> dict[str, str]:
 
 
 def make(change: Change, texts: dict[str, str]) -> dict[str, str]:
-    """Return the changed file's path and text, from the texts of all sources."""
+    """Return {path of the changed file: new text}, given the texts of all sources."""
     sources = {path: source(path, text) for path, text in texts.items()}
     for name, renamed in _names(change.definition):
         found = {
@@ -51,9 +50,9 @@ def make(change: Change, texts: dict[str, str]) -> dict[str, str]:
 
 
 def _names(definition: str) -> Iterator[tuple[str, bool]]:
-    """Names of definitions to look in, one after the other, and whether names in it may be others.
+    """Yield (name of a definition to search, True if names in it may differ), in order.
 
-    The last is none, for all there is.
+    The last name is "", for all sources.
     """
     yield definition, False
     yield definition, True

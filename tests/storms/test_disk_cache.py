@@ -236,13 +236,13 @@ def test_a_file_with_any_byte_flipped(kept):
             assert disk_cache.read(WORDS) is None
 
 
-def test_harmed_kernels_are_compiled_anew(kept, everything):
+def test_corrupted_kernels_are_compiled_again(kept, full_length):
     """Whole processes, on folders in which every kernel is harmed in another way."""
     ends_well(process(CONVOLVE, kept))
     whole = {path: path.read_bytes() for path in kept.iterdir()}
     assert len(whole) >= 3
     chance = random.Random(1)
-    for _ in range(8 if everything else 2):
+    for _ in range(8 if full_length else 2):
         for path, content in whole.items():
             harmed = bytearray(content)
             for _ in range(chance.choice((1, 1, 100))):
@@ -275,9 +275,9 @@ def test_other_things_in_the_places_of_kernels(kept):
     assert not list(kept.glob("*.part"))
 
 
-def test_six_processes_share_it(kept, everything):
+def test_six_processes_share_it(kept, full_length):
     """All start at once, on an empty folder, and remove each other's files."""
-    for limit in ["20000", "1", "none"] if everything else ["20000"]:
+    for limit in ["20000", "1", "none"] if full_length else ["20000"]:
         variables = {} if limit == "none" else {"EINSTRIDE_CACHE_BYTES": limit}
         started = [process(CONVOLVE, kept, **variables) for _ in range(6)]
         for one in started:
@@ -308,13 +308,13 @@ assert seen
 """
 
 
-def test_readers_writers_and_removers(kept, everything):
+def test_readers_writers_and_removers(kept, full_length):
     """Six processes read and write forty small files of which half fit."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(Path(einstride.__file__).parent.parent),
         "EINSTRIDE_CACHE_BYTES": "40000",
     }
-    rounds = str(6000 if everything else 1000)
+    rounds = str(6000 if full_length else 1000)
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SHARE, str(seed), rounds],
@@ -328,13 +328,13 @@ def test_readers_writers_and_removers(kept, everything):
     assert sum(path.stat().st_size for path in kept.iterdir()) <= 40000
 
 
-def test_processes_that_are_killed_while_they_write(kept, everything):
+def test_processes_that_are_killed_while_they_write(kept, full_length):
     """Their temporary files go when they are old; kernels are whole or absent."""
     code = SHARE.replace("random.Random(int(sys.argv[1]))", "random.Random(0)").replace(
         "for _ in range(int(sys.argv[2])):", "print('go', file=sys.stderr, flush=True)\nwhile True:"
     ).replace("found is None:", "True:")  # fmt: skip
     chance = random.Random(2)
-    for _ in range(25 if everything else 6):
+    for _ in range(25 if full_length else 6):
         started = process(code, kept)
         assert started.stderr.readline() == "go\n"
         try:

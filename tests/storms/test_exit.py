@@ -41,10 +41,10 @@ EXIT = """
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_interpreter_ends(algorithm, everything):
+def test_the_interpreter_ends(algorithm, full_length):
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
-    for seed in range(12 if everything else 3):
+    for seed in range(12 if full_length else 3):
         words = programs.run(EXIT, algorithm, seed, seconds=30)
         assert "atexit" in words, words
         assert "wrong" not in words

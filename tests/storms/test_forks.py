@@ -68,10 +68,10 @@ BESIDE_BLOCKS = """
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_beside_threads_that_convolve(algorithm, everything):
+def test_beside_threads_that_convolve(algorithm, full_length):
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
-    forks = 100 if everything else 12
+    forks = 100 if full_length else 12
     assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]
 
 
@@ -105,10 +105,10 @@ BESIDE_LLVM = """
 """
 
 
-def test_beside_threads_that_compile(tmp_path, everything):
+def test_beside_threads_that_compile(tmp_path, full_length):
     """The fork waits until LLVM is at rest, so that the child has a whole LLVM, and its lock."""
     pytest.importorskip("llvmlite")
-    forks = 100 if everything else 25
+    forks = 100 if full_length else 25
     cache = str(tmp_path / "cache")
     assert programs.run(HEAD + BESIDE_LLVM, forks, EINSTRIDE_CACHE=cache) == ["ok"]
 

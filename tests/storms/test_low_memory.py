@@ -50,7 +50,7 @@ EVERY_ALLOCATION = """
         finally:
             allocator.fail(-1)
         assert found is None or (found == right).all(), f"allocation {after}: a wrong result"
-        assert allocator.harm() is None
+        assert allocator.damage() is None
         watch.quick()
         assert (call() == right).all(), f"allocation {after}: the next call is wrong"
         if not failed:
@@ -107,9 +107,9 @@ LIMITED = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-def test_with_little_address_space(everything, tmp_path):
+def test_with_little_address_space(full_length, tmp_path):
     """From too little for NumPy to enough for all: nothing crashes, nothing is wrong."""
-    steps = range(60, 3000, 20) if everything else (100, 200, 260, 320, 400, 600, 1000, 3000)
+    steps = range(60, 3000, 20) if full_length else (100, 200, 260, 320, 400, 600, 1000, 3000)
     found = []
     for megabytes in steps:
         found += [_limited(megabytes << 20, str(tmp_path))]

@@ -165,9 +165,9 @@ def main(seconds):
     return 1 if wrong else 0
 
 
-def test_eight_threads_get_the_bits_of_one(everything):
+def test_eight_threads_get_the_bits_of_one(full_length):
     done = subprocess.run(
-        [sys.executable, "-W", "error", __file__, "60" if everything else "3"],
+        [sys.executable, "-W", "error", __file__, "60" if full_length else "3"],
         capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

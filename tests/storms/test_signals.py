@@ -16,7 +16,7 @@ EVERY_POINT = """
     import numpy as np
     from storms import injection, programs
 
-    algorithm, which, everything = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+    algorithm, which, full_length = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
     call, right = programs.case(algorithm, which)
     out = np.empty_like(right)
     for _ in range(5):
@@ -26,14 +26,14 @@ EVERY_POINT = """
     library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py")
 
     def chosen(file):
-        if everything:
+        if full_length:
             return any(name in file for name in library)
         return file.endswith(ours) or any(name in file for name in library[1:])
 
     with injection.Injector(chosen) as counted:
         call(out)
     watch, late, raised = programs.Watch(), 0, 0
-    limit = 100_000 if everything else 400
+    limit = 100_000 if full_length else 400
     for at in range(0, counted.seen + 20, max(1, counted.seen // limit)):
         try:
             with injection.Injector(chosen, at) as injector:
@@ -58,11 +58,11 @@ EVERY_POINT = """
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_raised_at_every_point(algorithm, which, everything):
+def test_raised_at_every_point(algorithm, which, full_length):
     """One after the other, each point at which CPython looks for signals."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
-    assert programs.run(EVERY_POINT, algorithm, which, everything, seconds=500) == ["ok"]
+    assert programs.run(EVERY_POINT, algorithm, which, full_length, seconds=500) == ["ok"]
 
 
 TIMERS = """
@@ -127,11 +127,11 @@ TIMERS = """
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_timers(algorithm, which, everything):
+def test_timers(algorithm, which, full_length):
     """Real signals at random moments, alone and in bursts that strike the cleaning up as well."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
-    wanted = 10_000 if everything else 150
+    wanted = 10_000 if full_length else 150
     assert programs.run(TIMERS, algorithm, which, wanted, seconds=500) == ["ok"]
 
 

@@ -16,7 +16,7 @@ PASSES = ("forward", "input_grad", "filter_grad")
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     # dispatch and planning
-    "choose a plan": ("planning.select:choose",),
+    "choose a plan": ("planning.select:choose_algorithm",),
     "run a plan": ("dispatch.execute:run",),
     "compute a plan's result": ("dispatch.execute:compute",),
     "measure the algorithms": ("api.tune:_measure",),

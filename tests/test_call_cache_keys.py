@@ -1,4 +1,4 @@
-"""What a repeated call is known by: another layout, dtype or setting is another question."""
+"""Keys of the call cache: another layout, dtype, memory order or setting is another key."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from threadpoolctl import threadpool_limits
 
 import einstride as es
 from einstride.dispatch import call_cache
-from test_repeated import CASES, known, nothing_known, numbers, passes, whole
+from test_repeated import CASES, cached_calls, empty_call_cache, numbers, passes, uncached
 
-__all__ = ["nothing_known"]
+__all__ = ["empty_call_cache"]
 
 
-def lying(x):
-    """Arrays of the numbers of x that lie in memory in other ways."""
+def stored_otherwise(x):
+    """Return {name: array with the values of x, stored in another way}."""
     odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
     odd[...] = x
     wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
@@ -35,7 +35,7 @@ def lying(x):
 
 @pytest.mark.parametrize("which", ["x", "f", "bias", "gy"])
 @pytest.mark.parametrize("case", ["image", "padded", "dense"])
-def test_how_an_array_lies_is_part_of_the_question(case, which):
+def test_how_an_array_is_stored_is_part_of_the_key(case, which):
     x_shape, f_shape, keywords = CASES[case]
     every = passes(x_shape, f_shape, keywords)
     for name, position in {
@@ -43,8 +43,8 @@ def test_how_an_array_lies_is_part_of_the_question(case, which):
         "bias": (("bias", 2),), "gy": (("input_grad", 0), ("filter_grad", 1)),
     }[which]:  # fmt: skip
         function, arrays, more = every[name]
-        expected = whole(function, *arrays, **more)
-        for way, array in lying(arrays[position]).items():
+        expected = uncached(function, *arrays, **more)
+        for way, array in stored_otherwise(arrays[position]).items():
             changed = (*arrays[:position], array, *arrays[position + 1 :])
             call_cache.CACHE.clear()
             for _ in range(3):
@@ -55,19 +55,19 @@ def test_how_an_array_lies_is_part_of_the_question(case, which):
 
 
 @pytest.mark.parametrize("position", [0, 1])
-def test_alignment_is_part_of_the_question(position):
+def test_alignment_is_part_of_the_key(position):
     arrays = [numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))]
-    before = known(*arrays)
-    arrays[position] = lying(arrays[position])["misaligned"]
-    assert known(*arrays) == before + 1
+    before = cached_calls(*arrays)
+    arrays[position] = stored_otherwise(arrays[position])["misaligned"]
+    assert cached_calls(*arrays) == before + 1
 
 
-def test_shapes_of_one_size_are_different_questions():
+def test_shapes_of_one_size_have_different_keys():
     for shape in ((1, 6, 8, 2), (3, 6, 8, 2), (1, 8, 6, 2), (2, 6, 4, 2), (1, 4, 12, 2)):
         x, f = numbers(shape), numbers((3, 3, 2, 4))
         for _ in range(3):
             assert es.conv(x, f).shape == (shape[0], shape[1] - 2, shape[2] - 2, 4)
-        assert np.array_equal(es.conv(x, f), whole(es.conv, x, f))
+        assert np.array_equal(es.conv(x, f), uncached(es.conv, x, f))
 
 
 CHANGES = [
@@ -79,11 +79,11 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES)
-def test_every_keyword_is_part_of_the_question(name, value):
+def test_every_keyword_is_part_of_the_key(name, value):
     x, f = numbers((2, 8, 8, 2)), numbers((3, 3, 1 if name == "groups" else 2, 4))
     plain = {"padding": 1} if name == "padding_mode" else {}
-    before = known(x, numbers((3, 3, 2, 4)), **plain)
-    expected = whole(es.conv, x, f, **plain, **{name: value})
+    before = cached_calls(x, numbers((3, 3, 2, 4)), **plain)
+    expected = uncached(es.conv, x, f, **plain, **{name: value})
     for _ in range(3):
         assert np.array_equal(es.conv(x, f, **plain, **{name: value}), expected)
     assert len(call_cache.CACHE) == before + 1
@@ -109,7 +109,7 @@ def test_values_that_are_equal_and_not_the_same(good, bad):
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
     with pytest.raises(TypeError) as first:
         es.conv(x, f, **bad)
-    known(x, f, **good)
+    cached_calls(x, f, **good)
     for _ in range(3):
         with pytest.raises(TypeError) as again:
             es.conv(x, f, **bad)
@@ -130,19 +130,19 @@ def test_an_object_that_changes_its_mind():
             assert np.array_equal(es.conv(x, f, stride=stride), es.conv(x, f, stride=now))
 
 
-def test_sizes_are_part_of_the_question():
+def test_sizes_are_part_of_the_key():
     gy, f = numbers((1, 4, 4, 4)), numbers((3, 3, 3, 4))
     for size in (9, 10, (9, 10), (10, 9)):
         wanted = (size, size) if isinstance(size, int) else size
         for _ in range(3):
             found = es.conv_input_grad(gy, f, size, stride=2)
             assert found.shape == (1, *wanted, 3)
-            assert np.array_equal(found, whole(es.conv_input_grad, gy, f, size, stride=2))
+            assert np.array_equal(found, uncached(es.conv_input_grad, gy, f, size, stride=2))
 
 
 def test_errors_are_the_same_each_time():
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
-    known(x, f)
+    cached_calls(x, f)
     for _ in range(3):
         es.conv(x, f, f[0, 0, 0])
     for arrays, more in (
@@ -159,10 +159,10 @@ def test_errors_are_the_same_each_time():
         assert len(texts) == 1
 
 
-def test_the_limit_of_threads_is_part_of_the_question():
+def test_the_limit_of_threads_is_part_of_the_key():
     x, f = numbers((1, 8, 8, 3)), numbers((3, 3, 3, 4))
     with threadpool_limits(1):
-        before = known(x, f)
+        before = cached_calls(x, f)
         expected = es.conv(x, f)
     with threadpool_limits(2):
         for _ in range(3):
