@@ -122,7 +122,7 @@ def test_larger_calls_become_programs_on_threads(case, name):
             function(*arrays, algorithm="direct", **more)
         hit = next(iter(call_cache.CACHE._new.values()))
         assert hit.program.threads == 3
-        expected = whole(function, *arrays, algorithm="direct", **more)
+        expected = uncached(function, *arrays, algorithm="direct", **more)
         for _ in range(20):
             assert np.array_equal(function(*arrays, algorithm="direct", **more), expected)
 
