@@ -15,6 +15,7 @@ from einstride.arrays.backends import spin_helpers
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
 from einstride.codegen.ir_types import INT64
+from einstride.cpu.runtime import spin_handoff
 from einstride.cpu.runtime.argument_block import address, make_block
 
 KEPT = []  # arrays are never freed: a late helper fails a test, and does not crash the process
@@ -88,3 +89,8 @@ def test_a_helper_that_is_woken_late_is_not_waited_for():
             assert (marked(2) == 1).all()
     (helper,) = idle
     assert helper.mailbox[0] == 0  # the helper sleeps
+
+
+def test_the_caller_writes_every_argument_of_launch():
+    """The addresses of helpers follow the fixed arguments, whose number is written twice."""
+    assert len(spin_handoff.LAUNCH_ARGUMENTS) == spin_helpers.FIXED

@@ -103,6 +103,24 @@ def test_the_least_that_would_is_the_least(which):
         function(*args, algorithm="gemm", max_workspace=enough - 1, **case.explicit)
 
 
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("algorithm", ["fft", "gemm"])
+def test_the_least_of_a_long_line_is_the_least(algorithm, which):
+    """Larger blocks fill any limit: the search once ended at twenty times the least limit."""
+    case = Case(29, (3663,), (11,), 1, 2, (2,), ((1, 2),), (2,))
+    function, args, _ = operands(which, case, *arrays(case, "complex128", 1))
+    keywords = {"algorithm": algorithm, **case.explicit}
+    if which == "filter_grad":
+        keywords["per_example"] = True
+    with pytest.raises(ValueError, match="max_workspace=0") as error:
+        function(*args, max_workspace=0, **keywords)
+    found = least(str(error.value))
+    function(*args, max_workspace=found, **keywords)
+    for less in (found - 1, found // 2):
+        with pytest.raises(ValueError, match=f"max_workspace={less}"):
+            function(*args, max_workspace=less, **keywords)
+
+
 def test_zero_is_legal():
     """max_workspace=0 is accepted by algorithms without workspace: a view and einsum, no
     padding."""

@@ -1,14 +1,17 @@
 """Plants each fault of faults.toml in a copy of the sources, and runs the tests that must fail.
 
-    python tests/mutants/run.py [part of a fault's name] python tests/mutants/run.py 2/3
-    every third fault, from the third one on (8/3 too: modulo) python tests/mutants/run.py --tested
-    the tests are known to pass without a fault
+    python tests/mutants/run.py                           # every fault
+    python tests/mutants/run.py winograd                  # those with this part in their names
+    python tests/mutants/run.py 2/3                       # every third fault, from index 2 on
+    python tests/mutants/run.py --tested                  # the tests pass without a fault
 
 Prints a line for each fault. The exit status is 1 if a fault survives (no test fails), 2 if a fault
 or its tests cannot be run, also if the old code of a fault is no longer in the sources.
 
-For every fault a process forks that has already imported pytest and NumPy, because these imports
-take longer than most of the tests. einstride is imported after the fork: every copy has its own.
+For every fault a process forks that has already imported pytest and other libraries, because these
+imports take longer than most of the tests. einstride is imported after the fork: every copy of the
+sources has its own, with its bytecode, which one fault leaves to the next. Python compares the time
+of a source with that in its bytecode, so every change gives the file a time of its own.
 """
 
 from __future__ import annotations
@@ -37,8 +40,15 @@ LIST = Path(__file__).with_name("faults.toml")
 COPIES = 2  # copies of the sources, and so tests at a time: one per core of a small machine
 LIMIT = 120  # most seconds for the tests of one fault
 CLEAN = 1800  # most seconds for all tests without a fault
-PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--backend", "cupy-host")
-PRELOADED = ("pytest", "numpy", "llvmlite.binding", "ml_dtypes", "array_api_strict")
+PYTEST = (
+    "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist",
+    "-W", "ignore::pytest.PytestAssertRewriteWarning",  # hypothesis is imported before
+    "--backend", "cupy-host",
+)  # fmt: skip
+PRELOADED = (
+    "pytest", "_hypothesis_pytestplugin", "hypothesis", "numpy", "llvmlite.binding", "ml_dtypes",
+    "array_api_strict", "scipy.special", "torch",
+)  # fmt: skip
 TESTS_FAILED = 1
 
 
@@ -136,8 +146,9 @@ class Process:
             os.dup2(file, 2)
             os.chdir(self.tree)
             path = os.pathsep.join([str(self.tree / "src"), os.environ.get("PYTHONPATH", "")])
-            os.environ |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-            sys.dont_write_bytecode = True
+            os.environ["PYTHONPATH"] = path
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            sys.dont_write_bytecode = False
             own_folder = str(Path(__file__).resolve().parent)
             sys.path[:] = [
                 str(self.tree / "src"),
@@ -181,7 +192,8 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
     in which they are known.
     """
     waiting = list(zip(chosen, make_all(chosen), strict=True))
-    running: list[tuple[Fault, Process, Path, str]] = []
+    running: list[tuple[Fault, Process, Path, str, float]] = []
+    changes = 0
     try:
         while waiting or running:
             while waiting and trees:
@@ -195,21 +207,25 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
                 else:
                     [(file, changed)] = made.items()
                     path = trees[-1] / file
-                    text = path.read_text()
+                    text, when = path.read_text(), path.stat().st_mtime
                     path.write_text(changed)
-                    running.append((fault, Process(trees.pop(), fault.nodes, LIMIT), path, text))
+                    changes += 1
+                    os.utime(path, (when + changes, when + changes))
+                    process = Process(trees.pop(), fault.nodes, LIMIT)
+                    running.append((fault, process, path, text, when))
             time.sleep(0.02)
             for entry in list(running):
-                fault, process, path, text = entry
+                fault, process, path, text, when = entry
                 verdict = process.verdict()
                 if verdict:
                     running.remove(entry)
                     path.write_text(text)
+                    os.utime(path, (when, when))
                     trees.append(process.tree)
                     seconds = time.monotonic() - process.begin
                     yield Outcome(fault, verdict, seconds, process.text)
     finally:
-        for _, process, _, _ in running:
+        for _, process, *_ in running:
             process.end()
 
 

@@ -18,27 +18,39 @@ if TYPE_CHECKING:
     from einstride.arrays.backends import Traits
 
 TRIES = 100
-"""Limits that are tried, at most: each costs a plan of one algorithm, some 50 microseconds.
-With fewer tries the limit found may be a few bytes more than the least that works."""
+"""Limits that are tried, at most, until one works: each costs a plan of one algorithm, some 50
+microseconds for most of them."""
 
 
 def least(name: str, job: Job, first: int, traits: Traits) -> int:
     """Search for the least limit in bytes that an algorithm can keep, starting at `first`.
 
-    `first` is the workspace that it needs under the job's own limit. The limit returned works. One
-    byte less does not work; a limit far below may work again where the workspace needed is not a
-    monotonic function of the limit.
+    `first` is the workspace that it needs under the job's own limit, which is too small. The limit
+    returned works. One byte less does not work; a limit far below may work again where the
+    workspace needed is not a monotonic function of the limit.
     """
-    found, at = None, first
+    low, high = job.limit, first
     for _ in range(TRIES):
-        needed = need(name, job, at, traits)
-        if needed is not None and needed <= at:
-            found, at = at, min(needed, at - 1)
-        elif found is not None:
+        needed = need(name, job, high, traits)
+        if needed is not None and needed <= high:
             break
+        high = 2 * high + 1 if needed is None else needed
+    else:
+        return first
+    # Bisection: `low` is too small, `high` works. Most algorithms end in the first round; but where
+    # larger blocks are faster, the workspace needed is just below any limit.
+    while high - low > 1:
+        needed = need(name, job, high - 1, traits)
+        if needed is None or needed >= high:
+            break
+        high -= 1
+        middle = max((low + high) // 2, low + 1)
+        needed = need(name, job, middle, traits)
+        if needed is not None and needed <= middle:
+            high = middle
         else:
-            at = 2 * at + 1 if needed is None else needed
-    return first if found is None else found
+            low = middle
+    return high
 
 
 def need(name: str, job: Job, limit: int, traits: Traits) -> int | None:
