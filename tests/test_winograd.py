@@ -85,29 +85,29 @@ def test_padding_modes(backend, which, mode, dilation):
     agrees(y, oracle.PASSES[which](*pair, case), "float64", "winograd")
 
 
-SCHEMES = tile_sizes.schemes((3, 3), (20, 20)) + tile_sizes.schemes((2, 5), (9, 9))
+TILE_SIZES = tile_sizes.candidates((3, 3), (20, 20)) + tile_sizes.candidates((2, 5), (9, 9))
 
 
 @pytest.fixture
 def only():
-    """Return a function that allows the algorithm only one scheme, accurate or not."""
+    """Return a function that allows the algorithm only one tile size, accurate or not."""
     with ExitStack() as stack:
 
-        def leave(scheme):
+        def leave(sizes):
             stack.enter_context(_testing.use(constants={"growth of Winograd's errors": 1e9}))
             stack.enter_context(
-                _testing.replacing("list Winograd's tile sizes", lambda *_: (scheme,))
+                _testing.replacing("list Winograd's tile sizes", lambda *_: (sizes,))
             )
 
         yield leave
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("sizes", TILE_SIZES, ids=str)
 @pytest.mark.parametrize("which", PASSES)
-def test_every_scheme(only, which, scheme):
-    """Every scheme is right, also schemes that the cost model never chooses."""
-    only(scheme)
-    kernel = (scheme.taps * scheme.kernel[0], scheme.kernel[1])
+def test_every_tile_size(only, which, sizes):
+    """Every tile size is right, also sizes that the cost model never chooses."""
+    only(sizes)
+    kernel = (sizes.taps * sizes.kernel[0], sizes.kernel[1])
     case = one((21, 18), kernel, c=5, d=6, pads=((1, 1), (1, 2)), batch=3)
     function, args, pair = operands(which, case, *arrays(case, "float64", 6))
     y = function(*args, algorithm="winograd", **case.explicit)
@@ -116,7 +116,7 @@ def test_every_scheme(only, which, scheme):
 
 def test_two_by_two_is_exact_on_integers(only):
     """F(2, 3) divides by two only, so it is exact on integers."""
-    only(tile_sizes.Scheme((2, 2), (3, 3)))
+    only(tile_sizes.TileSizes((2, 2), (3, 3)))
     case = CASES["uneven blocks"]
     x, f, _ = arrays(case, "float32", 1)
     y = es.conv(x, f, algorithm="winograd", **case.explicit)
