@@ -16,7 +16,7 @@ from einstride.codegen import jit
 from einstride.geometry import cook_toom, problem, tile_sizes, winograd_error
 from einstride.geometry.arithmetic import UNIT_ROUNDOFF, Arithmetic
 from einstride.geometry.convolution import Geometry
-from test_winograd import one
+from test_winograd import make_case
 
 
 def adversary(kind, shape, rng):
@@ -37,7 +37,7 @@ def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
     """The error stays below the worst case of roundings, times matrix norms, times operand
     norms."""
     rng = np.random.default_rng(1)
-    case = one((14,) * len(kernel), kernel, c=16, d=8)
+    case = make_case((14,) * len(kernel), kernel, c=16, d=8)
     x, f, gy = (
         adversary(kind, s, rng).astype("f4") for s in (case.x_shape, case.f_shape, case.y_shape)
     )
@@ -123,7 +123,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
         if passes is compiled and any((m + r) % 2 == 0 for m, r in axes):
             continue  # kernels need an even number of points
         rng = np.random.default_rng(number)
-        case = one(sides[len(axes)], tuple(r for _, r in axes), c=channels, d=8)
+        case = make_case(sides[len(axes)], tuple(r for _, r in axes), c=channels, d=8)
         shapes = case.x_shape, case.y_shape if gradient else case.f_shape
         x, second = (rng.standard_normal((2, *shape)).astype("f4") for shape in shapes)
         signed = number % 3 < 2
@@ -155,7 +155,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
 @pytest.mark.parametrize("which", PASSES)
 def test_no_tile_size_is_less_accurate_than_promised(which, kernel):
     size = tuple(40 if len(kernel) < 3 else 12 for _ in kernel)
-    s = tile_sizes_of(which, one(size, kernel, c=256, d=256))
+    s = tile_sizes_of(which, make_case(size, kernel, c=256, d=256))
     growth = winograd_error.growth(s.pairs, which == "filter_grad")
     assert growth <= winograd_error.MOST_GROWTH
 
