@@ -103,6 +103,26 @@ def test_the_least_that_would_is_the_least(which):
         function(*args, algorithm="gemm", max_workspace=limit - 1, **case.explicit)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_a_bias_of_complex128_takes_no_large_buffer(shift, layout):
+    """NumPy's buffer of 128 KiB was not counted, nor one for numbers that are not aligned."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 3, (4, 1621, 4)).astype("c16")
+    f = rng.integers(0, 3, (1, 4, 33)).astype("c16")
+    bias = np.zeros(33 * 16 + 1, np.uint8)[shift:][: 33 * 16].view("c16")
+    bias[...] = range(33)
+    assert bias.flags.aligned == (shift == 0)
+    right = es.conv(x, f, algorithm="strided") + np.arange(33)
+    if layout == "channels_first":
+        x, f, right = (np.moveaxis(a, -1, 1).copy() for a in (x, f.swapaxes(0, 2), right))
+        f = f.reshape(33, 4, 1)
+    keywords = {"algorithm": "strided", "layout": layout, "max_workspace": 0}
+    result, used = peak(es.conv, x, f, bias, **keywords)
+    assert used <= PYTHON_OVERHEAD
+    same(result, right)
+
+
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ["fft", "gemm"])
 def test_the_least_of_a_long_line_is_the_least(algorithm, which):
