@@ -252,7 +252,7 @@ def test_a_hard_limit_holds_for_any_job(name, full_length):
     first = 10_000 * number
     with _testing.use(engine=engines):
         if name in ONCE_EXCEEDED:
-            check(ONCE_EXCEEDED[name], algorithm)
+            assert check(ONCE_EXCEEDED[name], algorithm), "the job is refused"
         for seed in range(first, first + 20 * wanted):
             checked += bool(check(seed, algorithm))
             if checked == wanted:

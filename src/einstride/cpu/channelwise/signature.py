@@ -192,6 +192,6 @@ def entries(g: Geometry, backwards: bool = False) -> int:
     """
     first, stop = interior(g)
     border = g.out[-1] - max(stop - first - MAX_ROUNDED_OFF, 0)
-    rows = map(max, g.out, g.size) if backwards else g.out
-    outer = sum(n * k for n, k in zip(rows, g.kernel[:-1], strict=False))
+    rows = list(map(max, g.out, g.size)) if backwards else g.out
+    outer = sum(n * k for n, k in zip(rows[:-1], g.kernel[:-1], strict=True))
     return outer + border * g.kernel[-1] + max(g.size) + sum(map(max, g.padding))

@@ -21,9 +21,9 @@ class Sources:
     ----------
     count : int
         Number of positions.
-    steps : callable
-        ``steps(positions)``: (positions, taps) the index into `padded` of the element that a tap
-        reads, `NO_ELEMENT` if it meets none.
+    indices_of : callable
+        ``indices_of(positions)``: (positions, taps) the index into `padded` of the element that a
+        tap reads, `NO_ELEMENT` if it meets none.
     padded : array
         The element at each index of the padded axis, negative in padding of zeros.
     first : int
@@ -33,7 +33,7 @@ class Sources:
     """
 
     count: int
-    steps: Callable[[Any], Any]
+    indices_of: Callable[[Any], Any]
     padded: Any
     first: int
     advance: int
@@ -41,7 +41,7 @@ class Sources:
 
     def indices(self, first: int, last: int) -> Any:
         """(positions, taps) the indices into `padded` from position `first` up to `last`."""
-        return self.steps(np.arange(first, last)[:, None])
+        return self.indices_of(np.arange(first, last)[:, None])
 
     def blocks(self) -> Iterator[tuple[slice, Any]]:
         """Enumerate (positions, indices), a few thousand indices at a time."""
@@ -79,11 +79,11 @@ def gradient_sources(g: Geometry, a: int) -> Sources:
     padded = np.arange(-before, max((max(g.size[a] - 1, 0) + low) // s + 1, g.out[a]))
     padded = np.where((padded < 0) | (padded >= g.out[a]), -1, padded)
 
-    def steps(i: Any) -> Any:
+    def indices_of(i: Any) -> Any:
         quotient, remainder = np.divmod(i + low - taps, s)
         return np.where(remainder == 0, quotient + before, NO_ELEMENT)
 
-    return Sources(g.size[a], steps, padded, before, 1, s)
+    return Sources(g.size[a], indices_of, padded, before, 1, s)
 
 
 def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
