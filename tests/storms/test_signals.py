@@ -99,7 +99,7 @@ TIMERS = """
     signal.signal(signal.SIGALRM, handler)
     watch, chance, round_ = programs.Watch(), random.Random(0), 0
     ended = 0
-    while ended < wanted:
+    while hits < wanted:
         round_ += 1
         budget = (1, 1, 3, 30)[round_ % 4]  # more come while it cleans up after the first
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-6, 1.1 * took))
@@ -120,7 +120,7 @@ TIMERS = """
     call(out)
     assert (out == right).all(), "the last call is wrong"
     watch.whole(more=3)
-    assert hits > wanted, "the bursts do not come"
+    assert hits > ended > wanted // 20, "bursts do not come, or nothing but bursts"
     print("ok")
 """
 
