@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 import einstride as es
 from einstride.geometry.convolution import Geometry
-from einstride.geometry.tile_sizes import Scheme, work
+from einstride.geometry.tile_sizes import TileSizes, work
 
 PATH = Path(__file__).parent.parent / "src" / "einstride" / "calibration" / "calibration.json"
 NOTE = (
@@ -159,7 +159,7 @@ def gathering(transform: float) -> float:
     """Measure the seconds per byte of tiles that F(4x4, 3x3) takes beside products and
     transforms."""
     x, f = np.ones((8, 58, 58, 64), "float32"), np.ones((3, 3, 64, 64), "float32")
-    spent = work(Geometry.of("calibrate", x.shape, f.shape), Scheme((4, 4), (3, 3)), False)
+    spent = work(Geometry.of("calibrate", x.shape, f.shape), TileSizes((4, 4), (3, 3)), False)
     with patch("einstride.algorithms.winograd._compiled", return_value=False):
         seconds = fastest(lambda: es.conv(x, f, algorithm="winograd"), 30)
     arithmetic = spent.products * (1 + thinness() / 64) + spent.transforms * transform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import subprocess
@@ -44,8 +45,8 @@ SHARES = {
     "cupy-host": 3,  # repeats the tests of NumPy on the slow CuPy host
     "[strict-": 2,  # repeats the tests of NumPy on array_api_strict
 }
-"""Slow tests: {part of a test's id: n}. A run of all files takes one in n of these tests, chosen by
-the hash of the commit; a run of fewer tests than `EVERYTHING` takes all of them."""
+"""Slow tests: {part of a test's id: n}. Without ``--all`` a run of all files takes one in n,
+chosen by the hash of the commit."""
 
 CASES = 16
 """Without ``--all`` a run of all files takes one in `CASES` parameter sets of each test, chosen by
@@ -84,7 +85,8 @@ LONG = (
 with ``--all``."""
 
 EVERYTHING = 5000
-"""Number of collected tests from which a run is taken for a run of all files."""
+"""Number of collected tests from which a run is taken for a run of all files; a smaller one takes
+every test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -134,23 +136,22 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests in a run of all files, by `SHARES`, `CASES` and `LONG`."""
-    if len(items) < EVERYTHING:
+    """Deselect tests in a run of all files without ``--all``, by `SHARES`, `CASES` and `LONG`."""
+    if len(items) < EVERYTHING or config.getoption("--all"):
         return
     left_out: set[pytest.Item] = set()
     for name, share in SHARES.items():
         matching = [item for item in items if name in item.nodeid and item not in left_out]
         left_out |= {item for i, item in enumerate(matching) if (i + commit_number()) % share}
-    if not config.getoption("--all"):
-        left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
-        tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
-        for item in items:
-            if item not in left_out:
-                key = item.nodeid.partition("[")[0], _backend_of(item)
-                tests.setdefault(key, []).append(item)
-        for cases in tests.values():
-            share = min(CASES, len(cases))
-            left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
+    left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
+    tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
+    for item in items:
+        if item not in left_out:
+            key = item.nodeid.partition("[")[0], _backend_of(item)
+            tests.setdefault(key, []).append(item)
+    for cases in tests.values():
+        share = min(CASES, len(cases))
+        left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
 
@@ -182,7 +183,11 @@ def number_of_commit() -> int:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install the CuPy host before the first test, because other libraries may import CuPy."""
+    """Install the CuPy host before the first test, because other libraries may import CuPy.
+
+    The objects of this moment, which are most of all, are hidden from the garbage collector: tests
+    that call it take half the time.
+    """
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
         for item in session.items
@@ -192,6 +197,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         host = importlib.import_module("cupy_host")
         if host.unavailable_reason() is None:
             host.install()
+    gc.collect()
+    gc.freeze()
 
 
 def _backend_of(item: pytest.Item) -> str | None:

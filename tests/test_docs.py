@@ -102,6 +102,19 @@ def test_every_path_named_in_the_guides_exists(page):
     assert not [path for path in named if not any((place / path).exists() for place in places)]
 
 
+@pytest.mark.parametrize("page", GUIDES)
+def test_every_name_said_to_be_in_a_module_is_there(page):
+    """`name` in `path`, or several names: each is defined in that file."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"((?:`\w+`(?:,| and)?\s+)+)in\s+`([\w/]+\.py)`", text)
+    assert len(named) > 4
+    for names, path in named:
+        file = next(p for p in (ROOT / "src" / "einstride" / path, ROOT / path) if p.exists())
+        code = file.read_text(encoding="utf-8")
+        for name in re.findall(r"\w+", names.replace(" and ", " ")):
+            assert re.search(rf"^\s*(?:(?:def|class) )?{name}\b", code, re.M), (name, path)
+
+
 def test_the_picture_of_the_rooms_is_what_the_code_draws():
     pytest.importorskip("llvmlite")
     script = ROOT / "docs" / "draw_architecture.py"

@@ -188,7 +188,7 @@ class Seen:
     einsums."""
 
     def __init__(self):
-        self.calls, self.runs, self.schemes, self.periods, self.equations = [], [], [], [], []
+        self.calls, self.runs, self.tile_sizes, self.periods, self.equations = [], [], [], [], []
 
     def named(self, *names):
         return [call for call in self.calls if call.kernel.name in names]
@@ -216,7 +216,7 @@ def observed():
         try:
             yield seen
         finally:
-            seen.schemes += [call.args[2].scheme for call in filtered]
+            seen.tile_sizes += [call.args[2].tile_sizes for call in filtered]
             seen.periods += [call.args[0] for call in transforms]
 
 
@@ -280,9 +280,9 @@ def check_winograd(described, seen):
     compiled = seen.named("winograd", "winograd_grad")
     assert described["compiled"] is bool(compiled)
     if not compiled:
-        (scheme,) = {str(s) for s in seen.schemes}
-        assert described["tile"] == scheme
-        pairs = zip(seen.schemes[0].m, seen.schemes[0].kernel, strict=True)
+        (tile,) = {str(s) for s in seen.tile_sizes}
+        assert described["tile"] == tile
+        pairs = zip(seen.tile_sizes[0].m, seen.tile_sizes[0].kernel, strict=True)
         axes = [f"F({m}, {r})" if r > 1 else "taps summed directly" for m, r in pairs]
         assert list(described["axes"].values()) == axes
         assert (described.get("units", described["blocks"]), described["threads"]) in seen.runs

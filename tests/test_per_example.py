@@ -127,11 +127,11 @@ def test_max_workspace_holds(peak_bytes, limit):
 
 @pytest.fixture
 def peak_bytes():
-    from test_workspace import PYTHON, peak
+    from test_workspace import PYTHON_OVERHEAD, peak
 
     def measure(function, *args, **keywords):
         result, used = peak(function, *args, **keywords)
-        return result, used - PYTHON
+        return result, used - PYTHON_OVERHEAD
 
     return measure
 

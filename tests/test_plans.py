@@ -14,7 +14,7 @@ from einstride import _testing
 from einstride.algorithms import ALGORITHMS as TABLE
 from oracle import Case
 from strategies import arrays, cases, seeds
-from test_workspace import PYTHON, peak
+from test_workspace import PYTHON_OVERHEAD, peak
 
 HERE = ("strided", "gemm")  # algorithms for all NumPy arrays; others may refuse
 CASE = Case(2, (9, 8), (3, 2), 4, 6, (2, 1), ((2, 1), (0, 1)), (1, 2), groups=2)
@@ -165,7 +165,7 @@ def test_the_workspace_is_an_upper_bound(which, algorithm):
     x, f, gy = arrays(BIG, "float32", 1)
     with unless_refused(algorithm):
         p, _, given, _ = planned(BIG, which, x, f, gy, algorithm=algorithm, **BIG.explicit)
-        assert peak(p, *given)[1] <= p.workspace + PYTHON
+        assert peak(p, *given)[1] <= p.workspace + PYTHON_OVERHEAD
 
 
 TIGHT = {
@@ -197,7 +197,7 @@ def test_the_workspace_is_an_upper_bound_in_corners(name):
     }[which]
     given = {"forward": (x, f), "input_grad": (gy, f), "filter_grad": (x, gy)}[which]
     p = es.plan(*given, direction=which, algorithm=algorithm, **size, **keywords)
-    assert peak(p, *given)[1] <= p.workspace + PYTHON
+    assert peak(p, *given)[1] <= p.workspace + PYTHON_OVERHEAD
 
 
 def test_bias_and_out():

@@ -25,7 +25,7 @@ from einstride.cpu.fft import plan as fourier_plan
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
 from test_simd_channelwise import MACHINES, channels_first, machine  # noqa: F401
-from test_workspace import PYTHON, least, peak
+from test_workspace import PYTHON_OVERHEAD, least_limit, peak
 
 
 def depthwise(channels, multiplier=1, **changes):
@@ -250,9 +250,9 @@ def test_workspace(which, name):
     free = function(*args, **keywords)
     with refused(FUNCTIONS[which], ValueError, "max_workspace") as caught:
         function(*args, max_workspace=0, **keywords)
-    limit = least(str(caught.value))
+    limit = least_limit(str(caught.value))
     found, used = peak(function, *args, max_workspace=limit, **keywords)
-    assert used <= limit + PYTHON
+    assert used <= limit + PYTHON_OVERHEAD
     if (
         case.channels > 1 or which != "filter_grad"
     ):  # other cases are array code, whose blocks follow limits

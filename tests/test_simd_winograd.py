@@ -24,16 +24,16 @@ pytest.importorskip("llvmlite")
 from einstride.arrays.backends.spin_helpers import launch
 from einstride.codegen.jit import Machine, machine
 from einstride.cpu.winograd import calls, choice
-from einstride.cpu.winograd.tables import Scheme
+from einstride.cpu.winograd.tables import FilteredAxes
 
 LIMIT = 16 << 20
-SLACK = 1 << 16  # bytes of Python's own objects
+PYTHON_OVERHEAD = 1 << 16  # bytes of Python objects: frames, tuples and views
 
-FLAT = Scheme((None, 0), (), ((1, 1), (4, 3)))
-F23, F43, F63 = (Scheme((0, 1), (), ((m, 3), (m, 3))) for m in (2, 4, 6))
-DEEP = Scheme((1, 2), (0,), ((4, 3), (2, 3)))
+FLAT = FilteredAxes((None, 0), (), ((1, 1), (4, 3)))
+F23, F43, F63 = (FilteredAxes((0, 1), (), ((m, 3), (m, 3))) for m in (2, 4, 6))
+DEEP = FilteredAxes((1, 2), (0,), ((4, 3), (2, 3)))
 
-CASES: dict[str, tuple[Scheme, dict[str, Any]]] = {
+CASES: dict[str, tuple[FilteredAxes, dict[str, Any]]] = {
     "1-D": (FLAT, {"size": (9,), "kernel": (3,), "channels": 3, "filters": 17}),
     "one channel": (F43, {"channels": 1, "filters": 1}),
     "tails": (F23, {"channels": 15, "filters": 33}),
@@ -45,9 +45,9 @@ CASES: dict[str, tuple[Scheme, dict[str, Any]]] = {
     "circular": (F23, {"padding_mode": "circular", "padding": ((2, 2), (0, 3))}),
     "dilated": (F43, {"dilation": (2, 3), "padding": ((2, 2), (3, 3)), "size": (9, 10)}),
     "flipped": (F43, {"flip": True}),
-    "5 x 5": (Scheme((0, 1), (), ((4, 5), (2, 5))), {"kernel": (5, 5)}),
-    "1 x 7": (Scheme((None, 1), (0,), ((1, 1), (2, 7))), {"kernel": (1, 7), "size": (4, 9)}),
-    "7 x 1": (Scheme((0, None), (1,), ((2, 7), (1, 1))), {"kernel": (7, 1), "size": (9, 4)}),
+    "5 x 5": (FilteredAxes((0, 1), (), ((4, 5), (2, 5))), {"kernel": (5, 5)}),
+    "1 x 7": (FilteredAxes((None, 1), (0,), ((1, 1), (2, 7))), {"kernel": (1, 7), "size": (4, 9)}),
+    "7 x 1": (FilteredAxes((0, None), (1,), ((2, 7), (1, 1))), {"kernel": (7, 1), "size": (9, 4)}),
     "3-D": (DEEP, {"size": (3, 5, 5), "kernel": (3, 3, 3), "channels": 3, "filters": 5}),
     "strided depth": (
         DEEP,
@@ -80,22 +80,22 @@ def operands(g: Geometry, dtype: str, seed: int = 0) -> tuple[np.ndarray, ...]:
 
 
 def forward(
-    x: np.ndarray, f: np.ndarray, g: Geometry, scheme: Scheme, bias: Any = None,
-    keep: bool = False, threads: int = 1, ceiling: int = LIMIT, out: Any = None,
+    x: np.ndarray, f: np.ndarray, g: Geometry, axes: FilteredAxes, bias: Any = None,
+    prepare: bool = False, threads: int = 1, limit: int = LIMIT, out: Any = None,
     on: Machine | None = None,
 ) -> np.ndarray:  # fmt: skip
     y = np.full(g.y_shape, np.nan, x.dtype) if out is None else out
-    prepared = calls.prepare(f, g, scheme, launch, threads, on) if keep else None
-    calls.forward(x, f, g, scheme, bias, y, launch, threads, ceiling, prepared, on)
+    prepared = calls.prepare(f, g, axes, launch, threads, on) if prepare else None
+    calls.forward(x, f, g, axes, bias, y, launch, threads, limit, prepared, on)
     return y
 
 
 def filter_grad(
-    x: np.ndarray, gy: np.ndarray, g: Geometry, scheme: Scheme, threads: int = 1,
-    ceiling: int = LIMIT, out: Any = None, on: Machine | None = None,
+    x: np.ndarray, gy: np.ndarray, g: Geometry, axes: FilteredAxes, threads: int = 1,
+    limit: int = LIMIT, out: Any = None, on: Machine | None = None,
 ) -> np.ndarray:  # fmt: skip
     gf = np.full(g.f_shape, np.nan, x.dtype) if out is None else out
-    calls.filter_grad(x, gy, g, scheme, gf, launch, threads, ceiling, on)
+    calls.filter_grad(x, gy, g, axes, gf, launch, threads, limit, on)
     return gf
 
 
@@ -113,27 +113,27 @@ DOUBLE = ("1-D", "more tails", "dilated", "3-D")
     ("name", "dtype"), [(n, "float32") for n in CASES] + [(n, "float64") for n in DOUBLE]
 )
 def test_against_the_loops(name: str, dtype: str) -> None:
-    scheme, settings = CASES[name]
+    axes, settings = CASES[name]
     g, case = geometry(**settings)
     x, f, gy, bias = operands(g, dtype)
     expected = oracle.forward(x, f, case)
-    close(forward(x, f, g, scheme), expected)
-    close(forward(x, f, g, scheme, bias, keep=True), expected + bias)
-    close(filter_grad(x, gy, g, scheme), oracle.filter_grad(x, gy, case))
+    close(forward(x, f, g, axes), expected)
+    close(forward(x, f, g, axes, bias, prepare=True), expected + bias)
+    close(filter_grad(x, gy, g, axes), oracle.filter_grad(x, gy, case))
 
 
 @pytest.mark.parametrize(
     "name", ["1-D", "tails", "more tails", "cropped", "flipped", "5 x 5", "3-D"]
 )
 def test_the_input_gradient_is_a_forward_pass(name: str) -> None:
-    scheme, settings = CASES[name]
+    axes, settings = CASES[name]
     g, case = geometry(**settings)
     _, f, gy, _ = operands(g, "float32")
     (phase,) = input_gradient_phases.phases(g)
-    turned = f.swapaxes(-1, -2)
-    turned = turned if g.flip else np.flip(turned, tuple(range(g.rank)))
+    adjoint = f.swapaxes(-1, -2)
+    adjoint = adjoint if g.flip else np.flip(adjoint, tuple(range(g.rank)))
     assert phase.geometry is not None
-    close(forward(gy, turned, phase.geometry, scheme), oracle.input_grad(gy, f, case))
+    close(forward(gy, adjoint, phase.geometry, axes), oracle.input_grad(gy, f, case))
 
 
 @pytest.mark.parametrize("order", ["contiguous", "channels", "filters first", "any"])
@@ -142,47 +142,49 @@ def test_filters_of_any_strides(order: str) -> None:
     x, f, _, _ = operands(g, "float32")
     axes = {"contiguous": (0, 1, 2, 3), "channels": (0, 1, 3, 2), "filters first": (3, 2, 0, 1)}
     if order == "any":
-        other = np.repeat(f, 2, axis=-1)[::-1, ..., ::2][::-1]
+        strided = np.repeat(f, 2, axis=-1)[::-1, ..., ::2][::-1]
     else:
-        kept = axes[order]
-        other = np.ascontiguousarray(f.transpose(kept)).transpose(np.argsort(kept))
-    for keep in (False, True):
+        order_of_axes = axes[order]
+        strided = np.ascontiguousarray(f.transpose(order_of_axes)).transpose(
+            np.argsort(order_of_axes)
+        )
+    for prepare in (False, True):
         np.testing.assert_array_equal(
-            forward(x, other, g, F43, keep=keep), forward(x, f, g, F43, keep=keep)
+            forward(x, strided, g, F43, prepare=prepare), forward(x, f, g, F43, prepare=prepare)
         )
 
 
 def test_arrays_that_run_backwards() -> None:
     g, case = geometry(channels=17)
     x, f, gy, _ = operands(g, "float32")
-    back = (slice(None, None, -1),) * 3
-    y = np.full(g.y_shape, np.nan, np.float32)[back]
-    turned, gy_turned = x[back].copy()[back], gy[back].copy()[back]
-    close(forward(turned, f, g, F43, out=y), oracle.forward(x, f, case))
-    close(filter_grad(turned, gy_turned, g, F43), oracle.filter_grad(x, gy, case))
+    reverse = (slice(None, None, -1),) * 3
+    y = np.full(g.y_shape, np.nan, np.float32)[reverse]
+    x_reversed, gy_reversed = x[reverse].copy()[reverse], gy[reverse].copy()[reverse]
+    close(forward(x_reversed, f, g, F43, out=y), oracle.forward(x, f, case))
+    close(filter_grad(x_reversed, gy_reversed, g, F43), oracle.filter_grad(x, gy, case))
 
 
 def targets() -> dict[str, Machine]:
     """Return targets with narrower vectors whose code this CPU can execute."""
-    here = machine()
-    found = {f"{size} bytes": replace(here, vector_bytes=size, registers=16) for size in (32, 16)}
-    if here.vector_bytes == 64:
+    native = machine()
+    found = {f"{size} bytes": replace(native, vector_bytes=size, registers=16) for size in (32, 16)}
+    if native.vector_bytes == 64:
         found["x86-64-v3"] = Machine("x86-64-v3", "", 32, 16)
-        found["64 bytes"] = here
+        found["64 bytes"] = native
     return found
 
 
 @pytest.mark.parametrize("unit", targets())
 @pytest.mark.parametrize("name", ["tails", "more tails", "reflect", "1-D"])
 def test_any_width_of_vectors(unit: str, name: str) -> None:
-    scheme, settings = CASES[name]
+    axes, settings = CASES[name]
     g, case = geometry(**settings)
     x, f, gy, bias = operands(g, "float32")
     on = targets()[unit]
     expected = oracle.forward(x, f, case) + bias
     for given in (f, np.asfortranarray(f)):
-        close(forward(x, given, g, scheme, bias, on=on), expected)
-    close(filter_grad(x, gy, g, scheme, on=on), oracle.filter_grad(x, gy, case))
+        close(forward(x, given, g, axes, bias, on=on), expected)
+    close(filter_grad(x, gy, g, axes, on=on), oracle.filter_grad(x, gy, case))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -193,8 +195,8 @@ def test_many_blocks_and_partial_sums(shape: tuple[int, ...], threads: int) -> N
     x, f, gy, bias = operands(g, "float32")
     wide = [a.astype(np.float64) for a in (x, f, gy)]
     expected = oracle.fast_forward(wide[0], wide[1], case) + bias
-    for keep in (False, True):
-        close(forward(x, f, g, F43, bias, keep, threads), expected)
+    for prepare in (False, True):
+        close(forward(x, f, g, F43, bias, prepare, threads), expected)
     gradient = filter_grad(x, gy, g, F43, threads)
     close(gradient, oracle.fast_filter_grad(wide[0], wide[2], case))
 
@@ -208,27 +210,30 @@ def test_the_same_bits_for_any_threads_and_limit(shape: tuple[int, ...]) -> None
     gradient = filter_grad(x, gy, g, F43)
     for threads in (2, 3, 7):
         np.testing.assert_array_equal(filter_grad(x, gy, g, F43, threads), gradient)
-        for ceiling in (0, 1 << 20, LIMIT, 1 << 30):
-            for keep in (False, True):
-                found = forward(x, f, g, F43, bias, keep, threads, ceiling)
+        for limit in (0, 1 << 20, LIMIT, 1 << 30):
+            for prepare in (False, True):
+                found = forward(x, f, g, F43, bias, prepare, threads, limit)
                 np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("ceiling", [3 << 20, LIMIT])
-def test_workspace_is_what_was_predicted(threads: int, ceiling: int) -> None:
+@pytest.mark.parametrize("limit", [3 << 20, LIMIT])
+def test_workspace_is_what_was_predicted(threads: int, limit: int) -> None:
     g, _ = geometry((40, 40), channels=48, filters=48)
     x, f, gy, _ = operands(g, "float32")
     y, gf = np.empty(g.y_shape, x.dtype), np.empty(g.f_shape, x.dtype)
-    for keep in (False, True):
-        prepared = calls.prepare(f, g, F43, launch, threads) if keep else None
-        said = calls.forward_workspace(g, F43, "float32", threads, ceiling, keep)
-        assert said <= ceiling
-        run = (x, f, g, F43, None, y, launch, threads, ceiling, prepared)
-        assert _peak(calls.forward, *run) <= said + SLACK
-    said = calls.gradient_workspace(g, F43, "float32", threads, ceiling)
-    assert said <= ceiling
-    assert _peak(calls.filter_grad, x, gy, g, F43, gf, launch, threads, ceiling) <= said + SLACK
+    for prepare in (False, True):
+        prepared = calls.prepare(f, g, F43, launch, threads) if prepare else None
+        predicted = calls.forward_workspace(g, F43, "float32", threads, limit, prepare)
+        assert predicted <= limit
+        run = (x, f, g, F43, None, y, launch, threads, limit, prepared)
+        assert _peak(calls.forward, *run) <= predicted + PYTHON_OVERHEAD
+    predicted = calls.gradient_workspace(g, F43, "float32", threads, limit)
+    assert predicted <= limit
+    assert (
+        _peak(calls.filter_grad, x, gy, g, F43, gf, launch, threads, limit)
+        <= predicted + PYTHON_OVERHEAD
+    )
 
 
 def _peak(function: Any, *args: Any) -> int:
@@ -258,19 +263,19 @@ GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
 
 def guard() -> None:
     """Run cases whose arrays end, then begin, beside pages without access."""
-    units = [on for on in targets().values() if on.name == machine().name]
+    machines = [on for on in targets().values() if on.name == machine().name]
     for name in GUARDED:
-        scheme, settings = CASES[name]
+        axes, settings = CASES[name]
         for channels, filters in ((17, 19), (3, 50)):
             g, _ = geometry(**settings | {"channels": channels, "filters": filters})
             for end in (True, False):
                 x, f, gy, bias = (guarded(a, end) for a in operands(g, "float32"))
                 y, gf = (guarded(np.zeros(s, np.float32), end) for s in (g.y_shape, g.f_shape))
-                turned = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
-                for on in units:
-                    forward(x, f, g, scheme, bias, out=y, on=on)
-                    forward(x, turned, g, scheme, bias, keep=True, out=y, on=on)
-                    filter_grad(x, gy, g, scheme, out=gf, on=on)
+                transposed = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
+                for on in machines:
+                    forward(x, f, g, axes, bias, out=y, on=on)
+                    forward(x, transposed, g, axes, bias, prepare=True, out=y, on=on)
+                    filter_grad(x, gy, g, axes, out=gf, on=on)
 
 
 @pytest.mark.skipif(not hasattr(__import__("mmap"), "MAP_PRIVATE"), reason="needs mprotect")
@@ -287,8 +292,8 @@ def test_the_choice_of_tiles_depends_on_no_thread_and_keeps_the_error(gradient: 
     for size in ((7, 7), (14, 14), (56, 56), (9, 30, 30)):
         g, _ = geometry(size, (3,) * len(size), 64, 64, 8)
         found = {
-            choice.choose_scheme(g, 4, threads, machine(), gradient, prepared=False)[0]
+            choice.choose_axes(g, 4, threads, machine(), gradient, prepared=False)[0]
             for threads in (1, 2, 16)
         }
         assert len(found) == 1
-        assert growth(found.pop().axes, gradient) <= MOST_GROWTH
+        assert growth(found.pop().pairs, gradient) <= MOST_GROWTH

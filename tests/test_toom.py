@@ -52,7 +52,7 @@ def test_only_the_filter_pays_for_thirds(m, r):
 
 
 def test_axes_multiply():
-    s = tile_sizes.Scheme((2, 4), (3, 2))
+    s = tile_sizes.TileSizes((2, 4), (3, 2))
     first, second = cook_toom.matrices(2, 3), cook_toom.matrices(4, 2)
     found = np.array(s.matrix("data"))
     expected = np.kron(exact(first.data).astype(float), exact(second.data).astype(float))
@@ -81,10 +81,10 @@ def test_the_points_are_better_than_the_usual_ones():
 @pytest.mark.parametrize("direction", ["forward", "filter_grad"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("r", range(2, 8))
-def test_some_scheme_is_accurate_enough(r, rank, direction):
-    """Some scheme is accurate enough, except for long filters on three axes."""
-    found = tile_sizes.schemes((r,) * rank, (20,) * rank)
-    growths = [winograd_error.growth(s.axes, direction == "filter_grad") for s in found]
+def test_some_tile_size_is_accurate_enough(r, rank, direction):
+    """Some tile size is accurate enough, except for long filters on three axes."""
+    found = tile_sizes.candidates((r,) * rank, (20,) * rank)
+    growths = [winograd_error.growth(s.pairs, direction == "filter_grad") for s in found]
     if rank < 3 or r < 6:
         assert min(growths) <= winograd_error.MOST_GROWTH
     assert all(s.points <= tile_sizes.MOST_POINTS for s in found)

@@ -22,12 +22,12 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
 from oracle import Case
 from strategies import arrays
-from test_workspace import PYTHON, peak
+from test_workspace import PYTHON_OVERHEAD, peak
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def one(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
+def make_case(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):
     rank = len(size)
     pads, dilation = pads or ((0, 0),) * rank, dilation or (1,) * rank
     return Case(batch, size, kernel, c, d, (1,) * rank, pads, dilation, **more)
@@ -41,22 +41,25 @@ def array_code():
 
 
 CASES = {
-    **{f"F(m, {r})": one((4 * r + 3,), (r,), pads=((r - 1, 1),)) for r in range(2, 8)},
-    **{f"{r}x{r}": one((r + 9, r + 4), (r, r), pads=((1, r - 1), (0, 1))) for r in range(2, 8)},
-    **{f"{r}x{r}x{r}": one((7, 8, 6), (r,) * 3, pads=((1, 1),) * 3) for r in (2, 3)},
-    "1x7": one((5, 19), (1, 7), pads=((0, 0), (3, 3))),
-    "7x1": one((19, 5), (7, 1), pads=((3, 3), (0, 0))),
-    "3x1x5": one((6, 3, 9), (3, 1, 5)),
-    "four axes": one((3, 4, 3, 5), (2, 1, 2, 3), c=2, d=2),
-    "one output": one((3, 3), (3, 3)),
-    "smaller than a tile": one((4, 2), (3, 2), batch=3),
-    "only border": one((1, 1), (3, 3), pads=((4, 5), (3, 4))),
-    "cropped": one((17, 15), (3, 3), pads=((-2, -1), (-3, 2))),
-    "dilated": one((19, 23), (3, 3), pads=((2, 2), (3, 3)), dilation=(2, 3)),
-    "dilated beyond the output": one((23,), (3,), dilation=(9,), pads=((2, 1),)),
-    "grouped": one((9, 8), (3, 3), c=6, d=9, pads=((1, 1), (1, 1)), groups=3),
-    "flipped": one((9, 8), (3, 2), pads=((1, 1), (1, 0)), flip=True),
-    "uneven blocks": one((37, 41), (3, 3), c=20, d=24, pads=((1, 1), (2, 0)), batch=3),
+    **{f"F(m, {r})": make_case((4 * r + 3,), (r,), pads=((r - 1, 1),)) for r in range(2, 8)},
+    **{
+        f"{r}x{r}": make_case((r + 9, r + 4), (r, r), pads=((1, r - 1), (0, 1)))
+        for r in range(2, 8)
+    },
+    **{f"{r}x{r}x{r}": make_case((7, 8, 6), (r,) * 3, pads=((1, 1),) * 3) for r in (2, 3)},
+    "1x7": make_case((5, 19), (1, 7), pads=((0, 0), (3, 3))),
+    "7x1": make_case((19, 5), (7, 1), pads=((3, 3), (0, 0))),
+    "3x1x5": make_case((6, 3, 9), (3, 1, 5)),
+    "four axes": make_case((3, 4, 3, 5), (2, 1, 2, 3), c=2, d=2),
+    "one output": make_case((3, 3), (3, 3)),
+    "smaller than a tile": make_case((4, 2), (3, 2), batch=3),
+    "only border": make_case((1, 1), (3, 3), pads=((4, 5), (3, 4))),
+    "cropped": make_case((17, 15), (3, 3), pads=((-2, -1), (-3, 2))),
+    "dilated": make_case((19, 23), (3, 3), pads=((2, 2), (3, 3)), dilation=(2, 3)),
+    "dilated beyond the output": make_case((23,), (3,), dilation=(9,), pads=((2, 1),)),
+    "grouped": make_case((9, 8), (3, 3), c=6, d=9, pads=((1, 1), (1, 1)), groups=3),
+    "flipped": make_case((9, 8), (3, 2), pads=((1, 1), (1, 0)), flip=True),
+    "uneven blocks": make_case((37, 41), (3, 3), c=20, d=24, pads=((1, 1), (2, 0)), batch=3),
 }
 
 
@@ -79,44 +82,44 @@ def test_against_the_loops(backend, name, which, dtype):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("which", PASSES)
 def test_padding_modes(backend, which, mode, dilation):
-    case = one((11, 10), (3, 3), pads=((3, 2), (1, 4)), dilation=(dilation, 1), mode=mode)
+    case = make_case((11, 10), (3, 3), pads=((3, 2), (1, 4)), dilation=(dilation, 1), mode=mode)
     function, args, pair = operands(which, case, *arrays(case, "float64", 5))
     y = backend(function, *args, algorithm="winograd", **case.explicit)
     agrees(y, oracle.PASSES[which](*pair, case), "float64", "winograd")
 
 
-SCHEMES = tile_sizes.schemes((3, 3), (20, 20)) + tile_sizes.schemes((2, 5), (9, 9))
+TILE_SIZES = tile_sizes.candidates((3, 3), (20, 20)) + tile_sizes.candidates((2, 5), (9, 9))
 
 
 @pytest.fixture
-def only():
-    """Return a function that allows the algorithm only one scheme, accurate or not."""
+def allow_only():
+    """Return a function that allows the algorithm only one tile size, accurate or not."""
     with ExitStack() as stack:
 
-        def leave(scheme):
+        def allow(sizes):
             stack.enter_context(_testing.use(constants={"growth of Winograd's errors": 1e9}))
             stack.enter_context(
-                _testing.replacing("list Winograd's tile sizes", lambda *_: (scheme,))
+                _testing.replacing("list Winograd's tile sizes", lambda *_: (sizes,))
             )
 
-        yield leave
+        yield allow
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("sizes", TILE_SIZES, ids=str)
 @pytest.mark.parametrize("which", PASSES)
-def test_every_scheme(only, which, scheme):
-    """Every scheme is right, also schemes that the cost model never chooses."""
-    only(scheme)
-    kernel = (scheme.taps * scheme.kernel[0], scheme.kernel[1])
-    case = one((21, 18), kernel, c=5, d=6, pads=((1, 1), (1, 2)), batch=3)
+def test_every_tile_size(allow_only, which, sizes):
+    """Every tile size is right, also sizes that the cost model never chooses."""
+    allow_only(sizes)
+    kernel = (sizes.taps * sizes.kernel[0], sizes.kernel[1])
+    case = make_case((21, 18), kernel, c=5, d=6, pads=((1, 1), (1, 2)), batch=3)
     function, args, pair = operands(which, case, *arrays(case, "float64", 6))
     y = function(*args, algorithm="winograd", **case.explicit)
     agrees(y, oracle.FAST[which](*pair, case), "float64", "winograd")
 
 
-def test_two_by_two_is_exact_on_integers(only):
+def test_two_by_two_is_exact_on_integers(allow_only):
     """F(2, 3) divides by two only, so it is exact on integers."""
-    only(tile_sizes.Scheme((2, 2), (3, 3)))
+    allow_only(tile_sizes.TileSizes((2, 2), (3, 3)))
     case = CASES["uneven blocks"]
     x, f, _ = arrays(case, "float32", 1)
     y = es.conv(x, f, algorithm="winograd", **case.explicit)
@@ -140,7 +143,7 @@ def test_a_filter_gradient_has_the_same_bits_on_any_number_of_threads(name):
     same(found[1], found[0])
 
 
-WIDE = one((8, 9), (3, 3), c=256, d=256, pads=((1, 1), (1, 1)))
+WIDE = make_case((8, 9), (3, 3), c=256, d=256, pads=((1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize("which", PASSES)
@@ -162,7 +165,7 @@ SIZES = {
 
 @settings(max_examples=10, deadline=None)
 @given(
-    ceiling=st.integers(200_000, 4 << 20),
+    limit=st.integers(200_000, 4 << 20),
     which=st.sampled_from(PASSES),
     dilation=st.sampled_from([1, 2]),
     mode=st.sampled_from(MODES),
@@ -170,12 +173,12 @@ SIZES = {
     dtype=st.sampled_from(["float32", "complex128", "float16"]),
     groups=st.sampled_from([1, 2]),
 )
-def test_hard_limits(ceiling, which, dilation, mode, rank, dtype, groups):
+def test_hard_limits(limit, which, dilation, mode, rank, dtype, groups):
     size = {1: (300,), 2: (23, 19), 3: (7, 10, 9)}[rank]
-    case = one(size, (3,) * rank, 24, 40, ((2, 1),) * rank, (dilation,) * rank, mode=mode)
+    case = make_case(size, (3,) * rank, 24, 40, ((2, 1),) * rank, (dilation,) * rank, mode=mode)
     case = replace(case, groups=groups)
     function, args, _ = operands(which, case, *arrays(case, dtype, 7))
-    keywords = case.explicit | {"algorithm": "winograd", "max_workspace": ceiling}
+    keywords = case.explicit | {"algorithm": "winograd", "max_workspace": limit}
     try:
         es.plan(*(a for a in args if isinstance(a, np.ndarray)), direction=which,
                 **SIZES[which](case), **keywords)  # fmt: skip
@@ -184,7 +187,7 @@ def test_hard_limits(ceiling, which, dilation, mode, rank, dtype, groups):
             function(*args, **keywords)
         return
     _, used = peak(function, *args, **keywords)
-    assert used <= ceiling + PYTHON
+    assert used <= limit + PYTHON_OVERHEAD
 
 
 # Prepared filters

@@ -16,7 +16,7 @@ from einstride.codegen import jit
 from einstride.geometry import cook_toom, problem, tile_sizes, winograd_error
 from einstride.geometry.arithmetic import UNIT_ROUNDOFF, Arithmetic
 from einstride.geometry.convolution import Geometry
-from test_winograd import one
+from test_winograd import make_case
 
 
 def adversary(kind, shape, rng):
@@ -37,31 +37,31 @@ def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
     """The error stays below the worst case of roundings, times matrix norms, times operand
     norms."""
     rng = np.random.default_rng(1)
-    case = one((14,) * len(kernel), kernel, c=16, d=8)
+    case = make_case((14,) * len(kernel), kernel, c=16, d=8)
     x, f, gy = (
         adversary(kind, s, rng).astype("f4") for s in (case.x_shape, case.f_shape, case.y_shape)
     )
     function, args, pair = operands(which, case, x, f, gy)
     found = function(*args, algorithm="winograd")
     exact = oracle.FAST[which](*(a.astype("f8") for a in pair), case)
-    s = scheme_of(which, case)
+    s = tile_sizes_of(which, case)
     gradient = which == "filter_grad"
     terms = case.channels * s.taps if not gradient else prod(case.y_shape[:-1])
-    worst = winograd_error.worst_error(s.axes, gradient, terms)
+    worst = winograd_error.worst_error(s.pairs, gradient, terms)
     norms = np.prod([np.linalg.norm(a.astype("f8")) for a in pair])
     error = np.abs(found - exact).max()
     assert error <= worst * UNIT_ROUNDOFF["float32"] * norms
     if kind == "random":
-        expected = winograd_error.expected_error(s.axes, gradient, terms) * winograd_error.PEAK
+        expected = winograd_error.expected_error(s.pairs, gradient, terms) * winograd_error.PEAK
         assert error <= expected * UNIT_ROUNDOFF["float32"] * np.sqrt(np.mean(exact**2))
 
 
-def scheme_of(which, case):
+def tile_sizes_of(which, case):
     g = Geometry.of("test", case.x_shape, case.f_shape)
     arithmetic = Arithmetic("float32", "float32")
     one_job = problem.Job(g, which, arithmetic, ("float32",) * 2, 16 << 20, threads=2)
     b = backends.of("test", ("x",), np.ones(1))
-    return winograd._plan(winograd._pass_geometry(one_job), one_job, b.traits).scheme
+    return winograd._plan(winograd._pass_geometry(one_job), one_job, b.traits).tile_sizes
 
 
 SIZES = [(m, r) for r in range(2, 8) for m in range(2, cook_toom.LARGEST + 2 - r)]
@@ -73,21 +73,21 @@ def compiled(which, x, second, g, axes):
     from einstride.arrays.backends.spin_helpers import launch
     from einstride.cpu import complex_as_real
     from einstride.cpu.winograd import calls
-    from einstride.cpu.winograd.tables import Scheme
+    from einstride.cpu.winograd.tables import FilteredAxes
 
     inner = (0, 1) if len(axes) == 2 else (None, 0)
-    scheme = Scheme(inner, (), ((1, 1), *axes)[-2:])
+    filtered = FilteredAxes(inner, (), ((1, 1), *axes)[-2:])
     pairs = np.iscomplexobj(x)
     run = complex_as_real.doubled(g) if pairs else g
     view = complex_as_real.floats if pairs else np.asarray
     if which == "forward":
         out = np.empty(g.y_shape, x.dtype)
         f = complex_as_real.filters(second) if pairs else second
-        calls.forward(view(x), f, run, scheme, None, view(out), launch, 1, 16 << 20)
+        calls.forward(view(x), f, run, filtered, None, view(out), launch, 1, 16 << 20)
         return out
     out = np.empty(g.f_shape, x.dtype)
     into = np.empty(run.f_shape, "f4") if pairs else out
-    calls.filter_grad(view(x), view(second), run, scheme, into, launch, 1, 16 << 20)
+    calls.filter_grad(view(x), view(second), run, filtered, into, launch, 1, 16 << 20)
     if pairs:
         complex_as_real.combine(into, out)
     return out
@@ -96,13 +96,13 @@ def compiled(which, x, second, g, axes):
 def by_numpy(which, x, second, g, axes):
     """Compute the pass by array code."""
     b = backends.of("test", ("x",), x)
-    scheme = tile_sizes.Scheme(*(tuple(sizes) for sizes in zip(*axes, strict=True)))
+    sizes = tile_sizes.TileSizes(*(tuple(numbers) for numbers in zip(*axes, strict=True)))
     name = x.dtype.name
     job = problem.Job(g, which, Arithmetic(name, name), (name, name), 16 << 20, threads=1)
     if which == "forward":
-        out, p = np.empty(g.y_shape, x.dtype), forward_plan(g, scheme, job, b.traits)
+        out, p = np.empty(g.y_shape, x.dtype), forward_plan(g, sizes, job, b.traits)
         return array_passes.correlate(x, second, p, g, job, b, None, out, None)
-    p = gradient_plan(g, scheme, job, b.traits)
+    p = gradient_plan(g, sizes, job, b.traits)
     return array_passes.reduce(x, second, p, job, b, np.empty(g.f_shape, x.dtype))
 
 
@@ -123,7 +123,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
         if passes is compiled and any((m + r) % 2 == 0 for m, r in axes):
             continue  # kernels need an even number of points
         rng = np.random.default_rng(number)
-        case = one(sides[len(axes)], tuple(r for _, r in axes), c=channels, d=8)
+        case = make_case(sides[len(axes)], tuple(r for _, r in axes), c=channels, d=8)
         shapes = case.x_shape, case.y_shape if gradient else case.f_shape
         x, second = (rng.standard_normal((2, *shape)).astype("f4") for shape in shapes)
         signed = number % 3 < 2
@@ -139,7 +139,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
         exact = oracle.FAST[which](*wide, case)
         unit = UNIT_ROUNDOFF[name] * np.sqrt(np.mean(np.abs(exact) ** 2))
         error = np.abs(found - exact) / unit
-        s = tile_sizes.Scheme(*(tuple(sizes) for sizes in zip(*axes, strict=True)))
+        s = tile_sizes.TileSizes(*(tuple(numbers) for numbers in zip(*axes, strict=True)))
         terms = s.terms(g, gradient) * (2 if name == "complex64" else 1)
         expected = winograd_error.expected_error(axes, gradient, terms)
         assert error.max() <= winograd_error.PEAK * expected, axes
@@ -153,10 +153,10 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
 
 @pytest.mark.parametrize("kernel", [(3,), (7,), (2, 2), (3, 3), (5, 5), (6, 6), (3, 3, 3)])
 @pytest.mark.parametrize("which", PASSES)
-def test_no_scheme_is_less_accurate_than_promised(which, kernel):
+def test_no_tile_size_is_less_accurate_than_promised(which, kernel):
     size = tuple(40 if len(kernel) < 3 else 12 for _ in kernel)
-    s = scheme_of(which, one(size, kernel, c=256, d=256))
-    growth = winograd_error.growth(s.axes, which == "filter_grad")
+    s = tile_sizes_of(which, make_case(size, kernel, c=256, d=256))
+    growth = winograd_error.growth(s.pairs, which == "filter_grad")
     assert growth <= winograd_error.MOST_GROWTH
 
 

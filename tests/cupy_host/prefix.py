@@ -1,4 +1,7 @@
-"""Precompiles the headers that almost every CuPy kernel includes, which halves compile times."""
+"""Precompiles the headers that kernels include, which halves compile times.
+
+They are the shim of the host, and those that almost every kernel of CuPy's own includes.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ _CUPY_HEADERS = "".join(
 
 
 def prefix_options(source: str, flags: Sequence[str], wheel: str) -> list[str]:
-    """Return options of g++ for the precompiled header; none if `source` does not begin like it."""
-    if not source.startswith(_CUPY_HEADERS):
-        return []
-    target = cached("prefix", [compiler_identity("g++"), wheel, *flags], "")
+    """Return options of g++ for the precompiled header of a source."""
+    headers = _CUPY_HEADERS if source.startswith(_CUPY_HEADERS) else ""
+    text = f'#include "cuda_shim.h"\n{headers}'
+    target = cached("prefix", [compiler_identity("g++"), wheel, *flags, text], "")
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
             made = Path(scratch) / target.name
             made.mkdir()
             header = made / "prefix.h"
-            header.write_text(f'#include "cuda_shim.h"\n{_CUPY_HEADERS}')
+            header.write_text(text)
             run(["g++", *flags, "-x", "c++-header", "-o", f"{header}.gch", str(header)])
             try:
                 os.rename(made, target)

@@ -1,4 +1,4 @@
-"""Raises an exception at every point at which CPython may run a signal handler: none is missed.
+"""Raises, or calls, at every point at which CPython may run a signal handler: none is missed.
 
 CPython 3.11 and later looks for signals when a function begins, after a call, and at the end of a
 loop's turn (after RESUME, CALL, CALL_FUNCTION_EX, JUMP_BACKWARD); what a handler raises is raised
@@ -44,8 +44,12 @@ def _points(code: CodeType) -> frozenset[int]:
     return frozenset(found)
 
 
+def strike() -> None:
+    raise Struck
+
+
 class Injector:
-    """Counts the points in functions of chosen files, and raises at one of them.
+    """Counts the points in functions of chosen files, and calls a handler at one of them.
 
     Parameters
     ----------
@@ -53,17 +57,21 @@ class Injector:
         True for the file names whose functions are meant.
     at : int
         The number of the point; a negative number for none.
+    handler : callable
+        What is called there, as a signal's handler would be; by default it raises `Struck`.
 
     Attributes
     ----------
     seen : int
         How many points there were.
     where : str
-        The place at which it raised.
+        The place at which the handler was called.
     """
 
-    def __init__(self, chosen: Callable[[str], bool], at: int = -1) -> None:
-        self._chosen, self._at = cache(chosen), at
+    def __init__(
+        self, chosen: Callable[[str], bool], at: int = -1, handler: Callable[[], object] = strike
+    ) -> None:
+        self._chosen, self._at, self._handler = cache(chosen), at, handler
         self.seen, self.where = 0, ""
 
     def __enter__(self) -> Injector:
@@ -85,5 +93,5 @@ class Injector:
             if number == self._at:
                 code = frame.f_code
                 self.where = f"{code.co_filename}:{frame.f_lineno} {code.co_qualname}"
-                raise Struck
+                self._handler()
         return self._step

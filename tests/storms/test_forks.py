@@ -75,6 +75,55 @@ def test_beside_threads_that_convolve(algorithm, full_length):
     assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]
 
 
+BESIDE_LIMITS = """
+    from einstride.arrays.backends import blas_threads, thread_pool
+
+    if sys.argv[1] == "slow":  # as OpenBLAS, which takes its lock for a moment only
+        lock, number = threading.Lock(), [2]
+
+        def change(wanted):
+            assert lock.acquire(timeout=5), "another thread, which is not here, has the lock"
+            time.sleep(1e-3)
+            number[0] = wanted
+            lock.release()
+
+        thread_pool.threads()
+        library = blas_threads._Library(lambda: number[0], change, False)
+        thread_pool._blas._shared = [library]
+
+    def nothing():
+        thread_pool.run(lambda: lambda box: None, [0], 1)  # sets and restores BLAS's threads
+
+    def turn():
+        while going:
+            nothing()
+
+    going, before = True, thread_pool.threads()
+    threads = [threading.Thread(target=turn, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child():
+        nothing()
+        return thread_pool.threads() == before
+
+    for i in range(int(sys.argv[2])):
+        fork(child)
+    going = False
+    for thread in threads:
+        thread.join()
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize("library", ["own", "slow"])
+def test_beside_threads_that_limit_blas(library, full_length):
+    """The fork waits until no thread changes BLAS's number of threads: OpenBLAS has a lock of its
+    own, which would stay taken in the child."""
+    forks = 300 if full_length else 30
+    assert programs.run(HEAD + BESIDE_LIMITS, library, forks) == ["ok"]
+
+
 BESIDE_LLVM = """
     from einstride import _testing
     from einstride.codegen import disk_cache, jit

@@ -99,7 +99,7 @@ TIMERS = """
     signal.signal(signal.SIGALRM, handler)
     watch, chance, round_ = programs.Watch(), random.Random(0), 0
     ended = 0
-    while ended < wanted:
+    while hits < wanted:
         round_ += 1
         budget = (1, 1, 3, 30)[round_ % 4]  # more come while it cleans up after the first
         signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-6, 1.1 * took))
@@ -120,7 +120,7 @@ TIMERS = """
     call(out)
     assert (out == right).all(), "the last call is wrong"
     watch.whole(more=3)
-    assert hits > wanted, "the bursts do not come"
+    assert hits > ended > wanted // 20, "bursts do not come, or nothing but bursts"
     print("ok")
 """
 
@@ -182,3 +182,83 @@ def test_raised_while_a_kernel_is_made(tmp_path):
     """LLVM's lock is free afterwards: another thread compiles the same."""
     pytest.importorskip("llvmlite")
     assert programs.run(COMPILING, EINSTRIDE_CACHE=str(tmp_path / "cache")) == ["ok"]
+
+
+CALLED_AGAIN = """
+    import itertools, sys
+    import numpy as np, einstride as es
+    from einstride import nn
+    from einstride.arrays.backends import thread_pool
+    from storms import injection, programs
+
+    faulthandler.register(signal.SIGALRM, chain=True)
+    what, full_length = sys.argv[1], sys.argv[2] == "True"
+    ours = ("workers.py", "thread_pool.py", "blas_threads.py", "byte_cache.py", "arena.py")
+    lengths = itertools.count(20)  # of every call another, so that caches store new plans
+
+    def whole(*shape):
+        return np.random.default_rng(0).integers(-2, 3, shape).astype("float32")
+
+    f = whole(3, 2, 2)
+    model = nn.Model(nn.Sequential(nn.Conv(16, 3), nn.GlobalAvgPool(), nn.Dense(2)), (16, 16, 3))
+    images, labels = whole(8, 16, 16, 3), np.zeros(8, int)
+
+    def convolve():  # the phases of an input gradient with strides are cached by bytes
+        gy = whole(next(lengths), 2)
+        size = 2 * len(gy) + 1
+        gx = es.conv_input_grad(gy[None], f, stride=2, input_size=(size,), algorithm="strided")
+        right = np.zeros((size, 2), "float32")
+        for i in range(3):
+            right[i : i + 2 * len(gy) : 2] += gy @ f[i].T
+        assert (gx[0] == right).all()
+
+    def blocks():
+        done = np.zeros(4)
+
+        def make():
+            def one(i):
+                done[i] += 1
+            return one
+
+        thread_pool.run(make, range(4), 2)
+        assert (done == 1).all()
+
+    pairs = [(whole(2, 20, 20, 3), scale * whole(3, 3, 3, 8)) for scale in (1, 2)]
+    cases = itertools.cycle([(x, f, es.conv(x, f, algorithm="strided")) for x, f in pairs])
+
+    def compiled():  # the same repeated call with other arrays
+        x, f, right = next(cases)
+        assert (es.conv(x, f, algorithm="direct") == right).all()
+
+    def train():
+        model.step(images, labels, nn.CrossEntropy(), nn.SGD(0.1))
+
+    call = {"convolve": convolve, "blocks": blocks, "compiled": compiled, "train": train}[what]
+    for _ in range(6):
+        call()
+    everywhere = full_length or what == "compiled"
+
+    def chosen(file):
+        return "einstride" in file if everywhere else file.endswith(ours)
+
+    with injection.Injector(chosen) as counted:
+        call()
+    steps = max(1, counted.seen // 400)
+    signal.alarm(100)
+    watch = programs.Watch()
+    for at in range(0, counted.seen + 3, steps):
+        with injection.Injector(chosen, at, call):
+            call()
+        watch.quick()
+    assert thread_pool._blas.callers() == []
+    print("ok" if counted.seen > 10 else counted.seen)
+"""
+
+
+@pytest.mark.parametrize("what", ["convolve", "blocks", "compiled", "train"])
+def test_a_handler_that_calls_the_same_again(what, full_length):
+    """A handler may convolve: it never waits for a lock that the interrupted call holds, and both
+    calls return what is theirs."""
+    if what == "compiled":
+        pytest.importorskip("llvmlite")
+    assert programs.run(CALLED_AGAIN, what, full_length) == ["ok"]

@@ -37,7 +37,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "cpu.grouped.forward_call:correlate",
         "cpu.grouped.filter_gradient_call:gradient",
     ),
-    "list Winograd's tile sizes": ("geometry.tile_sizes:schemes",),
+    "list Winograd's tile sizes": ("geometry.tile_sizes:candidates",),
     "run Winograd on arrays": (
         "algorithms.winograd.array_passes:correlate",
         "algorithms.winograd.array_passes:reduce",

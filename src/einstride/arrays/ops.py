@@ -290,10 +290,18 @@ def add(total: Array, term: Array, b: Backend) -> Array:
 def add_bias(total: Array, bias: Array, b: Backend) -> Array:
     """Add one number to each channel, the last axis of `total`, as `add` does.
 
-    NumPy converts a bias of another dtype through a buffer of `BUFFER` numbers. A filter of one tap
-    may have as few numbers as its bias, and `max_workspace=0` leaves no memory for a copy.
+    NumPy converts a bias of another dtype, or one that is not aligned, through a buffer of `BUFFER`
+    numbers, by default of 8,192; for complex128, 128 KiB, it allocates one in any case. A filter of
+    one tap may have as few numbers as its bias, and `max_workspace=0` leaves no memory for a copy.
     """
-    if bias.dtype == total.dtype or not (b.traits.mutable and b.traits.on_host):
+    by_numpy = b.traits.mutable and b.traits.on_host
+    needs_buffer = by_numpy and not (
+        bias.dtype == total.dtype
+        and bias.flags.aligned
+        and total.flags.aligned
+        and total.itemsize <= 8
+    )
+    if not needs_buffer:
         return add(total, b.astype(bias, b.dtype_name(total)), b)
     copy_context().run(_add_converted, total, bias)  # the size of the buffer is a context's
     return total

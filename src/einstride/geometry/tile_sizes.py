@@ -33,7 +33,7 @@ nothing to save; with 8 taps no F(m, r) with m >= 2 fits the products of `cook_t
 
 
 @dataclass(frozen=True)
-class Scheme:
+class TileSizes:
     """Hold the tile size of each axis: m outputs of r taps.
 
     Attributes
@@ -59,7 +59,7 @@ class Scheme:
         return prod(self.window)
 
     @property
-    def axes(self) -> tuple[tuple[int, int], ...]:
+    def pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs (m, r) per axis, the form that `winograd_error` takes."""
         return tuple(zip(self.m, self.kernel, strict=True))
 
@@ -92,7 +92,7 @@ def _matrix(m: Shape, kernel: Shape, which: str) -> cook_toom.Numbers:
 
 
 @cached(1024)
-def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
+def candidates(kernel: Shape, out: Shape) -> tuple[TileSizes, ...]:
     """List the tile sizes that may be fastest for a kernel and an output size."""
     found = []
     for direct in (False, True):
@@ -104,7 +104,7 @@ def schemes(kernel: Shape, out: Shape) -> tuple[Scheme, ...]:
                 1 if r == 1 else max(min(most, cook_toom.LARGEST + 1 - r, max(o, 2)), 2)
                 for r, o in zip(k, out, strict=True)
             )
-            s = Scheme(m, k, kernel[0] if direct else 1)
+            s = TileSizes(m, k, kernel[0] if direct else 1)
             if s not in found and s.points <= MOST_POINTS:
                 found.append(s)
     return tuple(found)
@@ -138,7 +138,12 @@ class Work:
 
 @cached(4096)
 def work(
-    g: Geometry, s: Scheme, gradient: bool, slabs: int = 1, blocks: int = 1, prepared: bool = False
+    g: Geometry,
+    s: TileSizes,
+    gradient: bool,
+    slabs: int = 1,
+    blocks: int = 1,
+    prepared: bool = False,
 ) -> Work:
     """Count the work of a convolution by one tile size, in `blocks` blocks of tiles.
 

@@ -28,8 +28,8 @@ ALIGN = 64
 """Alignment of arrays in bytes: a cache line, and the widest vector."""
 
 
-def _references(blocks: list[Any], i: int) -> int:
-    return sys.getrefcount(blocks[i])
+def _references(block: Any) -> int:
+    return sys.getrefcount(block)
 
 
 def _has_exact_counts() -> bool:
@@ -38,7 +38,14 @@ def _has_exact_counts() -> bool:
     return sys.implementation.name == "cpython" and has_gil()
 
 
-_UNUSED_COUNT = _references([np.empty(1, np.uint8)], 0) if _has_exact_counts() else 0
+def _count_unused() -> int:
+    """Return the references to a block that only a list and the loop over it refer to."""
+    for block in [np.empty(1, np.uint8)]:
+        return _references(block)
+    return 0
+
+
+_UNUSED_COUNT = _count_unused() if _has_exact_counts() else 0
 
 
 _arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
@@ -57,7 +64,7 @@ class Arena:
     """Memory blocks of the sizes that a training step asked for. A copy of an arena is empty."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._blocks: dict[int, list[Any]] = {}
         self._used: dict[int, int] = {}
         _arenas.add(self)
@@ -68,7 +75,7 @@ class Arena:
 
     def forget(self) -> None:
         """Empty the arena in a forked child, where the thread that held the lock may be missing."""
-        self._lock, self._blocks, self._used = threading.Lock(), {}, {}
+        self._lock, self._blocks, self._used = threading.RLock(), {}, {}
 
     def backend(self, b: Backend) -> Backend:
         """Return a backend that allocates from this arena; `b` itself for device libraries."""
@@ -102,11 +109,15 @@ class Arena:
             return block[start : start + size].view(kind).reshape(shape)
 
     def _block(self, size: int) -> Any:
-        blocks = self._blocks.setdefault(size, [])
-        for i in range(len(blocks)):
-            if _references(blocks, i) == _UNUSED_COUNT:
-                self._used[size] = max(self._used.get(size, 0), i + 1)
-                return blocks[i]
-        blocks.append(np.empty(size + ALIGN, np.uint8))
+        # A signal handler that trains the same model may run at any point here: `block` is
+        # referenced before it is found to be unused, so that the handler cannot take it as well.
+        blocks, number = self._blocks.setdefault(size, []), 0
+        for block in blocks:
+            number += 1  # noqa: SIM113 (enumerate's tuple would hold a reference)
+            if _references(block) == _UNUSED_COUNT:
+                self._used[size] = max(self._used.get(size, 0), number)
+                return block
+        block = np.empty(size + ALIGN, np.uint8)
+        blocks.append(block)
         self._used[size] = len(blocks)
-        return blocks[-1]
+        return block

@@ -77,8 +77,11 @@ class ByteCache:
         self.renew_lock()
 
     def renew_lock(self) -> None:
-        """Replace the lock: in a forked child, the thread that held the old one does not exist."""
-        self._lock = threading.Lock()
+        """Replace the lock: in a forked child, the thread that held the old one does not exist.
+
+        The thread that holds it may take it again, in a signal handler that convolves.
+        """
+        self._lock = threading.RLock()
 
     def kept(self, function: Callable[P, R]) -> Kept[P, R]:
         """Decorate a function of hashable arguments so that its values are cached."""
@@ -122,14 +125,14 @@ class ByteCache:
         """Drop values down to three quarters of the limit, so that not every store has to sort."""
         entries = [(e.used, t, key, e) for t in self._tables for key, e in list(t.items())]
         entries.sort(key=lambda entry: entry[0])
-        self._estimate = sum(e.nbytes for *_, e in entries)
-        if self._estimate <= self.limit:
-            return
+        total = sum(e.nbytes for *_, e in entries)
+        smaller = self.limit * 3 // 4 if total > self.limit else total
         for _, table, key, e in entries:
-            if self._estimate <= self.limit * 3 // 4:
+            if total <= smaller:
                 break
             table.pop(key, None)
-            self._estimate -= e.nbytes
+            total -= e.nbytes
+        self._estimate = total
 
 
 class Kept(Generic[P, R]):

@@ -344,7 +344,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         vectors = SKIPPING * g.multiply_adds * fraction_inside(g) * unused_lanes / lanes
     arrays = (prod(g.x_shape) + prod(g.y_shape)) * item
     calls = len(input_gradient_phases.phases(g)) if backwards and g.channels != g.filters else 1
-    workspace = 24 * entries(g) + 3 * prod(g.f_shape) * item
+    workspace = 24 * entries(g, backwards) + 3 * prod(g.f_shape) * item
     if job.direction == "filter_grad":
         split = partial_sums(g, job.per_example, compute)
         workspace = (

@@ -88,7 +88,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
         return compiled.prepare(f, job, b)
     g = _pass_geometry(job)
     plan = _plan(g, job, b.traits, prepared=True)
-    return plan, transformed(_pass_filter(f, job, b), plan.scheme, g, job, b)
+    return plan, transformed(_pass_filter(f, job, b), plan.tile_sizes, g, job, b)
 
 
 def _compiled(job: Job, traits: Traits) -> bool:
@@ -159,13 +159,13 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     if _compiled(job, b.traits):
         return compiled.describe(job)
     plan = _plan(_pass_geometry(job), job, b.traits)
-    scheme = plan.scheme
+    tile_sizes = plan.tile_sizes
     axes = {
         f"axis {a}": f"F({m}, {r})" if r > 1 else "taps summed directly"
-        for a, (m, r) in enumerate(zip(scheme.m, scheme.kernel, strict=True))
+        for a, (m, r) in enumerate(zip(tile_sizes.m, tile_sizes.kernel, strict=True))
     }
     found: Facts = {
-        "tile": str(scheme),
+        "tile": str(tile_sizes),
         "axes": axes,
         "compiled": False,
         "kernel": "matrix products of arrays",
@@ -183,8 +183,10 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
 def _error(plan: BlockPlan, job: Job) -> str:
     """Format the predicted error of a plan."""
     gradient = job.direction == "filter_grad"
-    terms = plan.scheme.terms(_pass_geometry(job), gradient) * (2 if is_complex(job.sums) else 1)
-    error = expected_error(plan.scheme.axes, gradient, terms) * UNIT_ROUNDOFF[job.sums]
+    terms = plan.tile_sizes.terms(_pass_geometry(job), gradient) * (
+        2 if is_complex(job.sums) else 1
+    )
+    error = expected_error(plan.tile_sizes.pairs, gradient, terms) * UNIT_ROUNDOFF[job.sums]
     return f"{error:.0e} normwise"
 
 
@@ -194,7 +196,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         return compiled.cost(job, traits, rates)
     g = _pass_geometry(job)
     plan = _plan(g, job, traits)
-    counted = work(g, plan.scheme, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
+    counted = work(g, plan.tile_sizes, job.direction == "filter_grad", plan.slabs, len(plan.blocks))
     tiles = counted.moved * job.itemsize
     moved = tiles + (prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)) * job.itemsize
     columns = min(g.filters, g.channels) // g.groups
@@ -208,5 +210,5 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         + products * rates["matmul"] * -(-job.threads // plan.threads)
         + tiles * rates["tiles"]
     )
-    note = f"{plan.scheme}, error {_error(plan, job)}"
+    note = f"{plan.tile_sizes}, error {_error(plan, job)}"
     return Cost(counted.products + counted.transforms, plan.workspace, moved, seconds, note)

@@ -24,7 +24,7 @@ from einstride.arrays.ops import conjugate, interleave, is_complex
 from einstride.geometry.blocking import SMALL, Box
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
-from einstride.geometry.tile_sizes import Scheme
+from einstride.geometry.tile_sizes import TileSizes
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -33,7 +33,12 @@ Block = tuple[Phase, Box]
 
 
 def transformed(
-    f: Array, s: Scheme, g: Geometry, job: Job, b: Backend, columns: tuple[int, int] | None = None
+    f: Array,
+    s: TileSizes,
+    g: Geometry,
+    job: Job,
+    b: Backend,
+    columns: tuple[int, int] | None = None,
 ) -> Array:
     """Transform the filter: u (taps, Q, C // G, D) = G f, for a range of the filters D."""
     xp, (lo, hi) = b.xp, columns or (0, g.filters)
@@ -68,14 +73,14 @@ def correlate(
     """Compute y (B, *O, D) = conv(x, f) + bias without flip; `u` is the transformed f, if known."""
     bias = None if bias is None else b.astype(bias, job.sums)
     if out is None:
-        u = transformed(f, plan.scheme, g, job, b) if u is None else u
+        u = transformed(f, plan.tile_sizes, g, job, b) if u is None else u
         return b.astype(_immutable(x, u, plan, g, job, b, bias), job.arithmetic.result)
     if u is not None:
         _slab(x, u, plan, g, job, b, bias, out)
         return out
     for lo in range(0, g.filters, plan.slab):
         hi = min(lo + plan.slab, g.filters)
-        slab_filter = transformed(f, plan.scheme, g, job, b, (lo, hi))
+        slab_filter = transformed(f, plan.tile_sizes, g, job, b, (lo, hi))
         _slab(
             x, slab_filter, plan, g, job, b, None if bias is None else bias[lo:hi], out[..., lo:hi]
         )
@@ -88,7 +93,7 @@ def _slab(
     bias: Array | None, out: Array,
 ) -> None:  # fmt: skip
     """Compute the output channels whose transformed filters are u, into `out`."""
-    s, width = plan.scheme, u.shape[-1]
+    s, width = plan.tile_sizes, u.shape[-1]
 
     def make() -> Callable[[Block], None]:
         counts, x_counts = plan.counts, x_tile_counts(plan.counts, s.taps)
@@ -116,7 +121,7 @@ def _slab(
 
 
 def _transform(
-    x: Array, frame: Frame, counts: tuple[int, ...], s: Scheme, which: str, job: Job, b: Backend,
+    x: Array, frame: Frame, counts: tuple[int, ...], s: TileSizes, which: str, job: Job, b: Backend,
     conjugated: bool = False,
 ) -> Transform:  # fmt: skip
     """Make a worker's transform for boxes of at most `counts` tiles."""
@@ -126,7 +131,7 @@ def _transform(
     return Transform(x, frame, s, which, job.sums, slab, gather, b, conjugated)
 
 
-def _stack(buffer: Any, s: Scheme, tiles: int, channels: int, b: Backend) -> Array | None:
+def _stack(buffer: Any, s: TileSizes, tiles: int, channels: int, b: Backend) -> Array | None:
     """Return the beginning of a flat buffer as (Q, p, C)."""
     if buffer is None:
         return None
@@ -142,7 +147,7 @@ def _immutable(
     x: Array, u: Array, plan: BlockPlan, g: Geometry, job: Job, b: Backend, bias: Array | None
 ) -> Array:
     """Compute y for libraries with immutable arrays: phase by phase, in spans of examples."""
-    s = plan.scheme
+    s = plan.tile_sizes
     transform = Transform(x, frame_of(g, s), s, "data", job.sums, 0, 0, b)
 
     def one(block: Block) -> Array:
@@ -166,7 +171,7 @@ def reduce(x: Array, gy: Array, plan: BlockPlan, job: Job, b: Backend, out: Arra
     A unit sums some blocks for some channels of x. The bits do not depend on the number of threads,
     because neither do the units nor the order of sums in a unit, and parts are added in order.
     """
-    g, s = job.geometry, plan.scheme
+    g, s = job.geometry, plan.tile_sizes
     gathered = constant(s, "taps^T", job.sums, x, b)
     slabs = [(lo, min(lo + plan.slab, g.channels)) for lo in range(0, g.channels, plan.slab)]
     units = [(part, span) for part in range(plan.parts) for span in slabs]
@@ -232,7 +237,7 @@ def reduce(x: Array, gy: Array, plan: BlockPlan, job: Job, b: Backend, out: Arra
 
 
 def _as_filter(
-    taps: list[Array], s: Scheme, sides: tuple[int, ...], g: Geometry, b: Backend
+    taps: list[Array], s: TileSizes, sides: tuple[int, ...], g: Geometry, b: Backend
 ) -> Array:
     """Return the matrices (K, C * D) of the direct taps as (*K, c, D), conjugated."""
     found = b.xp.concat(taps, axis=0) if len(taps) > 1 else taps[0]

@@ -31,7 +31,7 @@ from einstride.support.caches import cached
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.cpu.winograd.plan import ForwardPlan, GradientPlan
-    from einstride.cpu.winograd.tables import Scheme
+    from einstride.cpu.winograd.tables import FilteredAxes
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LEAST = 16
@@ -73,7 +73,7 @@ def filter_grad(
     if job.geometry.groups > 1:
         return by_groups(filter_grad, job.geometry.f_shape, x, gy, job, b, None, out)
     g, compute, needs = job.geometry, job.arithmetic.compute, _needs(job)
-    scheme, _ = _choice(job, prepared=False)
+    axes, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
     destination, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
     run, written = g, destination
@@ -84,7 +84,7 @@ def filter_grad(
             complex_as_real.floats(gy),
         )
         written = b.empty(run.f_shape, complex_as_real.real(compute), x)
-    calls.filter_grad(x, gy, run, scheme, written, b.launch, _threads(job), _kernel_limit(job))
+    calls.filter_grad(x, gy, run, axes, written, b.launch, _threads(job), _kernel_limit(job))
     if written is not destination:
         complex_as_real.combine(written, destination)
     if destination is not gf:
@@ -98,11 +98,11 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
     if job.geometry.groups > 1:
         return [prepare(f[p.second], p.job, b) for p in each_group(job)]
-    scheme, _ = _choice(job, prepared=True)
-    return scheme, calls.prepare(
+    axes, _ = _choice(job, prepared=True)
+    return axes, calls.prepare(
         _kernel_filter(f, job, b),
         _real_geometry(_pass_geometry(job), job),
-        scheme,
+        axes,
         b.launch,
         _threads(job),
     )
@@ -115,7 +115,7 @@ def _correlate(
     from einstride.cpu.winograd import calls
 
     g, compute, needs = _pass_geometry(job), job.arithmetic.compute, _needs(job)
-    scheme, u = prepared or (_choice(job, prepared=False)[0], None)
+    axes, u = prepared or (_choice(job, prepared=False)[0], None)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
     destination = target(y, b, *needs)
     bias = None if bias is None else operand(bias, b, compute, packed)
@@ -124,7 +124,7 @@ def _correlate(
         x, written = complex_as_real.floats(x), complex_as_real.floats(destination)
         bias = None if bias is None else complex_as_real.floats(bias)
     calls.forward(
-        x, None if u else _kernel_filter(f, job, b), _real_geometry(g, job), scheme, bias, written,
+        x, None if u else _kernel_filter(f, job, b), _real_geometry(g, job), axes, bias, written,
         b.launch, _threads(job), _kernel_limit(job), u,
     )  # fmt: skip
     if destination is not y:
@@ -171,15 +171,15 @@ def _pass_filter(f: Array, job: Job, b: Backend) -> Array:
 
 
 @cached(1024)
-def _choice(job: Job, prepared: bool) -> tuple[Scheme, float]:
-    from einstride.cpu.winograd.choice import choose_scheme
+def _choice(job: Job, prepared: bool) -> tuple[FilteredAxes, float]:
+    from einstride.cpu.winograd.choice import choose_axes
 
     gradient = job.direction == "filter_grad"
     g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
     if job.batch_invariant:
         g = replace(g, batch=1)
     item = ITEMSIZE[complex_as_real.real(job.arithmetic.compute)]
-    found = choose_scheme(g, item, _threads(job), jit.machine(), gradient, prepared)
+    found = choose_axes(g, item, _threads(job), jit.machine(), gradient, prepared)
     if found is None:
         raise RuntimeError("compiled Winograd runs only what it supports")
     return found
@@ -286,27 +286,27 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             one, multiply_adds=count * one.multiply_adds, moved=count * one.moved,
             seconds=count * one.seconds,
         )  # fmt: skip
-    scheme, seconds = _choice(job, job.prepared)
+    axes, seconds = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
     g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
     dtype, given = complex_as_real.real(job.arithmetic.compute), (_threads(job), _kernel_limit(job))
     if gradient:
-        workspace = calls.gradient_workspace(g, scheme, dtype, *given)
+        workspace = calls.gradient_workspace(g, axes, dtype, *given)
     else:
-        workspace = max(calls.forward_workspace(g, scheme, dtype, *given, p) for p in (False, True))
+        workspace = max(calls.forward_workspace(g, axes, dtype, *given, p) for p in (False, True))
         if not job.prepared:
             on = jit.machine()
-            transforms = calls.transforms(g, scheme, dtype, *given, on)
+            transforms = calls.transforms(g, axes, dtype, *given, on)
             arguments = (ITEMSIZE[dtype], given[0], on, False, False, transforms)
-            seconds = choice.seconds(g, scheme, *arguments)
-    inner, outer, taps = tile_counts(g, scheme)
-    products = scheme.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
+            seconds = choice.seconds(g, axes, *arguments)
+    inner, outer, taps = tile_counts(g, axes)
+    products = axes.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
     if is_complex(job.arithmetic.compute):
         products //= 4  # each is four real ones
     arrays = prod(g.x_shape) + prod(g.f_shape) + prod(g.y_shape)
     workspace += _copies(job)
     # Filtering on one axis saves less than the model says: measured times are 1.2 to 1.5 as long.
-    slower = rates["winograd_line"] if None in scheme.inner else rates["winograd_plane"]
+    slower = rates["winograd_line"] if None in axes.inner else rates["winograd_plane"]
     return Cost(
         products,
         workspace + _first_call_table_bytes(g),
@@ -320,12 +320,12 @@ def _note(job: Job) -> str:
     """Format the tiles and their error, for a plan's table."""
     from einstride.cpu.winograd.choice import error
 
-    scheme, _ = _choice(job, job.prepared)
+    axes, _ = _choice(job, job.prepared)
     gradient = job.direction == "filter_grad"
     found = error(
-        _real_geometry(job.geometry if gradient else _pass_geometry(job), job), scheme, gradient
+        _real_geometry(job.geometry if gradient else _pass_geometry(job), job), axes, gradient
     )
-    return f"{scheme}, error {found * UNIT_ROUNDOFF[job.arithmetic.compute]:.0e} normwise"
+    return f"{axes}, error {found * UNIT_ROUNDOFF[job.arithmetic.compute]:.0e} normwise"
 
 
 def describe(job: Job) -> Facts:
@@ -336,14 +336,18 @@ def describe(job: Job) -> Facts:
     if groups > 1:
         return describe(each_group(job)[0].job) | {"groups, one after another": groups}
     gradient = job.direction == "filter_grad"
-    scheme, _ = _choice(job, prepared=False)
+    axes, _ = _choice(job, prepared=False)
     dtype, on, threads = complex_as_real.real(job.arithmetic.compute), jit.machine(), _threads(job)
     g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
-    given = (g, scheme, dtype, threads, _kernel_limit(job))
-    pairs = zip(scheme.inner, scheme.axes, strict=True)
-    axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
-    axes |= {f"axis {a}": "taps summed directly" for a in scheme.outer}
-    found: Facts = {"tile": str(scheme), "axes": dict(sorted(axes.items())), "compiled": True}
+    given = (g, axes, dtype, threads, _kernel_limit(job))
+    pairs = zip(axes.inner, axes.pairs, strict=True)
+    facts_of_axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
+    facts_of_axes |= {f"axis {a}": "taps summed directly" for a in axes.outer}
+    found: Facts = {
+        "tile": str(axes),
+        "axes": dict(sorted(facts_of_axes.items())),
+        "compiled": True,
+    }
     plan: ForwardPlan | GradientPlan
     if gradient:
         plan = calls.gradient_blocks(*given, on)

@@ -20,8 +20,8 @@ from einstride.geometry.problem import Job
 from einstride.geometry.tile_sizes import (
     FEWEST_TAPS,
     MOST_TAPS,
-    Scheme,
-    schemes,
+    TileSizes,
+    candidates,
     work,
 )
 from einstride.geometry.winograd_error import MOST_GROWTH
@@ -43,12 +43,12 @@ It is for a `block_bytes` of 2 MiB and scales with it.
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """The blocks, slabs and threads of one scheme of tiles.
+    """The blocks, slabs and threads for tiles of one size.
 
     Attributes
     ----------
-    scheme : Scheme
-        The tiles F(m, r) of each axis.
+    tile_sizes : TileSizes
+        F(m, r) of each axis.
     blocks : Blocks
         The blocks of tiles; one worker computes a block.
     width, slab : int
@@ -64,7 +64,7 @@ class BlockPlan:
         Workers of a filter gradient whose buffers fit under the limit.
     """
 
-    scheme: Scheme
+    tile_sizes: TileSizes
     blocks: Blocks
     width: int
     slab: int
@@ -84,7 +84,7 @@ class BlockPlan:
         return self.blocks.lengths
 
 
-def frame_of(g: Geometry, s: Scheme) -> Frame:
+def frame_of(g: Geometry, s: TileSizes) -> Frame:
     """Return the frame of the tiles of x."""
     return Frame(s.window, s.m, g.dilation, g.padding_mode)
 
@@ -97,7 +97,7 @@ def x_tile_counts(counts: Shape, taps: int) -> Shape:
     return counts if taps == 1 else (counts[0], counts[1] + taps - 1, *counts[2:])
 
 
-def block_bytes(g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int) -> int:
+def block_bytes(g: Geometry, s: TileSizes, job: Job, counts: Shape, slab: int) -> int:
     """Count the bytes of one worker of a forward pass."""
     x_counts = x_tile_counts(counts, s.taps)
     v = s.points * prod(x_counts) * g.channels
@@ -114,7 +114,7 @@ def filter_rows(width: int, traits: Traits) -> int:
     return max(4 * COLUMNS * max(traits.block_bytes >> 21, 1) // width, 1)
 
 
-def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
+def filter_bytes(g: Geometry, s: TileSizes, job: Job, slab: int) -> int:
     """Count the bytes of a slab's transformed filter, and of the copies made on the way to it."""
     inner = g.channels // g.groups * slab
     copies = 1 + (job.operands[1] != job.sums)
@@ -126,7 +126,7 @@ def filter_bytes(g: Geometry, s: Scheme, job: Job, slab: int) -> int:
 
 @cached(4096)
 def forward_plan(
-    g: Geometry, s: Scheme, job: Job, traits: Traits, prepared: bool = False
+    g: Geometry, s: TileSizes, job: Job, traits: Traits, prepared: bool = False
 ) -> BlockPlan:
     """Plan blocks and slabs under the limit if any fit, else with the least workspace."""
     batch = 1 if job.batch_invariant else g.batch
@@ -161,7 +161,7 @@ def forward_plan(
 
 
 def gradient_bytes(
-    g: Geometry, s: Scheme, job: Job, counts: Shape, slab: int, traits: Traits
+    g: Geometry, s: TileSizes, job: Job, counts: Shape, slab: int, traits: Traits
 ) -> int:
     """Count the bytes of one worker of a filter gradient, for `slab` channels of x."""
     x_counts = x_tile_counts(counts, s.taps)
@@ -180,7 +180,7 @@ TERM = 1 << 16
 """Elements of the buffer for products before they are added to a sum: it stays in cache."""
 
 
-def gradient_term(s: Scheme, share: int, traits: Traits) -> int:
+def gradient_term(s: TileSizes, share: int, traits: Traits) -> int:
     """Count the elements of the buffer for products: of one point at least, of all at most."""
     elements = TERM * max(traits.block_bytes >> 21, 1) // max(share, 1)
     return min(max(elements, 1), s.points) * share
@@ -198,7 +198,7 @@ in a cache. Smaller units transform gy more often."""
 
 
 @cached(4096)
-def gradient_plan(g: Geometry, s: Scheme, job: Job, traits: Traits) -> BlockPlan:
+def gradient_plan(g: Geometry, s: TileSizes, job: Job, traits: Traits) -> BlockPlan:
     """Plan the units of a filter gradient independently of the threads, and so the bits of sums."""
     tiles = Blocks(g, s.m, (1,)).tiles(phase_of(g, (0,) * g.rank))
     whole = s.points * s.taps * (g.channels // g.groups) * g.filters * job.itemsize
@@ -254,8 +254,8 @@ def choose_plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -
     gradient = job.direction == "filter_grad"
     judged = replace(g, batch=1) if job.batch_invariant else g
     found: list[tuple[bool, float, BlockPlan]] = []
-    for s in schemes(g.kernel, g.out):
-        if winograd_error.growth(s.axes, gradient) > MOST_GROWTH:
+    for s in candidates(g.kernel, g.out):
+        if winograd_error.growth(s.pairs, gradient) > MOST_GROWTH:
             continue
         if gradient:
             plan = gradient_plan(g, s, job, traits)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.winograd.tile_transforms import column_slices, constant
 from einstride.arrays.ops import ALL
 from einstride.geometry.keywords import Shape
-from einstride.geometry.tile_sizes import Scheme
+from einstride.geometry.tile_sizes import TileSizes
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend
@@ -126,7 +126,7 @@ def _ungrouped(stack: Array, groups: int, b: Backend) -> Array:
 
 def write_outputs(
     s: Array,
-    scheme: Scheme,
+    tile_sizes: TileSizes,
     counts: Shape,
     y: Array | None,
     limits: Shape,
@@ -138,7 +138,7 @@ def write_outputs(
 
     `buffer` (flat) has space for the outputs of a slice twice.
     """
-    matrix, m = constant(scheme, "output", b.dtype_name(s), s, b), scheme.m
+    matrix, m = constant(tile_sizes, "output", b.dtype_name(s), s, b), tile_sizes.m
     xp, width, n = b.xp, s.shape[-1], len(m)
     if y is None:
         found = b.matmul(matrix, xp.reshape(s, (s.shape[0], -1)), None)

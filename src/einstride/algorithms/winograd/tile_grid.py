@@ -14,7 +14,7 @@ from typing import overload
 from einstride.geometry.blocking import Box, Boxes
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
-from einstride.geometry.tile_sizes import Scheme
+from einstride.geometry.tile_sizes import TileSizes
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class BlockRange:
         The number of the block's outputs, per axis.
     """
 
-    def __init__(self, phase: Phase, box: Box, s: Scheme, g: Geometry) -> None:
+    def __init__(self, phase: Phase, box: Box, s: TileSizes, g: Geometry) -> None:
         first = [lo * m for (lo, _), m in zip(box[1:], s.m, strict=True)]
         ends = [hi * m for (_, hi), m in zip(box[1:], s.m, strict=True)]
         begin = [r + i * d for r, i, d in zip(phase.first, first, g.dilation, strict=True)]

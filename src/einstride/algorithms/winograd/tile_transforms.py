@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.arrays.ops import ALL, box_index, conjugate, region, windows
 from einstride.geometry.blocking import Box, Boxes, block_lengths
 from einstride.geometry.keywords import Shape
-from einstride.geometry.tile_sizes import Scheme
+from einstride.geometry.tile_sizes import TileSizes
 from einstride.support.caches import cached
 
 if TYPE_CHECKING:
@@ -82,21 +82,21 @@ class Frame:
 
 @cached(128)
 def _cached_matrices(
-    scheme: Scheme, which: str, dtype: str, device: str, library: str
+    tile_sizes: TileSizes, which: str, dtype: str, device: str, library: str
 ) -> list[Array]:
     return []
 
 
-def constant(scheme: Scheme, which: str, dtype: str, like: Array, b: Backend) -> Array:
-    """Return one of the scheme's matrices; cached unless arrays may be tracers of a compiler."""
+def constant(tile_sizes: TileSizes, which: str, dtype: str, like: Array, b: Backend) -> Array:
+    """Return a matrix of the tile sizes; cached unless arrays may be tracers of a compiler."""
     kept: list[Array] = []
     if b.traits.mutable:
         device = None if b.device is None else b.device(like)
-        kept = _cached_matrices(scheme, which, dtype, str(device), b.traits.library)
+        kept = _cached_matrices(tile_sizes, which, dtype, str(device), b.traits.library)
     if not kept:
         dtype_of = b.empty((1,), dtype, like).dtype
         where = None if b.device is None else b.device(like)
-        matrix = b.xp.asarray(scheme.matrix(which), dtype=dtype_of, device=where)
+        matrix = b.xp.asarray(tile_sizes.matrix(which), dtype=dtype_of, device=where)
         kept.append(matrix)
     return kept[0]
 
@@ -110,8 +110,8 @@ class Transform:
         In canonical order, with any strides.
     frame : Frame
         The size and distance of the tiles.
-    scheme, which : Scheme, str
-        The scheme, and its matrix: "data" (B^T) or "output^T" (A).
+    tile_sizes, which : TileSizes, str
+        The sizes of tiles, and their matrix: "data" (B^T) or "output^T" (A).
     dtype : str
         The dtype of the transform.
     slab, gather : int
@@ -121,11 +121,11 @@ class Transform:
     """
 
     def __init__(
-        self, x: Array, frame: Frame, scheme: Scheme, which: str, dtype: str, slab: int,
+        self, x: Array, frame: Frame, tile_sizes: TileSizes, which: str, dtype: str, slab: int,
         gather: int, b: Backend, conjugated: bool = False,
     ) -> None:  # fmt: skip
         self._x, self._frame, self._b = x, frame, b
-        self._matrix = constant(scheme, which, dtype, x, b)
+        self._matrix = constant(tile_sizes, which, dtype, x, b)
         self._conjugated = conjugated
         self._slab: Array | None = None
         self._slab_size = slab

@@ -45,12 +45,19 @@ class Blas:
 
     A library that uses OpenMP has one number for each calling thread. Any other library has one
     number for the process: the first caller that enters sets it, and the last that leaves restores
-    it. `enter` and `leave` may be interrupted at any point and called again, by any thread: the
-    state after `leave` does not depend on how far an interrupted `enter` came.
+    it. `enter` and `leave` may be interrupted at any point and called again, by any thread, also by
+    a signal handler that convolves: the state after `leave` does not depend on how far an
+    interrupted `enter` came.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        Held while numbers change, and during a fork: OpenBLAS has a lock of its own, which would
+        stay taken in the child if another thread changed a number at the moment of the fork.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._shared: list[_Library] | None = None
         self._per_thread: list[_Library] = []
         self._callers: dict[int, Any] = {}  # callers between `enter` and `leave`, by id
@@ -91,21 +98,25 @@ class Blas:
 
     def enter(self, caller: Any) -> None:
         """Limit BLAS to one thread in the whole process until `leave`. Callers may overlap."""
-        with workers.guard(self._lock):
-            shared = self._find()
-            self._callers[id(caller)] = caller
+        with workers.guard(self.lock):
+            shared, key = self._find(), id(caller)
+            numbers = [c.read() for c in shared]
+            # No signal handler runs between these lines: one that convolved after the first would
+            # find a caller, and leave the limit that it set.
+            self._callers[key] = caller
             if self._found is None:
-                self._found = [c.read() for c in shared]
+                self._found = numbers
             self._changes += 1  # after the numbers to restore are known, before a limit is set
             for c, n in zip(shared, self._found, strict=True):
                 _limit(c, n, 1)
 
     def leave(self, caller: Any) -> None:
         """Remove a caller; after the last one, restore the numbers of threads."""
-        with workers.guard(self._lock):
+        with workers.guard(self.lock):
             self._callers.pop(id(caller), None)
-            if not self._callers and self._found is not None:
-                for c, n in zip(self._find(), self._found, strict=True):
+            shared, found = self._find(), self._found
+            if not self._callers and found is not None:
+                for c, n in zip(shared, found, strict=True):
                     _limit(c, 1, n)
                 self._found = None
 
@@ -121,7 +132,8 @@ class Blas:
 
     def after_fork(self) -> None:
         """Remove all callers in a forked child, where their threads do not exist."""
-        self._lock, self._callers = threading.Lock(), {}
+        self.lock._at_fork_reinit()  # type: ignore[attr-defined]  # free, whoever held it
+        self._callers = {}
         if self._found is not None:
             for c, n in zip(self._shared or [], self._found, strict=True):
                 _limit(c, 1, n)

@@ -201,8 +201,17 @@ def _after_fork() -> None:
     _blas.after_fork()
 
 
+FORK_TIMEOUT = 10.0
+"""Seconds that a fork waits for threads that change BLAS's number of threads, which takes
+microseconds. An exiting interpreter may have frozen such a thread."""
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # C functions, where no signal handler can raise an exception between taking and releasing
+    os.register_at_fork(
+        before=partial(_blas.lock.acquire, True, FORK_TIMEOUT),
+        after_in_parent=_blas.lock.release,
+        after_in_child=_after_fork,
+    )
 
 
 def run(make: Make, boxes: Sequence[Any], threads: int) -> list[Any]:

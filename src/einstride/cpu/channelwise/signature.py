@@ -185,9 +185,13 @@ def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[
     return found, shift * (ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1))
 
 
-def entries(g: Geometry) -> int:
-    """Entries of all offset tables, at most; making them takes three times their memory."""
+def entries(g: Geometry, backwards: bool = False) -> int:
+    """Entries of all offset tables, at most; making them takes three times their memory.
+
+    With `backwards`, those of a depthwise input gradient, too, which have a row for each element.
+    """
     first, stop = interior(g)
     border = g.out[-1] - max(stop - first - MAX_ROUNDED_OFF, 0)
-    outer = sum(o * k for o, k in zip(g.out[:-1], g.kernel[:-1], strict=True))
+    rows = list(map(max, g.out, g.size)) if backwards else g.out
+    outer = sum(n * k for n, k in zip(rows[:-1], g.kernel[:-1], strict=True))
     return outer + border * g.kernel[-1] + max(g.size) + sum(map(max, g.padding))

@@ -84,7 +84,7 @@ def call(sig: Signature, backwards: bool) -> Call:
     g = sig.geometry
     make = gradient_sources if backwards else forward_sources
     axes = [make(g, a) for a in range(g.rank)]
-    out = tuple(len(axis.elements) for axis in axes)
+    out = tuple(axis.count for axis in axes)
     x_size = g.out if backwards else g.size
     dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
     rows, tile, taps = blocking(sig, out, dense, axes[-1].alignment)
@@ -122,7 +122,7 @@ def tap_arguments(
     g, last = sig.geometry, axes[-1]
     inside, outside = interior(last, size[-1])
     backs = [lowest_offset(n, s) for n, s in zip(size, sig.x_strides[1:-1], strict=True)]
-    elements = [axis.elements for axis in axes[:-1]] + [last.padded]
+    elements = [axis.elements() for axis in axes[:-1]] + [last.padded]
     tables = [
         to_offsets(e, step, back)
         for e, step, back in zip(elements, sig.x_strides[1:-1], backs, strict=True)
@@ -136,7 +136,7 @@ def tap_arguments(
         "inside": inside, "outside": outside, "y_batch": sig.y_strides[0], "filters": g.filters,
     }  # fmt: skip
     for a, axis in enumerate(axes):
-        found = (address(tables[a]), g.kernel[a], len(axis.elements), sig.y_strides[a + 1])
+        found = (address(tables[a]), g.kernel[a], axis.count, sig.y_strides[a + 1])
         names = ("table", "taps", "out", "y_stride")
         values |= {f"{name}{a}": value for name, value in zip(names, found, strict=True)}
     return values, tables

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from einstride.cpu.depthwise.spec import NO_ELEMENT, Pattern
-from einstride.cpu.runtime.offset_tables import at_taps
-from einstride.cpu.runtime.offset_tables import padded_elements as padded_sources
+from einstride.cpu.runtime.offset_tables import LOOKUPS, padded_elements
 from einstride.geometry.convolution import Geometry
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The elements that the taps of each position meet on one axis.
+    """Tell which elements the taps of each position meet on one axis.
 
     Attributes
     ----------
-    elements : array
-        (positions, taps) the element that the tap reads, negative in padding of zeros.
-    indices : array
-        (positions, taps) the index into `padded` of that element, `NO_ELEMENT` if a tap meets none.
+    count : int
+        Number of positions.
+    indices_of : callable
+        ``indices_of(positions)``: (positions, taps) the index into `padded` of the element that a
+        tap reads, `NO_ELEMENT` if it meets none.
     padded : array
         The element at each index of the padded axis, negative in padding of zeros.
     first : int
@@ -31,20 +32,40 @@ class Sources:
         Indices increase by `advance` when positions increase by `alignment`.
     """
 
-    elements: Any
-    indices: Any
+    count: int
+    indices_of: Callable[[Any], Any]
     padded: Any
     first: int
     advance: int
     alignment: int
 
+    def indices(self, first: int, last: int) -> Any:
+        """(positions, taps) the indices into `padded` from position `first` up to `last`."""
+        return self.indices_of(np.arange(first, last)[:, None])
+
+    def blocks(self) -> Iterator[tuple[slice, Any]]:
+        """Enumerate (positions, indices), a few thousand indices at a time."""
+        rows = max(LOOKUPS // max(self.indices(0, 1).size, 1), 1)
+        for first in range(0, self.count, rows):
+            last = min(first + rows, self.count)
+            yield slice(first, last), self.indices(first, last)
+
+    def elements(self) -> Any:
+        """(positions, taps) the element that a tap reads, negative in padding of zeros."""
+        found = np.empty((self.count, self.indices(0, 1).shape[1]), np.int64)
+        for positions, indices in self.blocks():
+            none = indices == NO_ELEMENT
+            found[positions] = np.where(none, -1, self.padded[np.where(none, 0, indices)])
+        return found
+
 
 def forward_sources(g: Geometry, a: int) -> Sources:
     """Forward pass: tap k of position o meets index o * stride + k * dilation of `padded`."""
-    padded = padded_sources(g, a)
-    o, k = np.arange(g.out[a])[:, None], np.arange(g.kernel[a])
-    indices = o * g.stride[a] + k * g.dilation[a]
-    return Sources(at_taps(padded, g, a), indices, padded, g.padding[a][0], g.stride[a], 1)
+    taps = np.arange(g.kernel[a]) * g.dilation[a]
+    padded = padded_elements(g, a)
+    return Sources(
+        g.out[a], lambda o: o * g.stride[a] + taps, padded, g.padding[a][0], g.stride[a], 1
+    )
 
 
 def gradient_sources(g: Geometry, a: int) -> Sources:
@@ -53,22 +74,24 @@ def gradient_sources(g: Geometry, a: int) -> Sources:
     It meets none if the quotient is no integer.
     """
     s, d, low = g.stride[a], g.dilation[a], g.padding[a][0]
-    wide = np.arange(g.size[a])[:, None] + low - np.arange(g.kernel[a]) * d
-    found, left = np.divmod(wide, s)
-    before = max(-int(found.min(initial=0)), 0)
-    padded = np.arange(-before, max(int(found.max(initial=0)) + 1, g.out[a]))
+    taps = np.arange(g.kernel[a]) * d
+    before = max(-((low - (g.kernel[a] - 1) * d) // s), 0)
+    padded = np.arange(-before, max((max(g.size[a] - 1, 0) + low) // s + 1, g.out[a]))
     padded = np.where((padded < 0) | (padded >= g.out[a]), -1, padded)
-    indices = np.where(left == 0, found + before, NO_ELEMENT)
-    elements = np.where(left == 0, padded[found + before], -1)
-    return Sources(elements, indices, padded, before, 1, s)
+
+    def indices_of(i: Any) -> Any:
+        quotient, remainder = np.divmod(i + low - taps, s)
+        return np.where(remainder == 0, quotient + before, NO_ELEMENT)
+
+    return Sources(g.size[a], indices_of, padded, before, 1, s)
 
 
 def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
     """The elements that the taps of an unrolled row meet, or indices that a tile's taps meet."""
-    found = (
-        np.where(last.elements < 0, NO_ELEMENT, last.elements) if unrolled else last.indices[:tile]
-    )
-    return tuple(map(tuple, found.tolist()))
+    if not unrolled:
+        return tuple(map(tuple, last.indices(0, min(tile, last.count)).tolist()))
+    elements = last.elements()
+    return tuple(map(tuple, np.where(elements < 0, NO_ELEMENT, elements).tolist()))
 
 
 def interior(last: Sources, size: int) -> tuple[int, int]:
@@ -76,9 +99,10 @@ def interior(last: Sources, size: int) -> tuple[int, int]:
 
     Their addresses are computed from strides, without a table.
     """
-    meets = last.indices != NO_ELEMENT
-    inside = (last.indices >= last.first) & (last.indices < last.first + size)
-    border = np.flatnonzero(~(inside | ~meets).all(axis=1))  # a stride's phases end differently
-    edges = np.concatenate([[-1], border, [len(meets)]])
+    ends_outside = np.empty(last.count, bool)  # a stride's phases end at different positions
+    for positions, indices in last.blocks():
+        inside = (indices >= last.first) & (indices < last.first + size)
+        ends_outside[positions] = ~(inside | (indices == NO_ELEMENT)).all(axis=1)
+    edges = np.concatenate([[-1], np.flatnonzero(ends_outside), [last.count]])
     longest = int(np.argmax(np.diff(edges)))
     return int(edges[longest]) + 1, int(edges[longest + 1])

@@ -1,4 +1,4 @@
-"""Add the partial sums that the threads of a kernel leave."""
+"""Add the partial sums that the chunks of a kernel leave, in order."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from einstride.cpu.winograd.plan import (
     gradient_plan,
     register_tile,
 )
-from einstride.cpu.winograd.tables import Scheme, tables, tap_offsets, tile_counts
+from einstride.cpu.winograd.tables import FilteredAxes, tables, tap_offsets, tile_counts
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -46,19 +46,19 @@ class TransformedFilter:
     panels: Any
 
 
-def form(scheme: Scheme, dtype: str, filters: int, on: Machine) -> Form:
+def form(axes: FilteredAxes, dtype: str, filters: int, on: Machine) -> Form:
     """The form of the kernels for a number of output channels."""
     lanes = on.lanes(ITEMSIZE[dtype])
     tile, vectors = register_tile(filters, lanes, on.registers)
-    return Form(scheme.axes, dtype, lanes, tile, vectors)
+    return Form(axes.pairs, dtype, lanes, tile, vectors)
 
 
 def forward_workspace(
-    g: Geometry, scheme: Scheme, dtype: str, threads: int, limit: int, prepared: bool,
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, prepared: bool,
     on: Machine | None = None,
 ) -> int:  # fmt: skip
     """Bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
-    plan, in_full = forward_blocks(g, scheme, dtype, threads, limit, prepared, on or machine())
+    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared, on or machine())
     size = (
         plan.worker_size * threads + g.channels + plan.form.lanes + (plan.u_size if in_full else 0)
     )
@@ -66,48 +66,48 @@ def forward_workspace(
 
 
 def transforms(
-    g: Geometry, scheme: Scheme, dtype: str, threads: int, limit: int, on: Machine
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> int:
     """The number of times that `forward` transforms a filter that is not prepared."""
-    plan, in_full = forward_blocks(g, scheme, dtype, threads, limit, False, on)
+    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, False, on)
     return 1 if in_full else plan.blocks
 
 
 def gradient_workspace(
-    g: Geometry, scheme: Scheme, dtype: str, threads: int, limit: int, on: Machine | None = None
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine | None = None
 ) -> int:
     """Bytes of workspace of `filter_grad`: at most `limit`, or the least that is possible."""
-    plan = gradient_blocks(g, scheme, dtype, threads, limit, on or machine())
+    plan = gradient_blocks(g, axes, dtype, threads, limit, on or machine())
     return (plan.worker_size * threads + plan.sums_size + _zeros(g, plan.form)) * ITEMSIZE[
         dtype
     ] + CACHE_LINE
 
 
 def prepare(
-    f: Any, g: Geometry, scheme: Scheme, launch: Any, threads: int, on: Machine | None = None
+    f: Any, g: Geometry, axes: FilteredAxes, launch: Any, threads: int, on: Machine | None = None
 ) -> TransformedFilter:
     """Transform a filter (*K, C, D) with any strides, for many calls of `forward`."""
     on = on or machine()
     dtype = f.dtype.name
-    kernel_form = form(scheme, dtype, g.filters, on)
-    plan = forward_plan(g, scheme, kernel_form, "prepared", threads, 0)
+    kernel_form = form(axes, dtype, g.filters, on)
+    plan = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     panels = aligned_empty((plan.u_size,), dtype)
     first_tap, f_strides = _filter_strides(g, f)
-    call = _transform_call(g, scheme, kernel_form, f_strides, threads, on)
+    call = _transform_call(g, axes, kernel_form, f_strides, threads, on)
     call(launch, f=address(f) + first_tap * f.itemsize, u=address(panels))
     return TransformedFilter(kernel_form, panels)
 
 
 def forward(
-    x: Any, f: Any, g: Geometry, scheme: Scheme, bias: Any, out: Any, launch: Any, threads: int,
+    x: Any, f: Any, g: Geometry, axes: FilteredAxes, bias: Any, out: Any, launch: Any, threads: int,
     limit: int, prepared: TransformedFilter | None = None, on: Machine | None = None,
 ) -> None:  # fmt: skip
     """out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
     on = on or machine()
     dtype = out.dtype.name
-    plan, in_full = forward_blocks(g, scheme, dtype, threads, limit, prepared is not None, on)
+    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared is not None, on)
     if in_full:
-        prepared = prepare(f, g, scheme, launch, threads, on)
+        prepared = prepare(f, g, axes, launch, threads, on)
     f_strides: tuple[int, ...] = ()
     given = {}
     if prepared is None:
@@ -116,7 +116,7 @@ def forward(
     else:
         given["f"] = address(prepared.panels)
     item = out.itemsize
-    call = _forward_call(plan, g, scheme, _strides(x, item), _strides(out, item), f_strides, on)
+    call = _forward_call(plan, g, axes, _strides(x, item), _strides(out, item), f_strides, on)
     scratch, zeros = _memory(dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes)
     if bias is not None:
         given["bias"] = address(bias)
@@ -124,15 +124,15 @@ def forward(
 
 
 def filter_grad(
-    x: Any, gy: Any, g: Geometry, scheme: Scheme, out: Any, launch: Any, threads: int, limit: int,
-    on: Machine | None = None,
+    x: Any, gy: Any, g: Geometry, axes: FilteredAxes, out: Any, launch: Any, threads: int,
+    limit: int, on: Machine | None = None,
 ) -> None:  # fmt: skip
     """out (*K, C, D), with contiguous output channels, = the filter gradient of x and gy."""
     on = on or machine()
     dtype, item = out.dtype.name, out.itemsize
-    plan = gradient_blocks(g, scheme, dtype, threads, limit, on)
+    plan = gradient_blocks(g, axes, dtype, threads, limit, on)
     first_tap, f_strides = _filter_strides(g, out)
-    calls = _gradient_calls(plan, g, scheme, _strides(x, item), _strides(gy, item), f_strides, on)
+    calls = _gradient_calls(plan, g, axes, _strides(x, item), _strides(gy, item), f_strides, on)
     scratch, zeros = _memory(
         dtype, plan.worker_size * plan.threads + plan.sums_size, _zeros(g, plan.form)
     )
@@ -180,51 +180,57 @@ def _reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
 
 @cached(1024)
 def forward_blocks(
-    g: Geometry, scheme: Scheme, dtype: str, threads: int, limit: int, prepared: bool, on: Machine
+    g: Geometry,
+    axes: FilteredAxes,
+    dtype: str,
+    threads: int,
+    limit: int,
+    prepared: bool,
+    on: Machine,
 ) -> tuple[ForwardPlan, bool]:
     """The plan of a forward pass, and True if the whole filter is transformed beforehand."""
-    kernel_form = form(scheme, dtype, g.filters, on)
+    kernel_form = form(axes, dtype, g.filters, on)
     size = (limit - 2 * CACHE_LINE) // ITEMSIZE[dtype] - g.channels - kernel_form.lanes
-    inner, outer, _ = tile_counts(g, scheme)
+    inner, outer, _ = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
     if prepared:
-        return forward_plan(g, scheme, kernel_form, "prepared", threads, size), False
-    first = forward_plan(g, scheme, kernel_form, "prepared", threads, 0)
-    in_full = forward_plan(g, scheme, kernel_form, "prepared", threads, size - first.u_size)
+        return forward_plan(g, axes, kernel_form, "prepared", threads, size), False
+    first = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
+    in_full = forward_plan(g, axes, kernel_form, "prepared", threads, size - first.u_size)
     few = tiles <= FEW_TILES
     if not few and in_full.worker_size * threads + in_full.u_size <= size:
         return in_full, True
-    return forward_plan(g, scheme, kernel_form, "fused", threads, size), False
+    return forward_plan(g, axes, kernel_form, "fused", threads, size), False
 
 
 @cached(1024)
 def gradient_blocks(
-    g: Geometry, scheme: Scheme, dtype: str, threads: int, limit: int, on: Machine
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> GradientPlan:
     """The plan of a filter gradient within `limit` bytes of workspace."""
-    kernel_form = form(scheme, dtype, g.filters, on)
+    kernel_form = form(axes, dtype, g.filters, on)
     size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zeros(g, kernel_form)
-    return gradient_plan(g, scheme, kernel_form, threads, size)
+    return gradient_plan(g, axes, kernel_form, threads, size)
 
 
 @kept
 def _transform_call(
     g: Geometry,
-    scheme: Scheme,
+    axes: FilteredAxes,
     kernel_form: Form,
     f_strides: tuple[int, ...],
     threads: int,
     on: Machine,
 ) -> Call:
-    plan = forward_plan(g, scheme, kernel_form, "prepared", threads, 0)
+    plan = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     taps = plan.depth // max(g.channels, 1)
-    offsets = tap_offsets(g, scheme, f_strides)
+    offsets = tap_offsets(g, axes, f_strides)
     channel_blocks = -(-g.channels // CHUNK_CHANNELS)
     values = {
         "chunks": plan.panels * taps * channel_blocks, "pieces": channel_blocks,
         "piece": CHUNK_CHANNELS, "taps": taps, "f_panel": kernel_form.points * plan.f_point,
         "f_point": plan.f_point, "channels": g.channels, "filters": g.filters,
-        **_filter_arguments(scheme, offsets, f_strides),
+        **_filter_arguments(axes, offsets, f_strides),
     }  # fmt: skip
     kernel = KernelSpec(
         "winograd_filter", filter_transform.kernel, (kernel_form, _reading(g, f_strides)), on
@@ -235,21 +241,19 @@ def _transform_call(
 
 @kept
 def _forward_call(
-    plan: ForwardPlan, g: Geometry, scheme: Scheme, x_strides: tuple[int, ...],
+    plan: ForwardPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> Call:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(
-        g, scheme, ITEMSIZE[plan.form.dtype], x_strides, y_strides
-    )
+    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
     transforms_filter = plan.reading != "prepared"
-    offsets = tap_offsets(g, scheme, f_strides) if transforms_filter else np.zeros(1, np.int64)
+    offsets = tap_offsets(g, axes, f_strides) if transforms_filter else np.zeros(1, np.int64)
     values = {
         "chunks": plan.blocks * plan.splits, "splits": plan.splits, "panels": plan.panels,
         "split_panels": -(-plan.panels // plan.splits), "tiles": plan.tiles, "block": plan.block,
         "scratch_size": plan.worker_size, "v_point": plan.v_point, "m_at": plan.m_at,
         "u_at": plan.u_at, "trash_at": plan.discard_at, "slice": plan.slice,
         "f_panel": plan.form.points * plan.f_point, "f_point": plan.f_point, **tile_arguments,
-        **(_filter_arguments(scheme, offsets, f_strides) if transforms_filter else {}),
+        **(_filter_arguments(axes, offsets, f_strides) if transforms_filter else {}),
     }  # fmt: skip
     reading = _reading(g, f_strides) if transforms_filter else "prepared"
     kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), on)
@@ -258,13 +262,11 @@ def _forward_call(
 
 @kept
 def _gradient_calls(
-    plan: GradientPlan, g: Geometry, scheme: Scheme, x_strides: tuple[int, ...],
+    plan: GradientPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> list[Call]:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(
-        g, scheme, ITEMSIZE[plan.form.dtype], x_strides, y_strides
-    )
-    offsets = tap_offsets(g, scheme, f_strides)
+    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
+    offsets = tap_offsets(g, axes, f_strides)
     size = plan.form.points * plan.w_point
     partial = plan.partial_sums > 1
     values = {
@@ -274,7 +276,7 @@ def _gradient_calls(
         "y_point": plan.y_point, "w_point": plan.w_point, "w_row": plan.w_row,
         "v_worker": plan.worker_size, "y_at": plan.y_at, "w_worker": 0 if partial else size,
         "w_chunk": size if partial else 0, **tile_arguments,
-        **_filter_arguments(scheme, offsets, f_strides),
+        **_filter_arguments(axes, offsets, f_strides),
     }  # fmt: skip
     names = filter_gradient.ARGUMENTS
     parts = [("winograd_grad", filter_gradient.kernel, plan.chunks)]
@@ -289,11 +291,15 @@ def _gradient_calls(
 
 
 def _tile_arguments(
-    g: Geometry, scheme: Scheme, item: int, x_strides: tuple[int, ...], y_strides: tuple[int, ...]
+    g: Geometry,
+    axes: FilteredAxes,
+    item: int,
+    x_strides: tuple[int, ...],
+    y_strides: tuple[int, ...],
 ) -> tuple[dict[str, int], tuple[Any, ...]]:
     """Arguments that describe the tiles, and the tables whose addresses are among them."""
-    inner, outer, taps = tile_counts(g, scheme)
-    t = tables(g, scheme, x_strides[1:-1], y_strides[1:-1])
+    inner, outer, taps = tile_counts(g, axes)
+    t = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
     values = {
         "outer": outer, "tiles0": inner[0], "tiles1": inner[1], "taps": taps,
         "x_batch": x_strides[0], "y_batch": y_strides[0],
@@ -306,9 +312,11 @@ def _tile_arguments(
     return values, (t.data, t.result, t.outer_data, t.outer_result)
 
 
-def _filter_arguments(scheme: Scheme, offsets: Any, f_strides: tuple[int, ...]) -> dict[str, int]:
+def _filter_arguments(
+    axes: FilteredAxes, offsets: Any, f_strides: tuple[int, ...]
+) -> dict[str, int]:
     """Arguments that describe the filter: its tap offsets and its strides."""
-    inner = [0 if a is None else f_strides[a] for a in scheme.inner]
+    inner = [0 if a is None else f_strides[a] for a in axes.inner]
     return {
         "f_tap": address(offsets), "f_0": inner[0], "f_1": inner[1],
         "f_c": f_strides[-2], "f_d": f_strides[-1],

@@ -10,36 +10,37 @@ from einstride.calibration import rates
 from einstride.codegen.jit import Machine
 from einstride.codegen.linear_combinations import operations
 from einstride.cpu.winograd.plan import C_BLOCK, D_BLOCK, register_tile
-from einstride.cpu.winograd.tables import Pair, Scheme, tile_counts
+from einstride.cpu.winograd.tables import FilteredAxes, Pair, tile_counts
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.cook_toom import LARGEST, matrices
 from einstride.geometry.winograd_error import MOST_GROWTH, expected_error, growth
 from einstride.support.caches import cached
 
 TIME_TOLERANCE = 1.06
-"""Predicted seconds of a more accurate scheme, over those of the fastest. Chosen: less than the
-scatter of predictions against measurements. A larger value chooses smaller tiles."""
+"""Predicted seconds of a more accurate choice of axes and m, over the seconds of the fastest.
+Chosen: less than the scatter of predictions against measurements. A larger value chooses smaller
+tiles."""
 
 
-def error(g: Geometry, scheme: Scheme, gradient: bool) -> float:
+def error(g: Geometry, axes: FilteredAxes, gradient: bool) -> float:
     """The expected root mean square error in unit roundoffs: see `winograd_error`."""
-    inner, outer, taps = tile_counts(g, scheme)
+    inner, outer, taps = tile_counts(g, axes)
     terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
-    return expected_error(scheme.axes, gradient, terms)
+    return expected_error(axes.pairs, gradient, terms)
 
 
-def candidates(g: Geometry, gradient: bool) -> Iterator[Scheme]:
-    """Yield every scheme with one or two inner axes whose error growth is allowed."""
-    axes = [a for a in range(g.rank) if g.stride[a] == 1 and 2 <= g.kernel[a] < LARGEST]
-    pairs: list[tuple[int | None, int | None]] = [*((None, a) for a in axes)]
-    pairs += combinations(axes, 2)
-    for inner in pairs:
+def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
+    """Yield every choice of one or two inner axes, and of m, whose error growth is allowed."""
+    possible = [a for a in range(g.rank) if g.stride[a] == 1 and 2 <= g.kernel[a] < LARGEST]
+    inner_axes: list[tuple[int | None, int | None]] = [*((None, a) for a in possible)]
+    inner_axes += combinations(possible, 2)
+    for inner in inner_axes:
         outer = tuple(a for a in range(g.rank) if a not in inner)
         for first in _sizes(g, inner[0]):
             for second in _sizes(g, inner[1]):
-                scheme = Scheme(inner, outer, (first, second))
-                if growth(scheme.axes, gradient) <= MOST_GROWTH:
-                    yield scheme
+                axes = FilteredAxes(inner, outer, (first, second))
+                if growth(axes.pairs, gradient) <= MOST_GROWTH:
+                    yield axes
 
 
 def _sizes(g: Geometry, axis: int | None) -> list[Pair]:
@@ -51,32 +52,32 @@ def _sizes(g: Geometry, axis: int | None) -> list[Pair]:
 
 
 @cached(1024)
-def choose_scheme(
+def choose_axes(
     g: Geometry, dtype_bytes: int, threads: int, on: Machine, gradient: bool, prepared: bool
-) -> tuple[Scheme, float] | None:
-    """Choose a scheme, and predict its seconds; None if no axis can be filtered by F(m, r).
+) -> tuple[FilteredAxes, float] | None:
+    """Choose axes and m, and predict their seconds; None if no axis can be filtered by F(m, r).
 
-    The most accurate scheme that takes at most `TIME_TOLERANCE` times the least seconds on one
-    thread, so that the choice, and with it the bits, does not depend on the threads.
+    The choice is the most accurate one that takes at most `TIME_TOLERANCE` times the least
+    seconds on one thread, so that the choice, and with it the bits, does not depend on the threads.
     """
     found = [
         (
-            seconds(g, scheme, dtype_bytes, 1, on, gradient, prepared),
-            growth(scheme.axes, gradient),
+            seconds(g, axes, dtype_bytes, 1, on, gradient, prepared),
+            growth(axes.pairs, gradient),
             i,
-            scheme,
+            axes,
         )
-        for i, scheme in enumerate(candidates(g, gradient))
+        for i, axes in enumerate(candidates(g, gradient))
     ]
     if not found:
         return None
     limit = TIME_TOLERANCE * min(found)[0]
-    scheme = min((e, i, scheme) for s, e, i, scheme in found if s <= limit)[2]
-    return scheme, seconds(g, scheme, dtype_bytes, threads, on, gradient, prepared)
+    axes = min((e, i, axes) for s, e, i, axes in found if s <= limit)[2]
+    return axes, seconds(g, axes, dtype_bytes, threads, on, gradient, prepared)
 
 
 def seconds(
-    g: Geometry, scheme: Scheme, dtype_bytes: int, threads: int, on: Machine, gradient: bool,
+    g: Geometry, axes: FilteredAxes, dtype_bytes: int, threads: int, on: Machine, gradient: bool,
     prepared: bool, transforms: int = 1,
 ) -> float:  # fmt: skip
     """Predict the seconds of a pass on a number of threads, by the calibrated rates.
@@ -86,15 +87,15 @@ def seconds(
     rate = rates("numpy", "float32")  # per vector: the same for every dtype
     transform, filters = rate["winograd_data"], rate["winograd_filter"]
     lanes = on.lanes(dtype_bytes)
-    inner, outer, taps = tile_counts(g, scheme)
+    inner, outer, taps = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
     height, vectors = register_tile(g.filters, lanes, on.registers)
     c_vectors, d_vectors = (-(-n // lanes) for n in (g.channels, g.filters))
     columns = -(-d_vectors // vectors) * vectors
-    data, result, filter_ = _transform_operations(scheme)
+    data, result, filter_ = _transform_operations(axes)
     if gradient:
         rows = -(-g.channels // height) * height
-        products = scheme.points * tiles * taps * rows * columns
+        products = axes.points * tiles * taps * rows * columns
         repeats = (-(-g.filters // D_BLOCK), -(-g.channels // C_BLOCK))
         transform_time = (
             transform
@@ -103,11 +104,11 @@ def seconds(
             * (repeats[0] * c_vectors * data + repeats[1] * d_vectors * result)
             + filters / 2 * taps * g.channels * d_vectors * filter_
         )
-        stored = 8 * scheme.points * taps * g.channels * d_vectors * lanes
+        stored = 8 * axes.points * taps * g.channels * d_vectors * lanes
     else:
-        products = scheme.points * -(-tiles // height) * height * taps * g.channels * columns
+        products = axes.points * -(-tiles // height) * height * taps * g.channels * columns
         transform_time = transform * tiles * (taps * c_vectors * data + d_vectors * result)
-        stored = dtype_bytes * scheme.points * taps * g.channels * columns * lanes
+        stored = dtype_bytes * axes.points * taps * g.channels * columns * lanes
         if not prepared:
             transform_time += filters * taps * g.channels * d_vectors * filter_ * transforms
     total = products * rate["vector"] + transform_time + stored * rate["winograd_panel"]
@@ -115,9 +116,9 @@ def seconds(
 
 
 @cached(256)
-def _transform_operations(scheme: Scheme) -> tuple[int, int, int]:
+def _transform_operations(axes: FilteredAxes) -> tuple[int, int, int]:
     """Vector instructions of the transforms of an input tile, an output tile and a filter."""
-    (m0, r0), (m1, r1) = scheme.axes
+    (m0, r0), (m1, r1) = axes.pairs
     a0, a1 = m0 + r0 - 1, m1 + r1 - 1
     first, second = matrices(m0, r0), matrices(m1, r1)
     points = a0 * a1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from einstride.cpu.runtime.chunks import COARSE, chunk_count
-from einstride.cpu.winograd.tables import Scheme, tile_counts
+from einstride.cpu.winograd.tables import FilteredAxes, tile_counts
 from einstride.cpu.winograd.tiles import Form
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
@@ -202,13 +202,13 @@ def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
 
 @cached(1024)
 def forward_plan(
-    g: Geometry, scheme: Scheme, form: Form, reading: str, threads: int, limit: int
+    g: Geometry, axes: FilteredAxes, form: Form, reading: str, threads: int, limit: int
 ) -> ForwardPlan:
     """Plan a forward pass within `limit` elements of scratch memory, or within the least possible.
 
     `reading` is "prepared" or "fused"; see `ForwardPlan`.
     """
-    inner, outer, taps = tile_counts(g, scheme)
+    inner, outer, taps = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
     panels = -(-g.filters // form.width)
     fused = reading != "prepared"
@@ -242,13 +242,13 @@ def _splits(blocks: int, panels: int, threads: int) -> int:
 
 @cached(1024)
 def gradient_plan(
-    g: Geometry, scheme: Scheme, form: Form, threads: int, limit: int
+    g: Geometry, axes: FilteredAxes, form: Form, threads: int, limit: int
 ) -> GradientPlan:
     """Plan a filter gradient within `limit` elements of scratch memory, or the least possible.
 
     The partial sums, and with them the bits, depend on geometry and limit, not on the threads.
     """
-    inner, outer, taps = tile_counts(g, scheme)
+    inner, outer, taps = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
     c_most, d_most, block = (
         C_BLOCK,

@@ -30,8 +30,8 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Scheme:
-    """The axes that are filtered by F(m, r), with m and r.
+class FilteredAxes:
+    """Hold the axes that are filtered by F(m, r), with m and r.
 
     Attributes
     ----------
@@ -39,23 +39,23 @@ class Scheme:
         Two axes; None stands for an axis of length one that the arrays do not have.
     outer : tuple of int
         All other axes.
-    axes : tuple of (int, int)
+    pairs : tuple of (int, int)
         (m, r) of the inner axes; (1, 1) for None.
     """
 
     inner: tuple[int | None, int | None]
     outer: tuple[int, ...]
-    axes: tuple[Pair, Pair]
+    pairs: tuple[Pair, Pair]
 
     @property
     def points(self) -> int:
         """Products of a tile, for each pair of channels."""
-        return prod(m + r - 1 for m, r in self.axes)
+        return prod(m + r - 1 for m, r in self.pairs)
 
     def __str__(self) -> str:
-        """The scheme as text, such as F(4x4, 3x3)."""
-        axes = [pair for pair, a in zip(self.axes, self.inner, strict=True) if a is not None]
-        m, r = ("x".join(map(str, numbers)) for numbers in zip(*axes, strict=True))
+        """Write m and r as F(4x4, 3x3)."""
+        filtered = [pair for pair, a in zip(self.pairs, self.inner, strict=True) if a is not None]
+        m, r = ("x".join(map(str, numbers)) for numbers in zip(*filtered, strict=True))
         return f"F({m}, {r})"
 
 
@@ -83,13 +83,13 @@ class TileTables:
 
 
 @cached(1024)
-def tile_counts(g: Geometry, scheme: Scheme) -> tuple[Pair, int, int]:
+def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
     """The numbers of tiles on the inner axes, and of positions and taps of the outer axes."""
     inner = [
         1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
-        for a, (m, _) in zip(scheme.inner, scheme.axes, strict=True)
+        for a, (m, _) in zip(axes.inner, axes.pairs, strict=True)
     ]
-    outer, taps = (prod(sizes[a] for a in scheme.outer) for sizes in (g.out, g.kernel))
+    outer, taps = (prod(sizes[a] for a in axes.outer) for sizes in (g.out, g.kernel))
     return (inner[0], inner[1]), outer, taps
 
 
@@ -100,7 +100,7 @@ def _phases(out: int, dilation: int) -> list[int]:
 
 @kept
 def tables(
-    g: Geometry, scheme: Scheme, x_strides: tuple[int, ...], y_strides: tuple[int, ...]
+    g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...], y_strides: tuple[int, ...]
 ) -> TileTables:
     """Make the tables for arrays with these strides of their spatial axes, in elements."""
     x_lowest = [lowest_offset(s, t) for s, t in zip(g.size, x_strides, strict=True)]
@@ -109,10 +109,10 @@ def tables(
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
         else _inner(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
-        for a, (m, r) in zip(scheme.inner, scheme.axes, strict=True)
+        for a, (m, r) in zip(axes.inner, axes.pairs, strict=True)
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
-    for a in scheme.outer:
+    for a in axes.outer:
         x_offsets = to_offsets(sources(g, a), x_strides[a], x_lowest[a])
         data = (data[:, None, :, None] + x_offsets[:, None]).reshape(len(data) * len(x_offsets), -1)
         y_offsets = np.arange(g.out[a]) * y_strides[a] - y_lowest[a]
@@ -142,6 +142,6 @@ def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[An
     return np.concatenate(data), np.concatenate(result)
 
 
-def tap_offsets(g: Geometry, scheme: Scheme, strides: tuple[int, ...]) -> Any:
+def tap_offsets(g: Geometry, axes: FilteredAxes, strides: tuple[int, ...]) -> Any:
     """The offsets of the outer axes' taps in the filter."""
-    return grid([g.kernel[a] for a in scheme.outer], [strides[a] for a in scheme.outer])
+    return grid([g.kernel[a] for a in axes.outer], [strides[a] for a in axes.outer])
