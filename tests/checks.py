@@ -22,6 +22,14 @@ EVERY = (*ALGORITHMS, *PARTIAL)
 PASSES = ("forward", "input_grad", "filter_grad")
 FUNCTIONS = {"forward": "conv", "input_grad": "conv_input_grad", "filter_grad": "conv_filter_grad"}
 
+PYTHON_OVERHEAD = 96 << 10
+"""Bytes of Python objects (frames, tuples, views) that a call may allocate beyond its workspace.
+
+Measured in calls of `test_workspace` by strided, gemm and fft: up to 10 KiB. The rest is a margin
+for other versions of Python and NumPy. With 128 KiB or more, tests would miss the buffer of 8192
+elements of complex128 through which NumPy converts dtypes.
+"""
+
 
 def promoted(x: str, f: str) -> str:
     """Return the documented dtype of the result of two operands."""

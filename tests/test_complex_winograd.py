@@ -7,11 +7,11 @@ import pytest
 
 import einstride as es
 import oracle
-from checks import PASSES, agrees, operands
+from checks import PASSES, PYTHON_OVERHEAD, agrees, operands
 from einstride.cpu import complex_as_real
 from oracle import Case
 from strategies import arrays
-from test_workspace import PYTHON_OVERHEAD, peak
+from test_workspace import peak
 
 pytest.importorskip("llvmlite")
 

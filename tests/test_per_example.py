@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import einstride as es
 import oracle
-from checks import EVERY, agrees, is_unsupported, promoted, refused, same
+from checks import EVERY, PYTHON_OVERHEAD, agrees, is_unsupported, promoted, refused, same
 from oracle import Case
 from strategies import arrays, cases, integer_data, seeds
 
@@ -127,7 +127,7 @@ def test_max_workspace_holds(peak_bytes, limit):
 
 @pytest.fixture
 def peak_bytes():
-    from test_workspace import PYTHON_OVERHEAD, peak
+    from test_workspace import peak
 
     def measure(function, *args, **keywords):
         result, used = peak(function, *args, **keywords)

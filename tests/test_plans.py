@@ -9,12 +9,12 @@ from hypothesis import given, settings
 
 import einstride as es
 from checks import ALGORITHMS as NAMES
-from checks import promoted, refused, same, unless_refused
+from checks import PYTHON_OVERHEAD, promoted, refused, same, unless_refused
 from einstride import _testing
 from einstride.algorithms import ALGORITHMS as TABLE
 from oracle import Case
 from strategies import arrays, cases, seeds
-from test_workspace import PYTHON_OVERHEAD, peak
+from test_workspace import peak
 
 HERE = ("strided", "gemm")  # algorithms for all NumPy arrays; others may refuse
 CASE = Case(2, (9, 8), (3, 2), 4, 6, (2, 1), ((2, 1), (0, 1)), (1, 2), groups=2)

@@ -12,7 +12,7 @@ import pytest
 
 import einstride as es
 import oracle
-from checks import FUNCTIONS, PASSES, operands, refused
+from checks import FUNCTIONS, PASSES, PYTHON_OVERHEAD, operands, refused
 from einstride import _testing
 from oracle import Case
 
@@ -25,7 +25,7 @@ from einstride.cpu.fft import plan as fourier_plan
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
 from test_simd_channelwise import MACHINES, channels_first, machine  # noqa: F401
-from test_workspace import PYTHON_OVERHEAD, least_limit, peak
+from test_workspace import least_limit, peak
 
 
 def depthwise(channels, multiplier=1, **changes):

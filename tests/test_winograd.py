@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 import einstride as es
 import oracle
-from checks import PASSES, agrees, operands, refused, same
+from checks import PASSES, PYTHON_OVERHEAD, agrees, operands, refused, same
 from einstride import _testing
 from einstride.algorithms import winograd
 from einstride.arrays import backends
@@ -22,7 +22,7 @@ from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
 from oracle import Case
 from strategies import arrays
-from test_workspace import PYTHON_OVERHEAD, peak
+from test_workspace import peak
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 

@@ -8,13 +8,12 @@ import pytest
 
 import einstride as es
 import oracle
-from checks import PASSES, agrees, operands, refused, same
+from checks import PASSES, PYTHON_OVERHEAD, agrees, operands, refused, same
 from fuzz.allocator import Allocator
 from oracle import Case
 from strategies import arrays
 
 KiB, MiB = 2**10, 2**20
-PYTHON_OVERHEAD = 96 * KiB  # bytes of Python objects: frames, tuples and views
 RESNET = Case(8, (56, 56), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1))  # im2col: 58 MiB
 CASES = {
     "padded": Case(2, (28, 28), (3, 3), 32, 32, (1, 1), ((1, 1), (1, 1)), (1, 1)),

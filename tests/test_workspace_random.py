@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import einstride as es
+from checks import PYTHON_OVERHEAD
 from einstride import _testing
 from einstride.codegen import jit
 
 KiB = 2**10
-PYTHON_OVERHEAD = 96 * KiB  # bytes of Python objects: frames, tuples and views
 FIRST_CALL_OVERHEAD = 256 * KiB  # bytes of Python objects in a first call, some kept for later
 PAIRS = [
     ("float32", "float32"), ("float64", "float64"), ("float16", "float16"),

@@ -1,5 +1,6 @@
-"""Kernel texts, compared by digest: shows whether a change of the code changes what is compiled.
+"""Compare kernel texts by digest, to show whether a change of the code changes any kernel.
 
-`specifications.toml` lists calls of public functions for named target machines, `digests.txt` the
-digest of every kernel text that the calls ask for. Start reading at `generate.py`.
+A kernel text is the LLVM IR that is compiled to a kernel. `specifications.toml` lists calls of
+public functions for named target machines, `digests.txt` the digest of each kernel text that the
+calls need. Start reading at `generate.py`.
 """

@@ -1,7 +1,8 @@
-"""``python -m tests.kernel_texts [PART ...]``: which kernels differ from the committed digests.
+"""Print the kernels that differ from the committed digests: ``python -m tests.kernel_texts``.
 
-PART chooses the specifications whose names contain it; without any, all are taken. A line is
-printed for each kernel whose text differs, and the exit status is 1 if there is one.
+Each argument PART chooses the specifications whose names contain it; without arguments all are
+taken. One line is printed for each kernel whose text differs, and the exit status is 1 if there is
+such a kernel.
 """
 
 from __future__ import annotations
@@ -24,53 +25,53 @@ from .generate import FOLDER, Specification, specifications
 
 ROOT = FOLDER.parents[1]
 HOOKS = "tests/kernel_texts/capture.py"
-"""The module that knows the library's private names: another commit needs its own."""
+"""Path of the module that uses the library's private names: another commit needs its own."""
 
 NUMBER = re.compile(r'%"\.\d+"')
-"""A value that LLVM IR refers to by number."""
+"""A numbered value of LLVM IR."""
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernel_texts", description=__doc__)
     parser.add_argument("part", nargs="*")
     parser.add_argument("--write", action="store_true", help="replace the committed digests")
     parser.add_argument("--show", action="store_true", help="print the texts")
-    parser.add_argument("--against", metavar="COMMIT", help="print how the texts differ from its")
+    parser.add_argument("--against", metavar="COMMIT", help="print the differences from its texts")
     parser.add_argument("--digests", action="store_true", help="print the digests")
     parser.add_argument("--dump", metavar="FILE", help="write the texts as lines of JSON")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Do what the command line says."""
-    given = arguments()
+    """Run the action that the command line chooses, and return the exit status."""
+    options = arguments()
     specs = {
         name: spec
         for name, spec in specifications().items()
-        if not given.part or any(part in name for part in given.part)
+        if not options.part or any(part in name for part in options.part)
     }
     if not specs:
         print("no specification's name contains that", file=sys.stderr)
         return 2
-    if given.dump:
-        dump(specs, Path(given.dump))
-    elif given.against:
-        return compare(specs, given.against, given.part)
-    elif given.show:
-        for name, kernel, text in _generated(specs):
+    if options.dump:
+        dump(specs, Path(options.dump))
+    elif options.against:
+        return compare(specs, options.against, options.part)
+    elif options.show:
+        for name, kernel, text in _all_texts(specs):
             print(f"; {name} {kernel}\n{text}")
-    elif given.digests:
+    elif options.digests:
         for (name, kernel), value in digests.current(specs).items():
             print(name, kernel, value)
-    elif given.write:
-        if given.part:
+    elif options.write:
+        if options.part:
             print("--write takes all specifications", file=sys.stderr)
             return 2
         return write(specs)
     else:
         now, before = digests.current(specs), digests.committed()
-        names = specs if given.part else {*specs, *(name for name, _ in before)}
+        names = specs if options.part else {*specs, *(name for name, _ in before)}
         found = list(digests.differences(before, now, names))
         print(*found, f"{len(found)} of {len(now)} kernels differ", sep="\n", end="")
         print(digests.version_note() if found else "")
@@ -79,11 +80,12 @@ def main() -> int:
 
 
 def write(specs: dict[str, Specification]) -> int:
-    """Replace the committed digests, unless a specification's call fails."""
+    """Replace the committed digests, unless a specification's call fails; return the exit
+    status."""
     before, now = digests.committed() if digests.FILE.exists() else {}, digests.current(specs)
     failed = [name for name, kernel in now if kernel == digests.ERROR]
     if failed:
-        print("not written: look with --show at", *failed, sep="\n", file=sys.stderr)
+        print("nothing is written; these fail, see --show:", *failed, sep="\n", file=sys.stderr)
         return 1
     digests.write(now)
     changed = list(digests.differences(before, now, {name for name, _ in (*before, *now)}))
@@ -91,24 +93,25 @@ def write(specs: dict[str, Specification]) -> int:
     return 0
 
 
-def _generated(specs: dict[str, Specification]) -> Iterator[tuple[str, str, str]]:
+def _all_texts(specs: dict[str, Specification]) -> Iterator[tuple[str, str, str]]:
+    """Yield (specification, kernel, text) for each kernel."""
     for name, spec in specs.items():
         for kernel, text in digests.generated(name, spec).items():
             yield name, kernel, text
 
 
 def dump(specs: dict[str, Specification], file: Path) -> None:
-    """Write one line for each kernel: its specification, its name, its text."""
+    """Write one line of JSON for each kernel: its specification, its name, its text."""
     with file.open("w", encoding="utf-8") as lines:
-        for found in _generated(specs):
-            lines.write(json.dumps(found) + "\n")
+        for kernel in _all_texts(specs):
+            lines.write(json.dumps(kernel) + "\n")
 
 
 def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> int:
-    """Print unified diffs between the texts of a commit's sources and those of the sources here.
+    """Print unified diffs between the texts of a commit and of the working tree.
 
-    Values are shown without their numbers, which all change behind an instruction that was added,
-    unless the numbers are all that differs.
+    Returns the exit status. Numbers of values are left out, because one added instruction changes
+    all numbers behind it, unless two texts differ in numbers only.
     """
     with tempfile.TemporaryDirectory(prefix="einstride-texts-") as name:
         folder = Path(name)
@@ -119,7 +122,7 @@ def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> i
         subprocess.run(command, cwd=folder, env=environment, check=True)
         with before.open(encoding="utf-8") as lines:
             old = {(spec, kernel): text for spec, kernel, text in map(json.loads, lines)}
-        new = {(spec, kernel): text for spec, kernel, text in _generated(specs)}
+        new = {(spec, kernel): text for spec, kernel, text in _all_texts(specs)}
         differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         for spec, kernel in differing:
             pair = [side.get((spec, kernel), "") for side in (old, new)]
@@ -137,9 +140,9 @@ def compare(specs: dict[str, Specification], commit: str, parts: list[str]) -> i
 
 
 def checkout(commit: str, folder: Path) -> None:
-    """Put a commit's sources, and its hooks if it has them, beside the specifications of here."""
-    mine = folder / "tests" / "kernel_texts"
-    shutil.copytree(FOLDER, mine, ignore=shutil.ignore_patterns("__pycache__"))
+    """Write a commit's sources, with its `HOOKS` if it has them, and a copy of this package."""
+    copied = folder / "tests" / "kernel_texts"
+    shutil.copytree(FOLDER, copied, ignore=shutil.ignore_patterns("__pycache__"))
     command = ["git", "ls-tree", "--name-only", commit, "src", HOOKS]
     paths = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     command = ["git", "archive", commit, *paths.splitlines()]

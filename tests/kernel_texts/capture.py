@@ -1,10 +1,9 @@
-"""Records the LLVM IR that the library writes for a target machine, and compiles none of it.
+"""Record the LLVM IR that the library writes for a target machine, without compiling it.
 
-All that the corpus knows of the library's private names stands in this module. A kernel that is
-asked for while `recorded` is active is a function that does nothing, so that kernels for any target
-can be written on any machine. What else could decide which kernel is chosen is fixed: threads,
-calibrated rates, and for direct convolution the engine. Nothing that was cached before is seen, and
-nothing that is cached meanwhile stays.
+Only this module of the package uses private names of the library. Within `recorded` every kernel is
+replaced by a function that does nothing, so that kernels for any target can be written on any
+machine. Everything else that the choice of a kernel depends on is fixed: threads, calibrated rates,
+and for direct convolution the engine. Caches are empty at the beginning and at the end.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ TARGETS = {
     "sse": jit.Machine("x86-64-v2", "+sse2,+sse4.2", 16, 16),
     "neon": jit.Machine("cortex-a72", "+neon", 16, 32),
 }
-"""The machines that texts are written for, by the names that specifications use."""
+"""{name in specifications: machine for which kernels are written}."""
 
 ENGINES = {
     "dense": ("dense",), "few": ("few", "dense"), "grouped": ("grouped", "dense"),
     "channelwise": ("channelwise",),
 }  # fmt: skip
-"""Engines of direct convolution to choose from, so that the named one is taken."""
+"""{engine of direct convolution: engines that are allowed, so that this one is chosen}."""
 
 RATES = {
     "call": 1.4e-5, "block": 3.8e-5, "thin": 16.0, "grouped": 290.0, "mixed": 9.5, "copy": 7.8e-12,
@@ -42,12 +41,13 @@ RATES = {
     "winograd_line": 1.35, "winograd_plane": 1.1, "fourier": 1.6e-10, "einsum": 3.1e-10,
     "matmul": 4.4e-12, "dft": 6.1e-12, "fft": 8.2e-11, "plane": 2.2e-10, "turn": 1.1e-9,
 }  # fmt: skip
-"""Seconds, as calibration.json had them for float32 on 2026-11-23. They decide the tile sizes of
-Winograd's transforms, and shall not follow later calibrations."""
+"""{name: seconds}, the rates of calibration.json for float32 on 2026-11-23. The tile sizes of
+Winograd's transforms depend on them. Later calibrations must not change them, because digests would
+change with them."""
 
 
 class Text(NamedTuple):
-    """A kernel's name and its LLVM IR."""
+    """Hold a kernel's name and its LLVM IR."""
 
     kernel: str
     ir: str
@@ -55,31 +55,31 @@ class Text(NamedTuple):
 
 @contextmanager
 def recorded(on: jit.Machine, engine: str = "", threads: int = 1) -> Iterator[list[Text]]:
-    """Record the kernels that are asked for, in a list; None of them is compiled or run."""
-    found: list[Text] = []
+    """Yield a list to which each kernel that the library needs is added, not compiled or run."""
+    texts: list[Text] = []
 
     def record(_: Any, name: str, write: Callable[..., str], *given: Any, on: Any) -> Any:
-        found.append(Text(name, write(*given)))
-        return _NOTHING
+        texts.append(Text(name, write(*given)))
+        return _EMPTY_KERNEL
 
-    def wherever_possible(_: Any, engine: Any, job: Any, traits: Any) -> bool:
+    def is_supported(_: Any, engine: Any, job: Any, traits: Any) -> bool:
         return few.supports(job, traits) is None
 
     with ExitStack() as stack:
         enter = stack.enter_context
         numpy = {"calls": {}, "dtypes": {"other": RATES}}
         rates = {"calibration": {"libraries": {"numpy": numpy}}}
-        # helpers that start meanwhile would not know a real kernel
-        alone: dict[str, object] = {"idle helpers": []}
-        enter(use(target=on, threads=threads, calibration=rates, constants=alone))
+        # a helper that started within the block would have no real kernel
+        no_helpers: dict[str, object] = {"idle helpers": []}
+        enter(use(target=on, threads=threads, calibration=rates, constants=no_helpers))
         if engine:
             enter(use(engine=ENGINES[engine]))
-            enter(replacing("prefer few channels", wherever_possible))
+            enter(replacing("prefer few channels", is_supported))
         enter(replacing("get a kernel", record))
         clear_caches("code")
         stack.callback(clear_caches, "code")
-        yield found
+        yield texts
 
 
-_NOTHING = jit._SIGNATURE(lambda block, worker: None)
-"""A kernel that does nothing."""
+_EMPTY_KERNEL = jit._SIGNATURE(lambda block, worker: None)
+"""Kernel that returns at once."""

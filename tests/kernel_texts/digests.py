@@ -1,4 +1,4 @@
-"""The committed digests, and how they differ from those of the code as it is."""
+"""Read and write the committed digests, and compare them with those of the working tree."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ FILE = Path(__file__).with_name("digests.txt")
 HEAD = "# specification, kernel, digest of its text: python -m tests.kernel_texts --write\n"
 
 Digests = dict[tuple[str, str], str]
-"""By specification and kernel."""
+"""{(specification, kernel): digest}."""
 
 ERROR = "(error)"
-"""In the place of a kernel's name: the call of the specification raised an error."""
+"""Stands for the kernel's name if the call of a specification raises an error."""
 
 
 def committed() -> Digests:
-    """The digests of the file."""
-    found: Digests = {}
+    """Read the digests of the file."""
+    digests: Digests = {}
     for line in FILE.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, kernel, value = line.split()
-            found[name, kernel] = value
-    return found
+            digests[name, kernel] = value
+    return digests
 
 
 def generated(name: str, spec: Specification) -> dict[str, str]:
-    """The texts of a specification by kernel; the error alone if its call raised one."""
+    """Return {kernel: text} of a specification, or {ERROR: message} if its call raises an
+    error."""
     try:
         return texts(spec)
-    except Exception as error:  # one broken specification shall not hide what the others say
+    except Exception as error:  # the other specifications are still compared
         return {ERROR: f"{name}: {type(error).__name__}: {error}"}
 
 
 def current(specs: dict[str, Specification]) -> Digests:
-    """The digests of the code as it is."""
+    """Compute the digests of specifications from the working tree."""
     return {
         (name, kernel): digest(text)
         for name, spec in specs.items()
@@ -47,7 +48,7 @@ def current(specs: dict[str, Specification]) -> Digests:
 
 
 def differences(before: Digests, now: Digests, names: Iterable[str]) -> Iterator[str]:
-    """One line for each kernel of these specifications whose digest is another one, or new."""
+    """Yield one line for each kernel of these specifications whose digest differs or is missing."""
     chosen = set(names)
     for key in sorted({k for k in (*before, *now) if k[0] in chosen}):
         old, new = before.get(key, "none"), now.get(key, "none")
@@ -56,14 +57,16 @@ def differences(before: Digests, now: Digests, names: Iterable[str]) -> Iterator
 
 
 def write(now: Digests) -> None:
-    """Replace the file."""
+    """Write the digests, sorted, to the file."""
     lines = (f"{name} {kernel} {now[name, kernel]}\n" for name, kernel in sorted(now))
     version = f"# llvmlite {llvmlite.__version__}\n"
     FILE.write_text(HEAD + version + "".join(lines), encoding="utf-8")
 
 
 def version_note() -> str:
-    """Half a sentence if the file was written with another version of llvmlite, else nothing."""
-    mine = f"# llvmlite {llvmlite.__version__}"
+    """Return a remark if the file was written with another version of llvmlite, else ""."""
+    current_line = f"# llvmlite {llvmlite.__version__}"
     head = FILE.read_text(encoding="utf-8").splitlines()[:2]
-    return "" if mine in head else f" (written with {head[1][2:]}, here is {mine[2:]})"
+    if current_line in head:
+        return ""
+    return f" (the file was written with {head[1][2:]}, this is {current_line[2:]})"

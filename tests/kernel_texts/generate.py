@@ -1,26 +1,28 @@
-"""From a specification to the kernel texts that its call asks for.
+"""Make the call of a specification, and return the texts of the kernels that it needs.
 
 A specification is one line of the expanded table of `specifications.toml`:
 
     dense.plane/input_grad/float32/avx2
     table       pass       dtypes  target
 
-A table of the file gives the shapes of a call and its keywords; `on` lists dtypes and targets, as
-in ``on = "float32@avx512,avx2 int8*uint8@sse"`` (x of int8, f of uint8). The keys:
+A table of the file gives the shapes and the keywords of a call. Its key `on` lists dtypes and
+targets: ``on = "float32@avx512,avx2 int8*uint8@sse"`` (with the last, x is int8 and f is uint8).
+The other keys:
 
-    x, f            shapes (B, *S, C) and (*K, D) of a convolution; f leaves out its channels
-    passes          of forward, input_grad, filter_grad; default: all three
-    algorithm       default: "direct"; with `engine`, the one of its engines to be taken
-    bias            true: with a bias (forward)
-    arrays          "gaps": neighbouring channels are not neighbours in memory, of no array;
-                    "gaps in x" and the like: of one array
-    use             "layer": the filter is kept in a `Conv`; "repeated": the call is made three
-                    times, the last two as one compiled program
-    threads         how many the call may use; default: 1
-    layers          of a network instead of a convolution: layers of `einstride.nn` with their
-                    arguments; its passes are forward and backward in one
+    x, f            shapes (B, *S, C) and (*K, D) of x and f; f is given without its channels
+    passes          list of "forward", "input_grad", "filter_grad"; default: all three
+    algorithm       default: "direct"
+    engine          engine of direct convolution that is used; default: any
+    bias            true: the forward pass adds a bias
+    arrays          "gaps": in every array, neighbouring channels are not adjacent in memory;
+                    "gaps in x", "gaps in f", "gaps in y": in this array only
+    use             "layer": a `Conv` keeps the filter; "repeated": the call is made three times,
+                    the last two times as one compiled program
+    threads         number of threads that the call may use; default: 1
+    layers          layers of `einstride.nn` with their arguments: a network is run forward and
+                    backward instead of a convolution
 
-All other keys are keywords of the public functions.
+All further keys are keywords of the public functions.
 """
 
 from __future__ import annotations
@@ -44,22 +46,22 @@ from . import capture
 
 FOLDER = Path(__file__).parent
 PASSES = ("forward", "input_grad", "filter_grad")
-OWN = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "on"}
-"""The keys that are not keywords of the public functions."""
+CALL_KEYS = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "on"}
+"""Keys of a table that are not keywords of the public functions."""
 
 
 @dataclass(frozen=True)
 class Specification:
-    """One call for one target machine.
+    """Describe one call for one target machine.
 
     Attributes
     ----------
     table : dict
-        The call, as `specifications.toml` describes it.
+        The table of `specifications.toml` that describes the call.
     direction : str
         A pass of `PASSES`, or "network".
     dtypes : tuple of str
-        Of x and f, or of the network.
+        The dtypes of x and f, or the dtype of the network.
     target : str
         One of `capture.TARGETS`.
     """
@@ -72,14 +74,14 @@ class Specification:
 
 @cache
 def specifications() -> dict[str, Specification]:
-    """All specifications, by name."""
+    """Read all specifications: {name: specification}."""
     found: dict[str, Specification] = {}
     file = tomllib.loads((FOLDER / "specifications.toml").read_text(encoding="utf-8"))
     for family, tables in file.items():
         for name, given in tables.items():
             table = _with_tuples(given)
             directions = ("network",) if "layers" in table else table.get("passes", PASSES)
-            for dtypes, target in _on(table["on"]):
+            for dtypes, target in _dtypes_and_targets(table["on"]):
                 for direction in directions:
                     key = f"{family}.{name}/{direction}/{dtypes}/{target}"
                     spec = Specification(table, direction, tuple(dtypes.split("*")), target)
@@ -89,13 +91,14 @@ def specifications() -> dict[str, Specification]:
 
 
 def _with_tuples(value: Any) -> Any:
-    """With tuples in the place of TOML's lists: keywords that can be hashed can be cached."""
+    """Convert lists to tuples, also nested ones: caches need keywords that can be hashed."""
     if isinstance(value, dict):
         return {key: _with_tuples(each) for key, each in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _on(listed: str) -> Iterator[tuple[str, str]]:
+def _dtypes_and_targets(listed: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs (dtypes, target) that the key `on` lists."""
     for item in listed.split():
         dtypes, _, targets = item.partition("@")
         for target in targets.split(","):
@@ -103,13 +106,16 @@ def _on(listed: str) -> Iterator[tuple[str, str]]:
 
 
 def texts(spec: Specification) -> dict[str, str]:
-    """The different kernel texts that a specification's call asks for, by kernel.
+    """Return {kernel: text} for the different kernels that the call of a specification needs.
 
-    A second text of a kernel's name is called "name.2", in the order in which they are asked for.
+    The second text of a kernel is called "name.2", and so on, in the order of their use.
     """
     table = spec.table
-    given = capture.TARGETS[spec.target], table.get("engine", ""), table.get("threads", 1)
-    with capture.recorded(*given) as recorded, np.errstate(all="ignore"):
+    target, engine = capture.TARGETS[spec.target], table.get("engine", "")
+    with (
+        capture.recorded(target, engine, table.get("threads", 1)) as recorded,
+        np.errstate(all="ignore"),
+    ):
         if spec.direction == "network":
             _train(table, spec.dtypes[0])
         else:
@@ -123,7 +129,7 @@ def texts(spec: Specification) -> dict[str, str]:
 
 
 def digest(text: str) -> str:
-    """Forty-eight bits of a text's SHA-256, in hexadecimal."""
+    """Return 48 bits of a text's SHA-256 in hexadecimal, enough to tell all texts apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -137,30 +143,33 @@ def _train(table: dict[str, Any], dtype: str) -> None:
 
 
 def _layer(described: dict[str, Any]) -> nn.Layer:
-    """``{MaxPool = {kernel_size = 3}}`` as a layer; a list of layers stands for `Sequential`."""
-    ((kind, given),) = described.items()
-    made = {
+    """Make a layer from a table such as ``{MaxPool = {kernel_size = 3}}``.
+
+    A list of layers, as `body` or `shortcut`, is made a `Sequential`.
+    """
+    ((class_name, arguments),) = described.items()
+    keywords = {
         key: nn.Sequential(*map(_layer, value)) if key in ("body", "shortcut") else value
-        for key, value in given.items()
+        for key, value in arguments.items()
     }
-    found: nn.Layer = getattr(nn, kind)(**made)
-    return found
+    layer: nn.Layer = getattr(nn, class_name)(**keywords)
+    return layer
 
 
 def _convolve(table: dict[str, Any], direction: str, dtypes: tuple[str, ...]) -> None:
     """Make the call of a specification."""
-    keywords = {"algorithm": "direct"} | {k: v for k, v in table.items() if k not in OWN}
+    keywords = {"algorithm": "direct"} | {k: v for k, v in table.items() if k not in CALL_KEYS}
     (batch, *size, channels), (*kernel, filters) = table["x"], table["f"]
-    moved = {k: v for k, v in keywords.items() if k in ("stride", "padding", "dilation")}
-    out: Any = es.output_size(tuple(size), tuple(kernel), **moved)
+    window = {k: v for k, v in keywords.items() if k in ("stride", "padding", "dilation")}
+    out: Any = es.output_size(tuple(size), tuple(kernel), **window)
     first, second = dtypes[0], dtypes[-1]
-    of_y = second if direction == "filter_grad" else first
+    y_dtype = second if direction == "filter_grad" else first
     x, f, y = (
         _array(role, shape, dtype, table)
         for role, shape, dtype in (
             ("x", (batch, *size, channels), first),
             ("f", (*kernel, channels // table.get("groups", 1), filters), second),
-            ("y", (batch, *out, filters), of_y),
+            ("y", (batch, *out, filters), y_dtype),
         )
     )
     bias = np.zeros(filters, f.dtype) if table.get("bias") else None
@@ -179,22 +188,25 @@ def _convolve(table: dict[str, Any], direction: str, dtypes: tuple[str, ...]) ->
 
 
 def _out(role: str, like: Any, table: dict[str, Any]) -> Any:
-    """The result's array where it is to have gaps: its dtype is that of the operands."""
-    return like if _gaps(role, table) else None
+    """Return `like` as the result's array if it has gaps, else None: the call allocates it.
+
+    Its dtype is that of the operands.
+    """
+    return like if _has_gaps(role, table) else None
 
 
-def _gaps(role: str, table: dict[str, Any]) -> bool:
-    """True if neighbouring channels of an array are not to be neighbours in memory."""
+def _has_gaps(role: str, table: dict[str, Any]) -> bool:
+    """True if neighbouring channels of an array are not adjacent in memory."""
     return table.get("arrays", "") in ("gaps", f"gaps in {role}")
 
 
 def _array(role: str, shape: tuple[int, ...], dtype: str, table: dict[str, Any]) -> Any:
-    """Zeros of a canonical shape in the order of axes that the layout says."""
+    """Make zeros of a channels-last shape, with the axes in the order of the layout."""
     axes = list(range(len(shape)))
     if table.get("layout") == "channels_first":
         axes = [axes[-1], axes[-2], *axes[:-2]] if role == "f" else [0, axes[-1], *axes[1:-1]]
-    found = [shape[axis] for axis in axes]
-    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    if not _gaps(role, table):
-        return np.zeros(found, kind)
-    return np.zeros((*found[:-1], 2 * found[-1]), kind)[..., ::2]
+    ordered = [shape[axis] for axis in axes]
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    if not _has_gaps(role, table):
+        return np.zeros(ordered, numpy_dtype)
+    return np.zeros((*ordered[:-1], 2 * ordered[-1]), numpy_dtype)[..., ::2]

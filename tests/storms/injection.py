@@ -1,10 +1,11 @@
-"""Raises, or calls, at every point at which CPython may run a signal handler: none is missed.
+"""Raise an exception, or call a function, at any point where CPython may run a signal handler.
 
-CPython 3.11 and later looks for signals when a function begins, after a call, and at the end of a
-loop's turn (after RESUME, CALL, CALL_FUNCTION_EX, JUMP_BACKWARD); what a handler raises is raised
-by that very instruction. The tracer raises at the instruction behind it, if the same handler is in
-force there; where it is not, the instruction is the last of its block, and nothing can be raised
-that a real signal would raise.
+CPython 3.11 and later runs pending signal handlers when a function begins, after a call, and at the
+end of each iteration of a loop, within the instructions RESUME, CALL, CALL_FUNCTION_EX and
+JUMP_BACKWARD. An exception of the handler is raised by this instruction. A trace function can only
+raise before an instruction. It does so before the next one, if the same exception handlers are in
+force for both instructions; a point where they differ is left out, because the exception would not
+be caught where an exception of a real signal handler would be.
 """
 
 from __future__ import annotations
@@ -16,82 +17,92 @@ from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-LOOKS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+SIGNAL_CHECKS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+"""Names of the instructions in which CPython runs pending signal handlers."""
 
 
-class Struck(BaseException):
-    """What the handler raises."""
+class InjectedError(BaseException):
+    """Stand for an exception that a signal handler raises."""
 
 
 @cache
-def _points(code: CodeType) -> frozenset[int]:
-    """Offsets of the instructions before which a signal may be seen."""
+def _signal_points(code: CodeType) -> frozenset[int]:
+    """Return the offsets of the instructions before which a signal handler may have run."""
     table = dis.Bytecode(code).exception_entries
 
-    def handler(offset: int) -> Any:
+    def exception_handlers(offset: int) -> Any:
         return [(e.target, e.depth) for e in table if e.start <= offset < e.end]
 
-    found, before = set(), None
-    steps = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
-    jumps = {i.argval for i in steps if i.opname == "JUMP_BACKWARD"}
-    for step in steps:
-        looks = before is not None and before.opname in LOOKS - {"JUMP_BACKWARD"}
-        if looks and handler(before.offset) == handler(step.offset):
-            found.add(step.offset)
-        if step.offset in jumps:
-            found.add(step.offset)
-        before = step
-    return frozenset(found)
+    points, previous = set(), None
+    instructions = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
+    loop_starts = {i.argval for i in instructions if i.opname == "JUMP_BACKWARD"}
+    for instruction in instructions:
+        offset = instruction.offset
+        follows_check = previous is not None and (
+            previous.opname in SIGNAL_CHECKS - {"JUMP_BACKWARD"}
+        )
+        if follows_check and exception_handlers(previous.offset) == exception_handlers(offset):
+            points.add(offset)
+        if offset in loop_starts:
+            points.add(offset)
+        previous = instruction
+    return frozenset(points)
 
 
-def strike() -> None:
-    raise Struck
+def raise_injected() -> None:
+    """Raise `InjectedError`."""
+    raise InjectedError
 
 
 class Injector:
-    """Counts the points in functions of chosen files, and calls a handler at one of them.
+    """Count the points in functions of chosen files, and call a handler at one of the points.
 
     Parameters
     ----------
-    chosen : callable
-        True for the file names whose functions are meant.
-    at : int
-        The number of the point; a negative number for none.
+    is_chosen : callable
+        True for the name of a file whose functions are traced.
+    point : int
+        Number of the point at which the handler is called; negative: the points are only counted.
     handler : callable
-        What is called there, as a signal's handler would be; by default it raises `Struck`.
+        Function that is called in place of a signal handler; by default it raises `InjectedError`.
 
     Attributes
     ----------
-    seen : int
-        How many points there were.
-    where : str
-        The place at which the handler was called.
+    count : int
+        Number of points that the program has passed.
+    location : str
+        File, line and function in which the handler was called; empty before that.
     """
 
     def __init__(
-        self, chosen: Callable[[str], bool], at: int = -1, handler: Callable[[], object] = strike
+        self,
+        is_chosen: Callable[[str], bool],
+        point: int = -1,
+        handler: Callable[[], object] = raise_injected,
     ) -> None:
-        self._chosen, self._at, self._handler = cache(chosen), at, handler
-        self.seen, self.where = 0, ""
+        self._is_chosen, self._point, self._handler = cache(is_chosen), point, handler
+        self.count, self.location = 0, ""
 
     def __enter__(self) -> Injector:
-        sys.settrace(self._function)
+        sys.settrace(self._trace_function)
         return self
 
     def __exit__(self, *error: object) -> None:
         sys.settrace(None)
 
-    def _function(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self._chosen(frame.f_code.co_filename):
+    def _trace_function(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Trace each instruction of a function in a chosen file, and no other function."""
+        if not self._is_chosen(frame.f_code.co_filename):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self._step
+        return self._trace_instruction
 
-    def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode" and frame.f_lasti in _points(frame.f_code):
-            number, self.seen = self.seen, self.seen + 1
-            if number == self._at:
+    def _trace_instruction(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count the instruction if it is a point, and call the handler at the wanted point."""
+        if event == "opcode" and frame.f_lasti in _signal_points(frame.f_code):
+            number, self.count = self.count, self.count + 1
+            if number == self._point:
                 code = frame.f_code
-                self.where = f"{code.co_filename}:{frame.f_lineno} {code.co_qualname}"
+                self.location = f"{code.co_filename}:{frame.f_lineno} {code.co_qualname}"
                 self._handler()
-        return self._step
+        return self._trace_instruction

@@ -1,6 +1,6 @@
-"""Programs of the storms: how they are started, and what they share.
+"""Run the programs of the stress tests in new processes, and give them jobs and checks to share.
 
-A program that does not end in time writes where each of its threads is, and fails.
+A program that exceeds its time prints the Python stack of each of its threads, and fails.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ ALGORITHMS = ("gemm", "strided", "direct", "program", "winograd", "fft")
 PASSES = ("forward", "input_grad", "filter_grad")
 
 SIZES = {"gemm": 16, "strided": 14, "direct": 20, "winograd": 24, "fft": 20}
-"""Of the image: as small as two threads are used for."""
+"""{algorithm: positions on each axis of the image}, for the smallest images for which the algorithm
+takes two threads."""
 
 
 def run(code: str, *arguments: object, seconds: float = 120, **environment: str) -> list[str]:
-    """The words that a program prints in a process of its own; after `seconds` it has failed."""
+    """Run a program in a new process and return the words that it prints.
+
+    Fails if the exit status is not 0 or the program runs for more than `seconds`.
+    """
     here = Path(__file__).parent
     paths = [str(here.parent), *(p for p in sys.path if p)]
     head = "import faulthandler, signal; faulthandler.register(signal.SIGUSR2)\n"
@@ -35,32 +39,36 @@ def run(code: str, *arguments: object, seconds: float = 120, **environment: str)
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
-        start_new_session=True,  # so that its children can be ended with it
+        start_new_session=True,  # so that child processes of the program can be ended too
     )
     try:
-        said, errors = program.communicate(timeout=seconds)
+        output, errors = program.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGUSR2)
         time.sleep(1)
         os.killpg(program.pid, signal.SIGKILL)
-        said, errors = program.communicate()
+        output, errors = program.communicate()
         errors += f"\nstill running after {seconds} s"
-    assert program.returncode == 0, f"{program.returncode}\n{said[-2000:]}\n{errors[-6000:]}"
-    return said.split()
+    assert program.returncode == 0, f"{program.returncode}\n{output[-2000:]}\n{errors[-6000:]}"
+    return output.split()
 
 
 def case(algorithm: str, which: str) -> tuple[Callable[[Any], Any], Any]:
-    """``call(out)`` of a pass that takes two threads, and its right result, which is exact."""
+    """Return a call of a pass that takes two threads, as ``call(out)``, and its exact result."""
     import numpy as np
 
     import einstride as es
 
     rng, size = np.random.default_rng(0), SIZES.get(algorithm, 28)
 
-    def whole(*shape: int) -> Any:
+    def integers(*shape: int) -> Any:
         return rng.integers(-2, 3, shape).astype("float32")
 
-    x, f, gy = whole(2, size, size, 32), whole(3, 3, 32, 32), whole(2, size - 2, size - 2, 32)
+    x, f, gy = (
+        integers(2, size, size, 32),
+        integers(3, 3, 32, 32),
+        integers(2, size - 2, size - 2, 32),
+    )
     keywords: dict[str, Any] = {"algorithm": algorithm}
     if algorithm == "program":
         keywords["algorithm"] = "direct"
@@ -75,8 +83,11 @@ def case(algorithm: str, which: str) -> tuple[Callable[[Any], Any], Any]:
     return lambda out: call(out=out), call()
 
 
-class Watch:
-    """What an interrupt must leave as it was: BLAS, the threads of the process, the helpers."""
+class ThreadState:
+    """Record the threads of BLAS, of the process and of the helpers, and check them later.
+
+    An interrupted call must leave all three as they were.
+    """
 
     def __init__(self) -> None:
         from threadpoolctl import ThreadpoolController
@@ -85,23 +96,26 @@ class Watch:
 
         self._helpers = spin_helpers
         self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-        self._before = self._blas()
-        self._idle, self._count = len(spin_helpers._idle), self._tasks()
+        self._blas = self._blas_threads()
+        self._idle, self._threads = len(spin_helpers._idle), self._process_threads()
 
-    def _blas(self) -> list[int]:
+    def _blas_threads(self) -> list[int]:
+        """Return the number of threads that each BLAS library uses."""
         return [library.num_threads for library in self._libraries]
 
     @staticmethod
-    def _tasks() -> int:
+    def _process_threads() -> int:
+        """Return the number of threads of this process; 0 on a system that does not list them."""
         return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
 
-    def quick(self) -> None:
-        """What can be asked after every interrupt."""
-        found = self._blas()
-        assert found == self._before, f"BLAS has {found} threads, and had {self._before}"
+    def check_blas(self) -> None:
+        """Check the threads of BLAS, which is quick enough to be done after every interrupt."""
+        now = self._blas_threads()
+        assert now == self._blas, f"BLAS has {now} threads, and had {self._blas}"
 
-    def whole(self, more: int = 0) -> None:
-        """Also the threads; `more` may have been started since."""
-        self.quick()
-        assert len(self._helpers._idle) >= self._idle, "a helper is lost"
-        assert self._tasks() <= self._count + more, f"{self._tasks()} threads, not {self._count}"
+    def check(self, new_threads: int = 0) -> None:
+        """Check all threads, of which up to `new_threads` may have been started since."""
+        self.check_blas()
+        assert len(self._helpers._idle) >= self._idle, "a helper thread is no longer idle"
+        now = self._process_threads()
+        assert now <= self._threads + new_threads, f"{now} threads, and had {self._threads}"

@@ -1,6 +1,7 @@
-"""The cache folder on disks that fail, are full, read-only or corrupted, and shared by processes.
+"""The disk cache works on disks that fail, are full or read-only, with corrupted files, and shared.
 
-Whatever happens to the folder, results are right, nothing hangs, and no temporary file stays.
+Whatever happens to the cache's folder, results are right, no process hangs, and no temporary file
+remains.
 """
 
 import errno
@@ -25,8 +26,8 @@ compiler = pytest.importorskip("einstride.codegen.jit")
 dense = pytest.importorskip("einstride.cpu.dense.forward")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
-TIME = 120
-"""Seconds after which a process counts as hanging."""
+TIMEOUT = 120
+"""Seconds after which a process is taken for a hanging one; processes end in a few."""
 
 CONVOLVE = """
 import numpy as np, einstride as es
@@ -42,24 +43,27 @@ for function, operands in (
     right = function(*operands, algorithm="strided")
     assert (function(*operands, algorithm="direct") == right).all()
 """
-WITHOUT_ROOTS_RIGHTS = """
+DROP_ROOT_RIGHTS = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
 assert libc.capget(header, sets) == 0
-sets[0] &= ~0b110  # effective: no more reading and writing against permissions
+sets[0] &= ~0b110  # effective set without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 assert libc.capset(header, sets) == 0
 """
-WORDS = "a kernel"
+KERNEL = "a kernel"
+"""Key of a file in the cache."""
 
 
 @pytest.fixture
-def kept(tmp_path):
+def folder(tmp_path):
+    """Use a new folder as the cache's during a test."""
     with _testing.use(kernel_folder=tmp_path / "kernels"):
         yield tmp_path / "kernels"
 
 
-def process(code, folder, before="", **variables):
+def start(code, folder, before="", **variables):
+    """Start a process that runs `before` and `code` with a folder as the cache's."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(Path(einstride.__file__).parent.parent), "EINSTRIDE_CACHE": str(folder),
     } | variables  # fmt: skip
@@ -68,17 +72,18 @@ def process(code, folder, before="", **variables):
     )
 
 
-def ends_well(started):
+def check_exit(process):
+    """Check that a process ends in time with exit status 0."""
     try:
-        _, error = started.communicate(timeout=TIME)
+        _, error = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        started.kill()
+        process.kill()
         raise
-    assert started.returncode == 0, error
+    assert process.returncode == 0, error
 
 
-def temporary(folder):
-    """Everything in the folder but whole kernels."""
+def temporary_files(folder):
+    """Return the paths in a folder whose names are not those of kernels."""
     return [p for p in folder.iterdir() if not disk_cache._KERNEL.fullmatch(p.name)]
 
 
@@ -92,12 +97,16 @@ CALLS = {
     "scandir": (os, "scandir"),
     "utime": (os, "utime"),
 }
+"""{name of a case: (module, function of the module that fails)}."""
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
 @pytest.mark.parametrize("name", [*CALLS, "remove"])
-def test_every_call_to_the_disk_may_fail(kept, monkeypatch, name, code):
-    """Kept or not, what is read is what was written, and only a failing unlink leaves a file."""
+def test_every_call_to_the_disk_may_fail(folder, monkeypatch, name, code):
+    """A failing call loses a kernel at most: what is read is what was written.
+
+    Afterwards no temporary file remains, and the cache keeps its limit.
+    """
     monkeypatch.setenv("EINSTRIDE_CACHE_BYTES", "5000")
     _testing.clear_caches("process")
     disk_cache.package_digest()
@@ -120,14 +129,14 @@ def test_every_call_to_the_disk_may_fail(kept, monkeypatch, name, code):
     disk_cache.write("kernel 9", b"9" * 1000)
     assert disk_cache.read("kernel 9") == b"9" * 1000
     assert disk_cache.size() <= 5000
-    assert not temporary(kept)
+    assert not temporary_files(folder)
 
 
-class Failing:
-    """A file that writes some bytes and then has no room, or is interrupted."""
+class FailingFile:
+    """Write at most `capacity` bytes to a file, then raise an error."""
 
-    def __init__(self, file, room, error):
-        self.file, self.room, self.error = file, room, error
+    def __init__(self, file, capacity, error):
+        self.file, self.capacity, self.error = file, capacity, error
 
     def __enter__(self):
         return self
@@ -136,127 +145,141 @@ class Failing:
         self.file.close()
 
     def write(self, content):
-        self.file.write(content[: self.room])
+        self.file.write(content[: self.capacity])
         raise self.error
 
 
-@pytest.mark.parametrize("room", [0, 1, 31, 32, 33, 500])
+@pytest.mark.parametrize("capacity", [0, 1, 31, 32, 33, 500])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=repr)
-def test_a_full_disk_leaves_nothing(kept, monkeypatch, room, error):
+def test_a_full_disk_leaves_nothing(folder, monkeypatch, capacity, error):
+    """A write that fails or is interrupted after some bytes leaves no file."""
     disk_cache.folder()
     real = os.fdopen
     with monkeypatch.context() as full:
-        full.setattr(os, "fdopen", lambda *a, **k: Failing(real(*a, **k), room, error))
+        full.setattr(os, "fdopen", lambda *a, **k: FailingFile(real(*a, **k), capacity, error))
         try:
-            disk_cache.write(WORDS, b"x" * 1000)
+            disk_cache.write(KERNEL, b"x" * 1000)
         except KeyboardInterrupt:
             assert isinstance(error, KeyboardInterrupt)
-    assert not list(kept.iterdir())
-    assert disk_cache.read(WORDS) is None
+    assert not list(folder.iterdir())
+    assert disk_cache.read(KERNEL) is None
 
 
-@pytest.mark.parametrize("most", [0, 100, 3000])
-def test_a_process_that_may_write_few_bytes(kept, most):
-    """The system refuses longer files, as a full disk would."""
-    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
-    ends_well(process(CONVOLVE, kept, before))
-    assert all(path.stat().st_size <= most for path in kept.iterdir())
-    assert not temporary(kept)
+@pytest.mark.parametrize("limit", [0, 100, 3000])
+def test_a_process_that_may_write_few_bytes(folder, limit):
+    """A process convolves although the system refuses files of more than `limit` bytes."""
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+    check_exit(start(CONVOLVE, folder, before))
+    assert all(path.stat().st_size <= limit for path in folder.iterdir())
+    assert not temporary_files(folder)
 
 
-def test_a_small_disk(kept):
-    """A file system of one page, in a namespace of its own where the system allows that."""
+def test_a_small_disk(folder):
+    """A process convolves with its cache on a file system of one page.
+
+    Skipped where the system does not let this user mount one in a new namespace.
+    """
     before = textwrap.dedent(f"""
         import ctypes, os, sys
         libc = ctypes.CDLL(None, use_errno=True)
-        os.makedirs({str(kept)!r})
+        os.makedirs({str(folder)!r})
         mounted = libc.unshare(0x00020000) == 0 and libc.mount(
-            b"none", {str(kept)!r}.encode(), b"tmpfs", 0, b"size=4096,mode=0700") == 0
+            b"none", {str(folder)!r}.encode(), b"tmpfs", 0, b"size=4096,mode=0700") == 0
         if not mounted:
             sys.exit(77)
         import atexit
-        atexit.register(lambda: print(os.listdir({str(kept)!r}), file=sys.stderr))
+        atexit.register(lambda: print(os.listdir({str(folder)!r}), file=sys.stderr))
     """)
-    started = process(CONVOLVE, kept, before)
-    _, error = started.communicate(timeout=TIME)
-    if started.returncode == 77:
-        pytest.skip("this system mounts nothing for this user")
-    assert started.returncode == 0, error
+    process = start(CONVOLVE, folder, before)
+    _, error = process.communicate(timeout=TIMEOUT)
+    if process.returncode == 77:
+        pytest.skip("this system does not let this user mount a file system")
+    assert process.returncode == 0, error
     assert ".part" not in error
 
 
-@pytest.mark.parametrize("where", ["file/kernels", "/proc/einstride", "/dev/null/einstride"])
-def test_a_folder_that_cannot_be_made(tmp_path, where):
+@pytest.mark.parametrize("path", ["file/kernels", "/proc/einstride", "/dev/null/einstride"])
+def test_a_folder_that_cannot_be_made(tmp_path, path):
+    """A process convolves without a cache if the folder cannot be made."""
     (tmp_path / "file").write_text("")
-    ends_well(process(CONVOLVE, tmp_path / where))
+    check_exit(start(CONVOLVE, tmp_path / path))
 
 
 @pytest.mark.parametrize("mode", [0o500, 0o000, 0o300])
 def test_a_folder_that_cannot_be_written_or_read(tmp_path, mode):
-    """Permissions do not stop root, unless it gives that right away."""
+    """A process convolves if permissions forbid to write or read the folder.
+
+    A process of root first gives up the right to ignore permissions.
+    """
     folder = tmp_path / "kernels"
     folder.mkdir()
-    before = "" if os.getuid() else WITHOUT_ROOTS_RIGHTS
+    before = "" if os.getuid() else DROP_ROOT_RIGHTS
     try:
-        if mode == 0o500:  # with kernels in it
-            ends_well(process(CONVOLVE, folder, before))
-        full = sorted(folder.iterdir())
+        if mode == 0o500:  # the folder holds kernels already
+            check_exit(start(CONVOLVE, folder, before))
+        files = sorted(folder.iterdir())
         folder.chmod(mode)
-        ends_well(process(CONVOLVE, folder, before))
+        check_exit(start(CONVOLVE, folder, before))
     finally:
         folder.chmod(0o700)
-    assert not temporary(folder)
-    assert bool(full) == (mode == 0o500)
+    assert not temporary_files(folder)
+    assert bool(files) == (mode == 0o500)
     if mode == 0o500:
-        assert sorted(folder.iterdir()) == full
+        assert sorted(folder.iterdir()) == files
 
 
-def test_a_file_cut_at_every_length(kept):
-    disk_cache.write(WORDS, bytes(range(256)))
-    (path,) = kept.iterdir()
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        assert disk_cache.read(WORDS) is None
-    path.write_bytes(whole + b"x")
-    assert disk_cache.read(WORDS) is None
-    disk_cache.write(WORDS, bytes(range(256)))
-    assert path.read_bytes() == whole
+def test_a_file_cut_at_every_length(folder):
+    """A file that is too short or too long is not read, and is written again."""
+    disk_cache.write(KERNEL, bytes(range(256)))
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert disk_cache.read(KERNEL) is None
+    path.write_bytes(content + b"x")
+    assert disk_cache.read(KERNEL) is None
+    disk_cache.write(KERNEL, bytes(range(256)))
+    assert path.read_bytes() == content
 
 
-def test_a_file_with_any_byte_flipped(kept):
-    disk_cache.write(WORDS, bytes(range(256)))
-    (path,) = kept.iterdir()
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        for flipped in (1, 0x80, 0xFF):
-            harmed = bytearray(whole)
-            harmed[place] ^= flipped
-            path.write_bytes(harmed)
-            assert disk_cache.read(WORDS) is None
+def test_a_file_with_any_byte_flipped(folder):
+    """A file with any wrong byte is not read."""
+    disk_cache.write(KERNEL, bytes(range(256)))
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    for index in range(len(content)):
+        for flipped_bits in (1, 0x80, 0xFF):
+            corrupted = bytearray(content)
+            corrupted[index] ^= flipped_bits
+            path.write_bytes(corrupted)
+            assert disk_cache.read(KERNEL) is None
 
 
-def test_corrupted_kernels_are_compiled_again(kept, full_length):
-    """Whole processes, on folders in which every kernel is harmed in another way."""
-    ends_well(process(CONVOLVE, kept))
-    whole = {path: path.read_bytes() for path in kept.iterdir()}
-    assert len(whole) >= 3
-    chance = random.Random(1)
+def test_corrupted_kernels_are_compiled_again(folder, full_length):
+    """A process compiles and writes again every kernel whose file is corrupted, at random."""
+    check_exit(start(CONVOLVE, folder))
+    contents = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(contents) >= 3
+    rng = random.Random(1)
     for _ in range(8 if full_length else 2):
-        for path, content in whole.items():
-            harmed = bytearray(content)
-            for _ in range(chance.choice((1, 1, 100))):
-                harmed[chance.randrange(len(harmed))] ^= chance.randrange(1, 256)
-            cut = chance.choice((None, None, chance.randrange(len(harmed))))
-            path.write_bytes(harmed[:cut])
-        ends_well(process(CONVOLVE, kept))
-        assert {path: path.read_bytes() for path in kept.iterdir()} == whole
+        for path, content in contents.items():
+            corrupted = bytearray(content)
+            for _ in range(rng.choice((1, 1, 100))):
+                corrupted[rng.randrange(len(corrupted))] ^= rng.randrange(1, 256)
+            length = rng.choice((None, None, rng.randrange(len(corrupted))))
+            path.write_bytes(corrupted[:length])
+        check_exit(start(CONVOLVE, folder))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == contents
 
 
-def test_other_things_in_the_places_of_kernels(kept):
-    ends_well(process(CONVOLVE, kept))
-    places = sorted(kept.iterdir())
-    for number, path in enumerate(places):
+def test_other_things_in_the_places_of_kernels(folder):
+    """A process replaces pipes, folders and links that have the names of kernels by kernels.
+
+    A folder remains, because no file can replace it.
+    """
+    check_exit(start(CONVOLVE, folder))
+    paths = sorted(folder.iterdir())
+    for number, path in enumerate(paths):
         content = path.read_bytes()
         path.unlink()
         if number % 4 == 0:
@@ -268,24 +291,24 @@ def test_other_things_in_the_places_of_kernels(kept):
         else:
             path.with_suffix(".elsewhere").write_bytes(content)
             path.symlink_to(path.with_suffix(".elsewhere"))
-    ends_well(process(CONVOLVE, kept))
-    for number, path in enumerate(places):
+    check_exit(start(CONVOLVE, folder))
+    for number, path in enumerate(paths):
         assert path.is_dir() if number % 4 == 1 else path.is_file()
         assert not path.is_symlink()
-    assert not list(kept.glob("*.part"))
+    assert not list(folder.glob("*.part"))
 
 
-def test_six_processes_share_it(kept, full_length):
-    """All start at once, on an empty folder, and remove each other's files."""
+def test_six_processes_share_it(folder, full_length):
+    """Six processes start at once on an empty folder, convolve, and remove each other's files."""
     for limit in ["20000", "1", "none"] if full_length else ["20000"]:
         variables = {} if limit == "none" else {"EINSTRIDE_CACHE_BYTES": limit}
-        started = [process(CONVOLVE, kept, **variables) for _ in range(6)]
-        for one in started:
-            ends_well(one)
-        assert not temporary(kept)
-        held = sum(path.stat().st_size for path in kept.iterdir())
-        assert held > 0 if limit == "none" else held <= int(limit)
-        for path in kept.iterdir():
+        processes = [start(CONVOLVE, folder, **variables) for _ in range(6)]
+        for process in processes:
+            check_exit(process)
+        assert not temporary_files(folder)
+        total = sum(path.stat().st_size for path in folder.iterdir())
+        assert total > 0 if limit == "none" else total <= int(limit)
+        for path in folder.iterdir():
             path.unlink()
 
 
@@ -293,73 +316,73 @@ SHARE = """
 import random, sys
 from einstride import _testing
 from einstride.codegen import disk_cache
-chance = random.Random(int(sys.argv[1]))
-seen = 0
+rng = random.Random(int(sys.argv[1]))
+hits = 0
 with _testing.replacing("digest the package", lambda real: "source"):
     for _ in range(int(sys.argv[2])):
-        number = chance.randrange(40)
+        number = rng.randrange(40)
         code = bytes([number]) * (100 * number + 1)
         found = disk_cache.read(f"kernel {number}")
         assert found in (None, code), number
-        seen += found is not None
+        hits += found is not None
         if found is None:
             disk_cache.write(f"kernel {number}", code)
-assert seen
+assert hits
 """
 
 
-def test_readers_writers_and_removers(kept, full_length):
-    """Six processes read and write forty small files of which half fit."""
+def test_readers_writers_and_removers(folder, full_length):
+    """Six processes read and write forty small files, of which the limit admits half."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(Path(einstride.__file__).parent.parent),
         "EINSTRIDE_CACHE_BYTES": "40000",
     }
     rounds = str(6000 if full_length else 1000)
-    started = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", SHARE, str(seed), rounds],
             env=environment, stderr=subprocess.PIPE, text=True,
         )
         for seed in range(6)
     ]  # fmt: skip
-    for one in started:
-        ends_well(one)
-    assert not temporary(kept)
-    assert sum(path.stat().st_size for path in kept.iterdir()) <= 40000
+    for process in processes:
+        check_exit(process)
+    assert not temporary_files(folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 40000
 
 
-def test_processes_that_are_killed_while_they_write(kept, full_length):
-    """Their temporary files go when they are old; kernels are whole or absent."""
+def test_processes_that_are_killed_while_they_write(folder, full_length):
+    """Old temporary files of killed processes are removed, and files of kernels are complete."""
     code = SHARE.replace("random.Random(int(sys.argv[1]))", "random.Random(0)").replace(
         "for _ in range(int(sys.argv[2])):", "print('go', file=sys.stderr, flush=True)\nwhile True:"
     ).replace("found is None:", "True:")  # fmt: skip
-    chance = random.Random(2)
+    rng = random.Random(2)
     for _ in range(25 if full_length else 6):
-        started = process(code, kept)
-        assert started.stderr.readline() == "go\n"
+        process = start(code, folder)
+        assert process.stderr.readline() == "go\n"
         try:
-            started.wait(chance.uniform(0.01, 0.1))
+            process.wait(rng.uniform(0.01, 0.1))
         except subprocess.TimeoutExpired:
-            started.send_signal(signal.SIGKILL)
-        started.communicate()
-    for path in temporary(kept):
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    for path in temporary_files(folder):
         os.utime(path, (1, 1))
-    disk_cache.write(WORDS, b"x")
-    assert not temporary(kept)
-    for path in kept.iterdir():
+    disk_cache.write(KERNEL, b"x")
+    assert not temporary_files(folder)
+    for path in folder.iterdir():
         content = path.read_bytes()
         assert disk_cache._digest(path.name, content[32:]) == content[:32]
 
 
-def test_no_descriptor_stays_open(kept):
-    """Neither of files that are read nor of those that are refused."""
-    disk_cache.write(WORDS, b"x")
+def test_no_descriptor_stays_open(folder):
+    """No file descriptor stays open, of a file that is read or of one that is refused."""
+    disk_cache.write(KERNEL, b"x")
     os.mkfifo(disk_cache._file("a pipe"))
     disk_cache._file("a folder").mkdir()
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else most
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else limit
     for _ in range(50):
-        for name in (WORDS, "a pipe", "a folder", "nothing"):
+        for name in (KERNEL, "a pipe", "a folder", "nothing"):
             disk_cache.read(name)
-    after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else most
+    after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else limit
     assert after == before

@@ -1,4 +1,4 @@
-"""The interpreter ends, whoever is convolving: daemon threads, exit functions, dying objects."""
+"""The interpreter exits while daemon threads, exit functions and destructors convolve."""
 
 import pytest
 
@@ -19,21 +19,21 @@ EXIT = """
         while True:
             call(out)
 
-    def once(text, out=np.empty_like(right), call=call, right=right):
+    def convolve_once(text, out=np.empty_like(right), call=call, right=right):
         call(out)
         write(text if (out == right).all() else "wrong ")
 
-    class Dying:
-        def __del__(self, once=once, write=write, ended=Exception):
+    class ConvolvesWhenFreed:
+        def __del__(self, convolve_once=convolve_once, write=write, errors=Exception):
             try:
-                once("dying ")
-            except ended as error:  # modules may be gone by now; what must not be is a hang
+                convolve_once("freed ")
+            except errors as error:  # modules may be gone: an error is allowed, a hang is not
                 write(f"refused:{type(error).__name__} ")
 
-    atexit.register(once, "atexit ")
-    kept = Dying()
-    kept.itself = kept  # dies when the modules do, if at all
-    sys.modules["kept"] = Dying()
+    atexit.register(convolve_once, "atexit ")
+    cycle = ConvolvesWhenFreed()
+    cycle.itself = cycle  # freed with the modules, if ever
+    sys.modules["freed_at_exit"] = ConvolvesWhenFreed()
     for _ in range(4):
         threading.Thread(target=convolve, daemon=True).start()
     time.sleep(0.05 + 0.01 * (seed % 7))
@@ -42,6 +42,7 @@ EXIT = """
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_interpreter_ends(algorithm, full_length):
+    """The process exits with status 0, and the exit function's result is right."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     for seed in range(12 if full_length else 3):

@@ -1,4 +1,4 @@
-"""A child of a process whose threads compile and convolve computes the right numbers, and ends."""
+"""A forked child of a process whose threads compile and convolve gets right results, and exits."""
 
 import os
 
@@ -14,75 +14,76 @@ HEAD = """
     import numpy as np, einstride as es
     from storms import programs
 
-    warnings.simplefilter("ignore")  # Python warns of any fork beside threads
+    warnings.simplefilter("ignore")  # Python warns of every fork of a process with threads
 
-    def bounded(seconds):
-        # By a signal: the thread of faulthandler.dump_traceback_later would be the parent's.
+    def limit_time(seconds):
+        # By a signal: a child has no copy of the thread of faulthandler.dump_traceback_later.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, chain=True)
         signal.alarm(seconds)
 
-    def fork(work, seconds=30):
+    def check_in_child(check, seconds=30):
         child = os.fork()
         if child == 0:
-            bounded(seconds)
+            limit_time(seconds)
             try:
-                good = work()
+                passed = check()
             except BaseException as error:
                 print(repr(error), file=sys.stderr)
-                good = False
-            os._exit(0 if good else 3)
+                passed = False
+            os._exit(0 if passed else 3)
         _, status = os.waitpid(child, 0)
         assert status == 0, f"the child's status is {status}"
 """
 
-BESIDE_BLOCKS = """
+BESIDE_CONVOLUTIONS = """
     algorithm, forks = sys.argv[1], int(sys.argv[2])
     call, right = programs.case(algorithm, "forward")
-    watch, going = programs.Watch(), True
+    state, running = programs.ThreadState(), True
 
     def convolve():
         out = np.empty_like(right)
-        while going:
+        while running:
             call(out)
 
-    callers = [threading.Thread(target=convolve, daemon=True) for _ in range(3)]
-    for caller in callers:
-        caller.start()
+    threads = [threading.Thread(target=convolve, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
 
-    def child():
+    def convolves():
         out = np.empty_like(right)
         for _ in range(3):
             call(out)
-        watch.quick()
+        state.check_blas()
         return (out == right).all()
 
     for i in range(forks):
         time.sleep(0.003 * (i % 3))
-        fork(child)
-    going = False
-    for caller in callers:
-        caller.join()
+        check_in_child(convolves)
+    running = False
+    for thread in threads:
+        thread.join()
     print("ok")
 """
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_beside_threads_that_convolve(algorithm, full_length):
+    """A child convolves, whatever part of a call the threads of its parent are in."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     forks = 100 if full_length else 12
-    assert programs.run(HEAD + BESIDE_BLOCKS, algorithm, forks, seconds=500) == ["ok"]
+    assert programs.run(HEAD + BESIDE_CONVOLUTIONS, algorithm, forks, seconds=500) == ["ok"]
 
 
 BESIDE_LIMITS = """
     from einstride.arrays.backends import blas_threads, thread_pool
 
-    if sys.argv[1] == "slow":  # as OpenBLAS, which takes its lock for a moment only
+    if sys.argv[1] == "slow":  # a lock as OpenBLAS has, but held longer
         lock, number = threading.Lock(), [2]
 
         def change(wanted):
-            assert lock.acquire(timeout=5), "another thread, which is not here, has the lock"
+            assert lock.acquire(timeout=5), "a thread of the parent process holds BLAS's lock"
             time.sleep(1e-3)
             number[0] = wanted
             lock.release()
@@ -91,25 +92,25 @@ BESIDE_LIMITS = """
         library = blas_threads._Library(lambda: number[0], change, False)
         thread_pool._blas._shared = [library]
 
-    def nothing():
-        thread_pool.run(lambda: lambda box: None, [0], 1)  # sets and restores BLAS's threads
+    def limit_blas():
+        thread_pool.run(lambda: lambda box: None, [0], 1)  # limits BLAS's threads, then restores
 
-    def turn():
-        while going:
-            nothing()
+    def limit_blas_repeatedly():
+        while running:
+            limit_blas()
 
-    going, before = True, thread_pool.threads()
-    threads = [threading.Thread(target=turn, daemon=True) for _ in range(3)]
+    running, before = True, thread_pool.threads()
+    threads = [threading.Thread(target=limit_blas_repeatedly, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
 
-    def child():
-        nothing()
+    def restores_blas():
+        limit_blas()
         return thread_pool.threads() == before
 
     for i in range(int(sys.argv[2])):
-        fork(child)
-    going = False
+        check_in_child(restores_blas)
+    running = False
     for thread in threads:
         thread.join()
     print("ok")
@@ -118,8 +119,10 @@ BESIDE_LIMITS = """
 
 @pytest.mark.parametrize("library", ["own", "slow"])
 def test_beside_threads_that_limit_blas(library, full_length):
-    """The fork waits until no thread changes BLAS's number of threads: OpenBLAS has a lock of its
-    own, which would stay taken in the child."""
+    """A fork waits until no thread changes BLAS's number of threads.
+
+    OpenBLAS takes a lock of its own for the change, which would stay taken in the child.
+    """
     forks = 300 if full_length else 30
     assert programs.run(HEAD + BESIDE_LIMITS, library, forks) == ["ok"]
 
@@ -129,25 +132,25 @@ BESIDE_LLVM = """
     from einstride.codegen import disk_cache, jit
     from einstride.cpu.runtime import spin_handoff
 
-    def compiled():
+    def compiles():
         _testing.clear_caches("code")
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
         spec = spin_handoff.Spec("serve", "")
         return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine()))
 
-    def compile():
-        while going:
-            compiled()
+    def compile_repeatedly():
+        while running:
+            compiles()
 
-    going = True
-    threads = [threading.Thread(target=compile, daemon=True) for _ in range(2)]
+    running = True
+    threads = [threading.Thread(target=compile_repeatedly, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for i in range(int(sys.argv[1])):
         time.sleep(0.004 * (i % 5))
-        fork(compiled)
-    going = False
+        check_in_child(compiles)
+    running = False
     for thread in threads:
         thread.join()
     print("ok")
@@ -155,7 +158,7 @@ BESIDE_LLVM = """
 
 
 def test_beside_threads_that_compile(tmp_path, full_length):
-    """The fork waits until LLVM is at rest, so that the child has a whole LLVM, and its lock."""
+    """A fork waits until no thread compiles, so that LLVM and its lock are usable in the child."""
     pytest.importorskip("llvmlite")
     forks = 100 if full_length else 25
     cache = str(tmp_path / "cache")
@@ -170,7 +173,7 @@ WITHIN_A_CALL = """
     def handler(number, frame):
         child = os.fork()
         if child == 0:
-            bounded(30)
+            limit_time(30)
         else:
             children.append(child)
 
@@ -180,27 +183,26 @@ WITHIN_A_CALL = """
     done = np.zeros(40)
 
     def make():
-        def one(i):
+        def process(i):
             time.sleep(0.02)
             done[i] += 1
-        return one
+        return process
 
     try:
         thread_pool.run(make, range(40), 2)
-        told = False
+        refused = False
     except RuntimeError as error:
-        told = "forked" in str(error)
+        refused = "forked" in str(error)
     if os.getpid() != parent:
-        os._exit(0 if told or (done == 1).all() else 3)
-    assert (done == 1).all() and not told
+        os._exit(0 if refused or (done == 1).all() else 3)
+    assert (done == 1).all() and not refused
     assert [os.waitpid(child, 0)[1] for child in children] == [0]
     print("ok")
 """
 
 
 def test_within_a_call():
-    """A signal's handler that forks in the midst of blocks: the child's call ends, with the whole
-    result or an error."""
+    """A call that is forked by a signal handler ends in the child with all blocks or an error."""
     assert programs.run(HEAD + WITHIN_A_CALL) == ["ok"]
 
 
@@ -208,11 +210,12 @@ ARENA = """
     from einstride.nn.arena import Arena
 
     arena = Arena()
-    arena._lock.acquire()  # as another thread would, in the midst of a step
-    fork(lambda: arena.clear() is None)
+    arena._lock.acquire()  # as another thread holds it during a training step
+    check_in_child(lambda: arena.clear() is None)
     print("ok")
 """
 
 
 def test_a_model_that_another_thread_is_training():
+    """A child can take the lock of an arena that a thread of its parent held."""
     assert programs.run(HEAD + ARENA) == ["ok"]

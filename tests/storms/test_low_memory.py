@@ -1,4 +1,4 @@
-"""With little memory: the right result or a MemoryError, and everything as it was afterwards."""
+"""With little memory a call gives the right result or a MemoryError, and later calls are right."""
 
 import os
 import sys
@@ -29,36 +29,36 @@ EVERY_ALLOCATION = """
         def call():
             return layer(x)
     else:
-        into, right = programs.case(algorithm, which)
+        call_into, right = programs.case(algorithm, which)
         def call():
-            return into(None)
+            return call_into(None)
     for _ in range(4):
         call()
-    watch, after = programs.Watch(), 0
+    state, allocation = programs.ThreadState(), 0
     while True:
         if first:
             CACHE.clear()
             call_cache.CACHE.clear()
         try:
             with allocator.in_use():
-                allocator.fail(after)
-                found = call()
+                allocator.fail(allocation)
+                result = call()
                 failed = allocator.failed
         except MemoryError as error:
-            found, failed = None, True
+            result, failed = None, True
             assert "conv" in str(error) or "Conv" in str(error), error
         finally:
             allocator.fail(-1)
-        assert found is None or (found == right).all(), f"allocation {after}: a wrong result"
+        assert result is None or (result == right).all(), f"allocation {allocation}: wrong result"
         assert allocator.damage() is None
-        watch.quick()
-        assert (call() == right).all(), f"allocation {after}: the next call is wrong"
+        state.check_blas()
+        assert (call() == right).all(), f"allocation {allocation}: the next call is wrong"
         if not failed:
             break
-        after += 1
-    watch.whole(more=3)
-    assert after > 0, "nothing was allocated"
-    print("ok", after)
+        allocation += 1
+    state.check(new_threads=3)
+    assert allocation > 0, "nothing was allocated"
+    print("ok", allocation)
 """
 
 
@@ -66,24 +66,24 @@ EVERY_ALLOCATION = """
 @pytest.mark.parametrize("which", [*PASSES, "layer"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_allocation_may_fail(algorithm, which, how):
-    """One after the other, in first calls (tables are made) and in later ones."""
+    """Let each allocation fail in turn, in first calls, which make tables, and in later calls."""
     pytest.importorskip("llvmlite")
-    said = programs.run(EVERY_ALLOCATION, algorithm, which, how, ROOT, seconds=300)
-    assert said[0] == "ok"
+    words = programs.run(EVERY_ALLOCATION, algorithm, which, how, ROOT, seconds=300)
+    assert words[0] == "ok"
 
 
 LIMITED = """
     import resource, sys, traceback
-    room = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    limit = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         import numpy as np
         from storms import programs
         import einstride as es
     except Exception as error:
-        # Python's own modules say many things where a library of theirs finds no room.
-        raised = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "einstride" in raised and not isinstance(error, (MemoryError, ImportError)):
+        # Other packages may raise any error when a library of theirs cannot allocate.
+        file = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "einstride" in file and not isinstance(error, (MemoryError, ImportError)):
             raise
         print("import", type(error).__name__)
         sys.exit()
@@ -108,24 +108,30 @@ LIMITED = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
 def test_with_little_address_space(full_length, tmp_path):
-    """From too little for NumPy to enough for all: nothing crashes, nothing is wrong."""
-    steps = range(60, 3000, 20) if full_length else (100, 200, 260, 320, 400, 600, 1000, 3000)
-    found = []
-    for megabytes in steps:
-        found += [_limited(megabytes << 20, str(tmp_path))]
-        if found[-3:] == ["ok"] * 3:
+    """Limit the address space, from too little for NumPy to enough for every call.
+
+    No process crashes, and no result is wrong.
+    """
+    sizes = range(60, 3000, 20) if full_length else (100, 200, 260, 320, 400, 600, 1000, 3000)
+    ends = []
+    for mebibytes in sizes:
+        ends += [_run_limited(mebibytes << 20, str(tmp_path))]
+        if ends[-3:] == ["ok"] * 3:
             break
-    assert found[-1] == "ok", found
+    assert ends[-1] == "ok", ends
 
 
-def _limited(room: int, cache: str) -> str:
-    """What the program says below a limit; too little for NumPy or Python itself is no matter."""
+def _run_limited(limit: int, cache: str) -> str:
+    """Run `LIMITED` with `limit` bytes of address space, and return the first word it prints.
+
+    Returns "numpy" if it prints nothing. Fails if it fails after einstride was imported.
+    """
     from subprocess import run
     from textwrap import dedent
 
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = run(
-        [sys.executable, "-c", dedent(LIMITED), str(room)],
+    process = run(
+        [sys.executable, "-c", dedent(LIMITED), str(limit)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -136,7 +142,7 @@ def _limited(room: int, cache: str) -> str:
             "OPENBLAS_NUM_THREADS": "2",
         },
     )
-    words = done.stdout.split()
-    imported = "einstride" in done.stderr
-    assert done.returncode == 0 or not imported, f"{room >> 20} MiB: {done.stderr[-3000:]}"
+    words = process.stdout.split()
+    imported = "einstride" in process.stderr
+    assert process.returncode == 0 or not imported, f"{limit >> 20} MiB: {process.stderr[-3000:]}"
     return words[0] if words else "numpy"

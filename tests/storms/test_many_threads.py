@@ -1,8 +1,9 @@
-"""Eight threads at a hundred different jobs at once, for a minute: the bits of one thread alone.
+"""Eight threads that run a hundred different jobs at once get the bits of one thread alone.
 
-Jobs are every public function, every algorithm and pass, many dtypes, and layers, plans and models
-that all threads share. Threads take turns at every chance. Between rounds one of them makes the
-library forget what it keeps, so that tables are made and given up while others read them.
+Jobs call every public function, with every algorithm, every pass and many dtypes; layers, plans and
+models are shared by all threads. The interpreter switches threads every 10 microseconds. After each
+round one thread empties the library's caches, so that tables are made and freed while other threads
+read them.
 """
 
 import copy
@@ -19,8 +20,8 @@ import numpy as np
 import einstride as es
 from einstride import _testing, nn
 
-THREADS, LEAST = 8, 100
-SHAPES = {  # x (B, *S, C), filter (*K, C // G, D), groups
+THREADS, MIN_JOBS = 8, 100
+SHAPES = {  # name of a case: (shape of x (B, *S, C), of f (*K, C // G, D), groups)
     "plane": ((2, 12, 11, 8), (3, 3, 8, 16), 1),
     "line": ((2, 300, 6), (31, 6, 5), 1),
     "groups": ((2, 10, 11, 16), (3, 3, 4, 16), 4),
@@ -35,14 +36,14 @@ PAIRS = [
 
 
 def every_job():
-    """Name -> a call without arguments, which gives a result of arrays and plain values."""
+    """Return all jobs by name: functions without arguments that return arrays and plain values."""
     jobs, rng = {}, np.random.default_rng(0)
 
-    def array(shape, kind):
-        if kind[0] in "iu":
-            return rng.integers(0, 5, shape).astype(kind)
+    def array(shape, dtype):
+        if dtype[0] in "iu":
+            return rng.integers(0, 5, shape).astype(dtype)
         real = rng.standard_normal(shape)
-        return (real + 1j * rng.standard_normal(shape) if kind[0] == "c" else real).astype(kind)
+        return (real + 1j * rng.standard_normal(shape) if dtype[0] == "c" else real).astype(dtype)
 
     def add(name, function, *args, **keywords):
         def job():
@@ -50,7 +51,7 @@ def every_job():
 
         try:
             job()
-        except (ValueError, TypeError):  # an algorithm that does no such job
+        except (ValueError, TypeError):  # the algorithm refuses the job
             return
         jobs[name] = job
 
@@ -60,14 +61,14 @@ def every_job():
         if name not in ("plane", "groups") and (first, second) not in PAIRS[:2]:
             continue
         x, f = array(x_shape, first), array(f_shape, second)
-        y = es.conv(x, f, groups=groups, padding="same")
-        gy = array(y.shape, first)
-        few = {"groups": groups, "padding": "same"}
+        grouping = {"groups": groups, "padding": "same"}
+        gy = array(es.conv(x, f, **grouping).shape, first)
         size, kernel = x_shape[1:-1], f_shape[:-2]
         for algorithm in ("auto", "direct", "gemm", "strided", "fft", "winograd"):
             if algorithm == "fft" and name not in ("plane", "line"):
-                continue  # its kernels take long to compile
-            label, keywords = f"{name} {first} {second} {algorithm}", few | {"algorithm": algorithm}
+                continue  # kernels of an FFT take seconds to compile
+            label = f"{name} {first} {second} {algorithm}"
+            keywords = grouping | {"algorithm": algorithm}
             add(f"{label} conv", es.conv, x, f, **keywords)
             add(f"{label} input", es.conv_input_grad, gy, f, size, **keywords)
             add(f"{label} filter", es.conv_filter_grad, x, gy, kernel, **keywords)
@@ -77,16 +78,17 @@ def every_job():
                 add(f"{label} layer", layer, x)
                 add(f"{label} layer backward", layer.backward, gy, x)
                 add(f"{label} layer copied", lambda x, layer: copy.deepcopy(layer)(x), x, layer)
-                add(f"{label} each", es.conv_filter_grad, x, gy, kernel, per_example=True, **few)
-                add(f"{label} strict", es.conv, x, f, bias, max_workspace=1 << 20, **keywords)
+                add(f"{label} per example", es.conv_filter_grad, x, gy, kernel, per_example=True,
+                    **grouping)  # fmt: skip
+                add(f"{label} hard limit", es.conv, x, f, bias, max_workspace=1 << 20, **keywords)
         if (first, second) in PAIRS[:2]:
             pair = (first, second)
-            add(f"{name} {pair} plan", es.plan(x, f, **few), x, f)
+            add(f"{name} {pair} plan", es.plan(x, f, **grouping), x, f)
             add(f"{name} {pair} saved", lambda p: es.Plan.from_json(p.to_json()).algorithm,
-                es.plan(x, f, **few))  # fmt: skip
-            add(f"{name} {pair} pickled", pickle.loads, pickle.dumps(es.Conv(f, **few)))
+                es.plan(x, f, **grouping))  # fmt: skip
+            add(f"{name} {pair} pickled", pickle.loads, pickle.dumps(es.Conv(f, **grouping)))
             add(f"{name} {pair} transpose", es.conv_transpose, gy, f, stride=2, groups=groups)
-            add(f"{name} {pair} jvp", es.conv_jvp, x, f, x, f, **few)
+            add(f"{name} {pair} jvp", es.conv_jvp, x, f, x, f, **grouping)
             add(f"{name} {pair} bias", es.conv_bias_grad, gy)
             add(f"{name} {pair} windows", es.windows, x, kernel)
             add(f"{name} {pair} border", es.conv, x, f, padding=1, padding_mode="reflect",
@@ -102,20 +104,20 @@ def every_job():
     add("model copied", lambda x: copy.deepcopy(model)(x), x.astype("f4"))
 
     def trained():
-        """Three steps of a copy: arenas, optimisers, compiled norms."""
-        twin, optimiser = copy.deepcopy(model), nn.Adam(0.01)
+        """Train a copy for three steps, which use arenas, optimisers and compiled norms."""
+        copied, optimiser = copy.deepcopy(model), nn.Adam(0.01)
         losses = [
-            float(twin.step(x.astype("f4"), np.array([0, 1]), nn.CrossEntropy(), optimiser))
+            float(copied.step(x.astype("f4"), np.array([0, 1]), nn.CrossEntropy(), optimiser))
             for _ in range(3)
         ]
-        return losses, *twin.parameters.values()
+        return losses, *copied.parameters.values()
 
     add("model trained", trained)
     return jobs
 
 
 def bits(value):
-    """A result as something that is equal if and only if all bits are."""
+    """Convert a result to a value that equals another one if and only if all their bits agree."""
     if isinstance(value, tuple | list):
         return tuple(map(bits, value))
     if isinstance(value, np.ndarray):
@@ -125,59 +127,60 @@ def bits(value):
     return value
 
 
-def forget():
-    """Give up what the library keeps between calls, but for compiled kernels."""
+def clear_caches():
+    """Empty the caches of the library, except that of compiled kernels."""
     _testing.clear_caches("results", "process")
 
 
 def main(seconds):
-    """The storm; what differs, or raises, goes to standard error, and the exit code says so."""
+    """Run the threads for a number of seconds, print what failed, and return the exit status."""
     jobs = list(every_job().items())
-    assert len(jobs) >= LEAST, len(jobs)
+    assert len(jobs) >= MIN_JOBS, len(jobs)
     right = [bits(job()) for _, job in jobs]
     sys.setswitchinterval(1e-5)
-    meet, wrong, calls = threading.Barrier(THREADS), [], [0] * THREADS
+    barrier, failures, calls = threading.Barrier(THREADS), [], [0] * THREADS
     end = time.monotonic() + seconds
 
     def caller(number):
         rng = np.random.default_rng(number)
-        meet.wait(60)
-        while not wrong and (not calls[number] or time.monotonic() < end):
+        barrier.wait(60)
+        while not failures and (not calls[number] or time.monotonic() < end):
             for i in rng.permutation(len(jobs)):
                 name, job = jobs[i]
                 try:
                     if bits(job()) != right[i]:
-                        wrong.append(f"{name}: other bits")
+                        failures.append(f"{name}: other bits")
                 except BaseException as error:
-                    wrong.append(f"{name}: {error!r}")
+                    failures.append(f"{name}: {error!r}")
                 calls[number] += 1
-                if wrong or (calls[number] > len(jobs) and time.monotonic() > end):
+                if failures or (calls[number] > len(jobs) and time.monotonic() > end):
                     break
             if number == 0:
-                forget()
+                clear_caches()
 
     threads = [threading.Thread(target=caller, args=(n,)) for n in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    print(f"{len(jobs)} jobs, {sum(calls)} calls, {len(wrong)} wrong", *wrong[:20], sep="\n")
-    return 1 if wrong else 0
+    print(f"{len(jobs)} jobs, {sum(calls)} calls, {len(failures)} failed", *failures[:20], sep="\n")
+    return 1 if failures else 0
 
 
 def test_eight_threads_get_the_bits_of_one(full_length):
-    done = subprocess.run(
+    """Run `main` in a new process, in which every warning is an error."""
+    process = subprocess.run(
         [sys.executable, "-W", "error", __file__, "60" if full_length else "3"],
         capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1],
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
 
 
 def test_one_layer_for_all_threads_and_ever_new_shapes():
-    """What is kept of a filter is given up while others look it up: `KeyError` it was."""
+    """A layer drops prepared filters while other threads look them up, once with a `KeyError`."""
     layer = es.Conv(np.ones((3, 3, 16, 16), "f4"), padding=1, algorithm="direct")
     inputs = [np.ones((1, 3 + n, 5, 16), "f4") for n in range(12)]
-    right, wrong, before = [layer(x) for x in inputs], [], sys.getswitchinterval()
+    right, failures, before = [layer(x) for x in inputs], [], sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
 
@@ -185,9 +188,9 @@ def test_one_layer_for_all_threads_and_ever_new_shapes():
             try:
                 for i in np.random.default_rng(number).integers(0, len(inputs), 300):
                     if not np.array_equal(layer(inputs[i]), right[i]):
-                        wrong.append(i)
+                        failures.append(i)
             except BaseException as error:
-                wrong.append(repr(error))
+                failures.append(repr(error))
 
         threads = [threading.Thread(target=caller, args=(n,)) for n in range(THREADS)]
         for thread in threads:
@@ -196,24 +199,24 @@ def test_one_layer_for_all_threads_and_ever_new_shapes():
             thread.join()
     finally:
         sys.setswitchinterval(before)
-    assert not wrong, wrong[:5]
+    assert not failures, failures[:5]
 
 
 def test_a_new_filter_is_seen_with_its_own_transforms():
-    """A thread that assigns filters beside threads that call: each result is one filter's."""
+    """While one thread assigns filters, each result in other threads is that of one filter."""
     x = np.ones((1, 9, 9, 16), "f4")
     layer = es.Conv(np.ones((3, 3, 16, 16), "f4"), algorithm="direct")
     filters = [np.full((3, 3, 16, 16), n, "f4") for n in (1, 2, 3)]
-    values, wrong, over = {144.0, 288.0, 432.0}, [], threading.Event()
+    values, failures, stop = {144.0, 288.0, 432.0}, [], threading.Event()
 
     def caller():
         try:
-            while not over.is_set():
+            while not stop.is_set():
                 found = set(layer(x).ravel().tolist())
                 if len(found) != 1 or not found <= values:
-                    wrong.append(found)
+                    failures.append(found)
         except BaseException as error:
-            wrong.append(repr(error))
+            failures.append(repr(error))
 
     threads = [threading.Thread(target=caller) for _ in range(4)]
     for thread in threads:
@@ -223,10 +226,10 @@ def test_a_new_filter_is_seen_with_its_own_transforms():
             layer.f = filters[n % 3]
             assert layer(x)[0, 0, 0, 0] == 144 * (n % 3 + 1)
     finally:
-        over.set()
+        stop.set()
         for thread in threads:
             thread.join()
-    assert not wrong, wrong[:5]
+    assert not failures, failures[:5]
 
 
 if __name__ == "__main__":

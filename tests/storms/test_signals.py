@@ -1,4 +1,7 @@
-"""What a signal's handler raises, wherever it is raised: no hang, no lost limit, no late write."""
+"""Signal handlers interrupt calls by exceptions, or call the library themselves.
+
+After an exception nothing hangs, BLAS has the threads that it had, and no thread writes results.
+"""
 
 import signal
 
@@ -21,37 +24,36 @@ EVERY_POINT = """
     out = np.empty_like(right)
     for _ in range(5):
         call(out)
-    last = right.copy()
     ours = ("workers.py", "thread_pool.py", "spin_helpers.py", "blas_threads.py", "jit.py")
     library = ("einstride", "threadpoolctl", "llvmlite", "threading.py", "contextlib.py")
 
-    def chosen(file):
+    def is_chosen(file):
         if full_length:
             return any(name in file for name in library)
         return file.endswith(ours) or any(name in file for name in library[1:])
 
-    with injection.Injector(chosen) as counted:
+    with injection.Injector(is_chosen) as points:
         call(out)
-    watch, late, raised = programs.Watch(), 0, 0
+    state, raised = programs.ThreadState(), 0
     limit = 100_000 if full_length else 400
-    for at in range(0, counted.seen + 20, max(1, counted.seen // limit)):
+    for point in range(0, points.count + 20, max(1, points.count // limit)):
         try:
-            with injection.Injector(chosen, at) as injector:
+            with injection.Injector(is_chosen, point) as injector:
                 call(out)
-        except injection.Struck:
+        except injection.InjectedError:
             out[...] = 77
             raised += 1
             try:
-                watch.quick()
+                state.check_blas()
                 if raised % 8 == 0:
                     time.sleep(1e-3)
-                assert (out == 77).all(), "written after the call was left"
+                assert (out == 77).all(), "a thread wrote to the result after the exception"
                 call(out)
                 assert (out == right).all(), "the next call is wrong"
             except AssertionError as error:
-                raise AssertionError(f"{error}: {injector.where}") from None
-    watch.whole(more=3)
-    assert raised >= min(counted.seen, limit) // 2, (raised, counted.seen)
+                raise AssertionError(f"{error}: {injector.location}") from None
+    state.check(new_threads=3)
+    assert raised >= min(points.count, limit) // 2, (raised, points.count)
     print("ok")
 """
 
@@ -59,7 +61,7 @@ EVERY_POINT = """
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_raised_at_every_point(algorithm, which, full_length):
-    """One after the other, each point at which CPython looks for signals."""
+    """Raise an exception at each point where CPython may run a signal handler, one per call."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     assert programs.run(EVERY_POINT, algorithm, which, full_length, seconds=500) == ["ok"]
@@ -78,49 +80,50 @@ TIMERS = """
     start = time.perf_counter()
     for _ in range(5):
         call(out)
-    took = (time.perf_counter() - start) / 5
+    seconds = (time.perf_counter() - start) / 5  # of a call
 
-    budget = hits = 0
+    remaining = raised = 0  # exceptions to raise in this burst, exceptions raised in all
 
     def handler(number, frame):
-        global budget, hits
-        while frame is not None and frame.f_code is not struck.__code__:
+        global remaining, raised
+        while frame is not None and frame.f_code is not interrupted_call.__code__:
             frame = frame.f_back
-        if frame is not None and budget:
-            budget -= 1
-            hits += 1
-            if budget:
-                signal.setitimer(signal.ITIMER_REAL, chance.choice((3e-6, 1e-5, 3e-5, 2e-4)))
+        if frame is not None and remaining:
+            remaining -= 1
+            raised += 1
+            if remaining:
+                signal.setitimer(signal.ITIMER_REAL, rng.choice((3e-6, 1e-5, 3e-5, 2e-4)))
             raise KeyboardInterrupt
 
-    def struck():
+    def interrupted_call():
         call(out)
 
     signal.signal(signal.SIGALRM, handler)
-    watch, chance, round_ = programs.Watch(), random.Random(0), 0
-    ended = 0
-    while hits < wanted:
-        round_ += 1
-        budget = (1, 1, 3, 30)[round_ % 4]  # more come while it cleans up after the first
-        signal.setitimer(signal.ITIMER_REAL, chance.uniform(2e-6, 1.1 * took))
+    state, rng, calls = programs.ThreadState(), random.Random(0), 0
+    interrupted = 0
+    while raised < wanted:
+        calls += 1
+        remaining = (1, 1, 3, 30)[calls % 4]  # later ones interrupt the cleanup after the first
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-6, 1.1 * seconds))
         try:
-            struck()
+            interrupted_call()
             signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            ended += 1
+            interrupted += 1
             out[...] = 77
-            watch.quick()
-            if round_ % 16 == 0:
+            state.check_blas()
+            if calls % 16 == 0:
                 time.sleep(1e-3)
-            assert (out == 77).all(), "written after the call was left"
-        if round_ % 16 == 0:
+            assert (out == 77).all(), "a thread wrote to the result after the exception"
+        if calls % 16 == 0:
             call(out)
             assert (out == right).all(), "the next call is wrong"
     call(out)
     assert (out == right).all(), "the last call is wrong"
-    watch.whole(more=3)
-    assert hits > ended > wanted // 20, "bursts do not come, or nothing but bursts"
+    state.check(new_threads=3)
+    assert raised > interrupted, "no call was interrupted more than once"
+    assert interrupted > wanted // 20, "nearly all exceptions were raised in bursts"
     print("ok")
 """
 
@@ -128,7 +131,7 @@ TIMERS = """
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_timers(algorithm, which, full_length):
-    """Real signals at random moments, alone and in bursts that strike the cleaning up as well."""
+    """Timers send signals at random times, alone and in bursts that also interrupt the cleanup."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
     wanted = 10_000 if full_length else 150
@@ -145,41 +148,41 @@ COMPILING = """
 
     spec = spin_handoff.Spec("serve", "")
 
-    def compiled():
+    def compile_kernel():
         return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine())
 
-    def chosen(file):
+    def is_chosen(file):
         return file.endswith(("workers.py", "jit.py")) or "llvmlite/binding" in file
 
-    def forget():
+    def remove_kernels():
         _testing.clear_caches("code")
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink()
 
-    compiled()
-    forget()
-    with injection.Injector(chosen) as counted:
-        compiled()
+    compile_kernel()
+    remove_kernels()
+    with injection.Injector(is_chosen) as points:
+        compile_kernel()
     raised = 0
-    for at in range(0, counted.seen + 3, max(1, counted.seen // 100)):
-        forget()
+    for point in range(0, points.count + 3, max(1, points.count // 100)):
+        remove_kernels()
         try:
-            with injection.Injector(chosen, at) as injector:
-                compiled()
-        except injection.Struck:
+            with injection.Injector(is_chosen, point) as injector:
+                compile_kernel()
+        except injection.InjectedError:
             raised += 1
-            forget()
-            answers = []
-            other = threading.Thread(target=lambda: answers.append(compiled()), daemon=True)
+            remove_kernels()
+            kernels = []
+            other = threading.Thread(target=lambda: kernels.append(compile_kernel()), daemon=True)
             other.start()
             other.join(20)
-            assert len(answers) == 1, f"another thread waits for ever: {injector.where}"
-    print("ok" if raised > 3 else (raised, counted.seen))
+            assert len(kernels) == 1, f"another thread cannot compile: {injector.location}"
+    print("ok" if raised > 3 else (raised, points.count))
 """
 
 
 def test_raised_while_a_kernel_is_made(tmp_path):
-    """LLVM's lock is free afterwards: another thread compiles the same."""
+    """An exception during a compilation leaves LLVM's lock free: another thread can compile."""
     pytest.importorskip("llvmlite")
     assert programs.run(COMPILING, EINSTRIDE_CACHE=str(tmp_path / "cache")) == ["ok"]
 
@@ -194,17 +197,17 @@ CALLED_AGAIN = """
     faulthandler.register(signal.SIGALRM, chain=True)
     what, full_length = sys.argv[1], sys.argv[2] == "True"
     ours = ("workers.py", "thread_pool.py", "blas_threads.py", "byte_cache.py", "arena.py")
-    lengths = itertools.count(20)  # of every call another, so that caches store new plans
+    lengths = itertools.count(20)  # a new length for each call, so that caches store new plans
 
-    def whole(*shape):
+    def integers(*shape):
         return np.random.default_rng(0).integers(-2, 3, shape).astype("float32")
 
-    f = whole(3, 2, 2)
+    f = integers(3, 2, 2)
     model = nn.Model(nn.Sequential(nn.Conv(16, 3), nn.GlobalAvgPool(), nn.Dense(2)), (16, 16, 3))
-    images, labels = whole(8, 16, 16, 3), np.zeros(8, int)
+    images, labels = integers(8, 16, 16, 3), np.zeros(8, int)
 
-    def convolve():  # the phases of an input gradient with strides are cached by bytes
-        gy = whole(next(lengths), 2)
+    def convolve():  # the cache that counts bytes holds the phases of a strided input gradient
+        gy = integers(next(lengths), 2)
         size = 2 * len(gy) + 1
         gx = es.conv_input_grad(gy[None], f, stride=2, input_size=(size,), algorithm="strided")
         right = np.zeros((size, 2), "float32")
@@ -216,17 +219,17 @@ CALLED_AGAIN = """
         done = np.zeros(4)
 
         def make():
-            def one(i):
+            def process(i):
                 done[i] += 1
-            return one
+            return process
 
         thread_pool.run(make, range(4), 2)
         assert (done == 1).all()
 
-    pairs = [(whole(2, 20, 20, 3), scale * whole(3, 3, 3, 8)) for scale in (1, 2)]
+    pairs = [(integers(2, 20, 20, 3), scale * integers(3, 3, 3, 8)) for scale in (1, 2)]
     cases = itertools.cycle([(x, f, es.conv(x, f, algorithm="strided")) for x, f in pairs])
 
-    def compiled():  # the same repeated call with other arrays
+    def compiled():  # one cached call, with other arrays each time
         x, f, right = next(cases)
         assert (es.conv(x, f, algorithm="direct") == right).all()
 
@@ -238,27 +241,29 @@ CALLED_AGAIN = """
         call()
     everywhere = full_length or what == "compiled"
 
-    def chosen(file):
+    def is_chosen(file):
         return "einstride" in file if everywhere else file.endswith(ours)
 
-    with injection.Injector(chosen) as counted:
+    with injection.Injector(is_chosen) as points:
         call()
-    steps = max(1, counted.seen // 400)
+    step = max(1, points.count // 400)
     signal.alarm(100)
-    watch = programs.Watch()
-    for at in range(0, counted.seen + 3, steps):
-        with injection.Injector(chosen, at, call):
+    state = programs.ThreadState()
+    for point in range(0, points.count + 3, step):
+        with injection.Injector(is_chosen, point, call):
             call()
-        watch.quick()
+        state.check_blas()
     assert thread_pool._blas.callers() == []
-    print("ok" if counted.seen > 10 else counted.seen)
+    print("ok" if points.count > 10 else points.count)
 """
 
 
 @pytest.mark.parametrize("what", ["convolve", "blocks", "compiled", "train"])
 def test_a_handler_that_calls_the_same_again(what, full_length):
-    """A handler may convolve: it never waits for a lock that the interrupted call holds, and both
-    calls return what is theirs."""
+    """A signal handler may convolve: both calls return right results, and neither hangs.
+
+    The handler never waits for a lock that the interrupted call holds.
+    """
     if what == "compiled":
         pytest.importorskip("llvmlite")
     assert programs.run(CALLED_AGAIN, what, full_length) == ["ok"]

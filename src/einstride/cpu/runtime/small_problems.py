@@ -19,7 +19,7 @@ from einstride.support.byte_cache import kept
 
 GATHER = ("counter", "chunks", "from", "to", "offsets", "count")
 PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
-REDUCE = ("counter", "chunks", "from", "to", "offsets", "count", "tables", "step")
+REDUCE = ("counter", "chunks", "from", "to", "offsets", "count", "partial_sums", "step")
 
 
 def gather(a: Any, compute: str, on: Machine) -> Call:
@@ -75,42 +75,42 @@ def planes_text(stored: str) -> str:
     return code.text()
 
 
-def reduce(a: Any, groups: int, tables: int, compute: str, on: Machine) -> Call:
-    """Add partial sums (groups, tables, ...) over the tables, in ascending order.
+def reduce(a: Any, groups: int, partial_sums: int, compute: str, on: Machine) -> Call:
+    """Add the partial sums of an array (groups, partial_sums, ...), in ascending order.
 
     The result has the layout of `a`, whose first axis is the groups if there are several.
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _reduce(shape, strides, step, groups, tables, dtype_name(a), compute, on)
+    return _reduce(shape, strides, step, groups, partial_sums, dtype_name(a), compute, on)
 
 
 @kept
 def _reduce(
-    shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, tables: int,
+    shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, partial_sums: int,
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
     offsets = grid(shape, element_strides(strides, item))
-    kernel = KernelSpec("fold", reduce_text, (compute, result), on)
+    kernel = KernelSpec("reduce", reduce_text, (compute, result), on)
     values = {
-        "chunks": groups, "offsets": address(offsets), "count": prod(shape), "tables": tables,
-        "step": element_stride(step, item),
+        "chunks": groups, "offsets": address(offsets), "count": prod(shape),
+        "partial_sums": partial_sums, "step": element_stride(step, item),
     }  # fmt: skip
     return Call(kernel, REDUCE, values, 1, [offsets])
 
 
 def reduce_text(compute: str, result: str) -> str:
-    """The LLVM IR of ``fold``."""
-    code = Code("fold", REDUCE)
+    """The LLVM IR of ``reduce``."""
+    code = Code("reduce", REDUCE)
     with code.chunks(code["chunks"]) as group:
-        count, tables = code["count"], code["tables"]
-        first = code.array("from", compute).at(group * tables * count)
+        count, partial_sums = code["count"], code["partial_sums"]
+        first = code.array("from", compute).at(group * partial_sums * count)
         to = code.array("to", result).at(group * code["step"])
         with code.loop(0, count) as i:
             total = code.variable(first.at(i).load())
-            with code.loop(1, tables) as t:
-                total.set(total.get() + first.at(t * count + i).load())
+            with code.loop(1, partial_sums) as s:
+                total.set(total.get() + first.at(s * count + i).load())
             pointer = to.at(code.array("offsets", "int64").at(i).load())
             pointer.store(code.convert(total.get(), compute, result))
     return code.text()

@@ -103,7 +103,7 @@ def _result(
     code: Code, form: Form, part: _FilterBlock, first: Value, count: Value, y: Pointer
 ) -> None:
     """Transform gy to Y[point][tile][output channel], for the part's output channels."""
-    (m0, _), (m1, _) = form.axes
+    (m0, _), (m1, _) = form.outputs_and_taps
     pointers = local(code, m0 * m1, "int64")
     zeros = code.array("zeros", form.dtype)
     rows = form.pair(lambda m: transposed(m.output))

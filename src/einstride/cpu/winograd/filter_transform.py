@@ -64,7 +64,8 @@ def block(
 
                 def load(i: int, j: int) -> Value:
                     if reading == "channels":
-                        at = (i * form.axes[1][1] + j) * lanes
+                        _, (_, r1) = form.outputs_and_taps
+                        at = (i * r1 + j) * lanes
                         return square.at((k + at) * lanes).load(lanes)
                     start = pointer(i, j).at((c + k) * code["f_c"])
                     if reading == "any":
@@ -87,7 +88,7 @@ def _square(
     left: Value,
 ) -> Pointer:
     """Load lanes x lanes of each tap, (output channel, channel), and transpose on the stack."""
-    lanes, (r0, r1) = form.lanes, (form.axes[0][1], form.axes[1][1])
+    lanes, ((_, r0), (_, r1)) = form.lanes, form.outputs_and_taps
     square = local(code, r0 * r1 * lanes, form.dtype, lanes)
     for i in range(r0):
         for j in range(r1):

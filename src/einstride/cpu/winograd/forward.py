@@ -104,7 +104,7 @@ def _points(
 def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Pointer) -> None:
     """Transform M of one panel to y, and add the bias."""
     output = form.pair(lambda m: m.output)
-    (m0, _), (m1, _) = form.axes
+    (m0, _), (m1, _) = form.outputs_and_taps
     lanes, pointers = form.lanes, local(code, m0 * m1, "int64")
     column = panel * form.width
     left, discarded = code["filters"] - column, v.at(code["trash_at"])

@@ -23,8 +23,8 @@ class Form:
 
     Attributes
     ----------
-    axes : tuple of (int, int)
-        (m, r) of the two inner axes; (1, 1) for the first if there is only one.
+    outputs_and_taps : tuple of (int, int)
+        m and r of F(m, r) on each of the two inner axes; (1, 1) on the first if there is only one.
     dtype : str
         The dtype of operands, products and result.
     lanes : int
@@ -33,7 +33,7 @@ class Form:
         Rows and vectors of the register tile.
     """
 
-    axes: tuple[tuple[int, int], tuple[int, int]]
+    outputs_and_taps: tuple[tuple[int, int], tuple[int, int]]
     dtype: str
     lanes: int
     tile: int
@@ -41,12 +41,13 @@ class Form:
 
     def pair(self, of: Callable[[Matrices], Rows]) -> tuple[Rows, Rows]:
         """One transform matrix, chosen by `of`, for each of the two axes."""
-        return of(matrices(*self.axes[0])), of(matrices(*self.axes[1]))
+        first, second = self.outputs_and_taps
+        return of(matrices(*first)), of(matrices(*second))
 
     @property
     def sizes(self) -> tuple[int, int]:
         """The inputs of a tile on each axis, m + r - 1."""
-        (m0, r0), (m1, r1) = self.axes
+        (m0, r0), (m1, r1) = self.outputs_and_taps
         return m0 + r0 - 1, m1 + r1 - 1
 
     @property
