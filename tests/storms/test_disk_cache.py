@@ -354,8 +354,8 @@ def test_processes_that_are_killed_while_they_write(kept, full_length):
 def test_no_descriptor_stays_open(kept):
     """Neither of files that are read nor of those that are refused."""
     disk_cache.write(WORDS, b"x")
-    os.mkfifo(disk_cache._file("a pipe"))
-    disk_cache._file("a folder").mkdir()
+    os.mkfifo(disk_cache._file_of("a pipe"))
+    disk_cache._file_of("a folder").mkdir()
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else most
     for _ in range(50):

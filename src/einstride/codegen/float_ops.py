@@ -20,19 +20,19 @@ def float64_constant(code: Code, number: float) -> Value:
     return Value(code, ir.Constant(ELEMENTS["float64"], number))
 
 
-def greater(a: Value, other: Value) -> Value:
+def greater(a: Value, b: Value) -> Value:
     """True if a > other; false if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_ordered(">", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_ordered(">", a.ir, b.ir))
 
 
-def greater_or_nan(a: Value, other: Value) -> Value:
+def greater_or_nan(a: Value, b: Value) -> Value:
     """True if a > other or if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_unordered(">", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_unordered(">", a.ir, b.ir))
 
 
-def equal_or_nan(a: Value, other: Value) -> Value:
+def equal_or_nan(a: Value, b: Value) -> Value:
     """True if a == other or if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_unordered("==", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_unordered("==", a.ir, b.ir))
 
 
 def is_nan(a: Value) -> Value:

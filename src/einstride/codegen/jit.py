@@ -88,11 +88,11 @@ def available() -> bool:
 @cached(1, "process")
 def machine() -> Machine:
     """The host CPU."""
-    found: Machine = workers.in_worker(partial(_exclusively, _machine))
-    return found
+    host: Machine = workers.in_worker(partial(_call_exclusively, _detect_machine))
+    return host
 
 
-def _exclusively(function: Callable[[], Any]) -> Any:
+def _call_exclusively(function: Callable[[], Any]) -> Any:
     """Call a function while no other thread uses LLVM and the process does not fork."""
     if workers.ending():
         if not _lock.try_acquire():
@@ -106,7 +106,7 @@ def _exclusively(function: Callable[[], Any]) -> Any:
         _lock.release()
 
 
-def _machine() -> Machine:
+def _detect_machine() -> Machine:
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -127,11 +127,13 @@ def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) 
     The function that is returned runs without holding the GIL.
     """
     key = (write, given, on)
-    found = _kernels.get(key)
-    if found is None:
+    function = _kernels.get(key)
+    if function is None:
         machine()  # initialises LLVM
-        found = workers.in_worker(partial(_exclusively, partial(_compiled, name, write, given, on)))
-    return found
+        function = workers.in_worker(
+            partial(_call_exclusively, partial(_compile, name, write, given, on))
+        )
+    return function
 
 
 @dataclass(frozen=True)
@@ -160,18 +162,18 @@ class KernelSpec:
         return kernel(self.name, self.write, *self.given, on=self.on)
 
 
-def _compiled(
+def _compile(
     name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine
 ) -> Kernel:
-    found = _kernels.get((write, given, on))
-    if found is None:  # another thread may have compiled it meanwhile
-        described = repr((name, write.__module__, write.__qualname__, given, on))
-        code = disk_cache.read(described)
+    function = _kernels.get((write, given, on))
+    if function is None:  # another thread may have compiled it meanwhile
+        description = repr((name, write.__module__, write.__qualname__, given, on))
+        code = disk_cache.read(description)
         if code is None:
             code = _machine_code(write(*given), on)
-            disk_cache.write(described, code)
-        found = _kernels[write, given, on] = _loaded(name, code, on)
-    return found
+            disk_cache.write(description, code)
+        function = _kernels[write, given, on] = _load(name, code, on)
+    return function
 
 
 if hasattr(os, "register_at_fork"):
@@ -195,10 +197,10 @@ def _target(on: Machine) -> Any:
 
 def _machine_code(text: str, on: Machine) -> bytes:
     target = _target(on)
-    return bytes(target.emit_object(_optimised(text, target)))
+    return bytes(target.emit_object(_optimise(text, target)))
 
 
-def _optimised(text: str, target: Any) -> Any:
+def _optimise(text: str, target: Any) -> Any:
     """Optimise a kernel's LLVM IR by every pass before instruction selection."""
     from llvmlite import binding
 
@@ -212,7 +214,7 @@ def _optimised(text: str, target: Any) -> Any:
     return module
 
 
-def _loaded(name: str, code: bytes, on: Machine) -> Kernel:
+def _load(name: str, code: bytes, on: Machine) -> Kernel:
     from llvmlite import binding
 
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(on))

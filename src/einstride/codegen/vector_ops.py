@@ -33,7 +33,7 @@ def address(pointer: Pointer) -> Value:
 def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
     """Load `count` elements with a stride of `step` to the first lanes, zeros to the others."""
     code = pointer.code
-    slot = local(code, 1, _name(pointer), lanes)
+    slot = local(code, 1, _dtype_name(pointer), lanes)
     slot.store(_zeros(pointer, lanes))
     with code.loop(0, count.minimum(lanes)) as i:
         slot.at(i).store(pointer.at(step * i).load())
@@ -50,22 +50,22 @@ def transpose(rows: Sequence[Value]) -> list[Value]:
         for i in range(lanes):
             if not i & half:
                 a, b = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (_shuffle(code, a, b, o) for o in (low, high))
+                rows[i], rows[i + half] = (_shuffle_pair(code, a, b, o) for o in (low, high))
         half *= 2
     return rows
 
 
-def _shuffle(code: Code, a: Value, b: Value, order: Sequence[int]) -> Value:
+def _shuffle_pair(code: Code, a: Value, b: Value, order: Sequence[int]) -> Value:
     kind = ir.VectorType(ir.IntType(32), len(order))
     return Value(code, code.builder.shuffle_vector(a.ir, b.ir, ir.Constant(kind, list(order))))
 
 
-def _name(pointer: Pointer) -> str:
+def _dtype_name(pointer: Pointer) -> str:
     return next(name for name, element in ELEMENTS.items() if element == pointer.element)
 
 
 def _zeros(pointer: Pointer, lanes: int) -> Value:
-    return pointer.code.zero(_name(pointer), lanes)
+    return pointer.code.zero(_dtype_name(pointer), lanes)
 
 
 def prefetch(pointer: Pointer, far: bool = False) -> None:

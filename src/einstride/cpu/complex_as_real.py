@@ -38,12 +38,12 @@ def filters(f: Any) -> Any:
     import numpy as np  # not with the package: see test_processes
 
     *taps, c, d = f.shape
-    whole = np.empty((*taps, c, 2, d, 2), real(f.dtype.name))
-    whole[..., 0, :, 0] = whole[..., 1, :, 1] = f.real
-    whole[..., 0, :, 1] = f.imag
+    doubled_filter = np.empty((*taps, c, 2, d, 2), real(f.dtype.name))
+    doubled_filter[..., 0, :, 0] = doubled_filter[..., 1, :, 1] = f.real
+    doubled_filter[..., 0, :, 1] = f.imag
     # not by np.negative: NumPy 2.4 gets some pairs of steps wrong
-    np.multiply(f.imag, -1, out=whole[..., 1, :, 0])
-    return whole.reshape(*taps, 2 * c, 2 * d)
+    np.multiply(f.imag, -1, out=doubled_filter[..., 1, :, 0])
+    return doubled_filter.reshape(*taps, 2 * c, 2 * d)
 
 
 def combine(parts: Any, out: Any) -> None:

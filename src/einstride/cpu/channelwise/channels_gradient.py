@@ -82,27 +82,27 @@ def kernel(spec: Spec) -> str:
     with code.chunks(code["chunks"]) as chunk:
         panel, partial = chunk % code["panels"], chunk // code["panels"]
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        strip, rest = partial % code["strips"], partial // code["strips"]
-        result, number = rest // code["row_ranges"], rest % code["row_ranges"]
+        strip, remaining = partial % code["strips"], partial // code["strips"]
+        result, number = remaining // code["row_ranges"], remaining % code["row_ranges"]
         first = number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
         with code.loop(first, last) as i:
             row = result * code["result_rows"] + i
-            _row(code, spec, row, strip, panel, f)
+            _add_row(code, spec, row, strip, panel, f)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
+def _add_row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
     """Add a strip of a row to the partial sum of a panel of channels, span by span."""
-    n, rest = row // code["all_rows"], row % code["all_rows"]
+    n, remaining = row // code["all_rows"], row % code["all_rows"]
     x = code.array("x", spec.x.stored).at(n * code["x_batch"])
     y = code.array("y", spec.y.stored).at(n * code["y_batch"])
     rows: list[Pointer] = []
     for a in reversed(range(spec.rank - 1)):
-        at = rest % code[f"out{a}"]
-        rest = rest // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_stride{a}"])
+        index = remaining % code[f"out{a}"]
+        remaining = remaining // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
+        y = y.at(index * code[f"y_stride{a}"])
     first = strip * code["strip"]
     last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
@@ -111,24 +111,24 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         w1 = (w0 + SPAN).minimum(last)
         if spec.spans_groups:
             lanes = code["filters"] * parts
-            lo = panel * code["panel"]
-            hi = (lo + code["panel"]).minimum(lanes)
-            whole = hi - (hi - lo) % width
-            with code.loop(lo, whole, width) as d:
-                _tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
-            with code.loop(whole, hi, spec.lanes) as d:
-                _tile(code, spec, x, y, f, d, d, hi - d, 1, rows, w0, w1)
+            first_lane = panel * code["panel"]
+            last_lane = (first_lane + code["panel"]).minimum(lanes)
+            whole = last_lane - (last_lane - first_lane) % width
+            with code.loop(first_lane, whole, width) as d:
+                _add_tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
+            with code.loop(whole, last_lane, spec.lanes) as d:
+                _add_tile(code, spec, x, y, f, d, d, last_lane - d, 1, rows, w0, w1)
         else:
             lanes = code["filters"] // code["groups"] * parts
-            lo = panel * code["panel"]
-            hi = (lo + code["panel"]).minimum(code["groups"])
+            first_lane = panel * code["panel"]
+            last_lane = (first_lane + code["panel"]).minimum(code["groups"])
             with (
-                code.loop(lo, hi) as g,
+                code.loop(first_lane, last_lane) as g,
                 code.loop(0, lanes, width) as d,
                 code.loop(0, code["channels"], spec.inputs) as c,
             ):
                 pointer = x.at((g * code["channels"] + c) * code["x_channel"])
-                _tile(
+                _add_tile(
                     code,
                     spec,
                     pointer,
@@ -144,7 +144,7 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
                 )
 
 
-def _tile(
+def _add_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
     left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
@@ -154,26 +154,28 @@ def _tile(
         None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
     ]
 
-    def outer(a: int, x: Pointer, tap: Value) -> None:
+    def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 < rank:
             with code.loop(0, code[f"taps{a}"]) as k:
                 offset = rows[a].at(k).load()
                 with code.when(offset >= 0):
-                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+                    loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
             return
-        rest = spec.kernel % spec.tile
+        last_taps = spec.kernel % spec.tile
         if spec.kernel >= spec.tile:
-            with code.loop(0, spec.kernel - rest, spec.tile) as k:
-                _taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, left, masks,
+            with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
+                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, left, masks,
                       w0, w1)  # fmt: skip
-        if rest:
-            k = code.number(spec.kernel - rest)
-            _taps(code, spec, x, y, f, tap * spec.kernel, k, rest, d, c, left, masks, w0, w1)
+        if last_taps:
+            k = code.number(spec.kernel - last_taps)
+            _sum_taps(
+                code, spec, x, y, f, tap * spec.kernel, k, last_taps, d, c, left, masks, w0, w1
+            )
 
-    outer(0, x, code.number(0))
+    loop_over_axes(0, x, code.number(0))
 
 
-def _taps(
+def _sum_taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
@@ -187,7 +189,7 @@ def _taps(
     ]
     y_stride = None if spec.y_contiguous else code["y_channel"]
 
-    def gradients(w: Value) -> list[Value]:
+    def load_gy(w: Value) -> list[Value]:
         pointer = y.at(w * code[f"y_stride{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
         if y_stride is not None:
@@ -197,48 +199,48 @@ def _taps(
             for s, m in zip(starts, masks, strict=True)
         ]
 
-    def add(here: Pointer, t: int, gs: list[Value]) -> None:
+    def add_tap(pointer: Pointer, t: int, gs: list[Value]) -> None:
         sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
-        (_across_groups if spec.spans_groups else _within_group)(
-            code, spec, here, gs, sums, c, left, masks
+        (_add_across_groups if spec.spans_groups else _add_within_group)(
+            code, spec, pointer, gs, sums, c, left, masks
         )
 
-    def border(w: Value, number: Value) -> None:
-        gs = gradients(w)
+    def add_border(w: Value, number: Value) -> None:
+        gs = load_gy(w)
         row = table.at(number * spec.kernel + k)
         for t in range(tile):
             offset = row.at(t).load()
             with code.when(offset >= 0):
-                add(x.at(offset), t, gs)
+                add_tap(x.at(offset), t, gs)
 
     inside, outside = code["inside"], code["outside"]
     with code.loop(w0, w1.minimum(inside)) as w:
-        border(w, w)
+        add_border(w, w)
     with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
-        gs = gradients(w)
-        here = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
+        gs = load_gy(w)
+        pointer = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
         for t in range(tile):
-            add(here.at(code["x_tap"] * t), t, gs)
+            add_tap(pointer.at(code["x_tap"] * t), t, gs)
     with code.loop(_maximum(w0, outside), w1) as w:
-        border(w, w - outside + inside)
+        add_border(w, w - outside + inside)
     depth = code.number(inputs) if spec.spans_groups else code["channels"]
     first = code.number(0) if spec.spans_groups else c
     for t in range(tile):
         for i in range(inputs):
             row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
             for v in range(vectors):
-                at = (t * inputs + i) * vectors + v
-                found = _combine_conjugate(spec, [part[at].get() for part in accs])
+                index = (t * inputs + i) * vectors + v
+                value = _combine_conjugate(spec, [part[index].get() for part in accs])
                 pointer = row.at(v * lanes)
-                pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
+                pointer.store(pointer.load(lanes, masks[v]) + value, masks[v])
 
 
 def _maximum(a: Value, b: Value) -> Value:
     return (a < b).select(b, a)
 
 
-def _across_groups(
-    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
+def _add_across_groups(
+    code: Code, spec: Spec, pointer: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
@@ -251,41 +253,41 @@ def _across_groups(
             mask = code.first_lanes(left * inputs // outputs, window)
         start = (d + v * lanes) * inputs // outputs
         start = start if step is None else start // parts * step
-        xs = load(here.at(start), spec.x, window, mask, step)
+        xs = load(pointer.at(start), spec.x, window, mask, step)
         for c in range(inputs):
             order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
+            _add_product(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
                  c * vectors + v)  # fmt: skip
 
 
-def _within_group(
-    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
+def _add_within_group(
+    code: Code, spec: Spec, pointer: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
     left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
     vectors = len(gs)
     for c in range(spec.inputs):
-        pointer = here.at(
+        channel = pointer.at(
             c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
         )
         for part in range(2 if spec.x.pairs else 1):
             broadcast = code.splat(
-                pointer.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
+                channel.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
             )
             for v, g in enumerate(gs):
                 a = sums[part][c * vectors + v]
                 a.set(broadcast.times_plus(g, a.get()))
 
 
-def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
+def _add_product(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
     for part, g in zip(sums, gs, strict=True):
         part[i].set(x.times_plus(g, part[i].get()))
 
 
-def _combine_conjugate(spec: Spec, found: list[Value]) -> Value:
-    """The sum of conj(x) * gy from the sums that `_across_groups` or `_within_group` made."""
+def _combine_conjugate(spec: Spec, sums: list[Value]) -> Value:
+    """Make the sum of conj(x) * gy from sums of `_add_across_groups` or `_add_within_group`."""
     if not spec.x.pairs:
-        return found[0]
-    first, second = found
+        return sums[0]
+    first, second = sums
     if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
         return swap_parts(second).times_plus(Value(first.code, sign), first)

@@ -116,22 +116,22 @@ class Signature:
     def arguments(self, tables: list[Any]) -> dict[str, int]:
         """The kernel arguments that all channelwise kernels have."""
         g, xs, ys = self.geometry, self.x_strides, self.y_strides
-        back = lowest_offset(g.size[-1], xs[-2])
-        found = {
+        lowest = lowest_offset(g.size[-1], xs[-2])
+        values = {
             "x_batch": xs[0], "x_channel": xs[-1],
             "window_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
             "x_stride": xs[-2],
-            "x_back": -back,
-            "x_first": -g.padding[-1][0] * xs[-2] - back,
+            "x_back": -lowest,
+            "x_first": -g.padding[-1][0] * xs[-2] - lowest,
             "y_batch": ys[0], "y_channel": ys[-1],
             "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
             "all_rows": prod(g.out[:-1]),
         }  # fmt: skip
         for a in range(g.rank):
-            axis = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
+            axis_values = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
             names = ("table", "taps", "out", "y_stride")
-            found |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
-        return found
+            values |= {f"{name}{a}": value for name, value in zip(names, axis_values, strict=True)}
+        return values
 
 
 def _format(stored: str, compute: str) -> Format:
@@ -162,10 +162,10 @@ def interior(g: Geometry) -> tuple[int, int]:
 
 def vector_interior(sig: Signature) -> tuple[int, int]:
     """The interior, shortened at both ends to whole vectors of positions."""
-    g, each = sig.geometry, sig.lanes // sig.parts
+    g, vector_positions = sig.geometry, sig.lanes // sig.parts
     first, stop = interior(g)
-    first = min(-(-first // each) * each, g.out[-1])
-    return first, max(first, first + (stop - first) // each * each)
+    first = min(-(-first // vector_positions) * vector_positions, g.out[-1])
+    return first, max(first, first + (stop - first) // vector_positions * vector_positions)
 
 
 def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
@@ -175,14 +175,16 @@ def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[
     `by_tap`, else as (position, tap). An offset is negative only where a tap meets padding of
     zeros, even if x has negative strides: the bytes to add make it so.
     """
-    g, found, shift = sig.geometry, [], 0
+    g, axis_tables, shift = sig.geometry, [], 0
     for a in range(g.rank):
         last = a == g.rank - 1
         listed = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
-        table, back = offsets(g, a, sig.x_strides[a + 1], listed)
-        found.append(np.ascontiguousarray(table.T) if last and by_tap else table)
-        shift += back
-    return found, shift * (ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1))
+        table, lowest = offsets(g, a, sig.x_strides[a + 1], listed)
+        axis_tables.append(np.ascontiguousarray(table.T) if last and by_tap else table)
+        shift += lowest
+    return axis_tables, shift * (
+        ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1)
+    )
 
 
 def entries(g: Geometry, backwards: bool = False) -> int:

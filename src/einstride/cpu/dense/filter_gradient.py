@@ -45,12 +45,12 @@ class OuterTile:
 def arguments(rank: int) -> tuple[str, ...]:
     """The argument names; those with a number belong to a spatial axis."""
     names = ("table", "taps", "out", "first", "last", "gy_stride")
-    each = (f"{name}{a}" for a in range(rank) for name in names)
+    axis_names = (f"{name}{a}" for a in range(rank) for name in names)
     return (
         "counter", "chunks", "panels", "slices", "slice", "channels", "examples",
         "x", "gy", "gf", "x_channel", "x_batch", "gy_batch", "gf_batch", "gf_channel",
         "tap_offsets", "batch", "region_batch", "region_rows",
-        "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "panel_x", "panel_y", "panel_column", "panel_columns", *axis_names,
     )  # fmt: skip
 
 
@@ -58,13 +58,15 @@ def kernel(t: OuterTile) -> str:
     """The LLVM IR of the kernel ``outer``."""
     code = Code("outer", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
-        panel, rest = chunk % code["panels"], chunk // code["panels"]
-        part, example = rest % code["slices"], rest // code["slices"]
-        _chunk(code, t, panel, part, example)
+        panel, remaining = chunk % code["panels"], chunk // code["panels"]
+        slice_number, example = remaining % code["slices"], remaining // code["slices"]
+        _compute_slice(code, t, panel, slice_number, example)
     return code.text()
 
 
-def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) -> None:
+def _compute_slice(
+    code: Code, t: OuterTile, panel: Value, slice_number: Value, example: Value
+) -> None:
     """Compute a slice of input channels of gf, for all taps and one panel of output channels."""
     x = code.array("x", t.first).at(code.array("panel_x", "int64").at(panel).load())
     gy = code.array("gy", t.second).at(code.array("panel_y", "int64").at(panel).load())
@@ -72,7 +74,7 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
     gf = gf.at(example * code["gf_batch"])
     columns = code.array("panel_columns", "int64").at(panel).load()
     masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
-    c_first = part * code["slice"]
+    c_first = slice_number * code["slice"]
     c_last = (c_first + code["slice"]).minimum(code["channels"])
     all_examples = code["examples"].equals(1)
     begin = all_examples.select(code.number(0), example)
@@ -84,21 +86,21 @@ def _chunk(code: Code, t: OuterTile, panel: Value, part: Value, example: Value) 
         region = (n0, (n0 + code["region_batch"]).minimum(end), r0, r0 + code["region_rows"])
         is_first = n0.equals(begin) & r0.equals(0)
 
-        def axis(a: int, tap: Value, taps: list[Value]) -> None:
+        def loop_over_axes(a: int, tap: Value, taps: list[Value]) -> None:
             with code.loop(0, code[f"taps{a}"]) as k:
-                number = tap * code[f"taps{a}"] + k
+                tap_number = tap * code[f"taps{a}"] + k
                 if a + 1 < t.rank:
-                    axis(a + 1, number, [*taps, k])
+                    loop_over_axes(a + 1, tap_number, [*taps, k])
                     return
-                to = gf.at(code.array("tap_offsets", "int64").at(number).load())
+                gf_tap = gf.at(code.array("tap_offsets", "int64").at(tap_number).load())
                 with code.loop(c_first, c_last, t.channels) as c:
-                    acc = _sums(code, t, x, gy, region, [*taps, k], c, masks)
-                    _add(code, t, to, c, c_last, acc, is_first, masks)
+                    acc = _sum_region(code, t, x, gy, region, [*taps, k], c, masks)
+                    _store_sums(code, t, gf_tap, c, c_last, acc, is_first, masks)
 
-        axis(0, code.number(0), [])
+        loop_over_axes(0, code.number(0), [])
 
 
-def _sums(
+def _sum_region(
     code: Code, t: OuterTile, x: Pointer, gy: Pointer, region: tuple[Value, ...], taps: list[Value],
     c: Value, masks: list[Mask],
 ) -> list[Variable]:  # fmt: skip
@@ -109,27 +111,29 @@ def _sums(
         (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(t.channels)
     ]
 
-    def axis(a: int, from_x: Value, from_gy: Value) -> None:
-        lo = code.array(f"first{a}", "int64").at(taps[a]).load()
-        hi = code.array(f"last{a}", "int64").at(taps[a]).load()
+    def loop_over_axes(a: int, x_offset: Value, gy_offset: Value) -> None:
+        first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
+        last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
         if a == 0:
-            lo, hi = lo.maximum(r0), hi.minimum(r1)
+            first_output, last_output = first_output.maximum(r0), last_output.minimum(r1)
         table = code.array(f"table{a}", "int64").at(taps[a])
-        with code.loop(lo, hi) as o:
-            at_x = from_x + table.at(o * code[f"taps{a}"]).load()
-            at_gy = from_gy + o * code[f"gy_stride{a}"]
+        with code.loop(first_output, last_output) as o:
+            x_inner = x_offset + table.at(o * code[f"taps{a}"]).load()
+            gy_inner = gy_offset + o * code[f"gy_stride{a}"]
             if a + 1 < t.rank:
-                axis(a + 1, at_x, at_gy)
+                loop_over_axes(a + 1, x_inner, gy_inner)
             else:
-                _products(code, t, [x.at(at_x + q) for q in channels], gy.at(at_gy), acc, masks)
+                _add_outer_product(
+                    code, t, [x.at(x_inner + q) for q in channels], gy.at(gy_inner), acc, masks
+                )
 
     with code.loop(n0, n1) as n:
-        axis(0, n * code["x_batch"], n * code["gy_batch"])
+        loop_over_axes(0, n * code["x_batch"], n * code["gy_batch"])
     return acc
 
 
-def _products(
-    code: Code, t: OuterTile, points: list[Pointer], gy: Pointer, acc: list[Variable],
+def _add_outer_product(
+    code: Code, t: OuterTile, pointers: list[Pointer], gy: Pointer, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Add the outer product of one position to the accumulators."""
@@ -137,21 +141,21 @@ def _products(
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
         for v, mask in enumerate(masks)
     ]
-    for p, point in enumerate(points):
-        x_vector = code.splat(point.load_as(t.first, t.compute), t.lanes)
+    for p, pointer in enumerate(pointers):
+        x_vector = code.splat(pointer.load_as(t.first, t.compute), t.lanes)
         for v, vector in enumerate(row):
             sums = acc[p * t.vectors + v]
             sums.set(x_vector.times_plus(vector, sums.get()))
 
 
-def _add(
-    code: Code, t: OuterTile, to: Pointer, c: Value, last: Value, acc: list[Variable],
+def _store_sums(
+    code: Code, t: OuterTile, gf_tap: Pointer, c: Value, last: Value, acc: list[Variable],
     is_first: Value, masks: list[Mask],
 ) -> None:  # fmt: skip
     """Store the first region's sums in gf, or add those of a later region to gf."""
     for p in range(t.channels):
         with code.when(c + p < last):
-            row = to.at((c + p) * code["gf_channel"])
+            row = gf_tap.at((c + p) * code["gf_channel"])
             for v, mask in enumerate(masks):
                 pointer, sums = row.at(v * t.lanes), acc[p * t.vectors + v]
                 with code.when(is_first ^ 1):

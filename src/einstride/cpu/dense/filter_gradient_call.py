@@ -52,14 +52,14 @@ def gradient_of(
 
     The call needs the addresses ``x``, ``gy`` and ``gf``.
     """
-    return _gradient(
+    return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on, max_partial_sums,
     )  # fmt: skip
 
 
 @kept
-def _gradient(
+def _gradient_call(
     g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
     threads: int, on: Machine, max_partial_sums: int,
@@ -86,15 +86,18 @@ def _gradient(
     )
     taps = grid(g.kernel, gf_strides[: g.rank])
     in_cache = max(SLICE_BYTES // (len(taps) * s.width * item), rows)
-    part = min(-(-min(in_cache, inner) // rows) * rows, inner)
+    slice_size = min(-(-min(in_cache, inner) // rows) * rows, inner)
     panels = len(column) * (g.batch if per_example else 1)
     # Chunks above four tiles are halved for even work, smaller ones only if threads were idle.
-    for least, wanted in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
-        part = chunk_size(part, rows, lambda n: -(-inner // n) * panels, wanted, least)
-    batch, lines = _region(g, s, item)
+    for min_size, min_chunks in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
+        slice_size = chunk_size(
+            slice_size, rows, lambda n: -(-inner // n) * panels, min_chunks, min_size
+        )
+    batch, lines = _choose_region(g, s, item)
     values = {
-        "chunks": len(column) * -(-inner // part) * (g.batch if per_example else 1),
-        "panels": len(column), "slices": -(-inner // part), "slice": part, "channels": inner,
+        "chunks": len(column) * -(-inner // slice_size) * (g.batch if per_example else 1),
+        "panels": len(column), "slices": -(-inner // slice_size), "slice": slice_size,
+        "channels": inner,
         "examples": g.batch if per_example else 1,
         "x_channel": 1 if s.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
         "gy_batch": gy_strides[0], "gf_batch": gf_batch,
@@ -103,22 +106,22 @@ def _gradient(
         "panel_y": address(y_columns), "panel_column": address(column),
         "panel_columns": address(counts),
     }  # fmt: skip
-    keep: list[Any] = [taps, x_columns, y_columns, column, counts]
+    tables: list[Any] = [taps, x_columns, y_columns, column, counts]
     base = 0
     for a in range(g.rank):
-        table, back = offsets(g, a, x_strides[a + 1])
-        base += back
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
         arrays = (table, *output_ranges(g, a))
-        keep += arrays
+        tables += arrays
         names = (f"table{a}", f"first{a}", f"last{a}")
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
         values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_stride{a}": gy_strides[a + 1]}
     values["x"] = base * ITEMSIZE[real(first)]
     kernel = KernelSpec("outer", filter_gradient.kernel, (tile,), on)
-    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep), 1
+    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, tables), 1
 
 
-def _region(g: Geometry, s: PanelLayout, item: int) -> tuple[int, int]:
+def _choose_region(g: Geometry, s: PanelLayout, item: int) -> tuple[int, int]:
     """Examples and first-axis outputs in a region; they do not depend on the threads."""
     inner = min(g.channels // g.groups * s.parts, 64)
     row_bytes = (inner * prod(g.stride) + s.width) * item * prod(g.out[1:])

@@ -48,13 +48,13 @@ def correlation(
 ) -> Call:
     """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    return _correlation(
+    return _correlation_call(
         g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, vnni
     )
 
 
 @kept
-def _correlation(
+def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], threads: int, on: Machine, vnni: bool = False,
 ) -> Call:  # fmt: skip
@@ -65,7 +65,7 @@ def _correlation(
     x_channel, y_channel = x_strides[-1], y_strides[-1]
     x_columns, y_columns, column, counts = panel_tables(g, s, x_channel, y_channel)
     inner = g.channels // g.groups * s.parts
-    axes, base = _axes(g, x_strides, y_strides)
+    axes, base = _describe_axes(g, x_strides, y_strides)
     positions_in_tile = _tile_positions(s, g.batch * prod(g.out))
     prefetch_distance = positions_in_tile * x_strides[-2] * g.stride[-1]
     if s.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
@@ -87,7 +87,7 @@ def _correlation(
     positions = g.batch * prod(g.out)
     rows = _chunk_positions(positions, len(column), threads, positions_in_tile)
     zeros = np.zeros(inner * (4 if vnni else 1) if contiguous_x else 1, real(operand))
-    keep: list[Any] = [x_columns, y_columns, column, counts, zeros]
+    tables: list[Any] = [x_columns, y_columns, column, counts, zeros]
     panels_inner = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
@@ -101,7 +101,7 @@ def _correlation(
     }  # fmt: skip
     for a, axis in enumerate(axes):
         table = axis.table
-        keep.append(table)
+        tables.append(table)
         values |= {
             f"table{a}": 0 if table is None else address(table),
             f"taps{a}": 1 if table is None else table.shape[1],
@@ -109,7 +109,7 @@ def _correlation(
             f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
         }  # fmt: skip
     kernel = KernelSpec("dense", forward.kernel, (tile,), on)
-    return Call(kernel, forward.arguments(len(axes)), values, threads, keep)
+    return Call(kernel, forward.arguments(len(axes)), values, threads, tables)
 
 
 def _tile_positions(s: PanelLayout, positions: int) -> int:
@@ -153,7 +153,7 @@ class Axis:
     x_stride: int = 0
 
 
-def _axes(
+def _describe_axes(
     g: Geometry, x_strides: Sequence[int], y_strides: Sequence[int]
 ) -> tuple[list[Axis], int]:
     """The batch and each spatial axis, and the offset to add to the address of x.
@@ -169,20 +169,18 @@ def _axes(
         if g.kernel[a] == 1 and low <= 0 and reach < g.size[a]:
             axis = _strided_axis(g.out[a], y_strides[a + 1], x_stride * g.stride[a])
             base += -low * x_stride - axis.first
-            before = axes[-1]
-            if before.table is None and (
-                before.out == 1
-                or (before.y_stride, before.x_stride)
+            last = axes[-1]
+            if last.table is None and (
+                last.out == 1
+                or (last.y_stride, last.x_stride)
                 == (axis.y_stride * axis.out, axis.x_stride * axis.out)
             ):
-                count = before.out * axis.out
-                axes[-1] = Axis(
-                    count, axis.y_stride, None, before.first + axis.first, axis.x_stride
-                )
+                count = last.out * axis.out
+                axes[-1] = Axis(count, axis.y_stride, None, last.first + axis.first, axis.x_stride)
                 continue
         else:
-            table, back = offsets(g, a, x_stride)
-            base += back
+            table, lowest = offsets(g, a, x_stride)
+            base += lowest
             axis = Axis(g.out[a], y_strides[a + 1], table)
         axes.append(axis)
     return axes, base

@@ -63,8 +63,8 @@ def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
     parts = 2 if compute in PARTS else 1
     lanes = on.lanes(ITEMSIZE[real(compute)])
     all_vectors = -(-columns * parts // lanes)
-    most = 4 if on.registers >= 32 else 2
-    count = -(-all_vectors // most)
+    max_vectors = 4 if on.registers >= 32 else 2
+    count = -(-all_vectors // max_vectors)
     vectors = -(-all_vectors // count)
     rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
     return PanelLayout(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
@@ -101,9 +101,9 @@ def pack(
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
     inner = g.channels // g.groups * s.parts
-    found = aligned_empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
-    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
-    return found
+    panels = aligned_empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
+    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(panels))
+    return panels
 
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
@@ -111,18 +111,18 @@ def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Cal
     s = panel_layout(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
     f_strides = element_strides(f.strides, ITEMSIZE[part])
-    return _packing(g, s, part, real(compute), f_strides, threads, on)
+    return _packing_call(g, s, part, real(compute), f_strides, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
     s = panel_layout(compute, g.filters, on)
-    whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
-    return bool(whole and dtype_name(f) == compute and packed(f))
+    one_panel = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
+    return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
 @kept
-def _packing(
+def _packing_call(
     g: Geometry, s: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
@@ -141,5 +141,5 @@ def _packing(
         "tap_offsets": address(offsets), "f_channel": channel, "f_column": column,
         "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (offsets, firsts, counts)
-    return Call(kernel, pack_kernel.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)
+    tables = (offsets, firsts, counts)
+    return Call(kernel, pack_kernel.ARGUMENTS, values, threads if size > 1 << 17 else 1, tables)

@@ -56,8 +56,8 @@ def partial_sum_count(g: Geometry, parts: int, per_example: bool) -> int:
     filters = prod(g.f_shape) * parts**2
     operands = (prod(g.x_shape) + prod(g.y_shape)) * parts
     regions = g.batch * prod(g.out) // (4 * packed_filter_gradient.REGION)
-    most = min(MAX_PARTIAL_SUMS, operands // (ELEMENTS_PER_SUM * filters), regions)
-    return 1 << (most.bit_length() - 1) if most > 1 else 1
+    max_sums = min(MAX_PARTIAL_SUMS, operands // (ELEMENTS_PER_SUM * filters), regions)
+    return 1 << (max_sums.bit_length() - 1) if max_sums > 1 else 1
 
 
 def gradient_bytes(job: Job) -> int:
@@ -86,13 +86,16 @@ def call(
     """
     inner = g.channels // g.groups * s.parts
     x_columns, y_columns, column, counts = panel_tables(g, s, x_strides[-1], s.parts)
-    axes = _axes(g, x_strides, gy_strides, per_example)
-    split, behind = len(axes) - 1, 1  # `behind`: positions of the axes behind `split`
-    while split and behind * axes[split][0] * 2 <= packed_filter_gradient.REGION:
-        behind *= axes[split][0]
+    axes = _merge_axes(g, x_strides, gy_strides, per_example)
+    split, inner_positions = (
+        len(axes) - 1,
+        1,
+    )  # positions behind `split`
+    while split and inner_positions * axes[split][0] * 2 <= packed_filter_gradient.REGION:
+        inner_positions *= axes[split][0]
         split -= 1
     sum_length = -(-axes[0][0] // max_partial_sums)
-    region = max(packed_filter_gradient.REGION // behind, 1)
+    region = max(packed_filter_gradient.REGION // inner_positions, 1)
     lines = sum_length if split == 0 else axes[split][0]
     region = -(-lines // -(-lines // region))  # regions of equal size
     sum_length = -(-sum_length // region) * region if split == 0 else sum_length
@@ -132,27 +135,27 @@ def call(
     }  # fmt: skip
     for a, (length, x_stride, gy_stride) in enumerate(axes):
         values |= {f"out{a}": length, f"x_stride{a}": x_stride, f"gy_stride{a}": gy_stride}
-    keep = (tap_x, tap_gf, x_columns, y_columns, column, counts)
+    tables = (tap_x, tap_gf, x_columns, y_columns, column, counts)
     kernel = KernelSpec("blocked", packed_filter_gradient.kernel, (tile,), on)
-    return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, keep), count
+    return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, tables), count
 
 
-def _axes(
+def _merge_axes(
     g: Geometry, x_strides: Sequence[int], gy_strides: Sequence[int], per_example: bool
 ) -> list[tuple[int, int, int]]:
     """(positions, stride in x, stride in gy) of the batch and the axes.
 
     Neighbouring axes become one if their strides allow.
     """
-    all_axes = [(g.batch, x_strides[0], gy_strides[0])] if not per_example else []
-    all_axes += [
+    separate_axes = [(g.batch, x_strides[0], gy_strides[0])] if not per_example else []
+    separate_axes += [
         (g.out[a], x_strides[a + 1] * g.stride[a], gy_strides[a + 1]) for a in range(g.rank)
     ]
-    axes = [all_axes[0]]
-    for count, x_stride, gy_stride in all_axes[1:]:
-        before = axes[-1]
-        if before[0] == 1 or before[1:] == (x_stride * count, gy_stride * count):
-            axes[-1] = (before[0] * count, x_stride, gy_stride)
+    axes = [separate_axes[0]]
+    for count, x_stride, gy_stride in separate_axes[1:]:
+        last_axis = axes[-1]
+        if last_axis[0] == 1 or last_axis[1:] == (x_stride * count, gy_stride * count):
+            axes[-1] = (last_axis[0] * count, x_stride, gy_stride)
         elif count > 1:
             axes.append((count, x_stride, gy_stride))
     return axes

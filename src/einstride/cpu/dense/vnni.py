@@ -63,9 +63,9 @@ def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
 def broadcast_bytes(pointer: Pointer, operand: str, lanes: int) -> Value:
     """Broadcast four neighbouring bytes to every 32-bit lane; signed ones are made unsigned."""
     code = pointer.code
-    found = code.builder.load(pointer.ir, typ=ir.IntType(32))
-    found.align = 1
-    word = Value(code, found)
+    bits = code.builder.load(pointer.ir, typ=ir.IntType(32))
+    bits.align = 1
+    word = Value(code, bits)
     if operand == "int8":
         word = word ^ (0x80808080 - (1 << 32))
     return code.splat(word, lanes)

@@ -52,7 +52,7 @@ def gradient_of(
     on: Machine,
 ) -> Call:
     """The call for these strides; it needs the addresses x, y (of gy), gf and packed."""
-    return _gradient(
+    return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def gradient_of(
 
 def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
     """The bytes of a thread's packed x and gy."""
-    return _region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
+    return _choose_region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
 
 
 def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
@@ -96,20 +96,20 @@ class Region:
 
 
 @cached(1024)
-def _region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) -> Region:
+def _choose_region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) -> Region:
     """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
     row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
     # Packed x and gy of one element of the first axis; of the whole row if it is the only axis.
     x_row = row_positions * s.x_width * prod(g.size[1:-1])
     y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
-    most = g.out[0] if g.rank > 1 else 1
-    rows, batch = most, g.batch
+    all_rows = g.out[0] if g.rank > 1 else 1
+    rows, batch = all_rows, g.batch
     span = _span_length(g, rows)
     while rows > 1 and (span * x_row + rows * y_row) * item > REGION_BYTES:
         rows = -(-rows // 2)
         span = _span_length(g, rows)
     size = (span * x_row + rows * y_row) * item
-    batch = 1 if rows < most or per_example else min(max(REGION_BYTES // size, 1), g.batch)
+    batch = 1 if rows < all_rows or per_example else min(max(REGION_BYTES // size, 1), g.batch)
     xs, ys = [row_positions * s.x_width], [g.out[-1] * s.lanes]
     for a in range(g.rank - 2, 0, -1):
         xs.insert(0, xs[0] * g.size[a])
@@ -132,23 +132,23 @@ def _span_length(g: Geometry, rows: int) -> int:
     return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
-def _spans(g: Geometry, rows: int) -> tuple[Any, Any]:
+def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
     """For each `rows` outputs: the first element of x's first axis they read, and one past the
     last."""  # fmt: skip
     if g.rank == 1:
         return np.zeros(1, np.int64), np.ones(1, np.int64)
     step, low = g.stride[0], g.padding[0][0]
-    found = []
+    ranges = []
     for first in range(0, g.out[0], rows):
         last = min(first + rows, g.out[0]) - 1
         ends = first * step - low, last * step - low + g.extent[0]
-        found.append(elements_seen(*ends, g.size[0], g.padding_mode))
-    lows, highs = np.array(found, np.int64).reshape(-1, 2).T
+        ranges.append(elements_seen(*ends, g.size[0], g.padding_mode))
+    lows, highs = np.array(ranges, np.int64).reshape(-1, 2).T
     return np.ascontiguousarray(lows), np.ascontiguousarray(highs)
 
 
 @kept
-def _gradient(
+def _gradient_call(
     g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
     threads: int, on: Machine,
@@ -158,16 +158,18 @@ def _gradient(
     y_strides = element_strides(y_byte_strides, ITEMSIZE[second])
     gf_strides = list(element_strides(gf_byte_strides, item))
     gf_batch = gf_strides.pop(0) if per_example else 0
-    spec, values, keep = spec_and_arguments(
+    spec, values, tables = spec_and_arguments(
         g, s, (first, second, compute), x_strides, y_strides, POSITIONS
     )
-    region = _region(g, s, item, per_example)
+    region = _choose_region(g, s, item, per_example)
     taps = grid(g.kernel, gf_strides[: g.rank])
-    lows, highs = _spans(g, region.rows)
-    keep += [taps, lows, highs]
+    lows, highs = _input_ranges(g, region.rows)
+    tables += [taps, lows, highs]
     panels, examples = s.panels(g.groups), g.batch if per_example else 1
-    wanted = chunk_count(threads, COARSE)
-    part = chunk_size(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
+    min_chunks = chunk_count(threads, COARSE)
+    part = chunk_size(
+        s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, min_chunks
+    )
     parts = -(-s.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
@@ -180,12 +182,13 @@ def _gradient(
     }  # fmt: skip
     for a in range(g.rank - 1):
         table = to_offsets(sources(g, a), region.x[a + 1], 0)
-        pair = output_ranges(g, a)
-        keep += [table, *pair]
+        output_range = output_ranges(g, a)
+        tables += [table, *output_range]
         values |= {
-            f"table{a}": address(table), f"first{a}": address(pair[0]),
-            f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_stride{a}": x_strides[a + 1],
-            f"packed_x{a}": region.x[a + 1], f"packed_y{a}": region.y[a + 1],
+            f"table{a}": address(table), f"first{a}": address(output_range[0]),
+            f"last{a}": address(output_range[1]), f"size{a}": g.size[a],
+            f"x_stride{a}": x_strides[a + 1], f"packed_x{a}": region.x[a + 1],
+            f"packed_y{a}": region.y[a + 1],
         }  # fmt: skip
     kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), on)
-    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep)
+    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, tables)

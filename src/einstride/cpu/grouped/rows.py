@@ -80,12 +80,12 @@ class Spec:
 
     def positions_read(self, kind: TileKind) -> dict[int, list[tuple[int, int]]]:
         """The positions of x that a tile reads, and the (position, tap) pairs that read each."""
-        found: dict[int, list[tuple[int, int]]] = {}
+        pairs: dict[int, list[tuple[int, int]]] = {}
         for p, taps in enumerate(kind):
             for k, reads in enumerate(taps):
                 if reads:
-                    found.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
-        return dict(sorted(found.items()))
+                    pairs.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
+        return dict(sorted(pairs.items()))
 
     @property
     def staging_vectors(self) -> int:
@@ -93,13 +93,15 @@ class Spec:
         return max(len(self.positions_read(kind)) for kind in self.tile_kinds)
 
 
-def divide_row(g: Geometry, most: int) -> tuple[tuple[TileKind, ...], list[tuple[int, int]], bool]:
-    """Divide a row into tiles of at most `most` positions.
+def divide_row(
+    g: Geometry, max_tile: int
+) -> tuple[tuple[TileKind, ...], list[tuple[int, int]], bool]:
+    """Divide a row into tiles of at most `max_tile` positions.
 
     Returns the kinds of tiles, the range of positions of each kind, and `Spec.all_inside`.
     """
     width = g.out[-1]
-    tile = -(-width // -(-width // most))
+    tile = -(-width // -(-width // max_tile))
     in_x = sources(g, g.rank - 1) >= 0
     for reads in (in_x, in_x | True):
         tile_kinds: list[TileKind] = []
@@ -155,47 +157,47 @@ def load_x(
     """
     s = spec.layout
 
-    def in_x(pointer: Pointer) -> Pointer:
+    def select_inside(pointer: Pointer) -> Pointer:
         return pointer if inside else (offset >= 0).select_pointer(pointer, source.zeros)
 
     if s.contiguous:
-        most = s.lanes if s.groups == 1 else s.groups * s.block
-        remaining = (source.inputs - c0).minimum(most)
+        width = s.lanes if s.groups == 1 else s.groups * s.block
+        remaining = (source.inputs - c0).minimum(width)
         mask = None if spec.full_x else code.first_lanes(remaining, s.lanes)
-        pointer = in_x(source.x.at(offset + c0))
+        pointer = select_inside(source.x.at(offset + c0))
         return pointer.load_as(spec.first, spec.compute, s.lanes, mask)
-    each = (code.number(s.inputs) - c0).minimum(s.block)
-    found: Value | None = None
+    group_channels = (code.number(s.inputs) - c0).minimum(s.block)
+    result: Value | None = None
     for j in range(s.groups):
-        count = (code.number(j * s.inputs) < source.inputs).select(each, code.number(0))
-        lanes = _lane_range(code, j * s.block, count, s.lanes)
+        count = (code.number(j * s.inputs) < source.inputs).select(group_channels, code.number(0))
+        lanes = _mask_range(code, j * s.block, count, s.lanes)
         shift = c0 + j * (s.inputs - s.block)
-        pointer = in_x(source.x.at(offset + shift))
+        pointer = select_inside(source.x.at(offset + shift))
         part = pointer.load_as(spec.first, spec.compute, s.lanes, lanes)
-        found = part if found is None else lanes.select(part, found)
-    return found if found is not None else code.zero(spec.compute, s.lanes)
+        result = part if result is None else lanes.select(part, result)
+    return result if result is not None else code.zero(spec.compute, s.lanes)
 
 
-def stage(
-    code: Code, spec: Spec, source: Source, block: Value, kind: TileKind, to: Pointer
+def fill_staging(
+    code: Code, spec: Spec, source: Source, block: Value, kind: TileKind, staging: Pointer
 ) -> None:
     """Copy a block of channels, at each position that a tile reads, to the staging buffer."""
-    at, before = source.first, 0
+    computed_offset, last_position = source.first, 0
     for i, q in enumerate(spec.positions_read(kind)):
-        for _ in range(q - before):
-            at = at + source.stride
-        before = q
-        offset = at if spec.all_inside else source.offsets.at(q).load()
-        found = load_x(code, spec, source, block * spec.layout.block, offset, spec.all_inside)
-        to.at(i * spec.layout.lanes).store(found)
+        for _ in range(q - last_position):
+            computed_offset = computed_offset + source.stride
+        last_position = q
+        offset = computed_offset if spec.all_inside else source.offsets.at(q).load()
+        vector = load_x(code, spec, source, block * spec.layout.block, offset, spec.all_inside)
+        staging.at(i * spec.layout.lanes).store(vector)
 
 
-def _lane_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
+def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
     """A mask of `count` lanes from lane `first` on; `count` must not be negative."""
     if not first:
         return code.first_lanes(count, lanes)
-    before = code.first_lanes(code.number(first), lanes)
-    return code.first_lanes(count + first, lanes) ^ before
+    lanes_before = code.first_lanes(code.number(first), lanes)
+    return code.first_lanes(count + first, lanes) ^ lanes_before
 
 
 def broadcast_channel(spec: Spec, pointer: Pointer, c: Any) -> Value:

@@ -95,14 +95,14 @@ class ChannelLayout:
 
 
 @cached(1024)
-def channel_layout(g: Geometry, compute: str, on: Machine, most: int = 0) -> ChannelLayout:
-    """The layout for a geometry; with `most`, one vector, and at most `most` channels a block."""
+def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
+    """The layout for a geometry; with `max_block`, one vector and at most that many channels."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)
     all_vectors = -(-columns // lanes)
-    per_group = -(-all_vectors // (1 if most else 4 if on.registers >= 32 else 2))
-    block = min(lanes // panel_groups, inputs, most or lanes)
+    per_group = -(-all_vectors // (1 if max_block else 4 if on.registers >= 32 else 2))
+    block = min(lanes // panel_groups, inputs, max_block or lanes)
     block = -(-inputs // -(-inputs // block))
     return ChannelLayout(
         lanes, -(-all_vectors // per_group), panel_groups, columns, inputs, block, per_group
@@ -143,14 +143,14 @@ def pack(
     """
     s = channel_layout(g, compute, on)
     shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
-    found = aligned_empty(shape, compute)
-    call = _packing(g, s, dtype_name(f), compute, f.strides, transposed, threads, on)
-    call(launch, f=address(f), panels=address(found))
-    return found
+    panels = aligned_empty(shape, compute)
+    call = _packing_call(g, s, dtype_name(f), compute, f.strides, transposed, threads, on)
+    call(launch, f=address(f), panels=address(panels))
+    return panels
 
 
 @kept
-def _packing(
+def _packing_call(
     g: Geometry, s: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
     transposed: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
@@ -180,6 +180,6 @@ def _packing(
         "f_channel": channel, "lane_offsets": address(lane_offsets), "panel_f": address(starts),
         "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (offsets, lane_offsets, starts, counts)
-    used = threads if prod(g.f_shape) > 1 << 17 else 1
-    return Call(kernel, pack_kernels.ARGUMENTS, values, used, keep)
+    tables = (offsets, lane_offsets, starts, counts)
+    workers = threads if prod(g.f_shape) > 1 << 17 else 1
+    return Call(kernel, pack_kernels.ARGUMENTS, values, workers, tables)

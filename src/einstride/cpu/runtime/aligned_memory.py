@@ -44,8 +44,8 @@ def unaliased_empty(shape: Sequence[int], dtype: Any, source: Any) -> Any:
     """
     dtype = np.dtype(dtype)
     memory = np.empty(prod(shape) * dtype.itemsize + ALIAS_DISTANCE, np.uint8)
-    wanted = (address(source) - CACHE_LINE) // CACHE_LINE * CACHE_LINE
-    return np.ndarray(shape, dtype, memory, (wanted - address(memory)) % ALIAS_DISTANCE)
+    start = (address(source) - CACHE_LINE) // CACHE_LINE * CACHE_LINE
+    return np.ndarray(shape, dtype, memory, (start - address(memory)) % ALIAS_DISTANCE)
 
 
 def address(a: Any) -> int:

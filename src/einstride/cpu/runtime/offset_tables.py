@@ -27,17 +27,17 @@ making a table takes hardly more memory than the table."""
 def padded_elements(g: Geometry, axis: int) -> Any:
     """The element of x at each position of a padded axis; -1 in a border of zeros."""
     size, (low, high) = g.size[axis], g.padding[axis]
-    found = np.empty(max(size + low + high, 0), np.int64)
+    elements = np.empty(max(size + low + high, 0), np.int64)
     for segment in segments(-low, size + high, size, g.padding_mode):
         if segment.step == 0:
-            found[segment.positions] = segment.source
+            elements[segment.positions] = segment.source
         else:
-            found[segment.positions] = np.arange(
+            elements[segment.positions] = np.arange(
                 segment.source,
                 segment.source + segment.step * (segment.stop - segment.start),
                 segment.step,
             )
-    return found
+    return elements
 
 
 def at_taps(values: Any, g: Geometry, axis: int, outputs: Any = None) -> Any:
@@ -46,13 +46,13 @@ def at_taps(values: Any, g: Geometry, axis: int, outputs: Any = None) -> Any:
     `values` holds one value for each position of the padded axis.
     """
     outputs = np.arange(g.out[axis]) if outputs is None else outputs
-    found = np.empty((len(outputs), g.kernel[axis]), np.int64)
+    table = np.empty((len(outputs), g.kernel[axis]), np.int64)
     k = np.arange(g.kernel[axis]) * g.dilation[axis]
     rows = max(LOOKUPS // max(len(k), 1), 1)
-    for first in range(0, len(found), rows):
+    for first in range(0, len(table), rows):
         o = outputs[first : first + rows, None] * g.stride[axis]
-        found[first : first + rows] = values[o + k]
-    return found
+        table[first : first + rows] = values[o + k]
+    return table
 
 
 def sources(g: Geometry, axis: int, outputs: Any = None) -> Any:
@@ -67,10 +67,10 @@ def lowest_offset(count: int, step: int) -> int:
 
 def to_offsets(elements: Any, step: int, lowest: int) -> Any:
     """Turn indices into offsets from the element at the offset `lowest`; -1 into `OUTSIDE`."""
-    found = np.multiply(elements, step, dtype=np.int64, order="C")
-    found -= lowest
-    found[elements < 0] = OUTSIDE
-    return found
+    table = np.multiply(elements, step, dtype=np.int64, order="C")
+    table -= lowest
+    table[elements < 0] = OUTSIDE
+    return table
 
 
 def offsets(g: Geometry, axis: int, step: int, outputs: Any = None) -> tuple[Any, int]:
@@ -88,16 +88,16 @@ def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
     taps = np.arange(g.kernel[axis], dtype=np.int64)
     if g.padding_mode != "zeros":
         return np.zeros_like(taps), np.full_like(taps, out)
-    at = taps * g.dilation[axis] - low  # the position in x of the first output's tap
-    first = np.maximum(-(at // s), 0)
-    last = np.minimum((g.size[axis] - 1 - at) // s + 1, out)
-    any_ = first < last
-    return np.where(any_, first, 0), np.where(any_, last, 0)
+    position = taps * g.dilation[axis] - low  # the position in x of the first output's tap
+    first = np.maximum(-(position // s), 0)
+    last = np.minimum((g.size[axis] - 1 - position) // s + 1, out)
+    reads_x = first < last
+    return np.where(reads_x, first, 0), np.where(reads_x, last, 0)
 
 
 def grid(counts: Sequence[int], steps: Sequence[int]) -> Any:
     """The offset of each element of an array with these axes, in row-major order."""
-    found = np.zeros(1, np.int64)
+    table = np.zeros(1, np.int64)
     for count, step in zip(counts, steps, strict=True):
-        found = (found[:, None] + np.arange(count) * step).ravel()
-    return found
+        table = (table[:, None] + np.arange(count) * step).ravel()
+    return table

@@ -86,8 +86,8 @@ def target(out: Any, b: Backend, dtype: str | None = None, needs: Predicate = ad
 
 def element_stride(stride: int, size: int) -> int:
     """A stride in bytes as a number of elements of `size` bytes; an error if it is no integer."""
-    count, rest = divmod(stride, size)
-    if rest:
+    count, remainder = divmod(stride, size)
+    if remainder:
         raise RuntimeError(
             f"a kernel was to be given a stride of {stride} bytes between elements of {size} bytes"
         )

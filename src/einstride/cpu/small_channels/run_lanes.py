@@ -78,7 +78,7 @@ def kernel(t: LaneTile) -> str:
             right = (left + code["line_at_once"]).minimum(code["line"])
             region = _Region(first, last, left, right)
             with code.loop(*items) as item:
-                _item(code, t, region, item, sums, number.equals(begin))
+                _compute_tile(code, t, region, item, sums, number.equals(begin))
     return code.text()
 
 
@@ -108,21 +108,24 @@ class _Tile:
     sums: dict[tuple[int, int, int], Variable]
 
 
-def _item(
+def _compute_tile(
     code: Code, t: LaneTile, region: _Region, item: Value, sums: Pointer, is_first: Value
 ) -> None:
     """Sum one tile over a region and add it to the partial sum."""
-    row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
-    span_tile, rest = rest % code["span_tiles"], rest // code["span_tiles"]
+    row_tile, remaining = item % code["row_tiles"], item // code["row_tiles"]
+    span_tile, remaining = remaining % code["span_tiles"], remaining // code["span_tiles"]
     row = (row_tile * t.rows).minimum(code["filters"] - t.rows)
     own_row, own_tap, taps = row_tile * t.rows, code.number(0), [code.number(0)] * (t.rank - 1)
     tap = code.number(0)  # among the taps of all axes but the last
     if t.rank > 1:
-        own_tap, rest = (rest % code["tap_tiles"]) * t.taps, rest // code["tap_tiles"]
+        own_tap, remaining = (
+            (remaining % code["tap_tiles"]) * t.taps,
+            remaining // code["tap_tiles"],
+        )
         taps[-1] = own_tap.minimum(code[f"taps{t.rank - 2}"] - t.taps)
-        tap = rest * code[f"taps{t.rank - 2}"] + taps[-1]
+        tap = remaining * code[f"taps{t.rank - 2}"] + taps[-1]
     for a in reversed(range(t.rank - 2)):
-        taps[a], rest = rest % code[f"taps{a}"], rest // code[f"taps{a}"]
+        taps[a], remaining = remaining % code[f"taps{a}"], remaining // code[f"taps{a}"]
     span = span_tile * (t.lanes * t.vectors)
     left = code["span"] - span
     low = code.array("inside_first", "int64").at(span_tile).load()
@@ -130,70 +133,70 @@ def _item(
     low, high = low.maximum(region.begin).minimum(region.end), high.minimum(region.end)
     high = high.maximum(low)
     masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
-    acc = {
+    totals = {
         (k, r, v): code.variable(code.zero(t.compute, t.lanes))
         for k in range(t.taps) for r in range(t.rows) for v in range(t.vectors)
     }  # fmt: skip
-    tile = _Tile(row, span, taps, low, high, masks, acc)
-    _sum(code, t, region, tile)
+    tile = _Tile(row, span, taps, low, high, masks, totals)
+    _sum_region(code, t, region, tile)
     for k in range(t.taps):
         for r in range(t.rows):
-            mine = (
+            is_own = (
                 (taps[-1] + k >= own_tap) & (row + r >= own_row)
                 if t.rank > 1
                 else (row + r >= own_row)
             )
-            with code.when(mine):
-                to = sums.at(((tap + k) * code["filters"] + row + r) * code["span"] + span)
+            with code.when(is_own):
+                sums_row = sums.at(((tap + k) * code["filters"] + row + r) * code["span"] + span)
                 for v, mask in enumerate(masks):
-                    pointer, found = to.at(v * t.lanes), acc[k, r, v]
+                    pointer, total = sums_row.at(v * t.lanes), totals[k, r, v]
                     with code.when(is_first ^ 1):
-                        found.set(found.get() + pointer.load(t.lanes, mask))
-                    pointer.store(found.get(), mask)
+                        total.set(total.get() + pointer.load(t.lanes, mask))
+                    pointer.store(total.get(), mask)
 
 
-def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
+def _sum_region(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
     """Add the products of the region's lines: all taps of a tile at once if none is in padding."""
     with code.loop(region.first, region.last) as line:
-        rest, offset, gy_offset = line, code.number(0), code.number(0)
+        remaining, offset, gy_offset = line, code.number(0), code.number(0)
         offsets = [code.number(0)] * t.taps
         for a in reversed(range(t.rank - 1)):
-            o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
+            o, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
             table = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + tile.taps[a])
             if a == t.rank - 2:
                 offsets = [table.at(k).load() for k in range(t.taps)]
             else:
                 offset = offset + table.load()
             gy_offset = gy_offset + o * code[f"gy_stride{a}"]
-        offsets = [found + offset for found in offsets]
-        x = code.array("x", t.first).at(rest * code["x_batch"])
-        gy = code.array("gy", t.second).at(rest * code["gy_batch"] + gy_offset + tile.row)
-        least = offsets[0]
-        for found in offsets[1:]:
-            least = least.minimum(found)
-        together = t.taps > 1
-        if together:
-            with code.when(least >= 0):
-                _inside(code, t, tile, [x.at(found) for found in offsets], 0, gy)
-        for k, found in enumerate(offsets):
-            with code.when(found >= 0):
+        offsets = [tap_offset + offset for tap_offset in offsets]
+        x = code.array("x", t.first).at(remaining * code["x_batch"])
+        gy = code.array("gy", t.second).at(remaining * code["gy_batch"] + gy_offset + tile.row)
+        lowest = offsets[0]
+        for tap_offset in offsets[1:]:
+            lowest = lowest.minimum(tap_offset)
+        joint = t.taps > 1
+        if joint:
+            with code.when(lowest >= 0):
+                _add_inside(code, t, tile, [x.at(tap_offset) for tap_offset in offsets], 0, gy)
+        for k, tap_offset in enumerate(offsets):
+            with code.when(tap_offset >= 0):
                 for ends in ((region.begin, tile.low), (tile.high, region.end)):
-                    _edge(code, t, tile, x.at(found), k, gy, ends)
-                if not together:
-                    _inside(code, t, tile, [x.at(found)], k, gy)
+                    _add_edge(code, t, tile, x.at(tap_offset), k, gy, ends)
+                if not joint:
+                    _add_inside(code, t, tile, [x.at(tap_offset)], k, gy)
                     continue
-                with code.when(least < 0):
-                    _inside(code, t, tile, [x.at(found)], k, gy)
+                with code.when(lowest < 0):
+                    _add_inside(code, t, tile, [x.at(tap_offset)], k, gy)
 
 
-def _rows(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
+def _broadcast_channels(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
     """Load the output channels of one output and broadcast each."""
     return [
         code.splat(gy.at(r).load_as(t.second, t.compute), t.lanes) for r in range(t.rows)
     ]  # fmt: skip
 
 
-def _inside(
+def _add_inside(
     code: Code, t: LaneTile, tile: _Tile, lines: list[Pointer], k: int, gy: Pointer
 ) -> None:
     """Add the products of outputs whose spans lie inside x.
@@ -202,7 +205,7 @@ def _inside(
     """
     lines = [line.at(tile.span - code["x_start"]) for line in lines]
     with code.loop(tile.low, tile.high) as o:
-        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        rows = _broadcast_channels(code, t, gy.at(o * code["gy_last"]))
         for tap, line in enumerate(lines, k):
             span = line.at(o * code["x_last"])
             for v, mask in enumerate(tile.masks):
@@ -214,20 +217,20 @@ def _inside(
                     sums.set(numbers.times_plus(number, sums.get()))
 
 
-def _edge(
+def _add_edge(
     code: Code, t: LaneTile, tile: _Tile, x: Pointer, k: int, gy: Pointer, ends: tuple[Value, Value]
 ) -> None:
     """Add the products of outputs whose spans leave x at an end, in the lanes inside only."""
     with code.loop(*ends) as o:
-        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        rows = _broadcast_channels(code, t, gy.at(o * code["gy_last"]))
         start = o * code["x_last"] + tile.span - code["x_start"]
         for v, mask in enumerate(tile.masks):
             first = start + v * t.lanes
-            before = code.first_lanes(code.number(0) - first, t.lanes)
+            lanes_before = code.first_lanes(code.number(0) - first, t.lanes)
             inside = code.first_lanes(code["x_line"] - first, t.lanes) & mask
-            inside = inside & (before ^ all_lanes(code, t.lanes))
+            inside = inside & (lanes_before ^ all_lanes(code, t.lanes))
             numbers = x.at(first).load_as(t.first, t.compute, t.lanes, inside)
             for r, number in enumerate(rows):
                 sums = tile.sums[k, r, v]
-                added = numbers.times_plus(number, sums.get())
-                sums.set(inside.select(added, sums.get()))
+                products = numbers.times_plus(number, sums.get())
+                sums.set(inside.select(products, sums.get()))

@@ -70,11 +70,11 @@ def kernel(t: RunTile) -> str:
     """The LLVM IR of the kernel ``runs``."""
     code = Code("runs", arguments(t.rank))
     with code.chunks(code["chunks"]) as chunk:
-        part, rest = chunk % code["slices"], chunk // code["slices"]
-        apart = code["panels_apart"]  # a chunk is one panel, or all panels
-        first, partial = rest % apart, rest // apart
-        last = apart.equals(1).select(code["panels"], first + 1)
-        _chunk(code, t, (first, last), part, partial)
+        slice_number, remaining = chunk % code["slices"], chunk // code["slices"]
+        separate_panels = code["panels_apart"]  # a chunk is one panel, or all panels
+        first, partial = remaining % separate_panels, remaining // separate_panels
+        last = separate_panels.equals(1).select(code["panels"], first + 1)
+        _compute_chunk(code, t, (first, last), slice_number, partial)
     return code.text()
 
 
@@ -93,7 +93,7 @@ class _Region:
     masks: list[Mask]
 
 
-def _chunk(
+def _compute_chunk(
     code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
 ) -> None:
     """Sum some tiles of all outer taps, for some panels of output channels, to one partial sum."""
@@ -113,20 +113,22 @@ def _chunk(
         region = _Region(first, last, left, right, gy, masks)
         is_first = number.equals(begin)
 
-        def axis(a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value) -> None:
+        def loop_over_axes(
+            a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value
+        ) -> None:
             if a < t.rank - 1:
                 with code.loop(0, code[f"taps{a}"]) as k:
-                    axis(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
+                    loop_over_axes(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
                 return
-            to = sums.at(tap * code["span"] * code["filters"])
+            tap_sums = sums.at(tap * code["span"] * code["filters"])
             with code.loop(*tiles) as tile:
-                acc = _sums(code, t, region, taps, tile)
-                _add(code, t, to, tile, acc, is_first, masks)
+                acc = _sum_region(code, t, region, taps, tile)
+                _store_sums(code, t, tap_sums, tile, acc, is_first, masks)
 
-        axis(0, code.number(0), [], region, is_first)
+        loop_over_axes(0, code.number(0), [], region, is_first)
 
 
-def _sums(
+def _sum_region(
     code: Code, t: RunTile, region: _Region, taps: list[Value], tile: Value
 ) -> list[Variable]:
     """Sum one tile over a region."""
@@ -142,29 +144,29 @@ def _sums(
     )
     high = high.maximum(low)
     with code.loop(region.first, region.last) as line:
-        rest, offset, gy_offset = line, code.number(0), code.number(0)
+        remaining, offset, gy_offset = line, code.number(0), code.number(0)
         for a in reversed(range(t.rank - 1)):
-            o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
-            found = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
-            offset = offset + found
+            o, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
+            axis_offset = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
+            offset = offset + axis_offset
             gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         with code.when(offset >= 0):
-            x = code.array("x", t.first).at(rest * code["x_batch"] + offset)
-            gy = region.gy.at(rest * code["gy_batch"] + gy_offset)
+            x = code.array("x", t.first).at(remaining * code["x_batch"] + offset)
+            gy = region.gy.at(remaining * code["gy_batch"] + gy_offset)
             for begin, end in ((region.begin, low), (high, region.end)):
                 with code.loop(begin, end) as o:
-                    _edge(code, t, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks)
+                    _add_edge(code, t, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks)
             inside = x.at(first - code["x_start"])
             with code.loop(low, high) as o:
-                row = _vectors(t, gy.at(o * code["gy_last"]), region.masks)
+                row = _load_gy(t, gy.at(o * code["gy_last"]), region.masks)
                 span = inside.at(o * code["x_last"])
                 for r in range(t.rows):
                     number = span.at(r).load_as(t.first, t.compute)
-                    _outer(code, t, number, row, acc, r)
+                    _add_outer_product(code, t, number, row, acc, r)
     return acc
 
 
-def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
+def _load_gy(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
     """Load the vectors of gy at one output."""
     return [
         gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
@@ -172,7 +174,7 @@ def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
     ]
 
 
-def _outer(
+def _add_outer_product(
     code: Code, t: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
 ) -> None:
     """Add one row of the outer product."""
@@ -182,24 +184,24 @@ def _outer(
         sums.set(broadcast.times_plus(numbers, sums.get()))
 
 
-def _edge(
+def _add_edge(
     code: Code, t: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Add the outer product of an output whose span leaves x."""
-    row = _vectors(t, gy, masks)
+    row = _load_gy(t, gy, masks)
     table = code.array("edge", "int64").at(o * code["kernel"])
-    zeros, nothing = code.array("zeros", t.first), code.zero(t.compute, t.lanes)
+    zeros, zero = code.array("zeros", t.first), code.zero(t.compute, t.lanes)
     for r in range(t.rows):
         tap, channel = (first + r) // t.channels, (first + r) % t.channels
-        found = table.at(tap).load()
-        inside = found >= 0
-        number = inside.select_pointer(x.at(found + channel), zeros).load_as(t.first, t.compute)
-        _outer(code, t, number, [inside.select(v, nothing) for v in row], acc, r)
+        offset = table.at(tap).load()
+        inside = offset >= 0
+        number = inside.select_pointer(x.at(offset + channel), zeros).load_as(t.first, t.compute)
+        _add_outer_product(code, t, number, [inside.select(v, zero) for v in row], acc, r)
 
 
-def _add(
-    code: Code, t: RunTile, to: Pointer, tile: Value, acc: list[Variable], is_first: Value,
+def _store_sums(
+    code: Code, t: RunTile, tap_sums: Pointer, tile: Value, acc: list[Variable], is_first: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Store the sums of the first region to the partial sum, and add those of the others.
@@ -208,10 +210,10 @@ def _add(
     `tile_own` is its first row that no other tile has.
     """
     first = code.array("tile_first", "int64").at(tile).load()
-    own = code.array("tile_own", "int64").at(tile).load()
+    first_own = code.array("tile_own", "int64").at(tile).load()
     for r in range(t.rows):
-        with code.when(first + r >= own):
-            row = to.at((first + r) * code["filters"])
+        with code.when(first + r >= first_own):
+            row = tap_sums.at((first + r) * code["filters"])
             for v, mask in enumerate(masks):
                 pointer, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
                 with code.when(is_first ^ 1):

@@ -78,7 +78,7 @@ def gradient_workspace(
 ) -> int:
     """Bytes of workspace of `filter_grad`: at most `limit`, or the least that is possible."""
     plan = gradient_blocks(g, axes, dtype, threads, limit, on or machine())
-    return (plan.worker_size * threads + plan.sums_size + _zeros(g, plan.form)) * ITEMSIZE[
+    return (plan.worker_size * threads + plan.sums_size + _zero_count(g, plan.form)) * ITEMSIZE[
         dtype
     ] + CACHE_LINE
 
@@ -109,18 +109,20 @@ def forward(
     if in_full:
         prepared = prepare(f, g, axes, launch, threads, on)
     f_strides: tuple[int, ...] = ()
-    given = {}
+    addresses = {}
     if prepared is None:
         first_tap, f_strides = _filter_strides(g, f)
-        given["f"] = address(f) + first_tap * f.itemsize
+        addresses["f"] = address(f) + first_tap * f.itemsize
     else:
-        given["f"] = address(prepared.panels)
+        addresses["f"] = address(prepared.panels)
     item = out.itemsize
     call = _forward_call(plan, g, axes, _strides(x, item), _strides(out, item), f_strides, on)
-    scratch, zeros = _memory(dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes)
+    scratch, zeros = _allocate_scratch(
+        dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes
+    )
     if bias is not None:
-        given["bias"] = address(bias)
-    call(launch, x=address(x), y=address(out), scratch=address(scratch), zeros=zeros, **given)
+        addresses["bias"] = address(bias)
+    call(launch, x=address(x), y=address(out), scratch=address(scratch), zeros=zeros, **addresses)
 
 
 def filter_grad(
@@ -133,14 +135,14 @@ def filter_grad(
     plan = gradient_blocks(g, axes, dtype, threads, limit, on)
     first_tap, f_strides = _filter_strides(g, out)
     calls = _gradient_calls(plan, g, axes, _strides(x, item), _strides(gy, item), f_strides, on)
-    scratch, zeros = _memory(
-        dtype, plan.worker_size * plan.threads + plan.sums_size, _zeros(g, plan.form)
+    scratch, zeros = _allocate_scratch(
+        dtype, plan.worker_size * plan.threads + plan.sums_size, _zero_count(g, plan.form)
     )
     w = address(scratch) + plan.worker_size * plan.threads * item
-    given = {"f": address(out) + first_tap * item, "w": w}
-    calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **given)
+    addresses = {"f": address(out) + first_tap * item, "w": w}
+    calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **addresses)
     for call in calls[1:]:
-        call(launch, **given)
+        call(launch, **addresses)
 
 
 def _strides(a: Any, item: int) -> tuple[int, ...]:
@@ -148,15 +150,15 @@ def _strides(a: Any, item: int) -> tuple[int, ...]:
     return element_strides(a.strides, item, a.shape)
 
 
-def _zeros(g: Geometry, kernel_form: Form) -> int:
+def _zero_count(g: Geometry, kernel_form: Form) -> int:
     return max(g.channels, g.filters) + kernel_form.lanes
 
 
-def _memory(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
+def _allocate_scratch(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
     """Allocate `scratch` uninitialised elements and `zeros` zeros; also the zeros' address."""
-    found = aligned_empty((scratch + zeros,), dtype)
-    found[scratch:] = 0
-    return found, address(found) + scratch * found.itemsize
+    memory = aligned_empty((scratch + zeros,), dtype)
+    memory[scratch:] = 0
+    return memory, address(memory) + scratch * memory.itemsize
 
 
 def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
@@ -170,7 +172,7 @@ def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
     return first_tap, tuple(strides)
 
 
-def _reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
+def _filter_reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
     """The `reading` of `filter_transform.kernel` for a filter with these strides."""
     *_, c, d = f_strides
     if d == 1 or g.filters == 1:
@@ -209,7 +211,7 @@ def gradient_blocks(
 ) -> GradientPlan:
     """The plan of a filter gradient within `limit` bytes of workspace."""
     kernel_form = form(axes, dtype, g.filters, on)
-    size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zeros(g, kernel_form)
+    size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zero_count(g, kernel_form)
     return gradient_plan(g, axes, kernel_form, threads, size)
 
 
@@ -233,7 +235,7 @@ def _transform_call(
         **_filter_arguments(axes, offsets, f_strides),
     }  # fmt: skip
     kernel = KernelSpec(
-        "winograd_filter", filter_transform.kernel, (kernel_form, _reading(g, f_strides)), on
+        "winograd_filter", filter_transform.kernel, (kernel_form, _filter_reading(g, f_strides)), on
     )
     workers = threads if plan.u_size > 1 << 16 else 1
     return Call(kernel, filter_transform.ARGUMENTS, values, workers, (offsets,))
@@ -244,7 +246,9 @@ def _forward_call(
     plan: ForwardPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> Call:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
+    tile_arguments, tile_tables = _tile_arguments(
+        g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
+    )
     transforms_filter = plan.reading != "prepared"
     offsets = tap_offsets(g, axes, f_strides) if transforms_filter else np.zeros(1, np.int64)
     values = {
@@ -255,9 +259,9 @@ def _forward_call(
         "f_panel": plan.form.points * plan.f_point, "f_point": plan.f_point, **tile_arguments,
         **(_filter_arguments(axes, offsets, f_strides) if transforms_filter else {}),
     }  # fmt: skip
-    reading = _reading(g, f_strides) if transforms_filter else "prepared"
+    reading = _filter_reading(g, f_strides) if transforms_filter else "prepared"
     kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), on)
-    return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
+    return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*tile_tables, offsets))
 
 
 @kept
@@ -265,7 +269,9 @@ def _gradient_calls(
     plan: GradientPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> list[Call]:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
+    tile_arguments, tile_tables = _tile_arguments(
+        g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
+    )
     offsets = tap_offsets(g, axes, f_strides)
     size = plan.form.points * plan.w_point
     partial = plan.partial_sums > 1
@@ -285,8 +291,8 @@ def _gradient_calls(
     calls = []
     for name, write, chunks in parts:
         kernel = KernelSpec(name, write, (plan.form,), on)
-        given = values | {"chunks": chunks}
-        calls.append(Call(kernel, names, given, plan.threads, (*keep, offsets)))
+        part_values = values | {"chunks": chunks}
+        calls.append(Call(kernel, names, part_values, plan.threads, (*tile_tables, offsets)))
     return calls
 
 

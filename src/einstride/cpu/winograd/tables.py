@@ -93,7 +93,7 @@ def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
     return (inner[0], inner[1]), outer, taps
 
 
-def _phases(out: int, dilation: int) -> list[int]:
+def _phase_sizes(out: int, dilation: int) -> list[int]:
     """The number of outputs of each phase that has outputs."""
     return [len(range(p, out, dilation)) for p in range(min(dilation, out))]
 
@@ -108,7 +108,7 @@ def tables(
     pairs = [
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
-        else _inner(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
+        else _inner_tables(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
         for a, (m, r) in zip(axes.inner, axes.pairs, strict=True)
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
@@ -124,14 +124,14 @@ def tables(
     )  # fmt: skip
 
 
-def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
+def _inner_tables(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
     """Offsets (tile, element) of input and output on one inner axis.
 
     A tile reads only the elements that its existing outputs need; the others are outside.
     """
     data, result = [], []
     elements, d, out = np.append(padded_elements(g, axis), -1), g.dilation[axis], g.out[axis]
-    for phase, count in enumerate(_phases(out, d)):
+    for phase, count in enumerate(_phase_sizes(out, d)):
         first = np.arange(0, count, m)[:, None]
         outputs_left = np.minimum(count - first, m)
         i, j = np.arange(m + r - 1), np.arange(m)

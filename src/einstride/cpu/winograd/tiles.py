@@ -101,7 +101,7 @@ def transform(
     """Transform a tile's channels, one vector at a time; point p goes to target + p * stride."""
     lanes, columns = form.lanes, len(rows[1][0])
 
-    def each(c: Value, mask: Mask | None) -> None:
+    def transform_vector(c: Value, mask: Mask | None) -> None:
         multiply_both_sides(
             code, *rows,
             lambda i, j: code.pointer(pointers.at(i * columns + j).load(), form.dtype)
@@ -110,19 +110,19 @@ def transform(
             form.dtype,
         )  # fmt: skip
 
-    for_each_vector(code, channels, lanes, each)
+    for_each_vector(code, channels, lanes, transform_vector)
 
 
 def for_each_vector(
-    code: Code, count: Value, lanes: int, each: Callable[[Value, Mask | None], None]
+    code: Code, count: Value, lanes: int, visit: Callable[[Value, Mask | None], None]
 ) -> None:
     """Write a loop over full vectors of `count` elements, and the tail with a mask."""
     tail = count % lanes
-    whole = count - tail
-    with code.loop(0, whole, lanes) as c:
-        each(c, None)
+    full_vectors = count - tail
+    with code.loop(0, full_vectors, lanes) as c:
+        visit(c, None)
     with code.when(code.number(0) < tail):
-        each(whole, code.first_lanes(tail, lanes))
+        visit(full_vectors, code.first_lanes(tail, lanes))
 
 
 def multiply(
@@ -159,8 +159,8 @@ def multiply(
 
 def _for_each_accumulator(
     pointers: list[Pointer], acc: list[Variable], vectors: int,
-    act: Callable[[Variable, Pointer], None], lanes: int,
+    visit: Callable[[Variable, Pointer], None], lanes: int,
 ) -> None:  # fmt: skip
     for p, pointer in enumerate(pointers):
         for v in range(vectors):
-            act(acc[p * vectors + v], pointer.at(v * lanes))
+            visit(acc[p * vectors + v], pointer.at(v * lanes))
