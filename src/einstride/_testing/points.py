@@ -66,12 +66,12 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "wake a helper": ("arrays.backends.spin_helpers:_wake",),
     "write a dense kernel": ("cpu.dense.forward:_store_sums",),
     "write a depthwise kernel": ("cpu.depthwise.forward:_compute_row_block",),
-    "write pairs of planes": ("cpu.fft.planes:in_pairs",),
+    "write pairs of planes": ("cpu.fft.planes:for_each_pair",),
     "write a grouped kernel": ("cpu.grouped.forward:_store_sums",),
     "write the end of Winograd's filter gradient": (
         "cpu.winograd.filter_gradient:_transform_sums",
     ),
-    "write a norm's statistics": ("nn.cpu.norm:_statistics",),
+    "write a norm's statistics": ("nn.cpu.norm:_finish_statistics",),
     # GPU
     "choose the index type": (
         "cuda.axis_map:index_type",

@@ -82,13 +82,13 @@ def product_conjugate(a: Complex, b: Complex) -> Complex:
 def rotated(a: Complex, part: int, whole: int) -> Complex:
     """`a` times exp(2 pi i part / whole)."""
     part %= whole
-    quarters, rest = divmod(4 * part, whole)
-    if rest == 0:
+    quarters, remainder = divmod(4 * part, whole)
+    if remainder == 0:
         x, y = a
         return [(x, y), (sub(None, y), x), (sub(None, x), sub(None, y)), (y, sub(None, x))][
             quarters
         ]
-    if 2 * rest == whole:
+    if 2 * remainder == whole:
         x, y = times(a[0], ROOT_HALF), times(a[1], ROOT_HALF)
         return rotated((sub(x, y), add(x, y)), quarters, 4)
     c, s = cos(2 * pi * part / whole), sin(2 * pi * part / whole)
@@ -104,17 +104,17 @@ def dft(values: Sequence[Complex], sign: int) -> list[Complex]:
         return [plus(*values), minus(*values)]
     first = 4 if n % 4 == 0 and n > 4 else next(r for r in range(2, n + 1) if n % r == 0)
     if first == n:
-        return _prime(values, sign)
+        return _transform_prime(values, sign)
     second = n // first
     inner = [dft(values[k::second], sign) for k in range(second)]
-    found = [ZERO] * n
+    spectrum = [ZERO] * n
     for q in range(first):
         column = [rotated(inner[k][q], sign * k * q, n) for k in range(second)]
-        found[q::first] = dft(column, sign)
-    return found
+        spectrum[q::first] = dft(column, sign)
+    return spectrum
 
 
-def _prime(values: Sequence[Complex], sign: int) -> list[Complex]:
+def _transform_prime(values: Sequence[Complex], sign: int) -> list[Complex]:
     """The transform of a prime length, by sums and differences of a(j) and a(n - j).
 
     Their factors are real: cosines for the sums, sines for the differences.
@@ -122,17 +122,17 @@ def _prime(values: Sequence[Complex], sign: int) -> list[Complex]:
     n, zero = len(values), values[0]
     sums = [plus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
     differences = [minus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
-    found = [ZERO] * n
-    found[0] = zero
+    spectrum = [ZERO] * n
+    spectrum[0] = zero
     for s in sums:
-        found[0] = plus(found[0], s)
+        spectrum[0] = plus(spectrum[0], s)
     for q in range(1, n // 2 + 1):
         even, odd = zero, ZERO
         for j, (s, d) in enumerate(zip(sums, differences, strict=True), 1):
             angle = 2 * pi * (q * j % n) / n
-            c, w = cos(angle), sign * sin(angle)
-            even = plus(even, (times(s[0], c), times(s[1], c)))
-            odd = plus(odd, (times(d[0], w), times(d[1], w)))
-        across = (sub(None, odd[1]), odd[0])
-        found[q], found[n - q] = plus(even, across), minus(even, across)
-    return found
+            cosine, sine = cos(angle), sign * sin(angle)
+            even = plus(even, (times(s[0], cosine), times(s[1], cosine)))
+            odd = plus(odd, (times(d[0], sine), times(d[1], sine)))
+        rotated_odd = (sub(None, odd[1]), odd[0])
+        spectrum[q], spectrum[n - q] = plus(even, rotated_odd), minus(even, rotated_odd)
+    return spectrum

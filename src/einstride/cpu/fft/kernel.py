@@ -13,7 +13,7 @@ from math import prod
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import Real
 from einstride.cpu.fft.lines import Line
-from einstride.cpu.fft.planes import rows_in, rows_out
+from einstride.cpu.fft.planes import rows_to_spectra, spectra_to_rows
 from einstride.cpu.fft.tiles import view_of
 from einstride.cpu.fft.views import Operand, Plane, PlaneIndex
 
@@ -84,7 +84,7 @@ class Kernel:
         size = self.half * self.height.length * self.size
         return self.code.array("spectra", self.plane.dtype).at(number * size)
 
-    def after(self, rows: int) -> Pointer:
+    def buffer_after(self, rows: int) -> Pointer:
         """The address in the scratch behind `rows` rows of the buffer."""
         return self.buffer.at(rows * self.plane.pitch * self.size)
 
@@ -107,36 +107,40 @@ class Kernel:
         """The address of a row of the buffer."""
         return buffer.at(row * (self.plane.pitch * self.size))
 
-    def rows_in(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
+    def rows_to_spectra(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
         """Transform the rows of a plane to spectra in the buffer."""
         view = view_of(self.code, self.plane, operand, index, self.zeros)
-        rows_in(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
+        rows_to_spectra(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
 
-    def rows_out(self, operand: Operand, index: PlaneIndex, bias: Real) -> None:
+    def spectra_to_rows(self, operand: Operand, index: PlaneIndex, bias: Real) -> None:
         """Transform spectra in the buffer to the rows of a plane."""
         view = view_of(self.code, self.plane, operand, index, self.discarded)
-        rows_out(self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias)
+        spectra_to_rows(
+            self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias
+        )
 
     def bias(self, index: PlaneIndex, tiled_lanes: bool) -> Value:
         """Load the bias of a vector of channels; zeros if there is none."""
         code, lanes = self.code, self.plane.lanes
-        added = code.array("bias", self.plane.dtype).at(index.channel)
-        pointer = code["bias"].equals(0).select_pointer(self.zeros, added)
+        bias = code.array("bias", self.plane.dtype).at(index.channel)
+        pointer = code["bias"].equals(0).select_pointer(self.zeros, bias)
         if tiled_lanes:
             return code.splat(pointer.load(), lanes)
         mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
         return pointer.load(lanes, mask)
 
-    def pointer(self, buffer: Pointer, k: Value, at: Value, plus: int) -> Pointer:
-        """The address of row at + plus in column k of the buffer."""
+    def pointer(self, buffer: Pointer, k: Value, position: Value, shift: int) -> Pointer:
+        """The address of row position + shift in column k of the buffer."""
         step = self.plane.pitch * self.size
-        return buffer.at(k * self.size).at(at * step).at(plus * step)
+        return buffer.at(k * self.size).at(position * step).at(shift * step)
 
-    def slot(self, buffer: Pointer, k: Value, at: Value, plus: int, outside: Pointer) -> Pointer:
-        """The address of the filter's row at + plus in column k, looked up in the table `slots`.
+    def slot(
+        self, buffer: Pointer, k: Value, position: Value, shift: int, outside: Pointer
+    ) -> Pointer:
+        """The address in column k of the filter's row that the table `slots` holds for a position.
 
         It is `outside` where the filter has no row.
         """
-        row = self.code.array("slots", "int64").at(at).at(plus).load()
+        row = self.code.array("slots", "int64").at(position).at(shift).load()
         step = self.plane.pitch * self.size
         return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * step))

@@ -182,21 +182,21 @@ class Row:
     def __init__(self, view: View, offset: Value, columns: Pointer) -> None:
         self.view, self.offset, self.columns = view, offset, columns
 
-    def _at(self, at: Value, plus: int) -> Value:
-        return self.offset + self.columns.at(at).at(plus).load()
+    def _offset_of(self, position: Value, shift: int) -> Value:
+        return self.offset + self.columns.at(position).at(shift).load()
 
-    def get(self, at: Value, plus: int) -> Value:
+    def get(self, position: Value, shift: int) -> Value:
         """Load the vector at a position; zeros outside of the array."""
-        view, offset = self.view, self._at(at, plus)
+        view, offset = self.view, self._offset_of(position, shift)
         f = view.operand.format
         if view.lane_offsets is None:
             return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
         return vectors.gather(view.pointer.at(offset), f, view.lane_offsets, mask)
 
-    def put(self, at: Value, plus: int, value: Value) -> None:
+    def put(self, position: Value, shift: int, value: Value) -> None:
         """Store the vector at a position, unless it is outside of the array."""
-        view, offset = self.view, self._at(at, plus)
+        view, offset = self.view, self._offset_of(position, shift)
         f = view.operand.format
         if view.lane_offsets is None:
             vectors.store(view.pointer_of(offset), value, f, view.mask, None)

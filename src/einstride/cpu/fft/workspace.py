@@ -25,8 +25,8 @@ def partial_sums(conv: FFTConvolution, job: Job) -> int:
     g = conv.geometry
     if job.per_example:
         return g.batch
-    wanted = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
-    return -(-g.batch // -(-g.batch // wanted))
+    max_sums = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
+    return -(-g.batch // -(-g.batch // max_sums))
 
 
 def fused(conv: FFTConvolution, job: Job) -> bool:
@@ -53,9 +53,9 @@ def scratch_elements(conv: FFTConvolution, job: Job) -> int:
 
 def workspace_bytes(conv: FFTConvolution, job: Job, blocks: int, workers: int) -> int:
     """Bytes of scratch and spectra for this many blocks of channels at once and workers."""
-    kept = 0 if fused(conv, job) else blocks * conv.spectrum
-    kept *= partial_sums(conv, job) if conv.gradient else 1
-    return (scratch_elements(conv, job) * workers + kept) * ITEMSIZE[conv.compute] + 128
+    spectra = 0 if fused(conv, job) else blocks * conv.spectrum
+    spectra *= partial_sums(conv, job) if conv.gradient else 1
+    return (scratch_elements(conv, job) * workers + spectra) * ITEMSIZE[conv.compute] + 128
 
 
 @cached(256)
