@@ -75,17 +75,17 @@ def lane(value: Value, index: int) -> Value:
     return Value(value.code, value.code.builder.extract_element(value.ir, index))
 
 
-def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
+def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, stride: Value | None) -> Value:
     """Load a vector and convert it to the dtype of the products; zero where the mask is off.
 
-    `step` is the stride in elements (for pairs, in complex numbers); None stands for one.
+    `stride` is the stride in elements (for pairs, in complex numbers); None stands for one.
     """
-    if step is None:
+    if stride is None:
         value = pointer.load(lanes, mask)
     else:
         enabled = all_lanes(pointer.code, lanes) if mask is None else mask
         kind = ir.VectorType(pointer.element, lanes)
-        pointers = addresses(pointer, f, lanes, step)
+        pointers = addresses(pointer, f, lanes, stride)
         zero = Value(pointer.code, ir.Constant(kind, None))
         name = f"llvm.masked.gather.{_type_suffix(kind)}.v{lanes}p0"
         value = pointer.code.intrinsic(
@@ -94,15 +94,17 @@ def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value
     return pointer.code.convert(value, f.stored, f.computed)
 
 
-def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
+def store(
+    pointer: Pointer, value: Value, f: Format, mask: Mask | None, stride: Value | None
+) -> None:
     """Convert a vector to the dtype in memory and store it; parameters as for `load`."""
     converted = pointer.code.convert(value, f.computed, f.stored)
-    if step is None:
+    if stride is None:
         pointer.store(converted, mask)
         return
     lanes = converted.ir.type.count
     enabled = all_lanes(pointer.code, lanes) if mask is None else mask
-    pointers = addresses(pointer, f, lanes, step)
+    pointers = addresses(pointer, f, lanes, stride)
     name = f"llvm.masked.scatter.{_type_suffix(converted.ir.type)}.v{lanes}p0"
     arguments = [converted, pointers, bytes_of(pointer.element), pointer.stored_mask(enabled)]
     pointer.code.intrinsic(name, ir.VoidType(), arguments)
@@ -113,13 +115,13 @@ def all_lanes(code: Code, lanes: int) -> Mask:
     return code.every_lane(True, lanes)
 
 
-def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
-    """The addresses of `lanes` elements with a stride of `step`."""
+def addresses(pointer: Pointer, f: Format, lanes: int, stride: Value) -> Value:
+    """The addresses of `lanes` elements at a stride in elements."""
     code = pointer.code
     kind = ir.VectorType(INT64, lanes)
     numbers = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
     part = [i % 2 if f.pairs else 0 for i in range(lanes)]
-    offsets = Value(code, ir.Constant(kind, numbers)) * code.splat(step, lanes)
+    offsets = Value(code, ir.Constant(kind, numbers)) * code.splat(stride, lanes)
     return at(pointer, offsets + Value(code, ir.Constant(kind, part)))
 
 

@@ -30,13 +30,13 @@ def address(pointer: Pointer) -> Value:
     return Value(pointer.code, pointer.code.builder.ptrtoint(pointer.ir, ir.IntType(64)))
 
 
-def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
-    """Load `count` elements with a stride of `step` to the first lanes, zeros to the others."""
+def load_strided(pointer: Pointer, stride: Value, count: Value, lanes: int) -> Value:
+    """Load `count` strided elements to the first lanes, zeros to the others."""
     code = pointer.code
     slot = local(code, 1, _dtype_name(pointer), lanes)
     slot.store(_zeros(pointer, lanes))
     with code.loop(0, count.minimum(lanes)) as i:
-        slot.at(i).store(pointer.at(step * i).load())
+        slot.at(i).store(pointer.at(stride * i).load())
     return slot.load(lanes)
 
 

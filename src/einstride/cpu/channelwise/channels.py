@@ -108,13 +108,15 @@ def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, str
         rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
         y = y.at(index * code[f"y_stride{a}"])
     last_axis = spec.rank - 1
-    step = code[f"y_stride{last_axis}"]
+    y_stride = code[f"y_stride{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
         for o in range(0, len(spec.row), spec.tile):
             taps = spec.row[o : o + spec.tile]
             part = replace(spec, row=taps, tile=len(taps))
-            _compute_tile(code, part, x.at(code["x_back"]), y.at(step * o), rows, step, None)
+            _compute_tile(
+                code, part, x.at(code["x_back"]), y.at(y_stride * o), rows, y_stride, None
+            )
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
@@ -122,14 +124,14 @@ def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, str
 
     def compute_border(w: Value, number: Value) -> None:
         offsets = table.at(number * code[f"taps{last_axis}"])
-        _compute_tile(code, spec, x, y.at(w * step), rows, None, offsets)
+        _compute_tile(code, spec, x, y.at(w * y_stride), rows, None, offsets)
 
     with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
         compute_border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
         w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
         pointer = x.at(code["x_first"] + w * code["window_stride"])
-        _compute_tile(code, spec, pointer, y.at(w * step), rows, step, None)
+        _compute_tile(code, spec, pointer, y.at(w * y_stride), rows, y_stride, None)
     end = code[f"out{last_axis}"]
     with code.loop(is_last.select(code["outside"], end), end) as w:
         compute_border(w, w - code["outside"] + code["inside"])
@@ -137,10 +139,10 @@ def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, str
 
 def _compute_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, rows: list[Pointer],
-    step: Value | None, table: Pointer | None,
+    position_stride: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
     """Compute all output channels of a tile, or of one border position, whose `table` is given."""
-    tile = spec.tile if step is not None else 1
+    tile = spec.tile if position_stride is not None else 1
     accumulators = spec.tile * spec.vectors
     vectors = (
         spec.vectors if tile > 1 else min(accumulators, 4 if spec.spans_groups else spec.vectors)
@@ -149,9 +151,11 @@ def _compute_tile(
     parts = 2 if spec.x.pairs else 1
 
     def compute_panel(
-        x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None, vectors: int
+        x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None, vectors: int
     ) -> None:
-        _compute_panel(code, spec, x, y, d, c, left, tile, vectors, rows, step, table)
+        _compute_panel(
+            code, spec, x, y, d, c, lanes_left, tile, vectors, rows, position_stride, table
+        )
 
     if spec.spans_groups:
         lanes = code["filters"] * parts
@@ -168,17 +172,19 @@ def _compute_tile(
 
 
 def _compute_panel(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None,
-    tile: int, vectors: int, rows: list[Pointer], step: Value | None, table: Pointer | None,
+    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None,
+    tile: int, vectors: int, rows: list[Pointer], position_stride: Value | None,
+    table: Pointer | None,
 ) -> None:  # fmt: skip
     """Compute some vectors of output channels of a tile, from lane d on.
 
-    Only `left` lanes from d on exist; None if all of them do.
+    Only `lanes_left` lanes from d on exist; None if all of them do.
     """
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     dtype = spec.x.computed
     masks = [
-        None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
+        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
+        for v in range(vectors)
     ]
     accs = [
         [code.variable(code.zero(dtype, lanes)) for _ in range(tile * vectors)]
@@ -198,27 +204,27 @@ def _compute_panel(
         pointers = [
             (p, pointer.at(code["window_stride"] * p) if p else pointer) for p in range(tile)
         ]
-        add_products(code, spec, pointers, f, tap, c, accs, masks, left)
+        add_products(code, spec, pointers, f, tap, c, accs, masks, lanes_left)
 
     def add_row(pointer: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
             elements = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
             pointers = [(p, pointer.at(code["x_stride"] * i)) for p, i in elements]
-            add_products(code, spec, pointers, f, tap + k, c, accs, masks, left)
+            add_products(code, spec, pointers, f, tap + k, c, accs, masks, lanes_left)
 
     loop_over_axes(
         code, spec.rank, 0, x, rows, code.number(0), table, add_tap, add_row if spec.row else None
     )
-    y_stride = None if spec.y_contiguous else code["y_channel"]
+    channel_stride = None if spec.y_contiguous else code["y_channel"]
     for p in range(tile):
-        pointer = y if p == 0 or step is None else y.at(step * p)
+        pointer = y if p == 0 or position_stride is None else y.at(position_stride * p)
         for v in range(vectors):
             value = accs[0][p * vectors + v].get()
             if spec.x.pairs:
                 value = combine_parts(value, accs[1][p * vectors + v].get())
             start = d + v * lanes
-            start = start if y_stride is None else start // parts * y_stride
-            store(pointer.at(start), value, spec.y, masks[v], y_stride)
+            start = start if channel_stride is None else start // parts * channel_stride
+            store(pointer.at(start), value, spec.y, masks[v], channel_stride)
 
 
 def loop_over_axes(
@@ -251,44 +257,44 @@ def loop_over_axes(
 
 def _add_across_groups(
     code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
 ) -> None:  # fmt: skip
     """Add the products of one tap with vectors that hold whole groups."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     inputs, outputs, vectors = spec.inputs, spec.outputs, len(masks)
     window = lanes * inputs // outputs
     row = code["filters"] * parts
-    step = None if spec.x_contiguous else code["x_channel"]
-    fs = [
+    channel_stride = None if spec.x_contiguous else code["x_channel"]
+    f_vectors = [
         [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         for c in range(inputs)
     ]
     for p, pointer in pointers:
         for v in range(vectors):
             mask = None
-            if left is not None:
-                count = left * inputs // outputs
+            if lanes_left is not None:
+                count = lanes_left * inputs // outputs
                 mask = masks[v] if inputs == outputs else code.first_lanes(count, window)
             start = (d + v * lanes) * inputs // outputs
-            start = start if step is None else start // parts * step
-            xs = load(pointer.at(start), spec.x, window, mask, step)
+            start = start if channel_stride is None else start // parts * channel_stride
+            x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
             for c in range(inputs):
                 order = [
                     (i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)
                 ]
-                _add_product(spec, shuffle(xs, order), fs[c][v], accs, p * vectors + v)
+                _add_product(spec, shuffle(x_vector, order), f_vectors[c][v], accs, p * vectors + v)
 
 
 def _add_within_group(
     code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
 ) -> None:  # fmt: skip
     """Add the products of one tap with vectors within one group."""
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(masks)
     row = code["filters"] * parts
     with code.loop(0, code["channels"]) as c:
         f = f.at((tap * code["channels"] + c) * row)
-        fs = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
+        f_vectors = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         offset = c * parts if spec.x_contiguous else c * code["x_channel"]
         for p, pointer in pointers:
             for part in range(parts):
@@ -297,7 +303,7 @@ def _add_within_group(
                 )
                 for v in range(vectors):
                     a = accs[part][p * vectors + v]
-                    a.set(broadcast.times_plus(fs[v], a.get()))
+                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
 
 
 def _add_product(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:

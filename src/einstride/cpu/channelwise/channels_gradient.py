@@ -146,12 +146,13 @@ def _add_row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: 
 
 def _add_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
-    left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
+    lanes_left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """Add a span's products for all taps and some vectors of output channels, from lane d on."""
     lanes, rank = spec.lanes, spec.rank
     masks = [
-        None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
+        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
+        for v in range(vectors)
     ]
 
     def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
@@ -164,12 +165,25 @@ def _add_tile(
         last_taps = spec.kernel % spec.tile
         if spec.kernel >= spec.tile:
             with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
-                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, left, masks,
-                      w0, w1)  # fmt: skip
+                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, lanes_left,
+                      masks, w0, w1)  # fmt: skip
         if last_taps:
             k = code.number(spec.kernel - last_taps)
             _sum_taps(
-                code, spec, x, y, f, tap * spec.kernel, k, last_taps, d, c, left, masks, w0, w1
+                code,
+                spec,
+                x,
+                y,
+                f,
+                tap * spec.kernel,
+                k,
+                last_taps,
+                d,
+                c,
+                lanes_left,
+                masks,
+                w0,
+                w1,
             )
 
     loop_over_axes(0, x, code.number(0))
@@ -177,7 +191,7 @@ def _add_tile(
 
 def _sum_taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
-    d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
+    d: Value, c: Value, lanes_left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """Sum the products of `tile` taps from k on over positions w0 to w1; add them to memory."""
     lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
@@ -187,40 +201,40 @@ def _sum_taps(
         [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
         for _ in range(parts)
     ]
-    y_stride = None if spec.y_contiguous else code["y_channel"]
+    channel_stride = None if spec.y_contiguous else code["y_channel"]
 
     def load_gy(w: Value) -> list[Value]:
         pointer = y.at(w * code[f"y_stride{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
-        if y_stride is not None:
-            starts = [s // parts * y_stride for s in starts]
+        if channel_stride is not None:
+            starts = [s // parts * channel_stride for s in starts]
         return [
-            load(pointer.at(s), spec.y, lanes, m, y_stride)
+            load(pointer.at(s), spec.y, lanes, m, channel_stride)
             for s, m in zip(starts, masks, strict=True)
         ]
 
-    def add_tap(pointer: Pointer, t: int, gs: list[Value]) -> None:
+    def add_tap(pointer: Pointer, t: int, gy_vectors: list[Value]) -> None:
         sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
         (_add_across_groups if spec.spans_groups else _add_within_group)(
-            code, spec, pointer, gs, sums, c, left, masks
+            code, spec, pointer, gy_vectors, sums, c, lanes_left, masks
         )
 
     def add_border(w: Value, number: Value) -> None:
-        gs = load_gy(w)
+        gy_vectors = load_gy(w)
         row = table.at(number * spec.kernel + k)
         for t in range(tile):
             offset = row.at(t).load()
             with code.when(offset >= 0):
-                add_tap(x.at(offset), t, gs)
+                add_tap(x.at(offset), t, gy_vectors)
 
     inside, outside = code["inside"], code["outside"]
     with code.loop(w0, w1.minimum(inside)) as w:
         add_border(w, w)
     with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
-        gs = load_gy(w)
+        gy_vectors = load_gy(w)
         pointer = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
         for t in range(tile):
-            add_tap(pointer.at(code["x_tap"] * t), t, gs)
+            add_tap(pointer.at(code["x_tap"] * t), t, gy_vectors)
     with code.loop(_maximum(w0, outside), w1) as w:
         add_border(w, w - outside + inside)
     depth = code.number(inputs) if spec.spans_groups else code["channels"]
@@ -240,31 +254,31 @@ def _maximum(a: Value, b: Value) -> Value:
 
 
 def _add_across_groups(
-    code: Code, spec: Spec, pointer: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Mask | None],
+    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
+    d: Value, lanes_left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
-    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
+    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gy_vectors)
     inputs, outputs = spec.inputs, spec.outputs
     window = lanes * inputs // outputs
-    step = None if spec.x_contiguous else code["x_channel"]
-    for v, g in enumerate(gs):
+    channel_stride = None if spec.x_contiguous else code["x_channel"]
+    for v, g in enumerate(gy_vectors):
         mask = masks[v]
-        if left is not None and inputs != outputs:
-            mask = code.first_lanes(left * inputs // outputs, window)
+        if lanes_left is not None and inputs != outputs:
+            mask = code.first_lanes(lanes_left * inputs // outputs, window)
         start = (d + v * lanes) * inputs // outputs
-        start = start if step is None else start // parts * step
-        xs = load(pointer.at(start), spec.x, window, mask, step)
+        start = start if channel_stride is None else start // parts * channel_stride
+        x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
         for c in range(inputs):
             order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add_product(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
-                 c * vectors + v)  # fmt: skip
+            _add_product(shuffle(x_vector, order), [g, swap_parts(g)] if spec.x.pairs else [g],
+                 sums, c * vectors + v)  # fmt: skip
 
 
 def _add_within_group(
-    code: Code, spec: Spec, pointer: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Mask | None],
+    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
+    d: Value, lanes_left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
-    vectors = len(gs)
+    vectors = len(gy_vectors)
     for c in range(spec.inputs):
         channel = pointer.at(
             c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
@@ -273,13 +287,13 @@ def _add_within_group(
             broadcast = code.splat(
                 channel.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
             )
-            for v, g in enumerate(gs):
+            for v, g in enumerate(gy_vectors):
                 a = sums[part][c * vectors + v]
                 a.set(broadcast.times_plus(g, a.get()))
 
 
-def _add_product(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
-    for part, g in zip(sums, gs, strict=True):
+def _add_product(x: Value, gy_vectors: list[Value], sums: list[list[Variable]], i: int) -> None:
+    for part, g in zip(sums, gy_vectors, strict=True):
         part[i].set(x.times_plus(g, part[i].get()))
 
 

@@ -128,11 +128,11 @@ def _compute_row(
 
 def _compute_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, rows: list[Pointer], w: Value,
-    vectors: int, left: Value | None, number: Value,
+    vectors: int, positions_left: Value | None, number: Value,
 ) -> None:  # fmt: skip
     """Compute V vectors of positions from w on.
 
-    At the border it is one vector, of which `left` positions are written; `number` is its first
+    At the border it is one vector, of which `positions_left` are written; `number` is its first
     column in the offset table of the last axis.
     """
     lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
@@ -158,17 +158,17 @@ def _compute_tile(
             tap = tap * code[f"taps{rank - 1}"] + k
             with code.loop(0, code["channels"]) as c:
                 pointer = x.at(c * code["x_channel"])
-                if left is None:
-                    xs = _load_interior(code, spec, pointer.at(k * code["x_tap"]), vectors)
+                if positions_left is None:
+                    x_vectors = _load_interior(code, spec, pointer.at(k * code["x_tap"]), vectors)
                 else:
-                    xs = [load_border(code, spec, pointer, k, w, number, left)]
+                    x_vectors = [load_border(code, spec, pointer, k, w, number, positions_left)]
                 numbers = f.at((tap * code["channels"] + c) * row)
                 for r in results:
                     for part in range(parts):
                         broadcast = code.splat(numbers.at(r * parts + part).load(), lanes)
                         for v in range(vectors):
                             a = accs[part][v * spec.results + r]
-                            a.set(xs[v].times_plus(broadcast, a.get()))
+                            a.set(x_vectors[v].times_plus(broadcast, a.get()))
 
     def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 == rank:
@@ -179,9 +179,9 @@ def _compute_tile(
             with code.when(offset >= 0):
                 loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
 
-    loop_over_axes(0, x_pointer if left is None or spec.masked else x, code.number(0))
-    step = None if spec.y_contiguous else code[f"y_stride{rank - 1}"]
-    mask = None if left is None else code.first_lanes(left * parts, lanes)
+    loop_over_axes(0, x_pointer if positions_left is None or spec.masked else x, code.number(0))
+    y_stride = None if spec.y_contiguous else code[f"y_stride{rank - 1}"]
+    mask = None if positions_left is None else code.first_lanes(positions_left * parts, lanes)
     y = y.at(w * code[f"y_stride{rank - 1}"])
     for r in results:
         for v in range(vectors):
@@ -192,7 +192,7 @@ def _compute_tile(
             pointer = y.at(
                 code["y_channel"] * r + code[f"y_stride{rank - 1}"] * (v * lanes // parts)
             )
-            store(pointer, value, spec.y, mask, step)
+            store(pointer, value, spec.y, mask, y_stride)
 
 
 def _load_interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
@@ -200,21 +200,23 @@ def _load_interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Val
     parts = 2 if spec.x.pairs else 1
     if spec.x_contiguous:
         return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
-    step = code["window_stride"]
+    window_stride = code["window_stride"]
     return [
-        load(x.at(step * (v * spec.lanes // parts)), spec.x, spec.lanes, None, step)
+        load(
+            x.at(window_stride * (v * spec.lanes // parts)), spec.x, spec.lanes, None, window_stride
+        )
         for v in range(vectors)
     ]
 
 
 def load_border(
-    code: Code, spec: Any, x: Pointer, k: Value, w: Value, number: Value, left: Value
+    code: Code, spec: Any, x: Pointer, k: Value, w: Value, number: Value, positions_left: Value
 ) -> Value:
-    """Load a vector of x at the border, with zeros in the lanes of padding and beyond `left`."""
+    """Load a vector of x at the border; zeros in padding and beyond `positions_left`."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     if spec.masked:
         first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
-        stop = (first + code["size"]).minimum(left)
+        stop = (first + code["size"]).minimum(positions_left)
         mask = code.first_lanes(stop * parts, lanes) & (
             code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
         )
@@ -223,14 +225,16 @@ def load_border(
     table = code.array(f"table{axis}", "int64").at(k * code["border"] + number)
     positions = lanes // parts
     offsets = (
-        table.load(positions, code.first_lanes(left, positions)) if positions > 1 else table.load()
+        table.load(positions, code.first_lanes(positions_left, positions))
+        if positions > 1
+        else table.load()
     )
-    offsets, inside = _offsets_of_lanes(code, offsets, left, lanes, parts)
+    offsets, inside = _offsets_of_lanes(code, offsets, positions_left, lanes, parts)
     return gather(x, spec.x, offsets, inside)
 
 
 def _offsets_of_lanes(
-    code: Code, offsets: Value, left: Value, lanes: int, parts: int
+    code: Code, offsets: Value, positions_left: Value, lanes: int, parts: int
 ) -> tuple[Value, Value]:
     """Offsets of all lanes from those of the positions, and the mask of the lanes inside x."""
     if parts == 2:
@@ -244,4 +248,4 @@ def _offsets_of_lanes(
         lane_offsets = offsets
     zero = Value(code, ir.Constant(offsets.ir.type, None))
     inside = Value(code, code.builder.icmp_signed(">=", offsets.ir, zero.ir))
-    return lane_offsets, inside & code.first_lanes(left * parts, lanes)
+    return lane_offsets, inside & code.first_lanes(positions_left * parts, lanes)

@@ -95,14 +95,14 @@ def kernel(spec: Spec) -> str:
 
 
 def _add_row(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, rest: Value, strip: Value
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, row: Value, strip: Value
 ) -> None:
     """Add a strip of a row to the partial sum of one channel of x and one of gy."""
     axis = spec.rank - 1
     rows: list[Pointer] = []
     for a in reversed(range(axis)):
-        index = rest % code[f"out{a}"]
-        rest = rest // code[f"out{a}"]
+        index = row % code[f"out{a}"]
+        row = row // code[f"out{a}"]
         rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
         y = y.at(index * code[f"y_stride{a}"])
 
@@ -113,13 +113,13 @@ def _add_row(
                 with code.when(offset >= 0):
                     loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
             return
-        rest = spec.kernel % spec.tile
+        last_taps = spec.kernel % spec.tile
         if spec.kernel >= spec.tile:
-            with code.loop(0, spec.kernel - rest, spec.tile) as k:
+            with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
                 _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, strip)
-        if rest:
-            k = code.number(spec.kernel - rest)
-            _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, rest, strip)
+        if last_taps:
+            k = code.number(spec.kernel - last_taps)
+            _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, last_taps, strip)
 
     loop_over_axes(0, x, code.number(0))
 
@@ -133,28 +133,30 @@ def _sum_taps(
     parts = 2 if spec.x.pairs else 1
     vector_positions = lanes // parts
     accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
-    step = None if spec.y_contiguous else code[f"y_stride{axis}"]
+    y_stride = None if spec.y_contiguous else code[f"y_stride{axis}"]
     x_stride = None if spec.x_contiguous else code["window_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{axis}"]
 
-    def add_vector(w: Value, left: Value | None, number: Value) -> None:
-        mask = None if left is None else code.first_lanes(left * parts, lanes)
-        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, step)
-        gs = [g, swap_parts(g)] if spec.x.pairs else [g]
+    def add_vector(w: Value, positions_left: Value | None, number: Value) -> None:
+        mask = None if positions_left is None else code.first_lanes(positions_left * parts, lanes)
+        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, y_stride)
+        gy_vectors = [g, swap_parts(g)] if spec.x.pairs else [g]
         x_pointer = (
-            x.at(code["x_first"] + w * code["window_stride"]) if left is None or spec.masked else x
+            x.at(code["x_first"] + w * code["window_stride"])
+            if positions_left is None or spec.masked
+            else x
         )
         for t in range(tile):
-            if left is None:
+            if positions_left is None:
                 pointer = x_pointer.at((k + t) * code["x_tap"])
-                xs = load(pointer, spec.x, lanes, None, x_stride)
+                x_vector = load(pointer, spec.x, lanes, None, x_stride)
             else:
-                xs = load_border(code, spec, x_pointer, k + t, w, number, left)
-            for part, g in zip(accs, gs, strict=True):
-                part[t].set(xs.times_plus(g, part[t].get()))
+                x_vector = load_border(code, spec, x_pointer, k + t, w, number, positions_left)
+            for part, g in zip(accs, gy_vectors, strict=True):
+                part[t].set(x_vector.times_plus(g, part[t].get()))
 
     with code.loop(
         0, strip.equals(0).select(code["inside"], code.number(0)), vector_positions

@@ -115,20 +115,20 @@ class Signature:
 
     def arguments(self, tables: list[Any]) -> dict[str, int]:
         """The kernel arguments that all channelwise kernels have."""
-        g, xs, ys = self.geometry, self.x_strides, self.y_strides
-        lowest = lowest_offset(g.size[-1], xs[-2])
+        g, x_strides, y_strides = self.geometry, self.x_strides, self.y_strides
+        lowest = lowest_offset(g.size[-1], x_strides[-2])
         values = {
-            "x_batch": xs[0], "x_channel": xs[-1],
-            "window_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
-            "x_stride": xs[-2],
+            "x_batch": x_strides[0], "x_channel": x_strides[-1],
+            "window_stride": g.stride[-1] * x_strides[-2], "x_tap": g.dilation[-1] * x_strides[-2],
+            "x_stride": x_strides[-2],
             "x_back": -lowest,
-            "x_first": -g.padding[-1][0] * xs[-2] - lowest,
-            "y_batch": ys[0], "y_channel": ys[-1],
+            "x_first": -g.padding[-1][0] * x_strides[-2] - lowest,
+            "y_batch": y_strides[0], "y_channel": y_strides[-1],
             "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
             "all_rows": prod(g.out[:-1]),
         }  # fmt: skip
         for a in range(g.rank):
-            axis_values = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
+            axis_values = (address(tables[a]), g.kernel[a], g.out[a], y_strides[a + 1])
             names = ("table", "taps", "out", "y_stride")
             values |= {f"{name}{a}": value for name, value in zip(names, axis_values, strict=True)}
         return values
@@ -178,8 +178,8 @@ def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[
     g, axis_tables, shift = sig.geometry, [], 0
     for a in range(g.rank):
         last = a == g.rank - 1
-        listed = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
-        table, lowest = offsets(g, a, sig.x_strides[a + 1], listed)
+        border_outputs = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
+        table, lowest = offsets(g, a, sig.x_strides[a + 1], border_outputs)
         axis_tables.append(np.ascontiguousarray(table.T) if last and by_tap else table)
         shift += lowest
     return axis_tables, shift * (

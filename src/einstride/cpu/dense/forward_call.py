@@ -58,28 +58,28 @@ def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], threads: int, on: Machine, vnni: bool = False,
 ) -> Call:  # fmt: skip
-    s = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, on)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
     x_strides = element_strides(x_byte_strides, items[0])
     y_strides = element_strides(y_byte_strides, items[1])
     x_channel, y_channel = x_strides[-1], y_strides[-1]
-    x_columns, y_columns, column, counts = panel_tables(g, s, x_channel, y_channel)
-    inner = g.channels // g.groups * s.parts
+    x_columns, y_columns, column, counts = panel_tables(g, layout, x_channel, y_channel)
+    inner = g.channels // g.groups * layout.parts
     axes, base = _describe_axes(g, x_strides, y_strides)
-    positions_in_tile = _tile_positions(s, g.batch * prod(g.out))
+    positions_in_tile = _tile_positions(layout, g.batch * prod(g.out))
     prefetch_distance = positions_in_tile * x_strides[-2] * g.stride[-1]
-    if s.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
+    if layout.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
         # A tile is one position of four examples: a tap in the border is skipped for all four.
         axes.append(axes.pop(0))
         positions_in_tile, prefetch_distance = 4, x_strides[-2] * g.stride[-1]
-    contiguous_x = g.channels // g.groups == 1 or x_channel == s.parts
-    contiguous_y = g.filters // g.groups == 1 or y_channel == s.parts
+    contiguous_x = g.channels // g.groups == 1 or x_channel == layout.parts
+    contiguous_y = g.filters // g.groups == 1 or y_channel == layout.parts
     tile = forward.Tile(
-        real(operand), real(compute), real(result), s.lanes, positions_in_tile, s.vectors,
+        real(operand), real(compute), real(result), layout.lanes, positions_in_tile, layout.vectors,
         tuple(axis.table is not None for axis in axes), contiguous_x, contiguous_y, vnni,
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
-    depth = max(SLICE_BYTES // (prod(g.kernel) * s.width * item), 32)
+    depth = max(SLICE_BYTES // (prod(g.kernel) * layout.width * item), 32)
     if result != compute or not contiguous_y or depth >= inner:
         depth = inner
     if vnni:
@@ -88,13 +88,13 @@ def _correlation_call(
     rows = _chunk_positions(positions, len(column), threads, positions_in_tile)
     zeros = np.zeros(inner * (4 if vnni else 1) if contiguous_x else 1, real(operand))
     tables: list[Any] = [x_columns, y_columns, column, counts, zeros]
-    panels_inner = len(column) * prod(g.kernel) * inner * s.width * item <= SLICE_BYTES
+    panels_inner = len(column) * prod(g.kernel) * inner * layout.width * item <= SLICE_BYTES
     values = {
         "chunks": -(-positions // rows) * len(column), "blocks": -(-positions // rows),
         "block": rows, "positions": positions, "panels": len(column),
         "panels_inner": int(panels_inner), "x": base * items[0], "zeros": address(zeros),
-        "x_channel": 1 if contiguous_x else x_channel, "y_channel": y_channel // s.parts,
-        "x_prefetch": prefetch_distance, "f_panel": prod(g.kernel) * inner * s.width,
+        "x_channel": 1 if contiguous_x else x_channel, "y_channel": y_channel // layout.parts,
+        "x_prefetch": prefetch_distance, "f_panel": prod(g.kernel) * inner * layout.width,
         "channels": inner, "slice": depth, "panel_x": address(x_columns),
         "panel_y": address(y_columns), "panel_column": address(column),
         "panel_columns": address(counts),
@@ -112,15 +112,15 @@ def _correlation_call(
     return Call(kernel, forward.arguments(len(axes)), values, threads, tables)
 
 
-def _tile_positions(s: PanelLayout, positions: int) -> int:
+def _tile_positions(layout: PanelLayout, positions: int) -> int:
     """The positions in a register tile: the number with the least cycles for all positions.
 
     A channel takes a cycle for every two vector products, and at least four cycles, the latency of
     an FMA. Above 16 full tiles the rounding does not matter, and the largest tile is taken.
     """
-    if positions > 16 * s.rows:
-        return s.rows
-    cycles = {r: max(4.0, r * s.vectors / 2 + 0.5) for r in range(s.rows, 0, -1)}
+    if positions > 16 * layout.rows:
+        return layout.rows
+    cycles = {r: max(4.0, r * layout.vectors / 2 + 0.5) for r in range(layout.rows, 0, -1)}
     return min(cycles, key=lambda r: -(-positions // r) * cycles[r])
 
 

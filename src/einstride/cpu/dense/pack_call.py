@@ -72,22 +72,29 @@ def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The bytes of a packed filter."""
-    s = panel_layout(compute, g.filters // g.groups, on)
-    inner = g.channels // g.groups * s.parts
-    count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
+    layout = panel_layout(compute, g.filters // g.groups, on)
+    inner = g.channels // g.groups * layout.parts
+    count = prod(g.kernel) * inner * layout.width * layout.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
 
 
 @kept
-def panel_tables(g: Geometry, s: PanelLayout, x_channel: int, y_channel: int) -> tuple[Any, ...]:
+def panel_tables(
+    g: Geometry, layout: PanelLayout, x_channel: int, y_channel: int
+) -> tuple[Any, ...]:
     """For each panel: its offsets in x and in y, its first output channel, and their number."""
-    columns = g.filters // g.groups * s.parts
-    first = np.arange(s.per_group) * s.width
+    columns = g.filters // g.groups * layout.parts
+    first = np.arange(layout.per_group) * layout.width
     group = np.arange(g.groups)[:, None]
-    inside = np.broadcast_to(first, (g.groups, s.per_group))
+    inside = np.broadcast_to(first, (g.groups, layout.per_group))
     column = group * columns + first
     x = np.broadcast_to(group * (g.channels // g.groups) * x_channel, column.shape)
-    tables = (x, column // s.parts * y_channel, column, np.minimum(s.width, columns - inside))
+    tables = (
+        x,
+        column // layout.parts * y_channel,
+        column,
+        np.minimum(layout.width, columns - inside),
+    )
     return tuple(np.ascontiguousarray(t.ravel(), np.int64) for t in tables)
 
 
@@ -96,46 +103,46 @@ def pack(
 ) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
     on = on or machine()
-    s = panel_layout(compute, g.filters // g.groups, on)
-    if s.parts == 2:
+    layout = panel_layout(compute, g.filters // g.groups, on)
+    if layout.parts == 2:
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
-    inner = g.channels // g.groups * s.parts
-    panels = aligned_empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
+    inner = g.channels // g.groups * layout.parts
+    panels = aligned_empty((layout.per_group * g.groups, taps, inner, layout.width), real(compute))
     packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(panels))
     return panels
 
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
     """The call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
-    s = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
     f_strides = element_strides(f.strides, ITEMSIZE[part])
-    return _packing_call(g, s, part, real(compute), f_strides, threads, on)
+    return _packing_call(g, layout, part, real(compute), f_strides, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    s = panel_layout(compute, g.filters, on)
-    one_panel = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
+    layout = panel_layout(compute, g.filters, on)
+    one_panel = g.groups == layout.per_group == layout.parts == 1 and layout.width == g.filters
     return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
 @kept
 def _packing_call(
-    g: Geometry, s: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
+    g: Geometry, layout: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, channel, column = f_strides
     offsets = grid(g.kernel, taps)
-    _, _, first, counts = panel_tables(g, s, 0, 0)
+    _, _, first, counts = panel_tables(g, layout, 0, 0)
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
     kernel = KernelSpec(
-        "panels", pack_kernel.kernel, (operand, compute, s.lanes, s.vectors, order), on
+        "panels", pack_kernel.kernel, (operand, compute, layout.lanes, layout.vectors, order), on
     )
-    inner = g.channels // g.groups * s.parts
-    size = prod(g.f_shape) * s.parts**2
+    inner = g.channels // g.groups * layout.parts
+    size = prod(g.f_shape) * layout.parts**2
     values = {
         "chunks": len(first) * len(offsets), "taps": len(offsets), "channels": inner,
         "tap_offsets": address(offsets), "f_channel": channel, "f_column": column,

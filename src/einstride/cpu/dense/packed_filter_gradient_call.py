@@ -75,7 +75,7 @@ def allowed_partial_sums(job: Job, besides: int) -> int:
 
 
 def call(
-    g: Geometry, s: PanelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
+    g: Geometry, layout: PanelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
     gy_strides: Sequence[int], gf_strides: Sequence[int], max_partial_sums: int,
     per_example: bool, threads: int, on: Machine,
 ) -> tuple[Call, int]:  # fmt: skip
@@ -84,8 +84,8 @@ def call(
     With `per_example`, the strides of gf begin with the stride of the examples. Several partial
     sums are stored contiguously, each a row-major gf.
     """
-    inner = g.channels // g.groups * s.parts
-    x_columns, y_columns, column, counts = panel_tables(g, s, x_strides[-1], s.parts)
+    inner = g.channels // g.groups * layout.parts
+    x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
     axes = _merge_axes(g, x_strides, gy_strides, per_example)
     split, inner_positions = (
         len(axes) - 1,
@@ -100,13 +100,13 @@ def call(
     region = -(-lines // -(-lines // region))  # regions of equal size
     sum_length = -(-sum_length // region) * region if split == 0 else sum_length
     count = -(-axes[0][0] // sum_length)
-    shape = (count, *g.kernel, inner, g.filters * s.parts)
+    shape = (count, *g.kernel, inner, g.filters * layout.parts)
     if count > 1:
         gf_strides = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
     gf_example, *gf_taps = gf_strides if per_example or count > 1 else (0, *gf_strides)
-    rows = min(s.rows, inner)
+    rows = min(layout.rows, inner)
     rows = -(-inner // -(-inner // rows))  # tiles of equal height
-    chunk_panels = min(MAX_PANELS, s.per_group) if g.groups == 1 else 1
+    chunk_panels = min(MAX_PANELS, layout.per_group) if g.groups == 1 else 1
     panel_groups = -(-len(column) // chunk_panels)
     chunk_panels = -(-len(column) // panel_groups)
     tiles = -(-inner // rows)
@@ -116,7 +116,7 @@ def call(
     slice_channels = -(-tiles // slices) * rows
     slices = -(-inner // slice_channels)
     tile = packed_filter_gradient.BlockedTile(
-        *dtypes, s.lanes, rows, s.vectors, len(axes), split, chunk_panels,
+        *dtypes, layout.lanes, rows, layout.vectors, len(axes), split, chunk_panels,
         count >= MAX_PARTIAL_SUMS,
     )  # fmt: skip
     tap_x = grid(g.kernel, [d * t for d, t in zip(g.dilation, x_strides[1:-1], strict=True)])

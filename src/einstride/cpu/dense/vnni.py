@@ -50,11 +50,11 @@ def usable(on: Machine) -> bool:
 
 def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
     """Pack an int8 filter (*K, C, D) with any strides; `signed` is true for a signed x."""
-    s = panel_layout("int32", g.filters, machine())
-    taps, width = prod(g.kernel), s.per_group * s.width
+    layout = panel_layout("int32", g.filters, machine())
+    taps, width = prod(g.kernel), layout.per_group * layout.width
     wide = np.zeros((taps, g.channels, width), np.int8)
     wide[..., : g.filters] = f.reshape(taps, g.channels, g.filters)
-    parts = wide.reshape(taps, g.channels // 4, 4, s.per_group, s.width)
+    parts = wide.reshape(taps, g.channels // 4, 4, layout.per_group, layout.width)
     panels = np.ascontiguousarray(parts.transpose(3, 0, 1, 4, 2))
     start = wide.sum((0, 1), dtype=np.int32)[: g.filters] * np.int32(-128 if signed else 0)
     return VnniFilter(panels, np.ascontiguousarray(start))

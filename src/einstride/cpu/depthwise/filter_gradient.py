@@ -117,12 +117,12 @@ def _add_row(
         y = y.at(row * code["y_stride0"])
         table = code.array("table0", "int64").at(row * spec.tap_rows)
         offsets = [table.at(k).load() for k in range(spec.tap_rows)]
-    step = code[f"y_stride{spec.rank - 1}"]
+    y_stride = code[f"y_stride{spec.rank - 1}"]
     if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
             x_row = x.at(code["x_first"])
-            _add_tile(code, spec, x_row, y.at(step * o), offsets, part, None, mask, sums)
+            _add_tile(code, spec, x_row, y.at(y_stride * o), offsets, part, None, mask, sums)
         return
     out = code[f"out{spec.rank - 1}"]
     full_tiles = out - out % spec.tile
@@ -133,10 +133,10 @@ def _add_row(
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
                 columns = code.array("columns", "int64").at(w * code["advance"])
-                _add_tile(code, spec, x, y.at(w * step), offsets, pattern, columns, mask, sums)
+                _add_tile(code, spec, x, y.at(w * y_stride), offsets, pattern, columns, mask, sums)
             with no:
                 _add_tile(
-                    code, spec, x.at(start), y.at(w * step), offsets, pattern, None, mask, sums
+                    code, spec, x.at(start), y.at(w * y_stride), offsets, pattern, None, mask, sums
                 )
 
     with code.loop(0, full_tiles, spec.tile) as w:
@@ -150,16 +150,23 @@ def _add_tile(
     columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
     """Add the products of P positions: all rows of taps at once if all meet x, else one by one."""
-    gs, step = [], code[f"y_stride{spec.rank - 1}"]
+    gy_vectors, y_stride = [], code[f"y_stride{spec.rank - 1}"]
     for _ in pattern:
-        gs.append(load(y, spec.y, spec.lanes, mask, None))
+        gy_vectors.append(load(y, spec.y, spec.lanes, mask, None))
         if spec.prefetch:
             prefetch_line(y.at(code["y_prefetch"]), False)
-        y = y.at(step)
+        y = y.at(y_stride)
 
     def add_rows(rows: list[int]) -> None:
         _add_products(
-            code, spec, [(k, x.at(offsets[k])) for k in rows], gs, pattern, columns, mask, sums
+            code,
+            spec,
+            [(k, x.at(offsets[k])) for k in rows],
+            gy_vectors,
+            pattern,
+            columns,
+            mask,
+            sums,
         )
 
     lowest = offsets[0]
@@ -179,10 +186,10 @@ def _add_tile(
 
 
 def _add_products(
-    code: Code, spec: Spec, rows: list[tuple[int, Pointer]], gs: list[Value], pattern: Pattern,
-    columns: Pointer | None, mask: Mask | None, sums: list[Variable],
+    code: Code, spec: Spec, rows: list[tuple[int, Pointer]], gy_vectors: list[Value],
+    pattern: Pattern, columns: Pointer | None, mask: Mask | None, sums: list[Variable],
 ) -> None:  # fmt: skip
-    """Add the products of some rows of x with the vectors `gs` of gy."""
+    """Add the products of some rows of x with the vectors `gy_vectors` of gy."""
     kernel = len(pattern[0])
 
     def add_element(pointers: list[Pointer], pairs: Pairs) -> None:
@@ -192,6 +199,6 @@ def _add_products(
                 prefetch_line(pointer.at(code["x_prefetch"]), False)
             for p, k in pairs:
                 s = sums[n * kernel + k]
-                s.set(vector.times_plus(gs[p], s.get()))
+                s.set(vector.times_plus(gy_vectors[p], s.get()))
 
     walk_row(code, [x for _, x in rows], pattern, columns, code["x_stride"], add_element)

@@ -113,9 +113,9 @@ def _tile_in_place(code: Code, spec: Spec, low: Value) -> ComputeTile:
     ) -> None:
         def compute_vector(d: Value, mask: Mask | None) -> None:
             f = code.array("f", spec.x.computed).at(d)
-            steps = code["x_stride"], code["filters"]
+            strides = code["x_stride"], code["filters"]
             bias = code.array("bias", spec.x.computed).at(d)
-            tile = Tile(code, spec, f, bias, tables, pattern, columns, *steps, mask, mask)
+            tile = Tile(code, spec, f, bias, tables, pattern, columns, *strides, mask, mask)
             tile.generate(x.at(d), y.at(d))
 
         _for_each_vector(code, spec, low, compute_vector)
@@ -127,8 +127,8 @@ def _compute_packed(
     code: Code, spec: Spec, block: Value, low: Value, buffers: list[Pointer]
 ) -> None:
     """Compute all tiles of some examples from packed x; their taps are packed once."""
-    xs, fs = buffers
-    step, taps = code.number(spec.lanes), code["taps"]
+    packed_x, packed_f = buffers
+    stride, taps = code.number(spec.lanes), code["taps"]
     first = block * code["examples"]
     last = (first + code["examples"]).minimum(code["batch"])
 
@@ -137,16 +137,16 @@ def _compute_packed(
         with code.loop(0, taps) as k:
             for v in range(spec.packed):
                 vector = f.at(k * code["filters"] + v * spec.lanes).load(spec.lanes, mask)
-                fs.at((taps * v + k) * spec.lanes).store(vector)
+                packed_f.at((taps * v + k) * spec.lanes).store(vector)
         with code.loop(first, last) as n:
             x, y = _locate_example(code, spec, n)
-            _pack_plane(code, spec, 0, x.at(d), xs, mask)
+            _pack_plane(code, spec, 0, x.at(d), packed_x, mask)
             with code.loop(0, spec.packed) as vector_number:
                 pointer, f = (
-                    xs.at(vector_number * code["plane"]),
-                    fs.at(vector_number * taps * step),
+                    packed_x.at(vector_number * code["plane"]),
+                    packed_f.at(vector_number * taps * stride),
                 )
-                _compute_vector(code, spec, pointer, y, f, d + vector_number * step, mask)
+                _compute_vector(code, spec, pointer, y, f, d + vector_number * stride, mask)
 
     _for_each_vector(code, spec, low, compute_vectors)
 
@@ -155,12 +155,12 @@ def _compute_vector(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, mask: Mask | None
 ) -> None:
     """Compute all tiles of one packed vector of channels."""
-    bias, step = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
+    bias, stride = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
 
     def compute_tile(
         x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
     ) -> None:
-        tile = Tile(code, spec, f, bias, tables, pattern, columns, step, step, None, mask)
+        tile = Tile(code, spec, f, bias, tables, pattern, columns, stride, stride, None, mask)
         tile.generate(x, y)
 
     with code.loop(0, code["all_row_blocks"]) as row_block:
@@ -194,11 +194,11 @@ def _compute_row_block(
             index = (index * spec.rows).minimum(code[f"out{a}"] - spec.rows)
         tables.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
         y = y.at(index * code[f"y_stride{a}"])
-    step = code[f"y_stride{spec.rank - 1}"]
+    y_stride = code[f"y_stride{spec.rank - 1}"]
     if spec.unrolled:
         for o in range(0, len(spec.pattern), spec.tile):
             part = spec.pattern[o : o + spec.tile]
-            compute_tile(x.at(code["x_first"]), y.at(step * o), tables, part, None)
+            compute_tile(x.at(code["x_first"]), y.at(y_stride * o), tables, part, None)
         return
     out = code[f"out{spec.rank - 1}"]
     with code.loop(0, out, spec.tile) as index:
@@ -209,6 +209,6 @@ def _compute_row_block(
         with code.builder.if_else(border.ir) as (yes, no):
             with yes:
                 columns = code.array("columns", "int64").at(count * code["advance"])
-                compute_tile(x, y.at(w * step), tables, spec.pattern, columns)
+                compute_tile(x, y.at(w * y_stride), tables, spec.pattern, columns)
             with no:
-                compute_tile(x.at(start), y.at(w * step), tables, spec.pattern, None)
+                compute_tile(x.at(start), y.at(w * y_stride), tables, spec.pattern, None)

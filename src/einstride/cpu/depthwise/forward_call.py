@@ -126,15 +126,16 @@ def tap_arguments(
     lowest_offsets = [lowest_offset(n, s) for n, s in zip(size, sig.x_strides[1:-1], strict=True)]
     elements = [axis.elements() for axis in axes[:-1]] + [last.padded]
     tables = [
-        to_offsets(e, step, lowest)
-        for e, step, lowest in zip(elements, sig.x_strides[1:-1], lowest_offsets, strict=True)
+        to_offsets(e, x_stride, lowest)
+        for e, x_stride, lowest in zip(elements, sig.x_strides[1:-1], lowest_offsets, strict=True)
     ]
-    step = sig.x_strides[-2]
+    x_stride = sig.x_strides[-2]
     values = {
         "x": sum(lowest_offsets) * ITEMSIZE[sig.stored[0]],
-        "x_batch": sig.x_strides[0], "x_stride": step,
-        "x_first": (0 if unrolled else -last.first * step) - lowest_offsets[-1],
-        "x_advance": last.advance * step, "columns": address(tables[-1]), "advance": last.advance,
+        "x_batch": sig.x_strides[0], "x_stride": x_stride,
+        "x_first": (0 if unrolled else -last.first * x_stride) - lowest_offsets[-1],
+        "x_advance": last.advance * x_stride, "columns": address(tables[-1]),
+        "advance": last.advance,
         "inside": inside, "outside": outside, "y_batch": sig.y_strides[0], "filters": g.filters,
     }  # fmt: skip
     for a, axis in enumerate(axes):

@@ -140,21 +140,21 @@ class Tile:
         """Add the products of one row of x, at most T taps at a time."""
         code, spec, pattern, columns = self.code, self.spec, self.pattern, self.columns
         kernel, max_taps = len(pattern[0]), spec.taps
-        fs = [(r, self.f.at(n * kernel * self.f_stride)) for r, n in rows]
+        f_rows = [(r, self.f.at(n * kernel * self.f_stride)) for r, n in rows]
         if spec.unrolled or kernel <= max_taps or spec.alignment > 1:
             for k in range(0, kernel, max_taps):
                 part = tuple(p[k : k + max_taps] for p in pattern)
-                self._add_block(x, fs, code.number(k), part, columns)
+                self._add_block(x, f_rows, code.number(k), part, columns)
             return
-        # The next taps have the same pattern, `step` elements later for each tap.
-        step, last_taps = pattern[0][1] - pattern[0][0], kernel % max_taps
+        # The next taps have the same pattern, `tap_distance` elements later for each tap.
+        tap_distance, last_taps = pattern[0][1] - pattern[0][0], kernel % max_taps
 
         def add_block(k: Value, count: int) -> None:
             part = tuple(p[:count] for p in pattern)
             if columns is None:
-                self._add_block(x.at(k * self.x_stride * step), fs, k, part, None)
+                self._add_block(x.at(k * self.x_stride * tap_distance), f_rows, k, part, None)
             else:
-                self._add_block(x, fs, k, part, columns.at(k * step))
+                self._add_block(x, f_rows, k, part, columns.at(k * tap_distance))
 
         with code.loop(0, kernel - last_taps, max_taps) as first_tap:
             add_block(first_tap, max_taps)
@@ -162,12 +162,12 @@ class Tile:
             add_block(code.number(kernel - last_taps), last_taps)
 
     def _add_block(
-        self, x: Pointer, fs: list[tuple[int, Pointer]], first: Value, pattern: Pattern,
+        self, x: Pointer, f_rows: list[tuple[int, Pointer]], first: Value, pattern: Pattern,
         columns: Pointer | None,
     ) -> None:  # fmt: skip
         """Load a few taps and add their products with a row of x."""
         values: dict[tuple[int, int], Value] = {}
-        for r, f in fs:
+        for r, f in f_rows:
             f = f.at(first * self.f_stride)
             for k in range(len(pattern[0])):
                 if any(taps[k] != NO_ELEMENT for taps in pattern):
@@ -204,10 +204,10 @@ class Tile:
 
 
 def walk_row(
-    code: Code, xs: list[Pointer], pattern: Pattern, columns: Pointer | None, step: Value,
+    code: Code, x_rows: list[Pointer], pattern: Pattern, columns: Pointer | None, x_stride: Value,
     add: Callable[[list[Pointer], Pairs], None],
 ) -> None:  # fmt: skip
-    """Call `add` for each element of the rows `xs` of x that taps meet.
+    """Call `add` for each element of the rows `x_rows` of x that taps meet.
 
     It gets the addresses of the element in each row, and the pairs of position and tap that meet
     it.
@@ -218,15 +218,15 @@ def walk_row(
             if j != NO_ELEMENT:
                 pairs_of_element.setdefault(j, []).append((p, k))
     last_element = min(pairs_of_element, default=0)
-    pointers = [x.at(step * last_element) for x in xs]
+    pointers = [x.at(x_stride * last_element) for x in x_rows]
     for j in sorted(pairs_of_element):
         if columns is not None:
             offset = columns.at(j).load()
             with code.when(offset >= 0):
-                add([x.at(offset) for x in xs], pairs_of_element[j])
+                add([x.at(offset) for x in x_rows], pairs_of_element[j])
             continue
         if j > last_element:
-            pointers = [x.at(step * (j - last_element)) for x in pointers]
+            pointers = [x.at(x_stride * (j - last_element)) for x in pointers]
         last_element = j
         add(pointers, pairs_of_element[j])
 

@@ -131,10 +131,10 @@ class FFTConvolution:
         return 8 * (3 * axes + 16 * (tiling.down.period + tiling.across.period))
 
 
-def _offsets_and_lowest(elements: Any, step: int, size: int) -> tuple[Any, int]:
+def _offsets_and_lowest(elements: Any, stride: int, size: int) -> tuple[Any, int]:
     """The offsets of elements, and the offset to add to the address if the stride is negative."""
-    lowest = lowest_offset(size, step)
-    return to_offsets(elements, step, lowest), lowest
+    lowest = lowest_offset(size, stride)
+    return to_offsets(elements, stride, lowest), lowest
 
 
 def _describe_operand(
@@ -170,12 +170,12 @@ def _describe_operand(
         )
         lowest += rows_lowest if rows_axis is not None else 0
         row_columns, pitch = np.zeros_like(rows), columns.shape[1]
-    whole = bool((rows >= 0).all() and (columns >= 0).all())
+    all_inside = bool((rows >= 0).all() and (columns >= 0).all())
     repeat = g.filters // g.channels if name == "x" else 1
     real = Format(stored, conv.compute)
     contiguous = repeat == 1 and strides[-1] == 1 and not conv.tiled_lanes
     channel = 0 if conv.tiled_lanes else strides[-1]  # all lanes have the same filter
-    operand = Operand(name, real, contiguous, rows.shape[1], columns.shape[1], whole)
+    operand = Operand(name, real, contiguous, rows.shape[1], columns.shape[1], all_inside)
     tables = [np.ascontiguousarray(t, dtype=np.int64) for t in (rows, row_columns, columns)]
     item = ITEMSIZE[stored]
     values = [lowest * item, strides[0], channel, repeat, *map(address, tables), pitch]

@@ -131,8 +131,8 @@ class Kernel:
 
     def pointer(self, buffer: Pointer, k: Value, position: Value, shift: int) -> Pointer:
         """The address of row position + shift in column k of the buffer."""
-        step = self.plane.pitch * self.size
-        return buffer.at(k * self.size).at(position * step).at(shift * step)
+        row_stride = self.plane.pitch * self.size
+        return buffer.at(k * self.size).at(position * row_stride).at(shift * row_stride)
 
     def slot(
         self, buffer: Pointer, k: Value, position: Value, shift: int, outside: Pointer
@@ -142,5 +142,5 @@ class Kernel:
         It is `outside` where the filter has no row.
         """
         row = self.code.array("slots", "int64").at(position).at(shift).load()
-        step = self.plane.pitch * self.size
-        return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * step))
+        row_stride = self.plane.pitch * self.size
+        return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * row_stride))

@@ -169,8 +169,8 @@ class Line:
             self._inverse_stage(s, self.get, put_stage, count)
 
     def _forward_stage(self, s: int, get: Load, put: Store, inputs: int) -> None:
-        def transform(position: Value, k: Value, used: int) -> None:
-            numbers = [get(position, j * m) if j < used else ZERO for j in range(r)]
+        def transform(position: Value, k: Value, count: int) -> None:
+            numbers = [get(position, j * m) if j < count else ZERO for j in range(r)]
             for q, number in enumerate(dft(numbers, -1)):
                 factor = self._factor(s, k, q)
                 put(position, q * m, number if factor is None else product(number, factor))
@@ -179,14 +179,14 @@ class Line:
         self._for_each_transform(s, inputs, transform)
 
     def _inverse_stage(self, s: int, get: Load, put: Store, outputs: int) -> None:
-        def transform(position: Value, k: Value, used: int) -> None:
-            if used == 0:
+        def transform(position: Value, k: Value, count: int) -> None:
+            if count == 0:
                 return
             numbers = []
             for q in range(r):
                 number, factor = get(position, q * m), self._factor(s, k, q)
                 numbers.append(number if factor is None else product_conjugate(number, factor))
-            for j, number in enumerate(dft(numbers, 1)[:used]):
+            for j, number in enumerate(dft(numbers, 1)[:count]):
                 put(position, j * m, number)
 
         r, m = self._radix_and_distance(s)
@@ -197,17 +197,19 @@ class Line:
         return self.stages[s], prod(self.stages[s + 1 :])
 
     def _for_each_transform(
-        self, s: int, used: int, transform: Callable[[Value, Value, int], None]
+        self, s: int, count: int, transform: Callable[[Value, Value, int], None]
     ) -> None:
-        """Generate the short transforms of a stage, if `used` positions of the line are used.
+        """Generate the short transforms of a stage, if `count` positions of the line are used.
 
         `transform` gets the position and the twiddle index of each transform, and how many of its
         numbers are used.
         """
         r, m = self._radix_and_distance(s)
-        full, remainder = divmod(used, m)
+        full, remainder = divmod(count, m)
         ranges = (
-            [(0, m, r)] if used == self.length else [(0, remainder, full + 1), (remainder, m, full)]
+            [(0, m, r)]
+            if count == self.length
+            else [(0, remainder, full + 1), (remainder, m, full)]
         )
         with self.code.loop(0, self.length, r * m) as block:
             for start, stop, numbers in ranges:

@@ -44,7 +44,7 @@ class Operand:
     contiguous: bool
     rows: int
     columns: int
-    whole: bool = False
+    all_inside: bool = False
     tiled_lanes: bool = False
 
     @property
@@ -163,7 +163,11 @@ class View:
     def pointer_of(self, offset: Value) -> Pointer:
         """The address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
-        return pointer if self.operand.whole else (offset < 0).select_pointer(self.outside, pointer)
+        return (
+            pointer
+            if self.operand.all_inside
+            else (offset < 0).select_pointer(self.outside, pointer)
+        )
 
 
 class Row:

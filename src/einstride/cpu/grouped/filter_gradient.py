@@ -78,9 +78,9 @@ def _add_region(
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
     mask = None if spec.full_y else code.first_lanes(columns, spec.layout.lanes)
-    x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
+    x = code.array("x", spec.x_dtype).at(code.array("panel_x", "int64").at(panel).load())
     inputs = code.array("panel_inputs", "int64").at(panel).load()
-    zeros = code.array("zeros", spec.first)
+    zeros = code.array("zeros", spec.x_dtype)
     unused = inputs  # constant strides are not used here
     source = Source(x, code.array("row_offsets", "int64"), zeros, inputs, unused, unused)
     packed_gy = packed.at(code["packed_gy"])
@@ -91,7 +91,7 @@ def _add_region(
         low = code.array("low_rows", "int64").at(region_number).load()
         high = code.array("high_rows", "int64").at(region_number).load()
     _copy_x(code, spec, source, region, (low, high), packed)
-    gy = code.array("y", spec.second).at(column)
+    gy = code.array("y", spec.y_dtype).at(column)
     _copy_gy(code, spec, gy, region, packed_gy, mask)
     packed_x = packed
     if spec.rank > 1:
@@ -121,17 +121,20 @@ def _copy_x(
     packed: Pointer,
 ) -> None:  # fmt: skip
     """Pack the x of a panel's groups at each position of the padded rows that a region reads."""
-    s, n0, n1 = spec.layout, region[0], region[1]
+    layout, n0, n1 = spec.layout, region[0], region[1]
 
     def copy_axis(a: int, x: Pointer, packed_row: Pointer) -> None:
         if a == spec.rank - 1:
             row = replace(source, x=x)
-            with code.loop(0, code["row_positions"]) as q, code.loop(0, s.x_width // s.lanes) as v:
-                if s.groups > 1:
-                    vector = load_x(code, spec, row, v * s.block, source.offsets.at(q).load())
+            with (
+                code.loop(0, code["row_positions"]) as q,
+                code.loop(0, layout.x_width // layout.lanes) as v,
+            ):
+                if layout.groups > 1:
+                    vector = load_x(code, spec, row, v * layout.block, source.offsets.at(q).load())
                 else:
-                    vector = load_x(code, spec, row, v * s.lanes, source.offsets.at(q).load())
-                packed_row.at(q * s.x_width + v * s.lanes).store(vector)
+                    vector = load_x(code, spec, row, v * layout.lanes, source.offsets.at(q).load())
+                packed_row.at(q * layout.x_width + v * layout.lanes).store(vector)
             return
         first, last = rows if a == 0 else (code.number(0), code[f"size{a}"])
         with code.loop(first, last) as i:
@@ -149,15 +152,15 @@ def _copy_gy(
     code: Code, spec: Spec, gy: Pointer, region: Sequence[Value], packed: Pointer, mask: Mask | None
 ) -> None:
     """Pack the gy of a panel, one vector for each position of a region."""
-    s, (n0, n1, r0, r1) = spec.layout, region
+    layout, (n0, n1, r0, r1) = spec.layout, region
 
     def copy_axis(a: int, y: Pointer, packed_row: Pointer) -> None:
         first, last = (r0, r1) if a == 0 and spec.rank > 1 else (code.number(0), code[f"out{a}"])
-        step = s.lanes if a == spec.rank - 1 else code[f"packed_y{a}"]
+        step = layout.lanes if a == spec.rank - 1 else code[f"packed_y{a}"]
         with code.loop(first, last) as o:
             gy_row, position = y.at(o * code[f"y_stride{a}"]), packed_row.at((o - first) * step)
             if a == spec.rank - 1:
-                position.store(gy_row.load_as(spec.second, spec.compute, s.lanes, mask))
+                position.store(gy_row.load_as(spec.y_dtype, spec.compute, layout.lanes, mask))
             else:
                 copy_axis(a + 1, gy_row, position)
 
@@ -169,16 +172,19 @@ def _sum_region(
     code: Code, spec: Spec, x: Pointer, gy: Pointer, region: Sequence[Value], taps: list[Value]
 ) -> list[Variable]:
     """Sum the products of a region's packed x and gy for one outer tap."""
-    s, last = spec.layout, spec.rank - 1
-    acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(spec.taps * s.block)]
+    layout, last = spec.layout, spec.rank - 1
+    acc = [
+        code.variable(code.zero(spec.compute, layout.lanes))
+        for _ in range(spec.taps * layout.block)
+    ]
     n0, n1, r0, r1 = region
 
     def loop_over_axes(a: int, x: Pointer, y: Pointer) -> None:
         if a == last:
             for i, kind in enumerate(spec.tile_kinds):
                 with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
-                    row = x.at(w * (spec.stride * s.x_width))
-                    _add_products(spec, kind, row, y.at(w * s.lanes), acc)
+                    row = x.at(w * (spec.stride * layout.x_width))
+                    _add_products(spec, kind, row, y.at(w * layout.lanes), acc)
             return
         first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
         last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
@@ -196,16 +202,16 @@ def _sum_region(
 
 def _add_products(spec: Spec, kind: TileKind, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
     """Add the products of a tile of positions to the accumulators."""
-    s = spec.layout
+    layout = spec.layout
     gy: dict[int, Value] = {}
     for q, pairs in spec.positions_read(kind).items():
         for p, _ in pairs:
             if p not in gy:
-                gy[p] = y.at(p * s.lanes).load(s.lanes)
-        for c in range(s.block):
-            x_vector = broadcast_channel(spec, x.at(q * s.x_width), c)
+                gy[p] = y.at(p * layout.lanes).load(layout.lanes)
+        for c in range(layout.block):
+            x_vector = broadcast_channel(spec, x.at(q * layout.x_width), c)
             for p, k in pairs:
-                sums = acc[k * s.block + c]
+                sums = acc[k * layout.block + c]
                 sums.set(x_vector.times_plus(gy[p], sums.get()))
 
 
@@ -214,14 +220,14 @@ def _store_sums(
     is_first: Value, mask: Mask | None,
 ) -> None:  # fmt: skip
     """Store the first region's sums in gf, or add those of a later region to gf."""
-    s = spec.layout
+    layout = spec.layout
     table = code.array("tap_offsets", "int64").at(tap * spec.taps)
     for k in range(spec.taps):
         gf_tap = gf.at(table.at(k).load())
-        for c in range(s.block):
-            channel = block * s.block + c
-            with code.when(channel < s.inputs):
-                pointer, sums = gf_tap.at(channel * code["gf_channel"]), acc[k * s.block + c]
+        for c in range(layout.block):
+            channel = block * layout.block + c
+            with code.when(channel < layout.inputs):
+                pointer, sums = gf_tap.at(channel * code["gf_channel"]), acc[k * layout.block + c]
                 with code.when(is_first ^ 1):
-                    sums.set(sums.get() + pointer.load(s.lanes, mask))
+                    sums.set(sums.get() + pointer.load(layout.lanes, mask))
                 pointer.store(sums.get(), mask)

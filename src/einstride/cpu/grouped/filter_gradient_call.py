@@ -96,12 +96,12 @@ class Region:
 
 
 @cached(1024)
-def _choose_region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) -> Region:
+def _choose_region(g: Geometry, layout: ChannelLayout, item: int, per_example: bool) -> Region:
     """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
     row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
     # Packed x and gy of one element of the first axis; of the whole row if it is the only axis.
-    x_row = row_positions * s.x_width * prod(g.size[1:-1])
-    y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
+    x_row = row_positions * layout.x_width * prod(g.size[1:-1])
+    y_row = g.out[-1] * layout.lanes * prod(g.out[1:-1])
     all_rows = g.out[0] if g.rank > 1 else 1
     rows, batch = all_rows, g.batch
     span = _span_length(g, rows)
@@ -110,16 +110,16 @@ def _choose_region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) 
         span = _span_length(g, rows)
     size = (span * x_row + rows * y_row) * item
     batch = 1 if rows < all_rows or per_example else min(max(REGION_BYTES // size, 1), g.batch)
-    xs, ys = [row_positions * s.x_width], [g.out[-1] * s.lanes]
+    x_strides, y_strides = [row_positions * layout.x_width], [g.out[-1] * layout.lanes]
     for a in range(g.rank - 2, 0, -1):
-        xs.insert(0, xs[0] * g.size[a])
-        ys.insert(0, ys[0] * g.out[a])
+        x_strides.insert(0, x_strides[0] * g.size[a])
+        y_strides.insert(0, y_strides[0] * g.out[a])
     if g.rank > 1:
-        xs.insert(0, xs[0] * span)
-        ys.insert(0, ys[0] * rows)
+        x_strides.insert(0, x_strides[0] * span)
+        y_strides.insert(0, y_strides[0] * rows)
     return Region(
-        batch, rows, row_positions, tuple(xs), tuple(ys), batch * xs[0],
-        batch * (xs[0] + ys[0]) * item,
+        batch, rows, row_positions, tuple(x_strides), tuple(y_strides), batch * x_strides[0],
+        batch * (x_strides[0] + y_strides[0]) * item,
     )  # fmt: skip
 
 
@@ -149,28 +149,28 @@ def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
 
 @kept
 def _gradient_call(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    y_strides = element_strides(y_byte_strides, ITEMSIZE[second])
+    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    y_strides = element_strides(y_byte_strides, ITEMSIZE[gy_dtype])
     gf_strides = list(element_strides(gf_byte_strides, item))
     gf_batch = gf_strides.pop(0) if per_example else 0
     spec, values, tables = spec_and_arguments(
-        g, s, (first, second, compute), x_strides, y_strides, POSITIONS
+        g, layout, (x_dtype, gy_dtype, compute), x_strides, y_strides, POSITIONS
     )
-    region = _choose_region(g, s, item, per_example)
+    region = _choose_region(g, layout, item, per_example)
     taps = grid(g.kernel, gf_strides[: g.rank])
     lows, highs = _input_ranges(g, region.rows)
     tables += [taps, lows, highs]
-    panels, examples = s.panels(g.groups), g.batch if per_example else 1
+    panels, examples = layout.panels(g.groups), g.batch if per_example else 1
     min_chunks = chunk_count(threads, COARSE)
     part = chunk_size(
-        s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, min_chunks
+        layout.blocks, 1, lambda part: panels * -(-layout.blocks // part) * examples, min_chunks
     )
-    parts = -(-s.blocks // part)
+    parts = -(-layout.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
         "examples": examples, "batch": g.batch, "region_batch": region.batch,

@@ -65,12 +65,14 @@ def kernel(spec: Spec) -> str:
 
 def _compute_row(code: Code, spec: Spec, panel: Value, row: Value, staging: Pointer) -> None:
     """Compute a row of positions for one panel."""
-    s, last = spec.layout, spec.rank - 1
+    layout, last = spec.layout, spec.rank - 1
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
-    masks = [code.first_lanes(columns - v * s.lanes, s.lanes) for v in range(s.vectors)]
-    x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
-    y = code.array("y", spec.second).at(column)
+    masks = [
+        code.first_lanes(columns - v * layout.lanes, layout.lanes) for v in range(layout.vectors)
+    ]
+    x = code.array("x", spec.x_dtype).at(code.array("panel_x", "int64").at(panel).load())
+    y = code.array("y", spec.y_dtype).at(column)
     f = code.array("f", spec.compute).at(panel * code["f_panel"])
     tables: list[Pointer] = []
     remaining, table_row = row, (row, f)
@@ -87,7 +89,7 @@ def _compute_row(code: Code, spec: Spec, panel: Value, row: Value, staging: Poin
         with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
             offsets = code.array("row_offsets", "int64").at(w * spec.stride)
             start = code["x_first"] + w * code["window_stride"]
-            zeros = code.array("zeros", spec.first)
+            zeros = code.array("zeros", spec.x_dtype)
             source = Source(x, offsets, zeros, inputs, start, code["x_stride"])
             sums = _start_sums(code, spec, kind, column, masks)
             _loop_over_taps(code, spec, kind, source, tables, f, sums, staging)
@@ -118,13 +120,20 @@ def _start_sums(
     code: Code, spec: Spec, kind: TileKind, column: Value, masks: list[Mask]
 ) -> list[Variable]:
     """Initialise the sums of a tile with the bias."""
-    s = spec.layout
-    acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(len(kind) * s.vectors)]
+    layout = spec.layout
+    acc = [
+        code.variable(code.zero(spec.compute, layout.lanes))
+        for _ in range(len(kind) * layout.vectors)
+    ]
     with code.when(code["bias"].equals(0) ^ 1):
         for v, mask in enumerate(masks):
-            initial = code.array("bias", spec.compute).at(column + v * s.lanes).load(s.lanes, mask)
+            initial = (
+                code.array("bias", spec.compute)
+                .at(column + v * layout.lanes)
+                .load(layout.lanes, mask)
+            )
             for p in range(len(kind)):
-                acc[p * s.vectors + v].set(initial)
+                acc[p * layout.vectors + v].set(initial)
     return acc
 
 
@@ -133,14 +142,16 @@ def _loop_over_taps(
     acc: list[Variable], staging: Pointer,
 ) -> None:  # fmt: skip
     """Add the products of every outer tap that does not lie in the border."""
-    s = spec.layout
+    layout = spec.layout
 
     def loop_taps(a: int, x: Pointer, tap: Value) -> None:
         if a == spec.rank - 1:
             at_taps = replace(source, x=x)
             with code.loop(0, code["channel_blocks"]) as block:
                 fill_staging(code, spec, at_taps, block, kind, staging)
-                offset = (tap * code["channel_blocks"] + block) * (s.block * spec.taps * s.width)
+                offset = (tap * code["channel_blocks"] + block) * (
+                    layout.block * spec.taps * layout.width
+                )
                 _add_products(code, spec, kind, staging, f.at(offset), acc)
             return
         with code.loop(0, code[f"taps{a}"]) as k:
@@ -155,13 +166,13 @@ def _add_products(
     code: Code, spec: Spec, kind: TileKind, staging: Pointer, f: Pointer, acc: list[Variable]
 ) -> None:
     """Add the products of a block of channels."""
-    s = spec.layout
-    if s.groups > 1:
-        for i in range(s.block):
-            _add_channel(code, spec, kind, staging, f.at(i * spec.taps * s.width), i, acc)
+    layout = spec.layout
+    if layout.groups > 1:
+        for i in range(layout.block):
+            _add_channel(code, spec, kind, staging, f.at(i * spec.taps * layout.width), i, acc)
         return
-    with code.loop(0, s.block) as c:
-        _add_channel(code, spec, kind, staging, f.at(c * (spec.taps * s.width)), c, acc)
+    with code.loop(0, layout.block) as c:
+        _add_channel(code, spec, kind, staging, f.at(c * (spec.taps * layout.width)), c, acc)
 
 
 def _add_channel(
@@ -169,21 +180,24 @@ def _add_channel(
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Add the products of one channel; each broadcast serves all positions that read it."""
-    s, reads = spec.layout, spec.positions_read(kind)
+    layout, reads = spec.layout, spec.positions_read(kind)
     staged = {pair: i for i, pairs in enumerate(reads.values()) for pair in pairs}
 
     def load_row(k: int) -> list[Value]:
-        return [f.at(k * s.width + v * s.lanes).load(s.lanes) for v in range(s.vectors)]
+        return [
+            f.at(k * layout.width + v * layout.lanes).load(layout.lanes)
+            for v in range(layout.vectors)
+        ]
 
     def add_product(p: int, x_vector: Value, f_row: list[Value]) -> None:
         for v, f_vector in enumerate(f_row):
-            sums = acc[p * s.vectors + v]
+            sums = acc[p * layout.vectors + v]
             sums.set(x_vector.times_plus(f_vector, sums.get()))
 
-    if s.vectors == 1:
+    if layout.vectors == 1:
         f_rows = [load_row(k) for k in range(spec.taps)]
         for i, pairs in enumerate(reads.values()):
-            x_vector = broadcast_channel(spec, staging.at(i * s.lanes), c)
+            x_vector = broadcast_channel(spec, staging.at(i * layout.lanes), c)
             for p, k in pairs:
                 add_product(p, x_vector, f_rows[k])
         return
@@ -192,15 +206,15 @@ def _add_channel(
         for p in range(len(kind)):
             if kind[p][k]:
                 add_product(
-                    p, broadcast_channel(spec, staging.at(staged[p, k] * s.lanes), c), f_row
+                    p, broadcast_channel(spec, staging.at(staged[p, k] * layout.lanes), c), f_row
                 )
 
 
 def _store_sums(code: Code, spec: Spec, y: Pointer, acc: list[Variable], masks: list[Mask]) -> None:
     """Store the sums of a tile, rounded to the dtype of the result."""
-    s, stride = spec.layout, code[f"y_stride{spec.rank - 1}"]
+    layout, stride = spec.layout, code[f"y_stride{spec.rank - 1}"]
     for i, sums in enumerate(acc):
-        p, v = divmod(i, s.vectors)
-        value = code.convert(sums.get(), spec.compute, spec.second)
-        pointer = y.at(stride * p).at(v * s.lanes)
+        p, v = divmod(i, layout.vectors)
+        value = code.convert(sums.get(), spec.compute, spec.y_dtype)
+        pointer = y.at(stride * p).at(v * layout.lanes)
         pointer.store(value, None if spec.full_y else masks[v])

@@ -49,10 +49,10 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: M
     )
 
 
-def max_positions(s: ChannelLayout, on: Machine) -> int:
+def max_positions(layout: ChannelLayout, on: Machine) -> int:
     """The most positions in a tile whose sums, filter row and broadcast fit the registers."""
     registers = 24 if on.registers >= 32 else 10
-    return max(min(registers // s.vectors, 14), 2)
+    return max(min(registers // layout.vectors, 14), 2)
 
 
 @kept
@@ -60,11 +60,11 @@ def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, on)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     spec, values, tables = spec_and_arguments(
-        g, s, (operand, result, compute), x_strides, y_strides, max_positions(s, on)
+        g, layout, (operand, result, compute), x_strides, y_strides, max_positions(layout, on)
     )
     stride = x_strides[-2]
     values |= {"x_stride": stride, "window_stride": g.stride[-1] * stride}
@@ -74,8 +74,8 @@ def _correlation_call(
         tables.append(table)
         values[f"table{a}"] = address(table)
         values["x"] += lowest * ITEMSIZE[operand]
-    rows, panels = g.batch * prod(g.out[:-1]), s.panels(g.groups)
-    panel_size = prod(g.kernel) * s.blocks * s.block * s.width
+    rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
+    panel_size = prod(g.kernel) * layout.blocks * layout.block * layout.width
     row_bytes = g.size[-1] * g.channels * ITEMSIZE[operand]
     block = max(min(ROWS_BYTES // max(row_bytes, 1), rows), 1)
     part = 1
@@ -95,30 +95,30 @@ def _correlation_call(
 
 
 def spec_and_arguments(
-    g: Geometry, s: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
+    g: Geometry, layout: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
     y_strides: Sequence[int], max_tile: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
     """The specification, the common arguments and the tables of both kernels."""
     tile_kinds, ranges, all_inside = divide_row(g, max_tile)
-    groups, first, counts, inputs = panel_tables(g, s)
+    groups, first, counts, inputs = panel_tables(g, layout)
     items = [ITEMSIZE[d] for d in dtypes]
     prefetch = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
-    x_channels = s.groups * s.block  # in a vector of x
-    full_x = s.x_width == s.inputs
-    if s.groups > 1:
-        full_x = x_channels == s.lanes and not (inputs % x_channels).any()
+    x_channels = layout.groups * layout.block  # in a vector of x
+    full_x = layout.x_width == layout.inputs
+    if layout.groups > 1:
+        full_x = x_channels == layout.lanes and not (inputs % x_channels).any()
     spec = Spec(
-        *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], tile_kinds, bool(full_x),
-        bool((counts == s.width).all()), prefetch, all_inside,
+        *dtypes, layout, g.rank, g.stride[-1], g.dilation[-1], tile_kinds, bool(full_x),
+        bool((counts == layout.width).all()), prefetch, all_inside,
     )  # fmt: skip
-    starts = groups * s.inputs
-    zeros = np.zeros(s.lanes, dtypes[0])
+    starts = groups * layout.inputs
+    zeros = np.zeros(layout.lanes, dtypes[0])
     lowest = lowest_offset(g.size[-1], x_strides[-2])
     row_offsets = to_offsets(padded_elements(g, g.rank - 1), x_strides[-2], lowest)
     tables: list[Any] = [first, counts, inputs, starts, zeros, row_offsets]
     values = {
         "x": lowest * items[0], "zeros": address(zeros), "row_offsets": address(row_offsets),
-        "x_batch": x_strides[0], "y_batch": y_strides[0], "channel_blocks": s.blocks,
+        "x_batch": x_strides[0], "y_batch": y_strides[0], "channel_blocks": layout.blocks,
         "panel_x": address(starts), "panel_column": address(first),
         "panel_columns": address(counts), "panel_inputs": address(inputs),
     }  # fmt: skip

@@ -37,7 +37,7 @@ class Spec:
 
     Attributes
     ----------
-    first, second, compute : str
+    x_dtype, y_dtype, compute : str
         The dtypes of x, of y or gy, and of products and sums.
     layout : ChannelLayout
         The layout of channels in vectors.
@@ -55,8 +55,8 @@ class Spec:
         True if all positions that tiles read lie in x, so that their stride is constant.
     """
 
-    first: str
-    second: str
+    x_dtype: str
+    y_dtype: str
     compute: str
     layout: ChannelLayout
     rank: int
@@ -155,27 +155,29 @@ def load_x(
 
     With `inside`, the offset is never negative.
     """
-    s = spec.layout
+    layout = spec.layout
 
     def select_inside(pointer: Pointer) -> Pointer:
         return pointer if inside else (offset >= 0).select_pointer(pointer, source.zeros)
 
-    if s.contiguous:
-        width = s.lanes if s.groups == 1 else s.groups * s.block
+    if layout.contiguous:
+        width = layout.lanes if layout.groups == 1 else layout.groups * layout.block
         remaining = (source.inputs - c0).minimum(width)
-        mask = None if spec.full_x else code.first_lanes(remaining, s.lanes)
+        mask = None if spec.full_x else code.first_lanes(remaining, layout.lanes)
         pointer = select_inside(source.x.at(offset + c0))
-        return pointer.load_as(spec.first, spec.compute, s.lanes, mask)
-    group_channels = (code.number(s.inputs) - c0).minimum(s.block)
+        return pointer.load_as(spec.x_dtype, spec.compute, layout.lanes, mask)
+    group_channels = (code.number(layout.inputs) - c0).minimum(layout.block)
     result: Value | None = None
-    for j in range(s.groups):
-        count = (code.number(j * s.inputs) < source.inputs).select(group_channels, code.number(0))
-        lanes = _mask_range(code, j * s.block, count, s.lanes)
-        shift = c0 + j * (s.inputs - s.block)
+    for j in range(layout.groups):
+        count = (code.number(j * layout.inputs) < source.inputs).select(
+            group_channels, code.number(0)
+        )
+        lanes = _mask_range(code, j * layout.block, count, layout.lanes)
+        shift = c0 + j * (layout.inputs - layout.block)
         pointer = select_inside(source.x.at(offset + shift))
-        part = pointer.load_as(spec.first, spec.compute, s.lanes, lanes)
+        part = pointer.load_as(spec.x_dtype, spec.compute, layout.lanes, lanes)
         result = part if result is None else lanes.select(part, result)
-    return result if result is not None else code.zero(spec.compute, s.lanes)
+    return result if result is not None else code.zero(spec.compute, layout.lanes)
 
 
 def fill_staging(
@@ -202,7 +204,7 @@ def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
 
 def broadcast_channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
     """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
-    s = spec.layout
-    if s.groups == 1:
-        return pointer.code.splat(pointer.at(c).load(), s.lanes)
-    return shuffle(pointer.load(s.lanes), s.order[c])
+    layout = spec.layout
+    if layout.groups == 1:
+        return pointer.code.splat(pointer.at(c).load(), layout.lanes)
+    return shuffle(pointer.load(layout.lanes), layout.order[c])

@@ -110,26 +110,26 @@ def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -
 
 
 @kept
-def panel_tables(g: Geometry, s: ChannelLayout) -> tuple[Any, ...]:
+def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
     """For each panel: its first group, its first output channel, the number of its output
     channels, and the number of its groups' input channels."""  # fmt: skip
-    numbers = np.arange(s.panels(g.groups))
-    group = numbers // s.per_group * s.groups
-    panel_groups = np.minimum(s.groups, g.groups - group)
-    first = group * s.columns + numbers % s.per_group * s.width
+    numbers = np.arange(layout.panels(g.groups))
+    group = numbers // layout.per_group * layout.groups
+    panel_groups = np.minimum(layout.groups, g.groups - group)
+    first = group * layout.columns + numbers % layout.per_group * layout.width
     count = np.where(
-        s.groups > 1, panel_groups * s.columns,
-        np.minimum(s.width, s.columns - numbers % s.per_group * s.width),
+        layout.groups > 1, panel_groups * layout.columns,
+        np.minimum(layout.width, layout.columns - numbers % layout.per_group * layout.width),
     )  # fmt: skip
-    tables = (group, first, count, panel_groups * s.inputs)
+    tables = (group, first, count, panel_groups * layout.inputs)
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """The bytes of a packed filter."""
-    s = channel_layout(g, compute, on)
-    rows = prod(g.kernel) * s.blocks * s.block
-    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + CACHE_LINE
+    layout = channel_layout(g, compute, on)
+    rows = prod(g.kernel) * layout.blocks * layout.block
+    return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(
@@ -141,42 +141,49 @@ def pack(
     With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
     D // G, C) in the terms of `g`, and its channels are exchanged.
     """
-    s = channel_layout(g, compute, on)
-    shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
+    layout = channel_layout(g, compute, on)
+    shape = (
+        layout.panels(g.groups),
+        prod(g.kernel[:-1]),
+        layout.blocks * layout.block,
+        g.kernel[-1],
+        layout.width,
+    )
     panels = aligned_empty(shape, compute)
-    call = _packing_call(g, s, dtype_name(f), compute, f.strides, transposed, threads, on)
+    call = _packing_call(g, layout, dtype_name(f), compute, f.strides, transposed, threads, on)
     call(launch, f=address(f), panels=address(panels))
     return panels
 
 
 @kept
 def _packing_call(
-    g: Geometry, s: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
+    g: Geometry, layout: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
     transposed: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
     if transposed:  # f: a group's outputs are the last axis but one; groups and inputs the last
-        channel, column, group = outer, inner, outer * s.inputs
+        channel, column, group = outer, inner, outer * layout.inputs
     else:
-        channel, column, group = inner, outer, outer * s.columns
+        channel, column, group = inner, outer, outer * layout.columns
     offsets = grid(g.kernel, taps)
-    groups, firsts, counts, _ = panel_tables(g, s)
-    inside = firsts - groups * s.columns  # 0 if a panel holds several groups
+    groups, firsts, counts, _ = panel_tables(g, layout)
+    inside = firsts - groups * layout.columns  # 0 if a panel holds several groups
     starts = np.ascontiguousarray(groups * group + inside * column)
-    lane = np.arange(s.width)
+    lane = np.arange(layout.width)
     lane_offsets = lane * column
-    if s.groups > 1:
-        lane_offsets = lane // s.columns * group + lane % s.columns * column
+    if layout.groups > 1:
+        lane_offsets = lane // layout.columns * group + lane % layout.columns * column
     lane_offsets = np.ascontiguousarray(lane_offsets, np.int64)
-    form = operand, compute, s.lanes, s.vectors
-    if s.groups == 1 and channel == 1 and column != 1:
+    form = operand, compute, layout.lanes, layout.vectors
+    if layout.groups == 1 and channel == 1 and column != 1:
         kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), on)
     else:
         contiguous = bool((lane_offsets == lane).all())
         kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
-        "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(offsets),
+        "channels": layout.inputs, "padded": layout.blocks * layout.block,
+        "tap_offsets": address(offsets),
         "f_channel": channel, "lane_offsets": address(lane_offsets), "panel_f": address(starts),
         "panel_columns": address(counts),
     }  # fmt: skip

@@ -60,26 +60,26 @@ def sources(g: Geometry, axis: int, outputs: Any = None) -> Any:
     return at_taps(padded_elements(g, axis), g, axis, outputs)
 
 
-def lowest_offset(count: int, step: int) -> int:
+def lowest_offset(count: int, stride: int) -> int:
     """The smallest offset of an axis' elements: 0, or negative for a negative stride."""
-    return min((count - 1) * step, 0)
+    return min((count - 1) * stride, 0)
 
 
-def to_offsets(elements: Any, step: int, lowest: int) -> Any:
+def to_offsets(elements: Any, stride: int, lowest: int) -> Any:
     """Turn indices into offsets from the element at the offset `lowest`; -1 into `OUTSIDE`."""
-    table = np.multiply(elements, step, dtype=np.int64, order="C")
+    table = np.multiply(elements, stride, dtype=np.int64, order="C")
     table -= lowest
     table[elements < 0] = OUTSIDE
     return table
 
 
-def offsets(g: Geometry, axis: int, step: int, outputs: Any = None) -> tuple[Any, int]:
+def offsets(g: Geometry, axis: int, stride: int, outputs: Any = None) -> tuple[Any, int]:
     """(O, K) offsets in x of each output's taps on an axis, and the offset to add to x's address.
 
     An offset is negative only in a border of zeros, even where the stride of x is negative.
     """
-    lowest = lowest_offset(g.size[axis], step)
-    return at_taps(to_offsets(padded_elements(g, axis), step, lowest), g, axis, outputs), lowest
+    lowest = lowest_offset(g.size[axis], stride)
+    return at_taps(to_offsets(padded_elements(g, axis), stride, lowest), g, axis, outputs), lowest
 
 
 def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
@@ -95,9 +95,9 @@ def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
     return np.where(reads_x, first, 0), np.where(reads_x, last, 0)
 
 
-def grid(counts: Sequence[int], steps: Sequence[int]) -> Any:
+def grid(counts: Sequence[int], strides: Sequence[int]) -> Any:
     """The offset of each element of an array with these axes, in row-major order."""
     table = np.zeros(1, np.int64)
-    for count, step in zip(counts, steps, strict=True):
-        table = (table[:, None] + np.arange(count) * step).ravel()
+    for count, stride in zip(counts, strides, strict=True):
+        table = (table[:, None] + np.arange(count) * stride).ravel()
     return table

@@ -118,8 +118,8 @@ def _gradient_call(
     spans = columns(g, chosen, (0,) * (g.rank + 1))
     span_offsets = spans.first + sum(
         (
-            positions * step
-            for positions, step in zip(spans.positions, gx_strides[1:-2], strict=True)
+            positions * stride
+            for positions, stride in zip(spans.positions, gx_strides[1:-2], strict=True)
         ),
         np.zeros_like(spans.first),
     )
@@ -138,10 +138,10 @@ def _gradient_call(
     }  # fmt: skip
     base = 0
     for a, axis in enumerate(chosen.axes):
-        step = gy_strides[a + 1]
-        lowest = lowest_offset(g.out[a], step)
+        stride = gy_strides[a + 1]
+        lowest = lowest_offset(g.out[a], stride)
         base += lowest
-        table = to_offsets(axis.outputs(g.out[a]), step, lowest)
+        table = to_offsets(axis.outputs(g.out[a]), stride, lowest)
         tables.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": axis.taps, f"blocks{a}": axis.count}
         if a < g.rank - 1:

@@ -29,26 +29,26 @@ def check_nan(code: Code, acc: list[Variable]) -> None:
 
 
 def store_spans(
-    code: Code, t: BlockTile, tile_row: Row, start: Value, last: Value, acc: list[Variable]
+    code: Code, spec: BlockTile, tile_row: Row, start: Value, last: Value, acc: list[Variable]
 ) -> None:
     """Store the spans of each block, as far as they lie in gx."""
     sums = [a.get() for a in acc]
     for e, count in enumerate(tile_row.counts):
         with code.when(code.number(0) < count):
-            for p in range(t.positions):
+            for p in range(spec.positions):
                 with code.when(start + p < last):
-                    block_sums = sums[p * t.vectors :][: t.vectors]
-                    _store_span(code, t, tile_row, e, start + p, block_sums)
+                    block_sums = sums[p * spec.vectors :][: spec.vectors]
+                    _store_span(code, spec, tile_row, e, start + p, block_sums)
 
 
 def _store_span(
-    code: Code, t: BlockTile, tile_row: Row, e: int, q: Value, sums: list[Value]
+    code: Code, spec: BlockTile, tile_row: Row, e: int, q: Value, sums: list[Value]
 ) -> None:
     """Store span e of block q; a part of it may lie before or behind the line of gx."""
-    if t.forward:
+    if spec.forward:
         _store_channels(
             code,
-            t,
+            spec,
             tile_row.gx.at(q * code["step"] + tile_row.offsets[e]),
             tile_row.counts[e],
             sums,
@@ -58,25 +58,27 @@ def _store_span(
     low = (code.number(0) - begin).maximum(code.number(0))
     high = (code["line"] - begin).minimum(tile_row.counts[e])
     pointer = tile_row.gx.at(q * code["step"] - code["before"] + tile_row.offsets[e])
-    for i in range(0, t.span, t.lanes):
-        mask = code.first_lanes(high - i, t.lanes)
-        lanes_before = code.first_lanes(low - i, t.lanes)
-        mask = mask & (lanes_before ^ all_lanes(code, t.lanes))
-        vector = _select_columns(sums, e * t.span + i, t.lanes)
-        pointer.at(i).store(code.convert(vector, t.compute, t.result), mask)
+    for i in range(0, spec.span, spec.lanes):
+        mask = code.first_lanes(high - i, spec.lanes)
+        lanes_before = code.first_lanes(low - i, spec.lanes)
+        mask = mask & (lanes_before ^ all_lanes(code, spec.lanes))
+        vector = _select_columns(sums, e * spec.span + i, spec.lanes)
+        pointer.at(i).store(code.convert(vector, spec.compute, spec.result), mask)
 
 
 def _store_channels(
-    code: Code, t: BlockTile, pointer: Pointer, count: Value, sums: list[Value]
+    code: Code, spec: BlockTile, pointer: Pointer, count: Value, sums: list[Value]
 ) -> None:
     """Store the output channels of one output."""
-    results = [code.convert(vector, t.compute, t.result) for vector in sums]
-    if t.stream:
+    results = [code.convert(vector, spec.compute, spec.result) for vector in sums]
+    if spec.stream:
         for v, vector in enumerate(results):
-            pointer.at(v * t.lanes).stream(vector)
+            pointer.at(v * spec.lanes).stream(vector)
         return
     for v, vector in enumerate(results):
-        pointer.at(v * t.lanes).store(vector, code.first_lanes(count - v * t.lanes, t.lanes))
+        pointer.at(v * spec.lanes).store(
+            vector, code.first_lanes(count - v * spec.lanes, spec.lanes)
+        )
 
 
 def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:

@@ -168,16 +168,16 @@ def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Cal
 
 @kept
 def _gradient_call(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     chosen = choose_run_tiling(g, item, on.lanes(item), on.registers)
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
-        first, second, compute, chosen.lanes, chosen.rows, chosen.vectors, g.channels, g.rank,
+        x_dtype, gy_dtype, compute, chosen.lanes, chosen.rows, chosen.vectors, g.channels, g.rank,
         g.filters % (chosen.lanes * chosen.vectors) != 0,
     )  # fmt: skip
     own_rows = np.arange(chosen.tiles) * chosen.rows
@@ -189,7 +189,7 @@ def _gradient_call(
         np.ascontiguousarray((g.size[-1] - 1 + low - last_tap) // stride + 1),
     )
     edge, _ = offsets(g, last, g.channels)
-    zeros = np.zeros(1, first)
+    zeros = np.zeros(1, x_dtype)
     partial_sums = chosen.regions.partial_sums
     separate_panels = chosen.panels if partial_sums == 1 else 1
     min_chunks = chunk_count(threads) if partial_sums == 1 else 1  # partial sums are chunks already
@@ -216,6 +216,6 @@ def _gradient_call(
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
             f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
-    values["x"] = base * ITEMSIZE[first]
+    values["x"] = base * ITEMSIZE[x_dtype]
     kernel = KernelSpec("runs", run_outer.kernel, (tile,), on)
     return Call(kernel, run_outer.arguments(g.rank), values, threads, tables)

@@ -67,14 +67,14 @@ class LaneTiling:
 def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
     """The tiling with the least work, which does not depend on threads."""
     span = -(-g.kernel[-1] * g.channels // lanes)
-    across = g.kernel[-2] if g.rank > 1 else 1
+    outer_taps = g.kernel[-2] if g.rank > 1 else 1
     tilings = []
     for max_vectors, channels, taps in product(
         range(1, min(span, MAX_VECTORS) + 1), range(1, min(g.filters, MAX_ROWS) + 1),
-        range(1, min(across, MAX_ROWS) + 1),
+        range(1, min(outer_taps, MAX_ROWS) + 1),
     ):  # fmt: skip
-        a, b, c = -(-span // max_vectors), -(-g.filters // channels), -(-across // taps)
-        v, r, k = -(-span // a), -(-g.filters // b), -(-across // c)
+        a, b, c = -(-span // max_vectors), -(-g.filters // channels), -(-outer_taps // taps)
+        v, r, k = -(-span // a), -(-g.filters // b), -(-outer_taps // c)
         if k * r * v + r + 1 <= registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
             tilings.append((a * b * c * (products + OUTPUT), v, r, k, a, b, c))
@@ -123,17 +123,17 @@ def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Cal
 
 @kept
 def _gradient_call(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
     chosen = choose_lane_tiling(g, item, lanes, on.registers)
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, last, width = g.kernel[-1] * g.channels, g.rank - 1, chosen.vectors * lanes
     tile = run_lanes.LaneTile(
-        first, second, compute, lanes, chosen.vectors, chosen.rows, chosen.taps, g.rank,
+        x_dtype, gy_dtype, compute, lanes, chosen.vectors, chosen.rows, chosen.taps, g.rank,
         span % width != 0,
     )  # fmt: skip
     firsts = np.arange(chosen.span_tiles) * width
@@ -169,6 +169,6 @@ def _gradient_call(
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
             f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
-    values["x"] = base * ITEMSIZE[first]
+    values["x"] = base * ITEMSIZE[x_dtype]
     kernel = KernelSpec("run_lanes", run_lanes.kernel, (tile,), on)
     return Call(kernel, run_lanes.arguments(g.rank), values, threads, tables)

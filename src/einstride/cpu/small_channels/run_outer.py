@@ -23,7 +23,7 @@ class RunTile:
 
     Attributes
     ----------
-    first, second, compute : str
+    x_dtype, gy_dtype, compute : str
         The dtypes of x, of gy, and of the sums.
     lanes, rows, vectors : int
         Lanes of a vector; elements of a span, and vectors of output channels, per tile.
@@ -35,8 +35,8 @@ class RunTile:
         True if the last panel of output channels is not full.
     """
 
-    first: str
-    second: str
+    x_dtype: str
+    gy_dtype: str
     compute: str
     lanes: int
     rows: int
@@ -66,15 +66,15 @@ def arguments(rank: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def kernel(t: RunTile) -> str:
+def kernel(spec: RunTile) -> str:
     """The LLVM IR of the kernel ``runs``."""
-    code = Code("runs", arguments(t.rank))
+    code = Code("runs", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         slice_number, remaining = chunk % code["slices"], chunk // code["slices"]
         separate_panels = code["panels_apart"]  # a chunk is one panel, or all panels
         first, partial = remaining % separate_panels, remaining // separate_panels
         last = separate_panels.equals(1).select(code["panels"], first + 1)
-        _compute_chunk(code, t, (first, last), slice_number, partial)
+        _compute_chunk(code, spec, (first, last), slice_number, partial)
     return code.text()
 
 
@@ -94,18 +94,18 @@ class _Region:
 
 
 def _compute_chunk(
-    code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
+    code: Code, spec: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
 ) -> None:
     """Sum some tiles of all outer taps, for some panels of output channels, to one partial sum."""
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["tiles"]))
     begin = partial * code["regions"] // code["partial_sums"]
     end = (partial + 1) * code["regions"] // code["partial_sums"]
     with code.loop(begin, end) as number, code.loop(*panels) as panel:
-        column = panel * t.width
+        column = panel * spec.width
         left = code["filters"] - column
-        masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
-        gy = code.array("gy", t.second).at(column)
-        sums = code.array("sums", t.compute).at(partial * code["sums_partial"] + column)
+        masks = [code.first_lanes(left - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
+        gy = code.array("gy", spec.gy_dtype).at(column)
+        sums = code.array("sums", spec.compute).at(partial * code["sums_partial"] + column)
         line, line_part = number // code["line_parts"], number % code["line_parts"]
         first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
         last = (first + code["lines_at_once"]).minimum(code["lines"])
@@ -116,24 +116,24 @@ def _compute_chunk(
         def loop_over_axes(
             a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value
         ) -> None:
-            if a < t.rank - 1:
+            if a < spec.rank - 1:
                 with code.loop(0, code[f"taps{a}"]) as k:
                     loop_over_axes(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
                 return
             tap_sums = sums.at(tap * code["span"] * code["filters"])
             with code.loop(*tiles) as tile:
-                acc = _sum_region(code, t, region, taps, tile)
-                _store_sums(code, t, tap_sums, tile, acc, is_first, masks)
+                acc = _sum_region(code, spec, region, taps, tile)
+                _store_sums(code, spec, tap_sums, tile, acc, is_first, masks)
 
         loop_over_axes(0, code.number(0), [], region, is_first)
 
 
 def _sum_region(
-    code: Code, t: RunTile, region: _Region, taps: list[Value], tile: Value
+    code: Code, spec: RunTile, region: _Region, taps: list[Value], tile: Value
 ) -> list[Variable]:
     """Sum one tile over a region."""
-    count = t.rows * t.vectors
-    acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(count)]
+    count = spec.rows * spec.vectors
+    acc = [code.variable(code.zero(spec.compute, spec.lanes)) for _ in range(count)]
     first, low, high = (
         code.array(name, "int64").at(tile).load()
         for name in ("tile_first", "inside_first", "inside_last")
@@ -145,63 +145,69 @@ def _sum_region(
     high = high.maximum(low)
     with code.loop(region.first, region.last) as line:
         remaining, offset, gy_offset = line, code.number(0), code.number(0)
-        for a in reversed(range(t.rank - 1)):
+        for a in reversed(range(spec.rank - 1)):
             o, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
             axis_offset = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
             offset = offset + axis_offset
             gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         with code.when(offset >= 0):
-            x = code.array("x", t.first).at(remaining * code["x_batch"] + offset)
+            x = code.array("x", spec.x_dtype).at(remaining * code["x_batch"] + offset)
             gy = region.gy.at(remaining * code["gy_batch"] + gy_offset)
             for begin, end in ((region.begin, low), (high, region.end)):
                 with code.loop(begin, end) as o:
-                    _add_edge(code, t, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks)
+                    _add_edge(
+                        code, spec, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks
+                    )
             inside = x.at(first - code["x_start"])
             with code.loop(low, high) as o:
-                row = _load_gy(t, gy.at(o * code["gy_last"]), region.masks)
+                row = _load_gy(spec, gy.at(o * code["gy_last"]), region.masks)
                 span = inside.at(o * code["x_last"])
-                for r in range(t.rows):
-                    number = span.at(r).load_as(t.first, t.compute)
-                    _add_outer_product(code, t, number, row, acc, r)
+                for r in range(spec.rows):
+                    number = span.at(r).load_as(spec.x_dtype, spec.compute)
+                    _add_outer_product(code, spec, number, row, acc, r)
     return acc
 
 
-def _load_gy(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
+def _load_gy(spec: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
     """Load the vectors of gy at one output."""
     return [
-        gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
+        gy.at(v * spec.lanes).load_as(
+            spec.gy_dtype, spec.compute, spec.lanes, mask if spec.masked else None
+        )
         for v, mask in enumerate(masks)
     ]
 
 
 def _add_outer_product(
-    code: Code, t: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
+    code: Code, spec: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
 ) -> None:
     """Add one row of the outer product."""
-    broadcast = code.splat(number, t.lanes)
+    broadcast = code.splat(number, spec.lanes)
     for v, numbers in enumerate(row):
-        sums = acc[r * t.vectors + v]
+        sums = acc[r * spec.vectors + v]
         sums.set(broadcast.times_plus(numbers, sums.get()))
 
 
 def _add_edge(
-    code: Code, t: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
+    code: Code, spec: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Add the outer product of an output whose span leaves x."""
-    row = _load_gy(t, gy, masks)
+    row = _load_gy(spec, gy, masks)
     table = code.array("edge", "int64").at(o * code["kernel"])
-    zeros, zero = code.array("zeros", t.first), code.zero(t.compute, t.lanes)
-    for r in range(t.rows):
-        tap, channel = (first + r) // t.channels, (first + r) % t.channels
+    zeros, zero = code.array("zeros", spec.x_dtype), code.zero(spec.compute, spec.lanes)
+    for r in range(spec.rows):
+        tap, channel = (first + r) // spec.channels, (first + r) % spec.channels
         offset = table.at(tap).load()
         inside = offset >= 0
-        number = inside.select_pointer(x.at(offset + channel), zeros).load_as(t.first, t.compute)
-        _add_outer_product(code, t, number, [inside.select(v, zero) for v in row], acc, r)
+        number = inside.select_pointer(x.at(offset + channel), zeros).load_as(
+            spec.x_dtype, spec.compute
+        )
+        _add_outer_product(code, spec, number, [inside.select(v, zero) for v in row], acc, r)
 
 
 def _store_sums(
-    code: Code, t: RunTile, tap_sums: Pointer, tile: Value, acc: list[Variable], is_first: Value,
+    code: Code, spec: RunTile, tap_sums: Pointer, tile: Value, acc: list[Variable], is_first: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Store the sums of the first region to the partial sum, and add those of the others.
@@ -211,11 +217,11 @@ def _store_sums(
     """
     first = code.array("tile_first", "int64").at(tile).load()
     first_own = code.array("tile_own", "int64").at(tile).load()
-    for r in range(t.rows):
+    for r in range(spec.rows):
         with code.when(first + r >= first_own):
             row = tap_sums.at((first + r) * code["filters"])
             for v, mask in enumerate(masks):
-                pointer, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
+                pointer, sums = row.at(v * spec.lanes), acc[r * spec.vectors + v]
                 with code.when(is_first ^ 1):
-                    sums.set(sums.get() + pointer.load(t.lanes, mask))
+                    sums.set(sums.get() + pointer.load(spec.lanes, mask))
                 pointer.store(sums.get(), mask)

@@ -305,17 +305,17 @@ def _tile_arguments(
 ) -> tuple[dict[str, int], tuple[Any, ...]]:
     """Arguments that describe the tiles, and the tables whose addresses are among them."""
     inner, outer, taps = tile_counts(g, axes)
-    t = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
+    offsets = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
     values = {
         "outer": outer, "tiles0": inner[0], "tiles1": inner[1], "taps": taps,
         "x_batch": x_strides[0], "y_batch": y_strides[0],
         "channels": g.channels, "filters": g.filters,
-        "in_outer": address(t.outer_data), "out_outer": address(t.outer_result),
-        "in0": address(t.data[0]), "in1": address(t.data[1]),
-        "out0": address(t.result[0]), "out1": address(t.result[1]),
-        "x": t.data_back * item, "y": t.result_back * item,
+        "in_outer": address(offsets.outer_data), "out_outer": address(offsets.outer_result),
+        "in0": address(offsets.data[0]), "in1": address(offsets.data[1]),
+        "out0": address(offsets.result[0]), "out1": address(offsets.result[1]),
+        "x": offsets.data_lowest * item, "y": offsets.result_lowest * item,
     }  # fmt: skip
-    return values, (t.data, t.result, t.outer_data, t.outer_result)
+    return values, (offsets.data, offsets.result, offsets.outer_data, offsets.outer_result)
 
 
 def _filter_arguments(

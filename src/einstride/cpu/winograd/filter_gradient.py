@@ -128,12 +128,12 @@ def _add_products(
     """W[point][channel][output channel] += the sum of V * Y over the block's tiles."""
     y = v.at(code["y_at"])
     with code.loop(0, form.points) as point:
-        vs, ws = v.at(point * code["v_point"]), w.at(point * code["w_point"])
+        v_point, w_point = v.at(point * code["v_point"]), w.at(point * code["w_point"])
         with code.loop(0, part.filters, form.width) as d:
             multiply(
-                code, form, part.channels, lambda c: vs.at(c), code["c_block"],
+                code, form, part.channels, lambda c: v_point.at(c), code["c_block"],
                 y.at(point * code["y_point"] + d), code["d_block"], count,
-                ws.at(d), code["w_row"], first_accumulation,
+                w_point.at(d), code["w_row"], first_accumulation,
             )  # fmt: skip
 
 

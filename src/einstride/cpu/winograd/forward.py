@@ -82,15 +82,22 @@ def _multiply_fused(
     code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer
 ) -> None:
     """Compute M of one panel, transforming each slice of the filter just before its use."""
-    channels, u, step = code["channels"], v.at(code["u_at"]), code["f_point"]
+    channels, u, point_stride = code["channels"], v.at(code["u_at"]), code["f_point"]
     with code.loop(0, code["taps"]) as tap, code.loop(0, channels, code["slice"]) as c:
         size = (channels - c).minimum(code["slice"])
-        filter_transform.block(code, form, reading, panel, tap, c, size, u, step)
-        _multiply_points(code, form, count, v, tap * channels + c, size, u, step)
+        filter_transform.block(code, form, reading, panel, tap, c, size, u, point_stride)
+        _multiply_points(code, form, count, v, tap * channels + c, size, u, point_stride)
 
 
 def _multiply_points(
-    code: Code, form: Form, count: Value, v: Pointer, k: Value, size: Value, u: Pointer, step: Value
+    code: Code,
+    form: Form,
+    count: Value,
+    v: Pointer,
+    k: Value,
+    size: Value,
+    u: Pointer,
+    point_stride: Value,
 ) -> None:
     """Add to M the products of V with `size` rows of U from row k on."""
     depth = code["taps"] * code["channels"]
@@ -98,7 +105,7 @@ def _multiply_points(
         v_rows = v.at(point * code["v_point"] + k)
         multiply(
             code, form, count, lambda p: v_rows.at(p.minimum(count - 1) * depth), 1,
-            u.at(point * step), form.width, size,
+            u.at(point * point_stride), form.width, size,
             v.at(code["m_at"] + point * form.width), m_row(form), k.equals(0),
         )  # fmt: skip
 

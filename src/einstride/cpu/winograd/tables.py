@@ -70,7 +70,7 @@ class TileTables:
     outer_data, outer_result : array
         For all outer axes together: offsets (position, tap) in the input and (position) in the
         output.
-    data_back, result_back : int
+    data_lowest, result_lowest : int
         Offsets to add to the address of an example: not 0 for axes with negative strides.
     """
 
@@ -78,8 +78,8 @@ class TileTables:
     result: tuple[Any, Any]
     outer_data: Any
     outer_result: Any
-    data_back: int
-    result_back: int
+    data_lowest: int
+    result_lowest: int
 
 
 @cached(1024)

@@ -146,12 +146,12 @@ def multiply(
             )
         with code.loop(0, depth) as k:
             line = f.at(k * f_stride)
-            fs = [line.at(v * lanes).load(lanes) for v in range(vectors)]
+            f_vectors = [line.at(v * lanes).load(lanes) for v in range(vectors)]
             for p, point in enumerate(points):
                 broadcast = code.splat(point.at(k * stride).load(), lanes)
                 for v in range(vectors):
                     a = acc[p * vectors + v]
-                    a.set(broadcast.times_plus(fs[v], a.get()))
+                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
         _for_each_accumulator(
             pointers, acc, vectors, lambda a, pointer: pointer.store(a.get()), lanes
         )
