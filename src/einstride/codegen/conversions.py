@@ -62,7 +62,7 @@ def convert(builder: Any, value: Any, dtype: str, new_dtype: str) -> Any:
 
 
 def _conversion_instruction(dtype: str, new_dtype: str) -> str | None:
-    """The instruction between two dtypes that are no halves; None if the bits stay the same."""
+    """Name the instruction between two dtypes, none a half; None if the bits stay the same."""
     unsigned = dtype == "bool" or dtype.startswith("u")
     old_bytes, new_bytes = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[new_dtype])
     from_float, to_float = is_float(ELEMENTS[dtype]), is_float(ELEMENTS[new_dtype])
@@ -108,7 +108,7 @@ def _convert_to_half(builder: Any, value: Any, half_dtype: str) -> Any:
 
 
 def _constant(value: Any, number: int) -> Any:
-    """An integer as a constant of the type of another value, in every lane of a vector."""
+    """Return an integer as a constant of the type of another value, in every lane of a vector."""
     kind = value.type
     lanes = kind.count if isinstance(kind, ir.VectorType) else 0
     return ir.Constant(kind, [number] * lanes if lanes else number)

@@ -71,7 +71,7 @@ register(f"{__name__}._uncounted", "process", _count_again, lambda: int(_uncount
 
 @cached(1, "process")
 def limit() -> int:
-    """The number of bytes that the folder may hold; 0 turns the disk cache off."""
+    """Return the number of bytes that the folder may hold; 0 turns the disk cache off."""
     setting = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
     if not setting:
         return LIMIT
@@ -84,7 +84,7 @@ def limit() -> int:
 
 
 def default_folder() -> Path:
-    """The user's folder for caches, the one that the package platformdirs would choose."""
+    """Return the user's folder for caches, the one that the package platformdirs would choose."""
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
@@ -97,7 +97,7 @@ def default_folder() -> Path:
 
 @cached(1, "process")
 def folder() -> Path | None:
-    """The folder of machine code; None if there is none that only this user may write."""
+    """Return the folder of machine code; None if there is none that only this user may write."""
     setting = os.environ.get("EINSTRIDE_CACHE")
     path = Path(os.path.abspath(setting)) if setting else default_folder()
     if limit() == 0 or not path.is_absolute():  # no home is known: "~" stays as it is
@@ -144,7 +144,7 @@ def write(description: str, code: bytes) -> None:
 
 
 def size() -> int:
-    """The number of bytes in the folder, temporary files among them."""
+    """Return the number of bytes in the folder, temporary files among them."""
     directory = folder()
     if directory is None:
         return 0
@@ -239,7 +239,7 @@ def _digest(name: str, code: bytes) -> bytes:
 
 
 def _file_of(description: str) -> Path | None:
-    """The path of a kernel's file; None if its code cannot be kept."""
+    """Return the path of a kernel's file; None if its code cannot be kept."""
     directory, source = folder(), package_digest()
     if (
         directory is None or source is None or " at 0x" in description
@@ -251,7 +251,7 @@ def _file_of(description: str) -> Path | None:
 
 @cached(1, "code")
 def package_digest() -> str | None:
-    """A digest of LLVM's version and of every file of this package; None if it is unreliable.
+    """Digest LLVM's version and every file of this package; None if the digest is unreliable.
 
     It is unreliable if the package is no folder (a zip), if one of its modules was loaded from
     elsewhere, or if a file changed after this process had begun to import the package. Reading 230
@@ -278,7 +278,7 @@ def package_digest() -> str | None:
 
 
 def _changed_ns(status: os.stat_result) -> int:
-    """The time of a file's last change in nanoseconds; on POSIX no program can set that time."""
+    """Return the time of a file's last change in ns; on POSIX no program can set that time."""
     return status.st_mtime_ns if sys.platform == "win32" else status.st_ctime_ns
 
 

@@ -51,7 +51,7 @@ class Machine:
     registers: int
 
     def lanes(self, itemsize: int) -> int:
-        """The number of elements of `itemsize` bytes in a vector."""
+        """Return the number of elements of `itemsize` bytes in a vector."""
         return self.vector_bytes // itemsize
 
     @property
@@ -64,7 +64,7 @@ class Machine:
         return self.vector_bytes >= 32 or bool(known)
 
     def __str__(self) -> str:
-        """The CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
+        """Return the CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
         small = "NEON" if "+neon" in self.features.split(",") else "SSE"
         kind = {64: "AVX-512", 32: "AVX2"}.get(self.vector_bytes, small)
         return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
@@ -87,7 +87,7 @@ def available() -> bool:
 
 @cached(1, "process")
 def machine() -> Machine:
-    """The host CPU."""
+    """Return the host CPU."""
     host: Machine = workers.in_worker(partial(_call_exclusively, _detect_machine))
     return host
 
@@ -184,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def count() -> int:
-    """The number of kernels in this process' memory."""
+    """Return the number of kernels in this process' memory."""
     return len(_kernels)
 
 

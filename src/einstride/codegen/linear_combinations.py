@@ -72,7 +72,7 @@ def multiply_both_sides(
 
 
 def operations(rows: Rows) -> int:
-    """The approximate number of instructions of one product with the matrix."""
+    """Return the approximate number of instructions of one product with the matrix."""
     return sum(_count_terms(row) for row in rows)
 
 
@@ -81,7 +81,7 @@ def _count_terms(row: Sequence[Fraction]) -> int:
 
 
 def _count_saved_terms(p: Fraction, q: Fraction) -> int:
-    """The number of terms that a row saves if two columns become their sum and difference."""
+    """Count the terms that a row saves if two columns become their sum and difference."""
     return _count_terms((p, q)) - _count_terms((p + q, p - q))
 
 

@@ -111,12 +111,12 @@ def store(
 
 
 def all_lanes(code: Code, lanes: int) -> Mask:
-    """A mask of all lanes."""
+    """Make a mask of all lanes."""
     return code.every_lane(True, lanes)
 
 
 def addresses(pointer: Pointer, f: Format, lanes: int, stride: Value) -> Value:
-    """The addresses of `lanes` elements at a stride in elements."""
+    """Return the addresses of `lanes` elements at a stride in elements."""
     code = pointer.code
     kind = ir.VectorType(INT64, lanes)
     numbers = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
@@ -135,7 +135,7 @@ def broadcast_parts(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
 
 
 def at(pointer: Pointer, offsets: Value) -> Value:
-    """The addresses of elements at a vector of offsets."""
+    """Return the addresses of elements at a vector of offsets."""
     code, kind = pointer.code, offsets.ir.type
     first = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
     size = Value(code, ir.Constant(kind, [bytes_of(pointer.element)] * kind.count))

@@ -11,7 +11,7 @@ from einstride.codegen.ir_types import ELEMENTS, POINTER
 
 
 def constant(code: Code, value: float, dtype: str, lanes: int) -> Value:
-    """A constant vector with the same number in every lane."""
+    """Make a constant vector with the same number in every lane."""
     kind = ir.VectorType(ELEMENTS[dtype], lanes)
     return Value(code, ir.Constant(kind, [float(value)] * lanes))
 
@@ -26,7 +26,7 @@ def local(code: Code, count: int, element: str, lanes: int = 1) -> Pointer:
 
 
 def address(pointer: Pointer) -> Value:
-    """A pointer as an integer, which can be stored in memory."""
+    """Return a pointer as an integer, which can be stored in memory."""
     return Value(pointer.code, pointer.code.builder.ptrtoint(pointer.ir, ir.IntType(64)))
 
 

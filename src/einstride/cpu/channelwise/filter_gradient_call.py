@@ -69,7 +69,7 @@ class PartialSums:
 
 @cached(1024)
 def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
-    """How a filter gradient is split; decided by shapes and dtype alone."""
+    """Describe how a filter gradient is split; decided by shapes and dtype alone."""
     results = g.batch if per_example else 1
     rows = prod(g.out[:-1]) * (g.batch // results)
     size = prod(g.f_shape) * ITEMSIZE[compute]
@@ -83,7 +83,7 @@ def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
 
 
 def call(sig: Signature, partials: PartialSums) -> Call:
-    """The call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f.
+    """Make the call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f.
 
     At f lie the partial sums, filled with zeros, one after the other.
     """
@@ -107,7 +107,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
 def _vectors_of_channels(
     sig: Signature, partials: PartialSums
 ) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """The kernel module, spec, arguments and tables with vectors of output channels."""
+    """Return the kernel module, spec, arguments and tables with vectors of output channels."""
     g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
@@ -141,7 +141,7 @@ def _vectors_of_channels(
 def _vectors_of_positions(
     sig: Signature, partials: PartialSums
 ) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """The kernel module, spec, arguments and tables with vectors of positions."""
+    """Return the kernel module, spec, arguments and tables with vectors of positions."""
     g, vector_positions = sig.geometry, sig.lanes // sig.parts
     inside, outside = vector_interior(sig)
     accumulators = (16 if sig.machine.registers == 32 else 8) // sig.parts

@@ -24,12 +24,12 @@ half of a first cache, so that they stay in it from tile to tile."""
 
 
 def call(sig: Signature) -> Call:
-    """The call that computes y = conv(x, f) + bias, given the addresses x, y, f, bias (0: none)."""
+    """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
     return _call_along_positions(sig) if sig.along_positions else _call_along_channels(sig)
 
 
 def _divide_into_chunks(sig: Signature, width: int, tile: int) -> dict[str, int]:
-    """The arguments that divide the work into chunks.
+    """List the arguments that divide the work into chunks.
 
     A chunk is some rows of one example or, where rows are too few for the threads, one strip of
     each of them: a multiple of `tile` positions of the `width` interior ones.
@@ -56,7 +56,7 @@ def _make_call(
 
 
 def _call_along_channels(sig: Signature) -> Call:
-    """The call whose vectors hold output channels."""
+    """Make the call whose vectors hold output channels."""
     g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
@@ -76,7 +76,7 @@ def _call_along_channels(sig: Signature) -> Call:
 
 
 def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
-    """The elements of x under each tap of each position of an unrolled row; else empty."""
+    """Return the elements of x under each tap of each position of an unrolled row; else empty."""
     g = sig.geometry
     if not 1 < g.out[-1] <= MAX_UNROLLED_ROW or g.out[-1] * g.kernel[-1] > MAX_UNROLLED_TAPS:
         return ()
@@ -86,7 +86,7 @@ def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
 
 
 def blocking(sig: Signature, width: int) -> tuple[int, int]:
-    """P and V, the positions and vectors of a register tile.
+    """Choose P and V, the positions and vectors of a register tile.
 
     They take as many accumulators as the registers have, for at most `width` positions.
     """
@@ -108,7 +108,7 @@ def blocking(sig: Signature, width: int) -> tuple[int, int]:
 
 
 def _call_along_positions(sig: Signature) -> Call:
-    """The call whose vectors hold neighbouring positions of a row."""
+    """Make the call whose vectors hold neighbouring positions of a row."""
     g, vector_positions = sig.geometry, sig.lanes // sig.parts
     inside, outside = vector_interior(sig)
     outputs = g.filters // g.groups
@@ -131,7 +131,7 @@ def _call_along_positions(sig: Signature) -> Call:
 
 
 def border_arguments(sig: Signature, inside: int, outside: int) -> dict[str, int]:
-    """The arguments by which kernels with vectors along positions find the border."""
+    """List the arguments by which kernels with vectors along positions find the border."""
     g = sig.geometry
     return {
         "size": g.size[-1], "low": g.padding[-1][0], "dilation": g.dilation[-1],

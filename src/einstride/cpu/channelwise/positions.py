@@ -65,7 +65,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
@@ -75,7 +75,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         strip = chunk % code["strips"]
@@ -236,7 +236,7 @@ def load_border(
 def _offsets_of_lanes(
     code: Code, offsets: Value, positions_left: Value, lanes: int, parts: int
 ) -> tuple[Value, Value]:
-    """Offsets of all lanes from those of the positions, and the mask of the lanes inside x."""
+    """Make the offsets of all lanes from one per position, and the mask of the lanes inside x."""
     if parts == 2:
         if lanes == 2:
             offsets = code.splat(offsets, 2)

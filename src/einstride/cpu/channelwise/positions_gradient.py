@@ -57,7 +57,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "strips", "strip", "row_ranges", "rows", "result_rows", "all_rows",
         "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
@@ -67,7 +67,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as partial:
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])

@@ -114,7 +114,7 @@ class Signature:
         return self.threads if self.geometry.multiply_adds * self.parts**2 >= MIN_THREADED else 1
 
     def arguments(self, tables: list[Any]) -> dict[str, int]:
-        """The kernel arguments that all channelwise kernels have."""
+        """List the kernel arguments that all channelwise kernels have."""
         g, x_strides, y_strides = self.geometry, self.x_strides, self.y_strides
         lowest = lowest_offset(g.size[-1], x_strides[-2])
         values = {
@@ -139,12 +139,12 @@ def _format(stored: str, compute: str) -> Format:
 
 
 def axis_arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments of each spatial axis."""
+    """List the names of the kernel arguments of each spatial axis."""
     return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
 
 
 def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
-    """Strides in bytes as strides in real numbers.
+    """Return the strides in bytes as strides in real numbers.
 
     An axis of one element gets the stride that it has in a contiguous array.
     """
@@ -153,7 +153,7 @@ def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
 
 
 def interior(g: Geometry) -> tuple[int, int]:
-    """The range of positions of the last axis whose taps all meet x: first, one past the last."""
+    """Return the first position of the last axis whose taps all meet x, and one past the last."""
     s, low = g.stride[-1], g.padding[-1][0]
     first = min(max(-(-low // s), 0), g.out[-1])
     stop = (g.size[-1] + low - g.extent[-1]) // s + 1
@@ -161,7 +161,7 @@ def interior(g: Geometry) -> tuple[int, int]:
 
 
 def vector_interior(sig: Signature) -> tuple[int, int]:
-    """The interior, shortened at both ends to whole vectors of positions."""
+    """Return the interior, shortened at both ends to whole vectors of positions."""
     g, vector_positions = sig.geometry, sig.lanes // sig.parts
     first, stop = interior(g)
     first = min(-(-first // vector_positions) * vector_positions, g.out[-1])
@@ -169,7 +169,7 @@ def vector_interior(sig: Signature) -> tuple[int, int]:
 
 
 def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
-    """Offset tables of the taps of each position, one per axis, and bytes to add to x's address.
+    """Make the offset tables of each axis' taps and positions; return bytes to add to x's address.
 
     The last axis' table lists only positions outside the range `inside`, as (tap, position) if
     `by_tap`, else as (position, tap). An offset is negative only where a tap meets padding of
@@ -188,7 +188,7 @@ def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[
 
 
 def entries(g: Geometry, backwards: bool = False) -> int:
-    """Entries of all offset tables, at most; making them takes three times their memory.
+    """Count the entries of all offset tables, at most; making them takes three times their memory.
 
     With `backwards`, those of a depthwise input gradient, too, which have a row for each element.
     """

@@ -43,7 +43,7 @@ class OuterTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The argument names; those with a number belong to a spatial axis."""
+    """List the argument names; those with a number belong to a spatial axis."""
     names = ("table", "taps", "out", "first", "last", "gy_stride")
     axis_names = (f"{name}{a}" for a in range(rank) for name in names)
     return (
@@ -55,7 +55,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: OuterTile) -> str:
-    """The LLVM IR of the kernel ``outer``."""
+    """Write the LLVM IR of the kernel ``outer``."""
     code = Code("outer", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         panel, remaining = chunk % code["panels"], chunk // code["panels"]

@@ -29,7 +29,7 @@ def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
     per_example: bool = False, on: Machine | None = None, max_partial_sums: int = 1,
 ) -> None:  # fmt: skip
-    """out (*K, C // G, D) of dtype compute = the filter gradient; (B, ...) for each example.
+    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`.
 
     Where no tap leaves x, up to `max_partial_sums` partial sums are computed, each over a part of
     the positions. For complex numbers out is real, (*K, 2C // G, 2D): each part of x times each
@@ -48,7 +48,7 @@ def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
     on: Machine, max_partial_sums: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
-    """The call for arrays with these strides, and the number of partial sums it stores.
+    """Make the call for arrays with these strides, and the number of partial sums it stores.
 
     The call needs the addresses ``x``, ``gy`` and ``gf``.
     """
@@ -129,7 +129,7 @@ def _gradient_call(
 
 
 def _choose_region(g: Geometry, layout: PanelLayout, item: int) -> tuple[int, int]:
-    """Examples and first-axis outputs in a region; they do not depend on the threads."""
+    """Choose the examples and first-axis outputs in a region; they do not depend on the threads."""
     inner = min(g.channels // g.groups * layout.parts, 64)
     row_bytes = (inner * prod(g.stride) + layout.width) * item * prod(g.out[1:])
     lines = max(REGION_BYTES // max(row_bytes, 1), 1)

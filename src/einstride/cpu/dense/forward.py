@@ -66,7 +66,7 @@ class Tile:
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; those with a number belong to the batch or a spatial axis."""
+    """List the argument names; those with a number belong to the batch or a spatial axis."""
     names = ("table", "taps", "x_first", "x_stride", "out", "y_stride")
     axis_names = (f"{name}{a}" for a in range(axes) for name in names)
     return (
@@ -77,7 +77,7 @@ def arguments(axes: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Tile) -> str:
-    """The LLVM IR of the kernel ``dense``."""
+    """Write the LLVM IR of the kernel ``dense``."""
     code = Code("dense", arguments(len(spec.tables)))
     with code.chunks(code["chunks"]) as chunk:
         panels_inner = code["panels_inner"]  # 1: panels are the inner loop of chunks; 0: blocks are
@@ -135,7 +135,7 @@ Position = tuple[Value, dict[int, Pointer]]
 def _locate_position(
     code: Code, spec: Tile, position: Value, last: Value
 ) -> tuple[Value, dict[int, Pointer], Value]:
-    """The constant part of a position's offset in x, its table rows, and its offset in y."""
+    """Return the constant part of a position's offset in x, its table rows, and its offset in y."""
     remaining = position.minimum(last - 1)
     rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
@@ -198,7 +198,7 @@ def _add_products(
     code: Code, spec: Tile, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
     acc: list[Variable],
 ) -> None:  # fmt: skip
-    """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
+    """Add x[p, c] * f[c, v] to acc[p, v] for every channel c; zero for a negative offset."""
     zeros = code.array("zeros", spec.operand) if spec.contiguous_x else x
     inside = [o >= 0 for o in offsets]
     pointers = [x.at(o) for o in offsets]

@@ -31,7 +31,7 @@ def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
     on: Machine | None = None, vnni: bool = False,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias, for addressable arrays.
+    """Compute out (B, *O, D) = conv(x, panels) + bias, for addressable arrays.
 
     With `vnni`, the panels are those of `einstride.cpu.dense.vnni`, and the channels of x are
     contiguous.
@@ -46,7 +46,7 @@ def correlate(
 def correlation(
     x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine, vnni: bool = False
 ) -> Call:
-    """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
+    """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
     return _correlation_call(
         g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, vnni
@@ -113,7 +113,7 @@ def _correlation_call(
 
 
 def _tile_positions(layout: PanelLayout, positions: int) -> int:
-    """The positions in a register tile: the number with the least cycles for all positions.
+    """Choose the positions in a register tile: the number with the least cycles for all positions.
 
     A channel takes a cycle for every two vector products, and at least four cycles, the latency of
     an FMA. Above 16 full tiles the rounding does not matter, and the largest tile is taken.
@@ -125,7 +125,7 @@ def _tile_positions(layout: PanelLayout, positions: int) -> int:
 
 
 def _chunk_positions(positions: int, panels: int, threads: int, tile: int) -> int:
-    """The positions in a chunk: at most `BLOCK`, fewer if threads would be idle."""
+    """Choose the positions in a chunk: at most `BLOCK`, fewer if threads would be idle."""
     per_chunk = positions * panels // chunk_count(threads) if threads > 1 else positions
     rows = max(min(per_chunk, BLOCK), tile)
     even = -(-positions // -(-positions // rows))
@@ -133,7 +133,7 @@ def _chunk_positions(positions: int, panels: int, threads: int, tile: int) -> in
 
 
 def _border_fraction(g: Geometry) -> float:
-    """The fraction of products with a zero of the border."""
+    """Return the fraction of products with a zero of the border."""
     inside = 1.0
     for out, s, taps, d, (low, _), size in zip(
         g.out, g.stride, g.kernel, g.dilation, g.padding, g.size, strict=True
@@ -156,7 +156,7 @@ class Axis:
 def _describe_axes(
     g: Geometry, x_strides: Sequence[int], y_strides: Sequence[int]
 ) -> tuple[list[Axis], int]:
-    """The batch and each spatial axis, and the offset to add to the address of x.
+    """Describe the batch and each spatial axis, and return the offset to add to the address of x.
 
     Neighbouring axes without tables become one if their strides allow: a 1x1 convolution then has
     one axis, and its kernel computes no coordinates.

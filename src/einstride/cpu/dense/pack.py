@@ -20,7 +20,7 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
-    """The LLVM IR of the kernel ``panels``.
+    """Write the LLVM IR of the kernel ``panels``.
 
     `order` names the contiguous axis of f: "columns" (output channels), "channels", or "any".
     """

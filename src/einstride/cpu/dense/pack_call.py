@@ -59,7 +59,7 @@ class PanelLayout:
 
 @cached(1024)
 def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
-    """The register tile for `columns` output channels in a group; it uses all registers."""
+    """Choose the register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
     lanes = on.lanes(ITEMSIZE[real(compute)])
     all_vectors = -(-columns * parts // lanes)
@@ -71,7 +71,7 @@ def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The bytes of a packed filter."""
+    """Count the bytes of a packed filter."""
     layout = panel_layout(compute, g.filters // g.groups, on)
     inner = g.channels // g.groups * layout.parts
     count = prod(g.kernel) * inner * layout.width * layout.per_group * g.groups
@@ -82,7 +82,7 @@ def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
 def panel_tables(
     g: Geometry, layout: PanelLayout, x_channel: int, y_channel: int
 ) -> tuple[Any, ...]:
-    """For each panel: its offsets in x and in y, its first output channel, and their number."""
+    """List each panel's offsets in x and in y, its first output channel, and their number."""
     columns = g.filters // g.groups * layout.parts
     first = np.arange(layout.per_group) * layout.width
     group = np.arange(g.groups)[:, None]
@@ -114,7 +114,7 @@ def pack(
 
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
-    """The call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
+    """Make the call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
     layout = panel_layout(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
     f_strides = element_strides(f.strides, ITEMSIZE[part])

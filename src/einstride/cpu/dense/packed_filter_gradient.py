@@ -63,7 +63,7 @@ class BlockedTile:
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; ``sum_length`` counts the first axis' positions of a partial sum."""
+    """List the argument names; ``sum_length`` counts the first axis' positions of a partial sum."""
     axis_names = (f"{name}{a}" for a in range(axes) for name in ("out", "x_stride", "gy_stride"))
     return (
         "counter", "chunks", "panels", "panel_groups", "slices", "slice", "channels", "taps",
@@ -74,7 +74,7 @@ def arguments(axes: int) -> tuple[str, ...]:
 
 
 def kernel(spec: BlockedTile) -> str:
-    """The LLVM IR of the kernel ``blocked``."""
+    """Write the LLVM IR of the kernel ``blocked``."""
     code = Code("blocked", arguments(spec.axes))
     buffers = (
         local(code, spec.chunk_panels * REGION * spec.width, spec.compute),

@@ -50,7 +50,7 @@ def fits(g: Geometry, x_channel: int, parts: int) -> bool:
 
 
 def partial_sum_count(g: Geometry, parts: int, per_example: bool) -> int:
-    """The number of partial sums that the positions are divided into, a power of two."""
+    """Return the number of partial sums that the positions are divided into, a power of two."""
     if per_example or not inside(g):
         return 1
     filters = prod(g.f_shape) * parts**2
@@ -61,14 +61,14 @@ def partial_sum_count(g: Geometry, parts: int, per_example: bool) -> int:
 
 
 def gradient_bytes(job: Job) -> int:
-    """The bytes of the filter gradient; for complex numbers, of the products of all parts."""
+    """Count the bytes of the filter gradient; for complex numbers, of the products of all parts."""
     compute = job.arithmetic.compute
     return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
 
 
 @cached(1024)
 def allowed_partial_sums(job: Job, besides: int) -> int:
-    """The `partial_sum_count` of a job, or 1 if it and `besides` bytes exceed the limit."""
+    """Return the `partial_sum_count` of a job, or 1 if it and `besides` bytes exceed the limit."""
     parts = 2 if job.arithmetic.compute in PARTS else 1
     count = partial_sum_count(job.geometry, parts, job.per_example)
     return count if besides + (1 + count) * gradient_bytes(job) <= job.limit else 1
@@ -79,7 +79,7 @@ def call(
     gy_strides: Sequence[int], gf_strides: Sequence[int], max_partial_sums: int,
     per_example: bool, threads: int, on: Machine,
 ) -> tuple[Call, int]:  # fmt: skip
-    """The call for these strides, in elements, and the number of partial sums that it stores.
+    """Make the call for these strides, in elements, and the number of partial sums that it stores.
 
     With `per_example`, the strides of gf begin with the stride of the examples. Several partial
     sums are stored contiguously, each a row-major gf.
@@ -143,7 +143,7 @@ def call(
 def _merge_axes(
     g: Geometry, x_strides: Sequence[int], gy_strides: Sequence[int], per_example: bool
 ) -> list[tuple[int, int, int]]:
-    """(positions, stride in x, stride in gy) of the batch and the axes.
+    """Return (positions, stride in x, stride in gy) of the batch and the axes.
 
     Neighbouring axes become one if their strides allow.
     """

@@ -54,7 +54,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "row_ranges", "rows", "result_rows", "all_rows",
         "span", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
@@ -64,7 +64,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         panel, partial = chunk % code["panels"], chunk // code["panels"]

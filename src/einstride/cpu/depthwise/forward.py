@@ -44,7 +44,7 @@ pattern, and the offset table of the last axis if the tile meets a border."""
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "blocks", "row_blocks", "all_row_blocks",
         "axis_blocks", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
@@ -56,7 +56,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     buffers = [code.scratch(spec.x.computed, (n + 1) * spec.lanes) for n in (ELEMENTS, TAPS)]
     with code.chunks(code["chunks"]) as chunk:
@@ -82,7 +82,7 @@ def _locate_example(code: Code, spec: Spec, n: Value) -> tuple[Pointer, Pointer]
 
 
 def align_to_line(pointer: Pointer) -> Pointer:
-    """The next address that is a multiple of 64 bytes, a cache line."""
+    """Return the next address that is a multiple of 64 bytes, a cache line."""
     code = pointer.code
     address = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
     return Pointer(code, code.builder.inttoptr(((address + 63) & -64).ir, POINTER), pointer.element)
@@ -106,7 +106,7 @@ def _for_each_vector(
 
 
 def _tile_in_place(code: Code, spec: Spec, low: Value) -> ComputeTile:
-    """A function that generates one tile for all vectors of a panel of channels."""
+    """Return a function that generates one tile for all vectors of a panel of channels."""
 
     def compute_tile(
         x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None

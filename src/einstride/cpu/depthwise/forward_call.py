@@ -77,7 +77,7 @@ def is_unrolled(out: int, kernel: int) -> bool:
 
 
 def call(sig: Signature, backwards: bool) -> Call:
-    """The call that computes y = conv(x, f) + bias, or with `backwards` gx from gy.
+    """Make the call that computes y = conv(x, f) + bias, or with `backwards` gx from gy.
 
     It takes the addresses x (x or gy), y (y or gx), f and bias (0: none).
     """
@@ -120,7 +120,7 @@ def call(sig: Signature, backwards: bool) -> Call:
 def tap_arguments(
     sig: Signature, axes: list[Sources], size: tuple[int, ...], unrolled: bool
 ) -> tuple[dict[str, int], list[Any]]:
-    """The kernel arguments for the elements that taps meet, and the offset tables among them."""
+    """List the kernel arguments for the elements that taps meet, and their offset tables."""
     g, last = sig.geometry, axes[-1]
     inside, outside = interior(last, size[-1])
     lowest_offsets = [lowest_offset(n, s) for n, s in zip(size, sig.x_strides[1:-1], strict=True)]
@@ -148,7 +148,7 @@ def tap_arguments(
 def blocking(
     sig: Signature, out: tuple[int, ...], dense: bool, alignment: int
 ) -> tuple[int, int, int]:
-    """R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
+    """Choose R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
     g = sig.geometry
     registers, kernel = sig.machine.registers - 2, g.kernel[-1]
     max_rows = min(g.kernel[-2], out[-2], 4) if dense else 1
@@ -170,7 +170,7 @@ def blocking(
 def _predict_cycles(
     g: Geometry, out: tuple[int, ...], rows: int, tile: int, taps: int, alignment: int
 ) -> float:
-    """Predicted cycles of a tile per position.
+    """Predict the cycles of a tile per position.
 
     The core is taken to do two multiply-adds and one load per cycle, and a multiply-add to take
     four cycles, so that eight independent sums keep it busy.
@@ -191,7 +191,7 @@ def _predict_cycles(
 def _divide_into_chunks(
     sig: Signature, out: tuple[int, ...], rows: int, packed: int
 ) -> dict[str, int]:
-    """The arguments that divide the work into chunks.
+    """List the arguments that divide the work into chunks.
 
     A chunk is some blocks of R rows of one example, for a panel of channels where rows are too few
     for the threads.
@@ -219,7 +219,7 @@ def _divide_into_chunks(
 
 
 def _packed_vectors(sig: Signature, x_size: tuple[int, ...]) -> int:
-    """Vectors that are packed at once; 0 if taps are few or positions are many."""
+    """Count the vectors that are packed at once; 0 if taps are few or positions are many."""
     g = sig.geometry
     taps, elements = prod(g.kernel), prod(x_size)
     if not MIN_PACKED_TAPS <= taps <= forward.TAPS or elements > forward.ELEMENTS:
@@ -230,7 +230,7 @@ def _packed_vectors(sig: Signature, x_size: tuple[int, ...]) -> int:
 
 
 def _resident_rows(sig: Signature, rows: int, tile: int) -> int:
-    """Rows of taps if all taps stay in registers, else 0."""
+    """Count the rows of taps if all taps stay in registers, else 0."""
     g = sig.geometry
     if g.rank == 1 or g.kernel[-2] < rows:
         return 0
@@ -238,7 +238,7 @@ def _resident_rows(sig: Signature, rows: int, tile: int) -> int:
 
 
 def call_gradient(sig: Signature, partials: PartialSums) -> Call:
-    """The call that adds x gy to partial sums, given the addresses x, y (gy's) and f.
+    """Make the call that adds x gy to partial sums, given the addresses x, y (gy's) and f.
 
     At f lie the partial sums, filled with zeros, one after the other.
     """

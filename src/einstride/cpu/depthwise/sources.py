@@ -40,7 +40,7 @@ class Sources:
     alignment: int
 
     def indices(self, first: int, last: int) -> Any:
-        """(positions, taps) the indices into `padded` from position `first` up to `last`."""
+        """Return (positions, taps) the indices into `padded` from position `first` up to `last`."""
         return self.indices_of(np.arange(first, last)[:, None])
 
     def blocks(self) -> Iterator[tuple[slice, Any]]:
@@ -51,7 +51,7 @@ class Sources:
             yield slice(first, last), self.indices(first, last)
 
     def elements(self) -> Any:
-        """(positions, taps) the element that a tap reads, negative in padding of zeros."""
+        """Return (positions, taps) the element that a tap reads, negative in padding of zeros."""
         elements = np.empty((self.count, self.indices(0, 1).shape[1]), np.int64)
         for positions, indices in self.blocks():
             is_outside = indices == NO_ELEMENT
@@ -89,7 +89,7 @@ def gradient_sources(g: Geometry, a: int) -> Sources:
 
 
 def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
-    """The elements that the taps of an unrolled row meet, or indices that a tile's taps meet."""
+    """List the elements that an unrolled row's taps meet, or the indices that a tile's taps meet."""
     if not unrolled:
         return tuple(map(tuple, last.indices(0, min(tile, last.count)).tolist()))
     elements = last.elements()
@@ -97,7 +97,7 @@ def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
 
 
 def interior(last: Sources, size: int) -> tuple[int, int]:
-    """The longest range of positions whose taps all meet elements of the array or none.
+    """Return the longest range of positions whose taps all meet elements of the array or none.
 
     Their addresses are computed from strides, without a table.
     """

@@ -108,7 +108,7 @@ class FFTConvolution:
         return self.tiling.spectrum * self.lanes
 
     def scratch_elements(self, kernel: str) -> int:
-        """Elements of a worker's scratch for a kernel."""
+        """Count the elements of a worker's scratch for a kernel."""
         tiling = self.tiling
         taps = self.geometry.kernel[0] if not tiling.flat else 1
         inputs, outputs = tiling.down.inputs, tiling.down.outputs
@@ -132,7 +132,7 @@ class FFTConvolution:
 
 
 def _offsets_and_lowest(elements: Any, stride: int, size: int) -> tuple[Any, int]:
-    """The offsets of elements, and the offset to add to the address if the stride is negative."""
+    """Return the offsets of elements, and the lowest offset, negative for a negative stride."""
     lowest = lowest_offset(size, stride)
     return to_offsets(elements, stride, lowest), lowest
 
@@ -140,7 +140,7 @@ def _offsets_and_lowest(elements: Any, stride: int, size: int) -> tuple[Any, int
 def _describe_operand(
     conv: FFTConvolution, name: str, stored: str, strides: Strides, kernel: str
 ) -> tuple[Operand, Any, Any]:
-    """How a kernel accesses an array, with its arguments and tables."""
+    """Describe how a kernel accesses an array, with its arguments and tables."""
     g, tiling = conv.geometry, conv.tiling
     if conv.tiled_lanes and name != "f":
         return _describe_tiled_operand(conv, name, stored, strides)
@@ -185,7 +185,7 @@ def _describe_operand(
 def _describe_tiled_operand(
     conv: FFTConvolution, name: str, stored: str, strides: Strides
 ) -> tuple[Operand, Any, Any]:
-    """How a kernel accesses the array of a single channel, with tiles in the lanes."""
+    """Describe how a kernel accesses the array of a single channel, with tiles in the lanes."""
     g, tiling = conv.geometry, conv.tiling
     axes = [tiling.across] if tiling.flat else [tiling.down, tiling.across]
     size = g.size if name == "x" else g.out
@@ -206,7 +206,7 @@ def call(
     conv: FFTConvolution, kernel: str, stored: tuple[str, ...], strides: tuple[Strides, ...],
     blocks: int, partial_sums: int, threads: int,
 ) -> Call:  # fmt: skip
-    """The call of a kernel for some blocks of channels; for filter gradients, in partial sums.
+    """Make the call of a kernel for some blocks of channels; for filter gradients, in partial sums.
 
     It takes the addresses of its operands by name, `scratch`, `spectra`, and the number of the
     first block.
@@ -253,12 +253,12 @@ def call(
 
 
 def effort(conv: FFTConvolution) -> float:
-    """Predicted vector instructions of a call, without those of `filter_effort`."""
+    """Predict the vector instructions of a call, without those of `filter_effort`."""
     return conv.tiling.effort * conv.geometry.batch * conv.blocks
 
 
 def filter_effort(conv: FFTConvolution) -> float:
-    """Predicted vector instructions to transform the filter, or the sums to its gradient."""
+    """Predict the vector instructions to transform the filter, or the sums to its gradient."""
     tiling = conv.tiling
     rows = conv.geometry.kernel[0] if not tiling.flat else 1
     columns = tiling.half * (tiling.down.effort + FILTERED * tiling.down.period)

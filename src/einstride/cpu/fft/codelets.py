@@ -28,14 +28,14 @@ ROOT_HALF = sqrt(0.5)
 
 
 def add(a: Real, b: Real) -> Real:
-    """a + b."""
+    """Add two real numbers."""
     if a is None or b is None:
         return b if a is None else a
     return Value(a.code, a.code.builder.fadd(a.ir, b.ir, flags=FUSED))
 
 
 def sub(a: Real, b: Real) -> Real:
-    """a - b."""
+    """Subtract b from a."""
     if b is None:
         return a
     if a is None:
@@ -44,14 +44,14 @@ def sub(a: Real, b: Real) -> Real:
 
 
 def mul(a: Real, b: Real) -> Real:
-    """a b."""
+    """Multiply two real numbers."""
     if a is None or b is None:
         return None
     return Value(a.code, a.code.builder.fmul(a.ir, b.ir, flags=FUSED))
 
 
 def times(a: Real, number: float) -> Real:
-    """a times a number that is known when the kernel is generated."""
+    """Multiply by a number that is known when the kernel is generated."""
     if a is None or number == 1:
         return a
     kind: Any = a.ir.type
@@ -60,27 +60,27 @@ def times(a: Real, number: float) -> Real:
 
 
 def plus(a: Complex, b: Complex) -> Complex:
-    """The sum of two complex numbers."""
+    """Return the sum of two complex numbers."""
     return add(a[0], b[0]), add(a[1], b[1])
 
 
 def minus(a: Complex, b: Complex) -> Complex:
-    """The difference of two complex numbers."""
+    """Return the difference of two complex numbers."""
     return sub(a[0], b[0]), sub(a[1], b[1])
 
 
 def product(a: Complex, b: Complex) -> Complex:
-    """The product of two complex numbers."""
+    """Return the product of two complex numbers."""
     return sub(mul(a[0], b[0]), mul(a[1], b[1])), add(mul(a[0], b[1]), mul(a[1], b[0]))
 
 
 def product_conjugate(a: Complex, b: Complex) -> Complex:
-    """The product of a and of b's conjugate."""
+    """Return the product of a and of b's conjugate."""
     return add(mul(a[0], b[0]), mul(a[1], b[1])), sub(mul(a[1], b[0]), mul(a[0], b[1]))
 
 
 def rotated(a: Complex, part: int, whole: int) -> Complex:
-    """`a` times exp(2 pi i part / whole)."""
+    """Multiply `a` by exp(2 pi i part / whole)."""
     part %= whole
     quarters, remainder = divmod(4 * part, whole)
     if remainder == 0:
@@ -115,7 +115,7 @@ def dft(values: Sequence[Complex], sign: int) -> list[Complex]:
 
 
 def _transform_prime(values: Sequence[Complex], sign: int) -> list[Complex]:
-    """The transform of a prime length, by sums and differences of a(j) and a(n - j).
+    """Transform a prime length, by sums and differences of a(j) and a(n - j).
 
     Their factors are real: cosines for the sums, sines for the differences.
     """

@@ -26,12 +26,12 @@ COMMON = (
 
 
 def arguments(*operands: Operand) -> tuple[str, ...]:
-    """The names of the arguments of a kernel with these operands."""
+    """List the names of the arguments of a kernel with these operands."""
     return (*COMMON, *(argument for operand in operands for argument in operand.arguments))
 
 
 def lines(plane: Plane) -> int:
-    """Elements of the scratch before the buffer."""
+    """Count the elements of the scratch before the buffer."""
     length = max(prod(plane.height), prod(plane.width), 1)
     return (4 + 4 * length) * plane.lanes
 
@@ -73,23 +73,23 @@ class Kernel:
         self.pairs = code.array("pairs", "int64")
 
     def channel(self, block: Value) -> Value:
-        """The first channel of a block; the last block overlaps the one before."""
+        """Return the first channel of a block; the last block overlaps the one before."""
         code, lanes = self.code, self.plane.lanes
         if self.plane.masked:
             return code.number(0)
         return ((block + code["first"]) * lanes).minimum(code["channels"] - lanes)
 
     def spectra(self, number: Value) -> Pointer:
-        """The address of the spectrum with this number."""
+        """Return the address of the spectrum with this number."""
         size = self.half * self.height.length * self.size
         return self.code.array("spectra", self.plane.dtype).at(number * size)
 
     def buffer_after(self, rows: int) -> Pointer:
-        """The address in the scratch behind `rows` rows of the buffer."""
+        """Return the address in the scratch behind `rows` rows of the buffer."""
         return self.buffer.at(rows * self.plane.pitch * self.size)
 
     def column(self, spectra: Pointer, k: Value) -> Pointer:
-        """The address of column k of a spectrum."""
+        """Return the address of column k of a spectrum."""
         return spectra.at(k * (self.height.length * self.size))
 
     @contextmanager
@@ -100,11 +100,11 @@ class Kernel:
             yield row, k
 
     def height_of(self, operand: Operand) -> int:
-        """Rows that the transform of a column spans."""
+        """Return the rows that the transform of a column spans."""
         return 1 if self.plane.flat else operand.rows
 
     def row(self, buffer: Pointer, row: Value) -> Pointer:
-        """The address of a row of the buffer."""
+        """Return the address of a row of the buffer."""
         return buffer.at(row * (self.plane.pitch * self.size))
 
     def rows_to_spectra(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
@@ -130,14 +130,14 @@ class Kernel:
         return pointer.load(lanes, mask)
 
     def pointer(self, buffer: Pointer, k: Value, position: Value, shift: int) -> Pointer:
-        """The address of row position + shift in column k of the buffer."""
+        """Return the address of row position + shift in column k of the buffer."""
         row_stride = self.plane.pitch * self.size
         return buffer.at(k * self.size).at(position * row_stride).at(shift * row_stride)
 
     def slot(
         self, buffer: Pointer, k: Value, position: Value, shift: int, outside: Pointer
     ) -> Pointer:
-        """The address in column k of the filter's row that the table `slots` holds for a position.
+        """Return the address, in column k, of the filter's row in the table `slots` at a position.
 
         It is `outside` where the filter has no row.
         """

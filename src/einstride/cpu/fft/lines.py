@@ -33,9 +33,9 @@ EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
 
 @cached(4096)
 def radices(length: int) -> tuple[float, Radices]:
-    """The fewest vector instructions of a transform of this length, and the radices of its stages.
+    """Choose the radices of a transform's stages; return its vector instructions and the radices.
 
-    They are infinite if the length has a prime factor that no radix has.
+    The instructions are infinite if the length has a prime factor that no radix has.
     """
     if length == 1:
         return 0.0, ()
@@ -52,7 +52,7 @@ def radices(length: int) -> tuple[float, Radices]:
 
 @kept
 def order(stages: Radices) -> Any:
-    """The digit-reversed position of each frequency."""
+    """Return the digit-reversed position of each frequency."""
     length = prod(stages)
     positions = np.empty(length, np.int64)
     for position in range(length):
@@ -68,7 +68,7 @@ def order(stages: Radices) -> Any:
 
 
 def _factor_offsets(stages: Radices) -> list[int]:
-    """Offsets of the twiddle factors of each stage in the table `twiddles`, and its size."""
+    """List the offsets of each stage's twiddle factors in the table `twiddles`, and its size."""
     offsets, size = [0], prod(stages)
     for r in stages:
         size //= r
@@ -78,7 +78,7 @@ def _factor_offsets(stages: Radices) -> list[int]:
 
 @kept
 def twiddles(stages: Radices, dtype: str) -> Any:
-    """The twiddle factors exp(-2 pi i q k / n) of all stages, ordered by stage, k and q."""
+    """Return the twiddle factors exp(-2 pi i q k / n) of all stages, ordered by stage, k and q."""
     parts, size = [np.empty(0)], prod(stages)
     for r in stages:
         n, size = size, size // r
@@ -193,7 +193,7 @@ class Line:
         self._for_each_transform(s, outputs, transform)
 
     def _radix_and_distance(self, s: int) -> tuple[int, int]:
-        """A stage's radix, and the distance between its numbers."""
+        """Return a stage's radix, and the distance between its numbers."""
         return self.stages[s], prod(self.stages[s + 1 :])
 
     def _for_each_transform(

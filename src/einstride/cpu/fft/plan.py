@@ -117,7 +117,7 @@ def periodic(axis_segments: Sequence[Segment], n: int) -> bool:
 
 @cached(128)
 def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
-    """The tilings of an axis that are compared, found by formula since an axis may have any length.
+    """List the tilings of an axis that are compared, by formula since it may have any length.
 
     With one tile, borders of zeros may be left out: the elements of x between them are one span.
     """
@@ -187,7 +187,7 @@ class Tiling:
 def _predict_tiling(
     down: Axis, across: Axis, flat: bool, gradient: bool, vector: int, batch: int, tiled_lanes: int
 ) -> Tiling:
-    """The tiling of these two axes with its effort.
+    """Return the tiling of these two axes with its effort.
 
     `vector` is the size of a vector in bytes; the rest is as for `best_tiling`.
     """
@@ -220,7 +220,7 @@ def _predict_tiling(
 
 @cached(256)
 def best_tiling(g: Geometry, gradient: bool, vector: int, tiled_lanes: int) -> Tiling | None:
-    """The tiling with the least effort; None if no period is long enough.
+    """Choose the tiling with the least effort; None if no period is long enough.
 
     `tiled_lanes` is the number of planes per vector, or 0 if lanes hold channels.
     """
@@ -234,7 +234,7 @@ def best_tiling(g: Geometry, gradient: bool, vector: int, tiled_lanes: int) -> T
 
 
 def positions(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """(tiles, inputs) the element of x at each position; -1 for zero."""
+    """Return (tiles, inputs) the element of x at each position; -1 for zero."""
     elements = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
     table = np.full((axis_tiling.tiles, axis_tiling.inputs), -1, np.int64)
     for t in range(axis_tiling.tiles):
@@ -247,7 +247,7 @@ def positions(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
 
 
 def results(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """(tiles, outputs) the element of y at each position; -1 for none."""
+    """Return (tiles, outputs) the element of y at each position; -1 for none."""
     elements = np.arange(axis_tiling.tiles * axis_tiling.outputs).reshape(
         axis_tiling.tiles, axis_tiling.outputs
     )
@@ -255,7 +255,7 @@ def results(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
 
 
 def taps(g: Geometry, axis: int, axis_tiling: Axis, gradient: bool) -> Any:
-    """(period,) the tap at each position; -1 for none."""
+    """Return (period,) the tap at each position; -1 for none."""
     table = np.full(axis_tiling.period, -1, np.int64)
     k = np.arange(g.kernel[axis])
     z = axis_tiling.shift - k * g.dilation[axis]

@@ -47,11 +47,11 @@ class TileView:
         )
 
     def broadcast(self, number: Value) -> Value:
-        """The number in every lane."""
+        """Return the number in every lane."""
         return self.code.splat(number, self.plane.lanes)
 
     def argument(self, axis: str, quantity: str) -> Value:
-        """The kernel argument of an axis, in every lane."""
+        """Return the kernel argument of an axis, in every lane."""
         name = f"{axis}_tile" if quantity == "tile" else f"{self.operand.name}_{axis}_{quantity}"
         return self.broadcast(self.code[name])
 
@@ -61,7 +61,7 @@ class TileView:
         return Value(self.code, is_inside)
 
     def row(self, slot: Value) -> TileRow:
-        """The row `slot` of each plane."""
+        """Return the row `slot` of each plane."""
         if self.plane.flat:
             column_shift = slot * self.code["across_tile"]
             return TileRow(self, self.mask, column_shift)
@@ -115,7 +115,7 @@ class TileRow:
 def view_of(
     code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer
 ) -> View | TileView:
-    """The view of the planes of a chunk of work."""
+    """Return the view of the planes of a chunk of work."""
     if operand.tiled_lanes:
         return TileView(code, plane, operand, index.example)
     return View(code, plane, operand, index, outside)

@@ -151,17 +151,17 @@ class View:
         )
 
     def row(self, slot: Value) -> Row:
-        """The row `slot` of the plane."""
+        """Return the row `slot` of the plane."""
         columns = self.columns.at(self.row_columns.at(slot).load())
         return Row(self, self.rows.at(slot).load(), columns)
 
     def mask_of(self, inside: Value) -> Mask:
-        """The mask of the channels that exist, empty for a position outside of the array."""
+        """Return the mask of the channels that exist, empty for a position outside of the array."""
         broadcast = self.code.every_lane(inside, self.plane.lanes)
         return broadcast if self.mask is None else broadcast & self.mask
 
     def pointer_of(self, offset: Value) -> Pointer:
-        """The address of the vector at an offset; `outside` if the offset is negative."""
+        """Return the address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
         return (
             pointer

@@ -28,7 +28,7 @@ from einstride.cpu.grouped.rows import (
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The argument names; ``packed`` is the memory of packed x and gy, of each thread."""
+    """List the argument names; ``packed`` is the memory of packed x and gy, of each thread."""
     names = (
         "table", "taps", "size", "out", "first", "last", "x_stride", "y_stride", "packed_x",
         "packed_y",
@@ -45,7 +45,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The LLVM IR of the kernel ``grouped_gradient``."""
+    """Write the LLVM IR of the kernel ``grouped_gradient``."""
     code = Code("grouped_gradient", arguments(spec.rank))
     packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], spec.compute)
     with code.chunks(code["chunks"]) as chunk:

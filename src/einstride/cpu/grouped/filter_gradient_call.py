@@ -34,7 +34,7 @@ def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
     per_example: bool, on: Machine,
 ) -> None:  # fmt: skip
-    """out (*K, C // G, D) of dtype `compute` = filter gradient; (B, ...) with `per_example`."""
+    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`."""
     call = gradient_of(x, gy, g, compute, out, threads, per_example, on)
     packed = np.empty(threads * packed_bytes(g, compute, per_example, on) + 64, np.uint8)
     start = -(-address(packed) // 64) * 64
@@ -51,7 +51,7 @@ def gradient_of(
     per_example: bool,
     on: Machine,
 ) -> Call:
-    """The call for these strides; it needs the addresses x, y (of gy), gf and packed."""
+    """Make the call for these strides; it needs the addresses x, y (of gy), gf and packed."""
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on,
@@ -59,12 +59,12 @@ def gradient_of(
 
 
 def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
-    """The bytes of a thread's packed x and gy."""
+    """Count the bytes of a thread's packed x and gy."""
     return _choose_region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
 
 
 def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
-    """The layout with one vector of outputs and blocks of channels whose sums fit registers."""
+    """Choose the layout of one vector of outputs and channel blocks whose sums fit registers."""
     return channel_layout(
         g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1)
     )
@@ -97,7 +97,7 @@ class Region:
 
 @cached(1024)
 def _choose_region(g: Geometry, layout: ChannelLayout, item: int, per_example: bool) -> Region:
-    """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
+    """Choose the most rows, or examples, within `REGION_BYTES`, whatever the threads."""
     row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
     # Packed x and gy of one element of the first axis; of the whole row if it is the only axis.
     x_row = row_positions * layout.x_width * prod(g.size[1:-1])
@@ -124,7 +124,7 @@ def _choose_region(g: Geometry, layout: ChannelLayout, item: int, per_example: b
 
 
 def _span_length(g: Geometry, rows: int) -> int:
-    """The most elements of x's first axis that the windows of `rows` outputs span."""
+    """Return the most elements of x's first axis that the windows of `rows` outputs span."""
     if g.rank == 1:
         return 1
     if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
@@ -133,8 +133,8 @@ def _span_length(g: Geometry, rows: int) -> int:
 
 
 def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
-    """For each `rows` outputs: the first element of x's first axis they read, and one past the
-    last."""  # fmt: skip
+    """List, for each `rows` outputs, the first element of x's first axis that they read, and one
+    past the last."""  # fmt: skip
     if g.rank == 1:
         return np.zeros(1, np.int64), np.ones(1, np.int64)
     step, low = g.stride[0], g.padding[0][0]

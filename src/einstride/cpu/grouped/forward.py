@@ -27,7 +27,7 @@ from einstride.cpu.grouped.rows import (
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The argument names; those with a number belong to a spatial axis or a kind of tile."""
+    """List the argument names; those with a number belong to a spatial axis or a kind of tile."""
     names = ("table", "taps", "out", "y_stride")
     axis_names = [f"{name}{a}" for a in range(rank) for name in names]
     axis_names.remove(f"table{rank - 1}")
@@ -40,7 +40,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The LLVM IR of the kernel ``grouped``."""
+    """Write the LLVM IR of the kernel ``grouped``."""
     code = Code("grouped", arguments(spec.rank))
     staging = allocate_aligned(code, spec.compute, spec.staging_vectors * spec.layout.lanes)
     with code.chunks(code["chunks"]) as chunk:

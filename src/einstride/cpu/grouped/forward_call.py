@@ -34,7 +34,7 @@ def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
     on: Machine,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias."""
+    """Compute out (B, *O, D) = conv(x, panels) + bias."""
     call = correlation(x, g, compute, out, threads, on)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
@@ -43,14 +43,14 @@ def correlate(
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
-    """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
+    """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     return _correlation_call(
         g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
     )
 
 
 def max_positions(layout: ChannelLayout, on: Machine) -> int:
-    """The most positions in a tile whose sums, filter row and broadcast fit the registers."""
+    """Return the most positions of a tile whose sums, filter row and broadcast fit registers."""
     registers = 24 if on.registers >= 32 else 10
     return max(min(registers // layout.vectors, 14), 2)
 
@@ -98,7 +98,7 @@ def spec_and_arguments(
     g: Geometry, layout: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
     y_strides: Sequence[int], max_tile: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
-    """The specification, the common arguments and the tables of both kernels."""
+    """Return the specification, the common arguments and the tables of both kernels."""
     tile_kinds, ranges, all_inside = divide_row(g, max_tile)
     groups, first, counts, inputs = panel_tables(g, layout)
     items = [ITEMSIZE[d] for d in dtypes]

@@ -17,7 +17,7 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: bool) -> str:
-    """The LLVM IR of ``grouped_panels``; `contiguous`: True if the lanes are contiguous in f."""
+    """Write the LLVM IR of ``grouped_panels``; `contiguous`: True if lanes are contiguous in f."""
     code = Code("grouped_panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as panel:
@@ -45,7 +45,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: boo
 
 
 def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> str:
-    """The LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
+    """Write the LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
 
     Vectors of channels are loaded for each output and transposed in registers.
     """

@@ -79,7 +79,7 @@ class Spec:
         return max(map(len, self.tile_kinds))
 
     def positions_read(self, kind: TileKind) -> dict[int, list[tuple[int, int]]]:
-        """The positions of x that a tile reads, and the (position, tap) pairs that read each."""
+        """List the positions of x that a tile reads, with the (position, tap) pairs of each."""
         pairs: dict[int, list[tuple[int, int]]] = {}
         for p, taps in enumerate(kind):
             for k, reads in enumerate(taps):
@@ -120,7 +120,7 @@ def divide_row(
 
 
 def range_arguments() -> tuple[str, ...]:
-    """The names of the arguments that hold the range of positions of each kind of tile."""
+    """List the names of the arguments that hold the range of positions of each kind of tile."""
     return tuple(f"{end}{i}" for i in range(MAX_TILE_KINDS) for end in ("kind_start", "kind_stop"))
 
 
@@ -195,7 +195,7 @@ def fill_staging(
 
 
 def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
-    """A mask of `count` lanes from lane `first` on; `count` must not be negative."""
+    """Make a mask of `count` lanes from lane `first` on; `count` must not be negative."""
     if not first:
         return code.first_lanes(count, lanes)
     lanes_before = code.first_lanes(code.number(first), lanes)

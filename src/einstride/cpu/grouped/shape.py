@@ -79,7 +79,7 @@ class ChannelLayout:
         return self.groups == 1 or self.blocks == 1
 
     def panels(self, groups: int) -> int:
-        """The number of panels of all `groups` of a convolution."""
+        """Return the number of panels of all `groups` of a convolution."""
         return -(-groups // self.groups) * self.per_group
 
     @property
@@ -96,7 +96,7 @@ class ChannelLayout:
 
 @cached(1024)
 def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
-    """The layout for a geometry; with `max_block`, one vector and at most that many channels."""
+    """Choose the layout for a geometry; with `max_block`, one vector of at most that many inputs."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)
@@ -111,7 +111,7 @@ def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -
 
 @kept
 def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
-    """For each panel: its first group, its first output channel, the number of its output
+    """List, for each panel, its first group, its first output channel, the number of its output
     channels, and the number of its groups' input channels."""  # fmt: skip
     numbers = np.arange(layout.panels(g.groups))
     group = numbers // layout.per_group * layout.groups
@@ -126,7 +126,7 @@ def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The bytes of a packed filter."""
+    """Count the bytes of a packed filter."""
     layout = channel_layout(g, compute, on)
     rows = prod(g.kernel) * layout.blocks * layout.block
     return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE

@@ -49,14 +49,14 @@ def unaliased_empty(shape: Sequence[int], dtype: Any, source: Any) -> Any:
 
 
 def address(a: Any) -> int:
-    """The address of an array's first element."""
+    """Return the address of an array's first element."""
     if ADDRESSES_READABLE and isinstance(a, np.ndarray):
         return _integer_at(id(a) + HEADER_BYTES).value
     return reported_address(a)
 
 
 def reported_address(a: Any) -> int:
-    """The address of an array's first element, as the array reports it."""
+    """Return the address of an array's first element, as the array reports it."""
     return int(a.__array_interface__["data"][0])
 
 

@@ -19,7 +19,7 @@ ArgumentBlock = Any
 
 
 def dtype_name(a: Any) -> str:
-    """The name of an array's dtype, cached because NumPy builds a new string at each access."""
+    """Return the name of an array's dtype, cached as NumPy builds a new string at each access."""
     name = _NAMES.get(a.dtype)
     if name is None:
         name = _NAMES[a.dtype] = str(a.dtype.name)
@@ -77,15 +77,15 @@ class Call:
         return size_of(self._tables) + (8 + NAME_BYTES) * len(self._block)
 
     def index(self, name: str) -> int:
-        """The index of an argument in the block."""
+        """Return the index of an argument in the block."""
         return self._indices[name]
 
     def argument(self, name: str) -> int:
-        """The value of an argument."""
+        """Return the value of an argument."""
         return int(self._block[self._indices[name]])
 
     def block(self) -> ArgumentBlock:
-        """A copy of the argument block, in which the caller fills in addresses."""
+        """Return a copy of the argument block, in which the caller fills in addresses."""
         return type(self._block).from_buffer_copy(self._block)
 
     def __call__(self, launch: Any, **addresses: int) -> None:

@@ -21,13 +21,13 @@ MIN_BYTES = 1 << 18
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; the last axis is contiguous."""
+    """List the argument names; the last axis is contiguous."""
     axis_names = (f"{name}{a}" for a in range(axes) for name in ("size", "step"))
     return ("counter", "chunks", "y", *axis_names)
 
 
 def text(axes: int, lanes: int) -> str:
-    """The LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
+    """Write the LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
     code = Code("zeros", arguments(axes))
     zeros = code.zero("float32", lanes)
 
@@ -51,7 +51,7 @@ def text(axes: int, lanes: int) -> str:
 
 
 def clear(view: Any, launch: Any, threads: int) -> None:
-    """view[...] = 0, by a kernel if the last axis is contiguous and the view large."""
+    """Clear a view of an array, by a kernel if the last axis is contiguous and the view large."""
     item = ITEMSIZE[dtype_name(view)]
     supported = contiguous_channels(view) and view.ndim > 2 and item % 4 == 0
     if not supported or prod(view.shape) * item < MIN_BYTES:

@@ -25,7 +25,7 @@ making a table takes hardly more memory than the table."""
 
 
 def padded_elements(g: Geometry, axis: int) -> Any:
-    """The element of x at each position of a padded axis; -1 in a border of zeros."""
+    """List the element of x at each position of a padded axis; -1 in a border of zeros."""
     size, (low, high) = g.size[axis], g.padding[axis]
     elements = np.empty(max(size + low + high, 0), np.int64)
     for segment in segments(-low, size + high, size, g.padding_mode):
@@ -41,7 +41,7 @@ def padded_elements(g: Geometry, axis: int) -> Any:
 
 
 def at_taps(values: Any, g: Geometry, axis: int, outputs: Any = None) -> Any:
-    """(O, K) the value at the position of each tap of each output, or of the `outputs` given.
+    """List (O, K) the value at each tap of each output, or of the `outputs` given.
 
     `values` holds one value for each position of the padded axis.
     """
@@ -56,12 +56,12 @@ def at_taps(values: Any, g: Geometry, axis: int, outputs: Any = None) -> Any:
 
 
 def sources(g: Geometry, axis: int, outputs: Any = None) -> Any:
-    """(O, K) the element of x that each tap of each output reads; -1 in a border of zeros."""
+    """List (O, K) the element of x that each output's tap reads; -1 in a border of zeros."""
     return at_taps(padded_elements(g, axis), g, axis, outputs)
 
 
 def lowest_offset(count: int, stride: int) -> int:
-    """The smallest offset of an axis' elements: 0, or negative for a negative stride."""
+    """Return the smallest offset of an axis' elements: 0, or negative for a negative stride."""
     return min((count - 1) * stride, 0)
 
 
@@ -74,7 +74,7 @@ def to_offsets(elements: Any, stride: int, lowest: int) -> Any:
 
 
 def offsets(g: Geometry, axis: int, stride: int, outputs: Any = None) -> tuple[Any, int]:
-    """(O, K) offsets in x of each output's taps on an axis, and the offset to add to x's address.
+    """List (O, K) the offsets in x of each output's taps; also return the offset to add to x.
 
     An offset is negative only in a border of zeros, even where the stride of x is negative.
     """
@@ -83,7 +83,7 @@ def offsets(g: Geometry, axis: int, stride: int, outputs: Any = None) -> tuple[A
 
 
 def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
-    """(K,) each tap's first output that reads an element of x, and one past the last; or 0, 0."""
+    """List (K,) each tap's first output that reads x, and one past the last; 0, 0 if none does."""
     out, s, low = g.out[axis], g.stride[axis], g.padding[axis][0]
     taps = np.arange(g.kernel[axis], dtype=np.int64)
     if g.padding_mode != "zeros":
@@ -96,7 +96,7 @@ def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
 
 
 def grid(counts: Sequence[int], strides: Sequence[int]) -> Any:
-    """The offset of each element of an array with these axes, in row-major order."""
+    """List the offset of each element of an array with these axes, in row-major order."""
     table = np.zeros(1, np.int64)
     for count, stride in zip(counts, strides, strict=True):
         table = (table[:, None] + np.arange(count) * stride).ravel()

@@ -41,7 +41,7 @@ def _gather_call(
 
 
 def gather_text(stored: str, compute: str) -> str:
-    """The LLVM IR of ``gather``."""
+    """Write the LLVM IR of ``gather``."""
     code = Code("gather", GATHER)
     with code.chunks(code["chunks"]), code.loop(0, code["count"]) as i:
         value = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
@@ -62,7 +62,7 @@ def _planes_call(batch: int, positions: int, channels: int, stored: str, on: Mac
 
 
 def planes_text(stored: str) -> str:
-    """The LLVM IR of ``planes``."""
+    """Write the LLVM IR of ``planes``."""
     code = Code("planes", PLANES)
     with code.chunks(code["chunks"]) as example:
         positions, channels = code["positions"], code["channels"]
@@ -101,7 +101,7 @@ def _reduce_call(
 
 
 def reduce_text(compute: str, result: str) -> str:
-    """The LLVM IR of ``fold``."""
+    """Write the LLVM IR of ``fold``."""
     code = Code("fold", REDUCE)
     with code.chunks(code["chunks"]) as group:
         count, tables = code["count"], code["tables"]

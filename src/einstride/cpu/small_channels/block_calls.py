@@ -23,19 +23,19 @@ from einstride.support.byte_cache import kept
 
 
 def tiling(g: Geometry, compute: str) -> BlockTiling:
-    """The tiling of an input gradient for this machine."""
+    """Choose the tiling of an input gradient for this machine."""
     on = machine()
     return choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
 def panel_bytes(g: Geometry, compute: str) -> int:
-    """Bytes of the rearranged filter."""
+    """Count the bytes of the rearranged filter."""
     chosen = tiling(g, compute)
     return chosen.panels * chosen.taps * g.filters * chosen.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
-    """The filter (*K, C, D) of dtype compute, contiguous on its last axis, as rearranged panels."""
+    """Pack the filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
     chosen = tiling(g, compute)
     panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
     call = _packing_call(g, compute, f.strides, threads, machine())
@@ -80,7 +80,7 @@ def gradient(
 
 
 def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
-    """The call for arrays with these dtypes and strides, and the channel of each column."""
+    """Make the call for arrays with these dtypes and strides, and the channel of each column."""
     return _gradient_call(
         g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
     )

@@ -15,7 +15,7 @@ ARGUMENTS = ("counter", "chunks", "f", "to", "channels", "columns", "zeros")
 
 
 def kernel(dtype: str, lanes: int, vectors: int) -> str:
-    """The LLVM IR of the kernel ``block_panels``.
+    """Write the LLVM IR of the kernel ``block_panels``.
 
     `columns` holds the offset in f of each panel, tap and column; negative for zeros.
     """
@@ -59,6 +59,6 @@ def _transpose(rows: list[Value]) -> list[Value]:
 
 
 def _select_lanes(a: Value, b: Value, order: list[int]) -> Value:
-    """The lanes of two vectors that `order` names."""
+    """Return the lanes of two vectors that `order` names."""
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
     return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))

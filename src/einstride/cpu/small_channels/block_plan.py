@@ -53,12 +53,12 @@ class Axis:
         return self.strides * self.stride
 
     def outputs(self, out: int) -> Any:
-        """(count, taps) the output that each tap of each block meets; -1 for none."""
+        """List (count, taps) the output that each tap of each block meets; -1 for none."""
         outputs = self.first + np.arange(self.count)[:, None] * self.strides + np.arange(self.taps)
         return np.where((outputs >= 0) & (outputs < out), outputs, -1)
 
     def tap_numbers(self) -> Any:
-        """(taps, block) the filter's tap between a block's output and its position; -1 for none."""
+        """List (taps, block) the filter's tap between an output and a position; -1 for none."""
         reach = (self.kernel - 1) * self.dilation
         distance = np.arange(self.block) - self.stride * (
             np.arange(self.taps)[:, None] - self._outputs_before
@@ -127,7 +127,7 @@ class BlockTiling:
 
 @cached(1024)
 def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
-    """The tiling with the least work."""
+    """Choose the tiling with the least work."""
     max_columns = (4 if registers >= 32 else 2) * lanes
     axes = [
         [
@@ -199,7 +199,7 @@ class Columns:
 
 @kept
 def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
-    """The columns of a filter (*K, C, D) with these strides in elements, none of them negative."""
+    """List the columns of a filter (*K, C, D) with these strides in elements, none negative."""
     offset: Any = np.arange(g.channels) * f_strides[g.rank]
     for a in reversed(range(g.rank)):
         tap_offsets = to_offsets(blocks.axes[a].tap_numbers(), f_strides[a], 0)

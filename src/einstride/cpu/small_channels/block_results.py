@@ -82,7 +82,7 @@ def _store_channels(
 
 
 def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:
-    """The vector of columns from `first` on, from two neighbouring vectors."""
+    """Return the vector of columns from `first` on, from two neighbouring vectors."""
     v, shift = divmod(first, lanes)
     if shift == 0:
         return sums[v]

@@ -29,7 +29,7 @@ a staging buffer on the stack from one slice to the next."""
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     every = (f"{name}{a}" for a in range(rank) for name in ("table", "taps", "blocks"))
     outer = (
         f"{name}{a}" for a in range(rank - 1) for name in ("span_at", "size", "low", "block", "to")
@@ -43,7 +43,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: BlockTile) -> str:
-    """The LLVM IR of the kernel ``blocks``."""
+    """Write the LLVM IR of the kernel ``blocks``."""
     code = Code("blocks", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         inside = code["panels_inside"].equals(

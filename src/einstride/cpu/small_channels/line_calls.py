@@ -61,7 +61,7 @@ class LineTiling:
 
 @cached(1024)
 def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
-    """The tiling with the least work."""
+    """Choose the tiling with the least work."""
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
     span = g.kernel[-1] * g.channels
@@ -81,7 +81,7 @@ def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
 
 
 def tiling(g: Geometry, compute: str) -> LineTiling:
-    """The tiling of a forward pass for this machine."""
+    """Choose the tiling of a forward pass for this machine."""
     on = machine()
     return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
@@ -92,7 +92,7 @@ def streams(g: Geometry, item: int, chosen: LineTiling) -> bool:
 
 
 def pack(f: Any, g: Geometry, compute: str) -> Any:
-    """The filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
+    """Pack the filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
     chosen = tiling(g, compute)
     panels = aligned_empty((chosen.panels, *g.kernel, g.channels, chosen.width), compute)
     for first, panel in zip(range(0, g.filters, chosen.width), panels, strict=True):
@@ -120,7 +120,7 @@ def correlate(
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides.
+    """Make the call for arrays with these dtypes and strides.
 
     It takes the addresses gy (of x), gx (of y), f and bias.
     """

@@ -67,7 +67,7 @@ class Regions:
     partial_sums: int
 
     def values(self, g: Geometry) -> dict[str, int]:
-        """The kernel arguments that describe the regions."""
+        """List the kernel arguments that describe the regions."""
         return {
             "partial_sums": self.partial_sums, "regions": self.count,
             "lines": g.batch * prod(g.out[:-1]), "lines_at_once": self.lines,
@@ -77,7 +77,7 @@ class Regions:
 
 
 def regions(g: Geometry, output_bytes: int, item: int) -> Regions:
-    """Regions that fit the cache if an output takes `output_bytes`; independent of threads."""
+    """Choose regions that fit the cache if an output takes `output_bytes`, whatever the threads."""
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outputs = max(REGION_BYTES // output_bytes, MIN_REGION_OUTPUTS)
     region_lines, region_outputs = max(outputs // max(line, 1), 1), line
@@ -120,7 +120,7 @@ class RunTiling:
 
 @cached(1024)
 def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
-    """The tiling with the least work, which does not depend on threads."""
+    """Choose the tiling with the least work, which does not depend on threads."""
     span, total = g.kernel[-1] * g.channels, -(-g.filters // lanes)
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outer = prod(g.kernel[:-1])
@@ -142,7 +142,7 @@ def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> Run
 
 
 def tiling(g: Geometry, compute: str) -> RunTiling:
-    """The tiling of a filter gradient for this machine."""
+    """Choose the tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose_run_tiling(g, item, on.lanes(item), on.registers)
@@ -160,7 +160,7 @@ def gradient(
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
+    """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )

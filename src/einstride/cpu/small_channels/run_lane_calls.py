@@ -65,7 +65,7 @@ class LaneTiling:
 
 @cached(1024)
 def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
-    """The tiling with the least work, which does not depend on threads."""
+    """Choose the tiling with the least work, which does not depend on threads."""
     span = -(-g.kernel[-1] * g.channels // lanes)
     outer_taps = g.kernel[-2] if g.rank > 1 else 1
     tilings = []
@@ -88,7 +88,7 @@ def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> La
 
 
 def tiling(g: Geometry, compute: str) -> LaneTiling:
-    """The tiling of a filter gradient for this machine."""
+    """Choose the tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose_lane_tiling(g, item, on.lanes(item), on.registers)
@@ -115,7 +115,7 @@ def gradient(
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
+    """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )

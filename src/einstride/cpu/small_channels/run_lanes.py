@@ -48,7 +48,7 @@ class LaneTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     outer = (
         f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
     )
@@ -63,7 +63,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: LaneTile) -> str:
-    """The LLVM IR of the kernel ``run_lanes``."""
+    """Write the LLVM IR of the kernel ``run_lanes``."""
     code = Code("run_lanes", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         part, partial = chunk % code["slices"], chunk // code["slices"]

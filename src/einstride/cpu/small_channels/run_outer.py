@@ -52,7 +52,7 @@ class RunTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     outer = (
         f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
     )
@@ -67,7 +67,7 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: RunTile) -> str:
-    """The LLVM IR of the kernel ``runs``."""
+    """Write the LLVM IR of the kernel ``runs``."""
     code = Code("runs", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         slice_number, remaining = chunk % code["slices"], chunk // code["slices"]

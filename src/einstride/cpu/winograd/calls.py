@@ -47,7 +47,7 @@ class TransformedFilter:
 
 
 def form(axes: FilteredAxes, dtype: str, filters: int, on: Machine) -> Form:
-    """The form of the kernels for a number of output channels."""
+    """Return the form of the kernels for a number of output channels."""
     lanes = on.lanes(ITEMSIZE[dtype])
     tile, vectors = register_tile(filters, lanes, on.registers)
     return Form(axes.pairs, dtype, lanes, tile, vectors)
@@ -57,7 +57,7 @@ def forward_workspace(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, prepared: bool,
     on: Machine | None = None,
 ) -> int:  # fmt: skip
-    """Bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
+    """Count the bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared, on or machine())
     size = (
         plan.worker_size * threads + g.channels + plan.form.lanes + (plan.u_size if in_full else 0)
@@ -68,7 +68,7 @@ def forward_workspace(
 def transforms(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> int:
-    """The number of times that `forward` transforms a filter that is not prepared."""
+    """Return the number of times that `forward` transforms a filter that is not prepared."""
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, False, on)
     return 1 if in_full else plan.blocks
 
@@ -76,7 +76,7 @@ def transforms(
 def gradient_workspace(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine | None = None
 ) -> int:
-    """Bytes of workspace of `filter_grad`: at most `limit`, or the least that is possible."""
+    """Count the bytes of workspace of `filter_grad`: `limit` at most, or the least possible."""
     plan = gradient_blocks(g, axes, dtype, threads, limit, on or machine())
     return (plan.worker_size * threads + plan.sums_size + _zero_count(g, plan.form)) * ITEMSIZE[
         dtype
@@ -102,7 +102,7 @@ def forward(
     x: Any, f: Any, g: Geometry, axes: FilteredAxes, bias: Any, out: Any, launch: Any, threads: int,
     limit: int, prepared: TransformedFilter | None = None, on: Machine | None = None,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
+    """Compute out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
     on = on or machine()
     dtype = out.dtype.name
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared is not None, on)
@@ -129,7 +129,7 @@ def filter_grad(
     x: Any, gy: Any, g: Geometry, axes: FilteredAxes, out: Any, launch: Any, threads: int,
     limit: int, on: Machine | None = None,
 ) -> None:  # fmt: skip
-    """out (*K, C, D), with contiguous output channels, = the filter gradient of x and gy."""
+    """Compute out (*K, C, D), with contiguous output channels, = the filter gradient."""
     on = on or machine()
     dtype, item = out.dtype.name, out.itemsize
     plan = gradient_blocks(g, axes, dtype, threads, limit, on)
@@ -146,7 +146,7 @@ def filter_grad(
 
 
 def _strides(a: Any, item: int) -> tuple[int, ...]:
-    """Strides in elements of `item` bytes; 0 for axes of length one."""
+    """Return the strides in elements of `item` bytes; 0 for axes of length one."""
     return element_strides(a.strides, item, a.shape)
 
 
@@ -162,7 +162,7 @@ def _allocate_scratch(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
 
 
 def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
-    """The offset of f's first tap, and the strides of f; a flipped filter starts at its last."""
+    """Return the offset of f's first tap, and f's strides; a flipped f starts at its last tap."""
     strides = list(_strides(f, f.itemsize))
     first_tap = 0
     if g.flip:
@@ -173,7 +173,7 @@ def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
 
 
 def _filter_reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
-    """The `reading` of `filter_transform.kernel` for a filter with these strides."""
+    """Return the `reading` of `filter_transform.kernel` for a filter with these strides."""
     *_, c, d = f_strides
     if d == 1 or g.filters == 1:
         return "filters"
@@ -190,7 +190,7 @@ def forward_blocks(
     prepared: bool,
     on: Machine,
 ) -> tuple[ForwardPlan, bool]:
-    """The plan of a forward pass, and True if the whole filter is transformed beforehand."""
+    """Choose the plan of a forward pass, and True if the whole filter is transformed beforehand."""
     kernel_form = form(axes, dtype, g.filters, on)
     size = (limit - 2 * CACHE_LINE) // ITEMSIZE[dtype] - g.channels - kernel_form.lanes
     inner, outer, _ = tile_counts(g, axes)
@@ -209,7 +209,7 @@ def forward_blocks(
 def gradient_blocks(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> GradientPlan:
-    """The plan of a filter gradient within `limit` bytes of workspace."""
+    """Choose the plan of a filter gradient within `limit` bytes of workspace."""
     kernel_form = form(axes, dtype, g.filters, on)
     size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zero_count(g, kernel_form)
     return gradient_plan(g, axes, kernel_form, threads, size)
@@ -303,7 +303,7 @@ def _tile_arguments(
     x_strides: tuple[int, ...],
     y_strides: tuple[int, ...],
 ) -> tuple[dict[str, int], tuple[Any, ...]]:
-    """Arguments that describe the tiles, and the tables whose addresses are among them."""
+    """List the arguments that describe the tiles, and the tables whose addresses are among them."""
     inner, outer, taps = tile_counts(g, axes)
     offsets = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
     values = {
@@ -321,7 +321,7 @@ def _tile_arguments(
 def _filter_arguments(
     axes: FilteredAxes, offsets: Any, f_strides: tuple[int, ...]
 ) -> dict[str, int]:
-    """Arguments that describe the filter: its tap offsets and its strides."""
+    """List the arguments that describe the filter: its tap offsets and its strides."""
     inner = [0 if a is None else f_strides[a] for a in axes.inner]
     return {
         "f_tap": address(offsets), "f_0": inner[0], "f_1": inner[1],

@@ -23,7 +23,7 @@ tiles."""
 
 
 def error(g: Geometry, axes: FilteredAxes, gradient: bool) -> float:
-    """The expected root mean square error in unit roundoffs: see `winograd_error`."""
+    """Return the expected root mean square error in unit roundoffs: see `winograd_error`."""
     inner, outer, taps = tile_counts(g, axes)
     terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
     return expected_error(axes.pairs, gradient, terms)
@@ -44,7 +44,7 @@ def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
 
 
 def _tile_sizes(g: Geometry, axis: int | None) -> list[Pair]:
-    """(m, r) of an axis with m + r - 1 = 4, 6, 8: for even sizes symmetry halves transforms."""
+    """List (m, r) of an axis with m + r - 1 = 4, 6, 8: in even sizes symmetry halves transforms."""
     if axis is None:
         return [(1, 1)]
     r = g.kernel[axis]

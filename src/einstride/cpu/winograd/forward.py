@@ -30,8 +30,8 @@ ARGUMENTS = (
 
 
 def m_row(form: Form) -> int:
-    """The stride of tiles in M, in elements: one vector longer than a tile, so that tiles do not
-    fall into the same cache sets."""
+    """Return the stride of tiles in M, in elements: one vector longer than a tile, so that tiles
+    do not fall into the same cache sets."""
     return form.points * form.width + form.lanes
 
 

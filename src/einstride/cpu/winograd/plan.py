@@ -193,7 +193,7 @@ class GradientPlan:
 
 
 def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Rows and vectors of a register tile; at most 24 of 32 registers, or 12 of 16, hold sums."""
+    """Choose a register tile's rows and vectors; sums fill at most 24 of 32 or 12 of 16 registers."""
     max_vectors, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
     count = -(-filters // lanes)
     vectors = _equal_size(count, -(-count // max_vectors), 1)
@@ -238,7 +238,7 @@ def forward_plan(
 
 
 def _count_splits(blocks: int, panels: int, threads: int) -> int:
-    """The number of ranges of panels: the least equal ones that give each thread two chunks."""
+    """Count the ranges of panels: the fewest equal ones that give each thread two chunks."""
     min_chunks = chunk_count(threads, COARSE)
     equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= min_chunks)
     return next(equal, panels)
@@ -288,6 +288,6 @@ def gradient_plan(
 
 
 def _equal_size(count: int, blocks: int, unit: int) -> int:
-    """The size of `blocks` equal blocks of `count` elements, rounded up to a multiple of `unit`."""
+    """Return the size of `blocks` equal blocks of `count` elements, rounded up to whole units."""
     size = -(-count // blocks)
     return -(-size // unit) * unit

@@ -84,7 +84,7 @@ class TileTables:
 
 @cached(1024)
 def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
-    """The numbers of tiles on the inner axes, and of positions and taps of the outer axes."""
+    """Count the tiles on the inner axes, and the positions and taps of the outer axes."""
     inner = [
         1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
         for a, (m, _) in zip(axes.inner, axes.pairs, strict=True)
@@ -94,7 +94,7 @@ def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
 
 
 def _phase_sizes(out: int, dilation: int) -> list[int]:
-    """The number of outputs of each phase that has outputs."""
+    """Return the number of outputs of each phase that has outputs."""
     return [len(range(p, out, dilation)) for p in range(min(dilation, out))]
 
 
@@ -125,7 +125,7 @@ def tables(
 
 
 def _inner_tables(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
-    """Offsets (tile, element) of input and output on one inner axis.
+    """Return the offsets (tile, element) of input and output on one inner axis.
 
     A tile reads only the elements that its existing outputs need; the others are outside.
     """
@@ -143,5 +143,5 @@ def _inner_tables(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> t
 
 
 def tap_offsets(g: Geometry, axes: FilteredAxes, strides: tuple[int, ...]) -> Any:
-    """The offsets of the outer axes' taps in the filter."""
+    """Return the offsets of the outer axes' taps in the filter."""
     return grid([g.kernel[a] for a in axes.outer], [strides[a] for a in axes.outer])

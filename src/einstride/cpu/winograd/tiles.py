@@ -70,7 +70,7 @@ class Tile:
 
 
 def tile_at(code: Code, index: Value) -> Tile:
-    """The tile with a number in row-major order."""
+    """Return the tile with a number in row-major order."""
     second = index % code["tiles1"]
     index = index // code["tiles1"]
     first = index % code["tiles0"]

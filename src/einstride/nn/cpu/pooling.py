@@ -98,7 +98,7 @@ def _pooling_call(
     array: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, gradient: bool,
     b: Any,
 ) -> Call:  # fmt: skip
-    """The call of the kernel that reads `array`: x, or for a gradient gy."""
+    """Make the call of the kernel that reads `array`: x, or for a gradient gy."""
     batch, *_, channels = array.shape
     parameters = windows, batch, channels, largest, exclude_padding, gradient, b.threads()
     return _cached_call(dtype_name(array), *parameters)
