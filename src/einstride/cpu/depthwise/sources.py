@@ -89,7 +89,7 @@ def gradient_sources(g: Geometry, a: int) -> Sources:
 
 
 def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
-    """List the elements that an unrolled row's taps meet, or the indices that a tile's taps meet."""
+    """List the elements that an unrolled row's taps meet, or the indices that a tile's meet."""
     if not unrolled:
         return tuple(map(tuple, last.indices(0, min(tile, last.count)).tolist()))
     elements = last.elements()

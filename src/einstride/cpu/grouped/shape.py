@@ -96,7 +96,7 @@ class ChannelLayout:
 
 @cached(1024)
 def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
-    """Choose the layout for a geometry; with `max_block`, one vector of at most that many inputs."""
+    """Choose a geometry's layout; with `max_block`, one vector and blocks of at most that size."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)

@@ -97,7 +97,7 @@ def element_stride(stride: int, size: int) -> int:
 def element_strides(
     strides: Sequence[int], size: int, shape: Sequence[int] | None = None, of_single: int = 0
 ) -> tuple[int, ...]:
-    """Convert strides to elements of `size` bytes; `of_single` for axes of length one in `shape`."""
+    """Convert strides to elements of `size` bytes; with `shape`, `of_single` where it is one."""
     if shape is None:
         return tuple([element_stride(stride, size) for stride in strides])
     return tuple(

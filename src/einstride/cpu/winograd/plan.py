@@ -193,7 +193,7 @@ class GradientPlan:
 
 
 def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Choose a register tile's rows and vectors; sums fill at most 24 of 32 or 12 of 16 registers."""
+    """Choose a register tile's rows and vectors: sums fill at most 24 of 32 registers, 12 of 16."""
     max_vectors, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
     count = -(-filters // lanes)
     vectors = _equal_size(count, -(-count // max_vectors), 1)
