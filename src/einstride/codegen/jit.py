@@ -121,17 +121,17 @@ def _detect_machine() -> Machine:
     return Machine(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
 
 
-def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) -> Kernel:
-    """Compile the LLVM IR ``write(*given)`` for the CPU `on`, or get it from a cache.
+def kernel(name: str, write: Callable[..., str], *parameters: Hashable, on: Machine) -> Kernel:
+    """Compile the LLVM IR ``write(*parameters)`` for the CPU `on`, or get it from a cache.
 
     The function that is returned runs without holding the GIL.
     """
-    key = (write, given, on)
+    key = (write, parameters, on)
     function = _kernels.get(key)
     if function is None:
         machine()  # initialises LLVM
         function = workers.in_worker(
-            partial(_call_exclusively, partial(_compile, name, write, given, on))
+            partial(_call_exclusively, partial(_compile, name, write, parameters, on))
         )
     return function
 
@@ -145,8 +145,8 @@ class KernelSpec:
     name : str
         The kernel's name in its LLVM IR.
     write : callable
-        ``write(*given)`` returns the kernel's LLVM IR.
-    given : tuple
+        ``write(*parameters)`` returns the kernel's LLVM IR.
+    parameters : tuple
         The parameters that the kernel is specialised for: dtypes, lanes, register tile.
     on : Machine
         The CPU that the kernel is compiled for.
@@ -154,25 +154,25 @@ class KernelSpec:
 
     name: str
     write: Callable[..., str]
-    given: tuple[Hashable, ...]
+    parameters: tuple[Hashable, ...]
     on: Machine
 
     def compiled(self) -> Kernel:
         """Compile the kernel, or get it from a cache."""
-        return kernel(self.name, self.write, *self.given, on=self.on)
+        return kernel(self.name, self.write, *self.parameters, on=self.on)
 
 
 def _compile(
-    name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine
+    name: str, write: Callable[..., str], parameters: tuple[Hashable, ...], on: Machine
 ) -> Kernel:
-    function = _kernels.get((write, given, on))
+    function = _kernels.get((write, parameters, on))
     if function is None:  # another thread may have compiled it meanwhile
-        description = repr((name, write.__module__, write.__qualname__, given, on))
+        description = repr((name, write.__module__, write.__qualname__, parameters, on))
         code = disk_cache.read(description)
         if code is None:
-            code = _machine_code(write(*given), on)
+            code = _machine_code(write(*parameters), on)
             disk_cache.write(description, code)
-        function = _kernels[write, given, on] = _load(name, code, on)
+        function = _kernels[write, parameters, on] = _load(name, code, on)
     return function
 
 

@@ -122,8 +122,8 @@ def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, str
     start = code["inside"] + strip * code["strip"]
     stop = is_last.select(code["outside"], start + code["strip"])
 
-    def compute_border(w: Value, number: Value) -> None:
-        offsets = table.at(number * code[f"taps{last_axis}"])
+    def compute_border(w: Value, entry: Value) -> None:
+        offsets = table.at(entry * code[f"taps{last_axis}"])
         _compute_tile(code, spec, x, y.at(w * y_stride), rows, None, offsets)
 
     with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
@@ -241,18 +241,18 @@ def loop_over_axes(
         return
     offsets = rows[a] if a + 1 < rank else table
     with code.loop(0, taps) as k:
-        number = tap * taps + k if a else k
+        tap_number = tap * taps + k if a else k
         if offsets is None:
-            add_tap(x.at(k * code["x_tap"]), number)
+            add_tap(x.at(k * code["x_tap"]), tap_number)
         else:
             offset = offsets.at(k).load()
             with code.when(offset >= 0):
                 if a + 1 < rank:
                     loop_over_axes(
-                        code, rank, a + 1, x.at(offset), rows, number, table, add_tap, add_row
+                        code, rank, a + 1, x.at(offset), rows, tap_number, table, add_tap, add_row
                     )
                 else:
-                    add_tap(x.at(offset), number)
+                    add_tap(x.at(offset), tap_number)
 
 
 def _add_across_groups(

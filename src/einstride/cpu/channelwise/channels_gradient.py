@@ -83,8 +83,8 @@ def kernel(spec: Spec) -> str:
         panel, partial = chunk % code["panels"], chunk // code["panels"]
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
         strip, remaining = partial % code["strips"], partial // code["strips"]
-        result, number = remaining // code["row_ranges"], remaining % code["row_ranges"]
-        first = number * code["rows"]
+        result, range_number = remaining // code["row_ranges"], remaining % code["row_ranges"]
+        first = range_number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
         with code.loop(first, last) as i:
             row = result * code["result_rows"] + i
@@ -219,9 +219,9 @@ def _sum_taps(
             code, spec, pointer, gy_vectors, sums, c, lanes_left, masks
         )
 
-    def add_border(w: Value, number: Value) -> None:
+    def add_border(w: Value, entry: Value) -> None:
         gy_vectors = load_gy(w)
-        row = table.at(number * spec.kernel + k)
+        row = table.at(entry * spec.kernel + k)
         for t in range(tile):
             offset = row.at(t).load()
             with code.when(offset >= 0):

@@ -95,8 +95,8 @@ def blocking(sig: Signature, width: int) -> tuple[int, int]:
     count = -(-filters * sig.parts // sig.lanes)
     max_tile, vectors = min(sig.accumulators, 8), 1
     if not sig.spans_groups or g.channels == g.groups:
-        even = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
-        vectors = even[0] if even else max(min(count, 4, sig.accumulators // 2), 1)
+        divisors = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
+        vectors = divisors[0] if divisors else max(min(count, 4, sig.accumulators // 2), 1)
         if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
         max_tile = max(sig.accumulators // vectors, 1)

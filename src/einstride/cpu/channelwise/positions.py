@@ -128,12 +128,12 @@ def _compute_row(
 
 def _compute_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, rows: list[Pointer], w: Value,
-    vectors: int, positions_left: Value | None, number: Value,
+    vectors: int, positions_left: Value | None, border_column: Value,
 ) -> None:  # fmt: skip
     """Compute V vectors of positions from w on.
 
-    At the border it is one vector, of which `positions_left` are written; `number` is its first
-    column in the offset table of the last axis.
+    At the border it is one vector, of which `positions_left` are written; `border_column` is its
+    first column in the offset table of the last axis.
     """
     lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
     parts = 2 if spec.x.pairs else 1
@@ -161,7 +161,9 @@ def _compute_tile(
                 if positions_left is None:
                     x_vectors = _load_interior(code, spec, pointer.at(k * code["x_tap"]), vectors)
                 else:
-                    x_vectors = [load_border(code, spec, pointer, k, w, number, positions_left)]
+                    x_vectors = [
+                        load_border(code, spec, pointer, k, w, border_column, positions_left)
+                    ]
                 numbers = f.at((tap * code["channels"] + c) * row)
                 for r in results:
                     for part in range(parts):
@@ -210,7 +212,13 @@ def _load_interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Val
 
 
 def load_border(
-    code: Code, spec: Any, x: Pointer, k: Value, w: Value, number: Value, positions_left: Value
+    code: Code,
+    spec: Any,
+    x: Pointer,
+    k: Value,
+    w: Value,
+    border_column: Value,
+    positions_left: Value,
 ) -> Value:
     """Load a vector of x at the border; zeros in padding and beyond `positions_left`."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
@@ -222,7 +230,7 @@ def load_border(
         )
         return load(x.at(k * code["x_tap"]), spec.x, lanes, mask, None)
     axis = spec.rank - 1
-    table = code.array(f"table{axis}", "int64").at(k * code["border"] + number)
+    table = code.array(f"table{axis}", "int64").at(k * code["border"] + border_column)
     positions = lanes // parts
     offsets = (
         table.load(positions, code.first_lanes(positions_left, positions))

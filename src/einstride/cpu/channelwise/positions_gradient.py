@@ -72,8 +72,8 @@ def kernel(spec: Spec) -> str:
     with code.chunks(code["chunks"]) as partial:
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
         strip, remaining = partial % code["strips"], partial // code["strips"]
-        result, number = remaining // code["row_ranges"], remaining % code["row_ranges"]
-        first = number * code["rows"]
+        result, range_number = remaining // code["row_ranges"], remaining % code["row_ranges"]
+        first = range_number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
         group_filters = code["filters"] // code["groups"]
         with (
@@ -140,7 +140,7 @@ def _sum_taps(
     stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{axis}"]
 
-    def add_vector(w: Value, positions_left: Value | None, number: Value) -> None:
+    def add_vector(w: Value, positions_left: Value | None, border_column: Value) -> None:
         mask = None if positions_left is None else code.first_lanes(positions_left * parts, lanes)
         g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, y_stride)
         gy_vectors = [g, swap_parts(g)] if spec.x.pairs else [g]
@@ -154,7 +154,9 @@ def _sum_taps(
                 pointer = x_pointer.at((k + t) * code["x_tap"])
                 x_vector = load(pointer, spec.x, lanes, None, x_stride)
             else:
-                x_vector = load_border(code, spec, x_pointer, k + t, w, number, positions_left)
+                x_vector = load_border(
+                    code, spec, x_pointer, k + t, w, border_column, positions_left
+                )
             for part, g in zip(accs, gy_vectors, strict=True):
                 part[t].set(x_vector.times_plus(g, part[t].get()))
 

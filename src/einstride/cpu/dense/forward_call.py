@@ -128,8 +128,8 @@ def _chunk_positions(positions: int, panels: int, threads: int, tile: int) -> in
     """Choose the positions in a chunk: at most `BLOCK`, fewer if threads would be idle."""
     per_chunk = positions * panels // chunk_count(threads) if threads > 1 else positions
     rows = max(min(per_chunk, BLOCK), tile)
-    even = -(-positions // -(-positions // rows))
-    return -(-even // tile) * tile
+    equal_chunk = -(-positions // -(-positions // rows))
+    return -(-equal_chunk // tile) * tile
 
 
 def _border_fraction(g: Geometry) -> float:
@@ -165,8 +165,8 @@ def _describe_axes(
     base = lowest_offset(g.batch, x_strides[0])
     for a in range(g.rank):
         x_stride, low = x_strides[a + 1], g.padding[a][0]
-        reach = (g.out[a] - 1) * g.stride[a] - low
-        if g.kernel[a] == 1 and low <= 0 and reach < g.size[a]:
+        last_input = (g.out[a] - 1) * g.stride[a] - low
+        if g.kernel[a] == 1 and low <= 0 and last_input < g.size[a]:
             axis = _strided_axis(g.out[a], y_strides[a + 1], x_stride * g.stride[a])
             base += -low * x_stride - axis.first
             last = axes[-1]

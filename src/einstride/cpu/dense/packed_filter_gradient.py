@@ -133,7 +133,7 @@ def _add_region(
 
     def loop_positions(stride: str, visit: Callable[[Value, Value], None]) -> None:
         """Call `visit` with the number of each position in the region, and its offset."""
-        number = code.variable(code.number(0))
+        position_number = code.variable(code.number(0))
 
         def loop_over_axes(a: int, offset: Value) -> None:
             with code.loop(0, lines if a == spec.split else code[f"out{a}"]) as o:
@@ -141,8 +141,8 @@ def _add_region(
                 if a + 1 < spec.axes:
                     loop_over_axes(a + 1, inner)
                     return
-                visit(number.get(), inner)
-                number.set(number.get() + 1)
+                visit(position_number.get(), inner)
+                position_number.set(position_number.get() + 1)
 
         loop_over_axes(spec.split, code.number(0))
 

@@ -65,10 +65,10 @@ def broadcast_bytes(pointer: Pointer, operand: str, lanes: int) -> Value:
     code = pointer.code
     bits = code.builder.load(pointer.ir, typ=ir.IntType(32))
     bits.align = 1
-    word = Value(code, bits)
+    four_bytes = Value(code, bits)
     if operand == "int8":
-        word = word ^ (0x80808080 - (1 << 32))
-    return code.splat(word, lanes)
+        four_bytes = four_bytes ^ (0x80808080 - (1 << 32))
+    return code.splat(four_bytes, lanes)
 
 
 def products(sums: Value, x_bytes: Value, f_bytes: Value) -> Value:

@@ -69,8 +69,8 @@ def kernel(spec: Spec) -> str:
     with code.chunks(code["chunks"]) as chunk:
         panel, partial = chunk % code["panels"], chunk // code["panels"]
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        result, number = partial // code["row_ranges"], partial % code["row_ranges"]
-        first = number * code["rows"]
+        result, range_number = partial // code["row_ranges"], partial % code["row_ranges"]
+        first = range_number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
         low = panel * code["panel"]
         high = (low + code["panel"]).minimum(code["filters"])
@@ -130,11 +130,11 @@ def _add_row(
     def add_tile(w: Value, pattern: Pattern) -> None:
         start = code["x_first"] + w * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + len(pattern))
-        with code.builder.if_else(border.ir) as (yes, no):
-            with yes:
+        with code.builder.if_else(border.ir) as (at_border, in_interior):
+            with at_border:
                 columns = code.array("columns", "int64").at(w * code["advance"])
                 _add_tile(code, spec, x, y.at(w * y_stride), offsets, pattern, columns, mask, sums)
-            with no:
+            with in_interior:
                 _add_tile(
                     code, spec, x.at(start), y.at(w * y_stride), offsets, pattern, None, mask, sums
                 )
@@ -176,10 +176,10 @@ def _add_tile(
         with code.when(lowest >= 0):
             add_rows([0])
         return
-    with code.builder.if_else((lowest >= 0).ir) as (yes, no):
-        with yes:
+    with code.builder.if_else((lowest >= 0).ir) as (all_meet, some_miss):
+        with all_meet:
             add_rows(list(range(spec.tap_rows)))
-        with no:
+        with some_miss:
             for k, offset in enumerate(offsets):
                 with code.when(offset >= 0):
                     add_rows([k])

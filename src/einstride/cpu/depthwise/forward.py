@@ -182,11 +182,11 @@ def _pack_plane(
 
 
 def _compute_row_block(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, number: Value, compute_tile: ComputeTile
+    code: Code, spec: Spec, x: Pointer, y: Pointer, row_block: Value, compute_tile: ComputeTile
 ) -> None:
     """Compute the R rows of positions that have this number."""
     tables: list[Pointer] = []
-    remaining, row_axis = number, spec.rank - 2
+    remaining, row_axis = row_block, spec.rank - 2
     for a in reversed(range(spec.rank - 1)):
         count = code["axis_blocks"] if a == row_axis else code[f"out{a}"]
         index, remaining = remaining % count, remaining // count
@@ -206,9 +206,9 @@ def _compute_row_block(
         count = w // spec.alignment
         start = code["x_first"] + count * code["x_advance"]
         border = (w < code["inside"]) | (code["outside"] < w + spec.tile)
-        with code.builder.if_else(border.ir) as (yes, no):
-            with yes:
+        with code.builder.if_else(border.ir) as (at_border, in_interior):
+            with at_border:
                 columns = code.array("columns", "int64").at(count * code["advance"])
                 compute_tile(x, y.at(w * y_stride), tables, spec.pattern, columns)
-            with no:
+            with in_interior:
                 compute_tile(x.at(start), y.at(w * y_stride), tables, spec.pattern, None)

@@ -182,16 +182,16 @@ class Tile:
         """Add the products of a row of x with taps in registers: `values` by (row, tap)."""
         spec, tile = self.spec, len(pattern)
         rows = sorted({r for r, _ in values})
-        kind = Format(spec.x.computed, spec.x.computed) if spec.packed else spec.x
+        x_format = Format(spec.x.computed, spec.x.computed) if spec.packed else spec.x
 
         def add_element(pointer: Pointer, pairs: Pairs) -> None:
-            numbers = load(pointer, kind, spec.lanes, self.read, None)
+            x_vector = load(pointer, x_format, spec.lanes, self.read, None)
             if spec.prefetch and columns is None:
                 prefetch_line(pointer.at(self.code["x_prefetch"]), False)
             for r in rows:
                 for p, k in pairs:
                     a = self.accs[r * tile + p]
-                    a.set(numbers.times_plus(values[r, k], a.get()))
+                    a.set(x_vector.times_plus(values[r, k], a.get()))
 
         walk_row(
             self.code,

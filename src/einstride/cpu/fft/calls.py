@@ -157,9 +157,9 @@ def _describe_operand(
     )
     if rows_axis is None and name != "f":
         count = tiling.down.inputs
-        number = np.arange(tiling.down.tiles * count).reshape(-1, count)
-        rows = np.where(number < tiling.across.tiles, 0, OUTSIDE)
-        row_columns = np.minimum(number, tiling.across.tiles - 1) * columns.shape[1]
+        tile_numbers = np.arange(tiling.down.tiles * count).reshape(-1, count)
+        rows = np.where(tile_numbers < tiling.across.tiles, 0, OUTSIDE)
+        row_columns = np.minimum(tile_numbers, tiling.across.tiles - 1) * columns.shape[1]
         pitch = 0
     else:
         row_elements: Any = np.zeros((1, 1), np.int64)

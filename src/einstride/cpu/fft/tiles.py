@@ -29,10 +29,13 @@ class TileView:
         self.pointer = code.array(operand.name, operand.format.stored)
         kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
-        number = lanes + self.broadcast(group * plane.lanes)
+        plane_numbers = lanes + self.broadcast(group * plane.lanes)
         tiles = code["down"] * code["across"]
-        self.mask = number < self.broadcast(tiles * code["examples"])
-        example, tile = number // self.broadcast(tiles), number % self.broadcast(tiles)
+        self.mask = plane_numbers < self.broadcast(tiles * code["examples"])
+        example, tile = (
+            plane_numbers // self.broadcast(tiles),
+            plane_numbers % self.broadcast(tiles),
+        )
         down, across = tile // self.broadcast(code["across"]), tile % self.broadcast(code["across"])
         if plane.flat:  # one spatial axis: the rows of a plane are consecutive tiles
             down, across = across, down * self.broadcast(code.number(operand.rows))

@@ -126,8 +126,8 @@ def range_arguments() -> tuple[str, ...]:
 
 def allocate_aligned(code: Code, element: str, count: int) -> Pointer:
     """Allocate `count` elements on the stack, aligned to cache lines."""
-    raw = code.scratch(element, count + 64)
-    start = Value(code, code.builder.ptrtoint(raw.ir, INT64))
+    unaligned = code.scratch(element, count + 64)
+    start = Value(code, code.builder.ptrtoint(unaligned.ir, INT64))
     return code.pointer((start + 63) & -64, element)
 
 

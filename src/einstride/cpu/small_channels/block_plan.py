@@ -223,10 +223,10 @@ def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
     panel_offsets = np.full((blocks.panels, blocks.taps, blocks.width), OUTSIDE, np.int64)
     panel = padded.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
     panel_offsets[..., : panel.shape[-1]] = panel
-    number = np.arange(blocks.panels * blocks.spans)
-    first = number % blocks.spans_per_line * blocks.span
-    count = np.where(number < all_spans, np.minimum(blocks.span, width - first), 0)
-    block = number % all_spans // blocks.spans_per_line
+    span_numbers = np.arange(blocks.panels * blocks.spans)
+    first = span_numbers % blocks.spans_per_line * blocks.span
+    count = np.where(span_numbers < all_spans, np.minimum(blocks.span, width - first), 0)
+    block = span_numbers % all_spans // blocks.spans_per_line
     positions = [np.ascontiguousarray(i) for i in np.unravel_index(block, outer)] if outer else []
     elements = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.span)
     channels = np.zeros((blocks.panels, blocks.width), np.int64)

@@ -141,11 +141,11 @@ def _loop_over_taps(
 
     def loop_over_axes(a: int, offset: Value, tap: Value) -> None:
         with code.loop(0, code[f"taps{a}"]) as k:
-            number = tap * code[f"taps{a}"] + k
+            tap_number = tap * code[f"taps{a}"] + k
             if a < spec.rank - 1:
                 tap_offset = tile_row.tables[a].at(k).load()
                 with code.when(tap_offset >= 0):
-                    loop_over_axes(a + 1, offset + tap_offset, number)
+                    loop_over_axes(a + 1, offset + tap_offset, tap_number)
                 return
             block_offsets = [end.at(k).load() for end in ends]
             common = block_offsets[0]
@@ -154,7 +154,7 @@ def _loop_over_taps(
             with code.when(common >= 0):
                 gy_tap = tile_row.gy.at(offset + c0)
                 pointers = [(o >= 0).select_pointer(gy_tap.at(o), zeros) for o in block_offsets]
-                _add_products(code, spec, pointers, f.at(number * tap_size), depth, acc)
+                _add_products(code, spec, pointers, f.at(tap_number * tap_size), depth, acc)
 
     loop_over_axes(0, code.number(0), code.number(0))
 

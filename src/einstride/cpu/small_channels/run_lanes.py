@@ -71,14 +71,17 @@ def kernel(spec: LaneTile) -> str:
         begin = partial * code["regions"] // code["partial_sums"]
         end = (partial + 1) * code["regions"] // code["partial_sums"]
         sums = code.array("sums", spec.compute).at(partial * code["sums_partial"])
-        with code.loop(begin, end) as number:
-            line, line_part = number // code["line_parts"], number % code["line_parts"]
+        with code.loop(begin, end) as region_number:
+            line, line_part = (
+                region_number // code["line_parts"],
+                region_number % code["line_parts"],
+            )
             first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
             last = (first + code["lines_at_once"]).minimum(code["lines"])
             right = (left + code["line_at_once"]).minimum(code["line"])
             region = _Region(first, last, left, right)
             with code.loop(*items) as item:
-                _compute_tile(code, spec, region, item, sums, number.equals(begin))
+                _compute_tile(code, spec, region, item, sums, region_number.equals(begin))
     return code.text()
 
 
@@ -178,15 +181,15 @@ def _sum_region(code: Code, spec: LaneTile, region: _Region, tile: _Tile) -> Non
         lowest = offsets[0]
         for tap_offset in offsets[1:]:
             lowest = lowest.minimum(tap_offset)
-        joint = spec.taps > 1
-        if joint:
+        several_taps = spec.taps > 1
+        if several_taps:
             with code.when(lowest >= 0):
                 _add_inside(code, spec, tile, [x.at(tap_offset) for tap_offset in offsets], 0, gy)
         for k, tap_offset in enumerate(offsets):
             with code.when(tap_offset >= 0):
                 for ends in ((region.begin, tile.low), (tile.high, region.end)):
                     _add_edge(code, spec, tile, x.at(tap_offset), k, gy, ends)
-                if not joint:
+                if not several_taps:
                     _add_inside(code, spec, tile, [x.at(tap_offset)], k, gy)
                     continue
                 with code.when(lowest < 0):

@@ -100,18 +100,18 @@ def _compute_chunk(
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["tiles"]))
     begin = partial * code["regions"] // code["partial_sums"]
     end = (partial + 1) * code["regions"] // code["partial_sums"]
-    with code.loop(begin, end) as number, code.loop(*panels) as panel:
+    with code.loop(begin, end) as region_number, code.loop(*panels) as panel:
         column = panel * spec.width
         left = code["filters"] - column
         masks = [code.first_lanes(left - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
         gy = code.array("gy", spec.gy_dtype).at(column)
         sums = code.array("sums", spec.compute).at(partial * code["sums_partial"] + column)
-        line, line_part = number // code["line_parts"], number % code["line_parts"]
+        line, line_part = region_number // code["line_parts"], region_number % code["line_parts"]
         first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
         last = (first + code["lines_at_once"]).minimum(code["lines"])
         right = (left + code["line_at_once"]).minimum(code["line"])
         region = _Region(first, last, left, right, gy, masks)
-        is_first = number.equals(begin)
+        is_first = region_number.equals(begin)
 
         def loop_over_axes(
             a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value

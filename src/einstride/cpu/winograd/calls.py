@@ -199,8 +199,8 @@ def forward_blocks(
         return forward_plan(g, axes, kernel_form, "prepared", threads, size), False
     first = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     in_full = forward_plan(g, axes, kernel_form, "prepared", threads, size - first.u_size)
-    few = tiles <= FEW_TILES
-    if not few and in_full.worker_size * threads + in_full.u_size <= size:
+    few_tiles = tiles <= FEW_TILES
+    if not few_tiles and in_full.worker_size * threads + in_full.u_size <= size:
         return in_full, True
     return forward_plan(g, axes, kernel_form, "fused", threads, size), False
 

@@ -271,9 +271,9 @@ def gradient_plan(
                 -(-MIN_CHUNKS // (taps * c_blocks * d_blocks)), -(-tiles // 32), max_sums
             )
         tiles_per_sum = -(-tiles // partial_sums)
-        even = _equal_size(tiles_per_sum, -(-tiles_per_sum // block), 1)
+        equal_block = _equal_size(tiles_per_sum, -(-tiles_per_sum // block), 1)
         plan = GradientPlan(
-            form, tiles, even, tiles_per_sum, -(-tiles // tiles_per_sum),
+            form, tiles, equal_block, tiles_per_sum, -(-tiles // tiles_per_sum),
             c_block, c_blocks, d_block, d_blocks, taps, threads,
         )  # fmt: skip
         is_smallest = max_c_block <= form.tile and max_d_block <= form.width and block <= 8

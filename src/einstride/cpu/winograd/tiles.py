@@ -84,8 +84,8 @@ def addresses(
 ) -> None:  # fmt: skip
     """Store the address of each element of a tile in `pointers`, `outside` for the border."""
     rows = [
-        [code.array(table, "int64").at(number * count + i).load() for i in range(count)]
-        for table, number, count in zip(tables, tile.inner, counts, strict=True)
+        [code.array(table, "int64").at(tile_index * count + i).load() for i in range(count)]
+        for table, tile_index, count in zip(tables, tile.inner, counts, strict=True)
     ]
     for i, first in enumerate(rows[0]):
         for j, second in enumerate(rows[1]):

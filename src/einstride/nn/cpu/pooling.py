@@ -90,8 +90,12 @@ def pool_gradient(
 
 def _stored_from(windows: tuple[Window, ...]) -> tuple[int, ...]:
     first_taps = tuple(w.stored_from for w in windows)
-    small = prod(w.kernel for w in windows) <= MAX_UNROLLED_TAPS
-    return tuple(n for n in first_taps if n is not None) if small and None not in first_taps else ()
+    is_unrolled = prod(w.kernel for w in windows) <= MAX_UNROLLED_TAPS
+    return (
+        tuple(n for n in first_taps if n is not None)
+        if is_unrolled and None not in first_taps
+        else ()
+    )
 
 
 def _pooling_call(

@@ -84,8 +84,8 @@ def text(spec: Spec) -> str:
 
         def visit_position(o: list[Value]) -> None:
             offset = y_first
-            for a, number in enumerate(o):
-                offset = offset + number * code[f"y_stride{a}"]
+            for a, index in enumerate(o):
+                offset = offset + index * code[f"y_stride{a}"]
             taps = Taps(code, spec, o, x_first)
 
             def visit_vector(c: Value, mask: Mask | None) -> None:
@@ -149,8 +149,8 @@ class Taps:
         self._tables = [code.pointer(code[f"at{a}"], "int64").at(n) for a, n in enumerate(o)]
         self.low, self.high = ([self._table_entry(a, i) for a in range(len(o))] for i in (0, 1))
 
-    def _table_entry(self, axis: int, number: int) -> Value:
-        return self._tables[axis].at(self.code[f"out{axis}"] * number).load()
+    def _table_entry(self, axis: int, row: int) -> Value:
+        return self._tables[axis].at(self.code[f"out{axis}"] * row).load()
 
     def count(self) -> Value:
         """Emit the number of taps inside x."""
