@@ -69,7 +69,7 @@ def check(on: jit.Machine, dtype: str, lanes: int, form: str, spans: Spans) -> i
     size = np.dtype(dtype).itemsize
     for known in (False, True):
         text = text_of(dtype, lanes, form, spans, known)
-        kernel = jit._loaded("loaded", jit._machine_code(text, on), on)
+        kernel = jit._load("loaded", jit._machine_code(text, on), on)
         for end in (True, False):
             expected, arguments = np.zeros(lanes, dtype), []
             for i, (first, count) in enumerate(spans):

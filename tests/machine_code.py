@@ -37,7 +37,7 @@ def optimised(text: str, on: Any) -> str:
     """Return a kernel's text after LLVM's passes."""
     from einstride.codegen import jit
 
-    return str(jit._optimised(text, jit._target(on)))
+    return str(jit._optimise(text, jit._target(on)))
 
 
 class Reader:

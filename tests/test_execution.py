@@ -244,7 +244,7 @@ def field(spec, path):
 
 def tile_of(kernel):
     """Return the sides of the register tile of a kernel that ran, from its specification."""
-    sides = [field(kernel.given[0], path) for path in SIDES[kernel.name]]
+    sides = [field(kernel.parameters[0], path) for path in SIDES[kernel.name]]
     if kernel.name == "grouped":  # the longest tile of a row
         sides[-1] = max(len(run) for run in sides[-1])
     if kernel.name == "grouped_gradient":  # the tile spans taps of the last axis
@@ -265,7 +265,7 @@ def check_direct(described, seen):
         described["threads"],
     ) in alike
     assert ("8-bit" in described["kernel"]) == any(
-        getattr(c.kernel.given[0], "vnni", 0) for c in main
+        getattr(c.kernel.parameters[0], "vnni", 0) for c in main
     )
     assert described["target"] == str(jit.machine())
     engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",
@@ -289,7 +289,7 @@ def check_winograd(described, seen):
         return
     assert len(compiled) == groups
     call = compiled[0]
-    form = call.kernel.given[0]
+    form = call.kernel.parameters[0]
     assert described["kernel"].startswith(call.kernel.name + ":")
     assert list(described["register tile"].values()) == [form.lanes, form.vectors, form.tile]
     inner = [f"F({m}, {r})" for m, r in form.axes if r > 1]
@@ -301,12 +301,12 @@ def check_winograd(described, seen):
         assert described["filter"].startswith("transformed once") == bool(
             seen.named("winograd_filter")
         )
-        assert (call.kernel.given[1] == "prepared") == bool(seen.named("winograd_filter"))
+        assert (call.kernel.parameters[1] == "prepared") == bool(seen.named("winograd_filter"))
 
 
 def is_described(call, described):
     """True if the transforms are those of a kernel: a plan describes the largest of its passes."""
-    plane = call.kernel.given[0]
+    plane = call.kernel.parameters[0]
     lengths = [int(np.prod(stages or (1,))) for stages in (plane.height, plane.width)]
     lengths = lengths[1:] if plane.flat else lengths
     counts = [call.argument("down"), call.argument("across")]

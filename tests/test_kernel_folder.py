@@ -170,7 +170,7 @@ def test_what_is_kept_comes_back(kept):
 def test_a_file_under_another_name_is_refused(kept):
     disk_cache.write("a kernel", b"code")
     (path,) = kept.iterdir()
-    path.rename(disk_cache._file("another"))
+    path.rename(disk_cache._file_of("another"))
     assert disk_cache.read("another") is None
 
 
@@ -232,7 +232,7 @@ def put_too_large(path):
      put_another_users, put_too_large],
 )  # fmt: skip
 def test_only_this_users_own_regular_files_are_read(kept, put):
-    path = disk_cache._file("a kernel")
+    path = disk_cache._file_of("a kernel")
     put(path)
     assert disk_cache.read("a kernel") is None
     disk_cache.write("a kernel", b"code")

@@ -90,7 +90,7 @@ def test_the_least_recently_used_go_first(kept, monkeypatch):
     _testing.clear_caches("process")
     for number in range(8):  # of 1,032 bytes
         disk_cache.write(f"kernel {number}", bytes([number]) * 1000)
-        aged(disk_cache._file(f"kernel {number}"), 86400 * (8 - number))
+        aged(disk_cache._file_of(f"kernel {number}"), 86400 * (8 - number))
     assert disk_cache.read("kernel 0") is not None  # reading is a use
     disk_cache.write("kernel 8", b"x" * 1000)
     assert len(list(kept.iterdir())) == 9

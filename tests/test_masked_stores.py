@@ -54,7 +54,7 @@ def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
             for count in masks(lanes):
                 text = written(source, stored, lanes, form, count)
                 assert not machine_code.wrong_stores(machine_code.optimised(text, on))
-                kernel = jit._loaded("written", jit._machine_code(text, on), on)
+                kernel = jit._load("written", jit._machine_code(text, on), on)
                 y = np.full(lanes + 32, 77, stored)
                 place = y.ctypes.data + 16 * y.itemsize
                 block = np.array([0, x.ctypes.data, place, count, 1])

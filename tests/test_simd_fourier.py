@@ -126,7 +126,7 @@ def test_lengths_with_every_radix(which, length):
         dilation=(1,), mode="circular",
     )  # fmt: skip
     axis = fourier_plan.Axis(1, length, length, length, 0)
-    only = fourier_plan._with_effort(fourier_plan.NO_AXIS, axis, True, False, 64, 1, 0)
+    only = fourier_plan._predict_tiling(fourier_plan.NO_AXIS, axis, True, False, 64, 1, 0)
     if which != "input_grad":  # array code folds the border
         with _testing.replacing("plan a compiled FFT", lambda *_: only):
             check(which, case)

@@ -32,7 +32,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along_span",),
     "cut a filter into pieces": ("algorithms.direct.pieces:filter_slices",),
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
-    "cut positions into blocks": ("cpu.small_channels.block_plan:_tiling",),
+    "cut positions into blocks": ("cpu.small_channels.block_plan:_choose_spans",),
     "run a kernel of small groups": (
         "cpu.grouped.forward_call:correlate",
         "cpu.grouped.filter_gradient_call:gradient",
@@ -53,8 +53,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     # kernels
     "get a kernel": ("codegen.jit:kernel",),
     "compile a kernel": ("codegen.jit:_machine_code",),
-    "optimise a kernel": ("codegen.jit:_optimised",),
-    "load a kernel": ("codegen.jit:_loaded",),
+    "optimise a kernel": ("codegen.jit:_optimise",),
+    "load a kernel": ("codegen.jit:_load",),
     "read a kernel's file": ("codegen.disk_cache:read",),
     "write a kernel's file": ("codegen.disk_cache:write",),
     "remove a kernel's file": ("codegen.disk_cache:_remove",),
@@ -64,12 +64,14 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "cpu.runtime.aligned_memory:unaliased_empty",
     ),
     "wake a helper": ("arrays.backends.spin_helpers:_wake",),
-    "write a dense kernel": ("cpu.dense.forward:_write",),
-    "write a depthwise kernel": ("cpu.depthwise.forward:_row_block",),
-    "write pairs of planes": ("cpu.fft.planes:in_pairs",),
-    "write a grouped kernel": ("cpu.grouped.forward:_write",),
-    "write the end of Winograd's filter gradient": ("cpu.winograd.filter_gradient:_finish",),
-    "write a norm's statistics": ("nn.cpu.norm:_statistics",),
+    "write a dense kernel": ("cpu.dense.forward:_store_sums",),
+    "write a depthwise kernel": ("cpu.depthwise.forward:_compute_row_block",),
+    "write pairs of planes": ("cpu.fft.planes:for_each_pair",),
+    "write a grouped kernel": ("cpu.grouped.forward:_store_sums",),
+    "write the end of Winograd's filter gradient": (
+        "cpu.winograd.filter_gradient:_transform_sums",
+    ),
+    "write a norm's statistics": ("nn.cpu.norm:_finish_statistics",),
     # GPU
     "choose the index type": (
         "cuda.axis_map:index_type",

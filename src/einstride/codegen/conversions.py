@@ -41,70 +41,74 @@ def unconverted(stored: Iterable[str], compute: str, machine: Machine) -> str | 
     return None
 
 
-def convert(b: Any, value: Any, dtype: str, wanted: str) -> Any:
-    """Write, with the IR builder `b`, a number or vector of one dtype in another that can hold it.
+def convert(builder: Any, value: Any, dtype: str, new_dtype: str) -> Any:
+    """Convert a number or a vector to another dtype that can hold it, with an IR builder.
 
     Halves are converted to and from float32 only; floats that become integers are integer values.
     """
-    if dtype == wanted:
+    if dtype == new_dtype:
         return value
     if dtype in HALVES:
-        return _from_half(b, value, dtype)
-    if wanted in HALVES:
-        return _to_half(b, value, wanted)
-    name = _instruction(dtype, wanted)
+        return _convert_from_half(builder, value, dtype)
+    if new_dtype in HALVES:
+        return _convert_to_half(builder, value, new_dtype)
+    name = _conversion_instruction(dtype, new_dtype)
     if name is None:
         return value
     if name == "sitofp" and bytes_of(ELEMENTS[dtype]) < 4:
         # 32 bits hold them as signed numbers, which convert faster
-        value = convert(b, value, dtype, "int32")
-    return getattr(b, name)(value, like(value.type, ELEMENTS[wanted]))
+        value = convert(builder, value, dtype, "int32")
+    return getattr(builder, name)(value, like(value.type, ELEMENTS[new_dtype]))
 
 
-def _instruction(dtype: str, wanted: str) -> str | None:
-    """The instruction between two dtypes that are no halves; None if the bits stay the same."""
+def _conversion_instruction(dtype: str, new_dtype: str) -> str | None:
+    """Name the instruction between two dtypes, none a half; None if the bits stay the same."""
     unsigned = dtype == "bool" or dtype.startswith("u")
-    old, new = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[wanted])
-    from_float, to_float = is_float(ELEMENTS[dtype]), is_float(ELEMENTS[wanted])
+    old_bytes, new_bytes = bytes_of(ELEMENTS[dtype]), bytes_of(ELEMENTS[new_dtype])
+    from_float, to_float = is_float(ELEMENTS[dtype]), is_float(ELEMENTS[new_dtype])
     if from_float and to_float:
-        return "fpext" if new > old else "fptrunc"
+        return "fpext" if new_bytes > old_bytes else "fptrunc"
     if from_float:
         return "fptosi"  # sums stay below 2**53
     if to_float:
-        return "uitofp" if unsigned and old >= 4 else "sitofp"
-    if new == old:
+        return "uitofp" if unsigned and old_bytes >= 4 else "sitofp"
+    if new_bytes == old_bytes:
         return None
-    return "trunc" if new < old else "zext" if unsigned else "sext"
+    return "trunc" if new_bytes < old_bytes else "zext" if unsigned else "sext"
 
 
-def _from_half(b: Any, value: Any, dtype: str) -> Any:
-    """Halves as float32."""
+def _convert_from_half(builder: Any, value: Any, dtype: str) -> Any:
+    """Convert halves to float32."""
     kind = value.type
     if dtype == "float16":
-        return b.fpext(b.bitcast(value, like(kind, _HALF)), like(kind, _FLOAT))
-    bits = b.zext(value, like(kind, _INT32))
-    return b.bitcast(b.shl(bits, _constant(bits, 16)), like(kind, _FLOAT))
+        return builder.fpext(builder.bitcast(value, like(kind, _HALF)), like(kind, _FLOAT))
+    bits = builder.zext(value, like(kind, _INT32))
+    return builder.bitcast(builder.shl(bits, _constant(bits, 16)), like(kind, _FLOAT))
 
 
-def _to_half(b: Any, value: Any, wanted: str) -> Any:
-    """float32 as halves: the nearest one, of two as near the even one; a NaN stays a NaN."""
+def _convert_to_half(builder: Any, value: Any, half_dtype: str) -> Any:
+    """Round float32 to halves: the nearest, of two as near the even one; a NaN stays a NaN."""
     kind = value.type
-    if wanted == "float16":
-        return b.bitcast(b.fptrunc(value, like(kind, _HALF)), like(kind, _INT16))
-    bits = b.bitcast(value, like(kind, _INT32))
+    if half_dtype == "float16":
+        return builder.bitcast(builder.fptrunc(value, like(kind, _HALF)), like(kind, _INT16))
+    bits = builder.bitcast(value, like(kind, _INT32))
 
-    def upper(number: Any) -> Any:
-        return b.lshr(number, _constant(bits, 16))
+    def upper_half(number: Any) -> Any:
+        return builder.lshr(number, _constant(bits, 16))
 
-    one = _constant(bits, 1)
-    nearest = upper(b.add(b.add(bits, _constant(bits, 0x7FFF)), b.and_(upper(bits), one)))
-    nan = b.fcmp_unordered("uno", value, value)
-    found = b.select(nan, b.or_(upper(bits), _constant(bits, QUIET)), nearest)
-    return b.trunc(found, like(kind, _INT16))
+    odd_bit = _constant(bits, 1)
+    nearest = upper_half(
+        builder.add(
+            builder.add(bits, _constant(bits, 0x7FFF)), builder.and_(upper_half(bits), odd_bit)
+        )
+    )
+    nan = builder.fcmp_unordered("uno", value, value)
+    rounded = builder.select(nan, builder.or_(upper_half(bits), _constant(bits, QUIET)), nearest)
+    return builder.trunc(rounded, like(kind, _INT16))
 
 
 def _constant(value: Any, number: int) -> Any:
-    """An integer as a constant of the type of another value, in every lane of a vector."""
+    """Return an integer as a constant of the type of another value, in every lane of a vector."""
     kind = value.type
     lanes = kind.count if isinstance(kind, ir.VectorType) else 0
     return ir.Constant(kind, [number] * lanes if lanes else number)

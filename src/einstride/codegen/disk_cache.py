@@ -71,55 +71,55 @@ register(f"{__name__}._uncounted", "process", _count_again, lambda: int(_uncount
 
 @cached(1, "process")
 def limit() -> int:
-    """The number of bytes that the folder may hold; 0 turns the disk cache off."""
-    given = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
-    if not given:
+    """Return the number of bytes that the folder may hold; 0 turns the disk cache off."""
+    setting = os.environ.get("EINSTRIDE_CACHE_BYTES", "").strip()
+    if not setting:
         return LIMIT
-    if not (given.isascii() and given.isdigit() and len(given) < 20):
+    if not (setting.isascii() and setting.isdigit() and len(setting) < 20):
         raise bad_value(
             "EINSTRIDE_CACHE_BYTES", "it must be a number of bytes, 0 for no cache on disk",
-            repr(given), f"unset it for {LIMIT}",
+            repr(setting), f"unset it for {LIMIT}",
         )  # fmt: skip
-    return int(given)
+    return int(setting)
 
 
 def default_folder() -> Path:
-    """The user's folder for caches, the one that the package platformdirs would choose."""
+    """Return the user's folder for caches, the one that the package platformdirs would choose."""
     home = Path(os.path.expanduser("~"))
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
         return (Path(local) if local else home / "AppData" / "Local") / "einstride" / "Cache"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(given):
-        return Path(given) / "einstride"
+    setting = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(setting):
+        return Path(setting) / "einstride"
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "einstride"
 
 
 @cached(1, "process")
 def folder() -> Path | None:
-    """The folder of machine code; None if there is none that only this user may write."""
-    given = os.environ.get("EINSTRIDE_CACHE")
-    path = Path(os.path.abspath(given)) if given else default_folder()
+    """Return the folder of machine code; None if there is none that only this user may write."""
+    setting = os.environ.get("EINSTRIDE_CACHE")
+    path = Path(os.path.abspath(setting)) if setting else default_folder()
     if limit() == 0 or not path.is_absolute():  # no home is known: "~" stays as it is
         return None
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return path if _owned_by_user(found) else None
+    return path if _owned_by_user(status) else None
 
 
-def read(described: str) -> bytes | None:
+def read(description: str) -> bytes | None:
     """Read the machine code that `write` kept; None if there is no complete file of it."""
-    path = _file(described)
+    path = _file_of(description)
     if path is None:
         return None
     try:
-        kept, age = _read_trusted(path)
+        content, age = _read_trusted(path)
     except OSError:
         return None
-    digest, code = kept[:32], kept[32:]
+    digest, code = content[:32], content[32:]
     if not code or _digest(path.name, code) != digest:
         return None
     if age > STALE_SECONDS:
@@ -128,10 +128,10 @@ def read(described: str) -> bytes | None:
     return code
 
 
-def write(described: str, code: bytes) -> None:
+def write(description: str, code: bytes) -> None:
     """Write machine code for later processes; nothing happens if the disk refuses."""
     global _uncounted
-    path = _file(described)
+    path = _file_of(description)
     size = 32 + len(code)
     if path is None or size > min(limit(), MAX_FILE_BYTES):
         return
@@ -144,12 +144,12 @@ def write(described: str, code: bytes) -> None:
 
 
 def size() -> int:
-    """The number of bytes in the folder, temporary files among them."""
-    where = folder()
-    if where is None:
+    """Return the number of bytes in the folder, temporary files among them."""
+    directory = folder()
+    if directory is None:
         return 0
     try:
-        return sum(found.st_size for _, found in _files(where))
+        return sum(status.st_size for _, status in _cached_files(directory))
     except OSError:
         return 0
 
@@ -161,15 +161,15 @@ def _read_trusted(path: Path) -> tuple[bytes, float]:
     """
     handle = os.open(path, _FLAGS)
     try:
-        found = os.fstat(handle)
+        status = os.fstat(handle)
         if not (
-            stat.S_ISREG(found.st_mode)
-            and _owned_by_user(found)
-            and found.st_size <= MAX_FILE_BYTES
+            stat.S_ISREG(status.st_mode)
+            and _owned_by_user(status)
+            and status.st_size <= MAX_FILE_BYTES
         ):
             return b"", 0.0
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(found.st_size), time() - found.st_mtime
+            return file.read(status.st_size), time() - status.st_mtime
     finally:
         os.close(handle)
 
@@ -193,13 +193,13 @@ def _trim(directory: Path, limit_bytes: int) -> int:
     Another process may do so at the same time: both then remove the same files.
     """
     total, kernels = 0, []
-    for path, found in _files(directory):
-        if _TEMPORARY.fullmatch(path.name) and found.st_mtime < time() - STALE_SECONDS:
+    for path, status in _cached_files(directory):
+        if _TEMPORARY.fullmatch(path.name) and status.st_mtime < time() - STALE_SECONDS:
             _remove(path)
             continue
-        total += found.st_size
+        total += status.st_size
         if _KERNEL.fullmatch(path.name):
-            kernels.append((found.st_mtime_ns, path.name, found.st_size))
+            kernels.append((status.st_mtime_ns, path.name, status.st_size))
     if total <= limit_bytes:
         return total
     for _, name, size in sorted(kernels):
@@ -210,16 +210,16 @@ def _trim(directory: Path, limit_bytes: int) -> int:
     return total
 
 
-def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _cached_files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield the regular files in the folder whose names this module gives."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if not (_KERNEL.fullmatch(entry.name) or _TEMPORARY.fullmatch(entry.name)):
                 continue
             with suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    yield Path(entry.path), found
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    yield Path(entry.path), status
 
 
 def _remove(path: Path) -> None:
@@ -227,31 +227,31 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _owned_by_user(found: os.stat_result) -> bool:
+def _owned_by_user(status: os.stat_result) -> bool:
     """True if a file or a folder belongs to this user, and nobody else may write it."""
     if not hasattr(os, "getuid"):
         return True
-    return found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _digest(name: str, code: bytes) -> bytes:
     return hashlib.sha256(name.encode() + code).digest()
 
 
-def _file(described: str) -> Path | None:
-    """The path of a kernel's file; None if its code cannot be kept."""
-    where, source = folder(), package_digest()
+def _file_of(description: str) -> Path | None:
+    """Return the path of a kernel's file; None if its code cannot be kept."""
+    directory, source = folder(), package_digest()
     if (
-        where is None or source is None or " at 0x" in described
+        directory is None or source is None or " at 0x" in description
     ):  # an address means nothing to a later process
         return None
-    name = hashlib.sha256(f"{source} {described}".encode()).hexdigest()
-    return where / f"{name[:40]}.kernel"
+    name = hashlib.sha256(f"{source} {description}".encode()).hexdigest()
+    return directory / f"{name[:40]}.kernel"
 
 
 @cached(1, "code")
 def package_digest() -> str | None:
-    """A digest of LLVM's version and of every file of this package; None if it is unreliable.
+    """Digest LLVM's version and every file of this package; None if the digest is unreliable.
 
     It is unreliable if the package is no folder (a zip), if one of its modules was loaded from
     elsewhere, or if a file changed after this process had begun to import the package. Reading 230
@@ -261,33 +261,33 @@ def package_digest() -> str | None:
     from llvmlite.binding import llvm_version_info
 
     digest = hashlib.sha256(repr((__version__, llvm_version_info)).encode())
-    read = set()
+    digested = set()
     try:
-        for path in sorted(_content(_PACKAGE)):
+        for path in sorted(_package_files(_PACKAGE)):
             with open(path, "rb", buffering=0) as file:
                 if _changed_ns(os.fstat(file.fileno())) > IMPORTED:
                     return None
                 content = file.read()
             digest.update(f"{os.path.relpath(path, _PACKAGE)} {len(content)} ".encode() + content)
-            read.add(os.path.normcase(path))
+            digested.add(os.path.normcase(path))
     except OSError:
         return None
     modules = [m for name, m in [*sys.modules.items()] if f"{name}.".startswith("einstride.")]
     origins = {os.path.normcase(str(getattr(module, "__file__", ""))) for module in modules}
-    return digest.hexdigest() if origins <= read else None
+    return digest.hexdigest() if origins <= digested else None
 
 
-def _changed_ns(found: os.stat_result) -> int:
-    """The time of a file's last change in nanoseconds; on POSIX no program can set that time."""
-    return found.st_mtime_ns if sys.platform == "win32" else found.st_ctime_ns
+def _changed_ns(status: os.stat_result) -> int:
+    """Return the time of a file's last change in ns; on POSIX no program can set that time."""
+    return status.st_mtime_ns if sys.platform == "win32" else status.st_ctime_ns
 
 
-def _content(root: str) -> Iterator[str]:
+def _package_files(root: str) -> Iterator[str]:
     """Yield the paths of all files below `root` except compiled Python files."""
     with os.scandir(root) as entries:
         for entry in entries:
             if entry.is_dir():
                 if entry.name != "__pycache__":
-                    yield from _content(entry.path)
+                    yield from _package_files(entry.path)
             elif entry.is_file():
                 yield entry.path

@@ -9,30 +9,30 @@ from einstride.codegen.ir_types import ELEMENTS, letter, scalar
 
 
 def constant_like(value: Value, number: float) -> Value:
-    """A constant of the type of another value, with the number in every lane."""
+    """Make a constant of the type of another value, with the number in every lane."""
     kind = value.ir.type
     lanes = kind.count if isinstance(kind, ir.VectorType) else 0
     return Value(value.code, ir.Constant(kind, [number] * lanes if lanes else number))
 
 
 def float64_constant(code: Code, number: float) -> Value:
-    """A float64 constant."""
+    """Make a float64 constant."""
     return Value(code, ir.Constant(ELEMENTS["float64"], number))
 
 
-def greater(a: Value, other: Value) -> Value:
+def greater(a: Value, b: Value) -> Value:
     """True if a > other; false if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_ordered(">", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_ordered(">", a.ir, b.ir))
 
 
-def greater_or_nan(a: Value, other: Value) -> Value:
+def greater_or_nan(a: Value, b: Value) -> Value:
     """True if a > other or if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_unordered(">", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_unordered(">", a.ir, b.ir))
 
 
-def equal_or_nan(a: Value, other: Value) -> Value:
+def equal_or_nan(a: Value, b: Value) -> Value:
     """True if a == other or if one of them is NaN."""
-    return Value(a.code, a.code.builder.fcmp_unordered("==", a.ir, other.ir))
+    return Value(a.code, a.code.builder.fcmp_unordered("==", a.ir, b.ir))
 
 
 def is_nan(a: Value) -> Value:
@@ -41,7 +41,7 @@ def is_nan(a: Value) -> Value:
 
 
 def square_root(a: Value) -> Value:
-    """The square root of a scalar."""
+    """Return the square root of a scalar."""
     kind = a.ir.type
     return a.code.intrinsic(f"llvm.sqrt.{letter(scalar(kind))}", kind, [a])
 
@@ -52,5 +52,5 @@ def to_float(a: Value, dtype: str) -> Value:
 
 
 def as_float64(a: Value) -> Value:
-    """The float64 with the bits of an integer argument."""
+    """Return the float64 with the bits of an integer argument."""
     return Value(a.code, a.code.builder.bitcast(a.ir, ELEMENTS["float64"]))

@@ -22,12 +22,12 @@ different ways, by `conversions`."""
 
 
 def scalar(kind: Any) -> Any:
-    """The element type of a vector type, or the type itself."""
+    """Return the element type of a vector type, or the type itself."""
     return kind.element if isinstance(kind, ir.VectorType) else kind
 
 
 def like(kind: Any, element: Any) -> Any:
-    """The type with as many lanes as `kind`, of elements of the type `element`."""
+    """Return the type with as many lanes as `kind`, of elements of the type `element`."""
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
@@ -42,12 +42,12 @@ def is_narrow(element: Any) -> bool:
 
 
 def bytes_of(element: Any) -> int:
-    """The bytes of a scalar type."""
+    """Count the bytes of a scalar type."""
     if isinstance(element, ir.IntType):
         return max(int(element.width) // 8, 1)
     return 4 if isinstance(element, ir.FloatType) else 8
 
 
 def letter(element: Any) -> str:
-    """The type as intrinsics spell it in their names, such as f32 or i64."""
+    """Return the type as intrinsics spell it in their names, such as f32 or i64."""
     return ("f" if is_float(element) else "i") + str(8 * bytes_of(element))

@@ -51,7 +51,7 @@ class Machine:
     registers: int
 
     def lanes(self, itemsize: int) -> int:
-        """The number of elements of `itemsize` bytes in a vector."""
+        """Return the number of elements of `itemsize` bytes in a vector."""
         return self.vector_bytes // itemsize
 
     @property
@@ -64,7 +64,7 @@ class Machine:
         return self.vector_bytes >= 32 or bool(known)
 
     def __str__(self) -> str:
-        """The CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
+        """Return the CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
         small = "NEON" if "+neon" in self.features.split(",") else "SSE"
         kind = {64: "AVX-512", 32: "AVX2"}.get(self.vector_bytes, small)
         return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
@@ -87,12 +87,12 @@ def available() -> bool:
 
 @cached(1, "process")
 def machine() -> Machine:
-    """The host CPU."""
-    found: Machine = workers.in_worker(partial(_exclusively, _machine))
-    return found
+    """Return the host CPU."""
+    host: Machine = workers.in_worker(partial(_call_exclusively, _detect_machine))
+    return host
 
 
-def _exclusively(function: Callable[[], Any]) -> Any:
+def _call_exclusively(function: Callable[[], Any]) -> Any:
     """Call a function while no other thread uses LLVM and the process does not fork."""
     if workers.ending():
         if not _lock.try_acquire():
@@ -106,7 +106,7 @@ def _exclusively(function: Callable[[], Any]) -> Any:
         _lock.release()
 
 
-def _machine() -> Machine:
+def _detect_machine() -> Machine:
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -121,17 +121,19 @@ def _machine() -> Machine:
     return Machine(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
 
 
-def kernel(name: str, write: Callable[..., str], *given: Hashable, on: Machine) -> Kernel:
-    """Compile the LLVM IR ``write(*given)`` for the CPU `on`, or get it from a cache.
+def kernel(name: str, write: Callable[..., str], *parameters: Hashable, on: Machine) -> Kernel:
+    """Compile the LLVM IR ``write(*parameters)`` for the CPU `on`, or get it from a cache.
 
     The function that is returned runs without holding the GIL.
     """
-    key = (write, given, on)
-    found = _kernels.get(key)
-    if found is None:
+    key = (write, parameters, on)
+    function = _kernels.get(key)
+    if function is None:
         machine()  # initialises LLVM
-        found = workers.in_worker(partial(_exclusively, partial(_compiled, name, write, given, on)))
-    return found
+        function = workers.in_worker(
+            partial(_call_exclusively, partial(_compile, name, write, parameters, on))
+        )
+    return function
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ class KernelSpec:
     name : str
         The kernel's name in its LLVM IR.
     write : callable
-        ``write(*given)`` returns the kernel's LLVM IR.
-    given : tuple
+        ``write(*parameters)`` returns the kernel's LLVM IR.
+    parameters : tuple
         The parameters that the kernel is specialised for: dtypes, lanes, register tile.
     on : Machine
         The CPU that the kernel is compiled for.
@@ -152,26 +154,26 @@ class KernelSpec:
 
     name: str
     write: Callable[..., str]
-    given: tuple[Hashable, ...]
+    parameters: tuple[Hashable, ...]
     on: Machine
 
     def compiled(self) -> Kernel:
         """Compile the kernel, or get it from a cache."""
-        return kernel(self.name, self.write, *self.given, on=self.on)
+        return kernel(self.name, self.write, *self.parameters, on=self.on)
 
 
-def _compiled(
-    name: str, write: Callable[..., str], given: tuple[Hashable, ...], on: Machine
+def _compile(
+    name: str, write: Callable[..., str], parameters: tuple[Hashable, ...], on: Machine
 ) -> Kernel:
-    found = _kernels.get((write, given, on))
-    if found is None:  # another thread may have compiled it meanwhile
-        described = repr((name, write.__module__, write.__qualname__, given, on))
-        code = disk_cache.read(described)
+    function = _kernels.get((write, parameters, on))
+    if function is None:  # another thread may have compiled it meanwhile
+        description = repr((name, write.__module__, write.__qualname__, parameters, on))
+        code = disk_cache.read(description)
         if code is None:
-            code = _machine_code(write(*given), on)
-            disk_cache.write(described, code)
-        found = _kernels[write, given, on] = _loaded(name, code, on)
-    return found
+            code = _machine_code(write(*parameters), on)
+            disk_cache.write(description, code)
+        function = _kernels[write, parameters, on] = _load(name, code, on)
+    return function
 
 
 if hasattr(os, "register_at_fork"):
@@ -182,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def count() -> int:
-    """The number of kernels in this process' memory."""
+    """Return the number of kernels in this process' memory."""
     return len(_kernels)
 
 
@@ -195,10 +197,10 @@ def _target(on: Machine) -> Any:
 
 def _machine_code(text: str, on: Machine) -> bytes:
     target = _target(on)
-    return bytes(target.emit_object(_optimised(text, target)))
+    return bytes(target.emit_object(_optimise(text, target)))
 
 
-def _optimised(text: str, target: Any) -> Any:
+def _optimise(text: str, target: Any) -> Any:
     """Optimise a kernel's LLVM IR by every pass before instruction selection."""
     from llvmlite import binding
 
@@ -212,7 +214,7 @@ def _optimised(text: str, target: Any) -> Any:
     return module
 
 
-def _loaded(name: str, code: bytes, on: Machine) -> Kernel:
+def _load(name: str, code: bytes, on: Machine) -> Kernel:
     from llvmlite import binding
 
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(on))

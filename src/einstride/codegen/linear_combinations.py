@@ -24,26 +24,37 @@ Store = Callable[[int, int, Value], None]
 def multiply(code: Code, rows: Rows, values: Sequence[Value], dtype: str) -> list[Value]:
     """Multiply a matrix by a column of vectors."""
     lanes = values[0].ir.type.count
-    work, given = [list(row) for row in rows], list(values)
-    for i, j in combinations(range(len(given)), 2):
-        gain = sum(_terms_saved(row[i], row[j]) for row in work) - 2
+    matrix, vectors = [list(row) for row in rows], list(values)
+    for i, j in combinations(range(len(vectors)), 2):
+        gain = sum(_count_saved_terms(row[i], row[j]) for row in matrix) - 2
         if gain > 0:
-            a, b = given[i], given[j]
-            given[i], given[j] = a + b, a - b
-            for row in work:
+            a, b = vectors[i], vectors[j]
+            vectors[i], vectors[j] = a + b, a - b
+            for row in matrix:
                 row[i], row[j] = (row[i] + row[j]) / 2, (row[i] - row[j]) / 2
-    found: dict[int, Value] = {}
-    for i, j in combinations(range(len(work)), 2):
-        s = tuple((p + q) / 2 for p, q in zip(work[i], work[j], strict=True))
-        d = tuple((p - q) / 2 for p, q in zip(work[i], work[j], strict=True))
-        fewer = _terms(s) + _terms(d) + 2 < _terms(work[i]) + _terms(work[j])
-        if fewer and _terms(s) and _terms(d) and i not in found and j not in found:
-            even, odd = (_sum(code, part, given, dtype, lanes) for part in (s, d))
-            found[i], found[j] = even + odd, even - odd
-    for i, row in enumerate(work):
-        if i not in found:
-            found[i] = _sum(code, row, given, dtype, lanes)
-    return [found[i] for i in range(len(work))]
+    products: dict[int, Value] = {}
+    for i, j in combinations(range(len(matrix)), 2):
+        half_sum = tuple((p + q) / 2 for p, q in zip(matrix[i], matrix[j], strict=True))
+        half_difference = tuple((p - q) / 2 for p, q in zip(matrix[i], matrix[j], strict=True))
+        saves_terms = _count_terms(half_sum) + _count_terms(half_difference) + 2 < _count_terms(
+            matrix[i]
+        ) + _count_terms(matrix[j])
+        if (
+            saves_terms
+            and _count_terms(half_sum)
+            and _count_terms(half_difference)
+            and i not in products
+            and j not in products
+        ):
+            even, odd = (
+                _sum_terms(code, part, vectors, dtype, lanes)
+                for part in (half_sum, half_difference)
+            )
+            products[i], products[j] = even + odd, even - odd
+    for i, row in enumerate(matrix):
+        if i not in products:
+            products[i] = _sum_terms(code, row, vectors, dtype, lanes)
+    return [products[i] for i in range(len(matrix))]
 
 
 def multiply_both_sides(
@@ -55,44 +66,46 @@ def multiply_both_sides(
         for j in range(len(second[0]))
     ]
     for i in range(len(first)):
-        found = multiply(code, second, [column[i] for column in columns], dtype)
-        for j, value in enumerate(found):
+        products = multiply(code, second, [column[i] for column in columns], dtype)
+        for j, value in enumerate(products):
             store(i, j, value)
 
 
 def operations(rows: Rows) -> int:
-    """The approximate number of instructions of one product with the matrix."""
-    return sum(_terms(row) for row in rows)
+    """Return the approximate number of instructions of one product with the matrix."""
+    return sum(_count_terms(row) for row in rows)
 
 
-def _terms(row: Sequence[Fraction]) -> int:
+def _count_terms(row: Sequence[Fraction]) -> int:
     return sum(1 for v in row if v)
 
 
-def _terms_saved(p: Fraction, q: Fraction) -> int:
-    """The number of terms that a row saves if two columns become their sum and difference."""
-    return _terms((p, q)) - _terms((p + q, p - q))
+def _count_saved_terms(p: Fraction, q: Fraction) -> int:
+    """Count the terms that a row saves if two columns become their sum and difference."""
+    return _count_terms((p, q)) - _count_terms((p + q, p - q))
 
 
-def _sum(
-    code: Code, row: Sequence[Fraction], given: Sequence[Value], dtype: str, lanes: int
+def _sum_terms(
+    code: Code, row: Sequence[Fraction], vectors: Sequence[Value], dtype: str, lanes: int
 ) -> Value:
     """Compute sum_k row[k] * given[k], beginning with a term of factor 1 if there is one."""
-    terms = sorted(((c, v) for c, v in zip(row, given, strict=True) if c), key=_has_factor)
+    terms = sorted(
+        ((factor, v) for factor, v in zip(row, vectors, strict=True) if factor), key=_needs_product
+    )
     if not terms:
         return code.zero(dtype, lanes)
-    (c, total), rest = terms[0], terms[1:]
-    if c != 1:
-        total = total * constant(code, float(c), dtype, lanes)
-    for c, value in rest:
-        if c == 1:
+    (factor, total), other_terms = terms[0], terms[1:]
+    if factor != 1:
+        total = total * constant(code, float(factor), dtype, lanes)
+    for factor, value in other_terms:
+        if factor == 1:
             total = total + value
-        elif c == -1:
+        elif factor == -1:
             total = total - value
         else:
-            total = value.times_plus(constant(code, float(c), dtype, lanes), total)
+            total = value.times_plus(constant(code, float(factor), dtype, lanes), total)
     return total
 
 
-def _has_factor(term: tuple[Fraction, Value]) -> bool:
+def _needs_product(term: tuple[Fraction, Value]) -> bool:
     return term[0] != 1

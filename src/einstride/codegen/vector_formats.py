@@ -43,8 +43,8 @@ def shuffle(value: Value, order: Sequence[int]) -> Value:
     if list(order) == list(range(kind.count)):
         return value
     lanes = ir.Constant(ir.VectorType(I32, len(order)), list(order))
-    nothing = ir.Constant(kind, ir.Undefined)
-    return Value(value.code, value.code.builder.shuffle_vector(value.ir, nothing, lanes))
+    undefined = ir.Constant(kind, ir.Undefined)
+    return Value(value.code, value.code.builder.shuffle_vector(value.ir, undefined, lanes))
 
 
 def swap_parts(value: Value) -> Value:
@@ -69,69 +69,73 @@ def combine_conjugate(first: Value, second: Value) -> Value:
     return Value(first.code, real).select(first + swap_parts(first), swap_parts(second) - second)
 
 
-def lane(value: Value, number: int) -> Value:
+def lane(value: Value, index: int) -> Value:
     """Extract one lane of a vector."""
-    index = ir.Constant(I32, number)
+    index = ir.Constant(I32, index)
     return Value(value.code, value.code.builder.extract_element(value.ir, index))
 
 
-def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, step: Value | None) -> Value:
+def load(pointer: Pointer, f: Format, lanes: int, mask: Mask | None, stride: Value | None) -> Value:
     """Load a vector and convert it to the dtype of the products; zero where the mask is off.
 
-    `step` is the stride in elements (for pairs, in complex numbers); None stands for one.
+    `stride` is the stride in elements (for pairs, in complex numbers); None stands for one.
     """
-    if step is None:
-        found = pointer.load(lanes, mask)
+    if stride is None:
+        value = pointer.load(lanes, mask)
     else:
-        on = all_lanes(pointer.code, lanes) if mask is None else mask
+        enabled = all_lanes(pointer.code, lanes) if mask is None else mask
         kind = ir.VectorType(pointer.element, lanes)
-        where = addresses(pointer, f, lanes, step)
+        pointers = addresses(pointer, f, lanes, stride)
         zero = Value(pointer.code, ir.Constant(kind, None))
-        name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
-        found = pointer.code.intrinsic(name, kind, [where, bytes_of(pointer.element), on, zero])
-    return pointer.code.convert(found, f.stored, f.computed)
+        name = f"llvm.masked.gather.{_type_suffix(kind)}.v{lanes}p0"
+        value = pointer.code.intrinsic(
+            name, kind, [pointers, bytes_of(pointer.element), enabled, zero]
+        )
+    return pointer.code.convert(value, f.stored, f.computed)
 
 
-def store(pointer: Pointer, value: Value, f: Format, mask: Mask | None, step: Value | None) -> None:
+def store(
+    pointer: Pointer, value: Value, f: Format, mask: Mask | None, stride: Value | None
+) -> None:
     """Convert a vector to the dtype in memory and store it; parameters as for `load`."""
-    found = pointer.code.convert(value, f.computed, f.stored)
-    if step is None:
-        pointer.store(found, mask)
+    converted = pointer.code.convert(value, f.computed, f.stored)
+    if stride is None:
+        pointer.store(converted, mask)
         return
-    lanes = found.ir.type.count
-    on = all_lanes(pointer.code, lanes) if mask is None else mask
-    where = addresses(pointer, f, lanes, step)
-    name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{lanes}p0"
-    given = [found, where, bytes_of(pointer.element), pointer.stored_mask(on)]
-    pointer.code.intrinsic(name, ir.VoidType(), given)
+    lanes = converted.ir.type.count
+    enabled = all_lanes(pointer.code, lanes) if mask is None else mask
+    pointers = addresses(pointer, f, lanes, stride)
+    name = f"llvm.masked.scatter.{_type_suffix(converted.ir.type)}.v{lanes}p0"
+    arguments = [converted, pointers, bytes_of(pointer.element), pointer.stored_mask(enabled)]
+    pointer.code.intrinsic(name, ir.VoidType(), arguments)
 
 
 def all_lanes(code: Code, lanes: int) -> Mask:
-    """A mask of all lanes."""
+    """Make a mask of all lanes."""
     return code.every_lane(True, lanes)
 
 
-def addresses(pointer: Pointer, f: Format, lanes: int, step: Value) -> Value:
-    """The addresses of `lanes` elements with a stride of `step`."""
+def addresses(pointer: Pointer, f: Format, lanes: int, stride: Value) -> Value:
+    """Return the addresses of `lanes` elements at a stride in elements."""
     code = pointer.code
     kind = ir.VectorType(INT64, lanes)
-    number = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
+    numbers = [i // 2 for i in range(lanes)] if f.pairs else list(range(lanes))
     part = [i % 2 if f.pairs else 0 for i in range(lanes)]
-    offsets = Value(code, ir.Constant(kind, number)) * code.splat(step, lanes)
+    offsets = Value(code, ir.Constant(kind, numbers)) * code.splat(stride, lanes)
     return at(pointer, offsets + Value(code, ir.Constant(kind, part)))
 
 
 def broadcast_parts(code: Code, numbers: Sequence[Value], lanes: int) -> Value:
     """Broadcast a scalar, or a pair of them, to a vector."""
-    one = code.splat(numbers[0], lanes)
+    real = code.splat(numbers[0], lanes)
     if len(numbers) == 1:
-        return one
+        return real
     odd = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0, 1] * (lanes // 2))
-    return Value(code, odd).select(code.splat(numbers[1], lanes), one)
+    return Value(code, odd).select(code.splat(numbers[1], lanes), real)
 
 
 def at(pointer: Pointer, offsets: Value) -> Value:
-    """The addresses of elements at a vector of offsets."""
+    """Return the addresses of elements at a vector of offsets."""
     code, kind = pointer.code, offsets.ir.type
     first = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
     size = Value(code, ir.Constant(kind, [bytes_of(pointer.element)] * kind.count))
@@ -145,20 +149,25 @@ def gather(pointer: Pointer, f: Format, offsets: Value, mask: Value) -> Value:
     lanes = offsets.ir.type.count
     kind = ir.VectorType(pointer.element, lanes)
     zero = Value(pointer.code, ir.Constant(kind, None))
-    name = f"llvm.masked.gather.{_suffix(kind)}.v{lanes}p0"
-    where = at(pointer, offsets)
-    given = [where, bytes_of(pointer.element), mask, zero]
-    found = pointer.code.intrinsic(name, kind, given)
-    return pointer.code.convert(found, f.stored, f.computed)
+    name = f"llvm.masked.gather.{_type_suffix(kind)}.v{lanes}p0"
+    pointers = at(pointer, offsets)
+    arguments = [pointers, bytes_of(pointer.element), mask, zero]
+    value = pointer.code.intrinsic(name, kind, arguments)
+    return pointer.code.convert(value, f.stored, f.computed)
 
 
 def scatter(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mask) -> None:
     """Convert elements and store them at a vector of offsets, where the mask is on."""
-    found = pointer.code.convert(value, f.computed, f.stored)
-    name = f"llvm.masked.scatter.{_suffix(found.ir.type)}.v{found.ir.type.count}p0"
-    given = [found, at(pointer, offsets), bytes_of(pointer.element), pointer.stored_mask(mask)]
-    pointer.code.intrinsic(name, ir.VoidType(), given)
+    converted = pointer.code.convert(value, f.computed, f.stored)
+    name = f"llvm.masked.scatter.{_type_suffix(converted.ir.type)}.v{converted.ir.type.count}p0"
+    arguments = [
+        converted,
+        at(pointer, offsets),
+        bytes_of(pointer.element),
+        pointer.stored_mask(mask),
+    ]
+    pointer.code.intrinsic(name, ir.VoidType(), arguments)
 
 
-def _suffix(kind: Any) -> str:
+def _type_suffix(kind: Any) -> str:
     return f"v{kind.count}{letter(kind.element)}"

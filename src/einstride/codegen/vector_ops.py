@@ -11,7 +11,7 @@ from einstride.codegen.ir_types import ELEMENTS, POINTER
 
 
 def constant(code: Code, value: float, dtype: str, lanes: int) -> Value:
-    """A constant vector with the same number in every lane."""
+    """Make a constant vector with the same number in every lane."""
     kind = ir.VectorType(ELEMENTS[dtype], lanes)
     return Value(code, ir.Constant(kind, [float(value)] * lanes))
 
@@ -26,17 +26,17 @@ def local(code: Code, count: int, element: str, lanes: int = 1) -> Pointer:
 
 
 def address(pointer: Pointer) -> Value:
-    """A pointer as an integer, which can be stored in memory."""
+    """Return a pointer as an integer, which can be stored in memory."""
     return Value(pointer.code, pointer.code.builder.ptrtoint(pointer.ir, ir.IntType(64)))
 
 
-def load_strided(pointer: Pointer, step: Value, count: Value, lanes: int) -> Value:
-    """Load `count` elements with a stride of `step` to the first lanes, zeros to the others."""
+def load_strided(pointer: Pointer, stride: Value, count: Value, lanes: int) -> Value:
+    """Load `count` strided elements to the first lanes, zeros to the others."""
     code = pointer.code
-    slot = local(code, 1, _name(pointer), lanes)
+    slot = local(code, 1, _dtype_name(pointer), lanes)
     slot.store(_zeros(pointer, lanes))
     with code.loop(0, count.minimum(lanes)) as i:
-        slot.at(i).store(pointer.at(step * i).load())
+        slot.at(i).store(pointer.at(stride * i).load())
     return slot.load(lanes)
 
 
@@ -50,22 +50,22 @@ def transpose(rows: Sequence[Value]) -> list[Value]:
         for i in range(lanes):
             if not i & half:
                 a, b = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (_shuffle(code, a, b, o) for o in (low, high))
+                rows[i], rows[i + half] = (_shuffle_pair(code, a, b, o) for o in (low, high))
         half *= 2
     return rows
 
 
-def _shuffle(code: Code, a: Value, b: Value, order: Sequence[int]) -> Value:
+def _shuffle_pair(code: Code, a: Value, b: Value, order: Sequence[int]) -> Value:
     kind = ir.VectorType(ir.IntType(32), len(order))
     return Value(code, code.builder.shuffle_vector(a.ir, b.ir, ir.Constant(kind, list(order))))
 
 
-def _name(pointer: Pointer) -> str:
+def _dtype_name(pointer: Pointer) -> str:
     return next(name for name, element in ELEMENTS.items() if element == pointer.element)
 
 
 def _zeros(pointer: Pointer, lanes: int) -> Value:
-    return pointer.code.zero(_name(pointer), lanes)
+    return pointer.code.zero(_dtype_name(pointer), lanes)
 
 
 def prefetch(pointer: Pointer, far: bool = False) -> None:

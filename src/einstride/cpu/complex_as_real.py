@@ -19,35 +19,35 @@ PARTS = {"complex64": "float32", "complex128": "float64"}
 
 
 def real(name: str) -> str:
-    """The dtype of the real and imaginary parts."""
+    """Return the dtype of the real and imaginary parts."""
     return PARTS.get(name, name)
 
 
 def doubled(g: Geometry) -> Geometry:
-    """The geometry of the real convolution."""
+    """Return the geometry of the real convolution."""
     return replace(g, channels=2 * g.channels, filters=2 * g.filters)
 
 
 def floats(a: Any) -> Any:
-    """(..., C) complex, its channels side by side, as (..., 2C): a view."""
+    """View complex numbers (..., C), with neighbouring channels, as floats (..., 2C)."""
     return a.view(real(a.dtype.name))
 
 
 def filters(f: Any) -> Any:
-    """F (..., 2C, 2D) of f (..., C, D)."""
+    """Make the real filter F (..., 2C, 2D) of a complex filter f (..., C, D)."""
     import numpy as np  # not with the package: see test_processes
 
     *taps, c, d = f.shape
-    whole = np.empty((*taps, c, 2, d, 2), real(f.dtype.name))
-    whole[..., 0, :, 0] = whole[..., 1, :, 1] = f.real
-    whole[..., 0, :, 1] = f.imag
+    doubled_filter = np.empty((*taps, c, 2, d, 2), real(f.dtype.name))
+    doubled_filter[..., 0, :, 0] = doubled_filter[..., 1, :, 1] = f.real
+    doubled_filter[..., 0, :, 1] = f.imag
     # not by np.negative: NumPy 2.4 gets some pairs of steps wrong
-    np.multiply(f.imag, -1, out=whole[..., 1, :, 0])
-    return whole.reshape(*taps, 2 * c, 2 * d)
+    np.multiply(f.imag, -1, out=doubled_filter[..., 1, :, 0])
+    return doubled_filter.reshape(*taps, 2 * c, 2 * d)
 
 
 def combine(parts: Any, out: Any) -> None:
-    """out (..., C, D) = sum of conj(x) gy, from a real filter gradient (..., 2C, 2D)."""
+    """Compute out (..., C, D) = sum of conj(x) gy, from a real filter gradient (..., 2C, 2D)."""
     import numpy as np
 
     *taps, c, d = out.shape

@@ -137,7 +137,7 @@ INPUT_BLOCKS = Kind(
 def facts(engine: str, work: Work) -> Facts:
     """Return the engine, the kernel, its register tile, chunks and threads."""
     call = work.call
-    name, spec = call.kernel.name, call.kernel.given[0]
+    name, spec = call.kernel.name, call.kernel.parameters[0]
     kind = _kind(name, spec)
     products = ", dot products of four 8-bit integers" if getattr(spec, "vnni", False) else ""
     found: dict[str, Fact] = {

@@ -73,7 +73,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
         "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "x_stride", "x_back",
@@ -84,63 +84,65 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         strip = chunk % code["strips"]
-        rest = chunk // code["strips"]
-        block, n = rest % code["blocks"], rest // code["blocks"]
+        remaining = chunk // code["strips"]
+        block, n = remaining % code["blocks"], remaining // code["blocks"]
         x = code.array("x", spec.x.stored).at(n * code["x_batch"])
         y = code.array("y", spec.y.stored).at(n * code["y_batch"])
         first = block * code["rows"]
         with code.loop(first, (first + code["rows"]).minimum(code["all_rows"])) as row:
-            _row(code, spec, x, y, row, strip)
+            _compute_row(code, spec, x, y, row, strip)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Value) -> None:
+def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Value) -> None:
     """Compute one strip of a row of positions: border, interior, border."""
     rows: list[Pointer] = []
-    rest = row
+    remaining = row
     for a in reversed(range(spec.rank - 1)):
-        at = rest % code[f"out{a}"]
-        rest = rest // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_stride{a}"])
+        index = remaining % code[f"out{a}"]
+        remaining = remaining // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
+        y = y.at(index * code[f"y_stride{a}"])
     last_axis = spec.rank - 1
-    step = code[f"y_stride{last_axis}"]
+    y_stride = code[f"y_stride{last_axis}"]
     table = code.array(f"table{last_axis}", "int64")
     if spec.row:
         for o in range(0, len(spec.row), spec.tile):
             taps = spec.row[o : o + spec.tile]
             part = replace(spec, row=taps, tile=len(taps))
-            _tile(code, part, x.at(code["x_back"]), y.at(step * o), rows, step, None)
+            _compute_tile(
+                code, part, x.at(code["x_back"]), y.at(y_stride * o), rows, y_stride, None
+            )
         return
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.select(code["outside"], start + code["strip"])
 
-    def border(w: Value, number: Value) -> None:
-        here = table.at(number * code[f"taps{last_axis}"])
-        _tile(code, spec, x, y.at(w * step), rows, None, here)
+    def compute_border(w: Value, entry: Value) -> None:
+        offsets = table.at(entry * code[f"taps{last_axis}"])
+        _compute_tile(code, spec, x, y.at(w * y_stride), rows, None, offsets)
 
     with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
-        border(w, w)
+        compute_border(w, w)
     with code.loop(start, stop, spec.tile) as w0:
         w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
         pointer = x.at(code["x_first"] + w * code["window_stride"])
-        _tile(code, spec, pointer, y.at(w * step), rows, step, None)
+        _compute_tile(code, spec, pointer, y.at(w * y_stride), rows, y_stride, None)
     end = code[f"out{last_axis}"]
     with code.loop(is_last.select(code["outside"], end), end) as w:
-        border(w, w - code["outside"] + code["inside"])
+        compute_border(w, w - code["outside"] + code["inside"])
 
 
-def _tile(
+def _compute_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, rows: list[Pointer],
-    step: Value | None, table: Pointer | None,
+    position_stride: Value | None, table: Pointer | None,
 ) -> None:  # fmt: skip
     """Compute all output channels of a tile, or of one border position, whose `table` is given."""
-    tile = spec.tile if step is not None else 1
+    tile = spec.tile if position_stride is not None else 1
     accumulators = spec.tile * spec.vectors
     vectors = (
         spec.vectors if tile > 1 else min(accumulators, 4 if spec.spans_groups else spec.vectors)
@@ -148,35 +150,41 @@ def _tile(
     width = vectors * spec.lanes
     parts = 2 if spec.x.pairs else 1
 
-    def panel(x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None, vectors: int) -> None:
-        _panel(code, spec, x, y, d, c, left, tile, vectors, rows, step, table)
+    def compute_panel(
+        x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None, vectors: int
+    ) -> None:
+        _compute_panel(
+            code, spec, x, y, d, c, lanes_left, tile, vectors, rows, position_stride, table
+        )
 
     if spec.spans_groups:
         lanes = code["filters"] * parts
-        whole = lanes - lanes % width
-        with code.loop(0, whole, width) as d:
-            panel(x, y, d, d, None, vectors)
-        with code.loop(whole, lanes, spec.lanes) as d:
-            panel(x, y, d, d, lanes - d, 1)
+        full_lanes = lanes - lanes % width
+        with code.loop(0, full_lanes, width) as d:
+            compute_panel(x, y, d, d, None, vectors)
+        with code.loop(full_lanes, lanes, spec.lanes) as d:
+            compute_panel(x, y, d, d, lanes - d, 1)
         return
     lanes = code["filters"] // code["groups"] * parts
     with code.loop(0, code["groups"]) as g, code.loop(0, lanes, width) as d:
         c = g * code["channels"] * code["x_channel"]
-        panel(x.at(c), y, g * lanes + d, code.number(0), lanes - d, vectors)
+        compute_panel(x.at(c), y, g * lanes + d, code.number(0), lanes - d, vectors)
 
 
-def _panel(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, left: Value | None,
-    tile: int, vectors: int, rows: list[Pointer], step: Value | None, table: Pointer | None,
+def _compute_panel(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None,
+    tile: int, vectors: int, rows: list[Pointer], position_stride: Value | None,
+    table: Pointer | None,
 ) -> None:  # fmt: skip
     """Compute some vectors of output channels of a tile, from lane d on.
 
-    Only `left` lanes from d on exist; None if all of them do.
+    Only `lanes_left` lanes from d on exist; None if all of them do.
     """
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     dtype = spec.x.computed
     masks = [
-        None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
+        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
+        for v in range(vectors)
     ]
     accs = [
         [code.variable(code.zero(dtype, lanes)) for _ in range(tile * vectors)]
@@ -185,102 +193,108 @@ def _panel(
     bias = code.array("bias", dtype)
     with code.when(code["bias"].equals(0) ^ 1):
         for v in range(vectors):
-            each = bias.at(d + v * lanes).load(lanes, masks[v])
+            initial = bias.at(d + v * lanes).load(lanes, masks[v])
             for p in range(tile):
-                accs[0][p * vectors + v].set(each)
+                accs[0][p * vectors + v].set(initial)
     f = code.array("f", dtype).at(d)
 
-    add = _across_groups if spec.spans_groups else _within_group
+    add_products = _add_across_groups if spec.spans_groups else _add_within_group
 
-    def products(here: Pointer, tap: Value) -> None:
-        pointers = [(p, here.at(code["window_stride"] * p) if p else here) for p in range(tile)]
-        add(code, spec, pointers, f, tap, c, accs, masks, left)
+    def add_tap(pointer: Pointer, tap: Value) -> None:
+        pointers = [
+            (p, pointer.at(code["window_stride"] * p) if p else pointer) for p in range(tile)
+        ]
+        add_products(code, spec, pointers, f, tap, c, accs, masks, lanes_left)
 
-    def row(here: Pointer, tap: Value) -> None:
+    def add_row(pointer: Pointer, tap: Value) -> None:
         for k in range(len(spec.row[0])):
-            at = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
-            pointers = [(p, here.at(code["x_stride"] * i)) for p, i in at]
-            add(code, spec, pointers, f, tap + k, c, accs, masks, left)
+            elements = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
+            pointers = [(p, pointer.at(code["x_stride"] * i)) for p, i in elements]
+            add_products(code, spec, pointers, f, tap + k, c, accs, masks, lanes_left)
 
-    axis(code, spec.rank, 0, x, rows, code.number(0), table, products, row if spec.row else None)
-    y_stride = None if spec.y_contiguous else code["y_channel"]
+    loop_over_axes(
+        code, spec.rank, 0, x, rows, code.number(0), table, add_tap, add_row if spec.row else None
+    )
+    channel_stride = None if spec.y_contiguous else code["y_channel"]
     for p in range(tile):
-        pointer = y if p == 0 or step is None else y.at(step * p)
+        pointer = y if p == 0 or position_stride is None else y.at(position_stride * p)
         for v in range(vectors):
-            found = accs[0][p * vectors + v].get()
+            value = accs[0][p * vectors + v].get()
             if spec.x.pairs:
-                found = combine_parts(found, accs[1][p * vectors + v].get())
+                value = combine_parts(value, accs[1][p * vectors + v].get())
             start = d + v * lanes
-            start = start if y_stride is None else start // parts * y_stride
-            store(pointer.at(start), found, spec.y, masks[v], y_stride)
+            start = start if channel_stride is None else start // parts * channel_stride
+            store(pointer.at(start), value, spec.y, masks[v], channel_stride)
 
 
-def axis(
+def loop_over_axes(
     code: Code, rank: int, a: int, x: Pointer, rows: list[Pointer], tap: Value,
-    table: Pointer | None, products: Products, row: Products | None,
+    table: Pointer | None, add_tap: Products, add_row: Products | None,
 ) -> None:  # fmt: skip
-    """Call `products` with the address of x and the number of every tap of the axes from `a` on.
+    """Call `add_tap` with the address of x and the number of every tap of the axes from `a` on.
 
-    `row` is called instead once for all taps of the last axis, where they are unrolled.
+    `add_row` is called instead once for all taps of the last axis, where they are unrolled.
     """
     taps = code[f"taps{a}"]
-    if row is not None and a + 1 == rank:
-        row(x, tap * taps)
+    if add_row is not None and a + 1 == rank:
+        add_row(x, tap * taps)
         return
     offsets = rows[a] if a + 1 < rank else table
     with code.loop(0, taps) as k:
-        number = tap * taps + k if a else k
+        tap_number = tap * taps + k if a else k
         if offsets is None:
-            products(x.at(k * code["x_tap"]), number)
+            add_tap(x.at(k * code["x_tap"]), tap_number)
         else:
             offset = offsets.at(k).load()
             with code.when(offset >= 0):
                 if a + 1 < rank:
-                    axis(code, rank, a + 1, x.at(offset), rows, number, table, products, row)
+                    loop_over_axes(
+                        code, rank, a + 1, x.at(offset), rows, tap_number, table, add_tap, add_row
+                    )
                 else:
-                    products(x.at(offset), number)
+                    add_tap(x.at(offset), tap_number)
 
 
-def _across_groups(
+def _add_across_groups(
     code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
 ) -> None:  # fmt: skip
     """Add the products of one tap with vectors that hold whole groups."""
     lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
     inputs, outputs, vectors = spec.inputs, spec.outputs, len(masks)
     window = lanes * inputs // outputs
     row = code["filters"] * parts
-    step = None if spec.x_contiguous else code["x_channel"]
-    fs = [
+    channel_stride = None if spec.x_contiguous else code["x_channel"]
+    f_vectors = [
         [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         for c in range(inputs)
     ]
     for p, pointer in pointers:
         for v in range(vectors):
             mask = None
-            if left is not None:
-                count = left * inputs // outputs
+            if lanes_left is not None:
+                count = lanes_left * inputs // outputs
                 mask = masks[v] if inputs == outputs else code.first_lanes(count, window)
             start = (d + v * lanes) * inputs // outputs
-            start = start if step is None else start // parts * step
-            xs = load(pointer.at(start), spec.x, window, mask, step)
+            start = start if channel_stride is None else start // parts * channel_stride
+            x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
             for c in range(inputs):
                 order = [
                     (i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)
                 ]
-                _add(spec, shuffle(xs, order), fs[c][v], accs, p * vectors + v)
+                _add_product(spec, shuffle(x_vector, order), f_vectors[c][v], accs, p * vectors + v)
 
 
-def _within_group(
+def _add_within_group(
     code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], left: Value | None,
+    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
 ) -> None:  # fmt: skip
     """Add the products of one tap with vectors within one group."""
     lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(masks)
     row = code["filters"] * parts
     with code.loop(0, code["channels"]) as c:
         f = f.at((tap * code["channels"] + c) * row)
-        fs = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
+        f_vectors = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
         offset = c * parts if spec.x_contiguous else c * code["x_channel"]
         for p, pointer in pointers:
             for part in range(parts):
@@ -289,10 +303,10 @@ def _within_group(
                 )
                 for v in range(vectors):
                     a = accs[part][p * vectors + v]
-                    a.set(broadcast.times_plus(fs[v], a.get()))
+                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
 
 
-def _add(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
+def _add_product(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
     """Add x * f to accumulator i; for complex numbers x * Re f and x * Im f to two of them."""
     if not spec.x.pairs:
         accs[0][i].set(x.times_plus(f, accs[0][i].get()))

@@ -66,7 +66,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "panels", "panel", "strips", "strip", "row_ranges", "rows",
         "result_rows", "all_rows", "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first",
@@ -77,32 +77,32 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         panel, partial = chunk % code["panels"], chunk // code["panels"]
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        strip, rest = partial % code["strips"], partial // code["strips"]
-        result, number = rest // code["row_ranges"], rest % code["row_ranges"]
-        first = number * code["rows"]
+        strip, remaining = partial % code["strips"], partial // code["strips"]
+        result, range_number = remaining // code["row_ranges"], remaining % code["row_ranges"]
+        first = range_number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
         with code.loop(first, last) as i:
             row = result * code["result_rows"] + i
-            _row(code, spec, row, strip, panel, f)
+            _add_row(code, spec, row, strip, panel, f)
     return code.text()
 
 
-def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
+def _add_row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
     """Add a strip of a row to the partial sum of a panel of channels, span by span."""
-    n, rest = row // code["all_rows"], row % code["all_rows"]
+    n, remaining = row // code["all_rows"], row % code["all_rows"]
     x = code.array("x", spec.x.stored).at(n * code["x_batch"])
     y = code.array("y", spec.y.stored).at(n * code["y_batch"])
     rows: list[Pointer] = []
     for a in reversed(range(spec.rank - 1)):
-        at = rest % code[f"out{a}"]
-        rest = rest // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_stride{a}"])
+        index = remaining % code[f"out{a}"]
+        remaining = remaining // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
+        y = y.at(index * code[f"y_stride{a}"])
     first = strip * code["strip"]
     last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
     parts = 2 if spec.x.pairs else 1
@@ -111,24 +111,24 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
         w1 = (w0 + SPAN).minimum(last)
         if spec.spans_groups:
             lanes = code["filters"] * parts
-            lo = panel * code["panel"]
-            hi = (lo + code["panel"]).minimum(lanes)
-            whole = hi - (hi - lo) % width
-            with code.loop(lo, whole, width) as d:
-                _tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
-            with code.loop(whole, hi, spec.lanes) as d:
-                _tile(code, spec, x, y, f, d, d, hi - d, 1, rows, w0, w1)
+            first_lane = panel * code["panel"]
+            last_lane = (first_lane + code["panel"]).minimum(lanes)
+            whole = last_lane - (last_lane - first_lane) % width
+            with code.loop(first_lane, whole, width) as d:
+                _add_tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
+            with code.loop(whole, last_lane, spec.lanes) as d:
+                _add_tile(code, spec, x, y, f, d, d, last_lane - d, 1, rows, w0, w1)
         else:
             lanes = code["filters"] // code["groups"] * parts
-            lo = panel * code["panel"]
-            hi = (lo + code["panel"]).minimum(code["groups"])
+            first_lane = panel * code["panel"]
+            last_lane = (first_lane + code["panel"]).minimum(code["groups"])
             with (
-                code.loop(lo, hi) as g,
+                code.loop(first_lane, last_lane) as g,
                 code.loop(0, lanes, width) as d,
                 code.loop(0, code["channels"], spec.inputs) as c,
             ):
                 pointer = x.at((g * code["channels"] + c) * code["x_channel"])
-                _tile(
+                _add_tile(
                     code,
                     spec,
                     pointer,
@@ -144,38 +144,54 @@ def _row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Poin
                 )
 
 
-def _tile(
+def _add_tile(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
-    left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
+    lanes_left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """Add a span's products for all taps and some vectors of output channels, from lane d on."""
     lanes, rank = spec.lanes, spec.rank
     masks = [
-        None if left is None else code.first_lanes(left - v * lanes, lanes) for v in range(vectors)
+        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
+        for v in range(vectors)
     ]
 
-    def outer(a: int, x: Pointer, tap: Value) -> None:
+    def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 < rank:
             with code.loop(0, code[f"taps{a}"]) as k:
                 offset = rows[a].at(k).load()
                 with code.when(offset >= 0):
-                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+                    loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
             return
-        rest = spec.kernel % spec.tile
+        last_taps = spec.kernel % spec.tile
         if spec.kernel >= spec.tile:
-            with code.loop(0, spec.kernel - rest, spec.tile) as k:
-                _taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, left, masks,
-                      w0, w1)  # fmt: skip
-        if rest:
-            k = code.number(spec.kernel - rest)
-            _taps(code, spec, x, y, f, tap * spec.kernel, k, rest, d, c, left, masks, w0, w1)
+            with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
+                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, lanes_left,
+                      masks, w0, w1)  # fmt: skip
+        if last_taps:
+            k = code.number(spec.kernel - last_taps)
+            _sum_taps(
+                code,
+                spec,
+                x,
+                y,
+                f,
+                tap * spec.kernel,
+                k,
+                last_taps,
+                d,
+                c,
+                lanes_left,
+                masks,
+                w0,
+                w1,
+            )
 
-    outer(0, x, code.number(0))
+    loop_over_axes(0, x, code.number(0))
 
 
-def _taps(
+def _sum_taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
-    d: Value, c: Value, left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
+    d: Value, c: Value, lanes_left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
 ) -> None:  # fmt: skip
     """Sum the products of `tile` taps from k on over positions w0 to w1; add them to memory."""
     lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
@@ -185,107 +201,107 @@ def _taps(
         [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
         for _ in range(parts)
     ]
-    y_stride = None if spec.y_contiguous else code["y_channel"]
+    channel_stride = None if spec.y_contiguous else code["y_channel"]
 
-    def gradients(w: Value) -> list[Value]:
+    def load_gy(w: Value) -> list[Value]:
         pointer = y.at(w * code[f"y_stride{axis}"])
         starts = [d + v * lanes for v in range(vectors)]
-        if y_stride is not None:
-            starts = [s // parts * y_stride for s in starts]
+        if channel_stride is not None:
+            starts = [s // parts * channel_stride for s in starts]
         return [
-            load(pointer.at(s), spec.y, lanes, m, y_stride)
+            load(pointer.at(s), spec.y, lanes, m, channel_stride)
             for s, m in zip(starts, masks, strict=True)
         ]
 
-    def add(here: Pointer, t: int, gs: list[Value]) -> None:
+    def add_tap(pointer: Pointer, t: int, gy_vectors: list[Value]) -> None:
         sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
-        (_across_groups if spec.spans_groups else _within_group)(
-            code, spec, here, gs, sums, c, left, masks
+        (_add_across_groups if spec.spans_groups else _add_within_group)(
+            code, spec, pointer, gy_vectors, sums, c, lanes_left, masks
         )
 
-    def border(w: Value, number: Value) -> None:
-        gs = gradients(w)
-        row = table.at(number * spec.kernel + k)
+    def add_border(w: Value, entry: Value) -> None:
+        gy_vectors = load_gy(w)
+        row = table.at(entry * spec.kernel + k)
         for t in range(tile):
             offset = row.at(t).load()
             with code.when(offset >= 0):
-                add(x.at(offset), t, gs)
+                add_tap(x.at(offset), t, gy_vectors)
 
     inside, outside = code["inside"], code["outside"]
     with code.loop(w0, w1.minimum(inside)) as w:
-        border(w, w)
+        add_border(w, w)
     with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
-        gs = gradients(w)
-        here = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
+        gy_vectors = load_gy(w)
+        pointer = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
         for t in range(tile):
-            add(here.at(code["x_tap"] * t), t, gs)
+            add_tap(pointer.at(code["x_tap"] * t), t, gy_vectors)
     with code.loop(_maximum(w0, outside), w1) as w:
-        border(w, w - outside + inside)
+        add_border(w, w - outside + inside)
     depth = code.number(inputs) if spec.spans_groups else code["channels"]
     first = code.number(0) if spec.spans_groups else c
     for t in range(tile):
         for i in range(inputs):
             row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
             for v in range(vectors):
-                at = (t * inputs + i) * vectors + v
-                found = _combine_conjugate(spec, [part[at].get() for part in accs])
+                index = (t * inputs + i) * vectors + v
+                value = _combine_conjugate(spec, [part[index].get() for part in accs])
                 pointer = row.at(v * lanes)
-                pointer.store(pointer.load(lanes, masks[v]) + found, masks[v])
+                pointer.store(pointer.load(lanes, masks[v]) + value, masks[v])
 
 
 def _maximum(a: Value, b: Value) -> Value:
     return (a < b).select(b, a)
 
 
-def _across_groups(
-    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Mask | None],
+def _add_across_groups(
+    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
+    d: Value, lanes_left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
-    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gs)
+    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gy_vectors)
     inputs, outputs = spec.inputs, spec.outputs
     window = lanes * inputs // outputs
-    step = None if spec.x_contiguous else code["x_channel"]
-    for v, g in enumerate(gs):
+    channel_stride = None if spec.x_contiguous else code["x_channel"]
+    for v, g in enumerate(gy_vectors):
         mask = masks[v]
-        if left is not None and inputs != outputs:
-            mask = code.first_lanes(left * inputs // outputs, window)
+        if lanes_left is not None and inputs != outputs:
+            mask = code.first_lanes(lanes_left * inputs // outputs, window)
         start = (d + v * lanes) * inputs // outputs
-        start = start if step is None else start // parts * step
-        xs = load(here.at(start), spec.x, window, mask, step)
+        start = start if channel_stride is None else start // parts * channel_stride
+        x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
         for c in range(inputs):
             order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add(shuffle(xs, order), [g, swap_parts(g)] if spec.x.pairs else [g], sums,
-                 c * vectors + v)  # fmt: skip
+            _add_product(shuffle(x_vector, order), [g, swap_parts(g)] if spec.x.pairs else [g],
+                 sums, c * vectors + v)  # fmt: skip
 
 
-def _within_group(
-    code: Code, spec: Spec, here: Pointer, gs: list[Value], sums: list[list[Variable]], d: Value,
-    left: Value | None, masks: list[Mask | None],
+def _add_within_group(
+    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
+    d: Value, lanes_left: Value | None, masks: list[Mask | None],
 ) -> None:  # fmt: skip
-    vectors = len(gs)
+    vectors = len(gy_vectors)
     for c in range(spec.inputs):
-        pointer = here.at(
+        channel = pointer.at(
             c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
         )
         for part in range(2 if spec.x.pairs else 1):
             broadcast = code.splat(
-                pointer.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
+                channel.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
             )
-            for v, g in enumerate(gs):
+            for v, g in enumerate(gy_vectors):
                 a = sums[part][c * vectors + v]
                 a.set(broadcast.times_plus(g, a.get()))
 
 
-def _add(x: Value, gs: list[Value], sums: list[list[Variable]], i: int) -> None:
-    for part, g in zip(sums, gs, strict=True):
+def _add_product(x: Value, gy_vectors: list[Value], sums: list[list[Variable]], i: int) -> None:
+    for part, g in zip(sums, gy_vectors, strict=True):
         part[i].set(x.times_plus(g, part[i].get()))
 
 
-def _combine_conjugate(spec: Spec, found: list[Value]) -> Value:
-    """The sum of conj(x) * gy from the sums that `_across_groups` or `_within_group` made."""
+def _combine_conjugate(spec: Spec, sums: list[Value]) -> Value:
+    """Make the sum of conj(x) * gy from sums of `_add_across_groups` or `_add_within_group`."""
     if not spec.x.pairs:
-        return found[0]
-    first, second = found
+        return sums[0]
+    first, second = sums
     if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
         return swap_parts(second).times_plus(Value(first.code, sign), first)

@@ -69,21 +69,21 @@ class PartialSums:
 
 @cached(1024)
 def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
-    """How a filter gradient is split; decided by shapes and dtype alone."""
+    """Describe how a filter gradient is split; decided by shapes and dtype alone."""
     results = g.batch if per_example else 1
     rows = prod(g.out[:-1]) * (g.batch // results)
     size = prod(g.f_shape) * ITEMSIZE[compute]
     panels = min(MAX_PANELS, max(g.filters * ITEMSIZE[compute] // 256, 1)) if g.groups > 1 else 1
-    wanted = max(min(-(-TARGET_CHUNKS // panels), MAX_PARTIAL_SUM_BYTES // max(size, 1)), 1)
-    wanted = 1 if g.multiply_adds // results < MIN_THREADED else wanted
-    each = -(-rows // min(wanted, rows))
-    row_ranges = -(-rows // each)
-    strips = max(min(wanted // row_ranges, g.out[-1] // MIN_STRIP), 1)
-    return PartialSums(results, row_ranges, each, -(-g.out[-1] // -(-g.out[-1] // strips)))
+    max_sums = max(min(-(-TARGET_CHUNKS // panels), MAX_PARTIAL_SUM_BYTES // max(size, 1)), 1)
+    max_sums = 1 if g.multiply_adds // results < MIN_THREADED else max_sums
+    range_rows = -(-rows // min(max_sums, rows))
+    row_ranges = -(-rows // range_rows)
+    strips = max(min(max_sums // row_ranges, g.out[-1] // MIN_STRIP), 1)
+    return PartialSums(results, row_ranges, range_rows, -(-g.out[-1] // -(-g.out[-1] // strips)))
 
 
 def call(sig: Signature, partials: PartialSums) -> Call:
-    """The call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f.
+    """Make the call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f.
 
     At f lie the partial sums, filled with zeros, one after the other.
     """
@@ -94,24 +94,24 @@ def call(sig: Signature, partials: PartialSums) -> Call:
         "result_rows": prod(g.out[:-1]) * (g.batch // partials.results),
         "f_partial": prod(g.f_shape) * sig.parts,
     }  # fmt: skip
-    build = _vectors_of_positions if sig.along_positions else _vectors_of_channels
-    module, spec, more, listed = build(sig, partials)
-    values |= sig.arguments(listed) | more
-    values["chunks"] = chunks * more.get("panels", 1)
+    choose = _vectors_of_positions if sig.along_positions else _vectors_of_channels
+    module, spec, own_values, offset_tables = choose(sig, partials)
+    values |= sig.arguments(offset_tables) | own_values
+    values["chunks"] = chunks * own_values.get("panels", 1)
     kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
     names = module.arguments(g.rank)
-    known = {name: values[name] for name in names if name in values}
-    return Call(kernel, names, known, min(sig.useful_threads, values["chunks"]), listed)
+    arguments = {name: values[name] for name in names if name in values}
+    return Call(kernel, names, arguments, min(sig.useful_threads, values["chunks"]), offset_tables)
 
 
 def _vectors_of_channels(
     sig: Signature, partials: PartialSums
 ) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """The kernel module, spec, arguments and tables with vectors of output channels."""
+    """Return the kernel module, spec, arguments and tables with vectors of output channels."""
     g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
-    listed, shift = tables(sig, (inside, outside), False)
+    offset_tables, shift = tables(sig, (inside, outside), False)
     filters = g.filters if sig.spans_groups else outputs
     count = -(-filters * sig.parts // sig.lanes)
     c = inputs
@@ -124,21 +124,25 @@ def _vectors_of_channels(
         sig.x, sig.y, sig.lanes, g.rank, g.kernel[-1], tile, vectors, sig.spans_groups, c,
         outputs if sig.spans_groups else 0, *sig.contiguous_channels,
     )  # fmt: skip
-    whole = g.filters * sig.parts if sig.spans_groups else g.groups
+    all_lanes = g.filters * sig.parts if sig.spans_groups else g.groups
     multiple = vectors * sig.lanes if sig.spans_groups else 1
-    panel = whole if sig.useful_threads == 1 else -(-whole // (multiple * MAX_PANELS)) * multiple
-    more = {
+    panel = (
+        all_lanes
+        if sig.useful_threads == 1
+        else -(-all_lanes // (multiple * MAX_PANELS)) * multiple
+    )
+    values = {
         "x": shift, "inside": inside, "outside": outside, "panel": panel,
-        "panels": -(-whole // panel), "strip": -(-g.out[-1] // partials.strips),
+        "panels": -(-all_lanes // panel), "strip": -(-g.out[-1] // partials.strips),
     }  # fmt: skip
-    return channels, spec, more, listed
+    return channels, spec, values, offset_tables
 
 
 def _vectors_of_positions(
     sig: Signature, partials: PartialSums
 ) -> tuple[Any, Any, dict[str, int], list[Any]]:
-    """The kernel module, spec, arguments and tables with vectors of positions."""
-    g, each = sig.geometry, sig.lanes // sig.parts
+    """Return the kernel module, spec, arguments and tables with vectors of positions."""
+    g, vector_positions = sig.geometry, sig.lanes // sig.parts
     inside, outside = vector_interior(sig)
     accumulators = (16 if sig.machine.registers == 32 else 8) // sig.parts
     tile = -(-g.kernel[-1] // -(-g.kernel[-1] // accumulators))
@@ -148,7 +152,7 @@ def _vectors_of_positions(
         sig.x, sig.y, sig.lanes, g.rank, g.kernel[-1], tile, contiguous,
         sig.y_strides[-2] == sig.parts, masked,
     )  # fmt: skip
-    listed, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
-    strip = (outside - inside) // partials.strips // each * each
-    more = {"x": shift, "inside": inside, "outside": outside, "strip": strip}
-    return positions, spec, more | border_arguments(sig, inside, outside), listed
+    offset_tables, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
+    strip = (outside - inside) // partials.strips // vector_positions * vector_positions
+    values = {"x": shift, "inside": inside, "outside": outside, "strip": strip}
+    return positions, spec, values | border_arguments(sig, inside, outside), offset_tables

@@ -24,41 +24,43 @@ half of a first cache, so that they stay in it from tile to tile."""
 
 
 def call(sig: Signature) -> Call:
-    """The call that computes y = conv(x, f) + bias, given the addresses x, y, f, bias (0: none)."""
-    return _vectors_of_positions(sig) if sig.along_positions else _vectors_of_channels(sig)
+    """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
+    return _call_along_positions(sig) if sig.along_positions else _call_along_channels(sig)
 
 
-def _chunks(sig: Signature, width: int, tile: int) -> dict[str, int]:
-    """The arguments that divide the work into chunks.
+def _divide_into_chunks(sig: Signature, width: int, tile: int) -> dict[str, int]:
+    """List the arguments that divide the work into chunks.
 
     A chunk is some rows of one example or, where rows are too few for the threads, one strip of
     each of them: a multiple of `tile` positions of the `width` interior ones.
     """
     g = sig.geometry
     rows = prod(g.out[:-1])
-    many = chunk_count(sig.threads, FINE)
-    each = min(max(-(-g.batch * rows // many), 1), rows)
-    blocks = -(-rows // each)
-    strips = max(min(width // tile, many // max(g.batch * blocks, 1)), 1)
+    max_chunks = chunk_count(sig.threads, FINE)
+    block_rows = min(max(-(-g.batch * rows // max_chunks), 1), rows)
+    blocks = -(-rows // block_rows)
+    strips = max(min(width // tile, max_chunks // max(g.batch * blocks, 1)), 1)
     return {
-        "chunks": g.batch * blocks * strips, "blocks": blocks, "rows": each,
+        "chunks": g.batch * blocks * strips, "blocks": blocks, "rows": block_rows,
         "strips": strips, "strip": width // strips // tile * tile,
     }  # fmt: skip
 
 
-def _call(sig: Signature, module: Any, spec: Any, values: dict[str, int], keep: list[Any]) -> Call:
+def _make_call(
+    sig: Signature, module: Any, spec: Any, values: dict[str, int], offset_tables: list[Any]
+) -> Call:
     kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
     names = module.arguments(sig.geometry.rank)
-    known = {name: values[name] for name in names if name in values}
-    return Call(kernel, names, known, min(sig.useful_threads, values["chunks"]), keep)
+    arguments = {name: values[name] for name in names if name in values}
+    return Call(kernel, names, arguments, min(sig.useful_threads, values["chunks"]), offset_tables)
 
 
-def _vectors_of_channels(sig: Signature) -> Call:
-    """The call whose vectors hold output channels."""
+def _call_along_channels(sig: Signature) -> Call:
+    """Make the call whose vectors hold output channels."""
     g = sig.geometry
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     inside, outside = interior(g)
-    listed, shift = tables(sig, (inside, outside), False)
+    offset_tables, shift = tables(sig, (inside, outside), False)
     row = unrolled_row(sig)
     tile, vectors = blocking(sig, len(row) or outside - inside)
     spec = channels.Spec(
@@ -66,13 +68,15 @@ def _vectors_of_channels(sig: Signature) -> Call:
         inputs if sig.spans_groups else 0, outputs if sig.spans_groups else 0,
         *sig.contiguous_channels, row,
     )  # fmt: skip
-    values = sig.arguments(listed) | _chunks(sig, 0 if row else outside - inside, tile)
+    values = sig.arguments(offset_tables) | _divide_into_chunks(
+        sig, 0 if row else outside - inside, tile
+    )
     values |= {"x": shift, "inside": inside, "outside": outside}
-    return _call(sig, channels, spec, values, listed)
+    return _make_call(sig, channels, spec, values, offset_tables)
 
 
 def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
-    """The elements of x under each tap of each position of an unrolled row; else empty."""
+    """Return the elements of x under each tap of each position of an unrolled row; else empty."""
     g = sig.geometry
     if not 1 < g.out[-1] <= MAX_UNROLLED_ROW or g.out[-1] * g.kernel[-1] > MAX_UNROLLED_TAPS:
         return ()
@@ -82,50 +86,52 @@ def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
 
 
 def blocking(sig: Signature, width: int) -> tuple[int, int]:
-    """P and V, the positions and vectors of a register tile.
+    """Choose P and V, the positions and vectors of a register tile.
 
     They take as many accumulators as the registers have, for at most `width` positions.
     """
     g = sig.geometry
     filters = g.filters if sig.spans_groups else g.filters // g.groups
     count = -(-filters * sig.parts // sig.lanes)
-    most, vectors = min(sig.accumulators, 8), 1
+    max_tile, vectors = min(sig.accumulators, 8), 1
     if not sig.spans_groups or g.channels == g.groups:
-        even = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
-        vectors = even[0] if even else max(min(count, 4, sig.accumulators // 2), 1)
+        divisors = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
+        vectors = divisors[0] if divisors else max(min(count, 4, sig.accumulators // 2), 1)
         if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
-        most = max(sig.accumulators // vectors, 1)
+        max_tile = max(sig.accumulators // vectors, 1)
     if unrolled_row(sig):
-        most = min(sig.accumulators, 14)
-        tile = -(-g.out[-1] // -(-g.out[-1] // most))
+        max_tile = min(sig.accumulators, 14)
+        tile = -(-g.out[-1] // -(-g.out[-1] // max_tile))
         return tile, max(min(sig.accumulators // tile, vectors), 1)
-    return max(-(-width // max(-(-width // most), 1)), 1), vectors
+    return max(-(-width // max(-(-width // max_tile), 1)), 1), vectors
 
 
-def _vectors_of_positions(sig: Signature) -> Call:
-    """The call whose vectors hold neighbouring positions of a row."""
-    g, each = sig.geometry, sig.lanes // sig.parts
+def _call_along_positions(sig: Signature) -> Call:
+    """Make the call whose vectors hold neighbouring positions of a row."""
+    g, vector_positions = sig.geometry, sig.lanes // sig.parts
     inside, outside = vector_interior(sig)
     outputs = g.filters // g.groups
     results = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
-    vectors = max(min(sig.accumulators // results, (outside - inside) // each, 6), 1)
+    vectors = max(min(sig.accumulators // results, (outside - inside) // vector_positions, 6), 1)
     contiguous = g.stride[-1] * sig.x_strides[-2] == sig.parts
     masked = contiguous and g.padding_mode == "zeros"
     spec = positions.Spec(
         sig.x, sig.y, sig.lanes, g.rank, vectors, results, contiguous,
         sig.y_strides[-2] == sig.parts, masked,
     )  # fmt: skip
-    listed, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
-    values = sig.arguments(listed) | _chunks(sig, outside - inside, vectors * each)
+    offset_tables, shift = tables(sig, (0, g.out[-1]) if masked else (inside, outside), True)
+    values = sig.arguments(offset_tables) | _divide_into_chunks(
+        sig, outside - inside, vectors * vector_positions
+    )
     values |= {"x": shift, "inside": inside, "outside": outside} | border_arguments(
         sig, inside, outside
     )
-    return _call(sig, positions, spec, values, listed)
+    return _make_call(sig, positions, spec, values, offset_tables)
 
 
 def border_arguments(sig: Signature, inside: int, outside: int) -> dict[str, int]:
-    """The arguments by which kernels with vectors along positions find the border."""
+    """List the arguments by which kernels with vectors along positions find the border."""
     g = sig.geometry
     return {
         "size": g.size[-1], "low": g.padding[-1][0], "dilation": g.dilation[-1],

@@ -21,7 +21,7 @@ from einstride.codegen.vector_formats import (
     shuffle,
     swap_parts,
 )
-from einstride.cpu.channelwise.positions import border
+from einstride.cpu.channelwise.positions import load_border
 from einstride.cpu.channelwise.signature import axis_arguments
 
 NAME = "channelwise_positions_gradient"
@@ -57,7 +57,7 @@ class Spec:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     return (
         "counter", "chunks", "strips", "strip", "row_ranges", "rows", "result_rows", "all_rows",
         "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
@@ -67,105 +67,111 @@ def arguments(rank: int) -> tuple[str, ...]:
 
 
 def kernel(spec: Spec) -> str:
-    """The kernel's LLVM IR."""
+    """Write the kernel's LLVM IR."""
     code = Code(NAME, arguments(spec.rank))
     with code.chunks(code["chunks"]) as partial:
         f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        strip, rest = partial % code["strips"], partial // code["strips"]
-        result, number = rest // code["row_ranges"], rest % code["row_ranges"]
-        first = number * code["rows"]
+        strip, remaining = partial % code["strips"], partial // code["strips"]
+        result, range_number = remaining // code["row_ranges"], remaining % code["row_ranges"]
+        first = range_number * code["rows"]
         last = (first + code["rows"]).minimum(code["result_rows"])
-        each = code["filters"] // code["groups"]
+        group_filters = code["filters"] // code["groups"]
         with (
             code.loop(0, code["filters"]) as d,
             code.loop(0, code["channels"]) as c,
             code.loop(first, last) as i,
         ):
             row = result * code["result_rows"] + i
-            n, rest = row // code["all_rows"], row % code["all_rows"]
-            channel = d // each * code["channels"] + c
+            n, remaining = row // code["all_rows"], row % code["all_rows"]
+            channel = d // group_filters * code["channels"] + c
             x = code.array("x", spec.x.stored)
             x = x.at(n * code["x_batch"] + channel * code["x_channel"])
             y = code.array("y", spec.y.stored)
             y = y.at(n * code["y_batch"] + d * code["y_channel"])
             parts = 2 if spec.x.pairs else 1
             pointer = f.at((c * code["filters"] + d) * parts)
-            _row(code, spec, x, y, pointer, rest, strip)
+            _add_row(code, spec, x, y, pointer, remaining, strip)
     return code.text()
 
 
-def _row(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, rest: Value, strip: Value
+def _add_row(
+    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, row: Value, strip: Value
 ) -> None:
     """Add a strip of a row to the partial sum of one channel of x and one of gy."""
     axis = spec.rank - 1
     rows: list[Pointer] = []
     for a in reversed(range(axis)):
-        at = rest % code[f"out{a}"]
-        rest = rest // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(at * code[f"taps{a}"]))
-        y = y.at(at * code[f"y_stride{a}"])
+        index = row % code[f"out{a}"]
+        row = row // code[f"out{a}"]
+        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
+        y = y.at(index * code[f"y_stride{a}"])
 
-    def outer(a: int, x: Pointer, tap: Value) -> None:
+    def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
         if a < axis:
             with code.loop(0, code[f"taps{a}"]) as k:
                 offset = rows[a].at(k).load()
                 with code.when(offset >= 0):
-                    outer(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+                    loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
             return
-        rest = spec.kernel % spec.tile
+        last_taps = spec.kernel % spec.tile
         if spec.kernel >= spec.tile:
-            with code.loop(0, spec.kernel - rest, spec.tile) as k:
-                _taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, strip)
-        if rest:
-            k = code.number(spec.kernel - rest)
-            _taps(code, spec, x, y, f, tap * spec.kernel, k, rest, strip)
+            with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
+                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, strip)
+        if last_taps:
+            k = code.number(spec.kernel - last_taps)
+            _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, last_taps, strip)
 
-    outer(0, x, code.number(0))
+    loop_over_axes(0, x, code.number(0))
 
 
-def _taps(
+def _sum_taps(
     code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
     strip: Value,
 ) -> None:  # fmt: skip
     """Sum the products of `tile` taps from k on over a strip, and add them to the partial sum."""
     axis, lanes, dtype = spec.rank - 1, spec.lanes, spec.x.computed
     parts = 2 if spec.x.pairs else 1
-    each = lanes // parts
+    vector_positions = lanes // parts
     accs = [[code.variable(code.zero(dtype, lanes)) for _ in range(tile)] for _ in range(parts)]
-    step = None if spec.y_contiguous else code[f"y_stride{axis}"]
+    y_stride = None if spec.y_contiguous else code[f"y_stride{axis}"]
     x_stride = None if spec.x_contiguous else code["window_stride"]
     is_last = strip.equals(code["strips"] - 1)
     start = code["inside"] + strip * code["strip"]
     stop = is_last.select(code["outside"], start + code["strip"])
     end = code[f"out{axis}"]
 
-    def add(w: Value, left: Value | None, number: Value) -> None:
-        mask = None if left is None else code.first_lanes(left * parts, lanes)
-        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, step)
-        gs = [g, swap_parts(g)] if spec.x.pairs else [g]
-        here = (
-            x.at(code["x_first"] + w * code["window_stride"]) if left is None or spec.masked else x
+    def add_vector(w: Value, positions_left: Value | None, border_column: Value) -> None:
+        mask = None if positions_left is None else code.first_lanes(positions_left * parts, lanes)
+        g = load(y.at(w * code[f"y_stride{axis}"]), spec.y, lanes, mask, y_stride)
+        gy_vectors = [g, swap_parts(g)] if spec.x.pairs else [g]
+        x_pointer = (
+            x.at(code["x_first"] + w * code["window_stride"])
+            if positions_left is None or spec.masked
+            else x
         )
         for t in range(tile):
-            if left is None:
-                pointer = here.at((k + t) * code["x_tap"])
-                xs = load(pointer, spec.x, lanes, None, x_stride)
+            if positions_left is None:
+                pointer = x_pointer.at((k + t) * code["x_tap"])
+                x_vector = load(pointer, spec.x, lanes, None, x_stride)
             else:
-                xs = border(code, spec, here, k + t, w, number, left)
-            for part, g in zip(accs, gs, strict=True):
-                part[t].set(xs.times_plus(g, part[t].get()))
+                x_vector = load_border(
+                    code, spec, x_pointer, k + t, w, border_column, positions_left
+                )
+            for part, g in zip(accs, gy_vectors, strict=True):
+                part[t].set(x_vector.times_plus(g, part[t].get()))
 
-    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0)), each) as w:
-        add(w, code["inside"] - w, w)
-    with code.loop(start, stop, each) as w:
-        add(w, None, w)
-    with code.loop(is_last.select(code["outside"], end), end, each) as w:
-        add(w, end - w, w - code["outside"] + code["inside"])
+    with code.loop(
+        0, strip.equals(0).select(code["inside"], code.number(0)), vector_positions
+    ) as w:
+        add_vector(w, code["inside"] - w, w)
+    with code.loop(start, stop, vector_positions) as w:
+        add_vector(w, None, w)
+    with code.loop(is_last.select(code["outside"], end), end, vector_positions) as w:
+        add_vector(w, end - w, w - code["outside"] + code["inside"])
     row = code["channels"] * code["filters"] * parts
     for t in range(tile):
-        found = [part[t].get() for part in accs]
-        total = found[0] if parts == 1 else combine_conjugate(found[0], found[1])
+        values = [part[t].get() for part in accs]
+        total = values[0] if parts == 1 else combine_conjugate(values[0], values[1])
         width = lanes
         while width > parts:
             low = shuffle(total, list(range(width // 2)))

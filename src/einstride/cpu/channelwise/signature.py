@@ -114,24 +114,24 @@ class Signature:
         return self.threads if self.geometry.multiply_adds * self.parts**2 >= MIN_THREADED else 1
 
     def arguments(self, tables: list[Any]) -> dict[str, int]:
-        """The kernel arguments that all channelwise kernels have."""
-        g, xs, ys = self.geometry, self.x_strides, self.y_strides
-        back = lowest_offset(g.size[-1], xs[-2])
-        found = {
-            "x_batch": xs[0], "x_channel": xs[-1],
-            "window_stride": g.stride[-1] * xs[-2], "x_tap": g.dilation[-1] * xs[-2],
-            "x_stride": xs[-2],
-            "x_back": -back,
-            "x_first": -g.padding[-1][0] * xs[-2] - back,
-            "y_batch": ys[0], "y_channel": ys[-1],
+        """List the kernel arguments that all channelwise kernels have."""
+        g, x_strides, y_strides = self.geometry, self.x_strides, self.y_strides
+        lowest = lowest_offset(g.size[-1], x_strides[-2])
+        values = {
+            "x_batch": x_strides[0], "x_channel": x_strides[-1],
+            "window_stride": g.stride[-1] * x_strides[-2], "x_tap": g.dilation[-1] * x_strides[-2],
+            "x_stride": x_strides[-2],
+            "x_back": -lowest,
+            "x_first": -g.padding[-1][0] * x_strides[-2] - lowest,
+            "y_batch": y_strides[0], "y_channel": y_strides[-1],
             "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
             "all_rows": prod(g.out[:-1]),
         }  # fmt: skip
         for a in range(g.rank):
-            axis = (address(tables[a]), g.kernel[a], g.out[a], ys[a + 1])
+            axis_values = (address(tables[a]), g.kernel[a], g.out[a], y_strides[a + 1])
             names = ("table", "taps", "out", "y_stride")
-            found |= {f"{name}{a}": value for name, value in zip(names, axis, strict=True)}
-        return found
+            values |= {f"{name}{a}": value for name, value in zip(names, axis_values, strict=True)}
+        return values
 
 
 def _format(stored: str, compute: str) -> Format:
@@ -139,12 +139,12 @@ def _format(stored: str, compute: str) -> Format:
 
 
 def axis_arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments of each spatial axis."""
+    """List the names of the kernel arguments of each spatial axis."""
     return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
 
 
 def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
-    """Strides in bytes as strides in real numbers.
+    """Return the strides in bytes as strides in real numbers.
 
     An axis of one element gets the stride that it has in a contiguous array.
     """
@@ -153,7 +153,7 @@ def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
 
 
 def interior(g: Geometry) -> tuple[int, int]:
-    """The range of positions of the last axis whose taps all meet x: first, one past the last."""
+    """Return the first position of the last axis whose taps all meet x, and one past the last."""
     s, low = g.stride[-1], g.padding[-1][0]
     first = min(max(-(-low // s), 0), g.out[-1])
     stop = (g.size[-1] + low - g.extent[-1]) // s + 1
@@ -161,32 +161,34 @@ def interior(g: Geometry) -> tuple[int, int]:
 
 
 def vector_interior(sig: Signature) -> tuple[int, int]:
-    """The interior, shortened at both ends to whole vectors of positions."""
-    g, each = sig.geometry, sig.lanes // sig.parts
+    """Return the interior, shortened at both ends to whole vectors of positions."""
+    g, vector_positions = sig.geometry, sig.lanes // sig.parts
     first, stop = interior(g)
-    first = min(-(-first // each) * each, g.out[-1])
-    return first, max(first, first + (stop - first) // each * each)
+    first = min(-(-first // vector_positions) * vector_positions, g.out[-1])
+    return first, max(first, first + (stop - first) // vector_positions * vector_positions)
 
 
 def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
-    """Offset tables of the taps of each position, one per axis, and bytes to add to x's address.
+    """Make the offset tables of each axis' taps and positions; return bytes to add to x's address.
 
     The last axis' table lists only positions outside the range `inside`, as (tap, position) if
     `by_tap`, else as (position, tap). An offset is negative only where a tap meets padding of
     zeros, even if x has negative strides: the bytes to add make it so.
     """
-    g, found, shift = sig.geometry, [], 0
+    g, axis_tables, shift = sig.geometry, [], 0
     for a in range(g.rank):
         last = a == g.rank - 1
-        listed = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
-        table, back = offsets(g, a, sig.x_strides[a + 1], listed)
-        found.append(np.ascontiguousarray(table.T) if last and by_tap else table)
-        shift += back
-    return found, shift * (ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1))
+        border_outputs = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
+        table, lowest = offsets(g, a, sig.x_strides[a + 1], border_outputs)
+        axis_tables.append(np.ascontiguousarray(table.T) if last and by_tap else table)
+        shift += lowest
+    return axis_tables, shift * (
+        ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1)
+    )
 
 
 def entries(g: Geometry, backwards: bool = False) -> int:
-    """Entries of all offset tables, at most; making them takes three times their memory.
+    """Count the entries of all offset tables, at most; making them takes three times their memory.
 
     With `backwards`, those of a depthwise input gradient, too, which have a row for each element.
     """

@@ -66,173 +66,189 @@ class Tile:
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; those with a number belong to the batch or a spatial axis."""
+    """List the argument names; those with a number belong to the batch or a spatial axis."""
     names = ("table", "taps", "x_first", "x_stride", "out", "y_stride")
-    each = (f"{name}{a}" for a in range(axes) for name in names)
+    axis_names = (f"{name}{a}" for a in range(axes) for name in names)
     return (
         "counter", "chunks", "blocks", "block", "positions", "panels", "panels_inner",
         "x", "y", "f", "bias", "zeros", "x_channel", "y_channel", "x_prefetch", "f_panel",
-        "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *each,
+        "channels", "slice", "panel_x", "panel_y", "panel_column", "panel_columns", *axis_names,
     )  # fmt: skip
 
 
-def kernel(t: Tile) -> str:
-    """The LLVM IR of the kernel ``dense``."""
-    code = Code("dense", arguments(len(t.tables)))
+def kernel(spec: Tile) -> str:
+    """Write the LLVM IR of the kernel ``dense``."""
+    code = Code("dense", arguments(len(spec.tables)))
     with code.chunks(code["chunks"]) as chunk:
-        inner = code["panels_inner"]  # 1: panels are the inner loop of chunks; 0: blocks are
-        count = inner.equals(1).select(code["panels"], code["blocks"])
-        fast, slow = chunk % count, chunk // count
-        _chunk(code, t, inner.equals(1).select(slow, fast), inner.equals(1).select(fast, slow))
+        panels_inner = code["panels_inner"]  # 1: panels are the inner loop of chunks; 0: blocks are
+        count = panels_inner.equals(1).select(code["panels"], code["blocks"])
+        inner_index, outer_index = chunk % count, chunk // count
+        _compute_block(
+            code,
+            spec,
+            panels_inner.equals(1).select(outer_index, inner_index),
+            panels_inner.equals(1).select(inner_index, outer_index),
+        )
     return code.text()
 
 
-def _chunk(code: Code, t: Tile, block: Value, panel: Value) -> None:
+def _compute_block(code: Code, spec: Tile, block: Value, panel: Value) -> None:
     """Compute one block of positions for one panel of output channels."""
-    x = code.array("x", t.operand).at(code.array("panel_x", "int64").at(panel).load())
-    y = code.array("y", t.result).at(code.array("panel_y", "int64").at(panel).load())
+    x = code.array("x", spec.operand).at(code.array("panel_x", "int64").at(panel).load())
+    y = code.array("y", spec.result).at(code.array("panel_y", "int64").at(panel).load())
     column = code.array("panel_column", "int64").at(panel).load()
-    bias = code.array("bias", t.compute).at(column)
+    bias = code.array("bias", spec.compute).at(column)
     columns = code.array("panel_columns", "int64").at(panel).load()
-    f = code.array("f", t.compute).at(panel * code["f_panel"])
-    masks = [code.first_lanes(columns - v * t.lanes, t.lanes) for v in range(t.vectors)]
+    f = code.array("f", spec.compute).at(panel * code["f_panel"])
+    masks = [code.first_lanes(columns - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
     first = block * code["block"]
     last = (first + code["block"]).minimum(code["positions"])
     with code.loop(0, code["channels"], code["slice"]) as c0:
         depth = (code["channels"] - c0).minimum(code["slice"])
-        from_x, from_f = x.at(c0 * code["x_channel"]), f.at(c0 * t.width)
-        with code.loop(first, last, t.positions) as start:
-            found = [_coordinates(code, t, start + p, last) for p in range(t.positions)]
-            outs = [out for _, _, out in found]
-            acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in masks * t.positions]
-            _begin(code, t, acc, c0, bias, y, outs, masks)
-            _taps(code, t, from_x, from_f, depth, [f[:2] for f in found], acc)
+        x_slice, f_slice = x.at(c0 * code["x_channel"]), f.at(c0 * spec.width)
+        with code.loop(first, last, spec.positions) as start:
+            coordinates = [
+                _locate_position(code, spec, start + p, last) for p in range(spec.positions)
+            ]
+            outs = [out for _, _, out in coordinates]
+            acc = [
+                code.variable(code.zero(spec.compute, spec.lanes)) for _ in masks * spec.positions
+            ]
+            _start_sums(code, spec, acc, c0, bias, y, outs, masks)
+            _loop_over_taps(code, spec, x_slice, f_slice, depth, [f[:2] for f in coordinates], acc)
             for p, out in enumerate(outs):
                 with code.when(start + p < last):
-                    _write(code, t, y.at(out), acc[p * t.vectors :][: t.vectors], masks, columns)
+                    _store_sums(
+                        code,
+                        spec,
+                        y.at(out),
+                        acc[p * spec.vectors :][: spec.vectors],
+                        masks,
+                        columns,
+                    )
 
 
 Position = tuple[Value, dict[int, Pointer]]
 """The constant part of a position's offset in x, and its row of each axis' offset table."""
 
 
-def _coordinates(
-    code: Code, t: Tile, position: Value, last: Value
+def _locate_position(
+    code: Code, spec: Tile, position: Value, last: Value
 ) -> tuple[Value, dict[int, Pointer], Value]:
-    """The constant part of a position's offset in x, its table rows, and its offset in y."""
-    rest = position.minimum(last - 1)
+    """Return the constant part of a position's offset in x, its table rows, and its offset in y."""
+    remaining = position.minimum(last - 1)
     rows: dict[int, Pointer] = {}
     offset, out = code.number(0), code.number(0)
-    for a in reversed(range(len(t.tables))):
-        at = rest % code[f"out{a}"] if a else rest
-        rest = rest // code[f"out{a}"] if a else rest
-        if t.tables[a]:
-            rows[a] = code.array(f"table{a}", "int64").at(at * code[f"taps{a}"])
+    for a in reversed(range(len(spec.tables))):
+        index = remaining % code[f"out{a}"] if a else remaining
+        remaining = remaining // code[f"out{a}"] if a else remaining
+        if spec.tables[a]:
+            rows[a] = code.array(f"table{a}", "int64").at(index * code[f"taps{a}"])
         else:
-            offset = offset + code[f"x_first{a}"] + at * code[f"x_stride{a}"]
-        out = out + at * code[f"y_stride{a}"]
+            offset = offset + code[f"x_first{a}"] + index * code[f"x_stride{a}"]
+        out = out + index * code[f"y_stride{a}"]
     return offset, rows, out
 
 
-def _begin(
-    code: Code, t: Tile, acc: list[Variable], c0: Value, bias: Pointer, y: Pointer,
+def _start_sums(
+    code: Code, spec: Tile, acc: list[Variable], c0: Value, bias: Pointer, y: Pointer,
     outs: list[Value], masks: list[Mask],
 ) -> None:  # fmt: skip
     """Initialise the sums with the bias, or from y with the sums over earlier channels."""
     with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
         for v, mask in enumerate(masks):
-            initial = bias.at(v * t.lanes).load(t.lanes, mask)
-            for p in range(t.positions):
-                acc[p * t.vectors + v].set(initial)
-    if t.result == t.compute and t.contiguous_y:
+            initial = bias.at(v * spec.lanes).load(spec.lanes, mask)
+            for p in range(spec.positions):
+                acc[p * spec.vectors + v].set(initial)
+    if spec.result == spec.compute and spec.contiguous_y:
         with code.when(code.number(0) < c0):
             for p, out in enumerate(outs):
                 for v, mask in enumerate(masks):
-                    acc[p * t.vectors + v].set(y.at(out + v * t.lanes).load(t.lanes, mask))
+                    acc[p * spec.vectors + v].set(y.at(out + v * spec.lanes).load(spec.lanes, mask))
 
 
-def _taps(
-    code: Code, t: Tile, x: Pointer, f: Pointer, depth: Value, positions: list[Position],
+def _loop_over_taps(
+    code: Code, spec: Tile, x: Pointer, f: Pointer, depth: Value, positions: list[Position],
     acc: list[Variable],
 ) -> None:  # fmt: skip
     """Write the loops over taps, which add each tap's products to the sums."""
-    tap_size = code["channels"] * t.width
+    tap_size = code["channels"] * spec.width
 
     def loop_taps(axes: tuple[int, ...], offsets: list[Value], tap: Value) -> None:
         if not axes:
-            _products(code, t, x, offsets, f.at(tap * tap_size), depth, acc)
+            _add_products(code, spec, x, offsets, f.at(tap * tap_size), depth, acc)
             return
-        a, *others = axes
+        a, *inner_axes = axes
         with code.loop(0, code[f"taps{a}"]) as k:
-            inner = [
+            inner_offsets = [
                 o + rows[a].at(k).load() for o, (_, rows) in zip(offsets, positions, strict=True)
             ]
-            common = inner[0]
-            for other in inner[1:]:
-                common = common & other  # negative only if all are
-            if t.vnni:
+            common = inner_offsets[0]
+            for inner_offset in inner_offsets[1:]:
+                common = common & inner_offset  # negative only if all are
+            if spec.vnni:
                 common = code.number(0)  # the correction counts every tap
             with code.when(common >= 0):
-                loop_taps(tuple(others), inner, tap * code[f"taps{a}"] + k)
+                loop_taps(tuple(inner_axes), inner_offsets, tap * code[f"taps{a}"] + k)
 
-    loop_taps(t.axes, [offset for offset, _ in positions], code.number(0))
+    loop_taps(spec.axes, [offset for offset, _ in positions], code.number(0))
 
 
-def _products(
-    code: Code, t: Tile, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
+def _add_products(
+    code: Code, spec: Tile, x: Pointer, offsets: list[Value], f: Pointer, depth: Value,
     acc: list[Variable],
 ) -> None:  # fmt: skip
-    """acc[p, v] += x[p, c] * f[c, v] for every channel c; zero where the offset is negative."""
-    zeros = code.array("zeros", t.operand) if t.contiguous_x else x
+    """Add x[p, c] * f[c, v] to acc[p, v] for every channel c; zero for a negative offset."""
+    zeros = code.array("zeros", spec.operand) if spec.contiguous_x else x
     inside = [o >= 0 for o in offsets]
-    points = [x.at(o) for o in offsets]
-    if t.axes:
-        points = [i.select_pointer(p, zeros) for i, p in zip(inside, points, strict=True)]
-    zero = code.zero(t.compute, 1)
+    pointers = [x.at(o) for o in offsets]
+    if spec.axes:
+        pointers = [i.select_pointer(p, zeros) for i, p in zip(inside, pointers, strict=True)]
+    zero = code.zero(spec.compute, 1)
 
-    def channel(c: Value) -> None:
-        row = f.at(c * t.width)
-        f_row = [row.at(v * t.lanes).load(t.lanes) for v in range(t.vectors)]
-        offset = c if t.contiguous_x else c * code["x_channel"]
-        for p, point in enumerate(points):
-            if t.vnni:
-                x_bytes = vnni.broadcast_bytes(point.at(c * 4), t.operand, t.lanes)
-                for v in range(t.vectors):
-                    sums = acc[p * t.vectors + v]
+    def add_channel(c: Value) -> None:
+        row = f.at(c * spec.width)
+        f_row = [row.at(v * spec.lanes).load(spec.lanes) for v in range(spec.vectors)]
+        offset = c if spec.contiguous_x else c * code["x_channel"]
+        for p, pointer in enumerate(pointers):
+            if spec.vnni:
+                x_bytes = vnni.broadcast_bytes(pointer.at(c * 4), spec.operand, spec.lanes)
+                for v in range(spec.vectors):
+                    sums = acc[p * spec.vectors + v]
                     sums.set(vnni.products(sums.get(), x_bytes, f_row[v]))
                 continue
-            element = point.at(offset).load_as(t.operand, t.compute)
-            if t.axes and not t.contiguous_x:
-                element = inside[p].select(element, zero)
-            x_vector = code.splat(element, t.lanes)
-            for v in range(t.vectors):
-                sums = acc[p * t.vectors + v]
+            number = pointer.at(offset).load_as(spec.operand, spec.compute)
+            if spec.axes and not spec.contiguous_x:
+                number = inside[p].select(number, zero)
+            x_vector = code.splat(number, spec.lanes)
+            for v in range(spec.vectors):
+                sums = acc[p * spec.vectors + v]
                 sums.set(x_vector.times_plus(f_row[v], sums.get()))
 
-    if not t.contiguous_x:
+    if not spec.contiguous_x:
         with code.loop(0, depth) as c:
-            channel(c)
+            add_channel(c)
         return
-    channels = 4 if t.vnni else 1  # of x in a product
-    line = 64 // bytes_of(ELEMENTS[t.operand]) // channels
+    channels = 4 if spec.vnni else 1  # of x in a product
+    line = 64 // bytes_of(ELEMENTS[spec.operand]) // channels
     with code.loop(0, depth, line) as c0:
-        for point in points:  # x of the next tile, which the CPU's prefetchers miss
-            prefetch(point.at(c0 * channels + code["x_prefetch"]))
+        for pointer in pointers:  # x of the next tile, which the CPU's prefetchers miss
+            prefetch(pointer.at(c0 * channels + code["x_prefetch"]))
         with code.loop(c0, (c0 + line).minimum(depth)) as c:
-            channel(c)
+            add_channel(c)
 
 
-def _write(
-    code: Code, t: Tile, y: Pointer, acc: list[Variable], masks: list[Mask], columns: Value
+def _store_sums(
+    code: Code, spec: Tile, y: Pointer, acc: list[Variable], masks: list[Mask], columns: Value
 ) -> None:
     """Store the sums of one position, rounded to the dtype of the result."""
-    found = [code.convert(a.get(), t.compute, t.result) for a in acc]
-    if t.contiguous_y:
+    results = [code.convert(a.get(), spec.compute, spec.result) for a in acc]
+    if spec.contiguous_y:
         for v, mask in enumerate(masks):
-            y.at(v * t.lanes).store(found[v], mask)
+            y.at(v * spec.lanes).store(results[v], mask)
         return
-    scratch = code.scratch(t.result, t.width)
-    for v in range(t.vectors):
-        scratch.at(v * t.lanes).store(found[v])
+    scratch = code.scratch(spec.result, spec.width)
+    for v in range(spec.vectors):
+        scratch.at(v * spec.lanes).store(results[v])
     with code.loop(0, columns) as d:
         y.at(d * code["y_channel"]).store(scratch.at(d).load())

@@ -20,7 +20,7 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> str:
-    """The LLVM IR of the kernel ``panels``.
+    """Write the LLVM IR of the kernel ``panels``.
 
     `order` names the contiguous axis of f: "columns" (output channels), "channels", or "any".
     """
@@ -33,38 +33,40 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, order: str) -> 
         f = f.at(code.array("tap_offsets", "int64").at(tap).load())
         f = f.at(code.array("panel_f", "int64").at(panel).load())
         columns = code.array("panel_columns", "int64").at(panel).load()
-        to = code.array("panels", compute).at((panel * taps + tap) * channels * width)
+        panel_tap = code.array("panels", compute).at((panel * taps + tap) * channels * width)
         if order == "channels":
             for v in range(vectors):
-                here = f.at(code["f_column"] * (v * lanes))
-                _transpose_panel(code, here, to.at(v * lanes), columns - v * lanes, operand,
-                                 compute, lanes, width)  # fmt: skip
+                f_vector = f.at(code["f_column"] * (v * lanes))
+                _transpose_panel(code, f_vector, panel_tap.at(v * lanes), columns - v * lanes,
+                                 operand, compute, lanes, width)  # fmt: skip
         else:
             masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
             with code.loop(0, channels) as c:  # the outer loop, since rows may lie far apart
                 row = f.at(c * code["f_channel"])
                 for v, mask in enumerate(masks):
                     if order == "columns":
-                        found = row.at(v * lanes).load(lanes, mask)
+                        vector = row.at(v * lanes).load(lanes, mask)
                     else:
-                        found = _gather(row, code["f_column"], v * lanes, lanes, mask)
-                    to.at(c * width + v * lanes).store(code.convert(found, operand, compute))
+                        vector = _gather(row, code["f_column"], v * lanes, lanes, mask)
+                    panel_tap.at(c * width + v * lanes).store(
+                        code.convert(vector, operand, compute)
+                    )
     return code.text()
 
 
 def _transpose_panel(
-    code: Code, f: Pointer, to: Pointer, columns: Value, operand: str, compute: str, lanes: int,
+    code: Code, f: Pointer, panel: Pointer, columns: Value, operand: str, compute: str, lanes: int,
     width: int,
 ) -> None:  # fmt: skip
     """Pack one vector of output channels, transposing lanes x lanes elements in registers."""
     channels = code["channels"]
     rows = [f.at(code["f_column"] * j) for j in range(lanes)]
-    whole = (columns >= lanes).select(channels - channels % lanes, code.number(0))
-    with code.loop(0, whole, lanes) as c:
+    full_squares = (columns >= lanes).select(channels - channels % lanes, code.number(0))
+    with code.loop(0, full_squares, lanes) as c:
         square = transpose([row.at(c).load_as(operand, compute, lanes) for row in rows])
         for j, vector in enumerate(square):
-            to.at((c + j) * width).store(vector)
-    with code.loop(whole, channels, lanes) as c:
+            panel.at((c + j) * width).store(vector)
+    with code.loop(full_squares, channels, lanes) as c:
         depth = channels - c
         square = transpose(
             [
@@ -77,16 +79,16 @@ def _transpose_panel(
         )  # fmt: skip
         for j, vector in enumerate(square):
             with code.when(depth >= j + 1):
-                to.at((c + j) * width).store(vector)
+                panel.at((c + j) * width).store(vector)
 
 
 def _gather(pointer: Pointer, stride: Value, first: int, lanes: int, mask: Mask) -> Value:
     """Gather the elements at the offsets (first, first + 1, ...) * stride."""
     code, kind = pointer.code, ir.VectorType(pointer.element, lanes)
-    vector = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
+    numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
     size = bytes_of(pointer.element)
     base = code.splat(Value(code, code.builder.ptrtoint(pointer.ir, INT64)), lanes)
-    addresses = base + Value(code, vector) * code.splat(stride * size, lanes)
-    where = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
+    addresses = base + Value(code, numbers) * code.splat(stride * size, lanes)
+    pointers = Value(code, code.builder.inttoptr(addresses.ir, ir.VectorType(POINTER, lanes)))
     name = f"llvm.masked.gather.v{lanes}{letter(pointer.element)}.v{lanes}p0"
-    return code.intrinsic(name, kind, [where, size, mask, Value(code, ir.Constant(kind, None))])
+    return code.intrinsic(name, kind, [pointers, size, mask, Value(code, ir.Constant(kind, None))])

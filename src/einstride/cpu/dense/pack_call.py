@@ -59,35 +59,42 @@ class PanelLayout:
 
 @cached(1024)
 def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
-    """The register tile for `columns` output channels in a group; it uses all registers."""
+    """Choose the register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
     lanes = on.lanes(ITEMSIZE[real(compute)])
     all_vectors = -(-columns * parts // lanes)
-    most = 4 if on.registers >= 32 else 2
-    count = -(-all_vectors // most)
+    max_vectors = 4 if on.registers >= 32 else 2
+    count = -(-all_vectors // max_vectors)
     vectors = -(-all_vectors // count)
     rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
     return PanelLayout(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The bytes of a packed filter."""
-    s = panel_layout(compute, g.filters // g.groups, on)
-    inner = g.channels // g.groups * s.parts
-    count = prod(g.kernel) * inner * s.width * s.per_group * g.groups
+    """Count the bytes of a packed filter."""
+    layout = panel_layout(compute, g.filters // g.groups, on)
+    inner = g.channels // g.groups * layout.parts
+    count = prod(g.kernel) * inner * layout.width * layout.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
 
 
 @kept
-def panel_tables(g: Geometry, s: PanelLayout, x_channel: int, y_channel: int) -> tuple[Any, ...]:
-    """For each panel: its offsets in x and in y, its first output channel, and their number."""
-    columns = g.filters // g.groups * s.parts
-    first = np.arange(s.per_group) * s.width
+def panel_tables(
+    g: Geometry, layout: PanelLayout, x_channel: int, y_channel: int
+) -> tuple[Any, ...]:
+    """List each panel's offsets in x and in y, its first output channel, and their number."""
+    columns = g.filters // g.groups * layout.parts
+    first = np.arange(layout.per_group) * layout.width
     group = np.arange(g.groups)[:, None]
-    inside = np.broadcast_to(first, (g.groups, s.per_group))
+    inside = np.broadcast_to(first, (g.groups, layout.per_group))
     column = group * columns + first
     x = np.broadcast_to(group * (g.channels // g.groups) * x_channel, column.shape)
-    tables = (x, column // s.parts * y_channel, column, np.minimum(s.width, columns - inside))
+    tables = (
+        x,
+        column // layout.parts * y_channel,
+        column,
+        np.minimum(layout.width, columns - inside),
+    )
     return tuple(np.ascontiguousarray(t.ravel(), np.int64) for t in tables)
 
 
@@ -96,50 +103,50 @@ def pack(
 ) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
     on = on or machine()
-    s = panel_layout(compute, g.filters // g.groups, on)
-    if s.parts == 2:
+    layout = panel_layout(compute, g.filters // g.groups, on)
+    if layout.parts == 2:
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
-    inner = g.channels // g.groups * s.parts
-    found = aligned_empty((s.per_group * g.groups, taps, inner, s.width), real(compute))
-    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(found))
-    return found
+    inner = g.channels // g.groups * layout.parts
+    panels = aligned_empty((layout.per_group * g.groups, taps, inner, layout.width), real(compute))
+    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(panels))
+    return panels
 
 
 def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
-    """The call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
-    s = panel_layout(compute, g.filters // g.groups, on)
+    """Make the call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
+    layout = panel_layout(compute, g.filters // g.groups, on)
     part = real(dtype_name(f))
     f_strides = element_strides(f.strides, ITEMSIZE[part])
-    return _packing(g, s, part, real(compute), f_strides, threads, on)
+    return _packing_call(g, layout, part, real(compute), f_strides, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    s = panel_layout(compute, g.filters, on)
-    whole = g.groups == s.per_group == s.parts == 1 and s.width == g.filters
-    return bool(whole and dtype_name(f) == compute and packed(f))
+    layout = panel_layout(compute, g.filters, on)
+    one_panel = g.groups == layout.per_group == layout.parts == 1 and layout.width == g.filters
+    return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
 @kept
-def _packing(
-    g: Geometry, s: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
+def _packing_call(
+    g: Geometry, layout: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, channel, column = f_strides
     offsets = grid(g.kernel, taps)
-    _, _, first, counts = panel_tables(g, s, 0, 0)
+    _, _, first, counts = panel_tables(g, layout, 0, 0)
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
     kernel = KernelSpec(
-        "panels", pack_kernel.kernel, (operand, compute, s.lanes, s.vectors, order), on
+        "panels", pack_kernel.kernel, (operand, compute, layout.lanes, layout.vectors, order), on
     )
-    inner = g.channels // g.groups * s.parts
-    size = prod(g.f_shape) * s.parts**2
+    inner = g.channels // g.groups * layout.parts
+    size = prod(g.f_shape) * layout.parts**2
     values = {
         "chunks": len(first) * len(offsets), "taps": len(offsets), "channels": inner,
         "tap_offsets": address(offsets), "f_channel": channel, "f_column": column,
         "panel_f": address(firsts), "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (offsets, firsts, counts)
-    return Call(kernel, pack_kernel.ARGUMENTS, values, threads if size > 1 << 17 else 1, keep)
+    tables = (offsets, firsts, counts)
+    return Call(kernel, pack_kernel.ARGUMENTS, values, threads if size > 1 << 17 else 1, tables)

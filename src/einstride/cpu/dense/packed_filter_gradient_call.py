@@ -50,60 +50,63 @@ def fits(g: Geometry, x_channel: int, parts: int) -> bool:
 
 
 def partial_sum_count(g: Geometry, parts: int, per_example: bool) -> int:
-    """The number of partial sums that the positions are divided into, a power of two."""
+    """Return the number of partial sums that the positions are divided into, a power of two."""
     if per_example or not inside(g):
         return 1
     filters = prod(g.f_shape) * parts**2
     operands = (prod(g.x_shape) + prod(g.y_shape)) * parts
     regions = g.batch * prod(g.out) // (4 * packed_filter_gradient.REGION)
-    most = min(MAX_PARTIAL_SUMS, operands // (ELEMENTS_PER_SUM * filters), regions)
-    return 1 << (most.bit_length() - 1) if most > 1 else 1
+    max_sums = min(MAX_PARTIAL_SUMS, operands // (ELEMENTS_PER_SUM * filters), regions)
+    return 1 << (max_sums.bit_length() - 1) if max_sums > 1 else 1
 
 
 def gradient_bytes(job: Job) -> int:
-    """The bytes of the filter gradient; for complex numbers, of the products of all parts."""
+    """Count the bytes of the filter gradient; for complex numbers, of the products of all parts."""
     compute = job.arithmetic.compute
     return prod(job.shape) * ITEMSIZE[real(compute)] * (4 if compute in PARTS else 1)
 
 
 @cached(1024)
 def allowed_partial_sums(job: Job, besides: int) -> int:
-    """The `partial_sum_count` of a job, or 1 if it and `besides` bytes exceed the limit."""
+    """Return the `partial_sum_count` of a job, or 1 if it and `besides` bytes exceed the limit."""
     parts = 2 if job.arithmetic.compute in PARTS else 1
     count = partial_sum_count(job.geometry, parts, job.per_example)
     return count if besides + (1 + count) * gradient_bytes(job) <= job.limit else 1
 
 
 def call(
-    g: Geometry, s: PanelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
+    g: Geometry, layout: PanelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
     gy_strides: Sequence[int], gf_strides: Sequence[int], max_partial_sums: int,
     per_example: bool, threads: int, on: Machine,
 ) -> tuple[Call, int]:  # fmt: skip
-    """The call for these strides, in elements, and the number of partial sums that it stores.
+    """Make the call for these strides, in elements, and the number of partial sums that it stores.
 
     With `per_example`, the strides of gf begin with the stride of the examples. Several partial
     sums are stored contiguously, each a row-major gf.
     """
-    inner = g.channels // g.groups * s.parts
-    x_columns, y_columns, column, counts = panel_tables(g, s, x_strides[-1], s.parts)
-    axes = _axes(g, x_strides, gy_strides, per_example)
-    split, behind = len(axes) - 1, 1  # `behind`: positions of the axes behind `split`
-    while split and behind * axes[split][0] * 2 <= packed_filter_gradient.REGION:
-        behind *= axes[split][0]
+    inner = g.channels // g.groups * layout.parts
+    x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
+    axes = _merge_axes(g, x_strides, gy_strides, per_example)
+    split, inner_positions = (
+        len(axes) - 1,
+        1,
+    )  # positions behind `split`
+    while split and inner_positions * axes[split][0] * 2 <= packed_filter_gradient.REGION:
+        inner_positions *= axes[split][0]
         split -= 1
     sum_length = -(-axes[0][0] // max_partial_sums)
-    region = max(packed_filter_gradient.REGION // behind, 1)
+    region = max(packed_filter_gradient.REGION // inner_positions, 1)
     lines = sum_length if split == 0 else axes[split][0]
     region = -(-lines // -(-lines // region))  # regions of equal size
     sum_length = -(-sum_length // region) * region if split == 0 else sum_length
     count = -(-axes[0][0] // sum_length)
-    shape = (count, *g.kernel, inner, g.filters * s.parts)
+    shape = (count, *g.kernel, inner, g.filters * layout.parts)
     if count > 1:
         gf_strides = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
     gf_example, *gf_taps = gf_strides if per_example or count > 1 else (0, *gf_strides)
-    rows = min(s.rows, inner)
+    rows = min(layout.rows, inner)
     rows = -(-inner // -(-inner // rows))  # tiles of equal height
-    chunk_panels = min(MAX_PANELS, s.per_group) if g.groups == 1 else 1
+    chunk_panels = min(MAX_PANELS, layout.per_group) if g.groups == 1 else 1
     panel_groups = -(-len(column) // chunk_panels)
     chunk_panels = -(-len(column) // panel_groups)
     tiles = -(-inner // rows)
@@ -113,7 +116,7 @@ def call(
     slice_channels = -(-tiles // slices) * rows
     slices = -(-inner // slice_channels)
     tile = packed_filter_gradient.BlockedTile(
-        *dtypes, s.lanes, rows, s.vectors, len(axes), split, chunk_panels,
+        *dtypes, layout.lanes, rows, layout.vectors, len(axes), split, chunk_panels,
         count >= MAX_PARTIAL_SUMS,
     )  # fmt: skip
     tap_x = grid(g.kernel, [d * t for d, t in zip(g.dilation, x_strides[1:-1], strict=True)])
@@ -132,27 +135,27 @@ def call(
     }  # fmt: skip
     for a, (length, x_stride, gy_stride) in enumerate(axes):
         values |= {f"out{a}": length, f"x_stride{a}": x_stride, f"gy_stride{a}": gy_stride}
-    keep = (tap_x, tap_gf, x_columns, y_columns, column, counts)
+    tables = (tap_x, tap_gf, x_columns, y_columns, column, counts)
     kernel = KernelSpec("blocked", packed_filter_gradient.kernel, (tile,), on)
-    return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, keep), count
+    return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, tables), count
 
 
-def _axes(
+def _merge_axes(
     g: Geometry, x_strides: Sequence[int], gy_strides: Sequence[int], per_example: bool
 ) -> list[tuple[int, int, int]]:
-    """(positions, stride in x, stride in gy) of the batch and the axes.
+    """Return (positions, stride in x, stride in gy) of the batch and the axes.
 
     Neighbouring axes become one if their strides allow.
     """
-    all_axes = [(g.batch, x_strides[0], gy_strides[0])] if not per_example else []
-    all_axes += [
+    separate_axes = [(g.batch, x_strides[0], gy_strides[0])] if not per_example else []
+    separate_axes += [
         (g.out[a], x_strides[a + 1] * g.stride[a], gy_strides[a + 1]) for a in range(g.rank)
     ]
-    axes = [all_axes[0]]
-    for count, x_stride, gy_stride in all_axes[1:]:
-        before = axes[-1]
-        if before[0] == 1 or before[1:] == (x_stride * count, gy_stride * count):
-            axes[-1] = (before[0] * count, x_stride, gy_stride)
+    axes = [separate_axes[0]]
+    for count, x_stride, gy_stride in separate_axes[1:]:
+        last_axis = axes[-1]
+        if last_axis[0] == 1 or last_axis[1:] == (x_stride * count, gy_stride * count):
+            axes[-1] = (last_axis[0] * count, x_stride, gy_stride)
         elif count > 1:
             axes.append((count, x_stride, gy_stride))
     return axes

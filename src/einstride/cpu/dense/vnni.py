@@ -50,11 +50,11 @@ def usable(on: Machine) -> bool:
 
 def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
     """Pack an int8 filter (*K, C, D) with any strides; `signed` is true for a signed x."""
-    s = panel_layout("int32", g.filters, machine())
-    taps, width = prod(g.kernel), s.per_group * s.width
+    layout = panel_layout("int32", g.filters, machine())
+    taps, width = prod(g.kernel), layout.per_group * layout.width
     wide = np.zeros((taps, g.channels, width), np.int8)
     wide[..., : g.filters] = f.reshape(taps, g.channels, g.filters)
-    parts = wide.reshape(taps, g.channels // 4, 4, s.per_group, s.width)
+    parts = wide.reshape(taps, g.channels // 4, 4, layout.per_group, layout.width)
     panels = np.ascontiguousarray(parts.transpose(3, 0, 1, 4, 2))
     start = wide.sum((0, 1), dtype=np.int32)[: g.filters] * np.int32(-128 if signed else 0)
     return VnniFilter(panels, np.ascontiguousarray(start))
@@ -63,12 +63,12 @@ def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
 def broadcast_bytes(pointer: Pointer, operand: str, lanes: int) -> Value:
     """Broadcast four neighbouring bytes to every 32-bit lane; signed ones are made unsigned."""
     code = pointer.code
-    found = code.builder.load(pointer.ir, typ=ir.IntType(32))
-    found.align = 1
-    word = Value(code, found)
+    bits = code.builder.load(pointer.ir, typ=ir.IntType(32))
+    bits.align = 1
+    four_bytes = Value(code, bits)
     if operand == "int8":
-        word = word ^ (0x80808080 - (1 << 32))
-    return code.splat(word, lanes)
+        four_bytes = four_bytes ^ (0x80808080 - (1 << 32))
+    return code.splat(four_bytes, lanes)
 
 
 def products(sums: Value, x_bytes: Value, f_bytes: Value) -> Value:

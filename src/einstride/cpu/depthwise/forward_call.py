@@ -77,13 +77,13 @@ def is_unrolled(out: int, kernel: int) -> bool:
 
 
 def call(sig: Signature, backwards: bool) -> Call:
-    """The call that computes y = conv(x, f) + bias, or with `backwards` gx from gy.
+    """Make the call that computes y = conv(x, f) + bias, or with `backwards` gx from gy.
 
     It takes the addresses x (x or gy), y (y or gx), f and bias (0: none).
     """
     g = sig.geometry
-    make = gradient_sources if backwards else forward_sources
-    axes = [make(g, a) for a in range(g.rank)]
+    sources_of = gradient_sources if backwards else forward_sources
+    axes = [sources_of(g, a) for a in range(g.rank)]
     out = tuple(axis.count for axis in axes)
     x_size = g.out if backwards else g.size
     dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
@@ -98,8 +98,10 @@ def call(sig: Signature, backwards: bool) -> Call:
         exceeds_caches(g) and not packed, packed,
     )  # fmt: skip
     packed_strides = [prod(x_size[a + 1 :]) * sig.lanes for a in range(g.rank)]
-    read = replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig
-    values, tables = tap_arguments(read, axes, x_size, unrolled)
+    read_signature = (
+        replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig
+    )
+    values, tables = tap_arguments(read_signature, axes, x_size, unrolled)
     values |= {"taps": prod(g.kernel), "plane": prod(x_size) * sig.lanes}
     for a, size in enumerate(x_size):
         values |= {f"size{a}": size, f"x_stride_of{a}": sig.x_strides[a + 1]}
@@ -108,55 +110,56 @@ def call(sig: Signature, backwards: bool) -> Call:
         "x_prefetch": tile * last.advance // last.alignment * sig.x_strides[-2],
         "y_prefetch": tile * sig.y_strides[-2],
     }
-    values |= _chunks(sig, out, rows, packed)
+    values |= _divide_into_chunks(sig, out, rows, packed)
     names = forward.arguments(g.rank)
     values = {name: values[name] for name in names if name in values}
-    made = jit.KernelSpec(forward.NAME, forward.kernel, (spec,), sig.machine)
-    return Call(made, names, values, min(sig.useful_threads, values["chunks"]), tables)
+    kernel_spec = jit.KernelSpec(forward.NAME, forward.kernel, (spec,), sig.machine)
+    return Call(kernel_spec, names, values, min(sig.useful_threads, values["chunks"]), tables)
 
 
 def tap_arguments(
     sig: Signature, axes: list[Sources], size: tuple[int, ...], unrolled: bool
 ) -> tuple[dict[str, int], list[Any]]:
-    """The kernel arguments for the elements that taps meet, and the offset tables among them."""
+    """List the kernel arguments for the elements that taps meet, and their offset tables."""
     g, last = sig.geometry, axes[-1]
     inside, outside = interior(last, size[-1])
-    backs = [lowest_offset(n, s) for n, s in zip(size, sig.x_strides[1:-1], strict=True)]
+    lowest_offsets = [lowest_offset(n, s) for n, s in zip(size, sig.x_strides[1:-1], strict=True)]
     elements = [axis.elements() for axis in axes[:-1]] + [last.padded]
     tables = [
-        to_offsets(e, step, back)
-        for e, step, back in zip(elements, sig.x_strides[1:-1], backs, strict=True)
+        to_offsets(e, x_stride, lowest)
+        for e, x_stride, lowest in zip(elements, sig.x_strides[1:-1], lowest_offsets, strict=True)
     ]
-    step = sig.x_strides[-2]
+    x_stride = sig.x_strides[-2]
     values = {
-        "x": sum(backs) * ITEMSIZE[sig.stored[0]],
-        "x_batch": sig.x_strides[0], "x_stride": step,
-        "x_first": (0 if unrolled else -last.first * step) - backs[-1],
-        "x_advance": last.advance * step, "columns": address(tables[-1]), "advance": last.advance,
+        "x": sum(lowest_offsets) * ITEMSIZE[sig.stored[0]],
+        "x_batch": sig.x_strides[0], "x_stride": x_stride,
+        "x_first": (0 if unrolled else -last.first * x_stride) - lowest_offsets[-1],
+        "x_advance": last.advance * x_stride, "columns": address(tables[-1]),
+        "advance": last.advance,
         "inside": inside, "outside": outside, "y_batch": sig.y_strides[0], "filters": g.filters,
     }  # fmt: skip
     for a, axis in enumerate(axes):
-        found = (address(tables[a]), g.kernel[a], axis.count, sig.y_strides[a + 1])
+        axis_values = (address(tables[a]), g.kernel[a], axis.count, sig.y_strides[a + 1])
         names = ("table", "taps", "out", "y_stride")
-        values |= {f"{name}{a}": value for name, value in zip(names, found, strict=True)}
+        values |= {f"{name}{a}": value for name, value in zip(names, axis_values, strict=True)}
     return values, tables
 
 
 def blocking(
     sig: Signature, out: tuple[int, ...], dense: bool, alignment: int
 ) -> tuple[int, int, int]:
-    """R, P and T of the register tile that takes the fewest cycles, as `_cycles` predicts them."""
+    """Choose R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
     g = sig.geometry
     registers, kernel = sig.machine.registers - 2, g.kernel[-1]
-    most = min(g.kernel[-2], out[-2], 4) if dense else 1
+    max_rows = min(g.kernel[-2], out[-2], 4) if dense else 1
     best: tuple[float, int, int, int] | None = None
     narrow = exceeds_caches(g) and prod(g.kernel[-2:]) < 12
-    for rows in range(1, most + 1):
+    for rows in range(1, max_rows + 1):
         for tile in range(1, min(out[-1], MAX_STREAMS if narrow else 24) + 1):
             taps = min((registers - rows * tile) // rows, kernel, MAX_REGISTER_TAPS)
             if taps < min(kernel, 2) or tile % alignment:
                 continue
-            cycles = _cycles(g, out, rows, tile, taps, alignment)
+            cycles = _predict_cycles(g, out, rows, tile, taps, alignment)
             if best is None or cycles < best[0]:
                 best = (cycles, rows, tile, taps)
     if best is None:
@@ -164,10 +167,10 @@ def blocking(
     return best[1:]
 
 
-def _cycles(
+def _predict_cycles(
     g: Geometry, out: tuple[int, ...], rows: int, tile: int, taps: int, alignment: int
 ) -> float:
-    """Predicted cycles of a tile per position.
+    """Predict the cycles of a tile per position.
 
     The core is taken to do two multiply-adds and one load per cycle, and a multiply-add to take
     four cycles, so that eight independent sums keep it busy.
@@ -179,14 +182,16 @@ def _cycles(
     loads = (tap_rows + rows - 1) * blocks * min(reach, tile * taps)
     products = rows * tile * kernel * tap_rows / alignment
     waiting = max(1.0, 8 / (rows * tile))
-    needed = out[-1] / -(-out[-1] // tile)
+    outputs = out[-1] / -(-out[-1] // tile)
     if rows > 1:
-        needed *= out[-2] / -(-out[-2] // rows)
-    return (products * waiting / 2 + loads + rows * kernel * tap_rows / 2 + rows * tile) / needed
+        outputs *= out[-2] / -(-out[-2] // rows)
+    return (products * waiting / 2 + loads + rows * kernel * tap_rows / 2 + rows * tile) / outputs
 
 
-def _chunks(sig: Signature, out: tuple[int, ...], rows: int, packed: int) -> dict[str, int]:
-    """The arguments that divide the work into chunks.
+def _divide_into_chunks(
+    sig: Signature, out: tuple[int, ...], rows: int, packed: int
+) -> dict[str, int]:
+    """List the arguments that divide the work into chunks.
 
     A chunk is some blocks of R rows of one example, for a panel of channels where rows are too few
     for the threads.
@@ -194,37 +199,38 @@ def _chunks(sig: Signature, out: tuple[int, ...], rows: int, packed: int) -> dic
     g = sig.geometry
     axis_blocks = -(-out[-2] // rows) if len(out) > 1 else 1
     row_blocks = prod(out[:-2]) * axis_blocks
-    many = chunk_count(sig.threads, FINE)
-    each = min(max(-(-g.batch * row_blocks // many), 1), row_blocks)
-    blocks, examples = -(-row_blocks // each), 1
+    max_chunks = chunk_count(sig.threads, FINE)
+    block_size = min(max(-(-g.batch * row_blocks // max_chunks), 1), row_blocks)
+    blocks, examples = -(-row_blocks // block_size), 1
     vectors = -(-g.filters // (sig.lanes * max(packed, 1)))
-    panels = max(min(vectors, many // max(g.batch * blocks, 1)), 1)
+    panels = max(min(vectors, max_chunks // max(g.batch * blocks, 1)), 1)
     if packed:  # the taps of a panel are packed once for many examples
-        each, panels = row_blocks, min(vectors, many)
-        blocks, examples = 1, max(-(-g.batch * panels // many), 1)
+        block_size, panels = row_blocks, min(vectors, max_chunks)
+        blocks, examples = 1, max(-(-g.batch * panels // max_chunks), 1)
     panel = -(-vectors // panels)
     panels = -(-vectors // panel)
     return {
         "panels": panels, "panel": panel * sig.lanes * max(packed, 1),
-        "chunks": -(-g.batch // examples) * blocks * panels, "blocks": blocks, "row_blocks": each,
+        "chunks": -(-g.batch // examples) * blocks * panels, "blocks": blocks,
+        "row_blocks": block_size,
         "all_row_blocks": row_blocks, "axis_blocks": axis_blocks, "batch": g.batch,
         "examples": examples,
     }  # fmt: skip
 
 
 def _packed_vectors(sig: Signature, x_size: tuple[int, ...]) -> int:
-    """Vectors that are packed at once; 0 if taps are few or positions are many."""
+    """Count the vectors that are packed at once; 0 if taps are few or positions are many."""
     g = sig.geometry
     taps, elements = prod(g.kernel), prod(x_size)
     if not MIN_PACKED_TAPS <= taps <= forward.TAPS or elements > forward.ELEMENTS:
         return 0
-    most = min(4, forward.TAPS // taps, forward.ELEMENTS // max(elements, 1))
+    max_vectors = min(4, forward.TAPS // taps, forward.ELEMENTS // max(elements, 1))
     width = sig.lanes * sig.threads
-    return max(n for n in range(1, most + 1) if n == 1 or g.channels % (n * width) == 0)
+    return max(n for n in range(1, max_vectors + 1) if n == 1 or g.channels % (n * width) == 0)
 
 
 def _resident_rows(sig: Signature, rows: int, tile: int) -> int:
-    """Rows of taps if all taps stay in registers, else 0."""
+    """Count the rows of taps if all taps stay in registers, else 0."""
     g = sig.geometry
     if g.rank == 1 or g.kernel[-2] < rows:
         return 0
@@ -232,15 +238,15 @@ def _resident_rows(sig: Signature, rows: int, tile: int) -> int:
 
 
 def call_gradient(sig: Signature, partials: PartialSums) -> Call:
-    """The call that adds x gy to partial sums, given the addresses x, y (gy's) and f.
+    """Make the call that adds x gy to partial sums, given the addresses x, y (gy's) and f.
 
     At f lie the partial sums, filled with zeros, one after the other.
     """
     g = sig.geometry
     axes = [forward_sources(g, a) for a in range(g.rank)]
     unrolled, tap_rows = is_unrolled(g.out[-1], g.kernel[-1]), prod(g.kernel[:-1])
-    most = min(sig.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
-    tile = -(-g.out[-1] // -(-g.out[-1] // most))
+    max_tile = min(sig.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
+    tile = -(-g.out[-1] // -(-g.out[-1] // max_tile))
     spec = filter_gradient.Spec(
         sig.x, sig.y, sig.lanes, g.rank, tap_rows, tile, g.channels % sig.lanes,
         pattern_of(axes[-1], tile, unrolled), unrolled, g.rank > 1 and exceeds_caches(g),
@@ -248,8 +254,8 @@ def call_gradient(sig: Signature, partials: PartialSums) -> Call:
     values, tables = tap_arguments(sig, axes, g.size, unrolled)
     vectors = -(-g.filters // sig.lanes)
     partial_sums = partials.results * partials.per_result
-    wanted = -(-chunk_count(sig.threads, FINE) // partial_sums) if sig.useful_threads > 1 else 1
-    panels = min(vectors, wanted)
+    max_panels = -(-chunk_count(sig.threads, FINE) // partial_sums) if sig.useful_threads > 1 else 1
+    panels = min(vectors, max_panels)
     panel = -(-vectors // panels)
     values |= {
         "panels": -(-vectors // panel), "panel": panel * sig.lanes,
@@ -263,8 +269,8 @@ def call_gradient(sig: Signature, partials: PartialSums) -> Call:
     names = filter_gradient.arguments(g.rank)
     values = {name: values[name] for name in names if name in values}
     name, write = filter_gradient.NAME, filter_gradient.kernel
-    made = jit.KernelSpec(name, write, (spec,), sig.machine)
-    return Call(made, names, values, min(sig.useful_threads, values["chunks"]), tables)
+    kernel_spec = jit.KernelSpec(name, write, (spec,), sig.machine)
+    return Call(kernel_spec, names, values, min(sig.useful_threads, values["chunks"]), tables)
 
 
 def suits_gradient(sig: Signature, partials: PartialSums) -> bool:

@@ -40,7 +40,7 @@ class Sources:
     alignment: int
 
     def indices(self, first: int, last: int) -> Any:
-        """(positions, taps) the indices into `padded` from position `first` up to `last`."""
+        """Return (positions, taps) the indices into `padded` from position `first` up to `last`."""
         return self.indices_of(np.arange(first, last)[:, None])
 
     def blocks(self) -> Iterator[tuple[slice, Any]]:
@@ -51,12 +51,14 @@ class Sources:
             yield slice(first, last), self.indices(first, last)
 
     def elements(self) -> Any:
-        """(positions, taps) the element that a tap reads, negative in padding of zeros."""
-        found = np.empty((self.count, self.indices(0, 1).shape[1]), np.int64)
+        """Return (positions, taps) the element that a tap reads, negative in padding of zeros."""
+        elements = np.empty((self.count, self.indices(0, 1).shape[1]), np.int64)
         for positions, indices in self.blocks():
-            none = indices == NO_ELEMENT
-            found[positions] = np.where(none, -1, self.padded[np.where(none, 0, indices)])
-        return found
+            is_outside = indices == NO_ELEMENT
+            elements[positions] = np.where(
+                is_outside, -1, self.padded[np.where(is_outside, 0, indices)]
+            )
+        return elements
 
 
 def forward_sources(g: Geometry, a: int) -> Sources:
@@ -75,19 +77,19 @@ def gradient_sources(g: Geometry, a: int) -> Sources:
     """
     s, d, low = g.stride[a], g.dilation[a], g.padding[a][0]
     taps = np.arange(g.kernel[a]) * d
-    before = max(-((low - (g.kernel[a] - 1) * d) // s), 0)
-    padded = np.arange(-before, max((max(g.size[a] - 1, 0) + low) // s + 1, g.out[a]))
+    elements_before = max(-((low - (g.kernel[a] - 1) * d) // s), 0)
+    padded = np.arange(-elements_before, max((max(g.size[a] - 1, 0) + low) // s + 1, g.out[a]))
     padded = np.where((padded < 0) | (padded >= g.out[a]), -1, padded)
 
     def indices_of(i: Any) -> Any:
         quotient, remainder = np.divmod(i + low - taps, s)
-        return np.where(remainder == 0, quotient + before, NO_ELEMENT)
+        return np.where(remainder == 0, quotient + elements_before, NO_ELEMENT)
 
-    return Sources(g.size[a], indices_of, padded, before, 1, s)
+    return Sources(g.size[a], indices_of, padded, elements_before, 1, s)
 
 
 def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
-    """The elements that the taps of an unrolled row meet, or indices that a tile's taps meet."""
+    """List the elements that an unrolled row's taps meet, or the indices that a tile's meet."""
     if not unrolled:
         return tuple(map(tuple, last.indices(0, min(tile, last.count)).tolist()))
     elements = last.elements()
@@ -95,7 +97,7 @@ def pattern_of(last: Sources, tile: int, unrolled: bool) -> Pattern:
 
 
 def interior(last: Sources, size: int) -> tuple[int, int]:
-    """The longest range of positions whose taps all meet elements of the array or none.
+    """Return the longest range of positions whose taps all meet elements of the array or none.
 
     Their addresses are computed from strides, without a table.
     """

@@ -89,10 +89,10 @@ class FFTConvolution:
         ValueError
             If no period is long enough.
         """
-        found = self.optional_tiling
-        if found is None:
+        tiling = self.optional_tiling
+        if tiling is None:
             raise ValueError("no period is long enough")
-        return found
+        return tiling
 
     @cached_property
     def plane(self) -> Plane:
@@ -108,7 +108,7 @@ class FFTConvolution:
         return self.tiling.spectrum * self.lanes
 
     def scratch_elements(self, kernel: str) -> int:
-        """Elements of a worker's scratch for a kernel."""
+        """Count the elements of a worker's scratch for a kernel."""
         tiling = self.tiling
         taps = self.geometry.kernel[0] if not tiling.flat else 1
         inputs, outputs = tiling.down.inputs, tiling.down.outputs
@@ -117,10 +117,10 @@ class FFTConvolution:
             "convolve": max(inputs, outputs), "whole": max(inputs, outputs, taps),
             "gather": inputs + outputs, "reduce": max(inputs + outputs, taps),
         }[kernel]  # fmt: skip
-        kept = self.spectrum if kernel in ("whole", "reduce") else 0
+        spectrum = self.spectrum if kernel in ("whole", "reduce") else 0
         # If the number of rows is odd the last is transformed alone: nothing is read behind it.
-        found = lines(self.plane) + rows * tiling.pitch * 2 * self.lanes + kept
-        return -(-found // 64) * 64
+        elements = lines(self.plane) + rows * tiling.pitch * 2 * self.lanes + spectrum
+        return -(-elements // 64) * 64
 
     @cached_property
     def tables(self) -> int:
@@ -131,57 +131,61 @@ class FFTConvolution:
         return 8 * (3 * axes + 16 * (tiling.down.period + tiling.across.period))
 
 
-def _offsets(found: Any, step: int, size: int) -> tuple[Any, int]:
-    """The offsets of elements, and the offset to add to the address if the stride is negative."""
-    back = lowest_offset(size, step)
-    return to_offsets(found, step, back), back
+def _offsets_and_lowest(elements: Any, stride: int, size: int) -> tuple[Any, int]:
+    """Return the offsets of elements, and the lowest offset, negative for a negative stride."""
+    lowest = lowest_offset(size, stride)
+    return to_offsets(elements, stride, lowest), lowest
 
 
-def _operand(
+def _describe_operand(
     conv: FFTConvolution, name: str, stored: str, strides: Strides, kernel: str
 ) -> tuple[Operand, Any, Any]:
-    """How a kernel accesses an array, with its arguments and tables."""
+    """Describe how a kernel accesses an array, with its arguments and tables."""
     g, tiling = conv.geometry, conv.tiling
     if conv.tiled_lanes and name != "f":
-        return _operand_in_tiles(conv, name, stored, strides)
+        return _describe_tiled_operand(conv, name, stored, strides)
     rows_axis, last = (None if tiling.flat else 0), g.rank - 1
     size = {"x": g.size, "y": g.out, "f": g.kernel}[name]
 
-    def at(axis: int, which: Any) -> Any:
+    def elements_at(axis: int, axis_tiling: Any) -> Any:
         if name == "f":
-            return taps(g, axis, which, conv.gradient)[None]
-        return (positions if name == "x" else results)(g, axis, which)
+            return taps(g, axis, axis_tiling, conv.gradient)[None]
+        return (positions if name == "x" else results)(g, axis, axis_tiling)
 
-    columns, back = _offsets(at(last, tiling.across), strides[last + 1], size[last])
+    columns, lowest = _offsets_and_lowest(
+        elements_at(last, tiling.across), strides[last + 1], size[last]
+    )
     if rows_axis is None and name != "f":
         count = tiling.down.inputs
-        number = np.arange(tiling.down.tiles * count).reshape(-1, count)
-        rows = np.where(number < tiling.across.tiles, 0, OUTSIDE)
-        row_columns = np.minimum(number, tiling.across.tiles - 1) * columns.shape[1]
+        tile_numbers = np.arange(tiling.down.tiles * count).reshape(-1, count)
+        rows = np.where(tile_numbers < tiling.across.tiles, 0, OUTSIDE)
+        row_columns = np.minimum(tile_numbers, tiling.across.tiles - 1) * columns.shape[1]
         pitch = 0
     else:
-        listed: Any = np.zeros((1, 1), np.int64)
+        row_elements: Any = np.zeros((1, 1), np.int64)
         if rows_axis is not None:
-            listed = np.arange(size[0])[None] if name == "f" else at(0, tiling.down)
-        rows, more = _offsets(listed, strides[1] if rows_axis is not None else 0, size[0])
-        back += more if rows_axis is not None else 0
+            row_elements = np.arange(size[0])[None] if name == "f" else elements_at(0, tiling.down)
+        rows, rows_lowest = _offsets_and_lowest(
+            row_elements, strides[1] if rows_axis is not None else 0, size[0]
+        )
+        lowest += rows_lowest if rows_axis is not None else 0
         row_columns, pitch = np.zeros_like(rows), columns.shape[1]
-    whole = bool((rows >= 0).all() and (columns >= 0).all())
+    all_inside = bool((rows >= 0).all() and (columns >= 0).all())
     repeat = g.filters // g.channels if name == "x" else 1
     real = Format(stored, conv.compute)
     contiguous = repeat == 1 and strides[-1] == 1 and not conv.tiled_lanes
     channel = 0 if conv.tiled_lanes else strides[-1]  # all lanes have the same filter
-    operand = Operand(name, real, contiguous, rows.shape[1], columns.shape[1], whole)
+    operand = Operand(name, real, contiguous, rows.shape[1], columns.shape[1], all_inside)
     tables = [np.ascontiguousarray(t, dtype=np.int64) for t in (rows, row_columns, columns)]
     item = ITEMSIZE[stored]
-    values = [back * item, strides[0], channel, repeat, *map(address, tables), pitch]
+    values = [lowest * item, strides[0], channel, repeat, *map(address, tables), pitch]
     return operand, dict(zip(operand.arguments, values, strict=True)), tables
 
 
-def _operand_in_tiles(
+def _describe_tiled_operand(
     conv: FFTConvolution, name: str, stored: str, strides: Strides
 ) -> tuple[Operand, Any, Any]:
-    """How a kernel accesses the array of a single channel, with tiles in the lanes."""
+    """Describe how a kernel accesses the array of a single channel, with tiles in the lanes."""
     g, tiling = conv.geometry, conv.tiling
     axes = [tiling.across] if tiling.flat else [tiling.down, tiling.across]
     size = g.size if name == "x" else g.out
@@ -202,7 +206,7 @@ def call(
     conv: FFTConvolution, kernel: str, stored: tuple[str, ...], strides: tuple[Strides, ...],
     blocks: int, partial_sums: int, threads: int,
 ) -> Call:  # fmt: skip
-    """The call of a kernel for some blocks of channels; for filter gradients, in partial sums.
+    """Make the call of a kernel for some blocks of channels; for filter gradients, in partial sums.
 
     It takes the addresses of its operands by name, `scratch`, `spectra`, and the number of the
     first block.
@@ -211,20 +215,24 @@ def call(
     names = OPERANDS[kernel]
     operands: list[Operand] = []
     values: dict[str, int] = {}
-    keep: list[Any] = []
-    for name, dtype, each in zip(names, stored, strides, strict=True):
-        operand, named, tables = _operand(conv, name, dtype, each, kernel)
+    all_tables: list[Any] = []
+    for name, dtype, operand_strides in zip(names, stored, strides, strict=True):
+        operand, arguments_of, tables = _describe_operand(
+            conv, name, dtype, operand_strides, kernel
+        )
         operands.append(operand)
-        values |= named
-        keep += tables
+        values |= arguments_of
+        all_tables += tables
     by_height, by_width = (
         twiddles(stages or (1,), conv.compute) for stages in (plane.height, plane.width)
     )
-    where = order(plane.width or (1,))
+    positions_of = order(plane.width or (1,))
     k = np.arange(tiling.half)
-    pairs = np.ascontiguousarray(np.stack([where[k], where[-k % tiling.across.period]], -1))
+    pairs = np.ascontiguousarray(
+        np.stack([positions_of[k], positions_of[-k % tiling.across.period]], -1)
+    )
     slots = np.zeros(1, np.int64) if tiling.flat else taps(g, 0, tiling.down, conv.gradient)
-    keep += [by_height, by_width, pairs, slots]
+    all_tables += [by_height, by_width, pairs, slots]
     chunks = blocks * (g.batch * tiling.planes if kernel == "convolve" else partial_sums)
     if conv.tiled_lanes and kernel == "convolve":
         chunks = -(-g.batch * tiling.planes // conv.lanes)
@@ -239,20 +247,20 @@ def call(
         "by_height": address(by_height), "by_width": address(by_width),
         "pairs": address(pairs), "slots": address(slots),
     }  # fmt: skip
-    write = getattr(kernels, kernel)
-    made = jit.KernelSpec(f"fourier_{kernel}", write, (plane, *operands), conv.machine)
-    return Call(made, arguments(*operands), values, min(threads, chunks), keep)
+    generate = getattr(kernels, kernel)
+    kernel_spec = jit.KernelSpec(f"fourier_{kernel}", generate, (plane, *operands), conv.machine)
+    return Call(kernel_spec, arguments(*operands), values, min(threads, chunks), all_tables)
 
 
 def effort(conv: FFTConvolution) -> float:
-    """Predicted vector instructions of a call, without those of `filter_effort`."""
+    """Predict the vector instructions of a call, without those of `filter_effort`."""
     return conv.tiling.effort * conv.geometry.batch * conv.blocks
 
 
 def filter_effort(conv: FFTConvolution) -> float:
-    """Predicted vector instructions to transform the filter, or the sums to its gradient."""
+    """Predict the vector instructions to transform the filter, or the sums to its gradient."""
     tiling = conv.tiling
     rows = conv.geometry.kernel[0] if not tiling.flat else 1
     columns = tiling.half * (tiling.down.effort + FILTERED * tiling.down.period)
-    lines_ = tiling.across.effort * rows / 2 + columns
-    return lines_ * conv.blocks
+    transform_effort = tiling.across.effort * rows / 2 + columns
+    return transform_effort * conv.blocks

@@ -28,14 +28,14 @@ ROOT_HALF = sqrt(0.5)
 
 
 def add(a: Real, b: Real) -> Real:
-    """a + b."""
+    """Add two real numbers."""
     if a is None or b is None:
         return b if a is None else a
     return Value(a.code, a.code.builder.fadd(a.ir, b.ir, flags=FUSED))
 
 
 def sub(a: Real, b: Real) -> Real:
-    """a - b."""
+    """Subtract b from a."""
     if b is None:
         return a
     if a is None:
@@ -44,14 +44,14 @@ def sub(a: Real, b: Real) -> Real:
 
 
 def mul(a: Real, b: Real) -> Real:
-    """a b."""
+    """Multiply two real numbers."""
     if a is None or b is None:
         return None
     return Value(a.code, a.code.builder.fmul(a.ir, b.ir, flags=FUSED))
 
 
 def times(a: Real, number: float) -> Real:
-    """a times a number that is known when the kernel is generated."""
+    """Multiply by a number that is known when the kernel is generated."""
     if a is None or number == 1:
         return a
     kind: Any = a.ir.type
@@ -60,35 +60,35 @@ def times(a: Real, number: float) -> Real:
 
 
 def plus(a: Complex, b: Complex) -> Complex:
-    """The sum of two complex numbers."""
+    """Return the sum of two complex numbers."""
     return add(a[0], b[0]), add(a[1], b[1])
 
 
 def minus(a: Complex, b: Complex) -> Complex:
-    """The difference of two complex numbers."""
+    """Return the difference of two complex numbers."""
     return sub(a[0], b[0]), sub(a[1], b[1])
 
 
 def product(a: Complex, b: Complex) -> Complex:
-    """The product of two complex numbers."""
+    """Return the product of two complex numbers."""
     return sub(mul(a[0], b[0]), mul(a[1], b[1])), add(mul(a[0], b[1]), mul(a[1], b[0]))
 
 
 def product_conjugate(a: Complex, b: Complex) -> Complex:
-    """The product of a and of b's conjugate."""
+    """Return the product of a and of b's conjugate."""
     return add(mul(a[0], b[0]), mul(a[1], b[1])), sub(mul(a[1], b[0]), mul(a[0], b[1]))
 
 
 def rotated(a: Complex, part: int, whole: int) -> Complex:
-    """`a` times exp(2 pi i part / whole)."""
+    """Multiply `a` by exp(2 pi i part / whole)."""
     part %= whole
-    quarters, rest = divmod(4 * part, whole)
-    if rest == 0:
+    quarters, remainder = divmod(4 * part, whole)
+    if remainder == 0:
         x, y = a
         return [(x, y), (sub(None, y), x), (sub(None, x), sub(None, y)), (y, sub(None, x))][
             quarters
         ]
-    if 2 * rest == whole:
+    if 2 * remainder == whole:
         x, y = times(a[0], ROOT_HALF), times(a[1], ROOT_HALF)
         return rotated((sub(x, y), add(x, y)), quarters, 4)
     c, s = cos(2 * pi * part / whole), sin(2 * pi * part / whole)
@@ -104,35 +104,35 @@ def dft(values: Sequence[Complex], sign: int) -> list[Complex]:
         return [plus(*values), minus(*values)]
     first = 4 if n % 4 == 0 and n > 4 else next(r for r in range(2, n + 1) if n % r == 0)
     if first == n:
-        return _prime(values, sign)
+        return _transform_prime(values, sign)
     second = n // first
     inner = [dft(values[k::second], sign) for k in range(second)]
-    found = [ZERO] * n
+    spectrum = [ZERO] * n
     for q in range(first):
         column = [rotated(inner[k][q], sign * k * q, n) for k in range(second)]
-        found[q::first] = dft(column, sign)
-    return found
+        spectrum[q::first] = dft(column, sign)
+    return spectrum
 
 
-def _prime(values: Sequence[Complex], sign: int) -> list[Complex]:
-    """The transform of a prime length, by sums and differences of a(j) and a(n - j).
+def _transform_prime(values: Sequence[Complex], sign: int) -> list[Complex]:
+    """Transform a prime length, by sums and differences of a(j) and a(n - j).
 
     Their factors are real: cosines for the sums, sines for the differences.
     """
     n, zero = len(values), values[0]
     sums = [plus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
     differences = [minus(values[j], values[n - j]) for j in range(1, n // 2 + 1)]
-    found = [ZERO] * n
-    found[0] = zero
+    spectrum = [ZERO] * n
+    spectrum[0] = zero
     for s in sums:
-        found[0] = plus(found[0], s)
+        spectrum[0] = plus(spectrum[0], s)
     for q in range(1, n // 2 + 1):
         even, odd = zero, ZERO
         for j, (s, d) in enumerate(zip(sums, differences, strict=True), 1):
             angle = 2 * pi * (q * j % n) / n
-            c, w = cos(angle), sign * sin(angle)
-            even = plus(even, (times(s[0], c), times(s[1], c)))
-            odd = plus(odd, (times(d[0], w), times(d[1], w)))
-        across = (sub(None, odd[1]), odd[0])
-        found[q], found[n - q] = plus(even, across), minus(even, across)
-    return found
+            cosine, sine = cos(angle), sign * sin(angle)
+            even = plus(even, (times(s[0], cosine), times(s[1], cosine)))
+            odd = plus(odd, (times(d[0], sine), times(d[1], sine)))
+        rotated_odd = (sub(None, odd[1]), odd[0])
+        spectrum[q], spectrum[n - q] = plus(even, rotated_odd), minus(even, rotated_odd)
+    return spectrum

@@ -13,7 +13,7 @@ from math import prod
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.fft.codelets import Real
 from einstride.cpu.fft.lines import Line
-from einstride.cpu.fft.planes import rows_in, rows_out
+from einstride.cpu.fft.planes import rows_to_spectra, spectra_to_rows
 from einstride.cpu.fft.tiles import view_of
 from einstride.cpu.fft.views import Operand, Plane, PlaneIndex
 
@@ -26,12 +26,12 @@ COMMON = (
 
 
 def arguments(*operands: Operand) -> tuple[str, ...]:
-    """The names of the arguments of a kernel with these operands."""
+    """List the names of the arguments of a kernel with these operands."""
     return (*COMMON, *(argument for operand in operands for argument in operand.arguments))
 
 
 def lines(plane: Plane) -> int:
-    """Elements of the scratch before the buffer."""
+    """Count the elements of the scratch before the buffer."""
     length = max(prod(plane.height), prod(plane.width), 1)
     return (4 + 4 * length) * plane.lanes
 
@@ -73,23 +73,23 @@ class Kernel:
         self.pairs = code.array("pairs", "int64")
 
     def channel(self, block: Value) -> Value:
-        """The first channel of a block; the last block overlaps the one before."""
+        """Return the first channel of a block; the last block overlaps the one before."""
         code, lanes = self.code, self.plane.lanes
         if self.plane.masked:
             return code.number(0)
         return ((block + code["first"]) * lanes).minimum(code["channels"] - lanes)
 
     def spectra(self, number: Value) -> Pointer:
-        """The address of the spectrum with this number."""
+        """Return the address of the spectrum with this number."""
         size = self.half * self.height.length * self.size
         return self.code.array("spectra", self.plane.dtype).at(number * size)
 
-    def after(self, rows: int) -> Pointer:
-        """The address in the scratch behind `rows` rows of the buffer."""
+    def buffer_after(self, rows: int) -> Pointer:
+        """Return the address in the scratch behind `rows` rows of the buffer."""
         return self.buffer.at(rows * self.plane.pitch * self.size)
 
     def column(self, spectra: Pointer, k: Value) -> Pointer:
-        """The address of column k of a spectrum."""
+        """Return the address of column k of a spectrum."""
         return spectra.at(k * (self.height.length * self.size))
 
     @contextmanager
@@ -100,43 +100,47 @@ class Kernel:
             yield row, k
 
     def height_of(self, operand: Operand) -> int:
-        """Rows that the transform of a column spans."""
+        """Return the rows that the transform of a column spans."""
         return 1 if self.plane.flat else operand.rows
 
     def row(self, buffer: Pointer, row: Value) -> Pointer:
-        """The address of a row of the buffer."""
+        """Return the address of a row of the buffer."""
         return buffer.at(row * (self.plane.pitch * self.size))
 
-    def rows_in(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
+    def rows_to_spectra(self, operand: Operand, index: PlaneIndex, buffer: Pointer) -> None:
         """Transform the rows of a plane to spectra in the buffer."""
         view = view_of(self.code, self.plane, operand, index, self.zeros)
-        rows_in(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
+        rows_to_spectra(self.code, self.width, self.pairs, view, buffer, self.plane.pitch)
 
-    def rows_out(self, operand: Operand, index: PlaneIndex, bias: Real) -> None:
+    def spectra_to_rows(self, operand: Operand, index: PlaneIndex, bias: Real) -> None:
         """Transform spectra in the buffer to the rows of a plane."""
         view = view_of(self.code, self.plane, operand, index, self.discarded)
-        rows_out(self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias)
+        spectra_to_rows(
+            self.code, self.width, self.pairs, view, self.buffer, self.plane.pitch, bias
+        )
 
     def bias(self, index: PlaneIndex, tiled_lanes: bool) -> Value:
         """Load the bias of a vector of channels; zeros if there is none."""
         code, lanes = self.code, self.plane.lanes
-        added = code.array("bias", self.plane.dtype).at(index.channel)
-        pointer = code["bias"].equals(0).select_pointer(self.zeros, added)
+        bias = code.array("bias", self.plane.dtype).at(index.channel)
+        pointer = code["bias"].equals(0).select_pointer(self.zeros, bias)
         if tiled_lanes:
             return code.splat(pointer.load(), lanes)
         mask = code.first_lanes(code["channels"], lanes) if self.plane.masked else None
         return pointer.load(lanes, mask)
 
-    def pointer(self, buffer: Pointer, k: Value, at: Value, plus: int) -> Pointer:
-        """The address of row at + plus in column k of the buffer."""
-        step = self.plane.pitch * self.size
-        return buffer.at(k * self.size).at(at * step).at(plus * step)
+    def pointer(self, buffer: Pointer, k: Value, position: Value, shift: int) -> Pointer:
+        """Return the address of row position + shift in column k of the buffer."""
+        row_stride = self.plane.pitch * self.size
+        return buffer.at(k * self.size).at(position * row_stride).at(shift * row_stride)
 
-    def slot(self, buffer: Pointer, k: Value, at: Value, plus: int, outside: Pointer) -> Pointer:
-        """The address of the filter's row at + plus in column k, looked up in the table `slots`.
+    def slot(
+        self, buffer: Pointer, k: Value, position: Value, shift: int, outside: Pointer
+    ) -> Pointer:
+        """Return the address, in column k, of the filter's row in the table `slots` at a position.
 
         It is `outside` where the filter has no row.
         """
-        row = self.code.array("slots", "int64").at(at).at(plus).load()
-        step = self.plane.pitch * self.size
-        return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * step))
+        row = self.code.array("slots", "int64").at(position).at(shift).load()
+        row_stride = self.plane.pitch * self.size
+        return (row < 0).select_pointer(outside, buffer.at(k * self.size).at(row * row_stride))

@@ -33,52 +33,52 @@ EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
 
 @cached(4096)
 def radices(length: int) -> tuple[float, Radices]:
-    """The fewest vector instructions of a transform of this length, and the radices of its stages.
+    """Choose the radices of a transform's stages; return its vector instructions and the radices.
 
-    They are infinite if the length has a prime factor that no radix has.
+    The instructions are infinite if the length has a prime factor that no radix has.
     """
     if length == 1:
         return 0.0, ()
     best: tuple[float, Radices] = (float("inf"), ())
     for r, effort in EFFORT.items():
         if length % r == 0:
-            rest, stages = radices(length // r)
+            inner_effort, stages = radices(length // r)
             # a stage loads and stores each number, which takes about as long as three instructions
-            found = r * rest + length // r * (effort + 3.0 * r)
-            if found < best[0]:
-                best = found, tuple(sorted((*stages, r), reverse=True))
+            total = r * inner_effort + length // r * (effort + 3.0 * r)
+            if total < best[0]:
+                best = total, tuple(sorted((*stages, r), reverse=True))
     return best
 
 
 @kept
 def order(stages: Radices) -> Any:
-    """The digit-reversed position of each frequency."""
+    """Return the digit-reversed position of each frequency."""
     length = prod(stages)
-    found = np.empty(length, np.int64)
+    positions = np.empty(length, np.int64)
     for position in range(length):
-        rest, size, frequency, unit = position, length, 0, 1
+        remainder, size, frequency, unit = position, length, 0, 1
         for r in stages:
             size //= r
-            digit, rest = divmod(rest, size)
+            digit, remainder = divmod(remainder, size)
             frequency += digit * unit
             unit *= r
-        found[frequency] = position
-    found.flags.writeable = False
-    return found
+        positions[frequency] = position
+    positions.flags.writeable = False
+    return positions
 
 
 def _factor_offsets(stages: Radices) -> list[int]:
-    """Offsets of the twiddle factors of each stage in the table `twiddles`, and its size."""
-    found, size = [0], prod(stages)
+    """List the offsets of each stage's twiddle factors in the table `twiddles`, and its size."""
+    offsets, size = [0], prod(stages)
     for r in stages:
         size //= r
-        found.append(found[-1] + (2 * size * (r - 1) if size > 1 else 0))
-    return found
+        offsets.append(offsets[-1] + (2 * size * (r - 1) if size > 1 else 0))
+    return offsets
 
 
 @kept
 def twiddles(stages: Radices, dtype: str) -> Any:
-    """The twiddle factors exp(-2 pi i q k / n) of all stages, ordered by stage, k and q."""
+    """Return the twiddle factors exp(-2 pi i q k / n) of all stages, ordered by stage, k and q."""
     parts, size = [np.empty(0)], prod(stages)
     for r in stages:
         n, size = size, size // r
@@ -121,28 +121,30 @@ class Line:
         self.length = prod(stages)
         self.factors, self.scratch = factors, scratch
 
-    def get(self, at: Value, plus: int) -> Complex:
+    def get(self, position: Value, shift: int) -> Complex:
         """Load the number at a position of the scratch."""
-        return load(self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes), self.lanes)
+        return load(
+            self.scratch.at(position * (2 * self.lanes)).at(shift * 2 * self.lanes), self.lanes
+        )
 
-    def put(self, at: Value, plus: int, number: Complex) -> None:
+    def put(self, position: Value, shift: int, number: Complex) -> None:
         """Store the number at a position of the scratch."""
-        pointer = self.scratch.at(at * (2 * self.lanes)).at(plus * 2 * self.lanes)
+        pointer = self.scratch.at(position * (2 * self.lanes)).at(shift * 2 * self.lanes)
         store(pointer, number, self.dtype, self.lanes)
 
     def forward(self, get: Load, put: Store, inputs: int) -> None:
         """Generate a forward transform, of which only the first `inputs` positions are not zero."""
         last = len(self.stages) - 1
         for s in range(last + 1):
-            source, here = (get, inputs) if s == 0 else (self.get, self.length)
-            self._forward_stage(s, source, put if s == last else self.put, here)
+            source, count = (get, inputs) if s == 0 else (self.get, self.length)
+            self._forward_stage(s, source, put if s == last else self.put, count)
 
     def inverse(self, get: Load, put: Store, outputs: int) -> None:
         """Generate an inverse transform, of which the first `outputs` positions are stored."""
         last = len(self.stages) - 1
         for s in range(last, -1, -1):
-            target, here = (put, outputs) if s == 0 else (self.put, self.length)
-            self._inverse_stage(s, get if s == last else self.get, target, here)
+            put_stage, count = (put, outputs) if s == 0 else (self.put, self.length)
+            self._inverse_stage(s, get if s == last else self.get, put_stage, count)
 
     def round_trip(
         self, get: Load, multiply: Product, put: Store, inputs: int, outputs: int
@@ -153,63 +155,70 @@ class Line:
         """
         last, r = len(self.stages) - 1, self.stages[-1]
         for s in range(last):
-            source, here = (get, inputs) if s == 0 else (self.get, self.length)
-            self._forward_stage(s, source, self.put, here)
-        read, write = (self.get, self.put) if last else (get, put)
-        with self.code.loop(0, self.length, r) as at:
-            numbers = [read(at, j) if last or j < inputs else ZERO for j in range(r)]
-            changed = [multiply(at, q, v) for q, v in enumerate(dft(numbers, -1))]
-            for j, number in enumerate(dft(changed, 1)):
+            get_stage, count = (get, inputs) if s == 0 else (self.get, self.length)
+            self._forward_stage(s, get_stage, self.put, count)
+        get_last, put_last = (self.get, self.put) if last else (get, put)
+        with self.code.loop(0, self.length, r) as position:
+            numbers = [get_last(position, j) if last or j < inputs else ZERO for j in range(r)]
+            multiplied = [multiply(position, q, v) for q, v in enumerate(dft(numbers, -1))]
+            for j, number in enumerate(dft(multiplied, 1)):
                 if last or j < outputs:
-                    write(at, j, number)
+                    put_last(position, j, number)
         for s in range(last - 1, -1, -1):
-            target, here = (put, outputs) if s == 0 else (self.put, self.length)
-            self._inverse_stage(s, self.get, target, here)
+            put_stage, count = (put, outputs) if s == 0 else (self.put, self.length)
+            self._inverse_stage(s, self.get, put_stage, count)
 
     def _forward_stage(self, s: int, get: Load, put: Store, inputs: int) -> None:
-        def step(at: Value, k: Value, used: int) -> None:
-            numbers = [get(at, j * m) if j < used else ZERO for j in range(r)]
+        def transform(position: Value, k: Value, count: int) -> None:
+            numbers = [get(position, j * m) if j < count else ZERO for j in range(r)]
             for q, number in enumerate(dft(numbers, -1)):
                 factor = self._factor(s, k, q)
-                put(at, q * m, number if factor is None else product(number, factor))
+                put(position, q * m, number if factor is None else product(number, factor))
 
-        r, m = self._shape(s)
-        self._each(s, inputs, step)
+        r, m = self._radix_and_distance(s)
+        self._for_each_transform(s, inputs, transform)
 
     def _inverse_stage(self, s: int, get: Load, put: Store, outputs: int) -> None:
-        def step(at: Value, k: Value, used: int) -> None:
-            if used == 0:
+        def transform(position: Value, k: Value, count: int) -> None:
+            if count == 0:
                 return
             numbers = []
             for q in range(r):
-                number, factor = get(at, q * m), self._factor(s, k, q)
+                number, factor = get(position, q * m), self._factor(s, k, q)
                 numbers.append(number if factor is None else product_conjugate(number, factor))
-            for j, number in enumerate(dft(numbers, 1)[:used]):
-                put(at, j * m, number)
+            for j, number in enumerate(dft(numbers, 1)[:count]):
+                put(position, j * m, number)
 
-        r, m = self._shape(s)
-        self._each(s, outputs, step)
+        r, m = self._radix_and_distance(s)
+        self._for_each_transform(s, outputs, transform)
 
-    def _shape(self, s: int) -> tuple[int, int]:
-        """A stage's radix, and the distance between its numbers."""
+    def _radix_and_distance(self, s: int) -> tuple[int, int]:
+        """Return a stage's radix, and the distance between its numbers."""
         return self.stages[s], prod(self.stages[s + 1 :])
 
-    def _each(self, s: int, used: int, step: Callable[[Value, Value, int], None]) -> None:
-        """Generate the short transforms of a stage, if `used` positions of the line are used.
+    def _for_each_transform(
+        self, s: int, count: int, transform: Callable[[Value, Value, int], None]
+    ) -> None:
+        """Generate the short transforms of a stage, if `count` positions of the line are used.
 
-        `step` gets the position and twiddle index of each, and how many of its numbers are used.
+        `transform` gets the position and the twiddle index of each transform, and how many of its
+        numbers are used.
         """
-        r, m = self._shape(s)
-        full, rest = divmod(used, m)
-        ranges = [(0, m, r)] if used == self.length else [(0, rest, full + 1), (rest, m, full)]
+        r, m = self._radix_and_distance(s)
+        full, remainder = divmod(count, m)
+        ranges = (
+            [(0, m, r)]
+            if count == self.length
+            else [(0, remainder, full + 1), (remainder, m, full)]
+        )
         with self.code.loop(0, self.length, r * m) as block:
             for start, stop, numbers in ranges:
                 if start < stop:
                     with self.code.loop(start, stop) as k:
-                        step(block + k, k, numbers)
+                        transform(block + k, k, numbers)
 
     def _factor(self, s: int, k: Value, q: int) -> Complex | None:
-        r, m = self._shape(s)
+        r, m = self._radix_and_distance(s)
         if m == 1 or q == 0:
             return None
         pointer = self.factors.at(_factor_offsets(self.stages)[s] + 2 * (q - 1)).at(

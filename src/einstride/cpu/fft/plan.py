@@ -84,64 +84,64 @@ NO_AXIS = Axis(1, 1, 1, 1, 0)
 
 def lengths(start: int, stop: int) -> list[int]:
     """Lengths in a range, start <= n < stop, that have fast transforms."""
-    every = _fast_lengths()
-    return list(every[bisect_left(every, max(start, 1)) : bisect_left(every, stop)])
+    fast = _fast_lengths()
+    return list(fast[bisect_left(fast, max(start, 1)) : bisect_left(fast, stop)])
 
 
 @cached(1)
 def _fast_lengths() -> tuple[int, ...]:
     """Every product of the radices' primes up to `MAX_PERIOD`."""
-    found = [1]
+    fast = [1]
     for prime in (2, 3, 5, 7):
-        for n in found:  # grows while it is read
+        for n in fast:  # grows while it is read
             if n * prime <= MAX_PERIOD:
-                found.append(n * prime)
-    return tuple(sorted(found))
+                fast.append(n * prime)
+    return tuple(sorted(fast))
 
 
-def periodic(held: Sequence[Segment], n: int) -> bool:
+def periodic(axis_segments: Sequence[Segment], n: int) -> bool:
     """True if an axis of these segments repeats with period n."""
-    ends = [run.stop for run in held]
-    whole = ends[-1] if ends else 0
-    at = 0
-    while at + n < whole:
-        one, other = (held[bisect_right(ends, p)] for p in (at, at + n))
-        here = (one.source + one.step * (at - one.start), one.step)
-        later = (other.source + other.step * (at + n - other.start), other.step)
-        stop = min(one.stop, other.stop - n)
-        if here[0] != later[0] or (here[1] != later[1] and stop - at > 1):
+    ends = [run.stop for run in axis_segments]
+    length = ends[-1] if ends else 0
+    position = 0
+    while position + n < length:
+        first, second = (axis_segments[bisect_right(ends, p)] for p in (position, position + n))
+        value = (first.source + first.step * (position - first.start), first.step)
+        value_after = (second.source + second.step * (position + n - second.start), second.step)
+        stop = min(first.stop, second.stop - n)
+        if value[0] != value_after[0] or (value[1] != value_after[1] and stop - position > 1):
             return False
-        at = stop
+        position = stop
     return True
 
 
 @cached(128)
 def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
-    """The tilings of an axis that are compared, found by formula since an axis may have any length.
+    """List the tilings of an axis that are compared, by formula since it may have any length.
 
     With one tile, borders of zeros may be left out: the elements of x between them are one span.
     """
-    found = []
+    single_tiles = []
     out, extent = g.out[axis], g.extent[axis]
-    whole, low = out + extent - 1, g.padding[axis][0]
-    held = segments(-low, whole - low, g.size[axis], g.padding_mode)
-    inside = [run for run in held if run.source >= 0]
-    base = inside[0].start if inside else 0
-    count = inside[-1].stop - base if inside else 1
-    for n in lengths(max(extent, out), min(2 * whole + 9, MAX_PERIOD + 1)):
-        if not periodic(held, n):
+    length, low = out + extent - 1, g.padding[axis][0]
+    axis_segments = segments(-low, length - low, g.size[axis], g.padding_mode)
+    in_x = [run for run in axis_segments if run.source >= 0]
+    base = in_x[0].start if in_x else 0
+    count = in_x[-1].stop - base if in_x else 1
+    for n in lengths(max(extent, out), min(2 * length + 9, MAX_PERIOD + 1)):
+        if not periodic(axis_segments, n):
             continue
-        found.append(Axis(1, out, n, min(count, n), base))
-        if len(found) == 6:
+        single_tiles.append(Axis(1, out, n, min(count, n), base))
+        if len(single_tiles) == 6:
             break
     tiled: dict[int, Axis] = {}
-    for n in lengths(extent, min(whole, MAX_PERIOD + 1)):
+    for n in lengths(extent, min(length, MAX_PERIOD + 1)):
         tiles = -(-out // (n - extent + 1))
         outputs = -(-out // tiles)
         tiles = -(-out // outputs)
         if tiles > 1 and tiles not in tiled:
             tiled[tiles] = Axis(tiles, outputs, n, outputs + extent - 1, 0)
-    return (*found, *list(tiled.values())[-48:])
+    return (*single_tiles, *list(tiled.values())[-48:])
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ class Tiling:
         return self.down.tiles * self.across.tiles if not self.flat else self.down.tiles
 
 
-def _with_effort(
+def _predict_tiling(
     down: Axis, across: Axis, flat: bool, gradient: bool, vector: int, batch: int, tiled_lanes: int
 ) -> Tiling:
-    """The tiling of these two axes with its effort.
+    """Return the tiling of these two axes with its effort.
 
     `vector` is the size of a vector in bytes; the rest is as for `best_tiling`.
     """
@@ -198,64 +198,66 @@ def _with_effort(
         tiles = -(-across.tiles // rows)
         down = Axis(tiles, rows, 1, rows, 0)
     pair = across.effort + SPLIT * half
-    taken = (down.inputs + down.outputs) / 2 * pair
-    columns = half * (2 * down.effort + MULTIPLIED * down.period)
+    row_effort = (down.inputs + down.outputs) / 2 * pair
+    column_effort = half * (2 * down.effort + MULTIPLIED * down.period)
     size = (2 * (half | 1) * (max(down.inputs, down.outputs)) + 2 * half * down.period) * vector
     if gradient:
         size += 2 * (half | 1) * down.outputs * vector
-    far = BEYOND_L2 * max(size / L3_BYTES, 1.0) ** BEYOND_L3_POWER if size > L2_BYTES else 1.0
-    effort = far * (taken + columns)
+    cache_factor = (
+        BEYOND_L2 * max(size / L3_BYTES, 1.0) ** BEYOND_L3_POWER if size > L2_BYTES else 1.0
+    )
+    effort = cache_factor * (row_effort + column_effort)
     if tiled_lanes:
-        gathered = down.inputs * across.inputs + down.outputs * across.outputs
+        scattered_elements = down.inputs * across.inputs + down.outputs * across.outputs
         return Tiling(
             down,
             across,
             flat,
-            -(-batch * tiles // tiled_lanes) / batch * (effort + SCATTERED * gathered),
+            -(-batch * tiles // tiled_lanes) / batch * (effort + SCATTERED * scattered_elements),
         )
     return Tiling(down, across, flat, tiles * effort)
 
 
 @cached(256)
 def best_tiling(g: Geometry, gradient: bool, vector: int, tiled_lanes: int) -> Tiling | None:
-    """The tiling with the least effort; None if no period is long enough.
+    """Choose the tiling with the least effort; None if no period is long enough.
 
     `tiled_lanes` is the number of planes per vector, or 0 if lanes hold channels.
     """
-    more = (gradient, vector, g.batch, tiled_lanes)
+    common = (gradient, vector, g.batch, tiled_lanes)
     if g.rank == 1:
-        every = [_with_effort(NO_AXIS, a, True, *more) for a in choices(g, 0)]
+        tilings = [_predict_tiling(NO_AXIS, a, True, *common) for a in choices(g, 0)]
     else:
         pairs = product(choices(g, 0), choices(g, 1))
-        every = [_with_effort(a, b, False, *more) for a, b in pairs]
-    return min(every, key=lambda p: p.effort, default=None)
+        tilings = [_predict_tiling(a, b, False, *common) for a, b in pairs]
+    return min(tilings, key=lambda p: p.effort, default=None)
 
 
 def positions(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """(tiles, inputs) the element of x at each position; -1 for zero."""
-    held = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
-    found = np.full((axis_tiling.tiles, axis_tiling.inputs), -1, np.int64)
+    """Return (tiles, inputs) the element of x at each position; -1 for zero."""
+    elements = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
+    table = np.full((axis_tiling.tiles, axis_tiling.inputs), -1, np.int64)
     for t in range(axis_tiling.tiles):
         start = t * axis_tiling.outputs
-        p = np.arange(start, min(start + axis_tiling.outputs + g.extent[axis] - 1, len(held)))
+        p = np.arange(start, min(start + axis_tiling.outputs + g.extent[axis] - 1, len(elements)))
         z = (p - start - axis_tiling.shift) % axis_tiling.period
-        inside = held[p] >= 0
-        found[t, z[inside]] = held[p[inside]]
-    return found
+        inside = elements[p] >= 0
+        table[t, z[inside]] = elements[p[inside]]
+    return table
 
 
 def results(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """(tiles, outputs) the element of y at each position; -1 for none."""
-    found = np.arange(axis_tiling.tiles * axis_tiling.outputs).reshape(
+    """Return (tiles, outputs) the element of y at each position; -1 for none."""
+    elements = np.arange(axis_tiling.tiles * axis_tiling.outputs).reshape(
         axis_tiling.tiles, axis_tiling.outputs
     )
-    return np.where(found < g.out[axis], found, -1)
+    return np.where(elements < g.out[axis], elements, -1)
 
 
 def taps(g: Geometry, axis: int, axis_tiling: Axis, gradient: bool) -> Any:
-    """(period,) the tap at each position; -1 for none."""
-    found = np.full(axis_tiling.period, -1, np.int64)
+    """Return (period,) the tap at each position; -1 for none."""
+    table = np.full(axis_tiling.period, -1, np.int64)
     k = np.arange(g.kernel[axis])
     z = axis_tiling.shift - k * g.dilation[axis]
-    found[(-z if gradient else z) % axis_tiling.period] = k
-    return found
+    table[(-z if gradient else z) % axis_tiling.period] = k
+    return table

@@ -21,42 +21,42 @@ from einstride.cpu.fft.tiles import TileView
 from einstride.cpu.fft.views import View
 
 
-def in_pairs(code: Code, rows: int, step: Callable[[Value, int], None]) -> None:
-    """Call `step` for each pair of rows, and for the last row alone if their number is odd."""
+def for_each_pair(code: Code, rows: int, visit: Callable[[Value, int], None]) -> None:
+    """Call `visit` for each pair of rows, and for the last row alone if their number is odd."""
     if rows > 1:
         with code.loop(0, rows - 1, 2) as slot:
-            step(slot, 2)
+            visit(slot, 2)
     if rows % 2:
-        step(code.number(rows - 1), 1)
+        visit(code.number(rows - 1), 1)
 
 
-def rows_in(
+def rows_to_spectra(
     code: Code, line: Line, pairs: Pointer, view: View | TileView, buffer: Pointer, pitch: int
 ) -> None:
     """Transform the rows of an array to spectra in the buffer."""
     size, half = 2 * line.lanes, line.length // 2 + 1
 
-    def step(slot: Value, count: int) -> None:
-        found = [view.row(slot + i) for i in range(count)]
+    def transform_rows(slot: Value, count: int) -> None:
+        rows = [view.row(slot + i) for i in range(count)]
 
-        def get(at: Value, plus: int) -> Complex:
-            return found[0].get(at, plus), found[1].get(at, plus) if count > 1 else None
+        def get(position: Value, shift: int) -> Complex:
+            return rows[0].get(position, shift), rows[1].get(position, shift) if count > 1 else None
 
         line.forward(get, line.put, view.operand.columns)
-        target = buffer.at(slot * (pitch * size))
+        buffer_rows = buffer.at(slot * (pitch * size))
         with code.loop(0, half) as k:
             z = line.get(pairs.at(k * 2).load(), 0)
             w = line.get(pairs.at(k * 2 + 1).load(), 0)
-            pointer = target.at(k * size)
+            pointer = buffer_rows.at(k * size)
             store(pointer, (add(z[0], w[0]), sub(z[1], w[1])), line.dtype, line.lanes)
             if count > 1:
-                other = add(z[1], w[1]), sub(w[0], z[0])
-                store(pointer.at(pitch * size), other, line.dtype, line.lanes)
+                second_spectrum = add(z[1], w[1]), sub(w[0], z[0])
+                store(pointer.at(pitch * size), second_spectrum, line.dtype, line.lanes)
 
-    in_pairs(code, view.operand.rows, step)
+    for_each_pair(code, view.operand.rows, transform_rows)
 
 
-def rows_out(
+def spectra_to_rows(
     code: Code,
     line: Line,
     pairs: Pointer,
@@ -65,25 +65,25 @@ def rows_out(
     pitch: int,
     bias: Real,
 ) -> None:
-    """Transform spectra in the buffer, in the form that `rows_in` writes, to rows of an array."""
+    """Transform spectra in the buffer, as `rows_to_spectra` writes them, to rows of an array."""
     size, half = 2 * line.lanes, line.length // 2 + 1
 
-    def step(slot: Value, count: int) -> None:
-        found = [view.row(slot + i) for i in range(count)]
-        source = buffer.at(slot * (pitch * size))
+    def transform_rows(slot: Value, count: int) -> None:
+        rows = [view.row(slot + i) for i in range(count)]
+        buffer_rows = buffer.at(slot * (pitch * size))
         with code.loop(0, half) as k:
-            pointer = source.at(k * size)
+            pointer = buffer_rows.at(k * size)
             a, b = load(pointer, line.lanes)
             c, d = load(pointer.at(pitch * size), line.lanes) if count > 1 else (None, None)
             line.put(pairs.at(k * 2 + 1).load(), 0, (add(a, d), sub(c, b)))
             line.put(pairs.at(k * 2).load(), 0, (sub(a, d), add(b, c)))
 
-        def put(at: Value, plus: int, number: Complex) -> None:
-            for row, part in zip(found, number, strict=False):
+        def put(position: Value, shift: int, number: Complex) -> None:
+            for row, part in zip(rows, number, strict=False):
                 value = add(part, bias)
                 if value is not None:
-                    row.put(at, plus, value)
+                    row.put(position, shift, value)
 
         line.inverse(line.get, put, view.operand.columns)
 
-    in_pairs(code, view.operand.rows, step)
+    for_each_pair(code, view.operand.rows, transform_rows)

@@ -29,11 +29,14 @@ class TileView:
         self.pointer = code.array(operand.name, operand.format.stored)
         kind = ir.VectorType(INT64, plane.lanes)
         lanes = Value(code, ir.Constant(kind, list(range(plane.lanes))))
-        number = lanes + self.broadcast(group * plane.lanes)
+        plane_numbers = lanes + self.broadcast(group * plane.lanes)
         tiles = code["down"] * code["across"]
-        self.mask = number < self.broadcast(tiles * code["examples"])
-        example, rest = number // self.broadcast(tiles), number % self.broadcast(tiles)
-        down, across = rest // self.broadcast(code["across"]), rest % self.broadcast(code["across"])
+        self.mask = plane_numbers < self.broadcast(tiles * code["examples"])
+        example, tile = (
+            plane_numbers // self.broadcast(tiles),
+            plane_numbers % self.broadcast(tiles),
+        )
+        down, across = tile // self.broadcast(code["across"]), tile % self.broadcast(code["across"])
         if plane.flat:  # one spatial axis: the rows of a plane are consecutive tiles
             down, across = across, down * self.broadcast(code.number(operand.rows))
         self.first_row = down * self.argument("down", "tile") + self.argument("down", "first")
@@ -47,21 +50,21 @@ class TileView:
         )
 
     def broadcast(self, number: Value) -> Value:
-        """The number in every lane."""
+        """Return the number in every lane."""
         return self.code.splat(number, self.plane.lanes)
 
-    def argument(self, axis: str, what: str) -> Value:
-        """The kernel argument of an axis, in every lane."""
-        name = f"{axis}_tile" if what == "tile" else f"{self.operand.name}_{axis}_{what}"
+    def argument(self, axis: str, quantity: str) -> Value:
+        """Return the kernel argument of an axis, in every lane."""
+        name = f"{axis}_tile" if quantity == "tile" else f"{self.operand.name}_{axis}_{quantity}"
         return self.broadcast(self.code[name])
 
     def inside(self, axis: str, numbers: Value) -> Value:
         """True in lanes whose element of an axis exists; unsigned, negative numbers are large."""
-        found = self.code.builder.icmp_unsigned("<", numbers.ir, self.argument(axis, "size").ir)
-        return Value(self.code, found)
+        is_inside = self.code.builder.icmp_unsigned("<", numbers.ir, self.argument(axis, "size").ir)
+        return Value(self.code, is_inside)
 
     def row(self, slot: Value) -> TileRow:
-        """The row `slot` of each plane."""
+        """Return the row `slot` of each plane."""
         if self.plane.flat:
             column_shift = slot * self.code["across_tile"]
             return TileRow(self, self.mask, column_shift)
@@ -89,23 +92,25 @@ class TileRow:
     ) -> None:
         self.view, self.mask, self.column_shift, self.offset = view, mask, column_shift, offset
 
-    def _at(self, at: Value, plus: int) -> tuple[Pointer, Value]:
+    def _pointer_and_mask(self, position: Value, shift: int) -> tuple[Pointer, Value]:
         view = self.view
-        column = at + plus if self.column_shift is None else at + self.column_shift + plus
+        column = (
+            position + shift if self.column_shift is None else position + self.column_shift + shift
+        )
         offset = column * view.code[f"{view.operand.name}_across_step"]
         pointer = view.pointer.at(offset if self.offset is None else offset + self.offset)
         return pointer, self.mask & view.inside(
             "across", view.first_column + view.broadcast(column)
         )
 
-    def get(self, at: Value, plus: int) -> Value:
+    def get(self, position: Value, shift: int) -> Value:
         """Load the number at a position of each plane; zeros outside of the array."""
-        pointer, mask = self._at(at, plus)
+        pointer, mask = self._pointer_and_mask(position, shift)
         return vectors.gather(pointer, self.view.operand.format, self.view.lane_offsets, mask)
 
-    def put(self, at: Value, plus: int, value: Value) -> None:
+    def put(self, position: Value, shift: int, value: Value) -> None:
         """Store the number at a position of each plane that is not outside of the array."""
-        pointer, mask = self._at(at, plus)
+        pointer, mask = self._pointer_and_mask(position, shift)
         lanes = self.view.code.mask(mask)
         vectors.scatter(pointer, value, self.view.operand.format, self.view.lane_offsets, lanes)
 
@@ -113,7 +118,7 @@ class TileRow:
 def view_of(
     code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer
 ) -> View | TileView:
-    """The view of the planes of a chunk of work."""
+    """Return the view of the planes of a chunk of work."""
     if operand.tiled_lanes:
         return TileView(code, plane, operand, index.example)
     return View(code, plane, operand, index, outside)

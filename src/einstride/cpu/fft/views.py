@@ -44,7 +44,7 @@ class Operand:
     contiguous: bool
     rows: int
     columns: int
-    whole: bool = False
+    all_inside: bool = False
     tiled_lanes: bool = False
 
     @property
@@ -151,19 +151,23 @@ class View:
         )
 
     def row(self, slot: Value) -> Row:
-        """The row `slot` of the plane."""
+        """Return the row `slot` of the plane."""
         columns = self.columns.at(self.row_columns.at(slot).load())
         return Row(self, self.rows.at(slot).load(), columns)
 
     def mask_of(self, inside: Value) -> Mask:
-        """The mask of the channels that exist, empty for a position outside of the array."""
+        """Return the mask of the channels that exist, empty for a position outside of the array."""
         broadcast = self.code.every_lane(inside, self.plane.lanes)
         return broadcast if self.mask is None else broadcast & self.mask
 
     def pointer_of(self, offset: Value) -> Pointer:
-        """The address of the vector at an offset; `outside` if the offset is negative."""
+        """Return the address of the vector at an offset; `outside` if the offset is negative."""
         pointer = self.pointer.at(offset)
-        return pointer if self.operand.whole else (offset < 0).select_pointer(self.outside, pointer)
+        return (
+            pointer
+            if self.operand.all_inside
+            else (offset < 0).select_pointer(self.outside, pointer)
+        )
 
 
 class Row:
@@ -182,21 +186,21 @@ class Row:
     def __init__(self, view: View, offset: Value, columns: Pointer) -> None:
         self.view, self.offset, self.columns = view, offset, columns
 
-    def _at(self, at: Value, plus: int) -> Value:
-        return self.offset + self.columns.at(at).at(plus).load()
+    def _offset_of(self, position: Value, shift: int) -> Value:
+        return self.offset + self.columns.at(position).at(shift).load()
 
-    def get(self, at: Value, plus: int) -> Value:
+    def get(self, position: Value, shift: int) -> Value:
         """Load the vector at a position; zeros outside of the array."""
-        view, offset = self.view, self._at(at, plus)
+        view, offset = self.view, self._offset_of(position, shift)
         f = view.operand.format
         if view.lane_offsets is None:
             return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
         return vectors.gather(view.pointer.at(offset), f, view.lane_offsets, mask)
 
-    def put(self, at: Value, plus: int, value: Value) -> None:
+    def put(self, position: Value, shift: int, value: Value) -> None:
         """Store the vector at a position, unless it is outside of the array."""
-        view, offset = self.view, self._at(at, plus)
+        view, offset = self.view, self._offset_of(position, shift)
         f = view.operand.format
         if view.lane_offsets is None:
             vectors.store(view.pointer_of(offset), value, f, view.mask, None)

@@ -21,12 +21,12 @@ USES = 2
 
 
 def partial_sums(conv: FFTConvolution, job: Job) -> int:
-    """Partial sums of a filter gradient: ranges of examples, or single ones per example."""
+    """Count the partial sums of a filter gradient: ranges of examples, or single examples."""
     g = conv.geometry
     if job.per_example:
         return g.batch
-    wanted = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
-    return -(-g.batch // -(-g.batch // wanted))
+    max_sums = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
+    return -(-g.batch // -(-g.batch // max_sums))
 
 
 def fused(conv: FFTConvolution, job: Job) -> bool:
@@ -43,7 +43,7 @@ def fused(conv: FFTConvolution, job: Job) -> bool:
 
 @cached(256)
 def scratch_elements(conv: FFTConvolution, job: Job) -> int:
-    """Elements of a worker's scratch, for the largest of the kernels that a job uses."""
+    """Count the elements of a worker's scratch, for the largest of the kernels that a job uses."""
     if fused(conv, job):
         kernels = ["reduce"] if conv.gradient else ["whole", "convolve"]
     else:
@@ -52,15 +52,15 @@ def scratch_elements(conv: FFTConvolution, job: Job) -> int:
 
 
 def workspace_bytes(conv: FFTConvolution, job: Job, blocks: int, workers: int) -> int:
-    """Bytes of scratch and spectra for this many blocks of channels at once and workers."""
-    kept = 0 if fused(conv, job) else blocks * conv.spectrum
-    kept *= partial_sums(conv, job) if conv.gradient else 1
-    return (scratch_elements(conv, job) * workers + kept) * ITEMSIZE[conv.compute] + 128
+    """Count the bytes of scratch and spectra for a number of blocks at once and of workers."""
+    spectra = 0 if fused(conv, job) else blocks * conv.spectrum
+    spectra *= partial_sums(conv, job) if conv.gradient else 1
+    return (scratch_elements(conv, job) * workers + spectra) * ITEMSIZE[conv.compute] + 128
 
 
 @cached(256)
 def blocks_at_once(conv: FFTConvolution, job: Job) -> tuple[int, int]:
-    """The most blocks of channels that are computed at once within the limit, and the threads."""
+    """Choose the most blocks of channels at once within the limit, and the threads."""
     for workers in range(job.threads, 0, -1):
         for blocks in range(conv.blocks, 0, -1):
             if workspace_bytes(conv, job, blocks, workers) <= limit(conv, job):
@@ -69,10 +69,10 @@ def blocks_at_once(conv: FFTConvolution, job: Job) -> tuple[int, int]:
 
 
 def limit(conv: FFTConvolution, job: Job) -> int:
-    """Bytes that scratch and spectra may take."""
+    """Return the bytes that scratch and spectra may take."""
     return job.limit - conv.tables - copies(job) if job.hard else max(job.limit, 64 << 20)
 
 
 def copies(job: Job) -> int:
-    """Bytes of copies of arrays that kernels cannot address; a copy of the filter always counts."""
+    """Count the bytes of copies of unaddressable arrays; a copy of the filter always counts."""
     return prod(job.geometry.f_shape) * job.operand_itemsize + job.copied

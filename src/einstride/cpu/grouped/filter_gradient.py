@@ -28,47 +28,49 @@ from einstride.cpu.grouped.rows import (
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The argument names; ``packed`` is the memory of packed x and gy, of each thread."""
+    """List the argument names; ``packed`` is the memory of packed x and gy, of each thread."""
     names = (
         "table", "taps", "size", "out", "first", "last", "x_stride", "y_stride", "packed_x",
         "packed_y",
     )  # fmt: skip
-    each = (f"{name}{a}" for a in range(rank) for name in names)
+    axis_names = (f"{name}{a}" for a in range(rank) for name in names)
     return (
         "counter", "chunks", "panels", "parts", "part", "examples", "batch",
         "region_batch", "region_rows", "low_rows", "high_rows", "packed", "packed_bytes",
         "packed_gy", "packed_x_batch", "packed_y_batch", "x", "y", "gf", "zeros", "x_batch",
         "y_batch", "gf_batch", "gf_channel", "tap_offsets", "channel_blocks", "row_offsets",
         "row_positions", "panel_x", "panel_column", "panel_columns", "panel_inputs",
-        *range_arguments(), *each,
+        *range_arguments(), *axis_names,
     )  # fmt: skip
 
 
 def kernel(spec: Spec) -> str:
-    """The LLVM IR of the kernel ``grouped_gradient``."""
+    """Write the LLVM IR of the kernel ``grouped_gradient``."""
     code = Code("grouped_gradient", arguments(spec.rank))
     packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], spec.compute)
     with code.chunks(code["chunks"]) as chunk:
-        panel, rest = chunk % code["panels"], chunk // code["panels"]
-        part, example = rest % code["parts"], rest // code["parts"]
+        panel, remaining = chunk % code["panels"], chunk // code["panels"]
+        part, example = remaining % code["parts"], remaining // code["parts"]
         all_examples = code["examples"].equals(1)
         first = all_examples.select(code.number(0), example)
         end = all_examples.select(code["batch"], example + 1)
-        rows = code["out0"] if spec.rank > 1 else code.number(1)
+        row_count = code["out0"] if spec.rank > 1 else code.number(1)
         with (
             code.loop(first, end, code["region_batch"]) as n0,
-            code.loop(0, rows, code["region_rows"]) as r0,
+            code.loop(0, row_count, code["region_rows"]) as r0,
         ):
             ends = (
                 (n0 + code["region_batch"]).minimum(end),
-                (r0 + code["region_rows"]).minimum(rows),
+                (r0 + code["region_rows"]).minimum(row_count),
             )
             is_first = n0.equals(first) & r0.equals(0)
-            _region(code, spec, panel, part, example, (n0, ends[0], r0, ends[1]), is_first, packed)
+            _add_region(
+                code, spec, panel, part, example, (n0, ends[0], r0, ends[1]), is_first, packed
+            )
     return code.text()
 
 
-def _region(
+def _add_region(
     code: Code, spec: Spec, panel: Value, part: Value, example: Value, region: Sequence[Value],
     is_first: Value, packed: Pointer,
 ) -> None:  # fmt: skip
@@ -76,24 +78,24 @@ def _region(
     column = code.array("panel_column", "int64").at(panel).load()
     columns = code.array("panel_columns", "int64").at(panel).load()
     mask = None if spec.full_y else code.first_lanes(columns, spec.layout.lanes)
-    x = code.array("x", spec.first).at(code.array("panel_x", "int64").at(panel).load())
+    x = code.array("x", spec.x_dtype).at(code.array("panel_x", "int64").at(panel).load())
     inputs = code.array("panel_inputs", "int64").at(panel).load()
-    zeros = code.array("zeros", spec.first)
+    zeros = code.array("zeros", spec.x_dtype)
     unused = inputs  # constant strides are not used here
     source = Source(x, code.array("row_offsets", "int64"), zeros, inputs, unused, unused)
     packed_gy = packed.at(code["packed_gy"])
     _n0, _, r0, _r1 = region
     low, high = code.number(0), code.number(0)
     if spec.rank > 1:
-        number = r0 // code["region_rows"]
-        low = code.array("low_rows", "int64").at(number).load()
-        high = code.array("high_rows", "int64").at(number).load()
+        region_number = r0 // code["region_rows"]
+        low = code.array("low_rows", "int64").at(region_number).load()
+        high = code.array("high_rows", "int64").at(region_number).load()
     _copy_x(code, spec, source, region, (low, high), packed)
-    gy = code.array("y", spec.second).at(column)
+    gy = code.array("y", spec.y_dtype).at(column)
     _copy_gy(code, spec, gy, region, packed_gy, mask)
-    base = packed
+    packed_x = packed
     if spec.rank > 1:
-        base, packed_gy = (
+        packed_x, packed_gy = (
             packed.at(low * -1 * code["packed_x0"]),
             packed_gy.at(r0 * -1 * code["packed_y0"]),
         )
@@ -101,17 +103,17 @@ def _region(
     begin = part * code["part"]
     blocks = begin, (begin + code["part"]).minimum(code["channel_blocks"])
 
-    def axis(a: int, tap: Value, taps: list[Value]) -> None:
+    def loop_over_axes(a: int, tap: Value, taps: list[Value]) -> None:
         if a == spec.rank - 1:
             with code.loop(*blocks) as block:
                 shift = block * (spec.layout.lanes if spec.layout.groups > 1 else spec.layout.block)
-                acc = _sums(code, spec, base.at(shift), packed_gy, region, taps)
-                _add(code, spec, gf, tap, block, acc, is_first, mask)
+                sums = _sum_region(code, spec, packed_x.at(shift), packed_gy, region, taps)
+                _store_sums(code, spec, gf, tap, block, sums, is_first, mask)
             return
         with code.loop(0, code[f"taps{a}"]) as k:
-            axis(a + 1, tap * code[f"taps{a}"] + k, [*taps, k])
+            loop_over_axes(a + 1, tap * code[f"taps{a}"] + k, [*taps, k])
 
-    axis(0, code.number(0), [])
+    loop_over_axes(0, code.number(0), [])
 
 
 def _copy_x(
@@ -119,103 +121,113 @@ def _copy_x(
     packed: Pointer,
 ) -> None:  # fmt: skip
     """Pack the x of a panel's groups at each position of the padded rows that a region reads."""
-    s, n0, n1 = spec.layout, region[0], region[1]
+    layout, n0, n1 = spec.layout, region[0], region[1]
 
-    def axis(a: int, x: Pointer, to: Pointer) -> None:
+    def copy_axis(a: int, x: Pointer, packed_row: Pointer) -> None:
         if a == spec.rank - 1:
             row = replace(source, x=x)
-            with code.loop(0, code["row_positions"]) as q, code.loop(0, s.x_width // s.lanes) as v:
-                if s.groups > 1:
-                    found = load_x(code, spec, row, v * s.block, source.offsets.at(q).load())
+            with (
+                code.loop(0, code["row_positions"]) as q,
+                code.loop(0, layout.x_width // layout.lanes) as v,
+            ):
+                if layout.groups > 1:
+                    vector = load_x(code, spec, row, v * layout.block, source.offsets.at(q).load())
                 else:
-                    found = load_x(code, spec, row, v * s.lanes, source.offsets.at(q).load())
-                to.at(q * s.x_width + v * s.lanes).store(found)
+                    vector = load_x(code, spec, row, v * layout.lanes, source.offsets.at(q).load())
+                packed_row.at(q * layout.x_width + v * layout.lanes).store(vector)
             return
         first, last = rows if a == 0 else (code.number(0), code[f"size{a}"])
         with code.loop(first, last) as i:
-            axis(a + 1, x.at(i * code[f"x_stride{a}"]), to.at((i - first) * code[f"packed_x{a}"]))
+            copy_axis(
+                a + 1,
+                x.at(i * code[f"x_stride{a}"]),
+                packed_row.at((i - first) * code[f"packed_x{a}"]),
+            )
 
     with code.loop(n0, n1) as n:
-        axis(0, source.x.at(n * code["x_batch"]), packed.at((n - n0) * code["packed_x_batch"]))
+        copy_axis(0, source.x.at(n * code["x_batch"]), packed.at((n - n0) * code["packed_x_batch"]))
 
 
 def _copy_gy(
     code: Code, spec: Spec, gy: Pointer, region: Sequence[Value], packed: Pointer, mask: Mask | None
 ) -> None:
     """Pack the gy of a panel, one vector for each position of a region."""
-    s, (n0, n1, r0, r1) = spec.layout, region
+    layout, (n0, n1, r0, r1) = spec.layout, region
 
-    def axis(a: int, y: Pointer, to: Pointer) -> None:
+    def copy_axis(a: int, y: Pointer, packed_row: Pointer) -> None:
         first, last = (r0, r1) if a == 0 and spec.rank > 1 else (code.number(0), code[f"out{a}"])
-        step = s.lanes if a == spec.rank - 1 else code[f"packed_y{a}"]
+        step = layout.lanes if a == spec.rank - 1 else code[f"packed_y{a}"]
         with code.loop(first, last) as o:
-            gy_row, packed_row = y.at(o * code[f"y_stride{a}"]), to.at((o - first) * step)
+            gy_row, position = y.at(o * code[f"y_stride{a}"]), packed_row.at((o - first) * step)
             if a == spec.rank - 1:
-                packed_row.store(gy_row.load_as(spec.second, spec.compute, s.lanes, mask))
+                position.store(gy_row.load_as(spec.y_dtype, spec.compute, layout.lanes, mask))
             else:
-                axis(a + 1, gy_row, packed_row)
+                copy_axis(a + 1, gy_row, position)
 
     with code.loop(n0, n1) as n:
-        axis(0, gy.at(n * code["y_batch"]), packed.at((n - n0) * code["packed_y_batch"]))
+        copy_axis(0, gy.at(n * code["y_batch"]), packed.at((n - n0) * code["packed_y_batch"]))
 
 
-def _sums(
+def _sum_region(
     code: Code, spec: Spec, x: Pointer, gy: Pointer, region: Sequence[Value], taps: list[Value]
 ) -> list[Variable]:
     """Sum the products of a region's packed x and gy for one outer tap."""
-    s, last = spec.layout, spec.rank - 1
-    acc = [code.variable(code.zero(spec.compute, s.lanes)) for _ in range(spec.taps * s.block)]
+    layout, last = spec.layout, spec.rank - 1
+    acc = [
+        code.variable(code.zero(spec.compute, layout.lanes))
+        for _ in range(spec.taps * layout.block)
+    ]
     n0, n1, r0, r1 = region
 
-    def axis(a: int, x: Pointer, y: Pointer) -> None:
+    def loop_over_axes(a: int, x: Pointer, y: Pointer) -> None:
         if a == last:
             for i, kind in enumerate(spec.tile_kinds):
                 with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
-                    row = x.at(w * (spec.stride * s.x_width))
-                    _products(spec, kind, row, y.at(w * s.lanes), acc)
+                    row = x.at(w * (spec.stride * layout.x_width))
+                    _add_products(spec, kind, row, y.at(w * layout.lanes), acc)
             return
-        lo = code.array(f"first{a}", "int64").at(taps[a]).load()
-        hi = code.array(f"last{a}", "int64").at(taps[a]).load()
+        first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
+        last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
         if a == 0:
-            lo, hi = lo.maximum(r0), hi.minimum(r1)
+            first_output, last_output = first_output.maximum(r0), last_output.minimum(r1)
         table = code.array(f"table{a}", "int64").at(taps[a])
-        with code.loop(lo, hi) as o:
+        with code.loop(first_output, last_output) as o:
             offset = table.at(o * code[f"taps{a}"]).load()
-            axis(a + 1, x.at(offset), y.at(o * code[f"packed_y{a}"]))
+            loop_over_axes(a + 1, x.at(offset), y.at(o * code[f"packed_y{a}"]))
 
     with code.loop(0, n1 - n0) as n:
-        axis(0, x.at(n * code["packed_x_batch"]), gy.at(n * code["packed_y_batch"]))
+        loop_over_axes(0, x.at(n * code["packed_x_batch"]), gy.at(n * code["packed_y_batch"]))
     return acc
 
 
-def _products(spec: Spec, kind: TileKind, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
+def _add_products(spec: Spec, kind: TileKind, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
     """Add the products of a tile of positions to the accumulators."""
-    s = spec.layout
+    layout = spec.layout
     gy: dict[int, Value] = {}
     for q, pairs in spec.positions_read(kind).items():
         for p, _ in pairs:
             if p not in gy:
-                gy[p] = y.at(p * s.lanes).load(s.lanes)
-        for c in range(s.block):
-            x_vector = broadcast_channel(spec, x.at(q * s.x_width), c)
+                gy[p] = y.at(p * layout.lanes).load(layout.lanes)
+        for c in range(layout.block):
+            x_vector = broadcast_channel(spec, x.at(q * layout.x_width), c)
             for p, k in pairs:
-                sums = acc[k * s.block + c]
+                sums = acc[k * layout.block + c]
                 sums.set(x_vector.times_plus(gy[p], sums.get()))
 
 
-def _add(
+def _store_sums(
     code: Code, spec: Spec, gf: Pointer, tap: Value, block: Value, acc: list[Variable],
     is_first: Value, mask: Mask | None,
 ) -> None:  # fmt: skip
     """Store the first region's sums in gf, or add those of a later region to gf."""
-    s = spec.layout
+    layout = spec.layout
     table = code.array("tap_offsets", "int64").at(tap * spec.taps)
     for k in range(spec.taps):
-        to = gf.at(table.at(k).load())
-        for c in range(s.block):
-            number = block * s.block + c
-            with code.when(number < s.inputs):
-                pointer, sums = to.at(number * code["gf_channel"]), acc[k * s.block + c]
+        gf_tap = gf.at(table.at(k).load())
+        for c in range(layout.block):
+            channel = block * layout.block + c
+            with code.when(channel < layout.inputs):
+                pointer, sums = gf_tap.at(channel * code["gf_channel"]), acc[k * layout.block + c]
                 with code.when(is_first ^ 1):
-                    sums.set(sums.get() + pointer.load(s.lanes, mask))
+                    sums.set(sums.get() + pointer.load(layout.lanes, mask))
                 pointer.store(sums.get(), mask)

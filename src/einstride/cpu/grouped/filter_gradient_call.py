@@ -34,7 +34,7 @@ def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
     per_example: bool, on: Machine,
 ) -> None:  # fmt: skip
-    """out (*K, C // G, D) of dtype `compute` = filter gradient; (B, ...) with `per_example`."""
+    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`."""
     call = gradient_of(x, gy, g, compute, out, threads, per_example, on)
     packed = np.empty(threads * packed_bytes(g, compute, per_example, on) + 64, np.uint8)
     start = -(-address(packed) // 64) * 64
@@ -51,20 +51,20 @@ def gradient_of(
     per_example: bool,
     on: Machine,
 ) -> Call:
-    """The call for these strides; it needs the addresses x, y (of gy), gf and packed."""
-    return _gradient(
+    """Make the call for these strides; it needs the addresses x, y (of gy), gf and packed."""
+    return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on,
     )  # fmt: skip
 
 
 def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
-    """The bytes of a thread's packed x and gy."""
-    return _region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
+    """Count the bytes of a thread's packed x and gy."""
+    return _choose_region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
 
 
 def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
-    """The layout with one vector of outputs and blocks of channels whose sums fit registers."""
+    """Choose the layout of one vector of outputs and channel blocks whose sums fit registers."""
     return channel_layout(
         g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1)
     )
@@ -96,35 +96,35 @@ class Region:
 
 
 @cached(1024)
-def _region(g: Geometry, s: ChannelLayout, item: int, per_example: bool) -> Region:
-    """The most rows, or examples, within `REGION_BYTES`; they do not depend on the threads."""
+def _choose_region(g: Geometry, layout: ChannelLayout, item: int, per_example: bool) -> Region:
+    """Choose the most rows, or examples, within `REGION_BYTES`, whatever the threads."""
     row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
     # Packed x and gy of one element of the first axis; of the whole row if it is the only axis.
-    x_row = row_positions * s.x_width * prod(g.size[1:-1])
-    y_row = g.out[-1] * s.lanes * prod(g.out[1:-1])
-    most = g.out[0] if g.rank > 1 else 1
-    rows, batch = most, g.batch
+    x_row = row_positions * layout.x_width * prod(g.size[1:-1])
+    y_row = g.out[-1] * layout.lanes * prod(g.out[1:-1])
+    all_rows = g.out[0] if g.rank > 1 else 1
+    rows, batch = all_rows, g.batch
     span = _span_length(g, rows)
     while rows > 1 and (span * x_row + rows * y_row) * item > REGION_BYTES:
         rows = -(-rows // 2)
         span = _span_length(g, rows)
     size = (span * x_row + rows * y_row) * item
-    batch = 1 if rows < most or per_example else min(max(REGION_BYTES // size, 1), g.batch)
-    xs, ys = [row_positions * s.x_width], [g.out[-1] * s.lanes]
+    batch = 1 if rows < all_rows or per_example else min(max(REGION_BYTES // size, 1), g.batch)
+    x_strides, y_strides = [row_positions * layout.x_width], [g.out[-1] * layout.lanes]
     for a in range(g.rank - 2, 0, -1):
-        xs.insert(0, xs[0] * g.size[a])
-        ys.insert(0, ys[0] * g.out[a])
+        x_strides.insert(0, x_strides[0] * g.size[a])
+        y_strides.insert(0, y_strides[0] * g.out[a])
     if g.rank > 1:
-        xs.insert(0, xs[0] * span)
-        ys.insert(0, ys[0] * rows)
+        x_strides.insert(0, x_strides[0] * span)
+        y_strides.insert(0, y_strides[0] * rows)
     return Region(
-        batch, rows, row_positions, tuple(xs), tuple(ys), batch * xs[0],
-        batch * (xs[0] + ys[0]) * item,
+        batch, rows, row_positions, tuple(x_strides), tuple(y_strides), batch * x_strides[0],
+        batch * (x_strides[0] + y_strides[0]) * item,
     )  # fmt: skip
 
 
 def _span_length(g: Geometry, rows: int) -> int:
-    """The most elements of x's first axis that the windows of `rows` outputs span."""
+    """Return the most elements of x's first axis that the windows of `rows` outputs span."""
     if g.rank == 1:
         return 1
     if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
@@ -132,43 +132,45 @@ def _span_length(g: Geometry, rows: int) -> int:
     return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
-def _spans(g: Geometry, rows: int) -> tuple[Any, Any]:
-    """For each `rows` outputs: the first element of x's first axis they read, and one past the
-    last."""  # fmt: skip
+def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
+    """List, for each `rows` outputs, the first element of x's first axis that they read, and one
+    past the last."""  # fmt: skip
     if g.rank == 1:
         return np.zeros(1, np.int64), np.ones(1, np.int64)
     step, low = g.stride[0], g.padding[0][0]
-    found = []
+    ranges = []
     for first in range(0, g.out[0], rows):
         last = min(first + rows, g.out[0]) - 1
         ends = first * step - low, last * step - low + g.extent[0]
-        found.append(elements_seen(*ends, g.size[0], g.padding_mode))
-    lows, highs = np.array(found, np.int64).reshape(-1, 2).T
+        ranges.append(elements_seen(*ends, g.size[0], g.padding_mode))
+    lows, highs = np.array(ranges, np.int64).reshape(-1, 2).T
     return np.ascontiguousarray(lows), np.ascontiguousarray(highs)
 
 
 @kept
-def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+def _gradient_call(
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
     threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    y_strides = element_strides(y_byte_strides, ITEMSIZE[second])
+    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    y_strides = element_strides(y_byte_strides, ITEMSIZE[gy_dtype])
     gf_strides = list(element_strides(gf_byte_strides, item))
     gf_batch = gf_strides.pop(0) if per_example else 0
-    spec, values, keep = spec_and_arguments(
-        g, s, (first, second, compute), x_strides, y_strides, POSITIONS
+    spec, values, tables = spec_and_arguments(
+        g, layout, (x_dtype, gy_dtype, compute), x_strides, y_strides, POSITIONS
     )
-    region = _region(g, s, item, per_example)
+    region = _choose_region(g, layout, item, per_example)
     taps = grid(g.kernel, gf_strides[: g.rank])
-    lows, highs = _spans(g, region.rows)
-    keep += [taps, lows, highs]
-    panels, examples = s.panels(g.groups), g.batch if per_example else 1
-    wanted = chunk_count(threads, COARSE)
-    part = chunk_size(s.blocks, 1, lambda part: panels * -(-s.blocks // part) * examples, wanted)
-    parts = -(-s.blocks // part)
+    lows, highs = _input_ranges(g, region.rows)
+    tables += [taps, lows, highs]
+    panels, examples = layout.panels(g.groups), g.batch if per_example else 1
+    min_chunks = chunk_count(threads, COARSE)
+    part = chunk_size(
+        layout.blocks, 1, lambda part: panels * -(-layout.blocks // part) * examples, min_chunks
+    )
+    parts = -(-layout.blocks // part)
     values |= {
         "chunks": panels * parts * examples, "panels": panels, "parts": parts, "part": part,
         "examples": examples, "batch": g.batch, "region_batch": region.batch,
@@ -180,12 +182,13 @@ def _gradient(
     }  # fmt: skip
     for a in range(g.rank - 1):
         table = to_offsets(sources(g, a), region.x[a + 1], 0)
-        pair = output_ranges(g, a)
-        keep += [table, *pair]
+        output_range = output_ranges(g, a)
+        tables += [table, *output_range]
         values |= {
-            f"table{a}": address(table), f"first{a}": address(pair[0]),
-            f"last{a}": address(pair[1]), f"size{a}": g.size[a], f"x_stride{a}": x_strides[a + 1],
-            f"packed_x{a}": region.x[a + 1], f"packed_y{a}": region.y[a + 1],
+            f"table{a}": address(table), f"first{a}": address(output_range[0]),
+            f"last{a}": address(output_range[1]), f"size{a}": g.size[a],
+            f"x_stride{a}": x_strides[a + 1], f"packed_x{a}": region.x[a + 1],
+            f"packed_y{a}": region.y[a + 1],
         }  # fmt: skip
     kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), on)
-    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, keep)
+    return Call(kernel, filter_gradient.arguments(g.rank), values, threads, tables)

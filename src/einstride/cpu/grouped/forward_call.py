@@ -34,7 +34,7 @@ def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
     on: Machine,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, panels) + bias."""
+    """Compute out (B, *O, D) = conv(x, panels) + bias."""
     call = correlation(x, g, compute, out, threads, on)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
@@ -43,43 +43,43 @@ def correlate(
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
-    """The call for arrays with these strides; it needs the addresses x, f (panels), y and bias."""
-    return _correlation(
+    """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
+    return _correlation_call(
         g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
     )
 
 
-def max_positions(s: ChannelLayout, on: Machine) -> int:
-    """The most positions in a tile whose sums, filter row and broadcast fit the registers."""
+def max_positions(layout: ChannelLayout, on: Machine) -> int:
+    """Return the most positions of a tile whose sums, filter row and broadcast fit registers."""
     registers = 24 if on.registers >= 32 else 10
-    return max(min(registers // s.vectors, 14), 2)
+    return max(min(registers // layout.vectors, 14), 2)
 
 
 @kept
-def _correlation(
+def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    s = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, on)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
-    spec, values, keep = spec_and_arguments(
-        g, s, (operand, result, compute), x_strides, y_strides, max_positions(s, on)
+    spec, values, tables = spec_and_arguments(
+        g, layout, (operand, result, compute), x_strides, y_strides, max_positions(layout, on)
     )
     stride = x_strides[-2]
     values |= {"x_stride": stride, "window_stride": g.stride[-1] * stride}
     values["x_first"] = -g.padding[-1][0] * stride - lowest_offset(g.size[-1], stride)
     for a in range(g.rank - 1):
-        table, back = offsets(g, a, x_strides[a + 1])
-        keep.append(table)
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        tables.append(table)
         values[f"table{a}"] = address(table)
-        values["x"] += back * ITEMSIZE[operand]
-    rows, panels = g.batch * prod(g.out[:-1]), s.panels(g.groups)
-    per_panel = prod(g.kernel) * s.blocks * s.block * s.width
-    read = g.size[-1] * g.channels * ITEMSIZE[operand]
-    block = max(min(ROWS_BYTES // max(read, 1), rows), 1)
+        values["x"] += lowest * ITEMSIZE[operand]
+    rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
+    panel_size = prod(g.kernel) * layout.blocks * layout.block * layout.width
+    row_bytes = g.size[-1] * g.channels * ITEMSIZE[operand]
+    block = max(min(ROWS_BYTES // max(row_bytes, 1), rows), 1)
     part = 1
-    if panels * per_panel * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
+    if panels * panel_size * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
         block = max(min(block, rows // chunk_count(threads, FINE)), 1)
         blocks = -(-rows // block)
         part = chunk_size(panels, 1, lambda part: blocks * -(-panels // part), chunk_count(threads))
@@ -88,37 +88,37 @@ def _correlation(
     values |= {
         "chunks": -(-rows // block) * -(-panels // part), "blocks": -(-rows // block),
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
-        "part": part, "f_panel": per_panel,
+        "part": part, "f_panel": panel_size,
     }  # fmt: skip
     kernel = KernelSpec("grouped", forward.kernel, (spec,), on)
-    return Call(kernel, forward.arguments(g.rank), values, threads, keep)
+    return Call(kernel, forward.arguments(g.rank), values, threads, tables)
 
 
 def spec_and_arguments(
-    g: Geometry, s: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
-    y_strides: Sequence[int], most: int,
+    g: Geometry, layout: ChannelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
+    y_strides: Sequence[int], max_tile: int,
 ) -> tuple[Spec, dict[str, int], list[Any]]:  # fmt: skip
-    """The specification, the common arguments and the tables of both kernels."""
-    tile_kinds, ranges, all_inside = divide_row(g, most)
-    groups, first, counts, inputs = panel_tables(g, s)
+    """Return the specification, the common arguments and the tables of both kernels."""
+    tile_kinds, ranges, all_inside = divide_row(g, max_tile)
+    groups, first, counts, inputs = panel_tables(g, layout)
     items = [ITEMSIZE[d] for d in dtypes]
     prefetch = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
-    x_channels = s.groups * s.block  # in a vector of x
-    full_x = s.x_width == s.inputs
-    if s.groups > 1:
-        full_x = x_channels == s.lanes and not (inputs % x_channels).any()
+    x_channels = layout.groups * layout.block  # in a vector of x
+    full_x = layout.x_width == layout.inputs
+    if layout.groups > 1:
+        full_x = x_channels == layout.lanes and not (inputs % x_channels).any()
     spec = Spec(
-        *dtypes, s, g.rank, g.stride[-1], g.dilation[-1], tile_kinds, bool(full_x),
-        bool((counts == s.width).all()), prefetch, all_inside,
+        *dtypes, layout, g.rank, g.stride[-1], g.dilation[-1], tile_kinds, bool(full_x),
+        bool((counts == layout.width).all()), prefetch, all_inside,
     )  # fmt: skip
-    starts = groups * s.inputs
-    zeros = np.zeros(s.lanes, dtypes[0])
-    back = lowest_offset(g.size[-1], x_strides[-2])
-    row_offsets = to_offsets(padded_elements(g, g.rank - 1), x_strides[-2], back)
-    keep: list[Any] = [first, counts, inputs, starts, zeros, row_offsets]
+    starts = groups * layout.inputs
+    zeros = np.zeros(layout.lanes, dtypes[0])
+    lowest = lowest_offset(g.size[-1], x_strides[-2])
+    row_offsets = to_offsets(padded_elements(g, g.rank - 1), x_strides[-2], lowest)
+    tables: list[Any] = [first, counts, inputs, starts, zeros, row_offsets]
     values = {
-        "x": back * items[0], "zeros": address(zeros), "row_offsets": address(row_offsets),
-        "x_batch": x_strides[0], "y_batch": y_strides[0], "channel_blocks": s.blocks,
+        "x": lowest * items[0], "zeros": address(zeros), "row_offsets": address(row_offsets),
+        "x_batch": x_strides[0], "y_batch": y_strides[0], "channel_blocks": layout.blocks,
         "panel_x": address(starts), "panel_column": address(first),
         "panel_columns": address(counts), "panel_inputs": address(inputs),
     }  # fmt: skip
@@ -127,4 +127,4 @@ def spec_and_arguments(
     for i in range(MAX_TILE_KINDS):
         start, stop = ranges[i] if i < len(ranges) else (0, 0)
         values |= {f"kind_start{i}": start, f"kind_stop{i}": stop}
-    return spec, values, keep
+    return spec, values, tables

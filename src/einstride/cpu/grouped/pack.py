@@ -17,14 +17,14 @@ ARGUMENTS = (
 
 
 def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: bool) -> str:
-    """The LLVM IR of ``grouped_panels``; `contiguous`: True if the lanes are contiguous in f."""
+    """Write the LLVM IR of ``grouped_panels``; `contiguous`: True if lanes are contiguous in f."""
     code = Code("grouped_panels", ARGUMENTS)
     width = lanes * vectors
     with code.chunks(code["chunks"]) as panel:
         f = code.array("f", operand).at(code.array("panel_f", "int64").at(panel).load())
         columns = code.array("panel_columns", "int64").at(panel).load()
         size = code["padded"] * code["taps"] * width
-        to = code.array("panels", compute).at(panel * code["outer"] * size)
+        panel_pointer = code.array("panels", compute).at(panel * code["outer"] * size)
         masks = [code.first_lanes(columns - v * lanes, lanes) for v in range(vectors)]
         table = code.array("lane_offsets", "int64")
         lane_offsets = [table.at(v * lanes).load(lanes) for v in range(vectors)]
@@ -32,7 +32,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: boo
             tap = code.array("tap_offsets", "int64").at(o * code["taps"] + k).load()
             with code.loop(0, code["padded"]) as c:
                 row = f.at(tap + c * code["f_channel"])
-                pointer = to.at(o * size + (c * code["taps"] + k) * width)
+                pointer = panel_pointer.at(o * size + (c * code["taps"] + k) * width)
                 inside = code.every_lane(c < code["channels"], lanes)
                 for v in range(vectors):
                     mask = masks[v] & inside
@@ -45,7 +45,7 @@ def kernel(operand: str, compute: str, lanes: int, vectors: int, contiguous: boo
 
 
 def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> str:
-    """The LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
+    """Write the LLVM IR of the kernel ``grouped_panels`` for a filter with contiguous channels.
 
     Vectors of channels are loaded for each output and transposed in registers.
     """
@@ -55,7 +55,7 @@ def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> 
         f = code.array("f", operand).at(code.array("panel_f", "int64").at(panel).load())
         columns = code.array("panel_columns", "int64").at(panel).load()
         size = code["padded"] * code["taps"] * width
-        to = code.array("panels", compute).at(panel * code["outer"] * size)
+        panel_pointer = code.array("panels", compute).at(panel * code["outer"] * size)
         table = code.array("lane_offsets", "int64")
         with (
             code.loop(0, code["outer"]) as o,
@@ -72,6 +72,6 @@ def transposing_kernel(operand: str, compute: str, lanes: int, vectors: int) -> 
                     rows.append(pointer.load_as(operand, compute, lanes, inside))
                 for i, row in enumerate(transpose(rows)):
                     with code.when(c0 + i < code["padded"]):
-                        pointer = to.at(o * size + ((c0 + i) * code["taps"] + k) * width)
+                        pointer = panel_pointer.at(o * size + ((c0 + i) * code["taps"] + k) * width)
                         pointer.at(v * lanes).store(row)
     return code.text()

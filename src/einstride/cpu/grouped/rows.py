@@ -37,7 +37,7 @@ class Spec:
 
     Attributes
     ----------
-    first, second, compute : str
+    x_dtype, y_dtype, compute : str
         The dtypes of x, of y or gy, and of products and sums.
     layout : ChannelLayout
         The layout of channels in vectors.
@@ -55,8 +55,8 @@ class Spec:
         True if all positions that tiles read lie in x, so that their stride is constant.
     """
 
-    first: str
-    second: str
+    x_dtype: str
+    y_dtype: str
     compute: str
     layout: ChannelLayout
     rank: int
@@ -79,13 +79,13 @@ class Spec:
         return max(map(len, self.tile_kinds))
 
     def positions_read(self, kind: TileKind) -> dict[int, list[tuple[int, int]]]:
-        """The positions of x that a tile reads, and the (position, tap) pairs that read each."""
-        found: dict[int, list[tuple[int, int]]] = {}
+        """List the positions of x that a tile reads, with the (position, tap) pairs of each."""
+        pairs: dict[int, list[tuple[int, int]]] = {}
         for p, taps in enumerate(kind):
             for k, reads in enumerate(taps):
                 if reads:
-                    found.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
-        return dict(sorted(found.items()))
+                    pairs.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
+        return dict(sorted(pairs.items()))
 
     @property
     def staging_vectors(self) -> int:
@@ -93,13 +93,15 @@ class Spec:
         return max(len(self.positions_read(kind)) for kind in self.tile_kinds)
 
 
-def divide_row(g: Geometry, most: int) -> tuple[tuple[TileKind, ...], list[tuple[int, int]], bool]:
-    """Divide a row into tiles of at most `most` positions.
+def divide_row(
+    g: Geometry, max_tile: int
+) -> tuple[tuple[TileKind, ...], list[tuple[int, int]], bool]:
+    """Divide a row into tiles of at most `max_tile` positions.
 
     Returns the kinds of tiles, the range of positions of each kind, and `Spec.all_inside`.
     """
     width = g.out[-1]
-    tile = -(-width // -(-width // most))
+    tile = -(-width // -(-width // max_tile))
     in_x = sources(g, g.rank - 1) >= 0
     for reads in (in_x, in_x | True):
         tile_kinds: list[TileKind] = []
@@ -118,14 +120,14 @@ def divide_row(g: Geometry, most: int) -> tuple[tuple[TileKind, ...], list[tuple
 
 
 def range_arguments() -> tuple[str, ...]:
-    """The names of the arguments that hold the range of positions of each kind of tile."""
+    """List the names of the arguments that hold the range of positions of each kind of tile."""
     return tuple(f"{end}{i}" for i in range(MAX_TILE_KINDS) for end in ("kind_start", "kind_stop"))
 
 
 def allocate_aligned(code: Code, element: str, count: int) -> Pointer:
     """Allocate `count` elements on the stack, aligned to cache lines."""
-    raw = code.scratch(element, count + 64)
-    start = Value(code, code.builder.ptrtoint(raw.ir, INT64))
+    unaligned = code.scratch(element, count + 64)
+    start = Value(code, code.builder.ptrtoint(unaligned.ir, INT64))
     return code.pointer((start + 63) & -64, element)
 
 
@@ -153,54 +155,56 @@ def load_x(
 
     With `inside`, the offset is never negative.
     """
-    s = spec.layout
+    layout = spec.layout
 
-    def in_x(pointer: Pointer) -> Pointer:
+    def select_inside(pointer: Pointer) -> Pointer:
         return pointer if inside else (offset >= 0).select_pointer(pointer, source.zeros)
 
-    if s.contiguous:
-        most = s.lanes if s.groups == 1 else s.groups * s.block
-        remaining = (source.inputs - c0).minimum(most)
-        mask = None if spec.full_x else code.first_lanes(remaining, s.lanes)
-        pointer = in_x(source.x.at(offset + c0))
-        return pointer.load_as(spec.first, spec.compute, s.lanes, mask)
-    each = (code.number(s.inputs) - c0).minimum(s.block)
-    found: Value | None = None
-    for j in range(s.groups):
-        count = (code.number(j * s.inputs) < source.inputs).select(each, code.number(0))
-        lanes = _lane_range(code, j * s.block, count, s.lanes)
-        shift = c0 + j * (s.inputs - s.block)
-        pointer = in_x(source.x.at(offset + shift))
-        part = pointer.load_as(spec.first, spec.compute, s.lanes, lanes)
-        found = part if found is None else lanes.select(part, found)
-    return found if found is not None else code.zero(spec.compute, s.lanes)
+    if layout.contiguous:
+        width = layout.lanes if layout.groups == 1 else layout.groups * layout.block
+        remaining = (source.inputs - c0).minimum(width)
+        mask = None if spec.full_x else code.first_lanes(remaining, layout.lanes)
+        pointer = select_inside(source.x.at(offset + c0))
+        return pointer.load_as(spec.x_dtype, spec.compute, layout.lanes, mask)
+    group_channels = (code.number(layout.inputs) - c0).minimum(layout.block)
+    result: Value | None = None
+    for j in range(layout.groups):
+        count = (code.number(j * layout.inputs) < source.inputs).select(
+            group_channels, code.number(0)
+        )
+        lanes = _mask_range(code, j * layout.block, count, layout.lanes)
+        shift = c0 + j * (layout.inputs - layout.block)
+        pointer = select_inside(source.x.at(offset + shift))
+        part = pointer.load_as(spec.x_dtype, spec.compute, layout.lanes, lanes)
+        result = part if result is None else lanes.select(part, result)
+    return result if result is not None else code.zero(spec.compute, layout.lanes)
 
 
-def stage(
-    code: Code, spec: Spec, source: Source, block: Value, kind: TileKind, to: Pointer
+def fill_staging(
+    code: Code, spec: Spec, source: Source, block: Value, kind: TileKind, staging: Pointer
 ) -> None:
     """Copy a block of channels, at each position that a tile reads, to the staging buffer."""
-    at, before = source.first, 0
+    computed_offset, last_position = source.first, 0
     for i, q in enumerate(spec.positions_read(kind)):
-        for _ in range(q - before):
-            at = at + source.stride
-        before = q
-        offset = at if spec.all_inside else source.offsets.at(q).load()
-        found = load_x(code, spec, source, block * spec.layout.block, offset, spec.all_inside)
-        to.at(i * spec.layout.lanes).store(found)
+        for _ in range(q - last_position):
+            computed_offset = computed_offset + source.stride
+        last_position = q
+        offset = computed_offset if spec.all_inside else source.offsets.at(q).load()
+        vector = load_x(code, spec, source, block * spec.layout.block, offset, spec.all_inside)
+        staging.at(i * spec.layout.lanes).store(vector)
 
 
-def _lane_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
-    """A mask of `count` lanes from lane `first` on; `count` must not be negative."""
+def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
+    """Make a mask of `count` lanes from lane `first` on; `count` must not be negative."""
     if not first:
         return code.first_lanes(count, lanes)
-    before = code.first_lanes(code.number(first), lanes)
-    return code.first_lanes(count + first, lanes) ^ before
+    lanes_before = code.first_lanes(code.number(first), lanes)
+    return code.first_lanes(count + first, lanes) ^ lanes_before
 
 
 def broadcast_channel(spec: Spec, pointer: Pointer, c: Any) -> Value:
     """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
-    s = spec.layout
-    if s.groups == 1:
-        return pointer.code.splat(pointer.at(c).load(), s.lanes)
-    return shuffle(pointer.load(s.lanes), s.order[c])
+    layout = spec.layout
+    if layout.groups == 1:
+        return pointer.code.splat(pointer.at(c).load(), layout.lanes)
+    return shuffle(pointer.load(layout.lanes), layout.order[c])

@@ -79,7 +79,7 @@ class ChannelLayout:
         return self.groups == 1 or self.blocks == 1
 
     def panels(self, groups: int) -> int:
-        """The number of panels of all `groups` of a convolution."""
+        """Return the number of panels of all `groups` of a convolution."""
         return -(-groups // self.groups) * self.per_group
 
     @property
@@ -95,14 +95,14 @@ class ChannelLayout:
 
 
 @cached(1024)
-def channel_layout(g: Geometry, compute: str, on: Machine, most: int = 0) -> ChannelLayout:
-    """The layout for a geometry; with `most`, one vector, and at most `most` channels a block."""
+def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
+    """Choose a geometry's layout; with `max_block`, one vector and blocks of at most that size."""
     lanes = on.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)
     all_vectors = -(-columns // lanes)
-    per_group = -(-all_vectors // (1 if most else 4 if on.registers >= 32 else 2))
-    block = min(lanes // panel_groups, inputs, most or lanes)
+    per_group = -(-all_vectors // (1 if max_block else 4 if on.registers >= 32 else 2))
+    block = min(lanes // panel_groups, inputs, max_block or lanes)
     block = -(-inputs // -(-inputs // block))
     return ChannelLayout(
         lanes, -(-all_vectors // per_group), panel_groups, columns, inputs, block, per_group
@@ -110,26 +110,26 @@ def channel_layout(g: Geometry, compute: str, on: Machine, most: int = 0) -> Cha
 
 
 @kept
-def panel_tables(g: Geometry, s: ChannelLayout) -> tuple[Any, ...]:
-    """For each panel: its first group, its first output channel, the number of its output
+def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
+    """List, for each panel, its first group, its first output channel, the number of its output
     channels, and the number of its groups' input channels."""  # fmt: skip
-    numbers = np.arange(s.panels(g.groups))
-    group = numbers // s.per_group * s.groups
-    panel_groups = np.minimum(s.groups, g.groups - group)
-    first = group * s.columns + numbers % s.per_group * s.width
+    numbers = np.arange(layout.panels(g.groups))
+    group = numbers // layout.per_group * layout.groups
+    panel_groups = np.minimum(layout.groups, g.groups - group)
+    first = group * layout.columns + numbers % layout.per_group * layout.width
     count = np.where(
-        s.groups > 1, panel_groups * s.columns,
-        np.minimum(s.width, s.columns - numbers % s.per_group * s.width),
+        layout.groups > 1, panel_groups * layout.columns,
+        np.minimum(layout.width, layout.columns - numbers % layout.per_group * layout.width),
     )  # fmt: skip
-    tables = (group, first, count, panel_groups * s.inputs)
+    tables = (group, first, count, panel_groups * layout.inputs)
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
-    """The bytes of a packed filter."""
-    s = channel_layout(g, compute, on)
-    rows = prod(g.kernel) * s.blocks * s.block
-    return s.panels(g.groups) * rows * s.width * ITEMSIZE[compute] + CACHE_LINE
+    """Count the bytes of a packed filter."""
+    layout = channel_layout(g, compute, on)
+    rows = prod(g.kernel) * layout.blocks * layout.block
+    return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(
@@ -141,45 +141,52 @@ def pack(
     With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
     D // G, C) in the terms of `g`, and its channels are exchanged.
     """
-    s = channel_layout(g, compute, on)
-    shape = (s.panels(g.groups), prod(g.kernel[:-1]), s.blocks * s.block, g.kernel[-1], s.width)
-    found = aligned_empty(shape, compute)
-    call = _packing(g, s, dtype_name(f), compute, f.strides, transposed, threads, on)
-    call(launch, f=address(f), panels=address(found))
-    return found
+    layout = channel_layout(g, compute, on)
+    shape = (
+        layout.panels(g.groups),
+        prod(g.kernel[:-1]),
+        layout.blocks * layout.block,
+        g.kernel[-1],
+        layout.width,
+    )
+    panels = aligned_empty(shape, compute)
+    call = _packing_call(g, layout, dtype_name(f), compute, f.strides, transposed, threads, on)
+    call(launch, f=address(f), panels=address(panels))
+    return panels
 
 
 @kept
-def _packing(
-    g: Geometry, s: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
+def _packing_call(
+    g: Geometry, layout: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
     transposed: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
     if transposed:  # f: a group's outputs are the last axis but one; groups and inputs the last
-        channel, column, group = outer, inner, outer * s.inputs
+        channel, column, group = outer, inner, outer * layout.inputs
     else:
-        channel, column, group = inner, outer, outer * s.columns
+        channel, column, group = inner, outer, outer * layout.columns
     offsets = grid(g.kernel, taps)
-    groups, firsts, counts, _ = panel_tables(g, s)
-    inside = firsts - groups * s.columns  # 0 if a panel holds several groups
+    groups, firsts, counts, _ = panel_tables(g, layout)
+    inside = firsts - groups * layout.columns  # 0 if a panel holds several groups
     starts = np.ascontiguousarray(groups * group + inside * column)
-    lane = np.arange(s.width)
+    lane = np.arange(layout.width)
     lane_offsets = lane * column
-    if s.groups > 1:
-        lane_offsets = lane // s.columns * group + lane % s.columns * column
+    if layout.groups > 1:
+        lane_offsets = lane // layout.columns * group + lane % layout.columns * column
     lane_offsets = np.ascontiguousarray(lane_offsets, np.int64)
-    form = operand, compute, s.lanes, s.vectors
-    if s.groups == 1 and channel == 1 and column != 1:
+    form = operand, compute, layout.lanes, layout.vectors
+    if layout.groups == 1 and channel == 1 and column != 1:
         kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), on)
     else:
         contiguous = bool((lane_offsets == lane).all())
         kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), on)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
-        "channels": s.inputs, "padded": s.blocks * s.block, "tap_offsets": address(offsets),
+        "channels": layout.inputs, "padded": layout.blocks * layout.block,
+        "tap_offsets": address(offsets),
         "f_channel": channel, "lane_offsets": address(lane_offsets), "panel_f": address(starts),
         "panel_columns": address(counts),
     }  # fmt: skip
-    keep = (offsets, lane_offsets, starts, counts)
-    used = threads if prod(g.f_shape) > 1 << 17 else 1
-    return Call(kernel, pack_kernels.ARGUMENTS, values, used, keep)
+    tables = (offsets, lane_offsets, starts, counts)
+    workers = threads if prod(g.f_shape) > 1 << 17 else 1
+    return Call(kernel, pack_kernels.ARGUMENTS, values, workers, tables)

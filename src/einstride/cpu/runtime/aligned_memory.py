@@ -44,19 +44,19 @@ def unaliased_empty(shape: Sequence[int], dtype: Any, source: Any) -> Any:
     """
     dtype = np.dtype(dtype)
     memory = np.empty(prod(shape) * dtype.itemsize + ALIAS_DISTANCE, np.uint8)
-    wanted = (address(source) - CACHE_LINE) // CACHE_LINE * CACHE_LINE
-    return np.ndarray(shape, dtype, memory, (wanted - address(memory)) % ALIAS_DISTANCE)
+    start = (address(source) - CACHE_LINE) // CACHE_LINE * CACHE_LINE
+    return np.ndarray(shape, dtype, memory, (start - address(memory)) % ALIAS_DISTANCE)
 
 
 def address(a: Any) -> int:
-    """The address of an array's first element."""
+    """Return the address of an array's first element."""
     if ADDRESSES_READABLE and isinstance(a, np.ndarray):
         return _integer_at(id(a) + HEADER_BYTES).value
     return reported_address(a)
 
 
 def reported_address(a: Any) -> int:
-    """The address of an array's first element, as the array reports it."""
+    """Return the address of an array's first element, as the array reports it."""
     return int(a.__array_interface__["data"][0])
 
 

@@ -19,11 +19,11 @@ ArgumentBlock = Any
 
 
 def dtype_name(a: Any) -> str:
-    """The name of an array's dtype, cached because NumPy builds a new string at each access."""
-    found = _NAMES.get(a.dtype)
-    if found is None:
-        found = _NAMES[a.dtype] = str(a.dtype.name)
-    return found
+    """Return the name of an array's dtype, cached as NumPy builds a new string at each access."""
+    name = _NAMES.get(a.dtype)
+    if name is None:
+        name = _NAMES[a.dtype] = str(a.dtype.name)
+    return name
 
 
 _NAMES: dict[Any, str] = {}
@@ -59,12 +59,12 @@ class Call:
 
     def __init__(
         self, kernel: KernelSpec, names: Sequence[str],
-        values: Mapping[str, int], threads: int, keep: Sequence[Any],
+        values: Mapping[str, int], threads: int, tables: Sequence[Any],
     ) -> None:  # fmt: skip
         self.kernel, self.threads = kernel, max(threads, 1)
         self._indices = {name: i for i, name in enumerate(names)}
         self._block = make_block(names, dict.fromkeys(names, 0) | dict(values))
-        self._keep = tuple(keep)
+        self._tables = tuple(tables)
 
     @cached_property
     def function(self) -> Kernel:
@@ -74,18 +74,18 @@ class Call:
     @property
     def nbytes(self) -> int:
         """Bytes of the argument block, the argument names and the tables."""
-        return size_of(self._keep) + (8 + NAME_BYTES) * len(self._block)
+        return size_of(self._tables) + (8 + NAME_BYTES) * len(self._block)
 
     def index(self, name: str) -> int:
-        """The index of an argument in the block."""
+        """Return the index of an argument in the block."""
         return self._indices[name]
 
     def argument(self, name: str) -> int:
-        """The value of an argument."""
+        """Return the value of an argument."""
         return int(self._block[self._indices[name]])
 
     def block(self) -> ArgumentBlock:
-        """A copy of the argument block, in which the caller fills in addresses."""
+        """Return a copy of the argument block, in which the caller fills in addresses."""
         return type(self._block).from_buffer_copy(self._block)
 
     def __call__(self, launch: Any, **addresses: int) -> None:

@@ -30,8 +30,10 @@ def between_sweeps(code: Code, count: Value) -> Iterator[None]:
     """Run a block once, in the thread that finishes the first sweep; open it in every chunk."""
     b = code.builder
     finished, ready = code.argument(1), code.argument(2)
-    before = Value(code, b.atomic_rmw("add", finished.ir, ir.Constant(INT64, 1), "acq_rel"))
-    with code.when((before + 1).equals(count)):
+    finished_before = Value(
+        code, b.atomic_rmw("add", finished.ir, ir.Constant(INT64, 1), "acq_rel")
+    )
+    with code.when((finished_before + 1).equals(count)):
         yield
         b.atomic_rmw("xchg", ready.ir, ir.Constant(INT64, 1), "release")
 
@@ -40,11 +42,11 @@ def between_sweeps(code: Code, count: Value) -> Iterator[None]:
 def second_sweep(code: Code, count: Value) -> Iterator[Value]:
     """Wait for the end of `between_sweeps`, then loop over chunks of the second sweep."""
     b, ready = code.builder, code.argument(2)
-    wait, go = b.append_basic_block("wait"), b.append_basic_block("go")
+    wait, begin = b.append_basic_block("wait"), b.append_basic_block("go")
     b.branch(wait)
     b.position_at_end(wait)
-    found = b.load_atomic(ready.ir, "acquire", 8, typ=INT64)
-    b.cbranch(b.icmp_signed("!=", found, ir.Constant(INT64, 0)), go, wait)
-    b.position_at_end(go)
+    state = b.load_atomic(ready.ir, "acquire", 8, typ=INT64)
+    b.cbranch(b.icmp_signed("!=", state, ir.Constant(INT64, 0)), begin, wait)
+    b.position_at_end(begin)
     with code.chunks(count, 3) as i:
         yield i

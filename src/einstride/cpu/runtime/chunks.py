@@ -15,17 +15,17 @@ not depend on them."""
 
 
 def chunk_count(threads: int, per_thread: int = EVEN) -> int:
-    """The number of chunks that keeps all threads busy; one for a single thread."""
+    """Return the number of chunks that keeps all threads busy; one for a single thread."""
     return per_thread * threads if threads > 1 else 1
 
 
 def chunk_size(
-    size: int, unit: int, count: Callable[[int], int], wanted: int, minimum: int = 0
+    size: int, unit: int, count: Callable[[int], int], min_chunks: int, minimum: int = 0
 ) -> int:
-    """The size of a chunk: halved, in multiples of `unit`, until ``count(size) >= wanted``.
+    """Halve a chunk, in multiples of `unit`, until ``count(size) >= min_chunks``; return its size.
 
     A chunk of at most `minimum`, or of one unit, is not halved.
     """
-    while size > max(unit, minimum) and count(size) < wanted:
+    while size > max(unit, minimum) and count(size) < min_chunks:
         size = -(-size // (2 * unit)) * unit
     return size

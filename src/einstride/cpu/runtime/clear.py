@@ -21,53 +21,53 @@ MIN_BYTES = 1 << 18
 
 
 def arguments(axes: int) -> tuple[str, ...]:
-    """The argument names; the last axis is contiguous."""
-    each = (f"{name}{a}" for a in range(axes) for name in ("size", "step"))
-    return ("counter", "chunks", "y", *each)
+    """List the argument names; the last axis is contiguous."""
+    axis_names = (f"{name}{a}" for a in range(axes) for name in ("size", "step"))
+    return ("counter", "chunks", "y", *axis_names)
 
 
 def text(axes: int, lanes: int) -> str:
-    """The LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
+    """Write the LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
     code = Code("zeros", arguments(axes))
     zeros = code.zero("float32", lanes)
 
-    def inside(a: int, y: Pointer) -> None:
+    def clear_axis(a: int, y: Pointer) -> None:
         if a < axes - 1:
             with code.loop(0, code[f"size{a}"]) as i:
-                inside(a + 1, y.at(i * code[f"step{a}"]))
+                clear_axis(a + 1, y.at(i * code[f"step{a}"]))
             return
         size = code[f"size{a}"]
-        whole = size - size % lanes
-        with code.loop(0, whole, lanes) as i:
+        full_vectors = size - size % lanes
+        with code.loop(0, full_vectors, lanes) as i:
             y.at(i).store(zeros)
-        with code.when(whole < size):
-            y.at(whole).store(zeros, code.first_lanes(size - whole, lanes))
+        with code.when(full_vectors < size):
+            y.at(full_vectors).store(zeros, code.first_lanes(size - full_vectors, lanes))
 
     with code.chunks(code["chunks"]) as chunk:
         y = code.array("y", "float32")
         rows, plane = chunk % code["size1"], chunk // code["size1"]
-        inside(2, y.at(plane * code["step0"] + rows * code["step1"]))
+        clear_axis(2, y.at(plane * code["step0"] + rows * code["step1"]))
     return code.text()
 
 
 def clear(view: Any, launch: Any, threads: int) -> None:
-    """view[...] = 0, by a kernel if the last axis is contiguous and the view large."""
+    """Clear a view of an array, by a kernel if the last axis is contiguous and the view large."""
     item = ITEMSIZE[dtype_name(view)]
     supported = contiguous_channels(view) and view.ndim > 2 and item % 4 == 0
     if not supported or prod(view.shape) * item < MIN_BYTES:
         view[...] = 0
         return
-    _call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
+    _clearing_call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
 
 
 @kept
-def _call(
+def _clearing_call(
     shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
-    in_words = (*element_strides(strides[:-1], 4), 1)
+    steps = (*element_strides(strides[:-1], 4), 1)
     values = {"chunks": shape[0] * shape[1]}
-    for a, (size, step) in enumerate(zip(sizes, in_words, strict=True)):
+    for a, (size, step) in enumerate(zip(sizes, steps, strict=True)):
         values |= {f"size{a}": size, f"step{a}": step}
     kernel = KernelSpec("zeros", text, (len(shape), on.lanes(4)), on)
     return Call(kernel, arguments(len(shape)), values, threads, ())

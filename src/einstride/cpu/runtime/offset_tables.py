@@ -25,79 +25,79 @@ making a table takes hardly more memory than the table."""
 
 
 def padded_elements(g: Geometry, axis: int) -> Any:
-    """The element of x at each position of a padded axis; -1 in a border of zeros."""
+    """List the element of x at each position of a padded axis; -1 in a border of zeros."""
     size, (low, high) = g.size[axis], g.padding[axis]
-    found = np.empty(max(size + low + high, 0), np.int64)
+    elements = np.empty(max(size + low + high, 0), np.int64)
     for segment in segments(-low, size + high, size, g.padding_mode):
         if segment.step == 0:
-            found[segment.positions] = segment.source
+            elements[segment.positions] = segment.source
         else:
-            found[segment.positions] = np.arange(
+            elements[segment.positions] = np.arange(
                 segment.source,
                 segment.source + segment.step * (segment.stop - segment.start),
                 segment.step,
             )
-    return found
+    return elements
 
 
 def at_taps(values: Any, g: Geometry, axis: int, outputs: Any = None) -> Any:
-    """(O, K) the value at the position of each tap of each output, or of the `outputs` given.
+    """List (O, K) the value at each tap of each output, or of the `outputs` given.
 
     `values` holds one value for each position of the padded axis.
     """
     outputs = np.arange(g.out[axis]) if outputs is None else outputs
-    found = np.empty((len(outputs), g.kernel[axis]), np.int64)
+    table = np.empty((len(outputs), g.kernel[axis]), np.int64)
     k = np.arange(g.kernel[axis]) * g.dilation[axis]
     rows = max(LOOKUPS // max(len(k), 1), 1)
-    for first in range(0, len(found), rows):
+    for first in range(0, len(table), rows):
         o = outputs[first : first + rows, None] * g.stride[axis]
-        found[first : first + rows] = values[o + k]
-    return found
+        table[first : first + rows] = values[o + k]
+    return table
 
 
 def sources(g: Geometry, axis: int, outputs: Any = None) -> Any:
-    """(O, K) the element of x that each tap of each output reads; -1 in a border of zeros."""
+    """List (O, K) the element of x that each output's tap reads; -1 in a border of zeros."""
     return at_taps(padded_elements(g, axis), g, axis, outputs)
 
 
-def lowest_offset(count: int, step: int) -> int:
-    """The smallest offset of an axis' elements: 0, or negative for a negative stride."""
-    return min((count - 1) * step, 0)
+def lowest_offset(count: int, stride: int) -> int:
+    """Return the smallest offset of an axis' elements: 0, or negative for a negative stride."""
+    return min((count - 1) * stride, 0)
 
 
-def to_offsets(elements: Any, step: int, lowest: int) -> Any:
+def to_offsets(elements: Any, stride: int, lowest: int) -> Any:
     """Turn indices into offsets from the element at the offset `lowest`; -1 into `OUTSIDE`."""
-    found = np.multiply(elements, step, dtype=np.int64, order="C")
-    found -= lowest
-    found[elements < 0] = OUTSIDE
-    return found
+    table = np.multiply(elements, stride, dtype=np.int64, order="C")
+    table -= lowest
+    table[elements < 0] = OUTSIDE
+    return table
 
 
-def offsets(g: Geometry, axis: int, step: int, outputs: Any = None) -> tuple[Any, int]:
-    """(O, K) offsets in x of each output's taps on an axis, and the offset to add to x's address.
+def offsets(g: Geometry, axis: int, stride: int, outputs: Any = None) -> tuple[Any, int]:
+    """List (O, K) the offsets in x of each output's taps; also return the offset to add to x.
 
     An offset is negative only in a border of zeros, even where the stride of x is negative.
     """
-    lowest = lowest_offset(g.size[axis], step)
-    return at_taps(to_offsets(padded_elements(g, axis), step, lowest), g, axis, outputs), lowest
+    lowest = lowest_offset(g.size[axis], stride)
+    return at_taps(to_offsets(padded_elements(g, axis), stride, lowest), g, axis, outputs), lowest
 
 
 def output_ranges(g: Geometry, axis: int) -> tuple[Any, Any]:
-    """(K,) each tap's first output that reads an element of x, and one past the last; or 0, 0."""
+    """List (K,) each tap's first output that reads x, and one past the last; 0, 0 if none does."""
     out, s, low = g.out[axis], g.stride[axis], g.padding[axis][0]
     taps = np.arange(g.kernel[axis], dtype=np.int64)
     if g.padding_mode != "zeros":
         return np.zeros_like(taps), np.full_like(taps, out)
-    at = taps * g.dilation[axis] - low  # the position in x of the first output's tap
-    first = np.maximum(-(at // s), 0)
-    last = np.minimum((g.size[axis] - 1 - at) // s + 1, out)
-    any_ = first < last
-    return np.where(any_, first, 0), np.where(any_, last, 0)
+    position = taps * g.dilation[axis] - low  # the position in x of the first output's tap
+    first = np.maximum(-(position // s), 0)
+    last = np.minimum((g.size[axis] - 1 - position) // s + 1, out)
+    reads_x = first < last
+    return np.where(reads_x, first, 0), np.where(reads_x, last, 0)
 
 
-def grid(counts: Sequence[int], steps: Sequence[int]) -> Any:
-    """The offset of each element of an array with these axes, in row-major order."""
-    found = np.zeros(1, np.int64)
-    for count, step in zip(counts, steps, strict=True):
-        found = (found[:, None] + np.arange(count) * step).ravel()
-    return found
+def grid(counts: Sequence[int], strides: Sequence[int]) -> Any:
+    """List the offset of each element of an array with these axes, in row-major order."""
+    table = np.zeros(1, np.int64)
+    for count, stride in zip(counts, strides, strict=True):
+        table = (table[:, None] + np.arange(count) * stride).ravel()
+    return table

@@ -63,7 +63,7 @@ def usable(a: Any, b: Backend, dtype: str | None, needs: Predicate) -> bool:
 
 
 def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = addressable) -> Any:
-    """`a` itself if it is `usable`, else a row-major copy of it in `dtype` (None: its own).
+    """Return `a` if it is `usable`, else a row-major copy of it in `dtype` (None: its own).
 
     A row-major copy satisfies every predicate of this module.
     """
@@ -75,7 +75,7 @@ def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = add
 
 
 def target(out: Any, b: Backend, dtype: str | None = None, needs: Predicate = addressable) -> Any:
-    """The array that a kernel writes: `out` if it is `usable`, else a new row-major array.
+    """Return the array that a kernel writes: `out` if it is `usable`, else a new row-major array.
 
     The caller copies the new array, which has the dtype `dtype` (None: that of `out`), to `out`.
     """
@@ -85,9 +85,9 @@ def target(out: Any, b: Backend, dtype: str | None = None, needs: Predicate = ad
 
 
 def element_stride(stride: int, size: int) -> int:
-    """A stride in bytes as a number of elements of `size` bytes; an error if it is no integer."""
-    count, rest = divmod(stride, size)
-    if rest:
+    """Convert a stride in bytes to elements of `size` bytes; an error if it is no integer."""
+    count, remainder = divmod(stride, size)
+    if remainder:
         raise RuntimeError(
             f"a kernel was to be given a stride of {stride} bytes between elements of {size} bytes"
         )
@@ -97,7 +97,7 @@ def element_stride(stride: int, size: int) -> int:
 def element_strides(
     strides: Sequence[int], size: int, shape: Sequence[int] | None = None, of_single: int = 0
 ) -> tuple[int, ...]:
-    """Strides in elements of `size` bytes; with `shape`, `of_single` for axes of length one."""
+    """Convert strides to elements of `size` bytes; with `shape`, `of_single` where it is one."""
     if shape is None:
         return tuple([element_stride(stride, size) for stride in strides])
     return tuple(
@@ -109,7 +109,7 @@ def element_strides(
 
 
 def copy_bytes(*arrays: Any, contiguous: bool = False) -> int:
-    """Bytes of row-major copies of the arrays that are not addressable; None counts nothing.
+    """Count the bytes of row-major copies of the unaddressable arrays; None counts nothing.
 
     With `contiguous`, arrays with gaps or another memory order are copied, too.
     """

@@ -10,7 +10,7 @@ from einstride.cpu.runtime.operands import packed
 
 
 def add_partial_sums(sums: Any, out: Any) -> None:
-    """out (...) = the sum over the first axis of sums (n, ...), in the order of that axis.
+    """Compute out (...) = the sum over the first axis of sums (n, ...), in the order of that axis.
 
     The sum is formed in `out`, by one call of NumPy, if both are contiguous and of one dtype;
     otherwise in the first of the sums: NumPy's reduction of other arrays allocates memory.

@@ -27,11 +27,11 @@ def gather(a: Any, compute: str, on: Machine) -> Call:
 
     The call needs the addresses ``from`` and ``to``, like all calls of this module.
     """
-    return _gather(a.shape, a.strides, dtype_name(a), compute, on)
+    return _gather_call(a.shape, a.strides, dtype_name(a), compute, on)
 
 
 @kept
-def _gather(
+def _gather_call(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
     offsets = grid(shape, element_strides(strides, ITEMSIZE[stored]))
@@ -41,7 +41,7 @@ def _gather(
 
 
 def gather_text(stored: str, compute: str) -> str:
-    """The LLVM IR of ``gather``."""
+    """Write the LLVM IR of ``gather``."""
     code = Code("gather", GATHER)
     with code.chunks(code["chunks"]), code.loop(0, code["count"]) as i:
         value = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
@@ -51,27 +51,27 @@ def gather_text(stored: str, compute: str) -> str:
 
 def planes(a: Any, on: Machine) -> Call:
     """Transpose a row-major array with the shape of `a`, (B, *O, D), to (B, D, *O)."""
-    return _planes(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), on)
+    return _planes_call(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), on)
 
 
 @kept
-def _planes(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
+def _planes_call(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
     kernel = KernelSpec("planes", planes_text, (stored,), on)
     values = {"chunks": batch, "positions": positions, "channels": channels}
     return Call(kernel, PLANES, values, 1, [])
 
 
 def planes_text(stored: str) -> str:
-    """The LLVM IR of ``planes``."""
+    """Write the LLVM IR of ``planes``."""
     code = Code("planes", PLANES)
     with code.chunks(code["chunks"]) as example:
         positions, channels = code["positions"], code["channels"]
         begin = example * positions * channels
         with code.loop(0, channels) as c:
-            to = code.array("to", stored).at(begin + c * positions)
-            start = code.array("from", stored).at(begin + c)
+            plane = code.array("to", stored).at(begin + c * positions)
+            channel = code.array("from", stored).at(begin + c)
             with code.loop(0, positions) as p:
-                to.at(p).store(start.at(p * channels).load())
+                plane.at(p).store(channel.at(p * channels).load())
     return code.text()
 
 
@@ -82,11 +82,11 @@ def reduce(a: Any, groups: int, partial_sums: int, compute: str, on: Machine) ->
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _reduce(shape, strides, step, groups, partial_sums, dtype_name(a), compute, on)
+    return _reduce_call(shape, strides, step, groups, partial_sums, dtype_name(a), compute, on)
 
 
 @kept
-def _reduce(
+def _reduce_call(
     shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, partial_sums: int,
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
@@ -101,16 +101,16 @@ def _reduce(
 
 
 def reduce_text(compute: str, result: str) -> str:
-    """The LLVM IR of ``reduce``."""
+    """Write the LLVM IR of ``reduce``."""
     code = Code("reduce", REDUCE)
     with code.chunks(code["chunks"]) as group:
         count, partial_sums = code["count"], code["partial_sums"]
         first = code.array("from", compute).at(group * partial_sums * count)
-        to = code.array("to", result).at(group * code["step"])
+        result_pointer = code.array("to", result).at(group * code["step"])
         with code.loop(0, count) as i:
             total = code.variable(first.at(i).load())
             with code.loop(1, partial_sums) as s:
                 total.set(total.get() + first.at(s * count + i).load())
-            pointer = to.at(code.array("offsets", "int64").at(i).load())
+            pointer = result_pointer.at(code.array("offsets", "int64").at(i).load())
             pointer.store(code.convert(total.get(), compute, result))
     return code.text()

@@ -15,7 +15,7 @@ ARGUMENTS = ("counter", "chunks", "f", "to", "channels", "columns", "zeros")
 
 
 def kernel(dtype: str, lanes: int, vectors: int) -> str:
-    """The LLVM IR of the kernel ``block_panels``.
+    """Write the LLVM IR of the kernel ``block_panels``.
 
     `columns` holds the offset in f of each panel, tap and column; negative for zeros.
     """
@@ -25,19 +25,19 @@ def kernel(dtype: str, lanes: int, vectors: int) -> str:
         channels = code["channels"]
         f, zeros = code.array("f", dtype), code.array("zeros", dtype)
         offsets = code.array("columns", "int64").at(chunk * width)
-        to = code.array("to", dtype).at(chunk * channels * width)
+        panel = code.array("to", dtype).at(chunk * channels * width)
         with code.loop(0, width, lanes) as column:
-            found = [offsets.at(column + i).load() for i in range(lanes)]
-            inside = [o >= 0 for o in found]
+            column_offsets = [offsets.at(column + i).load() for i in range(lanes)]
+            exists = [o >= 0 for o in column_offsets]
             with code.loop(0, channels, lanes) as d:
                 mask = code.first_lanes(channels - d, lanes)
                 rows = [
                     i.select_pointer(f.at(o + d), zeros).load(lanes, mask)
-                    for i, o in zip(inside, found, strict=True)
+                    for i, o in zip(exists, column_offsets, strict=True)
                 ]
                 for i, row in enumerate(_transpose(rows)):
                     with code.when(d + i < channels):
-                        to.at((d + i) * width + column).store(row)
+                        panel.at((d + i) * width + column).store(row)
     return code.text()
 
 
@@ -49,16 +49,16 @@ def _transpose(rows: list[Value]) -> list[Value]:
         low = [i // step % 2 == 0 for i in range(n)]
         first = [i if low[i] else n + i - step for i in range(n)]
         second = [i + step if low[i] else n + i for i in range(n)]
-        found = list(rows)
+        exchanged = list(rows)
         for i in range(n):
             if low[i]:
-                found[i] = _shuffled(rows[i], rows[i + step], first)
-                found[i + step] = _shuffled(rows[i], rows[i + step], second)
-        rows, step = found, step // 2
+                exchanged[i] = _select_lanes(rows[i], rows[i + step], first)
+                exchanged[i + step] = _select_lanes(rows[i], rows[i + step], second)
+        rows, step = exchanged, step // 2
     return rows
 
 
-def _shuffled(one: Value, two: Value, order: list[int]) -> Value:
-    """The lanes of two vectors that `order` names."""
+def _select_lanes(a: Value, b: Value, order: list[int]) -> Value:
+    """Return the lanes of two vectors that `order` names."""
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
-    return Value(one.code, one.code.builder.shuffle_vector(one.ir, two.ir, lanes))
+    return Value(a.code, a.code.builder.shuffle_vector(a.ir, b.ir, lanes))

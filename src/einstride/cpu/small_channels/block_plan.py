@@ -53,32 +53,34 @@ class Axis:
         return self.strides * self.stride
 
     def outputs(self, out: int) -> Any:
-        """(count, taps) the output that each tap of each block meets; -1 for none."""
-        found = self.first + np.arange(self.count)[:, None] * self.strides + np.arange(self.taps)
-        return np.where((found >= 0) & (found < out), found, -1)
+        """List (count, taps) the output that each tap of each block meets; -1 for none."""
+        outputs = self.first + np.arange(self.count)[:, None] * self.strides + np.arange(self.taps)
+        return np.where((outputs >= 0) & (outputs < out), outputs, -1)
 
-    def met(self) -> Any:
-        """(taps, block) the filter's tap between a block's output and its position; -1 for none."""
+    def tap_numbers(self) -> Any:
+        """List (taps, block) the filter's tap between an output and a position; -1 for none."""
         reach = (self.kernel - 1) * self.dilation
-        at = np.arange(self.block) - self.stride * (np.arange(self.taps)[:, None] - self._back)
-        k, rest = np.divmod(at, self.dilation)
-        inside = (at >= 0) & (at <= reach) & (rest == 0)
+        distance = np.arange(self.block) - self.stride * (
+            np.arange(self.taps)[:, None] - self._outputs_before
+        )
+        k, remainder = np.divmod(distance, self.dilation)
+        inside = (distance >= 0) & (distance <= reach) & (remainder == 0)
         return np.where(inside, self.kernel - 1 - k if self.flip else k, -1)
 
     @property
-    def _back(self) -> int:
+    def _outputs_before(self) -> int:
         """Outputs before a block's first output whose windows reach the block."""
         return (self.kernel - 1) * self.dilation // self.stride
 
 
-def _axis(g: Geometry, a: int, strides: int) -> Axis:
+def _divide_axis(g: Geometry, a: int, strides: int) -> Axis:
     s, low, reach = g.stride[a], g.padding[a][0], (g.kernel[a] - 1) * g.dilation[a]
     block = strides * s
-    begin, back = low // block, reach // s
-    count = (low + g.size[a] - 1) // block - begin + 1
-    taps = (block - 1) // s + back + 1
-    first = begin * strides - back
-    low -= begin * block
+    first_block, outputs_before = low // block, reach // s
+    count = (low + g.size[a] - 1) // block - first_block + 1
+    taps = (block - 1) // s + outputs_before + 1
+    first = first_block * strides - outputs_before
+    low -= first_block * block
     return Axis(s, g.dilation[a], g.kernel[a], g.flip, strides, low, count, taps, first)
 
 
@@ -125,36 +127,36 @@ class BlockTiling:
 
 @cached(1024)
 def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
-    """The tiling with the least work."""
-    most = (4 if registers >= 32 else 2) * lanes
+    """Choose the tiling with the least work."""
+    max_columns = (4 if registers >= 32 else 2) * lanes
     axes = [
         [
-            _axis(g, a, m)
+            _divide_axis(g, a, m)
             for m in STRIDES
-            if m == 1 or ((m - 1) * s < n and m * s * g.channels <= most)
+            if m == 1 or ((m - 1) * s < n and m * s * g.channels <= max_columns)
         ]
         for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
     ]
-    found = []
+    tilings = []
     for chosen in product(*axes):
         columns = prod(axis.block for axis in chosen) * g.channels
-        if columns <= most or all(axis.strides == 1 for axis in chosen):
-            found.append(_tiling(g, chosen, lanes, registers, most))
-    return min(found, key=lambda blocks: blocks.work)
+        if columns <= max_columns or all(axis.strides == 1 for axis in chosen):
+            tilings.append(_choose_spans(g, chosen, lanes, registers, max_columns))
+    return min(tilings, key=lambda blocks: blocks.work)
 
 
-def _tiling(
-    g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, most: int
+def _choose_spans(
+    g: Geometry, axes: tuple[Axis, ...], lanes: int, registers: int, max_columns: int
 ) -> BlockTiling:
     width = axes[-1].block * g.channels
-    spans_per_line = -(-width // most)
+    spans_per_line = -(-width // max_columns)
     span = width if spans_per_line == 1 else -(-width // (spans_per_line * lanes)) * lanes
     spans_per_line = -(-width // span)
     all_spans = prod(axis.block for axis in axes[:-1]) * spans_per_line
     rows, line = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
     taps = prod(axis.taps for axis in axes)
     best: BlockTiling | None = None
-    for spans in range(1, min(most // span, all_spans) + 1):
+    for spans in range(1, min(max_columns // span, all_spans) + 1):
         vectors = -(-spans * span // lanes)
         positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
         positions = -(-line // -(-line // min(positions, line)))
@@ -192,39 +194,41 @@ class Columns:
     channels: Any
     first: Any
     count: Any
-    at: list[Any]
+    positions: list[Any]
 
 
 @kept
 def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
-    """The columns of a filter (*K, C, D) with these strides in elements, none of them negative."""
+    """List the columns of a filter (*K, C, D) with these strides in elements, none negative."""
     offset: Any = np.arange(g.channels) * f_strides[g.rank]
     for a in reversed(range(g.rank)):
-        met = to_offsets(blocks.axes[a].met(), f_strides[a], 0)
+        tap_offsets = to_offsets(blocks.axes[a].tap_numbers(), f_strides[a], 0)
         inner = offset.reshape(1, *offset.shape)
-        shape = (met.shape[0], met.shape[1], *[1] * offset.ndim)
-        offset = met.reshape(shape) + inner  # (taps, block, inner taps, inner blocks, ..., C)
+        shape = (tap_offsets.shape[0], tap_offsets.shape[1], *[1] * offset.ndim)
+        offset = (
+            tap_offsets.reshape(shape) + inner
+        )  # (taps, block, inner taps, inner blocks, ..., C)
     n = g.rank
     offset = offset.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n)
     outer = [axis.block for axis in blocks.axes[:-1]]
     width = blocks.axes[-1].block * g.channels
     offset = offset.reshape(blocks.taps, prod(outer), width)
-    in_spans = np.full(
+    span_offsets = np.full(
         (blocks.taps, prod(outer), blocks.spans_per_line * blocks.span), OUTSIDE, np.int64
     )
-    in_spans[..., :width] = offset
+    span_offsets[..., :width] = offset
     all_spans = prod(outer) * blocks.spans_per_line
     padded = np.full((blocks.taps, blocks.panels * blocks.spans, blocks.span), OUTSIDE, np.int64)
-    padded[:, :all_spans] = in_spans.reshape(blocks.taps, all_spans, blocks.span)
-    filled = np.full((blocks.panels, blocks.taps, blocks.width), OUTSIDE, np.int64)
+    padded[:, :all_spans] = span_offsets.reshape(blocks.taps, all_spans, blocks.span)
+    panel_offsets = np.full((blocks.panels, blocks.taps, blocks.width), OUTSIDE, np.int64)
     panel = padded.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
-    filled[..., : panel.shape[-1]] = panel
-    number = np.arange(blocks.panels * blocks.spans)
-    first = number % blocks.spans_per_line * blocks.span
-    count = np.where(number < all_spans, np.minimum(blocks.span, width - first), 0)
-    block = number % all_spans // blocks.spans_per_line
-    at = [np.ascontiguousarray(i) for i in np.unravel_index(block, outer)] if outer else []
-    within = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.span)
+    panel_offsets[..., : panel.shape[-1]] = panel
+    span_numbers = np.arange(blocks.panels * blocks.spans)
+    first = span_numbers % blocks.spans_per_line * blocks.span
+    count = np.where(span_numbers < all_spans, np.minimum(blocks.span, width - first), 0)
+    block = span_numbers % all_spans // blocks.spans_per_line
+    positions = [np.ascontiguousarray(i) for i in np.unravel_index(block, outer)] if outer else []
+    elements = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.span)
     channels = np.zeros((blocks.panels, blocks.width), np.int64)
-    channels[:, : panel.shape[-1]] = within.reshape(blocks.panels, -1) % g.channels
-    return Columns(filled, channels.ravel(), first, count, at)
+    channels[:, : panel.shape[-1]] = elements.reshape(blocks.panels, -1) % g.channels
+    return Columns(panel_offsets, channels.ravel(), first, count, positions)

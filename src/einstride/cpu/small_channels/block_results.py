@@ -14,66 +14,78 @@ from einstride.codegen.vector_formats import all_lanes
 from einstride.cpu.small_channels.block_tile import BlockTile, Row
 
 
-def check(code: Code, acc: list[Variable]) -> None:
+def check_nan(code: Code, acc: list[Variable]) -> None:
     """Generate code that sets `flag` if a sum is NaN."""
     values = [sums.get() for sums in acc]
     if not is_float(values[0].ir.type):
         return
-    found = is_nan(values[0])
+    is_any_nan = is_nan(values[0])
     for value in values[1:]:
-        found = found | is_nan(value)
+        is_any_nan = is_any_nan | is_nan(value)
     lanes = values[0].ir.type.count
-    some = code.intrinsic(f"llvm.vector.reduce.or.v{lanes}i1", ir.IntType(1), [found])
-    with code.when(some):
+    any_lane = code.intrinsic(f"llvm.vector.reduce.or.v{lanes}i1", ir.IntType(1), [is_any_nan])
+    with code.when(any_lane):
         code.array("flag", "int64").store(code.number(1))
 
 
-def write(
-    code: Code, t: BlockTile, here: Row, start: Value, last: Value, acc: list[Variable]
+def store_spans(
+    code: Code, spec: BlockTile, tile_row: Row, start: Value, last: Value, acc: list[Variable]
 ) -> None:
     """Store the spans of each block, as far as they lie in gx."""
     sums = [a.get() for a in acc]
-    for e, count in enumerate(here.counts):
+    for e, count in enumerate(tile_row.counts):
         with code.when(code.number(0) < count):
-            for p in range(t.positions):
+            for p in range(spec.positions):
                 with code.when(start + p < last):
-                    one = sums[p * t.vectors :][: t.vectors]
-                    _span(code, t, here, e, start + p, one)
+                    block_sums = sums[p * spec.vectors :][: spec.vectors]
+                    _store_span(code, spec, tile_row, e, start + p, block_sums)
 
 
-def _span(code: Code, t: BlockTile, here: Row, e: int, q: Value, sums: list[Value]) -> None:
+def _store_span(
+    code: Code, spec: BlockTile, tile_row: Row, e: int, q: Value, sums: list[Value]
+) -> None:
     """Store span e of block q; a part of it may lie before or behind the line of gx."""
-    if t.forward:
-        _outputs(code, t, here.gx.at(q * code["step"] + here.offsets[e]), here.counts[e], sums)
+    if spec.forward:
+        _store_channels(
+            code,
+            spec,
+            tile_row.gx.at(q * code["step"] + tile_row.offsets[e]),
+            tile_row.counts[e],
+            sums,
+        )
         return
-    begin = q * code["step"] - code["before"] + here.firsts[e]
+    begin = q * code["step"] - code["before"] + tile_row.firsts[e]
     low = (code.number(0) - begin).maximum(code.number(0))
-    high = (code["line"] - begin).minimum(here.counts[e])
-    pointer = here.gx.at(q * code["step"] - code["before"] + here.offsets[e])
-    for i in range(0, t.span, t.lanes):
-        mask = code.first_lanes(high - i, t.lanes)
-        below = code.first_lanes(low - i, t.lanes)
-        mask = mask & (below ^ all_lanes(code, t.lanes))
-        found = _columns(sums, e * t.span + i, t.lanes)
-        pointer.at(i).store(code.convert(found, t.compute, t.result), mask)
+    high = (code["line"] - begin).minimum(tile_row.counts[e])
+    pointer = tile_row.gx.at(q * code["step"] - code["before"] + tile_row.offsets[e])
+    for i in range(0, spec.span, spec.lanes):
+        mask = code.first_lanes(high - i, spec.lanes)
+        lanes_before = code.first_lanes(low - i, spec.lanes)
+        mask = mask & (lanes_before ^ all_lanes(code, spec.lanes))
+        vector = _select_columns(sums, e * spec.span + i, spec.lanes)
+        pointer.at(i).store(code.convert(vector, spec.compute, spec.result), mask)
 
 
-def _outputs(code: Code, t: BlockTile, pointer: Pointer, count: Value, sums: list[Value]) -> None:
+def _store_channels(
+    code: Code, spec: BlockTile, pointer: Pointer, count: Value, sums: list[Value]
+) -> None:
     """Store the output channels of one output."""
-    found = [code.convert(each, t.compute, t.result) for each in sums]
-    if t.stream:
-        for v, each in enumerate(found):
-            pointer.at(v * t.lanes).stream(each)
+    results = [code.convert(vector, spec.compute, spec.result) for vector in sums]
+    if spec.stream:
+        for v, vector in enumerate(results):
+            pointer.at(v * spec.lanes).stream(vector)
         return
-    for v, each in enumerate(found):
-        pointer.at(v * t.lanes).store(each, code.first_lanes(count - v * t.lanes, t.lanes))
+    for v, vector in enumerate(results):
+        pointer.at(v * spec.lanes).store(
+            vector, code.first_lanes(count - v * spec.lanes, spec.lanes)
+        )
 
 
-def _columns(sums: list[Value], first: int, lanes: int) -> Value:
-    """The vector of columns from `first` on, from two neighbouring vectors."""
+def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:
+    """Return the vector of columns from `first` on, from two neighbouring vectors."""
     v, shift = divmod(first, lanes)
     if shift == 0:
         return sums[v]
-    one, two = sums[v], sums[min(v + 1, len(sums) - 1)]
+    low, high = sums[v], sums[min(v + 1, len(sums) - 1)]
     order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [shift + i for i in range(lanes)])
-    return Value(one.code, one.code.builder.shuffle_vector(one.ir, two.ir, order))
+    return Value(low.code, low.code.builder.shuffle_vector(low.ir, high.ir, order))

@@ -61,7 +61,7 @@ class LineTiling:
 
 @cached(1024)
 def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
-    """The tiling with the least work."""
+    """Choose the tiling with the least work."""
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
     span = g.kernel[-1] * g.channels
@@ -77,26 +77,26 @@ def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
         edges = 2 * outer * g.kernel[-1] * EDGE * positions if border else 0.0
         work = panels * lines * (-(-line // positions) * tile + edges + LINE)
         tilings.append(LineTiling(lanes, vectors, panels, positions, work))
-    return min(tilings, key=lambda found: found.work)
+    return min(tilings, key=lambda tiling: tiling.work)
 
 
 def tiling(g: Geometry, compute: str) -> LineTiling:
-    """The tiling of a forward pass for this machine."""
+    """Choose the tiling of a forward pass for this machine."""
     on = machine()
     return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
 
 
-def streams(g: Geometry, item: int, found: LineTiling) -> bool:
+def streams(g: Geometry, item: int, chosen: LineTiling) -> bool:
     """True if results of `item` bytes each are stored past the caches."""
-    return prod(g.y_shape) * item >= STREAMED and g.filters % found.width == 0
+    return prod(g.y_shape) * item >= STREAMED and g.filters % chosen.width == 0
 
 
 def pack(f: Any, g: Geometry, compute: str) -> Any:
-    """The filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
-    found = tiling(g, compute)
-    panels = aligned_empty((found.panels, *g.kernel, g.channels, found.width), compute)
-    for first, panel in zip(range(0, g.filters, found.width), panels, strict=True):
-        part = f[..., first : first + found.width]
+    """Pack the filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
+    chosen = tiling(g, compute)
+    panels = aligned_empty((chosen.panels, *g.kernel, g.channels, chosen.width), compute)
+    for first, panel in zip(range(0, g.filters, chosen.width), panels, strict=True):
+        part = f[..., first : first + chosen.width]
         panel[..., : part.shape[-1]] = part
         panel[..., part.shape[-1] :] = 0
     return panels
@@ -110,23 +110,23 @@ def correlate(
     x is contiguous in lines of the last axis with their channels, out in its channels.
     """
     call = correlation(x, g, compute, out, threads)
-    more = {}
+    addresses = {}
     if bias is not None:
-        found = tiling(g, compute)
-        filled = np.zeros(found.panels * found.width, compute)
-        filled[: g.filters] = bias
-        more["bias"] = address(filled)
-    call(launch, gy=address(x), gx=address(out), f=address(packed), **more)
+        chosen = tiling(g, compute)
+        padded_bias = np.zeros(chosen.panels * chosen.width, compute)
+        padded_bias[: g.filters] = bias
+        addresses["bias"] = address(padded_bias)
+    call(launch, gy=address(x), gx=address(out), f=address(packed), **addresses)
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides.
+    """Make the call for arrays with these dtypes and strides.
 
     It takes the addresses gy (of x), gx (of y), f and bias.
     """
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
     stream = even and streams(g, out.itemsize, tiling(g, compute))
-    return _forward(
+    return _forward_call(
         g,
         dtype_name(x),
         compute,
@@ -140,41 +140,41 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Ca
 
 
 @kept
-def _forward(
+def _forward_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
-    found = choose_line_tiling(g, on.lanes(item), on.registers)
+    chosen = choose_line_tiling(g, on.lanes(item), on.registers)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     tile = BlockTile(
-        operand, compute, result, found.lanes, found.positions, found.vectors, found.width, 1,
+        operand, compute, result, chosen.lanes, chosen.positions, chosen.vectors, chosen.width, 1,
         g.rank, True, stream,
     )  # fmt: skip
     line, lines = g.out[-1], g.batch * prod(g.out[:-1])
-    segment = -(-line // found.positions) * found.positions
+    segment = -(-line // chosen.positions) * chosen.positions
     segment = chunk_size(
         segment,
-        found.positions,
-        lambda n: lines * found.panels * -(-line // n),
+        chosen.positions,
+        lambda n: lines * chosen.panels * -(-line // n),
         chunk_count(threads),
     )
     segments = -(-line // segment)
-    first = np.arange(found.panels) * found.width
-    count = np.minimum(g.filters - first, found.width)
-    nowhere = np.zeros(found.panels, np.int64)
+    first = np.arange(chosen.panels) * chosen.width
+    count = np.minimum(g.filters - first, chosen.width)
+    no_offsets = np.zeros(chosen.panels, np.int64)
     zeros = np.zeros(max(g.channels, 1), operand)
-    keep: list[Any] = [first, count, nowhere, zeros]
+    tables: list[Any] = [first, count, no_offsets, zeros]
     taps = prod(g.kernel)
     low, stride = g.padding[-1][0], g.stride[-1]
-    inside = found.panels * taps * g.channels * found.width * item <= SLICE_BYTES
+    inside = chosen.panels * taps * g.channels * chosen.width * item <= SLICE_BYTES
     values = {
-        "chunks": lines * segments * found.panels, "rows": lines, "segments": segments,
-        "segment": segment, "panels": found.panels, "panels_inside": int(inside),
-        "zeros": address(zeros), "f_panel": taps * g.channels * found.width,
+        "chunks": lines * segments * chosen.panels, "rows": lines, "segments": segments,
+        "segment": segment, "panels": chosen.panels, "panels_inside": int(inside),
+        "zeros": address(zeros), "f_panel": taps * g.channels * chosen.width,
         "channels": g.channels, "slice": max(g.channels, 1), "gy_batch": x_strides[0],
-        "gx_batch": y_strides[0], "span_first": address(nowhere), "span_to": address(first),
+        "gx_batch": y_strides[0], "span_first": address(no_offsets), "span_to": address(first),
         "span_count": address(count), "step": y_strides[-2], "move": stride * g.channels,
         "start": low * g.channels, "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1,
@@ -182,15 +182,15 @@ def _forward(
     }  # fmt: skip
     base = 0
     for a in range(g.rank):
-        table, back = offsets(g, a, g.channels if a == last else x_strides[a + 1])
-        base += back
-        keep.append(table)
+        table, lowest = offsets(g, a, g.channels if a == last else x_strides[a + 1])
+        base += lowest
+        tables.append(table)
         values |= {f"table{a}": address(table), f"taps{a}": g.kernel[a], f"blocks{a}": g.out[a]}
         if a < last:
             values |= {
-                f"span_at{a}": address(nowhere), f"size{a}": g.out[a], f"low{a}": 0,
+                f"span_at{a}": address(no_offsets), f"size{a}": g.out[a], f"low{a}": 0,
                 f"block{a}": 1, f"to{a}": y_strides[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
     kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)
-    return Call(kernel, blocks.arguments(g.rank), values, threads, keep)
+    return Call(kernel, blocks.arguments(g.rank), values, threads, tables)

@@ -67,7 +67,7 @@ class Regions:
     partial_sums: int
 
     def values(self, g: Geometry) -> dict[str, int]:
-        """The kernel arguments that describe the regions."""
+        """List the kernel arguments that describe the regions."""
         return {
             "partial_sums": self.partial_sums, "regions": self.count,
             "lines": g.batch * prod(g.out[:-1]), "lines_at_once": self.lines,
@@ -76,21 +76,21 @@ class Regions:
         }  # fmt: skip
 
 
-def regions(g: Geometry, each: int, item: int) -> Regions:
-    """Regions that fit the cache if an output takes `each` bytes; independent of threads."""
+def regions(g: Geometry, output_bytes: int, item: int) -> Regions:
+    """Choose regions that fit the cache if an output takes `output_bytes`, whatever the threads."""
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
-    outputs = max(REGION_BYTES // each, MIN_REGION_OUTPUTS)
-    at_once, part = max(outputs // max(line, 1), 1), line
+    outputs = max(REGION_BYTES // output_bytes, MIN_REGION_OUTPUTS)
+    region_lines, region_outputs = max(outputs // max(line, 1), 1), line
     if outputs < line:
-        part = -(-line // -(-line // outputs))
-    at_once = -(-lines // -(-lines // at_once)) if lines else 1
-    count = -(-lines // at_once) * -(-line // part)
+        region_outputs = -(-line // -(-line // outputs))
+    region_lines = -(-lines // -(-lines // region_lines)) if lines else 1
+    count = -(-lines // region_lines) * -(-line // region_outputs)
     partial_sums = MAX_PARTIAL_SUMS if g.multiply_adds > MIN_SPLIT else 1
     while partial_sums > 1 and (
         partial_sums > count or partial_sums * prod(g.f_shape) * item > MAX_PARTIAL_SUM_BYTES
     ):
         partial_sums //= 2
-    return Regions(at_once, part, count, partial_sums)
+    return Regions(region_lines, region_outputs, count, partial_sums)
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,16 @@ class RunTiling:
 
 @cached(1024)
 def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> RunTiling:
-    """The tiling with the least work, which does not depend on threads."""
+    """Choose the tiling with the least work, which does not depend on threads."""
     span, total = g.kernel[-1] * g.channels, -(-g.filters // lanes)
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outer = prod(g.kernel[:-1])
     tilings = []
-    for most in range(1, min(total, 6) + 1):
-        panels = -(-total // most)
+    for max_vectors in range(1, min(total, 6) + 1):
+        panels = -(-total // max_vectors)
         vectors = -(-total // panels)
-        for limit in range(1, min((registers - 1) // vectors - 1, span) + 1):
-            tiles = -(-span // limit)
+        for max_rows in range(1, min((registers - 1) // vectors - 1, span) + 1):
+            tiles = -(-span // max_rows)
             rows = -(-span // tiles)
             loads = LOAD * (rows + vectors)
             work = panels * tiles * (max(rows * vectors, loads, FMA_LATENCY) + vectors + OUTPUT)
@@ -142,7 +142,7 @@ def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> Run
 
 
 def tiling(g: Geometry, compute: str) -> RunTiling:
-    """The tiling of a filter gradient for this machine."""
+    """Choose the tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose_run_tiling(g, item, on.lanes(item), on.registers)
@@ -160,61 +160,62 @@ def gradient(
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
-    return _gradient(
+    """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
+    return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )
 
 
 @kept
-def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+def _gradient_call(
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
-    found = choose_run_tiling(g, item, on.lanes(item), on.registers)
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
+    chosen = choose_run_tiling(g, item, on.lanes(item), on.registers)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, last = g.kernel[-1] * g.channels, g.rank - 1
     tile = run_outer.RunTile(
-        first, second, compute, found.lanes, found.rows, found.vectors, g.channels, g.rank,
-        g.filters % (found.lanes * found.vectors) != 0,
+        x_dtype, gy_dtype, compute, chosen.lanes, chosen.rows, chosen.vectors, g.channels, g.rank,
+        g.filters % (chosen.lanes * chosen.vectors) != 0,
     )  # fmt: skip
-    own = np.arange(found.tiles) * found.rows
-    firsts = np.minimum(own, span - found.rows)
+    own_rows = np.arange(chosen.tiles) * chosen.rows
+    firsts = np.minimum(own_rows, span - chosen.rows)
     low, stride = g.padding[-1][0], g.stride[-1]
-    first_tap, last_tap = firsts // g.channels, (firsts + found.rows - 1) // g.channels
+    first_tap, last_tap = firsts // g.channels, (firsts + chosen.rows - 1) // g.channels
     inside = (
         np.ascontiguousarray(-((first_tap - low) // stride)),
         np.ascontiguousarray((g.size[-1] - 1 + low - last_tap) // stride + 1),
     )
     edge, _ = offsets(g, last, g.channels)
-    zeros = np.zeros(1, first)
-    partial_sums = found.regions.partial_sums
-    apart = found.panels if partial_sums == 1 else 1
-    wanted = chunk_count(threads) if partial_sums == 1 else 1  # partial sums are chunks already
-    part = chunk_size(found.tiles, 1, lambda n: found.panels * -(-found.tiles // n), wanted)
-    slices = -(-found.tiles // part)
-    keep: list[Any] = [own, firsts, *inside, edge, zeros]
+    zeros = np.zeros(1, x_dtype)
+    partial_sums = chosen.regions.partial_sums
+    separate_panels = chosen.panels if partial_sums == 1 else 1
+    min_chunks = chunk_count(threads) if partial_sums == 1 else 1  # partial sums are chunks already
+    part = chunk_size(chosen.tiles, 1, lambda n: chosen.panels * -(-chosen.tiles // n), min_chunks)
+    slices = -(-chosen.tiles // part)
+    tables: list[Any] = [own_rows, firsts, *inside, edge, zeros]
     values = {
-        "chunks": partial_sums * apart * slices, "panels": found.panels, "panels_apart": apart,
-        "slices": slices, "slice": part, "tiles": found.tiles, **found.regions.values(g),
+        "chunks": partial_sums * separate_panels * slices, "panels": chosen.panels,
+        "panels_apart": separate_panels, "slices": slices, "slice": part, "tiles": chosen.tiles,
+        **chosen.regions.values(g),
         "zeros": address(zeros), "x_batch": x_strides[0], "gy_batch": gy_strides[0],
         "gy_last": gy_strides[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
         "filters": g.filters, "span": span, "edge": address(edge), "kernel": g.kernel[-1],
-        "tile_first": address(firsts), "tile_own": address(own),
+        "tile_first": address(firsts), "tile_own": address(own_rows),
         "inside_first": address(inside[0]), "inside_last": address(inside[1]),
         "x_start": low * g.channels,
     }  # fmt: skip
     base = 0
     for a in range(last):
-        table, back = offsets(g, a, x_strides[a + 1])
-        base += back
-        keep.append(table)
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
+        tables.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
             f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
-    values["x"] = base * ITEMSIZE[first]
+    values["x"] = base * ITEMSIZE[x_dtype]
     kernel = KernelSpec("runs", run_outer.kernel, (tile,), on)
-    return Call(kernel, run_outer.arguments(g.rank), values, threads, keep)
+    return Call(kernel, run_outer.arguments(g.rank), values, threads, tables)

@@ -65,16 +65,16 @@ class LaneTiling:
 
 @cached(1024)
 def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> LaneTiling:
-    """The tiling with the least work, which does not depend on threads."""
+    """Choose the tiling with the least work, which does not depend on threads."""
     span = -(-g.kernel[-1] * g.channels // lanes)
-    across = g.kernel[-2] if g.rank > 1 else 1
+    outer_taps = g.kernel[-2] if g.rank > 1 else 1
     tilings = []
-    for most, channels, taps in product(
+    for max_vectors, channels, taps in product(
         range(1, min(span, MAX_VECTORS) + 1), range(1, min(g.filters, MAX_ROWS) + 1),
-        range(1, min(across, MAX_ROWS) + 1),
+        range(1, min(outer_taps, MAX_ROWS) + 1),
     ):  # fmt: skip
-        a, b, c = -(-span // most), -(-g.filters // channels), -(-across // taps)
-        v, r, k = -(-span // a), -(-g.filters // b), -(-across // c)
+        a, b, c = -(-span // max_vectors), -(-g.filters // channels), -(-outer_taps // taps)
+        v, r, k = -(-span // a), -(-g.filters // b), -(-outer_taps // c)
         if k * r * v + r + 1 <= registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
             tilings.append((a * b * c * (products + OUTPUT), v, r, k, a, b, c))
@@ -88,7 +88,7 @@ def choose_lane_tiling(g: Geometry, item: int, lanes: int, registers: int) -> La
 
 
 def tiling(g: Geometry, compute: str) -> LaneTiling:
-    """The tiling of a filter gradient for this machine."""
+    """Choose the tiling of a filter gradient for this machine."""
     on = machine()
     item = ITEMSIZE[compute]
     return choose_lane_tiling(g, item, on.lanes(item), on.registers)
@@ -115,28 +115,28 @@ def gradient(
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
-    """The call for arrays with these dtypes and strides, given the addresses x, gy and sums."""
-    return _gradient(
+    """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
+    return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
     )
 
 
 @kept
-def _gradient(
-    g: Geometry, first: str, second: str, compute: str, x_byte_strides: tuple[int, ...],
+def _gradient_call(
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
     lanes = on.lanes(item)
-    found = choose_lane_tiling(g, item, lanes, on.registers)
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[first])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[second])
-    span, last, width = g.kernel[-1] * g.channels, g.rank - 1, found.vectors * lanes
+    chosen = choose_lane_tiling(g, item, lanes, on.registers)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
+    span, last, width = g.kernel[-1] * g.channels, g.rank - 1, chosen.vectors * lanes
     tile = run_lanes.LaneTile(
-        first, second, compute, lanes, found.vectors, found.rows, found.taps, g.rank,
+        x_dtype, gy_dtype, compute, lanes, chosen.vectors, chosen.rows, chosen.taps, g.rank,
         span % width != 0,
     )  # fmt: skip
-    firsts = np.arange(found.span_tiles) * width
+    firsts = np.arange(chosen.span_tiles) * width
     low, stride = g.padding[-1][0], g.stride[-1]
     first_tap = firsts // g.channels
     last_tap = (np.minimum(firsts + width, span) - 1) // g.channels
@@ -144,16 +144,17 @@ def _gradient(
         np.ascontiguousarray(-((first_tap - low) // stride)),
         np.ascontiguousarray((g.size[-1] - 1 + low - last_tap) // stride + 1),
     )
-    partial_sums = found.regions.partial_sums
-    items = found.span_tiles * found.row_tiles * found.tap_tiles * prod(g.kernel[:-2])
+    partial_sums = chosen.regions.partial_sums
+    items = chosen.span_tiles * chosen.row_tiles * chosen.tap_tiles * prod(g.kernel[:-2])
     slices = min(items, -(-chunk_count(threads) // partial_sums)) if partial_sums < threads else 1
     part = -(-items // slices)
     slices = -(-items // part)
-    keep: list[Any] = [*inside]
+    tables: list[Any] = [*inside]
     values = {
         "chunks": partial_sums * slices, "slices": slices, "slice": part, "items": items,
-        "row_tiles": found.row_tiles, "span_tiles": found.span_tiles, "tap_tiles": found.tap_tiles,
-        **found.regions.values(g), "x_batch": x_strides[0], "gy_batch": gy_strides[0],
+        "row_tiles": chosen.row_tiles, "span_tiles": chosen.span_tiles,
+        "tap_tiles": chosen.tap_tiles, **chosen.regions.values(g),
+        "x_batch": x_strides[0], "gy_batch": gy_strides[0],
         "gy_last": gy_strides[-2], "x_last": stride * g.channels, "sums_partial": prod(g.f_shape),
         "filters": g.filters, "span": span, "inside_first": address(inside[0]),
         "inside_last": address(inside[1]), "x_start": low * g.channels,
@@ -161,13 +162,13 @@ def _gradient(
     }  # fmt: skip
     base = 0
     for a in range(last):
-        table, back = offsets(g, a, x_strides[a + 1])
-        base += back
-        keep.append(table)
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
+        tables.append(table)
         values |= {
             f"table{a}": address(table), f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
             f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
-    values["x"] = base * ITEMSIZE[first]
+    values["x"] = base * ITEMSIZE[x_dtype]
     kernel = KernelSpec("run_lanes", run_lanes.kernel, (tile,), on)
-    return Call(kernel, run_lanes.arguments(g.rank), values, threads, keep)
+    return Call(kernel, run_lanes.arguments(g.rank), values, threads, tables)

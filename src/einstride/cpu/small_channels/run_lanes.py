@@ -24,7 +24,7 @@ class LaneTile:
 
     Attributes
     ----------
-    first, second, compute : str
+    x_dtype, gy_dtype, compute : str
         The dtypes of x, of gy, and of the sums.
     lanes, vectors : int
         Lanes of a vector, vectors of a span per tile.
@@ -36,8 +36,8 @@ class LaneTile:
         True if the last vectors of a span are not full.
     """
 
-    first: str
-    second: str
+    x_dtype: str
+    gy_dtype: str
     compute: str
     lanes: int
     vectors: int
@@ -48,7 +48,7 @@ class LaneTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     outer = (
         f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
     )
@@ -62,23 +62,26 @@ def arguments(rank: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def kernel(t: LaneTile) -> str:
-    """The LLVM IR of the kernel ``run_lanes``."""
-    code = Code("run_lanes", arguments(t.rank))
+def kernel(spec: LaneTile) -> str:
+    """Write the LLVM IR of the kernel ``run_lanes``."""
+    code = Code("run_lanes", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
         part, partial = chunk % code["slices"], chunk // code["slices"]
         items = part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["items"])
         begin = partial * code["regions"] // code["partial_sums"]
         end = (partial + 1) * code["regions"] // code["partial_sums"]
-        sums = code.array("sums", t.compute).at(partial * code["sums_partial"])
-        with code.loop(begin, end) as number:
-            line, line_part = number // code["line_parts"], number % code["line_parts"]
+        sums = code.array("sums", spec.compute).at(partial * code["sums_partial"])
+        with code.loop(begin, end) as region_number:
+            line, line_part = (
+                region_number // code["line_parts"],
+                region_number % code["line_parts"],
+            )
             first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
             last = (first + code["lines_at_once"]).minimum(code["lines"])
             right = (left + code["line_at_once"]).minimum(code["line"])
             region = _Region(first, last, left, right)
             with code.loop(*items) as item:
-                _item(code, t, region, item, sums, number.equals(begin))
+                _compute_tile(code, spec, region, item, sums, region_number.equals(begin))
     return code.text()
 
 
@@ -108,93 +111,101 @@ class _Tile:
     sums: dict[tuple[int, int, int], Variable]
 
 
-def _item(
-    code: Code, t: LaneTile, region: _Region, item: Value, sums: Pointer, is_first: Value
+def _compute_tile(
+    code: Code, spec: LaneTile, region: _Region, item: Value, sums: Pointer, is_first: Value
 ) -> None:
     """Sum one tile over a region and add it to the partial sum."""
-    row_tile, rest = item % code["row_tiles"], item // code["row_tiles"]
-    span_tile, rest = rest % code["span_tiles"], rest // code["span_tiles"]
-    row = (row_tile * t.rows).minimum(code["filters"] - t.rows)
-    own_row, own_tap, taps = row_tile * t.rows, code.number(0), [code.number(0)] * (t.rank - 1)
+    row_tile, remaining = item % code["row_tiles"], item // code["row_tiles"]
+    span_tile, remaining = remaining % code["span_tiles"], remaining // code["span_tiles"]
+    row = (row_tile * spec.rows).minimum(code["filters"] - spec.rows)
+    own_row, own_tap, taps = (
+        row_tile * spec.rows,
+        code.number(0),
+        [code.number(0)] * (spec.rank - 1),
+    )
     tap = code.number(0)  # among the taps of all axes but the last
-    if t.rank > 1:
-        own_tap, rest = (rest % code["tap_tiles"]) * t.taps, rest // code["tap_tiles"]
-        taps[-1] = own_tap.minimum(code[f"taps{t.rank - 2}"] - t.taps)
-        tap = rest * code[f"taps{t.rank - 2}"] + taps[-1]
-    for a in reversed(range(t.rank - 2)):
-        taps[a], rest = rest % code[f"taps{a}"], rest // code[f"taps{a}"]
-    span = span_tile * (t.lanes * t.vectors)
+    if spec.rank > 1:
+        own_tap, remaining = (
+            (remaining % code["tap_tiles"]) * spec.taps,
+            remaining // code["tap_tiles"],
+        )
+        taps[-1] = own_tap.minimum(code[f"taps{spec.rank - 2}"] - spec.taps)
+        tap = remaining * code[f"taps{spec.rank - 2}"] + taps[-1]
+    for a in reversed(range(spec.rank - 2)):
+        taps[a], remaining = remaining % code[f"taps{a}"], remaining // code[f"taps{a}"]
+    span = span_tile * (spec.lanes * spec.vectors)
     left = code["span"] - span
     low = code.array("inside_first", "int64").at(span_tile).load()
     high = code.array("inside_last", "int64").at(span_tile).load()
     low, high = low.maximum(region.begin).minimum(region.end), high.minimum(region.end)
     high = high.maximum(low)
-    masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
-    acc = {
-        (k, r, v): code.variable(code.zero(t.compute, t.lanes))
-        for k in range(t.taps) for r in range(t.rows) for v in range(t.vectors)
+    masks = [code.first_lanes(left - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
+    totals = {
+        (k, r, v): code.variable(code.zero(spec.compute, spec.lanes))
+        for k in range(spec.taps) for r in range(spec.rows) for v in range(spec.vectors)
     }  # fmt: skip
-    tile = _Tile(row, span, taps, low, high, masks, acc)
-    _sum(code, t, region, tile)
-    for k in range(t.taps):
-        for r in range(t.rows):
-            mine = (
+    tile = _Tile(row, span, taps, low, high, masks, totals)
+    _sum_region(code, spec, region, tile)
+    for k in range(spec.taps):
+        for r in range(spec.rows):
+            is_own = (
                 (taps[-1] + k >= own_tap) & (row + r >= own_row)
-                if t.rank > 1
+                if spec.rank > 1
                 else (row + r >= own_row)
             )
-            with code.when(mine):
-                to = sums.at(((tap + k) * code["filters"] + row + r) * code["span"] + span)
+            with code.when(is_own):
+                sums_row = sums.at(((tap + k) * code["filters"] + row + r) * code["span"] + span)
                 for v, mask in enumerate(masks):
-                    pointer, found = to.at(v * t.lanes), acc[k, r, v]
+                    pointer, total = sums_row.at(v * spec.lanes), totals[k, r, v]
                     with code.when(is_first ^ 1):
-                        found.set(found.get() + pointer.load(t.lanes, mask))
-                    pointer.store(found.get(), mask)
+                        total.set(total.get() + pointer.load(spec.lanes, mask))
+                    pointer.store(total.get(), mask)
 
 
-def _sum(code: Code, t: LaneTile, region: _Region, tile: _Tile) -> None:
+def _sum_region(code: Code, spec: LaneTile, region: _Region, tile: _Tile) -> None:
     """Add the products of the region's lines: all taps of a tile at once if none is in padding."""
     with code.loop(region.first, region.last) as line:
-        rest, offset, gy_offset = line, code.number(0), code.number(0)
-        offsets = [code.number(0)] * t.taps
-        for a in reversed(range(t.rank - 1)):
-            o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
+        remaining, offset, gy_offset = line, code.number(0), code.number(0)
+        offsets = [code.number(0)] * spec.taps
+        for a in reversed(range(spec.rank - 1)):
+            o, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
             table = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + tile.taps[a])
-            if a == t.rank - 2:
-                offsets = [table.at(k).load() for k in range(t.taps)]
+            if a == spec.rank - 2:
+                offsets = [table.at(k).load() for k in range(spec.taps)]
             else:
                 offset = offset + table.load()
             gy_offset = gy_offset + o * code[f"gy_stride{a}"]
-        offsets = [found + offset for found in offsets]
-        x = code.array("x", t.first).at(rest * code["x_batch"])
-        gy = code.array("gy", t.second).at(rest * code["gy_batch"] + gy_offset + tile.row)
-        least = offsets[0]
-        for found in offsets[1:]:
-            least = least.minimum(found)
-        together = t.taps > 1
-        if together:
-            with code.when(least >= 0):
-                _inside(code, t, tile, [x.at(found) for found in offsets], 0, gy)
-        for k, found in enumerate(offsets):
-            with code.when(found >= 0):
+        offsets = [tap_offset + offset for tap_offset in offsets]
+        x = code.array("x", spec.x_dtype).at(remaining * code["x_batch"])
+        gy = code.array("gy", spec.gy_dtype).at(remaining * code["gy_batch"] + gy_offset + tile.row)
+        lowest = offsets[0]
+        for tap_offset in offsets[1:]:
+            lowest = lowest.minimum(tap_offset)
+        several_taps = spec.taps > 1
+        if several_taps:
+            with code.when(lowest >= 0):
+                _add_inside(code, spec, tile, [x.at(tap_offset) for tap_offset in offsets], 0, gy)
+        for k, tap_offset in enumerate(offsets):
+            with code.when(tap_offset >= 0):
                 for ends in ((region.begin, tile.low), (tile.high, region.end)):
-                    _edge(code, t, tile, x.at(found), k, gy, ends)
-                if not together:
-                    _inside(code, t, tile, [x.at(found)], k, gy)
+                    _add_edge(code, spec, tile, x.at(tap_offset), k, gy, ends)
+                if not several_taps:
+                    _add_inside(code, spec, tile, [x.at(tap_offset)], k, gy)
                     continue
-                with code.when(least < 0):
-                    _inside(code, t, tile, [x.at(found)], k, gy)
+                with code.when(lowest < 0):
+                    _add_inside(code, spec, tile, [x.at(tap_offset)], k, gy)
 
 
-def _rows(code: Code, t: LaneTile, gy: Pointer) -> list[Value]:
+def _broadcast_channels(code: Code, spec: LaneTile, gy: Pointer) -> list[Value]:
     """Load the output channels of one output and broadcast each."""
     return [
-        code.splat(gy.at(r).load_as(t.second, t.compute), t.lanes) for r in range(t.rows)
-    ]  # fmt: skip
+        code.splat(gy.at(r).load_as(spec.gy_dtype, spec.compute), spec.lanes)
+        for r in range(spec.rows)
+    ]
 
 
-def _inside(
-    code: Code, t: LaneTile, tile: _Tile, lines: list[Pointer], k: int, gy: Pointer
+def _add_inside(
+    code: Code, spec: LaneTile, tile: _Tile, lines: list[Pointer], k: int, gy: Pointer
 ) -> None:
     """Add the products of outputs whose spans lie inside x.
 
@@ -202,32 +213,38 @@ def _inside(
     """
     lines = [line.at(tile.span - code["x_start"]) for line in lines]
     with code.loop(tile.low, tile.high) as o:
-        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        rows = _broadcast_channels(code, spec, gy.at(o * code["gy_last"]))
         for tap, line in enumerate(lines, k):
             span = line.at(o * code["x_last"])
             for v, mask in enumerate(tile.masks):
-                numbers = span.at(v * t.lanes).load_as(
-                    t.first, t.compute, t.lanes, mask if t.masked else None
+                numbers = span.at(v * spec.lanes).load_as(
+                    spec.x_dtype, spec.compute, spec.lanes, mask if spec.masked else None
                 )
                 for r, number in enumerate(rows):
                     sums = tile.sums[tap, r, v]
                     sums.set(numbers.times_plus(number, sums.get()))
 
 
-def _edge(
-    code: Code, t: LaneTile, tile: _Tile, x: Pointer, k: int, gy: Pointer, ends: tuple[Value, Value]
+def _add_edge(
+    code: Code,
+    spec: LaneTile,
+    tile: _Tile,
+    x: Pointer,
+    k: int,
+    gy: Pointer,
+    ends: tuple[Value, Value],
 ) -> None:
     """Add the products of outputs whose spans leave x at an end, in the lanes inside only."""
     with code.loop(*ends) as o:
-        rows = _rows(code, t, gy.at(o * code["gy_last"]))
+        rows = _broadcast_channels(code, spec, gy.at(o * code["gy_last"]))
         start = o * code["x_last"] + tile.span - code["x_start"]
         for v, mask in enumerate(tile.masks):
-            first = start + v * t.lanes
-            before = code.first_lanes(code.number(0) - first, t.lanes)
-            inside = code.first_lanes(code["x_line"] - first, t.lanes) & mask
-            inside = inside & (before ^ all_lanes(code, t.lanes))
-            numbers = x.at(first).load_as(t.first, t.compute, t.lanes, inside)
+            first = start + v * spec.lanes
+            lanes_before = code.first_lanes(code.number(0) - first, spec.lanes)
+            inside = code.first_lanes(code["x_line"] - first, spec.lanes) & mask
+            inside = inside & (lanes_before ^ all_lanes(code, spec.lanes))
+            numbers = x.at(first).load_as(spec.x_dtype, spec.compute, spec.lanes, inside)
             for r, number in enumerate(rows):
                 sums = tile.sums[k, r, v]
-                added = numbers.times_plus(number, sums.get())
-                sums.set(inside.select(added, sums.get()))
+                products = numbers.times_plus(number, sums.get())
+                sums.set(inside.select(products, sums.get()))

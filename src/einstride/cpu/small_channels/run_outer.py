@@ -23,7 +23,7 @@ class RunTile:
 
     Attributes
     ----------
-    first, second, compute : str
+    x_dtype, gy_dtype, compute : str
         The dtypes of x, of gy, and of the sums.
     lanes, rows, vectors : int
         Lanes of a vector; elements of a span, and vectors of output channels, per tile.
@@ -35,8 +35,8 @@ class RunTile:
         True if the last panel of output channels is not full.
     """
 
-    first: str
-    second: str
+    x_dtype: str
+    gy_dtype: str
     compute: str
     lanes: int
     rows: int
@@ -52,7 +52,7 @@ class RunTile:
 
 
 def arguments(rank: int) -> tuple[str, ...]:
-    """The names of the kernel arguments."""
+    """List the names of the kernel arguments."""
     outer = (
         f"{name}{a}" for a in range(rank - 1) for name in ("table", "taps", "out", "gy_stride")
     )
@@ -66,15 +66,15 @@ def arguments(rank: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def kernel(t: RunTile) -> str:
-    """The LLVM IR of the kernel ``runs``."""
-    code = Code("runs", arguments(t.rank))
+def kernel(spec: RunTile) -> str:
+    """Write the LLVM IR of the kernel ``runs``."""
+    code = Code("runs", arguments(spec.rank))
     with code.chunks(code["chunks"]) as chunk:
-        part, rest = chunk % code["slices"], chunk // code["slices"]
-        apart = code["panels_apart"]  # a chunk is one panel, or all panels
-        first, partial = rest % apart, rest // apart
-        last = apart.equals(1).select(code["panels"], first + 1)
-        _chunk(code, t, (first, last), part, partial)
+        slice_number, remaining = chunk % code["slices"], chunk // code["slices"]
+        separate_panels = code["panels_apart"]  # a chunk is one panel, or all panels
+        first, partial = remaining % separate_panels, remaining // separate_panels
+        last = separate_panels.equals(1).select(code["panels"], first + 1)
+        _compute_chunk(code, spec, (first, last), slice_number, partial)
     return code.text()
 
 
@@ -93,45 +93,47 @@ class _Region:
     masks: list[Mask]
 
 
-def _chunk(
-    code: Code, t: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
+def _compute_chunk(
+    code: Code, spec: RunTile, panels: tuple[Value, Value], part: Value, partial: Value
 ) -> None:
     """Sum some tiles of all outer taps, for some panels of output channels, to one partial sum."""
     tiles = (part * code["slice"], (part * code["slice"] + code["slice"]).minimum(code["tiles"]))
     begin = partial * code["regions"] // code["partial_sums"]
     end = (partial + 1) * code["regions"] // code["partial_sums"]
-    with code.loop(begin, end) as number, code.loop(*panels) as panel:
-        column = panel * t.width
+    with code.loop(begin, end) as region_number, code.loop(*panels) as panel:
+        column = panel * spec.width
         left = code["filters"] - column
-        masks = [code.first_lanes(left - v * t.lanes, t.lanes) for v in range(t.vectors)]
-        gy = code.array("gy", t.second).at(column)
-        sums = code.array("sums", t.compute).at(partial * code["sums_partial"] + column)
-        line, line_part = number // code["line_parts"], number % code["line_parts"]
+        masks = [code.first_lanes(left - v * spec.lanes, spec.lanes) for v in range(spec.vectors)]
+        gy = code.array("gy", spec.gy_dtype).at(column)
+        sums = code.array("sums", spec.compute).at(partial * code["sums_partial"] + column)
+        line, line_part = region_number // code["line_parts"], region_number % code["line_parts"]
         first, left = line * code["lines_at_once"], line_part * code["line_at_once"]
         last = (first + code["lines_at_once"]).minimum(code["lines"])
         right = (left + code["line_at_once"]).minimum(code["line"])
         region = _Region(first, last, left, right, gy, masks)
-        is_first = number.equals(begin)
+        is_first = region_number.equals(begin)
 
-        def axis(a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value) -> None:
-            if a < t.rank - 1:
+        def loop_over_axes(
+            a: int, tap: Value, taps: list[Value], region: _Region, is_first: Value
+        ) -> None:
+            if a < spec.rank - 1:
                 with code.loop(0, code[f"taps{a}"]) as k:
-                    axis(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
+                    loop_over_axes(a + 1, tap * code[f"taps{a}"] + k, [*taps, k], region, is_first)
                 return
-            to = sums.at(tap * code["span"] * code["filters"])
+            tap_sums = sums.at(tap * code["span"] * code["filters"])
             with code.loop(*tiles) as tile:
-                acc = _sums(code, t, region, taps, tile)
-                _add(code, t, to, tile, acc, is_first, masks)
+                acc = _sum_region(code, spec, region, taps, tile)
+                _store_sums(code, spec, tap_sums, tile, acc, is_first, masks)
 
-        axis(0, code.number(0), [], region, is_first)
+        loop_over_axes(0, code.number(0), [], region, is_first)
 
 
-def _sums(
-    code: Code, t: RunTile, region: _Region, taps: list[Value], tile: Value
+def _sum_region(
+    code: Code, spec: RunTile, region: _Region, taps: list[Value], tile: Value
 ) -> list[Variable]:
     """Sum one tile over a region."""
-    count = t.rows * t.vectors
-    acc = [code.variable(code.zero(t.compute, t.lanes)) for _ in range(count)]
+    count = spec.rows * spec.vectors
+    acc = [code.variable(code.zero(spec.compute, spec.lanes)) for _ in range(count)]
     first, low, high = (
         code.array(name, "int64").at(tile).load()
         for name in ("tile_first", "inside_first", "inside_last")
@@ -142,64 +144,70 @@ def _sums(
     )
     high = high.maximum(low)
     with code.loop(region.first, region.last) as line:
-        rest, offset, gy_offset = line, code.number(0), code.number(0)
-        for a in reversed(range(t.rank - 1)):
-            o, rest = rest % code[f"out{a}"], rest // code[f"out{a}"]
-            found = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
-            offset = offset + found
+        remaining, offset, gy_offset = line, code.number(0), code.number(0)
+        for a in reversed(range(spec.rank - 1)):
+            o, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
+            axis_offset = code.array(f"table{a}", "int64").at(o * code[f"taps{a}"] + taps[a]).load()
+            offset = offset + axis_offset
             gy_offset = gy_offset + o * code[f"gy_stride{a}"]
         with code.when(offset >= 0):
-            x = code.array("x", t.first).at(rest * code["x_batch"] + offset)
-            gy = region.gy.at(rest * code["gy_batch"] + gy_offset)
+            x = code.array("x", spec.x_dtype).at(remaining * code["x_batch"] + offset)
+            gy = region.gy.at(remaining * code["gy_batch"] + gy_offset)
             for begin, end in ((region.begin, low), (high, region.end)):
                 with code.loop(begin, end) as o:
-                    _edge(code, t, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks)
+                    _add_edge(
+                        code, spec, x, gy.at(o * code["gy_last"]), o, first, acc, region.masks
+                    )
             inside = x.at(first - code["x_start"])
             with code.loop(low, high) as o:
-                row = _vectors(t, gy.at(o * code["gy_last"]), region.masks)
+                row = _load_gy(spec, gy.at(o * code["gy_last"]), region.masks)
                 span = inside.at(o * code["x_last"])
-                for r in range(t.rows):
-                    number = span.at(r).load_as(t.first, t.compute)
-                    _outer(code, t, number, row, acc, r)
+                for r in range(spec.rows):
+                    number = span.at(r).load_as(spec.x_dtype, spec.compute)
+                    _add_outer_product(code, spec, number, row, acc, r)
     return acc
 
 
-def _vectors(t: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
+def _load_gy(spec: RunTile, gy: Pointer, masks: list[Mask]) -> list[Value]:
     """Load the vectors of gy at one output."""
     return [
-        gy.at(v * t.lanes).load_as(t.second, t.compute, t.lanes, mask if t.masked else None)
+        gy.at(v * spec.lanes).load_as(
+            spec.gy_dtype, spec.compute, spec.lanes, mask if spec.masked else None
+        )
         for v, mask in enumerate(masks)
     ]
 
 
-def _outer(
-    code: Code, t: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
+def _add_outer_product(
+    code: Code, spec: RunTile, number: Value, row: list[Value], acc: list[Variable], r: int
 ) -> None:
     """Add one row of the outer product."""
-    broadcast = code.splat(number, t.lanes)
+    broadcast = code.splat(number, spec.lanes)
     for v, numbers in enumerate(row):
-        sums = acc[r * t.vectors + v]
+        sums = acc[r * spec.vectors + v]
         sums.set(broadcast.times_plus(numbers, sums.get()))
 
 
-def _edge(
-    code: Code, t: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
+def _add_edge(
+    code: Code, spec: RunTile, x: Pointer, gy: Pointer, o: Value, first: Value, acc: list[Variable],
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Add the outer product of an output whose span leaves x."""
-    row = _vectors(t, gy, masks)
+    row = _load_gy(spec, gy, masks)
     table = code.array("edge", "int64").at(o * code["kernel"])
-    zeros, nothing = code.array("zeros", t.first), code.zero(t.compute, t.lanes)
-    for r in range(t.rows):
-        tap, channel = (first + r) // t.channels, (first + r) % t.channels
-        found = table.at(tap).load()
-        inside = found >= 0
-        number = inside.select_pointer(x.at(found + channel), zeros).load_as(t.first, t.compute)
-        _outer(code, t, number, [inside.select(v, nothing) for v in row], acc, r)
+    zeros, zero = code.array("zeros", spec.x_dtype), code.zero(spec.compute, spec.lanes)
+    for r in range(spec.rows):
+        tap, channel = (first + r) // spec.channels, (first + r) % spec.channels
+        offset = table.at(tap).load()
+        inside = offset >= 0
+        number = inside.select_pointer(x.at(offset + channel), zeros).load_as(
+            spec.x_dtype, spec.compute
+        )
+        _add_outer_product(code, spec, number, [inside.select(v, zero) for v in row], acc, r)
 
 
-def _add(
-    code: Code, t: RunTile, to: Pointer, tile: Value, acc: list[Variable], is_first: Value,
+def _store_sums(
+    code: Code, spec: RunTile, tap_sums: Pointer, tile: Value, acc: list[Variable], is_first: Value,
     masks: list[Mask],
 ) -> None:  # fmt: skip
     """Store the sums of the first region to the partial sum, and add those of the others.
@@ -208,12 +216,12 @@ def _add(
     `tile_own` is its first row that no other tile has.
     """
     first = code.array("tile_first", "int64").at(tile).load()
-    own = code.array("tile_own", "int64").at(tile).load()
-    for r in range(t.rows):
-        with code.when(first + r >= own):
-            row = to.at((first + r) * code["filters"])
+    first_own = code.array("tile_own", "int64").at(tile).load()
+    for r in range(spec.rows):
+        with code.when(first + r >= first_own):
+            row = tap_sums.at((first + r) * code["filters"])
             for v, mask in enumerate(masks):
-                pointer, sums = row.at(v * t.lanes), acc[r * t.vectors + v]
+                pointer, sums = row.at(v * spec.lanes), acc[r * spec.vectors + v]
                 with code.when(is_first ^ 1):
-                    sums.set(sums.get() + pointer.load(t.lanes, mask))
+                    sums.set(sums.get() + pointer.load(spec.lanes, mask))
                 pointer.store(sums.get(), mask)

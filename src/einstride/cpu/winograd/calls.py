@@ -47,7 +47,7 @@ class TransformedFilter:
 
 
 def form(axes: FilteredAxes, dtype: str, filters: int, on: Machine) -> Form:
-    """The form of the kernels for a number of output channels."""
+    """Return the form of the kernels for a number of output channels."""
     lanes = on.lanes(ITEMSIZE[dtype])
     tile, vectors = register_tile(filters, lanes, on.registers)
     return Form(axes.pairs, dtype, lanes, tile, vectors)
@@ -57,7 +57,7 @@ def forward_workspace(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, prepared: bool,
     on: Machine | None = None,
 ) -> int:  # fmt: skip
-    """Bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
+    """Count the bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared, on or machine())
     size = (
         plan.worker_size * threads + g.channels + plan.form.lanes + (plan.u_size if in_full else 0)
@@ -68,7 +68,7 @@ def forward_workspace(
 def transforms(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> int:
-    """The number of times that `forward` transforms a filter that is not prepared."""
+    """Return the number of times that `forward` transforms a filter that is not prepared."""
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, False, on)
     return 1 if in_full else plan.blocks
 
@@ -76,9 +76,9 @@ def transforms(
 def gradient_workspace(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine | None = None
 ) -> int:
-    """Bytes of workspace of `filter_grad`: at most `limit`, or the least that is possible."""
+    """Count the bytes of workspace of `filter_grad`: `limit` at most, or the least possible."""
     plan = gradient_blocks(g, axes, dtype, threads, limit, on or machine())
-    return (plan.worker_size * threads + plan.sums_size + _zeros(g, plan.form)) * ITEMSIZE[
+    return (plan.worker_size * threads + plan.sums_size + _zero_count(g, plan.form)) * ITEMSIZE[
         dtype
     ] + CACHE_LINE
 
@@ -102,65 +102,67 @@ def forward(
     x: Any, f: Any, g: Geometry, axes: FilteredAxes, bias: Any, out: Any, launch: Any, threads: int,
     limit: int, prepared: TransformedFilter | None = None, on: Machine | None = None,
 ) -> None:  # fmt: skip
-    """out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
+    """Compute out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
     on = on or machine()
     dtype = out.dtype.name
     plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared is not None, on)
     if in_full:
         prepared = prepare(f, g, axes, launch, threads, on)
     f_strides: tuple[int, ...] = ()
-    given = {}
+    addresses = {}
     if prepared is None:
         first_tap, f_strides = _filter_strides(g, f)
-        given["f"] = address(f) + first_tap * f.itemsize
+        addresses["f"] = address(f) + first_tap * f.itemsize
     else:
-        given["f"] = address(prepared.panels)
+        addresses["f"] = address(prepared.panels)
     item = out.itemsize
     call = _forward_call(plan, g, axes, _strides(x, item), _strides(out, item), f_strides, on)
-    scratch, zeros = _memory(dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes)
+    scratch, zeros = _allocate_scratch(
+        dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes
+    )
     if bias is not None:
-        given["bias"] = address(bias)
-    call(launch, x=address(x), y=address(out), scratch=address(scratch), zeros=zeros, **given)
+        addresses["bias"] = address(bias)
+    call(launch, x=address(x), y=address(out), scratch=address(scratch), zeros=zeros, **addresses)
 
 
 def filter_grad(
     x: Any, gy: Any, g: Geometry, axes: FilteredAxes, out: Any, launch: Any, threads: int,
     limit: int, on: Machine | None = None,
 ) -> None:  # fmt: skip
-    """out (*K, C, D), with contiguous output channels, = the filter gradient of x and gy."""
+    """Compute out (*K, C, D), with contiguous output channels, = the filter gradient."""
     on = on or machine()
     dtype, item = out.dtype.name, out.itemsize
     plan = gradient_blocks(g, axes, dtype, threads, limit, on)
     first_tap, f_strides = _filter_strides(g, out)
     calls = _gradient_calls(plan, g, axes, _strides(x, item), _strides(gy, item), f_strides, on)
-    scratch, zeros = _memory(
-        dtype, plan.worker_size * plan.threads + plan.sums_size, _zeros(g, plan.form)
+    scratch, zeros = _allocate_scratch(
+        dtype, plan.worker_size * plan.threads + plan.sums_size, _zero_count(g, plan.form)
     )
     w = address(scratch) + plan.worker_size * plan.threads * item
-    given = {"f": address(out) + first_tap * item, "w": w}
-    calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **given)
+    addresses = {"f": address(out) + first_tap * item, "w": w}
+    calls[0](launch, x=address(x), y=address(gy), v=address(scratch), zeros=zeros, **addresses)
     for call in calls[1:]:
-        call(launch, **given)
+        call(launch, **addresses)
 
 
 def _strides(a: Any, item: int) -> tuple[int, ...]:
-    """Strides in elements of `item` bytes; 0 for axes of length one."""
+    """Return the strides in elements of `item` bytes; 0 for axes of length one."""
     return element_strides(a.strides, item, a.shape)
 
 
-def _zeros(g: Geometry, kernel_form: Form) -> int:
+def _zero_count(g: Geometry, kernel_form: Form) -> int:
     return max(g.channels, g.filters) + kernel_form.lanes
 
 
-def _memory(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
+def _allocate_scratch(dtype: str, scratch: int, zeros: int) -> tuple[Any, int]:
     """Allocate `scratch` uninitialised elements and `zeros` zeros; also the zeros' address."""
-    found = aligned_empty((scratch + zeros,), dtype)
-    found[scratch:] = 0
-    return found, address(found) + scratch * found.itemsize
+    memory = aligned_empty((scratch + zeros,), dtype)
+    memory[scratch:] = 0
+    return memory, address(memory) + scratch * memory.itemsize
 
 
 def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
-    """The offset of f's first tap, and the strides of f; a flipped filter starts at its last."""
+    """Return the offset of f's first tap, and f's strides; a flipped f starts at its last tap."""
     strides = list(_strides(f, f.itemsize))
     first_tap = 0
     if g.flip:
@@ -170,8 +172,8 @@ def _filter_strides(g: Geometry, f: Any) -> tuple[int, tuple[int, ...]]:
     return first_tap, tuple(strides)
 
 
-def _reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
-    """The `reading` of `filter_transform.kernel` for a filter with these strides."""
+def _filter_reading(g: Geometry, f_strides: tuple[int, ...]) -> str:
+    """Return the `reading` of `filter_transform.kernel` for a filter with these strides."""
     *_, c, d = f_strides
     if d == 1 or g.filters == 1:
         return "filters"
@@ -188,7 +190,7 @@ def forward_blocks(
     prepared: bool,
     on: Machine,
 ) -> tuple[ForwardPlan, bool]:
-    """The plan of a forward pass, and True if the whole filter is transformed beforehand."""
+    """Choose the plan of a forward pass, and True if the whole filter is transformed beforehand."""
     kernel_form = form(axes, dtype, g.filters, on)
     size = (limit - 2 * CACHE_LINE) // ITEMSIZE[dtype] - g.channels - kernel_form.lanes
     inner, outer, _ = tile_counts(g, axes)
@@ -197,8 +199,8 @@ def forward_blocks(
         return forward_plan(g, axes, kernel_form, "prepared", threads, size), False
     first = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     in_full = forward_plan(g, axes, kernel_form, "prepared", threads, size - first.u_size)
-    few = tiles <= FEW_TILES
-    if not few and in_full.worker_size * threads + in_full.u_size <= size:
+    few_tiles = tiles <= FEW_TILES
+    if not few_tiles and in_full.worker_size * threads + in_full.u_size <= size:
         return in_full, True
     return forward_plan(g, axes, kernel_form, "fused", threads, size), False
 
@@ -207,9 +209,9 @@ def forward_blocks(
 def gradient_blocks(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
 ) -> GradientPlan:
-    """The plan of a filter gradient within `limit` bytes of workspace."""
+    """Choose the plan of a filter gradient within `limit` bytes of workspace."""
     kernel_form = form(axes, dtype, g.filters, on)
-    size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zeros(g, kernel_form)
+    size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zero_count(g, kernel_form)
     return gradient_plan(g, axes, kernel_form, threads, size)
 
 
@@ -233,7 +235,7 @@ def _transform_call(
         **_filter_arguments(axes, offsets, f_strides),
     }  # fmt: skip
     kernel = KernelSpec(
-        "winograd_filter", filter_transform.kernel, (kernel_form, _reading(g, f_strides)), on
+        "winograd_filter", filter_transform.kernel, (kernel_form, _filter_reading(g, f_strides)), on
     )
     workers = threads if plan.u_size > 1 << 16 else 1
     return Call(kernel, filter_transform.ARGUMENTS, values, workers, (offsets,))
@@ -244,7 +246,9 @@ def _forward_call(
     plan: ForwardPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> Call:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
+    tile_arguments, tile_tables = _tile_arguments(
+        g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
+    )
     transforms_filter = plan.reading != "prepared"
     offsets = tap_offsets(g, axes, f_strides) if transforms_filter else np.zeros(1, np.int64)
     values = {
@@ -255,9 +259,9 @@ def _forward_call(
         "f_panel": plan.form.points * plan.f_point, "f_point": plan.f_point, **tile_arguments,
         **(_filter_arguments(axes, offsets, f_strides) if transforms_filter else {}),
     }  # fmt: skip
-    reading = _reading(g, f_strides) if transforms_filter else "prepared"
+    reading = _filter_reading(g, f_strides) if transforms_filter else "prepared"
     kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), on)
-    return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*keep, offsets))
+    return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*tile_tables, offsets))
 
 
 @kept
@@ -265,7 +269,9 @@ def _gradient_calls(
     plan: GradientPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
     y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
 ) -> list[Call]:  # fmt: skip
-    tile_arguments, keep = _tile_arguments(g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides)
+    tile_arguments, tile_tables = _tile_arguments(
+        g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
+    )
     offsets = tap_offsets(g, axes, f_strides)
     size = plan.form.points * plan.w_point
     partial = plan.partial_sums > 1
@@ -285,8 +291,8 @@ def _gradient_calls(
     calls = []
     for name, write, chunks in parts:
         kernel = KernelSpec(name, write, (plan.form,), on)
-        given = values | {"chunks": chunks}
-        calls.append(Call(kernel, names, given, plan.threads, (*keep, offsets)))
+        part_values = values | {"chunks": chunks}
+        calls.append(Call(kernel, names, part_values, plan.threads, (*tile_tables, offsets)))
     return calls
 
 
@@ -297,25 +303,25 @@ def _tile_arguments(
     x_strides: tuple[int, ...],
     y_strides: tuple[int, ...],
 ) -> tuple[dict[str, int], tuple[Any, ...]]:
-    """Arguments that describe the tiles, and the tables whose addresses are among them."""
+    """List the arguments that describe the tiles, and the tables whose addresses are among them."""
     inner, outer, taps = tile_counts(g, axes)
-    t = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
+    offsets = tables(g, axes, x_strides[1:-1], y_strides[1:-1])
     values = {
         "outer": outer, "tiles0": inner[0], "tiles1": inner[1], "taps": taps,
         "x_batch": x_strides[0], "y_batch": y_strides[0],
         "channels": g.channels, "filters": g.filters,
-        "in_outer": address(t.outer_data), "out_outer": address(t.outer_result),
-        "in0": address(t.data[0]), "in1": address(t.data[1]),
-        "out0": address(t.result[0]), "out1": address(t.result[1]),
-        "x": t.data_back * item, "y": t.result_back * item,
+        "in_outer": address(offsets.outer_data), "out_outer": address(offsets.outer_result),
+        "in0": address(offsets.data[0]), "in1": address(offsets.data[1]),
+        "out0": address(offsets.result[0]), "out1": address(offsets.result[1]),
+        "x": offsets.data_lowest * item, "y": offsets.result_lowest * item,
     }  # fmt: skip
-    return values, (t.data, t.result, t.outer_data, t.outer_result)
+    return values, (offsets.data, offsets.result, offsets.outer_data, offsets.outer_result)
 
 
 def _filter_arguments(
     axes: FilteredAxes, offsets: Any, f_strides: tuple[int, ...]
 ) -> dict[str, int]:
-    """Arguments that describe the filter: its tap offsets and its strides."""
+    """List the arguments that describe the filter: its tap offsets and its strides."""
     inner = [0 if a is None else f_strides[a] for a in axes.inner]
     return {
         "f_tap": address(offsets), "f_0": inner[0], "f_1": inner[1],

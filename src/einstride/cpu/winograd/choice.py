@@ -23,7 +23,7 @@ tiles."""
 
 
 def error(g: Geometry, axes: FilteredAxes, gradient: bool) -> float:
-    """The expected root mean square error in unit roundoffs: see `winograd_error`."""
+    """Return the expected root mean square error in unit roundoffs: see `winograd_error`."""
     inner, outer, taps = tile_counts(g, axes)
     terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
     return expected_error(axes.pairs, gradient, terms)
@@ -36,15 +36,15 @@ def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
     inner_axes += combinations(possible, 2)
     for inner in inner_axes:
         outer = tuple(a for a in range(g.rank) if a not in inner)
-        for first in _sizes(g, inner[0]):
-            for second in _sizes(g, inner[1]):
+        for first in _tile_sizes(g, inner[0]):
+            for second in _tile_sizes(g, inner[1]):
                 axes = FilteredAxes(inner, outer, (first, second))
                 if growth(axes.pairs, gradient) <= MOST_GROWTH:
                     yield axes
 
 
-def _sizes(g: Geometry, axis: int | None) -> list[Pair]:
-    """(m, r) of an axis with m + r - 1 = 4, 6, 8: for even sizes symmetry halves transforms."""
+def _tile_sizes(g: Geometry, axis: int | None) -> list[Pair]:
+    """List (m, r) of an axis with m + r - 1 = 4, 6, 8: in even sizes symmetry halves transforms."""
     if axis is None:
         return [(1, 1)]
     r = g.kernel[axis]
@@ -60,7 +60,7 @@ def choose_axes(
     The choice is the most accurate one that takes at most `TIME_TOLERANCE` times the least
     seconds on one thread, so that the choice, and with it the bits, does not depend on the threads.
     """
-    found = [
+    choices = [
         (
             seconds(g, axes, dtype_bytes, 1, on, gradient, prepared),
             growth(axes.pairs, gradient),
@@ -69,10 +69,10 @@ def choose_axes(
         )
         for i, axes in enumerate(candidates(g, gradient))
     ]
-    if not found:
+    if not choices:
         return None
-    limit = TIME_TOLERANCE * min(found)[0]
-    axes = min((e, i, axes) for s, e, i, axes in found if s <= limit)[2]
+    limit = TIME_TOLERANCE * min(choices)[0]
+    axes = min((e, i, axes) for s, e, i, axes in choices if s <= limit)[2]
     return axes, seconds(g, axes, dtype_bytes, threads, on, gradient, prepared)
 
 
@@ -92,7 +92,7 @@ def seconds(
     height, vectors = register_tile(g.filters, lanes, on.registers)
     c_vectors, d_vectors = (-(-n // lanes) for n in (g.channels, g.filters))
     columns = -(-d_vectors // vectors) * vectors
-    data, result, filter_ = _transform_operations(axes)
+    data, result, filter_ = _count_transform_operations(axes)
     if gradient:
         rows = -(-g.channels // height) * height
         products = axes.points * tiles * taps * rows * columns
@@ -116,7 +116,7 @@ def seconds(
 
 
 @cached(256)
-def _transform_operations(axes: FilteredAxes) -> tuple[int, int, int]:
+def _count_transform_operations(axes: FilteredAxes) -> tuple[int, int, int]:
     """Vector instructions of the transforms of an input tile, an output tile and a filter."""
     (m0, r0), (m1, r1) = axes.pairs
     a0, a1 = m0 + r0 - 1, m1 + r1 - 1

@@ -47,11 +47,11 @@ def kernel(form: Form) -> str:
         stop = (start + code["share"]).minimum(code["tiles"])
         with code.loop(start, stop, code["block"]) as first:
             count = (stop - first).minimum(code["block"])
-            _data(code, form, part, first, count, v)
-            _result(code, form, part, first, count, v.at(code["y_at"]))
-            _products(code, form, part, count, v, w, first.equals(start))
+            _transform_x(code, form, part, first, count, v)
+            _transform_gy(code, form, part, first, count, v.at(code["y_at"]))
+            _add_products(code, form, part, count, v, w, first.equals(start))
         with code.when(code["shares"].equals(1)):
-            _finish(code, form, part, w)
+            _transform_sums(code, form, part, w)
     return code.text()
 
 
@@ -63,10 +63,10 @@ def finish(form: Form) -> str:
         with code.loop(0, code["w_chunk"], form.lanes) as i:
             total = code.variable(w.at(i).load(form.lanes))
             with code.loop(1, code["shares"]) as partial_sum:
-                other = w.at(partial_sum * code["w_chunk"] + i).load(form.lanes)
-                total.set(total.get() + other)
+                term = w.at(partial_sum * code["w_chunk"] + i).load(form.lanes)
+                total.set(total.get() + term)
             w.at(i).store(total.get())
-        _finish(code, form, _FilterBlock(code, chunk), w)
+        _transform_sums(code, form, _FilterBlock(code, chunk), w)
     return code.text()
 
 
@@ -82,7 +82,7 @@ class _FilterBlock:
         self.filters = (code["filters"] - self.d).minimum(code["d_block"])
 
 
-def _data(
+def _transform_x(
     code: Code, form: Form, part: _FilterBlock, first: Value, count: Value, v: Pointer
 ) -> None:
     """Transform x to V[point][tile][channel], for the part's input channels."""
@@ -92,14 +92,14 @@ def _data(
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         x = code.array("x", form.dtype).at(tile.batch * code["x_batch"] + part.c)
-        at = tile.outer * code["taps"] + part.tap
-        outer = code.array("in_outer", "int64").at(at).load()
+        index = tile.outer * code["taps"] + part.tap
+        outer = code.array("in_outer", "int64").at(index).load()
         addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, pointers)
         target = v.at(t * code["c_block"])
         transform(code, form, rows, pointers, part.channels, target, code["v_point"])
 
 
-def _result(
+def _transform_gy(
     code: Code, form: Form, part: _FilterBlock, first: Value, count: Value, y: Pointer
 ) -> None:
     """Transform gy to Y[point][tile][output channel], for the part's output channels."""
@@ -116,7 +116,7 @@ def _result(
         transform(code, form, rows, pointers, part.filters, target, code["y_point"])
 
 
-def _products(
+def _add_products(
     code: Code,
     form: Form,
     part: _FilterBlock,
@@ -128,16 +128,16 @@ def _products(
     """W[point][channel][output channel] += the sum of V * Y over the block's tiles."""
     y = v.at(code["y_at"])
     with code.loop(0, form.points) as point:
-        vs, ws = v.at(point * code["v_point"]), w.at(point * code["w_point"])
+        v_point, w_point = v.at(point * code["v_point"]), w.at(point * code["w_point"])
         with code.loop(0, part.filters, form.width) as d:
             multiply(
-                code, form, part.channels, lambda c: vs.at(c), code["c_block"],
+                code, form, part.channels, lambda c: v_point.at(c), code["c_block"],
                 y.at(point * code["y_point"] + d), code["d_block"], count,
-                ws.at(d), code["w_row"], first_accumulation,
+                w_point.at(d), code["w_row"], first_accumulation,
             )  # fmt: skip
 
 
-def _finish(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> None:
+def _transform_sums(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> None:
     """Transform W to the filter gradient, G^T W G, one input channel at a time."""
     rows = form.pair(lambda m: transposed(m.taps))
     lanes = form.lanes
@@ -146,7 +146,7 @@ def _finish(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> None:
     with code.loop(0, part.channels) as c:
         sums, target = w.at(c * code["w_row"]), f.at(c * code["f_c"])
 
-        def each(
+        def transform_vector(
             d: Value, mask: Mask | None, sums: Pointer = sums, target: Pointer = target
         ) -> None:
             def load(i: int, j: int) -> Value:
@@ -158,4 +158,4 @@ def _finish(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> None:
 
             multiply_both_sides(code, rows[0], rows[1], load, store, form.dtype)
 
-        for_each_vector(code, part.filters, lanes, each)
+        for_each_vector(code, part.filters, lanes, transform_vector)

@@ -53,36 +53,36 @@ def block(
         source, destination = f.at(d * code["f_d"]), u.at(v * lanes)
         left = code["filters"] - d  # zero or negative behind the last filter
 
-        def pointer(i: int, j: int, source: Pointer = source) -> Pointer:
+        def tap_pointer(i: int, j: int, source: Pointer = source) -> Pointer:
             return source.at(code["f_0"] * i + code["f_1"] * j)
 
         with code.loop(0, count, lanes) as c:
             depth = (count - c).minimum(lanes)
             if reading == "channels":
-                square = _square(code, form, pointer, c, depth, left)
+                square = _transpose_taps(code, form, tap_pointer, c, depth, left)
             with code.loop(0, depth) as k:
 
                 def load(i: int, j: int) -> Value:
                     if reading == "channels":
                         _, (_, r1) = form.outputs_and_taps
-                        at = (i * r1 + j) * lanes
-                        return square.at((k + at) * lanes).load(lanes)
-                    start = pointer(i, j).at((c + k) * code["f_c"])
+                        offset = (i * r1 + j) * lanes
+                        return square.at((k + offset) * lanes).load(lanes)
+                    start = tap_pointer(i, j).at((c + k) * code["f_c"])
                     if reading == "any":
                         return load_strided(start, code["f_d"], left, lanes)
                     return start.load(lanes, code.first_lanes(left, lanes))
 
                 def store(i: int, j: int, value: Value) -> None:
-                    at = point * (i * form.sizes[1] + j) + (c + k) * form.width
-                    destination.at(at).store(value)
+                    offset = point * (i * form.sizes[1] + j) + (c + k) * form.width
+                    destination.at(offset).store(value)
 
                 multiply_both_sides(code, rows[0], rows[1], load, store, form.dtype)
 
 
-def _square(
+def _transpose_taps(
     code: Code,
     form: Form,
-    pointer: Callable[[int, int], Pointer],
+    tap_pointer: Callable[[int, int], Pointer],
     c: Value,
     depth: Value,
     left: Value,
@@ -95,7 +95,7 @@ def _square(
             rows = []
             for n in range(lanes):
                 valid = (code.number(n) < left).select(depth, code.number(0))
-                start = pointer(i, j).at(code["f_d"] * n + c)
+                start = tap_pointer(i, j).at(code["f_d"] * n + c)
                 rows.append(start.load(lanes, code.first_lanes(valid, lanes)))
             for n, row in enumerate(transpose(rows)):
                 square.at(((i * r1 + j) * lanes + n) * lanes).store(row)

@@ -30,8 +30,8 @@ ARGUMENTS = (
 
 
 def m_row(form: Form) -> int:
-    """The stride of tiles in M, in elements: one vector longer than a tile, so that tiles do not
-    fall into the same cache sets."""
+    """Return the stride of tiles in M, in elements: one vector longer than a tile, so that tiles
+    do not fall into the same cache sets."""
     return form.points * form.width + form.lanes
 
 
@@ -43,18 +43,18 @@ def kernel(form: Form, reading: str) -> str:
         first = chunk // code["splits"] * code["block"]
         count = (code["tiles"] - first).minimum(code["block"])
         v = code.array("scratch", form.dtype).at(code.worker * code["scratch_size"])
-        _input(code, form, first, count, v)
+        _transform_x(code, form, first, count, v)
         start = split * code["split_panels"]
         with code.loop(start, (start + code["split_panels"]).minimum(code["panels"])) as panel:
             if reading == "prepared":
-                _prepared(code, form, panel, count, v)
+                _multiply_prepared(code, form, panel, count, v)
             else:
-                _fused(code, form, reading, panel, count, v)
-            _output(code, form, first, count, panel, v)
+                _multiply_fused(code, form, reading, panel, count, v)
+            _transform_m(code, form, first, count, panel, v)
     return code.text()
 
 
-def _input(code: Code, form: Form, first: Value, count: Value, v: Pointer) -> None:
+def _transform_x(code: Code, form: Form, first: Value, count: Value, v: Pointer) -> None:
     """Transform tiles of x to V."""
     data = form.pair(lambda m: m.data)
     pointers = local(code, form.points, "int64")
@@ -69,39 +69,50 @@ def _input(code: Code, form: Form, first: Value, count: Value, v: Pointer) -> No
             transform(code, form, data, pointers, code["channels"], target, code["v_point"])
 
 
-def _prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) -> None:
+def _multiply_prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) -> None:
     """Compute M of one panel from a filter that was transformed beforehand."""
     depth = code["taps"] * code["channels"]
     f = code.array("f", form.dtype).at(panel * code["f_panel"])
     with code.loop(0, depth, code["slice"]) as k:
         size = (depth - k).minimum(code["slice"])
-        _points(code, form, count, v, k, size, f.at(k * form.width), code["f_point"])
+        _multiply_points(code, form, count, v, k, size, f.at(k * form.width), code["f_point"])
 
 
-def _fused(code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer) -> None:
+def _multiply_fused(
+    code: Code, form: Form, reading: str, panel: Value, count: Value, v: Pointer
+) -> None:
     """Compute M of one panel, transforming each slice of the filter just before its use."""
-    channels, u, step = code["channels"], v.at(code["u_at"]), code["f_point"]
+    channels, u, point_stride = code["channels"], v.at(code["u_at"]), code["f_point"]
     with code.loop(0, code["taps"]) as tap, code.loop(0, channels, code["slice"]) as c:
         size = (channels - c).minimum(code["slice"])
-        filter_transform.block(code, form, reading, panel, tap, c, size, u, step)
-        _points(code, form, count, v, tap * channels + c, size, u, step)
+        filter_transform.block(code, form, reading, panel, tap, c, size, u, point_stride)
+        _multiply_points(code, form, count, v, tap * channels + c, size, u, point_stride)
 
 
-def _points(
-    code: Code, form: Form, count: Value, v: Pointer, k: Value, size: Value, u: Pointer, step: Value
+def _multiply_points(
+    code: Code,
+    form: Form,
+    count: Value,
+    v: Pointer,
+    k: Value,
+    size: Value,
+    u: Pointer,
+    point_stride: Value,
 ) -> None:
     """Add to M the products of V with `size` rows of U from row k on."""
     depth = code["taps"] * code["channels"]
     with code.loop(0, form.points) as point:
-        here = v.at(point * code["v_point"] + k)
+        v_rows = v.at(point * code["v_point"] + k)
         multiply(
-            code, form, count, lambda p: here.at(p.minimum(count - 1) * depth), 1,
-            u.at(point * step), form.width, size,
+            code, form, count, lambda p: v_rows.at(p.minimum(count - 1) * depth), 1,
+            u.at(point * point_stride), form.width, size,
             v.at(code["m_at"] + point * form.width), m_row(form), k.equals(0),
         )  # fmt: skip
 
 
-def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v: Pointer) -> None:
+def _transform_m(
+    code: Code, form: Form, first: Value, count: Value, panel: Value, v: Pointer
+) -> None:
     """Transform M of one panel to y, and add the bias."""
     output = form.pair(lambda m: m.output)
     (m0, _), (m1, _) = form.outputs_and_taps
@@ -110,11 +121,11 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
     left, discarded = code["filters"] - column, v.at(code["trash_at"])
     bias = code.array("bias", form.dtype).at(column)
     masks = [code.first_lanes(left - n * lanes, lanes) for n in range(form.vectors)]
-    added = local(code, form.vectors, form.dtype, lanes)
+    bias_vectors = local(code, form.vectors, form.dtype, lanes)
     for n in range(form.vectors):
-        added.at(n * lanes).store(code.zero(form.dtype, lanes))
+        bias_vectors.at(n * lanes).store(code.zero(form.dtype, lanes))
         with code.when(code["bias"].equals(0) ^ 1):
-            added.at(n * lanes).store(bias.at(n * lanes).load(lanes, masks[n]))
+            bias_vectors.at(n * lanes).store(bias.at(n * lanes).load(lanes, masks[n]))
     with code.loop(0, count) as t:
         tile = tile_at(code, first + t)
         outer = code.array("out_outer", "int64").at(tile.outer).load() + column
@@ -122,20 +133,20 @@ def _output(code: Code, form: Form, first: Value, count: Value, panel: Value, v:
         addresses(code, ("out0", "out1"), tile, (m0, m1), y, outer, discarded, pointers)
         m = v.at(code["m_at"] + t * m_row(form))
 
-        def each(n: Value, mask: Mask | None) -> None:
-            plus = added.at(n * lanes).load(lanes)
+        def transform_vector(n: Value, mask: Mask | None) -> None:
+            bias_vector = bias_vectors.at(n * lanes).load(lanes)
 
             def load(i: int, j: int) -> Value:
                 return m.at((i * form.sizes[1] + j) * form.width).at(n * lanes).load(lanes)
 
             def store(i: int, j: int, value: Value) -> None:
                 pointer = code.pointer(pointers.at(i * m1 + j).load(), form.dtype)
-                pointer.at(n * lanes).store(value + plus, mask)
+                pointer.at(n * lanes).store(value + bias_vector, mask)
 
             multiply_both_sides(code, *output, load, store, form.dtype)
 
         full_vectors = (left // lanes).minimum(form.vectors)
         with code.loop(0, full_vectors) as vector:
-            each(vector, None)
+            transform_vector(vector, None)
         with code.when(full_vectors < form.vectors), code.when(code.number(0) < left % lanes):
-            each(full_vectors, code.first_lanes(left % lanes, lanes))
+            transform_vector(full_vectors, code.first_lanes(left % lanes, lanes))

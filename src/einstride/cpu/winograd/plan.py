@@ -111,8 +111,8 @@ class ForwardPlan:
     @property
     def discard_at(self) -> int:
         """The offset of the memory to which outputs outside y are written."""
-        own = 0 if self.reading == "prepared" else self.form.points * self.f_point
-        return self.u_at + own
+        u_slice = 0 if self.reading == "prepared" else self.form.points * self.f_point
+        return self.u_at + u_slice
 
     @property
     def worker_size(self) -> int:
@@ -193,10 +193,10 @@ class GradientPlan:
 
 
 def register_tile(filters: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Rows and vectors of a register tile; at most 24 of 32 registers, or 12 of 16, hold sums."""
-    most, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
+    """Choose a register tile's rows and vectors: sums fill at most 24 of 32 registers, 12 of 16."""
+    max_vectors, heights = (4, (12, 12, 8, 6)) if registers >= 32 else (2, (8, 6))
     count = -(-filters // lanes)
-    vectors = _even(count, -(-count // most), 1)
+    vectors = _equal_size(count, -(-count // max_vectors), 1)
     return heights[vectors - 1], vectors
 
 
@@ -215,28 +215,32 @@ def forward_plan(
     depth = taps * g.channels
     slice_ = min(128, g.channels) if fused else min(256, depth)
     plan = ForwardPlan(form, reading, tiles, 1, 1, 1, panels, depth, slice_, threads)
-    fine = max(
+    even_block = max(
         -(-tiles // chunk_count(threads)), MIN_BLOCK
     )  # threads finish at about the same time
-    most = FUSED_BLOCK if fused else min(BLOCK, fine)
+    max_block = FUSED_BLOCK if fused else min(BLOCK, even_block)
     while True:
-        blocks = -(-tiles // most)
+        blocks = -(-tiles // max_block)
         height = form.tile
-        block = _even(tiles, blocks, height)
+        block = _equal_size(tiles, blocks, height)
         blocks = -(-tiles // block)
-        plan = replace(plan, block=block, blocks=blocks, splits=_splits(blocks, panels, threads))
-        if plan.worker_size * threads <= limit or (most <= height and plan.slice <= form.lanes):
+        plan = replace(
+            plan, block=block, blocks=blocks, splits=_count_splits(blocks, panels, threads)
+        )
+        if plan.worker_size * threads <= limit or (
+            max_block <= height and plan.slice <= form.lanes
+        ):
             return plan
-        if most > height:
-            most = max(most * 3 // 4, height)
+        if max_block > height:
+            max_block = max(max_block * 3 // 4, height)
         else:
             plan = replace(plan, slice=max(plan.slice // 2, form.lanes))
 
 
-def _splits(blocks: int, panels: int, threads: int) -> int:
-    """The number of ranges of panels: the least equal ones that give each thread two chunks."""
-    wanted = chunk_count(threads, COARSE)
-    equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= wanted)
+def _count_splits(blocks: int, panels: int, threads: int) -> int:
+    """Count the ranges of panels: the fewest equal ones that give each thread two chunks."""
+    min_chunks = chunk_count(threads, COARSE)
+    equal = (n for n in range(1, panels) if panels % n == 0 and blocks * n >= min_chunks)
     return next(equal, panels)
 
 
@@ -250,40 +254,40 @@ def gradient_plan(
     """
     inner, outer, taps = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
-    c_most, d_most, block = (
+    max_c_block, max_d_block, block = (
         C_BLOCK,
         max(D_BLOCK // form.width, 1) * form.width,
         min(GRADIENT_BLOCK, tiles),
     )
     partial_sums = None
     while True:
-        c_blocks, d_blocks = -(-g.channels // c_most), -(-g.filters // d_most)
-        c_block = _even(g.channels, c_blocks, form.tile)
-        d_block = _even(g.filters, d_blocks, form.width)
+        c_blocks, d_blocks = -(-g.channels // max_c_block), -(-g.filters // max_d_block)
+        c_block = _equal_size(g.channels, c_blocks, form.tile)
+        d_block = _equal_size(g.filters, d_blocks, form.width)
         if partial_sums is None:
             sums = form.points * taps * c_blocks * c_block * d_blocks * (d_block + form.lanes)
-            fitting = max(limit // 2 // max(sums, 1), 1)
+            max_sums = max(limit // 2 // max(sums, 1), 1)
             partial_sums = min(
-                -(-MIN_CHUNKS // (taps * c_blocks * d_blocks)), -(-tiles // 32), fitting
+                -(-MIN_CHUNKS // (taps * c_blocks * d_blocks)), -(-tiles // 32), max_sums
             )
         tiles_per_sum = -(-tiles // partial_sums)
-        even = _even(tiles_per_sum, -(-tiles_per_sum // block), 1)
+        equal_block = _equal_size(tiles_per_sum, -(-tiles_per_sum // block), 1)
         plan = GradientPlan(
-            form, tiles, even, tiles_per_sum, -(-tiles // tiles_per_sum),
+            form, tiles, equal_block, tiles_per_sum, -(-tiles // tiles_per_sum),
             c_block, c_blocks, d_block, d_blocks, taps, threads,
         )  # fmt: skip
-        smallest = c_most <= form.tile and d_most <= form.width and block <= 8
-        if plan.worker_size * threads + plan.sums_size <= limit or smallest:
+        is_smallest = max_c_block <= form.tile and max_d_block <= form.width and block <= 8
+        if plan.worker_size * threads + plan.sums_size <= limit or is_smallest:
             return plan
-        if block > 24 or (block > 8 and c_most <= form.tile and d_most <= form.width):
+        if block > 24 or (block > 8 and max_c_block <= form.tile and max_d_block <= form.width):
             block = max(block // 2, 8)
-        elif c_most > form.tile:
-            c_most = max(c_most // 2, form.tile)
+        elif max_c_block > form.tile:
+            max_c_block = max(max_c_block // 2, form.tile)
         else:
-            d_most = max(d_most // 2 // form.width, 1) * form.width
+            max_d_block = max(max_d_block // 2 // form.width, 1) * form.width
 
 
-def _even(count: int, blocks: int, unit: int) -> int:
-    """The size of `blocks` equal blocks of `count` elements, rounded up to a multiple of `unit`."""
+def _equal_size(count: int, blocks: int, unit: int) -> int:
+    """Return the size of `blocks` equal blocks of `count` elements, rounded up to whole units."""
     size = -(-count // blocks)
     return -(-size // unit) * unit

@@ -70,7 +70,7 @@ class TileTables:
     outer_data, outer_result : array
         For all outer axes together: offsets (position, tap) in the input and (position) in the
         output.
-    data_back, result_back : int
+    data_lowest, result_lowest : int
         Offsets to add to the address of an example: not 0 for axes with negative strides.
     """
 
@@ -78,13 +78,13 @@ class TileTables:
     result: tuple[Any, Any]
     outer_data: Any
     outer_result: Any
-    data_back: int
-    result_back: int
+    data_lowest: int
+    result_lowest: int
 
 
 @cached(1024)
 def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
-    """The numbers of tiles on the inner axes, and of positions and taps of the outer axes."""
+    """Count the tiles on the inner axes, and the positions and taps of the outer axes."""
     inner = [
         1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
         for a, (m, _) in zip(axes.inner, axes.pairs, strict=True)
@@ -93,8 +93,8 @@ def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
     return (inner[0], inner[1]), outer, taps
 
 
-def _phases(out: int, dilation: int) -> list[int]:
-    """The number of outputs of each phase that has outputs."""
+def _phase_sizes(out: int, dilation: int) -> list[int]:
+    """Return the number of outputs of each phase that has outputs."""
     return [len(range(p, out, dilation)) for p in range(min(dilation, out))]
 
 
@@ -108,7 +108,7 @@ def tables(
     pairs = [
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
-        else _inner(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
+        else _inner_tables(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
         for a, (m, r) in zip(axes.inner, axes.pairs, strict=True)
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
@@ -124,14 +124,14 @@ def tables(
     )  # fmt: skip
 
 
-def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
-    """Offsets (tile, element) of input and output on one inner axis.
+def _inner_tables(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[Any, Any]:
+    """Return the offsets (tile, element) of input and output on one inner axis.
 
     A tile reads only the elements that its existing outputs need; the others are outside.
     """
     data, result = [], []
     elements, d, out = np.append(padded_elements(g, axis), -1), g.dilation[axis], g.out[axis]
-    for phase, count in enumerate(_phases(out, d)):
+    for phase, count in enumerate(_phase_sizes(out, d)):
         first = np.arange(0, count, m)[:, None]
         outputs_left = np.minimum(count - first, m)
         i, j = np.arange(m + r - 1), np.arange(m)
@@ -143,5 +143,5 @@ def _inner(g: Geometry, axis: int, m: int, r: int, x: Pair, y: Pair) -> tuple[An
 
 
 def tap_offsets(g: Geometry, axes: FilteredAxes, strides: tuple[int, ...]) -> Any:
-    """The offsets of the outer axes' taps in the filter."""
+    """Return the offsets of the outer axes' taps in the filter."""
     return grid([g.kernel[a] for a in axes.outer], [strides[a] for a in axes.outer])

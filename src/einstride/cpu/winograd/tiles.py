@@ -71,7 +71,7 @@ class Tile:
 
 
 def tile_at(code: Code, index: Value) -> Tile:
-    """The tile with a number in row-major order."""
+    """Return the tile with a number in row-major order."""
     second = index % code["tiles1"]
     index = index // code["tiles1"]
     first = index % code["tiles0"]
@@ -85,8 +85,8 @@ def addresses(
 ) -> None:  # fmt: skip
     """Store the address of each element of a tile in `pointers`, `outside` for the border."""
     rows = [
-        [code.array(table, "int64").at(number * count + i).load() for i in range(count)]
-        for table, number, count in zip(tables, tile.inner, counts, strict=True)
+        [code.array(table, "int64").at(tile_index * count + i).load() for i in range(count)]
+        for table, tile_index, count in zip(tables, tile.inner, counts, strict=True)
     ]
     for i, first in enumerate(rows[0]):
         for j, second in enumerate(rows[1]):
@@ -102,7 +102,7 @@ def transform(
     """Transform a tile's channels, one vector at a time; point p goes to target + p * stride."""
     lanes, columns = form.lanes, len(rows[1][0])
 
-    def each(c: Value, mask: Mask | None) -> None:
+    def transform_vector(c: Value, mask: Mask | None) -> None:
         multiply_both_sides(
             code, *rows,
             lambda i, j: code.pointer(pointers.at(i * columns + j).load(), form.dtype)
@@ -111,19 +111,19 @@ def transform(
             form.dtype,
         )  # fmt: skip
 
-    for_each_vector(code, channels, lanes, each)
+    for_each_vector(code, channels, lanes, transform_vector)
 
 
 def for_each_vector(
-    code: Code, count: Value, lanes: int, each: Callable[[Value, Mask | None], None]
+    code: Code, count: Value, lanes: int, visit: Callable[[Value, Mask | None], None]
 ) -> None:
     """Write a loop over full vectors of `count` elements, and the tail with a mask."""
     tail = count % lanes
-    whole = count - tail
-    with code.loop(0, whole, lanes) as c:
-        each(c, None)
+    full_vectors = count - tail
+    with code.loop(0, full_vectors, lanes) as c:
+        visit(c, None)
     with code.when(code.number(0) < tail):
-        each(whole, code.first_lanes(tail, lanes))
+        visit(full_vectors, code.first_lanes(tail, lanes))
 
 
 def multiply(
@@ -147,12 +147,12 @@ def multiply(
             )
         with code.loop(0, depth) as k:
             line = f.at(k * f_stride)
-            fs = [line.at(v * lanes).load(lanes) for v in range(vectors)]
+            f_vectors = [line.at(v * lanes).load(lanes) for v in range(vectors)]
             for p, point in enumerate(points):
                 broadcast = code.splat(point.at(k * stride).load(), lanes)
                 for v in range(vectors):
                     a = acc[p * vectors + v]
-                    a.set(broadcast.times_plus(fs[v], a.get()))
+                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
         _for_each_accumulator(
             pointers, acc, vectors, lambda a, pointer: pointer.store(a.get()), lanes
         )
@@ -160,8 +160,8 @@ def multiply(
 
 def _for_each_accumulator(
     pointers: list[Pointer], acc: list[Variable], vectors: int,
-    act: Callable[[Variable, Pointer], None], lanes: int,
+    visit: Callable[[Variable, Pointer], None], lanes: int,
 ) -> None:  # fmt: skip
     for p, pointer in enumerate(pointers):
         for v in range(vectors):
-            act(acc[p * vectors + v], pointer.at(v * lanes))
+            visit(acc[p * vectors + v], pointer.at(v * lanes))

@@ -54,9 +54,9 @@ def apply(function: str, reusable: Array | None, b: Backend, *arrays: Array) -> 
     """Apply a function of `einstride.nn.cpu.elementwise` to the elements of arrays of one shape."""
     from einstride.nn.cpu import elementwise
 
-    given = tuple(as_contiguous(a, b) for a in arrays)
+    operands = tuple(as_contiguous(a, b) for a in arrays)
     y = result_array(arrays[0].shape, arrays[0], reusable, b)
-    elementwise.apply(function, given, y, b)
+    elementwise.apply(function, operands, y, b)
     return y
 
 

@@ -44,21 +44,23 @@ def text(element: str, lanes: int, vectors: int, function: str) -> str:
     """Write the text of a kernel that stores a function of every element to y."""
     arrays, columns, value = FUNCTIONS[function]
     code = Code(function, arguments(function))
-    with code.chunks(code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
-        loaded = [
-            [code.array(f"column{i}", element).at(at + v * lanes).load(lanes)
+    with code.chunks(code["chunks"]) as chunk, strips(code, lanes, vectors) as strip_offset:
+        column_vectors = [
+            [code.array(f"column{i}", element).at(strip_offset + v * lanes).load(lanes)
              for i in range(columns)]
             for v in range(vectors)
         ]  # fmt: skip
 
-        def visit(offset: Value, v: int, mask: Mask | None, loaded: Any = loaded) -> None:
-            given = [
+        def visit(
+            offset: Value, v: int, mask: Mask | None, column_vectors: Any = column_vectors
+        ) -> None:
+            values = [
                 code.array(f"array{i}", element).at(offset).load(lanes, mask) for i in range(arrays)
             ]
-            result = value(*given, *loaded[v])
+            result = value(*values, *column_vectors[v])
             code.array("y", element).at(offset).store(result, mask)
 
-        sweep(code, chunk, at, lanes, vectors, visit)
+        sweep(code, chunk, strip_offset, lanes, vectors, visit)
     return code.text()
 
 
@@ -77,14 +79,14 @@ def apply(
     `columns` are vectors with one element for each lane of a row: see `Rows`.
     """
     channels = y.shape[-1] if columns else 1
-    call = _call(function, dtype_name(y), channels, y.size, b.threads())
-    named = {f"array{i}": address(a) for i, a in enumerate(arrays)}
-    named |= {f"column{i}": address(a) for i, a in enumerate(columns)}
-    call(b.launch, y=address(y), **named)
+    call = _elementwise_call(function, dtype_name(y), channels, y.size, b.threads())
+    addresses = {f"array{i}": address(a) for i, a in enumerate(arrays)}
+    addresses |= {f"column{i}": address(a) for i, a in enumerate(columns)}
+    call(b.launch, y=address(y), **addresses)
 
 
 @kept
-def _call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
+def _elementwise_call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec(function, text, (*rows.spec, function), on)

@@ -62,38 +62,38 @@ def forward(
     x: Any, gamma: Any, beta: Any, epsilon: float, relu: bool, y: Any, b: Any
 ) -> ForwardState:
     """Normalise x (..., C) by its own statistics, and write it to y; all dense, of one dtype."""
-    rows, call = _forward(dtype_name(x), x.shape[-1], x.size, relu, epsilon, b.threads())
-    kept = ForwardState(
+    rows, call = _forward_call(dtype_name(x), x.shape[-1], x.size, relu, epsilon, b.threads())
+    state = ForwardState(
         rows, np.empty((3, rows.channels)), np.empty((3, rows.width), x.dtype), relu
     )
     parts = np.empty((rows.chunks, 3, rows.width), x.dtype)
     call(
         b.launch, x=address(x), y=address(y), gamma=address(gamma), beta=address(beta),
-        parts=address(parts), statistics=address(kept.statistics), columns=address(kept.columns),
+        parts=address(parts), statistics=address(state.statistics), columns=address(state.columns),
     )  # fmt: skip
-    return kept
+    return state
 
 
-def backward(gy: Any, x: Any, gamma: Any, kept: ForwardState, gx: Any, b: Any) -> tuple[Any, Any]:
+def backward(gy: Any, x: Any, gamma: Any, state: ForwardState, gx: Any, b: Any) -> tuple[Any, Any]:
     """Return the gradients of beta and gamma in float64; write that of x to gx unless it is None.
 
     gx may be gy itself.
     """
-    call = _backward(dtype_name(x), x.shape[-1], x.size, kept.relu, b.threads())
-    rows = kept.rows
+    call = _backward_call(dtype_name(x), x.shape[-1], x.size, state.relu, b.threads())
+    rows = state.rows
     sums = np.empty((2, rows.channels))
     slopes, parts = (np.empty((n, 3, rows.width), x.dtype) for n in (1, rows.chunks))
     call(
         b.launch, x=address(x), gy=address(gy), gx=0 if gx is None else address(gx),
-        gamma=address(gamma), parts=address(parts), statistics=address(kept.statistics),
-        columns=address(kept.columns), sums=address(sums), slopes=address(slopes),
+        gamma=address(gamma), parts=address(parts), statistics=address(state.statistics),
+        columns=address(state.columns), sums=address(sums), slopes=address(slopes),
         wanted=0 if gx is None else rows.chunks,
     )  # fmt: skip
     return sums[0], sums[1]
 
 
 @kept
-def _forward(
+def _forward_call(
     element: str, channels: int, count: int, relu: bool, epsilon: float, threads: int
 ) -> tuple[Rows, Call]:
     on = jit.machine()
@@ -105,7 +105,7 @@ def _forward(
 
 
 @kept
-def _backward(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
+def _backward_call(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
     on = jit.machine()
     rows = Rows.of(element, channels, count, on)
     kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), on)
@@ -119,43 +119,48 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
     x, y = code.array("x", element), code.array("y", element)
     with barrier.first_sweep(code, code["chunks"]) as chunk:
         part = code.array("parts", element).at(chunk * 3 * code["width"])
-        with strips(code, lanes, vectors) as at:
-            _moments(code, element, lanes, vectors, chunk, at, x, part)
+        with strips(code, lanes, vectors) as strip_offset:
+            _sum_moments(code, element, lanes, vectors, chunk, strip_offset, x, part)
         with barrier.between_sweeps(code, code["chunks"]):
-            _statistics(code, element)
-    with barrier.second_sweep(code, code["chunks"]) as chunk, strips(code, lanes, vectors) as at:
-        loaded = columns(code, "columns", element, lanes, vectors, at)
+            _finish_statistics(code, element)
+    with (
+        barrier.second_sweep(code, code["chunks"]) as chunk,
+        strips(code, lanes, vectors) as strip_offset,
+    ):
+        coefficients = load_coefficients(code, "columns", element, lanes, vectors, strip_offset)
 
-        def visit(offset: Value, v: int, mask: Mask | None, loaded: Any = loaded) -> None:
-            m, f, c = loaded[v]
-            found = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
-            y.at(offset).store(relu_value(found) if relu else found, mask)
+        def visit(
+            offset: Value, v: int, mask: Mask | None, coefficients: Any = coefficients
+        ) -> None:
+            m, f, c = coefficients[v]
+            value = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
+            y.at(offset).store(relu_value(value) if relu else value, mask)
 
-        sweep(code, chunk, at, lanes, vectors, visit)
+        sweep(code, chunk, strip_offset, lanes, vectors, visit)
     return code.text()
 
 
-def columns(
-    code: Code, name: str, element: str, lanes: int, vectors: int, at: Value
+def load_coefficients(
+    code: Code, name: str, element: str, lanes: int, vectors: int, strip_offset: Value
 ) -> list[list[Value]]:
     """Emit loads of the three coefficients of each lane of a strip."""
     table = code.array(name, element)
     return [
-        [table.at(code["width"] * i + at + v * lanes).load(lanes) for i in range(3)]
+        [table.at(code["width"] * i + strip_offset + v * lanes).load(lanes) for i in range(3)]
         for v in range(vectors)
     ]
 
 
-def _moments(
-    code: Code, element: str, lanes: int, vectors: int, chunk: Value, at: Value, x: Pointer,
-    part: Pointer,
+def _sum_moments(
+    code: Code, element: str, lanes: int, vectors: int, chunk: Value, strip_offset: Value,
+    x: Pointer, part: Pointer,
 ) -> None:  # fmt: skip
     """Emit sums of a chunk for each lane: the mean, and deviations from it and their squares."""
 
-    def accumulators() -> list[Variable]:
+    def make_accumulators() -> list[Variable]:
         return [code.variable(code.zero(element, lanes)) for _ in range(vectors)]
 
-    sums, counts = accumulators(), accumulators()
+    sums, counts = make_accumulators(), make_accumulators()
     one = constant_like(sums[0].get(), 1.0)
 
     def add(offset: Value, v: int, mask: Mask | None) -> None:
@@ -163,30 +168,30 @@ def _moments(
         if mask is not None:
             counts[v].set(mask.select(one, constant_like(one, 0.0)))
 
-    sweep(code, chunk, at, lanes, vectors, add)
+    sweep(code, chunk, strip_offset, lanes, vectors, add)
     stop = (chunk * code["rows"] + code["rows"]).minimum(code["full"])
     rows = code.splat(to_float(stop - chunk * code["rows"], element), lanes)
-    means = []
+    chunk_means = []
     for v in range(vectors):
         n = rows + counts[v].get()
-        means.append(sums[v].get() // greater_or_nan(one, n).select(one, n))
-    deviation, squares = accumulators(), accumulators()
+        chunk_means.append(sums[v].get() // greater_or_nan(one, n).select(one, n))
+    deviation, squares = make_accumulators(), make_accumulators()
 
     def add_deviation(offset: Value, v: int, mask: Mask | None) -> None:
-        d = x.at(offset).load(lanes, mask) - means[v]
+        d = x.at(offset).load(lanes, mask) - chunk_means[v]
         if mask is not None:
             d = mask.select(d, constant_like(d, 0.0))
         deviation[v].set(deviation[v].get() + d)
         squares[v].set(d.times_plus(d, squares[v].get()))
 
-    sweep(code, chunk, at, lanes, vectors, add_deviation)
+    sweep(code, chunk, strip_offset, lanes, vectors, add_deviation)
     for v in range(vectors):
-        pointer = part.at(at + v * lanes)
-        for i, value in enumerate((means[v], deviation[v].get(), squares[v].get())):
+        pointer = part.at(strip_offset + v * lanes)
+        for i, value in enumerate((chunk_means[v], deviation[v].get(), squares[v].get())):
             pointer.at(code["width"] * i).store(value)
 
 
-def _for_parts(code: Code, element: str, c: Value, visit: Any) -> None:
+def _for_each_part(code: Code, element: str, c: Value, visit: Any) -> None:
     """Emit a loop over the partial sums of channel c, in a fixed order.
 
     ``visit(n, first, second, third)`` gets the number of summed positions and three partial sums,
@@ -203,24 +208,24 @@ def _for_parts(code: Code, element: str, c: Value, visit: Any) -> None:
         visit(n, *(pointer.at(width * i).load_as(element, "float64") for i in range(3)))
 
 
-def _statistics(code: Code, element: str) -> None:
+def _finish_statistics(code: Code, element: str) -> None:
     """Emit statistics and coefficients of every channel, from the partial sums of all chunks."""
     channels, n = code["channels"], to_float(code["n"], "float64")
     table = code.array("statistics", "float64")
     with code.loop(0, channels) as c:
         sums, squares = (code.variable(float64_constant(code, 0.0)) for _ in range(2))
 
-        def mean_of(count: Value, m: Value, deviation: Value, square: Value) -> None:
+        def add_to_mean(count: Value, m: Value, deviation: Value, square: Value) -> None:
             sums.set(sums.get() + (count * m + deviation))
 
-        _for_parts(code, element, c, mean_of)
+        _for_each_part(code, element, c, add_to_mean)
         mean = sums.get() // n
 
-        def variance_of(count: Value, m: Value, deviation: Value, square: Value) -> None:
+        def add_to_variance(count: Value, m: Value, deviation: Value, square: Value) -> None:
             d = m - mean  # sum of ((x - m) + d)**2
             squares.set(squares.get() + (square + d * (deviation + deviation + count * d)))
 
-        _for_parts(code, element, c, variance_of)
+        _for_each_part(code, element, c, add_to_variance)
         variance = squares.get() // n
         scale = float64_constant(code, 1.0) // square_root(variance + as_float64(code["epsilon"]))
         for i, value in enumerate((mean, variance, scale)):
@@ -229,13 +234,13 @@ def _statistics(code: Code, element: str) -> None:
                        for k in ("gamma", "beta"))  # fmt: skip
         factor, rounded = gamma * scale, code.convert(mean, "float64", element)
         remainder = mean - code.convert(rounded, element, "float64")
-        _store_to_lanes(code, "columns", element, c, [
+        _store_coefficients(code, "columns", element, c, [
             rounded, code.convert(factor, "float64", element),
             code.convert(beta - remainder * factor, "float64", element),
         ])  # fmt: skip
 
 
-def _store_to_lanes(code: Code, name: str, element: str, c: Value, values: list[Value]) -> None:
+def _store_coefficients(code: Code, name: str, element: str, c: Value, values: list[Value]) -> None:
     """Emit stores of the coefficients of channel c to all lanes of a row that hold it."""
     table = code.array(name, element)
     with code.loop(0, code["times"]) as t:
@@ -251,72 +256,81 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
     code = Code("norm_backward", BACKWARD)
     x, gy, gx = (code.array(k, element) for k in ("x", "gy", "gx"))
 
-    def read(offset: Value, mask: Mask | None, loaded: list[Value]) -> tuple[Value, Value]:
-        m, f, c = loaded
+    def load_pair(
+        offset: Value, mask: Mask | None, coefficients: list[Value]
+    ) -> tuple[Value, Value]:
+        m, f, c = coefficients
         g, deviation = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
-            nothing = constant_like(g, 0.0)
-            g = greater_or_nan(deviation.times_plus(f, c), nothing).select(g, nothing)
+            zero = constant_like(g, 0.0)
+            g = greater_or_nan(deviation.times_plus(f, c), zero).select(g, zero)
         return g, deviation
 
     with barrier.first_sweep(code, code["chunks"]) as chunk:
         part = code.array("parts", element).at(chunk * 3 * code["width"])
-        with strips(code, lanes, vectors) as at:
-            loaded = columns(code, "columns", element, lanes, vectors, at)
+        with strips(code, lanes, vectors) as strip_offset:
+            coefficients = load_coefficients(code, "columns", element, lanes, vectors, strip_offset)
             zero = code.zero(element, lanes)
             sums, products = ([code.variable(zero) for _ in range(vectors)] for _ in range(2))
 
             def add(
-                offset: Value, v: int, mask: Mask | None, loaded: Any = loaded, sums: Any = sums,
-                products: Any = products,
+                offset: Value, v: int, mask: Mask | None, coefficients: Any = coefficients,
+                sums: Any = sums, products: Any = products,
             ) -> None:  # fmt: skip
-                g, deviation = read(offset, mask, loaded[v])
+                g, deviation = load_pair(offset, mask, coefficients[v])
                 sums[v].set(sums[v].get() + g)
                 products[v].set(g.times_plus(deviation, products[v].get()))
 
-            sweep(code, chunk, at, lanes, vectors, add)
+            sweep(code, chunk, strip_offset, lanes, vectors, add)
             for v in range(vectors):
-                pointer = part.at(at + v * lanes)
+                pointer = part.at(strip_offset + v * lanes)
                 for i, value in enumerate((sums[v].get(), products[v].get(), zero)):
                     pointer.at(code["width"] * i).store(value)
         with barrier.between_sweeps(code, code["chunks"]):
-            _gradients(code, element)
-    with barrier.second_sweep(code, code["wanted"]) as chunk, strips(code, lanes, vectors) as at:
-        loaded = columns(code, "columns", element, lanes, vectors, at)
-        slopes = columns(code, "slopes", element, lanes, vectors, at)
+            _finish_gradients(code, element)
+    with (
+        barrier.second_sweep(code, code["wanted"]) as chunk,
+        strips(code, lanes, vectors) as strip_offset,
+    ):
+        coefficients = load_coefficients(code, "columns", element, lanes, vectors, strip_offset)
+        slopes = load_coefficients(code, "slopes", element, lanes, vectors, strip_offset)
 
         def combine(
-            offset: Value, v: int, mask: Mask | None, loaded: Any = loaded, slopes: Any = slopes
+            offset: Value,
+            v: int,
+            mask: Mask | None,
+            coefficients: Any = coefficients,
+            slopes: Any = slopes,
         ) -> None:
             factor, slope, constant = slopes[v]
-            g, deviation = read(offset, mask, loaded[v])
+            g, deviation = load_pair(offset, mask, coefficients[v])
             gx.at(offset).store(g.times_plus(factor, deviation.times_plus(slope, constant)), mask)
 
-        sweep(code, chunk, at, lanes, vectors, combine)
+        sweep(code, chunk, strip_offset, lanes, vectors, combine)
     return code.text()
 
 
-def _gradients(code: Code, element: str) -> None:
+def _finish_gradients(code: Code, element: str) -> None:
     """Emit sums of every channel and the coefficients of g, of x - m and 1 in gx."""
     channels, n = code["channels"], to_float(code["n"], "float64")
-    table, found = code.array("statistics", "float64"), code.array("sums", "float64")
+    table, gradients = code.array("statistics", "float64"), code.array("sums", "float64")
     with code.loop(0, channels) as c:
         sums, products = (code.variable(float64_constant(code, 0.0)) for _ in range(2))
 
-        def add(count: Value, g: Value, product: Value, nothing: Value) -> None:
+        def add(count: Value, g: Value, product: Value, unused: Value) -> None:
             sums.set(sums.get() + g)
             products.set(products.get() + product)
 
-        _for_parts(code, element, c, add)
+        _for_each_part(code, element, c, add)
         mean, scale = table.at(c).load(), table.at(channels * 2 + c).load()
         rounded = code.convert(code.convert(mean, "float64", element), element, "float64")
         remainder = mean - rounded
         ggamma = (products.get() - remainder * sums.get()) * scale
-        found.at(c).store(sums.get())
-        found.at(channels + c).store(ggamma)
+        gradients.at(c).store(sums.get())
+        gradients.at(channels + c).store(ggamma)
         factor = code.array("gamma", element).at(c).load_as(element, "float64") * scale
         slope = float64_constant(code, 0.0) - factor * scale * ggamma // n
         constant = float64_constant(code, 0.0) - factor * sums.get() // n - remainder * slope
-        _store_to_lanes(code, "slopes", element, c, [
+        _store_coefficients(code, "slopes", element, c, [
             code.convert(v, "float64", element) for v in (factor, slope, constant)
         ])  # fmt: skip

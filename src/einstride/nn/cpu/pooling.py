@@ -76,7 +76,7 @@ def pool(
     x: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, y: Any, b: Any
 ) -> None:
     """Compute y (B, *O, C) from x (B, *S, C), both dense."""
-    call = _call(x, windows, largest, exclude_padding, False, b)
+    call = _pooling_call(x, windows, largest, exclude_padding, False, b)
     call(b.launch, x=address(x), y=address(y))
 
 
@@ -84,24 +84,28 @@ def pool_gradient(
     gy: Any, x: Any | None, windows: tuple[Window, ...], exclude_padding: bool, gx: Any, b: Any
 ) -> None:
     """Compute gx (B, *S, C) from gy (B, *O, C), and for max pooling from x; all dense."""
-    call = _call(gy, windows, x is not None, exclude_padding, True, b)
+    call = _pooling_call(gy, windows, x is not None, exclude_padding, True, b)
     call(b.launch, x=0 if x is None else address(x), y=address(gy), gx=address(gx))
 
 
 def _stored_from(windows: tuple[Window, ...]) -> tuple[int, ...]:
-    found = tuple(w.stored_from for w in windows)
-    small = prod(w.kernel for w in windows) <= MAX_UNROLLED_TAPS
-    return tuple(n for n in found if n is not None) if small and None not in found else ()
+    first_taps = tuple(w.stored_from for w in windows)
+    is_unrolled = prod(w.kernel for w in windows) <= MAX_UNROLLED_TAPS
+    return (
+        tuple(n for n in first_taps if n is not None)
+        if is_unrolled and None not in first_taps
+        else ()
+    )
 
 
-def _call(
+def _pooling_call(
     array: Any, windows: tuple[Window, ...], largest: bool, exclude_padding: bool, gradient: bool,
     b: Any,
 ) -> Call:  # fmt: skip
-    """The call of the kernel that reads `array`: x, or for a gradient gy."""
+    """Make the call of the kernel that reads `array`: x, or for a gradient gy."""
     batch, *_, channels = array.shape
-    given = windows, batch, channels, largest, exclude_padding, gradient, b.threads()
-    return _cached_call(dtype_name(array), *given)
+    parameters = windows, batch, channels, largest, exclude_padding, gradient, b.threads()
+    return _cached_call(dtype_name(array), *parameters)
 
 
 @kept
@@ -118,9 +122,9 @@ def _cached_call(
     # Chunks of gradients are examples, or for small batches slices of their channels; other chunks
     # are rows of y.
     strips, strip = 1, channels
-    if gradient and batch < (wanted := chunk_count(threads, COARSE)):
+    if gradient and batch < (min_chunks := chunk_count(threads, COARSE)):
         vectors = -(-channels // lanes)
-        strip = -(-vectors // wanted) * lanes
+        strip = -(-vectors // min_chunks) * lanes
         strips = -(-channels // strip)
     rows = 1 if gradient else windows[0].out
     sizes, outs = ([getattr(w, k) for w in windows] for k in ("size", "out"))

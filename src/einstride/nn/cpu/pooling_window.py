@@ -71,35 +71,37 @@ def text(spec: Spec) -> str:
     channels = code["channels"]
     x, y, gx = (code.array(k, spec.element) for k in ("x", "y", "gx"))
     with code.chunks(code["chunks"]) as i:
-        row, rest = i % code["rows"], i // code["rows"]
-        strip, example = rest % code["strips"], rest // code["strips"]
+        row, remaining = i % code["rows"], i // code["rows"]
+        strip, example = remaining % code["strips"], remaining // code["strips"]
         first = strip * code["strip"]
         last = (first + code["strip"]).minimum(channels)
         x_first, y_first = example * code["x_all"], example * code["y_all"]
         if spec.gradient and not spec.stored_from:
-            _clear(code, spec, gx, x_first, first, last)
+            _clear_example(code, spec, gx, x_first, first, last)
         outs = [(code.number(0), code[f"out{a}"]) for a in range(len(spec.kernel))]
         if not spec.gradient:
             outs[0] = (row, row + 1)
 
-        def position(o: list[Value]) -> None:
+        def visit_position(o: list[Value]) -> None:
             offset = y_first
-            for a, number in enumerate(o):
-                offset = offset + number * code[f"y_stride{a}"]
+            for a, index in enumerate(o):
+                offset = offset + index * code[f"y_stride{a}"]
             taps = Taps(code, spec, o, x_first)
 
-            def vector(c: Value, mask: Mask | None) -> None:
-                target = y.at(offset * channels + c)
+            def visit_vector(c: Value, mask: Mask | None) -> None:
+                y_vector = y.at(offset * channels + c)
                 if spec.gradient:
-                    _scatter(spec, taps, x.at(c), gx.at(c), target.load(spec.lanes, mask), mask)
+                    _scatter_gradient(
+                        spec, taps, x.at(c), gx.at(c), y_vector.load(spec.lanes, mask), mask
+                    )
                 elif spec.largest:
-                    target.store(_maximum(spec, taps, x.at(c), mask), mask)
+                    y_vector.store(_find_maximum(spec, taps, x.at(c), mask), mask)
                 else:
-                    target.store(_mean(spec, taps, x.at(c), mask), mask)
+                    y_vector.store(_compute_mean(spec, taps, x.at(c), mask), mask)
 
-            _vectors(code, spec, first, last, vector)
+            _for_each_vector(code, spec, first, last, visit_vector)
 
-        _nested_loops(code, outs, position)
+        _nested_loops(code, outs, visit_position)
     return code.text()
 
 
@@ -108,17 +110,17 @@ def _nested_loops(
 ) -> None:
     """Emit nested loops, with `visit` getting the list of their counters."""
 
-    def level(found: list[Value]) -> None:
-        if len(found) == len(ranges):
-            visit(found)
+    def loop_over(counters: list[Value]) -> None:
+        if len(counters) == len(ranges):
+            visit(counters)
             return
-        with code.loop(*ranges[len(found)]) as i:
-            level([*found, i])
+        with code.loop(*ranges[len(counters)]) as i:
+            loop_over([*counters, i])
 
-    level([])
+    loop_over([])
 
 
-def _vectors(
+def _for_each_vector(
     code: Code, spec: Spec, first: Value, last: Value, visit: Callable[[Value, Mask | None], None]
 ) -> None:
     """Emit a loop over vectors of channels, the last one with a mask."""
@@ -129,12 +131,14 @@ def _vectors(
         visit(end, code.first_lanes(last - end, spec.lanes))
 
 
-def _clear(code: Code, spec: Spec, gx: Pointer, start: Value, first: Value, last: Value) -> None:
+def _clear_example(
+    code: Code, spec: Spec, gx: Pointer, start: Value, first: Value, last: Value
+) -> None:
     """Emit stores of zeros to the gradient of one example."""
     zero = code.zero(spec.element, spec.lanes)
     with code.loop(0, code["x_all"]) as p:
         pointer = gx.at((start + p) * code["channels"])
-        _vectors(code, spec, first, last, lambda c, mask: pointer.at(c).store(zero, mask))
+        _for_each_vector(code, spec, first, last, lambda c, mask: pointer.at(c).store(zero, mask))
 
 
 class Taps:
@@ -143,19 +147,19 @@ class Taps:
     def __init__(self, code: Code, spec: Spec, o: list[Value], start: Value) -> None:
         self.code, self.spec, self._example = code, spec, start
         self._tables = [code.pointer(code[f"at{a}"], "int64").at(n) for a, n in enumerate(o)]
-        self.low, self.high = ([self._row(a, i) for a in range(len(o))] for i in (0, 1))
+        self.low, self.high = ([self._table_entry(a, i) for a in range(len(o))] for i in (0, 1))
 
-    def _row(self, axis: int, number: int) -> Value:
-        return self._tables[axis].at(self.code[f"out{axis}"] * number).load()
+    def _table_entry(self, axis: int, row: int) -> Value:
+        return self._tables[axis].at(self.code[f"out{axis}"] * row).load()
 
     def count(self) -> Value:
         """Emit the number of taps inside x."""
-        found = self.code.number(1)
+        count = self.code.number(1)
         for low, high in zip(self.low, self.high, strict=True):
-            found = found * (high - low)
-        return found
+            count = count * (high - low)
+        return count
 
-    def visit(self, each: Callable[[Value, Value | None, bool], None]) -> None:
+    def visit(self, visit_tap: Callable[[Value, Value | None, bool], None]) -> None:
         """Call ``each(offset in x, inside, first_visit)`` for the taps, in row-major order.
 
         Loops over small windows are unrolled: `inside` is then a condition (None if it always
@@ -169,14 +173,16 @@ class Taps:
             def visit_inside(k: list[Value]) -> None:
                 offset = self._example
                 for a, i in enumerate(k):
-                    position = self._row(a, 2) + i * code[f"tap{a}"]
+                    position = self._table_entry(a, 2) + i * code[f"tap{a}"]
                     offset = offset + position * code[f"x_stride{a}"]
-                each(offset * code["channels"], None, False)
+                visit_tap(offset * code["channels"], None, False)
 
             _nested_loops(code, list(zip(self.low, self.high, strict=True)), visit_inside)
             return
         strides = [code[f"x_stride{a}"] * code["channels"] for a in axes]
-        offsets = [[self._row(a, 3 + i) * strides[a] for i in range(kernel[a])] for a in axes]
+        offsets = [
+            [self._table_entry(a, 3 + i) * strides[a] for i in range(kernel[a])] for a in axes
+        ]
         insides = [
             [(low < i + 1) & (high >= i + 1) for i in range(n)]
             for low, high, n in zip(self.low, self.high, kernel, strict=True)
@@ -189,62 +195,64 @@ class Taps:
                 inside = inside & insides[a][k[a]]
             first = self.spec.stored_from
             first_visit = bool(first) and all(i >= n for i, n in zip(k, first, strict=True))
-            each(offset, None if self.spec.all_inside else inside, first_visit)
+            visit_tap(offset, None if self.spec.all_inside else inside, first_visit)
 
 
-def _maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
+def _find_maximum(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """Emit the maximum of a window; NaN if an element is NaN."""
     code = taps.code
-    nothing = code.zero(spec.element, spec.lanes)
+    zero = code.zero(spec.element, spec.lanes)
     best, any_nan = (
-        code.variable(constant_like(nothing, float("-inf"))),
-        code.variable(is_nan(nothing)),
+        code.variable(constant_like(zero, float("-inf"))),
+        code.variable(is_nan(zero)),
     )
 
-    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
-        value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).select(value, found))
+    def compare(offset: Value, inside: Value | None, first_visit: bool) -> None:
+        value, largest = x.at(offset).load(spec.lanes, mask), best.get()
+        best.set(greater(value, largest).select(value, largest))
         any_nan.set(any_nan.get() | is_nan(value))
 
-    taps.visit(each)
-    return any_nan.get().select(constant_like(nothing, float("nan")), best.get())
+    taps.visit(compare)
+    return any_nan.get().select(constant_like(zero, float("nan")), best.get())
 
 
-def _maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
+def _find_maximum_of_numbers(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     """Emit the maximum of a window's elements that are not NaN."""
     best = taps.code.variable(
         constant_like(taps.code.zero(spec.element, spec.lanes), float("-inf"))
     )
 
-    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
-        value, found = x.at(offset).load(spec.lanes, mask), best.get()
-        best.set(greater(value, found).select(value, found))
+    def compare(offset: Value, inside: Value | None, first_visit: bool) -> None:
+        value, largest = x.at(offset).load(spec.lanes, mask), best.get()
+        best.set(greater(value, largest).select(value, largest))
 
-    taps.visit(each)
+    taps.visit(compare)
     return best.get()
 
 
-def _reciprocal_count(spec: Spec, taps: Taps) -> Value:
+def _divide_by_count(spec: Spec, taps: Taps) -> Value:
     """Emit one over the number of elements of a window."""
     number = taps.count() if spec.exclude_padding else taps.code.number(prod(spec.kernel))
-    found = to_float(number, spec.element)
-    return taps.code.splat(constant_like(found, 1.0) // found, spec.lanes)
+    count = to_float(number, spec.element)
+    return taps.code.splat(constant_like(count, 1.0) // count, spec.lanes)
 
 
-def _mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
+def _compute_mean(spec: Spec, taps: Taps, x: Pointer, mask: Mask | None) -> Value:
     sums = taps.code.variable(taps.code.zero(spec.element, spec.lanes))
 
-    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
+    def add(offset: Value, inside: Value | None, first_visit: bool) -> None:
         value = x.at(offset).load(spec.lanes, mask)
         if inside is not None:
             value = inside.select(value, constant_like(value, 0.0))
         sums.set(sums.get() + value)
 
-    taps.visit(each)
-    return sums.get() * _reciprocal_count(spec, taps)
+    taps.visit(add)
+    return sums.get() * _divide_by_count(spec, taps)
 
 
-def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mask | None) -> None:
+def _scatter_gradient(
+    spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Mask | None
+) -> None:
     """Emit adds of a window's gradient to its taps; for the maximum, to the first maximum or NaN.
 
     The offset of a tap outside x is that of a tap inside, which is then visited more than once;
@@ -253,25 +261,25 @@ def _scatter(spec: Spec, taps: Taps, x: Pointer, gx: Pointer, g: Value, mask: Ma
     code, zero = taps.code, constant_like(g, 0.0)
     best = untaken = None
     if spec.largest:
-        best = _maximum_of_numbers(spec, taps, x, mask)
+        best = _find_maximum_of_numbers(spec, taps, x, mask)
         untaken = code.variable(equal_or_nan(zero, zero))
     else:
-        g = g * _reciprocal_count(spec, taps)
+        g = g * _divide_by_count(spec, taps)
 
-    def each(offset: Value, inside: Value | None, first_visit: bool) -> None:
+    def add_gradient(offset: Value, inside: Value | None, first_visit: bool) -> None:
         pointer, condition = gx.at(offset), inside
         if best is not None and untaken is not None:
-            hit = equal_or_nan(x.at(offset).load(spec.lanes, mask), best)
+            is_largest = equal_or_nan(x.at(offset).load(spec.lanes, mask), best)
             if inside is not None and spec.stored_from:
                 # a tap outside is visited before the tap inside whose offset it has
-                hit = hit & code.splat(inside, spec.lanes)
-            condition = hit & untaken.get()
+                is_largest = is_largest & code.splat(inside, spec.lanes)
+            condition = is_largest & untaken.get()
             untaken.set(untaken.get() ^ condition)
         overwrite = first_visit or spec.disjoint
-        before = zero if overwrite else pointer.load(spec.lanes, mask)
-        after = g if overwrite else before + g
+        old_gradient = zero if overwrite else pointer.load(spec.lanes, mask)
+        new_gradient = g if overwrite else old_gradient + g
         if condition is not None and not (first_visit and not spec.largest):
-            after = condition.select(after, before)
-        pointer.store(after, mask)
+            new_gradient = condition.select(new_gradient, old_gradient)
+        pointer.store(new_gradient, mask)
 
-    taps.visit(each)
+    taps.visit(add_gradient)

@@ -96,17 +96,19 @@ def strips(code: Code, lanes: int, vectors: int) -> Iterator[Value]:
         yield s * (lanes * vectors)
 
 
-def sweep(code: Code, chunk: Value, at: Value, lanes: int, vectors: int, visit: Visit) -> None:
-    """Emit a loop over the rows of a chunk that visits the vectors of the strip at offset `at`."""
+def sweep(
+    code: Code, chunk: Value, strip_offset: Value, lanes: int, vectors: int, visit: Visit
+) -> None:
+    """Emit a loop over the rows of a chunk that visits the vectors of one strip."""
     start = chunk * code["rows"]
     stop = (start + code["rows"]).minimum(code["full"])
     width = code["strips"] * (lanes * vectors)
     with code.loop(start, stop) as r:
-        here = r * width + at
+        row_offset = r * width + strip_offset
         for v in range(vectors):
-            visit(here + v * lanes, v, None)
+            visit(row_offset + v * lanes, v, None)
     with code.when((chunk + 1).equals(code["chunks"]) & (code.number(0) < code["tail"])):
-        here = code["full"] * width + at
+        row_offset = code["full"] * width + strip_offset
         for v in range(vectors):
-            mask = code.first_lanes(code["tail"] - (at + v * lanes), lanes)
-            visit(here + v * lanes, v, mask)
+            mask = code.first_lanes(code["tail"] - (strip_offset + v * lanes), lanes)
+            visit(row_offset + v * lanes, v, mask)
