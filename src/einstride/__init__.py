@@ -24,6 +24,7 @@ from einstride.api.output_sizes import output_size, same_padding
 from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
 from einstride.api.tune import tune
+from einstride.support import forks  # noqa: F401  (it registers a function with the system)
 
 __version__ = "0.1.0"
 

@@ -219,3 +219,49 @@ ARENA = """
 def test_a_model_that_another_thread_is_training():
     """A child can take the lock of an arena that a thread of its parent held."""
     assert programs.run(HEAD + ARENA) == ["ok"]
+
+
+BESIDE_IMPORTS = """
+    from pathlib import Path
+
+    folder = Path(sys.argv[1])
+    (folder / "slow.py").write_text("import time; time.sleep(0.5); done = True")
+    es.__path__.append(str(folder))
+
+    def imports():
+        import einstride.slow
+        return einstride.slow.done
+
+    thread = threading.Thread(target=imports)
+    thread.start()
+    while "einstride.slow" not in sys.modules:
+        time.sleep(1e-3)
+    check_in_child(imports)
+    thread.join()
+    print("ok")
+"""
+
+
+def test_beside_a_thread_that_imports(tmp_path):
+    """The fork waits until a module of the package is imported, whose lock the child would need."""
+    assert programs.run(HEAD + BESIDE_IMPORTS, tmp_path) == ["ok"]
+
+
+WITHIN_AN_IMPORT = """
+    from pathlib import Path
+
+    folder = Path(sys.argv[1])
+    (folder / "forks.py").write_text("import os; child = os.fork()")
+    es.__path__.append(str(folder))
+    begin = time.monotonic()
+    from einstride.forks import child
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert time.monotonic() - begin < 5, "the fork waited for the thread that forks"
+    print("ok")
+"""
+
+
+def test_a_module_that_forks_while_it_is_imported(tmp_path):
+    assert programs.run(HEAD + WITHIN_AN_IMPORT, tmp_path) == ["ok"]
