@@ -29,8 +29,8 @@ def test_nothing_beside_operands_and_results_is_touched(width, part, full_length
     """No byte beside operands and results is accessed with one lane in the last vector.
 
     With ``--all`` also for another dtype and tail, and for all tails of one family and dtype, which
-    the commit chooses. All combinations take an hour: ``python guarded_tails.py WIDTH FAMILIES DTYPES
-    all``.
+    the commit chooses. All combinations take an hour:
+    ``python guarded_tails.py WIDTH FAMILIES DTYPES all``.
     """
     families = list(guarded_tails.FAMILIES)[part::3]
     done = 0
