@@ -1,7 +1,7 @@
 """Make the helper steps of a program: copy a filter, transpose to planes, add partial sums.
 
-The copy and the sum find elements of the caller's array through a table of offsets, so the array
-may have any strides.
+The copy and the sum find the rows of the caller's array, of which each goes along the last axis,
+through a table of offsets, so the array may have any strides.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from einstride.codegen.function_builder import Code
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import KernelSpec, Machine
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
@@ -17,9 +17,9 @@ from einstride.cpu.runtime.operands import element_stride, element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
-GATHER = ("counter", "chunks", "from", "to", "offsets", "count")
+GATHER = ("counter", "chunks", "from", "to", "offsets", "rows", "columns", "stride")
 PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
-REDUCE = ("counter", "chunks", "from", "to", "offsets", "count", "partial_sums", "step")
+REDUCE = (*GATHER, "partial_sums", "step")
 
 
 def gather(a: Any, compute: str, on: Machine) -> Call:
@@ -34,18 +34,33 @@ def gather(a: Any, compute: str, on: Machine) -> Call:
 def _gather_call(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
-    offsets = grid(shape, element_strides(strides, ITEMSIZE[stored]))
+    values, offsets = _rows(shape, strides, ITEMSIZE[stored])
     kernel = KernelSpec("gather", gather_text, (stored, compute), on)
-    values = {"chunks": 1, "offsets": address(offsets), "count": prod(shape)}
-    return Call(kernel, GATHER, values, 1, [offsets])
+    return Call(kernel, GATHER, {"chunks": 1, **values}, 1, [offsets])
+
+
+def _rows(
+    shape: tuple[int, ...], strides: tuple[int, ...], item: int
+) -> tuple[dict[str, int], Any]:
+    """Describe the rows of an array by kernel arguments and the table of their offsets."""
+    in_elements = element_strides(strides, item)
+    offsets = grid(shape[:-1], in_elements[:-1])
+    values = {
+        "offsets": address(offsets), "rows": prod(shape[:-1]), "columns": shape[-1],
+        "stride": in_elements[-1],
+    }  # fmt: skip
+    return values, offsets
 
 
 def gather_text(stored: str, compute: str) -> str:
     """Write the LLVM IR of ``gather``."""
     code = Code("gather", GATHER)
-    with code.chunks(code["chunks"]), code.loop(0, code["count"]) as i:
-        value = code.array("from", stored).at(code.array("offsets", "int64").at(i).load())
-        code.array("to", compute).at(i).store(value.load_as(stored, compute))
+    columns, stride = code["columns"], code["stride"]
+    with code.chunks(code["chunks"]), code.loop(0, code["rows"]) as r:
+        row = code.array("from", stored).at(code.array("offsets", "int64").at(r).load())
+        copy = code.array("to", compute).at(r * columns)
+        with code.loop(0, columns) as c:
+            copy.at(c).store(row.at(c * stride).load_as(stored, compute))
     return code.text()
 
 
@@ -91,26 +106,32 @@ def _reduce_call(
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
-    offsets = grid(shape, element_strides(strides, item))
-    kernel = KernelSpec("reduce", reduce_text, (compute, result), on)
-    values = {
-        "chunks": groups, "offsets": address(offsets), "count": prod(shape),
-        "partial_sums": partial_sums, "step": element_stride(step, item),
-    }  # fmt: skip
+    values, offsets = _rows(shape, strides, item)
+    kernel = KernelSpec("reduce", reduce_text, (compute, result, on.lanes(ITEMSIZE[compute])), on)
+    values |= {"chunks": groups, "partial_sums": partial_sums, "step": element_stride(step, item)}
     return Call(kernel, REDUCE, values, 1, [offsets])
 
 
-def reduce_text(compute: str, result: str) -> str:
-    """Write the LLVM IR of ``reduce``."""
+def reduce_text(compute: str, result: str, lanes: int) -> str:
+    """Write the LLVM IR of ``reduce``, with vectors for rows whose elements are contiguous."""
     code = Code("reduce", REDUCE)
     with code.chunks(code["chunks"]) as group:
-        count, partial_sums = code["count"], code["partial_sums"]
+        columns, stride, partial_sums = code["columns"], code["stride"], code["partial_sums"]
+        count = code["rows"] * columns
         first = code.array("from", compute).at(group * partial_sums * count)
         result_pointer = code.array("to", result).at(group * code["step"])
-        with code.loop(0, count) as i:
-            total = code.variable(first.at(i).load())
+        vectors_end = stride.equals(1).select(columns - columns % lanes, code.number(0))
+
+        def add(element: Pointer, lanes: int) -> Value:
+            total = code.variable(element.load(lanes))
             with code.loop(1, partial_sums) as s:
-                total.set(total.get() + first.at(s * count + i).load())
-            pointer = result_pointer.at(code.array("offsets", "int64").at(i).load())
-            pointer.store(code.convert(total.get(), compute, result))
+                total.set(total.get() + element.at(s * count).load(lanes))
+            return code.convert(total.get(), compute, result)
+
+        with code.loop(0, code["rows"]) as r:
+            row = result_pointer.at(code.array("offsets", "int64").at(r).load())
+            with code.loop(0, vectors_end, lanes) as c:
+                row.at(c).store(add(first.at(r * columns + c), lanes))
+            with code.loop(vectors_end, columns) as c:
+                row.at(c * stride).store(add(first.at(r * columns + c), 1))
     return code.text()
