@@ -42,13 +42,21 @@ def _gather_call(
 def _rows(
     shape: tuple[int, ...], strides: tuple[int, ...], item: int
 ) -> tuple[dict[str, int], Any]:
-    """Describe the rows of an array by kernel arguments and the table of their offsets."""
-    in_elements = element_strides(strides, item)
-    offsets = grid(shape[:-1], in_elements[:-1])
+    """Describe the rows of an array by kernel arguments and the table of their offsets.
+
+    A row is as long as one stride allows: all of a contiguous array is one row.
+    """
+    *outer, stride = element_strides(strides, item)
+    axes, columns = len(outer), shape[-1]
+    while axes and outer[axes - 1] == columns * stride:
+        axes, columns = axes - 1, columns * shape[axes - 1]
+    offsets = grid(shape[:axes], outer[:axes])
     values = {
-        "offsets": address(offsets), "rows": prod(shape[:-1]), "columns": shape[-1],
-        "stride": in_elements[-1],
-    }  # fmt: skip
+        "offsets": address(offsets),
+        "rows": len(offsets),
+        "columns": columns,
+        "stride": stride,
+    }
     return values, offsets
 
 
