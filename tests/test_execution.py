@@ -292,7 +292,7 @@ def check_winograd(described, seen):
     form = call.kernel.parameters[0]
     assert described["kernel"].startswith(call.kernel.name + ":")
     assert list(described["register tile"].values()) == [form.lanes, form.vectors, form.tile]
-    inner = [f"F({m}, {r})" for m, r in form.axes if r > 1]
+    inner = [f"F({m}, {r})" for m, r in form.outputs_and_taps if r > 1]
     assert [v for v in described["axes"].values() if v.startswith("F")] == inner
     assert described["tiles"] == call.argument("tiles")
     assert described["tiles in a block"] == call.argument("block")

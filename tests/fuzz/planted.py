@@ -57,8 +57,8 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         ),
         Change(
             "operands.element_stride",
-            "count, rest = divmod(stride, size)\nif rest: ...",
-            "count, rest = divmod(stride, size)\nif False: ...",
+            "count, remainder = divmod(stride, size)\nif remainder: ...",
+            "count, remainder = divmod(stride, size)\nif False: ...",
         ),
     ),
     "copies of a layer keep the transforms of another filter": (

@@ -377,8 +377,8 @@ def test_processes_that_are_killed_while_they_write(folder, full_length):
 def test_no_descriptor_stays_open(folder):
     """No file descriptor stays open, of a file that is read or of one that is refused."""
     disk_cache.write(KERNEL, b"x")
-    os.mkfifo(disk_cache._file("a pipe"))
-    disk_cache._file("a folder").mkdir()
+    os.mkfifo(disk_cache._file_of("a pipe"))
+    disk_cache._file_of("a folder").mkdir()
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else limit
     for _ in range(50):
