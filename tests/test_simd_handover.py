@@ -52,8 +52,8 @@ def test_each_chunk_is_done_once(threads):
 
 
 def test_a_helper_that_takes_longer_is_waited_for():
-    for _ in range(20):
-        assert (marked(2, chunks=30, work=2000, late=100_000) == 1).all()
+    for _ in range(60):  # on a busy machine, a helper begins in some of the calls only
+        assert (marked(2, chunks=30, work=20_000, late=100_000) == 1).all()
         time.sleep(0.002)
 
 
