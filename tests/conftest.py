@@ -179,8 +179,8 @@ def number_of_commit() -> int:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install the CuPy host before the first test, because other libraries may import CuPy.
 
-    The objects of this moment, which are most of all, are hidden from the garbage collector: tests
-    that call it take half the time.
+    The objects of this moment, which are most of all, are hidden from the garbage collector, which
+    some tests call hundreds of times.
     """
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"

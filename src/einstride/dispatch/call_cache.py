@@ -129,7 +129,7 @@ def call(
             try:
                 result: Array = hit(first, second, bias, kept)
                 return result
-            except MemoryError:  # of a program: the whole way names what does not fit, or succeeds
+            except MemoryError:  # a program names no function: `execute.call` does, or it succeeds
                 key = None
     k = Keywords._make(given[:KEYWORDS])
     extra = None if read is None else read(where, given[KEYWORDS:])

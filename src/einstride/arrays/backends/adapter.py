@@ -135,7 +135,7 @@ class Backend:
         ``launch(kernel, block, threads)``: run a compiled kernel of `einstride.cpu` on threads.
     lend : callable or None
         ``lend(program, block, threads, *arrays)``: run a compiled program of `einstride.cpu`, whose
-        kernels use up to so many threads.
+        kernels use at most `threads` threads.
     result : callable or None
         ``result(shape, dtype_name, like)``: a new array for the result of a call that reads `like`;
         None where memory is equally fast at every address.
