@@ -10,8 +10,8 @@ from einstride import _testing
 from guarded import guarded
 
 pytest.importorskip("llvmlite")
-from einstride.cpu.dense import (
-    packed_filter_gradient_call,
+from einstride.cpu.conv.dense import (
+    packed_filter_gradient,
     vnni,
 )
 from einstride.planning import select
@@ -123,7 +123,7 @@ def test_threads_and_steps_leave_the_bits_alone(name, dense_alone):
 def test_a_hard_limit_leaves_no_space_for_partial_sums(dense_alone):
     x, gy, kernel, keywords, expected = gradients("shares")
     g = es.plan(x, gy, direction="filter_grad", kernel_size=kernel)._decision.job.geometry
-    assert packed_filter_gradient_call.partial_sum_count(g, 1, False) > 1
+    assert packed_filter_gradient.partial_sum_count(g, 1, False) > 1
     least = {"algorithm": "direct", **keywords}
     # copies of operands with unsupported strides, and the result
     tight = x.nbytes + gy.nbytes + expected.nbytes
@@ -141,7 +141,7 @@ def test_a_hard_limit_leaves_no_space_for_partial_sums(dense_alone):
 def test_a_tap_outside_stays_with_the_other_kernel(padding):
     gy = (2, 6 + sum(padding), 8)
     p = es.plan((2, 8, 8), gy, direction="filter_grad", kernel_size=3, padding=(padding,))
-    assert not packed_filter_gradient_call.inside(p._decision.job.geometry)
+    assert not packed_filter_gradient.inside(p._decision.job.geometry)
 
 
 VNNI_CASES = {

@@ -16,7 +16,7 @@ from einstride.__main__ import main
 compiler = pytest.importorskip("einstride.codegen.jit")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 dense = pytest.importorskip(
-    "einstride.cpu.dense.forward", reason="llvmlite, the extra fast, is missing"
+    "einstride.cpu.conv.dense.forward", reason="llvmlite, the extra fast, is missing"
 )
 
 TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))

@@ -12,7 +12,7 @@ from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.cpu.small_channels import run_lane_calls
+from einstride.cpu.conv.small_channels import run_lane_calls
 
 WIDTHS = _testing.vector_widths()
 

@@ -11,7 +11,7 @@ from einstride import _testing
 pytest.importorskip("llvmlite")
 from einstride.algorithms.direct import shapes
 from einstride.codegen import jit
-from einstride.cpu.dense import forward_call, pack_call
+from einstride.cpu.conv.dense import forward, pack
 
 FULL_STRIDES = {  # size, kernel, stride, channels, filters, padding; all of full strides
     "line": ((40,), (8,), 4, 5, 9, 0),
@@ -94,10 +94,10 @@ def test_a_few_positions(positions, filters):
 
 
 def test_tiles_waste_few_positions():
-    s = pack_call.panel_layout("float32", 512, jit.machine())
-    assert forward_call._tile_positions(s, 10_000) == s.rows
+    s = pack.panel_layout("float32", 512, jit.machine())
+    assert forward._tile_positions(s, 10_000) == s.rows
     for positions in range(1, 60):
-        rows = forward_call._tile_positions(s, positions)
+        rows = forward._tile_positions(s, positions)
         assert 1 <= rows <= s.rows
         assert -(-positions // rows) * rows <= -(-positions // s.rows) * s.rows
 

@@ -23,7 +23,7 @@ from einstride import _testing
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 compiler = pytest.importorskip("einstride.codegen.jit")
-dense = pytest.importorskip("einstride.cpu.dense.forward")
+dense = pytest.importorskip("einstride.cpu.conv.dense.forward")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
 
 TIMEOUT = 120

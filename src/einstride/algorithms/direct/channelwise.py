@@ -1,8 +1,8 @@
 """Direct convolution with few channels per group: depthwise layers, small groups, images, stencils.
 
-The kernels are those of `einstride.cpu.channelwise` and `cpu.depthwise`. An input gradient is one
-forward pass per stride phase, written directly to the positions of the phase. The order of a sum
-depends on shapes alone, so the bits depend neither on the batch nor on the threads.
+The kernels are those of `einstride.cpu.conv.channelwise` and `cpu.conv.depthwise`. An input
+gradient is one forward pass per stride phase, written directly to the positions of the phase. The
+order of a sum depends on shapes alone, so the bits depend neither on the batch nor on the threads.
 """
 
 from __future__ import annotations
@@ -201,9 +201,9 @@ def _forward_kernel(
     on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
-    from einstride.cpu.channelwise import forward_call as channelwise_forward
-    from einstride.cpu.channelwise.signature import Signature, element_strides
-    from einstride.cpu.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.channelwise import forward_call as channelwise_forward
+    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
     form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
@@ -240,8 +240,8 @@ def _depthwise_input_gradient(
     threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
-    from einstride.cpu.channelwise.signature import Signature, element_strides
-    from einstride.cpu.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.y_shape, gy_strides, gy), element_strides(g.x_shape, gx_strides, gx)
     form = Signature(g, (gy.name, gx.name), compute, *strides, threads, on)
@@ -254,9 +254,9 @@ def _gradient_kernel(
     y_strides: Shape, threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
-    from einstride.cpu.channelwise import filter_gradient_call
-    from einstride.cpu.channelwise.signature import Signature, element_strides
-    from einstride.cpu.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.channelwise import filter_gradient_call
+    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
     form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
@@ -280,7 +280,7 @@ def _gradient_slowdown(g: Geometry) -> float:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """Return None if this engine can do the job, else why not."""
-    from einstride.cpu.channelwise.signature import entries
+    from einstride.cpu.conv.channelwise.signature import entries
 
     g, a = job.geometry, job.arithmetic
     windowed = job.operands if job.direction == "filter_grad" else job.operands[:1]
@@ -310,8 +310,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the slower of two: products of whole vectors, or reading and writing the arrays."""
-    from einstride.cpu.channelwise.filter_gradient_call import partial_sums
-    from einstride.cpu.channelwise.signature import MIN_THREADED, entries
+    from einstride.cpu.conv.channelwise.filter_gradient_call import partial_sums
+    from einstride.cpu.conv.channelwise.signature import MIN_THREADED, entries
 
     g, compute = job.geometry, job.arithmetic.compute
     item = job.itemsize

@@ -1,4 +1,4 @@
-"""Direct convolution with many input and output channels, by the kernels of `einstride.cpu.dense`.
+"""Direct convolution with many channels, by the kernels of `einstride.cpu.conv.dense`.
 
 Filters are packed into panels, which `prepare` can keep. An input gradient is one pass per stride
 phase, written directly to the positions of the phase.
@@ -149,7 +149,7 @@ def _view_as(gx: Array, computed: Geometry, b: Backend) -> Array:
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.dense.filter_gradient_call import gradient
+    from einstride.cpu.conv.dense.filter_gradient import gradient
 
     g, compute = job.geometry, job.arithmetic.compute
     x, gy = _operand(x, job, b), _operand(gy, job, b, contiguous_channels)
@@ -184,7 +184,7 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
 
 def _partial_sum_count(job: Job) -> int:
     """Count the partial sums of a filter gradient that the workspace limit allows."""
-    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
+    from einstride.cpu.conv.dense.packed_filter_gradient import allowed_partial_sums
 
     return allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
 
@@ -195,7 +195,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     from einstride.codegen.jit import machine
-    from einstride.cpu.dense.filter_gradient_call import gradient_of
+    from einstride.cpu.conv.dense.filter_gradient import gradient_of
 
     g, compute = job.geometry, job.arithmetic.compute
     first = target(first, b, *_needs(first, job, addressable))
@@ -228,8 +228,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
     """Return the kernel of `_correlate` with its arguments, for arrays with these strides."""
     from einstride.codegen.jit import machine
-    from einstride.cpu.dense import vnni
-    from einstride.cpu.dense.forward_call import correlation
+    from einstride.cpu.conv.dense import vnni
+    from einstride.cpu.conv.dense.forward import correlation
 
     compute = job.arithmetic.compute
     use_vnni = vnni.fits(g, job)
@@ -261,8 +261,8 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 
 def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.cpu.dense import vnni
-    from einstride.cpu.dense.pack_call import is_packed, pack
+    from einstride.cpu.conv.dense import vnni
+    from einstride.cpu.conv.dense.pack import is_packed, pack
 
     compute = job.arithmetic.compute
     if vnni.fits(g, job):
@@ -283,12 +283,12 @@ def _correlate(
     out: Any,
     panels_in: Any,
 ) -> None:
-    from einstride.cpu.dense.forward_call import correlate
+    from einstride.cpu.conv.dense.forward import correlate
 
     compute = job.arithmetic.compute
     if panels_in is None:
         panels_in = _panels(f, g, job, b)
-    use_vnni = isinstance(panels_in, tuple)  # of `einstride.cpu.dense.vnni`
+    use_vnni = isinstance(panels_in, tuple)  # of `einstride.cpu.conv.dense.vnni`
     compute = "int32" if use_vnni else compute
     x = operand(x, b, needs=contiguous_channels) if use_vnni else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
@@ -338,8 +338,8 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, and the overhead of every tap of a tile."""
-    from einstride.cpu.dense import packed_filter_gradient_call, vnni
-    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
+    from einstride.cpu.conv.dense import packed_filter_gradient, vnni
+    from einstride.cpu.conv.dense.pack import panel_bytes, panel_layout
 
     g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
     per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
@@ -353,7 +353,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
-        copied = packed_filter_gradient_call.inside(g)
+        copied = packed_filter_gradient.inside(g)
         per_pair = PAIR_IN_ROWS if copied and inner >= s.rows else PAIR
         vectors = tiles * pairs * (min(s.rows, inner) * s.vectors + per_pair)
         vectors *= (MISSED + (1 - MISSED) * fraction_inside(g)) * (
@@ -361,13 +361,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         )
         if not copied:  # threads can share nothing but chunks of input channels
             threads = min(threads, tiles * (g.batch if job.per_example else 1))
-        reads = -(-s.per_group // packed_filter_gradient_call.MAX_PANELS) if copied else s.per_group
-        count = packed_filter_gradient_call.allowed_partial_sums(
+        reads = -(-s.per_group // packed_filter_gradient.MAX_PANELS) if copied else s.per_group
+        count = packed_filter_gradient.allowed_partial_sums(
             job, table_bytes(g) + _copies(job) + job.copied
         )
-        workspace += packed_filter_gradient_call.gradient_bytes(job) * (
-            1 + count if count > 1 else 1
-        )
+        workspace += packed_filter_gradient.gradient_bytes(job) * (1 + count if count > 1 else 1)
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):

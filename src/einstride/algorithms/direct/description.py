@@ -72,17 +72,6 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
 VECTORS = {"lanes": "lanes", "vectors": "vectors"}
 
 KINDS = {
-    "dense": Kind(
-        "x broadcast, f in packed panels of output channels",
-        VECTORS | {"output positions": "positions"},
-    ),
-    "outer": Kind(
-        "x broadcast, vectors of gy, both read in place", VECTORS | {"input channels": "channels"}
-    ),
-    "blocked": Kind(
-        "x broadcast, vectors of gy, both packed by regions of positions",
-        VECTORS | {"input channels": "channels"},
-    ),
     "runs": Kind(
         "contiguous (tap, channel) pairs of x broadcast, vectors of gy",
         VECTORS | {"(tap, channel) pairs": "rows"},
@@ -137,14 +126,22 @@ INPUT_BLOCKS = Kind(
 def facts(engine: str, work: Work) -> Facts:
     """Return the engine, the kernel, its register tile, chunks and threads."""
     call = work.call
-    name, spec = call.kernel.name, call.kernel.parameters[0]
-    kind = _kind(name, spec)
-    products = ", dot products of four 8-bit integers" if getattr(spec, "vnni", False) else ""
+    name = call.kernel.name
+    schedule: Any = call.kernel.parameters[0]
+    words: dict[str, Fact] = {}
+    if hasattr(schedule, "sides"):
+        tile, words = schedule.sides, schedule.describe()
+        operands = str(words.pop("operands"))
+    else:
+        kind = _kind(name, schedule)
+        tile = {side: int(attrgetter(at)(schedule)) for side, at in kind.tile.items()}
+        operands = kind.operands
     found: dict[str, Fact] = {
         "engine": engine,
         "compiled": True,
-        "kernel": f"{name}: {kind.operands}{products}",
-        "register tile": {side: int(attrgetter(at)(spec)) for side, at in kind.tile.items()},
+        "kernel": f"{name}: {operands}",
+        "register tile": tile,
+        **words,
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),
         "target": str(call.kernel.on),

@@ -2,7 +2,7 @@
 
 Forward: the taps of the last axis and the input channels form one contiguous reduction axis
 (`line_calls`). Input gradient: a vector spans (position in block, channel), with a filter
-rearranged accordingly (`cpu.small_channels.blocks`), which `prepare` can keep. Filter gradient: a
+rearranged accordingly (`small_channels.blocks`), which `prepare` can keep. Filter gradient: a
 register tile holds the taps of the last axis with their channels, which are contiguous in x
 (`run_outer`); they fill the lanes if there are few output channels, too (`run_lanes`).
 
@@ -88,7 +88,7 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute y from x and f."""
-    from einstride.cpu.small_channels import line_calls
+    from einstride.cpu.conv.small_channels import line_calls
 
     panels = prepare(f, job, b) if prepared is None else prepared
     compute = job.arithmetic.compute
@@ -100,7 +100,7 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute gx from gy and f."""
-    from einstride.cpu.small_channels import block_calls
+    from einstride.cpu.conv.small_channels import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if len(parts := _parts(g, compute)) > 1:
@@ -113,7 +113,7 @@ def input_grad(
 
 def _part_count(g: Geometry, compute: str) -> int:
     """Count the parts of output channels: a part's filter takes `SLICE_BYTES` rearranged."""
-    from einstride.cpu.small_channels import block_calls
+    from einstride.cpu.conv.small_channels import block_calls
 
     return min(-(-block_calls.panel_bytes(g, compute) // SLICE_BYTES), max(g.filters, 1))
 
@@ -130,7 +130,7 @@ def _add_parts(
     prepared: Any,
 ) -> bool:  # fmt: skip
     """Add the input gradients of all parts of output channels; return False if one has a NaN."""
-    from einstride.cpu.small_channels import block_calls
+    from einstride.cpu.conv.small_channels import block_calls
 
     compute = job.arithmetic.compute
     total, term = (b.empty(out.shape, compute, gy) for _ in range(2))
@@ -157,7 +157,7 @@ def _part(job: Job, filters: slice) -> Job:
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.small_channels import run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     destination = flip(out, g.rank, b) if g.flip else out
@@ -182,7 +182,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute, threads = job.geometry, job.arithmetic.compute, _threads(job)
     if job.direction == "forward":
@@ -204,7 +204,7 @@ def _along_span(g: Geometry, compute: str) -> bool:
 
     The alternative is to fill them with output channels.
     """
-    from einstride.cpu.small_channels import run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import run_calls, run_lane_calls
 
     if not run_lane_calls.supports(g):
         return False
@@ -213,7 +213,7 @@ def _along_span(g: Geometry, compute: str) -> bool:
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """Pack the filter into panels, rearranged for the blocks of an input gradient."""
-    from einstride.cpu.small_channels import line_calls
+    from einstride.cpu.conv.small_channels import line_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     if job.direction == "forward":
@@ -225,7 +225,7 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 def _block_panels(f: Array, job: Job, b: Backend) -> Any:
     """Pack the filter into panels for the blocks of an input gradient."""
-    from einstride.cpu.small_channels import block_calls
+    from einstride.cpu.conv.small_channels import block_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     return block_calls.pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
@@ -280,7 +280,7 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
 
 
 def _column_table_size(job: Job) -> int:
-    from einstride.cpu.small_channels.block_calls import tiling
+    from einstride.cpu.conv.small_channels.block_calls import tiling
 
     plan = tiling(job.geometry, job.arithmetic.compute)
     return plan.panels * plan.taps * plan.width
@@ -288,8 +288,8 @@ def _column_table_size(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, including the zeros of the rearranged filter."""
+    from einstride.cpu.conv.small_channels import block_calls, line_calls, run_calls, run_lane_calls
     from einstride.cpu.runtime.aligned_memory import CACHE_LINE
-    from einstride.cpu.small_channels import block_calls, line_calls, run_calls, run_lane_calls
 
     g, compute = job.geometry, job.arithmetic.compute
     item = ITEMSIZE[compute]

@@ -1,8 +1,8 @@
 """Direct convolution with many small groups: a vector holds the channels of several groups.
 
-The kernels (`einstride.cpu.grouped`) need contiguous channels (`fits`); arrays with other strides
-take another engine. Filters are packed into panels, which `prepare` can keep. An input gradient is
-one pass per stride phase.
+The kernels (`cpu.conv.grouped`) need contiguous channels (`fits`); arrays with other strides take
+another engine. Filters are packed into panels, which `prepare` can keep. An input gradient is one
+pass per stride phase.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute y from x and f."""
-    from einstride.cpu.grouped.forward_call import correlate
+    from einstride.cpu.conv.grouped.forward_call import correlate
 
     g, compute = job.geometry, job.arithmetic.compute
     panels = (prepared or prepare(f, job, b))[0]
@@ -84,7 +84,7 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute gx from gy and f."""
-    from einstride.cpu.grouped.forward_call import correlate
+    from einstride.cpu.conv.grouped.forward_call import correlate
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     bias_in = _bias(bias, compute, b)
@@ -101,7 +101,7 @@ def input_grad(
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.grouped.filter_gradient_call import gradient
+    from einstride.cpu.conv.grouped.filter_gradient_call import gradient
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
@@ -118,8 +118,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     from einstride.codegen.jit import machine
-    from einstride.cpu.grouped.filter_gradient_call import gradient_of
-    from einstride.cpu.grouped.forward_call import correlation
+    from einstride.cpu.conv.grouped.filter_gradient_call import gradient_of
+    from einstride.cpu.conv.grouped.forward_call import correlation
 
     g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
     if job.direction == "filter_grad":
@@ -156,7 +156,7 @@ def _phase_panels(
 
 
 def _panels(f: Array, g: Geometry, job: Job, b: Backend, transposed: bool = False) -> Array:
-    from einstride.cpu.grouped.shape import pack
+    from einstride.cpu.conv.grouped.shape import pack
 
     compute = job.arithmetic.compute
     return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), transposed)
@@ -172,7 +172,7 @@ def _threads(job: Job) -> int:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """Return None if this engine can do the job, else why not."""
-    from einstride.cpu.grouped.shape import MOST_TAPS
+    from einstride.cpu.conv.grouped.shape import MOST_TAPS
 
     g, a = job.geometry, job.arithmetic
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
@@ -221,14 +221,14 @@ def _tables(g: Geometry) -> int:
 
 
 def _region_bytes(job: Job) -> int:
-    from einstride.cpu.grouped.filter_gradient_call import packed_bytes
+    from einstride.cpu.conv.grouped.filter_gradient_call import packed_bytes
 
     return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
     """Count the bytes of tables, panels, copies of regions, and sums beside the result."""
-    from einstride.cpu.grouped.shape import panel_bytes
+    from einstride.cpu.conv.grouped.shape import panel_bytes
 
     compute = job.arithmetic.compute
     tables = max(_tables(h) for h in _passes(job))
@@ -243,9 +243,9 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, elements of x copied to staging buffers, and shuffles."""
-    from einstride.cpu.grouped.filter_gradient_call import POSITIONS, gradient_layout
-    from einstride.cpu.grouped.forward_call import max_positions
-    from einstride.cpu.grouped.shape import channel_layout, panel_bytes
+    from einstride.cpu.conv.grouped.filter_gradient_call import POSITIONS, gradient_layout
+    from einstride.cpu.conv.grouped.forward_call import max_positions
+    from einstride.cpu.conv.grouped.shape import channel_layout, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     backwards = job.direction == "filter_grad"

@@ -21,7 +21,7 @@ SLICE_BYTES = 8 << 20
 @cached(1024)
 def filter_slices(job: Job) -> ChannelSlices:
     """Split a job whose filter is not prepared into slices; none if its panels are small."""
-    from einstride.cpu.dense import vnni
+    from einstride.cpu.conv.dense import vnni
 
     g, backwards = job.geometry, job.direction == "input_grad"
     size, width = _panels(job)
@@ -56,7 +56,7 @@ def phases(job: Job) -> list[Geometry]:
 
 def _panels(job: Job) -> tuple[int, int]:
     """Return the bytes of the largest phase's panels, and the output channels of a panel."""
-    from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
+    from einstride.cpu.conv.dense.pack import panel_bytes, panel_layout
 
     on, compute = jit.machine(), job.arithmetic.compute
     found = phases(job)

@@ -146,9 +146,9 @@ def _planes(to: Steps, gy: Array) -> Array:
 
 def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
     """Add the steps of out = conv(x, f) + bias by the engine `dense`."""
-    from einstride.cpu.dense.forward_call import correlation
-    from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
-    from einstride.cpu.dense.vnni import fits
+    from einstride.cpu.conv.dense.forward import correlation
+    from einstride.cpu.conv.dense.pack import is_packed, packing, panel_bytes
+    from einstride.cpu.conv.dense.vnni import fits
 
     job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
     if job.direction == "forward" and (run := taps_as_channels(job)).channels != g.channels:
@@ -203,8 +203,8 @@ def _add(
 
 def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the step of a filter gradient by the engine `dense`."""
-    from einstride.cpu.dense.filter_gradient_call import gradient_of
-    from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
+    from einstride.cpu.conv.dense.filter_gradient import gradient_of
+    from einstride.cpu.conv.dense.packed_filter_gradient import allowed_partial_sums
 
     job, b = to.job, to.b
     g, compute = job.geometry, job.arithmetic.compute

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from einstride.cpu.runtime.aligned_memory import address as address
 from einstride.support.byte_cache import size_of
 from einstride.support.caches import register
 
 if TYPE_CHECKING:
-    from einstride.codegen.jit import Kernel, KernelSpec
+    from einstride.codegen.jit import Kernel, KernelSpec, Machine
 
 ArgumentBlock = Any
 """An argument block: a ctypes array of 64-bit integers."""
@@ -33,6 +35,25 @@ register(f"{__name__}._NAMES", "process", _NAMES.clear, _NAMES.__len__)
 def make_block(names: Sequence[str], values: Mapping[str, int]) -> ArgumentBlock:
     """Make an argument block with one value for each name, in the order of the names."""
     return (ctypes.c_int64 * len(names))(*(values[n] for n in names))
+
+
+def bind(
+    name: str, write: Callable[..., str], specification: Hashable,
+    arguments: Mapping[str, int | Any], threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    """Make the call of a kernel, whose text is ``write(specification, names)``.
+
+    `arguments` declares the argument block, for the caller and the kernel: an integer, or a table
+    of integers whose address is passed, under the name by which the kernel asks for it. Addresses
+    of the caller's arrays are added later, to the number of bytes given here.
+    """
+    from einstride.codegen.jit import KernelSpec
+
+    names = ("counter", *arguments)
+    tables = {n: a for n, a in arguments.items() if isinstance(a, np.ndarray)}
+    values = {**arguments, **{n: address(table) for n, table in tables.items()}}
+    kernel = KernelSpec(name, write, (specification, names), on)
+    return Call(kernel, names, values, threads, tuple(tables.values()))
 
 
 NAME_BYTES = 96

@@ -1,0 +1,248 @@
+"""Write the kernel of the dense filter gradient: outer products of x and gy, summed in registers.
+
+A register tile is P input channels by V vectors of output channels for one tap:
+
+    acc[p, v] += x[position under the tap, channel p] * gy[position, vector v]
+
+The positions are summed in regions that fit the cache. A region's sums begin at zero and are added
+to gf in the order of the regions, for any number of threads. Ranges leave out the positions whose
+tap lies in a border of zeros; for other padding modes, tables hold the offsets of border elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.jit import Machine, machine
+from einstride.codegen.vector_formats import Format
+from einstride.cpu.complex_as_real import real
+from einstride.cpu.conv.dense import packed_filter_gradient
+from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
+from einstride.cpu.conv.loop_nest import block, look_up, loop_over_taps, split
+from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
+from einstride.cpu.conv.schedule import Schedule
+from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
+from einstride.cpu.runtime.operands import element_strides
+from einstride.cpu.runtime.partial_sums import add_partial_sums
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+REGION_BYTES = 80 << 10
+"""Bytes of x and gy in a region, about, chosen to stay in a core's caches. Changing it changes the
+order of sums, and so the bits."""
+
+
+@dataclass(frozen=True)
+class OuterProducts(Schedule):
+    """The schedule of a dense filter gradient that reads x and gy in place.
+
+    Attributes
+    ----------
+    rank : int
+        Number of spatial axes.
+    masked : bool
+        True if the last panel of output channels is not full.
+    """
+
+    rank: int
+    masked: bool
+
+    in_lanes = "output channels"
+    in_rows = "input channels"
+    loops = "panel, slice of input channels, region of positions, tap, tile, position"
+    operands = "x broadcast, vectors of gy, both read in place"
+    edges = "ranges of positions leave out taps in zeros; tables of offsets for other borders"
+    stores = "added to gf after each region"
+
+
+def kernel(schedule: OuterProducts, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``outer``."""
+    code = Code("outer", names)
+    with code.chunks(code["chunks"]) as chunk:
+        panel, slice_number, example = split(chunk, code["panels"], code["slices"])
+        _compute_slice(code, schedule, panel, slice_number, example)
+    return code.text()
+
+
+def _compute_slice(
+    code: Code, schedule: OuterProducts, panel: Value, slice_number: Value, example: Value
+) -> None:
+    """Compute a slice of input channels of gf, for all taps and one panel of output channels."""
+    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+    gy = code.array("gy", schedule.y.stored).at(look_up(code, "panel_y", panel))
+    gf = code.array("gf", schedule.compute).at(look_up(code, "panel_column", panel))
+    gf = gf.at(example * code["gf_batch"])
+    columns = look_up(code, "panel_columns", panel)
+    masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
+    c_first, c_last = block(slice_number, code["slice"], code["channels"])
+    all_examples = code["examples"].equals(1)
+    begin = all_examples.select(code.number(0), example)
+    end = all_examples.select(code["batch"], example + 1)
+    with (
+        code.loop(begin, end, code["region_batch"]) as n0,
+        code.loop(0, code["out0"], code["region_rows"]) as r0,
+    ):
+        region = (n0, (n0 + code["region_batch"]).minimum(end), r0, r0 + code["region_rows"])
+        is_first = n0.equals(begin) & r0.equals(0)
+
+        def compute_tap(tap: Value, taps: list[Value]) -> None:
+            gf_tap = gf.at(look_up(code, "tap_offsets", tap))
+            with code.loop(c_first, c_last, schedule.rows) as c:
+                tile = _sum_region(code, schedule, x, gy, region, taps, c, masks)
+                for p in range(schedule.rows):
+                    with code.when(c + p < c_last):
+                        tile.add_to(p, gf_tap.at((c + p) * code["gf_channel"]), masks, is_first)
+
+        loop_over_taps(code, schedule.rank, compute_tap)
+
+
+def _sum_region(
+    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: tuple[Value, ...],
+    taps: list[Value], c: Value, masks: list[Mask],
+) -> RegisterTile:  # fmt: skip
+    """Sum the products of a region's positions for one tap."""
+    tile = schedule.register_tile(code)
+    n0, n1, r0, r1 = region
+    channels = [
+        (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(schedule.rows)
+    ]
+
+    def add_outer_product(x_channels: list[Pointer], gy: Pointer) -> None:
+        gy_row = [
+            gy.at(v * schedule.lanes).load_as(
+                schedule.y.stored, schedule.compute, schedule.lanes,
+                mask if schedule.masked else None,
+            )
+            for v, mask in enumerate(masks)
+        ]  # fmt: skip
+        for p, pointer in enumerate(x_channels):
+            number = pointer.load_as(schedule.x.stored, schedule.compute)
+            tile.add_products(p, code.splat(number, schedule.lanes), gy_row)
+
+    def loop_over_axes(a: int, x_offset: Value, gy_offset: Value) -> None:
+        first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
+        last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
+        if a == 0:
+            first_output, last_output = first_output.maximum(r0), last_output.minimum(r1)
+        table = code.array(f"table{a}", "int64").at(taps[a])
+        with code.loop(first_output, last_output) as o:
+            x_inner = x_offset + table.at(o * code[f"taps{a}"]).load()
+            gy_inner = gy_offset + o * code[f"gy_stride{a}"]
+            if a + 1 < schedule.rank:
+                loop_over_axes(a + 1, x_inner, gy_inner)
+            else:
+                add_outer_product([x.at(x_inner + q) for q in channels], gy.at(gy_inner))
+
+    with code.loop(n0, n1) as n:
+        loop_over_axes(0, n * code["x_batch"], n * code["gy_batch"])
+    return tile
+
+
+def gradient(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
+    per_example: bool = False, on: Machine | None = None, max_partial_sums: int = 1,
+) -> None:  # fmt: skip
+    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`.
+
+    The filter is not flipped. Where no tap leaves x, up to `max_partial_sums` partial sums are
+    computed, each over a part of the positions. For complex numbers out is real, (*K, 2C // G, 2D):
+    each part of x times each part of gy.
+    """
+    call, count = gradient_of(
+        x, gy, g, compute, out, threads, per_example, on or machine(), max_partial_sums
+    )
+    sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
+    call(launch, x=address(x), gy=address(gy), gf=address(sums))
+    if count > 1:
+        add_partial_sums(sums, out)
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
+    on: Machine, max_partial_sums: int = 1,
+) -> tuple[Call, int]:  # fmt: skip
+    """Make the call for arrays with these strides, and the number of partial sums it stores.
+
+    The call needs the addresses ``x``, ``gy`` and ``gf``.
+    """
+    return _gradient_call(
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
+        threads, on, max_partial_sums,
+    )  # fmt: skip
+
+
+@kept
+def _gradient_call(
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, on: Machine, max_partial_sums: int,
+) -> tuple[Call, int]:  # fmt: skip
+    layout = panel_layout(compute, g.filters // g.groups, on)
+    item = ITEMSIZE[real(compute)]
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[real(x_dtype)])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[real(gy_dtype)])
+    gf_strides = list(element_strides(gf_byte_strides, item))
+    formats = Format(real(x_dtype), real(compute)), Format(real(gy_dtype), real(compute))
+    if packed_filter_gradient.fits(g, x_strides[-1], layout.parts):
+        return packed_filter_gradient.call(
+            g, layout, formats, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
+            threads, on,
+        )  # fmt: skip
+    gf_batch = gf_strides.pop(0) if per_example else 0
+    x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
+    inner = g.channels // g.groups * layout.parts
+    rows = min(layout.rows, inner)
+    rows = -(-inner // -(-inner // rows))  # tiles of equal height
+    masked = bool((counts != layout.width).any())
+    schedule = OuterProducts(*formats, layout.lanes, rows, layout.vectors, g.rank, masked)
+    taps = grid(g.kernel, gf_strides[: g.rank])
+    in_cache = max(SLICE_BYTES // (len(taps) * layout.width * item), rows)
+    slice_size = min(-(-min(in_cache, inner) // rows) * rows, inner)
+    examples = g.batch if per_example else 1
+    panels = len(column) * examples
+    # Chunks above four tiles are halved for even work, smaller ones only if threads were idle.
+    for min_size, min_chunks in ((4 * rows, chunk_count(threads, COARSE)), (rows, threads)):
+        slice_size = chunk_size(
+            slice_size, rows, lambda n: -(-inner // n) * panels, min_chunks, min_size
+        )
+    batch, lines = _choose_region(g, layout, item)
+    slices = -(-inner // slice_size)
+    axes: dict[str, Any] = {}
+    base = 0
+    for a in range(g.rank):
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
+        first, last = output_ranges(g, a)
+        axes |= {
+            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"first{a}": first,
+            f"last{a}": last, f"gy_stride{a}": gy_strides[a + 1],
+        }  # fmt: skip
+    arguments = {
+        "chunks": len(column) * slices * examples, "panels": len(column), "slices": slices,
+        "slice": slice_size, "channels": inner, "examples": examples,
+        "x": base * ITEMSIZE[real(x_dtype)], "gy": 0, "gf": 0,
+        "x_channel": 1 if layout.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
+        "gy_batch": gy_strides[0], "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
+        "tap_offsets": taps, "batch": g.batch, "region_batch": batch, "region_rows": lines,
+        "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
+        "panel_columns": counts, **axes,
+    }  # fmt: skip
+    return bind("outer", kernel, schedule, arguments, threads, on), 1
+
+
+def _choose_region(g: Geometry, layout: PanelLayout, item: int) -> tuple[int, int]:
+    """Choose the examples and first-axis outputs in a region; they do not depend on the threads."""
+    inner = min(g.channels // g.groups * layout.parts, 64)
+    row_bytes = (inner * prod(g.stride) + layout.width) * item * prod(g.out[1:])
+    lines = max(REGION_BYTES // max(row_bytes, 1), 1)
+    if lines >= g.out[0]:
+        return max(lines // max(g.out[0], 1), 1), g.out[0]
+    return 1, lines

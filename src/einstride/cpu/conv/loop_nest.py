@@ -1,0 +1,85 @@
+"""Write the loops of kernels: chunks split into indices, lines of outputs, taps inside of x.
+
+A kernel finds an element of x through one offset table for each spatial axis: entry (o, k) is the
+offset of the element that tap k of output o reads. The offset of a window's element is the sum of
+one entry for each axis. A negative entry stands for a zero of the border, whose products are left
+out. So stride, dilation, padding and every padding mode cost nothing in the inner loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from einstride.codegen.function_builder import Code, Pointer, Value
+
+
+def split(index: Value, *extents: Value) -> tuple[Value, ...]:
+    """Split an index of several axes, the first of them fastest; return one index for each axis.
+
+    The last axis has no extent: index = i[0] + extents[0] * (i[1] + extents[1] * (i[2] + ...)).
+    """
+    indices = []
+    for extent in extents:
+        indices.append(index % extent)
+        index = index // extent
+    return (*indices, index)
+
+
+def block(number: Value, size: Value, end: Value) -> tuple[Value, Value]:
+    """Return the first element of a block with this number, and one past its last."""
+    first = number * size
+    return first, (first + size).minimum(end)
+
+
+def look_up(code: Code, table: str, index: Value) -> Value:
+    """Return the entry of a table of integers."""
+    return code.array(table, "int64").at(index).load()
+
+
+def locate_line(
+    code: Code, axes: int, index: Value, y: Pointer
+) -> tuple[list[Pointer], Value, Pointer]:
+    """Split the index of a line, all spatial axes but the last; the first `axes` of them are split.
+
+    Returns the entries of the line in each axis' offset table, the index of the batch that is left,
+    and the address of the line in y.
+    """
+    tables: list[Pointer] = []
+    for a in reversed(range(axes)):
+        o, index = split(index, code[f"out{a}"])
+        tables.insert(0, code.array(f"table{a}", "int64").at(o * code[f"taps{a}"]))
+        y = y.at(o * code[f"y_stride{a}"])
+    return tables, index, y
+
+
+def loop_over_taps(code: Code, axes: int, visit: Callable[[Value, list[Value]], None]) -> None:
+    """Loop over all taps of `axes` axes; visit the tap's number and its index on each axis."""
+
+    def loop(a: int, tap: Value, taps: list[Value]) -> None:
+        if a == axes:
+            visit(tap, taps)
+            return
+        with code.loop(0, code[f"taps{a}"]) as k:
+            loop(a + 1, tap * code[f"taps{a}"] + k, [*taps, k])
+
+    loop(0, code.number(0), [])
+
+
+def loop_over_taps_inside(
+    code: Code, tables: Sequence[Pointer], x: Pointer, visit: Callable[[Pointer, Value], None]
+) -> None:
+    """Loop over the taps of a line that read x, on the axes of `tables`.
+
+    Visits the address in x under the tap, and the tap's number.
+    """
+
+    def loop(a: int, x: Pointer, tap: Value) -> None:
+        if a == len(tables):
+            visit(x, tap)
+            return
+        with code.loop(0, code[f"taps{a}"]) as k:
+            offset = tables[a].at(k).load()
+            with code.when(offset >= 0):
+                loop(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
+
+    loop(0, x, code.number(0))
