@@ -218,19 +218,17 @@ def _program(
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):
         return None
-    from einstride.cpu.runtime.bound_call import bind, strided_zeros_like
+    from einstride.cpu.runtime.bound_call import bind
 
     if not all(addressable(a) for a in (first, second, bias) if a is not None):
         return None
 
     shape = layouts.canonical(job.shape, layouts.inverse(plan.orders[2]))
     result = b.empty(shape, job.arithmetic.result, first)
-    arrays = []
-    for array, order in zip((first, second, result), plan.orders, strict=True):
-        like = strided_zeros_like(array)
-        if like is None:
-            return None
-        arrays.append(like if order is None else b.xp.permute_dims(like, order))
+    arrays = [
+        array if order is None else b.xp.permute_dims(array, order)
+        for array, order in zip((first, second, result), plan.orders, strict=True)
+    ]
     steps = make(arrays[0], arrays[1], bias, arrays[2], plan.inner, b)
     if steps is None or (layer and steps.scratch > LARGE_FILTER):
         return None

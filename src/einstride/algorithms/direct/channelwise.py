@@ -17,6 +17,7 @@ from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
 from einstride.cpu.runtime.partial_sums import add_partial_sums
+from einstride.cpu.runtime.recorder import assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES
 from einstride.geometry.convolution import Geometry
@@ -96,7 +97,7 @@ def input_grad(
     for phase in phases:
         destination = out[(slice(None), *phase.positions(g.stride), ...)]
         if phase.geometry is None:
-            destination[...] = 0 if bias is None else bias
+            assign(destination, 0 if bias is None else bias, b.launch)
         else:
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
             _correlate(gy, sub, phase.geometry, job, b, bias, destination)
@@ -141,7 +142,7 @@ def planar(job: Job) -> bool:
 def _planes(gy: Array, b: Backend) -> Array:
     """Copy gy (B, *O, D) to the memory order (B, D, *O)."""
     found = _empty_planes(gy, b)
-    found[...] = gy
+    assign(found, gy, b.launch)
     return found
 
 
@@ -159,7 +160,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     sums = b.zeros((split.results, split.per_result, *g.f_shape), compute, x)
     call(b.launch, x=address(x), y=address(gy), f=address(sums))
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    add_partial_sums(b.xp.moveaxis(sums, 1, 0) if job.per_example else sums[0], destination)
+    sums = b.xp.moveaxis(sums, 1, 0) if job.per_example else sums[0]
+    add_partial_sums(sums, destination, b.launch)
     return out
 
 
@@ -192,7 +194,7 @@ def _correlate(
     call = correlation(x, g, compute, destination, job.threads)
     call(b.launch, x=address(x), y=address(destination), f=address(f), bias=bias_at)
     if destination is not out:
-        out[...] = destination
+        assign(out, destination, b.launch)
 
 
 @kept

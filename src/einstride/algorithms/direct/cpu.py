@@ -6,10 +6,12 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import channelwise, dense, few, grouped, steps
+from einstride.algorithms.direct import channelwise, dense, few, grouped
 from einstride.algorithms.direct.description import Work, facts
 from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
+from einstride.arrays.ops import is_complex
 from einstride.codegen import jit
+from einstride.cpu.runtime.recorder import Recorder, UnrecordableError
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.caches import cached
 
@@ -139,11 +141,24 @@ def supports(job: Job, traits: Traits) -> str | None:
 def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
-    """Return a small call as one compiled program, or None: see `steps`."""
+    """Record the kernel calls of a small call, for arrays with these strides; None if it cannot be.
+
+    Complex products need copies of whole arrays, and special engines look at values.
+    """
     engine = _engine(job, b.traits)
-    if engine in _SPECIAL:
+    if engine in _SPECIAL or is_complex(job.arithmetic.compute):
         return None
-    return steps.steps(engine is dense, first, second, bias, out, job, b)
+    try:
+        recorder = Recorder(b, first=first, second=second, bias=bias, result=out)
+        arrays = recorder.stand_ins
+        compute = getattr(engine, job.direction)
+        compute(
+            arrays["first"], arrays["second"], job, recorder.backend, arrays["bias"],
+            arrays["result"],
+        )  # fmt: skip
+    except UnrecordableError:
+        return None
+    return recorder
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -24,6 +24,7 @@ from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import real
+from einstride.cpu.runtime.argument_block import Layout, layout
 from einstride.cpu.runtime.operands import (
     addressable,
     contiguous_channels,
@@ -32,6 +33,8 @@ from einstride.cpu.runtime.operands import (
     packed,
     target,
 )
+from einstride.cpu.runtime.partial_sums import add_partial_sums
+from einstride.cpu.runtime.recorder import allocate, assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -87,11 +90,11 @@ def forward(
         return out
     g = job.geometry
     f = flip(f, g.rank, b) if g.flip else f
-    panels_in = prepared[0] if prepared else None
+    panels = prepared[0] if prepared else None
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
         x, f = operand(x, b, needs=contiguous_lines), b.xp.reshape(f, computed.f_shape)
-    _correlate(x, f, computed, job, b, bias, out, panels_in)
+    _correlate(x, f, computed, job, b, bias, out, panels)
     return out
 
 
@@ -126,14 +129,14 @@ def input_grad(
             if bias is None:
                 clear(part, b.launch, _threads(job))
             else:
-                part[...] = bias
+                assign(part, bias, b.launch)
             continue
         sub = f
         if prepared is None and any(n > 1 for n in g.kernel):
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
         _correlate(gy, sub, phase.geometry, job, b, bias, part, prepared[i] if prepared else None)
     if whole is not out:
-        out[...] = whole
+        assign(out, whole, b.launch)
     return out
 
 
@@ -149,28 +152,31 @@ def _view_as(gx: Array, computed: Geometry, b: Backend) -> Array:
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.conv.dense.filter_gradient import gradient
-
-    g, compute = job.geometry, job.arithmetic.compute
+    g = job.geometry
     x, gy = _operand(x, job, b), _operand(gy, job, b, contiguous_channels)
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
-    sums = _gradient_target(destination, job, b)
-    gradient(
-        x,
-        gy,
-        g,
-        compute,
-        sums,
-        b.launch,
-        _threads(job),
-        job.per_example,
-        max_partial_sums=_partial_sum_count(job),
-    )
-    if is_complex(compute):
-        complex_as_real.combine(sums, destination)
-    elif sums is not destination:
-        destination[...] = sums
+    gf = _gradient_target(destination, job, b)
+    call, count = _gradient_call(x, gy, gf, job)
+    sums = gf if count == 1 else allocate(b.launch, (count, *gf.shape), b.dtype_name(gf))
+    call(b.launch, x=x, gy=gy, gf=sums)
+    if count > 1:
+        add_partial_sums(sums, gf, b.launch)
+    if is_complex(job.arithmetic.compute):
+        complex_as_real.combine(gf, destination)
+    elif gf is not destination:
+        assign(destination, gf, b.launch)
     return out
+
+
+def _gradient_call(x: Array, gy: Array, gf: Array, job: Job) -> tuple[Call, int]:
+    """Return the kernel of a filter gradient, and the number of its partial sums."""
+    from einstride.cpu.conv.dense.filter_gradient import gradient
+    from einstride.cpu.conv.dense.packed_filter_gradient import allowed_partial_sums
+
+    limit = allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
+    layouts = layout(x), layout(gy), layout(gf)
+    compute, each = job.arithmetic.compute, job.per_example
+    return gradient(job.geometry, *layouts, compute, each, _threads(job), jit.machine(), limit)
 
 
 def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
@@ -182,30 +188,19 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
     return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
 
-def _partial_sum_count(job: Job) -> int:
-    """Count the partial sums of a filter gradient that the workspace limit allows."""
-    from einstride.cpu.conv.dense.packed_filter_gradient import allowed_partial_sums
-
-    return allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
-
-
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
     """Return the kernel that does most of the job for arrays with these strides, or None.
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.codegen.jit import machine
-    from einstride.cpu.conv.dense.filter_gradient import gradient_of
+    from einstride.cpu.conv.dense import vnni
 
-    g, compute = job.geometry, job.arithmetic.compute
+    g = job.geometry
     first = target(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
         gy = target(second, b, *_needs(second, job, contiguous_channels))
-        sums = _gradient_target(
-            flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
-        )
-        settings = _threads(job), job.per_example, machine(), _partial_sum_count(job)
-        call, count = gradient_of(first, gy, g, compute, sums, *settings)
+        flipped = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
+        call, count = _gradient_call(first, gy, _gradient_target(flipped, job, b), job)
         return Work(call, sums=count)
     parts = filter_slices(job)
     if parts:
@@ -222,25 +217,27 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         if phase is None:
             return None
         computed, out, passes = phase
-    return Work(_call(first, computed, job, b, out), passes, max(len(parts), 1))
+    use_vnni = vnni.fits(computed, job)
+    first = target(first, b, *_needs(first, job, addressable, use_vnni))
+    call = _forward_call(first, computed, job, _forward_target(out, job, b), use_vnni)
+    return Work(call, passes, max(len(parts), 1))
 
 
-def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
-    """Return the kernel of `_correlate` with its arguments, for arrays with these strides."""
-    from einstride.codegen.jit import machine
-    from einstride.cpu.conv.dense import vnni
+def _forward_call(x: Array, g: Geometry, job: Job, y: Array, use_vnni: bool) -> Call:
+    """Return the kernel of a forward convolution, for arrays with these strides."""
     from einstride.cpu.conv.dense.forward import correlation
 
-    compute = job.arithmetic.compute
-    use_vnni = vnni.fits(g, job)
-    x = (
-        target(x, b, needs=contiguous_channels)
-        if use_vnni
-        else target(x, b, *_needs(x, job, addressable))
-    )
-    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    compute = "int32" if use_vnni else compute
-    return correlation(x, g, compute, destination, _threads(job), machine(), use_vnni)
+    compute = "int32" if use_vnni else job.arithmetic.compute
+    x_layout = layout(x)
+    if x.shape[-1] != g.channels:  # taps of the last axis are channels, next to each other
+        x_layout = Layout(x_layout.dtype, (*x.strides[:-1], x.itemsize))
+    return correlation(g, x_layout, layout(y), compute, _threads(job), jit.machine(), use_vnni)
+
+
+def _forward_target(out: Array, job: Job, b: Backend) -> Array:
+    """Return the array that the kernel writes."""
+    complex_sums = is_complex(job.arithmetic.compute)
+    return target(out, b, needs=contiguous_channels if complex_sums else addressable)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -274,29 +271,20 @@ def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
 
 
 def _correlate(
-    x: Array,
-    f: Array,
-    g: Geometry,
-    job: Job,
-    b: Backend,
-    bias: Array | None,
-    out: Any,
-    panels_in: Any,
-) -> None:
-    from einstride.cpu.conv.dense.forward import correlate
-
-    compute = job.arithmetic.compute
-    if panels_in is None:
-        panels_in = _panels(f, g, job, b)
-    use_vnni = isinstance(panels_in, tuple)  # of `einstride.cpu.conv.dense.vnni`
-    compute = "int32" if use_vnni else compute
-    x = operand(x, b, needs=contiguous_channels) if use_vnni else _operand(x, job, b)
-    bias = None if bias is None else operand(bias, b, compute, packed)
-    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
-    panels, bias = panels_in if use_vnni else (panels_in, bias)
-    correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), vnni=use_vnni)
-    if destination is not out:
-        out[...] = destination
+    x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any,
+    panels: Any,
+) -> None:  # fmt: skip
+    """Compute y = conv(x, f) + bias of a geometry that does not flip; `panels`: f, prepared."""
+    panels = _panels(f, g, job, b) if panels is None else panels
+    use_vnni = isinstance(panels, tuple)  # of `einstride.cpu.conv.dense.vnni`
+    x = operand(x, b, *_needs(x, job, addressable, use_vnni))
+    if bias is not None:
+        bias = operand(bias, b, "int32" if use_vnni else job.arithmetic.compute, packed)
+    panels, bias = panels if use_vnni else (panels, bias)
+    y = _forward_target(out, job, b)
+    _forward_call(x, g, job, y, use_vnni)(b.launch, x=x, f=panels, y=y, bias=bias)
+    if y is not out:
+        assign(out, y, b.launch)
 
 
 def _threads(job: Job) -> int:
@@ -308,9 +296,11 @@ def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
     return operand(a, b, *_needs(a, job, needs))
 
 
-def _needs(a: Array, job: Job, needs: Any) -> tuple[str | None, Any]:
+def _needs(a: Array, job: Job, needs: Any, use_vnni: bool = False) -> tuple[str | None, Any]:
     """Return the dtype to convert x or gy to, or None, and the predicate on its strides."""
     compute = job.arithmetic.compute
+    if use_vnni:
+        return None, contiguous_channels
     if not is_complex(compute):
         return None, needs
     return (None if is_complex(str(a.dtype)) else compute), contiguous_channels

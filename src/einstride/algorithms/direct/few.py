@@ -173,7 +173,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         return out
     sums = b.empty((tables, *out.shape), compute, x)
     run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-    add_partial_sums(sums, destination)
+    add_partial_sums(sums, destination, b.launch)
     return out
 
 

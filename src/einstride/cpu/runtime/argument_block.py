@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from einstride.cpu.runtime.aligned_memory import address as address
+from einstride.cpu.runtime.recorder import Recorder
 from einstride.support.byte_cache import size_of
 from einstride.support.caches import register
 
@@ -26,6 +27,18 @@ def dtype_name(a: Any) -> str:
     if name is None:
         name = _NAMES[a.dtype] = str(a.dtype.name)
     return name
+
+
+class Layout(NamedTuple):
+    """How an array lies in memory, all that a kernel depends on besides its shape and address."""
+
+    dtype: str
+    strides: tuple[int, ...]
+
+
+def layout(a: Any) -> Layout:
+    """Return the name of an array's dtype, and its strides in bytes."""
+    return Layout(dtype_name(a), a.strides)
 
 
 _NAMES: dict[Any, str] = {}
@@ -109,8 +122,20 @@ class Call:
         """Return a copy of the argument block, in which the caller fills in addresses."""
         return type(self._block).from_buffer_copy(self._block)
 
-    def __call__(self, launch: Any, **addresses: int) -> None:
-        """Run the kernel; each address is added to the argument of its name."""
+    def __call__(self, launch: Any, **arrays: Any) -> None:
+        """Run the kernel, or record it.
+
+        Each array's address, or an address itself, is added to the argument of its name; None adds
+        nothing.
+        """
+        addresses = {
+            name: a if isinstance(a, int) else address(a)
+            for name, a in arrays.items()
+            if a is not None
+        }
+        if isinstance(launch, Recorder):
+            launch.record(self, addresses)
+            return
         block = self.block()
         for name, value in addresses.items():
             block[self._indices[name]] += value

@@ -17,23 +17,8 @@ from einstride.cpu.runtime.aligned_memory import (
 )
 from einstride.cpu.runtime.call_program import Program
 
-SPAN_LIMIT = 1 << 22
-"""Bytes that an array of `strided_zeros_like` may span, chosen; calls with larger operands get no
-program."""
-
-
 PROGRAM_LIMIT = 1 << 16
 """Bytes of argument blocks and tables of a program, at most: the call cache holds a thousand."""
-
-
-def strided_zeros_like(a: Any) -> Any:
-    """Zeros with the shape, dtype and strides of an array; None beyond `SPAN_LIMIT` bytes."""
-    ends = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
-    before, after = -sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
-    if before + after + a.itemsize > SPAN_LIMIT:
-        return None
-    memory = np.zeros(before + after + a.itemsize, np.uint8)
-    return np.ndarray(a.shape, a.dtype, memory.data, before, a.strides)
 
 
 def bind(

@@ -13,6 +13,7 @@ from einstride.codegen.function_builder import Code, Pointer
 from einstride.codegen.jit import KernelSpec, Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
+from einstride.cpu.runtime.recorder import assign
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
@@ -55,7 +56,7 @@ def clear(view: Any, launch: Any, threads: int) -> None:
     item = ITEMSIZE[dtype_name(view)]
     supported = contiguous_channels(view) and view.ndim > 2 and item % 4 == 0
     if not supported or prod(view.shape) * item < MIN_BYTES:
-        view[...] = 0
+        assign(view, 0, launch)
         return
     _clearing_call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
 

@@ -69,8 +69,10 @@ def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = add
     """
     if usable(a, b, dtype, needs):
         return a
+    from einstride.cpu.runtime.recorder import assign
+
     copy = b.empty(a.shape, dtype or b.dtype_name(a), a)
-    copy[...] = a
+    assign(copy, a, b.launch)
     return copy
 
 

@@ -1,4 +1,4 @@
-"""Make the helper steps of a program: copy a filter, transpose to planes, add partial sums.
+"""Make the helper steps of a program: copy an array, add partial sums.
 
 The copy and the sum find the rows of the caller's array, of which each goes along the last axis,
 through a table of offsets, so the array may have any strides.
@@ -6,7 +6,6 @@ through a table of offsets, so the array may have any strides.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
@@ -18,7 +17,6 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
 GATHER = ("counter", "chunks", "from", "to", "offsets", "rows", "columns", "stride")
-PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
 REDUCE = (*GATHER, "partial_sums", "step")
 
 
@@ -69,32 +67,6 @@ def gather_text(stored: str, compute: str) -> str:
         copy = code.array("to", compute).at(r * columns)
         with code.loop(0, columns) as c:
             copy.at(c).store(row.at(c * stride).load_as(stored, compute))
-    return code.text()
-
-
-def planes(a: Any, on: Machine) -> Call:
-    """Transpose a row-major array with the shape of `a`, (B, *O, D), to (B, D, *O)."""
-    return _planes_call(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), on)
-
-
-@kept
-def _planes_call(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
-    kernel = KernelSpec("planes", planes_text, (stored,), on)
-    values = {"chunks": batch, "positions": positions, "channels": channels}
-    return Call(kernel, PLANES, values, 1, [])
-
-
-def planes_text(stored: str) -> str:
-    """Write the LLVM IR of ``planes``."""
-    code = Code("planes", PLANES)
-    with code.chunks(code["chunks"]) as example:
-        positions, channels = code["positions"], code["channels"]
-        begin = example * positions * channels
-        with code.loop(0, channels) as c:
-            plane = code.array("to", stored).at(begin + c * positions)
-            channel = code.array("from", stored).at(begin + c)
-            with code.loop(0, positions) as p:
-                plane.at(p).store(channel.at(p * channels).load())
     return code.text()
 
 

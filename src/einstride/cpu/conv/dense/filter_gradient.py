@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.conv.dense import packed_filter_gradient
@@ -26,11 +24,10 @@ from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout
 from einstride.cpu.conv.loop_nest import block, look_up, loop_over_taps, split
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, bind
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
 from einstride.cpu.runtime.operands import element_strides
-from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -146,65 +143,38 @@ def _sum_region(
     return tile
 
 
+@kept
 def gradient(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    per_example: bool = False, on: Machine | None = None, max_partial_sums: int = 1,
-) -> None:  # fmt: skip
-    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`.
-
-    The filter is not flipped. Where no tap leaves x, up to `max_partial_sums` partial sums are
-    computed, each over a part of the positions. For complex numbers out is real, (*K, 2C // G, 2D):
-    each part of x times each part of gy.
-    """
-    call, count = gradient_of(
-        x, gy, g, compute, out, threads, per_example, on or machine(), max_partial_sums
-    )
-    sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
-    call(launch, x=address(x), gy=address(gy), gf=address(sums))
-    if count > 1:
-        add_partial_sums(sums, out)
-
-
-def gradient_of(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
+    g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
     on: Machine, max_partial_sums: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
-    """Make the call for arrays with these strides, and the number of partial sums it stores.
+    """Make the call that computes gf (*K, C // G, D), (B, ...) if per example, in `compute`.
 
-    The call needs the addresses ``x``, ``gy`` and ``gf``.
+    The filter is not flipped. The call needs the arrays x, gy and gf. Where no tap leaves x it
+    stores up to `max_partial_sums` partial sums, each over a part of the positions: their number is
+    returned, too. For complex numbers gf is real, (*K, 2C // G, 2D): each part of x times each part
+    of gy.
     """
-    return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, on, max_partial_sums,
-    )  # fmt: skip
-
-
-@kept
-def _gradient_call(
-    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, on: Machine, max_partial_sums: int,
-) -> tuple[Call, int]:  # fmt: skip
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    panel = panel_layout(compute, g.filters // g.groups, on)
     item = ITEMSIZE[real(compute)]
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[real(x_dtype)])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[real(gy_dtype)])
-    gf_strides = list(element_strides(gf_byte_strides, item))
-    formats = Format(real(x_dtype), real(compute)), Format(real(gy_dtype), real(compute))
-    if packed_filter_gradient.fits(g, x_strides[-1], layout.parts):
+    x_strides = element_strides(x.strides, ITEMSIZE[real(x.dtype)])
+    gy_strides = element_strides(gy.strides, ITEMSIZE[real(gy.dtype)])
+    gf_strides = list(element_strides(gf.strides, item))
+    formats = Format(real(x.dtype), real(compute)), Format(real(gy.dtype), real(compute))
+    if packed_filter_gradient.fits(g, x_strides[-1], panel.parts):
         return packed_filter_gradient.call(
-            g, layout, formats, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
+            g, panel, formats, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
             threads, on,
         )  # fmt: skip
     gf_batch = gf_strides.pop(0) if per_example else 0
-    x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
-    inner = g.channels // g.groups * layout.parts
-    rows = min(layout.rows, inner)
+    x_columns, y_columns, column, counts = panel_tables(g, panel, x_strides[-1], panel.parts)
+    inner = g.channels // g.groups * panel.parts
+    rows = min(panel.rows, inner)
     rows = -(-inner // -(-inner // rows))  # tiles of equal height
-    masked = bool((counts != layout.width).any())
-    schedule = OuterProducts(*formats, layout.lanes, rows, layout.vectors, g.rank, masked)
+    masked = bool((counts != panel.width).any())
+    schedule = OuterProducts(*formats, panel.lanes, rows, panel.vectors, g.rank, masked)
     taps = grid(g.kernel, gf_strides[: g.rank])
-    in_cache = max(SLICE_BYTES // (len(taps) * layout.width * item), rows)
+    in_cache = max(SLICE_BYTES // (len(taps) * panel.width * item), rows)
     slice_size = min(-(-min(in_cache, inner) // rows) * rows, inner)
     examples = g.batch if per_example else 1
     panels = len(column) * examples
@@ -213,7 +183,7 @@ def _gradient_call(
         slice_size = chunk_size(
             slice_size, rows, lambda n: -(-inner // n) * panels, min_chunks, min_size
         )
-    batch, lines = _choose_region(g, layout, item)
+    batch, lines = _choose_region(g, panel, item)
     slices = -(-inner // slice_size)
     axes: dict[str, Any] = {}
     base = 0
@@ -228,8 +198,8 @@ def _gradient_call(
     arguments = {
         "chunks": len(column) * slices * examples, "panels": len(column), "slices": slices,
         "slice": slice_size, "channels": inner, "examples": examples,
-        "x": base * ITEMSIZE[real(x_dtype)], "gy": 0, "gf": 0,
-        "x_channel": 1 if layout.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
+        "x": base * ITEMSIZE[real(x.dtype)], "gy": 0, "gf": 0,
+        "x_channel": 1 if panel.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
         "gy_batch": gy_strides[0], "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
         "tap_offsets": taps, "batch": g.batch, "region_batch": batch, "region_rows": lines,
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,

@@ -23,7 +23,7 @@ import numpy as np
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.complex_as_real import real
@@ -32,7 +32,7 @@ from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout
 from einstride.cpu.conv.loop_nest import block, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, bind
 from einstride.cpu.runtime.chunks import chunk_count
 from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
 from einstride.cpu.runtime.operands import element_strides
@@ -239,73 +239,51 @@ def _store_sums(
         y.at(d * code["y_channel"]).store(scratch.at(d).load())
 
 
-def correlate(
-    x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine | None = None, vnni: bool = False,
-) -> None:  # fmt: skip
-    """Compute out (B, *O, D) = conv(x, panels) + bias, for addressable arrays.
-
-    With `vnni`, the panels are those of `einstride.cpu.conv.dense.vnni`, and the channels of x are
-    contiguous.
-    """
-    call = correlation(x, g, compute, out, threads, on or machine(), vnni)
-    addresses = {"x": address(x), "f": address(packed), "y": address(out)}
-    if bias is not None:
-        addresses["bias"] = address(bias)
-    call(launch, **addresses)
-
-
-def correlation(
-    x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine, vnni: bool = False
-) -> Call:
-    """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
-    strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
-    return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, vnni
-    )
-
-
 @kept
-def _correlation_call(
-    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], threads: int, on: Machine, vnni: bool = False,
-) -> Call:  # fmt: skip
-    layout = panel_layout(compute, g.filters // g.groups, on)
-    items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
-    x_strides = element_strides(x_byte_strides, items[0])
-    y_strides = element_strides(y_byte_strides, items[1])
+def correlation(
+    g: Geometry, x: Layout, y: Layout, compute: str, threads: int, on: Machine, vnni: bool = False
+) -> Call:
+    """Make the call that computes y (B, *O, D) = conv(x, f) + bias of a geometry without flip.
+
+    It needs the arrays x, f (panels), y and bias (or None), all addressable. With `vnni`, the
+    panels are those of `einstride.cpu.conv.dense.vnni`, and the channels of x are contiguous.
+    """
+    panel = panel_layout(compute, g.filters // g.groups, on)
+    items = ITEMSIZE[real(x.dtype)], ITEMSIZE[real(y.dtype)]
+    x_strides = element_strides(x.strides, items[0])
+    y_strides = element_strides(y.strides, items[1])
     x_channel, y_channel = x_strides[-1], y_strides[-1]
-    x_columns, y_columns, column, counts = panel_tables(g, layout, x_channel, y_channel)
-    inner = g.channels // g.groups * layout.parts
+    x_columns, y_columns, column, counts = panel_tables(g, panel, x_channel, y_channel)
+    inner = g.channels // g.groups * panel.parts
     axes, base = _describe_axes(g, x_strides, y_strides)
-    positions_in_tile = _tile_positions(layout, g.batch * prod(g.out))
+    positions_in_tile = _tile_positions(panel, g.batch * prod(g.out))
     prefetch_distance = positions_in_tile * x_strides[-2] * g.stride[-1]
-    if layout.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
+    if panel.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
         # A tile is one position of four examples: a tap in the border is skipped for all four.
         axes.append(axes.pop(0))
         positions_in_tile, prefetch_distance = 4, x_strides[-2] * g.stride[-1]
-    contiguous_x = g.channels // g.groups == 1 or x_channel == layout.parts
-    contiguous_y = g.filters // g.groups == 1 or y_channel == layout.parts
+    contiguous_x = g.channels // g.groups == 1 or x_channel == panel.parts
+    contiguous_y = g.filters // g.groups == 1 or y_channel == panel.parts
     schedule = DenseForward(
-        Format(real(operand), real(compute)), Format(real(result), real(compute)), layout.lanes,
-        positions_in_tile, layout.vectors, tuple(axis.table is not None for axis in axes),
+        Format(real(x.dtype), real(compute)), Format(real(y.dtype), real(compute)), panel.lanes,
+        positions_in_tile, panel.vectors, tuple(axis.table is not None for axis in axes),
         contiguous_x, contiguous_y, vnni,
     )  # fmt: skip
     item = ITEMSIZE[real(compute)]
-    depth = max(SLICE_BYTES // (prod(g.kernel) * layout.width * item), 32)
-    if result != compute or not contiguous_y or depth >= inner:
+    depth = max(SLICE_BYTES // (prod(g.kernel) * panel.width * item), 32)
+    if y.dtype != compute or not contiguous_y or depth >= inner:
         depth = inner
     if vnni:
         inner = depth = inner // 4
     positions = g.batch * prod(g.out)
     rows = _chunk_positions(positions, len(column), threads, positions_in_tile)
-    zeros = np.zeros(inner * (4 if vnni else 1) if contiguous_x else 1, real(operand))
-    blocks, panel_size = -(-positions // rows), prod(g.kernel) * inner * layout.width
+    zeros = np.zeros(inner * (4 if vnni else 1) if contiguous_x else 1, real(x.dtype))
+    blocks, panel_size = -(-positions // rows), prod(g.kernel) * inner * panel.width
     arguments = {
         "chunks": blocks * len(column), "blocks": blocks, "block": rows, "positions": positions,
         "panels": len(column), "panels_inner": int(len(column) * panel_size * item <= SLICE_BYTES),
         "x": base * items[0], "y": 0, "f": 0, "bias": 0, "zeros": zeros,
-        "x_channel": 1 if contiguous_x else x_channel, "y_channel": y_channel // layout.parts,
+        "x_channel": 1 if contiguous_x else x_channel, "y_channel": y_channel // panel.parts,
         "x_prefetch": prefetch_distance, "f_panel": panel_size, "channels": inner, "slice": depth,
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
         "panel_columns": counts,

@@ -23,10 +23,11 @@ from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.conv.loop_nest import look_up
 from einstride.cpu.conv.register_tile import vector_masks
-from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE
+from einstride.cpu.runtime.argument_block import Call, Layout, bind, dtype_name, layout
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_strides, packed
+from einstride.cpu.runtime.recorder import allocate
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
@@ -80,59 +81,48 @@ def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """Count the bytes of a packed filter."""
-    layout = panel_layout(compute, g.filters // g.groups, on)
-    inner = g.channels // g.groups * layout.parts
-    count = prod(g.kernel) * inner * layout.width * layout.per_group * g.groups
+    panel = panel_layout(compute, g.filters // g.groups, on)
+    inner = g.channels // g.groups * panel.parts
+    count = prod(g.kernel) * inner * panel.width * panel.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
 
 
 @kept
 def panel_tables(
-    g: Geometry, layout: PanelLayout, x_channel: int, y_channel: int
+    g: Geometry, panel: PanelLayout, x_channel: int, y_channel: int
 ) -> tuple[Any, ...]:
     """List each panel's offsets in x and in y, its first output channel, and their number."""
-    columns = g.filters // g.groups * layout.parts
-    first = np.arange(layout.per_group) * layout.width
+    columns = g.filters // g.groups * panel.parts
+    first = np.arange(panel.per_group) * panel.width
     group = np.arange(g.groups)[:, None]
-    inside = np.broadcast_to(first, (g.groups, layout.per_group))
+    inside = np.broadcast_to(first, (g.groups, panel.per_group))
     column = group * columns + first
     x = np.broadcast_to(group * (g.channels // g.groups) * x_channel, column.shape)
     tables = (
         x,
-        column // layout.parts * y_channel,
+        column // panel.parts * y_channel,
         column,
-        np.minimum(layout.width, columns - inside),
+        np.minimum(panel.width, columns - inside),
     )
     return tuple(np.ascontiguousarray(t.ravel(), np.int64) for t in tables)
 
 
-def pack(
-    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine | None = None
-) -> Any:
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
-    on = on or machine()
-    layout = panel_layout(compute, g.filters // g.groups, on)
-    if layout.parts == 2:
+    panel = panel_layout(compute, g.filters // g.groups, machine())
+    if panel.parts == 2:
         f = complex_as_real.filters(f)
-    taps = prod(g.kernel)
-    inner = g.channels // g.groups * layout.parts
-    panels = aligned_empty((layout.per_group * g.groups, taps, inner, layout.width), real(compute))
-    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(panels))
+    inner = g.channels // g.groups * panel.parts
+    shape = (panel.per_group * g.groups, prod(g.kernel), inner, panel.width)
+    panels = allocate(launch, shape, real(compute))
+    packing(g, layout(f), compute, threads, machine())(launch, f=f, panels=panels)
     return panels
-
-
-def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
-    """Make the call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
-    layout = panel_layout(compute, g.filters // g.groups, on)
-    part = real(dtype_name(f))
-    f_strides = element_strides(f.strides, ITEMSIZE[part])
-    return _packing_call(g, layout, part, real(compute), f_strides, threads, on)
 
 
 def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    layout = panel_layout(compute, g.filters, on)
-    one_panel = g.groups == layout.per_group == layout.parts == 1 and layout.width == g.filters
+    panel = panel_layout(compute, g.filters, on)
+    one_panel = g.groups == panel.per_group == panel.parts == 1 and panel.width == g.filters
     return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
@@ -158,23 +148,23 @@ class Packing:
 
 
 @kept
-def _packing_call(
-    g: Geometry, layout: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
-    threads: int, on: Machine,
-) -> Call:  # fmt: skip
-    *taps, channel, column = f_strides
+def packing(g: Geometry, f: Layout, compute: str, threads: int, on: Machine) -> Call:
+    """Make the call that packs a real filter f; it needs the arrays f and panels."""
+    panel = panel_layout(compute, g.filters // g.groups, on)
+    operand = real(f.dtype)
+    *taps, channel, column = element_strides(f.strides, ITEMSIZE[operand])
     offsets = grid(g.kernel, taps)
-    _, _, first, counts = panel_tables(g, layout, 0, 0)
+    _, _, first, counts = panel_tables(g, panel, 0, 0)
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
-    inner = g.channels // g.groups * layout.parts
-    size = prod(g.f_shape) * layout.parts**2
+    inner = g.channels // g.groups * panel.parts
+    size = prod(g.f_shape) * panel.parts**2
     arguments = {
         "chunks": len(first) * len(offsets), "f": 0, "panels": 0, "taps": len(offsets),
         "channels": inner, "tap_offsets": offsets, "f_channel": channel, "f_column": column,
         "panel_f": first * column, "panel_columns": counts,
     }  # fmt: skip
-    packing = Packing(operand, compute, layout.lanes, layout.vectors, order)
-    return bind("panels", kernel, packing, arguments, threads if size > 1 << 17 else 1, on)
+    spec = Packing(operand, real(compute), panel.lanes, panel.vectors, order)
+    return bind("panels", kernel, spec, arguments, threads if size > 1 << 17 else 1, on)
 
 
 def kernel(packing: Packing, names: tuple[str, ...]) -> str:

@@ -111,7 +111,7 @@ def gradient(
     partial_sums = tiling(g, compute).regions.partial_sums
     sums = np.empty((partial_sums, *outer, g.filters, last, g.channels), compute)
     call(launch, x=address(x), gy=address(gy), sums=address(sums))
-    add_partial_sums(np.moveaxis(sums, -3, -1), out)
+    add_partial_sums(np.moveaxis(sums, -3, -1), out, launch)
 
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
