@@ -253,12 +253,15 @@ class Value:
         return (self < other).select(other, self)
 
     def times_plus(self, factor: Value, sum_: Value) -> Value:
-        """self * factor + sum_, rounded once (FMA)."""
+        """self * factor + sum_, rounded once where the target has an instruction for it (FMA).
+
+        Elsewhere the product is rounded, too: LLVM would call a function for each lane to avoid it.
+        """
         if not ir_types.is_float(self.ir.type):
             return self * factor + sum_
         kind = self.ir.type
         lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
-        name = f"llvm.fma.{lanes}{letter(ir_types.scalar(kind))}"
+        name = f"llvm.fmuladd.{lanes}{letter(ir_types.scalar(kind))}"
         return self.code.intrinsic(name, kind, [self, factor, sum_])
 
 
