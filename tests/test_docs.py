@@ -69,6 +69,17 @@ def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
         exec(compile(block, f"README block {number}", "exec"), namespace)
 
 
+def test_the_page_of_kernels_runs(tmp_path, monkeypatch):
+    """The schedule of the worked example is compiled, and exact."""
+    pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    namespace = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
+        exec(compile(block, f"docs/kernels.md, block {number}", "exec"), namespace)
+    assert "lines" in namespace
+
+
 def test_readme_quick_start_is_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split("## Quick start")[1].split("\n## ")[0]
