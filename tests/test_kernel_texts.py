@@ -136,7 +136,7 @@ UNREACHED = {
     # called when the module is imported
     "cpu/runtime/aligned_memory.py": {"_addresses_readable", "reported_address"},
     # only the descriptions of plans read these
-    "cpu/conv/grouped/rows.py": {"Spec.positions"},
+    "cpu/conv/grouped/filter_gradient.py": {"GroupedGradient.sides"},
     "cpu/runtime/argument_block.py": {"Call.argument"},
 }
 """{module: functions that no specification calls}, with the reasons as comments."""

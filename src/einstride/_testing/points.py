@@ -34,8 +34,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
     "cut positions into blocks": ("cpu.conv.small_channels.block_plan:_choose_spans",),
     "run a kernel of small groups": (
-        "cpu.conv.grouped.forward:correlate",
-        "cpu.conv.grouped.filter_gradient:gradient",
+        "algorithms.direct.grouped:_correlate",
+        "algorithms.direct.grouped:filter_grad",
     ),
     "list Winograd's tile sizes": ("geometry.tile_sizes:candidates",),
     "run Winograd on arrays": (

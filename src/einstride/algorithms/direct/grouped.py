@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
+from einstride.algorithms.direct.pieces import phases
 from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
@@ -22,6 +23,7 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.runtime.argument_block import Call
 
 SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
@@ -94,19 +96,22 @@ def input_grad(
 def _correlate(
     x: Array, panels: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
-    from einstride.cpu.conv.grouped.forward import correlate
+    from einstride.cpu.conv.grouped.forward import correlation
+    from einstride.cpu.runtime.argument_block import address
 
     compute = job.arithmetic.compute
+    call = correlation(x, g, compute, out, _threads(job), jit.machine())
     bias = None if bias is None else operand(bias, b, compute, packed)
-    correlate(x, panels, g, compute, bias, out, b.launch, _threads(job), jit.machine())
+    bias_at = 0 if bias is None else address(bias)
+    call(b.launch, x=address(x), f=address(panels), y=address(out), bias=bias_at)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
     """Pack the panels of `forward`, or of each phase of `input_grad`."""
     if job.direction == "forward":
         return [_panels(_by_group(f, job, b), job.geometry, job, b)]
-    f, phases = _adjoint_filter(f, job, b), input_gradient_phases.phases(job.geometry)
-    return [_phase_panels(f, phase, job, b) for phase in phases]
+    f, g = _adjoint_filter(f, job, b), job.geometry
+    return [_phase_panels(f, phase, job, b) for phase in input_gradient_phases.phases(g)]
 
 
 def _by_group(f: Array, job: Job, b: Backend) -> Array:
@@ -136,15 +141,27 @@ def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.conv.grouped.filter_gradient import gradient
+    from einstride.cpu.runtime.aligned_memory import aligned_empty
+    from einstride.cpu.runtime.argument_block import address
+
+    call, sums, destination = _gradient(x, gy, job, b, out)
+    memory = aligned_empty((_threads(job) * _region_bytes(job),), "uint8")
+    addresses = {"gy": address(gy), "gf": address(sums), "packed": address(memory)}
+    call(b.launch, x=address(x), **addresses)
+    if sums is not destination:
+        destination[...] = sums
+    return out
+
+
+def _gradient(x: Array, gy: Array, job: Job, b: Backend, out: Array) -> tuple[Call, Array, Array]:
+    """Return the kernel of a filter gradient, the array it writes, and the view of `out` for it."""
+    from einstride.cpu.conv.grouped.filter_gradient import gradient_of
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
     sums = target(destination, b, compute, contiguous_channels)
-    gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.machine())
-    if sums is not destination:
-        destination[...] = sums
-    return out
+    call = gradient_of(x, gy, g, compute, sums, _threads(job), per_example, jit.machine())
+    return call, sums, destination
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
@@ -152,21 +169,18 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.cpu.conv.grouped.filter_gradient import gradient_of
     from einstride.cpu.conv.grouped.forward import correlation
 
-    g, compute, on, passes = job.geometry, job.arithmetic.compute, jit.machine(), 1
+    g, passes = job.geometry, 1
     if job.direction == "filter_grad":
-        per_example = job.per_example
-        destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-        sums = target(destination, b, compute, contiguous_channels)
-        return Work(gradient_of(first, second, g, compute, sums, _threads(job), per_example, on))
+        return Work(_gradient(first, second, job, b, out)[0])
     if job.direction == "input_grad":
         phase = largest_phase(g, out)
         if phase is None:
             return None
         g, out, passes = phase
-    return Work(correlation(first, g, compute, out, _threads(job), on), passes)
+    compute = job.arithmetic.compute
+    return Work(correlation(first, g, compute, out, _threads(job), jit.machine()), passes)
 
 
 def _threads(job: Job) -> int:
@@ -209,10 +223,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def _passes(job: Job) -> list[Geometry]:
     """List the forward convolutions of a job; for a filter gradient, its own geometry."""
-    g = job.geometry
-    if job.direction != "input_grad":
-        return [g]
-    return [p.geometry for p in input_gradient_phases.phases(g) if p.geometry is not None] or [g]
+    return (job.direction != "filter_grad" and phases(job)) or [job.geometry]
 
 
 def _tables(g: Geometry) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,7 @@ from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
-from einstride.cpu.conv.grouped.rows import (
-    GroupedSchedule,
-    broadcast_channel,
-    divide_row,
-    fields_and_arguments,
-    load_x,
-)
+from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
 from einstride.cpu.conv.loop_nest import (
     Region,
     block,
@@ -40,13 +35,13 @@ from einstride.cpu.conv.loop_nest import (
     split,
 )
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.aligned_memory import aligned_empty
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import grid, output_ranges, sources, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Shape
 from einstride.geometry.padding_modes import elements_seen
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
@@ -116,7 +111,7 @@ def _add_region(
             code.loop(0, code["row_positions"]) as q,
             code.loop(0, layout.x_width // lanes) as v,
         ):
-            vector = load_x(code, schedule, x, inputs, v * step, table.at(q).load())
+            vector = schedule.load_x(x, inputs, v * step, table.at(q).load())
             packed_row.at(q * layout.x_width + v * lanes).store(vector)
 
     def pack_gy(gy: Pointer, packed_row: Pointer) -> None:
@@ -197,38 +192,24 @@ def _add_row(
                     if p not in vectors:
                         vectors[p] = gy_tile.at(p * lanes).load(lanes)
                 for c in range(layout.block):
-                    x_vector = broadcast_channel(schedule, x_tile.at(q * layout.x_width), c)
+                    x_vector = schedule.broadcast(x_tile.at(q * layout.x_width), c)
                     for p, k in pairs:
                         tile.add_products(k * layout.block + c, x_vector, [vectors[p]])
-
-
-def gradient(
-    x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    per_example: bool, on: Machine,
-) -> None:  # fmt: skip
-    """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`.
-
-    The channels of all arrays are contiguous.
-    """
-    call = gradient_of(x, gy, g, compute, out, threads, per_example, on)
-    packed = aligned_empty((threads * packed_bytes(g, compute, per_example, on),), np.uint8)
-    call(launch, x=address(x), gy=address(gy), gf=address(out), packed=address(packed))
 
 
 def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
     on: Machine,
 ) -> Call:  # fmt: skip
-    """Make the call for these strides; it needs the addresses x, gy, gf and packed."""
+    """Make the call for these strides; it needs the addresses x, gy, gf and packed.
+
+    gf is (*K, C // G, D), or (B, ...) if per example, in `compute`; packed memory holds
+    `packed_bytes` for each thread. The channels of all arrays are contiguous.
+    """
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
         threads, on,
     )  # fmt: skip
-
-
-def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
-    """Count the bytes of a thread's packed x and gy."""
-    return _choose_region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
 
 
 def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
@@ -237,76 +218,53 @@ def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
     return channel_layout(g, compute, on, max(sums // g.kernel[-1], 1))
 
 
-@dataclass(frozen=True)
-class PackedRegion:
-    """The size of a region, and the layout of its packed x and gy.
-
-    Attributes
-    ----------
-    batch, rows : int
-        Examples, and outputs of the first axis, in a region.
-    row_positions : int
-        Positions of a padded row of x.
-    x, gy : tuple of int
-        Strides of packed x and gy, for the batch and each axis but the last, in elements.
-    gy_offset, bytes : int
-        Offset of packed gy in elements, and the bytes of both.
-    """
-
-    batch: int
-    rows: int
-    row_positions: int
-    x: tuple[int, ...]
-    gy: tuple[int, ...]
-    gy_offset: int
-    bytes: int
+def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
+    """Count the bytes of a thread's packed x and gy."""
+    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    return sum(map(prod, _choose_region(g, layout, item, per_example))) * item
 
 
 @cached(1024)
 def _choose_region(
     g: Geometry, layout: ChannelLayout, item: int, per_example: bool
-) -> PackedRegion:
-    """Choose the most rows, or examples, within `REGION_BYTES`, whatever the threads."""
-    row_positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]
-    x, gy = [row_positions * layout.x_width], [g.out[-1] * layout.lanes]
-    for a in range(g.rank - 2, 0, -1):
-        x.insert(0, x[0] * g.size[a])
-        gy.insert(0, gy[0] * g.out[a])
+) -> tuple[Shape, Shape]:
+    """Choose the most rows, or examples, within `REGION_BYTES`, whatever the threads.
 
-    def region_bytes(rows: int) -> int:
-        return (_span_length(g, rows) * x[0] + rows * gy[0]) * item
+    Returns the shapes of packed x and gy: examples, positions of each axis, elements of a position.
+    """
+
+    def shapes(batch: int, rows: int) -> tuple[Shape, Shape]:
+        positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]  # of a padded row of x
+        x_outer, gy_outer = (_span_length(g, rows), *g.size[1:-1]), (rows, *g.out[1:-1])
+        x = batch, *x_outer[: g.rank - 1], positions, layout.x_width
+        return x, (batch, *gy_outer[: g.rank - 1], g.out[-1], layout.lanes)
+
+    def size(rows: int) -> int:
+        return sum(map(prod, shapes(1, rows))) * item
 
     rows = all_rows = g.out[0] if g.rank > 1 else 1
-    while rows > 1 and region_bytes(rows) > REGION_BYTES:
+    while rows > 1 and size(rows) > REGION_BYTES:
         rows = -(-rows // 2)
-    size = region_bytes(rows)
-    batch = 1 if rows < all_rows or per_example else min(max(REGION_BYTES // size, 1), g.batch)
-    if g.rank > 1:
-        x.insert(0, x[0] * _span_length(g, rows))
-        gy.insert(0, gy[0] * rows)
-    return PackedRegion(batch, rows, row_positions, tuple(x), tuple(gy), batch * x[0], batch * size)
+    batch = 1 if rows < all_rows or per_example else min(REGION_BYTES // size(rows), g.batch)
+    return shapes(max(batch, 1), rows)
 
 
 def _span_length(g: Geometry, rows: int) -> int:
     """Return the most elements of x's first axis that the windows of `rows` outputs span."""
-    if g.rank == 1:
-        return 1
     if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
         return g.size[0]  # a region at the border reads both ends
     return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
 
 
-def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
+def _input_ranges(g: Geometry, rows: int) -> list[Any]:
     """List, for each `rows` outputs, the first element of x's first axis that they read, and one
     past the last."""  # fmt: skip
-    step, low = g.stride[0], g.padding[0][0]
     ranges = []
     for first in range(0, g.out[0], rows):
         last = min(first + rows, g.out[0]) - 1
-        ends = first * step - low, last * step - low + g.extent[0]
-        ranges.append(elements_seen(*ends, g.size[0], g.padding_mode))
-    lows, highs = np.array(ranges, np.int64).reshape(-1, 2).T
-    return np.ascontiguousarray(lows), np.ascontiguousarray(highs)
+        begin, end = (o * g.stride[0] - g.padding[0][0] for o in (first, last))
+        ranges.append(elements_seen(begin, end + g.extent[0], g.size[0], g.padding_mode))
+    return [np.array(ends, np.int64) for ends in zip(*ranges, strict=True)]
 
 
 @kept
@@ -320,13 +278,15 @@ def _gradient_call(
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     gf_strides = list(element_strides(gf_byte_strides, item))
     gf_batch = gf_strides.pop(0) if per_example else 0
-    x, tiles = Format(x_dtype, compute), divide_row(g, POSITIONS)
-    fields, arguments = fields_and_arguments(g, layout, x, x_strides, tiles)
+    x = Format(x_dtype, compute)
+    fields, arguments = describe_rows(g, layout, x, x_strides, POSITIONS)
     schedule = GroupedGradient(
         x, Format(gy_dtype, compute), layout.lanes, layout.block * g.kernel[-1], layout.vectors,
         **fields,
     )  # fmt: skip
-    region = _choose_region(g, layout, item, per_example)
+    shapes = _choose_region(g, layout, item, per_example)
+    packed_x, packed_gy = ([prod(n[i:]) for i in range(1, g.rank + 1)] for n in shapes)
+    region_batch, region_rows = shapes[1][0], shapes[1][1] if g.rank > 1 else 1
     chunks = layout.panels(g.groups) * (examples := g.batch if per_example else 1)
     part = chunk_size(
         layout.blocks, 1, lambda part: chunks * -(-layout.blocks // part),
@@ -335,22 +295,22 @@ def _gradient_call(
     parts = -(-layout.blocks // part)
     arguments |= {
         "chunks": chunks * parts, "parts": parts, "part": part, "examples": examples,
-        "batch": g.batch, "region_batch": region.batch, "region_rows": region.rows,
-        "row_positions": region.row_positions, "packed": 0, "packed_bytes": region.bytes,
-        "packed_gy": region.gy_offset, "x_batch": region.x[0], "gy_batch": region.gy[0],
-        "source_x_batch": x_strides[0], "source_gy_batch": gy_strides[0], "gy": 0, "gf": 0,
-        "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
+        "batch": g.batch, "region_batch": region_batch, "region_rows": region_rows,
+        "row_positions": shapes[0][-2], "packed": 0, "packed_gy": prod(shapes[0]),
+        "packed_bytes": sum(map(prod, shapes)) * item, "x_batch": packed_x[0],
+        "gy_batch": packed_gy[0], "source_x_batch": x_strides[0], "source_gy_batch": gy_strides[0],
+        "gy": 0, "gf": 0, "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
         "tap_offsets": grid(g.kernel, gf_strides[: g.rank]),
         f"source_gy_stride{g.rank - 1}": gy_strides[-2],
     }  # fmt: skip
     if g.rank > 1:
-        arguments["low_rows"], arguments["high_rows"] = _input_ranges(g, region.rows)
+        arguments["low_rows"], arguments["high_rows"] = _input_ranges(g, region_rows)
     for a in range(g.rank - 1):
         first, last = output_ranges(g, a)
         arguments |= {
-            f"table{a}": to_offsets(sources(g, a), region.x[a + 1], 0), f"first{a}": first,
+            f"table{a}": to_offsets(sources(g, a), packed_x[a + 1], 0), f"first{a}": first,
             f"last{a}": last, f"size{a}": g.size[a], f"source_x_stride{a}": x_strides[a + 1],
-            f"source_gy_stride{a}": gy_strides[a + 1], f"x_stride{a}": region.x[a + 1],
-            f"gy_stride{a}": region.gy[a + 1],
+            f"source_gy_stride{a}": gy_strides[a + 1], f"x_stride{a}": packed_x[a + 1],
+            f"gy_stride{a}": packed_gy[a + 1],
         }  # fmt: skip
     return bind("grouped_gradient", kernel, schedule, arguments, threads, on)

@@ -24,14 +24,7 @@ from einstride.codegen.ir_types import INT64
 from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
-from einstride.cpu.conv.grouped.rows import (
-    GroupedSchedule,
-    TileKind,
-    broadcast_channel,
-    divide_row,
-    fields_and_arguments,
-    load_x,
-)
+from einstride.cpu.conv.grouped.rows import GroupedSchedule, TileKind, describe_rows
 from einstride.cpu.conv.loop_nest import (
     block,
     locate_line,
@@ -40,7 +33,7 @@ from einstride.cpu.conv.loop_nest import (
     split,
 )
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.chunks import FINE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
 from einstride.cpu.runtime.operands import element_strides
@@ -66,12 +59,9 @@ class GroupedForward(GroupedSchedule):
     ----------
     prefetch : bool
         True if the next row is prefetched.
-    all_inside : bool
-        True if all positions that tiles read lie in x, so that their stride is constant.
     """
 
     prefetch: bool
-    all_inside: bool
 
     in_rows = "output positions"
     loops = "rows and panels, tile, tap of outer axes, block of input channels, channel, tap"
@@ -172,7 +162,7 @@ def _fill_staging(
             computed = computed + code["x_stride"]
         last = q
         offset = computed if schedule.all_inside else table.at(q).load()
-        vector = load_x(code, schedule, x, inputs, c0, offset, schedule.all_inside)
+        vector = schedule.load_x(x, inputs, c0, offset, schedule.all_inside)
         staging.at(i * schedule.lanes).store(vector)
 
 
@@ -193,7 +183,7 @@ def _add_products(
         if schedule.vectors == 1:
             f_rows = [load_row(c, k) for k in range(schedule.taps)]
             for q, pairs in reads.items():
-                x_vector = broadcast_channel(schedule, vectors[q], c)
+                x_vector = schedule.broadcast(vectors[q], c)
                 for p, k in pairs:
                     sums.add_products(p, x_vector, f_rows[k])
             return
@@ -202,7 +192,7 @@ def _add_products(
             for p, taps in enumerate(kind):
                 if taps[k]:
                     position = vectors[p * schedule.stride + k * schedule.dilation]
-                    sums.add_products(p, broadcast_channel(schedule, position, c), f_row)
+                    sums.add_products(p, schedule.broadcast(position, c), f_row)
 
     if layout.groups > 1:
         for number in range(layout.block):
@@ -210,18 +200,6 @@ def _add_products(
         return
     with code.loop(0, layout.block) as c:
         add_channel(c)
-
-
-def correlate(
-    x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine,
-) -> None:  # fmt: skip
-    """Compute out (B, *O, D) = conv(x, panels) + bias, for arrays of contiguous channels."""
-    call = correlation(x, g, compute, out, threads, on)
-    addresses = {"x": address(x), "f": address(packed), "y": address(out)}
-    if bias is not None:
-        addresses["bias"] = address(bias)
-    call(launch, **addresses)
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
@@ -245,24 +223,23 @@ def _correlation_call(
     layout, items = channel_layout(g, compute, on), (ITEMSIZE[operand], ITEMSIZE[result])
     x_strides = element_strides(x_byte_strides, items[0])
     y_strides = element_strides(y_byte_strides, items[1])
-    tiles, x = divide_row(g, max_positions(layout, on)), Format(operand, compute)
-    fields, arguments = fields_and_arguments(g, layout, x, x_strides, tiles)
+    x, max_tile = Format(operand, compute), max_positions(layout, on)
+    fields, arguments = describe_rows(g, layout, x, x_strides, max_tile)
     is_far = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
     schedule = GroupedForward(
-        x, Format(result, compute), layout.lanes, max(map(len, tiles.kinds)), layout.vectors,
-        prefetch=is_far, all_inside=tiles.all_inside, **fields,
+        x, Format(result, compute), layout.lanes, max(map(len, fields["tile_kinds"])),
+        layout.vectors, prefetch=is_far, **fields,
     )  # fmt: skip
     rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
     panel_size = prod(g.kernel) * layout.panel_inputs * layout.width
     row_bytes = g.size[-1] * g.channels * items[0]
-    size, part = max(min(ROWS_BYTES // max(row_bytes, 1), rows), 1), 1
-    if panels * panel_size * ITEMSIZE[compute] <= PANELS_BYTES:  # of all panels
-        size = max(min(size, rows // chunk_count(threads, FINE)), 1)
-        blocks = -(-rows // size)
+    near = panels * panel_size * ITEMSIZE[compute] <= PANELS_BYTES  # all panels
+    per_chunk = rows * (1 if near else panels) // chunk_count(threads, FINE)
+    size = max(min(ROWS_BYTES // max(row_bytes, 1), rows, per_chunk), 1)
+    blocks, part, step = -(-rows // size), 1, x_strides[-2]
+    if near:
         part = chunk_size(panels, 1, lambda part: blocks * -(-panels // part), chunk_count(threads))
-    else:
-        size = max(min(size, rows * panels // chunk_count(threads, FINE)), 1)
-    blocks, parts, step = -(-rows // size), -(-panels // part), x_strides[-2]
+    parts = -(-panels // part)
     arguments |= {
         "chunks": blocks * parts, "blocks": blocks, "block": size, "rows": rows, "parts": parts,
         "part": part, "y": 0, "f": 0, "bias": 0, "f_panel": panel_size, "x_batch": x_strides[0],

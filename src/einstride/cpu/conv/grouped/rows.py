@@ -53,6 +53,8 @@ class GroupedSchedule(Schedule):
         Stride and dilation of the last axis.
     tile_kinds : tuple of TileKind
         The kinds of tiles in a row, in order.
+    all_inside : bool
+        True if all positions that tiles read lie in x, so that their stride is constant.
     full_x, full_y : bool
         True if every panel fills its vectors of x, or of y.
     """
@@ -62,6 +64,7 @@ class GroupedSchedule(Schedule):
     stride: int
     dilation: int
     tile_kinds: tuple[TileKind, ...]
+    all_inside: bool
     full_x: bool
     full_y: bool
 
@@ -81,28 +84,49 @@ class GroupedSchedule(Schedule):
                     pairs.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
         return dict(sorted(pairs.items()))
 
+    def load_x(
+        self, x: Pointer, inputs: Value, c0: Value, offset: Value, inside: bool = False
+    ) -> Value:
+        """Load a vector of x: channels from c0 on of all groups; zeros for a negative offset.
 
-@dataclass(frozen=True)
-class Tiles:
-    """The tiles of a row of outputs.
+        `inputs` is the number of the panel's input channels. With `inside`, the offset is never
+        negative.
+        """
+        code, layout, lanes = x.code, self.layout, self.lanes
 
-    Attributes
-    ----------
-    kinds : tuple of TileKind
-        The kinds of tiles, in order.
-    ranges : list of tuple of int
-        The range of positions of each kind.
-    all_inside : bool
-        True if all positions that tiles read lie in x, so that their stride is constant.
+        def load(shift: Value, mask: Mask | None) -> Value:
+            pointer = x.at(offset + shift)
+            if not inside:
+                zeros = code.array("zeros", self.x.stored)
+                pointer = (offset >= 0).select_pointer(pointer, zeros)
+            return pointer.load_as(self.x.stored, self.compute, lanes, mask)
+
+        if layout.contiguous:
+            width = lanes if layout.groups == 1 else layout.groups * layout.block
+            remaining = (inputs - c0).minimum(width)
+            return load(c0, None if self.full_x else code.first_lanes(remaining, lanes))
+        group_channels = (code.number(layout.inputs) - c0).minimum(layout.block)
+        result = code.zero(self.compute, lanes)
+        for j in range(layout.groups):
+            is_group = code.number(j * layout.inputs) < inputs
+            count = is_group.select(group_channels, code.number(0))
+            mask = _mask_range(code, j * layout.block, count, lanes)
+            part = load(c0 + j * (layout.inputs - layout.block), mask)
+            result = mask.select(part, result) if j else part
+        return result
+
+    def broadcast(self, position: Pointer, c: Any) -> Value:
+        """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
+        if self.layout.groups == 1:
+            return position.code.splat(position.at(c).load(), self.lanes)
+        return shuffle(position.load(self.lanes), self.layout.lanes_of_channel(c))
+
+
+def _divide_row(g: Geometry, max_tile: int) -> tuple[list[TileKind], list[tuple[int, int]], bool]:
+    """Divide a row into tiles of at most `max_tile` positions.
+
+    Returns the kinds of tiles, the range of positions of each, and `GroupedSchedule.all_inside`.
     """
-
-    kinds: tuple[TileKind, ...]
-    ranges: list[tuple[int, int]]
-    all_inside: bool
-
-
-def divide_row(g: Geometry, max_tile: int) -> Tiles:
-    """Divide a row into tiles of at most `max_tile` positions."""
     width = g.out[-1]
     tile = -(-width // -(-width // max_tile))
     in_x = sources(g, g.rank - 1) >= 0
@@ -118,13 +142,14 @@ def divide_row(g: Geometry, max_tile: int) -> Tiles:
                 ranges.append((w, w + len(kind)))
         if len(kinds) <= MAX_TILE_KINDS:
             break
-    return Tiles(tuple(kinds), ranges, g.padding_mode == "zeros" and reads is in_x)
+    return kinds, ranges, g.padding_mode == "zeros" and reads is in_x
 
 
-def fields_and_arguments(
-    g: Geometry, layout: ChannelLayout, x: Format, x_strides: Sequence[int], tiles: Tiles
+def describe_rows(
+    g: Geometry, layout: ChannelLayout, x: Format, x_strides: Sequence[int], max_tile: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of `GroupedSchedule`, and the arguments that both kernels have."""
+    kinds, ranges, all_inside = _divide_row(g, max_tile)
     groups, first, counts, inputs = panel_tables(g, layout)
     x_channels = layout.groups * layout.block  # in a vector of x
     full_x = layout.x_width == layout.inputs
@@ -132,7 +157,7 @@ def fields_and_arguments(
         full_x = x_channels == layout.lanes and not (inputs % x_channels).any()
     fields = {
         "layout": layout, "rank": g.rank, "stride": g.stride[-1], "dilation": g.dilation[-1],
-        "tile_kinds": tiles.kinds, "full_x": bool(full_x),
+        "tile_kinds": tuple(kinds), "all_inside": all_inside, "full_x": bool(full_x),
         "full_y": bool((counts == layout.width).all()),
     }  # fmt: skip
     lowest = lowest_offset(g.size[-1], x_strides[-2])
@@ -145,43 +170,9 @@ def fields_and_arguments(
     }  # fmt: skip
     for a in range(g.rank):
         arguments |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a]}
-    for i, (start, stop) in enumerate(tiles.ranges):
+    for i, (start, stop) in enumerate(ranges):
         arguments |= {f"kind_start{i}": start, f"kind_stop{i}": stop}
     return fields, arguments
-
-
-def load_x(
-    code: Code, schedule: GroupedSchedule, x: Pointer, inputs: Value, c0: Value, offset: Value,
-    inside: bool = False,
-) -> Value:  # fmt: skip
-    """Load a vector of x: channels from c0 on of all groups; zeros for a negative offset.
-
-    `inputs` is the number of the panel's input channels. With `inside`, the offset is never
-    negative.
-    """
-    layout, lanes = schedule.layout, schedule.lanes
-
-    def load(shift: Value, mask: Mask | None) -> Value:
-        pointer = x.at(offset + shift)
-        if not inside:
-            zeros = code.array("zeros", schedule.x.stored)
-            pointer = (offset >= 0).select_pointer(pointer, zeros)
-        return pointer.load_as(schedule.x.stored, schedule.compute, lanes, mask)
-
-    if layout.contiguous:
-        remaining = (inputs - c0).minimum(
-            lanes if layout.groups == 1 else layout.groups * layout.block
-        )
-        return load(c0, None if schedule.full_x else code.first_lanes(remaining, lanes))
-    group_channels = (code.number(layout.inputs) - c0).minimum(layout.block)
-    result = code.zero(schedule.compute, lanes)
-    for j in range(layout.groups):
-        is_group = code.number(j * layout.inputs) < inputs
-        count = is_group.select(group_channels, code.number(0))
-        mask = _mask_range(code, j * layout.block, count, lanes)
-        part = load(c0 + j * (layout.inputs - layout.block), mask)
-        result = mask.select(part, result) if j else part
-    return result
 
 
 def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
@@ -190,10 +181,3 @@ def _mask_range(code: Code, first: int, count: Value, lanes: int) -> Mask:
         return code.first_lanes(count, lanes)
     lanes_before = code.first_lanes(code.number(first), lanes)
     return code.first_lanes(count + first, lanes) ^ lanes_before
-
-
-def broadcast_channel(schedule: GroupedSchedule, pointer: Pointer, c: Any) -> Value:
-    """Broadcast channel c of each group, at a position of x, to the lanes of its outputs."""
-    if schedule.layout.groups == 1:
-        return pointer.code.splat(pointer.at(c).load(), schedule.lanes)
-    return shuffle(pointer.load(schedule.lanes), schedule.layout.lanes_of_channel(c))
