@@ -29,8 +29,8 @@ SIDES = {
     "blocks": ("lanes", "vectors", "positions"),
     "runs": ("lanes", "vectors", "rows"),
     "run_lanes": ("lanes", "vectors", "rows", "taps"),
-    "grouped": ("layout.lanes", "layout.vectors", "tile_kinds"),
-    "grouped_gradient": ("layout.lanes", "layout.vectors", "layout.block", "tile_kinds"),
+    "grouped": ("lanes", "vectors", "rows"),
+    "grouped_gradient": ("lanes", "vectors", "layout.block", "taps"),
     "channelwise_channels": ("lanes", "vectors", "tile"),
     "channelwise_positions": ("lanes", "vectors", "results"),
     "channelwise_channels_gradient": ("lanes", "vectors", "inputs", "tile"),
@@ -244,12 +244,7 @@ def field(spec, path):
 
 def tile_of(kernel):
     """Return the sides of the register tile of a kernel that ran, from its specification."""
-    sides = [field(kernel.parameters[0], path) for path in SIDES[kernel.name]]
-    if kernel.name == "grouped":  # the longest tile of a row
-        sides[-1] = max(len(run) for run in sides[-1])
-    if kernel.name == "grouped_gradient":  # the tile spans taps of the last axis
-        sides[-1] = len(sides[-1][0][0])
-    return sides
+    return [field(kernel.parameters[0], path) for path in SIDES[kernel.name]]
 
 
 def check_direct(described, seen):

@@ -192,7 +192,7 @@ def test_regions_add_up(stride, launched):
 
 def test_what_it_leaves_to_others():
     one = CASES["two side by side"]
-    assert (dense, cpu.conv.channelwise) == cpu._general()
+    assert (dense, cpu.channelwise) == cpu._general()
     x, f, _ = arrays(one, "float32", 1)
     assert grouped.fits(x, f)
     assert not grouped.fits(x, f[..., ::2])

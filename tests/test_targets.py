@@ -19,9 +19,7 @@ from kernel_texts import capture, generate
 TRIPLES = {"neon": "aarch64-unknown-linux-gnu"}
 """LLVM's triples of targets with another instruction set than x86-64."""
 
-CALLED = re.compile(
-    r"^\s+(?:movabsq\s+\$([a-zA-Z_]\w*)|bl\s+(\w+)|callq?\s+(\w+))", re.MULTILINE
-)
+CALLED = re.compile(r"^\s+(?:movabsq\s+\$([a-zA-Z_]\w*)|bl\s+(\w+)|callq?\s+(\w+))", re.MULTILINE)
 """The name of a function whose address is called, on x86-64 and on aarch64."""
 
 LIBRARY = {"memset", "memcpy"}

@@ -34,8 +34,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
     "cut positions into blocks": ("cpu.conv.small_channels.block_plan:_choose_spans",),
     "run a kernel of small groups": (
-        "cpu.conv.grouped.forward_call:correlate",
-        "cpu.conv.grouped.filter_gradient_call:gradient",
+        "algorithms.direct.grouped:_correlate",
+        "algorithms.direct.grouped:filter_grad",
     ),
     "list Winograd's tile sizes": ("geometry.tile_sizes:candidates",),
     "run Winograd on arrays": (
@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "write a dense kernel": ("cpu.conv.dense.forward:_store_sums",),
     "write a depthwise kernel": ("cpu.conv.depthwise.forward:_compute_row_block",),
     "write pairs of planes": ("cpu.fft.planes:for_each_pair",),
-    "write a grouped kernel": ("cpu.conv.grouped.forward:_store_sums",),
+    "write a grouped kernel": ("cpu.conv.grouped.forward:_compute_row",),
     "write the end of Winograd's filter gradient": (
         "cpu.winograd.filter_gradient:_transform_sums",
     ),
@@ -88,7 +88,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "filter piece": ("algorithms.direct.pieces:SLICE_BYTES", "algorithms.direct.few:SLICE_BYTES"),
     "streamed result": ("cpu.conv.small_channels.line_calls:STREAMED",),
     "strides of a block": ("cpu.conv.small_channels.block_plan:STRIDES",),
-    "region of small groups": ("cpu.conv.grouped.filter_gradient_call:REGION_BYTES",),
+    "region of small groups": ("cpu.conv.grouped.filter_gradient:REGION_BYTES",),
     "products worth threads": (
         "cpu.conv.channelwise.signature:MIN_THREADED",
         "cpu.conv.channelwise.filter_gradient_call:MIN_THREADED",

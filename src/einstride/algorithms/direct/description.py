@@ -80,17 +80,6 @@ KINDS = {
         "vectors of contiguous (tap, channel) pairs of x, gy broadcast",
         VECTORS | {"output channels": "rows", "taps": "taps"},
     ),
-    "grouped": Kind(
-        "x shuffled to the lanes of its groups, f in packed panels",
-        {"lanes": "layout.lanes", "vectors": "layout.vectors", "output positions": "positions"},
-    ),
-    "grouped_gradient": Kind(
-        "x shuffled to the lanes of its groups, vectors of gy, both packed by regions",
-        {
-            "lanes": "layout.lanes", "vectors": "layout.vectors", "input channels": "layout.block",
-            "taps": "taps",
-        },
-    ),
     "channelwise_channels": Kind(
         "vectors of output channels", VECTORS | {"output positions": "tile"}
     ),

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einstride.algorithms.direct.description import Work, largest_phase
+from einstride.algorithms.direct.pieces import phases
 from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
@@ -22,6 +23,7 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.runtime.argument_block import Call
 
 SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
@@ -70,13 +72,8 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute y from x and f."""
-    from einstride.cpu.conv.grouped.forward_call import correlate
-
-    g, compute = job.geometry, job.arithmetic.compute
     panels = (prepared or prepare(f, job, b))[0]
-    correlate(
-        x, panels, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), jit.machine()
-    )
+    _correlate(x, panels, job.geometry, job, b, bias, out)
     return out
 
 
@@ -84,32 +81,87 @@ def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute gx from gy and f."""
-    from einstride.cpu.conv.grouped.forward_call import correlate
-
-    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
-    bias_in = _bias(bias, compute, b)
+    g = job.geometry
+    f = f if prepared else _adjoint_filter(f, job, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         part = out[(slice(None), *phase.positions(g.stride), ...)]
-        h = phase.geometry
-        if h is None:
+        if phase.geometry is None:
             part[...] = 0 if bias is None else bias
-            continue
-        panels = prepared[i] if prepared else _phase_panels(f, phase, h, job, b)
-        correlate(gy, panels, h, compute, bias_in, part, b.launch, _threads(job), on)
+        else:
+            panels = prepared[i] if prepared else _phase_panels(f, phase, job, b)
+            _correlate(gy, panels, phase.geometry, job, b, bias, part)
     return out
+
+
+def _correlate(
+    x: Array, panels: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
+) -> None:
+    from einstride.cpu.conv.grouped.forward import correlation
+    from einstride.cpu.runtime.argument_block import address
+
+    compute = job.arithmetic.compute
+    call = correlation(x, g, compute, out, _threads(job), jit.machine())
+    bias = None if bias is None else operand(bias, b, compute, packed)
+    bias_at = 0 if bias is None else address(bias)
+    call(b.launch, x=address(x), f=address(panels), y=address(out), bias=bias_at)
+
+
+def prepare(f: Array, job: Job, b: Backend) -> Any:
+    """Pack the panels of `forward`, or of each phase of `input_grad`."""
+    if job.direction == "forward":
+        return [_panels(_by_group(f, job, b), job.geometry, job, b)]
+    f, g = _adjoint_filter(f, job, b), job.geometry
+    return [_phase_panels(f, phase, job, b) for phase in input_gradient_phases.phases(g)]
+
+
+def _by_group(f: Array, job: Job, b: Backend) -> Array:
+    """Return the filter (*K, C // G, G, D // G), its taps reversed if the convolution flips."""
+    g = job.geometry
+    f = operand(flip(f, g.rank, b) if g.flip else f, b)
+    return f.reshape(*f.shape[:-1], g.groups, -1)
+
+
+def _adjoint_filter(f: Array, job: Job, b: Backend) -> Array:
+    """Return the filter (*K, D // G, G, C // G), a view in which the channels are exchanged."""
+    return _by_group(f, job, b).swapaxes(-3, -1)
+
+
+def _phase_panels(f: Array, phase: input_gradient_phases.Phase, job: Job, b: Backend) -> Any:
+    """Pack the taps of a phase of `_adjoint_filter`; None if there are none."""
+    if phase.geometry is None:
+        return None
+    return _panels(flip(f[(*phase.taps, ...)], job.geometry.rank, b), phase.geometry, job, b)
+
+
+def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
+    from einstride.cpu.conv.grouped.layout import pack
+
+    return pack(f, g, job.arithmetic.compute, b.launch, _threads(job), jit.machine())
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.conv.grouped.filter_gradient_call import gradient
+    from einstride.cpu.runtime.aligned_memory import aligned_empty
+    from einstride.cpu.runtime.argument_block import address
+
+    call, sums, destination = _gradient(x, gy, job, b, out)
+    memory = aligned_empty((_threads(job) * _region_bytes(job),), "uint8")
+    addresses = {"gy": address(gy), "gf": address(sums), "packed": address(memory)}
+    call(b.launch, x=address(x), **addresses)
+    if sums is not destination:
+        destination[...] = sums
+    return out
+
+
+def _gradient(x: Array, gy: Array, job: Job, b: Backend, out: Array) -> tuple[Call, Array, Array]:
+    """Return the kernel of a filter gradient, the array it writes, and the view of `out` for it."""
+    from einstride.cpu.conv.grouped.filter_gradient import gradient_of
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
     sums = target(destination, b, compute, contiguous_channels)
-    gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.machine())
-    if sums is not destination:
-        destination[...] = sums
-    return out
+    call = gradient_of(x, gy, g, compute, sums, _threads(job), per_example, jit.machine())
+    return call, sums, destination
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
@@ -117,53 +169,18 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.codegen.jit import machine
-    from einstride.cpu.conv.grouped.filter_gradient_call import gradient_of
-    from einstride.cpu.conv.grouped.forward_call import correlation
+    from einstride.cpu.conv.grouped.forward import correlation
 
-    g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
+    g, passes = job.geometry, 1
     if job.direction == "filter_grad":
-        per_example = job.per_example
-        destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-        sums = target(destination, b, compute, contiguous_channels)
-        return Work(gradient_of(first, second, g, compute, sums, _threads(job), per_example, on))
+        return Work(_gradient(first, second, job, b, out)[0])
     if job.direction == "input_grad":
         phase = largest_phase(g, out)
         if phase is None:
             return None
         g, out, passes = phase
-    return Work(correlation(first, g, compute, out, _threads(job), on), passes)
-
-
-def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """Pack the panels of `forward`, or of each phase of `input_grad`."""
-    g = job.geometry
-    if job.direction == "forward":
-        return [_panels(flip(f, g.rank, b) if g.flip else f, g, job, b)]
-    return [
-        None if phase.geometry is None else _phase_panels(f, phase, phase.geometry, job, b)
-        for phase in input_gradient_phases.phases(g)
-    ]
-
-
-def _phase_panels(
-    f: Array, phase: input_gradient_phases.Phase, h: Geometry, job: Job, b: Backend
-) -> Array:
-    """Pack the panels of a phase: its taps reversed, input and output channels exchanged."""
-    rank = job.geometry.rank
-    f = flip(f, rank, b) if job.geometry.flip else f
-    return _panels(flip(f[(*phase.taps, ...)], rank, b), h, job, b, transposed=True)
-
-
-def _panels(f: Array, g: Geometry, job: Job, b: Backend, transposed: bool = False) -> Array:
-    from einstride.cpu.conv.grouped.shape import pack
-
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), transposed)
-
-
-def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
-    return None if bias is None else operand(bias, b, compute, packed)
+    return Work(correlation(first, g, compute, out, _threads(job), jit.machine()), passes)
 
 
 def _threads(job: Job) -> int:
@@ -172,7 +189,7 @@ def _threads(job: Job) -> int:
 
 def supports(job: Job, traits: Traits) -> str | None:
     """Return None if this engine can do the job, else why not."""
-    from einstride.cpu.conv.grouped.shape import MOST_TAPS
+    from einstride.cpu.conv.grouped.rows import MAX_TAPS
 
     g, a = job.geometry, job.arithmetic
     fewest, most = sorted((g.channels // g.groups, g.filters // g.groups))
@@ -188,8 +205,8 @@ def supports(job: Job, traits: Traits) -> str | None:
         return "a filter gradient sums over the batch"
     if job.direction == "input_grad" and (reason := input_gradient_phases.refused(g)):
         return reason
-    if max(h.kernel[-1] for h in _passes(job)) > MOST_TAPS:
-        return f"at most {MOST_TAPS} taps of the last axis are written out"
+    if max(h.kernel[-1] for h in _passes(job)) > MAX_TAPS:
+        return f"at most {MAX_TAPS} taps of the last axis are written out"
     if min(h.out[-1] for h in _passes(job)) < MIN_ROW_POSITIONS:
         return f"rows have fewer than {MIN_ROW_POSITIONS} positions"
     if max(_tables(h) for h in _passes(job)) > MAX_TABLE_BYTES:
@@ -206,12 +223,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def _passes(job: Job) -> list[Geometry]:
     """List the forward convolutions of a job; for a filter gradient, its own geometry."""
-    if job.direction != "input_grad":
-        return [job.geometry]
-    found = [
-        p.geometry for p in input_gradient_phases.phases(job.geometry) if p.geometry is not None
-    ]
-    return found or [job.geometry]
+    return (job.direction != "filter_grad" and phases(job)) or [job.geometry]
 
 
 def _tables(g: Geometry) -> int:
@@ -221,14 +233,14 @@ def _tables(g: Geometry) -> int:
 
 
 def _region_bytes(job: Job) -> int:
-    from einstride.cpu.conv.grouped.filter_gradient_call import packed_bytes
+    from einstride.cpu.conv.grouped.filter_gradient import packed_bytes
 
     return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
 
 
 def _workspace(job: Job) -> int:
     """Count the bytes of tables, panels, copies of regions, and sums beside the result."""
-    from einstride.cpu.conv.grouped.shape import panel_bytes
+    from einstride.cpu.conv.grouped.layout import panel_bytes
 
     compute = job.arithmetic.compute
     tables = max(_tables(h) for h in _passes(job))
@@ -243,9 +255,9 @@ def _workspace(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, elements of x copied to staging buffers, and shuffles."""
-    from einstride.cpu.conv.grouped.filter_gradient_call import POSITIONS, gradient_layout
-    from einstride.cpu.conv.grouped.forward_call import max_positions
-    from einstride.cpu.conv.grouped.shape import channel_layout, panel_bytes
+    from einstride.cpu.conv.grouped.filter_gradient import POSITIONS, gradient_layout
+    from einstride.cpu.conv.grouped.forward import max_positions
+    from einstride.cpu.conv.grouped.layout import channel_layout, panel_bytes
 
     g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
     backwards = job.direction == "filter_grad"

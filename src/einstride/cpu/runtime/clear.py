@@ -10,8 +10,8 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer
-from einstride.codegen.jit import KernelSpec, Machine, machine
-from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.codegen.jit import Machine, machine
+from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
 from einstride.cpu.runtime.recorder import assign
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -21,15 +21,13 @@ MIN_BYTES = 1 << 18
 """Bytes from which the kernel is faster than NumPy's assignment."""
 
 
-def arguments(axes: int) -> tuple[str, ...]:
-    """List the argument names; the last axis is contiguous."""
-    axis_names = (f"{name}{a}" for a in range(axes) for name in ("size", "step"))
-    return ("counter", "chunks", "y", *axis_names)
+def kernel(axes_and_lanes: tuple[int, int], names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``zeros``, for elements of 32 bits.
 
-
-def text(axes: int, lanes: int) -> str:
-    """Write the LLVM IR of the kernel ``zeros``, for elements of 32 bits."""
-    code = Code("zeros", arguments(axes))
+    The last axis is contiguous.
+    """
+    axes, lanes = axes_and_lanes
+    code = Code("zeros", names)
     zeros = code.zero("float32", lanes)
 
     def clear_axis(a: int, y: Pointer) -> None:
@@ -67,8 +65,7 @@ def _clearing_call(
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
     steps = (*element_strides(strides[:-1], 4), 1)
-    values = {"chunks": shape[0] * shape[1]}
+    arguments = {"chunks": shape[0] * shape[1], "y": 0}
     for a, (size, step) in enumerate(zip(sizes, steps, strict=True)):
-        values |= {f"size{a}": size, f"step{a}": step}
-    kernel = KernelSpec("zeros", text, (len(shape), on.lanes(4)), on)
-    return Call(kernel, arguments(len(shape)), values, threads, ())
+        arguments |= {f"size{a}": size, f"step{a}": step}
+    return bind("zeros", kernel, (len(shape), on.lanes(4)), arguments, threads, on)

@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.jit import KernelSpec, Machine
-from einstride.cpu.runtime.argument_block import Call, address, dtype_name
+from einstride.codegen.jit import Machine
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_stride, element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
-
-GATHER = ("counter", "chunks", "from", "to", "offsets", "rows", "columns", "stride")
-REDUCE = (*GATHER, "partial_sums", "step")
 
 
 def gather(a: Any, compute: str, on: Machine) -> Call:
@@ -32,15 +29,12 @@ def gather(a: Any, compute: str, on: Machine) -> Call:
 def _gather_call(
     shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
 ) -> Call:
-    values, offsets = _rows(shape, strides, ITEMSIZE[stored])
-    kernel = KernelSpec("gather", gather_text, (stored, compute), on)
-    return Call(kernel, GATHER, {"chunks": 1, **values}, 1, [offsets])
+    arguments = {"chunks": 1, "from": 0, "to": 0, **_rows(shape, strides, ITEMSIZE[stored])}
+    return bind("gather", gather_kernel, (stored, compute), arguments, 1, on)
 
 
-def _rows(
-    shape: tuple[int, ...], strides: tuple[int, ...], item: int
-) -> tuple[dict[str, int], Any]:
-    """Describe the rows of an array by kernel arguments and the table of their offsets.
+def _rows(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> dict[str, Any]:
+    """Describe the rows of an array by kernel arguments, among them the table of their offsets.
 
     A row is as long as one stride allows: all of a contiguous array is one row.
     """
@@ -49,18 +43,13 @@ def _rows(
     while axes and outer[axes - 1] == columns * stride:
         axes, columns = axes - 1, columns * shape[axes - 1]
     offsets = grid(shape[:axes], outer[:axes])
-    values = {
-        "offsets": address(offsets),
-        "rows": len(offsets),
-        "columns": columns,
-        "stride": stride,
-    }
-    return values, offsets
+    return {"offsets": offsets, "rows": len(offsets), "columns": columns, "stride": stride}
 
 
-def gather_text(stored: str, compute: str) -> str:
-    """Write the LLVM IR of ``gather``."""
-    code = Code("gather", GATHER)
+def gather_kernel(dtypes: tuple[str, str], names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of ``gather``, from elements of the first dtype to the second."""
+    stored, compute = dtypes
+    code = Code("gather", names)
     columns, stride = code["columns"], code["stride"]
     with code.chunks(code["chunks"]), code.loop(0, code["rows"]) as r:
         row = code.array("from", stored).at(code.array("offsets", "int64").at(r).load())
@@ -86,15 +75,18 @@ def _reduce_call(
     result: str, compute: str, on: Machine,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
-    values, offsets = _rows(shape, strides, item)
-    kernel = KernelSpec("reduce", reduce_text, (compute, result, on.lanes(ITEMSIZE[compute])), on)
-    values |= {"chunks": groups, "partial_sums": partial_sums, "step": element_stride(step, item)}
-    return Call(kernel, REDUCE, values, 1, [offsets])
+    arguments = {
+        "chunks": groups, "from": 0, "to": 0, **_rows(shape, strides, item),
+        "partial_sums": partial_sums, "step": element_stride(step, item),
+    }  # fmt: skip
+    form = compute, result, on.lanes(ITEMSIZE[compute])
+    return bind("reduce", reduce_kernel, form, arguments, 1, on)
 
 
-def reduce_text(compute: str, result: str, lanes: int) -> str:
+def reduce_kernel(form: tuple[str, str, int], names: tuple[str, ...]) -> str:
     """Write the LLVM IR of ``reduce``, with vectors for rows whose elements are contiguous."""
-    code = Code("reduce", REDUCE)
+    compute, result, lanes = form
+    code = Code("reduce", names)
     with code.chunks(code["chunks"]) as group:
         columns, stride, partial_sums = code["columns"], code["stride"], code["partial_sums"]
         count = code["rows"] * columns

@@ -21,7 +21,15 @@ from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.conv.dense import packed_filter_gradient
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
-from einstride.cpu.conv.loop_nest import block, look_up, loop_over_taps, split
+from einstride.cpu.conv.loop_nest import (
+    Region,
+    block,
+    look_up,
+    loop_over_outputs_inside,
+    loop_over_regions,
+    loop_over_taps,
+    split,
+)
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.argument_block import Call, Layout, bind
@@ -80,15 +88,7 @@ def _compute_slice(
     columns = look_up(code, "panel_columns", panel)
     masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
     c_first, c_last = block(slice_number, code["slice"], code["channels"])
-    all_examples = code["examples"].equals(1)
-    begin = all_examples.select(code.number(0), example)
-    end = all_examples.select(code["batch"], example + 1)
-    with (
-        code.loop(begin, end, code["region_batch"]) as n0,
-        code.loop(0, code["out0"], code["region_rows"]) as r0,
-    ):
-        region = (n0, (n0 + code["region_batch"]).minimum(end), r0, r0 + code["region_rows"])
-        is_first = n0.equals(begin) & r0.equals(0)
+    with loop_over_regions(code, example, code["out0"]) as (region, is_first):
 
         def compute_tap(tap: Value, taps: list[Value]) -> None:
             gf_tap = gf.at(look_up(code, "tap_offsets", tap))
@@ -102,12 +102,11 @@ def _compute_slice(
 
 
 def _sum_region(
-    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: tuple[Value, ...],
+    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: Region,
     taps: list[Value], c: Value, masks: list[Mask],
 ) -> RegisterTile:  # fmt: skip
     """Sum the products of a region's positions for one tap."""
     tile = schedule.register_tile(code)
-    n0, n1, r0, r1 = region
     channels = [
         (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(schedule.rows)
     ]
@@ -124,22 +123,10 @@ def _sum_region(
             number = pointer.load_as(schedule.x.stored, schedule.compute)
             tile.add_products(p, code.splat(number, schedule.lanes), gy_row)
 
-    def loop_over_axes(a: int, x_offset: Value, gy_offset: Value) -> None:
-        first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
-        last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
-        if a == 0:
-            first_output, last_output = first_output.maximum(r0), last_output.minimum(r1)
-        table = code.array(f"table{a}", "int64").at(taps[a])
-        with code.loop(first_output, last_output) as o:
-            x_inner = x_offset + table.at(o * code[f"taps{a}"]).load()
-            gy_inner = gy_offset + o * code[f"gy_stride{a}"]
-            if a + 1 < schedule.rank:
-                loop_over_axes(a + 1, x_inner, gy_inner)
-            else:
-                add_outer_product([x.at(x_inner + q) for q in channels], gy.at(gy_inner))
+    def add_position(x_offset: Value, gy_offset: Value) -> None:
+        add_outer_product([x.at(x_offset + q) for q in channels], gy.at(gy_offset))
 
-    with code.loop(n0, n1) as n:
-        loop_over_axes(0, n * code["x_batch"], n * code["gy_batch"])
+    loop_over_outputs_inside(code, schedule.rank, taps, region, add_position)
     return tile
 
 

@@ -5,229 +5,312 @@ output channels:
 
     acc[k, c] += broadcast(x[position p under tap k, channel c of each lane's group]) * gy[p]
 
-One broadcast serves all pairs (position, tap) that read the same element of x; see
-`cpu.conv.grouped.rows`. Rows are summed in regions. The x and gy of a panel and a region are
-packed first: in the arrays they lie so far apart that they would share few sets of the cache. A
-region's sums are added to gf in the order of the regions. A pair in the border has no product.
+One broadcast serves all pairs (position, tap) that read the same element of x. Positions are summed
+in regions. The x and gy of a panel and a region are packed first: in the arrays they lie so far
+apart that they would share few sets of the cache. A region's sums are added to gf in the order of
+the regions. A pair in the border has no product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.cpu.conv.grouped.rows import (
-    Source,
-    Spec,
-    TileKind,
-    broadcast_channel,
-    load_x,
-    range_arguments,
+import numpy as np
+
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.jit import Machine
+from einstride.codegen.vector_formats import Format
+from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
+from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
+from einstride.cpu.conv.loop_nest import (
+    Region,
+    block,
+    look_up,
+    loop_over_outputs_inside,
+    loop_over_regions,
+    loop_over_taps,
+    split,
 )
+from einstride.cpu.conv.register_tile import RegisterTile
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import grid, output_ranges, sources, to_offsets
+from einstride.cpu.runtime.operands import element_strides
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Shape
+from einstride.geometry.padding_modes import elements_seen
+from einstride.support.byte_cache import kept
+from einstride.support.caches import cached
+
+REGION_BYTES = 128 << 10
+"""Bytes of packed x and gy of a region and a panel, about; chosen to stay in a core's second-level
+cache. Changing it changes the order of sums, and so the bits."""
+
+POSITIONS = 14
+"""Positions in a tile, at most; chosen. The code of all positions is written out."""
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the argument names; ``packed`` is the memory of packed x and gy, of each thread."""
-    names = (
-        "table", "taps", "size", "out", "first", "last", "x_stride", "y_stride", "packed_x",
-        "packed_y",
-    )  # fmt: skip
-    axis_names = (f"{name}{a}" for a in range(rank) for name in names)
-    return (
-        "counter", "chunks", "panels", "parts", "part", "examples", "batch",
-        "region_batch", "region_rows", "low_rows", "high_rows", "packed", "packed_bytes",
-        "packed_gy", "packed_x_batch", "packed_y_batch", "x", "y", "gf", "zeros", "x_batch",
-        "y_batch", "gf_batch", "gf_channel", "tap_offsets", "channel_blocks", "row_offsets",
-        "row_positions", "panel_x", "panel_column", "panel_columns", "panel_inputs",
-        *range_arguments(), *axis_names,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class GroupedGradient(GroupedSchedule):
+    """The schedule of a filter gradient of many small groups."""
+
+    in_rows = "(tap, input channel) pairs"
+    loops = (
+        "panel, slice of input channels, region of positions, tap of outer axes, block of input "
+        "channels, position of outer axes, tile of positions"
+    )
+    operands = "x shuffled to the lanes of its groups, vectors of gy, both packed by regions"
+    edges = "ranges of positions, and the kinds of tiles, leave out taps in zeros"
+    stores = "added to gf after each region"
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """The lengths of the sides of the register tile, by name."""
+        return {
+            "lanes": self.lanes, "vectors": self.vectors, "input channels": self.layout.block,
+            "taps": self.taps,
+        }  # fmt: skip
 
 
-def kernel(spec: Spec) -> str:
+def kernel(schedule: GroupedGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``grouped_gradient``."""
-    code = Code("grouped_gradient", arguments(spec.rank))
-    packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], spec.compute)
+    code = Code("grouped_gradient", names)
+    packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], schedule.compute)
     with code.chunks(code["chunks"]) as chunk:
-        panel, remaining = chunk % code["panels"], chunk // code["panels"]
-        part, example = remaining % code["parts"], remaining // code["parts"]
-        all_examples = code["examples"].equals(1)
-        first = all_examples.select(code.number(0), example)
-        end = all_examples.select(code["batch"], example + 1)
-        row_count = code["out0"] if spec.rank > 1 else code.number(1)
-        with (
-            code.loop(first, end, code["region_batch"]) as n0,
-            code.loop(0, row_count, code["region_rows"]) as r0,
-        ):
-            ends = (
-                (n0 + code["region_batch"]).minimum(end),
-                (r0 + code["region_rows"]).minimum(row_count),
-            )
-            is_first = n0.equals(first) & r0.equals(0)
-            _add_region(
-                code, spec, panel, part, example, (n0, ends[0], r0, ends[1]), is_first, packed
-            )
+        panel, part, example = split(chunk, code["panels"], code["parts"])
+        gf = code.array("gf", schedule.compute).at(example * code["gf_batch"])
+        rows = code["out0"] if schedule.rank > 1 else code.number(1)
+        with loop_over_regions(code, example, rows) as ((n0, n1, r0, r1), is_first):
+            region = n0, n1, r0, r1.minimum(rows)
+            _add_region(code, schedule, panel, part, region, is_first, gf, packed)
     return code.text()
 
 
 def _add_region(
-    code: Code, spec: Spec, panel: Value, part: Value, example: Value, region: Sequence[Value],
-    is_first: Value, packed: Pointer,
+    code: Code, schedule: GroupedGradient, panel: Value, part: Value, region: Region,
+    is_first: Value, gf: Pointer, packed: Pointer,
 ) -> None:  # fmt: skip
     """Add a region's products to gf, for blocks of input channels, all taps and one panel."""
-    column = code.array("panel_column", "int64").at(panel).load()
-    columns = code.array("panel_columns", "int64").at(panel).load()
-    mask = None if spec.full_y else code.first_lanes(columns, spec.layout.lanes)
-    x = code.array("x", spec.x_dtype).at(code.array("panel_x", "int64").at(panel).load())
-    inputs = code.array("panel_inputs", "int64").at(panel).load()
-    zeros = code.array("zeros", spec.x_dtype)
-    unused = inputs  # constant strides are not used here
-    source = Source(x, code.array("row_offsets", "int64"), zeros, inputs, unused, unused)
-    packed_gy = packed.at(code["packed_gy"])
-    _n0, _, r0, _r1 = region
-    low, high = code.number(0), code.number(0)
-    if spec.rank > 1:
-        region_number = r0 // code["region_rows"]
-        low = code.array("low_rows", "int64").at(region_number).load()
-        high = code.array("high_rows", "int64").at(region_number).load()
-    _copy_x(code, spec, source, region, (low, high), packed)
-    gy = code.array("y", spec.y_dtype).at(column)
-    _copy_gy(code, spec, gy, region, packed_gy, mask)
-    packed_x = packed
-    if spec.rank > 1:
-        packed_x, packed_gy = (
-            packed.at(low * -1 * code["packed_x0"]),
-            packed_gy.at(r0 * -1 * code["packed_y0"]),
-        )
-    gf = code.array("gf", spec.compute).at(column + example * code["gf_batch"])
-    begin = part * code["part"]
-    blocks = begin, (begin + code["part"]).minimum(code["channel_blocks"])
+    layout, lanes, (n0, n1, r0, r1) = schedule.layout, schedule.lanes, region
+    column = look_up(code, "panel_column", panel)
+    columns = look_up(code, "panel_columns", panel)
+    mask = None if schedule.full_y else code.first_lanes(columns, lanes)
+    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+    gy = code.array("gy", schedule.y.stored).at(column)
+    gf, packed_gy = gf.at(column), packed.at(code["packed_gy"])
+    inputs = look_up(code, "panel_inputs", panel)
 
-    def loop_over_axes(a: int, tap: Value, taps: list[Value]) -> None:
-        if a == spec.rank - 1:
-            with code.loop(*blocks) as block:
-                shift = block * (spec.layout.lanes if spec.layout.groups > 1 else spec.layout.block)
-                sums = _sum_region(code, spec, packed_x.at(shift), packed_gy, region, taps)
-                _store_sums(code, spec, gf, tap, block, sums, is_first, mask)
-            return
-        with code.loop(0, code[f"taps{a}"]) as k:
-            loop_over_axes(a + 1, tap * code[f"taps{a}"] + k, [*taps, k])
+    def pack_x(x: Pointer, packed_row: Pointer) -> None:
+        step = layout.block if layout.groups > 1 else lanes
+        table = code.array("row_offsets", "int64")
+        with (
+            code.loop(0, code["row_positions"]) as q,
+            code.loop(0, layout.x_width // lanes) as v,
+        ):
+            vector = schedule.load_x(x, inputs, v * step, table.at(q).load())
+            packed_row.at(q * layout.x_width + v * lanes).store(vector)
 
-    loop_over_axes(0, code.number(0), [])
-
-
-def _copy_x(
-    code: Code, spec: Spec, source: Source, region: Sequence[Value], rows: tuple[Value, Value],
-    packed: Pointer,
-) -> None:  # fmt: skip
-    """Pack the x of a panel's groups at each position of the padded rows that a region reads."""
-    layout, n0, n1 = spec.layout, region[0], region[1]
-
-    def copy_axis(a: int, x: Pointer, packed_row: Pointer) -> None:
-        if a == spec.rank - 1:
-            row = replace(source, x=x)
-            with (
-                code.loop(0, code["row_positions"]) as q,
-                code.loop(0, layout.x_width // layout.lanes) as v,
-            ):
-                if layout.groups > 1:
-                    vector = load_x(code, spec, row, v * layout.block, source.offsets.at(q).load())
-                else:
-                    vector = load_x(code, spec, row, v * layout.lanes, source.offsets.at(q).load())
-                packed_row.at(q * layout.x_width + v * layout.lanes).store(vector)
-            return
-        first, last = rows if a == 0 else (code.number(0), code[f"size{a}"])
-        with code.loop(first, last) as i:
-            copy_axis(
-                a + 1,
-                x.at(i * code[f"x_stride{a}"]),
-                packed_row.at((i - first) * code[f"packed_x{a}"]),
+    def pack_gy(gy: Pointer, packed_row: Pointer) -> None:
+        last = schedule.rank - 1
+        with code.loop(0, code[f"out{last}"]) as o:
+            vector = gy.at(o * code[f"source_gy_stride{last}"])
+            packed_row.at(o * lanes).store(
+                vector.load_as(schedule.y.stored, schedule.compute, lanes, mask)
             )
 
-    with code.loop(n0, n1) as n:
-        copy_axis(0, source.x.at(n * code["x_batch"]), packed.at((n - n0) * code["packed_x_batch"]))
+    x_ranges, gy_ranges, packed_x = [(n0, n1)], [(n0, n1)], packed
+    for a in range(schedule.rank - 1):
+        x_ranges.append((code.number(0), code[f"size{a}"]))
+        gy_ranges.append((code.number(0), code[f"out{a}"]))
+    if schedule.rank > 1:
+        number = r0 // code["region_rows"]
+        low, high = look_up(code, "low_rows", number), look_up(code, "high_rows", number)
+        x_ranges[1], gy_ranges[1] = (low, high), (r0, r1)
+    _loop_over_rows(code, "x", x_ranges, x, packed_x, pack_x)
+    _loop_over_rows(code, "gy", gy_ranges, gy, packed_gy, pack_gy)
+    if schedule.rank > 1:  # offsets count from the first row of the arrays
+        packed_x = packed_x.at(low * -1 * code["x_stride0"])
+        packed_gy = packed_gy.at(r0 * -1 * code["gy_stride0"])
+    packed_region = code.number(0), n1 - n0, r0, r1
+
+    def add_tap(tap: Value, taps: list[Value]) -> None:
+        with code.loop(*block(part, code["part"], code["channel_blocks"])) as number:
+            x_block = packed_x.at(number * (lanes if layout.groups > 1 else layout.block))
+            tile = schedule.register_tile(code)
+
+            def add_row(x_offset: Value, gy_offset: Value) -> None:
+                _add_row(code, schedule, x_block.at(x_offset), packed_gy.at(gy_offset), tile)
+
+            loop_over_outputs_inside(code, schedule.rank - 1, taps, packed_region, add_row)
+            for k in range(schedule.taps):
+                gf_tap = gf.at(look_up(code, "tap_offsets", tap * schedule.taps + k))
+                for c in range(layout.block):
+                    channel, row = number * layout.block + c, k * layout.block + c
+                    with code.when(channel < layout.inputs):
+                        tile.add_to(row, gf_tap.at(channel * code["gf_channel"]), [mask], is_first)
+
+    loop_over_taps(code, schedule.rank - 1, add_tap)
 
 
-def _copy_gy(
-    code: Code, spec: Spec, gy: Pointer, region: Sequence[Value], packed: Pointer, mask: Mask | None
-) -> None:
-    """Pack the gy of a panel, one vector for each position of a region."""
-    layout, (n0, n1, r0, r1) = spec.layout, region
-
-    def copy_axis(a: int, y: Pointer, packed_row: Pointer) -> None:
-        first, last = (r0, r1) if a == 0 and spec.rank > 1 else (code.number(0), code[f"out{a}"])
-        step = layout.lanes if a == spec.rank - 1 else code[f"packed_y{a}"]
-        with code.loop(first, last) as o:
-            gy_row, position = y.at(o * code[f"y_stride{a}"]), packed_row.at((o - first) * step)
-            if a == spec.rank - 1:
-                position.store(gy_row.load_as(spec.y_dtype, spec.compute, layout.lanes, mask))
-            else:
-                copy_axis(a + 1, gy_row, position)
-
-    with code.loop(n0, n1) as n:
-        copy_axis(0, gy.at(n * code["y_batch"]), packed.at((n - n0) * code["packed_y_batch"]))
-
-
-def _sum_region(
-    code: Code, spec: Spec, x: Pointer, gy: Pointer, region: Sequence[Value], taps: list[Value]
-) -> list[Variable]:
-    """Sum the products of a region's packed x and gy for one outer tap."""
-    layout, last = spec.layout, spec.rank - 1
-    acc = [
-        code.variable(code.zero(spec.compute, layout.lanes))
-        for _ in range(spec.taps * layout.block)
-    ]
-    n0, n1, r0, r1 = region
-
-    def loop_over_axes(a: int, x: Pointer, y: Pointer) -> None:
-        if a == last:
-            for i, kind in enumerate(spec.tile_kinds):
-                with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
-                    row = x.at(w * (spec.stride * layout.x_width))
-                    _add_products(spec, kind, row, y.at(w * layout.lanes), acc)
-            return
-        first_output = code.array(f"first{a}", "int64").at(taps[a]).load()
-        last_output = code.array(f"last{a}", "int64").at(taps[a]).load()
-        if a == 0:
-            first_output, last_output = first_output.maximum(r0), last_output.minimum(r1)
-        table = code.array(f"table{a}", "int64").at(taps[a])
-        with code.loop(first_output, last_output) as o:
-            offset = table.at(o * code[f"taps{a}"]).load()
-            loop_over_axes(a + 1, x.at(offset), y.at(o * code[f"packed_y{a}"]))
-
-    with code.loop(0, n1 - n0) as n:
-        loop_over_axes(0, x.at(n * code["packed_x_batch"]), gy.at(n * code["packed_y_batch"]))
-    return acc
-
-
-def _add_products(spec: Spec, kind: TileKind, x: Pointer, y: Pointer, acc: list[Variable]) -> None:
-    """Add the products of a tile of positions to the accumulators."""
-    layout = spec.layout
-    gy: dict[int, Value] = {}
-    for q, pairs in spec.positions_read(kind).items():
-        for p, _ in pairs:
-            if p not in gy:
-                gy[p] = y.at(p * layout.lanes).load(layout.lanes)
-        for c in range(layout.block):
-            x_vector = broadcast_channel(spec, x.at(q * layout.x_width), c)
-            for p, k in pairs:
-                sums = acc[k * layout.block + c]
-                sums.set(x_vector.times_plus(gy[p], sums.get()))
-
-
-def _store_sums(
-    code: Code, spec: Spec, gf: Pointer, tap: Value, block: Value, acc: list[Variable],
-    is_first: Value, mask: Mask | None,
+def _loop_over_rows(
+    code: Code, operand: str, ranges: list[tuple[Value, Value]], source: Pointer, packed: Pointer,
+    visit: Callable[[Pointer, Pointer], None],
 ) -> None:  # fmt: skip
-    """Store the first region's sums in gf, or add those of a later region to gf."""
-    layout = spec.layout
-    table = code.array("tap_offsets", "int64").at(tap * spec.taps)
-    for k in range(spec.taps):
-        gf_tap = gf.at(table.at(k).load())
-        for c in range(layout.block):
-            channel = block * layout.block + c
-            with code.when(channel < layout.inputs):
-                pointer, sums = gf_tap.at(channel * code["gf_channel"]), acc[k * layout.block + c]
-                with code.when(is_first ^ 1):
-                    sums.set(sums.get() + pointer.load(layout.lanes, mask))
-                pointer.store(sums.get(), mask)
+    """Loop over the rows of an operand in these ranges of the batch and all axes but the last.
+
+    Visits the address of the row, and its address in packed memory.
+    """
+    strides = [f"{operand}_batch", *(f"{operand}_stride{a}" for a in range(len(ranges) - 1))]
+
+    def loop(axis: int, source: Pointer, packed: Pointer) -> None:
+        if axis == len(ranges):
+            visit(source, packed)
+            return
+        first, last = ranges[axis]
+        with code.loop(first, last) as i:
+            row = source.at(i * code[f"source_{strides[axis]}"])
+            loop(axis + 1, row, packed.at((i - first) * code[strides[axis]]))
+
+    loop(0, source, packed)
+
+
+def _add_row(
+    code: Code, schedule: GroupedGradient, x: Pointer, gy: Pointer, tile: RegisterTile
+) -> None:
+    """Add the products of a row of packed x and gy."""
+    layout, lanes = schedule.layout, schedule.lanes
+    for i, kind in enumerate(schedule.tile_kinds):
+        with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
+            x_tile, gy_tile = x.at(w * (schedule.stride * layout.x_width)), gy.at(w * lanes)
+            vectors: dict[int, Value] = {}
+            for q, pairs in schedule.positions_read(kind).items():
+                for p, _ in pairs:
+                    if p not in vectors:
+                        vectors[p] = gy_tile.at(p * lanes).load(lanes)
+                for c in range(layout.block):
+                    x_vector = schedule.broadcast(x_tile.at(q * layout.x_width), c)
+                    for p, k in pairs:
+                        tile.add_products(k * layout.block + c, x_vector, [vectors[p]])
+
+
+def gradient_of(
+    x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
+    on: Machine,
+) -> Call:  # fmt: skip
+    """Make the call for these strides; it needs the addresses x, gy, gf and packed.
+
+    gf is (*K, C // G, D), or (B, ...) if per example, in `compute`; packed memory holds
+    `packed_bytes` for each thread. The channels of all arrays are contiguous.
+    """
+    return _gradient_call(
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
+        threads, on,
+    )  # fmt: skip
+
+
+def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
+    """Choose the layout of one vector of outputs and channel blocks whose sums fit registers."""
+    sums = 24 if on.registers >= 32 else 10
+    return channel_layout(g, compute, on, max(sums // g.kernel[-1], 1))
+
+
+def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
+    """Count the bytes of a thread's packed x and gy."""
+    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    return sum(map(prod, _choose_region(g, layout, item, per_example))) * item
+
+
+@cached(1024)
+def _choose_region(
+    g: Geometry, layout: ChannelLayout, item: int, per_example: bool
+) -> tuple[Shape, Shape]:
+    """Choose the most rows, or examples, within `REGION_BYTES`, whatever the threads.
+
+    Returns the shapes of packed x and gy: examples, positions of each axis, elements of a position.
+    """
+
+    def shapes(batch: int, rows: int) -> tuple[Shape, Shape]:
+        positions = (g.out[-1] - 1) * g.stride[-1] + g.extent[-1]  # of a padded row of x
+        x_outer, gy_outer = (_span_length(g, rows), *g.size[1:-1]), (rows, *g.out[1:-1])
+        x = batch, *x_outer[: g.rank - 1], positions, layout.x_width
+        return x, (batch, *gy_outer[: g.rank - 1], g.out[-1], layout.lanes)
+
+    def size(rows: int) -> int:
+        return sum(map(prod, shapes(1, rows))) * item
+
+    rows = all_rows = g.out[0] if g.rank > 1 else 1
+    while rows > 1 and size(rows) > REGION_BYTES:
+        rows = -(-rows // 2)
+    batch = 1 if rows < all_rows or per_example else min(REGION_BYTES // size(rows), g.batch)
+    return shapes(max(batch, 1), rows)
+
+
+def _span_length(g: Geometry, rows: int) -> int:
+    """Return the most elements of x's first axis that the windows of `rows` outputs span."""
+    if g.padding_mode == "circular" and any(n > 0 for n in g.padding[0]):
+        return g.size[0]  # a region at the border reads both ends
+    return max(min((rows - 1) * g.stride[0] + g.extent[0], g.size[0]), 1)
+
+
+def _input_ranges(g: Geometry, rows: int) -> list[Any]:
+    """List, for each `rows` outputs, the first element of x's first axis that they read, and one
+    past the last."""  # fmt: skip
+    ranges = []
+    for first in range(0, g.out[0], rows):
+        last = min(first + rows, g.out[0]) - 1
+        begin, end = (o * g.stride[0] - g.padding[0][0] for o in (first, last))
+        ranges.append(elements_seen(begin, end + g.extent[0], g.size[0], g.padding_mode))
+    return [np.array(ends, np.int64) for ends in zip(*ranges, strict=True)]
+
+
+@kept
+def _gradient_call(
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
+    gf_strides = list(element_strides(gf_byte_strides, item))
+    gf_batch = gf_strides.pop(0) if per_example else 0
+    x = Format(x_dtype, compute)
+    fields, arguments = describe_rows(g, layout, x, x_strides, POSITIONS)
+    schedule = GroupedGradient(
+        x, Format(gy_dtype, compute), layout.lanes, layout.block * g.kernel[-1], layout.vectors,
+        **fields,
+    )  # fmt: skip
+    shapes = _choose_region(g, layout, item, per_example)
+    packed_x, packed_gy = ([prod(n[i:]) for i in range(1, g.rank + 1)] for n in shapes)
+    region_batch, region_rows = shapes[1][0], shapes[1][1] if g.rank > 1 else 1
+    chunks = layout.panels(g.groups) * (examples := g.batch if per_example else 1)
+    part = chunk_size(
+        layout.blocks, 1, lambda part: chunks * -(-layout.blocks // part),
+        chunk_count(threads, COARSE),
+    )  # fmt: skip
+    parts = -(-layout.blocks // part)
+    arguments |= {
+        "chunks": chunks * parts, "parts": parts, "part": part, "examples": examples,
+        "batch": g.batch, "region_batch": region_batch, "region_rows": region_rows,
+        "row_positions": shapes[0][-2], "packed": 0, "packed_gy": prod(shapes[0]),
+        "packed_bytes": sum(map(prod, shapes)) * item, "x_batch": packed_x[0],
+        "gy_batch": packed_gy[0], "source_x_batch": x_strides[0], "source_gy_batch": gy_strides[0],
+        "gy": 0, "gf": 0, "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
+        "tap_offsets": grid(g.kernel, gf_strides[: g.rank]),
+        f"source_gy_stride{g.rank - 1}": gy_strides[-2],
+    }  # fmt: skip
+    if g.rank > 1:
+        arguments["low_rows"], arguments["high_rows"] = _input_ranges(g, region_rows)
+    for a in range(g.rank - 1):
+        first, last = output_ranges(g, a)
+        arguments |= {
+            f"table{a}": to_offsets(sources(g, a), packed_x[a + 1], 0), f"first{a}": first,
+            f"last{a}": last, f"size{a}": g.size[a], f"source_x_stride{a}": x_strides[a + 1],
+            f"source_gy_stride{a}": gy_strides[a + 1], f"x_stride{a}": packed_x[a + 1],
+            f"gy_stride{a}": packed_gy[a + 1],
+        }  # fmt: skip
+    return bind("grouped_gradient", kernel, schedule, arguments, threads, on)

@@ -4,217 +4,251 @@ In the loops over outer taps, input channels c and taps k of the last axis,
 
     acc[p] += broadcast(x[position p under tap k, channel c of each lane's group]) * f[c, k]
 
-One broadcast, a shuffle, serves all positions that read the same element of x; see
-`cpu.conv.grouped.rows`. Tiles are parts of a row, so no tile computes coordinates. Outer taps
-in the border are skipped, and so are the products of the last axis that are known to lie there.
-Every output is summed in the same order.
+One broadcast, a shuffle, serves all positions that read the same element of x. Tiles are parts of a
+row, so no tile computes coordinates. Outer taps in the border are skipped, and so are the products
+of the last axis that are known to lie there. Every output is summed in the same order.
+
+The x of a tile is copied to a staging buffer on the stack first: one vector for each position that
+the tile reads, the channels of all groups of the panel, and zeros in the border. Products then read
+x at constant offsets, for any strides and padding.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.cpu.conv.grouped.rows import (
-    Source,
-    Spec,
-    TileKind,
-    allocate_aligned,
-    broadcast_channel,
-    fill_staging,
-    range_arguments,
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.ir_types import INT64
+from einstride.codegen.jit import Machine
+from einstride.codegen.vector_formats import Format
+from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
+from einstride.cpu.conv.grouped.rows import GroupedSchedule, TileKind, describe_rows
+from einstride.cpu.conv.loop_nest import (
+    block,
+    locate_line,
+    look_up,
+    loop_over_taps_inside,
+    split,
 )
+from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime.chunks import FINE, chunk_count, chunk_size
+from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
+from einstride.cpu.runtime.operands import element_strides
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
+
+PANELS_BYTES = 192 << 10
+"""Bytes of all panels up to which they stay in a core's second-level cache for all rows; chosen."""
+
+ROWS_BYTES = 384 << 10
+"""Bytes of x that a chunk reads, at most; chosen. Fewer if the threads need more chunks."""
+
+FAR_BYTES = 16 << 20
+"""Bytes of x and y from which they leave the caches, so that rows are prefetched; chosen."""
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the argument names; those with a number belong to a spatial axis or a kind of tile."""
-    names = ("table", "taps", "out", "y_stride")
-    axis_names = [f"{name}{a}" for a in range(rank) for name in names]
-    axis_names.remove(f"table{rank - 1}")
-    return (
-        "counter", "chunks", "blocks", "block", "rows", "panels", "parts", "part", "x", "y", "f",
-        "bias", "zeros", "row_offsets", "x_first", "window_stride", "x_stride", "x_batch",
-        "y_batch", "f_panel", "channel_blocks", "panel_x", "panel_column", "panel_columns",
-        "panel_inputs", *range_arguments(), *axis_names,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class GroupedForward(GroupedSchedule):
+    """The schedule of a convolution with many small groups.
+
+    Attributes
+    ----------
+    prefetch : bool
+        True if the next row is prefetched.
+    """
+
+    prefetch: bool
+
+    in_rows = "output positions"
+    loops = "rows and panels, tile, tap of outer axes, block of input channels, channel, tap"
+    operands = "x shuffled to the lanes of its groups, f in packed panels"
+    edges = "outer taps and products of the last axis in zeros are left out"
 
 
-def kernel(spec: Spec) -> str:
+def kernel(schedule: GroupedForward, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``grouped``."""
-    code = Code("grouped", arguments(spec.rank))
-    staging = allocate_aligned(code, spec.compute, spec.staging_vectors * spec.layout.lanes)
+    code = Code("grouped", names)
+    most = max(len(schedule.positions_read(kind)) for kind in schedule.tile_kinds)
+    staging = _allocate_aligned(code, schedule.compute, most * schedule.lanes)
     with code.chunks(code["chunks"]) as chunk:
-        single_panel = code["part"].equals(
-            1
-        )  # 1: blocks are the inner loop of chunks; else parts are
-        count = single_panel.select(code["blocks"], code["parts"])
-        inner, outer = chunk % count, chunk // count
-        first_panel, first_row = (
-            single_panel.select(outer, inner) * code["part"],
-            single_panel.select(inner, outer) * code["block"],
-        )
-        last_panel, last_row = first_panel + code["part"], first_row + code["block"]
+        single_panel = code["part"].equals(1)  # 1: blocks are the inner loop of chunks, else parts
+        inner, outer = split(chunk, single_panel.select(code["blocks"], code["parts"]))
+        part, number = single_panel.select(outer, inner), single_panel.select(inner, outer)
         # A row stays in the cache for all panels of a part; or one large panel, for all rows.
         with (
-            code.loop(first_row, last_row.minimum(code["rows"])) as row,
-            code.loop(first_panel, last_panel.minimum(code["panels"])) as panel,
+            code.loop(*block(number, code["block"], code["rows"])) as row,
+            code.loop(*block(part, code["part"], code["panels"])) as panel,
         ):
-            _compute_row(code, spec, panel, row, staging)
+            _compute_row(code, schedule, panel, row, staging)
     return code.text()
 
 
-def _compute_row(code: Code, spec: Spec, panel: Value, row: Value, staging: Pointer) -> None:
+def _allocate_aligned(code: Code, element: str, count: int) -> Pointer:
+    """Allocate `count` elements on the stack, aligned to cache lines."""
+    unaligned = code.scratch(element, count + 64)
+    start = Value(code, code.builder.ptrtoint(unaligned.ir, INT64))
+    return code.pointer((start + 63) & -64, element)
+
+
+def _compute_row(
+    code: Code, schedule: GroupedForward, panel: Value, row: Value, staging: Pointer
+) -> None:
     """Compute a row of positions for one panel."""
-    layout, last = spec.layout, spec.rank - 1
-    column = code.array("panel_column", "int64").at(panel).load()
-    columns = code.array("panel_columns", "int64").at(panel).load()
-    masks = [
-        code.first_lanes(columns - v * layout.lanes, layout.lanes) for v in range(layout.vectors)
-    ]
-    x = code.array("x", spec.x_dtype).at(code.array("panel_x", "int64").at(panel).load())
-    y = code.array("y", spec.y_dtype).at(column)
-    f = code.array("f", spec.compute).at(panel * code["f_panel"])
-    tables: list[Pointer] = []
-    remaining, table_row = row, (row, f)
-    for a in reversed(range(last)):
-        index, remaining = remaining % code[f"out{a}"], remaining // code[f"out{a}"]
-        tables.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
-        table_row = table_row if a + 1 < last else (index, tables[0])
-        y = y.at(index * code[f"y_stride{a}"])
-    x, y = x.at(remaining * code["x_batch"]), y.at(remaining * code["y_batch"])
-    if last and spec.prefetch:
-        _prefetch_next_row(code, spec, x, y, table_row)
-    inputs = code.array("panel_inputs", "int64").at(panel).load()
-    for i, kind in enumerate(spec.tile_kinds):
+    layout, last, lanes = schedule.layout, schedule.rank - 1, schedule.lanes
+    column = look_up(code, "panel_column", panel)
+    masks = vector_masks(code, look_up(code, "panel_columns", panel), lanes, schedule.vectors)
+    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+    f = code.array("f", schedule.compute).at(panel * code["f_panel"])
+    bias = code.array("bias", schedule.compute).at(column)
+    y = code.array("y", schedule.y.stored).at(column)
+    tables, example, y = locate_line(code, last, row, y)
+    x, y = x.at(example * code["x_batch"]), y.at(example * code["y_batch"])
+    if last and schedule.prefetch:
+        _prefetch_next_row(code, schedule, x, y, row, tables[-1])
+    inputs = look_up(code, "panel_inputs", panel)
+    channel_size = schedule.taps * schedule.width
+    for i, kind in enumerate(schedule.tile_kinds):
         with code.loop(code[f"kind_start{i}"], code[f"kind_stop{i}"], len(kind)) as w:
-            offsets = code.array("row_offsets", "int64").at(w * spec.stride)
-            start = code["x_first"] + w * code["window_stride"]
-            zeros = code.array("zeros", spec.x_dtype)
-            source = Source(x, offsets, zeros, inputs, start, code["x_stride"])
-            sums = _start_sums(code, spec, kind, column, masks)
-            _loop_over_taps(code, spec, kind, source, tables, f, sums, staging)
-            _store_sums(code, spec, y.at(w * code[f"y_stride{last}"]), sums, masks)
+            sums = RegisterTile(code, schedule.compute, lanes, len(kind), schedule.vectors)
+            with code.when(code["bias"].equals(0) ^ 1):
+                sums.set_rows(lambda v: bias.at(v * lanes).load(lanes, masks[v]))
+
+            def add_tap(x: Pointer, tap: Value, w: Value = w, kind: TileKind = kind,
+                        sums: RegisterTile = sums) -> None:  # fmt: skip
+                f_tap = f.at(tap * (layout.panel_inputs * channel_size))
+                with code.loop(0, code["channel_blocks"]) as number:
+                    c0 = number * layout.block
+                    _fill_staging(code, schedule, x, inputs, c0, w, kind, staging)
+                    _add_products(code, schedule, kind, staging, f_tap.at(c0 * channel_size), sums)
+
+            loop_over_taps_inside(code, tables, x, add_tap)
+            y_tile, stride = y.at(w * code[f"y_stride{last}"]), code[f"y_stride{last}"]
+            stored = [None] * schedule.vectors if schedule.full_y else masks
+            for p in range(len(kind)):
+                sums.store(p, y_tile.at(stride * p), stored, schedule.y.stored)
 
 
 def _prefetch_next_row(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, row: tuple[Value, Pointer]
+    code: Code, schedule: GroupedForward, x: Pointer, y: Pointer, row: Value, table: Pointer
 ) -> None:
     """Prefetch the cache lines that the row behind `row` is the first to access.
 
-    `row`: its index on the last axis but one, and its entries in the offset table of that axis.
+    `table`: the entries of the row in the offset table of the last axis but one.
     """
-    index, table = row
-    a = spec.rank - 2
-    taps = code[f"taps{a}"]
-    offset = table.at(taps + taps - 1).load()
+    a = schedule.rank - 2
+    offset = table.at(code[f"taps{a}"] + code[f"taps{a}"] - 1).load()
     with (
-        code.when(index + 1 < code[f"out{a}"]),
+        code.when(row % code[f"out{a}"] + 1 < code[f"out{a}"]),
         code.loop(0, code[f"out{a + 1}"]) as w,
     ):
         y.at(code[f"y_stride{a}"] + w * code[f"y_stride{a + 1}"]).prefetch(write=True)
-        for i in range(spec.stride):
-            x.at(offset + (w * spec.stride + i) * code["x_stride"]).prefetch()
+        for i in range(schedule.stride):
+            x.at(offset + (w * schedule.stride + i) * code["x_stride"]).prefetch()
 
 
-def _start_sums(
-    code: Code, spec: Spec, kind: TileKind, column: Value, masks: list[Mask]
-) -> list[Variable]:
-    """Initialise the sums of a tile with the bias."""
-    layout = spec.layout
-    acc = [
-        code.variable(code.zero(spec.compute, layout.lanes))
-        for _ in range(len(kind) * layout.vectors)
-    ]
-    with code.when(code["bias"].equals(0) ^ 1):
-        for v, mask in enumerate(masks):
-            initial = (
-                code.array("bias", spec.compute)
-                .at(column + v * layout.lanes)
-                .load(layout.lanes, mask)
-            )
-            for p in range(len(kind)):
-                acc[p * layout.vectors + v].set(initial)
-    return acc
-
-
-def _loop_over_taps(
-    code: Code, spec: Spec, kind: TileKind, source: Source, tables: list[Pointer], f: Pointer,
-    acc: list[Variable], staging: Pointer,
+def _fill_staging(
+    code: Code, schedule: GroupedForward, x: Pointer, inputs: Value, c0: Value, w: Value,
+    kind: TileKind, staging: Pointer,
 ) -> None:  # fmt: skip
-    """Add the products of every outer tap that does not lie in the border."""
-    layout = spec.layout
-
-    def loop_taps(a: int, x: Pointer, tap: Value) -> None:
-        if a == spec.rank - 1:
-            at_taps = replace(source, x=x)
-            with code.loop(0, code["channel_blocks"]) as block:
-                fill_staging(code, spec, at_taps, block, kind, staging)
-                offset = (tap * code["channel_blocks"] + block) * (
-                    layout.block * spec.taps * layout.width
-                )
-                _add_products(code, spec, kind, staging, f.at(offset), acc)
-            return
-        with code.loop(0, code[f"taps{a}"]) as k:
-            offset = tables[a].at(k).load()
-            with code.when(offset >= 0):
-                loop_taps(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
-
-    loop_taps(0, source.x, code.number(0))
+    """Copy a block of channels, at each position that a tile reads, to the staging buffer."""
+    computed, last = code["x_first"] + w * code["window_stride"], 0
+    table = code.array("row_offsets", "int64").at(w * schedule.stride)
+    for i, q in enumerate(schedule.positions_read(kind)):
+        for _ in range(last, q):
+            computed = computed + code["x_stride"]
+        last = q
+        offset = computed if schedule.all_inside else table.at(q).load()
+        vector = schedule.load_x(x, inputs, c0, offset, schedule.all_inside)
+        staging.at(i * schedule.lanes).store(vector)
 
 
 def _add_products(
-    code: Code, spec: Spec, kind: TileKind, staging: Pointer, f: Pointer, acc: list[Variable]
-) -> None:
-    """Add the products of a block of channels."""
-    layout = spec.layout
+    code: Code, schedule: GroupedForward, kind: TileKind, staging: Pointer, f: Pointer,
+    sums: RegisterTile,
+) -> None:  # fmt: skip
+    """Add the products of a block of channels; each broadcast serves all positions that read it."""
+    layout, lanes, width = schedule.layout, schedule.lanes, schedule.width
+    reads = schedule.positions_read(kind)
+    vectors = {q: staging.at(i * lanes) for i, q in enumerate(reads)}
+
+    def load_row(c: Value | int, k: int) -> list[Value]:
+        row = f.at(c * (schedule.taps * width)).at(k * width)
+        return [row.at(v * lanes).load(lanes) for v in range(schedule.vectors)]
+
+    def add_channel(c: Value | int) -> None:
+        if schedule.vectors == 1:
+            f_rows = [load_row(c, k) for k in range(schedule.taps)]
+            for q, pairs in reads.items():
+                x_vector = schedule.broadcast(vectors[q], c)
+                for p, k in pairs:
+                    sums.add_products(p, x_vector, f_rows[k])
+            return
+        for k in range(schedule.taps):  # sums and a row of f fill the registers
+            f_row = load_row(c, k)
+            for p, taps in enumerate(kind):
+                if taps[k]:
+                    position = vectors[p * schedule.stride + k * schedule.dilation]
+                    sums.add_products(p, schedule.broadcast(position, c), f_row)
+
     if layout.groups > 1:
-        for i in range(layout.block):
-            _add_channel(code, spec, kind, staging, f.at(i * spec.taps * layout.width), i, acc)
+        for number in range(layout.block):
+            add_channel(number)
         return
     with code.loop(0, layout.block) as c:
-        _add_channel(code, spec, kind, staging, f.at(c * (spec.taps * layout.width)), c, acc)
+        add_channel(c)
 
 
-def _add_channel(
-    code: Code, spec: Spec, kind: TileKind, staging: Pointer, f: Pointer, c: Value | int,
-    acc: list[Variable],
-) -> None:  # fmt: skip
-    """Add the products of one channel; each broadcast serves all positions that read it."""
-    layout, reads = spec.layout, spec.positions_read(kind)
-    staged = {pair: i for i, pairs in enumerate(reads.values()) for pair in pairs}
-
-    def load_row(k: int) -> list[Value]:
-        return [
-            f.at(k * layout.width + v * layout.lanes).load(layout.lanes)
-            for v in range(layout.vectors)
-        ]
-
-    def add_product(p: int, x_vector: Value, f_row: list[Value]) -> None:
-        for v, f_vector in enumerate(f_row):
-            sums = acc[p * layout.vectors + v]
-            sums.set(x_vector.times_plus(f_vector, sums.get()))
-
-    if layout.vectors == 1:
-        f_rows = [load_row(k) for k in range(spec.taps)]
-        for i, pairs in enumerate(reads.values()):
-            x_vector = broadcast_channel(spec, staging.at(i * layout.lanes), c)
-            for p, k in pairs:
-                add_product(p, x_vector, f_rows[k])
-        return
-    for k in range(spec.taps):  # sums and a row of f fill the registers
-        f_row = load_row(k)
-        for p in range(len(kind)):
-            if kind[p][k]:
-                add_product(
-                    p, broadcast_channel(spec, staging.at(staged[p, k] * layout.lanes), c), f_row
-                )
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
+    """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
+    return _correlation_call(
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
+    )
 
 
-def _store_sums(code: Code, spec: Spec, y: Pointer, acc: list[Variable], masks: list[Mask]) -> None:
-    """Store the sums of a tile, rounded to the dtype of the result."""
-    layout, stride = spec.layout, code[f"y_stride{spec.rank - 1}"]
-    for i, sums in enumerate(acc):
-        p, v = divmod(i, layout.vectors)
-        value = code.convert(sums.get(), spec.compute, spec.y_dtype)
-        pointer = y.at(stride * p).at(v * layout.lanes)
-        pointer.store(value, None if spec.full_y else masks[v])
+def max_positions(layout: ChannelLayout, on: Machine) -> int:
+    """Return the most positions of a tile whose sums, filter row and broadcast fit registers."""
+    registers = 24 if on.registers >= 32 else 10
+    return max(min(registers // layout.vectors, 14), 2)
+
+
+@kept
+def _correlation_call(
+    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
+    y_byte_strides: tuple[int, ...], threads: int, on: Machine,
+) -> Call:  # fmt: skip
+    layout, items = channel_layout(g, compute, on), (ITEMSIZE[operand], ITEMSIZE[result])
+    x_strides = element_strides(x_byte_strides, items[0])
+    y_strides = element_strides(y_byte_strides, items[1])
+    x, max_tile = Format(operand, compute), max_positions(layout, on)
+    fields, arguments = describe_rows(g, layout, x, x_strides, max_tile)
+    is_far = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
+    schedule = GroupedForward(
+        x, Format(result, compute), layout.lanes, max(map(len, fields["tile_kinds"])),
+        layout.vectors, prefetch=is_far, **fields,
+    )  # fmt: skip
+    rows, panels = g.batch * prod(g.out[:-1]), layout.panels(g.groups)
+    panel_size = prod(g.kernel) * layout.panel_inputs * layout.width
+    row_bytes = g.size[-1] * g.channels * items[0]
+    near = panels * panel_size * ITEMSIZE[compute] <= PANELS_BYTES  # all panels
+    per_chunk = rows * (1 if near else panels) // chunk_count(threads, FINE)
+    size = max(min(ROWS_BYTES // max(row_bytes, 1), rows, per_chunk), 1)
+    blocks, part, step = -(-rows // size), 1, x_strides[-2]
+    if near:
+        part = chunk_size(panels, 1, lambda part: blocks * -(-panels // part), chunk_count(threads))
+    parts = -(-panels // part)
+    arguments |= {
+        "chunks": blocks * parts, "blocks": blocks, "block": size, "rows": rows, "parts": parts,
+        "part": part, "y": 0, "f": 0, "bias": 0, "f_panel": panel_size, "x_batch": x_strides[0],
+        "y_batch": y_strides[0], "x_stride": step, "window_stride": g.stride[-1] * step,
+        "x_first": -g.padding[-1][0] * step - lowest_offset(g.size[-1], step),
+    }  # fmt: skip
+    for a in range(g.rank):
+        arguments[f"y_stride{a}"] = y_strides[a + 1]
+    for a in range(g.rank - 1):
+        arguments[f"table{a}"], lowest = offsets(g, a, x_strides[a + 1])
+        arguments["x"] += lowest * items[0]
+    return bind("grouped", kernel, schedule, arguments, threads, on)

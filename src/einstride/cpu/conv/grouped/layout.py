@@ -1,8 +1,9 @@
-"""Assign the channels of groups to vectors, and pack the filter accordingly.
+"""Assign the channels of groups to the lanes of vectors, and pack the filter accordingly.
 
 A panel is one vector with the output channels of several small groups, or a few vectors with part
-of one large group. A packed filter is (panel, outer tap, channel, tap of the last axis, vector),
-with zeros where a group has no channel, so that products read it contiguously.
+of one large group. A packed filter is (panel, outer tap, channel, tap of the last axis, vectors),
+with zeros where a group has no channel, so that products read it contiguously: see
+`cpu.conv.packing`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine
-from einstride.cpu.conv.grouped import pack as pack_kernels
+from einstride.codegen.jit import Machine
+from einstride.cpu.conv.packing import packing_call
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
@@ -23,9 +24,6 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
-
-MOST_TAPS = 7
-"""Taps of the last axis for which grouped kernels are used, at most; their code is written out."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,8 @@ class ChannelLayout:
         Elements in a vector; vectors in a panel, more than one only for a part of one group.
     groups : int
         Groups in a panel.
-    columns : int
-        Output channels of a group.
-    inputs : int
-        Input channels of a group.
+    columns, inputs : int
+        Output channels and input channels of a group.
     block : int
         Input channels of each group of a panel that one vector of x holds.
     per_group : int
@@ -67,11 +63,16 @@ class ChannelLayout:
         return -(-self.inputs // self.block)
 
     @property
+    def panel_inputs(self) -> int:
+        """The number of input channels in a panel: full blocks."""
+        return self.blocks * self.block
+
+    @property
     def x_width(self) -> int:
         """The number of elements in the full vectors of a panel's input channels."""
         if self.groups > 1:
             return self.blocks * self.lanes
-        return -(-self.blocks * self.block // self.lanes) * self.lanes
+        return -(-self.panel_inputs // self.lanes) * self.lanes
 
     @property
     def contiguous(self) -> bool:
@@ -82,16 +83,10 @@ class ChannelLayout:
         """Return the number of panels of all `groups` of a convolution."""
         return -(-groups // self.groups) * self.per_group
 
-    @property
-    def order(self) -> list[list[int]]:
-        """For each channel of a block: the lane of x that each lane of the product multiplies."""
-        if self.groups == 1:
-            return []
+    def lanes_of_channel(self, c: int) -> list[int]:
+        """List the lane of x that each lane of a product multiplies, for channel c of a block."""
         last = self.groups - 1
-        return [
-            [min(lane // self.columns, last) * self.block + c for lane in range(self.lanes)]
-            for c in range(self.block)
-        ]
+        return [min(lane // self.columns, last) * self.block + c for lane in range(self.lanes)]
 
 
 @cached(1024)
@@ -116,77 +111,45 @@ def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
     numbers = np.arange(layout.panels(g.groups))
     group = numbers // layout.per_group * layout.groups
     panel_groups = np.minimum(layout.groups, g.groups - group)
-    first = group * layout.columns + numbers % layout.per_group * layout.width
-    count = np.where(
-        layout.groups > 1, panel_groups * layout.columns,
-        np.minimum(layout.width, layout.columns - numbers % layout.per_group * layout.width),
-    )  # fmt: skip
-    tables = (group, first, count, panel_groups * layout.inputs)
+    inside = numbers % layout.per_group * layout.width
+    count = np.minimum(layout.width, panel_groups * layout.columns - inside)
+    tables = group, group * layout.columns + inside, count, panel_groups * layout.inputs
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
 def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
     """Count the bytes of a packed filter."""
     layout = channel_layout(g, compute, on)
-    rows = prod(g.kernel) * layout.blocks * layout.block
+    rows = prod(g.kernel) * layout.panel_inputs
     return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE
 
 
-def pack(
-    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine,
-    transposed: bool = False,
-) -> Any:  # fmt: skip
-    """Pack a filter f (*K, C // G, D) with any strides into panels.
-
-    With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
-    D // G, C) in the terms of `g`, and its channels are exchanged.
-    """
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine) -> Any:
+    """Pack a filter (*K, C // G, G, D // G) with any strides into panels."""
     layout = channel_layout(g, compute, on)
-    shape = (
-        layout.panels(g.groups),
-        prod(g.kernel[:-1]),
-        layout.blocks * layout.block,
-        g.kernel[-1],
-        layout.width,
-    )
+    inputs = layout.panel_inputs
+    shape = layout.panels(g.groups), prod(g.kernel[:-1]), inputs, g.kernel[-1], layout.width
     panels = aligned_empty(shape, compute)
-    call = _packing_call(g, layout, dtype_name(f), compute, f.strides, transposed, threads, on)
+    if inputs > layout.inputs:
+        panels[:, :, layout.inputs :] = 0
+    call = _packing_call(g, dtype_name(f), compute, f.strides, threads, on)
     call(launch, f=address(f), panels=address(panels))
     return panels
 
 
 @kept
 def _packing_call(
-    g: Geometry, layout: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
-    transposed: bool, threads: int, on: Machine,
+    g: Geometry, operand: str, compute: str, strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:  # fmt: skip
-    *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
-    if transposed:  # f: a group's outputs are the last axis but one; groups and inputs the last
-        channel, column, group = outer, inner, outer * layout.inputs
-    else:
-        channel, column, group = inner, outer, outer * layout.columns
-    offsets = grid(g.kernel, taps)
+    layout = channel_layout(g, compute, on)
+    *taps, channel, group, column = element_strides(strides, ITEMSIZE[operand])
     groups, firsts, counts, _ = panel_tables(g, layout)
-    inside = firsts - groups * layout.columns  # 0 if a panel holds several groups
-    starts = np.ascontiguousarray(groups * group + inside * column)
+    starts = groups * group + (firsts - groups * layout.columns) * column
     lane = np.arange(layout.width)
-    lane_offsets = lane * column
-    if layout.groups > 1:
-        lane_offsets = lane // layout.columns * group + lane % layout.columns * column
-    lane_offsets = np.ascontiguousarray(lane_offsets, np.int64)
-    form = operand, compute, layout.lanes, layout.vectors
-    if layout.groups == 1 and channel == 1 and column != 1:
-        kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), on)
-    else:
-        contiguous = bool((lane_offsets == lane).all())
-        kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), on)
-    values = {
-        "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
-        "channels": layout.inputs, "padded": layout.blocks * layout.block,
-        "tap_offsets": address(offsets),
-        "f_channel": channel, "lane_offsets": address(lane_offsets), "panel_f": address(starts),
-        "panel_columns": address(counts),
-    }  # fmt: skip
-    tables = (offsets, lane_offsets, starts, counts)
-    workers = threads if prod(g.f_shape) > 1 << 17 else 1
-    return Call(kernel, pack_kernels.ARGUMENTS, values, workers, tables)
+    offsets = lane // layout.columns * group + lane % layout.columns * column
+    has_stride = layout.groups == 1 or bool((offsets == lane).all())
+    return packing_call(
+        (operand, compute), layout.lanes, layout.vectors, grid(g.kernel, taps), layout.inputs,
+        (channel, column), starts, counts, threads, on, layout.panel_inputs,
+        g.kernel[-1], None if has_stride else offsets,
+    )  # fmt: skip
