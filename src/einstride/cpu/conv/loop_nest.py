@@ -83,3 +83,11 @@ def loop_over_taps_inside(
                 loop(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
 
     loop(0, x, code.number(0))
+
+
+def any_inside(offsets: Sequence[Value]) -> Value:
+    """True if one of these offsets lies in x: a negative offset lies in a border of zeros."""
+    common = offsets[0]
+    for offset in offsets[1:]:
+        common = common & offset  # negative only if all are
+    return common >= 0
