@@ -255,7 +255,7 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
 def _column_table_size(job: Job) -> int:
     from einstride.cpu.conv.small_channels.block_plan import tiling
 
-    chosen = tiling(job.geometry, job.arithmetic.compute)
+    chosen = tiling(job.geometry, job.arithmetic.compute, jit.machine())
     return chosen.panels * chosen.taps * chosen.width
 
 
@@ -265,15 +265,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.runtime.aligned_memory import CACHE_LINE
 
     g, compute = job.geometry, job.arithmetic.compute
-    item = ITEMSIZE[compute]
+    item, on = ITEMSIZE[compute], jit.machine()
     threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
-        chosen = spans.tiling(g, compute)
+        chosen = spans.tiling(g, compute, on, spans.puts_span_in_lanes(g, compute))
         vectors, workspace = chosen.work, (chosen.partial_sums + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
-        line_tiling = lines.tiling(g, compute)
+        line_tiling = lines.tiling(g, compute, on)
         elements = prod(g.kernel) * g.channels * line_tiling.panels * line_tiling.width
         vectors = line_tiling.work + PACKED * elements * threads
         workspace = 3 * elements * item + CACHE_LINE
@@ -282,7 +282,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = pack.panel_bytes(g, compute)
-        vectors = block_plan.tiling(g, compute).work + panels / item * PACKED_BLOCKS
+        vectors = block_plan.tiling(g, compute, on).work + panels / item * PACKED_BLOCKS
         workspace = prod(g.f_shape) * item + 32 * _column_table_size(job)
         count = _part_count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item

@@ -9,8 +9,11 @@ out. So stride, dilation, padding and every padding mode cost nothing in the inn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.cpu.runtime.offset_tables import offsets
+from einstride.geometry.convolution import Geometry
 
 
 def split(index: Value, *extents: Value) -> tuple[Value, ...]:
@@ -91,3 +94,22 @@ def any_inside(offsets: Sequence[Value]) -> Value:
     for offset in offsets[1:]:
         common = common & offset  # negative only if all are
     return common >= 0
+
+
+def axis_arguments(
+    g: Geometry, axes: int, x_strides: Sequence[int], y_strides: Sequence[int]
+) -> tuple[dict[str, Any], int]:
+    """List the kernel arguments of the first `axes` spatial axes: offset tables, sizes, strides.
+
+    The strides, in elements, begin with the batch. Also returns the offset to add to x.
+    """
+    arguments: dict[str, Any] = {}
+    base = 0
+    for a in range(axes):
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
+        arguments |= {
+            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
+            f"y_stride{a}": y_strides[a + 1],
+        }  # fmt: skip
+    return arguments, base

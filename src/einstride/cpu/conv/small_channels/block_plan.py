@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import machine
-from einstride.cpu.conv.small_channels.lines import FMA_LATENCY, tile_rows
+from einstride.codegen.jit import Machine
+from einstride.cpu.conv.small_channels.lines import FMA_LATENCY, Tiling, tile_rows
 from einstride.cpu.runtime.offset_tables import OUTSIDE, to_offsets
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -70,8 +70,8 @@ def _tap_numbers(g: Geometry, a: int, axis: Axis) -> Any:
 
 
 @dataclass(frozen=True)
-class BlockTiling:
-    """How the columns of an input gradient are divided into panels, and blocks into tiles.
+class BlockTiling(Tiling):
+    """The columns of an input gradient in panels, and the blocks in tiles.
 
     A span is a contiguous part of gx within a block: positions of the last axis with channels.
 
@@ -79,30 +79,16 @@ class BlockTiling:
     ----------
     axes : tuple of Axis
         The blocks on each spatial axis.
-    lanes, vectors, rows : int
-        Lanes of a vector, vectors per panel, blocks per tile.
     span, spans : int
         Elements per span, spans per panel.
-    spans_per_line, panels : int
-        Spans that cover the positions of a block on the last axis; panels in all.
-    work : float
-        Predicted time, in multiply-adds of vectors.
+    spans_per_line : int
+        Spans that cover the positions of a block on the last axis.
     """
 
     axes: tuple[Axis, ...]
-    lanes: int
-    vectors: int
-    rows: int
     span: int
     spans: int
     spans_per_line: int
-    panels: int
-    work: float
-
-    @property
-    def width(self) -> int:
-        """Columns per panel."""
-        return self.lanes * self.vectors
 
     @property
     def taps(self) -> int:
@@ -110,16 +96,11 @@ class BlockTiling:
         return prod(axis.taps for axis in self.axes)
 
 
-def tiling(g: Geometry, compute: str) -> BlockTiling:
-    """Choose the tiling of an input gradient for this machine."""
-    on = machine()
-    return choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
-
-
 @cached(1024)
-def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
-    """Choose the tiling with the least predicted time."""
-    max_columns = (4 if registers >= 32 else 2) * lanes
+def tiling(g: Geometry, compute: str, on: Machine) -> BlockTiling:
+    """Choose the tiling of an input gradient with the least predicted time."""
+    lanes = on.lanes(ITEMSIZE[compute])
+    max_columns = (4 if on.registers >= 32 else 2) * lanes
     axes = [
         [
             _divide_axis(g, a, m)
@@ -128,11 +109,12 @@ def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
         ]
         for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
     ]
-    tilings = []
-    for chosen in product(*axes):
-        columns = prod(axis.block for axis in chosen) * g.channels
-        if columns <= max_columns or all(axis.strides == 1 for axis in chosen):
-            tilings.append(_choose_spans(g, chosen, lanes, registers, max_columns))
+    tilings = [
+        _choose_spans(g, chosen, lanes, on.registers, max_columns)
+        for chosen in product(*axes)
+        if prod(axis.block for axis in chosen) * g.channels <= max_columns
+        or all(axis.strides == 1 for axis in chosen)
+    ]
     return min(tilings, key=lambda tiling: tiling.work)
 
 
@@ -155,7 +137,7 @@ def _choose_spans(
         tile = taps * (products + LOOK_UP * rows + TAP) + writes + TILE
         work = panels * lines * (-(-line // rows) * tile + ROW)
         tilings.append(
-            BlockTiling(axes, lanes, vectors, rows, span, spans, spans_per_line, panels, work)
+            BlockTiling(lanes, vectors, rows, panels, work, axes, span, spans, spans_per_line)
         )
     return min(tilings, key=lambda tiling: tiling.work)
 
@@ -187,32 +169,23 @@ class Columns:
 def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
     """List the columns of a filter (*K, C, D) with these strides in elements, none negative."""
     n, width = g.rank, blocks.axes[-1].block * g.channels
+    outer = [axis.block for axis in blocks.axes[:-1]]
     offset: Any = np.arange(g.channels) * f_strides[n]
     for a in reversed(range(n)):  # to (taps, block, taps and blocks of the inner axes, C)
         taps = to_offsets(_tap_numbers(g, a, blocks.axes[a]), f_strides[a], 0)
         offset = np.add.outer(taps, offset)
     offset = offset.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n)
-    outer = [axis.block for axis in blocks.axes[:-1]]
-    all_spans = prod(outer) * blocks.spans_per_line
-    offset = _fill_up(
-        offset.reshape(blocks.taps, -1, width), 2, blocks.spans_per_line * blocks.span
-    )
-    offset = offset.reshape(blocks.taps, all_spans, blocks.span)
-    offset = _fill_up(offset, 1, blocks.panels * blocks.spans)
-    offset = offset.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
-    spans = np.arange(blocks.panels * blocks.spans)
-    first = spans % blocks.spans_per_line * blocks.span
-    count = np.where(spans < all_spans, np.minimum(blocks.span, width - first), 0)
-    block = spans % all_spans // blocks.spans_per_line
+    offset = offset.reshape(blocks.taps, prod(outer) * width)
+    offset = np.append(offset, np.full((blocks.taps, 1), OUTSIDE), axis=1)
+    block, part = np.divmod(np.arange(blocks.panels * blocks.spans), blocks.spans_per_line)
+    first = part * blocks.span
+    count = np.where(block < prod(outer), np.minimum(blocks.span, width - first), 0)
+    block %= prod(outer)
+    element = np.arange(blocks.span)
+    index = (block * width + first)[:, None] + element
+    index[element >= count[:, None]] = -1  # the offset of zeros
+    column = np.full((blocks.panels, blocks.width), -1)
+    column[:, : blocks.spans * blocks.span] = index.reshape(blocks.panels, -1)
+    offsets = np.ascontiguousarray(offset[:, column].transpose(1, 0, 2))
     positions = tuple(map(np.ascontiguousarray, np.unravel_index(block, outer))) if outer else ()
-    channels = np.zeros((blocks.panels, blocks.width), np.int64)
-    elements = (first[:, None] + np.arange(blocks.span)).reshape(blocks.panels, -1)
-    channels[:, : elements.shape[1]] = elements % g.channels
-    return Columns(_fill_up(offset, 2, blocks.width), channels.ravel(), first, count, positions)
-
-
-def _fill_up(offsets: Any, axis: int, size: int) -> Any:
-    """Extend an axis of offsets to a size, by offsets that stand for zeros."""
-    filled = np.full((*offsets.shape[:axis], size, *offsets.shape[axis + 1 :]), OUTSIDE, np.int64)
-    filled[(slice(None),) * axis + (slice(offsets.shape[axis]),)] = offsets
-    return filled
+    return Columns(offsets, column.ravel() % g.channels, first, count, positions)

@@ -30,7 +30,7 @@ from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile
 from einstride.cpu.conv.schedule import Schedule
-from einstride.cpu.conv.small_channels.block_plan import choose_block_tiling, columns
+from einstride.cpu.conv.small_channels.block_plan import columns, tiling
 from einstride.cpu.conv.small_channels.lines import (
     UNROLLED,
     add_taps,
@@ -219,8 +219,7 @@ def _gradient_call(
     g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
     gx_byte_strides: tuple[int, ...], threads: int, on: Machine,
 ) -> tuple[Call, Any]:  # fmt: skip
-    item = ITEMSIZE[compute]
-    chosen = choose_block_tiling(g, on.lanes(item), on.registers)
+    chosen = tiling(g, compute, on)
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
     gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
     schedule = BlockGradient(
@@ -228,44 +227,35 @@ def _gradient_call(
         chosen.vectors, g.rank, chosen.span, chosen.spans,
     )  # fmt: skip
     *outer, last = chosen.axes
-    depth = SLICE_BYTES // (chosen.taps * chosen.width * item) // UNROLLED * UNROLLED
-    depth = max(depth, 8 * UNROLLED)
-    segment = -(-last.count // chosen.rows) * chosen.rows
-    if depth < g.filters:
-        segment = min(TILES * chosen.rows, segment)
-    else:
-        depth = max(g.filters, 1)
-    panel = chosen.taps * g.filters * chosen.width
+    tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
+    depth = max(SLICE_BYTES // tap_bytes // UNROLLED, 8) * UNROLLED
+    max_segment = TILES * chosen.rows if depth < g.filters else 1 << 62
     spans = columns(g, chosen, (0,) * (g.rank + 1))
-    offsets = sum(
-        (i * stride for i, stride in zip(spans.positions, gx_strides[1:-2], strict=True)),
-        spans.first,
-    )
-    gx_first = last.low * g.channels + sum(
-        axis.low * stride for axis, stride in zip(outer, gx_strides[1:-2], strict=True)
-    )
-    gy_first = 0
-    arguments = chunk_arguments(
-        g.batch * prod(axis.count for axis in outer), last.count, segment, chosen.rows,
-        chosen.panels, panel * item, threads,
-    )  # fmt: skip
-    arguments |= {
-        "y": -gx_first * ITEMSIZE[result], "f": 0, "bias": 0, "flag": 0,
-        "zeros": np.zeros(max(g.filters, 1), operand), "f_panel": panel, "channels": g.filters,
-        "slice": depth, "x_batch": gy_strides[0], "y_batch": gx_strides[0],
-        "span_first": spans.first, "span_offset": offsets, "span_count": spans.count,
-        "line": g.size[-1] * g.channels, "before": last.low * g.channels,
-        "step": last.block * g.channels,
+    gx_first, span_offset, gy_first = last.low * g.channels, spans.first, 0
+    arguments = {
+        **chunk_arguments(
+            chosen, g.batch * prod(axis.count for axis in outer), last.count,
+            chosen.taps * g.filters * chosen.width, compute, threads, max_segment,
+        ),
+        "f": 0, "bias": 0, "flag": 0, "zeros": np.zeros(max(g.filters, 1), operand),
+        "channels": g.filters, "slice": depth, "x_batch": gy_strides[0], "y_batch": gx_strides[0],
+        "span_first": spans.first, "span_count": spans.count, "line": g.size[-1] * g.channels,
+        "before": last.low * g.channels, "step": last.block * g.channels,
     }  # fmt: skip
     for a, axis in enumerate(chosen.axes):
         lowest = lowest_offset(g.out[a], gy_strides[a + 1])
         gy_first += lowest
+        table = to_offsets(axis.outputs(g.out[a]), gy_strides[a + 1], lowest)
+        arguments |= {f"table{a}": table, f"taps{a}": axis.taps, f"out{a}": axis.count}
+    for a, (axis, positions) in enumerate(zip(outer, spans.positions, strict=True)):
+        gx_first += axis.low * gx_strides[a + 1]
+        span_offset = span_offset + positions * gx_strides[a + 1]
         arguments |= {
-            f"table{a}": to_offsets(axis.outputs(g.out[a]), gy_strides[a + 1], lowest),
-            f"taps{a}": axis.taps, f"out{a}": axis.count, f"size{a}": g.size[a],
+            f"span_position{a}": positions - axis.low, f"size{a}": g.size[a],
             f"block{a}": axis.block, f"y_stride{a}": axis.block * gx_strides[a + 1],
         }  # fmt: skip
-    for a, axis in enumerate(outer):
-        arguments[f"span_position{a}"] = spans.positions[a] - axis.low
-    arguments["x"] = gy_first * ITEMSIZE[operand]
+    arguments |= {
+        "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
+        "span_offset": span_offset,
+    }  # fmt: skip
     return bind("blocks", kernel, schedule, arguments, threads, on), spans.channels

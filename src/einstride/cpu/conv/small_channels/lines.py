@@ -24,6 +24,7 @@ from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import (
     any_inside,
+    axis_arguments,
     block,
     locate_line,
     loop_over_taps_inside,
@@ -34,7 +35,6 @@ from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.aligned_memory import aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.chunks import chunk_count, chunk_size
-from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -96,25 +96,6 @@ def split_chunk(code: Code, chunk: Value) -> tuple[Value, Value, Value]:
     panel = panels_inner.select(inner, outer)
     segment, line = split(panels_inner.select(outer, inner), code["line_segments"])
     return panel, segment, line
-
-
-def chunk_arguments(
-    lines: int, line: int, segment: int, rows: int, panels: int, panel_bytes: int, threads: int
-) -> dict[str, Any]:
-    """List the kernel arguments that `split_chunk` reads.
-
-    A segment is halved for even work on the threads. `panel_bytes` decides whether all panels of
-    the filter fit the cache.
-    """
-    segment = chunk_size(
-        segment, rows, lambda n: lines * panels * -(-line // n), chunk_count(threads)
-    )
-    segments = -(-line // segment)
-    return {
-        "chunks": lines * segments * panels, "segments": lines * segments, "segment": segment,
-        "line_segments": segments, "panels": panels,
-        "panels_inner": int(panels * panel_bytes <= SLICE_BYTES),
-    }  # fmt: skip
 
 
 def tile_rows(vectors: int, line: int, registers: int) -> int:
@@ -217,55 +198,77 @@ def add_products(
 
 
 @dataclass(frozen=True)
-class LineTiling:
-    """The register tile and the panels of a convolution, and its predicted time."""
+class Tiling:
+    """The register tile and the panels of columns of a kernel, and its predicted time.
+
+    Attributes
+    ----------
+    lanes, vectors, rows : int
+        Lanes of a vector, vectors of a panel, rows of the register tile.
+    panels : int
+        Number of panels.
+    work : float
+        Predicted time, in multiply-adds of vectors.
+    """
 
     lanes: int
     vectors: int
-    panels: int
     rows: int
+    panels: int
     work: float
 
     @property
     def width(self) -> int:
-        """Output channels per panel."""
+        """Columns per panel."""
         return self.lanes * self.vectors
 
 
 @cached(1024)
-def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
-    """Choose the tiling with the least predicted time."""
+def tiling(g: Geometry, compute: str, on: Machine) -> Tiling:
+    """Choose the tiling of a convolution with the least predicted time."""
+    lanes = on.lanes(ITEMSIZE[compute])
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
     span = g.kernel[-1] * g.channels
     border = sum(max(pad, 0) for pad in g.padding[-1]) > 0
     tilings = []
-    for vectors in range(1, min(4 if registers >= 32 else 2, total) + 1):
+    for vectors in range(1, min(4 if on.registers >= 32 else 2, total) + 1):
         panels = -(-total // vectors)
-        rows = tile_rows(vectors, line, registers)
+        rows = tile_rows(vectors, line, on.registers)
         products = max(vectors * rows, vectors + rows, FMA_LATENCY)
         tile = outer * (span * products + LOOK_UP * rows + TAP)
         tile += STORE * rows * vectors + TILE
         edges = 2 * outer * g.kernel[-1] * EDGE * rows if border else 0.0
         work = panels * lines * (-(-line // rows) * tile + edges + LINE)
-        tilings.append(LineTiling(lanes, vectors, panels, rows, work))
+        tilings.append(Tiling(lanes, vectors, rows, panels, work))
     return min(tilings, key=lambda tiling: tiling.work)
 
 
-def tiling(g: Geometry, compute: str) -> LineTiling:
-    """Choose the tiling of a convolution for this machine."""
-    on = machine()
-    return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+def chunk_arguments(
+    chosen: Tiling, lines: int, line: int, panel: int, compute: str, threads: int,
+    max_segment: int = 1 << 62,
+) -> dict[str, Any]:  # fmt: skip
+    """List the arguments that `split_chunk` reads, and the number of elements of a panel."""
+    segment = chunk_size(
+        min(-(-line // chosen.rows) * chosen.rows, max_segment), chosen.rows,
+        lambda n: lines * chosen.panels * -(-line // n), chunk_count(threads),
+    )  # fmt: skip
+    segments = -(-line // segment)
+    return {
+        "chunks": lines * segments * chosen.panels, "segments": lines * segments,
+        "segment": segment, "line_segments": segments, "panels": chosen.panels, "f_panel": panel,
+        "panels_inner": int(chosen.panels * panel * ITEMSIZE[compute] <= SLICE_BYTES),
+    }  # fmt: skip
 
 
-def streams(g: Geometry, item: int, chosen: LineTiling) -> bool:
+def streams(g: Geometry, item: int, chosen: Tiling) -> bool:
     """True if results of `item` bytes each are stored past the caches."""
     return prod(g.y_shape) * item >= STREAMED and g.filters % chosen.width == 0
 
 
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """Pack the filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
-    chosen = tiling(g, compute)
+    chosen = tiling(g, compute, machine())
     panels = aligned_empty((chosen.panels, *g.kernel, g.channels, chosen.width), compute)
     for first, panel in zip(range(0, g.filters, chosen.width), panels, strict=True):
         part = f[..., first : first + chosen.width]
@@ -284,7 +287,7 @@ def correlate(
     call = correlation(x, g, compute, out, threads)
     addresses = {}
     if bias is not None:
-        chosen = tiling(g, compute)
+        chosen = tiling(g, compute, machine())
         padded_bias = np.zeros(chosen.panels * chosen.width, compute)
         padded_bias[: g.filters] = bias
         addresses["bias"] = address(padded_bias)
@@ -293,12 +296,12 @@ def correlate(
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, y, f and bias."""
+    on = machine()
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
-    stream = even and streams(g, out.itemsize, tiling(g, compute))
+    stream = even and streams(g, out.itemsize, tiling(g, compute, on))
     return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, stream, threads,
-        machine(),
-    )  # fmt: skip
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, stream, threads, on
+    )
 
 
 @kept
@@ -306,35 +309,23 @@ def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    item = ITEMSIZE[compute]
-    chosen = choose_line_tiling(g, on.lanes(item), on.registers)
+    chosen = tiling(g, compute, on)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     schedule = LineForward(
         Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
         chosen.vectors, g.rank, stream,
     )  # fmt: skip
-    line, lines = g.out[-1], g.batch * prod(g.out[:-1])
     low, stride = g.padding[-1][0], g.stride[-1]
     panel = prod(g.kernel) * g.channels * chosen.width
-    arguments = chunk_arguments(
-        lines, line, -(-line // chosen.rows) * chosen.rows, chosen.rows, chosen.panels,
-        panel * item, threads,
-    )  # fmt: skip
-    arguments |= {
-        "y": 0, "f": 0, "bias": 0, "zeros": np.zeros(max(g.channels, 1), operand),
-        "f_panel": panel, "channels": g.channels, "filters": g.filters, "x_batch": x_strides[0],
-        "y_batch": y_strides[0], "x_last": stride * g.channels, "x_start": low * g.channels,
+    axes, base = axis_arguments(g, g.rank, (*x_strides[:-2], g.channels), y_strides)
+    arguments = {
+        **chunk_arguments(chosen, g.batch * prod(g.out[:-1]), g.out[-1], panel, compute, threads),
+        "x": base * ITEMSIZE[operand], "y": 0, "f": 0, "bias": 0,
+        "zeros": np.zeros(max(g.channels, 1), operand), "channels": g.channels,
+        "filters": g.filters, "x_batch": x_strides[0], "y_batch": y_strides[0],
+        "x_last": stride * g.channels, "x_start": low * g.channels,
         "inside_first": max(-(-low // stride), 0),
-        "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1,
+        "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1, **axes,
     }  # fmt: skip
-    base = 0
-    for a in range(g.rank):
-        table, lowest = offsets(g, a, g.channels if a == g.rank - 1 else x_strides[a + 1])
-        base += lowest
-        arguments |= {
-            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
-            f"y_stride{a}": y_strides[a + 1],
-        }  # fmt: skip
-    arguments["x"] = base * ITEMSIZE[operand]
     return bind("lines", kernel, schedule, arguments, threads, on)

@@ -15,7 +15,7 @@ from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import Machine, machine
 from einstride.codegen.vector_ops import transpose
 from einstride.cpu.conv.loop_nest import look_up
-from einstride.cpu.conv.small_channels.block_plan import choose_block_tiling, columns, tiling
+from einstride.cpu.conv.small_channels.block_plan import columns, tiling
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, bind
 from einstride.cpu.runtime.operands import element_strides
@@ -26,13 +26,13 @@ from einstride.support.byte_cache import kept
 
 def panel_bytes(g: Geometry, compute: str) -> int:
     """Count the bytes of a packed filter."""
-    chosen = tiling(g, compute)
+    chosen = tiling(g, compute, machine())
     return chosen.panels * chosen.taps * g.filters * chosen.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """Pack a filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
-    chosen = tiling(g, compute)
+    chosen = tiling(g, compute, machine())
     panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
     call = _packing_call(g, compute, f.strides, threads, machine())
     call(launch, f=address(f), panels=address(panels))
@@ -43,7 +43,7 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
 def _packing_call(
     g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
 ) -> Call:
-    chosen = choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    chosen = tiling(g, compute, on)
     offsets = columns(g, chosen, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
     arguments = {
         "chunks": chosen.panels * chosen.taps, "channels": g.filters, "f": 0, "panels": 0,

@@ -13,7 +13,7 @@ cache. Each partial sum covers consecutive regions and adds them in order, on wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -24,7 +24,7 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.jit import Machine, machine
 from einstride.codegen.vector_formats import Format, all_lanes
-from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
+from einstride.cpu.conv.loop_nest import axis_arguments, block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.conv.small_channels.lines import FMA_LATENCY
@@ -200,115 +200,117 @@ def _sum_line(
     tables, example, gy = locate_line(code, schedule.rank - 1, line, gy)
     gy = gy.at(example * code["gy_batch"] + tile.channel)
     x = code.array("x", schedule.x.stored).at(example * code["x_batch"])
-    tap_offsets = [code.number(0)]
+    offsets = [code.number(0)]
     if tables:
-        tap_offsets = [tables[-1].at(tile.taps[-1] + k).load() for k in range(schedule.taps)]
+        offsets = [tables[-1].at(tile.taps[-1] + k).load() for k in range(schedule.taps)]
     for table, tap in zip(tables[:-1], tile.taps[:-1], strict=True):
-        offset = table.at(tap).load()
-        tap_offsets = [tap_offset + offset for tap_offset in tap_offsets]
-    lowest = tap_offsets[0]
-    for tap_offset in tap_offsets[1:]:
-        lowest = lowest.minimum(tap_offset)
-    several_taps = schedule.taps > 1
-    if several_taps:
+        outer_offset = table.at(tap).load()
+        offsets = [offset + outer_offset for offset in offsets]
+    lowest = offsets[0]
+    for offset in offsets[1:]:
+        lowest = lowest.minimum(offset)
+
+    def add_inside(offsets: list[Value], k: int) -> None:
+        """Add the products of outputs whose spans lie inside x, for the taps from k on."""
+        spans = [x.at(offset).at(tile.span - code["x_start"]) for offset in offsets]
+        with code.loop(tile.low, tile.high) as o:
+            gy_output, first = gy.at(o * code["gy_last"]), o * code["x_last"]
+            if schedule.span_in_lanes:
+                _add_lanes(schedule, tile, [span.at(first) for span in spans], k, gy_output)
+            else:
+                elements = ((spans[0].at(first).at(r), None) for r in range(schedule.rows))
+                _add_rows(schedule, tile, elements, gy_output)
+
+    if schedule.taps > 1:
         with code.when(lowest >= 0):
-            _add_inside(code, schedule, tile, [x.at(t) for t in tap_offsets], 0, gy)
-    add_edge = _add_masked if schedule.span_in_lanes else _add_located
-    for k, tap_offset in enumerate(tap_offsets):
-        with code.when(tap_offset >= 0):
+            add_inside(offsets, 0)
+    for k, offset in enumerate(offsets):
+        with code.when(offset >= 0):
             for ends in ((outputs[0], tile.low), (tile.high, outputs[1])):
                 with code.loop(*ends) as o:
                     gy_output = gy.at(o * code["gy_last"])
-                    add_edge(code, schedule, tile, x.at(tap_offset), k, gy_output, o)
-            if not several_taps:
-                _add_inside(code, schedule, tile, [x.at(tap_offset)], k, gy)
-                continue
-            with code.when(lowest < 0):
-                _add_inside(code, schedule, tile, [x.at(tap_offset)], k, gy)
+                    if schedule.span_in_lanes:
+                        first = o * code["x_last"] + tile.span - code["x_start"]
+                        inside = _lanes_inside(schedule, tile, first)
+                        _add_lanes(schedule, tile, [x.at(offset).at(first)], k, gy_output, inside)
+                    else:
+                        elements = _locate_elements(schedule, tile, x.at(offset), o)
+                        _add_rows(schedule, tile, elements, gy_output)
+            if schedule.taps == 1:
+                add_inside([offset], k)
+            else:
+                with code.when(lowest < 0):
+                    add_inside([offset], k)
 
 
-def _add_inside(
-    code: Code, schedule: SpanGradient, tile: Tile, x_lines: list[Pointer], first: int, gy: Pointer
-) -> None:
-    """Add the products of outputs whose spans lie inside x, for the taps from `first` on."""
-    spans = [x.at(tile.span - code["x_start"]) for x in x_lines]
-    with code.loop(tile.low, tile.high) as o:
-        gy_output = gy.at(o * code["gy_last"])
-        if schedule.span_in_lanes:
-            numbers = list(_broadcast_elements(schedule, schedule.y, gy_output))
-            for k, span in enumerate(spans, first):
-                span_vectors = _load_vectors(
-                    schedule, schedule.x, span.at(o * code["x_last"]), tile
-                )
-                for v, vector in enumerate(span_vectors):
-                    _add_column(schedule, tile, k, v, vector, numbers)
-            return
-        vectors = list(_load_vectors(schedule, schedule.y, gy_output, tile))
-        elements = _broadcast_elements(schedule, schedule.x, spans[0].at(o * code["x_last"]))
-        for r, element in enumerate(elements):
-            tile.sums.add_products(r, element, vectors)
-
-
-def _load_vectors(
-    schedule: SpanGradient, f: Format, pointer: Pointer, tile: Tile
-) -> Iterator[Value]:
-    """Load the vectors of a row, one at a time."""
-    for v, mask in enumerate(tile.masks):
-        vector, enabled = pointer.at(v * schedule.lanes), mask if schedule.masked else None
-        yield vector.load_as(f.stored, f.computed, schedule.lanes, enabled)
-
-
-def _broadcast_elements(schedule: SpanGradient, f: Format, pointer: Pointer) -> Iterator[Value]:
-    """Load the elements of the rows of a tap, one at a time, and broadcast each to all lanes."""
-    for r in range(schedule.rows):
-        number = pointer.at(r).load_as(f.stored, f.computed)
-        yield pointer.code.splat(number, schedule.lanes)
-
-
-def _add_column(
-    schedule: SpanGradient, tile: Tile, k: int, v: int, vector: Value, numbers: Sequence[Value],
-    inside: Mask | None = None,
+def _add_lanes(
+    schedule: SpanGradient, tile: Tile, spans: list[Pointer], first: int, gy: Pointer,
+    inside: Iterable[Mask] | None = None,
 ) -> None:  # fmt: skip
-    """Add vector * number[r] to vector v of every row r of a tap, in the lanes inside x."""
-    for r, number in enumerate(numbers):
-        sums = tile.sums.row(k * schedule.rows + r)[v]
-        total = vector.times_plus(number, sums.get())
-        sums.set(total if inside is None else inside.select(total, sums.get()))
+    """Add the products of an output, whose spans are in lanes, for the taps from `first` on.
+
+    Sums outside of the masks `inside` are left alone, so that no NaN of gy is multiplied by zero.
+    """
+    code, lanes = tile.sums.code, schedule.lanes
+    masks = tile.masks if inside is None else inside
+    numbers = [
+        code.splat(gy.at(r).load_as(schedule.y.stored, schedule.compute), lanes)
+        for r in range(schedule.rows)
+    ]
+    for k, span in enumerate(spans, first):
+        for v, mask in enumerate(masks):
+            enabled = mask if schedule.masked or inside else None
+            vector = span.at(v * lanes).load_as(schedule.x.stored, schedule.compute, lanes, enabled)
+            for r, number in enumerate(numbers):
+                sums = tile.sums.row(k * schedule.rows + r)[v]
+                total = vector.times_plus(number, sums.get())
+                sums.set(mask.select(total, sums.get()) if inside else total)
 
 
-def _add_located(
-    code: Code, schedule: SpanGradient, tile: Tile, x: Pointer, k: int, gy: Pointer, o: Value
-) -> None:
-    """Add the products of an output whose span leaves x, locating each element by a table."""
-    vectors = list(_load_vectors(schedule, schedule.y, gy, tile))
+def _lanes_inside(schedule: SpanGradient, tile: Tile, first: Value) -> Iterator[Mask]:
+    """Make the masks of the lanes inside x, for a span that begins at element `first` of a line."""
+    code, lanes = tile.sums.code, schedule.lanes
+    for v, mask in enumerate(tile.masks):
+        start = first + v * lanes
+        lanes_before = code.first_lanes(code.number(0) - start, lanes)
+        inside = code.first_lanes(code["x_line"] - start, lanes) & mask
+        yield inside & (lanes_before ^ all_lanes(code, lanes))
+
+
+def _add_rows(
+    schedule: SpanGradient, tile: Tile, elements: Iterable[tuple[Pointer, Value | None]],
+    gy: Pointer,
+) -> None:  # fmt: skip
+    """Add the products of an output, whose span is in rows: (address, condition) of each element.
+
+    Where the condition is false, the address holds a zero, and gy is replaced by zeros.
+    """
+    code, lanes = tile.sums.code, schedule.lanes
+    zero = code.zero(schedule.compute, lanes)
+    vectors = [
+        gy.at(v * lanes).load_as(
+            schedule.y.stored, schedule.compute, lanes, mask if schedule.masked else None
+        )
+        for v, mask in enumerate(tile.masks)
+    ]
+    for r, (pointer, inside) in enumerate(elements):
+        number = code.splat(pointer.load_as(schedule.x.stored, schedule.compute), lanes)
+        row = [inside.select(v, zero) for v in vectors] if inside else vectors
+        tile.sums.add_products(r, number, row)
+
+
+def _locate_elements(
+    schedule: SpanGradient, tile: Tile, x: Pointer, o: Value
+) -> Iterator[tuple[Pointer, Value]]:
+    """Locate each element of an output's span by the table of the last axis."""
+    code = tile.sums.code
     table = code.array("edge", "int64").at(o * code["edge_taps"])
     zeros = code.array("zeros", schedule.x.stored)
-    zero = code.zero(schedule.compute, schedule.lanes)
     for r in range(schedule.rows):
         tap, channel = (tile.span + r) // schedule.channels, (tile.span + r) % schedule.channels
         offset = table.at(tap).load()
         inside = offset >= 0
-        pointer = inside.select_pointer(x.at(offset + channel), zeros)
-        number = code.splat(pointer.load_as(schedule.x.stored, schedule.compute), schedule.lanes)
-        tile.sums.add_products(r, number, [inside.select(v, zero) for v in vectors])
-
-
-def _add_masked(
-    code: Code, schedule: SpanGradient, tile: Tile, x: Pointer, k: int, gy: Pointer, o: Value
-) -> None:
-    """Add the products of an output whose span leaves x, in the lanes inside x only.
-
-    So a NaN of gy is not multiplied by a zero of the border.
-    """
-    numbers = list(_broadcast_elements(schedule, schedule.y, gy))
-    start = o * code["x_last"] + tile.span - code["x_start"]
-    for v, mask in enumerate(tile.masks):
-        first = start + v * schedule.lanes
-        lanes_before = code.first_lanes(code.number(0) - first, schedule.lanes)
-        inside = code.first_lanes(code["x_line"] - first, schedule.lanes) & mask
-        inside = inside & (lanes_before ^ all_lanes(code, schedule.lanes))
-        vector = x.at(first).load_as(schedule.x.stored, schedule.compute, schedule.lanes, inside)
-        _add_column(schedule, tile, k, v, vector, numbers, inside)
+        yield inside.select_pointer(x.at(offset + channel), zeros), inside
 
 
 @dataclass(frozen=True)
@@ -343,31 +345,29 @@ class SpanTiling:
 
 
 @cached(1024)
-def choose_tiling(
-    g: Geometry, span_in_lanes: bool, item: int, lanes: int, registers: int
-) -> SpanTiling:
+def tiling(g: Geometry, compute: str, on: Machine, span_in_lanes: bool) -> SpanTiling:
     """Choose the tiling with the least predicted time, which does not depend on threads."""
-    span, filters = g.kernel[-1] * g.channels, g.filters
-    outer_taps = g.kernel[-2] if g.rank > 1 else 1
-    if span_in_lanes:
-        columns, rows = -(-span // lanes), filters
-        limits = MAX_LANE_VECTORS, min(rows, MAX_ROWS), min(outer_taps, MAX_ROWS)
-    else:
-        columns, rows = -(-filters // lanes), span
-        limits = MAX_VECTORS, min(rows, registers), 1
+    item = ITEMSIZE[compute]
+    lanes, outer_taps = on.lanes(item), g.kernel[-2] if g.rank > 1 else 1
+    rows, columns, *limits = (
+        (g.filters, g.kernel[-1] * g.channels, MAX_LANE_VECTORS, MAX_ROWS, MAX_ROWS)
+        if span_in_lanes
+        else (g.kernel[-1] * g.channels, g.filters, MAX_VECTORS, on.registers, 1)
+    )
+    sizes = -(-columns // lanes), rows, outer_taps
     tilings = []
-    for most in product(*(range(1, n + 1) for n in (min(columns, limits[0]), *limits[1:]))):
-        a, b, c = (-(-n // m) for n, m in zip((columns, rows, outer_taps), most, strict=True))
-        v, r, k = -(-columns // a), -(-rows // b), -(-outer_taps // c)
-        row_loads = r if span_in_lanes else v  # that stay in registers for an output
-        if k * r * v + row_loads + 1 <= registers or k == r == v == 1:
+    for most in product(*(range(1, min(n, m) + 1) for n, m in zip(sizes, limits, strict=True))):
+        a, b, c = (-(-n // m) for n, m in zip(sizes, most, strict=True))
+        v, r, k = (-(-n // count) for n, count in zip(sizes, (a, b, c), strict=True))
+        kept_loads = r if span_in_lanes else v  # operands that stay in registers for an output
+        if k * r * v + kept_loads + 1 <= on.registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
             work = a * b * c * (products + (0 if span_in_lanes else v) + OUTPUT)
             tilings.append((work, v, r, k, (a, b, c)))
     work, v, r, k, counts = min(tilings)
-    output_bytes = (prod(g.stride) * g.channels + (filters if span_in_lanes else v * lanes)) * item
-    lines, regions = g.batch * prod(g.out[:-1]), _choose_regions(g, output_bytes, item)
-    outer, tiles = prod(g.kernel[:-2]), prod(counts)
+    gy_channels = g.filters if span_in_lanes else v * lanes
+    regions = _choose_regions(g, (prod(g.stride) * g.channels + gy_channels) * item, item)
+    lines, outer, tiles = g.batch * prod(g.out[:-1]), prod(g.kernel[:-2]), prod(counts)
     work = outer * (work * lines * g.out[-1] + tiles * regions[2] * r * v * k * ADD)
     work += outer * tiles * lines * (LINE + LINE_OF_TAP * k)
     return SpanTiling(v, r, k, *counts, *regions, work)
@@ -402,18 +402,8 @@ def puts_span_in_lanes(g: Geometry, compute: str) -> bool:
     """True if the span fills the lanes of a filter gradient better than output channels do."""
     if not supports_lanes(g):
         return False
-    on, item = machine(), ITEMSIZE[compute]
-    in_rows, in_lanes = (
-        choose_tiling(g, lanes, item, on.lanes(item), on.registers) for lanes in (False, True)
-    )
-    return in_lanes.work < in_rows.work
-
-
-def tiling(g: Geometry, compute: str) -> SpanTiling:
-    """Choose the tiling of a filter gradient for this machine."""
-    on, item = machine(), ITEMSIZE[compute]
-    span_in_lanes = puts_span_in_lanes(g, compute)
-    return choose_tiling(g, span_in_lanes, item, on.lanes(item), on.registers)
+    on = machine()
+    return tiling(g, compute, on, True).work < tiling(g, compute, on, False).work
 
 
 def gradient(
@@ -449,9 +439,7 @@ def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], span_in_lanes: bool, threads: int, on: Machine,
 ) -> Call:  # fmt: skip
-    item = ITEMSIZE[compute]
-    lanes = on.lanes(item)
-    chosen = choose_tiling(g, span_in_lanes, item, lanes, on.registers)
+    lanes, chosen = on.lanes(ITEMSIZE[compute]), tiling(g, compute, on, span_in_lanes)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, width = g.kernel[-1] * g.channels, chosen.vectors * lanes
@@ -473,6 +461,7 @@ def _gradient_call(
         slices = min(tiles, -(-chunk_count(threads) // chosen.partial_sums))
     slice_size = -(-tiles // slices)
     slices = -(-tiles // slice_size)
+    axes, base = axis_arguments(g, g.rank - 1, x_strides, gy_strides)
     arguments = {
         "chunks": chosen.partial_sums * slices, "slices": slices, "slice": slice_size,
         "tiles": tiles, "row_tiles": chosen.row_tiles, "tap_tiles": chosen.tap_tiles,
@@ -480,22 +469,13 @@ def _gradient_call(
         "regions": chosen.regions, "region_lines": chosen.region_lines,
         "region_outputs": chosen.region_outputs, "lines": g.batch * prod(g.out[:-1]),
         "line": g.out[-1], "line_parts": -(-g.out[-1] // chosen.region_outputs),
-        "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
+        "x": base * ITEMSIZE[x_dtype], "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
         "x_batch": x_strides[0], "gy_batch": gy_strides[0], "x_last": stride * g.channels,
         "gy_last": gy_strides[-2], "x_start": low * g.channels, "x_line": g.size[-1] * g.channels,
         "inside_first": -((first // g.channels - low) // stride),
-        "inside_last": (g.size[-1] - 1 + low - last // g.channels) // stride + 1,
+        "inside_last": (g.size[-1] - 1 + low - last // g.channels) // stride + 1, **axes,
     }  # fmt: skip
     if not span_in_lanes:
         edge, _ = offsets(g, g.rank - 1, g.channels)
         arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x_dtype)}
-    base = 0
-    for a in range(g.rank - 1):
-        table, lowest = offsets(g, a, x_strides[a + 1])
-        base += lowest
-        arguments |= {
-            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
-            f"y_stride{a}": gy_strides[a + 1],
-        }  # fmt: skip
-    arguments["x"] = base * ITEMSIZE[x_dtype]
     return bind(schedule.name, kernel, schedule, arguments, threads, on)
