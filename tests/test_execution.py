@@ -26,7 +26,8 @@ SIDES = {
     "dense": ("lanes", "vectors", "positions"),
     "outer": ("lanes", "vectors", "channels"),
     "blocked": ("lanes", "vectors", "channels"),
-    "blocks": ("lanes", "vectors", "positions"),
+    "blocks": ("lanes", "vectors", "rows"),
+    "lines": ("lanes", "vectors", "rows"),
     "runs": ("lanes", "vectors", "rows"),
     "run_lanes": ("lanes", "vectors", "rows", "taps"),
     "grouped": ("layout.lanes", "layout.vectors", "tile_kinds"),
@@ -268,8 +269,9 @@ def check_direct(described, seen):
         getattr(c.kernel.parameters[0], "vnni", 0) for c in main
     )
     assert described["target"] == str(jit.machine())
-    engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",
-              "run_lanes": "few channels", "outer": "dense", "blocked": "dense"}  # fmt: skip
+    engine = {"depthwise": "channelwise", "blocks": "few channels", "lines": "few channels",
+              "runs": "few channels", "run_lanes": "few channels", "outer": "dense",
+              "blocked": "dense"}  # fmt: skip
     assert described["engine"] == engine.get(
         name, engine.get(name.split("_")[0], name.split("_")[0])
     )

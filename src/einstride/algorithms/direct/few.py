@@ -97,60 +97,46 @@ def forward(
 def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """Compute gx from gy and f."""
+    """Compute gx from gy and f, as the sum over all parts of output channels."""
     from einstride.cpu.conv.small_channels import blocks
 
-    g, compute = job.geometry, job.arithmetic.compute
-    if len(parts := _parts(g, compute)) > 1:
-        finite = _add_parts(gy, f, job, b, bias, out, parts, prepared)
-    else:
-        panels = prepare(f, job, b) if prepared is None else prepared
-        finite = blocks.gradient(gy, panels, g, compute, bias, out, b.launch, _threads(job))
-    return out if finite else fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    compute, parts = job.arithmetic.compute, _parts(job)
+    total = term = out
+    if len(parts) > 1:
+        total, term = (b.empty(out.shape, compute, gy) for _ in range(2))
+    for i, (filters, part) in enumerate(parts):
+        panels = _block_panels(f[..., filters], part, b) if prepared is None else prepared[i]
+        finite = blocks.gradient(
+            gy[..., filters], panels, part.geometry, compute, None if i else bias,
+            term if i else total, b.launch, _threads(job),
+        )  # fmt: skip
+        if not finite:
+            return fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
+        if i:
+            total += term
+    if total is not out:
+        out[...] = total
+    return out
 
 
 def _part_count(g: Geometry, compute: str) -> int:
     """Count the parts of output channels: a part's filter takes `SLICE_BYTES` rearranged."""
-    from einstride.cpu.conv.small_channels.pack import panel_bytes
+    from einstride.cpu.conv.small_channels.blocks import panel_bytes
 
     return min(-(-panel_bytes(g, compute) // SLICE_BYTES), max(g.filters, 1))
 
 
-def _parts(g: Geometry, compute: str) -> list[slice]:
-    """Split the output channels into parts."""
-    count = _part_count(g, compute)
+def _parts(job: Job) -> list[tuple[slice, Job]]:
+    """Split the output channels into parts, each with a job of its own."""
+    g = job.geometry
+    count = _part_count(g, job.arithmetic.compute)
+    if count == 1:
+        return [(slice(None), job)]
     ends = [i * g.filters // count for i in range(count + 1)]
-    return [slice(*pair) for pair in pairwise(ends)]
-
-
-def _add_parts(
-    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, parts: list[slice],
-    prepared: Any,
-) -> bool:  # fmt: skip
-    """Add the input gradients of all parts of output channels; return False if one has a NaN."""
-    from einstride.cpu.conv.small_channels import blocks
-
-    compute = job.arithmetic.compute
-    total, term = (b.empty(out.shape, compute, gy) for _ in range(2))
-    for i, filters in enumerate(parts):
-        part_job = _part(job, filters)
-        g = part_job.geometry
-        panels = _block_panels(f[..., filters], part_job, b) if prepared is None else prepared[i]
-        first = filters is parts[0]
-        bias_in, written = (bias, total) if first else (None, term)
-        if not blocks.gradient(
-            gy[..., filters], panels, g, compute, bias_in, written, b.launch, _threads(job)
-        ):
-            return False
-        if not first:
-            total += term
-    out[...] = total
-    return True
-
-
-def _part(job: Job, filters: slice) -> Job:
-    """Return the job with some of its output channels."""
-    return replace(job, geometry=replace(job.geometry, filters=filters.stop - filters.start))
+    return [
+        (slice(first, last), replace(job, geometry=replace(g, filters=last - first)))
+        for first, last in pairwise(ends)
+    ]
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
@@ -176,29 +162,27 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
     if job.direction == "filter_grad":
         call = spans.gradient_of(first, second, g, compute, threads)
         return Work(call, sums=call.argument("partial_sums"))
-    parts = _parts(g, compute)
+    parts = _parts(job)
+    filters, part = parts[0]
     if len(parts) > 1:
-        first, g = first[..., parts[0]], _part(job, parts[0]).geometry
         out = b.empty(out.shape, compute, first)
-    call, _ = blocks.gradient_of(first, g, compute, out, threads)
+    call, _ = blocks.gradient_of(first[..., filters], part.geometry, compute, out, threads)
     return Work(call, parts=len(parts))
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """Pack the filter into panels, rearranged for the blocks of an input gradient."""
+    """Pack the filter into panels; for an input gradient, the filter of each part."""
     from einstride.cpu.conv.small_channels import lines
 
     g, compute = job.geometry, job.arithmetic.compute
     if job.direction == "forward":
         return lines.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
-    if len(parts := _parts(g, compute)) > 1:
-        return [_block_panels(f[..., filters], _part(job, filters), b) for filters in parts]
-    return _block_panels(f, job, b)
+    return [_block_panels(f[..., filters], part, b) for filters, part in _parts(job)]
 
 
 def _block_panels(f: Array, job: Job, b: Backend) -> Any:
     """Pack the filter into panels for the blocks of an input gradient."""
-    from einstride.cpu.conv.small_channels.pack import pack
+    from einstride.cpu.conv.small_channels.blocks import pack
 
     g, compute = job.geometry, job.arithmetic.compute
     return pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
@@ -261,7 +245,7 @@ def _column_table_size(job: Job) -> int:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, including the zeros of the rearranged filter."""
-    from einstride.cpu.conv.small_channels import block_plan, lines, pack, spans
+    from einstride.cpu.conv.small_channels import block_plan, blocks, lines, spans
     from einstride.cpu.runtime.aligned_memory import CACHE_LINE
 
     g, compute = job.geometry, job.arithmetic.compute
@@ -281,7 +265,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         if lines.streams(g, job.itemsize, line_tiling):  # stores do not read the result first
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
-        panels = pack.panel_bytes(g, compute)
+        panels = blocks.panel_bytes(g, compute)
         vectors = block_plan.tiling(g, compute, on).work + panels / item * PACKED_BLOCKS
         workspace = prod(g.f_shape) * item + 32 * _column_table_size(job)
         count = _part_count(g, compute)

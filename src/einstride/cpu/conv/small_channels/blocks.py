@@ -5,11 +5,11 @@ sixteen. Here a column is (position in a block, channel), for blocks of some str
 
     acc[block p, column] += gy[output of block p under the tap, d] * f[tap, d, column]
 
-The filter is packed in such columns (`small_channels.pack`), with zeros where a tap does not meet a
-position of the block. A tile is several blocks of the last axis. Columns are stored in contiguous
-spans of gx, cut off where they leave it. Every element is summed in the same order wherever it
-lies. Zero taps would spread a NaN or an infinity over a block: where a sum is NaN, `flag` is set,
-and the caller must compute the result otherwise.
+The filter is packed in panels of such columns, (tap, d, V vectors), with zeros where a tap does not
+meet a position of the block. A tile is several blocks of the last axis. Columns are stored in
+contiguous spans of gx, cut off where they leave it. Every element is summed in the same order
+wherever it lies. Zero taps would spread a NaN or an infinity over a block: where a sum is NaN,
+`flag` is set, and the caller must compute the result otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import is_float
 from einstride.codegen.jit import Machine, machine
 from einstride.codegen.vector_formats import Format, all_lanes
+from einstride.codegen.vector_ops import transpose
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile
@@ -37,6 +38,7 @@ from einstride.cpu.conv.small_channels.lines import (
     chunk_arguments,
     split_chunk,
 )
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.cpu.runtime.operands import element_strides
@@ -184,6 +186,62 @@ def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:
     low, high = sums[v], sums[min(v + 1, len(sums) - 1)]
     order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [shift + i for i in range(lanes)])
     return Value(low.code, low.code.builder.shuffle_vector(low.ir, high.ir, order))
+
+
+def panel_bytes(g: Geometry, compute: str) -> int:
+    """Count the bytes of a packed filter."""
+    chosen = tiling(g, compute, machine())
+    return chosen.panels * chosen.taps * g.filters * chosen.width * ITEMSIZE[compute] + CACHE_LINE
+
+
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
+    """Pack a filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
+    chosen = tiling(g, compute, machine())
+    panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
+    call = _packing_call(g, compute, f.strides, threads, machine())
+    call(launch, f=address(f), panels=address(panels))
+    return panels
+
+
+@kept
+def _packing_call(
+    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
+) -> Call:
+    chosen = tiling(g, compute, on)
+    offsets = columns(g, chosen, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
+    arguments = {
+        "chunks": chosen.panels * chosen.taps, "channels": g.filters, "f": 0, "panels": 0,
+        "columns": offsets, "zeros": np.zeros(chosen.lanes, compute),
+    }  # fmt: skip
+    parameters = compute, chosen.lanes, chosen.vectors
+    threads = threads if offsets.size * g.filters > 1 << 17 else 1
+    return bind("block_panels", packing_kernel, parameters, arguments, threads, on)
+
+
+def packing_kernel(parameters: tuple[str, int, int], names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``block_panels`` for (dtype, lanes, vectors).
+
+    A column is contiguous along the output channels in the filter, and across them in a panel:
+    squares of as many columns as a vector has lanes are transposed in registers.
+    """
+    dtype, lanes, vectors = parameters
+    code = Code("block_panels", names)
+    width = lanes * vectors
+    with code.chunks(code["chunks"]) as chunk:
+        channels = code["channels"]
+        f, zeros = code.array("f", dtype), code.array("zeros", dtype)
+        panel = code.array("panels", dtype).at(chunk * channels * width)
+        with code.loop(0, width, lanes) as column:
+            offsets = [look_up(code, "columns", chunk * width + column + i) for i in range(lanes)]
+            with code.loop(0, channels, lanes) as d:
+                mask = code.first_lanes(channels - d, lanes)
+                square = transpose(
+                    [(o >= 0).select_pointer(f.at(o + d), zeros).load(lanes, mask) for o in offsets]
+                )
+                for i, vector in enumerate(square):
+                    with code.when(d + i < channels):
+                        panel.at((d + i) * width + column).store(vector)
+    return code.text()
 
 
 def gradient(
