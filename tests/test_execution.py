@@ -23,9 +23,9 @@ FAST = jit.available()
 fast = pytest.mark.skipif(not FAST, reason="the extra fast is missing")
 
 SIDES = {
-    "dense": ("lanes", "vectors", "positions"),
-    "outer": ("lanes", "vectors", "channels"),
-    "blocked": ("lanes", "vectors", "channels"),
+    "dense": ("lanes", "vectors", "rows"),
+    "outer": ("lanes", "vectors", "rows"),
+    "blocked": ("lanes", "vectors", "rows"),
     "blocks": ("lanes", "vectors", "rows"),
     "lines": ("lanes", "vectors", "rows"),
     "runs": ("lanes", "vectors", "rows"),
