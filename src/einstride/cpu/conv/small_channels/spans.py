@@ -155,22 +155,18 @@ def _compute_tile(
     code: Code, schedule: SpanGradient, number: Value, lines: tuple[Value, Value],
     outputs: tuple[Value, Value], sums: Pointer, is_first: Value,
 ) -> None:  # fmt: skip
-    """Sum one tile over a region, and add it to the partial sum (tap, row, column).
-
-    The last tile of rows, and of taps, overlaps the tile before it rather than ending behind the
-    last row: rows that another tile has are not stored.
-    """
+    """Sum one tile over a region, and add it to the partial sum (tap, row, column)."""
     outer = schedule.rank - 1
     extents = [code[f"taps{a}"] for a in reversed(range(outer - 1))]
     extents = [code["tap_tiles"], *extents] if outer else []
     row_tile, *taps, column_tile = split(number, code["row_tiles"], *extents)
-    own_row, column = row_tile * schedule.rows, column_tile * schedule.width
-    row = own_row.minimum(code["rows"] - schedule.rows)
+    row, skipped_rows = _first_of_tile(row_tile, schedule.rows, code["rows"])
+    column = column_tile * schedule.width
     taps.reverse()
-    own_tap = code.number(0)
+    skipped_taps = code.number(0)
     if taps:
-        own_tap = taps[-1] * schedule.taps
-        taps[-1] = own_tap.minimum(code[f"taps{outer - 1}"] - schedule.taps)
+        last_taps = code[f"taps{outer - 1}"]
+        taps[-1], skipped_taps = _first_of_tile(taps[-1], schedule.taps, last_taps)
     tap = code.number(0)
     for a, tap_of_axis in enumerate(taps):
         tap = tap * code[f"taps{a}"] + tap_of_axis
@@ -184,12 +180,23 @@ def _compute_tile(
         _sum_line(code, schedule, tile, line, outputs)
     sums_tile = sums.at((tap * code["rows"] + row) * code["columns"] + column)
     for k, r in product(range(schedule.taps), range(schedule.rows)):
-        is_own = row + r >= own_row
+        is_own = skipped_rows < r + 1
         if schedule.taps > 1:
-            is_own = is_own & (taps[-1] + k >= own_tap)
+            is_own = is_own & (skipped_taps < k + 1)
         with code.when(is_own):
             sums_row = sums_tile.at((code["rows"] * k + r) * code["columns"])
             tile.sums.add_to(k * schedule.rows + r, sums_row, masks, is_first)
+
+
+def _first_of_tile(number: Value, size: int, count: Value) -> tuple[Value, Value]:
+    """Return the first of `count` rows, or taps, of a tile; and how many of them are not stored.
+
+    The last tile overlaps the tile before it, rather than ending behind the last row: rows that the
+    tile before it has, too, are not stored.
+    """
+    own = number * size
+    first = own.minimum(count - size)
+    return first, own - first
 
 
 def _sum_line(
