@@ -77,8 +77,8 @@ class BlockGradient(Schedule):
 
 @dataclass(frozen=True)
 class Span:
-    """A span of a panel in a line of blocks: its length, 0 outside of gx; its first element within
-    a block on the last axis; its address for the first block."""
+    """Locate a span of a panel in a line of blocks: its length, 0 outside of gx; its first element
+    within a block on the last axis; its address for the first block."""
 
     count: Value
     first: Value
@@ -287,13 +287,13 @@ def _gradient_call(
     *outer, last = chosen.axes
     tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
     depth = max(SLICE_BYTES // tap_bytes // UNROLLED, 8) * UNROLLED
-    max_segment = TILES * chosen.rows if depth < g.filters else 1 << 62
+    max_tiles = TILES if depth < g.filters else None
     spans = columns(g, chosen, (0,) * (g.rank + 1))
     gx_first, span_offset, gy_first = last.low * g.channels, spans.first, 0
     arguments = {
         **chunk_arguments(
             chosen, g.batch * prod(axis.count for axis in outer), last.count,
-            chosen.taps * g.filters * chosen.width, compute, threads, max_segment,
+            chosen.taps * g.filters * chosen.width, compute, threads, max_tiles,
         ),
         "f": 0, "bias": 0, "flag": 0, "zeros": np.zeros(max(g.filters, 1), operand),
         "channels": g.filters, "slice": depth, "x_batch": gy_strides[0], "y_batch": gx_strides[0],

@@ -246,12 +246,14 @@ def tiling(g: Geometry, compute: str, on: Machine) -> Tiling:
 
 def chunk_arguments(
     chosen: Tiling, lines: int, line: int, panel: int, compute: str, threads: int,
-    max_segment: int = 1 << 62,
+    max_tiles: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """List the arguments that `split_chunk` reads, and the number of elements of a panel."""
+    tiles = -(-line // chosen.rows)
+    tiles = tiles if max_tiles is None else min(tiles, max_tiles)
     segment = chunk_size(
-        min(-(-line // chosen.rows) * chosen.rows, max_segment), chosen.rows,
-        lambda n: lines * chosen.panels * -(-line // n), chunk_count(threads),
+        tiles * chosen.rows, chosen.rows, lambda n: lines * chosen.panels * -(-line // n),
+        chunk_count(threads),
     )  # fmt: skip
     segments = -(-line // segment)
     return {

@@ -120,8 +120,9 @@ class SpanLaneGradient(SpanGradient):
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile: its sums, its first element of the span, its first output channel, its tap
-    on each outer axis, the masks of a row. From `low` to `high`, spans of outputs lie inside x."""
+    """Hold a register tile: its sums, its first element of the span, its first output channel, its
+    tap on each outer axis, the masks of a row. From `low` to `high`, spans of outputs lie inside x.
+    """
 
     sums: RegisterTile
     span: Value
