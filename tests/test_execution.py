@@ -26,7 +26,8 @@ SIDES = {
     "dense": ("lanes", "vectors", "rows"),
     "outer": ("lanes", "vectors", "rows"),
     "blocked": ("lanes", "vectors", "rows"),
-    "blocks": ("lanes", "vectors", "positions"),
+    "blocks": ("lanes", "vectors", "rows"),
+    "lines": ("lanes", "vectors", "rows"),
     "runs": ("lanes", "vectors", "rows"),
     "run_lanes": ("lanes", "vectors", "rows", "taps"),
     "grouped": ("lanes", "vectors", "rows"),
@@ -263,8 +264,9 @@ def check_direct(described, seen):
         getattr(c.kernel.parameters[0], "vnni", 0) for c in main
     )
     assert described["target"] == str(jit.machine())
-    engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",
-              "run_lanes": "few channels", "outer": "dense", "blocked": "dense"}  # fmt: skip
+    engine = {"depthwise": "channelwise", "blocks": "few channels", "lines": "few channels",
+              "runs": "few channels", "run_lanes": "few channels", "outer": "dense",
+              "blocked": "dense"}  # fmt: skip
     assert described["engine"] == engine.get(
         name, engine.get(name.split("_")[0], name.split("_")[0])
     )

@@ -12,7 +12,7 @@ from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.cpu.conv.small_channels import run_lane_calls
+from einstride.cpu.conv.small_channels import spans
 
 WIDTHS = _testing.vector_widths()
 
@@ -50,7 +50,7 @@ def along():
     seen = []
 
     def choose(real, g, compute):
-        seen.append(run_lane_calls.supports(g))
+        seen.append(spans.supports_lanes(g))
         return seen[-1]
 
     lanes = "lay the lanes of a filter gradient along the run"

@@ -29,7 +29,9 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     },
     "prepare a filter": ("algorithms.direct:prepare",),
     "prefer few channels": ("algorithms.direct.few:is_faster",),
-    "lay the lanes of a filter gradient along the run": ("algorithms.direct.few:_along_span",),
+    "lay the lanes of a filter gradient along the run": (
+        "cpu.conv.small_channels.spans:puts_span_in_lanes",
+    ),
     "cut a filter into pieces": ("algorithms.direct.pieces:filter_slices",),
     "cut an input gradient into parts": ("algorithms.direct.few:_parts",),
     "cut positions into blocks": ("cpu.conv.small_channels.block_plan:_choose_spans",),
@@ -86,7 +88,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 CONSTANTS: dict[str, tuple[str, ...]] = {
     "products worth rounding": ("planning.select:WORTH_ROUNDING",),
     "filter piece": ("algorithms.direct.pieces:SLICE_BYTES", "algorithms.direct.few:SLICE_BYTES"),
-    "streamed result": ("cpu.conv.small_channels.line_calls:STREAMED",),
+    "streamed result": ("cpu.conv.small_channels.lines:STREAMED",),
     "strides of a block": ("cpu.conv.small_channels.block_plan:STRIDES",),
     "region of small groups": ("cpu.conv.grouped.filter_gradient:REGION_BYTES",),
     "products worth threads": (

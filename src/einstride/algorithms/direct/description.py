@@ -72,14 +72,6 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
 VECTORS = {"lanes": "lanes", "vectors": "vectors"}
 
 KINDS = {
-    "runs": Kind(
-        "contiguous (tap, channel) pairs of x broadcast, vectors of gy",
-        VECTORS | {"(tap, channel) pairs": "rows"},
-    ),
-    "run_lanes": Kind(
-        "vectors of contiguous (tap, channel) pairs of x, gy broadcast",
-        VECTORS | {"output channels": "rows", "taps": "taps"},
-    ),
     "channelwise_channels": Kind(
         "vectors of output channels", VECTORS | {"output positions": "tile"}
     ),
@@ -102,15 +94,6 @@ KINDS = {
 }  # fmt: skip
 """The kinds of kernels, by the kernel's name."""
 
-FORWARD_LINES = Kind(
-    "contiguous (tap, channel) pairs of x broadcast, f in packed panels of output channels",
-    VECTORS | {"output positions": "positions"},
-)
-INPUT_BLOCKS = Kind(
-    "gy broadcast, vectors of (position in a block, input channel)",
-    VECTORS | {"blocks of positions": "positions"},
-)
-
 
 def facts(engine: str, work: Work) -> Facts:
     """Return the engine, the kernel, its register tile, chunks and threads."""
@@ -122,7 +105,7 @@ def facts(engine: str, work: Work) -> Facts:
         tile, words = schedule.sides, schedule.describe()
         operands = str(words.pop("operands"))
     else:
-        kind = _kind(name, schedule)
+        kind = KINDS[name]
         tile = {side: int(attrgetter(at)(schedule)) for side, at in kind.tile.items()}
         operands = kind.operands
     found: dict[str, Fact] = {
@@ -140,9 +123,3 @@ def facts(engine: str, work: Work) -> Facts:
         if count > 1:
             found[label] = count
     return found
-
-
-def _kind(name: str, spec: Any) -> Kind:
-    if name != "blocks":
-        return KINDS[name]
-    return FORWARD_LINES if spec.forward else INPUT_BLOCKS

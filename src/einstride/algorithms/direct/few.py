@@ -1,10 +1,10 @@
 """Direct convolution for inputs with at most 16 channels per position, too few to fill a vector.
 
 Forward: the taps of the last axis and the input channels form one contiguous reduction axis
-(`line_calls`). Input gradient: a vector spans (position in block, channel), with a filter
-rearranged accordingly (`small_channels.blocks`), which `prepare` can keep. Filter gradient: a
-register tile holds the taps of the last axis with their channels, which are contiguous in x
-(`run_outer`); they fill the lanes if there are few output channels, too (`run_lanes`).
+(`small_channels.lines`). Input gradient: a vector spans (position in block, channel), with a filter
+rearranged accordingly (`small_channels.blocks`), which `prepare` can keep. Filter gradient: the
+rows of a register tile are the taps of the last axis with their channels, which are contiguous in
+x; they fill the lanes if there are few output channels, too (`small_channels.spans`).
 
 The rearranged filter contains zeros, which would spread a NaN or an infinity of gy over a block. If
 a sum is NaN, another engine without such zeros computes the input gradient again.
@@ -29,9 +29,7 @@ from einstride.cpu.runtime.operands import (
     contiguous_lines,
     operand,
     packed,
-    target,
 )
-from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Cost, Job
@@ -88,92 +86,66 @@ def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
     """Compute y from x and f."""
-    from einstride.cpu.conv.small_channels import line_calls
+    from einstride.cpu.conv.small_channels import lines
 
     panels = prepare(f, job, b) if prepared is None else prepared
     compute = job.arithmetic.compute
-    line_calls.correlate(x, panels, job.geometry, compute, bias, out, b.launch, _threads(job))
+    lines.correlate(x, panels, job.geometry, compute, bias, out, b.launch, _threads(job))
     return out
 
 
 def input_grad(
     gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any = None
 ) -> Array:
-    """Compute gx from gy and f."""
-    from einstride.cpu.conv.small_channels import block_calls
+    """Compute gx from gy and f, as the sum over all parts of output channels."""
+    from einstride.cpu.conv.small_channels import blocks
 
-    g, compute = job.geometry, job.arithmetic.compute
-    if len(parts := _parts(g, compute)) > 1:
-        finite = _add_parts(gy, f, job, b, bias, out, parts, prepared)
-    else:
-        panels = prepare(f, job, b) if prepared is None else prepared
-        finite = block_calls.gradient(gy, panels, g, compute, bias, out, b.launch, _threads(job))
-    return out if finite else fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
+    compute, parts = job.arithmetic.compute, _parts(job)
+    total = term = out
+    if len(parts) > 1:
+        total, term = (b.empty(out.shape, compute, gy) for _ in range(2))
+    for i, (filters, part) in enumerate(parts):
+        panels = _block_panels(f[..., filters], part, b) if prepared is None else prepared[i]
+        finite = blocks.gradient(
+            gy[..., filters], panels, part.geometry, compute, None if i else bias,
+            term if i else total, b.launch, _threads(job),
+        )  # fmt: skip
+        if not finite:
+            return fallback_engine(job, b.traits).input_grad(gy, f, job, b, bias, out)
+        if i:
+            total += term
+    if total is not out:
+        out[...] = total
+    return out
 
 
 def _part_count(g: Geometry, compute: str) -> int:
     """Count the parts of output channels: a part's filter takes `SLICE_BYTES` rearranged."""
-    from einstride.cpu.conv.small_channels import block_calls
+    from einstride.cpu.conv.small_channels.blocks import panel_bytes
 
-    return min(-(-block_calls.panel_bytes(g, compute) // SLICE_BYTES), max(g.filters, 1))
+    return min(-(-panel_bytes(g, compute) // SLICE_BYTES), max(g.filters, 1))
 
 
-def _parts(g: Geometry, compute: str) -> list[slice]:
-    """Split the output channels into parts."""
-    count = _part_count(g, compute)
+def _parts(job: Job) -> list[tuple[slice, Job]]:
+    """Split the output channels into parts, each with a job of its own."""
+    g = job.geometry
+    count = _part_count(g, job.arithmetic.compute)
+    if count == 1:
+        return [(slice(None), job)]
     ends = [i * g.filters // count for i in range(count + 1)]
-    return [slice(*pair) for pair in pairwise(ends)]
-
-
-def _add_parts(
-    gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, parts: list[slice],
-    prepared: Any,
-) -> bool:  # fmt: skip
-    """Add the input gradients of all parts of output channels; return False if one has a NaN."""
-    from einstride.cpu.conv.small_channels import block_calls
-
-    compute = job.arithmetic.compute
-    total, term = (b.empty(out.shape, compute, gy) for _ in range(2))
-    for i, filters in enumerate(parts):
-        part_job = _part(job, filters)
-        g = part_job.geometry
-        panels = _block_panels(f[..., filters], part_job, b) if prepared is None else prepared[i]
-        first = filters is parts[0]
-        bias_in, written = (bias, total) if first else (None, term)
-        if not block_calls.gradient(
-            gy[..., filters], panels, g, compute, bias_in, written, b.launch, _threads(job)
-        ):
-            return False
-        if not first:
-            total += term
-    out[...] = total
-    return True
-
-
-def _part(job: Job, filters: slice) -> Job:
-    """Return the job with some of its output channels."""
-    return replace(job, geometry=replace(job.geometry, filters=filters.stop - filters.start))
+    return [
+        (slice(first, last), replace(job, geometry=replace(g, filters=last - first)))
+        for first, last in pairwise(ends)
+    ]
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
     """Compute gf from x and gy."""
-    from einstride.cpu.conv.small_channels import run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import spans
 
-    g, compute = job.geometry, job.arithmetic.compute
+    g = job.geometry
     destination = flip(out, g.rank, b) if g.flip else out
-    if _along_span(g, compute):
-        run_lane_calls.gradient(x, gy, g, compute, destination, b.launch, _threads(job))
-        return out
-    tables = run_calls.tiling(g, compute).regions.partial_sums
-    if tables == 1:
-        sums = target(destination, b, compute, packed)
-        run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-        if sums is not destination:
-            destination[...] = sums
-        return out
-    sums = b.empty((tables, *out.shape), compute, x)
-    run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
-    add_partial_sums(sums, destination, b.launch)
+    spans.gradient(x, gy, g, job.arithmetic.compute, destination, b.launch, _threads(job))
     return out
 
 
@@ -182,53 +154,38 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.cpu.conv.small_channels import block_calls, line_calls, run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import blocks, lines, spans
 
     g, compute, threads = job.geometry, job.arithmetic.compute, _threads(job)
     if job.direction == "forward":
-        return Work(line_calls.correlation(first, g, compute, out, threads))
+        return Work(lines.correlation(first, g, compute, out, threads))
     if job.direction == "filter_grad":
-        calls = run_lane_calls if _along_span(g, compute) else run_calls
-        call = calls.gradient_of(first, second, g, compute, threads)
+        call = spans.gradient_of(first, second, g, compute, threads)
         return Work(call, sums=call.argument("partial_sums"))
-    parts = _parts(g, compute)
+    parts = _parts(job)
+    filters, part = parts[0]
     if len(parts) > 1:
-        first, g = first[..., parts[0]], _part(job, parts[0]).geometry
         out = b.empty(out.shape, compute, first)
-    call, _ = block_calls.gradient_of(first, g, compute, out, threads)
+    call, _ = blocks.gradient_of(first[..., filters], part.geometry, compute, out, threads)
     return Work(call, parts=len(parts))
 
 
-def _along_span(g: Geometry, compute: str) -> bool:
-    """True if the span of taps and channels fills the lanes of a filter gradient better.
-
-    The alternative is to fill them with output channels.
-    """
-    from einstride.cpu.conv.small_channels import run_calls, run_lane_calls
-
-    if not run_lane_calls.supports(g):
-        return False
-    return run_lane_calls.tiling(g, compute).work < run_calls.tiling(g, compute).work
-
-
 def prepare(f: Array, job: Job, b: Backend) -> Any:
-    """Pack the filter into panels, rearranged for the blocks of an input gradient."""
-    from einstride.cpu.conv.small_channels import line_calls
+    """Pack the filter into panels; for an input gradient, the filter of each part."""
+    from einstride.cpu.conv.small_channels import lines
 
     g, compute = job.geometry, job.arithmetic.compute
     if job.direction == "forward":
-        return line_calls.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
-    if len(parts := _parts(g, compute)) > 1:
-        return [_block_panels(f[..., filters], _part(job, filters), b) for filters in parts]
-    return _block_panels(f, job, b)
+        return lines.pack(flip(f, g.rank, b) if g.flip else f, g, compute)
+    return [_block_panels(f[..., filters], part, b) for filters, part in _parts(job)]
 
 
 def _block_panels(f: Array, job: Job, b: Backend) -> Any:
     """Pack the filter into panels for the blocks of an input gradient."""
-    from einstride.cpu.conv.small_channels import block_calls
+    from einstride.cpu.conv.small_channels.blocks import pack
 
     g, compute = job.geometry, job.arithmetic.compute
-    return block_calls.pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
+    return pack(operand(f, b, compute, packed), g, compute, b.launch, _threads(job))
 
 
 def _threads(job: Job) -> int:
@@ -280,35 +237,36 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
 
 
 def _column_table_size(job: Job) -> int:
-    from einstride.cpu.conv.small_channels.block_calls import tiling
+    from einstride.cpu.conv.small_channels.block_plan import tiling
 
-    plan = tiling(job.geometry, job.arithmetic.compute)
-    return plan.panels * plan.taps * plan.width
+    chosen = tiling(job.geometry, job.arithmetic.compute, jit.machine())
+    return chosen.panels * chosen.taps * chosen.width
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, including the zeros of the rearranged filter."""
-    from einstride.cpu.conv.small_channels import block_calls, line_calls, run_calls, run_lane_calls
+    from einstride.cpu.conv.small_channels import block_plan, blocks, lines, spans
     from einstride.cpu.runtime.aligned_memory import CACHE_LINE
 
     g, compute = job.geometry, job.arithmetic.compute
-    item = ITEMSIZE[compute]
+    item, on = ITEMSIZE[compute], jit.machine()
     threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
-        spans = (run_lane_calls if _along_span(g, compute) else run_calls).tiling(g, compute)
-        vectors, workspace = spans.work, (spans.regions.partial_sums + 1) * prod(g.f_shape) * item
+        chosen = spans.tiling(g, compute, on, spans.puts_span_in_lanes(g, compute))
+        vectors, workspace = chosen.work, (chosen.partial_sums + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
-        lines = line_calls.tiling(g, compute)
-        packed = prod(g.kernel) * g.channels * lines.panels * lines.width
-        vectors, workspace = lines.work + PACKED * packed * threads, 3 * packed * item + CACHE_LINE
+        line_tiling = lines.tiling(g, compute, on)
+        elements = prod(g.kernel) * g.channels * line_tiling.panels * line_tiling.width
+        vectors = line_tiling.work + PACKED * elements * threads
+        workspace = 3 * elements * item + CACHE_LINE
         workspace += sum(16 * o * k for o, k in zip(g.out, g.kernel, strict=True))
-        if line_calls.streams(g, job.itemsize, lines):  # stores do not read the result first
+        if lines.streams(g, job.itemsize, line_tiling):  # stores do not read the result first
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
-        panels = block_calls.panel_bytes(g, compute)
-        vectors = block_calls.tiling(g, compute).work + panels / item * PACKED_BLOCKS
+        panels = blocks.panel_bytes(g, compute)
+        vectors = block_plan.tiling(g, compute, on).work + panels / item * PACKED_BLOCKS
         workspace = prod(g.f_shape) * item + 32 * _column_table_size(job)
         count = _part_count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item

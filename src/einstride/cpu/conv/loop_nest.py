@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.cpu.runtime.offset_tables import offsets
+from einstride.geometry.convolution import Geometry
 
 
 def split(index: Value, *extents: Value) -> tuple[Value, ...]:
@@ -132,3 +135,30 @@ def loop_over_outputs_inside(
 
     with code.loop(n0, n1) as n:
         loop(0, n * code["x_batch"], n * code["gy_batch"])
+
+
+def any_inside(offsets: Sequence[Value]) -> Value:
+    """True if one of these offsets lies in x: a negative offset lies in a border of zeros."""
+    common = offsets[0]
+    for offset in offsets[1:]:
+        common = common & offset  # negative only if all are
+    return common >= 0
+
+
+def axis_arguments(
+    g: Geometry, axes: int, x_strides: Sequence[int], y_strides: Sequence[int]
+) -> tuple[dict[str, Any], int]:
+    """List the kernel arguments of the first `axes` spatial axes: offset tables, sizes, strides.
+
+    The strides, in elements, begin with the batch. Also returns the offset to add to x.
+    """
+    arguments: dict[str, Any] = {}
+    base = 0
+    for a in range(axes):
+        table, lowest = offsets(g, a, x_strides[a + 1])
+        base += lowest
+        arguments |= {
+            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a],
+            f"y_stride{a}": y_strides[a + 1],
+        }  # fmt: skip
+    return arguments, base

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from einstride.codegen.jit import Machine
+from einstride.cpu.conv.small_channels.lines import FMA_LATENCY, Tiling, tile_rows
 from einstride.cpu.runtime.offset_tables import OUTSIDE, to_offsets
+from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Shape
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
-
-FMA_LATENCY = 8
-"""Multiply-adds of vectors in the least time of one channel of a tap, the latency of one of them:
-about four cycles at two per cycle."""
 
 # Terms of the predicted time, in multiply-adds of vectors; the package says how they were fitted.
 LOOK_UP, TAP = 8.0, 10.0
@@ -37,40 +36,17 @@ class Axis:
     Tap t of block q meets output first + q * strides + t.
     """
 
-    stride: int
-    dilation: int
-    kernel: int
-    flip: bool
     strides: int
+    block: int
     low: int
     count: int
     taps: int
     first: int
 
-    @property
-    def block(self) -> int:
-        """Positions in a block."""
-        return self.strides * self.stride
-
     def outputs(self, out: int) -> Any:
         """List (count, taps) the output that each tap of each block meets; -1 for none."""
         outputs = self.first + np.arange(self.count)[:, None] * self.strides + np.arange(self.taps)
         return np.where((outputs >= 0) & (outputs < out), outputs, -1)
-
-    def tap_numbers(self) -> Any:
-        """List (taps, block) the filter's tap between an output and a position; -1 for none."""
-        reach = (self.kernel - 1) * self.dilation
-        distance = np.arange(self.block) - self.stride * (
-            np.arange(self.taps)[:, None] - self._outputs_before
-        )
-        k, remainder = np.divmod(distance, self.dilation)
-        inside = (distance >= 0) & (distance <= reach) & (remainder == 0)
-        return np.where(inside, self.kernel - 1 - k if self.flip else k, -1)
-
-    @property
-    def _outputs_before(self) -> int:
-        """Outputs before a block's first output whose windows reach the block."""
-        return (self.kernel - 1) * self.dilation // self.stride
 
 
 def _divide_axis(g: Geometry, a: int, strides: int) -> Axis:
@@ -80,13 +56,22 @@ def _divide_axis(g: Geometry, a: int, strides: int) -> Axis:
     count = (low + g.size[a] - 1) // block - first_block + 1
     taps = (block - 1) // s + outputs_before + 1
     first = first_block * strides - outputs_before
-    low -= first_block * block
-    return Axis(s, g.dilation[a], g.kernel[a], g.flip, strides, low, count, taps, first)
+    return Axis(strides, block, low - first_block * block, count, taps, first)
+
+
+def _tap_numbers(g: Geometry, a: int, axis: Axis) -> Any:
+    """List (taps, block) the filter's tap between an output and a position; -1 for none."""
+    reach = (g.kernel[a] - 1) * g.dilation[a]
+    outputs = np.arange(axis.taps)[:, None] - reach // g.stride[a]
+    distance = np.arange(axis.block) - g.stride[a] * outputs
+    k, remainder = np.divmod(distance, g.dilation[a])
+    inside = (distance >= 0) & (distance <= reach) & (remainder == 0)
+    return np.where(inside, g.kernel[a] - 1 - k if g.flip else k, -1)
 
 
 @dataclass(frozen=True)
-class BlockTiling:
-    """How the columns of an input gradient are divided into panels, and blocks into tiles.
+class BlockTiling(Tiling):
+    """The columns of an input gradient in panels, and the blocks in tiles.
 
     A span is a contiguous part of gx within a block: positions of the last axis with channels.
 
@@ -94,30 +79,16 @@ class BlockTiling:
     ----------
     axes : tuple of Axis
         The blocks on each spatial axis.
-    lanes, vectors, positions : int
-        Lanes of a vector, vectors per panel, blocks per tile.
     span, spans : int
         Elements per span, spans per panel.
-    spans_per_line, panels : int
-        Spans that cover the positions of a block on the last axis; panels in all.
-    work : float
-        Predicted time, in multiply-adds of vectors.
+    spans_per_line : int
+        Spans that cover the positions of a block on the last axis.
     """
 
     axes: tuple[Axis, ...]
-    lanes: int
-    vectors: int
-    positions: int
     span: int
     spans: int
     spans_per_line: int
-    panels: int
-    work: float
-
-    @property
-    def width(self) -> int:
-        """Columns per panel."""
-        return self.lanes * self.vectors
 
     @property
     def taps(self) -> int:
@@ -126,9 +97,10 @@ class BlockTiling:
 
 
 @cached(1024)
-def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
-    """Choose the tiling with the least work."""
-    max_columns = (4 if registers >= 32 else 2) * lanes
+def tiling(g: Geometry, compute: str, on: Machine) -> BlockTiling:
+    """Choose the tiling of an input gradient with the least predicted time."""
+    lanes = on.lanes(ITEMSIZE[compute])
+    max_columns = (4 if on.registers >= 32 else 2) * lanes
     axes = [
         [
             _divide_axis(g, a, m)
@@ -137,12 +109,13 @@ def choose_block_tiling(g: Geometry, lanes: int, registers: int) -> BlockTiling:
         ]
         for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
     ]
-    tilings = []
-    for chosen in product(*axes):
-        columns = prod(axis.block for axis in chosen) * g.channels
-        if columns <= max_columns or all(axis.strides == 1 for axis in chosen):
-            tilings.append(_choose_spans(g, chosen, lanes, registers, max_columns))
-    return min(tilings, key=lambda blocks: blocks.work)
+    tilings = [
+        _choose_spans(g, chosen, lanes, on.registers, max_columns)
+        for chosen in product(*axes)
+        if prod(axis.block for axis in chosen) * g.channels <= max_columns
+        or all(axis.strides == 1 for axis in chosen)
+    ]
+    return min(tilings, key=lambda tiling: tiling.work)
 
 
 def _choose_spans(
@@ -153,25 +126,20 @@ def _choose_spans(
     span = width if spans_per_line == 1 else -(-width // (spans_per_line * lanes)) * lanes
     spans_per_line = -(-width // span)
     all_spans = prod(axis.block for axis in axes[:-1]) * spans_per_line
-    rows, line = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
+    lines, line = g.batch * prod(axis.count for axis in axes[:-1]), axes[-1].count
     taps = prod(axis.taps for axis in axes)
-    best: BlockTiling | None = None
+    tilings = []
     for spans in range(1, min(max_columns // span, all_spans) + 1):
-        vectors = -(-spans * span // lanes)
-        positions = 6 if vectors == 4 else min((registers - 1 - vectors) // vectors, 14)
-        positions = -(-line // -(-line // min(positions, line)))
-        panels = -(-all_spans // spans)
-        products = g.filters * max(vectors * positions, vectors + positions, FMA_LATENCY)
-        writes = positions * spans * -(-span // lanes) * STORE
-        tile = taps * (products + LOOK_UP * positions + TAP) + writes + TILE
-        work = panels * rows * (-(-line // positions) * tile + ROW)
-        if best is None or work < best.work:
-            best = BlockTiling(
-                axes, lanes, vectors, positions, span, spans, spans_per_line, panels, work
-            )
-    if best is None:
-        raise ValueError("a span is longer than a panel")
-    return best
+        vectors, panels = -(-spans * span // lanes), -(-all_spans // spans)
+        rows = tile_rows(vectors, line, registers)
+        products = g.filters * max(vectors * rows, vectors + rows, FMA_LATENCY)
+        writes = rows * spans * -(-span // lanes) * STORE
+        tile = taps * (products + LOOK_UP * rows + TAP) + writes + TILE
+        work = panels * lines * (-(-line // rows) * tile + ROW)
+        tilings.append(
+            BlockTiling(lanes, vectors, rows, panels, work, axes, span, spans, spans_per_line)
+        )
+    return min(tilings, key=lambda tiling: tiling.work)
 
 
 @dataclass(frozen=True)
@@ -186,7 +154,7 @@ class Columns:
         (panels * width) the channel of each column.
     first, count : array
         For each span: its first element within the block on the last axis, and its length.
-    at : list of array
+    positions : tuple of array
         For each span: its position in the block on each other axis.
     """
 
@@ -194,41 +162,30 @@ class Columns:
     channels: Any
     first: Any
     count: Any
-    positions: list[Any]
+    positions: tuple[Any, ...]
 
 
 @kept
 def columns(g: Geometry, blocks: BlockTiling, f_strides: Shape) -> Columns:
     """List the columns of a filter (*K, C, D) with these strides in elements, none negative."""
-    offset: Any = np.arange(g.channels) * f_strides[g.rank]
-    for a in reversed(range(g.rank)):
-        tap_offsets = to_offsets(blocks.axes[a].tap_numbers(), f_strides[a], 0)
-        inner = offset.reshape(1, *offset.shape)
-        shape = (tap_offsets.shape[0], tap_offsets.shape[1], *[1] * offset.ndim)
-        offset = (
-            tap_offsets.reshape(shape) + inner
-        )  # (taps, block, inner taps, inner blocks, ..., C)
-    n = g.rank
-    offset = offset.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n)
+    n, width = g.rank, blocks.axes[-1].block * g.channels
     outer = [axis.block for axis in blocks.axes[:-1]]
-    width = blocks.axes[-1].block * g.channels
-    offset = offset.reshape(blocks.taps, prod(outer), width)
-    span_offsets = np.full(
-        (blocks.taps, prod(outer), blocks.spans_per_line * blocks.span), OUTSIDE, np.int64
-    )
-    span_offsets[..., :width] = offset
-    all_spans = prod(outer) * blocks.spans_per_line
-    padded = np.full((blocks.taps, blocks.panels * blocks.spans, blocks.span), OUTSIDE, np.int64)
-    padded[:, :all_spans] = span_offsets.reshape(blocks.taps, all_spans, blocks.span)
-    panel_offsets = np.full((blocks.panels, blocks.taps, blocks.width), OUTSIDE, np.int64)
-    panel = padded.reshape(blocks.taps, blocks.panels, -1).transpose(1, 0, 2)
-    panel_offsets[..., : panel.shape[-1]] = panel
-    span_numbers = np.arange(blocks.panels * blocks.spans)
-    first = span_numbers % blocks.spans_per_line * blocks.span
-    count = np.where(span_numbers < all_spans, np.minimum(blocks.span, width - first), 0)
-    block = span_numbers % all_spans // blocks.spans_per_line
-    positions = [np.ascontiguousarray(i) for i in np.unravel_index(block, outer)] if outer else []
-    elements = first.reshape(blocks.panels, -1, 1) + np.arange(blocks.span)
-    channels = np.zeros((blocks.panels, blocks.width), np.int64)
-    channels[:, : panel.shape[-1]] = elements.reshape(blocks.panels, -1) % g.channels
-    return Columns(panel_offsets, channels.ravel(), first, count, positions)
+    offset: Any = np.arange(g.channels) * f_strides[n]
+    for a in reversed(range(n)):  # to (taps, block, taps and blocks of the inner axes, C)
+        taps = to_offsets(_tap_numbers(g, a, blocks.axes[a]), f_strides[a], 0)
+        offset = np.add.outer(taps, offset)
+    offset = offset.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n)
+    offset = offset.reshape(blocks.taps, prod(outer) * width)
+    offset = np.append(offset, np.full((blocks.taps, 1), OUTSIDE), axis=1)
+    block, part = np.divmod(np.arange(blocks.panels * blocks.spans), blocks.spans_per_line)
+    first = part * blocks.span
+    count = np.where(block < prod(outer), np.minimum(blocks.span, width - first), 0)
+    block %= prod(outer)
+    element = np.arange(blocks.span)
+    index = (block * width + first)[:, None] + element
+    index[element >= count[:, None]] = -1  # the offset of zeros
+    column = np.full((blocks.panels, blocks.width), -1)
+    column[:, : blocks.spans * blocks.span] = index.reshape(blocks.panels, -1)
+    offsets = np.ascontiguousarray(offset[:, column].transpose(1, 0, 2))
+    positions = tuple(map(np.ascontiguousarray, np.unravel_index(block, outer))) if outer else ()
+    return Columns(offsets, column.ravel() % g.channels, first, count, positions)

@@ -1,207 +1,319 @@
-"""Input gradient kernel for few input channels, whose vectors span (position in a block, channel).
+"""Write the kernel of the input gradient with few input channels, in blocks of positions.
 
 With vectors along the C channels of a position an input gradient would fill C lanes, often three of
 sixteen. Here a column is (position in a block, channel), for blocks of some strides on each axis:
 
     acc[block p, column] += gy[output of block p under the tap, d] * f[tap, d, column]
 
-The filter is rearranged into such columns, with zeros where a tap does not meet a position of the
-block. A tile is several blocks of the last axis; what a row of blocks has in common is computed
-once per row. Columns are stored in contiguous spans of gx, cut off where they leave it. Every
-element is summed in the same order wherever it lies. Zero taps would spread a NaN or an infinity
-over a block: where a sum is NaN, `flag` is set, and the caller must compute the result otherwise.
-
-The kernel also computes forward passes (`line_calls`), with blocks of one output.
+The filter is packed in panels of such columns, (tap, d, V vectors), with zeros where a tap does not
+meet a position of the block. A tile is several blocks of the last axis. Columns are stored in
+contiguous spans of gx, cut off where they leave it. Every element is summed in the same order
+wherever it lies. Zero taps would spread a NaN or an infinity over a block: where a sum is NaN,
+`flag` is set, and the caller must compute the result otherwise.
 """
 
 from __future__ import annotations
 
-from einstride.codegen.function_builder import Code, Pointer, Value, Variable
-from einstride.cpu.conv.small_channels.block_results import check_nan, store_spans
-from einstride.cpu.conv.small_channels.block_tile import BlockTile, Row
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
-UNROLLED = 4
-"""Channels of gy by which the innermost loop is unrolled."""
+import numpy as np
+from llvmlite import ir
+
+from einstride.codegen.float_ops import is_nan
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.ir_types import is_float
+from einstride.codegen.jit import Machine, machine
+from einstride.codegen.vector_formats import Format, all_lanes
+from einstride.codegen.vector_ops import transpose
+from einstride.cpu.conv.dense.pack import SLICE_BYTES
+from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
+from einstride.cpu.conv.register_tile import RegisterTile
+from einstride.cpu.conv.schedule import Schedule
+from einstride.cpu.conv.small_channels.block_plan import columns, tiling
+from einstride.cpu.conv.small_channels.lines import (
+    UNROLLED,
+    add_taps,
+    chunk_arguments,
+    split_chunk,
+)
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
+from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
+from einstride.cpu.runtime.operands import element_strides
+from einstride.geometry.arithmetic import ITEMSIZE
+from einstride.geometry.convolution import Geometry
+from einstride.support.byte_cache import kept
 
 TILES = 12
 """Tiles per chunk, at most, if channels are summed in several slices: the sums of all tiles wait in
 a staging buffer on the stack from one slice to the next."""
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    every = (f"{name}{a}" for a in range(rank) for name in ("table", "taps", "blocks"))
-    outer = (
-        f"{name}{a}" for a in range(rank - 1) for name in ("span_at", "size", "low", "block", "to")
-    )
-    return (
-        "counter", "chunks", "rows", "segments", "segment", "panels", "panels_inside",
-        "gy", "gx", "f", "bias", "zeros", "flag", "f_panel", "channels", "slice",
-        "gy_batch", "gx_batch", "span_first", "span_to", "span_count", "line", "before", "step",
-        "inside_first", "inside_last", "move", "start", *every, *outer,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class BlockGradient(Schedule):
+    """The schedule of an input gradient with few input channels.
+
+    Attributes
+    ----------
+    rank : int
+        Number of spatial axes.
+    span, spans : int
+        Elements of gx in a contiguous span, and spans of a panel.
+    """
+
+    rank: int
+    span: int
+    spans: int
+
+    in_lanes = "(position in a block, input channel)"
+    in_rows = "blocks of positions"
+    loops = "segment of a line of blocks and panel, slice of output channels, tile, tap, channel"
+    operands = "gy broadcast, vectors of (position in a block, input channel)"
+    edges = "a tap is skipped where all blocks of a tile lie in zeros, else zeros are read"
+    stores = "in contiguous spans under masks, rounded to the dtype of the result"
 
 
-def kernel(spec: BlockTile) -> str:
+@dataclass(frozen=True)
+class Span:
+    """Locate a span of a panel in a line of blocks: its length, 0 outside of gx; its first element
+    within a block on the last axis; its address for the first block."""
+
+    count: Value
+    first: Value
+    gx: Pointer
+
+
+def kernel(schedule: BlockGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``blocks``."""
-    code = Code("blocks", arguments(spec.rank))
+    code = Code("blocks", names)
+    last_axis, width = schedule.rank - 1, schedule.width
+    no_masks = [None] * schedule.vectors
     with code.chunks(code["chunks"]) as chunk:
-        inside = code["panels_inside"].equals(
-            1
-        )  # consecutive chunks: the panels of a row, or the rows of a panel
-        strips = code["rows"] * code["segments"]
-        count = inside.select(code["panels"], strips)
-        fast, slow = chunk % count, chunk // count
-        panel, strip = inside.select(fast, slow), inside.select(slow, fast)
-        _compute_segment(code, spec, panel, strip // code["segments"], strip % code["segments"])
-    if spec.stream:
-        code.builder.fence("seq_cst")
+        panel, segment, line = split_chunk(code, chunk)
+        first, last = block(segment, code["segment"], code[f"out{last_axis}"])
+        gx = code.array("y", schedule.y.stored)
+        tables, example, gx = locate_line(code, last_axis, line, gx)
+        gy = code.array("x", schedule.x.stored).at(example * code["x_batch"])
+        spans = _locate_spans(code, schedule, panel, line, gx.at(example * code["y_batch"]))
+        f = code.array("f", schedule.compute).at(panel * code["f_panel"])
+        bias = code.array("bias", schedule.compute).at(panel * width)
+        staging = code.scratch(schedule.compute, TILES * schedule.rows * width)
+        with code.loop(0, code["channels"], code["slice"]) as d0:
+            depth = (code["channels"] - d0).minimum(code["slice"])
+            is_last_slice = (d0 + depth).equals(code["channels"])
+            with code.loop(first, last, schedule.rows) as start:
+                blocks = [(start + p).minimum(last - 1) for p in range(schedule.rows)]
+                tile = schedule.register_tile(code)
+                staged = [staging.at((start - first + p) * width) for p in range(schedule.rows)]
+                with code.when(d0.equals(0) & (code["bias"].equals(0) ^ 1)):
+                    tile.set_rows(lambda v: bias.at(v * schedule.lanes).load(schedule.lanes))
+                with code.when(code.number(0) < d0):
+                    for p, sums in enumerate(staged):
+                        tile.load(p, sums, no_masks)
+                add_taps(schedule, tile, tables, gy.at(d0), f.at(d0 * width), blocks, depth)
+                with code.when(is_last_slice ^ 1):
+                    for p, sums in enumerate(staged):
+                        tile.store(p, sums, no_masks, schedule.compute)
+                with code.when(is_last_slice):
+                    _check_nan(tile)
+                    _store_spans(schedule, tile, spans, start, last)
     return code.text()
 
 
-def _locate_row(code: Code, spec: BlockTile, panel: Value, row: Value) -> Row:
-    outer = range(spec.rank - 1)
-    remaining, indices = row, {}
-    for a in reversed(outer):
-        indices[a] = remaining % code[f"blocks{a}"]
-        remaining = remaining // code[f"blocks{a}"]
-    starts = {a: indices[a] * code[f"block{a}"] - code[f"low{a}"] for a in outer}
-    gx = code.array("gx", spec.result).at(remaining * code["gx_batch"])
-    for a in outer:
-        gx = gx.at(starts[a] * code[f"to{a}"])
-    gy = code.array("gy", spec.operand).at(remaining * code["gy_batch"])
-    tables = [code.array(f"table{a}", "int64").at(indices[a] * code[f"taps{a}"]) for a in outer]
-    tile_row = Row(gy, gx, tables, [], [], [])
-    for e in range(spec.spans):
-        span = panel * spec.spans + e
-        count, first, pointer = (
-            code.array(f"span_{name}", "int64").at(span).load() for name in ("count", "first", "to")
-        )
+def _locate_spans(
+    code: Code, schedule: BlockGradient, panel: Value, line: Value, gx: Pointer
+) -> list[Span]:
+    """Locate the spans of a panel in a line of blocks."""
+    outer = range(schedule.rank - 1)
+    extents = [code[f"out{a}"] for a in reversed(outer)]
+    indices = split(line, *extents)[: len(extents)][::-1]
+    spans = []
+    for e in range(schedule.spans):
+        number = panel * schedule.spans + e
+        count = look_up(code, "span_count", number)
         for a in outer:
-            position = starts[a] + code.array(f"span_at{a}", "int64").at(span).load()
+            position = indices[a] * code[f"block{a}"] + look_up(code, f"span_position{a}", number)
             inside = (position >= 0) & (position < code[f"size{a}"])
             count = inside.select(count, code.number(0))
-        tile_row.counts.append(count)
-        tile_row.firsts.append(first)
-        tile_row.offsets.append(pointer)
-    return tile_row
+        first, offset = (look_up(code, f"span_{name}", number) for name in ("first", "offset"))
+        spans.append(Span(count, first, gx.at(offset)))
+    return spans
 
 
-def _compute_segment(code: Code, spec: BlockTile, panel: Value, row: Value, segment: Value) -> None:
-    """Compute a segment of a row of blocks, for one panel of columns."""
-    last_axis = spec.rank - 1
-    tile_row = _locate_row(code, spec, panel, row)
-    f = code.array("f", spec.compute).at(panel * code["f_panel"])
-    bias = code.array("bias", spec.compute).at(panel * spec.width)
-    first = segment * code["segment"]
-    last = (first + code["segment"]).minimum(code[f"blocks{last_axis}"])
-    staging = code.scratch(spec.compute, TILES * spec.positions * spec.width)
-    taps = code[f"taps{last_axis}"]
-    with code.loop(0, code["channels"], code["slice"]) as c0:
-        depth = (code["channels"] - c0).minimum(code["slice"])
-        is_last_slice = (c0 + depth).equals(code["channels"])
-        with code.loop(first, last, spec.positions) as start:
-            blocks = [(start + p).minimum(last - 1) for p in range(spec.positions)]
-            ends = [code.array(f"table{last_axis}", "int64").at(q * taps) for q in blocks]
-            count = spec.positions * spec.vectors
-            acc = [code.variable(code.zero(spec.compute, spec.lanes)) for _ in range(count)]
-            staged_sums = staging.at((start - first) * spec.width)
-            with code.when(c0.equals(0) & (code["bias"].equals(0) ^ 1)):
-                for i, sums in enumerate(acc):
-                    sums.set(bias.at(i % spec.vectors * spec.lanes).load(spec.lanes))
-            with code.when(code.number(0) < c0):
-                for i, sums in enumerate(acc):
-                    sums.set(staged_sums.at(i * spec.lanes).load(spec.lanes))
-            f_slice = f.at(c0 * spec.width)
-            if spec.forward:
-                inside = start >= code["inside_first"]
-                inside = inside & (code["inside_last"] >= (start + spec.positions).minimum(last))
-                with code.when(inside):
-                    _loop_over_spans(code, spec, tile_row, f, blocks, acc)
-                with code.when(inside ^ 1):
-                    _loop_over_taps(code, spec, tile_row, f_slice, c0, depth, ends, acc)
-            else:
-                _loop_over_taps(code, spec, tile_row, f_slice, c0, depth, ends, acc)
-            with code.when(is_last_slice ^ 1):
-                for i, sums in enumerate(acc):
-                    staged_sums.at(i * spec.lanes).store(sums.get())
-            with code.when(is_last_slice):
-                if not spec.forward:
-                    check_nan(code, acc)
-                store_spans(code, spec, tile_row, start, last, acc)
+def _check_nan(tile: RegisterTile) -> None:
+    """Write code that sets `flag` if a sum is NaN."""
+    code, sums = tile.code, [accumulator.get() for accumulator in tile.accumulators]
+    if not is_float(sums[0].ir.type):
+        return
+    is_any_nan = is_nan(sums[0])
+    for value in sums[1:]:
+        is_any_nan = is_any_nan | is_nan(value)
+    name = f"llvm.vector.reduce.or.v{tile.lanes}i1"
+    with code.when(code.intrinsic(name, ir.IntType(1), [is_any_nan])):
+        code.array("flag", "int64").store(code.number(1))
 
 
-def _loop_over_taps(
-    code: Code, spec: BlockTile, tile_row: Row, f: Pointer, c0: Value, depth: Value,
-    ends: list[Pointer], acc: list[Variable],
-) -> None:  # fmt: skip
-    """Add the products of every tap to the sums."""
-    tap_size = code["channels"] * spec.width
-    zeros = code.array("zeros", spec.operand)
-
-    def loop_over_axes(a: int, offset: Value, tap: Value) -> None:
-        with code.loop(0, code[f"taps{a}"]) as k:
-            tap_number = tap * code[f"taps{a}"] + k
-            if a < spec.rank - 1:
-                tap_offset = tile_row.tables[a].at(k).load()
-                with code.when(tap_offset >= 0):
-                    loop_over_axes(a + 1, offset + tap_offset, tap_number)
-                return
-            block_offsets = [end.at(k).load() for end in ends]
-            common = block_offsets[0]
-            for block_offset in block_offsets[1:]:
-                common = common & block_offset  # negative only if all are
-            with code.when(common >= 0):
-                gy_tap = tile_row.gy.at(offset + c0)
-                pointers = [(o >= 0).select_pointer(gy_tap.at(o), zeros) for o in block_offsets]
-                _add_products(code, spec, pointers, f.at(tap_number * tap_size), depth, acc)
-
-    loop_over_axes(0, code.number(0), code.number(0))
-
-
-def _loop_over_spans(
-    code: Code, spec: BlockTile, tile_row: Row, f: Pointer, blocks: list[Value], acc: list[Variable]
+def _store_spans(
+    schedule: BlockGradient, tile: RegisterTile, spans: list[Span], start: Value, last: Value
 ) -> None:
-    """Add the products of every tap, with those of the last axis and their channels as one sum."""
-    depth = code[f"taps{spec.rank - 1}"] * code["channels"]
-    starts = [q * code["move"] - code["start"] for q in blocks]
+    """Store the spans of each block of a tile, as far as they lie in the line of gx."""
+    code, lanes = tile.code, schedule.lanes
+    rows = [[sums.get() for sums in tile.row(p)] for p in range(schedule.rows)]
+    for e, span in enumerate(spans):
+        with code.when(code.number(0) < span.count):
+            for p, sums in enumerate(rows):
+                with code.when(start + p < last):
+                    offset = (start + p) * code["step"]
+                    begin = offset - code["before"] + span.first
+                    low = (code.number(0) - begin).maximum(code.number(0))
+                    high = (code["line"] - begin).minimum(span.count)
+                    for i in range(0, schedule.span, lanes):
+                        mask = code.first_lanes(high - i, lanes)
+                        lanes_before = code.first_lanes(low - i, lanes)
+                        mask = mask & (lanes_before ^ all_lanes(code, lanes))
+                        vector = _select_columns(sums, e * schedule.span + i, lanes)
+                        result = code.convert(vector, schedule.compute, schedule.y.stored)
+                        span.gx.at(offset).at(i).store(result, mask)
 
-    def loop_over_axes(a: int, offset: Value, tap: Value) -> None:
-        if a == spec.rank - 1:
-            pointers = [tile_row.gy.at(offset + start) for start in starts]
-            _add_products(code, spec, pointers, f.at(tap * depth * spec.width), depth, acc)
-            return
-        with code.loop(0, code[f"taps{a}"]) as k:
-            tap_offset = tile_row.tables[a].at(k).load()
-            with code.when(tap_offset >= 0):
-                loop_over_axes(a + 1, offset + tap_offset, tap * code[f"taps{a}"] + k)
 
-    loop_over_axes(0, code.number(0), code.number(0))
+def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:
+    """Return the vector of columns from `first` on, from two neighbouring vectors."""
+    v, shift = divmod(first, lanes)
+    if shift == 0:
+        return sums[v]
+    low, high = sums[v], sums[min(v + 1, len(sums) - 1)]
+    order = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [shift + i for i in range(lanes)])
+    return Value(low.code, low.code.builder.shuffle_vector(low.ir, high.ir, order))
 
 
-def _add_products(
-    code: Code,
-    spec: BlockTile,
-    pointers: list[Pointer],
-    f: Pointer,
-    depth: Value,
-    acc: list[Variable],
-) -> None:
-    """Add gy[p, d] * f[d, v] to acc[p, v] for every channel d."""
+def panel_bytes(g: Geometry, compute: str) -> int:
+    """Count the bytes of a packed filter."""
+    chosen = tiling(g, compute, machine())
+    return chosen.panels * chosen.taps * g.filters * chosen.width * ITEMSIZE[compute] + CACHE_LINE
 
-    def add_channel(c: Value, i: int) -> None:
-        row = f.at(c * spec.width).at(i * spec.width)
-        f_vectors = [row.at(v * spec.lanes).load(spec.lanes) for v in range(spec.vectors)]
-        for p, pointer in enumerate(pointers):
-            number = pointer.at(c).at(i).load_as(spec.operand, spec.compute)
-            broadcast = code.splat(number, spec.lanes)
-            for v in range(spec.vectors):
-                sums = acc[p * spec.vectors + v]
-                sums.set(broadcast.times_plus(f_vectors[v], sums.get()))
 
-    unrolled_end = depth // UNROLLED * UNROLLED
-    with code.loop(0, unrolled_end, UNROLLED) as c:
-        for i in range(UNROLLED):
-            add_channel(c, i)
-    with code.loop(unrolled_end, depth) as c:
-        add_channel(c, 0)
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
+    """Pack a filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
+    chosen = tiling(g, compute, machine())
+    panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
+    call = _packing_call(g, compute, f.strides, threads, machine())
+    call(launch, f=address(f), panels=address(panels))
+    return panels
+
+
+@kept
+def _packing_call(
+    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
+) -> Call:
+    chosen = tiling(g, compute, on)
+    offsets = columns(g, chosen, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
+    arguments = {
+        "chunks": chosen.panels * chosen.taps, "channels": g.filters, "f": 0, "panels": 0,
+        "columns": offsets, "zeros": np.zeros(chosen.lanes, compute),
+    }  # fmt: skip
+    parameters = compute, chosen.lanes, chosen.vectors
+    threads = threads if offsets.size * g.filters > 1 << 17 else 1
+    return bind("block_panels", packing_kernel, parameters, arguments, threads, on)
+
+
+def packing_kernel(parameters: tuple[str, int, int], names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``block_panels`` for (dtype, lanes, vectors).
+
+    A column is contiguous along the output channels in the filter, and across them in a panel:
+    squares of as many columns as a vector has lanes are transposed in registers.
+    """
+    dtype, lanes, vectors = parameters
+    code = Code("block_panels", names)
+    width = lanes * vectors
+    with code.chunks(code["chunks"]) as chunk:
+        channels = code["channels"]
+        f, zeros = code.array("f", dtype), code.array("zeros", dtype)
+        panel = code.array("panels", dtype).at(chunk * channels * width)
+        with code.loop(0, width, lanes) as column:
+            offsets = [look_up(code, "columns", chunk * width + column + i) for i in range(lanes)]
+            with code.loop(0, channels, lanes) as d:
+                mask = code.first_lanes(channels - d, lanes)
+                square = transpose(
+                    [(o >= 0).select_pointer(f.at(o + d), zeros).load(lanes, mask) for o in offsets]
+                )
+                for i, vector in enumerate(square):
+                    with code.when(d + i < channels):
+                        panel.at((d + i) * width + column).store(vector)
+    return code.text()
+
+
+def gradient(
+    gy: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int
+) -> bool:
+    """Compute out (B, *S, C) = input gradient + bias; return False if it may have too many NaNs.
+
+    gy is contiguous in its channels, out in lines of the last axis with their channels.
+    """
+    call, channels = gradient_of(gy, g, compute, out, threads)
+    flag = np.zeros(1, np.int64)
+    addresses = {}
+    if bias is not None:
+        bias = np.asarray(bias, compute)[channels]
+        addresses["bias"] = address(bias)
+    addresses |= {"x": address(gy), "y": address(out), "f": address(packed)}
+    call(launch, flag=address(flag), **addresses)
+    return not flag[0]
+
+
+def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
+    """Make the call for these dtypes and strides, and list the channel of each column.
+
+    The call needs the addresses x (of gy), y (of gx), f, flag and bias.
+    """
+    return _gradient_call(
+        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
+    )
+
+
+@kept
+def _gradient_call(
+    g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
+    gx_byte_strides: tuple[int, ...], threads: int, on: Machine,
+) -> tuple[Call, Any]:  # fmt: skip
+    chosen = tiling(g, compute, on)
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
+    gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
+    schedule = BlockGradient(
+        Format(operand, compute), Format(result, compute), chosen.lanes, chosen.rows,
+        chosen.vectors, g.rank, chosen.span, chosen.spans,
+    )  # fmt: skip
+    *outer, last = chosen.axes
+    tap_bytes = chosen.taps * chosen.width * ITEMSIZE[compute]
+    depth = max(SLICE_BYTES // tap_bytes // UNROLLED, 8) * UNROLLED
+    max_tiles = TILES if depth < g.filters else None
+    spans = columns(g, chosen, (0,) * (g.rank + 1))
+    gx_first, span_offset, gy_first = last.low * g.channels, spans.first, 0
+    arguments = {
+        **chunk_arguments(
+            chosen, g.batch * prod(axis.count for axis in outer), last.count,
+            chosen.taps * g.filters * chosen.width, compute, threads, max_tiles,
+        ),
+        "f": 0, "bias": 0, "flag": 0, "zeros": np.zeros(max(g.filters, 1), operand),
+        "channels": g.filters, "slice": depth, "x_batch": gy_strides[0], "y_batch": gx_strides[0],
+        "span_first": spans.first, "span_count": spans.count, "line": g.size[-1] * g.channels,
+        "before": last.low * g.channels, "step": last.block * g.channels,
+    }  # fmt: skip
+    for a, axis in enumerate(chosen.axes):
+        lowest = lowest_offset(g.out[a], gy_strides[a + 1])
+        gy_first += lowest
+        table = to_offsets(axis.outputs(g.out[a]), gy_strides[a + 1], lowest)
+        arguments |= {f"table{a}": table, f"taps{a}": axis.taps, f"out{a}": axis.count}
+    for a, (axis, positions) in enumerate(zip(outer, spans.positions, strict=True)):
+        gx_first += axis.low * gx_strides[a + 1]
+        span_offset = span_offset + positions * gx_strides[a + 1]
+        arguments |= {
+            f"span_position{a}": positions - axis.low, f"size{a}": g.size[a],
+            f"block{a}": axis.block, f"y_stride{a}": axis.block * gx_strides[a + 1],
+        }  # fmt: skip
+    arguments |= {
+        "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
+        "span_offset": span_offset,
+    }  # fmt: skip
+    return bind("blocks", kernel, schedule, arguments, threads, on), spans.channels
