@@ -201,15 +201,14 @@ def _forward_kernel(
     on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
-    from einstride.cpu.conv.channelwise import forward_call as channelwise_forward
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.channelwise import channels, positions
+    from einstride.cpu.conv.channelwise.signature import signature
     from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
-    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
     if depthwise_forward.suits(form, False):
         return depthwise_forward.call(form, False)
-    return channelwise_forward.call(form)
+    return positions.call(form) if form.along_positions else channels.call(form)
 
 
 def _depthwise_call(gy: Array, job: Job, out: Any) -> Any:
@@ -240,11 +239,10 @@ def _depthwise_input_gradient(
     threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.channelwise.signature import signature
     from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
-    strides = element_strides(g.y_shape, gy_strides, gy), element_strides(g.x_shape, gx_strides, gx)
-    form = Signature(g, (gy.name, gx.name), compute, *strides, threads, on)
+    form = signature(g, compute, (gy, gy_strides), (gx, gx_strides), threads, on, True)
     return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
@@ -254,16 +252,17 @@ def _gradient_kernel(
     y_strides: Shape, threads: int, on: jit.Machine,
 ) -> Any:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
-    from einstride.cpu.conv.channelwise import filter_gradient_call
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
+    from einstride.cpu.conv.channelwise import channels_gradient, positions_gradient
+    from einstride.cpu.conv.channelwise.partial_sums import partial_sums
+    from einstride.cpu.conv.channelwise.signature import signature
     from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
 
-    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
-    split = filter_gradient_call.partial_sums(g, per_example, compute)
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
+    split = partial_sums(g, per_example, compute)
     if depthwise_forward.suits_gradient(form, split):
         return split, depthwise_forward.call_gradient(form, split)
-    return split, filter_gradient_call.call(form, split)
+    along = positions_gradient if form.along_positions else channels_gradient
+    return split, along.call(form, split)
 
 
 def _gradient_slowdown(g: Geometry) -> float:
@@ -310,7 +309,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the slower of two: products of whole vectors, or reading and writing the arrays."""
-    from einstride.cpu.conv.channelwise.filter_gradient_call import partial_sums
+    from einstride.cpu.conv.channelwise.partial_sums import partial_sums
     from einstride.cpu.conv.channelwise.signature import MIN_THREADED, entries
 
     g, compute = job.geometry, job.arithmetic.compute

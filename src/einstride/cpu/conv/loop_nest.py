@@ -83,3 +83,17 @@ def loop_over_taps_inside(
                 loop(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
 
     loop(0, x, code.number(0))
+
+
+def loop_over_blocks(
+    code: Code, count: int, size: int, visit: Callable[[Value, int], None]
+) -> None:
+    """Loop over `count` items, `size` of them at a time; visit a block's first item and its size.
+
+    Both are known while the kernel is written, so that the last block may be smaller.
+    """
+    remainder = count % size
+    with code.loop(0, count - remainder, size) as first:
+        visit(first, size)
+    if remainder:
+        visit(code.number(count - remainder), remainder)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
 from einstride.codegen.vector_formats import Format, load
-from einstride.cpu.conv.channelwise.signature import axis_arguments
 from einstride.cpu.conv.depthwise.spec import Pattern
 from einstride.cpu.conv.depthwise.tile import Pairs, prefetch_line, walk_row
 
@@ -51,6 +50,10 @@ class Spec:
     pattern: Pattern
     unrolled: bool
     prefetch: bool
+
+
+def axis_arguments(rank):
+    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
 
 
 def arguments(rank: int) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ from collections.abc import Callable
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64, POINTER
 from einstride.codegen.vector_formats import load
-from einstride.cpu.conv.channelwise.signature import axis_arguments
 from einstride.cpu.conv.depthwise.spec import Pattern, Spec
 from einstride.cpu.conv.depthwise.tile import Tile
 
@@ -41,6 +40,10 @@ TAPS = 1024
 ComputeTile = Callable[[Pointer, Pointer, list[Pointer], Pattern, "Pointer | None"], None]
 """Generate one tile, given the addresses of x and y, the offset tables of the outer axes, its
 pattern, and the offset table of the last axis if the tile meets a border."""
+
+
+def axis_arguments(rank):
+    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
 
 
 def arguments(rank: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen import jit
-from einstride.cpu.conv.channelwise.filter_gradient_call import PartialSums
+from einstride.cpu.conv.channelwise.partial_sums import PartialSums
 from einstride.cpu.conv.channelwise.signature import Signature
 from einstride.cpu.conv.depthwise import filter_gradient, forward
 from einstride.cpu.conv.depthwise.sources import (
@@ -131,7 +131,7 @@ def tap_arguments(
     ]
     x_stride = sig.x_strides[-2]
     values = {
-        "x": sum(lowest_offsets) * ITEMSIZE[sig.stored[0]],
+        "x": sum(lowest_offsets) * ITEMSIZE[sig.x.stored],
         "x_batch": sig.x_strides[0], "x_stride": x_stride,
         "x_first": (0 if unrolled else -last.first * x_stride) - lowest_offsets[-1],
         "x_advance": last.advance * x_stride, "columns": address(tables[-1]),
