@@ -203,11 +203,12 @@ def _forward_kernel(
     """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
     from einstride.cpu.conv.channelwise import channels, positions
     from einstride.cpu.conv.channelwise.signature import signature
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.depthwise import forward as depthwise
+    from einstride.cpu.conv.depthwise.rows import suits
 
     form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
-    if depthwise_forward.suits(form, False):
-        return depthwise_forward.call(form, False)
+    if suits(form, False):
+        return depthwise.call(form, False)
     return positions.call(form) if form.along_positions else channels.call(form)
 
 
@@ -240,10 +241,11 @@ def _depthwise_input_gradient(
 ) -> Any:  # fmt: skip
     """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
     from einstride.cpu.conv.channelwise.signature import signature
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.depthwise.forward import call
+    from einstride.cpu.conv.depthwise.rows import suits
 
     form = signature(g, compute, (gy, gy_strides), (gx, gx_strides), threads, on, True)
-    return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
+    return call(form, True) if suits(form, True) else None
 
 
 @kept
@@ -255,12 +257,12 @@ def _gradient_kernel(
     from einstride.cpu.conv.channelwise import channels_gradient, positions_gradient
     from einstride.cpu.conv.channelwise.partial_sums import partial_sums
     from einstride.cpu.conv.channelwise.signature import signature
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.depthwise import filter_gradient as depthwise
 
     form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
     split = partial_sums(g, per_example, compute)
-    if depthwise_forward.suits_gradient(form, split):
-        return split, depthwise_forward.call_gradient(form, split)
+    if depthwise.suits_gradient(form, split):
+        return split, depthwise.call(form, split)
     along = positions_gradient if form.along_positions else channels_gradient
     return split, along.call(form, split)
 

@@ -14,7 +14,7 @@ Of complex numbers, a register tile holds the sums of x * Re f, and another thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -25,8 +25,8 @@ from einstride.cpu.conv.channelwise.rows import (
     RowSchedule,
     chunk_arguments,
     locate_rows,
-    row_arguments,
     ranges_of_strip,
+    row_arguments,
     visit_row,
 )
 from einstride.cpu.conv.channelwise.signature import Signature, interior
@@ -197,9 +197,7 @@ def _compute_tile(
 ) -> None:
     """Compute all output channels of a tile; at the border, `tables` has one for the last axis."""
 
-    def compute_panel(
-        schedule: Channels, group: Value, d: Value, lanes_left: Value | None
-    ) -> None:
+    def compute_panel(schedule: Channels, group: Value, d: Value, lanes_left: Value | None) -> None:
         start = x if schedule.spans_groups else x.at(group * code["channels"] * code["x_channel"])
         _compute_panel(code, schedule, start, y, tables, d, lanes_left)
 
@@ -222,24 +220,25 @@ def _compute_panel(
     f = code.array("f", schedule.compute).at(d)
     add_products = _add_across_groups if schedule.spans_groups else _add_within_group
 
-    def add_tap(x: Pointer, tap: Value) -> None:
-        positions = [x.at(code["window_stride"] * p) if p else x for p in range(schedule.rows)]
-        numbered = list(enumerate(positions))
-        add_products(code, schedule, numbered, f, tap, d, tiles, masks, lanes_left)
+    def add_tap(positions: Iterable[tuple[int, Pointer]], tap: Value) -> None:
+        add_products(code, schedule, list(positions), f, tap, d, tiles, masks, lanes_left)
+
+    def neighbours(x: Pointer) -> Iterator[tuple[int, Pointer]]:
+        for p in range(schedule.rows):
+            yield p, x.at(code["window_stride"] * p) if p else x
 
     def add_taps(x: Pointer, tap: Value) -> None:
         taps = code[f"taps{axis}"]
         if len(tables) > axis:
-            add_tap(x, tap)
+            add_tap(neighbours(x), tap)
         elif not schedule.row:
             with code.loop(0, taps) as k:
-                add_tap(x.at(k * code["x_tap"]), tap * taps + k)
+                add_tap(neighbours(x.at(k * code["x_tap"])), tap * taps + k)
         else:
-            for k, elements in enumerate(zip(*schedule.row, strict=True)):
-                positions = [(p, x.at(code["x_stride"] * i)) for p, i in enumerate(elements)
-                             if i >= 0]  # fmt: skip
-                number = tap * taps + k
-                add_products(code, schedule, positions, f, number, d, tiles, masks, lanes_left)
+            for t, elements in enumerate(zip(*schedule.row, strict=True)):
+                positions = ((p, x.at(code["x_stride"] * i)) for p, i in enumerate(elements)
+                             if i >= 0)  # fmt: skip
+                add_tap(positions, tap * taps + t)
 
     loop_over_taps_inside(code, tables, x, add_taps)
     stride = None if schedule.y_contiguous else code["y_channel"]

@@ -34,8 +34,8 @@ from einstride.cpu.conv.channelwise.rows import (
     RowSchedule,
     chunk_arguments,
     locate_rows,
-    row_arguments,
     ranges_of_strip,
+    row_arguments,
     visit_row,
 )
 from einstride.cpu.conv.channelwise.signature import Signature

@@ -24,7 +24,7 @@ from einstride.cpu.conv.loop_nest import block, locate_line, split
 from einstride.cpu.conv.register_tile import RegisterTile
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.chunks import FINE, chunk_count
-from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
+from einstride.cpu.runtime.offset_tables import offsets
 from einstride.geometry.arithmetic import ITEMSIZE
 
 

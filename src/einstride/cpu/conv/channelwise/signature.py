@@ -6,10 +6,9 @@ addresses. Offset tables give the addresses of the border positions and of the o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
@@ -127,10 +126,10 @@ def signature(
         return element_strides(byte_strides, dtype.itemsize // parts, shape, parts)
 
     x_shape, y_shape = (g.y_shape, g.x_shape) if backwards else (g.x_shape, g.y_shape)
-    formats = [
+    x_format, y_format = (
         Format(real(dtype.name), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
-    ]
-    return Signature(g, *formats, strides(x, x_shape), strides(y, y_shape), threads, on)
+    )
+    return Signature(g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, on)
 
 
 def interior(g: Geometry) -> tuple[int, int]:
@@ -141,7 +140,7 @@ def interior(g: Geometry) -> tuple[int, int]:
     return first, max(min(stop, g.out[-1]), first)
 
 
-def axis_arguments(sig: Signature, tables: list[Any], out: Strides) -> dict[str, Any]:
+def axis_arguments(sig: Signature, tables: Iterable[Any], out: Strides) -> dict[str, Any]:
     """List the kernel arguments of each spatial axis: its offset table, taps, outputs, stride."""
     arguments: dict[str, Any] = {}
     for a, table in enumerate(tables):

@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from einstride.cpu.conv.depthwise.spec import NO_ELEMENT, Pattern
 from einstride.cpu.runtime.offset_tables import LOOKUPS, padded_elements
 from einstride.geometry.convolution import Geometry
+
+NO_ELEMENT = -(1 << 20)
+"""In a pattern: the tap of this position meets no element. No index is as negative."""
+
+Pattern = tuple[tuple[int, ...], ...]
+"""For each position of a tile or row and each tap: the element of x's row that it meets."""
 
 
 @dataclass(frozen=True)
