@@ -91,25 +91,6 @@ KINDS = {
             "taps": "taps",
         },
     ),
-    "channelwise_channels": Kind(
-        "vectors of output channels", VECTORS | {"output positions": "tile"}
-    ),
-    "channelwise_positions": Kind(
-        "vectors of positions of the last axis", VECTORS | {"output channels": "results"}
-    ),
-    "channelwise_channels_gradient": Kind(
-        "vectors of output channels", VECTORS | {"input channels": "inputs", "taps": "tile"}
-    ),
-    "channelwise_positions_gradient": Kind(
-        "vectors of positions of the last axis", {"lanes": "lanes", "taps": "tile"}
-    ),
-    "depthwise": Kind(
-        "vectors of channels", {"lanes": "lanes", "rows of positions": "rows", "columns": "tile"}
-    ),
-    "depthwise_gradient": Kind(
-        "vectors of channels",
-        {"lanes": "lanes", "output positions": "tile", "rows of taps": "tap_rows"},
-    ),
 }  # fmt: skip
 """The kinds of kernels, by the kernel's name."""
 
