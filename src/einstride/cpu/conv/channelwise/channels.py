@@ -5,24 +5,20 @@ and each channel c of a group,
 
     acc[p, v] += lanes_of(x[position p under the tap, c]) * f[tap, c, vector v]
 
-`lanes_of` depends on the groups. If vectors span groups, a vector of x is loaded and shuffled into
-the order of the output's lanes; a depthwise layer needs no shuffle. Otherwise a vector lies within
-one group, and one number of x is broadcast to all lanes.
-
-Of complex numbers, a register tile holds the sums of x * Re f, and another those of x * Im f.
+`cpu.conv.channelwise.panels` explains `lanes_of`. Of complex numbers, a register tile holds the
+sums of x * Re f, and another those of x * Im f.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.vector_formats import combine_parts, load, shuffle, store
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.vector_formats import combine_parts, shuffle, store
+from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
 from einstride.cpu.conv.channelwise.rows import (
-    RowSchedule,
     chunk_arguments,
     locate_rows,
     ranges_of_strip,
@@ -31,7 +27,7 @@ from einstride.cpu.conv.channelwise.rows import (
 )
 from einstride.cpu.conv.channelwise.signature import Signature, interior
 from einstride.cpu.conv.loop_nest import locate_line, loop_over_taps_inside
-from einstride.cpu.conv.register_tile import RegisterTile, multiply_add
+from einstride.cpu.conv.register_tile import RegisterTile
 from einstride.cpu.runtime.argument_block import Call, bind
 from einstride.cpu.runtime.offset_tables import lowest_offset, sources
 
@@ -44,29 +40,6 @@ MAX_UNROLLED_TAPS = 200
 FILTER_CACHE_BYTES = 1 << 14
 """Bytes of the taps that V vectors of output channels read per tile, at most, for V above 1: about
 half of a first cache, so that they stay in it from tile to tile."""
-
-
-@dataclass(frozen=True)
-class ChannelSchedule(RowSchedule):
-    """What the schedules with vectors along channels have.
-
-    Attributes
-    ----------
-    inputs, outputs : int
-        Input and output channels per group if vectors span groups; else the input channels of a
-        tile, and 0.
-    """
-
-    inputs: int
-    outputs: int
-
-    in_lanes = "output channels"
-    operands = "vectors of output channels"
-
-    @property
-    def spans_groups(self) -> bool:
-        """True if a vector holds whole groups."""
-        return self.outputs > 0
 
 
 @dataclass(frozen=True)
@@ -84,70 +57,6 @@ class Channels(ChannelSchedule):
 
     in_rows = "output positions"
     loops = "rows of positions and strip, tile, panel of output channels, tap, input channel"
-
-
-Panel = Callable[[Any, Value, Value, "Value | None"], None]
-"""Write a panel of output channels from its schedule, its group (0 if vectors span groups), its
-first lane of all groups, and the number of lanes from there on; None if all lanes exist."""
-
-
-def loop_over_panels(
-    code: Code, schedule: ChannelSchedule, first: Value, last: Value, write_panel: Panel
-) -> None:
-    """Loop over panels of V vectors, of lanes `first` to `last` or of groups `first` to `last`."""
-    width, parts = schedule.width, schedule.parts
-    if schedule.spans_groups:
-        full = last - (last - first) % width
-        with code.loop(first, full, width) as d:
-            write_panel(schedule, code.number(0), d, None)
-        with code.loop(full, last, schedule.lanes) as d:
-            write_panel(replace(schedule, vectors=1), code.number(0), d, last - d)
-        return
-    lanes = code["filters"] // code["groups"] * parts
-    with code.loop(first, last) as group, code.loop(0, lanes, width) as d:
-        write_panel(schedule, group, group * lanes + d, lanes - d)
-
-
-def lane_masks(
-    code: Code, schedule: ChannelSchedule, lanes_left: Value | None
-) -> list[Mask | None]:
-    """Make the masks of a panel's vectors; None where all lanes exist."""
-    lanes = schedule.lanes
-    return [
-        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
-        for v in range(schedule.vectors)
-    ]
-
-
-def locate_lane(pointer: Pointer, lane: Value, stride: Value | None, parts: int) -> Pointer:
-    """Return the address of a lane of all channels, whose stride is None if they are contiguous."""
-    return pointer.at(lane if stride is None else lane // parts * stride)
-
-
-def load_across_groups(
-    code: Code, schedule: ChannelSchedule, x: Pointer, lane: Value, mask: Mask | None,
-    lanes_left: Value | None,
-) -> Iterator[Value]:  # fmt: skip
-    """Load x for whole groups, from the output `lane` on; yield a vector for each input channel."""
-    lanes, parts = schedule.lanes, schedule.parts
-    inputs, outputs = schedule.inputs, schedule.outputs
-    window = lanes * inputs // outputs
-    if lanes_left is not None and inputs != outputs:
-        mask = code.first_lanes(lanes_left * inputs // outputs, window)
-    stride = None if schedule.x_contiguous else code["x_channel"]
-    pointer = locate_lane(x, lane * inputs // outputs, stride, parts)
-    vector = load(pointer, schedule.x, window, mask, stride)
-    for c in range(inputs):
-        order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-        yield shuffle(vector, order)
-
-
-def broadcast_within_group(code: Code, schedule: ChannelSchedule, x: Pointer) -> list[Value]:
-    """Load an element of x; return a vector for each of its parts."""
-    return [
-        code.splat(x.at(part).load_as(schedule.x.stored, schedule.compute), schedule.lanes)
-        for part in range(schedule.parts)
-    ]
 
 
 def kernel(schedule: Channels, names: tuple[str, ...]) -> str:
@@ -197,9 +106,9 @@ def _compute_tile(
 ) -> None:
     """Compute all output channels of a tile; at the border, `tables` has one for the last axis."""
 
-    def compute_panel(schedule: Channels, group: Value, d: Value, lanes_left: Value | None) -> None:
+    def compute_panel(panel: Panel, group: Value) -> None:
         start = x if schedule.spans_groups else x.at(group * code["channels"] * code["x_channel"])
-        _compute_panel(code, schedule, start, y, tables, d, lanes_left)
+        _compute_panel(code, schedule, panel, start, y, tables)
 
     lanes = code["filters"] * schedule.parts
     count = lanes if schedule.spans_groups else code["groups"]
@@ -207,21 +116,14 @@ def _compute_tile(
 
 
 def _compute_panel(
-    code: Code, schedule: Channels, x: Pointer, y: Pointer, tables: list[Pointer], d: Value,
-    lanes_left: Value | None,
-) -> None:  # fmt: skip
-    """Compute some vectors of output channels of a tile, from lane d on."""
-    lanes, parts, axis = schedule.lanes, schedule.parts, schedule.rank - 1
-    masks = lane_masks(code, schedule, lanes_left)
-    tiles = schedule.tiles(code)
-    bias = code.array("bias", schedule.compute).at(d)
+    code: Code, schedule: Channels, panel: Panel, x: Pointer, y: Pointer, tables: list[Pointer]
+) -> None:
+    """Compute a panel of output channels of a tile."""
+    lanes, axis = schedule.lanes, schedule.rank - 1
+    tiles = panel.tiles(schedule.rows)
+    bias = code.array("bias", schedule.compute).at(panel.lane)
     with code.when(code["bias"].equals(0) ^ 1):
-        tiles[0].set_rows(lambda v: bias.at(v * lanes).load(lanes, masks[v]))
-    f = code.array("f", schedule.compute).at(d)
-    add_products = _add_across_groups if schedule.spans_groups else _add_within_group
-
-    def add_tap(positions: Iterable[tuple[int, Pointer]], tap: Value) -> None:
-        add_products(code, schedule, list(positions), f, tap, d, tiles, masks, lanes_left)
+        tiles[0].set_rows(lambda v: bias.at(v * lanes).load(lanes, panel.masks[v]))
 
     def neighbours(x: Pointer) -> Iterator[tuple[int, Pointer]]:
         for p in range(schedule.rows):
@@ -230,64 +132,55 @@ def _compute_panel(
     def add_taps(x: Pointer, tap: Value) -> None:
         taps = code[f"taps{axis}"]
         if len(tables) > axis:
-            add_tap(neighbours(x), tap)
+            _add_tap(code, schedule, panel, tiles, neighbours(x), tap)
         elif not schedule.row:
             with code.loop(0, taps) as k:
-                add_tap(neighbours(x.at(k * code["x_tap"])), tap * taps + k)
+                positions = neighbours(x.at(k * code["x_tap"]))
+                _add_tap(code, schedule, panel, tiles, positions, tap * taps + k)
         else:
             for t, elements in enumerate(zip(*schedule.row, strict=True)):
                 positions = ((p, x.at(code["x_stride"] * i)) for p, i in enumerate(elements)
                              if i >= 0)  # fmt: skip
-                add_tap(positions, tap * taps + t)
+                _add_tap(code, schedule, panel, tiles, positions, tap * taps + t)
 
     loop_over_taps_inside(code, tables, x, add_taps)
     stride = None if schedule.y_contiguous else code["y_channel"]
     for p in range(schedule.rows):
         position = y.at(code[f"y_stride{axis}"] * p) if p else y
-        for v, mask in enumerate(masks):
+        for v, mask in enumerate(panel.masks):
             sums = [tile.row(p)[v].get() for tile in tiles]
             value = combine_parts(*sums) if schedule.x.pairs else sums[0]
-            pointer = locate_lane(position, d + v * lanes, stride, parts)
-            store(pointer, value, schedule.y, mask, stride)
+            store(panel.address(position, v, stride), value, schedule.y, mask, stride)
 
 
-def _add_across_groups(
-    code: Code, schedule: Channels, positions: list[tuple[int, Pointer]], f: Pointer, tap: Value,
-    d: Value, tiles: list[RegisterTile], masks: list[Mask | None], lanes_left: Value | None,
+def _add_tap(
+    code: Code, schedule: Channels, panel: Panel, tiles: list[RegisterTile],
+    positions: Iterable[tuple[int, Pointer]], tap: Value,
 ) -> None:  # fmt: skip
-    """Add the products of one tap with vectors that hold whole groups."""
-    lanes, inputs = schedule.lanes, schedule.inputs
-    row = code["filters"] * schedule.parts
-    f_vectors = [
-        [f.at((tap * inputs + c) * row + v * lanes).load(lanes, m) for v, m in enumerate(masks)]
-        for c in range(inputs)
-    ]
-    for p, x in positions:
-        for v, mask in enumerate(masks):
-            lane = d + v * lanes
-            x_vectors = load_across_groups(code, schedule, x, lane, mask, lanes_left)
-            for x_vector, f_row in zip(x_vectors, f_vectors, strict=True):
-                for part, tile in enumerate(tiles):
-                    factor = f_row[v]
-                    if schedule.x.pairs:
-                        factor = shuffle(factor, [i // 2 * 2 + part for i in range(lanes)])
-                    multiply_add(tile.row(p)[v], x_vector, factor)
+    """Add the products of one tap for each row of a tile and its address in x."""
+    lanes, parts = schedule.lanes, schedule.parts
+    f = code.array("f", schedule.compute).at(panel.lane)
 
+    def load_taps(number: Value) -> list[Value]:
+        row = f.at(number * (code["filters"] * parts))
+        return [row.at(v * lanes).load(lanes, mask) for v, mask in enumerate(panel.masks)]
 
-def _add_within_group(
-    code: Code, schedule: Channels, positions: list[tuple[int, Pointer]], f: Pointer, tap: Value,
-    d: Value, tiles: list[RegisterTile], masks: list[Mask | None], lanes_left: Value | None,
-) -> None:  # fmt: skip
-    """Add the products of one tap with vectors within one group."""
-    parts, lanes = schedule.parts, schedule.lanes
-    with code.loop(0, code["channels"]) as c:
-        f = f.at((tap * code["channels"] + c) * (code["filters"] * parts))
-        f_row = [f.at(v * lanes).load(lanes, mask) for v, mask in enumerate(masks)]
-        offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
+    if schedule.spans_groups:
+        taps = [load_taps(tap * schedule.inputs + c) for c in range(schedule.inputs)]
+
+        def factor(c: int, part: int, v: int) -> Value:
+            order = [i // 2 * 2 + part for i in range(lanes)]
+            return shuffle(taps[c][v], order) if schedule.x.pairs else taps[c][v]
+
         for p, x in positions:
-            x_parts = broadcast_within_group(code, schedule, x.at(offset))
-            for tile, x_part in zip(tiles, x_parts, strict=True):
-                tile.add_products(p, x_part, f_row)
+            panel.add_products(tiles, [p] * schedule.inputs, x, factor)
+        return
+    numbered = list(positions)
+    with code.loop(0, code["channels"]) as c:
+        row = load_taps(tap * code["channels"] + c)
+        offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
+        for p, x in numbered:
+            panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
 
 
 def call(sig: Signature) -> Call:

@@ -5,27 +5,20 @@
 The register tile is T taps of the last axis by some input channels by V vectors of output channels.
 It is summed over a span of positions of a row and then added to a partial sum in memory.
 
-`cpu.conv.channelwise.channels` explains how x is shuffled or broadcast to the lanes. Of complex
+`cpu.conv.channelwise.panels` explains how x is shuffled or broadcast to the lanes. Of complex
 numbers, a register tile holds the sums of x * gy and another those of x * swap_parts(gy); within a
 group, those of Re x * gy and of Im x * gy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import combine_conjugate, load, swap_parts
-from einstride.cpu.conv.channelwise.channels import (
-    ChannelSchedule,
-    broadcast_within_group,
-    lane_masks,
-    load_across_groups,
-    locate_lane,
-    loop_over_panels,
-)
+from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
 from einstride.cpu.conv.channelwise.partial_sums import (
     MAX_PANELS,
     PartialSums,
@@ -39,7 +32,7 @@ from einstride.cpu.conv.channelwise.rows import (
 )
 from einstride.cpu.conv.channelwise.signature import Signature, interior
 from einstride.cpu.conv.loop_nest import block, loop_over_blocks, loop_over_taps_inside
-from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory, multiply_add
+from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory
 from einstride.cpu.runtime.argument_block import Call, bind
 
 SPAN = 32
@@ -98,40 +91,36 @@ def _add_row(
     with code.loop(first, last, SPAN) as w0:
         span = w0, (w0 + SPAN).minimum(last)
 
-        def add_panel(
-            schedule: ChannelsGradient, group: Value, d: Value, lanes_left: Value | None
-        ) -> None:
+        def add_panel(panel: Panel, group: Value) -> None:
             if schedule.spans_groups:
-                _add_tile(code, schedule, x, y, f, tables, d, code.number(0), lanes_left, span)
+                _add_tile(code, schedule, panel, x, y, f, tables, code.number(0), span)
                 return
             with code.loop(0, code["channels"], schedule.inputs) as c:
-                pointer = x.at((group * code["channels"] + c) * code["x_channel"])
-                _add_tile(code, schedule, pointer, y, f, tables, d, c, lanes_left, span)
+                start = x.at((group * code["channels"] + c) * code["x_channel"])
+                _add_tile(code, schedule, panel, start, y, f, tables, c, span)
 
         loop_over_panels(code, schedule, first_lane, last_lane, add_panel)
 
 
 def _add_tile(
-    code: Code, schedule: ChannelsGradient, x: Pointer, y: Pointer, f: Pointer,
-    tables: list[Pointer], d: Value, c: Value, lanes_left: Value | None,
-    span: tuple[Value, Value],
+    code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, f: Pointer,
+    tables: list[Pointer], c: Value, span: tuple[Value, Value],
 ) -> None:  # fmt: skip
-    """Add a span's products for all taps and some vectors of output channels, from lane d on."""
-    masks = lane_masks(code, schedule, lanes_left)
+    """Add a span's products for all taps and a panel of output channels."""
     depth = schedule.inputs if schedule.spans_groups else code["channels"]
     row = code["filters"] * schedule.parts
 
     def add_taps(x: Pointer, tap: Value) -> None:
         def sum_taps(k: Value, count: int) -> None:
-            tile = replace(schedule, rows=count * schedule.inputs)
-            sums = _sum_taps(code, tile, x, y, k, d, lanes_left, masks, span)
+            tiles = _sum_taps(code, schedule, panel, x, y, k, count, span)
             for t in range(count):
                 for i in range(schedule.inputs):
                     number = (tap * schedule.kernel + k + t) * depth + c + i
-                    for v, mask in enumerate(masks):
-                        parts = [part.row(t * schedule.inputs + i)[v].get() for part in sums]
-                        pointer = f.at(number * row + d).at(v * schedule.lanes)
-                        add_in_memory(pointer, _combine_conjugate(schedule, parts), mask)
+                    element = f.at(number * row + panel.lane)
+                    for v, mask in enumerate(panel.masks):
+                        sums = [tile.row(t * schedule.inputs + i)[v].get() for tile in tiles]
+                        pointer = element.at(v * schedule.lanes)
+                        add_in_memory(pointer, _combine_conjugate(schedule, sums), mask)
 
         loop_over_blocks(code, schedule.kernel, schedule.taps, sum_taps)
 
@@ -139,69 +128,45 @@ def _add_tile(
 
 
 def _sum_taps(
-    code: Code, schedule: ChannelsGradient, x: Pointer, y: Pointer, k: Value, d: Value,
-    lanes_left: Value | None, masks: list[Mask | None], span: tuple[Value, Value],
+    code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, k: Value,
+    taps: int, span: tuple[Value, Value],
 ) -> list[RegisterTile]:  # fmt: skip
-    """Sum the products of a tile's taps from k on over a span."""
-    axis, taps = schedule.rank - 1, range(schedule.taps)
+    """Sum the products of some taps from k on over a span."""
+    axis, inputs = schedule.rank - 1, schedule.inputs
     table = code.array(f"table{axis}", "int64")
     stride = None if schedule.y_contiguous else code["y_channel"]
-    tiles = schedule.tiles(code)
-    add_products = _add_across_groups if schedule.spans_groups else _add_within_group
+    tiles = panel.tiles(taps * inputs)
 
     def load_gy(w: Value) -> list[Value]:
         row = y.at(w * code[f"y_stride{axis}"])
         return [
-            load(locate_lane(row, d + v * schedule.lanes, stride, schedule.parts), schedule.y,
-                 schedule.lanes, mask, stride)
-            for v, mask in enumerate(masks)
-        ]  # fmt: skip
+            load(panel.address(row, v, stride), schedule.y, schedule.lanes, mask, stride)
+            for v, mask in enumerate(panel.masks)
+        ]
+
+    def add_tap(t: int, x: Pointer, gy: list[Value]) -> None:
+        def factor(_c: int, part: int, v: int) -> Value:
+            return swap_parts(gy[v]) if part and schedule.spans_groups else gy[v]
+
+        panel.add_products(tiles, range(t * inputs, (t + 1) * inputs), x, factor)
 
     def add_border(w: Value, _: Value, column: Value) -> None:
-        gy_vectors = load_gy(w)
-        row = table.at(column * schedule.kernel + k)
-        for t in taps:
-            offset = row.at(t).load()
+        gy = load_gy(w)
+        offsets = table.at(column * schedule.kernel + k)
+        for t in range(taps):
+            offset = offsets.at(t).load()
             with code.when(offset >= 0):
-                pointer = x.at(offset)
-                add_products(code, schedule, pointer, t, gy_vectors, d, tiles, masks, lanes_left)
+                add_tap(t, x.at(offset), gy)
 
     def add_interior(start: Value, stop: Value) -> None:
         with code.loop(start, stop) as w:
-            gy_vectors = load_gy(w)
+            gy = load_gy(w)
             window = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
-            for t in taps:
-                pointer = window.at(code["x_tap"] * t)
-                add_products(code, schedule, pointer, t, gy_vectors, d, tiles, masks, lanes_left)
+            for t in range(taps):
+                add_tap(t, window.at(code["x_tap"] * t), gy)
 
     visit_row(code, ranges_of_span(code, *span), 1, add_border, add_interior)
     return tiles
-
-
-def _add_across_groups(
-    code: Code, schedule: ChannelsGradient, x: Pointer, t: int, gy_vectors: list[Value], d: Value,
-    tiles: list[RegisterTile], masks: list[Mask | None], lanes_left: Value | None,
-) -> None:  # fmt: skip
-    """Add the products of tap t with vectors that hold whole groups."""
-    for v, gy in enumerate(gy_vectors):
-        lane = d + v * schedule.lanes
-        x_vectors = load_across_groups(code, schedule, x, lane, masks[v], lanes_left)
-        for c, x_vector in enumerate(x_vectors):
-            for part, tile in enumerate(tiles):
-                factor = swap_parts(gy) if part else gy
-                multiply_add(tile.row(t * schedule.inputs + c)[v], x_vector, factor)
-
-
-def _add_within_group(
-    code: Code, schedule: ChannelsGradient, x: Pointer, t: int, gy_vectors: list[Value], d: Value,
-    tiles: list[RegisterTile], masks: list[Mask | None], lanes_left: Value | None,
-) -> None:  # fmt: skip
-    """Add the products of tap t with vectors within one group."""
-    for c in range(schedule.inputs):
-        channel = x.at(c * schedule.parts if schedule.x_contiguous else code["x_channel"] * c)
-        x_parts = broadcast_within_group(code, schedule, channel)
-        for tile, x_part in zip(tiles, x_parts, strict=True):
-            tile.add_products(t * schedule.inputs + c, x_part, gy_vectors)
 
 
 def _combine_conjugate(schedule: ChannelsGradient, sums: list[Value]) -> Value:
