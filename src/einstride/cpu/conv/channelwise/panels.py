@@ -16,8 +16,8 @@ from einstride.cpu.conv.channelwise.rows import RowSchedule
 from einstride.cpu.conv.register_tile import RegisterTile, multiply_add
 
 Factor = Callable[[int, int, int], Value]
-"""``factor(c, part, v)``: what multiplies vector v of input channel c, in the register tile of a part
-of complex elements."""
+"""``factor(c, part, v)``: what multiplies vector v of input channel c, in the register tile of a
+part of complex elements."""
 
 
 @dataclass(frozen=True)
