@@ -136,6 +136,10 @@ UNREACHED = {
     # called when the module is imported
     "cpu/runtime/aligned_memory.py": {"_addresses_readable", "reported_address"},
     # only the descriptions of plans read these
+    "cpu/conv/channelwise/channels_gradient.py": {"ChannelsGradient.sides"},
+    "cpu/conv/channelwise/positions_gradient.py": {"PositionsGradient.sides"},
+    "cpu/conv/depthwise/filter_gradient.py": {"DepthwiseGradient.sides"},
+    "cpu/conv/depthwise/tile.py": {"Depthwise.sides"},
     "cpu/conv/grouped/rows.py": {"Spec.positions"},
     "cpu/runtime/argument_block.py": {"Call.argument"},
 }
