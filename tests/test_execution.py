@@ -32,12 +32,12 @@ SIDES = {
     "run_lanes": ("lanes", "vectors", "rows", "taps"),
     "grouped": ("lanes", "vectors", "rows"),
     "grouped_gradient": ("lanes", "vectors", "layout.block", "taps"),
-    "channelwise_channels": ("lanes", "vectors", "tile"),
-    "channelwise_positions": ("lanes", "vectors", "results"),
-    "channelwise_channels_gradient": ("lanes", "vectors", "inputs", "tile"),
-    "channelwise_positions_gradient": ("lanes", "tile"),
-    "depthwise": ("lanes", "rows", "tile"),
-    "depthwise_gradient": ("lanes", "tile", "tap_rows"),
+    "channelwise_channels": ("lanes", "vectors", "rows"),
+    "channelwise_positions": ("lanes", "vectors", "rows"),
+    "channelwise_channels_gradient": ("lanes", "vectors", "inputs", "taps"),
+    "channelwise_positions_gradient": ("lanes", "rows"),
+    "depthwise": ("lanes", "rows", "vectors"),
+    "depthwise_gradient": ("lanes", "columns", "rows"),
 }
 """{kernel: fields of its specification that are the sides of the register tile, as in a plan}."""
 

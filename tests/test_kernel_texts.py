@@ -140,6 +140,10 @@ UNREACHED = {
     "cpu/conv/dense/forward.py": {"DenseForward.describe"},
     "cpu/conv/grouped/filter_gradient.py": {"GroupedGradient.sides"},
     "cpu/conv/small_channels/spans.py": {"SpanLaneGradient.sides"},
+    "cpu/conv/channelwise/channels_gradient.py": {"ChannelsGradient.sides"},
+    "cpu/conv/channelwise/positions_gradient.py": {"PositionsGradient.sides"},
+    "cpu/conv/depthwise/filter_gradient.py": {"DepthwiseGradient.sides"},
+    "cpu/conv/depthwise/tile.py": {"Depthwise.sides"},
 }
 """{module: functions that no specification calls}, with the reasons as comments."""
 

@@ -93,7 +93,7 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "region of small groups": ("cpu.conv.grouped.filter_gradient:REGION_BYTES",),
     "products worth threads": (
         "cpu.conv.channelwise.signature:MIN_THREADED",
-        "cpu.conv.channelwise.filter_gradient_call:MIN_THREADED",
+        "cpu.conv.channelwise.partial_sums:MIN_THREADED",
     ),
     "growth of Winograd's errors": ("algorithms.winograd.plan:MOST_GROWTH",),
     "Cook-Toom points": ("geometry.cook_toom:POINTS",),

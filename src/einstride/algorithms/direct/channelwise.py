@@ -27,6 +27,8 @@ from einstride.support.byte_cache import kept
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.conv.channelwise.partial_sums import PartialSums
+    from einstride.cpu.runtime.argument_block import Call
 
 PLANES = 1 << 19
 """Bytes of gy, at most, that are copied into planes for an input gradient of one channel.
@@ -88,7 +90,7 @@ def input_grad(
     g, gy = job.geometry, operand(gy, b)
     call = _depthwise_call(gy, job, out)
     if call is not None:
-        _depthwise(call, gy, f, job, b, bias, out)
+        _run(call, gy, flip(f, g.rank, b) if g.flip else f, job, b, bias, out)
         return out
     phases = input_gradient_phases.phases(g)
     f = adjoint_filter(f, g.groups, g.flip, b) if phases.read_filter else f
@@ -116,9 +118,8 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         return Work(call, sums=split.per_result)
     if job.direction == "forward":
         return Work(correlation(first, g, compute, target(out, b), job.threads))
-    call = _depthwise_call(first, job, out)
-    if call is not None:
-        return Work(call)
+    if (backwards := _depthwise_call(first, job, out)) is not None:
+        return Work(backwards)
     phase = largest_phase(g, out)
     if phase is None:
         return None
@@ -165,7 +166,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
     return out
 
 
-def gradient_of(x: Array, gy: Array, job: Job) -> Any:
+def gradient_of(x: Array, gy: Array, job: Job) -> tuple[PartialSums, Call]:
     """Return the split of a filter gradient of arrays with these strides, and its kernel.
 
     The kernel takes the addresses x, y and f.
@@ -178,94 +179,80 @@ def gradient_of(x: Array, gy: Array, job: Job) -> Any:
 def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
     """Return the kernel for arrays with these strides; it takes the addresses x, f, y and bias."""
     layouts = (x.dtype, x.strides, out.dtype, out.strides)
-    return _forward_kernel(g, compute, *layouts, threads, jit.machine())
+    return _kernel(g, compute, *layouts, threads, jit.machine())
 
 
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
     """Compute y = conv(x, f) + bias of a geometry that does not flip."""
-    compute = job.arithmetic.compute
-    x, f, destination = operand(x, b), operand(f, b, compute, packed), target(out, b)
-    bias_at = 0
-    if bias is not None:
-        bias = operand(bias, b, compute, packed)
-        bias_at = address(bias)
-    call = correlation(x, g, compute, destination, job.threads)
-    call(b.launch, x=address(x), y=address(destination), f=address(f), bias=bias_at)
+    x, destination = operand(x, b), target(out, b)
+    call = correlation(x, g, job.arithmetic.compute, destination, job.threads)
+    _run(call, x, f, job, b, bias, destination)
     if destination is not out:
         assign(out, destination, b.launch)
 
 
-@kept
-def _forward_kernel(
-    g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
-    on: jit.Machine,
-) -> Any:  # fmt: skip
-    """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
-    from einstride.cpu.conv.channelwise import forward_call as channelwise_forward
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
-
-    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
-    if depthwise_forward.suits(form, False):
-        return depthwise_forward.call(form, False)
-    return channelwise_forward.call(form)
+def _run(
+    call: Call, x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Array
+) -> None:
+    """Run a kernel that reads x (or gy), f and a bias, and writes `out`."""
+    f = operand(f, b, job.arithmetic.compute, packed)
+    addresses = {"x": address(x), "y": address(out), "f": address(f)}
+    if bias is not None:
+        bias = operand(bias, b, job.arithmetic.compute, packed)
+        addresses["bias"] = address(bias)
+    call(b.launch, **addresses)
 
 
-def _depthwise_call(gy: Array, job: Job, out: Any) -> Any:
+def _depthwise_call(gy: Array, job: Job, out: Any) -> Call | None:
     """Return the kernel for all stride phases of a depthwise input gradient, or None."""
     g = job.geometry
     if not g.channels == g.filters == g.groups or not addressable(out):
         return None
-    arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    return _depthwise_input_gradient(g, job.arithmetic.compute, *arrays, job.threads, jit.machine())
-
-
-def _depthwise(
-    call: Any, gy: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any
-) -> None:
-    """Run the kernel of `_depthwise_call`."""
-    g, compute = job.geometry, job.arithmetic.compute
-    f = operand(flip(f, g.rank, b) if g.flip else f, b, compute, packed)
-    bias_at = 0
-    if bias is not None:
-        bias = operand(bias, b, compute, packed)
-        bias_at = address(bias)
-    call(b.launch, x=address(gy), y=address(out), f=address(f), bias=bias_at)
+    layouts = (gy.dtype, gy.strides, out.dtype, out.strides)
+    return _kernel(g, job.arithmetic.compute, *layouts, job.threads, jit.machine(), True)
 
 
 @kept
-def _depthwise_input_gradient(
-    g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
-    threads: int, on: jit.Machine,
-) -> Any:  # fmt: skip
-    """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
+def _kernel(
+    g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
+    on: jit.Machine, backwards: bool = False,
+) -> Call | None:  # fmt: skip
+    """Make the kernel of a forward pass for these dtypes and strides.
 
-    strides = element_strides(g.y_shape, gy_strides, gy), element_strides(g.x_shape, gx_strides, gx)
-    form = Signature(g, (gy.name, gx.name), compute, *strides, threads, on)
-    return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
+    With `backwards`, make that of an input gradient from gy (x) to gx (y); None if none suits.
+    """
+    from einstride.cpu.conv.channelwise import channels, positions
+    from einstride.cpu.conv.channelwise.signature import signature
+    from einstride.cpu.conv.depthwise import forward as depthwise
+    from einstride.cpu.conv.depthwise.rows import suits
+
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on, backwards)
+    if suits(form, backwards):
+        return depthwise.call(form, backwards)
+    if backwards:
+        return None
+    return positions.call(form) if form.along_positions else channels.call(form)
 
 
 @kept
 def _gradient_kernel(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
     y_strides: Shape, threads: int, on: jit.Machine,
-) -> Any:  # fmt: skip
+) -> tuple[PartialSums, Call]:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
-    from einstride.cpu.conv.channelwise import filter_gradient_call
-    from einstride.cpu.conv.channelwise.signature import Signature, element_strides
-    from einstride.cpu.conv.depthwise import forward_call as depthwise_forward
+    from einstride.cpu.conv.channelwise import channels_gradient, positions_gradient
+    from einstride.cpu.conv.channelwise.partial_sums import partial_sums
+    from einstride.cpu.conv.channelwise.signature import signature
+    from einstride.cpu.conv.depthwise import filter_gradient as depthwise
 
-    strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
-    split = filter_gradient_call.partial_sums(g, per_example, compute)
-    if depthwise_forward.suits_gradient(form, split):
-        return split, depthwise_forward.call_gradient(form, split)
-    return split, filter_gradient_call.call(form, split)
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
+    split = partial_sums(g, per_example, compute)
+    if depthwise.suits_gradient(form, split):
+        return split, depthwise.call(form, split)
+    along = positions_gradient if form.along_positions else channels_gradient
+    return split, along.call(form, split)
 
 
 def _gradient_slowdown(g: Geometry) -> float:
@@ -312,7 +299,7 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the slower of two: products of whole vectors, or reading and writing the arrays."""
-    from einstride.cpu.conv.channelwise.filter_gradient_call import partial_sums
+    from einstride.cpu.conv.channelwise.partial_sums import partial_sums
     from einstride.cpu.conv.channelwise.signature import MIN_THREADED, entries
 
     g, compute = job.geometry, job.arithmetic.compute

@@ -7,7 +7,6 @@ kernel arguments.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from einstride.geometry import input_gradient_phases
@@ -41,22 +40,6 @@ class Work:
     sums: int = 1
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A family of kernels: how its operands are loaded, and the sides of its register tile.
-
-    Attributes
-    ----------
-    operands : str
-        How the operands are loaded, in words.
-    tile : dict
-        For each side of the register tile, the attribute of the specification with its length.
-    """
-
-    operands: str
-    tile: dict[str, str]
-
-
 def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
     """Return the stride phase with the most products, its view of gx, and the number of phases.
 
@@ -69,50 +52,17 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
     return phase.geometry, gx[(slice(None), *phase.positions(g.stride), ...)], len(phases)
 
 
-VECTORS = {"lanes": "lanes", "vectors": "vectors"}
-
-KINDS = {
-    "channelwise_channels": Kind(
-        "vectors of output channels", VECTORS | {"output positions": "tile"}
-    ),
-    "channelwise_positions": Kind(
-        "vectors of positions of the last axis", VECTORS | {"output channels": "results"}
-    ),
-    "channelwise_channels_gradient": Kind(
-        "vectors of output channels", VECTORS | {"input channels": "inputs", "taps": "tile"}
-    ),
-    "channelwise_positions_gradient": Kind(
-        "vectors of positions of the last axis", {"lanes": "lanes", "taps": "tile"}
-    ),
-    "depthwise": Kind(
-        "vectors of channels", {"lanes": "lanes", "rows of positions": "rows", "columns": "tile"}
-    ),
-    "depthwise_gradient": Kind(
-        "vectors of channels",
-        {"lanes": "lanes", "output positions": "tile", "rows of taps": "tap_rows"},
-    ),
-}  # fmt: skip
-"""The kinds of kernels, by the kernel's name."""
-
-
 def facts(engine: str, work: Work) -> Facts:
     """Return the engine, the kernel, its register tile, chunks and threads."""
     call = work.call
     name = call.kernel.name
     schedule: Any = call.kernel.parameters[0]
-    words: dict[str, Fact] = {}
-    if hasattr(schedule, "sides"):
-        tile, words = schedule.sides, schedule.describe()
-        operands = str(words.pop("operands"))
-    else:
-        kind = KINDS[name]
-        tile = {side: int(attrgetter(at)(schedule)) for side, at in kind.tile.items()}
-        operands = kind.operands
+    words: dict[str, str] = schedule.describe()
     found: dict[str, Fact] = {
         "engine": engine,
         "compiled": True,
-        "kernel": f"{name}: {operands}",
-        "register tile": tile,
+        "kernel": f"{name}: {words.pop('operands')}",
+        "register tile": schedule.sides,
         **words,
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),

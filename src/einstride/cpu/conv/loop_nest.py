@@ -162,3 +162,17 @@ def axis_arguments(
             f"y_stride{a}": y_strides[a + 1],
         }  # fmt: skip
     return arguments, base
+
+
+def loop_over_blocks(
+    code: Code, count: int, size: int, visit: Callable[[Value, int], None]
+) -> None:
+    """Loop over `count` items, `size` of them at a time; visit a block's first item and its size.
+
+    Both are known while the kernel is written, so that the last block may be smaller.
+    """
+    remainder = count % size
+    with code.loop(0, count - remainder, size) as first:
+        visit(first, size)
+    if remainder:
+        visit(code.number(count - remainder), remainder)

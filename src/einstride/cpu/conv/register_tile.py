@@ -76,3 +76,13 @@ class RegisterTile:
 def vector_masks(code: Code, count: Value, lanes: int, vectors: int) -> list[Mask]:
     """Make the masks of vectors that hold `count` elements together."""
     return [code.first_lanes(count - v * lanes, lanes) for v in range(vectors)]
+
+
+def multiply_add(accumulator: Variable, left: Value, right: Value) -> None:
+    """Add left * right to one vector of sums, where a row has no common left operand."""
+    accumulator.set(left.times_plus(right, accumulator.get()))
+
+
+def add_in_memory(pointer: Pointer, value: Value, mask: Mask | None) -> None:
+    """Add a vector to a vector of sums in memory."""
+    pointer.store(pointer.load(value.ir.type.count, mask) + value, mask)

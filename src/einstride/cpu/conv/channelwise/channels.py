@@ -5,312 +5,232 @@ and each channel c of a group,
 
     acc[p, v] += lanes_of(x[position p under the tap, c]) * f[tap, c, vector v]
 
-`lanes_of` depends on the groups. If vectors span groups, a vector of x is loaded and shuffled into
-the order of the output's lanes; a depthwise layer needs no shuffle. Otherwise a vector lies within
-one group, and one number of x is broadcast to all lanes.
-
-In the interior of a row, where every tap meets x, the address of x is computed from strides. For
-positions near a border it comes from an offset table, where a negative offset means padding of
-zeros and the tap is skipped; so no padding mode costs anything in the interior. The taps of the
-other axes are looked up once per tile.
-
-A complex number takes two lanes. The sums of x * Re f and of x * Im f are kept apart until the end,
-so that real and imaginary parts are swapped once per tile and not once per product.
+`cpu.conv.channelwise.panels` explains `lanes_of`. Of complex numbers, a register tile holds the
+sums of x * Re f, and another those of x * Im f.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, combine_parts, load, shuffle, store
-from einstride.cpu.conv.channelwise.signature import axis_arguments
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.vector_formats import combine_parts, shuffle, store
+from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
+from einstride.cpu.conv.channelwise.rows import (
+    chunk_arguments,
+    locate_rows,
+    ranges_of_strip,
+    row_arguments,
+    visit_row,
+)
+from einstride.cpu.conv.channelwise.signature import Signature, interior
+from einstride.cpu.conv.loop_nest import locate_line, loop_over_taps_inside
+from einstride.cpu.conv.register_tile import RegisterTile
+from einstride.cpu.runtime.argument_block import Call, bind
+from einstride.cpu.runtime.offset_tables import lowest_offset, sources
 
-NAME = "channelwise_channels"
+MAX_UNROLLED_ROW = 56
+"""Positions of a row whose tiles are unrolled, at most, so that border taps cost no look-up."""
 
-Products = Callable[[Pointer, Value], None]
-"""Add the products of one tap, given the address of x under it and the number of the tap."""
+MAX_UNROLLED_TAPS = 200
+"""Taps of all positions of an unrolled row, at most: it bounds the kernel's code."""
+
+FILTER_CACHE_BYTES = 1 << 14
+"""Bytes of the taps that V vectors of output channels read per tile, at most, for V above 1: about
+half of a first cache, so that they stay in it from tile to tile."""
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What the kernel is compiled for.
+class Channels(ChannelSchedule):
+    """The schedule of the forward kernel.
 
     Attributes
     ----------
-    x, y : Format
-        The formats of input and result.
-    lanes : int
-        Real numbers per vector.
-    rank : int
-        Spatial axes.
-    tile, vectors : int
-        P and V, in the interior.
-    spans_groups : bool
-        True if a vector holds whole groups.
-    inputs, outputs : int
-        Input and output channels per group if vectors span groups, else 0.
-    x_contiguous, y_contiguous : bool
-        True if neighbouring channels of x, or of y, are contiguous in memory.
     row : tuple of tuple of int
         For a row whose tiles are unrolled: the element of x under each tap of each position, -1 in
         padding of zeros. Empty for longer rows.
     """
 
-    x: Format
-    y: Format
-    lanes: int
-    rank: int
-    tile: int
-    vectors: int
-    spans_groups: bool
-    inputs: int
-    outputs: int
-    x_contiguous: bool
-    y_contiguous: bool
     row: tuple[tuple[int, ...], ...] = ()
 
-
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    return (
-        "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "x_stride", "x_back",
-        "inside", "outside",
-        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
-        *axis_arguments(rank),
-    )  # fmt: skip
+    in_rows = "output positions"
+    loops = "rows of positions and strip, tile, panel of output channels, tap, input channel"
 
 
-def kernel(spec: Spec) -> str:
-    """Write the kernel's LLVM IR."""
-    code = Code(NAME, arguments(spec.rank))
+def kernel(schedule: Channels, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``channelwise_channels``."""
+    code = Code("channelwise_channels", names)
     with code.chunks(code["chunks"]) as chunk:
-        strip = chunk % code["strips"]
-        remaining = chunk // code["strips"]
-        block, n = remaining % code["blocks"], remaining // code["blocks"]
-        x = code.array("x", spec.x.stored).at(n * code["x_batch"])
-        y = code.array("y", spec.y.stored).at(n * code["y_batch"])
-        first = block * code["rows"]
-        with code.loop(first, (first + code["rows"]).minimum(code["all_rows"])) as row:
-            _compute_row(code, spec, x, y, row, strip)
+        strip, first, last, x, y = locate_rows(code, schedule, chunk)
+        with code.loop(first, last) as row:
+            _compute_row(code, schedule, x, y, row, strip)
     return code.text()
 
 
-def _compute_row(code: Code, spec: Spec, x: Pointer, y: Pointer, row: Value, strip: Value) -> None:
-    """Compute one strip of a row of positions: border, interior, border."""
-    rows: list[Pointer] = []
-    remaining = row
-    for a in reversed(range(spec.rank - 1)):
-        index = remaining % code[f"out{a}"]
-        remaining = remaining // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
-        y = y.at(index * code[f"y_stride{a}"])
-    last_axis = spec.rank - 1
-    y_stride = code[f"y_stride{last_axis}"]
-    table = code.array(f"table{last_axis}", "int64")
-    if spec.row:
-        for o in range(0, len(spec.row), spec.tile):
-            taps = spec.row[o : o + spec.tile]
-            part = replace(spec, row=taps, tile=len(taps))
-            _compute_tile(
-                code, part, x.at(code["x_back"]), y.at(y_stride * o), rows, y_stride, None
-            )
+def _compute_row(
+    code: Code, schedule: Channels, x: Pointer, y: Pointer, row: Value, strip: Value
+) -> None:
+    """Compute one strip of a row of positions."""
+    axis = schedule.rank - 1
+    tables, _, y = locate_line(code, axis, row, y)
+    y_stride = code[f"y_stride{axis}"]
+    if schedule.row:
+        for o in range(0, len(schedule.row), schedule.rows):
+            taps = schedule.row[o : o + schedule.rows]
+            tile = replace(schedule, row=taps, rows=len(taps))
+            _compute_tile(code, tile, x.at(code["x_back"]), y.at(y_stride * o), tables)
         return
-    is_last = strip.equals(code["strips"] - 1)
-    start = code["inside"] + strip * code["strip"]
-    stop = is_last.select(code["outside"], start + code["strip"])
+    vectors = min(schedule.rows * schedule.vectors, 4)
+    border_tile = replace(
+        schedule, rows=1, vectors=vectors if schedule.spans_groups else schedule.vectors
+    )
 
-    def compute_border(w: Value, entry: Value) -> None:
-        offsets = table.at(entry * code[f"taps{last_axis}"])
-        _compute_tile(code, spec, x, y.at(w * y_stride), rows, None, offsets)
+    def compute_border(w: Value, _: Value, column: Value) -> None:
+        table = code.array(f"table{axis}", "int64").at(column * code[f"taps{axis}"])
+        _compute_tile(code, border_tile, x, y.at(w * y_stride), [*tables, table])
 
-    with code.loop(0, strip.equals(0).select(code["inside"], code.number(0))) as w:
-        compute_border(w, w)
-    with code.loop(start, stop, spec.tile) as w0:
-        w = w0.minimum(stop - spec.tile)  # the last tile overlaps the one before
-        pointer = x.at(code["x_first"] + w * code["window_stride"])
-        _compute_tile(code, spec, pointer, y.at(w * y_stride), rows, y_stride, None)
-    end = code[f"out{last_axis}"]
-    with code.loop(is_last.select(code["outside"], end), end) as w:
-        compute_border(w, w - code["outside"] + code["inside"])
+    def compute_interior(start: Value, stop: Value) -> None:
+        with code.loop(start, stop, schedule.rows) as w0:
+            w = w0.minimum(stop - schedule.rows)  # the last tile overlaps the one before
+            pointer = x.at(code["x_first"] + w * code["window_stride"])
+            _compute_tile(code, schedule, pointer, y.at(w * y_stride), tables)
+
+    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
+    visit_row(code, ranges, 1, compute_border, compute_interior)
 
 
 def _compute_tile(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, rows: list[Pointer],
-    position_stride: Value | None, table: Pointer | None,
-) -> None:  # fmt: skip
-    """Compute all output channels of a tile, or of one border position, whose `table` is given."""
-    tile = spec.tile if position_stride is not None else 1
-    accumulators = spec.tile * spec.vectors
-    vectors = (
-        spec.vectors if tile > 1 else min(accumulators, 4 if spec.spans_groups else spec.vectors)
-    )
-    width = vectors * spec.lanes
-    parts = 2 if spec.x.pairs else 1
+    code: Code, schedule: Channels, x: Pointer, y: Pointer, tables: list[Pointer]
+) -> None:
+    """Compute all output channels of a tile; at the border, `tables` has one for the last axis."""
 
-    def compute_panel(
-        x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None, vectors: int
-    ) -> None:
-        _compute_panel(
-            code, spec, x, y, d, c, lanes_left, tile, vectors, rows, position_stride, table
-        )
+    def compute_panel(panel: Panel, group: Value) -> None:
+        start = x if schedule.spans_groups else x.at(group * code["channels"] * code["x_channel"])
+        _compute_panel(code, schedule, panel, start, y, tables)
 
-    if spec.spans_groups:
-        lanes = code["filters"] * parts
-        full_lanes = lanes - lanes % width
-        with code.loop(0, full_lanes, width) as d:
-            compute_panel(x, y, d, d, None, vectors)
-        with code.loop(full_lanes, lanes, spec.lanes) as d:
-            compute_panel(x, y, d, d, lanes - d, 1)
-        return
-    lanes = code["filters"] // code["groups"] * parts
-    with code.loop(0, code["groups"]) as g, code.loop(0, lanes, width) as d:
-        c = g * code["channels"] * code["x_channel"]
-        compute_panel(x.at(c), y, g * lanes + d, code.number(0), lanes - d, vectors)
+    lanes = code["filters"] * schedule.parts
+    count = lanes if schedule.spans_groups else code["groups"]
+    loop_over_panels(code, schedule, code.number(0), count, compute_panel)
 
 
 def _compute_panel(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, c: Value, lanes_left: Value | None,
-    tile: int, vectors: int, rows: list[Pointer], position_stride: Value | None,
-    table: Pointer | None,
-) -> None:  # fmt: skip
-    """Compute some vectors of output channels of a tile, from lane d on.
-
-    Only `lanes_left` lanes from d on exist; None if all of them do.
-    """
-    lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
-    dtype = spec.x.computed
-    masks = [
-        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
-        for v in range(vectors)
-    ]
-    accs = [
-        [code.variable(code.zero(dtype, lanes)) for _ in range(tile * vectors)]
-        for _ in range(parts)
-    ]
-    bias = code.array("bias", dtype)
+    code: Code, schedule: Channels, panel: Panel, x: Pointer, y: Pointer, tables: list[Pointer]
+) -> None:
+    """Compute a panel of output channels of a tile."""
+    lanes, axis = schedule.lanes, schedule.rank - 1
+    tiles = panel.tiles(schedule.rows)
+    bias = code.array("bias", schedule.compute).at(panel.lane)
     with code.when(code["bias"].equals(0) ^ 1):
-        for v in range(vectors):
-            initial = bias.at(d + v * lanes).load(lanes, masks[v])
-            for p in range(tile):
-                accs[0][p * vectors + v].set(initial)
-    f = code.array("f", dtype).at(d)
+        tiles[0].set_rows(lambda v: bias.at(v * lanes).load(lanes, panel.masks[v]))
 
-    add_products = _add_across_groups if spec.spans_groups else _add_within_group
+    def neighbours(x: Pointer) -> Iterator[tuple[int, Pointer]]:
+        for p in range(schedule.rows):
+            yield p, x.at(code["window_stride"] * p) if p else x
 
-    def add_tap(pointer: Pointer, tap: Value) -> None:
-        pointers = [
-            (p, pointer.at(code["window_stride"] * p) if p else pointer) for p in range(tile)
-        ]
-        add_products(code, spec, pointers, f, tap, c, accs, masks, lanes_left)
-
-    def add_row(pointer: Pointer, tap: Value) -> None:
-        for k in range(len(spec.row[0])):
-            elements = [(p, taps[k]) for p, taps in enumerate(spec.row) if taps[k] >= 0]
-            pointers = [(p, pointer.at(code["x_stride"] * i)) for p, i in elements]
-            add_products(code, spec, pointers, f, tap + k, c, accs, masks, lanes_left)
-
-    loop_over_axes(
-        code, spec.rank, 0, x, rows, code.number(0), table, add_tap, add_row if spec.row else None
-    )
-    channel_stride = None if spec.y_contiguous else code["y_channel"]
-    for p in range(tile):
-        pointer = y if p == 0 or position_stride is None else y.at(position_stride * p)
-        for v in range(vectors):
-            value = accs[0][p * vectors + v].get()
-            if spec.x.pairs:
-                value = combine_parts(value, accs[1][p * vectors + v].get())
-            start = d + v * lanes
-            start = start if channel_stride is None else start // parts * channel_stride
-            store(pointer.at(start), value, spec.y, masks[v], channel_stride)
-
-
-def loop_over_axes(
-    code: Code, rank: int, a: int, x: Pointer, rows: list[Pointer], tap: Value,
-    table: Pointer | None, add_tap: Products, add_row: Products | None,
-) -> None:  # fmt: skip
-    """Call `add_tap` with the address of x and the number of every tap of the axes from `a` on.
-
-    `add_row` is called instead once for all taps of the last axis, where they are unrolled.
-    """
-    taps = code[f"taps{a}"]
-    if add_row is not None and a + 1 == rank:
-        add_row(x, tap * taps)
-        return
-    offsets = rows[a] if a + 1 < rank else table
-    with code.loop(0, taps) as k:
-        tap_number = tap * taps + k if a else k
-        if offsets is None:
-            add_tap(x.at(k * code["x_tap"]), tap_number)
+    def add_taps(x: Pointer, tap: Value) -> None:
+        taps = code[f"taps{axis}"]
+        if len(tables) > axis:
+            _add_tap(code, schedule, panel, tiles, neighbours(x), tap)
+        elif not schedule.row:
+            with code.loop(0, taps) as k:
+                positions = neighbours(x.at(k * code["x_tap"]))
+                _add_tap(code, schedule, panel, tiles, positions, tap * taps + k)
         else:
-            offset = offsets.at(k).load()
-            with code.when(offset >= 0):
-                if a + 1 < rank:
-                    loop_over_axes(
-                        code, rank, a + 1, x.at(offset), rows, tap_number, table, add_tap, add_row
-                    )
-                else:
-                    add_tap(x.at(offset), tap_number)
+            for t, elements in enumerate(zip(*schedule.row, strict=True)):
+                positions = ((p, x.at(code["x_stride"] * i)) for p, i in enumerate(elements)
+                             if i >= 0)  # fmt: skip
+                _add_tap(code, schedule, panel, tiles, positions, tap * taps + t)
+
+    loop_over_taps_inside(code, tables, x, add_taps)
+    stride = None if schedule.y_contiguous else code["y_channel"]
+    for p in range(schedule.rows):
+        position = y.at(code[f"y_stride{axis}"] * p) if p else y
+        for v, mask in enumerate(panel.masks):
+            sums = [tile.row(p)[v].get() for tile in tiles]
+            value = combine_parts(*sums) if schedule.x.pairs else sums[0]
+            store(panel.address(position, v, stride), value, schedule.y, mask, stride)
 
 
-def _add_across_groups(
-    code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
+def _add_tap(
+    code: Code, schedule: Channels, panel: Panel, tiles: list[RegisterTile],
+    positions: Iterable[tuple[int, Pointer]], tap: Value,
 ) -> None:  # fmt: skip
-    """Add the products of one tap with vectors that hold whole groups."""
-    lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
-    inputs, outputs, vectors = spec.inputs, spec.outputs, len(masks)
-    window = lanes * inputs // outputs
-    row = code["filters"] * parts
-    channel_stride = None if spec.x_contiguous else code["x_channel"]
-    f_vectors = [
-        [f.at((tap * inputs + c) * row + v * lanes).load(lanes, masks[v]) for v in range(vectors)]
-        for c in range(inputs)
-    ]
-    for p, pointer in pointers:
-        for v in range(vectors):
-            mask = None
-            if lanes_left is not None:
-                count = lanes_left * inputs // outputs
-                mask = masks[v] if inputs == outputs else code.first_lanes(count, window)
-            start = (d + v * lanes) * inputs // outputs
-            start = start if channel_stride is None else start // parts * channel_stride
-            x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
-            for c in range(inputs):
-                order = [
-                    (i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)
-                ]
-                _add_product(spec, shuffle(x_vector, order), f_vectors[c][v], accs, p * vectors + v)
+    """Add the products of one tap for each row of a tile and its address in x."""
+    lanes, parts = schedule.lanes, schedule.parts
+    f = code.array("f", schedule.compute).at(panel.lane)
 
+    def load_taps(number: Value) -> list[Value]:
+        row = f.at(number * (code["filters"] * parts))
+        return [row.at(v * lanes).load(lanes, mask) for v, mask in enumerate(panel.masks)]
 
-def _add_within_group(
-    code: Code, spec: Spec, pointers: list[tuple[int, Pointer]], f: Pointer, tap: Value, d: Value,
-    accs: list[list[Variable]], masks: list[Mask | None], lanes_left: Value | None,
-) -> None:  # fmt: skip
-    """Add the products of one tap with vectors within one group."""
-    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(masks)
-    row = code["filters"] * parts
-    with code.loop(0, code["channels"]) as c:
-        f = f.at((tap * code["channels"] + c) * row)
-        f_vectors = [f.at(v * lanes).load(lanes, masks[v]) for v in range(vectors)]
-        offset = c * parts if spec.x_contiguous else c * code["x_channel"]
-        for p, pointer in pointers:
-            for part in range(parts):
-                broadcast = code.splat(
-                    pointer.at(offset + part).load_as(spec.x.stored, spec.x.computed), lanes
-                )
-                for v in range(vectors):
-                    a = accs[part][p * vectors + v]
-                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
+    if schedule.spans_groups:
+        taps = [load_taps(tap * schedule.inputs + c) for c in range(schedule.inputs)]
 
+        def factor(c: int, part: int, v: int) -> Value:
+            order = [i // 2 * 2 + part for i in range(lanes)]
+            return shuffle(taps[c][v], order) if schedule.x.pairs else taps[c][v]
 
-def _add_product(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
-    """Add x * f to accumulator i; for complex numbers x * Re f and x * Im f to two of them."""
-    if not spec.x.pairs:
-        accs[0][i].set(x.times_plus(f, accs[0][i].get()))
+        for p, x in positions:
+            panel.add_products(tiles, [p] * schedule.inputs, x, factor)
         return
-    for part in range(2):
-        half = shuffle(f, [j // 2 * 2 + part for j in range(spec.lanes)])
-        accs[part][i].set(x.times_plus(half, accs[part][i].get()))
+    numbered = list(positions)
+    with code.loop(0, code["channels"]) as c:
+        row = load_taps(tap * code["channels"] + c)
+        offset = c * parts if schedule.x_contiguous else c * code["x_channel"]
+        for p, x in numbered:
+            panel.add_products(tiles, [p], x.at(offset), lambda _c, _part, v: row[v])
+
+
+def call(sig: Signature) -> Call:
+    """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
+    g = sig.geometry
+    inside, outside = interior(g)
+    row = unrolled_row(sig)
+    positions, vectors = blocking(sig, len(row) or outside - inside)
+    schedule = Channels(
+        sig.x, sig.y, sig.lanes, positions, vectors, g.rank, *sig.contiguous_channels,
+        g.channels // g.groups if sig.spans_groups else 1,
+        g.filters // g.groups if sig.spans_groups else 0, row,
+    )  # fmt: skip
+    x_stride = sig.x_strides[-2]
+    arguments = {
+        **chunk_arguments(sig, 0 if row else outside - inside, positions),
+        **row_arguments(sig, inside, outside), "bias": 0, "x_stride": x_stride,
+        "x_back": -lowest_offset(g.size[-1], x_stride),
+    }  # fmt: skip
+    threads = min(sig.useful_threads, arguments["chunks"])
+    return bind("channelwise_channels", kernel, schedule, arguments, threads, sig.machine)
+
+
+def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
+    """Return the elements of x under each tap of each position of an unrolled row; else empty."""
+    g = sig.geometry
+    if not 1 < g.out[-1] <= MAX_UNROLLED_ROW or g.out[-1] * g.kernel[-1] > MAX_UNROLLED_TAPS:
+        return ()
+    if sig.spans_groups and g.channels > g.groups:
+        return ()
+    return tuple(map(tuple, sources(g, g.rank - 1).tolist()))
+
+
+def blocking(sig: Signature, width: int) -> tuple[int, int]:
+    """Choose P and V, the positions and vectors of a register tile.
+
+    They take as many accumulators as the registers have, for at most `width` positions.
+    """
+    g = sig.geometry
+    filters = g.filters if sig.spans_groups else g.filters // g.groups
+    count = -(-filters * sig.parts // sig.lanes)
+    max_tile, vectors = min(sig.accumulators, 8), 1
+    if not sig.spans_groups or g.channels == g.groups:
+        divisors = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
+        vectors = divisors[0] if divisors else max(min(count, 4, sig.accumulators // 2), 1)
+        if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
+            vectors = 1
+        max_tile = max(sig.accumulators // vectors, 1)
+    if unrolled_row(sig):
+        max_tile = min(sig.accumulators, 14)
+        tile = -(-g.out[-1] // -(-g.out[-1] // max_tile))
+        return tile, max(min(sig.accumulators // tile, vectors), 1)
+    return max(-(-width // max(-(-width // max_tile), 1)), 1), vectors

@@ -3,12 +3,11 @@
     gf[tap, c, d] += x[position under the tap, c] * gy[position, d]
 
 The register tile is T taps of the last axis by some input channels by V vectors of output channels.
-It is summed over a span of positions of a row and then added to a partial sum in memory. A partial
-sum covers a range of rows, or a strip of each; partial sums are added in order afterwards. Their
-number depends on shapes alone, so the bits of the result do not depend on threads.
+It is summed over a span of positions of a row and then added to a partial sum in memory.
 
-`cpu.conv.channelwise.channels` explains how x is shuffled or broadcast to the lanes, which offsets
-are looked up at a border, and how complex numbers are summed.
+`cpu.conv.channelwise.panels` explains how x is shuffled or broadcast to the lanes. Of complex
+numbers, a register tile holds the sums of x * gy and another those of x * swap_parts(gy); within a
+group, those of Re x * gy and of Im x * gy.
 """
 
 from __future__ import annotations
@@ -17,11 +16,24 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, combine_conjugate, load, shuffle, swap_parts
-from einstride.cpu.conv.channelwise.signature import axis_arguments
-
-NAME = "channelwise_channels_gradient"
+from einstride.codegen.function_builder import Code, Pointer, Value
+from einstride.codegen.vector_formats import combine_conjugate, load, swap_parts
+from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
+from einstride.cpu.conv.channelwise.partial_sums import (
+    MAX_PANELS,
+    PartialSums,
+    locate_partial_sum,
+)
+from einstride.cpu.conv.channelwise.rows import (
+    locate_row,
+    ranges_of_span,
+    row_arguments,
+    visit_row,
+)
+from einstride.cpu.conv.channelwise.signature import Signature, interior
+from einstride.cpu.conv.loop_nest import block, loop_over_blocks, loop_over_taps_inside
+from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory
+from einstride.cpu.runtime.argument_block import Call, bind
 
 SPAN = 32
 """Positions that are summed in registers before the register tile is added to memory. It decides
@@ -29,280 +41,167 @@ the order of sums, so a change changes the bits of results."""
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What the kernel is compiled for.
+class ChannelsGradient(ChannelSchedule):
+    """The schedule of the filter gradient; rows of a register tile are (tap, input channel).
 
     Attributes
     ----------
-    x, y : Format
-        The formats of input and output gradient.
-    lanes, rank : int
-        Real numbers per vector; spatial axes.
     kernel : int
         Taps of the last axis.
-    tile, vectors : int
-        T and V.
-    spans_groups : bool
-        True if a vector holds whole groups.
-    inputs, outputs : int
-        Input and output channels per group if vectors span groups; else the input channels of a
-        tile, and 0.
-    x_contiguous, y_contiguous : bool
-        True if neighbouring channels of x, or of gy, are contiguous in memory.
     """
 
-    x: Format
-    y: Format
-    lanes: int
-    rank: int
     kernel: int
-    tile: int
-    vectors: int
-    spans_groups: bool
-    inputs: int
-    outputs: int
-    x_contiguous: bool
-    y_contiguous: bool
+
+    in_rows = "(tap, input channel) pairs"
+    loops = "panel and partial sum, row of positions, span, panel of output channels, tap, position"
+    stores = "added to a partial sum after each span"
+
+    @property
+    def taps(self) -> int:
+        """Taps of a register tile."""
+        return self.rows // self.inputs
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """The lengths of the sides of the register tile, by name."""
+        return {
+            "lanes": self.lanes, "vectors": self.vectors, "input channels": self.inputs,
+            "taps": self.taps,
+        }  # fmt: skip
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    return (
-        "counter", "chunks", "panels", "panel", "strips", "strip", "row_ranges", "rows",
-        "result_rows", "all_rows", "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first",
-        "inside", "outside", "y", "y_batch", "y_channel", "f", "f_partial", "channels", "groups",
-        "filters",
-        *axis_arguments(rank),
-    )  # fmt: skip
-
-
-def kernel(spec: Spec) -> str:
-    """Write the kernel's LLVM IR."""
-    code = Code(NAME, arguments(spec.rank))
+def kernel(schedule: ChannelsGradient, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``channelwise_channels_gradient``."""
+    code = Code("channelwise_channels_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, partial = chunk % code["panels"], chunk // code["panels"]
-        f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        strip, remaining = partial % code["strips"], partial // code["strips"]
-        result, range_number = remaining // code["row_ranges"], remaining % code["row_ranges"]
-        first = range_number * code["rows"]
-        last = (first + code["rows"]).minimum(code["result_rows"])
-        with code.loop(first, last) as i:
-            row = result * code["result_rows"] + i
-            _add_row(code, spec, row, strip, panel, f)
+        panel, strip, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
+        with code.loop(first, last) as row:
+            _add_row(code, schedule, row, strip, panel, f)
     return code.text()
 
 
-def _add_row(code: Code, spec: Spec, row: Value, strip: Value, panel: Value, f: Pointer) -> None:
+def _add_row(
+    code: Code, schedule: ChannelsGradient, row: Value, strip: Value, panel: Value, f: Pointer
+) -> None:
     """Add a strip of a row to the partial sum of a panel of channels, span by span."""
-    n, remaining = row // code["all_rows"], row % code["all_rows"]
-    x = code.array("x", spec.x.stored).at(n * code["x_batch"])
-    y = code.array("y", spec.y.stored).at(n * code["y_batch"])
-    rows: list[Pointer] = []
-    for a in reversed(range(spec.rank - 1)):
-        index = remaining % code[f"out{a}"]
-        remaining = remaining // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
-        y = y.at(index * code[f"y_stride{a}"])
-    first = strip * code["strip"]
-    last = (first + code["strip"]).minimum(code[f"out{spec.rank - 1}"])
-    parts = 2 if spec.x.pairs else 1
-    width = spec.vectors * spec.lanes
+    tables, x, y = locate_row(code, schedule, row)
+    first, last = block(strip, code["strip"], code[f"out{schedule.rank - 1}"])
+    lanes = code["filters"] * schedule.parts if schedule.spans_groups else code["groups"]
+    first_lane, last_lane = block(panel, code["panel"], lanes)
     with code.loop(first, last, SPAN) as w0:
-        w1 = (w0 + SPAN).minimum(last)
-        if spec.spans_groups:
-            lanes = code["filters"] * parts
-            first_lane = panel * code["panel"]
-            last_lane = (first_lane + code["panel"]).minimum(lanes)
-            whole = last_lane - (last_lane - first_lane) % width
-            with code.loop(first_lane, whole, width) as d:
-                _add_tile(code, spec, x, y, f, d, d, None, spec.vectors, rows, w0, w1)
-            with code.loop(whole, last_lane, spec.lanes) as d:
-                _add_tile(code, spec, x, y, f, d, d, last_lane - d, 1, rows, w0, w1)
-        else:
-            lanes = code["filters"] // code["groups"] * parts
-            first_lane = panel * code["panel"]
-            last_lane = (first_lane + code["panel"]).minimum(code["groups"])
-            with (
-                code.loop(first_lane, last_lane) as g,
-                code.loop(0, lanes, width) as d,
-                code.loop(0, code["channels"], spec.inputs) as c,
-            ):
-                pointer = x.at((g * code["channels"] + c) * code["x_channel"])
-                _add_tile(
-                    code,
-                    spec,
-                    pointer,
-                    y,
-                    f,
-                    g * lanes + d,
-                    c,
-                    lanes - d,
-                    spec.vectors,
-                    rows,
-                    w0,
-                    w1,
-                )
+        span = w0, (w0 + SPAN).minimum(last)
+
+        def add_panel(panel: Panel, group: Value) -> None:
+            if schedule.spans_groups:
+                _add_tile(code, schedule, panel, x, y, f, tables, code.number(0), span)
+                return
+            with code.loop(0, code["channels"], schedule.inputs) as c:
+                start = x.at((group * code["channels"] + c) * code["x_channel"])
+                _add_tile(code, schedule, panel, start, y, f, tables, c, span)
+
+        loop_over_panels(code, schedule, first_lane, last_lane, add_panel)
 
 
 def _add_tile(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, c: Value,
-    lanes_left: Value | None, vectors: int, rows: list[Pointer], w0: Value, w1: Value,
+    code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, f: Pointer,
+    tables: list[Pointer], c: Value, span: tuple[Value, Value],
 ) -> None:  # fmt: skip
-    """Add a span's products for all taps and some vectors of output channels, from lane d on."""
-    lanes, rank = spec.lanes, spec.rank
-    masks = [
-        None if lanes_left is None else code.first_lanes(lanes_left - v * lanes, lanes)
-        for v in range(vectors)
-    ]
+    """Add a span's products for all taps and a panel of output channels."""
+    depth = schedule.inputs if schedule.spans_groups else code["channels"]
+    row = code["filters"] * schedule.parts
 
-    def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
-        if a + 1 < rank:
-            with code.loop(0, code[f"taps{a}"]) as k:
-                offset = rows[a].at(k).load()
-                with code.when(offset >= 0):
-                    loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k)
-            return
-        last_taps = spec.kernel % spec.tile
-        if spec.kernel >= spec.tile:
-            with code.loop(0, spec.kernel - last_taps, spec.tile) as k:
-                _sum_taps(code, spec, x, y, f, tap * spec.kernel, k, spec.tile, d, c, lanes_left,
-                      masks, w0, w1)  # fmt: skip
-        if last_taps:
-            k = code.number(spec.kernel - last_taps)
-            _sum_taps(
-                code,
-                spec,
-                x,
-                y,
-                f,
-                tap * spec.kernel,
-                k,
-                last_taps,
-                d,
-                c,
-                lanes_left,
-                masks,
-                w0,
-                w1,
-            )
+    def add_taps(x: Pointer, tap: Value) -> None:
+        def sum_taps(k: Value, count: int) -> None:
+            tiles = _sum_taps(code, schedule, panel, x, y, k, count, span)
+            for t in range(count):
+                for i in range(schedule.inputs):
+                    number = (tap * schedule.kernel + k + t) * depth + c + i
+                    element = f.at(number * row + panel.lane)
+                    for v, mask in enumerate(panel.masks):
+                        sums = [tile.row(t * schedule.inputs + i)[v].get() for tile in tiles]
+                        pointer = element.at(v * schedule.lanes)
+                        add_in_memory(pointer, _combine_conjugate(schedule, sums), mask)
 
-    loop_over_axes(0, x, code.number(0))
+        loop_over_blocks(code, schedule.kernel, schedule.taps, sum_taps)
+
+    loop_over_taps_inside(code, tables, x, add_taps)
 
 
 def _sum_taps(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, tap: Value, k: Value, tile: int,
-    d: Value, c: Value, lanes_left: Value | None, masks: list[Mask | None], w0: Value, w1: Value,
-) -> None:  # fmt: skip
-    """Sum the products of `tile` taps from k on over positions w0 to w1; add them to memory."""
-    lanes, parts, vectors, inputs = spec.lanes, 2 if spec.x.pairs else 1, len(masks), spec.inputs
-    axis = spec.rank - 1
+    code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, k: Value,
+    taps: int, span: tuple[Value, Value],
+) -> list[RegisterTile]:  # fmt: skip
+    """Sum the products of some taps from k on over a span."""
+    axis, inputs = schedule.rank - 1, schedule.inputs
     table = code.array(f"table{axis}", "int64")
-    accs = [
-        [code.variable(code.zero(spec.x.computed, lanes)) for _ in range(tile * inputs * vectors)]
-        for _ in range(parts)
-    ]
-    channel_stride = None if spec.y_contiguous else code["y_channel"]
+    stride = None if schedule.y_contiguous else code["y_channel"]
+    tiles = panel.tiles(taps * inputs)
 
     def load_gy(w: Value) -> list[Value]:
-        pointer = y.at(w * code[f"y_stride{axis}"])
-        starts = [d + v * lanes for v in range(vectors)]
-        if channel_stride is not None:
-            starts = [s // parts * channel_stride for s in starts]
+        row = y.at(w * code[f"y_stride{axis}"])
         return [
-            load(pointer.at(s), spec.y, lanes, m, channel_stride)
-            for s, m in zip(starts, masks, strict=True)
+            load(panel.address(row, v, stride), schedule.y, schedule.lanes, mask, stride)
+            for v, mask in enumerate(panel.masks)
         ]
 
-    def add_tap(pointer: Pointer, t: int, gy_vectors: list[Value]) -> None:
-        sums = [part[t * inputs * vectors : (t + 1) * inputs * vectors] for part in accs]
-        (_add_across_groups if spec.spans_groups else _add_within_group)(
-            code, spec, pointer, gy_vectors, sums, c, lanes_left, masks
-        )
+    def add_tap(t: int, x: Pointer, gy: list[Value]) -> None:
+        def factor(_c: int, part: int, v: int) -> Value:
+            return swap_parts(gy[v]) if part and schedule.spans_groups else gy[v]
 
-    def add_border(w: Value, entry: Value) -> None:
-        gy_vectors = load_gy(w)
-        row = table.at(entry * spec.kernel + k)
-        for t in range(tile):
-            offset = row.at(t).load()
+        panel.add_products(tiles, range(t * inputs, (t + 1) * inputs), x, factor)
+
+    def add_border(w: Value, _: Value, column: Value) -> None:
+        gy = load_gy(w)
+        offsets = table.at(column * schedule.kernel + k)
+        for t in range(taps):
+            offset = offsets.at(t).load()
             with code.when(offset >= 0):
-                add_tap(x.at(offset), t, gy_vectors)
+                add_tap(t, x.at(offset), gy)
 
-    inside, outside = code["inside"], code["outside"]
-    with code.loop(w0, w1.minimum(inside)) as w:
-        add_border(w, w)
-    with code.loop(_maximum(w0, inside), w1.minimum(outside)) as w:
-        gy_vectors = load_gy(w)
-        pointer = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
-        for t in range(tile):
-            add_tap(pointer.at(code["x_tap"] * t), t, gy_vectors)
-    with code.loop(_maximum(w0, outside), w1) as w:
-        add_border(w, w - outside + inside)
-    depth = code.number(inputs) if spec.spans_groups else code["channels"]
-    first = code.number(0) if spec.spans_groups else c
-    for t in range(tile):
-        for i in range(inputs):
-            row = f.at(((tap + k + t) * depth + first + i) * (code["filters"] * parts) + d)
-            for v in range(vectors):
-                index = (t * inputs + i) * vectors + v
-                value = _combine_conjugate(spec, [part[index].get() for part in accs])
-                pointer = row.at(v * lanes)
-                pointer.store(pointer.load(lanes, masks[v]) + value, masks[v])
+    def add_interior(start: Value, stop: Value) -> None:
+        with code.loop(start, stop) as w:
+            gy = load_gy(w)
+            window = x.at(code["x_first"] + w * code["window_stride"] + k * code["x_tap"])
+            for t in range(taps):
+                add_tap(t, window.at(code["x_tap"] * t), gy)
+
+    visit_row(code, ranges_of_span(code, *span), 1, add_border, add_interior)
+    return tiles
 
 
-def _maximum(a: Value, b: Value) -> Value:
-    return (a < b).select(b, a)
-
-
-def _add_across_groups(
-    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
-    d: Value, lanes_left: Value | None, masks: list[Mask | None],
-) -> None:  # fmt: skip
-    lanes, parts, vectors = spec.lanes, 2 if spec.x.pairs else 1, len(gy_vectors)
-    inputs, outputs = spec.inputs, spec.outputs
-    window = lanes * inputs // outputs
-    channel_stride = None if spec.x_contiguous else code["x_channel"]
-    for v, g in enumerate(gy_vectors):
-        mask = masks[v]
-        if lanes_left is not None and inputs != outputs:
-            mask = code.first_lanes(lanes_left * inputs // outputs, window)
-        start = (d + v * lanes) * inputs // outputs
-        start = start if channel_stride is None else start // parts * channel_stride
-        x_vector = load(pointer.at(start), spec.x, window, mask, channel_stride)
-        for c in range(inputs):
-            order = [(i // parts // outputs * inputs + c) * parts + i % parts for i in range(lanes)]
-            _add_product(shuffle(x_vector, order), [g, swap_parts(g)] if spec.x.pairs else [g],
-                 sums, c * vectors + v)  # fmt: skip
-
-
-def _add_within_group(
-    code: Code, spec: Spec, pointer: Pointer, gy_vectors: list[Value], sums: list[list[Variable]],
-    d: Value, lanes_left: Value | None, masks: list[Mask | None],
-) -> None:  # fmt: skip
-    vectors = len(gy_vectors)
-    for c in range(spec.inputs):
-        channel = pointer.at(
-            c * (2 if spec.x.pairs else 1) if spec.x_contiguous else code["x_channel"] * c
-        )
-        for part in range(2 if spec.x.pairs else 1):
-            broadcast = code.splat(
-                channel.at(part).load_as(spec.x.stored, spec.x.computed), spec.lanes
-            )
-            for v, g in enumerate(gy_vectors):
-                a = sums[part][c * vectors + v]
-                a.set(broadcast.times_plus(g, a.get()))
-
-
-def _add_product(x: Value, gy_vectors: list[Value], sums: list[list[Variable]], i: int) -> None:
-    for part, g in zip(sums, gy_vectors, strict=True):
-        part[i].set(x.times_plus(g, part[i].get()))
-
-
-def _combine_conjugate(spec: Spec, sums: list[Value]) -> Value:
-    """Make the sum of conj(x) * gy from sums of `_add_across_groups` or `_add_within_group`."""
-    if not spec.x.pairs:
+def _combine_conjugate(schedule: ChannelsGradient, sums: list[Value]) -> Value:
+    """Make the sum of conj(x) * gy from the sums of the register tiles."""
+    if not schedule.x.pairs:
         return sums[0]
     first, second = sums
-    if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
-        sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
+    if not schedule.spans_groups:  # sums of Re x * gy and of Im x * gy
+        sign = ir.Constant(first.ir.type, [1.0, -1.0] * (schedule.lanes // 2))
         return swap_parts(second).times_plus(Value(first.code, sign), first)
     return combine_conjugate(first, second)
+
+
+def call(sig: Signature, partials: PartialSums) -> Call:
+    """Make the call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f."""
+    g = sig.geometry
+    inputs, outputs = g.channels // g.groups, g.filters // g.groups
+    filters = g.filters if sig.spans_groups else outputs
+    count = -(-filters * sig.parts // sig.lanes)
+    c = inputs
+    if not sig.spans_groups:
+        c = max(i for i in range(1, min(inputs, 8) + 1) if inputs % i == 0)
+    max_taps = max(sig.accumulators // c, 1)
+    taps = -(-g.kernel[-1] // -(-g.kernel[-1] // max_taps))
+    vectors = max(min(sig.accumulators // (taps * c), count, 4), 1)
+    schedule = ChannelsGradient(
+        sig.x, sig.y, sig.lanes, taps * c, vectors, g.rank, *sig.contiguous_channels, c,
+        outputs if sig.spans_groups else 0, g.kernel[-1],
+    )  # fmt: skip
+    lanes = g.filters * sig.parts if sig.spans_groups else g.groups
+    multiple = schedule.width if sig.spans_groups else 1
+    panel = -(-lanes // (multiple * MAX_PANELS)) * multiple if sig.useful_threads > 1 else lanes
+    arguments = {
+        **partials.arguments(sig, lanes, panel), **row_arguments(sig, *interior(g)),
+        "strip": -(-g.out[-1] // partials.strips),
+    }  # fmt: skip
+    threads = min(sig.useful_threads, arguments["chunks"])
+    return bind("channelwise_channels_gradient", kernel, schedule, arguments, threads, sig.machine)

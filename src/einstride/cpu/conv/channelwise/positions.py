@@ -1,27 +1,27 @@
 """Forward kernel with vectors along a row of positions: one channel, or channels_first arrays.
 
-The register tile is V vectors of neighbouring positions by R output channels of one group. For each
+The register tile is R output channels of one group by V vectors of neighbouring positions. For each
 tap and each channel c of the group,
 
-    acc[v, r] += x[vector v under the tap, c] * broadcast(f[tap, c, output channel r])
+    acc[r, v] += broadcast(f[tap, c, output channel r]) * x[vector v under the tap, c]
 
 The interior of a row is the whole vectors whose taps all meet x. A vector at the border is loaded
 with a mask where the padding is zeros and the row is contiguous in memory; otherwise its lanes are
 gathered by an offset table.
 
-A complex number takes two lanes; `cpu.conv.channelwise.channels` says how they are summed.
+Of complex numbers, a register tile holds the sums of x * Re f, and another those of x * Im f.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import (
-    Format,
     all_lanes,
     broadcast_parts,
     combine_parts,
@@ -30,230 +30,221 @@ from einstride.codegen.vector_formats import (
     shuffle,
     store,
 )
-from einstride.cpu.conv.channelwise.signature import axis_arguments
-
-NAME = "channelwise_positions"
+from einstride.cpu.conv.channelwise.rows import (
+    RowSchedule,
+    chunk_arguments,
+    locate_rows,
+    ranges_of_strip,
+    row_arguments,
+    visit_row,
+)
+from einstride.cpu.conv.channelwise.signature import Signature
+from einstride.cpu.conv.loop_nest import locate_line, loop_over_taps_inside
+from einstride.cpu.runtime.argument_block import Call, bind
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What the kernel is compiled for.
+class PositionSchedule(RowSchedule):
+    """What the schedules with vectors along positions have.
 
     Attributes
     ----------
-    x, y : Format
-        The formats of input and result.
-    lanes, rank : int
-        Real numbers per vector; spatial axes.
-    vectors, results : int
-        V and R.
-    x_contiguous, y_contiguous : bool
-        True if the positions of a vector are contiguous in x, or in y.
     masked : bool
         True if vectors at the border are loaded with a mask, False if they are gathered.
     """
 
-    x: Format
-    y: Format
-    lanes: int
-    rank: int
-    vectors: int
-    results: int
-    x_contiguous: bool
-    y_contiguous: bool
     masked: bool
 
+    in_lanes = "positions of the last axis"
+    operands = "vectors of positions of the last axis"
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    return (
-        "counter", "chunks", "blocks", "rows", "all_rows", "strips", "strip",
-        "x", "x_batch", "x_channel", "window_stride", "x_tap", "x_first", "inside", "outside",
-        "y", "y_batch", "y_channel", "f", "bias", "channels", "groups", "filters",
-        "size", "low", "dilation", "border", *axis_arguments(rank),
-    )  # fmt: skip
+    @property
+    def vector_positions(self) -> int:
+        """Positions of a vector."""
+        return self.lanes // self.parts
 
 
-def kernel(spec: Spec) -> str:
-    """Write the kernel's LLVM IR."""
-    code = Code(NAME, arguments(spec.rank))
+@dataclass(frozen=True)
+class Positions(PositionSchedule):
+    """The schedule of the forward kernel."""
+
+    in_rows = "output channels"
+    loops = "rows of positions and strip, output channels, row, tile, tap, input channel"
+
+
+@dataclass(frozen=True)
+class Border:
+    """A vector at the border, of which some positions exist.
+
+    Attributes
+    ----------
+    count : Value
+        The positions that exist.
+    column : Value
+        The number of the first of them in the offset table of the last axis.
+    """
+
+    count: Value
+    column: Value
+
+
+def row_of_x(
+    code: Code, schedule: PositionSchedule, x: Pointer, w: Value, border: Border | None
+) -> Pointer:
+    """Return the address that the offsets of the taps of position w are added to."""
+    if border is not None and not schedule.masked:
+        return x
+    return x.at(code["x_first"] + w * code["window_stride"])
+
+
+def load_x(
+    code: Code, schedule: PositionSchedule, x: Pointer, k: Value, w: Value, border: Border | None,
+    v: int = 0,
+) -> Value:  # fmt: skip
+    """Load vector v from position w on under tap k; zeros in padding and where none exist."""
+    lanes, parts = schedule.lanes, schedule.parts
+    if border is None:
+        x = x.at(k * code["x_tap"])
+        if schedule.x_contiguous:
+            return load(x.at(v * lanes), schedule.x, lanes, None, None)
+        stride = code["window_stride"]
+        return load(x.at(stride * (v * lanes // parts)), schedule.x, lanes, None, stride)
+    if schedule.masked:
+        first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
+        stop = (first + code["size"]).minimum(border.count)
+        mask = code.first_lanes(stop * parts, lanes) & (
+            code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
+        )
+        return load(x.at(k * code["x_tap"]), schedule.x, lanes, mask, None)
+    table = code.array(f"table{schedule.rank - 1}", "int64").at(k * code["border"] + border.column)
+    positions = schedule.vector_positions
+    exist = code.first_lanes(border.count, positions) if positions > 1 else None
+    offsets = table.load(positions, exist)
+    if parts == 2 and positions > 1:
+        offsets = shuffle(offsets, [i // 2 for i in range(lanes)])
+    elif parts == 2:
+        offsets = code.splat(offsets, 2)
+    inside = offsets >= Value(code, ir.Constant(offsets.ir.type, None))
+    if parts == 2:
+        odd = ir.Constant(offsets.ir.type, [i % 2 for i in range(lanes)])
+        offsets = offsets + Value(code, odd)
+    return gather(x, schedule.x, offsets, inside & code.first_lanes(border.count * parts, lanes))
+
+
+def kernel(schedule: Positions, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``channelwise_positions``."""
+    code = Code("channelwise_positions", names)
     with code.chunks(code["chunks"]) as chunk:
-        strip = chunk % code["strips"]
-        remaining = chunk // code["strips"]
-        block, n = remaining % code["blocks"], remaining // code["blocks"]
-        x = code.array("x", spec.x.stored).at(n * code["x_batch"])
-        y = code.array("y", spec.y.stored).at(n * code["y_batch"])
-        first = block * code["rows"]
-        last = (first + code["rows"]).minimum(code["all_rows"])
+        strip, first, last, x, y = locate_rows(code, schedule, chunk)
         group_filters = code["filters"] // code["groups"]
-        with code.loop(0, code["filters"], spec.results) as d, code.loop(first, last) as row:
-            pointer = x.at(d // group_filters * code["channels"] * code["x_channel"])
-            _compute_row(code, spec, pointer, y.at(d * code["y_channel"]), d, row, strip)
+        with (
+            code.loop(0, code["filters"], schedule.rows) as d,
+            code.loop(first, last) as row,
+        ):
+            channel = d // group_filters * code["channels"]
+            start = x.at(channel * code["x_channel"])
+            _compute_row(code, schedule, start, y.at(d * code["y_channel"]), d, row, strip)
     return code.text()
 
 
 def _compute_row(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, row: Value, strip: Value
+    code: Code, schedule: Positions, x: Pointer, y: Pointer, d: Value, row: Value, strip: Value
 ) -> None:
-    """Compute one strip of a row: border, interior, border."""
-    rows: list[Pointer] = []
-    remaining = row
-    for a in reversed(range(spec.rank - 1)):
-        index = remaining % code[f"out{a}"]
-        remaining = remaining // code[f"out{a}"]
-        rows.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
-        y = y.at(index * code[f"y_stride{a}"])
-    vector_positions = spec.lanes // (2 if spec.x.pairs else 1)
-    is_last = strip.equals(code["strips"] - 1)
-    start = code["inside"] + strip * code["strip"]
-    stop = is_last.select(code["outside"], start + code["strip"])
-    end = code[f"out{spec.rank - 1}"]
+    """Compute one strip of a row."""
+    axis, size = schedule.rank - 1, schedule.vector_positions
+    tables, _, y = locate_line(code, axis, row, y)
+    single = replace(schedule, vectors=1)
 
-    with code.loop(
-        0, strip.equals(0).select(code["inside"], code.number(0)), vector_positions
-    ) as w:
-        _compute_tile(code, spec, x, y, d, rows, w, 1, code["inside"] - w, w)
-    tile_positions = vector_positions * spec.vectors
-    full_tiles = stop - (stop - start) % tile_positions
-    with code.loop(start, full_tiles, tile_positions) as w:
-        _compute_tile(code, spec, x, y, d, rows, w, spec.vectors, None, w)
-    if spec.vectors > 1:
-        with code.loop(full_tiles, stop, vector_positions) as w:
-            _compute_tile(code, spec, x, y, d, rows, w, 1, None, w)
-    with code.loop(is_last.select(code["outside"], end), end, vector_positions) as w:
-        _compute_tile(
-            code, spec, x, y, d, rows, w, 1, end - w, w - code["outside"] + code["inside"]
-        )
+    def compute_border(w: Value, count: Value, column: Value) -> None:
+        _compute_tile(code, single, x, y, d, tables, w, Border(count, column))
+
+    def compute_interior(start: Value, stop: Value) -> None:
+        full = stop - (stop - start) % (size * schedule.vectors)
+        with code.loop(start, full, size * schedule.vectors) as w:
+            _compute_tile(code, schedule, x, y, d, tables, w, None)
+        if schedule.vectors > 1:
+            with code.loop(full, stop, size) as w:
+                _compute_tile(code, single, x, y, d, tables, w, None)
+
+    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
+    visit_row(code, ranges, size, compute_border, compute_interior)
 
 
 def _compute_tile(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, d: Value, rows: list[Pointer], w: Value,
-    vectors: int, positions_left: Value | None, border_column: Value,
+    code: Code, schedule: Positions, x: Pointer, y: Pointer, d: Value, tables: list[Pointer],
+    w: Value, border: Border | None,
 ) -> None:  # fmt: skip
-    """Compute V vectors of positions from w on.
-
-    At the border it is one vector, of which `positions_left` are written; `border_column` is its
-    first column in the offset table of the last axis.
-    """
-    lanes, rank, dtype = spec.lanes, spec.rank, spec.x.computed
-    parts = 2 if spec.x.pairs else 1
-    results = range(spec.results)
-    accs = [
-        [code.variable(code.zero(dtype, lanes)) for _ in range(vectors * spec.results)]
-        for _ in range(parts)
-    ]
+    """Compute V vectors of positions from w on."""
+    lanes, parts, axis, dtype = schedule.lanes, schedule.parts, schedule.rank - 1, schedule.compute
+    tiles = schedule.tiles(code)
     bias = code.array("bias", dtype)
     with code.when(code["bias"].equals(0) ^ 1):
-        for r in results:
+        for r in range(schedule.rows):
             pair = [bias.at((d + r) * parts + part).load() for part in range(parts)]
             initial = broadcast_parts(code, pair, lanes)
-            for v in range(vectors):
-                accs[0][v * spec.results + r].set(initial)
+            for accumulator in tiles[0].row(r):
+                accumulator.set(initial)
     f = code.array("f", dtype).at(d * parts)
-    row = code["filters"] * parts
-    x_pointer = x.at(code["x_first"] + w * code["window_stride"])
 
-    def add_products(x: Pointer, tap: Value) -> None:
-        with code.loop(0, code[f"taps{rank - 1}"]) as k:
-            tap = tap * code[f"taps{rank - 1}"] + k
-            with code.loop(0, code["channels"]) as c:
-                pointer = x.at(c * code["x_channel"])
-                if positions_left is None:
-                    x_vectors = _load_interior(code, spec, pointer.at(k * code["x_tap"]), vectors)
-                else:
-                    x_vectors = [
-                        load_border(code, spec, pointer, k, w, border_column, positions_left)
-                    ]
-                numbers = f.at((tap * code["channels"] + c) * row)
-                for r in results:
-                    for part in range(parts):
-                        broadcast = code.splat(numbers.at(r * parts + part).load(), lanes)
-                        for v in range(vectors):
-                            a = accs[part][v * spec.results + r]
-                            a.set(x_vectors[v].times_plus(broadcast, a.get()))
+    def add_taps(x: Pointer, tap: Value) -> None:
+        taps = code[f"taps{axis}"]
+        with code.loop(0, taps) as k, code.loop(0, code["channels"]) as c:
+            channel = x.at(c * code["x_channel"])
+            x_vectors = [
+                load_x(code, schedule, channel, k, w, border, v) for v in range(schedule.vectors)
+            ]
+            number = (tap * taps + k) * code["channels"] + c
+            numbers = f.at(number * (code["filters"] * parts))
+            for r in range(schedule.rows):
+                for part, tile in enumerate(tiles):
+                    factor = code.splat(numbers.at(r * parts + part).load(), lanes)
+                    tile.add_products(r, factor, x_vectors)
 
-    def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
-        if a + 1 == rank:
-            add_products(x, tap)
-            return
-        with code.loop(0, code[f"taps{a}"]) as k:
-            offset = rows[a].at(k).load()
-            with code.when(offset >= 0):
-                loop_over_axes(a + 1, x.at(offset), tap * code[f"taps{a}"] + k if a else k)
-
-    loop_over_axes(0, x_pointer if positions_left is None or spec.masked else x, code.number(0))
-    y_stride = None if spec.y_contiguous else code[f"y_stride{rank - 1}"]
-    mask = None if positions_left is None else code.first_lanes(positions_left * parts, lanes)
-    y = y.at(w * code[f"y_stride{rank - 1}"])
-    for r in results:
-        for v in range(vectors):
-            index = v * spec.results + r
-            value = accs[0][index].get()
-            if spec.x.pairs:
-                value = combine_parts(value, accs[1][index].get())
-            pointer = y.at(
-                code["y_channel"] * r + code[f"y_stride{rank - 1}"] * (v * lanes // parts)
-            )
-            store(pointer, value, spec.y, mask, y_stride)
+    loop_over_taps_inside(code, tables, row_of_x(code, schedule, x, w, border), add_taps)
+    y_stride = code[f"y_stride{axis}"]
+    mask = None if border is None else code.first_lanes(border.count * parts, lanes)
+    y = y.at(w * y_stride)
+    for r in range(schedule.rows):
+        for v in range(schedule.vectors):
+            sums = [tile.row(r)[v].get() for tile in tiles]
+            value = combine_parts(*sums) if schedule.x.pairs else sums[0]
+            pointer = y.at(code["y_channel"] * r + y_stride * (v * schedule.vector_positions))
+            store(pointer, value, schedule.y, mask, None if schedule.y_contiguous else y_stride)
 
 
-def _load_interior(code: Code, spec: Spec, x: Pointer, vectors: int) -> list[Value]:
-    """Load vectors of x in the interior."""
-    parts = 2 if spec.x.pairs else 1
-    if spec.x_contiguous:
-        return [load(x.at(v * spec.lanes), spec.x, spec.lanes, None, None) for v in range(vectors)]
-    window_stride = code["window_stride"]
-    return [
-        load(
-            x.at(window_stride * (v * spec.lanes // parts)), spec.x, spec.lanes, None, window_stride
-        )
-        for v in range(vectors)
-    ]
+def contiguous_and_masked(sig: Signature) -> tuple[bool, bool, bool]:
+    """Return the fields `x_contiguous`, `y_contiguous` and `masked` of a schedule."""
+    g = sig.geometry
+    contiguous = g.stride[-1] * sig.x_strides[-2] == sig.parts
+    masked = contiguous and g.padding_mode == "zeros"
+    return contiguous, sig.y_strides[-2] == sig.parts, masked
 
 
-def load_border(
-    code: Code,
-    spec: Any,
-    x: Pointer,
-    k: Value,
-    w: Value,
-    border_column: Value,
-    positions_left: Value,
-) -> Value:
-    """Load a vector of x at the border; zeros in padding and beyond `positions_left`."""
-    lanes, parts = spec.lanes, 2 if spec.x.pairs else 1
-    if spec.masked:
-        first = code["low"] - k * code["dilation"] - w  # the lane that meets x[0]
-        stop = (first + code["size"]).minimum(positions_left)
-        mask = code.first_lanes(stop * parts, lanes) & (
-            code.first_lanes(first * parts, lanes) ^ all_lanes(code, lanes)
-        )
-        return load(x.at(k * code["x_tap"]), spec.x, lanes, mask, None)
-    axis = spec.rank - 1
-    table = code.array(f"table{axis}", "int64").at(k * code["border"] + border_column)
-    positions = lanes // parts
-    offsets = (
-        table.load(positions, code.first_lanes(positions_left, positions))
-        if positions > 1
-        else table.load()
+def position_arguments(sig: Signature, masked: bool) -> dict[str, Any]:
+    """List the kernel arguments of both kernels; the table of the border is (tap, position)."""
+    g, (inside, outside) = sig.geometry, sig.vector_interior
+    arguments = row_arguments(sig, inside, outside)
+    table = f"table{g.rank - 1}"
+    return arguments | {
+        table: 0 if masked else np.ascontiguousarray(arguments[table].T),
+        "size": g.size[-1], "low": g.padding[-1][0], "dilation": g.dilation[-1],
+        "border": g.out[-1] - outside + inside,
+    }  # fmt: skip
+
+
+def call(sig: Signature) -> Call:
+    """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
+    g, (inside, outside) = sig.geometry, sig.vector_interior
+    width, outputs = outside - inside, g.filters // g.groups
+    rows = max(i for i in range(1, min(outputs, 4) + 1) if outputs % i == 0)
+    vectors = max(min(sig.accumulators // rows, width // sig.vector_positions, 6), 1)
+    x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
+    schedule = Positions(
+        sig.x, sig.y, sig.lanes, rows, vectors, g.rank, x_contiguous, y_contiguous, masked
     )
-    offsets, inside = _offsets_of_lanes(code, offsets, positions_left, lanes, parts)
-    return gather(x, spec.x, offsets, inside)
-
-
-def _offsets_of_lanes(
-    code: Code, offsets: Value, positions_left: Value, lanes: int, parts: int
-) -> tuple[Value, Value]:
-    """Make the offsets of all lanes from one per position, and the mask of the lanes inside x."""
-    if parts == 2:
-        if lanes == 2:
-            offsets = code.splat(offsets, 2)
-        else:
-            offsets = shuffle(offsets, [i // 2 for i in range(lanes)])
-        odd = ir.Constant(offsets.ir.type, [i % 2 for i in range(lanes)])
-        lane_offsets = offsets + Value(code, odd)
-    else:
-        lane_offsets = offsets
-    zero = Value(code, ir.Constant(offsets.ir.type, None))
-    inside = Value(code, code.builder.icmp_signed(">=", offsets.ir, zero.ir))
-    return lane_offsets, inside & code.first_lanes(positions_left * parts, lanes)
+    arguments = {
+        **chunk_arguments(sig, width, vectors * sig.vector_positions),
+        **position_arguments(sig, masked), "bias": 0,
+    }  # fmt: skip
+    threads = min(sig.useful_threads, arguments["chunks"])
+    return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.machine)

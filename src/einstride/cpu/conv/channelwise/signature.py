@@ -1,4 +1,4 @@
-"""What the argument blocks of channelwise kernels depend on: arrays, interior, offset tables.
+"""What the kernel calls of channelwise and depthwise convolutions depend on, and offset tables.
 
 The interior of a row is the range of output positions whose taps all meet x; kernels compute its
 addresses. Offset tables give the addresses of the border positions and of the outer axes' taps.
@@ -6,28 +6,23 @@ addresses. Offset tables give the addresses of the border positions and of the o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
-
-import numpy as np
 
 from einstride.codegen.jit import Machine
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.runtime import operands
-from einstride.cpu.runtime.argument_block import address
-from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
+from einstride.cpu.complex_as_real import real
+from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import COMPLEXES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
-
-REAL = {"complex64": "float32", "complex128": "float64"}
 
 MIN_THREADED = 1 << 20
 """Multiply-adds from which a call uses several threads: fewer take less time than to start one."""
 
 MAX_ROUNDED_OFF = 32
-"""Positions that `vector_interior` leaves out of the interior, at most, at both ends together:
-twice the lanes of the widest vector. `entries` counts them as border."""
+"""Positions that `Signature.vector_interior` leaves out of the interior, at most, at both ends
+together: twice the lanes of the widest vector. `entries` counts them as border."""
 
 Strides = tuple[int, ...]
 
@@ -40,10 +35,8 @@ class Signature:
     ----------
     geometry : Geometry
         The forward convolution.
-    stored : tuple of str
-        The dtypes of x, and of y or gy.
-    compute : str
-        The dtype of products and sums.
+    x, y : Format
+        The formats of x, and of y or gy.
     x_strides, y_strides : tuple of int
         The strides of x, and of y or gy, counted in real numbers: a complex element has two.
     threads : int
@@ -53,8 +46,8 @@ class Signature:
     """
 
     geometry: Geometry
-    stored: tuple[str, str]
-    compute: str
+    x: Format
+    y: Format
     x_strides: Strides
     y_strides: Strides
     threads: int
@@ -63,27 +56,22 @@ class Signature:
     @property
     def parts(self) -> int:
         """Real numbers per element: 2 for complex dtypes, else 1."""
-        return 2 if self.compute in COMPLEXES else 1
+        return 2 if self.x.pairs else 1
 
     @property
     def lanes(self) -> int:
         """Real numbers per vector."""
-        return self.machine.lanes(ITEMSIZE[self.compute] // self.parts)
+        return self.machine.lanes(ITEMSIZE[self.x.computed])
+
+    @property
+    def vector_positions(self) -> int:
+        """Elements per vector."""
+        return self.lanes // self.parts
 
     @property
     def accumulators(self) -> int:
         """Accumulators of a register tile, at most, or pairs of them for complex numbers."""
         return (24 if self.machine.registers == 32 else 10) // self.parts
-
-    @property
-    def x(self) -> Format:
-        """The format of x: its dtype in memory and the dtype of products."""
-        return _format(self.stored[0], self.compute)
-
-    @property
-    def y(self) -> Format:
-        """The format of y or gy: its dtype in memory and the dtype of sums."""
-        return _format(self.stored[1], self.compute)
 
     @property
     def contiguous_channels(self) -> tuple[bool, bool]:
@@ -95,7 +83,7 @@ class Signature:
         """True if a vector of output channels holds whole groups."""
         g = self.geometry
         inputs, outputs = g.channels // g.groups, g.filters // g.groups
-        whole = self.lanes // self.parts % outputs == 0 and self.lanes * inputs > outputs
+        whole = self.vector_positions % outputs == 0 and self.lanes * inputs > outputs
         return g.groups > 1 and inputs <= 16 and whole
 
     @property
@@ -109,47 +97,39 @@ class Signature:
         return not self.contiguous_channels[1] or self.geometry.filters == 1
 
     @property
+    def vector_interior(self) -> tuple[int, int]:
+        """The interior of a row, shortened at both ends to whole vectors of positions."""
+        size, out = self.vector_positions, self.geometry.out[-1]
+        first, stop = interior(self.geometry)
+        first = min(-(-first // size) * size, out)
+        return first, max(first, first + (stop - first) // size * size)
+
+    @property
     def useful_threads(self) -> int:
         """Threads that the call has enough multiply-adds for."""
         return self.threads if self.geometry.multiply_adds * self.parts**2 >= MIN_THREADED else 1
 
-    def arguments(self, tables: list[Any]) -> dict[str, int]:
-        """List the kernel arguments that all channelwise kernels have."""
-        g, x_strides, y_strides = self.geometry, self.x_strides, self.y_strides
-        lowest = lowest_offset(g.size[-1], x_strides[-2])
-        values = {
-            "x_batch": x_strides[0], "x_channel": x_strides[-1],
-            "window_stride": g.stride[-1] * x_strides[-2], "x_tap": g.dilation[-1] * x_strides[-2],
-            "x_stride": x_strides[-2],
-            "x_back": -lowest,
-            "x_first": -g.padding[-1][0] * x_strides[-2] - lowest,
-            "y_batch": y_strides[0], "y_channel": y_strides[-1],
-            "channels": g.channels // g.groups, "groups": g.groups, "filters": g.filters,
-            "all_rows": prod(g.out[:-1]),
-        }  # fmt: skip
-        for a in range(g.rank):
-            axis_values = (address(tables[a]), g.kernel[a], g.out[a], y_strides[a + 1])
-            names = ("table", "taps", "out", "y_stride")
-            values |= {f"{name}{a}": value for name, value in zip(names, axis_values, strict=True)}
-        return values
 
+def signature(
+    g: Geometry, compute: str, x: tuple[Any, Strides], y: tuple[Any, Strides], threads: int,
+    on: Machine, backwards: bool = False,
+) -> Signature:  # fmt: skip
+    """Make the signature of a call for arrays with these dtypes and strides in bytes.
 
-def _format(stored: str, compute: str) -> Format:
-    return Format(REAL.get(stored, stored), REAL.get(compute, compute), compute in COMPLEXES)
-
-
-def axis_arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments of each spatial axis."""
-    return tuple(f"{name}{a}" for a in range(rank) for name in ("table", "taps", "out", "y_stride"))
-
-
-def element_strides(shape: Strides, strides: Strides, dtype: Any) -> Strides:
-    """Return the strides in bytes as strides in real numbers.
-
-    An axis of one element gets the stride that it has in a contiguous array.
+    With `backwards`, x stands for gy and y for gx. An axis of one element gets the stride that it
+    has in a contiguous array.
     """
-    parts = 2 if dtype.kind == "c" else 1
-    return operands.element_strides(strides, dtype.itemsize // parts, shape, parts)
+
+    def strides(array: tuple[Any, Strides], shape: Strides) -> Strides:
+        dtype, byte_strides = array
+        parts = 2 if dtype.kind == "c" else 1
+        return element_strides(byte_strides, dtype.itemsize // parts, shape, parts)
+
+    x_shape, y_shape = (g.y_shape, g.x_shape) if backwards else (g.x_shape, g.y_shape)
+    x_format, y_format = (
+        Format(real(dtype.name), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
+    )
+    return Signature(g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, on)
 
 
 def interior(g: Geometry) -> tuple[int, int]:
@@ -160,31 +140,15 @@ def interior(g: Geometry) -> tuple[int, int]:
     return first, max(min(stop, g.out[-1]), first)
 
 
-def vector_interior(sig: Signature) -> tuple[int, int]:
-    """Return the interior, shortened at both ends to whole vectors of positions."""
-    g, vector_positions = sig.geometry, sig.lanes // sig.parts
-    first, stop = interior(g)
-    first = min(-(-first // vector_positions) * vector_positions, g.out[-1])
-    return first, max(first, first + (stop - first) // vector_positions * vector_positions)
-
-
-def tables(sig: Signature, inside: tuple[int, int], by_tap: bool) -> tuple[list[Any], int]:
-    """Make the offset tables of each axis' taps and positions; return bytes to add to x's address.
-
-    The last axis' table lists only positions outside the range `inside`, as (tap, position) if
-    `by_tap`, else as (position, tap). An offset is negative only where a tap meets padding of
-    zeros, even if x has negative strides: the bytes to add make it so.
-    """
-    g, axis_tables, shift = sig.geometry, [], 0
-    for a in range(g.rank):
-        last = a == g.rank - 1
-        border_outputs = np.delete(np.arange(g.out[a]), slice(*inside)) if last else None
-        table, lowest = offsets(g, a, sig.x_strides[a + 1], border_outputs)
-        axis_tables.append(np.ascontiguousarray(table.T) if last and by_tap else table)
-        shift += lowest
-    return axis_tables, shift * (
-        ITEMSIZE[sig.stored[0]] // (2 if sig.stored[0] in COMPLEXES else 1)
-    )
+def axis_arguments(sig: Signature, tables: Iterable[Any], out: Strides) -> dict[str, Any]:
+    """List the kernel arguments of each spatial axis: its offset table, taps, outputs, stride."""
+    arguments: dict[str, Any] = {}
+    for a, table in enumerate(tables):
+        arguments |= {
+            f"table{a}": table, f"taps{a}": sig.geometry.kernel[a], f"out{a}": out[a],
+            f"y_stride{a}": sig.y_strides[a + 1],
+        }  # fmt: skip
+    return arguments
 
 
 def entries(g: Geometry, backwards: bool = False) -> int:

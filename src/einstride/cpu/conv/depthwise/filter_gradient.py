@@ -4,201 +4,188 @@
 
 The sums of all taps stay in registers for a span of rows, and so do the vectors of gy at P
 neighbouring positions; each vector of x is loaded once for all taps of its row. Sums are added to
-partial sums, which `einstride.cpu.conv.channelwise.channels_gradient` explains. Unrolled rows and
-borders are treated as in `einstride.cpu.conv.depthwise.forward`.
+partial sums, which `einstride.cpu.conv.channelwise.partial_sums` explains.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from einstride.codegen.function_builder import Code, Mask, Pointer, Value, Variable
-from einstride.codegen.vector_formats import Format, load
-from einstride.cpu.conv.channelwise.signature import axis_arguments
-from einstride.cpu.conv.depthwise.spec import Pattern
-from einstride.cpu.conv.depthwise.tile import Pairs, prefetch_line, walk_row
+from einstride.codegen.function_builder import Code, Mask, Pointer, Value
+from einstride.codegen.vector_formats import load
+from einstride.cpu.conv.channelwise.partial_sums import PartialSums, locate_partial_sum
+from einstride.cpu.conv.channelwise.signature import Signature
+from einstride.cpu.conv.depthwise.rows import (
+    DepthwiseSchedule,
+    Pairs,
+    exceeds_caches,
+    is_unrolled,
+    loop_over_elements,
+    loop_over_tiles,
+    loop_over_vectors,
+    suits,
+    tap_arguments,
+)
+from einstride.cpu.conv.depthwise.sources import Pattern, forward_sources, pattern_of
+from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory, multiply_add
+from einstride.cpu.runtime.argument_block import Call, bind
+from einstride.cpu.runtime.chunks import FINE, chunk_count
 
-NAME = "depthwise_gradient"
+MIN_SPAN = 64
+"""Positions of the rows, about, that are summed in registers before the sums are added to memory;
+twice as many if the caches hold the arrays. They decide the order of sums."""
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What the kernel is compiled for.
+class DepthwiseGradient(DepthwiseSchedule):
+    """The schedule of a depthwise filter gradient.
+
+    A row of the register tile has the sums of a row of taps, a vector for each tap.
 
     Attributes
     ----------
-    x, y : Format
-        The formats of input and output gradient.
-    lanes, rank : int
-        Lanes of a vector; spatial axes.
-    tap_rows, tile : int
-        Rows of taps, and P.
-    tail : int
-        Channels in the last vector if it is not full, else 0.
-    pattern : tuple of tuple of int
-        The elements that the taps of P positions meet, or of a whole row if `unrolled`.
-    unrolled, prefetch : bool
-        True if the tiles of a row are unrolled; True if the next row is prefetched.
+    columns : int
+        P, the neighbouring positions whose vectors of gy stay in registers.
     """
 
-    x: Format
-    y: Format
-    lanes: int
-    rank: int
-    tap_rows: int
-    tile: int
-    tail: int
-    pattern: Pattern
-    unrolled: bool
-    prefetch: bool
+    columns: int
+
+    in_rows = "rows of taps"
+    loops = "panel and partial sum, span of rows, vector of channels, row, tile, element of x"
+    stores = "added to a partial sum after each span"
+    overlapping = False
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """The lengths of the sides of the register tile, by name."""
+        return {
+            "lanes": self.lanes, "output positions": self.columns, "rows of taps": self.rows,
+        }  # fmt: skip
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    return (
-        "counter", "chunks", "panels", "panel", "row_ranges", "rows", "result_rows", "all_rows",
-        "span", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
-        "x_prefetch", "y_prefetch", "inside", "outside", "y", "y_batch", "f", "f_partial",
-        "filters", *axis_arguments(rank),
-    )  # fmt: skip
-
-
-def kernel(spec: Spec) -> str:
-    """Write the kernel's LLVM IR."""
-    code = Code(NAME, arguments(spec.rank))
+def kernel(schedule: DepthwiseGradient, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``depthwise_gradient``."""
+    code = Code("depthwise_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, partial = chunk % code["panels"], chunk // code["panels"]
-        f = code.array("f", spec.x.computed).at(partial * code["f_partial"])
-        result, range_number = partial // code["row_ranges"], partial % code["row_ranges"]
-        first = range_number * code["rows"]
-        last = (first + code["rows"]).minimum(code["result_rows"])
-        low = panel * code["panel"]
-        high = (low + code["panel"]).minimum(code["filters"])
-        start = result * code["result_rows"]
-        with code.loop(first, last, code["span"]) as i:
-            stop = (i + code["span"]).minimum(last)
-            with code.loop(low, high - (spec.lanes - 1), spec.lanes) as d:
-                _add_span(code, spec, f, start + i, start + stop, d, None)
-            if spec.tail:
-                with code.when(high.equals(code["filters"])):
-                    mask = code.first_lanes(code.number(spec.tail), spec.lanes)
-                    _add_span(code, spec, f, start + i, start + stop, high - spec.tail, mask)
+        panel, _, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
+        with code.loop(first, last, code["span"]) as row:
+            stop = (row + code["span"]).minimum(last)
+
+            def add_span(d: Value, mask: Mask | None) -> None:
+                _add_span(code, schedule, f, row, stop, d, mask)
+
+            loop_over_vectors(code, schedule, panel, 1, add_span)
     return code.text()
 
 
 def _add_span(
-    code: Code, spec: Spec, f: Pointer, first: Value, last: Value, d: Value, mask: Mask | None
-) -> None:
+    code: Code, schedule: DepthwiseGradient, f: Pointer, first: Value, last: Value, d: Value,
+    mask: Mask | None,
+) -> None:  # fmt: skip
     """Add the products of a span of rows to the partial sum of a vector of channels."""
-    taps = spec.tap_rows * len(spec.pattern[0])
-    sums = [code.variable(code.zero(spec.x.computed, spec.lanes)) for _ in range(taps)]
+    sums = schedule.register_tile(code)
     rows = code["all_rows"]
     n, row = code.variable(first // rows), code.variable(first % rows)
     with code.loop(first, last):
-        _add_row(code, spec, n.get(), row.get(), d, mask, sums)
+        _add_row(code, schedule, n.get(), row.get(), d, mask, sums)
         next_row = row.get() + 1  # counted: one division per row would take as long as a tile
         is_last_row = next_row.equals(rows)
         row.set(is_last_row.select(code.number(0), next_row))
         n.set(is_last_row.select(n.get() + 1, n.get()))
     pointer = f.at(d)
-    for s in sums:
-        pointer.store(pointer.load(spec.lanes, mask) + s.get(), mask)
+    for accumulator in sums.accumulators:
+        add_in_memory(pointer, accumulator.get(), mask)
         pointer = pointer.at(code["filters"])
 
 
 def _add_row(
-    code: Code, spec: Spec, n: Value, row: Value, d: Value, mask: Mask | None, sums: list[Variable]
-) -> None:
+    code: Code, schedule: DepthwiseGradient, n: Value, row: Value, d: Value, mask: Mask | None,
+    sums: RegisterTile,
+) -> None:  # fmt: skip
     """Add the products of one row of one example to the sums."""
-    x = code.array("x", spec.x.stored).at(n * code["x_batch"] + d)
-    y = code.array("y", spec.y.stored).at(n * code["y_batch"] + d)
+    x = code.array("x", schedule.x.stored).at(n * code["x_batch"] + d)
+    y = code.array("y", schedule.y.stored).at(n * code["y_batch"] + d)
     offsets = [code.number(0)]
-    if spec.rank > 1:
+    if schedule.rank > 1:
         y = y.at(row * code["y_stride0"])
-        table = code.array("table0", "int64").at(row * spec.tap_rows)
-        offsets = [table.at(k).load() for k in range(spec.tap_rows)]
-    y_stride = code[f"y_stride{spec.rank - 1}"]
-    if spec.unrolled:
-        for o in range(0, len(spec.pattern), spec.tile):
-            part = spec.pattern[o : o + spec.tile]
-            x_row = x.at(code["x_first"])
-            _add_tile(code, spec, x_row, y.at(y_stride * o), offsets, part, None, mask, sums)
-        return
-    out = code[f"out{spec.rank - 1}"]
-    full_tiles = out - out % spec.tile
+        table = code.array("table0", "int64").at(row * schedule.rows)
+        offsets = [table.at(k).load() for k in range(schedule.rows)]
 
-    def add_tile(w: Value, pattern: Pattern) -> None:
-        start = code["x_first"] + w * code["x_advance"]
-        border = (w < code["inside"]) | (code["outside"] < w + len(pattern))
-        with code.builder.if_else(border.ir) as (at_border, in_interior):
-            with at_border:
-                columns = code.array("columns", "int64").at(w * code["advance"])
-                _add_tile(code, spec, x, y.at(w * y_stride), offsets, pattern, columns, mask, sums)
-            with in_interior:
-                _add_tile(
-                    code, spec, x.at(start), y.at(w * y_stride), offsets, pattern, None, mask, sums
-                )
+    def add_tile(x: Pointer, y: Pointer, pattern: Pattern, table: Pointer | None) -> None:
+        _add_tile(code, schedule, x, y, offsets, pattern, table, mask, sums)
 
-    with code.loop(0, full_tiles, spec.tile) as w:
-        add_tile(w, spec.pattern)
-    with code.loop(full_tiles, out) as w:
-        add_tile(w, spec.pattern[:1])
+    loop_over_tiles(code, schedule, schedule.columns, x, y, add_tile)
 
 
 def _add_tile(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, offsets: list[Value], pattern: Pattern,
-    columns: Pointer | None, mask: Mask | None, sums: list[Variable],
+    code: Code, schedule: DepthwiseGradient, x: Pointer, y: Pointer, offsets: list[Value],
+    pattern: Pattern, table: Pointer | None, mask: Mask | None, sums: RegisterTile,
 ) -> None:  # fmt: skip
     """Add the products of P positions: all rows of taps at once if all meet x, else one by one."""
-    gy_vectors, y_stride = [], code[f"y_stride{spec.rank - 1}"]
+    gy_vectors, y_stride = [], code[f"y_stride{schedule.rank - 1}"]
     for _ in pattern:
-        gy_vectors.append(load(y, spec.y, spec.lanes, mask, None))
-        if spec.prefetch:
-            prefetch_line(y.at(code["y_prefetch"]), False)
+        gy_vectors.append(load(y, schedule.y, schedule.lanes, mask, None))
+        if schedule.prefetch:
+            y.at(code["y_prefetch"]).prefetch()
         y = y.at(y_stride)
 
     def add_rows(rows: list[int]) -> None:
-        _add_products(
-            code,
-            spec,
-            [(k, x.at(offsets[k])) for k in rows],
-            gy_vectors,
-            pattern,
-            columns,
-            mask,
-            sums,
-        )
+        def add_element(pointers: list[Pointer], pairs: Pairs) -> None:
+            for r, pointer in zip(rows, pointers, strict=True):
+                vector = load(pointer, schedule.x, schedule.lanes, mask, None)
+                if schedule.prefetch and r == schedule.rows - 1:
+                    pointer.at(code["x_prefetch"]).prefetch()
+                for p, k in pairs:
+                    multiply_add(sums.row(r)[k], vector, gy_vectors[p])
+
+        x_rows = [x.at(offsets[r]) for r in rows]
+        loop_over_elements(code, x_rows, pattern, table, code["x_stride"], add_element)
 
     lowest = offsets[0]
     for offset in offsets[1:]:
         lowest = lowest.minimum(offset)
-    if spec.tap_rows == 1:
+    if schedule.rows == 1:
         with code.when(lowest >= 0):
             add_rows([0])
         return
     with code.builder.if_else((lowest >= 0).ir) as (all_meet, some_miss):
         with all_meet:
-            add_rows(list(range(spec.tap_rows)))
+            add_rows(list(range(schedule.rows)))
         with some_miss:
-            for k, offset in enumerate(offsets):
+            for r, offset in enumerate(offsets):
                 with code.when(offset >= 0):
-                    add_rows([k])
+                    add_rows([r])
 
 
-def _add_products(
-    code: Code, spec: Spec, rows: list[tuple[int, Pointer]], gy_vectors: list[Value],
-    pattern: Pattern, columns: Pointer | None, mask: Mask | None, sums: list[Variable],
-) -> None:  # fmt: skip
-    """Add the products of some rows of x with the vectors `gy_vectors` of gy."""
-    kernel = len(pattern[0])
+def suits_gradient(sig: Signature, partials: PartialSums) -> bool:
+    """True if the kernel computes this filter gradient: registers hold the sums of all taps."""
+    g = sig.geometry
+    fits = prod(g.kernel) + 6 <= sig.machine.registers and g.rank <= 2
+    return fits and partials.strips == 1 and suits(sig, False)
 
-    def add_element(pointers: list[Pointer], pairs: Pairs) -> None:
-        for n, pointer in zip([n for n, _ in rows], pointers, strict=True):
-            vector = load(pointer, spec.x, spec.lanes, mask, None)
-            if spec.prefetch and n == spec.tap_rows - 1:
-                prefetch_line(pointer.at(code["x_prefetch"]), False)
-            for p, k in pairs:
-                s = sums[n * kernel + k]
-                s.set(vector.times_plus(gy_vectors[p], s.get()))
 
-    walk_row(code, [x for _, x in rows], pattern, columns, code["x_stride"], add_element)
+def call(sig: Signature, partials: PartialSums) -> Call:
+    """Make the call that adds x gy to partial sums, given the addresses x, y (gy's) and f."""
+    g = sig.geometry
+    axes = [forward_sources(g, a) for a in range(g.rank)]
+    unrolled = is_unrolled(g.out[-1], g.kernel[-1])
+    max_columns = min(sig.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
+    columns = -(-g.out[-1] // -(-g.out[-1] // max_columns))
+    schedule = DepthwiseGradient(
+        sig.x, sig.y, sig.lanes, prod(g.kernel[:-1]), g.kernel[-1], g.rank, g.channels % sig.lanes,
+        pattern_of(axes[-1], columns, unrolled), unrolled, g.rank > 1 and exceeds_caches(g), 1,
+        columns,
+    )  # fmt: skip
+    vectors = -(-g.filters // sig.lanes)
+    sums = partials.results * partials.per_result
+    max_panels = -(-chunk_count(sig.threads, FINE) // sums) if sig.useful_threads > 1 else 1
+    panel = -(-vectors // min(vectors, max_panels)) * sig.lanes
+    arguments = {
+        **partials.arguments(sig, vectors * sig.lanes, panel),
+        **tap_arguments(sig, axes, g.size, unrolled),
+        "span": max((MIN_SPAN if exceeds_caches(g) else 2 * MIN_SPAN) // g.out[-1], 1),
+        "x_prefetch": g.stride[0] * sig.x_strides[1], "y_prefetch": sig.y_strides[1],
+    }  # fmt: skip
+    threads = min(sig.useful_threads, arguments["chunks"])
+    return bind("depthwise_gradient", kernel, schedule, arguments, threads, sig.machine)

@@ -6,12 +6,11 @@ under the tile is multiplied with all taps that meet it,
     acc[r, p] += x[row, j] * f[k, l]        where tap (k, l) of position (r, p) meets x[row, j]
 
 so that a product costs a fraction of a load. The taps of a row stay in registers, or T of them at
-a time. The j that a tap meets is known when the kernel is generated: as an index into the row where
-the tiles of a short row are unrolled, else relative to the tile's first position. Tiles of a longer
-row that meet a border take the offset of each j from a table, and skip those in padding of zeros.
+a time.
 
-The kernel computes forward passes and input gradients; what differs is which elements taps meet.
-A strided input gradient skips the taps that meet no output.
+The kernel computes forward passes and input gradients, which differ in the elements that the taps
+of a position meet on each axis (`Sources`): elements of x, through its border too, or of gy. A
+strided input gradient skips the taps that meet no output.
 
 For filters with many taps on few positions, a vector's plane of x and its taps are first packed:
 read in place they are one position's channels apart, often a power of two, so that they would evict
@@ -21,15 +20,32 @@ each other from the first cache.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.ir_types import INT64, POINTER
+from einstride.codegen.ir_types import POINTER
 from einstride.codegen.vector_formats import load
-from einstride.cpu.conv.channelwise.signature import axis_arguments
-from einstride.cpu.conv.depthwise.spec import Pattern, Spec
-from einstride.cpu.conv.depthwise.tile import Tile
-
-NAME = "depthwise"
+from einstride.codegen.vector_ops import address
+from einstride.cpu.conv.channelwise.signature import Signature
+from einstride.cpu.conv.depthwise.rows import (
+    exceeds_caches,
+    is_unrolled,
+    loop_over_tiles,
+    loop_over_vectors,
+    tap_arguments,
+)
+from einstride.cpu.conv.depthwise.sources import (
+    Pattern,
+    forward_sources,
+    gradient_sources,
+    pattern_of,
+)
+from einstride.cpu.conv.depthwise.tile import Depthwise, Tile
+from einstride.cpu.conv.loop_nest import block, locate_line, split
+from einstride.cpu.runtime.argument_block import Call, bind
+from einstride.cpu.runtime.chunks import FINE, chunk_count
+from einstride.geometry.convolution import Geometry
 
 ELEMENTS = 512
 """Vectors of x that are packed at once, at most. They lie on the stack; larger planes are read in
@@ -38,177 +54,260 @@ place."""
 TAPS = 1024
 """Vectors of taps that are packed at once, at most."""
 
-ComputeTile = Callable[[Pointer, Pointer, list[Pointer], Pattern, "Pointer | None"], None]
-"""Generate one tile, given the addresses of x and y, the offset tables of the outer axes, its
-pattern, and the offset table of the last axis if the tile meets a border."""
+MAX_STREAMS = 5
+"""Columns of a tile with few taps, at most, if memory limits the speed: the processor's own
+prefetcher follows about as many streams."""
+
+MIN_PACKED_TAPS = 25
+"""Taps from which x and the taps are packed; fewer do not pay for the copy."""
+
+MAX_REGISTER_TAPS = 16
+"""Taps of a row that registers hold at once, at most."""
+
+TileWriter = Callable[[Pointer, Pointer, list[Pointer], Pattern, "Pointer | None"], None]
+"""Write a tile, given the addresses of x and y, the offset tables of the outer axes, its pattern,
+and the offset table of the last axis if the tile meets a border."""
 
 
-def arguments(rank: int) -> tuple[str, ...]:
-    """List the names of the kernel arguments."""
-    return (
-        "counter", "chunks", "panels", "panel", "blocks", "row_blocks", "all_row_blocks",
-        "axis_blocks", "x", "x_batch", "x_stride", "x_first", "x_advance", "columns", "advance",
-        "x_prefetch", "y_prefetch",
-        "inside", "outside", "y", "y_batch", "f", "taps", "plane", "batch", "examples", "bias",
-        "filters", *axis_arguments(rank),
-        *(f"{name}{a}" for a in range(rank) for name in ("size", "x_stride_of", "packed_stride")),
-    )  # fmt: skip
-
-
-def kernel(spec: Spec) -> str:
-    """Write the kernel's LLVM IR."""
-    code = Code(NAME, arguments(spec.rank))
-    buffers = [code.scratch(spec.x.computed, (n + 1) * spec.lanes) for n in (ELEMENTS, TAPS)]
+def kernel(schedule: Depthwise, names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``depthwise``."""
+    code = Code("depthwise", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, remaining = chunk % code["panels"], chunk // code["panels"]
-        low = panel * code["panel"]
-        if spec.packed:
-            _compute_packed(
-                code, spec, remaining, low, [align_to_line(pointer) for pointer in buffers]
-            )
+        panel, number, n = split(chunk, code["panels"], code["blocks"])
+        if schedule.packed:
+            _compute_packed(code, schedule, panel, n)
         else:
-            block, n = remaining % code["blocks"], remaining // code["blocks"]
-            x, y = _locate_example(code, spec, n)
-            first = block * code["row_blocks"]
-            last = (first + code["row_blocks"]).minimum(code["all_row_blocks"])
+            x, y = _locate_example(code, schedule, n)
+            first, last = block(number, code["row_blocks"], code["all_row_blocks"])
             with code.loop(first, last) as row_block:
-                _compute_row_block(code, spec, x, y, row_block, _tile_in_place(code, spec, low))
+                _compute_row_block(
+                    code, schedule, x, y, row_block, _tile_in_place(code, schedule, panel)
+                )
     return code.text()
 
 
-def _locate_example(code: Code, spec: Spec, n: Value) -> tuple[Pointer, Pointer]:
-    x = code.array("x", spec.x.stored).at(n * code["x_batch"])
-    return x, code.array("y", spec.y.stored).at(n * code["y_batch"])
+def _locate_example(code: Code, schedule: Depthwise, n: Value) -> tuple[Pointer, Pointer]:
+    x = code.array("x", schedule.x.stored).at(n * code["x_batch"])
+    return x, code.array("y", schedule.y.stored).at(n * code["y_batch"])
 
 
-def align_to_line(pointer: Pointer) -> Pointer:
-    """Return the next address that is a multiple of 64 bytes, a cache line."""
-    code = pointer.code
-    address = Value(code, code.builder.ptrtoint(pointer.ir, INT64))
-    return Pointer(code, code.builder.inttoptr(((address + 63) & -64).ir, POINTER), pointer.element)
-
-
-def _for_each_vector(
-    code: Code, spec: Spec, low: Value, visit: Callable[[Value, Mask | None], None]
-) -> None:
-    """Call `visit` with the first channel and the mask of every vector of a panel of channels.
-
-    The mask is None but for the tail, the last vector of all channels if it is not full.
-    """
-    filters = code["filters"]
-    high = (low + code["panel"]).minimum(filters)
-    width = spec.lanes * max(spec.packed, 1)
-    with code.loop(low, high - (width - 1), width) as d:
-        visit(d, None)
-    if spec.tail:
-        with code.when(high.equals(filters)):
-            visit(filters - spec.tail, code.first_lanes(code.number(spec.tail), spec.lanes))
-
-
-def _tile_in_place(code: Code, spec: Spec, low: Value) -> ComputeTile:
-    """Return a function that generates one tile for all vectors of a panel of channels."""
+def _tile_in_place(code: Code, schedule: Depthwise, panel: Value) -> TileWriter:
+    """Return a function that writes one tile for all vectors of a panel of channels."""
+    f, bias = (code.array(name, schedule.compute) for name in ("f", "bias"))
+    strides = code["x_stride"], code["filters"]
 
     def compute_tile(
-        x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
+        x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, table: Pointer | None
     ) -> None:
         def compute_vector(d: Value, mask: Mask | None) -> None:
-            f = code.array("f", spec.x.computed).at(d)
-            strides = code["x_stride"], code["filters"]
-            bias = code.array("bias", spec.x.computed).at(d)
-            tile = Tile(code, spec, f, bias, tables, pattern, columns, *strides, mask, mask)
-            tile.generate(x.at(d), y.at(d))
+            tile = Tile(code, schedule, f.at(d), bias.at(d), tables, pattern, table, *strides,
+                        mask, mask)  # fmt: skip
+            tile.write(x.at(d), y.at(d))
 
-        _for_each_vector(code, spec, low, compute_vector)
+        loop_over_vectors(code, schedule, panel, 1, compute_vector)
 
     return compute_tile
 
 
-def _compute_packed(
-    code: Code, spec: Spec, block: Value, low: Value, buffers: list[Pointer]
-) -> None:
+def _compute_packed(code: Code, schedule: Depthwise, panel: Value, number: Value) -> None:
     """Compute all tiles of some examples from packed x; their taps are packed once."""
-    packed_x, packed_f = buffers
-    stride, taps = code.number(spec.lanes), code["taps"]
-    first = block * code["examples"]
-    last = (first + code["examples"]).minimum(code["batch"])
+    packed_x, packed_f = (
+        _align_to_line(code.scratch(schedule.compute, (n + 1) * schedule.lanes))
+        for n in (ELEMENTS, TAPS)
+    )
+    stride, taps = code.number(schedule.lanes), code["taps"]
+    first, last = block(number, code["examples"], code["batch"])
 
     def compute_vectors(d: Value, mask: Mask | None) -> None:
-        f = code.array("f", spec.x.computed).at(d)
+        f = code.array("f", schedule.compute).at(d)
         with code.loop(0, taps) as k:
-            for v in range(spec.packed):
-                vector = f.at(k * code["filters"] + v * spec.lanes).load(spec.lanes, mask)
-                packed_f.at((taps * v + k) * spec.lanes).store(vector)
+            for v in range(schedule.packed):
+                vector = f.at(k * code["filters"] + v * schedule.lanes).load(schedule.lanes, mask)
+                packed_f.at((taps * v + k) * schedule.lanes).store(vector)
         with code.loop(first, last) as n:
-            x, y = _locate_example(code, spec, n)
-            _pack_plane(code, spec, 0, x.at(d), packed_x, mask)
-            with code.loop(0, spec.packed) as vector_number:
-                pointer, f = (
-                    packed_x.at(vector_number * code["plane"]),
-                    packed_f.at(vector_number * taps * stride),
-                )
-                _compute_vector(code, spec, pointer, y, f, d + vector_number * stride, mask)
+            x, y = _locate_example(code, schedule, n)
+            _pack_plane(code, schedule, 0, x.at(d), packed_x, mask)
+            with code.loop(0, schedule.packed) as i:
+                vector_x, vector_f = packed_x.at(i * code["plane"]), packed_f.at(i * taps * stride)
+                channel = d + i * stride
+                bias = code.array("bias", schedule.compute).at(channel)
 
-    _for_each_vector(code, spec, low, compute_vectors)
+                def compute_tile(
+                    x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern,
+                    table: Pointer | None,
+                ) -> None:  # fmt: skip
+                    tile = Tile(code, schedule, vector_f, bias, tables, pattern, table, stride,
+                                stride, None, mask)  # fmt: skip
+                    tile.write(x, y)
+
+                with code.loop(0, code["all_row_blocks"]) as row_block:
+                    _compute_row_block(
+                        code, schedule, vector_x, y.at(channel), row_block, compute_tile
+                    )
+
+    loop_over_vectors(code, schedule, panel, schedule.packed, compute_vectors)
 
 
-def _compute_vector(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, f: Pointer, d: Value, mask: Mask | None
-) -> None:
-    """Compute all tiles of one packed vector of channels."""
-    bias, stride = code.array("bias", spec.x.computed).at(d), code.number(spec.lanes)
-
-    def compute_tile(
-        x: Pointer, y: Pointer, tables: list[Pointer], pattern: Pattern, columns: Pointer | None
-    ) -> None:
-        tile = Tile(code, spec, f, bias, tables, pattern, columns, stride, stride, None, mask)
-        tile.generate(x, y)
-
-    with code.loop(0, code["all_row_blocks"]) as row_block:
-        _compute_row_block(code, spec, x, y.at(d), row_block, compute_tile)
+def _align_to_line(pointer: Pointer) -> Pointer:
+    """Return the next address that is a multiple of 64 bytes, a cache line."""
+    code = pointer.code
+    line = (address(pointer) + 63) & -64
+    return Pointer(code, code.builder.inttoptr(line.ir, POINTER), pointer.element)
 
 
 def _pack_plane(
-    code: Code, spec: Spec, a: int, x: Pointer, packed: Pointer, mask: Mask | None
+    code: Code, schedule: Depthwise, a: int, x: Pointer, packed: Pointer, mask: Mask | None
 ) -> None:
     """Pack a vector's plane of x from axis `a` on."""
-    if a == spec.rank:
-        for v in range(spec.packed):
-            vector = load(x.at(v * spec.lanes), spec.x, spec.lanes, mask, None)
+    if a == schedule.rank:
+        for v in range(schedule.packed):
+            vector = load(x.at(v * schedule.lanes), schedule.x, schedule.lanes, mask, None)
             packed.at(code["plane"] * v).store(vector)
         return
     with code.loop(0, code[f"size{a}"]) as i:
         pointer = packed.at(i * code[f"packed_stride{a}"])
-        _pack_plane(code, spec, a + 1, x.at(i * code[f"x_stride_of{a}"]), pointer, mask)
+        _pack_plane(code, schedule, a + 1, x.at(i * code[f"x_stride_of{a}"]), pointer, mask)
 
 
 def _compute_row_block(
-    code: Code, spec: Spec, x: Pointer, y: Pointer, row_block: Value, compute_tile: ComputeTile
-) -> None:
+    code: Code, schedule: Depthwise, x: Pointer, y: Pointer, row_block: Value,
+    write_tile: TileWriter,
+) -> None:  # fmt: skip
     """Compute the R rows of positions that have this number."""
-    tables: list[Pointer] = []
-    remaining, row_axis = row_block, spec.rank - 2
-    for a in reversed(range(spec.rank - 1)):
-        count = code["axis_blocks"] if a == row_axis else code[f"out{a}"]
-        index, remaining = remaining % count, remaining // count
-        if a == row_axis and spec.rows > 1:
-            index = (index * spec.rows).minimum(code[f"out{a}"] - spec.rows)
-        tables.insert(0, code.array(f"table{a}", "int64").at(index * code[f"taps{a}"]))
-        y = y.at(index * code[f"y_stride{a}"])
-    y_stride = code[f"y_stride{spec.rank - 1}"]
-    if spec.unrolled:
-        for o in range(0, len(spec.pattern), spec.tile):
-            part = spec.pattern[o : o + spec.tile]
-            compute_tile(x.at(code["x_first"]), y.at(y_stride * o), tables, part, None)
-        return
-    out = code[f"out{spec.rank - 1}"]
-    with code.loop(0, out, spec.tile) as index:
-        w = index.minimum(out - spec.tile)  # the last tile overlaps the one before
-        count = w // spec.alignment
-        start = code["x_first"] + count * code["x_advance"]
-        border = (w < code["inside"]) | (code["outside"] < w + spec.tile)
-        with code.builder.if_else(border.ir) as (at_border, in_interior):
-            with at_border:
-                columns = code.array("columns", "int64").at(count * code["advance"])
-                compute_tile(x, y.at(w * y_stride), tables, spec.pattern, columns)
-            with in_interior:
-                compute_tile(x.at(start), y.at(w * y_stride), tables, spec.pattern, None)
+    axis, rows = schedule.rank - 2, schedule.rows
+    if rows == 1:
+        tables, _, y = locate_line(code, axis + 1, row_block, y)
+    else:
+        index, outer = split(row_block, code["axis_blocks"])
+        o = (index * rows).minimum(code[f"out{axis}"] - rows)
+        tables, _, y = locate_line(code, axis, outer, y.at(o * code[f"y_stride{axis}"]))
+        tables.append(code.array(f"table{axis}", "int64").at(o * code[f"taps{axis}"]))
+    loop_over_tiles(
+        code, schedule, schedule.vectors, x, y,
+        lambda x, y, pattern, table: write_tile(x, y, tables, pattern, table),
+    )  # fmt: skip
+
+
+def call(sig: Signature, backwards: bool) -> Call:
+    """Make the call that computes y = conv(x, f) + bias, or with `backwards` gx from gy.
+
+    It takes the addresses x (x or gy), y (y or gx), f and bias (0: none).
+    """
+    g = sig.geometry
+    axes = [(gradient_sources if backwards else forward_sources)(g, a) for a in range(g.rank)]
+    last, out = axes[-1], tuple(axis.count for axis in axes)
+    size = g.out if backwards else g.size
+    rows, columns, taps = blocking(sig, out, last.alignment)
+    unrolled = is_unrolled(out[-1], g.kernel[-1])
+    packed = _packed_vectors(sig, size)
+    schedule = Depthwise(
+        sig.x, sig.y, sig.lanes, rows, columns, g.rank, g.channels % sig.lanes,
+        pattern_of(last, columns, unrolled), unrolled, exceeds_caches(g) and not packed,
+        last.alignment, taps, _resident_rows(sig, rows, columns), backwards, packed,
+    )  # fmt: skip
+    packed_strides = [prod(size[a + 1 :]) * sig.lanes for a in range(g.rank)]
+    read = replace(sig, x_strides=(sig.x_strides[0], *packed_strides, 1)) if packed else sig
+    arguments = {
+        **_chunk_arguments(sig, out, rows, packed), **tap_arguments(read, axes, size, unrolled),
+        "x_prefetch": columns * last.advance // last.alignment * sig.x_strides[-2],
+        "y_prefetch": columns * sig.y_strides[-2], "taps": prod(g.kernel),
+        "plane": prod(size) * sig.lanes, "bias": 0,
+    }  # fmt: skip
+    for a in range(g.rank):
+        arguments |= {
+            f"size{a}": size[a], f"x_stride_of{a}": sig.x_strides[a + 1],
+            f"packed_stride{a}": packed_strides[a],
+        }  # fmt: skip
+    threads = min(sig.useful_threads, arguments["chunks"])
+    return bind("depthwise", kernel, schedule, arguments, threads, sig.machine)
+
+
+def blocking(sig: Signature, out: tuple[int, ...], alignment: int) -> tuple[int, int, int]:
+    """Choose R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
+    g = sig.geometry
+    registers, kernel = sig.machine.registers - 2, g.kernel[-1]
+    dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
+    max_rows = min(g.kernel[-2], out[-2], 4) if dense else 1
+    narrow = exceeds_caches(g) and prod(g.kernel[-2:]) < 12
+    best = (float("inf"), 1, alignment, 1)
+    for rows in range(1, max_rows + 1):
+        for columns in range(1, min(out[-1], MAX_STREAMS if narrow else 24) + 1):
+            taps = min((registers - rows * columns) // rows, kernel, MAX_REGISTER_TAPS)
+            if taps >= min(kernel, 2) and columns % alignment == 0:
+                cycles = _predict_cycles(g, out, rows, columns, taps, alignment)
+                best = min(best, (cycles, rows, columns, taps), key=lambda choice: choice[0])
+    return best[1:]
+
+
+def _predict_cycles(
+    g: Geometry, out: tuple[int, ...], rows: int, columns: int, taps: int, alignment: int
+) -> float:
+    """Predict the cycles of a tile per position.
+
+    The core is taken to do two multiply-adds and one load per cycle, and a multiply-add to take
+    four cycles, so that eight independent sums keep it busy.
+    """
+    tap_rows, kernel = g.kernel[-2] if g.rank > 1 else 1, g.kernel[-1]
+    blocks = -(-kernel // taps)
+    stride = 1 if alignment > 1 else g.stride[-1]
+    reach = (columns - 1) * stride // alignment + (taps - 1) * g.dilation[-1] // alignment + 1
+    loads = (tap_rows + rows - 1) * blocks * min(reach, columns * taps)
+    products = rows * columns * kernel * tap_rows / alignment
+    waiting = max(1.0, 8 / (rows * columns))
+    outputs = out[-1] / -(-out[-1] // columns)
+    if rows > 1:
+        outputs *= out[-2] / -(-out[-2] // rows)
+    cycles = products * waiting / 2 + loads + rows * kernel * tap_rows / 2 + rows * columns
+    return cycles / outputs
+
+
+def _chunk_arguments(
+    sig: Signature, out: tuple[int, ...], rows: int, packed: int
+) -> dict[str, int]:
+    """List the arguments that divide the work into chunks.
+
+    A chunk is some blocks of R rows of one example, for a panel of channels where rows are too few
+    for the threads.
+    """
+    g, examples = sig.geometry, 1
+    axis_blocks = -(-out[-2] // rows) if len(out) > 1 else 1
+    row_blocks = prod(out[:-2]) * axis_blocks
+    max_chunks = chunk_count(sig.threads, FINE)
+    width = sig.lanes * max(packed, 1)
+    vectors = -(-g.filters // width)
+    if packed:  # the taps of a panel are packed once for many examples
+        block_size, panels = row_blocks, min(vectors, max_chunks)
+        examples = max(-(-g.batch * panels // max_chunks), 1)
+        blocks = 1
+    else:
+        block_size = min(max(-(-g.batch * row_blocks // max_chunks), 1), row_blocks)
+        blocks = -(-row_blocks // block_size)
+        panels = max(min(vectors, max_chunks // max(g.batch * blocks, 1)), 1)
+    panel = -(-vectors // panels)
+    panels = -(-vectors // panel)
+    return {
+        "chunks": -(-g.batch // examples) * blocks * panels, "panels": panels,
+        "panel": panel * width, "blocks": blocks, "row_blocks": block_size,
+        "all_row_blocks": row_blocks, "axis_blocks": axis_blocks, "batch": g.batch,
+        "examples": examples,
+    }  # fmt: skip
+
+
+def _packed_vectors(sig: Signature, size: tuple[int, ...]) -> int:
+    """Count the vectors that are packed at once; 0 if taps are few or positions are many."""
+    g = sig.geometry
+    taps, elements = prod(g.kernel), prod(size)
+    if not MIN_PACKED_TAPS <= taps <= TAPS or elements > ELEMENTS:
+        return 0
+    max_vectors = min(4, TAPS // taps, ELEMENTS // max(elements, 1))
+    width = sig.lanes * sig.threads
+    return max(n for n in range(1, max_vectors + 1) if n == 1 or g.channels % (n * width) == 0)
+
+
+def _resident_rows(sig: Signature, rows: int, columns: int) -> int:
+    """Count the rows of taps if all taps stay in registers, else 0."""
+    g = sig.geometry
+    if g.rank == 1 or g.kernel[-2] < rows:
+        return 0
+    fits = prod(g.kernel[-2:]) + rows * columns + 2 <= sig.machine.registers
+    return g.kernel[-2] if fits else 0
