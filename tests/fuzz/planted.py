@@ -46,7 +46,9 @@ FAULTS: dict[str, tuple[Change, ...]] = {
             "else b.astype(operand(a, b), wanted)",
         ),
         Change(
-            "dense._correlate", "_1 if use_vnni else _operand(x, job, b)", "_1 if use_vnni else x"
+            "dense._correlate",
+            "x = operand(x, b, *_needs(x, job, addressable, use_vnni))",
+            "x = x",
         ),
     ),
     "strides of packed records are rounded": (

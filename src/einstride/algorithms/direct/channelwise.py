@@ -17,7 +17,7 @@ from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
 from einstride.cpu.runtime.operands import addressable, operand, packed, target
 from einstride.cpu.runtime.partial_sums import add_partial_sums
-from einstride.cpu.runtime.recorder import assign
+from einstride.cpu.runtime.recording import assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES
 from einstride.geometry.convolution import Geometry

@@ -11,7 +11,6 @@ from einstride.algorithms.direct.description import Work, facts
 from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
 from einstride.arrays.ops import is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.recorder import Recorder, UnrecordableError
 from einstride.geometry.problem import Cost, Facts, Job
 from einstride.support.caches import cached
 
@@ -148,6 +147,8 @@ def program(
     engine = _engine(job, b.traits)
     if engine in _SPECIAL or is_complex(job.arithmetic.compute):
         return None
+    from einstride.cpu.runtime.recorder import Recorder, UnrecordableError
+
     try:
         recorder = Recorder(b, first=first, second=second, bias=bias, result=out)
         arrays = recorder.stand_ins

@@ -34,7 +34,7 @@ from einstride.cpu.runtime.operands import (
     target,
 )
 from einstride.cpu.runtime.partial_sums import add_partial_sums
-from einstride.cpu.runtime.recorder import allocate, assign
+from einstride.cpu.runtime.recording import allocate, assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry

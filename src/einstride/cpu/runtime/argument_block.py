@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from einstride.cpu.runtime.aligned_memory import address as address
-from einstride.cpu.runtime.recorder import Recorder
+from einstride.cpu.runtime.recording import Recording
 from einstride.support.byte_cache import size_of
 from einstride.support.caches import register
 
@@ -133,7 +133,7 @@ class Call:
             for name, a in arrays.items()
             if a is not None
         }
-        if isinstance(launch, Recorder):
+        if isinstance(launch, Recording):
             launch.record(self, addresses)
             return
         block = self.block()

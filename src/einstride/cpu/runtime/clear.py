@@ -13,7 +13,7 @@ from einstride.codegen.function_builder import Code, Pointer
 from einstride.codegen.jit import Machine, machine
 from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
-from einstride.cpu.runtime.recorder import assign
+from einstride.cpu.runtime.recording import assign
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 

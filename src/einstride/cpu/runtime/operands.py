@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
+from einstride.cpu.runtime.recording import assign
+
 if TYPE_CHECKING:
     from einstride.arrays.backends.adapter import Backend
 
@@ -69,8 +71,6 @@ def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = add
     """
     if usable(a, b, dtype, needs):
         return a
-    from einstride.cpu.runtime.recorder import assign
-
     copy = b.empty(a.shape, dtype or b.dtype_name(a), a)
     assign(copy, a, b.launch)
     return copy

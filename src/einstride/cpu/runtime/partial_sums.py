@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from einstride.cpu.runtime.operands import packed
-from einstride.cpu.runtime.recorder import Recorder
+from einstride.cpu.runtime.recording import Recording
 
 
 def add_partial_sums(sums: Any, out: Any, launch: Any) -> None:
@@ -16,7 +16,7 @@ def add_partial_sums(sums: Any, out: Any, launch: Any) -> None:
     The sum is formed in `out`, by one call of NumPy, if both are contiguous and of one dtype;
     otherwise in the first of the sums: NumPy's reduction of other arrays allocates memory.
     """
-    if isinstance(launch, Recorder):
+    if isinstance(launch, Recording):
         launch.add(sums, out)
         return
     if len(sums) > 1 and out.dtype == sums.dtype and packed(out) and packed(sums):

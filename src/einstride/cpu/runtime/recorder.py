@@ -2,7 +2,7 @@
 
 An engine is run once on stand-ins: arrays with the shapes, dtypes and strides of the caller's
 arrays, at addresses of their own. Its kernel calls are kept and not run. What it does besides goes
-through the functions of this module: they copy, add and allocate at once, or record it.
+through the functions of `recording`: they copy, add and allocate at once, or record it.
 
     engine on the caller's arrays     kernel calls, copies and sums run at once
     engine on stand-ins               kernel calls, copies and sums become steps of a program
@@ -21,12 +21,16 @@ from weakref import ref
 
 import numpy as np
 
+from einstride.codegen.jit import machine
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, address, aligned_empty
+from einstride.cpu.runtime.argument_block import Call, dtype_name
+from einstride.cpu.runtime.call_program import fits
 from einstride.cpu.runtime.operands import addressable, packed
+from einstride.cpu.runtime.recording import Recording
+from einstride.cpu.runtime.small_problems import gather, reduce
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Backend
-    from einstride.cpu.runtime.argument_block import Call
 
 SPAN_LIMIT = 1 << 22
 """Bytes that a stand-in may span, chosen; calls with larger operands get no program."""
@@ -40,7 +44,7 @@ class UnrecordableError(Exception):
     """An engine needs more than kernel calls on its operands and on scratch memory."""
 
 
-class Recorder:
+class Recorder(Recording):
     """Collect the steps of one program.
 
     Parameters
@@ -65,8 +69,8 @@ class Recorder:
     def __init__(self, b: Backend, **arrays: Any) -> None:
         self.calls: list[tuple[Call, dict[str, tuple[str, int]]]] = []
         self.scratch, self.zeroed = 0, False
-        self.backend = replace(b, launch=cast(Any, self), empty=self._empty, zeros=self._zeros)
-        self._allocate = b.empty
+        self.backend = replace(b, launch=cast(Any, self), empty=self.allocate, zeros=self._zeros)
+        self._new = b.empty
         self._operands: list[tuple[str, Any]] = []
         self._reserved: list[tuple[Any, int, int, int]] = []  # memory, address, bytes, offset
         self.stand_ins = {n: None if a is None else self._like(n, a) for n, a in arrays.items()}
@@ -82,9 +86,9 @@ class Recorder:
         stand_in.flags.writeable = False
         return stand_in
 
-    def _empty(self, shape: Sequence[int], name: str, like: Any = None) -> Any:
+    def allocate(self, shape: Sequence[int], dtype: str, like: Any = None) -> Any:
         """Reserve scratch memory, for as long as an array that is returned exists."""
-        array = aligned_empty(shape, self._allocate((0,), name, like).dtype)
+        array = aligned_empty(shape, self._new((0,), dtype, like).dtype)
         array.flags.writeable = False
         self._reserved = [entry for entry in self._reserved if entry[0]() is not None]
         begin = max((offset + nbytes for _, _, nbytes, offset in self._reserved), default=0)
@@ -95,7 +99,7 @@ class Recorder:
 
     def _zeros(self, shape: Sequence[int], name: str, like: Any = None) -> Any:
         self.zeroed = True
-        return self._empty(shape, name, like)
+        return self.allocate(shape, name, like)
 
     def _locate(self, a: int) -> tuple[str, int]:
         """Return the array of the program that holds an address, and its offset in bytes."""
@@ -110,18 +114,12 @@ class Recorder:
 
     def record(self, call: Call, addresses: dict[str, int]) -> None:
         """Append a kernel call; the address 0 stands for an array that is not given."""
-        from einstride.cpu.runtime.call_program import fits
-
         if not fits(call):
             raise UnrecordableError("an argument block is too large")
         self.calls.append((call, {n: self._locate(a) for n, a in addresses.items() if a}))
 
     def copy(self, target: Any, source: Any) -> None:
         """Append a step that copies an array to contiguous memory."""
-        from einstride.codegen.jit import machine
-        from einstride.cpu.runtime.argument_block import dtype_name
-        from einstride.cpu.runtime.small_problems import gather
-
         if getattr(source, "shape", None) != target.shape or not addressable(source):
             raise UnrecordableError("the source is a number, or has another shape")
         order = sorted(range(target.ndim), key=lambda axis: -target.strides[axis])
@@ -135,10 +133,6 @@ class Recorder:
 
     def add(self, sums: Any, out: Any) -> None:
         """Append a step that adds the partial sums of one result, or of one for each example."""
-        from einstride.codegen.jit import machine
-        from einstride.cpu.runtime.argument_block import dtype_name
-        from einstride.cpu.runtime.small_problems import reduce
-
         groups = 1 if packed(sums) else sums.shape[1]
         if not addressable(out) or (groups > 1 and not packed(sums.swapaxes(0, 1))):
             raise UnrecordableError("partial sums have gaps")
@@ -152,18 +146,3 @@ def _reach(a: Any) -> tuple[int, int]:
     """Return the bytes of an array before its first element, and from there to its end."""
     ends = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
     return -sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends) + a.itemsize
-
-
-def allocate(launch: Any, shape: Sequence[int], dtype: str) -> Any:
-    """Allocate an uninitialised array at a cache line, or record it as scratch memory."""
-    if isinstance(launch, Recorder):
-        return launch.backend.empty(shape, dtype, None)
-    return aligned_empty(shape, dtype)
-
-
-def assign(target: Any, source: Any, launch: Any) -> None:
-    """Copy an array, or a number, to another array, now or as a step of a program."""
-    if isinstance(launch, Recorder):
-        launch.copy(target, source)
-    else:
-        target[...] = source

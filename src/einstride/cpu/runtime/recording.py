@@ -1,0 +1,48 @@
+"""Do what an engine does besides running kernels: now, or as steps of a program.
+
+`launch` runs kernels. In its place an engine may be given a `Recording`, which keeps kernel calls,
+copies and sums instead (`recorder`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from einstride.cpu.runtime.aligned_memory import aligned_empty
+
+
+class Recording(ABC):
+    """What keeps the steps of an engine instead of doing them."""
+
+    @abstractmethod
+    def record(self, call: Any, addresses: dict[str, int]) -> None:
+        """Append a kernel call; the address 0 stands for an array that is not given."""
+
+    @abstractmethod
+    def copy(self, target: Any, source: Any) -> None:
+        """Append a step that copies an array."""
+
+    @abstractmethod
+    def add(self, sums: Any, out: Any) -> None:
+        """Append a step that adds the partial sums of one result, or of one for each example."""
+
+    @abstractmethod
+    def allocate(self, shape: Sequence[int], dtype: str) -> Any:
+        """Reserve scratch memory, for as long as an array that is returned exists."""
+
+
+def assign(target: Any, source: Any, launch: Any) -> None:
+    """Copy an array, or a number, to another array."""
+    if isinstance(launch, Recording):
+        launch.copy(target, source)
+    else:
+        target[...] = source
+
+
+def allocate(launch: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Allocate an uninitialised array at a cache line."""
+    if isinstance(launch, Recording):
+        return launch.allocate(shape, dtype)
+    return aligned_empty(shape, dtype)
