@@ -15,11 +15,9 @@ from einstride.__main__ import main
 
 compiler = pytest.importorskip("einstride.codegen.jit")
 disk_cache = pytest.importorskip("einstride.codegen.disk_cache")
-dense = pytest.importorskip(
-    "einstride.cpu.conv.dense.forward", reason="llvmlite, the extra fast, is missing"
+small_problems = pytest.importorskip(
+    "einstride.cpu.runtime.small_problems", reason="llvmlite, the extra fast, is missing"
 )
-
-TILE = dense.Tile("float32", "float32", "float32", 4, 2, 1, (False, True))
 
 
 @pytest.fixture
@@ -37,7 +35,8 @@ def made():
 
 
 def ask():
-    return compiler.kernel("dense", dense.kernel, TILE, on=compiler.machine())
+    call = small_problems.gather(np.ones((2, 3), "float32"), "float32", compiler.machine())
+    return call.kernel.compiled()
 
 
 def test_compiled_once_a_process_and_once_a_disk(kept, made):
