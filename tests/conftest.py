@@ -176,12 +176,23 @@ def number_of_commit() -> int:
     return commit_number()
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install the CuPy host before the first test, because other libraries may import CuPy.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Collect tests without the garbage collector, which then never visits what they leave.
 
-    The objects of this moment, which are most of all, are hidden from the garbage collector, which
-    some tests call hundreds of times.
+    The modules and tests are most objects of a run, and some tests call the garbage collector
+    hundreds of times.
     """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install the CuPy host before the first test, because other libraries may import CuPy."""
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
         for item in session.items
@@ -191,8 +202,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         host = importlib.import_module("cupy_host")
         if host.unavailable_reason() is None:
             host.install()
-    gc.collect()
-    gc.freeze()
 
 
 def _backend_of(item: pytest.Item) -> str | None:

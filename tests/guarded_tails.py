@@ -151,7 +151,7 @@ def main(width: str, families: str, dtypes: str, tails: str) -> None:
         return
     with (
         _testing.use(target=machine),
-        _testing.replacing("compile a kernel", reader),
+        _testing.replacing("optimise a kernel", reader),
     ):
         for family in families.split(","):
             engine, layout, case = FAMILIES[family]

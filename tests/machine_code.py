@@ -33,15 +33,8 @@ def wrong_stores(module: str) -> list[str]:
     return found
 
 
-def optimised(text: str, on: Any) -> str:
-    """Return a kernel's text after LLVM's passes."""
-    from einstride.codegen import jit
-
-    return str(jit._optimise(text, jit._target(on)))
-
-
 class Reader:
-    """Replace the compiler's last step: search each kernel for wrong stores, then compile it.
+    """Replace LLVM's optimiser: optimise each kernel, and search it for wrong stores.
 
     Attributes
     ----------
@@ -57,9 +50,10 @@ class Reader:
         self.read = self.masked = 0
         self.wrong: list[str] = []
 
-    def __call__(self, compile_kernel: Callable[..., bytes], text: str, on: Any) -> bytes:
-        module = optimised(text, on)
+    def __call__(self, optimise: Callable[[str, Any], Any], text: str, target: Any) -> Any:
+        module = optimise(text, target)
+        optimised = str(module)
         self.read += 1
-        self.masked += len(MASKED.findall(module))
-        self.wrong += wrong_stores(module)
-        return compile_kernel(text, on)
+        self.masked += len(MASKED.findall(optimised))
+        self.wrong += wrong_stores(optimised)
+        return module

@@ -1,19 +1,17 @@
 """Kernel texts have the committed digests; see kernel_texts and docs/architecture.md."""
 
-import cProfile
-import inspect
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import CodeType
 
 import pytest
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 
 import einstride
-from einstride._testing import clear_caches, replacing
+from einstride._testing import replacing
 from einstride.codegen import jit
 from kernel_texts import digests, generate
 
@@ -48,26 +46,31 @@ def test_the_file_names_the_specifications():
     assert not [kernel for _, kernel in digests.committed() if kernel == digests.ERROR]
 
 
+def run(*command, **environment):
+    """Run Python in the project's folder with the package under test."""
+    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | environment | {"PYTHONPATH": path},
+        text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.mark.parametrize("seed", ["0", "4711"])
 def test_texts_depend_on_no_process(seed):
     """Texts do not depend on hash seeds, threads of BLAS, cores, or the folder of compiled
     kernels."""
     limits = {"PYTHONHASHSEED": seed, "EINSTRIDE_CACHE_BYTES": "0", "OPENBLAS_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "tests.kernel_texts", *SOME]
+    command = ["-m", "tests.kernel_texts", *SOME]
     if seed == "0" and hasattr(os, "sched_setaffinity"):
         core = min(os.sched_getaffinity(0))
         code = (
             f"import os, runpy; os.sched_setaffinity(0, [{core}]); "
             "runpy.run_module('tests.kernel_texts', run_name='__main__')"
         )
-        command[1:3] = ["-c", code]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | limits | {"PYTHONPATH": path}, text=True,
-        capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("0 of ")
+        command[:2] = ["-c", code]
+    assert run(*command, **limits).stdout.startswith("0 of ")
 
 
 def test_texts_depend_on_no_order_and_no_host(monkeypatch):
@@ -142,40 +145,7 @@ UNREACHED = {
 """{module: functions that no specification calls}, with the reasons as comments."""
 
 
-def functions(code: CodeType):
-    """Yield the code objects of all functions and methods of a module, also nested ones."""
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            if inner.co_flags & inspect.CO_OPTIMIZED and not inner.co_name.startswith("<"):
-                yield inner
-            yield from functions(inner)
-
-
-def firsts():
-    """Return a specification for each table and pass: dtypes and targets share the generators."""
-    found = {}
-    for name, spec in SPECIFICATIONS.items():
-        found.setdefault(name.rsplit("/", 2)[0], spec)
-    return found.values()
-
-
 def test_every_function_is_reached():
     """Every function of the generators is called, so that no change of kernels is missed."""
-    profile = cProfile.Profile(builtins=False)
-    clear_caches("process")
-    with profile:
-        for spec in firsts():
-            generate.texts(spec)
-    known = {
-        (entry.code.co_filename, entry.code.co_qualname, entry.code.co_firstlineno)
-        for entry in profile.getstats()
-        if isinstance(entry.code, CodeType)
-    }
-    missed = {}
-    for folder in ("cpu", "nn/cpu"):
-        for path in sorted((PACKAGE / folder).rglob("*.py")):
-            for code in functions(compile(path.read_text(), str(path), "exec")):
-                if (str(path), code.co_qualname, code.co_firstlineno) not in known:
-                    where = path.relative_to(PACKAGE).as_posix()
-                    missed.setdefault(where, set()).add(code.co_qualname)
-    assert missed == UNREACHED
+    missed = json.loads(run("-m", "tests.kernel_texts.reached").stdout)
+    assert {module: set(names) for module, names in missed.items()} == UNREACHED

@@ -90,6 +90,14 @@ def specifications() -> dict[str, Specification]:
     return found
 
 
+def firsts() -> list[Specification]:
+    """Return a specification for each table and pass: dtypes and targets share the generators."""
+    found: dict[str, Specification] = {}
+    for name, spec in specifications().items():
+        found.setdefault(name.rsplit("/", 2)[0], spec)
+    return list(found.values())
+
+
 def _with_tuples(value: Any) -> Any:
     """Convert lists to tuples, also nested ones: caches need keywords that can be hashed."""
     if isinstance(value, dict):
