@@ -9,7 +9,7 @@ store of elements of less than 32 bits has a constant mask.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MASKED = re.compile(
@@ -31,6 +31,31 @@ def wrong_stores(module: str) -> list[str]:
             if constant and mask[1].count("i1 true") not in (0, int(match[1])):
                 found.append(line.strip())
     return found
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Return one module with the kernels of several texts, whose names must differ.
+
+    To make LLVM's passes and the code generator for a module takes longer than to compile a small
+    kernel.
+    """
+    from llvmlite import binding
+
+    modules = map(binding.parse_assembly, texts)
+    first = next(modules)
+    for module in modules:
+        first.link_in(module)
+    return str(first)
+
+
+def loaded(names: Iterable[str], text: str, on: Any) -> dict[str, Callable[[int, int], None]]:
+    """Compile a module and return {name: kernel} of its kernels."""
+    from einstride.codegen import jit
+
+    first, *others = names
+    kernels = {first: jit._load(first, jit._machine_code(text, on), on)}
+    address = jit._engines[-1].get_function_address
+    return kernels | {name: jit._SIGNATURE(address(name)) for name in others}
 
 
 class Reader:
