@@ -31,17 +31,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci")
 
-SHARES = {
-    "16 bytes": 2,  # vector widths below the machine's own
-    "32 bytes": 2,
-    "test_registers_and_spills": 3,
-    "test_no_kernel_touches_memory_not_its_own": 2,
-    "test_max_workspace_is_never_exceeded[fft": 2,  # blocks of a few positions are slow
-    "cupy-host": 2,  # repeats the tests of NumPy on the slow CuPy host
-}
-"""Slow tests: {part of a test's id: n}. A run of all files takes one in n of these tests, chosen by
-the hash of the commit; a run of fewer tests than `EVERYTHING` takes all of them."""
-
 CASES = 16
 """Without ``--all`` a run of all files takes one in `CASES` parameter sets of each test, chosen by
 the hash of the commit."""
@@ -129,23 +118,18 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests in a run of all files, by `SHARES`, `CASES` and `LONG`."""
-    if len(items) < EVERYTHING:
+    """Deselect tests in a run of all files without ``--all``, by `CASES` and `LONG`."""
+    if len(items) < EVERYTHING or config.getoption("--all"):
         return
-    left_out: set[pytest.Item] = set()
-    for name, share in SHARES.items():
-        matching = [item for item in items if name in item.nodeid and item not in left_out]
-        left_out |= {item for i, item in enumerate(matching) if (i + commit_number()) % share}
-    if not config.getoption("--all"):
-        left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
-        tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
-        for item in items:
-            if item not in left_out:
-                key = item.nodeid.partition("[")[0], _backend_of(item)
-                tests.setdefault(key, []).append(item)
-        for cases in tests.values():
-            share = min(CASES, len(cases))
-            left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
+    left_out = {item for item in items if any(name in item.nodeid for name in LONG)}
+    tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
+    for item in items:
+        if item not in left_out:
+            key = item.nodeid.partition("[")[0], _backend_of(item)
+            tests.setdefault(key, []).append(item)
+    for cases in tests.values():
+        share = min(CASES, len(cases))
+        left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
 

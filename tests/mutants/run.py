@@ -10,9 +10,10 @@ or its tests cannot be run, also if the old code of a fault is no longer in the 
 
 For every fault a process forks that has already imported pytest and other libraries, because these
 imports take longer than most of the tests. Their objects are hidden from the garbage collector,
-which would copy the pages of all of them in every child. einstride is imported after the fork: every copy of the
-sources has its own, with its bytecode, which one fault leaves to the next. Python compares the time
-of a source with that in its bytecode, so every change gives the file a time of its own.
+which would copy the pages of all of them in every child. einstride is imported after the fork:
+every copy of the sources has its own, with its bytecode, which one fault leaves to the next. Python
+compares the time of a source with that in its bytecode, so every change gives the file a time of
+its own.
 """
 
 from __future__ import annotations
