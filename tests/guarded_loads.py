@@ -17,7 +17,7 @@ import numpy as np
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code, Mask, Value
 from guarded import guarded
-from guarded_tails import machine_of
+from guarded_tails import target_of
 
 Spans = list[tuple[int, int]]
 """(first lane, number of lanes) of each contiguous span of lanes that is loaded from one
@@ -64,12 +64,12 @@ def text_of(dtype: str, lanes: int, form: str, spans: Spans, known: bool) -> str
     return code.text()
 
 
-def check(on: jit.Machine, dtype: str, lanes: int, form: str, spans: Spans) -> int:
+def check(target: jit.Target, dtype: str, lanes: int, form: str, spans: Spans) -> int:
     """Check a kernel whose spans lie at the end, then at the beginning, of readable memory."""
     size = np.dtype(dtype).itemsize
     for known in (False, True):
         text = text_of(dtype, lanes, form, spans, known)
-        kernel = jit._load("loaded", jit._machine_code(text, on), on)
+        kernel = jit._load("loaded", jit._machine_code(text, target), target)
         for end in (True, False):
             expected, arguments = np.zeros(lanes, dtype), []
             for i, (first, count) in enumerate(spans):
@@ -79,7 +79,7 @@ def check(on: jit.Machine, dtype: str, lanes: int, form: str, spans: Spans) -> i
             y = np.full(lanes, 77, dtype)
             block = np.array([0, y.ctypes.data, 1, *arguments])
             kernel(block.ctypes.data, 0)
-            assert (y == expected).all(), (on, dtype, lanes, form, spans, known, y)
+            assert (y == expected).all(), (target, dtype, lanes, form, spans, known, y)
     return 2
 
 
@@ -103,16 +103,16 @@ PAGES = {end: Pages(end) for end in (True, False)}
 
 
 def main(width: str, dtypes: str, lanes: str) -> None:
-    jit.machine()  # initializes LLVM
-    on = machine_of(width)
-    if on is None:
+    jit.host_target()  # initializes LLVM
+    target = target_of(width)
+    if target is None:
         print(f"not run: this machine has no vectors for {width}")
         return
     done = 0
     for dtype, count in product(dtypes.split(","), map(int, lanes.split(","))):
         for form, spans in forms(count):
             print(dtype, count, form, spans, flush=True)
-            done += check(on, dtype, count, form, spans)
+            done += check(target, dtype, count, form, spans)
     print(f"{done} kernels")
 
 

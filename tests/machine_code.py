@@ -33,11 +33,11 @@ def wrong_stores(module: str) -> list[str]:
     return found
 
 
-def optimised(text: str, on: Any) -> str:
+def optimised(text: str, target: Any) -> str:
     """Return a kernel's text after LLVM's passes."""
     from einstride.codegen import jit
 
-    return str(jit._optimise(text, jit._target(on)))
+    return str(jit._optimise(text, jit._llvm_target(target)))
 
 
 class Reader:
@@ -57,9 +57,9 @@ class Reader:
         self.read = self.masked = 0
         self.wrong: list[str] = []
 
-    def __call__(self, compile_kernel: Callable[..., bytes], text: str, on: Any) -> bytes:
-        module = optimised(text, on)
+    def __call__(self, compile_kernel: Callable[..., bytes], text: str, target: Any) -> bytes:
+        module = optimised(text, target)
         self.read += 1
         self.masked += len(MASKED.findall(module))
         self.wrong += wrong_stores(module)
-        return compile_kernel(text, on)
+        return compile_kernel(text, target)

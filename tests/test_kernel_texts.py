@@ -74,7 +74,7 @@ def test_texts_depend_on_no_order_and_no_host(monkeypatch):
     """Texts are made without asking LLVM for the CPU of this machine."""
     from llvmlite import binding
 
-    jit.machine()  # initialises LLVM, for which the host is asked once
+    jit.host_target()  # initialises LLVM, for which the host is asked once
 
     def refuse(*_):
         raise AssertionError("the host was asked for")

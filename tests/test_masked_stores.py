@@ -47,21 +47,21 @@ def masks(lanes):
 @pytest.mark.parametrize(("source", "stored"), TYPES)
 def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
     rng = np.random.default_rng(0)
-    jit.machine()  # initializes LLVM
-    for on in filter(None, map(guarded_tails.machine_of, guarded_tails.WIDTHS)):
+    jit.host_target()  # initializes LLVM
+    for target in filter(None, map(guarded_tails.target_of, guarded_tails.WIDTHS)):
         for lanes in LANES:
             x = rng.integers(1, 100, lanes).astype(source)
             for count in masks(lanes):
                 text = written(source, stored, lanes, form, count)
-                assert not machine_code.wrong_stores(machine_code.optimised(text, on))
-                kernel = jit._load("written", jit._machine_code(text, on), on)
+                assert not machine_code.wrong_stores(machine_code.optimised(text, target))
+                kernel = jit._load("written", jit._machine_code(text, target), target)
                 y = np.full(lanes + 32, 77, stored)
                 place = y.ctypes.data + 16 * y.itemsize
                 block = np.array([0, x.ctypes.data, place, count, 1])
                 kernel(block.ctypes.data, 0)
                 expected = np.full_like(y, 77)
                 expected[16 : 16 + count] = x[:count]
-                np.testing.assert_array_equal(y, expected, f"{on.vector_bytes} {lanes} {count}")
+                np.testing.assert_array_equal(y, expected, f"{target.vector_bytes} {lanes} {count}")
 
 
 def test_the_reader_sees_a_mask_that_llvm_knows():
@@ -72,4 +72,6 @@ def test_the_reader_sees_a_mask_that_llvm_knows():
     mask.first = None
     mask._hidden = mask.ir  # disables the hiding of the mask
     code.array("y", "int16").store(value, mask)
-    assert len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.machine()))) == 1
+    assert (
+        len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.host_target()))) == 1
+    )

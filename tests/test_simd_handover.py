@@ -35,7 +35,7 @@ def marking(_):
 
 
 def marked(threads, chunks=64, work=1, late=0):
-    kernel = jit.kernel("marking", marking, NAMES, on=jit.machine())
+    kernel = jit.kernel("marking", marking, NAMES, target=jit.host_target())
     marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
     given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
     block = make_block(NAMES, given | {"marks": address(marks), "steps": address(steps)})

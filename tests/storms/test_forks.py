@@ -137,7 +137,8 @@ BESIDE_LLVM = """
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
         spec = spin_handoff.Spec("serve", "")
-        return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine()))
+        target = jit.host_target()
+        return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, target=target))
 
     def compile_repeatedly():
         while running:

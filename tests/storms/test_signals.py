@@ -149,7 +149,7 @@ COMPILING = """
     spec = spin_handoff.Spec("serve", "")
 
     def compile_kernel():
-        return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine())
+        return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, target=jit.host_target())
 
     def is_chosen(file):
         return file.endswith(("workers.py", "jit.py")) or "llvmlite/binding" in file

@@ -140,8 +140,8 @@ class Code:
     def call(self, function: Value, block: Pointer) -> None:
         """Call a kernel by its address with an argument block, as worker 0."""
         kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
-        target = self.builder.inttoptr(function.ir, kind.as_pointer())
-        self.builder.call(target, [block.ir, ir.Constant(INT64, 0)])
+        callee = self.builder.inttoptr(function.ir, kind.as_pointer())
+        self.builder.call(callee, [block.ir, ir.Constant(INT64, 0)])
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:

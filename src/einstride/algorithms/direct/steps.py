@@ -139,7 +139,7 @@ def _planes(to: Steps, gy: Array) -> Array:
 
     copy = channelwise._planes(gy, to.b)
     scratch = to.reserve(prod(gy.shape))
-    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": scratch})
+    to.add(planes(gy, jit.host_target()), **{"from": to.address_of("first", gy), "to": scratch})
     to.relocate("first", copy, scratch)
     return copy
 
@@ -150,7 +150,7 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
     from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
     from einstride.cpu.dense.vnni import fits
 
-    job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
+    job, compute, target = to.job, to.job.arithmetic.compute, jit.host_target()
     if job.direction == "forward" and (run := taps_as_channels(job)).channels != g.channels:
         if not (contiguous_lines(x) and packed(f)):
             return False
@@ -159,16 +159,16 @@ def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: 
     if fits(g, job):
         return False
     panels = to.address_of("second", f)
-    if not is_packed(f, g, compute, on):
-        panels = to.reserve(panel_bytes(g, compute, on) // ITEMSIZE[compute])
+    if not is_packed(f, g, compute, target):
+        panels = to.reserve(panel_bytes(g, compute, target) // ITEMSIZE[compute])
         if not to.add(
-            packing(f, g, compute, threads, on), f=to.address_of("second", f), panels=panels
+            packing(f, g, compute, threads, target), f=to.address_of("second", f), panels=panels
         ):
             return False
     offsets = {"x": to.address_of("first", x), "f": panels, "y": to.address_of("result", out)}
     if bias is not None:
         offsets["bias"] = to.address_of("bias", bias)
-    return to.add(correlation(x, g, compute, out, threads, on), **offsets)
+    return to.add(correlation(x, g, compute, out, threads, target), **offsets)
 
 
 def _channelwise(
@@ -186,13 +186,13 @@ def _add(
     """Add a kernel of `channelwise`, and before it the copy of a filter that is not contiguous."""
     from einstride.cpu.runtime.small_problems import gather
 
-    compute, on = to.job.arithmetic.compute, jit.machine()
+    compute, target = to.job.arithmetic.compute, jit.host_target()
     filter_start = to.address_of("second", f)
     if not usable(f, to.b, compute, packed):
         if prod(g.f_shape) > MOST_TAPS:
             return False
         ordered = to.reserve(prod(g.f_shape))
-        if not to.add(gather(f, compute, on), **{"from": filter_start, "to": ordered}):
+        if not to.add(gather(f, compute, target), **{"from": filter_start, "to": ordered}):
             return False
         filter_start = ordered
     offsets = {"x": to.address_of("first", x), "f": filter_start, "y": to.address_of("result", out)}
@@ -217,7 +217,7 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     sum_count = allowed_partial_sums(job, table_bytes(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(
-        x, gy, g, compute, destination, dense._threads(job), job.per_example, jit.machine(),
+        x, gy, g, compute, destination, dense._threads(job), job.per_example, jit.host_target(),
         sum_count,
     )  # fmt: skip
     return sums == 1 and to.add(
@@ -243,5 +243,5 @@ def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     destination = destination[0] if job.per_example and split.results == 1 else destination
-    added = reduce(destination, split.results, split.per_result, compute, jit.machine())
+    added = reduce(destination, split.results, split.per_result, compute, jit.host_target())
     return to.add(added, **{"from": sums, "to": to.address_of("result", destination)})

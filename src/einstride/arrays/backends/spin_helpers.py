@@ -47,11 +47,11 @@ def _functions() -> tuple[Kernel, Kernel]:
     from einstride.codegen import jit
     from einstride.cpu.runtime import spin_handoff
 
-    machine = jit.machine()
-    pause = spin_handoff.pause(machine.features)
+    target = jit.host_target()
+    pause = spin_handoff.pause(target.features)
     serve_kernels, launch = (
         jit.kernel(
-            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(name, pause), on=machine
+            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(name, pause), target=target
         )
         for name in ("serve", "launch")
     )

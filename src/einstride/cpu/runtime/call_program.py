@@ -15,7 +15,7 @@ import ctypes
 from typing import Any
 
 from einstride.codegen.function_builder import Code
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import Target, host_target, kernel
 from einstride.codegen.vector_ops import address as address_in
 from einstride.cpu.runtime import spin_handoff
 from einstride.cpu.runtime.aligned_memory import HEADER_BYTES
@@ -68,7 +68,7 @@ class Program:
         """The function to call, and its first argument, which is valid while this object lives."""
         block = (ctypes.c_int64 * len(self._words))(*self._words)
         self._keep.append(block)
-        return _runner(machine()), ctypes.addressof(block)
+        return _runner(host_target()), ctypes.addressof(block)
 
 
 def fits(call: Call) -> bool:
@@ -77,8 +77,8 @@ def fits(call: Call) -> bool:
 
 
 @cached(8, "code")  # this machine, and those that tests compile for
-def _runner(on: Machine) -> Any:
-    return _SIGNATURE(_address(kernel("program", text, on=on)))
+def _runner(target: Target) -> Any:
+    return _SIGNATURE(_address(kernel("program", text, target=target)))
 
 
 def _address(function: Any) -> int:

@@ -88,8 +88,8 @@ def _set(code: Code, at: Pointer, state: int) -> None:
 
 def _run(code: Code, function: Value, block: Value, number: Value) -> None:
     kind = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
-    target = code.builder.inttoptr(function.ir, kind.as_pointer())
-    code.builder.call(target, [code.builder.inttoptr(block.ir, POINTER), number.ir])
+    callee = code.builder.inttoptr(function.ir, kind.as_pointer())
+    code.builder.call(callee, [code.builder.inttoptr(block.ir, POINTER), number.ir])
 
 
 def _serve(code: Code, spec: Spec) -> None:
@@ -149,7 +149,7 @@ def _finish(
     polls.set(polls.get() + 1)
     with code.when(polls.get() >= most):
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
-        target = b.inttoptr(sleep.ir, kind.as_pointer())
-        b.call(target, [b.trunc(duration.ir, ir.IntType(32))])
+        callee = b.inttoptr(sleep.ir, kind.as_pointer())
+        b.call(callee, [b.trunc(duration.ir, ir.IntType(32))])
     b.branch(head)
     b.position_at_end(done)

@@ -87,9 +87,9 @@ def apply(
 
 @kept
 def _elementwise_call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec(function, text, (*rows.spec, function), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec(function, text, (*rows.spec, function), target)
     names = arguments(function)
     values = {name: n for name, n in rows.arguments.items() if name in names}
     return Call(kernel, names, values, thread_count(rows, threads), ())

@@ -96,9 +96,9 @@ def backward(gy: Any, x: Any, gamma: Any, state: ForwardState, gx: Any, b: Any) 
 def _forward_call(
     element: str, channels: int, count: int, relu: bool, epsilon: float, threads: int
 ) -> tuple[Rows, Call]:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), target)
     (epsilon_bits,) = struct.unpack("<q", struct.pack("<d", epsilon))
     values = rows.arguments | {"n": count // channels, "epsilon": epsilon_bits}
     return rows, Call(kernel, FORWARD, values, thread_count(rows, threads), ())
@@ -106,9 +106,9 @@ def _forward_call(
 
 @kept
 def _backward_call(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), target)
     values = rows.arguments | {"n": count // channels}
     return Call(kernel, BACKWARD, values, thread_count(rows, threads), ())
 
