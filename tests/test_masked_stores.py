@@ -69,8 +69,8 @@ def test_the_reader_sees_a_mask_that_llvm_knows():
     code = Code("written", ("counter", "x", "y"))
     value = code.convert(code.array("x", "int32").load(16), "int32", "int16")
     mask = code.first_lanes(code.number(1), 16)
-    mask.first = None
-    mask._hidden = mask.ir  # disables the hiding of the mask
+    mask.leading_lanes = None
+    mask._hidden_bits = mask.ir  # disables the hiding of the mask
     code.array("y", "int16").store(value, mask)
     assert (
         len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.host_target()))) == 1

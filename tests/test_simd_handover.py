@@ -93,4 +93,4 @@ def test_a_helper_that_is_woken_late_is_not_waited_for():
 
 def test_the_caller_writes_every_argument_of_launch():
     """The addresses of helpers follow the fixed arguments, whose number is written twice."""
-    assert len(spin_handoff.LAUNCH_ARGUMENTS) == spin_helpers.FIXED
+    assert len(spin_handoff.LAUNCH_ARGUMENTS) == spin_helpers.LAUNCH_ARGUMENT_COUNT

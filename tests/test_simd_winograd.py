@@ -295,4 +295,4 @@ def test_the_choice_of_tiles_depends_on_no_thread_and_keeps_the_error(gradient: 
             for threads in (1, 2, 16)
         }
         assert len(found) == 1
-        assert growth(found.pop().pairs, gradient) <= MOST_GROWTH
+        assert growth(found.pop().outputs_and_taps, gradient) <= MOST_GROWTH

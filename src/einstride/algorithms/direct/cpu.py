@@ -139,11 +139,11 @@ def supports(job: Job, traits: Traits) -> str | None:
 def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
-    """Return a small call as one compiled program, or None: see `steps`."""
+    """Return the steps of a small call for one compiled program, or None: see `steps`."""
     engine = _engine(job, b.traits)
     if engine in _SPECIAL:
         return None
-    return steps.steps(engine is dense, first, second, bias, out, job, b)
+    return steps.list_steps(engine is dense, first, second, bias, out, job, b)
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -344,7 +344,7 @@ def describe(job: Job) -> Facts:
     )
     g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
     given = (g, axes, dtype, threads, _kernel_limit(job))
-    pairs = zip(axes.inner, axes.pairs, strict=True)
+    pairs = zip(axes.inner, axes.outputs_and_taps, strict=True)
     facts_of_axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
     facts_of_axes |= {f"axis {a}": "taps summed directly" for a in axes.outer}
     found: Facts = {

@@ -255,7 +255,7 @@ def choose_plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -
     judged = replace(g, batch=1) if job.batch_invariant else g
     found: list[tuple[bool, float, BlockPlan]] = []
     for s in candidates(g.kernel, g.out):
-        if winograd_error.growth(s.pairs, gradient) > MOST_GROWTH:
+        if winograd_error.growth(s.outputs_and_taps, gradient) > MOST_GROWTH:
             continue
         if gradient:
             plan = gradient_plan(g, s, job, traits)

@@ -50,7 +50,7 @@ def form(axes: FilteredAxes, dtype: str, filters: int, target: Target) -> Form:
     """Return the form of the kernels for a number of output channels."""
     lanes = target.lanes(ITEMSIZE[dtype])
     tile, vectors = register_tile(filters, lanes, target.registers)
-    return Form(axes.pairs, dtype, lanes, tile, vectors)
+    return Form(axes.outputs_and_taps, dtype, lanes, tile, vectors)
 
 
 def forward_workspace(

@@ -26,7 +26,7 @@ def error(g: Geometry, axes: FilteredAxes, gradient: bool) -> float:
     """Return the expected root mean square error in unit roundoffs: see `winograd_error`."""
     inner, outer, taps = tile_counts(g, axes)
     terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
-    return expected_error(axes.pairs, gradient, terms)
+    return expected_error(axes.outputs_and_taps, gradient, terms)
 
 
 def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
@@ -39,7 +39,7 @@ def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
         for first in _tile_sizes(g, inner[0]):
             for second in _tile_sizes(g, inner[1]):
                 axes = FilteredAxes(inner, outer, (first, second))
-                if growth(axes.pairs, gradient) <= MOST_GROWTH:
+                if growth(axes.outputs_and_taps, gradient) <= MOST_GROWTH:
                     yield axes
 
 
@@ -63,7 +63,7 @@ def choose_axes(
     choices = [
         (
             seconds(g, axes, dtype_bytes, 1, target, gradient, prepared),
-            growth(axes.pairs, gradient),
+            growth(axes.outputs_and_taps, gradient),
             i,
             axes,
         )
@@ -118,7 +118,7 @@ def seconds(
 @cached(256)
 def _count_transform_operations(axes: FilteredAxes) -> tuple[int, int, int]:
     """Vector instructions of the transforms of an input tile, an output tile and a filter."""
-    (m0, r0), (m1, r1) = axes.pairs
+    (m0, r0), (m1, r1) = axes.outputs_and_taps
     a0, a1 = m0 + r0 - 1, m1 + r1 - 1
     first, second = matrices(m0, r0), matrices(m1, r1)
     points = a0 * a1

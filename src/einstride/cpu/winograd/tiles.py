@@ -153,7 +153,7 @@ def multiply(
                 broadcast = code.splat(point.at(k * stride).load(), lanes)
                 for v in range(vectors):
                     a = acc[p * vectors + v]
-                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
+                    a.set(broadcast.multiply_add(f_vectors[v], a.get()))
         _for_each_accumulator(
             pointers, acc, vectors, lambda a, pointer: pointer.store(a.get()), lanes
         )
