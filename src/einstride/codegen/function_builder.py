@@ -267,12 +267,16 @@ class Value:
         return (self < other).select(other, self)
 
     def multiply_add(self, factor: Value, addend: Value) -> Value:
-        """Compute self * factor + addend; floats are rounded once (FMA)."""
+        """Compute self * factor + addend, with one rounding on targets that have FMA.
+
+        On other targets the product of floats is rounded, too: to round once, LLVM would call a
+        library function for each lane.
+        """
         value_type = self.ir.type
         if not ir_types.is_float(value_type):
             return self * factor + addend
         lanes = f"v{value_type.count}" if isinstance(value_type, ir.VectorType) else ""
-        name = f"llvm.fma.{lanes}{letter(ir_types.scalar(value_type))}"
+        name = f"llvm.fmuladd.{lanes}{letter(ir_types.scalar(value_type))}"
         return self.code.intrinsic(name, value_type, [self, factor, addend])
 
 
