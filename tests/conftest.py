@@ -50,7 +50,7 @@ LONG = (
     "test_no_kernel_touches_memory_not_its_own",
     "test_any_memory_of_any_operand",
     "test_nothing_out_of_bounds_is_touched",
-    "test_with_little_address_space",
+    "test_little_address_space_gives_a_right_result_or_an_error",
     "test_every_case_of_onnx",
     "test_cupy_rows.py::test_random_geometries",
     "test_one_launch_and_no_slab",
@@ -61,7 +61,7 @@ LONG = (
     "test_every_file_of_the_package_counts",
     "test_processes_share_an_empty_cache",
     "test_corrupted_kernels_are_compiled_again",
-    "test_six_processes_share_it",
+    "test_six_processes_share_the_folder",
     "test_every_function_is_reached",
 )
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only

@@ -38,7 +38,7 @@ def main(which: str, first: bool, width: str) -> None:
     import test_simd_channelwise as tests
     from einstride import _testing
 
-    with _testing.use(target=tests.MACHINES[width], engine="channelwise"):
+    with _testing.use(target=tests.TARGETS[width], engine="channelwise"):
         check(which, first)
 
 

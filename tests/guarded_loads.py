@@ -18,7 +18,7 @@ import machine_code
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code, Mask, Value
 from guarded import guarded
-from guarded_tails import machine_of
+from guarded_tails import target_of
 
 Spans = list[tuple[int, int]]
 """(first lane, number of lanes) of each contiguous span of lanes that is loaded from one
@@ -65,7 +65,7 @@ def text_of(name: str, dtype: str, lanes: int, form: str, spans: Spans, known: b
     return code.text()
 
 
-def check(on: jit.Machine, dtype: str, lanes: int) -> int:
+def check(target: jit.Target, dtype: str, lanes: int) -> int:
     """Check kernels with every form of a mask, and return their number.
 
     The spans of a kernel lie at the end, then at the beginning, of readable memory.
@@ -76,7 +76,7 @@ def check(on: jit.Machine, dtype: str, lanes: int) -> int:
     }
     print(dtype, lanes, "is compiled", flush=True)
     texts = [text_of(name, dtype, lanes, *case) for name, case in cases.items()]
-    kernels = machine_code.loaded(cases, machine_code.joined(texts), on)
+    kernels = machine_code.loaded(cases, machine_code.joined(texts), target)
     size = np.dtype(dtype).itemsize
     for name, case in cases.items():
         print(dtype, lanes, *case, flush=True)
@@ -90,7 +90,7 @@ def check(on: jit.Machine, dtype: str, lanes: int) -> int:
             y = np.full(lanes, 77, dtype)
             block = np.array([0, y.ctypes.data, 1, *arguments])
             kernels[name](block.ctypes.data, 0)
-            assert (y == expected).all(), (on, dtype, lanes, case, y)
+            assert (y == expected).all(), (target, dtype, lanes, case, y)
     return len(cases)
 
 
@@ -114,14 +114,14 @@ PAGES = {end: Pages(end) for end in (True, False)}
 
 
 def main(width: str, dtypes: str, lanes: str) -> None:
-    jit.machine()  # initializes LLVM
-    on = machine_of(width)
-    if on is None:
+    jit.host_target()  # initializes LLVM
+    target = target_of(width)
+    if target is None:
         print(f"not run: this machine has no vectors for {width}")
         return
     done = 0
     for dtype, count in product(dtypes.split(","), map(int, lanes.split(","))):
-        done += check(on, dtype, count)
+        done += check(target, dtype, count)
     print(f"{done} kernels")
 
 

@@ -48,12 +48,12 @@ def joined(texts: Iterable[str]) -> str:
     return str(first)
 
 
-def loaded(names: Iterable[str], text: str, on: Any) -> dict[str, Callable[[int, int], None]]:
+def loaded(names: Iterable[str], text: str, target: Any) -> dict[str, Callable[[int, int], None]]:
     """Compile a module and return {name: kernel} of its kernels."""
     from einstride.codegen import jit
 
     first, *others = names
-    kernels = {first: jit._load(first, jit._machine_code(text, on), on)}
+    kernels = {first: jit._load(first, jit._machine_code(text, target), target)}
     address = jit._engines[-1].get_function_address
     return kernels | {name: jit._SIGNATURE(address(name)) for name in others}
 

@@ -48,15 +48,15 @@ def masks(lanes):
 @pytest.mark.parametrize(("source", "stored"), TYPES)
 def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
     rng = np.random.default_rng(0)
-    jit.machine()  # initializes LLVM
+    jit.host_target()  # initializes LLVM
     cases = {f"written_{n}_{count}": (n, count) for n in LANES for count in masks(n)}
     text = machine_code.joined(
         written(name, source, stored, lanes, form, count) for name, (lanes, count) in cases.items()
     )
-    for on in filter(None, map(guarded_tails.machine_of, guarded_tails.WIDTHS)):
+    for target in filter(None, map(guarded_tails.target_of, guarded_tails.WIDTHS)):
         reader = machine_code.Reader()
         with _testing.replacing("optimise a kernel", reader):
-            kernels = machine_code.loaded(cases, text, on)
+            kernels = machine_code.loaded(cases, text, target)
         assert reader.read
         assert not reader.wrong
         for name, (lanes, count) in cases.items():
@@ -67,7 +67,7 @@ def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
             kernels[name](block.ctypes.data, 0)
             expected = np.full_like(y, 77)
             expected[16 : 16 + count] = x[:count]
-            np.testing.assert_array_equal(y, expected, f"{on.vector_bytes} {lanes} {count}")
+            np.testing.assert_array_equal(y, expected, f"{target.vector_bytes} {lanes} {count}")
 
 
 def test_the_reader_sees_a_mask_that_llvm_knows():
@@ -75,8 +75,8 @@ def test_the_reader_sees_a_mask_that_llvm_knows():
     code = Code("written", ("counter", "x", "y"))
     value = code.convert(code.array("x", "int32").load(16), "int32", "int16")
     mask = code.first_lanes(code.number(1), 16)
-    mask.first = None
-    mask._hidden = mask.ir  # disables the hiding of the mask
+    mask.leading_lanes = None
+    mask._hidden_bits = mask.ir  # disables the hiding of the mask
     code.array("y", "int16").store(value, mask)
-    optimised = jit._optimise(code.text(), jit._target(jit.machine()))
+    optimised = jit._optimise(code.text(), jit._llvm_target(jit.host_target()))
     assert len(machine_code.wrong_stores(str(optimised))) == 1
