@@ -42,7 +42,7 @@ def chosen():
 
 @pytest.fixture(scope="module")
 def llvm():
-    jit.machine()  # initialises LLVM for this machine
+    jit.host_target()  # initialises LLVM for this machine
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
 
@@ -50,11 +50,11 @@ def llvm():
 def assembly(text, target):
     """Compile LLVM IR to assembly language."""
     triple = TRIPLES.get(target, "x86_64-unknown-linux-gnu")
-    on = capture.TARGETS[target]
-    machine = binding.Target.from_triple(triple).create_target_machine(
-        cpu=on.name, features=on.features, opt=3, jit=True
+    described = capture.TARGETS[target]
+    llvm_target = binding.Target.from_triple(triple).create_target_machine(
+        cpu=described.name, features=described.features, opt=3, jit=True
     )
-    return machine.emit_assembly(jit._optimise(text, machine))
+    return llvm_target.emit_assembly(jit._optimise(text, llvm_target))
 
 
 @pytest.mark.parametrize("name", chosen())

@@ -15,7 +15,7 @@ from einstride.algorithms.direct.shapes import fraction_inside, unconverted
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
-from einstride.cpu.runtime.operands import addressable, operand, packed, target
+from einstride.cpu.runtime.operands import addressable, operand, packed, result_array
 from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.cpu.runtime.recording import assign
 from einstride.geometry import input_gradient_phases
@@ -112,12 +112,12 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     g, compute = job.geometry, job.arithmetic.compute
-    first = target(first, b)
+    first = result_array(first, b)
     if job.direction == "filter_grad":
-        split, call = gradient_of(first, target(second, b), job)
+        split, call = gradient_of(first, result_array(second, b), job)
         return Work(call, sums=split.per_result)
     if job.direction == "forward":
-        return Work(correlation(first, g, compute, target(out, b), job.threads))
+        return Work(correlation(first, g, compute, result_array(out, b), job.threads))
     if (backwards := _depthwise_call(first, job, out)) is not None:
         return Work(backwards)
     phase = largest_phase(g, out)
@@ -125,7 +125,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         return None
     first = _empty_planes(first, b) if planar(job) and first.flags.c_contiguous else first
     h, part, passes = phase
-    return Work(correlation(first, h, compute, target(part, b), job.threads), passes)
+    return Work(correlation(first, h, compute, result_array(part, b), job.threads), passes)
 
 
 def planar(job: Job) -> bool:
@@ -171,22 +171,22 @@ def gradient_of(x: Array, gy: Array, job: Job) -> tuple[PartialSums, Call]:
 
     The kernel takes the addresses x, y and f.
     """
-    compute, on = job.arithmetic.compute, jit.machine()
+    compute, target = job.arithmetic.compute, jit.host_target()
     layouts = (x.dtype, x.strides, gy.dtype, gy.strides)
-    return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, on)
+    return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, target)
 
 
 def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
     """Return the kernel for arrays with these strides; it takes the addresses x, f, y and bias."""
     layouts = (x.dtype, x.strides, out.dtype, out.strides)
-    return _kernel(g, compute, *layouts, threads, jit.machine())
+    return _kernel(g, compute, *layouts, threads, jit.host_target())
 
 
 def _correlate(
     x: Array, f: Array, g: Geometry, job: Job, b: Backend, bias: Array | None, out: Any
 ) -> None:
     """Compute y = conv(x, f) + bias of a geometry that does not flip."""
-    x, destination = operand(x, b), target(out, b)
+    x, destination = operand(x, b), result_array(out, b)
     call = correlation(x, g, job.arithmetic.compute, destination, job.threads)
     _run(call, x, f, job, b, bias, destination)
     if destination is not out:
@@ -211,13 +211,13 @@ def _depthwise_call(gy: Array, job: Job, out: Any) -> Call | None:
     if not g.channels == g.filters == g.groups or not addressable(out):
         return None
     layouts = (gy.dtype, gy.strides, out.dtype, out.strides)
-    return _kernel(g, job.arithmetic.compute, *layouts, job.threads, jit.machine(), True)
+    return _kernel(g, job.arithmetic.compute, *layouts, job.threads, jit.host_target(), True)
 
 
 @kept
 def _kernel(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
-    on: jit.Machine, backwards: bool = False,
+    target: jit.Target, backwards: bool = False,
 ) -> Call | None:  # fmt: skip
     """Make the kernel of a forward pass for these dtypes and strides.
 
@@ -228,7 +228,7 @@ def _kernel(
     from einstride.cpu.conv.depthwise import forward as depthwise
     from einstride.cpu.conv.depthwise.rows import suits
 
-    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on, backwards)
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, target, backwards)
     if suits(form, backwards):
         return depthwise.call(form, backwards)
     if backwards:
@@ -239,7 +239,7 @@ def _kernel(
 @kept
 def _gradient_kernel(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
-    y_strides: Shape, threads: int, on: jit.Machine,
+    y_strides: Shape, threads: int, target: jit.Target,
 ) -> tuple[PartialSums, Call]:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
     from einstride.cpu.conv.channelwise import channels_gradient, positions_gradient
@@ -247,7 +247,7 @@ def _gradient_kernel(
     from einstride.cpu.conv.channelwise.signature import signature
     from einstride.cpu.conv.depthwise import filter_gradient as depthwise
 
-    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, on)
+    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, target)
     split = partial_sums(g, per_example, compute)
     if depthwise.suits_gradient(form, split):
         return split, depthwise.call(form, split)
@@ -260,7 +260,7 @@ def _gradient_slowdown(g: Geometry) -> float:
     taps = prod(g.kernel)
     if taps == max(g.kernel) <= MOST_HELD:  # one run of taps
         return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED
-    if taps + 6 <= jit.machine().registers:
+    if taps + 6 <= jit.host_target().registers:
         return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED_PLANES
     if taps <= MOST_HELD:
         return SUMMED_FAR
@@ -309,7 +309,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     backwards = job.direction == "input_grad"
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     across = inputs if backwards else outputs
-    lanes = max(jit.machine().vector_bytes // item, 1)
+    lanes = max(jit.host_target().vector_bytes // item, 1)
     merged = g.groups > 1 and lanes % across == 0
     filled = g.filters if merged else across
     if g.channels == g.filters == 1:

@@ -47,7 +47,7 @@ def _engine(job: Job, traits: Traits, contiguous: bool = True) -> Any:
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows
-    lanes = max(jit.machine().vector_bytes // job.itemsize, 1)
+    lanes = max(jit.host_target().vector_bytes // job.itemsize, 1)
     order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
     return few if few in _ENGINES and few.is_faster(found, job, traits) else found

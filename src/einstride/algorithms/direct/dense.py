@@ -31,7 +31,7 @@ from einstride.cpu.runtime.operands import (
     contiguous_lines,
     operand,
     packed,
-    target,
+    result_array,
 )
 from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.cpu.runtime.recording import allocate, assign
@@ -114,7 +114,7 @@ def input_grad(
     if computed.channels != g.channels:
         f = b.xp.reshape(f, computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = target(
+    whole = result_array(
         out, b, needs=contiguous_lines if computed.channels != g.channels else addressable
     )
     destination = _view_as(whole, computed, b)
@@ -176,14 +176,14 @@ def _gradient_call(x: Array, gy: Array, gf: Array, job: Job) -> tuple[Call, int]
     limit = allowed_partial_sums(job, table_bytes(job.geometry) + _copies(job) + job.copied)
     layouts = layout(x), layout(gy), layout(gf)
     compute, each = job.arithmetic.compute, job.per_example
-    return gradient(job.geometry, *layouts, compute, each, _threads(job), jit.machine(), limit)
+    return gradient(job.geometry, *layouts, compute, each, _threads(job), jit.host_target(), limit)
 
 
 def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
     """Return the array that the kernel writes; for complex numbers, all products of real parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(destination, b, compute, contiguous_channels)
+        return result_array(destination, b, compute, contiguous_channels)
     *axes, c, d = destination.shape
     return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
@@ -196,9 +196,9 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     from einstride.cpu.conv.dense import vnni
 
     g = job.geometry
-    first = target(first, b, *_needs(first, job, addressable))
+    first = result_array(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
-        gy = target(second, b, *_needs(second, job, contiguous_channels))
+        gy = result_array(second, b, *_needs(second, job, contiguous_channels))
         flipped = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
         call, count = _gradient_call(first, gy, _gradient_target(flipped, job, b), job)
         return Work(call, sums=count)
@@ -208,17 +208,19 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         out, g = out[parts[0].out], job.geometry
     computed, passes = _computed_geometry(job), 1
     if job.direction == "forward":
-        first = first if computed == g else target(first, b, needs=contiguous_lines)
+        first = first if computed == g else result_array(first, b, needs=contiguous_lines)
     else:
         destination = _view_as(
-            target(out, b, needs=contiguous_lines if computed != g else addressable), computed, b
+            result_array(out, b, needs=contiguous_lines if computed != g else addressable),
+            computed,
+            b,
         )
         phase = largest_phase(computed, destination)
         if phase is None:
             return None
         computed, out, passes = phase
     use_vnni = vnni.fits(computed, job)
-    first = target(first, b, *_needs(first, job, addressable, use_vnni))
+    first = result_array(first, b, *_needs(first, job, addressable, use_vnni))
     call = _forward_call(first, computed, job, _forward_target(out, job, b), use_vnni)
     return Work(call, passes, max(len(parts), 1))
 
@@ -231,13 +233,13 @@ def _forward_call(x: Array, g: Geometry, job: Job, y: Array, use_vnni: bool) -> 
     x_layout = layout(x)
     if x.shape[-1] != g.channels:  # taps of the last axis are channels, next to each other
         x_layout = Layout(x_layout.dtype, (*x.strides[:-1], x.itemsize))
-    return correlation(g, x_layout, layout(y), compute, _threads(job), jit.machine(), use_vnni)
+    return correlation(g, x_layout, layout(y), compute, _threads(job), jit.host_target(), use_vnni)
 
 
 def _forward_target(out: Array, job: Job, b: Backend) -> Array:
     """Return the array that the kernel writes."""
     complex_sums = is_complex(job.arithmetic.compute)
-    return target(out, b, needs=contiguous_channels if complex_sums else addressable)
+    return result_array(out, b, needs=contiguous_channels if complex_sums else addressable)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -264,7 +266,7 @@ def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     compute = job.arithmetic.compute
     if vnni.fits(g, job):
         return vnni.pack(f, g, job.operands[0] == "int8")
-    if is_packed(f, g, compute, jit.machine()):
+    if is_packed(f, g, compute, jit.host_target()):
         return f
     f = operand(f, b, compute if is_complex(compute) else None)
     return pack(f, g, compute, b.launch, job.threads)
@@ -331,7 +333,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.conv.dense import packed_filter_gradient, vnni
     from einstride.cpu.conv.dense.pack import panel_bytes, panel_layout
 
-    g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
+    g, compute, target = taps_as_channels(job), job.arithmetic.compute, jit.host_target()
     per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
     compute = "int32" if per_product > 1 else compute
     item = ITEMSIZE[real(compute)]
@@ -339,7 +341,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     workspace, vectors, moved = table_bytes(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
-        s = panel_layout(compute, g.filters // g.groups, on)
+        s = panel_layout(compute, g.filters // g.groups, target)
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
@@ -359,20 +361,20 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
-            s = panel_layout(compute, h.filters // h.groups, on)
+            s = panel_layout(compute, h.filters // h.groups, target)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             products = inner * s.rows * s.vectors / per_product
             per_tile = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
             per_tile *= MISSED + (1 - MISSED) * fraction_inside(h)
-            packed = panel_bytes(h, compute, on)
+            packed = panel_bytes(h, compute, target)
             vectors += tiles * per_tile
             if not job.prepared:
                 vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
         part = largest_slice(job)
         for h in phases(part):
-            packed = panel_bytes(h, compute, on)
+            packed = panel_bytes(h, compute, target)
             needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item
             workspace = max(workspace, needed + _whole_filter_bytes(h, part))
         if job.hard and has_other_axes(part):

@@ -66,7 +66,7 @@ def facts(engine: str, work: Work) -> Facts:
         **words,
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),
-        "target": str(call.kernel.on),
+        "target": str(call.kernel.target),
     }
     for label, count in (("passes", work.passes), ("parts of the filter", work.parts),
                         ("partial sums", work.sums)):  # fmt: skip

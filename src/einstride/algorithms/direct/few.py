@@ -229,7 +229,7 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
     job = replace(job, prepared=False, threads=COMPARED_THREADS)
     if g.multiply_adds < FEWEST_PRODUCTS or supports(job, traits) is not None:
         return False
-    if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
+    if job.direction == "forward" and 2 * g.filters < jit.host_target().lanes(job.itemsize):
         return False
     own, alternative_cost = (e(job, traits, _kernel_rates()) for e in (cost, alternative.cost))
     fits_limit = not job.hard or own.workspace <= job.limit
@@ -239,7 +239,7 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
 def _column_table_size(job: Job) -> int:
     from einstride.cpu.conv.small_channels.block_plan import tiling
 
-    chosen = tiling(job.geometry, job.arithmetic.compute, jit.machine())
+    chosen = tiling(job.geometry, job.arithmetic.compute, jit.host_target())
     return chosen.panels * chosen.taps * chosen.width
 
 
@@ -249,15 +249,15 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.runtime.aligned_memory import CACHE_LINE
 
     g, compute = job.geometry, job.arithmetic.compute
-    item, on = ITEMSIZE[compute], jit.machine()
+    item, target = ITEMSIZE[compute], jit.host_target()
     threads = _threads(job)
     moved = (prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)) * job.itemsize
     if job.direction == "filter_grad":
-        chosen = spans.tiling(g, compute, on, spans.puts_span_in_lanes(g, compute))
+        chosen = spans.tiling(g, compute, target, spans.puts_span_in_lanes(g, compute))
         vectors, workspace = chosen.work, (chosen.partial_sums + 1) * prod(g.f_shape) * item
         workspace += 16 * g.out[-1] * g.kernel[-1]
     elif job.direction == "forward":
-        line_tiling = lines.tiling(g, compute, on)
+        line_tiling = lines.tiling(g, compute, target)
         elements = prod(g.kernel) * g.channels * line_tiling.panels * line_tiling.width
         vectors = line_tiling.work + PACKED * elements * threads
         workspace = 3 * elements * item + CACHE_LINE
@@ -266,7 +266,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
             moved -= prod(g.y_shape) * job.itemsize // 2
     else:
         panels = blocks.panel_bytes(g, compute)
-        vectors = block_plan.tiling(g, compute, on).work + panels / item * PACKED_BLOCKS
+        vectors = block_plan.tiling(g, compute, target).work + panels / item * PACKED_BLOCKS
         workspace = prod(g.f_shape) * item + 32 * _column_table_size(job)
         count = _part_count(g, compute)
         workspace += panels if count == 1 else panels // count + 2 * prod(g.x_shape) * item

@@ -15,7 +15,7 @@ from einstride.algorithms.direct.pieces import phases
 from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, target
+from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, result_array
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -100,7 +100,7 @@ def _correlate(
     from einstride.cpu.runtime.argument_block import address
 
     compute = job.arithmetic.compute
-    call = correlation(x, g, compute, out, _threads(job), jit.machine())
+    call = correlation(x, g, compute, out, _threads(job), jit.host_target())
     bias = None if bias is None else operand(bias, b, compute, packed)
     bias_at = 0 if bias is None else address(bias)
     call(b.launch, x=address(x), f=address(panels), y=address(out), bias=bias_at)
@@ -136,7 +136,7 @@ def _phase_panels(f: Array, phase: input_gradient_phases.Phase, job: Job, b: Bac
 def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     from einstride.cpu.conv.grouped.layout import pack
 
-    return pack(f, g, job.arithmetic.compute, b.launch, _threads(job), jit.machine())
+    return pack(f, g, job.arithmetic.compute, b.launch, _threads(job), jit.host_target())
 
 
 def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any) -> Array:
@@ -159,8 +159,8 @@ def _gradient(x: Array, gy: Array, job: Job, b: Backend, out: Array) -> tuple[Ca
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-    sums = target(destination, b, compute, contiguous_channels)
-    call = gradient_of(x, gy, g, compute, sums, _threads(job), per_example, jit.machine())
+    sums = result_array(destination, b, compute, contiguous_channels)
+    call = gradient_of(x, gy, g, compute, sums, _threads(job), per_example, jit.host_target())
     return call, sums, destination
 
 
@@ -180,7 +180,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
             return None
         g, out, passes = phase
     compute = job.arithmetic.compute
-    return Work(correlation(first, g, compute, out, _threads(job), jit.machine()), passes)
+    return Work(correlation(first, g, compute, out, _threads(job), jit.host_target()), passes)
 
 
 def _threads(job: Job) -> int:
@@ -235,7 +235,7 @@ def _tables(g: Geometry) -> int:
 def _region_bytes(job: Job) -> int:
     from einstride.cpu.conv.grouped.filter_gradient import packed_bytes
 
-    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
+    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.host_target())
 
 
 def _workspace(job: Job) -> int:
@@ -250,7 +250,7 @@ def _workspace(job: Job) -> int:
         )
     # A filter that is not addressable is copied first; see `_panels`.
     copied = prod(job.geometry.f_shape) * ITEMSIZE[job.operands[1]] if job.hard else 0
-    return tables + copied + max(panel_bytes(h, compute, jit.machine()) for h in _passes(job))
+    return tables + copied + max(panel_bytes(h, compute, jit.host_target()) for h in _passes(job))
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
@@ -259,19 +259,19 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.conv.grouped.forward import max_positions
     from einstride.cpu.conv.grouped.layout import channel_layout, panel_bytes
 
-    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
+    g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
     backwards = job.direction == "filter_grad"
     vectors, calls = 0.0, 0
     for h in _passes(job):
-        s = gradient_layout(h, compute, on) if backwards else channel_layout(h, compute, on)
-        most = POSITIONS if backwards else max_positions(s, on)
+        s = gradient_layout(h, compute, target) if backwards else channel_layout(h, compute, target)
+        most = POSITIONS if backwards else max_positions(s, target)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
         elements = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
         shuffles = elements * s.block * (SHUFFLE if s.groups > 1 else BROADCAST)
         staged = elements * (STAGING if s.contiguous else STAGING * s.groups)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
-        packed = 0 if backwards else panel_bytes(h, compute, on)
+        packed = 0 if backwards else panel_bytes(h, compute, target)
         per_element = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
         vectors += packed / ITEMSIZE[compute] * per_element
         calls += 1

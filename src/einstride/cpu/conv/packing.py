@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64, POINTER, bytes_of, letter
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_ops import transpose
 from einstride.cpu.conv.loop_nest import look_up
 from einstride.cpu.conv.register_tile import vector_masks
@@ -58,7 +58,7 @@ class Packing:
 
 def packing_call(
     dtypes: tuple[str, str], lanes: int, vectors: int, taps: Any, channels: int,
-    strides: tuple[int, int], panel_f: Any, panel_columns: Any, threads: int, on: Machine,
+    strides: tuple[int, int], panel_f: Any, panel_columns: Any, threads: int, target: Target,
     padded: int, inner_taps: int = 1, column_offsets: Any = None,
 ) -> Call:  # fmt: skip
     """Make the call that packs a filter; it needs the addresses ``f`` and ``panels``.
@@ -79,8 +79,8 @@ def packing_call(
         The number of columns of each panel.
     threads : int
         The number of threads.
-    on : Machine
-        The CPU.
+    target : Target
+        The target that the kernel is compiled for.
     inner_taps : int
         The taps of the last axis, if panels are `interleaved`; else 1.
     column_offsets : array of int, optional
@@ -103,7 +103,9 @@ def packing_call(
         arguments["padded"] = padded
     packing = Packing(*dtypes, lanes, vectors, order, padded > channels, interleaved)
     size = len(taps) * channels * int(panel_columns.sum())
-    return bind("panels", kernel, packing, arguments, threads if size > SINGLE_THREADED else 1, on)
+    return bind(
+        "panels", kernel, packing, arguments, threads if size > SINGLE_THREADED else 1, target
+    )
 
 
 def kernel(packing: Packing, names: tuple[str, ...]) -> str:

@@ -49,7 +49,7 @@ class RegisterTile:
     def add_products(self, p: int, left: Value, right: Iterable[Value]) -> None:
         """Add left * right[v] to every vector of row p."""
         for accumulator, vector in zip(self.row(p), right, strict=True):
-            accumulator.set(left.times_plus(vector, accumulator.get()))
+            accumulator.set(left.multiply_add(vector, accumulator.get()))
 
     def load(self, p: int, memory: Pointer, masks: Sequence[Mask | None]) -> None:
         """Set row p to contiguous sums in memory."""
@@ -80,7 +80,7 @@ def vector_masks(code: Code, count: Value, lanes: int, vectors: int) -> list[Mas
 
 def multiply_add(accumulator: Variable, left: Value, right: Value) -> None:
     """Add left * right to one vector of sums, where a row has no common left operand."""
-    accumulator.set(left.times_plus(right, accumulator.get()))
+    accumulator.set(left.multiply_add(right, accumulator.get()))
 
 
 def add_in_memory(pointer: Pointer, value: Value, mask: Mask | None) -> None:

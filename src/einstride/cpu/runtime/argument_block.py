@@ -15,7 +15,7 @@ from einstride.support.byte_cache import size_of
 from einstride.support.caches import register
 
 if TYPE_CHECKING:
-    from einstride.codegen.jit import Kernel, KernelSpec, Machine
+    from einstride.codegen.jit import Kernel, KernelSpec, Target
 
 ArgumentBlock = Any
 """An argument block: a ctypes array of 64-bit integers."""
@@ -52,7 +52,7 @@ def make_block(names: Sequence[str], values: Mapping[str, int]) -> ArgumentBlock
 
 def bind(
     name: str, write: Callable[..., str], specification: Hashable,
-    arguments: Mapping[str, int | Any], threads: int, on: Machine,
+    arguments: Mapping[str, int | Any], threads: int, target: Target,
 ) -> Call:  # fmt: skip
     """Make the call of a kernel, whose text is ``write(specification, names)``.
 
@@ -65,7 +65,7 @@ def bind(
     names = ("counter", *arguments)
     tables = {n: a for n, a in arguments.items() if isinstance(a, np.ndarray)}
     values = {**arguments, **{n: address(table) for n, table in tables.items()}}
-    kernel = KernelSpec(name, write, (specification, names), on)
+    kernel = KernelSpec(name, write, (specification, names), target)
     return Call(kernel, names, values, threads, tuple(tables.values()))
 
 
@@ -87,7 +87,7 @@ class Call:
         Value of each argument; addresses of arrays may be missing.
     threads : int
         Number of threads that take chunks.
-    keep : sequence
+    tables : sequence
         Tables that must live as long as the call, because the block holds their addresses.
     """
 

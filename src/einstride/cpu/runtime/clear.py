@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
 from einstride.cpu.runtime.recording import assign
@@ -56,16 +56,16 @@ def clear(view: Any, launch: Any, threads: int) -> None:
     if not supported or prod(view.shape) * item < MIN_BYTES:
         assign(view, 0, launch)
         return
-    _clearing_call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
+    _clearing_call(view.shape, view.strides, item, threads, host_target())(launch, y=address(view))
 
 
 @kept
 def _clearing_call(
-    shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
+    shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, target: Target
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
     steps = (*element_strides(strides[:-1], 4), 1)
     arguments = {"chunks": shape[0] * shape[1], "y": 0}
     for a, (size, step) in enumerate(zip(sizes, steps, strict=True)):
         arguments |= {f"size{a}": size, f"step{a}": step}
-    return bind("zeros", kernel, (len(shape), on.lanes(4)), arguments, threads, on)
+    return bind("zeros", kernel, (len(shape), target.lanes(4)), arguments, threads, target)

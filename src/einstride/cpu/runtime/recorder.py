@@ -21,7 +21,7 @@ from weakref import ref
 
 import numpy as np
 
-from einstride.codegen.jit import machine
+from einstride.codegen.jit import host_target
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, address, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, dtype_name
 from einstride.cpu.runtime.call_program import fits
@@ -58,9 +58,9 @@ class Recorder(Recording):
     ----------
     calls : list
         Kernel calls; for each address argument the name of an array and an offset in bytes.
-    scratch : int
+    scratch_bytes : int
         Bytes of scratch memory that the kernels share, at the peak.
-    zeroed : bool
+    scratch_is_zero : bool
         True if scratch memory must be zero before the first kernel.
     backend : Backend
         The adapter that an engine records with.
@@ -68,7 +68,7 @@ class Recorder(Recording):
 
     def __init__(self, b: Backend, **arrays: Any) -> None:
         self.calls: list[tuple[Call, dict[str, tuple[str, int]]]] = []
-        self.scratch, self.zeroed = 0, False
+        self.scratch_bytes, self.scratch_is_zero = 0, False
         self.backend = replace(b, launch=cast(Any, self), empty=self.allocate, zeros=self._zeros)
         self._new = b.empty
         self._operands: list[tuple[str, Any]] = []
@@ -94,11 +94,11 @@ class Recorder(Recording):
         begin = max((offset + nbytes for _, _, nbytes, offset in self._reserved), default=0)
         size = -(-array.nbytes // CACHE_LINE) * CACHE_LINE
         self._reserved.append((ref(array.base), address(array), size, begin))  # the base of views
-        self.scratch = max(self.scratch, begin + size)
+        self.scratch_bytes = max(self.scratch_bytes, begin + size)
         return array
 
     def _zeros(self, shape: Sequence[int], name: str, like: Any = None) -> Any:
-        self.zeroed = True
+        self.scratch_is_zero = True
         return self.allocate(shape, name, like)
 
     def _locate(self, a: int) -> tuple[str, int]:
@@ -118,18 +118,18 @@ class Recorder(Recording):
             raise UnrecordableError("an argument block is too large")
         self.calls.append((call, {n: self._locate(a) for n, a in addresses.items() if a}))
 
-    def copy(self, target: Any, source: Any) -> None:
+    def copy(self, destination: Any, source: Any) -> None:
         """Append a step that copies an array to contiguous memory."""
-        if getattr(source, "shape", None) != target.shape or not addressable(source):
+        if getattr(source, "shape", None) != destination.shape or not addressable(source):
             raise UnrecordableError("the source is a number, or has another shape")
-        order = sorted(range(target.ndim), key=lambda axis: -target.strides[axis])
-        target, source = target.transpose(order), source.transpose(order)
-        if not packed(target):
+        order = sorted(range(destination.ndim), key=lambda axis: -destination.strides[axis])
+        destination, source = destination.transpose(order), source.transpose(order)
+        if not packed(destination):
             raise UnrecordableError("a copy has gaps")
-        if target.size > MAX_COPIED:
+        if destination.size > MAX_COPIED:
             raise UnrecordableError("a copy is too large")
-        call = gather(source, dtype_name(target), machine())
-        self.record(call, {"from": address(source), "to": address(target)})
+        call = gather(source, dtype_name(destination), host_target())
+        self.record(call, {"from": address(source), "to": address(destination)})
 
     def add(self, sums: Any, out: Any) -> None:
         """Append a step that adds the partial sums of one result, or of one for each example."""
@@ -138,7 +138,7 @@ class Recorder(Recording):
             raise UnrecordableError("partial sums have gaps")
         if out.size // groups > MAX_COPIED:
             raise UnrecordableError("there are too many sums")
-        call = reduce(out, groups, len(sums), dtype_name(sums), machine())
+        call = reduce(out, groups, len(sums), dtype_name(sums), host_target())
         self.record(call, {"from": address(sums), "to": address(out)})
 
 

@@ -21,7 +21,7 @@ class Recording(ABC):
         """Append a kernel call; the address 0 stands for an array that is not given."""
 
     @abstractmethod
-    def copy(self, target: Any, source: Any) -> None:
+    def copy(self, destination: Any, source: Any) -> None:
         """Append a step that copies an array."""
 
     @abstractmethod
@@ -33,12 +33,12 @@ class Recording(ABC):
         """Reserve scratch memory, for as long as an array that is returned exists."""
 
 
-def assign(target: Any, source: Any, launch: Any) -> None:
+def assign(destination: Any, source: Any, launch: Any) -> None:
     """Copy an array, or a number, to another array."""
     if isinstance(launch, Recording):
-        launch.copy(target, source)
+        launch.copy(destination, source)
     else:
-        target[...] = source
+        destination[...] = source
 
 
 def allocate(launch: Any, shape: Sequence[int], dtype: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_stride, element_strides
@@ -17,20 +17,20 @@ from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.support.byte_cache import kept
 
 
-def gather(a: Any, compute: str, on: Machine) -> Call:
+def gather(a: Any, compute: str, target: Target) -> Call:
     """Copy an array with the layout of `a`, row-major, to the dtype `compute`.
 
     The call needs the addresses ``from`` and ``to``, like all calls of this module.
     """
-    return _gather_call(a.shape, a.strides, dtype_name(a), compute, on)
+    return _gather_call(a.shape, a.strides, dtype_name(a), compute, target)
 
 
 @kept
 def _gather_call(
-    shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
+    shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, target: Target
 ) -> Call:
     arguments = {"chunks": 1, "from": 0, "to": 0, **_rows(shape, strides, ITEMSIZE[stored])}
-    return bind("gather", gather_kernel, (stored, compute), arguments, 1, on)
+    return bind("gather", gather_kernel, (stored, compute), arguments, 1, target)
 
 
 def _rows(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> dict[str, Any]:
@@ -59,28 +59,28 @@ def gather_kernel(dtypes: tuple[str, str], names: tuple[str, ...]) -> str:
     return code.text()
 
 
-def reduce(a: Any, groups: int, partial_sums: int, compute: str, on: Machine) -> Call:
+def reduce(a: Any, groups: int, partial_sums: int, compute: str, target: Target) -> Call:
     """Add the partial sums of an array (groups, partial_sums, ...), in ascending order.
 
     The result has the layout of `a`, whose first axis is the groups if there are several.
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _reduce_call(shape, strides, step, groups, partial_sums, dtype_name(a), compute, on)
+    return _reduce_call(shape, strides, step, groups, partial_sums, dtype_name(a), compute, target)
 
 
 @kept
 def _reduce_call(
     shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, partial_sums: int,
-    result: str, compute: str, on: Machine,
+    result: str, compute: str, target: Target,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
     arguments = {
         "chunks": groups, "from": 0, "to": 0, **_rows(shape, strides, item),
         "partial_sums": partial_sums, "step": element_stride(step, item),
     }  # fmt: skip
-    form = compute, result, on.lanes(ITEMSIZE[compute])
-    return bind("reduce", reduce_kernel, form, arguments, 1, on)
+    form = compute, result, target.lanes(ITEMSIZE[compute])
+    return bind("reduce", reduce_kernel, form, arguments, 1, target)
 
 
 def reduce_kernel(form: tuple[str, str, int], names: tuple[str, ...]) -> str:

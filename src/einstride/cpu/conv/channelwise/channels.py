@@ -201,7 +201,7 @@ def call(sig: Signature) -> Call:
         "x_back": -lowest_offset(g.size[-1], x_stride),
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("channelwise_channels", kernel, schedule, arguments, threads, sig.machine)
+    return bind("channelwise_channels", kernel, schedule, arguments, threads, sig.target)
 
 
 def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
@@ -226,7 +226,7 @@ def blocking(sig: Signature, width: int) -> tuple[int, int]:
     if not sig.spans_groups or g.channels == g.groups:
         divisors = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
         vectors = divisors[0] if divisors else max(min(count, 4, sig.accumulators // 2), 1)
-        if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
+        if prod(g.kernel) * vectors * sig.target.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
         max_tile = max(sig.accumulators // vectors, 1)
     if unrolled_row(sig):

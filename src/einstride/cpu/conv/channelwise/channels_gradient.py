@@ -176,7 +176,7 @@ def _combine_conjugate(schedule: ChannelsGradient, sums: list[Value]) -> Value:
     first, second = sums
     if not schedule.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (schedule.lanes // 2))
-        return swap_parts(second).times_plus(Value(first.code, sign), first)
+        return swap_parts(second).multiply_add(Value(first.code, sign), first)
     return combine_conjugate(first, second)
 
 
@@ -204,4 +204,4 @@ def call(sig: Signature, partials: PartialSums) -> Call:
         "strip": -(-g.out[-1] // partials.strips),
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("channelwise_channels_gradient", kernel, schedule, arguments, threads, sig.machine)
+    return bind("channelwise_channels_gradient", kernel, schedule, arguments, threads, sig.target)

@@ -247,4 +247,4 @@ def call(sig: Signature) -> Call:
         **position_arguments(sig, masked), "bias": 0,
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.machine)
+    return bind("channelwise_positions", kernel, schedule, arguments, threads, sig.target)

@@ -124,7 +124,7 @@ def _sum_taps(
 def call(sig: Signature, partials: PartialSums) -> Call:
     """Make the call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f."""
     g, (inside, outside) = sig.geometry, sig.vector_interior
-    accumulators = (16 if sig.machine.registers == 32 else 8) // sig.parts
+    accumulators = (16 if sig.target.registers == 32 else 8) // sig.parts
     taps = -(-g.kernel[-1] // -(-g.kernel[-1] // accumulators))
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
     schedule = PositionsGradient(
@@ -137,4 +137,4 @@ def call(sig: Signature, partials: PartialSums) -> Call:
         "strip": (outside - inside) // partials.strips // size * size,
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("channelwise_positions_gradient", kernel, schedule, arguments, threads, sig.machine)
+    return bind("channelwise_positions_gradient", kernel, schedule, arguments, threads, sig.target)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.runtime.operands import element_strides
@@ -41,7 +41,7 @@ class Signature:
         The strides of x, and of y or gy, counted in real numbers: a complex element has two.
     threads : int
         The most threads that the call may use.
-    machine : Machine
+    target : Target
         The target whose vectors and registers the kernel is compiled for.
     """
 
@@ -51,7 +51,7 @@ class Signature:
     x_strides: Strides
     y_strides: Strides
     threads: int
-    machine: Machine
+    target: Target
 
     @property
     def parts(self) -> int:
@@ -61,7 +61,7 @@ class Signature:
     @property
     def lanes(self) -> int:
         """Real numbers per vector."""
-        return self.machine.lanes(ITEMSIZE[self.x.computed])
+        return self.target.lanes(ITEMSIZE[self.x.computed])
 
     @property
     def vector_positions(self) -> int:
@@ -71,7 +71,7 @@ class Signature:
     @property
     def accumulators(self) -> int:
         """Accumulators of a register tile, at most, or pairs of them for complex numbers."""
-        return (24 if self.machine.registers == 32 else 10) // self.parts
+        return (24 if self.target.registers == 32 else 10) // self.parts
 
     @property
     def contiguous_channels(self) -> tuple[bool, bool]:
@@ -112,7 +112,7 @@ class Signature:
 
 def signature(
     g: Geometry, compute: str, x: tuple[Any, Strides], y: tuple[Any, Strides], threads: int,
-    on: Machine, backwards: bool = False,
+    target: Target, backwards: bool = False,
 ) -> Signature:  # fmt: skip
     """Make the signature of a call for arrays with these dtypes and strides in bytes.
 
@@ -129,7 +129,9 @@ def signature(
     x_format, y_format = (
         Format(real(dtype.name), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
     )
-    return Signature(g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, on)
+    return Signature(
+        g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, target
+    )
 
 
 def interior(g: Geometry) -> tuple[int, int]:

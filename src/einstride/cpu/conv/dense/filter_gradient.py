@@ -16,7 +16,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.conv.dense import packed_filter_gradient
@@ -133,7 +133,7 @@ def _sum_region(
 @kept
 def gradient(
     g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
-    on: Machine, max_partial_sums: int = 1,
+    target: Target, max_partial_sums: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
     """Make the call that computes gf (*K, C // G, D), (B, ...) if per example, in `compute`.
 
@@ -142,7 +142,7 @@ def gradient(
     returned, too. For complex numbers gf is real, (*K, 2C // G, 2D): each part of x times each part
     of gy.
     """
-    panel = panel_layout(compute, g.filters // g.groups, on)
+    panel = panel_layout(compute, g.filters // g.groups, target)
     item = ITEMSIZE[real(compute)]
     x_strides = element_strides(x.strides, ITEMSIZE[real(x.dtype)])
     gy_strides = element_strides(gy.strides, ITEMSIZE[real(gy.dtype)])
@@ -151,7 +151,7 @@ def gradient(
     if packed_filter_gradient.fits(g, x_strides[-1], panel.parts):
         return packed_filter_gradient.call(
             g, panel, formats, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
-            threads, on,
+            threads, target,
         )  # fmt: skip
     gf_batch = gf_strides.pop(0) if per_example else 0
     x_columns, y_columns, column, counts = panel_tables(g, panel, x_strides[-1], panel.parts)
@@ -192,7 +192,7 @@ def gradient(
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
         "panel_columns": counts, **axes,
     }  # fmt: skip
-    return bind("outer", kernel, schedule, arguments, threads, on), 1
+    return bind("outer", kernel, schedule, arguments, threads, target), 1
 
 
 def _choose_region(g: Geometry, layout: PanelLayout, item: int) -> tuple[int, int]:

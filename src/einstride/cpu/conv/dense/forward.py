@@ -23,7 +23,7 @@ import numpy as np
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import prefetch
 from einstride.cpu.complex_as_real import real
@@ -241,14 +241,20 @@ def _store_sums(
 
 @kept
 def correlation(
-    g: Geometry, x: Layout, y: Layout, compute: str, threads: int, on: Machine, vnni: bool = False
+    g: Geometry,
+    x: Layout,
+    y: Layout,
+    compute: str,
+    threads: int,
+    target: Target,
+    vnni: bool = False,
 ) -> Call:
     """Make the call that computes y (B, *O, D) = conv(x, f) + bias of a geometry without flip.
 
     It needs the arrays x, f (panels), y and bias (or None), all addressable. With `vnni`, the
     panels are those of `einstride.cpu.conv.dense.vnni`, and the channels of x are contiguous.
     """
-    panel = panel_layout(compute, g.filters // g.groups, on)
+    panel = panel_layout(compute, g.filters // g.groups, target)
     items = ITEMSIZE[real(x.dtype)], ITEMSIZE[real(y.dtype)]
     x_strides = element_strides(x.strides, items[0])
     y_strides = element_strides(y.strides, items[1])
@@ -295,7 +301,7 @@ def correlation(
             f"x_first{a}": axis.first, f"x_stride{a}": axis.x_stride,
             f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
         }  # fmt: skip
-    return bind("dense", kernel, schedule, arguments, threads, on)
+    return bind("dense", kernel, schedule, arguments, threads, target)
 
 
 def _tile_positions(layout: PanelLayout, positions: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.conv.packing import packing_call
@@ -59,21 +59,21 @@ class PanelLayout:
 
 
 @cached(1024)
-def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
+def panel_layout(compute: str, columns: int, target: Target) -> PanelLayout:
     """Choose the register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
-    lanes = on.lanes(ITEMSIZE[real(compute)])
+    lanes = target.lanes(ITEMSIZE[real(compute)])
     all_vectors = -(-columns * parts // lanes)
-    max_vectors = 4 if on.registers >= 32 else 2
+    max_vectors = 4 if target.registers >= 32 else 2
     count = -(-all_vectors // max_vectors)
     vectors = -(-all_vectors // count)
-    rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
+    rows = min((target.registers - 1 - vectors) // vectors, 14 if target.registers >= 32 else 6)
     return PanelLayout(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
 
 
-def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
+def panel_bytes(g: Geometry, compute: str, target: Target) -> int:
     """Count the bytes of a packed filter."""
-    panel = panel_layout(compute, g.filters // g.groups, on)
+    panel = panel_layout(compute, g.filters // g.groups, target)
     inner = g.channels // g.groups * panel.parts
     count = prod(g.kernel) * inner * panel.width * panel.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
@@ -101,32 +101,32 @@ def panel_tables(
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
-    panel = panel_layout(compute, g.filters // g.groups, machine())
+    panel = panel_layout(compute, g.filters // g.groups, host_target())
     if panel.parts == 2:
         f = complex_as_real.filters(f)
     inner = g.channels // g.groups * panel.parts
     shape = (panel.per_group * g.groups, prod(g.kernel), inner, panel.width)
     panels = allocate(launch, shape, real(compute))
-    packing(g, layout(f), compute, threads, machine())(launch, f=f, panels=panels)
+    packing(g, layout(f), compute, threads, host_target())(launch, f=f, panels=panels)
     return panels
 
 
-def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
+def is_packed(f: Any, g: Geometry, compute: str, target: Target) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    panel = panel_layout(compute, g.filters, on)
+    panel = panel_layout(compute, g.filters, target)
     one_panel = g.groups == panel.per_group == panel.parts == 1 and panel.width == g.filters
     return bool(one_panel and dtype_name(f) == compute and packed(f))
 
 
 @kept
-def packing(g: Geometry, f: Layout, compute: str, threads: int, on: Machine) -> Call:
+def packing(g: Geometry, f: Layout, compute: str, threads: int, target: Target) -> Call:
     """Make the call that packs a real filter; it needs the arrays f and panels."""
-    panel = panel_layout(compute, g.filters // g.groups, on)
+    panel = panel_layout(compute, g.filters // g.groups, target)
     operand = real(f.dtype)
     *taps, channel, column = element_strides(f.strides, ITEMSIZE[operand])
     _, _, first, counts = panel_tables(g, panel, 0, 0)
     inner = g.channels // g.groups * panel.parts
     return packing_call(
         (operand, real(compute)), panel.lanes, panel.vectors, grid(g.kernel, taps), inner,
-        (channel, column), first * column, counts, threads, on, inner,
+        (channel, column), first * column, counts, threads, target, inner,
     )  # fmt: skip

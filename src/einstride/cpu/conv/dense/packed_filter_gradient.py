@@ -19,7 +19,7 @@ from math import prod
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import ELEMENTS, bytes_of
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import local, prefetch
 from einstride.cpu.complex_as_real import PARTS, real
@@ -272,7 +272,7 @@ def allowed_partial_sums(job: Job, besides: int) -> int:
 def call(
     g: Geometry, layout: PanelLayout, formats: tuple[Format, Format], x_strides: Sequence[int],
     gy_strides: Sequence[int], gf_strides: Sequence[int], max_partial_sums: int,
-    per_example: bool, threads: int, on: Machine,
+    per_example: bool, threads: int, target: Target,
 ) -> tuple[Call, int]:  # fmt: skip
     """Make the call for these strides, in elements, and the number of partial sums that it stores.
 
@@ -326,7 +326,7 @@ def call(
     }  # fmt: skip
     for a, (length, x_stride, gy_stride) in enumerate(axes):
         arguments |= {f"out{a}": length, f"x_stride{a}": x_stride, f"gy_stride{a}": gy_stride}
-    return bind("blocked", kernel, schedule, arguments, threads, on), count
+    return bind("blocked", kernel, schedule, arguments, threads, target), count
 
 
 def _merge_axes(

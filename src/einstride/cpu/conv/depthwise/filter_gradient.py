@@ -161,7 +161,7 @@ def _add_tile(
 def suits_gradient(sig: Signature, partials: PartialSums) -> bool:
     """True if the kernel computes this filter gradient: registers hold the sums of all taps."""
     g = sig.geometry
-    fits = prod(g.kernel) + 6 <= sig.machine.registers and g.rank <= 2
+    fits = prod(g.kernel) + 6 <= sig.target.registers and g.rank <= 2
     return fits and partials.strips == 1 and suits(sig, False)
 
 
@@ -170,7 +170,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     g = sig.geometry
     axes = [forward_sources(g, a) for a in range(g.rank)]
     unrolled = is_unrolled(g.out[-1], g.kernel[-1])
-    max_columns = min(sig.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
+    max_columns = min(sig.target.registers - 2 - prod(g.kernel), g.out[-1], 16)
     columns = -(-g.out[-1] // -(-g.out[-1] // max_columns))
     schedule = DepthwiseGradient(
         sig.x, sig.y, sig.lanes, prod(g.kernel[:-1]), g.kernel[-1], g.rank, g.channels % sig.lanes,
@@ -188,4 +188,4 @@ def call(sig: Signature, partials: PartialSums) -> Call:
         "x_prefetch": g.stride[0] * sig.x_strides[1], "y_prefetch": sig.y_strides[1],
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("depthwise_gradient", kernel, schedule, arguments, threads, sig.machine)
+    return bind("depthwise_gradient", kernel, schedule, arguments, threads, sig.target)

@@ -219,13 +219,13 @@ def call(sig: Signature, backwards: bool) -> Call:
             f"packed_stride{a}": packed_strides[a],
         }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
-    return bind("depthwise", kernel, schedule, arguments, threads, sig.machine)
+    return bind("depthwise", kernel, schedule, arguments, threads, sig.target)
 
 
 def blocking(sig: Signature, out: tuple[int, ...], alignment: int) -> tuple[int, int, int]:
     """Choose R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
     g = sig.geometry
-    registers, kernel = sig.machine.registers - 2, g.kernel[-1]
+    registers, kernel = sig.target.registers - 2, g.kernel[-1]
     dense = g.rank > 1 and g.dilation[-2] == g.stride[-2] == 1
     max_rows = min(g.kernel[-2], out[-2], 4) if dense else 1
     narrow = exceeds_caches(g) and prod(g.kernel[-2:]) < 12
@@ -309,5 +309,5 @@ def _resident_rows(sig: Signature, rows: int, columns: int) -> int:
     g = sig.geometry
     if g.rank == 1 or g.kernel[-2] < rows:
         return 0
-    fits = prod(g.kernel[-2:]) + rows * columns + 2 <= sig.machine.registers
+    fits = prod(g.kernel[-2:]) + rows * columns + 2 <= sig.target.registers
     return g.kernel[-2] if fits else 0

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
@@ -199,7 +199,7 @@ def _add_row(
 
 def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
-    on: Machine,
+    target: Target,
 ) -> Call:  # fmt: skip
     """Make the call for these strides; it needs the addresses x, gy, gf and packed.
 
@@ -208,19 +208,19 @@ def gradient_of(
     """
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, on,
+        threads, target,
     )  # fmt: skip
 
 
-def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
+def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
     """Choose the layout of one vector of outputs and channel blocks whose sums fit registers."""
-    sums = 24 if on.registers >= 32 else 10
-    return channel_layout(g, compute, on, max(sums // g.kernel[-1], 1))
+    sums = 24 if target.registers >= 32 else 10
+    return channel_layout(g, compute, target, max(sums // g.kernel[-1], 1))
 
 
-def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
+def packed_bytes(g: Geometry, compute: str, per_example: bool, target: Target) -> int:
     """Count the bytes of a thread's packed x and gy."""
-    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    layout, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
     return sum(map(prod, _choose_region(g, layout, item, per_example))) * item
 
 
@@ -271,9 +271,9 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, on: Machine,
+    threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    layout, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     gf_strides = list(element_strides(gf_byte_strides, item))
@@ -313,4 +313,4 @@ def _gradient_call(
             f"source_gy_stride{a}": gy_strides[a + 1], f"x_stride{a}": packed_x[a + 1],
             f"gy_stride{a}": packed_gy[a + 1],
         }  # fmt: skip
-    return bind("grouped_gradient", kernel, schedule, arguments, threads, on)
+    return bind("grouped_gradient", kernel, schedule, arguments, threads, target)

@@ -21,7 +21,7 @@ from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import INT64
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, TileKind, describe_rows
@@ -202,28 +202,28 @@ def _add_products(
         add_channel(c)
 
 
-def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target) -> Call:
     """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, target
     )
 
 
-def max_positions(layout: ChannelLayout, on: Machine) -> int:
+def max_positions(layout: ChannelLayout, target: Target) -> int:
     """Return the most positions of a tile whose sums, filter row and broadcast fit registers."""
-    registers = 24 if on.registers >= 32 else 10
+    registers = 24 if target.registers >= 32 else 10
     return max(min(registers // layout.vectors, 14), 2)
 
 
 @kept
 def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], threads: int, on: Machine,
+    y_byte_strides: tuple[int, ...], threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    layout, items = channel_layout(g, compute, on), (ITEMSIZE[operand], ITEMSIZE[result])
+    layout, items = channel_layout(g, compute, target), (ITEMSIZE[operand], ITEMSIZE[result])
     x_strides = element_strides(x_byte_strides, items[0])
     y_strides = element_strides(y_byte_strides, items[1])
-    x, max_tile = Format(operand, compute), max_positions(layout, on)
+    x, max_tile = Format(operand, compute), max_positions(layout, target)
     fields, arguments = describe_rows(g, layout, x, x_strides, max_tile)
     is_far = prod(g.x_shape) * items[0] + prod(g.y_shape) * items[1] > FAR_BYTES
     schedule = GroupedForward(
@@ -251,4 +251,4 @@ def _correlation_call(
     for a in range(g.rank - 1):
         arguments[f"table{a}"], lowest = offsets(g, a, x_strides[a + 1])
         arguments["x"] += lowest * items[0]
-    return bind("grouped", kernel, schedule, arguments, threads, on)
+    return bind("grouped", kernel, schedule, arguments, threads, target)

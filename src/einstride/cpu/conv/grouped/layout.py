@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.cpu.conv.packing import packing_call
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
@@ -90,13 +90,13 @@ class ChannelLayout:
 
 
 @cached(1024)
-def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
+def channel_layout(g: Geometry, compute: str, target: Target, max_block: int = 0) -> ChannelLayout:
     """Choose a geometry's layout; with `max_block`, one vector and blocks of at most that size."""
-    lanes = on.lanes(ITEMSIZE[compute])
+    lanes = target.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)
     all_vectors = -(-columns // lanes)
-    per_group = -(-all_vectors // (1 if max_block else 4 if on.registers >= 32 else 2))
+    per_group = -(-all_vectors // (1 if max_block else 4 if target.registers >= 32 else 2))
     block = min(lanes // panel_groups, inputs, max_block or lanes)
     block = -(-inputs // -(-inputs // block))
     return ChannelLayout(
@@ -117,31 +117,31 @@ def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
-def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
+def panel_bytes(g: Geometry, compute: str, target: Target) -> int:
     """Count the bytes of a packed filter."""
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     rows = prod(g.kernel) * layout.panel_inputs
     return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE
 
 
-def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine) -> Any:
+def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int, target: Target) -> Any:
     """Pack a filter (*K, C // G, G, D // G) with any strides into panels."""
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     inputs = layout.panel_inputs
     shape = layout.panels(g.groups), prod(g.kernel[:-1]), inputs, g.kernel[-1], layout.width
     panels = aligned_empty(shape, compute)
     if inputs > layout.inputs:
         panels[:, :, layout.inputs :] = 0
-    call = _packing_call(g, dtype_name(f), compute, f.strides, threads, on)
+    call = _packing_call(g, dtype_name(f), compute, f.strides, threads, target)
     call(launch, f=address(f), panels=address(panels))
     return panels
 
 
 @kept
 def _packing_call(
-    g: Geometry, operand: str, compute: str, strides: tuple[int, ...], threads: int, on: Machine
+    g: Geometry, operand: str, compute: str, strides: tuple[int, ...], threads: int, target: Target
 ) -> Call:  # fmt: skip
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     *taps, channel, group, column = element_strides(strides, ITEMSIZE[operand])
     groups, firsts, counts, _ = panel_tables(g, layout)
     starts = groups * group + (firsts - groups * layout.columns) * column
@@ -150,6 +150,6 @@ def _packing_call(
     has_stride = layout.groups == 1 or bool((offsets == lane).all())
     return packing_call(
         (operand, compute), layout.lanes, layout.vectors, grid(g.kernel, taps), layout.inputs,
-        (channel, column), starts, counts, threads, on, layout.panel_inputs,
+        (channel, column), starts, counts, threads, target, layout.panel_inputs,
         g.kernel[-1], None if has_stride else offsets,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.cpu.conv.small_channels.lines import FMA_LATENCY, Tiling, tile_rows
 from einstride.cpu.runtime.offset_tables import OUTSIDE, to_offsets
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -97,10 +97,10 @@ class BlockTiling(Tiling):
 
 
 @cached(1024)
-def tiling(g: Geometry, compute: str, on: Machine) -> BlockTiling:
+def tiling(g: Geometry, compute: str, target: Target) -> BlockTiling:
     """Choose the tiling of an input gradient with the least predicted time."""
-    lanes = on.lanes(ITEMSIZE[compute])
-    max_columns = (4 if on.registers >= 32 else 2) * lanes
+    lanes = target.lanes(ITEMSIZE[compute])
+    max_columns = (4 if target.registers >= 32 else 2) * lanes
     axes = [
         [
             _divide_axis(g, a, m)
@@ -110,7 +110,7 @@ def tiling(g: Geometry, compute: str, on: Machine) -> BlockTiling:
         for a, (s, n) in enumerate(zip(g.stride, g.size, strict=True))
     ]
     tilings = [
-        _choose_spans(g, chosen, lanes, on.registers, max_columns)
+        _choose_spans(g, chosen, lanes, target.registers, max_columns)
         for chosen in product(*axes)
         if prod(axis.block for axis in chosen) * g.channels <= max_columns
         or all(axis.strides == 1 for axis in chosen)

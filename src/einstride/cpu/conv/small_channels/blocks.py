@@ -24,7 +24,7 @@ from llvmlite import ir
 from einstride.codegen.float_ops import is_nan
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.ir_types import is_float
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format, all_lanes
 from einstride.codegen.vector_ops import transpose
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
@@ -190,24 +190,24 @@ def _select_columns(sums: list[Value], first: int, lanes: int) -> Value:
 
 def panel_bytes(g: Geometry, compute: str) -> int:
     """Count the bytes of a packed filter."""
-    chosen = tiling(g, compute, machine())
+    chosen = tiling(g, compute, host_target())
     return chosen.panels * chosen.taps * g.filters * chosen.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """Pack a filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
-    chosen = tiling(g, compute, machine())
+    chosen = tiling(g, compute, host_target())
     panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
-    call = _packing_call(g, compute, f.strides, threads, machine())
+    call = _packing_call(g, compute, f.strides, threads, host_target())
     call(launch, f=address(f), panels=address(panels))
     return panels
 
 
 @kept
 def _packing_call(
-    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
+    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, target: Target
 ) -> Call:
-    chosen = tiling(g, compute, on)
+    chosen = tiling(g, compute, target)
     offsets = columns(g, chosen, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
     arguments = {
         "chunks": chosen.panels * chosen.taps, "channels": g.filters, "f": 0, "panels": 0,
@@ -215,7 +215,7 @@ def _packing_call(
     }  # fmt: skip
     parameters = compute, chosen.lanes, chosen.vectors
     threads = threads if offsets.size * g.filters > 1 << 17 else 1
-    return bind("block_panels", packing_kernel, parameters, arguments, threads, on)
+    return bind("block_panels", packing_kernel, parameters, arguments, threads, target)
 
 
 def packing_kernel(parameters: tuple[str, int, int], names: tuple[str, ...]) -> str:
@@ -268,16 +268,16 @@ def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> t
     The call needs the addresses x (of gy), y (of gx), f, flag and bias.
     """
     return _gradient_call(
-        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
+        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, host_target()
     )
 
 
 @kept
 def _gradient_call(
     g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
-    gx_byte_strides: tuple[int, ...], threads: int, on: Machine,
+    gx_byte_strides: tuple[int, ...], threads: int, target: Target,
 ) -> tuple[Call, Any]:  # fmt: skip
-    chosen = tiling(g, compute, on)
+    chosen = tiling(g, compute, target)
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
     gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
     schedule = BlockGradient(
@@ -316,4 +316,4 @@ def _gradient_call(
         "x": gy_first * ITEMSIZE[operand], "y": -gx_first * ITEMSIZE[result],
         "span_offset": span_offset,
     }  # fmt: skip
-    return bind("blocks", kernel, schedule, arguments, threads, on), spans.channels
+    return bind("blocks", kernel, schedule, arguments, threads, target), spans.channels

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import (
@@ -224,17 +224,17 @@ class Tiling:
 
 
 @cached(1024)
-def tiling(g: Geometry, compute: str, on: Machine) -> Tiling:
+def tiling(g: Geometry, compute: str, target: Target) -> Tiling:
     """Choose the tiling of a convolution with the least predicted time."""
-    lanes = on.lanes(ITEMSIZE[compute])
+    lanes = target.lanes(ITEMSIZE[compute])
     line, total = g.out[-1], -(-g.filters // lanes)
     lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-1])
     span = g.kernel[-1] * g.channels
     border = sum(max(pad, 0) for pad in g.padding[-1]) > 0
     tilings = []
-    for vectors in range(1, min(4 if on.registers >= 32 else 2, total) + 1):
+    for vectors in range(1, min(4 if target.registers >= 32 else 2, total) + 1):
         panels = -(-total // vectors)
-        rows = tile_rows(vectors, line, on.registers)
+        rows = tile_rows(vectors, line, target.registers)
         products = max(vectors * rows, vectors + rows, FMA_LATENCY)
         tile = outer * (span * products + LOOK_UP * rows + TAP)
         tile += STORE * rows * vectors + TILE
@@ -270,7 +270,7 @@ def streams(g: Geometry, item: int, chosen: Tiling) -> bool:
 
 def pack(f: Any, g: Geometry, compute: str) -> Any:
     """Pack the filter (*K, C, D) as panels (panel, *K, C, V vectors), filled up with zeros."""
-    chosen = tiling(g, compute, machine())
+    chosen = tiling(g, compute, host_target())
     panels = aligned_empty((chosen.panels, *g.kernel, g.channels, chosen.width), compute)
     for first, panel in zip(range(0, g.filters, chosen.width), panels, strict=True):
         part = f[..., first : first + chosen.width]
@@ -289,7 +289,7 @@ def correlate(
     call = correlation(x, g, compute, out, threads)
     addresses = {}
     if bias is not None:
-        chosen = tiling(g, compute, machine())
+        chosen = tiling(g, compute, host_target())
         padded_bias = np.zeros(chosen.panels * chosen.width, compute)
         padded_bias[: g.filters] = bias
         addresses["bias"] = address(padded_bias)
@@ -298,20 +298,20 @@ def correlate(
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, y, f and bias."""
-    on = machine()
+    target = host_target()
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
-    stream = even and streams(g, out.itemsize, tiling(g, compute, on))
+    stream = even and streams(g, out.itemsize, tiling(g, compute, target))
     return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, stream, threads, on
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, stream, threads, target
     )
 
 
 @kept
 def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
+    y_byte_strides: tuple[int, ...], stream: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    chosen = tiling(g, compute, on)
+    chosen = tiling(g, compute, target)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     schedule = LineForward(
@@ -330,4 +330,4 @@ def _correlation_call(
         "inside_first": max(-(-low // stride), 0),
         "inside_last": (g.size[-1] + low - g.kernel[-1]) // stride + 1, **axes,
     }  # fmt: skip
-    return bind("lines", kernel, schedule, arguments, threads, on)
+    return bind("lines", kernel, schedule, arguments, threads, target)

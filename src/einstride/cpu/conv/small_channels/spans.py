@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format, all_lanes
 from einstride.cpu.conv.loop_nest import axis_arguments, block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
@@ -271,7 +271,7 @@ def _add_lanes(
             vector = span.at(v * lanes).load_as(schedule.x.stored, schedule.compute, lanes, enabled)
             for r, number in enumerate(numbers):
                 sums = tile.sums.row(k * schedule.rows + r)[v]
-                total = vector.times_plus(number, sums.get())
+                total = vector.multiply_add(number, sums.get())
                 sums.set(mask.select(total, sums.get()) if inside else total)
 
 
@@ -353,14 +353,14 @@ class SpanTiling:
 
 
 @cached(1024)
-def tiling(g: Geometry, compute: str, on: Machine, span_in_lanes: bool) -> SpanTiling:
+def tiling(g: Geometry, compute: str, target: Target, span_in_lanes: bool) -> SpanTiling:
     """Choose the tiling with the least predicted time, which does not depend on threads."""
     item = ITEMSIZE[compute]
-    lanes, outer_taps = on.lanes(item), g.kernel[-2] if g.rank > 1 else 1
+    lanes, outer_taps = target.lanes(item), g.kernel[-2] if g.rank > 1 else 1
     rows, columns, *limits = (
         (g.filters, g.kernel[-1] * g.channels, MAX_LANE_VECTORS, MAX_ROWS, MAX_ROWS)
         if span_in_lanes
-        else (g.kernel[-1] * g.channels, g.filters, MAX_VECTORS, on.registers, 1)
+        else (g.kernel[-1] * g.channels, g.filters, MAX_VECTORS, target.registers, 1)
     )
     sizes = -(-columns // lanes), rows, outer_taps
     tilings = []
@@ -368,7 +368,7 @@ def tiling(g: Geometry, compute: str, on: Machine, span_in_lanes: bool) -> SpanT
         a, b, c = (-(-n // m) for n, m in zip(sizes, most, strict=True))
         v, r, k = (-(-n // count) for n, count in zip(sizes, (a, b, c), strict=True))
         kept_loads = r if span_in_lanes else v  # operands that stay in registers for an output
-        if k * r * v + kept_loads + 1 <= on.registers or k == r == v == 1:
+        if k * r * v + kept_loads + 1 <= target.registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
             work = a * b * c * (products + (0 if span_in_lanes else v) + OUTPUT)
             tilings.append((work, v, r, k, (a, b, c)))
@@ -410,8 +410,8 @@ def puts_span_in_lanes(g: Geometry, compute: str) -> bool:
     """True if the span fills the lanes of a filter gradient better than output channels do."""
     if not supports_lanes(g):
         return False
-    on = machine()
-    return tiling(g, compute, on, True).work < tiling(g, compute, on, False).work
+    target = host_target()
+    return tiling(g, compute, target, True).work < tiling(g, compute, target, False).work
 
 
 def gradient(
@@ -438,16 +438,16 @@ def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Cal
     """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides,
-        puts_span_in_lanes(g, compute), threads, machine(),
+        puts_span_in_lanes(g, compute), threads, host_target(),
     )  # fmt: skip
 
 
 @kept
 def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], span_in_lanes: bool, threads: int, on: Machine,
+    gy_byte_strides: tuple[int, ...], span_in_lanes: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    lanes, chosen = on.lanes(ITEMSIZE[compute]), tiling(g, compute, on, span_in_lanes)
+    lanes, chosen = target.lanes(ITEMSIZE[compute]), tiling(g, compute, target, span_in_lanes)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, width = g.kernel[-1] * g.channels, chosen.vectors * lanes
@@ -486,4 +486,4 @@ def _gradient_call(
     if not span_in_lanes:
         edge, _ = offsets(g, g.rank - 1, g.channels)
         arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x_dtype)}
-    return bind(schedule.name, kernel, schedule, arguments, threads, on)
+    return bind(schedule.name, kernel, schedule, arguments, threads, target)
