@@ -24,12 +24,13 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
+from einstride.arrays.backends.adapter import PASSES
 from einstride.cpu.runtime.operands import addressable
-from einstride.dispatch import execute
+from einstride.dispatch import exchange, execute
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
-from einstride.geometry.keywords import Keywords
+from einstride.geometry.keywords import KEYWORDS, Keywords, Read
 from einstride.planning.select import Decision
 from einstride.support.caches import register
 
@@ -46,11 +47,7 @@ A program packs the filter in every call. For larger filters packing costs more 
 code that a program saves, so the layer's prepared filter is used instead.
 """
 
-KEYWORDS = len(Keywords._fields)
-"""How many of the `given` values of a call are keywords of every function."""
-
 Hit = Callable[[Array, Array, Array | None, Prepared | None], Array]
-Read = Callable[[str, tuple[Any, ...]], Any]
 
 _SEEN_ONCE: Any = object()
 """The entry of a call made once: its fast path is built at the second call, if there is one."""
@@ -109,18 +106,29 @@ def call(
     out: Array | None,
     given: tuple[Any, ...],
     read: Read | None = None,
-    cache: CallCache = CACHE,
+    cache: CallCache | None = CACHE,
     kept: Prepared | None = None,
+    b: Backend | None = None,
 ) -> Array:
     """Compute the result of one public function, through the cache if the call allows it.
 
     `given` holds the keywords in the order of `Keywords`, then the function's own arguments, from
-    which `read` makes the `extra` of `execute.call`.
+    which `read` makes the `extra` of `execute.call`. Without a `cache` nothing is kept. `b` is the
+    backend of the arrays if it is not the one that follows from their type.
     """
-    b = _array_types.get(type(first))
-    key = _key(where, given, b, first, second, bias) if out is None else None
+    known = _array_types.get(type(first))
+    if known is None and b is None:
+        theirs = backends.of_type(type(first))
+        if theirs is not None and theirs.exchange is not None:
+            return exchange.call(
+                call, theirs, where, direction, first, second, bias, out, given, read, cache, kept
+            )
+    known = None if known is None else b or known
+    key = None
+    if cache is not None and out is None:
+        key = _key(where, given, known, first, second, bias)
     hit = None
-    if key is not None:
+    if cache is not None and key is not None:
         try:
             hit = cache.get(key)
         except TypeError:  # a keyword that cannot be hashed
@@ -133,15 +141,17 @@ def call(
                 key = None
     k = Keywords._make(given[:KEYWORDS])
     extra = None if read is None else read(where, given[KEYWORDS:])
-    result = execute.call(where, direction, first, second, bias, out, k, extra, kept)
-    if key is not None:
+    result = execute.call(where, direction, first, second, bias, out, k, extra, kept, b)
+    if cache is not None and key is not None:
         if hit is None:
             cache.put(key, _SEEN_ONCE)
-        elif b is not None and _all_plain(given):
+        elif known is not None and _all_plain(given):
             layer = kept is not None
-            b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra, layer)
+            b, plan = execute.prepare(
+                where, direction, first, second, bias, out, k, extra, layer, known
+            )
             cache.put(key, _make_hit(where, plan, b, first, second, bias, layer))
-    elif b is None:
+    elif known is None:
         _remember_type(where, first)
     return result
 
@@ -235,3 +245,6 @@ def _program(
     if steps is None or (layer and steps.scratch > LARGE_FILTER):
         return None
     return bind(steps, shape, result.dtype, b.lend)
+
+
+PASSES[:] = [exchange.passes(call)]

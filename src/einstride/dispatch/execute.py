@@ -43,10 +43,14 @@ def call(
     k: Keywords,
     extra: Any = None,
     kept: Prepared | None = None,
+    b: Backend | None = None,
 ) -> Array:
-    """Compute the result of one public function; `where` is its name, for errors."""
+    """Compute the result of one public function; `where` is its name, for errors.
+
+    `b` is the backend of the arrays if it is not the one that follows from their type.
+    """
     prepared = kept is not None
-    b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared)
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared, b)
     return run(where, plan, b, first, second, bias, out, kept)
 
 
@@ -60,10 +64,12 @@ def prepare(
     k: Keywords,
     extra: Any = None,
     prepared: bool = False,
+    b: Backend | None = None,
 ) -> tuple[Backend, Decision]:
     """Return the backend and the plan of a call, after every check that needs no values."""
-    names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
-    b = backends.of(where, names, first, second, bias, out)
+    if b is None:
+        names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
+        b = backends.of(where, names, first, second, bias, out)
     plan = decide(
         where,
         direction,
@@ -81,15 +87,19 @@ def prepare(
         bias is None or b.copied(bias, contiguous=True) == 0,
     )
     if bias is not None:
-        length = plan.job.shape[-1]
-        if tuple(bias.shape) != (length,):
-            raise bad_value(
-                where,
-                f"bias must have one number for each of the {length} channels of the result",
-                f"bias {tuple(bias.shape)}",
-                f"give it shape ({length},)",
-            )
+        check_bias(where, tuple(bias.shape), plan.job.shape[-1])
     return b, plan
+
+
+def check_bias(where: str, shape: tuple[int, ...], length: int) -> None:
+    """Raise unless a bias has one number for each of `length` channels."""
+    if shape != (length,):
+        raise bad_value(
+            where,
+            f"bias must have one number for each of the {length} channels of the result",
+            f"bias {shape}",
+            f"give it shape ({length},)",
+        )
 
 
 def copied(direction: Direction, b: Backend, first: Array, second: Array, out: Array | None) -> int:

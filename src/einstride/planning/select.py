@@ -172,7 +172,7 @@ def plan(
             "merge axes that the filter does not span",
         )
     order = parse(where, layout, max(rank, 1))
-    g = _geometry(where, direction, shapes, extra, settings, order)
+    g = geometry(where, direction, shapes, extra, settings, order)
     per_example = isinstance(extra, PerExample)
     terms = prod(g.out) if per_example else g.terms(direction)
     arithmetic = dtypes.resolve(where, names, terms, accumulate, traits.half_sums)
@@ -192,12 +192,13 @@ def plan(
     )
     if job.hard and names[2] is not None and not (packed_bias and names[2] == job.sums):
         job = replace(job, copies_bias=True)
-    return choose_algorithm(where, job, _orders(direction, order, extra), algorithm, traits)
+    return choose_algorithm(where, job, orders(direction, order, extra), algorithm, traits)
 
 
-def _orders(
+def orders(
     direction: Direction, layout: Layout, extra: Any
 ) -> tuple[Shape | None, Shape | None, Shape | None]:
+    """Return the permutations that bring operands and result into canonical order."""
     if direction == "forward" or isinstance(extra, Transposed):
         return layout.x, layout.f, layout.y
     if direction == "filter_grad":
@@ -208,7 +209,7 @@ def _orders(
     return layout.y, layout.f, layout.x
 
 
-def _geometry(
+def geometry(
     where: str,
     direction: Direction,
     shapes: tuple[Shape, Shape],
@@ -216,6 +217,7 @@ def _geometry(
     settings: Settings,
     order: Layout,
 ) -> Geometry:
+    """Return the geometry of the forward pass that a call belongs to, after its checks."""
     first, second = shapes
     if direction == "forward":
         if len(first) == len(second):
