@@ -29,8 +29,10 @@ from torch.autograd.function import _SingleLevelFunction
 
 from einstride.arrays.backends import torch_vmap
 from einstride.arrays.backends.adapter import PASSES, Array
+from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
+from einstride.geometry.infer_shapes import transposed_geometry
 from einstride.geometry.keywords import Keywords, PerExample, Transposed
 from einstride.support.caches import cached
 
@@ -254,7 +256,7 @@ def _function(name: str, operator: Any) -> Any:
         if ctx.dtypes[2] is not None and needs[3]:
             axes = [i for i in range(grad.ndim) if i != _channel_axis(name, k, grad.ndim)]
             found[3] = _like(grad.sum(axes), ctx.dtypes[2])
-        order = _Views(name, k, len(ctx.shapes[0]))
+        order = _Adjoint(name, k, ctx.shapes, ctx.extra)
         first, second, grad = order.views(first, second, grad)
         if needs[1]:
             gradient = _of_first(name, grad, second, order.k, ctx)
@@ -288,19 +290,29 @@ def _function(name: str, operator: Any) -> Any:
     return type(f"einstride_{name}", (_SingleLevelFunction,), members)
 
 
-class _Views:
-    """The operands and the result of an operator as views in one common order, and back.
+class _Adjoint:
+    """The keywords of an operator's gradients, and its operands and result as views in their order.
 
-    Gradients exchange the roles of input and result. A transposed convolution whose two parts of
-    the layout differ is differentiated in channels-last order; other operators stay as they are.
+    Gradients exchange the roles of input and result. So a transposed convolution whose two parts of
+    the layout differ is differentiated in channels-last order, and its padding is that of the
+    forward convolution, which output_padding or output_size may shorten. Other operators stay as
+    they are.
     """
 
-    def __init__(self, name: str, k: Keywords, rank: int) -> None:
-        layout = layouts.parse(name, k.layout, rank - 2)
+    def __init__(self, name: str, k: Keywords, shapes: Any, extra: Any) -> None:
         self.k = k
         self._first = self._second = self._result = None
-        if name == "conv_transpose" and layout.x != layout.y:
-            self.k = k._replace(layout="channels_last")
+        if name != "conv_transpose":
+            return
+        layout = layouts.parse(name, k.layout, len(shapes[0]) - 2)
+        first, second = (
+            layouts.canonical(shapes[0], layout.x),
+            layouts.canonical(shapes[1], layout.f),
+        )
+        g = transposed_geometry(name, first, second, parse.settings(name, k), "", extra)
+        self.k = k._replace(padding=g.padding)
+        if layout.x != layout.y:
+            self.k = self.k._replace(layout="channels_last")
             self._first, self._second, self._result = layout.x, layout.f, layout.y
 
     def views(self, first: Any, second: Any, result: Any) -> tuple[Any, Any, Any]:
