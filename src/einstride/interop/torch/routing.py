@@ -1,10 +1,9 @@
 """Route a model's convolutions on the CPU to einstride where a plan predicts that it is faster.
 
 PyTorch computes float32 and 16-bit floats by direct kernels that come close to the machine's peak,
-as einstride's algorithm `direct` does, and other dtypes by windows and BLAS, as `gemm` does. So a
-plan's own predicted time of that algorithm stands for PyTorch's time, and a convolution goes to
-einstride if the plan has an algorithm that is faster by `MARGIN`: `winograd` and `fft` for float32,
-compiled kernels for float64, complex numbers and integers.
+and other dtypes by windows and BLAS. So the least predicted time of einstride's algorithms that do
+not save products (all but `winograd` and `fft`) stands for PyTorch's time of the former dtypes, and
+that of `gemm` for the others. A convolution goes to einstride if its plan is faster by `MARGIN`.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ ROUTES = 4096
 
 _KERNELS = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes for which PyTorch has direct kernels on the CPU."""
+
+_FEWER_PRODUCTS = ("winograd", "fft")
+"""Algorithms that take fewer products than the loops, of which PyTorch has none for floats."""
 
 
 class Route(NamedTuple):
@@ -172,7 +174,7 @@ _decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _predict(
     name: str, x: tuple[int, ...], f: tuple[int, ...], dtype: str, h: Hyperparameters, trained: bool
 ) -> tuple[bool, str]:
-    rival = "direct" if getattr(torch, dtype) in _KERNELS else "gemm"
+    kernels = getattr(torch, dtype) in _KERNELS
     try:
         plans = _plans(name, x, f, dtype, h, trained)
     except (ValueError, TypeError) as error:  # PyTorch tells its users what is wrong
@@ -181,7 +183,8 @@ def _predict(
     for p in plans:
         seconds = {c.algorithm: c.cost.seconds for c in p.candidates if c.cost is not None}
         ours += seconds[p.algorithm]
-        theirs += seconds.get(rival, seconds[p.algorithm])
+        rivals = [n for n in seconds if (n not in _FEWER_PRODUCTS if kernels else n == "gemm")]
+        theirs += min((seconds[n] for n in rivals), default=seconds[p.algorithm])
     names = ", ".join(dict.fromkeys(p.algorithm for p in plans))
     text = f"{names}: predicted {ours * 1e3:.3f} ms, PyTorch {theirs * 1e3:.3f} ms"
     return ours <= MARGIN * theirs, text
