@@ -56,16 +56,19 @@ def test_finite_differences(name, dtype):
     k = CASES[name]
     x, f, bias = operands(**k, dtype=getattr(torch, dtype))
     gy = es.conv(x, f, **k).detach()
-    check(lambda x, f, b: es.conv(x, f, b, **k), (x, f, bias))
-    check(lambda gy, f: es.conv_input_grad(gy, f, 6, **k), (gy, f))
-    check(lambda x, gy: es.conv_filter_grad(x, gy, 3, **k), (x, gy))
-    check(lambda x, gy: es.conv_filter_grad(x, gy, 3, **k, per_example=True), (x, gy))
+    real = dtype == "float64"  # second derivatives are first ones of the other operators
+    check(lambda x, f, b: es.conv(x, f, b, **k), (x, f, bias), real)
+    check(lambda gy, f: es.conv_input_grad(gy, f, 6, **k), (gy, f), real)
+    check(lambda x, gy: es.conv_filter_grad(x, gy, 3, **k), (x, gy), real)
+    if "groups" in k or "layout" in k:
+        each = lambda x, gy: es.conv_filter_grad(x, gy, 3, **k, per_example=True)  # noqa: E731
+        check(each, (x, gy), real)
     if not {"padding_mode", "input_dilation"} & set(k):
         k = dict(k)
         if "->" in k.get("layout", ""):  # a transposed convolution reads x in the part for x
             gy = gy.permute(2, 1, 0)
         bias = torch.randn(4, dtype=x.dtype)
-        check(lambda gy, f, b: es.conv_transpose(gy, f, b, **k), (gy, f, bias))
+        check(lambda gy, f, b: es.conv_transpose(gy, f, b, **k), (gy, f, bias), real)
 
 
 def test_mixed_dtypes_and_integers():

@@ -112,9 +112,10 @@ class accelerate(TorchFunctionMode):  # type: ignore[misc]  # noqa: N801  # used
         """Compute a convolution where its route says, and any other function as it is."""
         kwargs = kwargs or {}
         ours = _FUNCTIONS.get(func)
-        if ours is None:
+        operands = list(args[:2]) + [kwargs[n] for n in ("input", "weight") if n in kwargs]
+        if ours is None or len(operands) != 2:
             return func(*args, **kwargs)
-        x, f = (*args[:2], *(kwargs[n] for n in ("input", "weight") if n in kwargs))
+        x, f = operands
         h = Hyperparameters.of(ours.__name__, args[2:], kwargs)
         taken = route(ours.__name__, ours.__name__, x, f, h)
         if not torch.compiler.is_compiling():
@@ -135,9 +136,9 @@ class Hyperparameters(NamedTuple):
     @classmethod
     def of(cls, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hyperparameters:
         """Read them from the arguments after the weight."""
-        order = ("bias", "stride", "padding", "dilation", "groups")
+        order = ["bias", "stride", "padding", "dilation", "groups"]
         if "transpose" in name:
-            order = ("bias", "stride", "padding", "output_padding", "groups", "dilation")
+            order = ["bias", "stride", "padding", "output_padding", "groups", "dilation"]
         given = {**dict(zip(order, args, strict=False)), **kwargs}
         return cls(**{key: given[key] for key in cls._fields if key in given})
 
