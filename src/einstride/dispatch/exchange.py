@@ -40,7 +40,10 @@ def call(
     read: parse.Read | None,
     *more: Any,
 ) -> Array:
-    """Compute a call on arrays of a backend that has an exchange, by `compute` on their memory."""
+    """Compute a call on arrays of a backend that has an exchange, by `compute` on their memory.
+
+    `more` are the cache and the prepared filter of `compute`.
+    """
     exchange = _of(theirs)
     if exchange.is_plain(first, second, bias, out):
         return _on_memory(
@@ -74,8 +77,7 @@ def _on_memory(
     out: Array | None,
     given: tuple[Any, ...],
     read: parse.Read | None,
-    cache: Any = None,
-    kept: Any = None,
+    *more: Any,
 ) -> Array:
     """Compute a call on the memory of its arrays, and return the result as their library's."""
     exchange = _of(theirs)
@@ -83,7 +85,7 @@ def _on_memory(
     with exchange.on(first):
         found = compute(
             where, direction, lend(first), lend(second), lend(bias), lend(out), given, read,
-            cache, kept, b,
+            *more, b=b,
         )  # fmt: skip
         if out is None:
             return exchange.adopt(found)

@@ -6,10 +6,10 @@ rule for `torch.func.vmap`, and an autograd function with its backward pass and 
 passes are linear in each operand and each is a gradient of the others, so derivatives of any order
 are calls of these four operators:
 
-    pass                  gradient of first          gradient of second
-    conv(x, f)            conv_input_grad(g, f)      conv_filter_grad(x, g)
-    conv_input_grad(gy, f)    conv(g, f)             conv_filter_grad(g, gy)
-    conv_filter_grad(x, gy)   conv_input_grad(gy, g) conv(x, g)
+    pass                     gradient of first       gradient of second
+    conv(x, f)               conv_input_grad(g, f)   conv_filter_grad(x, g)
+    conv_input_grad(gy, f)   conv(g, f)              conv_filter_grad(g, gy)
+    conv_filter_grad(x, gy)  conv_input_grad(gy, g)  conv(x, g)
 
 The autograd functions derive from the class that PyTorch's own rules for operators under
 `torch.func` use (`_SingleLevelFunction`), as `torch.library.custom_op` does not support these.
@@ -78,18 +78,26 @@ def call(
     extra: Any,
 ) -> Array:
     """Call the operator for a pass with checked keywords; under autocast operands are cast."""
-    forward = direction == "forward" or isinstance(extra, Transposed)
+    name = "conv_transpose" if isinstance(extra, Transposed) else _NAMES[direction]
+    forward = name in ("conv", "conv_transpose")
     device = first.device.type
     if forward and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         to = torch.get_autocast_dtype(device)
         first, second, bias = (_autocast(t, to) for t in (first, second, bias))
-    if not torch.compiler.is_compiling():  # errors name the caller's function
+    if torch.compiler.is_compiling():
+        return _call(name, first, second, bias, k, extra)
+    try:
+        return _call(name, first, second, bias, k, extra)
+    except (ValueError, TypeError):  # raised anew, it names the function that was called
         PASSES[0].infer(where, direction, first, second, bias, k, extra)
-    name = direction if not forward else "conv" if direction == "forward" else "conv_transpose"
-    return _call(_NAMES.get(name, name), first, second, bias, k, extra)
+        raise
 
 
-_NAMES = {"input_grad": "conv_input_grad", "filter_grad": "conv_filter_grad"}
+_NAMES: dict[Direction, str] = {
+    "forward": "conv",
+    "input_grad": "conv_input_grad",
+    "filter_grad": "conv_filter_grad",
+}
 
 
 def _autocast(t: Array | None, to: Any) -> Array | None:
@@ -119,24 +127,19 @@ def _per_axis(value: Any, rank: int) -> list[Any]:
 
 def _settings(k: Keywords) -> tuple[Any, ...]:
     """Return keywords in the types of the operators' schema: lists of ints, and a text."""
-    lists = k._replace(
-        stride=_per_axis(k.stride, 1),
-        dilation=_per_axis(k.dilation, 1),
-        input_dilation=_per_axis(k.input_dilation, 1),
-        padding=k.padding if isinstance(k.padding, str) else repr(k.padding),
-    )
-    return tuple(lists)
+    padding = k.padding if isinstance(k.padding, str) else repr(k.padding)
+    lists = (_per_axis(value, 1) for value in (k.stride, k.dilation, k.input_dilation))
+    stride, dilation, input_dilation = lists
+    return stride, padding, dilation, input_dilation, *k[4:]
 
 
 def _keywords(settings: tuple[Any, ...]) -> Keywords:
     """Return the keywords that `_settings` was given; PyTorch leaves trailing defaults away."""
-    k = Keywords._make((*settings, *_DEFAULTS[len(settings) :]))
-    return k._replace(
-        stride=_int_or_tuple(k.stride),
-        dilation=_int_or_tuple(k.dilation),
-        input_dilation=_int_or_tuple(k.input_dilation),
-        padding=_padding(k.padding),
-    )
+    stride, padding, dilation, input_dilation, *others = (*settings, *_DEFAULTS[len(settings) :])
+    return Keywords(
+        _int_or_tuple(stride), _padding(padding), _int_or_tuple(dilation),
+        _int_or_tuple(input_dilation), *others,
+    )  # fmt: skip
 
 
 def _int_or_tuple(values: Any) -> Any:
@@ -188,16 +191,12 @@ def _fake(name: str) -> Callable[..., Array]:
 def _batched(name: str) -> Callable[..., tuple[Array, int]]:
     def batched(info: Any, dims: Any, *arguments: Any) -> tuple[Array, int]:
         first, second, bias, k, extra = _unpack(name, arguments)
-        with_bias = name in ("conv", "conv_transpose")
-        return torch_vmap.batched(
-            lambda *given: _call(name, *given),
-            _DIRECTIONS[name],
-            info.batch_size,
-            (dims[0], dims[1], dims[2] if with_bias else None),
-            (first, second, bias),
-            k,
-            extra,
-        ), 0
+        of_bias = dims[2] if bias is not None else None
+        result = torch_vmap.batched(
+            lambda *given: _call(name, *given), _DIRECTIONS[name], info.batch_size,
+            (dims[0], dims[1], of_bias), (first, second, bias), k, extra,
+        )  # fmt: skip
+        return result, 0
 
     return batched
 
@@ -291,7 +290,7 @@ def _function(name: str, operator: Any) -> Any:
 
 
 class _Adjoint:
-    """The keywords of an operator's gradients, and its operands and result as views in their order.
+    """Hold the keywords of an operator's gradients, and bring its operands into their order.
 
     Gradients exchange the roles of input and result. So a transposed convolution whose two parts of
     the layout differ is differentiated in channels-last order, and its padding is that of the
