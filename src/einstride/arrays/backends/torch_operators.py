@@ -130,16 +130,17 @@ def _settings(k: Keywords) -> tuple[Any, ...]:
     padding = k.padding if isinstance(k.padding, str) else repr(k.padding)
     lists = (_per_axis(value, 1) for value in (k.stride, k.dilation, k.input_dilation))
     stride, dilation, input_dilation = lists
-    return stride, padding, dilation, input_dilation, *k[4:]
+    others = tuple(k)[4:]
+    return (stride, padding, dilation, input_dilation, *others)
 
 
 def _keywords(settings: tuple[Any, ...]) -> Keywords:
     """Return the keywords that `_settings` was given; PyTorch leaves trailing defaults away."""
-    stride, padding, dilation, input_dilation, *others = (*settings, *_DEFAULTS[len(settings) :])
-    return Keywords(
-        _int_or_tuple(stride), _padding(padding), _int_or_tuple(dilation),
-        _int_or_tuple(input_dilation), *others,
-    )  # fmt: skip
+    values: list[Any] = [*settings, *_DEFAULTS[len(settings) :]]
+    for i in (0, 2, 3):  # stride, dilation, input_dilation
+        values[i] = _int_or_tuple(values[i])
+    values[1] = _padding(values[1])
+    return Keywords._make(values)
 
 
 def _int_or_tuple(values: Any) -> Any:
