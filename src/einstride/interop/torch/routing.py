@@ -8,6 +8,7 @@ that of `gemm` for the others. A convolution goes to einstride if its plan is fa
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -150,7 +151,8 @@ class Hyperparameters(NamedTuple):
 
 def route(layer: str, name: str, x: Tensor, f: Tensor, h: Hyperparameters) -> Route:
     """Decide where the convolution `name` of x with the weight f goes."""
-    shapes = tuple(x.shape), tuple(f.shape)
+    # Under torch.compile sizes may be symbols; as an index each is the number of this compilation.
+    shapes = tuple([index(n) for n in x.shape]), tuple([index(n) for n in f.shape])
     if x.device.type != "cpu" or f.device.type != "cpu":
         return Route(layer, *shapes, False, f"on {x.device.type}")
     if torch.is_autocast_enabled("cpu"):
