@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     # dispatch and planning
     "choose a plan": ("planning.select:choose_algorithm",),
     "run a plan": ("dispatch.execute:run",),
-    "compute a plan's result": ("dispatch.execute:compute",),
+    "compute a plan's result": ("dispatch.run_plan:compute",),
     "measure the algorithms": ("api.tune:_measure",),
     "read the clock": ("api.tune:perf_counter",),
     # algorithms

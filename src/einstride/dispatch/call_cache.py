@@ -12,8 +12,8 @@ The cache is safe because the checks of shapes, dtypes and keywords, the plan, a
 every address are functions of the key alone, and only a call that passed all checks is entered: a
 call that raised raises again. Calls that depend on more than the key are computed in full each
 time: calls with `out` (it might overlap an input), with integers whose values must be checked,
-with libraries other than NumPy, with subclasses of its arrays, and with keywords of other than
-Python's own types. An entry holds no reference to a caller's array.
+with libraries that do not lend NumPy their memory, with subclasses of NumPy's arrays, and with
+keywords of other than Python's own types. An entry holds no reference to a caller's array.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _SEEN_ONCE: Any = object()
 """The entry of a call made once: its fast path is built at the second call, if there is one."""
 
 _array_types: dict[type, Backend] = {}
-"""The array types whose calls may be cached (NumPy's own), with their backend; filled on use."""
+"""The array types whose calls may be cached: NumPy's own, and those of libraries that lend their
+memory; with their backend, filled on use."""
 register(f"{__name__}._array_types", "process", _array_types.clear, _array_types.__len__)
 
 
@@ -118,6 +119,13 @@ def call(
     which `read` makes the `extra` of `execute.call`.
     """
     b = _array_types.get(type(first))
+    if b is not None and b.borrow is not None:
+        b = backends.of(where, execute.NAMES[direction], first, second, bias, out)
+        views = None if b.borrow is None or out is not None else b.borrow(first, second, bias)
+        if views is not None:
+            y = call(where, direction, views[0], views[1], views[2], None, given, read, cache, kept)
+            return execute.adopted(where, b, y, first)
+        b = None
     key = _key(where, given, b, first, second, bias) if out is None else None
     hit = None
     if key is not None:
@@ -178,9 +186,12 @@ def _all_plain(given: tuple[Any, ...]) -> bool:
 
 
 def _remember_type(where: str, array: Array) -> None:
-    """Allow calls with this type of array to be cached, if it is NumPy's own and no subclass."""
+    """Allow calls with this type of array to be cached, if it is NumPy's own and no subclass.
+
+    Arrays of a library that lends its memory are cached as the NumPy arrays that they lend.
+    """
     b, kind = backends.of(where, ("array",), array), type(array)
-    if b.traits.on_host and kind is b.xp.ndarray:
+    if b.borrow is not None or (b.traits.on_host and kind is b.xp.ndarray):
         _array_types[kind] = b
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from einstride.arrays.backends.adapter import Array, Backend, Traits
+from einstride.arrays.backends.adapter import Array, Backend, Bilinear, Traits
 from einstride.support.caches import register
 from einstride.support.errors import bad_type
 
-__all__ = ["Array", "Backend", "Traits", "by_name", "of"]
+__all__ = ["Array", "Backend", "Bilinear", "Traits", "by_name", "of"]
 
 _FOUND: dict[type, Backend] = {}
 register(f"{__name__}._FOUND", "process", _FOUND.clear, _FOUND.__len__)
@@ -104,9 +104,19 @@ def _load(kind: type, array: object) -> Backend | None:
 
     if not is_array_api_obj(array):
         return None
+    return _general(array_namespace(array))
+
+
+def _general(xp: Any) -> Backend:
+    """Return the backend of an array-API namespace, extended by what its library does besides."""
     from einstride.arrays.backends import generic
 
-    return generic.of(array_namespace(array))
+    backend = generic.of(xp)
+    if backend.traits.library == "jax":
+        from einstride.arrays.backends import jax, numpy
+
+        return jax.extended(backend, numpy.BACKEND)
+    return backend
 
 
 def by_name(where: str, library: str) -> Backend:
@@ -120,9 +130,7 @@ def by_name(where: str, library: str) -> Backend:
             from einstride.arrays.backends import cupy
 
             return cupy.BACKEND
-        from einstride.arrays.backends import generic
-
-        return generic.of(_namespace(library))
+        return _general(_namespace(library))
     except ImportError as error:
         raise bad_type(
             where, "the library cannot be imported", f"{library!r}: {error}", "install it"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from einstride.geometry.convolution import Direction, Geometry
 
 Array = Any
 """An array of any supported library."""
@@ -141,6 +144,22 @@ class Backend:
         None where memory is equally fast at every address.
     frozen : callable or None
         ``frozen(x)``: a copy in memory that Python cannot write; None if there is no such memory.
+    borrow : callable or None
+        ``borrow(*arrays)``: NumPy arrays on the memory of the arrays, some of which may be None.
+        The result is None if the memory is not that of the host, or if an array has no values (a
+        tracer). The field is None if calls always compute with the library's own functions.
+    adopt : callable or None
+        ``adopt(y, like)``: an array of the library, on the device of `like`, on the memory of a new
+        NumPy array if the library can use it, otherwise a copy. Given together with `borrow`.
+    apply : callable or None
+        ``apply(op, first, second)``: compute a `Bilinear` operation as one step that the library's
+        derivatives, vectorisation and compilation know. Given together with `borrow`.
+    convolve : callable or None
+        ``convolve(geometry, direction, first, second)``: the library's own convolution of canonical
+        arrays with a padding of zeros; bilinear, so that nothing is conjugated.
+    refusal : callable or None
+        ``refusal(dtype_name)``: the remedy for a user whose results would have a dtype that the
+        library cannot hold at present; None if it can hold the dtype.
     """
 
     xp: Any
@@ -169,3 +188,66 @@ class Backend:
     lend: Callable[..., None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
+    borrow: Callable[..., tuple[Any, ...] | None] | None = None
+    adopt: Callable[[Any, Array], Array] | None = None
+    apply: Callable[[Bilinear, Array, Array], Array] | None = None
+    convolve: Callable[[Geometry, Direction, Array, Array], Array] | None = None
+    refusal: Callable[[str], str | None] | None = None
+
+
+class Bilinear(Protocol):
+    """Describe a function of two arrays that is linear in each, for libraries that trace functions.
+
+    Equal operations are equal as keys of a dictionary.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the result."""
+
+    @property
+    def per_example(self) -> bool:
+        """True if the result holds one array for each example, on its first axis."""
+
+    def transposed(self, operand: int) -> tuple[Bilinear, bool]:
+        """Return the operation that is the adjoint in one operand, without conjugation.
+
+        Its arguments are the cotangent and the other operand, exchanged if the second value is
+        True.
+        """
+
+    def canonical(self) -> tuple[Bilinear, Orders]:
+        """Return the operation on canonical arrays, and the permutations that lead there."""
+
+    def of_one_example(self) -> Bilinear:
+        """Return the operation on one of the examples, as a batch of one, without `per_example`."""
+
+    def batched(self, count: int, first: bool, second: bool) -> tuple[Bilinear, Places]:
+        """Return the operation that computes `count` results at once, of canonical arrays.
+
+        `first` and `second` are True for operands that differ between the results. The places say
+        where the axis of results is merged into the operands, and found in the result.
+        """
+
+    def on_host(self, first: Any, second: Any) -> Any:
+        """Compute the result of NumPy arrays with the kernels and algorithms for NumPy."""
+
+    def on_device(self, b: Backend, first: Array, second: Array) -> Array:
+        """Compute the result with functions of the library of `b`."""
+
+    def prefers_host(self, b: Backend) -> bool:
+        """True if `on_host`, called back from compiled code, is needed or predicted faster."""
+
+
+Orders = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+"""Permutations of the first operand, the second and the result into canonical order."""
+
+Place = tuple[int, int]
+"""Where an axis is merged into another one: that axis, and the extent of its part before it."""
+
+Places = tuple[Place | None, Place | None, Place | None]
+"""The places in the first operand, the second and the result; None where the axis is the first."""
