@@ -230,8 +230,12 @@ def _moved(job: Job) -> int:
 def _library_seconds(job: Job, known: dict[str, float]) -> float:
     """Predict the time of the library's own convolution inside a compiled function."""
     g = job.geometry
-    dense = g.groups == 1 and g.rank <= 2 and job.arithmetic.compute == "float32"
-    return known["call"] + g.multiply_adds * known["dense" if dense else "other"]
+    kind = "other"
+    if g.groups > 1 and g.groups == g.channels:
+        kind = "depthwise"
+    elif g.groups == 1 and g.rank <= 2 and job.arithmetic.compute == "float32":
+        kind = "dense"
+    return known["call"] + g.multiply_adds * known[kind]
 
 
 @cached(1024)

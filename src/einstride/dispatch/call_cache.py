@@ -124,7 +124,7 @@ def call(
         views = None if b.borrow is None or out is not None else b.borrow(first, second, bias)
         if views is not None:
             y = call(where, direction, views[0], views[1], views[2], None, given, read, cache, kept)
-            return execute.adopted(where, b, y, first)
+            return execute.adopted(where, b, y, first, second, bias)
         b = None
     key = _key(where, given, b, first, second, bias) if out is None else None
     hit = None

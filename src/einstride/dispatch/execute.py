@@ -58,6 +58,8 @@ def prepare(
     """Return the backend and the plan of a call, after every check that needs no values."""
     names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
     b = backends.of(where, names, first, second, bias, out)
+    if b.borrow is not None:
+        _check_sizes(where, b, first, second)
     plan = decide(
         where,
         direction,
@@ -154,27 +156,50 @@ def run(
     """
     if b.borrow is None or out is not None:
         return run_plan.run(where, plan, b, first, second, bias, out, kept)
-    check_result(where, b, plan.job.arithmetic.result)
+    check_result(where, b, plan.job.arithmetic.result, ACCUMULATE)
     views = b.borrow(first, second, bias)
     if views is None:
         return bilinear.traced(where, plan, b, first, second, bias)
     host = backends.by_name(where, "numpy")
     y = run_plan.run(where, plan, host, views[0], views[1], views[2], None, kept)
-    return adopted(where, b, y, first)
+    return adopted(where, b, y, first, second, bias)
 
 
-def adopted(where: str, b: Backend, y: Any, like: Array) -> Array:
+def adopted(where: str, b: Backend, y: Any, *operands: Array | None) -> Array:
     """Return a new NumPy array as an array of the library that lent the operands."""
-    check_result(where, b, y.dtype.name)
-    return y if b.adopt is None else b.adopt(y, like)
+    check_result(where, b, y.dtype.name, ACCUMULATE)
+    return y if b.adopt is None else b.adopt(y, *operands)
 
 
-def check_result(where: str, b: Backend, name: str) -> None:
-    """Raise if the library cannot hold results of a dtype at present."""
+ACCUMULATE = ", or pass accumulate='int32'"
+
+
+def check_result(where: str, b: Backend, name: str, otherwise: str = "") -> None:
+    """Raise if the library cannot hold results of a dtype at present.
+
+    `otherwise` is another remedy, where the result is an integer.
+    """
     remedy = None if b.refusal is None else b.refusal(name)
-    if remedy is not None:
-        library = b.traits.library
-        raise bad_type(where, f"the result is {name}, which {library} cannot hold", name, remedy)
+    if remedy is None:
+        return
+    raise bad_type(
+        where,
+        f"the result has a dtype that {b.traits.library} cannot hold at present",
+        name,
+        remedy + (otherwise if name in INTEGERS else ""),
+    )
+
+
+def _check_sizes(where: str, b: Backend, *arrays: Array) -> None:
+    """Raise if a size is not a number yet, as in functions that are exported for any size."""
+    sizes = [n for a in arrays for n in a.shape]
+    if not all(isinstance(n, int) for n in sizes):
+        raise bad_type(
+            where,
+            f"the shapes of {b.traits.library}'s arrays must be numbers, from which a plan is made",
+            f"shapes {', '.join(str(tuple(a.shape)) for a in arrays)}",
+            "trace the function for each shape",
+        )
 
 
 def bias_grad(where: str, gy: Array, layout: object) -> Array:

@@ -149,8 +149,9 @@ class Backend:
         The result is None if the memory is not that of the host, or if an array has no values (a
         tracer). The field is None if calls always compute with the library's own functions.
     adopt : callable or None
-        ``adopt(y, like)``: an array of the library, on the device of `like`, on the memory of a new
-        NumPy array if the library can use it, otherwise a copy. Given together with `borrow`.
+        ``adopt(y, *operands)``: an array of the library, on the device of the operands, on the
+        memory of a new NumPy array if the library can use it, otherwise a copy. Given together with
+        `borrow`.
     apply : callable or None
         ``apply(op, first, second)``: compute a `Bilinear` operation as one step that the library's
         derivatives, vectorisation and compilation know. Given together with `borrow`.
@@ -189,7 +190,7 @@ class Backend:
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
     borrow: Callable[..., tuple[Any, ...] | None] | None = None
-    adopt: Callable[[Any, Array], Array] | None = None
+    adopt: Callable[..., Array] | None = None
     apply: Callable[[Bilinear, Array, Array], Array] | None = None
     convolve: Callable[[Geometry, Direction, Array, Array], Array] | None = None
     refusal: Callable[[str], str | None] | None = None
