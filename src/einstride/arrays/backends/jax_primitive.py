@@ -29,18 +29,21 @@ def apply(op: Bilinear, first: Array, second: Array) -> Array:
     Inside `jax.shard_map` an operand that is equal on all devices becomes one that may differ, if
     the other one may: the adjoint of that step is a sum over the devices.
     """
-    axes = _varying(first) | _varying(second)
-    first, second = (
-        jax.lax.pcast(a, tuple(axes - _varying(a)), to="varying") if axes - _varying(a) else a
-        for a in (first, second)
-    )
+    axes = _varying(jax.typeof(first)) | _varying(jax.typeof(second))
+    if axes:
+        first, second = (_vary(array, axes) for array in (first, second))
     return CONVOLUTION.bind(first, second, op=op)
 
 
-def _varying(array: Any) -> frozenset[Any]:
+def _varying(aval: Any) -> frozenset[Any]:
     """Return the axes of a mesh over which an array inside `jax.shard_map` may differ."""
-    axes: frozenset[Any] = getattr(jax.typeof(array), "vma", frozenset())
+    axes: frozenset[Any] = getattr(getattr(aval, "mat", None), "varying", frozenset())
     return axes
+
+
+def _vary(array: Array, axes: frozenset[Any]) -> Array:
+    missing = axes - _varying(jax.typeof(array))
+    return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
 
 
 def registered(
@@ -76,9 +79,9 @@ def registered(
 
 
 def _abstract(first: Any, second: Any, *, op: Bilinear) -> Any:
-    result = jax.core.ShapedArray(op.shape, jnp.dtype(op.dtype))
-    axes = getattr(first, "vma", frozenset()) | getattr(second, "vma", frozenset())
-    return result.update(vma=axes) if axes else result
+    if _varying(first):
+        return first.update(shape=op.shape, dtype=jnp.dtype(op.dtype), weak_type=False)
+    return jax.core.ShapedArray(op.shape, jnp.dtype(op.dtype))
 
 
 def _transpose(operand: int, cotangent: Array, first: Any, second: Any, *, op: Bilinear) -> Array:
@@ -157,7 +160,9 @@ def _split(array: Array, place: Place, count: int) -> Array:
 
 
 def _lower(device: Backend, ctx: Any, first: Any, second: Any, *, op: Bilinear) -> Any:
-    """Lower the operation to JAX's own functions."""
+    """Lower the operation to JAX's own functions, on the part of the arrays that a device has."""
+    if any(map(_varying, ctx.avals_in)):
+        ctx = ctx.replace(avals_in=[jax.core.ShapedArray(a.shape, a.dtype) for a in ctx.avals_in])
     compute = partial(op.on_device, device)
     return mlir.lower_fun(compute, multiple_results=False)(ctx, first, second)
 
