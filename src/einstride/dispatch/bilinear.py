@@ -206,15 +206,21 @@ class Operation:
         """True if `on_host`, called back from compiled code, is needed or predicted faster."""
         if self.job.empty:
             return False
-        if not self._library_serves:
-            return True
-        host = backends.by_name(self.where, "numpy")
-        plan = self.plan(host.threads(), host.traits)
-        ours = next(c.cost for c in plan.candidates if c.algorithm == plan.algorithm)
-        known = calibration.of_compiled_library(b.traits.library)
-        seconds = known["callback"] + _moved(self.job) * known["byte"]
-        seconds += 0.0 if ours is None else ours.seconds
-        return seconds < _library_seconds(self.job, known)
+        return not self._library_serves or _callback_is_faster(self, b)
+
+
+def _callback_is_faster(op: Operation, b: Backend) -> bool:
+    """Compare the predicted times of NumPy's kernels and of the library's own convolution.
+
+    The former includes the call back to Python and the copies of all arrays that XLA makes for it.
+    """
+    host = backends.by_name(op.where, "numpy")
+    plan = op.plan(host.threads(), host.traits)
+    ours = next(c.cost for c in plan.candidates if c.algorithm == plan.algorithm)
+    known = calibration.of_compiled_library(b.traits.library)
+    seconds = known["callback"] + _moved(op.job) * known["byte"]
+    seconds += 0.0 if ours is None else ours.seconds
+    return seconds < _library_seconds(op.job, known)
 
 
 def _moved(job: Job) -> int:
@@ -230,12 +236,12 @@ def _moved(job: Job) -> int:
 def _library_seconds(job: Job, known: dict[str, float]) -> float:
     """Predict the time of the library's own convolution inside a compiled function."""
     g = job.geometry
-    kind = "other"
+    each = known["other"]
     if g.groups > 1 and g.groups == g.channels:
-        kind = "depthwise"
+        each = known["depthwise"]
     elif g.groups == 1 and g.rank <= 2 and job.arithmetic.compute == "float32":
-        kind = "dense"
-    return known["call"] + g.multiply_adds * known[kind]
+        each = known["dense"] * (1 + known["thin"] / job.shape[-1])
+    return known["call"] + g.multiply_adds * each
 
 
 @cached(1024)
