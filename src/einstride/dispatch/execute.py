@@ -111,8 +111,10 @@ def decide(
 ) -> Decision:
     """Return the cached plan for operands of these shapes and dtypes.
 
-    `prepared` and `copied` are as in `Job`, `packed_bias` as in `select.plan`.
+    The plan is for NumPy if the library lends it its memory. `prepared` and `copied` are as in
+    `Job`, `packed_bias` as in `select.plan`.
     """
+    b = b.host or b
     try:
         return select.plan(
             where,
@@ -154,14 +156,13 @@ def run(
     Arrays of a library that lends its memory are computed by the kernels for NumPy, those without
     values by an operation that the library can transform.
     """
-    if b.borrow is None or out is not None:
+    if b.borrow is None or b.host is None or out is not None:
         return run_plan.run(where, plan, b, first, second, bias, out, kept)
     check_result(where, b, plan.job.arithmetic.result, ACCUMULATE)
     views = b.borrow(first, second, bias)
     if views is None:
         return bilinear.traced(where, plan, b, first, second, bias)
-    host = backends.by_name(where, "numpy")
-    y = run_plan.run(where, plan, host, views[0], views[1], views[2], None, kept)
+    y = run_plan.run(where, plan, b.host, views[0], views[1], views[2], None, kept)
     return adopted(where, b, y, first, second, bias)
 
 

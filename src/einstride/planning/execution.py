@@ -32,6 +32,7 @@ def execution(decision: Decision) -> Facts:
     from einstride.arrays.backends import numpy
 
     own = backends.by_name("plan", decision.library)
+    own = own.host or own
     b = replace(numpy.PLANNED, traits=own.traits, copy_rows=own.copy_rows)
     g = inner.geometry
     shapes = {

@@ -144,6 +144,9 @@ class Backend:
         None where memory is equally fast at every address.
     frozen : callable or None
         ``frozen(x)``: a copy in memory that Python cannot write; None if there is no such memory.
+    host : Backend or None
+        The backend of NumPy under the name of the library, for which calls are planned. Given if
+        and only if `borrow` is.
     borrow : callable or None
         ``borrow(*arrays)``: NumPy arrays on the memory of the arrays, some of which may be None.
         The result is None if the memory is not that of the host, or if an array has no values (a
@@ -189,6 +192,7 @@ class Backend:
     lend: Callable[..., None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
+    host: Backend | None = None
     borrow: Callable[..., tuple[Any, ...] | None] | None = None
     adopt: Callable[..., Array] | None = None
     apply: Callable[[Bilinear, Array, Array], Array] | None = None

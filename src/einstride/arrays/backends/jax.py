@@ -103,21 +103,17 @@ def _forward(g: Geometry, x: Array, f: Array) -> Array:
 
 
 @cached(2, "process")  # JAX has one namespace
-def extended(general: Backend, host: Backend) -> Backend:
-    """Return JAX's backend, from the general one of its namespace and the one of NumPy.
-
-    Calls are planned for NumPy, because its kernels compute them on CPUs.
-    """
+def extended(general: Backend, numpy: Backend) -> Backend:
+    """Return JAX's backend, from the general one of its namespace and the one of NumPy."""
     own = replace(general, convolve=convolve)
     return replace(
         own,
-        traits=replace(host.traits, library=general.traits.library, mutable=False),
         device=device,
-        threads=host.threads,
-        copied=lambda *arrays, contiguous=False: host.copied(
+        copied=lambda *arrays, contiguous=False: numpy.copied(
             *(borrow(*arrays) or ()), contiguous=contiguous
         ),
         frozen=lambda x: jax.numpy.array(x, copy=True),
+        host=replace(numpy, traits=replace(numpy.traits, library=general.traits.library)),
         borrow=borrow,
         adopt=adopt,
         apply=jax_primitive.registered(own, borrow, adopt),
