@@ -214,6 +214,14 @@ def test_a_derivative_by_another_algorithm_than_named():
         jax.grad(lambda f: es.conv(x, f, stride=2, algorithm="winograd").sum())(f)
 
 
+def test_a_filter_gradient_beside_a_promise_about_batches():
+    x, f = jnp.ones((2, 4, 4, 2)), jnp.ones((3, 3, 2, 2))
+    gradients = jax.grad(lambda x, f: es.conv(x, f, batch_invariant=True).sum(), argnums=(0, 1))
+    gx, gf = gradients(x, f)
+    np.testing.assert_array_equal(gf, 8 * jnp.ones_like(f))
+    np.testing.assert_array_equal(gx, es.conv_input_grad(jnp.ones((2, 2, 2, 2)), f, 4))
+
+
 def test_a_bias_is_added_before_halves_are_rounded():
     x, f = jnp.ones((1, 2, 1), "float16"), jnp.asarray([2048, 1], "float16").reshape(2, 1, 1)
     bias = jnp.ones(1, "float16")

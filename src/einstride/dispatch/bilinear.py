@@ -59,8 +59,8 @@ class Operation:
     algorithm : str
         The algorithm that the caller asked for, or "auto".
     derived : bool
-        True if the caller asked for another pass, of which this one is the derivative: then an
-        algorithm that does not support this pass is replaced by "auto".
+        True if the caller asked for another operation, from which this one follows by a derivative
+        or by `batched`: an algorithm that does not support this one is then replaced by "auto".
     """
 
     where: str
@@ -95,7 +95,9 @@ class Operation:
         one, two = self.orders[2], self.orders[1 - operand]
         if other_first:
             names, one, two = names[::-1], two, one
-        job = replace(self.job, direction=direction, operands=names)
+        # No sum over the batch is batch invariant: the promise is that of the caller's own pass.
+        invariant = self.job.batch_invariant and direction != "filter_grad"
+        job = replace(self.job, direction=direction, operands=names, batch_invariant=invariant)
         orders = (one, two, self.orders[operand])
         return replace(self, job=job, orders=orders, derived=True), other_first
 
@@ -125,7 +127,7 @@ class Operation:
             g = replace(g, batch=g.batch * count)
             places = (batch, batch, batch if self.per_example else None)
             job = replace(self.job, geometry=g, per_example=True)
-            return replace(self, job=job), places
+            return replace(self, job=job, derived=True), places
         if first and second:
             g = replace(
                 g, groups=g.groups * count, channels=g.channels * count, filters=g.filters * count
@@ -141,7 +143,7 @@ class Operation:
             g = replace(g, channels=g.channels * count)
             in_x, in_f = inside, filters_of_input
             places = (in_x, None, in_f) if direction == "filter_grad" else (None, in_f, in_x)
-        return replace(self, job=replace(self.job, geometry=g)), places
+        return replace(self, job=replace(self.job, geometry=g), derived=True), places
 
     def plan(self, threads: int, traits: Traits) -> Decision:
         """Choose the algorithm, for as many threads as there are at this moment."""
