@@ -108,7 +108,7 @@ def calls() -> dict[str, float]:
 
 def kernels() -> dict[str, float]:
     """Measure a call of a compiled kernel, and the rate of its multiply-adds of vectors."""
-    from einstride.codegen.jit import machine
+    from einstride.codegen.jit import host_target
 
     x, f = np.ones((1, 4, 4, 1), "float32"), np.ones((1, 1, 1, 1), "float32")
     again = fastest(lambda: [es.conv(x, f, algorithm="direct") for _ in range(200)]) / 200
@@ -117,7 +117,7 @@ def kernels() -> dict[str, float]:
     x, f = np.ones((1, 30, 30, 128), "float32"), np.ones((3, 3, 128, 128), "float32")
     with threadpool_limits(1):
         seconds = fastest(lambda: es.conv(x, f, algorithm="direct"))
-    vector = seconds * machine().lanes(4) / (28 * 28 * f.size)
+    vector = seconds * host_target().lanes(4) / (28 * 28 * f.size)
     return {"kernel": call, "kernel_again": again, "vector": vector}
 
 

@@ -87,19 +87,21 @@ def unless_refused(algorithm: str) -> Iterator[None]:
         well_formed(text.partition(":")[0], text, f"{algorithm}: ")
 
 
-def is_unsupported(function: Callable[..., Any], algorithm: str, dtype: str) -> bool:
-    """True if the algorithm refuses the call `function()`, with an error that names its reason.
+def result_unless_refused(function: Callable[..., Any], algorithm: str, dtype: str) -> Any:
+    """Return the result of ``function()``, or None if the algorithm refuses the call.
 
-    Fails if an algorithm of `ROUNDING` accepts integers.
+    Fails if an algorithm of `ROUNDING` accepts integers, or refuses without naming its reason.
     """
-    if algorithm not in PARTIAL:
-        return False
-    accepted = False
+    result = None
     with unless_refused(algorithm):
-        function()
-        accepted = True
-    assert not (accepted and algorithm in ROUNDING and np.dtype(dtype).kind in "biu")
-    return not accepted
+        result = function()
+        assert not (algorithm in ROUNDING and np.dtype(dtype).kind in "biu")
+    return result
+
+
+def is_unsupported(function: Callable[..., Any], algorithm: str, dtype: str) -> bool:
+    """True if the algorithm refuses the call `function()`, with an error that names its reason."""
+    return algorithm in PARTIAL and result_unless_refused(function, algorithm, dtype) is None
 
 
 def operands(
@@ -121,12 +123,10 @@ def check_pass(
     """Compare a pass of einstride with the loops: bit by bit where the algorithm is exact."""
     function, args, pair = operands(which, case, *arrays(case, dtype, seed))
     algorithm = keywords.get("algorithm", "auto")
-    if is_unsupported(
+    result = result_unless_refused(
         lambda: backend(function, *args, **(case.keywords | keywords)), algorithm, dtype
-    ):
-        return
-    with unless_refused(algorithm):
-        result = backend(function, *args, **(case.keywords | keywords))
+    )
+    if result is not None:
         expected = oracle.PASSES[which](*pair, case)
         agrees(result, expected, promoted(dtype, dtype), algorithm)
 

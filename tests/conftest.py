@@ -31,17 +31,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci")
 
-SHARES = {
-    "16 bytes": 2,  # vector widths below the machine's own
-    "32 bytes": 2,
-    "test_registers_and_spills": 3,
-    "test_no_kernel_touches_memory_not_its_own": 2,
-    "test_max_workspace_is_never_exceeded[fft": 2,  # blocks of a few positions are slow
-    "cupy-host": 2,  # repeats the tests of NumPy on the slow CuPy host
-}
-"""Slow tests: {part of a test's id: n}. A run of all files takes one in n of these tests, chosen by
-the hash of the commit; a run of fewer tests than `EVERYTHING` takes all of them."""
-
 CASES = 16
 """Without ``--all`` a run of all files takes one in `CASES` parameter sets of each test, chosen by
 the hash of the commit."""
@@ -61,7 +50,7 @@ LONG = (
     "test_no_kernel_touches_memory_not_its_own",
     "test_any_memory_of_any_operand",
     "test_nothing_out_of_bounds_is_touched",
-    "test_with_little_address_space",
+    "test_little_address_space_gives_a_right_result_or_an_error",
     "test_every_case_of_onnx",
     "test_cupy_rows.py::test_random_geometries",
     "test_one_launch_and_no_slab",
@@ -72,7 +61,7 @@ LONG = (
     "test_every_file_of_the_package_counts",
     "test_processes_share_an_empty_cache",
     "test_corrupted_kernels_are_compiled_again",
-    "test_six_processes_share_it",
+    "test_six_processes_share_the_folder",
     "test_every_function_is_reached",
 )
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only
@@ -129,23 +118,18 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests in a run of all files, by `SHARES`, `CASES` and `LONG`."""
-    if len(items) < EVERYTHING:
+    """Deselect tests in a run of all files without ``--all``, by `CASES` and `LONG`."""
+    if len(items) < EVERYTHING or config.getoption("--all"):
         return
-    left_out: set[pytest.Item] = set()
-    for name, share in SHARES.items():
-        matching = [item for item in items if name in item.nodeid and item not in left_out]
-        left_out |= {item for i, item in enumerate(matching) if (i + commit_number()) % share}
-    if not config.getoption("--all"):
-        left_out |= {item for item in items if any(name in item.nodeid for name in LONG)}
-        tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
-        for item in items:
-            if item not in left_out:
-                key = item.nodeid.partition("[")[0], _backend_of(item)
-                tests.setdefault(key, []).append(item)
-        for cases in tests.values():
-            share = min(CASES, len(cases))
-            left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
+    left_out = {item for item in items if any(name in item.nodeid for name in LONG)}
+    tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
+    for item in items:
+        if item not in left_out:
+            key = item.nodeid.partition("[")[0], _backend_of(item)
+            tests.setdefault(key, []).append(item)
+    for cases in tests.values():
+        share = min(CASES, len(cases))
+        left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
 
@@ -176,12 +160,23 @@ def number_of_commit() -> int:
     return commit_number()
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install the CuPy host before the first test, because other libraries may import CuPy.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Collect tests without the garbage collector, which then never visits what they leave.
 
-    The objects of this moment, which are most of all, are hidden from the garbage collector, which
-    some tests call hundreds of times.
+    The modules and tests are most objects of a run, and some tests call the garbage collector
+    hundreds of times.
     """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install the CuPy host before the first test, because other libraries may import CuPy."""
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
         for item in session.items
@@ -191,8 +186,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         host = importlib.import_module("cupy_host")
         if host.unavailable_reason() is None:
             host.install()
-    gc.collect()
-    gc.freeze()
 
 
 def _backend_of(item: pytest.Item) -> str | None:

@@ -38,7 +38,7 @@ def main(which: str, first: bool, width: str) -> None:
     import test_simd_channelwise as tests
     from einstride import _testing
 
-    with _testing.use(target=tests.MACHINES[width], engine="channelwise"):
+    with _testing.use(target=tests.TARGETS[width], engine="channelwise"):
         check(which, first)
 
 
@@ -54,20 +54,23 @@ def check(which: str, first: bool) -> None:
         for dtype in (
             ("float32", "complex64") if name in ("strided", "one channel") else ("float32",)
         ):
+            arrays = tests.arrays(case, dtype, 3)
+            _, _, pair = operands(which, case, *arrays)
+            table = oracle.FAST if case.mode == "zeros" else oracle.PASSES
+            expected = table[which](*pair, case)
+            roles = {"forward": "xf", "input_grad": "yf", "filter_grad": "xy"}[which]
+            if first:
+                expected = tests.channels_first(
+                    expected, which, "f" if "y" in roles and "x" in roles else "x"
+                )
             for end in (True, False):
-                given = [guarded(a, end) for a in tests.arrays(case, dtype, 3)]
-                function, args, pair = operands(which, case, *given)
-                table = oracle.FAST if case.mode == "zeros" else oracle.PASSES
-                expected = table[which](*pair, case)
+                given = [guarded(a, end) for a in arrays]
+                function, args, _ = operands(which, case, *given)
                 keywords = {"algorithm": "direct", **case.explicit}
                 args = list(args)
                 if first:
-                    roles = {"forward": "xf", "input_grad": "yf", "filter_grad": "xy"}[which]
                     for i, role in enumerate(roles):
                         args[i] = guarded(tests.channels_first(args[i], which, role), end)
-                    expected = tests.channels_first(
-                        expected, which, "f" if "y" in roles and "x" in roles else "x"
-                    )
                     keywords["layout"] = "channels_first"
                 out = guarded(np.zeros(expected.shape, dtype), end)
                 function(*args, out=out, **keywords)

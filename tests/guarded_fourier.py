@@ -17,7 +17,7 @@ def main(which: str, width: str) -> None:
     import test_simd_fourier as tests
     from einstride import _testing
 
-    with _testing.use(target=tests.MACHINES[width]):
+    with _testing.use(target=tests.TARGETS[width]):
         check(which)
 
 

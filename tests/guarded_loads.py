@@ -14,10 +14,11 @@ from itertools import product
 
 import numpy as np
 
+import machine_code
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code, Mask, Value
 from guarded import guarded
-from guarded_tails import machine_of
+from guarded_tails import target_of
 
 Spans = list[tuple[int, int]]
 """(first lane, number of lanes) of each contiguous span of lanes that is loaded from one
@@ -49,10 +50,10 @@ def masked(code: Code, form: str, first: int, count: Value, lanes: int) -> Mask:
     return code.first_lanes(count + first, lanes) ^ before
 
 
-def text_of(dtype: str, lanes: int, form: str, spans: Spans, known: bool) -> str:
+def text_of(name: str, dtype: str, lanes: int, form: str, spans: Spans, known: bool) -> str:
     """Return the text of a kernel that loads a vector span by span and stores the whole vector."""
     names = [f"{argument}{i}" for i in range(len(spans)) for argument in ("x", "n")]
-    code = Code("loaded", ("counter", "y", "all", *names))
+    code = Code(name, ("counter", "y", "all", *names))
     found: Value | None = None
     for i, (first, count) in enumerate(spans):
         number = code.number(count) if known else code[f"n{i}"]
@@ -64,12 +65,22 @@ def text_of(dtype: str, lanes: int, form: str, spans: Spans, known: bool) -> str
     return code.text()
 
 
-def check(on: jit.Machine, dtype: str, lanes: int, form: str, spans: Spans) -> int:
-    """Check a kernel whose spans lie at the end, then at the beginning, of readable memory."""
+def check(target: jit.Target, dtype: str, lanes: int) -> int:
+    """Check kernels with every form of a mask, and return their number.
+
+    The spans of a kernel lie at the end, then at the beginning, of readable memory.
+    """
+    cases = {
+        f"loaded_{i}": case
+        for i, case in enumerate((*c, known) for c in forms(lanes) for known in (False, True))
+    }
+    print(dtype, lanes, "is compiled", flush=True)
+    texts = [text_of(name, dtype, lanes, *case) for name, case in cases.items()]
+    kernels = machine_code.loaded(cases, machine_code.joined(texts), target)
     size = np.dtype(dtype).itemsize
-    for known in (False, True):
-        text = text_of(dtype, lanes, form, spans, known)
-        kernel = jit._load("loaded", jit._machine_code(text, on), on)
+    for name, case in cases.items():
+        print(dtype, lanes, *case, flush=True)
+        _, spans, _ = case
         for end in (True, False):
             expected, arguments = np.zeros(lanes, dtype), []
             for i, (first, count) in enumerate(spans):
@@ -78,9 +89,9 @@ def check(on: jit.Machine, dtype: str, lanes: int, form: str, spans: Spans) -> i
                 arguments += [PAGES[end].put(i, numbers) - first * size, count]
             y = np.full(lanes, 77, dtype)
             block = np.array([0, y.ctypes.data, 1, *arguments])
-            kernel(block.ctypes.data, 0)
-            assert (y == expected).all(), (on, dtype, lanes, form, spans, known, y)
-    return 2
+            kernels[name](block.ctypes.data, 0)
+            assert (y == expected).all(), (target, dtype, lanes, case, y)
+    return len(cases)
 
 
 class Pages:
@@ -103,16 +114,14 @@ PAGES = {end: Pages(end) for end in (True, False)}
 
 
 def main(width: str, dtypes: str, lanes: str) -> None:
-    jit.machine()  # initializes LLVM
-    on = machine_of(width)
-    if on is None:
+    jit.host_target()  # initializes LLVM
+    target = target_of(width)
+    if target is None:
         print(f"not run: this machine has no vectors for {width}")
         return
     done = 0
     for dtype, count in product(dtypes.split(","), map(int, lanes.split(","))):
-        for form, spans in forms(count):
-            print(dtype, count, form, spans, flush=True)
-            done += check(on, dtype, count, form, spans)
+        done += check(target, dtype, count)
     print(f"{done} kernels")
 
 

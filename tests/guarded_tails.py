@@ -63,16 +63,16 @@ FAMILIES: dict[str, tuple[str, str, Any]] = {
 """{name: (engine of "direct" or other algorithm, layout, function from channels to the case)}."""
 
 
-def machine_of(width: str) -> Any:
+def target_of(width: str) -> Any:
     """Return the target to compile for, or None if this machine cannot execute its code."""
-    native = jit.machine()
+    native = jit.host_target()
     if width.isdigit():
         found = replace(native, vector_bytes=int(width))
         return found if found.vector_bytes <= native.vector_bytes else None
     size = {"x86-64-v3": 32, "x86-64-v2": 16}[width]
     if "sse4.2" not in native.features or size > native.vector_bytes:
         return None
-    return jit.Machine(width, "", size, 16)
+    return jit.Target(width, "", size, 16)
 
 
 ENGINES = ("dense", "grouped", "few", "channelwise")
@@ -145,13 +145,13 @@ def check(which: str, case: Case, algorithm: str, layout: str, dtype: Any) -> bo
 
 
 def main(width: str, families: str, dtypes: str, tails: str) -> None:
-    machine, passes, reader = machine_of(width), 0, machine_code.Reader()
-    if machine is None:
+    target, passes, reader = target_of(width), 0, machine_code.Reader()
+    if target is None:
         print(f"not run: this machine has no vectors for {width}")
         return
     with (
-        _testing.use(target=machine),
-        _testing.replacing("compile a kernel", reader),
+        _testing.use(target=target),
+        _testing.replacing("optimise a kernel", reader),
     ):
         for family in families.split(","):
             engine, layout, case = FAMILIES[family]
@@ -159,7 +159,7 @@ def main(width: str, families: str, dtypes: str, tails: str) -> None:
             with _testing.use(engine=engine if engine in ENGINES else None):
                 for name in dtypes.split(","):
                     dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
-                    lanes = machine.lanes(min(max(dtype.itemsize, 4), 8))
+                    lanes = target.lanes(min(max(dtype.itemsize, 4), 8))
                     tail_lengths = (
                         range(1, lanes) if tails == "all" else [int(t) for t in tails.split(",")]
                     )

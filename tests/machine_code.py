@@ -9,7 +9,7 @@ store of elements of less than 32 bits has a constant mask.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MASKED = re.compile(
@@ -33,15 +33,33 @@ def wrong_stores(module: str) -> list[str]:
     return found
 
 
-def optimised(text: str, on: Any) -> str:
-    """Return a kernel's text after LLVM's passes."""
+def joined(texts: Iterable[str]) -> str:
+    """Return one module with the kernels of several texts, whose names must differ.
+
+    To make LLVM's passes and the code generator for a module takes longer than to compile a small
+    kernel.
+    """
+    from llvmlite import binding
+
+    modules = map(binding.parse_assembly, texts)
+    first = next(modules)
+    for module in modules:
+        first.link_in(module)
+    return str(first)
+
+
+def loaded(names: Iterable[str], text: str, target: Any) -> dict[str, Callable[[int, int], None]]:
+    """Compile a module and return {name: kernel} of its kernels."""
     from einstride.codegen import jit
 
-    return str(jit._optimise(text, jit._target(on)))
+    first, *others = names
+    kernels = {first: jit._load(first, jit._machine_code(text, target), target)}
+    address = jit._engines[-1].get_function_address
+    return kernels | {name: jit._SIGNATURE(address(name)) for name in others}
 
 
 class Reader:
-    """Replace the compiler's last step: search each kernel for wrong stores, then compile it.
+    """Replace LLVM's optimiser: optimise each kernel, and search it for wrong stores.
 
     Attributes
     ----------
@@ -57,9 +75,10 @@ class Reader:
         self.read = self.masked = 0
         self.wrong: list[str] = []
 
-    def __call__(self, compile_kernel: Callable[..., bytes], text: str, on: Any) -> bytes:
-        module = optimised(text, on)
+    def __call__(self, optimise: Callable[[str, Any], Any], text: str, target: Any) -> Any:
+        module = optimise(text, target)
+        optimised = str(module)
         self.read += 1
-        self.masked += len(MASKED.findall(module))
-        self.wrong += wrong_stores(module)
-        return compile_kernel(text, on)
+        self.masked += len(MASKED.findall(optimised))
+        self.wrong += wrong_stores(optimised)
+        return module

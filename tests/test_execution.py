@@ -267,7 +267,7 @@ def check_direct(described, seen):
     assert ("8-bit" in described["kernel"]) == any(
         getattr(c.kernel.parameters[0], "vnni", 0) for c in main
     )
-    assert described["target"] == str(jit.machine())
+    assert described["target"] == str(jit.host_target())
     engine = {"depthwise": "channelwise", "blocks": "few channels", "runs": "few channels",
               "run_lanes": "few channels", "outer": "dense", "blocked": "dense"}  # fmt: skip
     assert described["engine"] == engine.get(

@@ -251,18 +251,18 @@ def test_the_key_holds_the_cpu(kept):
 
     from einstride.codegen import jit
 
-    here = jit.machine()
+    here = jit.host_target()
     with (
         _testing.watching("read a kernel's file") as reads,
         _testing.replacing("compile a kernel", lambda *_: b""),
         _testing.replacing("load a kernel", lambda *_: None),
     ):
-        for on in (
+        for target in (
             here,
             replace(here, name="other"),
             replace(here, features=here.features + ",+x"),
         ):
-            jit.kernel("k", str, 1, on=on)
+            jit.kernel("k", str, 1, target=target)
     asked = [call.args[0] for call in reads]
     assert len(set(asked)) == 3
-    assert all(re.search(r"Machine\(name='.*features='", text) for text in asked)
+    assert all(re.search(r"Target\(name='.*features='", text) for text in asked)

@@ -23,13 +23,13 @@ import einstride as es
 import guarded_tails
 from einstride import _testing
 
-machine = guarded_tails.machine_of(sys.argv[1])
-if machine is None:
+target = guarded_tails.target_of(sys.argv[1])
+if target is None:
     print(f"not run: this machine has no vectors for {sys.argv[1]}")
     sys.exit()
 rng = np.random.default_rng(0)
 gy, f = rng.integers(-3, 4, (2, 7, 9)), rng.integers(-3, 4, (3, 2, 9))
-with _testing.use(target=machine):
+with _testing.use(target=target):
     found = es.conv_transpose(gy, f.astype("float32"), groups=3)
 right = es.conv_transpose(gy, f.astype("float32"), groups=3, algorithm="gemm")
 assert (found == right).all(), (found, right)

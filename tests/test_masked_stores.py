@@ -8,6 +8,7 @@ import machine_code
 
 pytest.importorskip("llvmlite")
 
+from einstride import _testing
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
 
@@ -19,9 +20,9 @@ LANES = (4, 16)
 FORMS = ("first", "argument", "condition", "both", "other")
 
 
-def written(source, stored, lanes, form, count):
+def written(name, source, stored, lanes, form, count):
     """Return the text of a kernel that truncates `lanes` integers and stores the first `count`."""
-    code = Code("written", ("counter", "x", "y", "n", "all"))
+    code = Code(name, ("counter", "x", "y", "n", "all"))
     value = code.convert(code.array("x", source).load(lanes), source, stored)
     known, given = code.number(count), code["n"]
     if form == "first":
@@ -47,21 +48,26 @@ def masks(lanes):
 @pytest.mark.parametrize(("source", "stored"), TYPES)
 def test_no_byte_beside_the_lanes_of_the_mask(source, stored, form):
     rng = np.random.default_rng(0)
-    jit.machine()  # initializes LLVM
-    for on in filter(None, map(guarded_tails.machine_of, guarded_tails.WIDTHS)):
-        for lanes in LANES:
+    jit.host_target()  # initializes LLVM
+    cases = {f"written_{n}_{count}": (n, count) for n in LANES for count in masks(n)}
+    text = machine_code.joined(
+        written(name, source, stored, lanes, form, count) for name, (lanes, count) in cases.items()
+    )
+    for target in filter(None, map(guarded_tails.target_of, guarded_tails.WIDTHS)):
+        reader = machine_code.Reader()
+        with _testing.replacing("optimise a kernel", reader):
+            kernels = machine_code.loaded(cases, text, target)
+        assert reader.read
+        assert not reader.wrong
+        for name, (lanes, count) in cases.items():
             x = rng.integers(1, 100, lanes).astype(source)
-            for count in masks(lanes):
-                text = written(source, stored, lanes, form, count)
-                assert not machine_code.wrong_stores(machine_code.optimised(text, on))
-                kernel = jit._load("written", jit._machine_code(text, on), on)
-                y = np.full(lanes + 32, 77, stored)
-                place = y.ctypes.data + 16 * y.itemsize
-                block = np.array([0, x.ctypes.data, place, count, 1])
-                kernel(block.ctypes.data, 0)
-                expected = np.full_like(y, 77)
-                expected[16 : 16 + count] = x[:count]
-                np.testing.assert_array_equal(y, expected, f"{on.vector_bytes} {lanes} {count}")
+            y = np.full(lanes + 32, 77, stored)
+            place = y.ctypes.data + 16 * y.itemsize
+            block = np.array([0, x.ctypes.data, place, count, 1])
+            kernels[name](block.ctypes.data, 0)
+            expected = np.full_like(y, 77)
+            expected[16 : 16 + count] = x[:count]
+            np.testing.assert_array_equal(y, expected, f"{target.vector_bytes} {lanes} {count}")
 
 
 def test_the_reader_sees_a_mask_that_llvm_knows():
@@ -69,7 +75,8 @@ def test_the_reader_sees_a_mask_that_llvm_knows():
     code = Code("written", ("counter", "x", "y"))
     value = code.convert(code.array("x", "int32").load(16), "int32", "int16")
     mask = code.first_lanes(code.number(1), 16)
-    mask.first = None
-    mask._hidden = mask.ir  # disables the hiding of the mask
+    mask.leading_lanes = None
+    mask._hidden_bits = mask.ir  # disables the hiding of the mask
     code.array("y", "int16").store(value, mask)
-    assert len(machine_code.wrong_stores(machine_code.optimised(code.text(), jit.machine()))) == 1
+    optimised = jit._optimise(code.text(), jit._llvm_target(jit.host_target()))
+    assert len(machine_code.wrong_stores(str(optimised))) == 1

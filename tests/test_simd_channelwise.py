@@ -18,10 +18,10 @@ from strategies import arrays, integer_data
 pytest.importorskip("llvmlite")
 
 NATIVE = _testing.vector_widths()["native"]
-MACHINES = {
+TARGETS = {
     "native": NATIVE,
-    "32 bytes": _testing.Machine("x86-64-v3", "", 32, 16),
-    "16 bytes": _testing.Machine("x86-64-v2", "", 16, 16),
+    "32 bytes": _testing.Target("x86-64-v3", "", 32, 16),
+    "16 bytes": _testing.Target("x86-64-v2", "", 16, 16),
 }
 DTYPES = (
     "float32", "float64", "float16", "complex64", "complex128",
@@ -35,13 +35,13 @@ def only_this_engine():
         yield
 
 
-@pytest.fixture(params=MACHINES)
-def machine(request):
+@pytest.fixture(params=TARGETS)
+def target(request):
     if request.param != "native" and "x86" not in sys.platform + str(NATIVE.features):
         features = NATIVE.features.split(",")
         if "+sse4.2" not in features or ("32" in request.param and "+avx2" not in features):
             pytest.skip("another kind of machine")
-    with _testing.use(target=MACHINES[request.param]):
+    with _testing.use(target=TARGETS[request.param]):
         yield
 
 
@@ -125,7 +125,7 @@ def test_geometries(which, first, name):
 @pytest.mark.parametrize("name", ["strided", "groups of four", "few filters", "one channel"])
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "int8"])
-def test_every_width_of_vectors(machine, which, name, dtype):
+def test_every_width_of_vectors(target, which, name, dtype):
     check(which, GEOMETRIES[name], dtype)
 
 

@@ -37,7 +37,7 @@ def made():
 
 
 def ask():
-    return compiler.kernel("dense", dense.kernel, TILE, on=compiler.machine())
+    return compiler.kernel("dense", dense.kernel, TILE, target=compiler.host_target())
 
 
 def test_compiled_once_a_process_and_once_a_disk(kept, made):

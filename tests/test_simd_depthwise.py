@@ -12,7 +12,7 @@ from strategies import arrays
 pytest.importorskip("llvmlite")
 
 from einstride.cpu.runtime import spin_handoff
-from test_simd_channelwise import check, depthwise, machine, only_this_engine  # noqa: F401
+from test_simd_channelwise import check, depthwise, only_this_engine, target  # noqa: F401
 
 GEOMETRIES = {
     "short row": depthwise(16, input_size=(9, 14)),
@@ -65,7 +65,7 @@ def test_geometries(which, name):
 @pytest.mark.parametrize("name", ["short row", "long row, stride 2", "copied", "wide filter"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int8"])
 @pytest.mark.parametrize("which", PASSES)
-def test_every_width_of_vectors(machine, which, dtype, name):  # noqa: F811
+def test_every_width_of_vectors(target, which, dtype, name):  # noqa: F811
     check(which, GEOMETRIES[name], dtype)
 
 

@@ -231,7 +231,7 @@ def test_first_layers_and_patches_take_it_by_themselves(size, kernel, stride, c)
     y_shape = (16, *es.output_size(size, kernel, stride=stride), 64)
     keywords = {"stride": stride, "algorithm": "direct"}
     with (
-        _testing.use(target=_testing.Machine("x86-64-v4", "", 64, 32)),
+        _testing.use(target=_testing.Target("x86-64-v4", "", 64, 32)),
         _testing.watching("prefer few channels") as seen,
     ):
         es.plan(y_shape, f_shape, direction="input_grad", input_size=size, **keywords)

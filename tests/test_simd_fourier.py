@@ -24,7 +24,7 @@ from einstride.cpu.fft import lines
 from einstride.cpu.fft import plan as fourier_plan
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
-from test_simd_channelwise import MACHINES, channels_first, machine  # noqa: F401
+from test_simd_channelwise import TARGETS, channels_first, target  # noqa: F401
 from test_workspace import least_limit, peak
 
 
@@ -113,7 +113,7 @@ def test_several_filters_of_a_channel(which):
 
 @pytest.mark.parametrize("name", ["cropped", "tiles", "line", "image", "signal"])
 @pytest.mark.parametrize("which", PASSES)
-def test_every_width_of_vectors(machine, which, name):  # noqa: F811
+def test_every_width_of_vectors(target, which, name):  # noqa: F811
     check(which, GEOMETRIES[name], "float32")
 
 

@@ -145,7 +145,7 @@ def test_each_half_and_each_way_of_rounding(dtype, lanes):
         padded = np.resize(a, -(-a.size // lanes) * lanes)
         out = np.zeros(padded.shape, HALVES.get(wanted, np.float32))
         block = np.array([0, padded.ctypes.data, out.ctypes.data, padded.size], np.int64)
-        kernel = jit.kernel("converts", converts, stored, wanted, lanes, on=jit.machine())
+        kernel = jit.kernel("converts", converts, stored, wanted, lanes, target=jit.host_target())
         kernel(block.ctypes.data, 0)
         return out[: a.size]
 

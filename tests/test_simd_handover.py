@@ -35,7 +35,7 @@ def marking(_):
 
 
 def marked(threads, chunks=64, work=1, late=0):
-    kernel = jit.kernel("marking", marking, NAMES, on=jit.machine())
+    kernel = jit.kernel("marking", marking, NAMES, target=jit.host_target())
     marks, steps = np.zeros(chunks, "int64"), np.zeros(1, "int64")
     given = {"counter": 0, "chunks": chunks, "work": work, "late": late}
     block = make_block(NAMES, given | {"marks": address(marks), "steps": address(steps)})
@@ -93,4 +93,4 @@ def test_a_helper_that_is_woken_late_is_not_waited_for():
 
 def test_the_caller_writes_every_argument_of_launch():
     """The addresses of helpers follow the fixed arguments, whose number is written twice."""
-    assert len(spin_handoff.LAUNCH_ARGUMENTS) == spin_helpers.FIXED
+    assert len(spin_handoff.LAUNCH_ARGUMENTS) == spin_helpers.LAUNCH_ARGUMENT_COUNT

@@ -94,7 +94,7 @@ def test_a_few_positions(positions, filters):
 
 
 def test_tiles_waste_few_positions():
-    s = pack_call.panel_layout("float32", 512, jit.machine())
+    s = pack_call.panel_layout("float32", 512, jit.host_target())
     assert forward_call._tile_positions(s, 10_000) == s.rows
     for positions in range(1, 60):
         rows = forward_call._tile_positions(s, positions)

@@ -23,7 +23,7 @@ from guarded import guarded
 pytest.importorskip("llvmlite")
 
 from einstride.arrays.backends.spin_helpers import launch
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.cpu.winograd import calls, choice
 from einstride.cpu.winograd.tables import FilteredAxes
 
@@ -82,20 +82,20 @@ def operands(g: Geometry, dtype: str, seed: int = 0) -> tuple[np.ndarray, ...]:
 def forward(
     x: np.ndarray, f: np.ndarray, g: Geometry, axes: FilteredAxes, bias: Any = None,
     prepare: bool = False, threads: int = 1, limit: int = LIMIT, out: Any = None,
-    on: Machine | None = None,
+    target: Target | None = None,
 ) -> np.ndarray:  # fmt: skip
     y = np.full(g.y_shape, np.nan, x.dtype) if out is None else out
-    prepared = calls.prepare(f, g, axes, launch, threads, on) if prepare else None
-    calls.forward(x, f, g, axes, bias, y, launch, threads, limit, prepared, on)
+    prepared = calls.prepare(f, g, axes, launch, threads, target) if prepare else None
+    calls.forward(x, f, g, axes, bias, y, launch, threads, limit, prepared, target)
     return y
 
 
 def filter_grad(
     x: np.ndarray, gy: np.ndarray, g: Geometry, axes: FilteredAxes, threads: int = 1,
-    limit: int = LIMIT, out: Any = None, on: Machine | None = None,
+    limit: int = LIMIT, out: Any = None, target: Target | None = None,
 ) -> np.ndarray:  # fmt: skip
     gf = np.full(g.f_shape, np.nan, x.dtype) if out is None else out
-    calls.filter_grad(x, gy, g, axes, gf, launch, threads, limit, on)
+    calls.filter_grad(x, gy, g, axes, gf, launch, threads, limit, target)
     return gf
 
 
@@ -164,12 +164,12 @@ def test_arrays_that_run_backwards() -> None:
     close(filter_grad(x_reversed, gy_reversed, g, F43), oracle.filter_grad(x, gy, case))
 
 
-def targets() -> dict[str, Machine]:
+def targets() -> dict[str, Target]:
     """Return targets with narrower vectors whose code this CPU can execute."""
-    native = machine()
+    native = host_target()
     found = {f"{size} bytes": replace(native, vector_bytes=size, registers=16) for size in (32, 16)}
     if native.vector_bytes == 64:
-        found["x86-64-v3"] = Machine("x86-64-v3", "", 32, 16)
+        found["x86-64-v3"] = Target("x86-64-v3", "", 32, 16)
         found["64 bytes"] = native
     return found
 
@@ -180,11 +180,11 @@ def test_any_width_of_vectors(unit: str, name: str) -> None:
     axes, settings = CASES[name]
     g, case = geometry(**settings)
     x, f, gy, bias = operands(g, "float32")
-    on = targets()[unit]
+    target = targets()[unit]
     expected = oracle.forward(x, f, case) + bias
     for given in (f, np.asfortranarray(f)):
-        close(forward(x, given, g, axes, bias, on=on), expected)
-    close(filter_grad(x, gy, g, axes, on=on), oracle.filter_grad(x, gy, case))
+        close(forward(x, given, g, axes, bias, target=target), expected)
+    close(filter_grad(x, gy, g, axes, target=target), oracle.filter_grad(x, gy, case))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -262,7 +262,7 @@ GUARDED = ("more tails", "reflect", "cropped", "1-D", "strided depth")
 
 def guard() -> None:
     """Run cases whose arrays end, then begin, beside pages without access."""
-    machines = [on for on in targets().values() if on.name == machine().name]
+    native = [target for target in targets().values() if target.name == host_target().name]
     for name in GUARDED:
         axes, settings = CASES[name]
         for channels, filters in ((17, 19), (3, 50)):
@@ -271,10 +271,10 @@ def guard() -> None:
                 x, f, gy, bias = (guarded(a, end) for a in operands(g, "float32"))
                 y, gf = (guarded(np.zeros(s, np.float32), end) for s in (g.y_shape, g.f_shape))
                 transposed = guarded(np.ascontiguousarray(f.swapaxes(-1, -2)), end).swapaxes(-1, -2)
-                for on in machines:
-                    forward(x, f, g, axes, bias, out=y, on=on)
-                    forward(x, transposed, g, axes, bias, prepare=True, out=y, on=on)
-                    filter_grad(x, gy, g, axes, out=gf, on=on)
+                for target in native:
+                    forward(x, f, g, axes, bias, out=y, target=target)
+                    forward(x, transposed, g, axes, bias, prepare=True, out=y, target=target)
+                    filter_grad(x, gy, g, axes, out=gf, target=target)
 
 
 @pytest.mark.skipif(not hasattr(__import__("mmap"), "MAP_PRIVATE"), reason="needs mprotect")
@@ -291,8 +291,8 @@ def test_the_choice_of_tiles_depends_on_no_thread_and_keeps_the_error(gradient: 
     for size in ((7, 7), (14, 14), (56, 56), (9, 30, 30)):
         g, _ = geometry(size, (3,) * len(size), 64, 64, 8)
         found = {
-            choice.choose_axes(g, 4, threads, machine(), gradient, prepared=False)[0]
+            choice.choose_axes(g, 4, threads, host_target(), gradient, prepared=False)[0]
             for threads in (1, 2, 16)
         }
         assert len(found) == 1
-        assert growth(found.pop().pairs, gradient) <= MOST_GROWTH
+        assert growth(found.pop().outputs_and_taps, gradient) <= MOST_GROWTH

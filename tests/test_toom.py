@@ -84,7 +84,7 @@ def test_the_points_are_better_than_the_usual_ones():
 def test_some_tile_size_is_accurate_enough(r, rank, direction):
     """Some tile size is accurate enough, except for long filters on three axes."""
     found = tile_sizes.candidates((r,) * rank, (20,) * rank)
-    growths = [winograd_error.growth(s.pairs, direction == "filter_grad") for s in found]
+    growths = [winograd_error.growth(s.outputs_and_taps, direction == "filter_grad") for s in found]
     if rank < 3 or r < 6:
         assert min(growths) <= winograd_error.MOST_GROWTH
     assert all(s.points <= tile_sizes.MOST_POINTS for s in found)

@@ -47,12 +47,14 @@ def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
     s = tile_sizes_of(which, case)
     gradient = which == "filter_grad"
     terms = case.channels * s.taps if not gradient else prod(case.y_shape[:-1])
-    worst = winograd_error.worst_error(s.pairs, gradient, terms)
+    worst = winograd_error.worst_error(s.outputs_and_taps, gradient, terms)
     norms = np.prod([np.linalg.norm(a.astype("f8")) for a in pair])
     error = np.abs(found - exact).max()
     assert error <= worst * UNIT_ROUNDOFF["float32"] * norms
     if kind == "random":
-        expected = winograd_error.expected_error(s.pairs, gradient, terms) * winograd_error.PEAK
+        expected = (
+            winograd_error.expected_error(s.outputs_and_taps, gradient, terms) * winograd_error.PEAK
+        )
         assert error <= expected * UNIT_ROUNDOFF["float32"] * np.sqrt(np.mean(exact**2))
 
 
@@ -156,7 +158,7 @@ def test_the_expected_error_is_measured(passes, name, which, channels):
 def test_no_tile_size_is_less_accurate_than_promised(which, kernel):
     size = tuple(40 if len(kernel) < 3 else 12 for _ in kernel)
     s = tile_sizes_of(which, make_case(size, kernel, c=256, d=256))
-    growth = winograd_error.growth(s.pairs, which == "filter_grad")
+    growth = winograd_error.growth(s.outputs_and_taps, which == "filter_grad")
     assert growth <= winograd_error.MOST_GROWTH
 
 

@@ -255,6 +255,7 @@ class Host:
     def no_leaks(self) -> Iterator[None]:
         """Raises `Leak` if an array that the block made is alive at its end."""
         before = {id(block) for block in self.live_arrays()}
+        gc.freeze()  # the collection at the end visits only objects that the block made
         yield
         left = [block for block in self.live_arrays() if id(block) not in before]
         if left:

@@ -7,10 +7,12 @@ must be intended. Spills are never allowed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 TABLE = Path(__file__).with_name("registers.json")
 CHUNK = 16
@@ -152,10 +154,18 @@ def measured(name: str, architecture: str, every: int = 1) -> dict[str, tuple[in
     return found
 
 
-def table() -> dict[str, object]:
+def table() -> dict[str, Any]:
     """Return the committed table."""
-    loaded: dict[str, object] = json.loads(TABLE.read_text())
+    loaded: dict[str, Any] = json.loads(TABLE.read_text())
     return loaded
+
+
+def digest(name: str) -> str:
+    """Return a digest of all that the machine code of a source depends on, except the compiler."""
+    from einstride import cuda
+
+    parts = (cuda.source(name), *cuda.OPTIONS, *instances(name))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def write() -> None:
@@ -175,7 +185,11 @@ def write() -> None:
                 if spilled:
                     raise SystemExit(f"{instance} on sm_{architecture} spills {spilled} bytes")
     version = ".".join(map(str, nvrtc.version()))
-    head = {"nvrtc": version, "architectures": list(nvrtc.ARCHITECTURES)}
+    head = {
+        "nvrtc": version,
+        "architectures": list(nvrtc.ARCHITECTURES),
+        "digests": {name: digest(name) for name in rows},
+    }
     lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
     for name, uses in rows.items():
         body = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in uses.items())

@@ -206,7 +206,7 @@ def own_width() -> int:
     """Return the bytes of this machine's vectors."""
     from einstride.codegen import jit
 
-    return jit.machine().vector_bytes if jit.available() else 64
+    return jit.host_target().vector_bytes if jit.available() else 64
 
 
 def main() -> int:

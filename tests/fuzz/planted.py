@@ -27,13 +27,13 @@ MINUTES = 2.0
 FAULTS: dict[str, tuple[Change, ...]] = {
     "masked stores of one lane are wide": (
         Change(
-            "Pointer.stored_mask",
-            "mask.stored if ir_types.is_narrow(self.element) or mask.has_parts else mask",
+            "Pointer.store_mask",
+            "mask.hidden_bits if ir_types.is_narrow(self.element) or mask.has_parts else mask",
             "mask",
         ),
         Change(
             "Pointer.store",
-            "if mask.first is not None and ir_types.is_narrow(self.element): ...",
+            "if mask.leading_lanes is not None and ir_types.is_narrow(self.element): ...",
             "if False: ...",
         ),
     ),

@@ -91,7 +91,7 @@ def set_vector_width(width: int) -> None:
 
     if width < _testing.vector_widths()["native"].vector_bytes:
         name = {32: "x86-64-v3", 16: "x86-64-v2"}[width]
-        target = _testing.Machine(name, "", width, 16)
+        target = _testing.Target(name, "", width, 16)
         SWITCHES.enter_context(_testing.use(target=target))
 
 

@@ -1,4 +1,4 @@
-"""Record the LLVM IR that the library writes for a target machine, without compiling it.
+"""Record the LLVM IR that the library writes for a target, without compiling it.
 
 Only this module of the package uses private names of the library. Within `recorded` every kernel is
 replaced by a function that does nothing, so that kernels for any target can be written on any
@@ -20,13 +20,13 @@ _AVX2 = "+sse2,+sse4.2,+avx,+avx2,+fma,+f16c"
 _AVX512 = f"{_AVX2},+avx512f,+avx512vl,+avx512dq,+avx512bw"
 
 TARGETS = {
-    "avx512": jit.Machine("skylake-avx512", _AVX512, 64, 32),
-    "vnni": jit.Machine("cascadelake", f"{_AVX512},+avx512vnni", 64, 32),
-    "avx2": jit.Machine("x86-64-v3", _AVX2, 32, 16),
-    "sse": jit.Machine("x86-64-v2", "+sse2,+sse4.2", 16, 16),
-    "neon": jit.Machine("cortex-a72", "+neon", 16, 32),
+    "avx512": jit.Target("skylake-avx512", _AVX512, 64, 32),
+    "vnni": jit.Target("cascadelake", f"{_AVX512},+avx512vnni", 64, 32),
+    "avx2": jit.Target("x86-64-v3", _AVX2, 32, 16),
+    "sse": jit.Target("x86-64-v2", "+sse2,+sse4.2", 16, 16),
+    "neon": jit.Target("cortex-a72", "+neon", 16, 32),
 }
-"""{name in specifications: machine for which kernels are written}."""
+"""{name in specifications: target for which kernels are written}."""
 
 ENGINES = {
     "dense": ("dense",), "few": ("few", "dense"), "grouped": ("grouped", "dense"),
@@ -54,11 +54,11 @@ class Text(NamedTuple):
 
 
 @contextmanager
-def recorded(on: jit.Machine, engine: str = "", threads: int = 1) -> Iterator[list[Text]]:
+def recorded(target: jit.Target, engine: str = "", threads: int = 1) -> Iterator[list[Text]]:
     """Yield a list to which each kernel that the library needs is added, not compiled or run."""
     texts: list[Text] = []
 
-    def record(_: Any, name: str, write: Callable[..., str], *given: Any, on: Any) -> Any:
+    def record(_: Any, name: str, write: Callable[..., str], *given: Any, target: Any) -> Any:
         texts.append(Text(name, write(*given)))
         return _EMPTY_KERNEL
 
@@ -71,7 +71,7 @@ def recorded(on: jit.Machine, engine: str = "", threads: int = 1) -> Iterator[li
         rates = {"calibration": {"libraries": {"numpy": numpy}}}
         # a helper that started within the block would have no real kernel
         no_helpers: dict[str, object] = {"idle helpers": []}
-        enter(use(target=on, threads=threads, calibration=rates, constants=no_helpers))
+        enter(use(target=target, threads=threads, calibration=rates, constants=no_helpers))
         if engine:
             enter(use(engine=ENGINES[engine]))
             enter(replacing("prefer few channels", is_supported))

@@ -5,8 +5,8 @@ A specification is one line of the expanded table of `specifications.toml`:
     dense.plane/input_grad/float32/avx2
     table       pass       dtypes  target
 
-A table of the file gives the shapes and the keywords of a call. Its key `on` lists dtypes and
-targets: ``on = "float32@avx512,avx2 int8*uint8@sse"`` (with the last, x is int8 and f is uint8).
+A table of the file gives the shapes and the keywords of a call. Its key `targets` lists dtypes and
+targets: ``targets = "float32@avx512,avx2 int8*uint8@sse"`` (the last: x is int8, f is uint8).
 The other keys:
 
     x, f            shapes (B, *S, C) and (*K, D) of x and f; f is given without its channels
@@ -46,13 +46,13 @@ from . import capture
 
 FOLDER = Path(__file__).parent
 PASSES = ("forward", "input_grad", "filter_grad")
-CALL_KEYS = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "on"}
+CALL_KEYS = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "targets"}
 """Keys of a table that are not keywords of the public functions."""
 
 
 @dataclass(frozen=True)
 class Specification:
-    """Describe one call for one target machine.
+    """Describe one call for one target.
 
     Attributes
     ----------
@@ -81,13 +81,21 @@ def specifications() -> dict[str, Specification]:
         for name, given in tables.items():
             table = _with_tuples(given)
             directions = ("network",) if "layers" in table else table.get("passes", PASSES)
-            for dtypes, target in _dtypes_and_targets(table["on"]):
+            for dtypes, target in _dtypes_and_targets(table["targets"]):
                 for direction in directions:
                     key = f"{family}.{name}/{direction}/{dtypes}/{target}"
                     spec = Specification(table, direction, tuple(dtypes.split("*")), target)
                     if found.setdefault(key, spec) is not spec:
                         raise ValueError(f"{key} is listed twice")
     return found
+
+
+def firsts() -> list[Specification]:
+    """Return a specification for each table and pass: dtypes and targets share the generators."""
+    found: dict[str, Specification] = {}
+    for name, spec in specifications().items():
+        found.setdefault(name.rsplit("/", 2)[0], spec)
+    return list(found.values())
 
 
 def _with_tuples(value: Any) -> Any:
@@ -98,7 +106,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def _dtypes_and_targets(listed: str) -> Iterator[tuple[str, str]]:
-    """Yield the pairs (dtypes, target) that the key `on` lists."""
+    """Yield the pairs (dtypes, target) that the key `targets` lists."""
     for item in listed.split():
         dtypes, _, targets = item.partition("@")
         for target in targets.split(","):

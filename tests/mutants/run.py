@@ -9,14 +9,17 @@ Prints a line for each fault. The exit status is 1 if a fault survives (no test 
 or its tests cannot be run, also if the old code of a fault is no longer in the sources.
 
 For every fault a process forks that has already imported pytest and other libraries, because these
-imports take longer than most of the tests. einstride is imported after the fork: every copy of the
-sources has its own, with its bytecode, which one fault leaves to the next. Python compares the time
-of a source with that in its bytecode, so every change gives the file a time of its own.
+imports take longer than most of the tests. Their objects are hidden from the garbage collector,
+which would copy the pages of all of them in every child. einstride is imported after the fork:
+every copy of the sources has its own, with its bytecode, which one fault leaves to the next. Python
+compares the time of a source with that in its bytecode, so every change gives the file a time of
+its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import re
@@ -41,7 +44,7 @@ COPIES = 2  # copies of the sources, and so tests at a time: one per core of a s
 LIMIT = 120  # most seconds for the tests of one fault
 CLEAN = 1800  # most seconds for all tests without a fault
 PYTEST = (
-    "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist",
+    "-x", "-q", "--tb=native", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",  # hypothesis is imported before
     "--backend", "cupy-host",
 )  # fmt: skip
@@ -233,6 +236,8 @@ def run(chosen: list[Fault], tested: bool = False) -> int:
     """Try the chosen faults, print a table, and return the exit status."""
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         trees = [copy_tree(Path(scratch) / str(number)) for number in range(COPIES)]
         if not tested:

@@ -102,7 +102,7 @@ CALLS = {
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
 @pytest.mark.parametrize("name", [*CALLS, "remove"])
-def test_every_call_to_the_disk_may_fail(folder, monkeypatch, name, code):
+def test_a_failing_disk_call_loses_at_most_its_kernel(folder, monkeypatch, name, code):
     """A failing call loses a kernel at most: what is read is what was written.
 
     Afterwards no temporary file remains, and the cache keeps its limit.
@@ -151,7 +151,7 @@ class FailingFile:
 
 @pytest.mark.parametrize("capacity", [0, 1, 31, 32, 33, 500])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=repr)
-def test_a_full_disk_leaves_nothing(folder, monkeypatch, capacity, error):
+def test_a_full_disk_leaves_no_file(folder, monkeypatch, capacity, error):
     """A write that fails or is interrupted after some bytes leaves no file."""
     disk_cache.folder()
     real = os.fdopen
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_nothing(folder, monkeypatch, capacity, error):
 
 
 @pytest.mark.parametrize("limit", [0, 100, 3000])
-def test_a_process_that_may_write_few_bytes(folder, limit):
+def test_a_process_with_a_file_size_limit_convolves(folder, limit):
     """A process convolves although the system refuses files of more than `limit` bytes."""
     before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
     check_exit(start(CONVOLVE, folder, before))
@@ -174,7 +174,7 @@ def test_a_process_that_may_write_few_bytes(folder, limit):
     assert not temporary_files(folder)
 
 
-def test_a_small_disk(folder):
+def test_a_process_with_a_disk_of_one_page_convolves(folder):
     """A process convolves with its cache on a file system of one page.
 
     Skipped where the system does not let this user mount one in a new namespace.
@@ -199,14 +199,14 @@ def test_a_small_disk(folder):
 
 
 @pytest.mark.parametrize("path", ["file/kernels", "/proc/einstride", "/dev/null/einstride"])
-def test_a_folder_that_cannot_be_made(tmp_path, path):
+def test_a_process_convolves_if_the_folder_cannot_be_made(tmp_path, path):
     """A process convolves without a cache if the folder cannot be made."""
     (tmp_path / "file").write_text("")
     check_exit(start(CONVOLVE, tmp_path / path))
 
 
 @pytest.mark.parametrize("mode", [0o500, 0o000, 0o300])
-def test_a_folder_that_cannot_be_written_or_read(tmp_path, mode):
+def test_a_process_convolves_if_the_folder_cannot_be_written_or_read(tmp_path, mode):
     """A process convolves if permissions forbid to write or read the folder.
 
     A process of root first gives up the right to ignore permissions.
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written_or_read(tmp_path, mode):
         assert sorted(folder.iterdir()) == files
 
 
-def test_a_file_cut_at_every_length(folder):
+def test_a_file_of_any_wrong_length_is_written_again(folder):
     """A file that is too short or too long is not read, and is written again."""
     disk_cache.write(KERNEL, bytes(range(256)))
     (path,) = folder.iterdir()
@@ -242,7 +242,7 @@ def test_a_file_cut_at_every_length(folder):
     assert path.read_bytes() == content
 
 
-def test_a_file_with_any_byte_flipped(folder):
+def test_a_file_with_a_wrong_byte_is_not_read(folder):
     """A file with any wrong byte is not read."""
     disk_cache.write(KERNEL, bytes(range(256)))
     (path,) = folder.iterdir()
@@ -272,7 +272,7 @@ def test_corrupted_kernels_are_compiled_again(folder, full_length):
         assert {path: path.read_bytes() for path in folder.iterdir()} == contents
 
 
-def test_other_things_in_the_places_of_kernels(folder):
+def test_pipes_folders_and_links_are_replaced_by_kernels(folder):
     """A process replaces pipes, folders and links that have the names of kernels by kernels.
 
     A folder remains, because no file can replace it.
@@ -298,7 +298,7 @@ def test_other_things_in_the_places_of_kernels(folder):
     assert not list(folder.glob("*.part"))
 
 
-def test_six_processes_share_it(folder, full_length):
+def test_six_processes_share_the_folder(folder, full_length):
     """Six processes start at once on an empty folder, convolve, and remove each other's files."""
     for limit in ["20000", "1", "none"] if full_length else ["20000"]:
         variables = {} if limit == "none" else {"EINSTRIDE_CACHE_BYTES": limit}
@@ -331,7 +331,7 @@ assert hits
 """
 
 
-def test_readers_writers_and_removers(folder, full_length):
+def test_six_processes_read_complete_files_and_keep_the_limit(folder, full_length):
     """Six processes read and write forty small files, of which the limit admits half."""
     environment = dict(os.environ) | {
         "PYTHONPATH": str(Path(einstride.__file__).parent.parent),
@@ -351,7 +351,7 @@ def test_readers_writers_and_removers(folder, full_length):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 40000
 
 
-def test_processes_that_are_killed_while_they_write(folder, full_length):
+def test_killed_processes_leave_complete_files(folder, full_length):
     """Old temporary files of killed processes are removed, and files of kernels are complete."""
     code = SHARE.replace("random.Random(int(sys.argv[1]))", "random.Random(0)").replace(
         "for _ in range(int(sys.argv[2])):", "print('go', file=sys.stderr, flush=True)\nwhile True:"

@@ -41,7 +41,7 @@ EXIT = """
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_interpreter_ends(algorithm, full_length):
+def test_the_interpreter_exits_while_threads_convolve(algorithm, full_length):
     """The process exits with status 0, and the exit function's result is right."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")

@@ -68,7 +68,7 @@ BESIDE_CONVOLUTIONS = """
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_beside_threads_that_convolve(algorithm, full_length):
+def test_a_child_of_convolving_threads_convolves(algorithm, full_length):
     """A child convolves, whatever part of a call the threads of its parent are in."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
@@ -118,7 +118,7 @@ BESIDE_LIMITS = """
 
 
 @pytest.mark.parametrize("library", ["own", "slow"])
-def test_beside_threads_that_limit_blas(library, full_length):
+def test_a_fork_waits_for_threads_that_limit_blas(library, full_length):
     """A fork waits until no thread changes BLAS's number of threads.
 
     OpenBLAS takes a lock of its own for the change, which would stay taken in the child.
@@ -137,7 +137,8 @@ BESIDE_LLVM = """
         for file in disk_cache.folder().glob("*.kernel"):
             file.unlink(missing_ok=True)
         spec = spin_handoff.Spec("serve", "")
-        return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine()))
+        target = jit.host_target()
+        return bool(jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, target=target))
 
     def compile_repeatedly():
         while running:
@@ -157,7 +158,7 @@ BESIDE_LLVM = """
 """
 
 
-def test_beside_threads_that_compile(tmp_path, full_length):
+def test_a_fork_waits_for_threads_that_compile(tmp_path, full_length):
     """A fork waits until no thread compiles, so that LLVM and its lock are usable in the child."""
     pytest.importorskip("llvmlite")
     forks = 100 if full_length else 25
@@ -201,7 +202,7 @@ WITHIN_A_CALL = """
 """
 
 
-def test_within_a_call():
+def test_a_call_that_a_signal_handler_forks_ends_in_the_child():
     """A call that is forked by a signal handler ends in the child with all blocks or an error."""
     assert programs.run(HEAD + WITHIN_A_CALL) == ["ok"]
 
@@ -216,7 +217,7 @@ ARENA = """
 """
 
 
-def test_a_model_that_another_thread_is_training():
+def test_a_child_takes_the_lock_of_an_arena_in_use():
     """A child can take the lock of an arena that a thread of its parent held."""
     assert programs.run(HEAD + ARENA) == ["ok"]
 
@@ -242,7 +243,7 @@ BESIDE_IMPORTS = """
 """
 
 
-def test_beside_a_thread_that_imports(tmp_path):
+def test_a_fork_waits_for_a_thread_that_imports(tmp_path):
     """The fork waits until a module of the package is imported, whose lock the child would need."""
     assert programs.run(HEAD + BESIDE_IMPORTS, tmp_path) == ["ok"]
 
@@ -263,5 +264,6 @@ WITHIN_AN_IMPORT = """
 """
 
 
-def test_a_module_that_forks_while_it_is_imported(tmp_path):
+def test_a_fork_does_not_wait_for_its_own_thread_to_import(tmp_path):
+    """A fork by a module while the module is imported does not wait for the import to end."""
     assert programs.run(HEAD + WITHIN_AN_IMPORT, tmp_path) == ["ok"]

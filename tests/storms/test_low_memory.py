@@ -65,7 +65,7 @@ EVERY_ALLOCATION = """
 @pytest.mark.parametrize("how", ["first", "later"])
 @pytest.mark.parametrize("which", [*PASSES, "layer"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_allocation_may_fail(algorithm, which, how):
+def test_a_failing_allocation_raises_and_the_next_call_is_right(algorithm, which, how):
     """Let each allocation fail in turn, in first calls, which make tables, and in later calls."""
     pytest.importorskip("llvmlite")
     words = programs.run(EVERY_ALLOCATION, algorithm, which, how, ROOT, seconds=300)
@@ -107,7 +107,7 @@ LIMITED = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-def test_with_little_address_space(full_length, tmp_path):
+def test_little_address_space_gives_a_right_result_or_an_error(full_length, tmp_path):
     """Limit the address space, from too little for NumPy to enough for every call.
 
     No process crashes, and no result is wrong.

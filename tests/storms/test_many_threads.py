@@ -176,7 +176,7 @@ def test_eight_threads_get_the_bits_of_one(full_length):
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
 
 
-def test_one_layer_for_all_threads_and_ever_new_shapes():
+def test_threads_share_a_layer_that_drops_prepared_filters():
     """A layer drops prepared filters while other threads look them up, once with a `KeyError`."""
     layer = es.Conv(np.ones((3, 3, 16, 16), "f4"), padding=1, algorithm="direct")
     inputs = [np.ones((1, 3 + n, 5, 16), "f4") for n in range(12)]

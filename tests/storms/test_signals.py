@@ -60,7 +60,7 @@ EVERY_POINT = """
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_raised_at_every_point(algorithm, which, full_length):
+def test_an_exception_at_any_point_leaves_threads_and_results_intact(algorithm, which, full_length):
     """Raise an exception at each point where CPython may run a signal handler, one per call."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
@@ -130,7 +130,7 @@ TIMERS = """
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_timers(algorithm, which, full_length):
+def test_signals_at_random_times_leave_threads_and_results_intact(algorithm, which, full_length):
     """Timers send signals at random times, alone and in bursts that also interrupt the cleanup."""
     if algorithm in ("direct", "program"):
         pytest.importorskip("llvmlite")
@@ -149,7 +149,7 @@ COMPILING = """
     spec = spin_handoff.Spec("serve", "")
 
     def compile_kernel():
-        return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, on=jit.machine())
+        return jit.kernel(spin_handoff.NAME, spin_handoff.kernel, spec, target=jit.host_target())
 
     def is_chosen(file):
         return file.endswith(("workers.py", "jit.py")) or "llvmlite/binding" in file
@@ -181,7 +181,7 @@ COMPILING = """
 """
 
 
-def test_raised_while_a_kernel_is_made(tmp_path):
+def test_an_exception_during_a_compilation_frees_the_lock_of_llvm(tmp_path):
     """An exception during a compilation leaves LLVM's lock free: another thread can compile."""
     pytest.importorskip("llvmlite")
     assert programs.run(COMPILING, EINSTRIDE_CACHE=str(tmp_path / "cache")) == ["ok"]
@@ -259,7 +259,7 @@ CALLED_AGAIN = """
 
 
 @pytest.mark.parametrize("what", ["convolve", "blocks", "compiled", "train"])
-def test_a_handler_that_calls_the_same_again(what, full_length):
+def test_a_signal_handler_may_convolve(what, full_length):
     """A signal handler may convolve: both calls return right results, and neither hangs.
 
     The handler never waits for a lock that the interrupted call holds.

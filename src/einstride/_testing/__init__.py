@@ -15,13 +15,13 @@ from einstride._testing.points import CONSTANTS, FUNCTIONS
 from einstride._testing.switches import caches, clear_caches, entries, use
 from einstride._testing.targets import vector_widths
 from einstride._testing.watch import Call, failing, replacing, watching, watching_kernels
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 
 __all__ = [
     "CONSTANTS",
     "FUNCTIONS",
     "Call",
-    "Machine",
+    "Target",
     "caches",
     "clear_caches",
     "entries",

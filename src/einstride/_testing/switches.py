@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from einstride._testing.points import constant, function
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.support.caches import REGISTRY, Cache, Kind
 
 SPECIAL = ("grouped", "few")
@@ -46,7 +46,7 @@ def clear_caches(*kinds: Kind) -> None:
 @contextmanager
 def use(
     *,
-    target: Machine | None = None,
+    target: Target | None = None,
     algorithm: str | None = None,
     engine: str | Sequence[str] | None = None,
     threads: int | None = None,
@@ -63,7 +63,7 @@ def use(
 
     Parameters
     ----------
-    target : Machine or None
+    target : Target or None
         The target of plans and kernels; see `vector_widths`.
     algorithm : str or None
         The only algorithm that "auto" may choose. Jobs that it does not support raise ValueError.
@@ -113,11 +113,11 @@ def use(
 
 
 @contextmanager
-def _target(target: Machine) -> Iterator[None]:
+def _target(target: Target) -> Iterator[None]:
     from einstride.codegen import jit
 
-    jit.machine()  # initialises LLVM
-    with function(jit.machine, lambda: target):
+    jit.host_target()  # initialises LLVM
+    with function(jit.host_target, lambda: target):
         yield
 
 

@@ -23,7 +23,7 @@ from einstride.codegen.ir_types import ELEMENTS, bytes_of, is_float, like
 from einstride.geometry.arithmetic import HALVES
 
 if TYPE_CHECKING:
-    from einstride.codegen.jit import Machine
+    from einstride.codegen.jit import Target
 
 _HALF, _FLOAT, _INT16, _INT32 = ir.HalfType(), ir.FloatType(), ir.IntType(16), ir.IntType(32)
 
@@ -31,12 +31,12 @@ QUIET = 0x40
 """The bit of a bfloat16 that makes a NaN quiet, and keeps a NaN one without its lower 16 bits."""
 
 
-def unconverted(stored: Iterable[str], compute: str, machine: Machine) -> str | None:
+def unconverted(stored: Iterable[str], compute: str, target: Target) -> str | None:
     """Why kernels cannot convert these dtypes to and from `compute`; None if they can."""
     halves = [dtype for dtype in stored if dtype in HALVES]
     if halves and compute != "float32":
         return "vectors convert halves to and from float32 only"
-    if "float16" in halves and not machine.converts_float16:
+    if "float16" in halves and not target.converts_float16:
         return "this machine's vectors do not convert float16"
     return None
 

@@ -32,8 +32,8 @@ register(f"{__name__}._kernels", "code", _kernels.clear, _kernels.__len__)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The CPU and the vector registers that kernels are compiled for.
+class Target:
+    """What kernels are compiled for: a CPU, its instruction set and its vector registers.
 
     Attributes
     ----------
@@ -86,9 +86,9 @@ def available() -> bool:
 
 
 @cached(1, "process")
-def machine() -> Machine:
-    """Return the host CPU."""
-    host: Machine = workers.in_worker(partial(_call_exclusively, _detect_machine))
+def host_target() -> Target:
+    """Return the target of this process: the host CPU."""
+    host: Target = workers.in_worker(partial(_call_exclusively, _detect_host_target))
     return host
 
 
@@ -106,7 +106,7 @@ def _call_exclusively(function: Callable[[], Any]) -> Any:
         _lock.release()
 
 
-def _detect_machine() -> Machine:
+def _detect_host_target() -> Target:
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -118,20 +118,20 @@ def _detect_machine() -> Machine:
         vector_bytes, registers = 32, 16
     else:
         vector_bytes, registers = 16, 32 if features.get("neon") else 16
-    return Machine(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
+    return Target(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
 
 
-def kernel(name: str, write: Callable[..., str], *parameters: Hashable, on: Machine) -> Kernel:
-    """Compile the LLVM IR ``write(*parameters)`` for the CPU `on`, or get it from a cache.
+def kernel(name: str, write: Callable[..., str], *parameters: Hashable, target: Target) -> Kernel:
+    """Compile the LLVM IR ``write(*parameters)`` for a target, or get it from a cache.
 
     The function that is returned runs without holding the GIL.
     """
-    key = (write, parameters, on)
+    key = (write, parameters, target)
     function = _kernels.get(key)
     if function is None:
-        machine()  # initialises LLVM
+        host_target()  # initialises LLVM
         function = workers.in_worker(
-            partial(_call_exclusively, partial(_compile, name, write, parameters, on))
+            partial(_call_exclusively, partial(_compile, name, write, parameters, target))
         )
     return function
 
@@ -148,31 +148,31 @@ class KernelSpec:
         ``write(*parameters)`` returns the kernel's LLVM IR.
     parameters : tuple
         The parameters that the kernel is specialised for: dtypes, lanes, register tile.
-    on : Machine
+    target : Target
         The CPU that the kernel is compiled for.
     """
 
     name: str
     write: Callable[..., str]
     parameters: tuple[Hashable, ...]
-    on: Machine
+    target: Target
 
     def compiled(self) -> Kernel:
         """Compile the kernel, or get it from a cache."""
-        return kernel(self.name, self.write, *self.parameters, on=self.on)
+        return kernel(self.name, self.write, *self.parameters, target=self.target)
 
 
 def _compile(
-    name: str, write: Callable[..., str], parameters: tuple[Hashable, ...], on: Machine
+    name: str, write: Callable[..., str], parameters: tuple[Hashable, ...], target: Target
 ) -> Kernel:
-    function = _kernels.get((write, parameters, on))
+    function = _kernels.get((write, parameters, target))
     if function is None:  # another thread may have compiled it meanwhile
-        description = repr((name, write.__module__, write.__qualname__, parameters, on))
+        description = repr((name, write.__module__, write.__qualname__, parameters, target))
         code = disk_cache.read(description)
         if code is None:
-            code = _machine_code(write(*parameters), on)
+            code = _machine_code(write(*parameters), target)
             disk_cache.write(description, code)
-        function = _kernels[write, parameters, on] = _load(name, code, on)
+        function = _kernels[write, parameters, target] = _load(name, code, target)
     return function
 
 
@@ -188,19 +188,20 @@ def count() -> int:
     return len(_kernels)
 
 
-def _target(on: Machine) -> Any:
+def _llvm_target(target: Target) -> Any:
+    """Return LLVM's own object (TargetMachine) for a target."""
     from llvmlite import binding
 
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=on.name, features=on.features, opt=3, jit=True)
+    triple = binding.Target.from_default_triple()
+    return triple.create_target_machine(cpu=target.name, features=target.features, opt=3, jit=True)
 
 
-def _machine_code(text: str, on: Machine) -> bytes:
-    target = _target(on)
-    return bytes(target.emit_object(_optimise(text, target)))
+def _machine_code(text: str, target: Target) -> bytes:
+    llvm_target = _llvm_target(target)
+    return bytes(llvm_target.emit_object(_optimise(text, llvm_target)))
 
 
-def _optimise(text: str, target: Any) -> Any:
+def _optimise(text: str, llvm_target: Any) -> Any:
     """Optimise a kernel's LLVM IR by every pass before instruction selection."""
     from llvmlite import binding
 
@@ -209,15 +210,15 @@ def _optimise(text: str, target: Any) -> Any:
     tuning = binding.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_unrolling = False  # a register tile fills the registers: unrolling would spill them
     tuning.loop_vectorization = tuning.slp_vectorization = False
-    builder = binding.create_pass_builder(target, tuning)
+    builder = binding.create_pass_builder(llvm_target, tuning)
     builder.getModulePassManager().run(module, builder)
     return module
 
 
-def _load(name: str, code: bytes, on: Machine) -> Kernel:
+def _load(name: str, code: bytes, target: Target) -> Kernel:
     from llvmlite import binding
 
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target(on))
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _llvm_target(target))
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)

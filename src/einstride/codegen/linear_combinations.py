@@ -103,7 +103,7 @@ def _sum_terms(
         elif factor == -1:
             total = total - value
         else:
-            total = value.times_plus(constant(code, float(factor), dtype, lanes), total)
+            total = value.multiply_add(constant(code, float(factor), dtype, lanes), total)
     return total
 
 

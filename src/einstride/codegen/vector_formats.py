@@ -59,7 +59,7 @@ def combine_parts(real: Value, imaginary: Value) -> Value:
     """
     kind = real.ir.type
     sign = ir.Constant(kind, [-1.0, 1.0] * (kind.count // 2))
-    return swap_parts(imaginary).times_plus(Value(real.code, sign), real)
+    return swap_parts(imaginary).multiply_add(Value(real.code, sign), real)
 
 
 def combine_conjugate(first: Value, second: Value) -> Value:
@@ -106,7 +106,7 @@ def store(
     enabled = all_lanes(pointer.code, lanes) if mask is None else mask
     pointers = addresses(pointer, f, lanes, stride)
     name = f"llvm.masked.scatter.{_type_suffix(converted.ir.type)}.v{lanes}p0"
-    arguments = [converted, pointers, bytes_of(pointer.element), pointer.stored_mask(enabled)]
+    arguments = [converted, pointers, bytes_of(pointer.element), pointer.store_mask(enabled)]
     pointer.code.intrinsic(name, ir.VoidType(), arguments)
 
 
@@ -164,7 +164,7 @@ def scatter(pointer: Pointer, value: Value, f: Format, offsets: Value, mask: Mas
         converted,
         at(pointer, offsets),
         bytes_of(pointer.element),
-        pointer.stored_mask(mask),
+        pointer.store_mask(mask),
     ]
     pointer.code.intrinsic(name, ir.VoidType(), arguments)
 

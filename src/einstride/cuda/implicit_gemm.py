@@ -100,13 +100,19 @@ def multiply(
     summed = product.parts > 1 and not layout.part
     bias_type = 0 if bias is None else BIASES[str(bias.dtype.name)]
     bias_stride = 0 if bias is None else bias.strides[0] // bias.dtype.itemsize
-    target = y
+    destination = y
     if summed:
-        target = cupy.empty(product.parts * product.elements, SUM_DTYPES[SUMS[dtype]])
-    into = str(target.dtype.name)
-    _run(_product(product, layout, dtype, into, bias_type, bias_stride, relu), x, f, bias, target)
+        destination = cupy.empty(product.parts * product.elements, SUM_DTYPES[SUMS[dtype]])
+    into = str(destination.dtype.name)
+    _run(
+        _product(product, layout, dtype, into, bias_type, bias_stride, relu),
+        x,
+        f,
+        bias,
+        destination,
+    )
     if summed:
-        _run(_sum(product, layout, dtype, str(y.dtype.name)), target, y)
+        _run(_sum(product, layout, dtype, str(y.dtype.name)), destination, y)
 
 
 SUM_DTYPES = {"float": "float32", "double": "float64"}

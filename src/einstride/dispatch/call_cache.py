@@ -220,7 +220,7 @@ def _program(
     job, make = plan.job, getattr(ALGORITHMS[plan.algorithm], "program", None)
     if (
         make is None
-        or b.lend is None
+        or b.launch_program is None
         or job.hard
         or job.empty
         or job.extends_input
@@ -243,6 +243,6 @@ def _program(
             return None
         arrays.append(like if order is None else b.xp.permute_dims(like, order))
     steps = make(arrays[0], arrays[1], bias, arrays[2], plan.inner, b)
-    if steps is None or (layer and steps.scratch > LARGE_FILTER):
+    if steps is None or (layer and steps.scratch_bytes > LARGE_FILTER):
         return None
-    return bind(steps, shape, result.dtype, b.lend)
+    return bind(steps, shape, result.dtype, b.launch_program)

@@ -59,7 +59,7 @@ class TileSizes:
         return prod(self.window)
 
     @property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
+    def outputs_and_taps(self) -> tuple[tuple[int, int], ...]:
         """Pairs (m, r) per axis, the form that `winograd_error` takes."""
         return tuple(zip(self.m, self.kernel, strict=True))
 

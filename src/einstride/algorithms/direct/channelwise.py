@@ -15,7 +15,7 @@ from einstride.algorithms.direct.shapes import fraction_inside, unconverted
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.aligned_memory import address
-from einstride.cpu.runtime.operands import addressable, operand, packed, target
+from einstride.cpu.runtime.operands import addressable, operand, packed, result_array
 from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import COMPLEXES
@@ -109,12 +109,12 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
     g, compute = job.geometry, job.arithmetic.compute
-    first = target(first, b)
+    first = result_array(first, b)
     if job.direction == "filter_grad":
-        split, call = gradient_of(first, target(second, b), job)
+        split, call = gradient_of(first, result_array(second, b), job)
         return Work(call, sums=split.per_result)
     if job.direction == "forward":
-        return Work(correlation(first, g, compute, target(out, b), job.threads))
+        return Work(correlation(first, g, compute, result_array(out, b), job.threads))
     call = _depthwise_call(first, job, out)
     if call is not None:
         return Work(call)
@@ -123,7 +123,7 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         return None
     first = _empty_planes(first, b) if planar(job) and first.flags.c_contiguous else first
     h, part, passes = phase
-    return Work(correlation(first, h, compute, target(part, b), job.threads), passes)
+    return Work(correlation(first, h, compute, result_array(part, b), job.threads), passes)
 
 
 def planar(job: Job) -> bool:
@@ -168,15 +168,15 @@ def gradient_of(x: Array, gy: Array, job: Job) -> Any:
 
     The kernel takes the addresses x, y and f.
     """
-    compute, on = job.arithmetic.compute, jit.machine()
+    compute, target = job.arithmetic.compute, jit.host_target()
     layouts = (x.dtype, x.strides, gy.dtype, gy.strides)
-    return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, on)
+    return _gradient_kernel(job.geometry, job.per_example, compute, *layouts, job.threads, target)
 
 
 def correlation(x: Array, g: Geometry, compute: str, out: Array, threads: int) -> Any:
     """Return the kernel for arrays with these strides; it takes the addresses x, f, y and bias."""
     layouts = (x.dtype, x.strides, out.dtype, out.strides)
-    return _forward_kernel(g, compute, *layouts, threads, jit.machine())
+    return _forward_kernel(g, compute, *layouts, threads, jit.host_target())
 
 
 def _correlate(
@@ -184,7 +184,7 @@ def _correlate(
 ) -> None:
     """Compute y = conv(x, f) + bias of a geometry that does not flip."""
     compute = job.arithmetic.compute
-    x, f, destination = operand(x, b), operand(f, b, compute, packed), target(out, b)
+    x, f, destination = operand(x, b), operand(f, b, compute, packed), result_array(out, b)
     bias_at = 0
     if bias is not None:
         bias = operand(bias, b, compute, packed)
@@ -198,7 +198,7 @@ def _correlate(
 @kept
 def _forward_kernel(
     g: Geometry, compute: str, x: Any, x_strides: Shape, y: Any, y_strides: Shape, threads: int,
-    on: jit.Machine,
+    target: jit.Target,
 ) -> Any:  # fmt: skip
     """Make the kernel of a forward pass with its arguments, for these dtypes and strides."""
     from einstride.cpu.channelwise import forward_call as channelwise_forward
@@ -206,7 +206,7 @@ def _forward_kernel(
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
+    form = Signature(g, (x.name, y.name), compute, *strides, threads, target)
     if depthwise_forward.suits(form, False):
         return depthwise_forward.call(form, False)
     return channelwise_forward.call(form)
@@ -218,7 +218,9 @@ def _depthwise_call(gy: Array, job: Job, out: Any) -> Any:
     if not g.channels == g.filters == g.groups or not addressable(out):
         return None
     arrays = (gy.dtype, gy.strides, out.dtype, out.strides)
-    return _depthwise_input_gradient(g, job.arithmetic.compute, *arrays, job.threads, jit.machine())
+    return _depthwise_input_gradient(
+        g, job.arithmetic.compute, *arrays, job.threads, jit.host_target()
+    )
 
 
 def _depthwise(
@@ -237,21 +239,21 @@ def _depthwise(
 @kept
 def _depthwise_input_gradient(
     g: Geometry, compute: str, gy: Any, gy_strides: Shape, gx: Any, gx_strides: Shape,
-    threads: int, on: jit.Machine,
+    threads: int, target: jit.Target,
 ) -> Any:  # fmt: skip
     """Make the kernel of a depthwise input gradient with its arguments; None if none suits."""
     from einstride.cpu.channelwise.signature import Signature, element_strides
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.y_shape, gy_strides, gy), element_strides(g.x_shape, gx_strides, gx)
-    form = Signature(g, (gy.name, gx.name), compute, *strides, threads, on)
+    form = Signature(g, (gy.name, gx.name), compute, *strides, threads, target)
     return depthwise_forward.call(form, True) if depthwise_forward.suits(form, True) else None
 
 
 @kept
 def _gradient_kernel(
     g: Geometry, per_example: bool, compute: str, x: Any, x_strides: Shape, y: Any,
-    y_strides: Shape, threads: int, on: jit.Machine,
+    y_strides: Shape, threads: int, target: jit.Target,
 ) -> Any:  # fmt: skip
     """Return the split of a filter gradient, and its kernel with arguments."""
     from einstride.cpu.channelwise import filter_gradient_call
@@ -259,7 +261,7 @@ def _gradient_kernel(
     from einstride.cpu.depthwise import forward_call as depthwise_forward
 
     strides = element_strides(g.x_shape, x_strides, x), element_strides(g.y_shape, y_strides, y)
-    form = Signature(g, (x.name, y.name), compute, *strides, threads, on)
+    form = Signature(g, (x.name, y.name), compute, *strides, threads, target)
     split = filter_gradient_call.partial_sums(g, per_example, compute)
     if depthwise_forward.suits_gradient(form, split):
         return split, depthwise_forward.call_gradient(form, split)
@@ -271,7 +273,7 @@ def _gradient_slowdown(g: Geometry) -> float:
     taps = prod(g.kernel)
     if taps == max(g.kernel) <= MOST_HELD:  # one run of taps
         return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED
-    if taps + 6 <= jit.machine().registers:
+    if taps + 6 <= jit.host_target().registers:
         return SUMMED_NEAR if taps <= MOST_NEAR else SUMMED_PLANES
     if taps <= MOST_HELD:
         return SUMMED_FAR
@@ -320,7 +322,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     backwards = job.direction == "input_grad"
     inputs, outputs = g.channels // g.groups, g.filters // g.groups
     across = inputs if backwards else outputs
-    lanes = max(jit.machine().vector_bytes // item, 1)
+    lanes = max(jit.host_target().vector_bytes // item, 1)
     merged = g.groups > 1 and lanes % across == 0
     filled = g.filters if merged else across
     if g.channels == g.filters == 1:

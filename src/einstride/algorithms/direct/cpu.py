@@ -46,7 +46,7 @@ def _engine(job: Job, traits: Traits, contiguous: bool = True) -> Any:
     rows, columns = g.channels // g.groups, g.filters // g.groups
     if job.direction == "input_grad":
         rows, columns = columns, rows
-    lanes = max(jit.machine().vector_bytes // job.itemsize, 1)
+    lanes = max(jit.host_target().vector_bytes // job.itemsize, 1)
     order = _general() if rows >= 3 and 2 * columns >= lanes else _general()[::-1]
     found = next(engine for engine in order if engine.supports(job, traits) is None)
     return few if few in _ENGINES and few.is_faster(found, job, traits) else found
@@ -139,11 +139,11 @@ def supports(job: Job, traits: Traits) -> str | None:
 def program(
     first: Array, second: Array, bias: Array | None, out: Array, job: Job, b: Backend
 ) -> Any:
-    """Return a small call as one compiled program, or None: see `steps`."""
+    """Return the steps of a small call for one compiled program, or None: see `steps`."""
     engine = _engine(job, b.traits)
     if engine in _SPECIAL:
         return None
-    return steps.steps(engine is dense, first, second, bias, out, job, b)
+    return steps.list_steps(engine is dense, first, second, bias, out, job, b)
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:

@@ -30,7 +30,7 @@ from einstride.cpu.runtime.operands import (
     contiguous_lines,
     operand,
     packed,
-    target,
+    result_array,
 )
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -111,7 +111,7 @@ def input_grad(
     if computed.channels != g.channels:
         f = b.xp.reshape(f, computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
-    whole = target(
+    whole = result_array(
         out, b, needs=contiguous_lines if computed.channels != g.channels else addressable
     )
     destination = _view_as(whole, computed, b)
@@ -177,7 +177,7 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
     """Return the array that the kernel writes; for complex numbers, all products of real parts."""
     compute = job.arithmetic.compute
     if not is_complex(compute):
-        return target(destination, b, compute, contiguous_channels)
+        return result_array(destination, b, compute, contiguous_channels)
     *axes, c, d = destination.shape
     return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
 
@@ -194,17 +194,17 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.codegen.jit import machine
+    from einstride.codegen.jit import host_target
     from einstride.cpu.dense.filter_gradient_call import gradient_of
 
     g, compute = job.geometry, job.arithmetic.compute
-    first = target(first, b, *_needs(first, job, addressable))
+    first = result_array(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
-        gy = target(second, b, *_needs(second, job, contiguous_channels))
+        gy = result_array(second, b, *_needs(second, job, contiguous_channels))
         sums = _gradient_target(
             flip(out, g.rank, b, int(job.per_example)) if g.flip else out, job, b
         )
-        settings = _threads(job), job.per_example, machine(), _partial_sum_count(job)
+        settings = _threads(job), job.per_example, host_target(), _partial_sum_count(job)
         call, count = gradient_of(first, gy, g, compute, sums, *settings)
         return Work(call, sums=count)
     parts = filter_slices(job)
@@ -213,10 +213,12 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         out, g = out[parts[0].out], job.geometry
     computed, passes = _computed_geometry(job), 1
     if job.direction == "forward":
-        first = first if computed == g else target(first, b, needs=contiguous_lines)
+        first = first if computed == g else result_array(first, b, needs=contiguous_lines)
     else:
         destination = _view_as(
-            target(out, b, needs=contiguous_lines if computed != g else addressable), computed, b
+            result_array(out, b, needs=contiguous_lines if computed != g else addressable),
+            computed,
+            b,
         )
         phase = largest_phase(computed, destination)
         if phase is None:
@@ -227,20 +229,22 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
 def _call(x: Array, g: Geometry, job: Job, b: Backend, out: Array) -> Call:
     """Return the kernel of `_correlate` with its arguments, for arrays with these strides."""
-    from einstride.codegen.jit import machine
+    from einstride.codegen.jit import host_target
     from einstride.cpu.dense import vnni
     from einstride.cpu.dense.forward_call import correlation
 
     compute = job.arithmetic.compute
     use_vnni = vnni.fits(g, job)
     x = (
-        target(x, b, needs=contiguous_channels)
+        result_array(x, b, needs=contiguous_channels)
         if use_vnni
-        else target(x, b, *_needs(x, job, addressable))
+        else result_array(x, b, *_needs(x, job, addressable))
     )
-    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
+    destination = result_array(
+        out, b, needs=contiguous_channels if is_complex(compute) else addressable
+    )
     compute = "int32" if use_vnni else compute
-    return correlation(x, g, compute, destination, _threads(job), machine(), use_vnni)
+    return correlation(x, g, compute, destination, _threads(job), host_target(), use_vnni)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -267,7 +271,7 @@ def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
     compute = job.arithmetic.compute
     if vnni.fits(g, job):
         return vnni.pack(f, g, job.operands[0] == "int8")
-    if is_packed(f, g, compute, jit.machine()):
+    if is_packed(f, g, compute, jit.host_target()):
         return f
     f = operand(f, b, compute if is_complex(compute) else None)
     return pack(f, g, compute, b.launch, job.threads)
@@ -292,7 +296,9 @@ def _correlate(
     compute = "int32" if use_vnni else compute
     x = operand(x, b, needs=contiguous_channels) if use_vnni else _operand(x, job, b)
     bias = None if bias is None else operand(bias, b, compute, packed)
-    destination = target(out, b, needs=contiguous_channels if is_complex(compute) else addressable)
+    destination = result_array(
+        out, b, needs=contiguous_channels if is_complex(compute) else addressable
+    )
     panels, bias = panels_in if use_vnni else (panels_in, bias)
     correlate(x, panels, g, compute, bias, destination, b.launch, _threads(job), vnni=use_vnni)
     if destination is not out:
@@ -341,7 +347,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.dense import packed_filter_gradient_call, vnni
     from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
-    g, compute, on = taps_as_channels(job), job.arithmetic.compute, jit.machine()
+    g, compute, target = taps_as_channels(job), job.arithmetic.compute, jit.host_target()
     per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
     compute = "int32" if per_product > 1 else compute
     item = ITEMSIZE[real(compute)]
@@ -349,7 +355,7 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     workspace, vectors, moved = table_bytes(g), 0.0, 0
     arrays = prod(g.x_shape) + prod(g.y_shape) + prod(g.f_shape)
     if job.direction == "filter_grad":
-        s = panel_layout(compute, g.filters // g.groups, on)
+        s = panel_layout(compute, g.filters // g.groups, target)
         inner = g.channels // g.groups * s.parts
         tiles = -(-inner // min(s.rows, inner)) * s.per_group * g.groups
         pairs = g.batch * prod(g.out) * prod(g.kernel)
@@ -371,20 +377,20 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
-            s = panel_layout(compute, h.filters // h.groups, on)
+            s = panel_layout(compute, h.filters // h.groups, target)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
             products = inner * s.rows * s.vectors / per_product
             per_tile = prod(h.kernel) * (products + TAP * s.rows) + TILE * s.rows
             per_tile *= MISSED + (1 - MISSED) * fraction_inside(h)
-            packed = panel_bytes(h, compute, on)
+            packed = panel_bytes(h, compute, target)
             vectors += tiles * per_tile
             if not job.prepared:
                 vectors += packed / item * (PACKED if per_product == 1 else PACKED_BY_NUMPY)
         copies = 8 if is_complex(job.arithmetic.compute) else 3
         part = largest_slice(job)
         for h in phases(part):
-            packed = panel_bytes(h, compute, on)
+            packed = panel_bytes(h, compute, target)
             needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item
             workspace = max(workspace, needed + _whole_filter_bytes(h, part))
         if job.hard and has_other_axes(part):

@@ -147,7 +147,7 @@ def facts(engine: str, work: Work) -> Facts:
         "register tile": {side: int(attrgetter(at)(spec)) for side, at in kind.tile.items()},
         "chunks": call.argument("chunks"),
         "threads": min(call.threads, max(call.argument("chunks"), 1)),
-        "target": str(call.kernel.on),
+        "target": str(call.kernel.target),
     }
     for label, count in (("passes", work.passes), ("parts of the filter", work.parts),
                         ("partial sums", work.sums)):  # fmt: skip

@@ -29,7 +29,7 @@ from einstride.cpu.runtime.operands import (
     contiguous_lines,
     operand,
     packed,
-    target,
+    result_array,
 )
 from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -166,7 +166,7 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
         return out
     tables = run_calls.tiling(g, compute).regions.partial_sums
     if tables == 1:
-        sums = target(destination, b, compute, packed)
+        sums = result_array(destination, b, compute, packed)
         run_calls.gradient(x, gy, g, compute, sums, b.launch, _threads(job))
         if sums is not destination:
             destination[...] = sums
@@ -272,7 +272,7 @@ def is_faster(alternative: Any, job: Job, traits: Traits) -> bool:
     job = replace(job, prepared=False, threads=COMPARED_THREADS)
     if g.multiply_adds < FEWEST_PRODUCTS or supports(job, traits) is not None:
         return False
-    if job.direction == "forward" and 2 * g.filters < jit.machine().lanes(job.itemsize):
+    if job.direction == "forward" and 2 * g.filters < jit.host_target().lanes(job.itemsize):
         return False
     own, alternative_cost = (e(job, traits, _kernel_rates()) for e in (cost, alternative.cost))
     fits_limit = not job.hard or own.workspace <= job.limit

@@ -14,7 +14,7 @@ from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.shapes import unconverted
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, target
+from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, result_array
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -75,7 +75,15 @@ def forward(
     g, compute = job.geometry, job.arithmetic.compute
     panels = (prepared or prepare(f, job, b))[0]
     correlate(
-        x, panels, g, compute, _bias(bias, compute, b), out, b.launch, _threads(job), jit.machine()
+        x,
+        panels,
+        g,
+        compute,
+        _bias(bias, compute, b),
+        out,
+        b.launch,
+        _threads(job),
+        jit.host_target(),
     )
     return out
 
@@ -86,7 +94,7 @@ def input_grad(
     """Compute gx from gy and f."""
     from einstride.cpu.grouped.forward_call import correlate
 
-    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
+    g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
     bias_in = _bias(bias, compute, b)
     for i, phase in enumerate(input_gradient_phases.phases(g)):
         part = out[(slice(None), *phase.positions(g.stride), ...)]
@@ -95,7 +103,7 @@ def input_grad(
             part[...] = 0 if bias is None else bias
             continue
         panels = prepared[i] if prepared else _phase_panels(f, phase, h, job, b)
-        correlate(gy, panels, h, compute, bias_in, part, b.launch, _threads(job), on)
+        correlate(gy, panels, h, compute, bias_in, part, b.launch, _threads(job), target)
     return out
 
 
@@ -105,8 +113,8 @@ def filter_grad(x: Array, gy: Array, job: Job, b: Backend, bias: None, out: Any)
 
     g, compute, per_example = job.geometry, job.arithmetic.compute, job.per_example
     destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-    sums = target(destination, b, compute, contiguous_channels)
-    gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.machine())
+    sums = result_array(destination, b, compute, contiguous_channels)
+    gradient(x, gy, g, compute, sums, b.launch, _threads(job), per_example, jit.host_target())
     if sums is not destination:
         destination[...] = sums
     return out
@@ -117,22 +125,24 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.codegen.jit import machine
+    from einstride.codegen.jit import host_target
     from einstride.cpu.grouped.filter_gradient_call import gradient_of
     from einstride.cpu.grouped.forward_call import correlation
 
-    g, compute, on, passes = job.geometry, job.arithmetic.compute, machine(), 1
+    g, compute, target, passes = job.geometry, job.arithmetic.compute, host_target(), 1
     if job.direction == "filter_grad":
         per_example = job.per_example
         destination = flip(out, g.rank, b, int(per_example)) if g.flip else out
-        sums = target(destination, b, compute, contiguous_channels)
-        return Work(gradient_of(first, second, g, compute, sums, _threads(job), per_example, on))
+        sums = result_array(destination, b, compute, contiguous_channels)
+        return Work(
+            gradient_of(first, second, g, compute, sums, _threads(job), per_example, target)
+        )
     if job.direction == "input_grad":
         phase = largest_phase(g, out)
         if phase is None:
             return None
         g, out, passes = phase
-    return Work(correlation(first, g, compute, out, _threads(job), on), passes)
+    return Work(correlation(first, g, compute, out, _threads(job), target), passes)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -159,7 +169,7 @@ def _panels(f: Array, g: Geometry, job: Job, b: Backend, transposed: bool = Fals
     from einstride.cpu.grouped.shape import pack
 
     compute = job.arithmetic.compute
-    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.machine(), transposed)
+    return pack(operand(f, b), g, compute, b.launch, _threads(job), jit.host_target(), transposed)
 
 
 def _bias(bias: Array | None, compute: str, b: Backend) -> Array | None:
@@ -223,7 +233,7 @@ def _tables(g: Geometry) -> int:
 def _region_bytes(job: Job) -> int:
     from einstride.cpu.grouped.filter_gradient_call import packed_bytes
 
-    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.machine())
+    return packed_bytes(job.geometry, job.arithmetic.compute, job.per_example, jit.host_target())
 
 
 def _workspace(job: Job) -> int:
@@ -238,7 +248,7 @@ def _workspace(job: Job) -> int:
         )
     # A filter that is not addressable is copied first; see `_panels`.
     copied = prod(job.geometry.f_shape) * ITEMSIZE[job.operands[1]] if job.hard else 0
-    return tables + copied + max(panel_bytes(h, compute, jit.machine()) for h in _passes(job))
+    return tables + copied + max(panel_bytes(h, compute, jit.host_target()) for h in _passes(job))
 
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
@@ -247,19 +257,19 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     from einstride.cpu.grouped.forward_call import max_positions
     from einstride.cpu.grouped.shape import channel_layout, panel_bytes
 
-    g, compute, on = job.geometry, job.arithmetic.compute, jit.machine()
+    g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
     backwards = job.direction == "filter_grad"
     vectors, calls = 0.0, 0
     for h in _passes(job):
-        s = gradient_layout(h, compute, on) if backwards else channel_layout(h, compute, on)
-        most = POSITIONS if backwards else max_positions(s, on)
+        s = gradient_layout(h, compute, target) if backwards else channel_layout(h, compute, target)
+        most = POSITIONS if backwards else max_positions(s, target)
         rows = h.batch * prod(h.out[:-1]) * s.panels(h.groups) * prod(h.kernel[:-1])
         elements = -(-h.out[-1] // most) * (h.kernel[-1] - 1) + h.out[-1]
         products = h.out[-1] * h.kernel[-1] * s.block * s.vectors
         shuffles = elements * s.block * (SHUFFLE if s.groups > 1 else BROADCAST)
         staged = elements * (STAGING if s.contiguous else STAGING * s.groups)
         vectors += rows * s.blocks * (products + shuffles + staged + BLOCK)
-        packed = 0 if backwards else panel_bytes(h, compute, on)
+        packed = 0 if backwards else panel_bytes(h, compute, target)
         per_element = PACKED_TRANSPOSED if job.direction == "input_grad" else PACKED
         vectors += packed / ITEMSIZE[compute] * per_element
         calls += 1

@@ -58,9 +58,9 @@ def _panels(job: Job) -> tuple[int, int]:
     """Return the bytes of the largest phase's panels, and the output channels of a panel."""
     from einstride.cpu.dense.pack_call import panel_bytes, panel_layout
 
-    on, compute = jit.machine(), job.arithmetic.compute
+    target, compute = jit.host_target(), job.arithmetic.compute
     found = phases(job)
     if not found:
         return 0, 1
-    s = panel_layout(compute, found[0].filters // found[0].groups, on)
-    return max(panel_bytes(h, compute, on) for h in found), s.width // s.parts
+    s = panel_layout(compute, found[0].filters // found[0].groups, target)
+    return max(panel_bytes(h, compute, target) for h in found), s.width // s.parts

@@ -127,4 +127,4 @@ def unconverted(job: Job) -> str | None:
     from einstride.codegen import conversions
 
     stored = (*job.operands, job.arithmetic.result)
-    return conversions.unconverted(stored, job.arithmetic.compute, jit.machine())
+    return conversions.unconverted(stored, job.arithmetic.compute, jit.host_target())

@@ -1,9 +1,9 @@
 """Compile a small call of the engines `dense` and `channelwise` to a program of kernel calls.
 
-A program runs its kernels one after another without returning to Python. The arrays given here are
-stand-ins with the strides of a caller's arrays, and are never read. `steps` returns None for calls
-that need a copy of a whole array or have complex numbers. A program calls the
-engine's kernels with the engine's arguments, so its result has the same bits.
+A program runs its kernels one after another without returning to Python. `list_steps` gets arrays
+with the strides of a caller's arrays, whose elements are never read. It returns None for calls that
+need a copy of a whole array or have complex numbers. A program calls the engine's kernels with the
+engine's arguments, so its result has the same bits.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ if TYPE_CHECKING:
     from einstride.cpu.runtime.argument_block import Call
     from einstride.geometry.problem import Job
 
-MOST_TAPS = 1 << 14
+MAX_TAPS = 1 << 14
 """Elements of a filter that a program may copy to contiguous memory, one by one, at most."""
 
 
 class Steps:
-    """The kernel calls of one program.
+    """Hold the kernel calls of one program.
 
     Attributes
     ----------
     calls : list
         Kernels; for each address argument an array of the program and an offset in bytes.
-    scratch : int
+    scratch_bytes : int
         Bytes of scratch memory that the kernels share, at the peak.
-    zeroed : bool
+    scratch_is_zero : bool
         True if scratch memory must be zero before the first kernel.
+    bytes_in_use : int
+        Bytes of the scratch memory that later steps still read.
     """
 
     def __init__(self, job: Job, b: Backend, **arrays: Array) -> None:
@@ -55,8 +57,8 @@ class Steps:
         self.job, self.b = job, b
         self._starts = {n: (n, 0, address(a)) for n, a in arrays.items() if a is not None}
         self.calls: list[tuple[Call, dict[str, tuple[str, int]]]] = []
-        self.scratch, self.zeroed = 0, False
-        self.taken = 0  # bytes of the scratch memory that later steps still read
+        self.scratch_bytes, self.scratch_is_zero = 0, False
+        self.bytes_in_use = 0
 
     def address_of(self, array: str, view: Array) -> tuple[str, int]:
         """Return the array of the program and the offset in bytes at which a view begins."""
@@ -73,9 +75,9 @@ class Steps:
 
     def reserve(self, elements: int) -> tuple[str, int]:
         """Reserve scratch memory for elements of the products' dtype."""
-        begin = self.taken
-        self.taken += -(-elements * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
-        self.scratch = max(self.scratch, self.taken)
+        begin = self.bytes_in_use
+        self.bytes_in_use += -(-elements * ITEMSIZE[self.job.arithmetic.compute] // 64) * 64
+        self.scratch_bytes = max(self.scratch_bytes, self.bytes_in_use)
         return "scratch", begin
 
     def add(self, call: Call, **offsets: tuple[str, int]) -> bool:
@@ -86,11 +88,11 @@ class Steps:
         return fits(call)
 
 
-def steps(
+def list_steps(
     is_dense: bool, first: Array, second: Array, bias: Array | None, out: Array, job: Job,
     b: Backend,
 ) -> Steps | None:  # fmt: skip
-    """Return the steps for canonical arrays with these strides, or None.
+    """List the steps for canonical arrays with these strides; None if a program cannot hold them.
 
     `is_dense`: True for the engine `dense`, False for `channelwise`.
     """
@@ -102,17 +104,17 @@ def steps(
         return None
     if is_dense and filter_slices(job):
         return None
-    found = Steps(job, b, first=first, second=second, bias=bias, result=out)
+    steps = Steps(job, b, first=first, second=second, bias=bias, result=out)
     if job.direction == "filter_grad":
-        add_gradient = _dense_gradient if is_dense else _channelwise_gradient
-        return found if add_gradient(found, first, second, out) else None
-    add_pass = _dense if is_dense else _channelwise
+        add_gradient = _add_dense_gradient if is_dense else _add_channelwise_gradient
+        return steps if add_gradient(steps, first, second, out) else None
+    add_pass = _add_dense if is_dense else _add_channelwise
     if job.direction == "forward":
         f = flip(second, g.rank, b) if g.flip else second
-        return found if add_pass(found, first, f, g, bias, out) else None
+        return steps if add_pass(steps, first, f, g, bias, out) else None
     if not is_dense and (call := channelwise._depthwise_call(first, job, out)) is not None:
         f = flip(second, g.rank, b) if g.flip else second
-        return found if _add(found, call, first, f, g, bias, out) else None
+        return steps if _add_channelwise_call(steps, call, first, f, g, bias, out) else None
     if g.groups > 1:  # exchanging the filter's channels needs a copy
         return None
     if is_dense and positions_as_channels(job) != g:  # one pass for the phases of the last axis
@@ -120,93 +122,101 @@ def steps(
     f = transpose_filter(second, 1, b)
     f = flip(f, g.rank, b) if g.flip else f
     if not is_dense and channelwise.planar(job) and packed(first):
-        first = _planes(found, first)
-    kept = found.taken
+        first = _copy_to_planes(steps, first)
+    bytes_in_use = steps.bytes_in_use
     for phase in input_gradient_phases.phases(g):
         if phase.geometry is None:
             return None
-        found.taken = kept  # phases run in turn and share scratch memory
-        sub = flip(f[(*phase.taps, ...)], g.rank, b)
+        steps.bytes_in_use = bytes_in_use  # phases run in turn and share scratch memory
+        phase_filter = flip(f[(*phase.taps, ...)], g.rank, b)
         destination = out[(slice(None), *phase.positions(g.stride), ...)]
-        if not add_pass(found, first, sub, phase.geometry, bias, destination):
+        if not add_pass(steps, first, phase_filter, phase.geometry, bias, destination):
             return None
-    return found
+    return steps
 
 
-def _planes(to: Steps, gy: Array) -> Array:
+def _copy_to_planes(steps: Steps, gy: Array) -> Array:
     """Add a step that copies gy so that the positions of each channel are contiguous."""
     from einstride.cpu.runtime.small_problems import planes
 
-    copy = channelwise._planes(gy, to.b)
-    scratch = to.reserve(prod(gy.shape))
-    to.add(planes(gy, jit.machine()), **{"from": to.address_of("first", gy), "to": scratch})
-    to.relocate("first", copy, scratch)
+    copy = channelwise._planes(gy, steps.b)
+    scratch = steps.reserve(prod(gy.shape))
+    steps.add(
+        planes(gy, jit.host_target()), **{"from": steps.address_of("first", gy), "to": scratch}
+    )
+    steps.relocate("first", copy, scratch)
     return copy
 
 
-def _dense(to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array) -> bool:
+def _add_dense(
+    steps: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
+) -> bool:
     """Add the steps of out = conv(x, f) + bias by the engine `dense`."""
     from einstride.cpu.dense.forward_call import correlation
     from einstride.cpu.dense.pack_call import is_packed, packing, panel_bytes
     from einstride.cpu.dense.vnni import fits
 
-    job, compute, on = to.job, to.job.arithmetic.compute, jit.machine()
+    job, compute, target = steps.job, steps.job.arithmetic.compute, jit.host_target()
     if job.direction == "forward" and (run := taps_as_channels(job)).channels != g.channels:
         if not (contiguous_lines(x) and packed(f)):
             return False
-        f, g = to.b.xp.reshape(f, run.f_shape), run
+        f, g = steps.b.xp.reshape(f, run.f_shape), run
     threads = dense._threads(job)
     if fits(g, job):
         return False
-    panels = to.address_of("second", f)
-    if not is_packed(f, g, compute, on):
-        panels = to.reserve(panel_bytes(g, compute, on) // ITEMSIZE[compute])
-        if not to.add(
-            packing(f, g, compute, threads, on), f=to.address_of("second", f), panels=panels
+    panels = steps.address_of("second", f)
+    if not is_packed(f, g, compute, target):
+        panels = steps.reserve(panel_bytes(g, compute, target) // ITEMSIZE[compute])
+        if not steps.add(
+            packing(f, g, compute, threads, target), f=steps.address_of("second", f), panels=panels
         ):
             return False
-    offsets = {"x": to.address_of("first", x), "f": panels, "y": to.address_of("result", out)}
+    offsets = {"x": steps.address_of("first", x), "f": panels, "y": steps.address_of("result", out)}
     if bias is not None:
-        offsets["bias"] = to.address_of("bias", bias)
-    return to.add(correlation(x, g, compute, out, threads, on), **offsets)
+        offsets["bias"] = steps.address_of("bias", bias)
+    return steps.add(correlation(x, g, compute, out, threads, target), **offsets)
 
 
-def _channelwise(
-    to: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
+def _add_channelwise(
+    steps: Steps, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
     """Add the steps of out = conv(x, f) + bias by the engine `channelwise`."""
-    compute = to.job.arithmetic.compute
-    call = channelwise.correlation(x, g, compute, out, to.job.threads)
-    return _add(to, call, x, f, g, bias, out)
+    compute = steps.job.arithmetic.compute
+    call = channelwise.correlation(x, g, compute, out, steps.job.threads)
+    return _add_channelwise_call(steps, call, x, f, g, bias, out)
 
 
-def _add(
-    to: Steps, call: Call, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
+def _add_channelwise_call(
+    steps: Steps, call: Call, x: Array, f: Array, g: Geometry, bias: Array | None, out: Array
 ) -> bool:
     """Add a kernel of `channelwise`, and before it the copy of a filter that is not contiguous."""
     from einstride.cpu.runtime.small_problems import gather
 
-    compute, on = to.job.arithmetic.compute, jit.machine()
-    filter_start = to.address_of("second", f)
-    if not usable(f, to.b, compute, packed):
-        if prod(g.f_shape) > MOST_TAPS:
+    compute, target = steps.job.arithmetic.compute, jit.host_target()
+    filter_start = steps.address_of("second", f)
+    if not usable(f, steps.b, compute, packed):
+        if prod(g.f_shape) > MAX_TAPS:
             return False
-        ordered = to.reserve(prod(g.f_shape))
-        if not to.add(gather(f, compute, on), **{"from": filter_start, "to": ordered}):
+        ordered = steps.reserve(prod(g.f_shape))
+        if not steps.add(gather(f, compute, target), **{"from": filter_start, "to": ordered}):
             return False
         filter_start = ordered
-    offsets = {"x": to.address_of("first", x), "f": filter_start, "y": to.address_of("result", out)}
+    offsets = {
+        "x": steps.address_of("first", x),
+        "f": filter_start,
+        "y": steps.address_of("result", out),
+    }
     if bias is not None:
-        offsets["bias"] = to.address_of("bias", bias)
-    return to.add(call, **offsets)
+        offsets["bias"] = steps.address_of("bias", bias)
+    return steps.add(call, **offsets)
 
 
-def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
+def _add_dense_gradient(steps: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the step of a filter gradient by the engine `dense`."""
     from einstride.cpu.dense.filter_gradient_call import gradient_of
     from einstride.cpu.dense.packed_filter_gradient_call import allowed_partial_sums
 
-    job, b = to.job, to.b
+    job, b = steps.job, steps.b
     g, compute = job.geometry, job.arithmetic.compute
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     if not (
@@ -217,31 +227,33 @@ def _dense_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
         return False
     sum_count = allowed_partial_sums(job, table_bytes(g) + dense._copies(job) + job.copied)
     call, sums = gradient_of(
-        x, gy, g, compute, destination, dense._threads(job), job.per_example, jit.machine(),
+        x, gy, g, compute, destination, dense._threads(job), job.per_example, jit.host_target(),
         sum_count,
     )  # fmt: skip
-    return sums == 1 and to.add(
+    return sums == 1 and steps.add(
         call,
-        x=to.address_of("first", x),
-        gy=to.address_of("second", gy),
-        gf=to.address_of("result", destination),
+        x=steps.address_of("first", x),
+        gy=steps.address_of("second", gy),
+        gf=steps.address_of("result", destination),
     )
 
 
-def _channelwise_gradient(to: Steps, x: Array, gy: Array, out: Array) -> bool:
+def _add_channelwise_gradient(steps: Steps, x: Array, gy: Array, out: Array) -> bool:
     """Add the steps of a filter gradient by `channelwise`: partial sums, then their sum."""
     from einstride.cpu.runtime.small_problems import reduce
 
-    job, b = to.job, to.b
+    job, b = steps.job, steps.b
     g, compute = job.geometry, job.arithmetic.compute
     split, call = channelwise.gradient_of(x, gy, job)
-    if prod(g.f_shape) > MOST_TAPS:
+    if prod(g.f_shape) > MAX_TAPS:
         return False
-    sums = to.reserve(split.results * split.per_result * prod(g.f_shape))
-    to.zeroed = True
-    if not to.add(call, x=to.address_of("first", x), y=to.address_of("second", gy), f=sums):
+    sums = steps.reserve(split.results * split.per_result * prod(g.f_shape))
+    steps.scratch_is_zero = True
+    if not steps.add(
+        call, x=steps.address_of("first", x), y=steps.address_of("second", gy), f=sums
+    ):
         return False
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     destination = destination[0] if job.per_example and split.results == 1 else destination
-    added = reduce(destination, split.results, split.per_result, compute, jit.machine())
-    return to.add(added, **{"from": sums, "to": to.address_of("result", destination)})
+    added = reduce(destination, split.results, split.per_result, compute, jit.host_target())
+    return steps.add(added, **{"from": sums, "to": steps.address_of("result", destination)})

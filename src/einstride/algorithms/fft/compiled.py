@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from einstride.arrays.ops import flip
 from einstride.codegen import jit
-from einstride.cpu.runtime.operands import element_strides, operand, packed, target
+from einstride.cpu.runtime.operands import element_strides, operand, packed, result_array
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import HALVES, ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -78,7 +78,7 @@ def filter_grad(
     out = b.empty(job.shape, job.arithmetic.result, x) if out is None else out
     destination = flip(out, g.rank, b, int(job.per_example)) if g.flip else out
     per_example = destination if job.per_example else destination[None]
-    x, gy, result = operand(x, b), operand(gy, b), target(per_example, b)
+    x, gy, result = operand(x, b), operand(gy, b), result_array(per_example, b)
     units = fft_workspace.partial_sums(form, job)
     block_count, workers = fft_workspace.blocks_at_once(form, job)
     block = _scratch(fft_workspace.scratch_elements(form, job) * workers, job, b, x)
@@ -161,7 +161,7 @@ def _convolve(
     from einstride.cpu.runtime.argument_block import address, dtype_name
 
     form = _form(g, job)
-    x, result = operand(x, b), target(out, b)
+    x, result = operand(x, b), result_array(out, b)
     bias_in = None if bias is None else operand(bias, b, form.compute, packed)
     bias_at = 0 if bias_in is None else address(bias_in)
     block_count, workers = fft_workspace.blocks_at_once(form, job)
@@ -194,14 +194,14 @@ def _convolve(
 
 
 def _form(g: Geometry, job: Job) -> FFTConvolution:
-    return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.machine())
+    return _form_of(g, job.arithmetic.compute, job.direction == "filter_grad", jit.host_target())
 
 
 @cached(256)
-def _form_of(g: Geometry, compute: str, gradient: bool, machine: jit.Machine) -> FFTConvolution:
+def _form_of(g: Geometry, compute: str, gradient: bool, target: jit.Target) -> FFTConvolution:
     from einstride.cpu.fft.calls import FFTConvolution
 
-    return FFTConvolution(g, compute, gradient, machine)
+    return FFTConvolution(g, compute, gradient, target)
 
 
 def _strides(a: Any, of_filter: bool = False) -> tuple[int, ...]:
@@ -257,7 +257,7 @@ def _refused(job: Job) -> str | None:
     from einstride.codegen.conversions import unconverted
 
     stored = (*job.operands, job.arithmetic.result)
-    if reason := unconverted(stored, job.arithmetic.compute, jit.machine()):
+    if reason := unconverted(stored, job.arithmetic.compute, jit.host_target()):
         return reason
     if any(_form(g, job).optional_tiling is None for g in _geometries(job)):
         return "a filter is longer than any period"
@@ -296,7 +296,7 @@ def describe(job: Job) -> Facts:
         "lanes": {"tiles" if form.tiled_lanes else "channels": form.lanes},
         "vectors of channels at once": blocks,
         "threads": workers,
-        "target": str(form.machine),
+        "target": str(form.target),
     }
     return found | ({"passes": len(geometries)} if len(geometries) > 1 else {})
 

@@ -186,7 +186,9 @@ def _error(plan: BlockPlan, job: Job) -> str:
     terms = plan.tile_sizes.terms(_pass_geometry(job), gradient) * (
         2 if is_complex(job.sums) else 1
     )
-    error = expected_error(plan.tile_sizes.pairs, gradient, terms) * UNIT_ROUNDOFF[job.sums]
+    error = (
+        expected_error(plan.tile_sizes.outputs_and_taps, gradient, terms) * UNIT_ROUNDOFF[job.sums]
+    )
     return f"{error:.0e} normwise"
 
 

@@ -18,7 +18,7 @@ from einstride.cpu.runtime.operands import (
     contiguous_channels,
     operand,
     packed,
-    target,
+    result_array,
     viewable_as_pairs,
 )
 from einstride.geometry import input_gradient_phases
@@ -75,7 +75,7 @@ def filter_grad(
     g, compute, needs = job.geometry, job.arithmetic.compute, _needs(job)
     axes, _ = _choice(job, prepared=False)
     gf = b.empty(g.f_shape, job.arithmetic.result, x) if out is None else out
-    destination, x, gy = target(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
+    destination, x, gy = result_array(gf, b, *needs), operand(x, b, *needs), operand(gy, b, *needs)
     run, written = g, destination
     if is_complex(compute):
         run, x, gy = (
@@ -117,7 +117,7 @@ def _correlate(
     g, compute, needs = _pass_geometry(job), job.arithmetic.compute, _needs(job)
     axes, u = prepared or (_choice(job, prepared=False)[0], None)
     y = b.empty(g.y_shape, job.arithmetic.result, x) if out is None else out
-    destination = target(y, b, *needs)
+    destination = result_array(y, b, *needs)
     bias = None if bias is None else operand(bias, b, compute, packed)
     x, written = operand(x, b, *needs), destination
     if is_complex(compute):
@@ -179,7 +179,7 @@ def _choice(job: Job, prepared: bool) -> tuple[FilteredAxes, float]:
     if job.batch_invariant:
         g = replace(g, batch=1)
     item = ITEMSIZE[complex_as_real.real(job.arithmetic.compute)]
-    found = choose_axes(g, item, _threads(job), jit.machine(), gradient, prepared)
+    found = choose_axes(g, item, _threads(job), jit.host_target(), gradient, prepared)
     if found is None:
         raise RuntimeError("compiled Winograd runs only what it supports")
     return found
@@ -295,9 +295,9 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     else:
         workspace = max(calls.forward_workspace(g, axes, dtype, *given, p) for p in (False, True))
         if not job.prepared:
-            on = jit.machine()
-            transforms = calls.transforms(g, axes, dtype, *given, on)
-            arguments = (ITEMSIZE[dtype], given[0], on, False, False, transforms)
+            target = jit.host_target()
+            transforms = calls.transforms(g, axes, dtype, *given, target)
+            arguments = (ITEMSIZE[dtype], given[0], target, False, False, transforms)
             seconds = choice.seconds(g, axes, *arguments)
     inner, outer, taps = tile_counts(g, axes)
     products = axes.points * g.batch * outer * prod(inner) * taps * g.channels * g.filters
@@ -337,10 +337,14 @@ def describe(job: Job) -> Facts:
         return describe(each_group(job)[0].job) | {"groups, one after another": groups}
     gradient = job.direction == "filter_grad"
     axes, _ = _choice(job, prepared=False)
-    dtype, on, threads = complex_as_real.real(job.arithmetic.compute), jit.machine(), _threads(job)
+    dtype, target, threads = (
+        complex_as_real.real(job.arithmetic.compute),
+        jit.host_target(),
+        _threads(job),
+    )
     g = _real_geometry(job.geometry if gradient else _pass_geometry(job), job)
     given = (g, axes, dtype, threads, _kernel_limit(job))
-    pairs = zip(axes.inner, axes.pairs, strict=True)
+    pairs = zip(axes.inner, axes.outputs_and_taps, strict=True)
     facts_of_axes = {f"axis {a}": f"F({m}, {r})" for a, (m, r) in pairs if a is not None}
     facts_of_axes |= {f"axis {a}": "taps summed directly" for a in axes.outer}
     found: Facts = {
@@ -350,10 +354,10 @@ def describe(job: Job) -> Facts:
     }
     plan: ForwardPlan | GradientPlan
     if gradient:
-        plan = calls.gradient_blocks(*given, on)
+        plan = calls.gradient_blocks(*given, target)
         found["kernel"] = "winograd_grad: transforms of x and gy, products by channels"
     else:
-        plan, whole = calls.forward_blocks(*given, False, on)
+        plan, whole = calls.forward_blocks(*given, False, target)
         found["kernel"] = "winograd: transforms of x and y, products by channels"
         found["filter"] = "transformed once, first" if whole else "transformed in each block"
     form = plan.form
@@ -363,5 +367,5 @@ def describe(job: Job) -> Facts:
         "tiles": plan.tiles,
         "tiles in a block": plan.block,
         "threads": plan.threads,
-        "target": str(on),
+        "target": str(target),
     }

@@ -143,12 +143,12 @@ def forward_plan(
         def bytes_of(counts: Shape, slab: int = slab) -> int:
             return block_bytes(g, s, job, counts, slab)
 
-        for target in (most, max(most // 4, 1)):
+        for tiles_per_block in (most, max(most // 4, 1)):
             if traits.mutable:
-                t = tile(tiles, target, threads, job.limit, bytes_of, shared)
+                t = tile(tiles, tiles_per_block, threads, job.limit, bytes_of, shared)
                 lengths, workers, need = t.lengths, t.threads, t.workspace
             else:  # whole examples, so that blocks in order concatenate to the batch
-                n = max(min(target // prod(tiles[1:]), batch), 1)
+                n = max(min(tiles_per_block // prod(tiles[1:]), batch), 1)
                 lengths, workers = (n, *tiles[1:]), 1
                 need = shared + 2 * bytes_of(lengths)
             plan = BlockPlan(s, Blocks(g, s.m, lengths), g.filters, slab, 1, workers, need)
@@ -207,9 +207,9 @@ def gradient_plan(g: Geometry, s: TileSizes, job: Job, traits: Traits) -> BlockP
     if traits.mutable and g.groups == 1:
         slab = max(-(-g.channels // max(-(-whole // most), 1)), min(g.channels, 16))
     first, slabs = slab, -(-g.channels // slab)
-    target = max(TILES * traits.block_bytes >> 21, 1)
-    target = min(target, max(prod(tiles) * slabs // PARTS, 16))
-    rows = max(target, 1)
+    tiles_per_block = max(TILES * traits.block_bytes >> 21, 1)
+    tiles_per_block = min(tiles_per_block, max(prod(tiles) * slabs // PARTS, 16))
+    rows = max(tiles_per_block, 1)
     threads = job.threads if g.multiply_adds > SMALL and traits.mutable else 1
     final = prod(g.f_shape) * job.itemsize
     least = 1 if g.groups > 1 else min(slab, 32)
@@ -226,12 +226,12 @@ def gradient_plan(g: Geometry, s: TileSizes, job: Job, traits: Traits) -> BlockP
         shared = parts * final if parts > 1 else 0
         if shared + concurrent * each <= job.limit:
             break
-        if rows > min(target, 32 if concurrent > 1 else 1):
+        if rows > min(tiles_per_block, 32 if concurrent > 1 else 1):
             rows = max(rows // 2, 1)
         elif g.groups == 1 and slab > (least if concurrent > 1 else 1):
             slab = max(slab // 2, 1)
         elif concurrent > 1:  # one worker with large blocks is better than several with tiny ones
-            concurrent, rows, slab = 1, target, first
+            concurrent, rows, slab = 1, tiles_per_block, first
         else:
             break
     most_workers = min((job.limit - shared) // max(each, 1), parts * slabs)
@@ -255,7 +255,7 @@ def choose_plan(g: Geometry, job: Job, traits: Traits, prepared: bool = False) -
     judged = replace(g, batch=1) if job.batch_invariant else g
     found: list[tuple[bool, float, BlockPlan]] = []
     for s in candidates(g.kernel, g.out):
-        if winograd_error.growth(s.pairs, gradient) > MOST_GROWTH:
+        if winograd_error.growth(s.outputs_and_taps, gradient) > MOST_GROWTH:
             continue
         if gradient:
             plan = gradient_plan(g, s, job, traits)

@@ -160,14 +160,14 @@ def write_outputs(
         first = [lo * k for (lo, _), k in zip(box[1:], m, strict=True)]
         sides = [size * k for size, k in zip(t[1:], m, strict=True)]
         sizes = [min(size, o - at) for size, o, at in zip(sides, limits, first, strict=True)]
-        target = y[
+        destination = y[
             (slice(*box[0]), *(slice(at, at + o) for at, o in zip(first, sizes, strict=True)))
         ]
         if sizes == sides:  # whole tiles: splitting an axis is always a view
-            xp.reshape(target, found.shape)[...] = found
+            xp.reshape(destination, found.shape)[...] = found
         else:
             whole = buffer[size : 2 * size]
             xp.reshape(whole, found.shape)[...] = found
             whole = xp.reshape(whole, (t[0], *sides, width))
-            target[...] = whole[(ALL, *map(slice, sizes))]
+            destination[...] = whole[(ALL, *map(slice, sizes))]
     return y

@@ -136,9 +136,9 @@ class Backend:
         operands that it does not support.
     launch : callable or None
         ``launch(kernel, block, threads)``: run a compiled kernel of `einstride.cpu` on threads.
-    lend : callable or None
-        ``lend(program, block, threads, *arrays)``: run a compiled program of `einstride.cpu`, whose
-        kernels use at most `threads` threads.
+    launch_program : callable or None
+        ``launch_program(program, block, threads, *arrays)``: run a compiled program of
+        `einstride.cpu`, whose kernels use at most `threads` threads.
     result : callable or None
         ``result(shape, dtype_name, like)``: a new array for the result of a call that reads `like`;
         None where memory is equally fast at every address.
@@ -189,7 +189,7 @@ class Backend:
     tf32: Backend | None = None
     copy_rows: Callable[..., bool] | None = None
     launch: Callable[[Callable[[int, int], None], Any, int], None] | None = None
-    lend: Callable[..., None] | None = None
+    launch_program: Callable[..., None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
     host: Backend | None = None

@@ -153,7 +153,7 @@ BACKEND = Backend(
     to_host=np.asarray,
     copied=copy_bytes,
     launch=spin_helpers.launch,
-    lend=spin_helpers.lend,
+    launch_program=spin_helpers.launch_program,
     frozen=frozen,
 )
 

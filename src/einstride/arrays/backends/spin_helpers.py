@@ -32,7 +32,7 @@ take time from other processes."""
 SLEEP_MICROSECONDS = 20
 """Microseconds that a caller sleeps between polls of a helper that has not ended after `POLLS`."""
 
-FIXED = 7
+LAUNCH_ARGUMENT_COUNT = 7
 """Number of arguments of `launch` before the helpers' addresses: the length of
 `spin_handoff.LAUNCH_ARGUMENTS`, which is imported where kernels are compiled."""
 
@@ -47,11 +47,11 @@ def _functions() -> tuple[Kernel, Kernel]:
     from einstride.codegen import jit
     from einstride.cpu.runtime import spin_handoff
 
-    machine = jit.machine()
-    pause = spin_handoff.pause(machine.features)
+    target = jit.host_target()
+    pause = spin_handoff.pause_intrinsic(target.features)
     serve_kernels, launch = (
         jit.kernel(
-            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(name, pause), on=machine
+            spin_handoff.NAME, spin_handoff.kernel, spin_handoff.Spec(name, pause), target=target
         )
         for name in ("serve", "launch")
     )
@@ -90,11 +90,11 @@ class _Helper:
 
         They are `spin_handoff.LAUNCH_ARGUMENTS`, then the address of each helper's mailbox.
         """
-        if len(self._arguments) != FIXED + len(helpers):
+        if len(self._arguments) != LAUNCH_ARGUMENT_COUNT + len(helpers):
             self._arguments = _arguments(len(helpers))
         arguments = self._arguments
         arguments[0], arguments[1], arguments[2] = len(helpers), kernel, block
-        for i, helper in enumerate(helpers, FIXED):
+        for i, helper in enumerate(helpers, LAUNCH_ARGUMENT_COUNT):
             arguments[i] = helper.address
         return ctypes.addressof(arguments)
 
@@ -111,8 +111,8 @@ class _Helper:
 
 
 def _arguments(helpers: int) -> ctypes.Array[ctypes.c_int64]:
-    fixed = (0, 0, 0, POLLS, *_sleep(), _address(_functions()[1]))
-    return (ctypes.c_int64 * (FIXED + helpers))(*fixed)
+    values = (0, 0, 0, POLLS, *_sleep(), _address(_functions()[1]))
+    return (ctypes.c_int64 * (LAUNCH_ARGUMENT_COUNT + helpers))(*values)
 
 
 def _wake(lock: threading.Lock) -> None:
@@ -152,8 +152,8 @@ def launch(function: Kernel, block: Any, threads: int) -> None:
         idle.extend(borrowed)
 
 
-def lend(function: Callable[..., None], argument: int, threads: int, *given: Any) -> None:
-    """Call the C function ``function(argument, arguments, *given)`` with helpers to launch kernels.
+def launch_program(function: Callable[..., None], block: int, threads: int, *arrays: Any) -> None:
+    """Call the C function ``function(block, arguments, *arrays)``, which runs kernels on threads.
 
     `arguments` is the address of the arguments of `launch`, with `threads` - 1 helpers or fewer; it
     is 0 if there are none.
@@ -164,7 +164,7 @@ def lend(function: Callable[..., None], argument: int, threads: int, *given: Any
         arguments = borrowed[0].arguments(0, 0, borrowed) if borrowed else 0
         for helper in borrowed:
             helper.wake()
-        function(argument, arguments, *given)
+        function(block, arguments, *arrays)
     finally:
         idle.extend(borrowed)
 

@@ -303,14 +303,14 @@ def _add_within_group(
                 )
                 for v in range(vectors):
                     a = accs[part][p * vectors + v]
-                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
+                    a.set(broadcast.multiply_add(f_vectors[v], a.get()))
 
 
 def _add_product(spec: Spec, x: Value, f: Value, accs: list[list[Variable]], i: int) -> None:
     """Add x * f to accumulator i; for complex numbers x * Re f and x * Im f to two of them."""
     if not spec.x.pairs:
-        accs[0][i].set(x.times_plus(f, accs[0][i].get()))
+        accs[0][i].set(x.multiply_add(f, accs[0][i].get()))
         return
     for part in range(2):
         half = shuffle(f, [j // 2 * 2 + part for j in range(spec.lanes)])
-        accs[part][i].set(x.times_plus(half, accs[part][i].get()))
+        accs[part][i].set(x.multiply_add(half, accs[part][i].get()))

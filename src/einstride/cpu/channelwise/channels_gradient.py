@@ -289,12 +289,12 @@ def _add_within_group(
             )
             for v, g in enumerate(gy_vectors):
                 a = sums[part][c * vectors + v]
-                a.set(broadcast.times_plus(g, a.get()))
+                a.set(broadcast.multiply_add(g, a.get()))
 
 
 def _add_product(x: Value, gy_vectors: list[Value], sums: list[list[Variable]], i: int) -> None:
     for part, g in zip(sums, gy_vectors, strict=True):
-        part[i].set(x.times_plus(g, part[i].get()))
+        part[i].set(x.multiply_add(g, part[i].get()))
 
 
 def _combine_conjugate(spec: Spec, sums: list[Value]) -> Value:
@@ -304,5 +304,5 @@ def _combine_conjugate(spec: Spec, sums: list[Value]) -> Value:
     first, second = sums
     if not spec.spans_groups:  # sums of Re x * gy and of Im x * gy
         sign = ir.Constant(first.ir.type, [1.0, -1.0] * (spec.lanes // 2))
-        return swap_parts(second).times_plus(Value(first.code, sign), first)
+        return swap_parts(second).multiply_add(Value(first.code, sign), first)
     return combine_conjugate(first, second)

@@ -98,7 +98,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     module, spec, own_values, offset_tables = choose(sig, partials)
     values |= sig.arguments(offset_tables) | own_values
     values["chunks"] = chunks * own_values.get("panels", 1)
-    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.target)
     names = module.arguments(g.rank)
     arguments = {name: values[name] for name in names if name in values}
     return Call(kernel, names, arguments, min(sig.useful_threads, values["chunks"]), offset_tables)
@@ -144,7 +144,7 @@ def _vectors_of_positions(
     """Return the kernel module, spec, arguments and tables with vectors of positions."""
     g, vector_positions = sig.geometry, sig.lanes // sig.parts
     inside, outside = vector_interior(sig)
-    accumulators = (16 if sig.machine.registers == 32 else 8) // sig.parts
+    accumulators = (16 if sig.target.registers == 32 else 8) // sig.parts
     tile = -(-g.kernel[-1] // -(-g.kernel[-1] // accumulators))
     contiguous = g.stride[-1] * sig.x_strides[-2] == sig.parts
     masked = contiguous and g.padding_mode == "zeros"

@@ -49,7 +49,7 @@ def _divide_into_chunks(sig: Signature, width: int, tile: int) -> dict[str, int]
 def _make_call(
     sig: Signature, module: Any, spec: Any, values: dict[str, int], offset_tables: list[Any]
 ) -> Call:
-    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.machine)
+    kernel = jit.KernelSpec(module.NAME, module.kernel, (spec,), sig.target)
     names = module.arguments(sig.geometry.rank)
     arguments = {name: values[name] for name in names if name in values}
     return Call(kernel, names, arguments, min(sig.useful_threads, values["chunks"]), offset_tables)
@@ -97,7 +97,7 @@ def blocking(sig: Signature, width: int) -> tuple[int, int]:
     if not sig.spans_groups or g.channels == g.groups:
         divisors = [v for v in (4, 3, 2) if v * 2 <= sig.accumulators and count % v == 0]
         vectors = divisors[0] if divisors else max(min(count, 4, sig.accumulators // 2), 1)
-        if prod(g.kernel) * vectors * sig.machine.vector_bytes > FILTER_CACHE_BYTES:
+        if prod(g.kernel) * vectors * sig.target.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
         max_tile = max(sig.accumulators // vectors, 1)
     if unrolled_row(sig):

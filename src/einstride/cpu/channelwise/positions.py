@@ -170,7 +170,7 @@ def _compute_tile(
                         broadcast = code.splat(numbers.at(r * parts + part).load(), lanes)
                         for v in range(vectors):
                             a = accs[part][v * spec.results + r]
-                            a.set(x_vectors[v].times_plus(broadcast, a.get()))
+                            a.set(x_vectors[v].multiply_add(broadcast, a.get()))
 
     def loop_over_axes(a: int, x: Pointer, tap: Value) -> None:
         if a + 1 == rank:

@@ -158,7 +158,7 @@ def _sum_taps(
                     code, spec, x_pointer, k + t, w, border_column, positions_left
                 )
             for part, g in zip(accs, gy_vectors, strict=True):
-                part[t].set(x_vector.times_plus(g, part[t].get()))
+                part[t].set(x_vector.multiply_add(g, part[t].get()))
 
     with code.loop(
         0, strip.equals(0).select(code["inside"], code.number(0)), vector_positions

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.runtime import operands
 from einstride.cpu.runtime.argument_block import address
@@ -48,7 +48,7 @@ class Signature:
         The strides of x, and of y or gy, counted in real numbers: a complex element has two.
     threads : int
         The most threads that the call may use.
-    machine : Machine
+    target : Target
         The target whose vectors and registers the kernel is compiled for.
     """
 
@@ -58,7 +58,7 @@ class Signature:
     x_strides: Strides
     y_strides: Strides
     threads: int
-    machine: Machine
+    target: Target
 
     @property
     def parts(self) -> int:
@@ -68,12 +68,12 @@ class Signature:
     @property
     def lanes(self) -> int:
         """Real numbers per vector."""
-        return self.machine.lanes(ITEMSIZE[self.compute] // self.parts)
+        return self.target.lanes(ITEMSIZE[self.compute] // self.parts)
 
     @property
     def accumulators(self) -> int:
         """Accumulators of a register tile, at most, or pairs of them for complex numbers."""
-        return (24 if self.machine.registers == 32 else 10) // self.parts
+        return (24 if self.target.registers == 32 else 10) // self.parts
 
     @property
     def x(self) -> Format:

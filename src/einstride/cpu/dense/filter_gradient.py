@@ -150,7 +150,7 @@ def _add_outer_product(
         x_vector = code.splat(pointer.load_as(spec.x_dtype, spec.compute), spec.lanes)
         for v, vector in enumerate(row):
             sums = acc[p * spec.vectors + v]
-            sums.set(x_vector.times_plus(vector, sums.get()))
+            sums.set(x_vector.multiply_add(vector, sums.get()))
 
 
 def _store_sums(

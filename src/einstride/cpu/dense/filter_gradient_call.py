@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import filter_gradient, packed_filter_gradient_call
 from einstride.cpu.dense.pack_call import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
@@ -27,7 +27,7 @@ order of sums, and so the bits."""
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    per_example: bool = False, on: Machine | None = None, max_partial_sums: int = 1,
+    per_example: bool = False, target: Target | None = None, max_partial_sums: int = 1,
 ) -> None:  # fmt: skip
     """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`.
 
@@ -36,7 +36,7 @@ def gradient(
     part of gy.
     """
     call, count = gradient_of(
-        x, gy, g, compute, out, threads, per_example, on or machine(), max_partial_sums
+        x, gy, g, compute, out, threads, per_example, target or host_target(), max_partial_sums
     )
     sums = np.empty((count, *out.shape), out.dtype) if count > 1 else out
     call(launch, x=address(x), gy=address(gy), gf=address(sums))
@@ -46,7 +46,7 @@ def gradient(
 
 def gradient_of(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, threads: int, per_example: bool,
-    on: Machine, max_partial_sums: int = 1,
+    target: Target, max_partial_sums: int = 1,
 ) -> tuple[Call, int]:  # fmt: skip
     """Make the call for arrays with these strides, and the number of partial sums it stores.
 
@@ -54,7 +54,7 @@ def gradient_of(
     """
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, on, max_partial_sums,
+        threads, target, max_partial_sums,
     )  # fmt: skip
 
 
@@ -62,9 +62,9 @@ def gradient_of(
 def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, on: Machine, max_partial_sums: int,
+    threads: int, target: Target, max_partial_sums: int,
 ) -> tuple[Call, int]:  # fmt: skip
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, target)
     item = ITEMSIZE[real(compute)]
     x_strides = element_strides(x_byte_strides, ITEMSIZE[real(x_dtype)])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[real(gy_dtype)])
@@ -73,7 +73,7 @@ def _gradient_call(
         dtypes = real(x_dtype), real(gy_dtype), real(compute)
         return packed_filter_gradient_call.call(
             g, layout, dtypes, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
-            threads, on,
+            threads, target,
         )  # fmt: skip
     gf_batch = gf_strides.pop(0) if per_example else 0
     x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
@@ -124,7 +124,7 @@ def _gradient_call(
         values |= {n: address(v) for n, v in zip(names, arrays, strict=True)}
         values |= {f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"gy_stride{a}": gy_strides[a + 1]}
     values["x"] = base * ITEMSIZE[real(x_dtype)]
-    kernel = KernelSpec("outer", filter_gradient.kernel, (tile,), on)
+    kernel = KernelSpec("outer", filter_gradient.kernel, (tile,), target)
     return Call(kernel, filter_gradient.arguments(g.rank), values, threads, tables), 1
 
 

@@ -223,7 +223,7 @@ def _add_products(
             x_vector = code.splat(number, spec.lanes)
             for v in range(spec.vectors):
                 sums = acc[p * spec.vectors + v]
-                sums.set(x_vector.times_plus(f_row[v], sums.get()))
+                sums.set(x_vector.multiply_add(f_row[v], sums.get()))
 
     if not spec.contiguous_x:
         with code.loop(0, depth) as c:

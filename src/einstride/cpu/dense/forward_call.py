@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.dense import forward
 from einstride.cpu.dense.pack_call import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
@@ -29,14 +29,14 @@ cache."""
 
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine | None = None, vnni: bool = False,
+    target: Target | None = None, vnni: bool = False,
 ) -> None:  # fmt: skip
     """Compute out (B, *O, D) = conv(x, panels) + bias, for addressable arrays.
 
     With `vnni`, the panels are those of `einstride.cpu.dense.vnni`, and the channels of x are
     contiguous.
     """
-    call = correlation(x, g, compute, out, threads, on or machine(), vnni)
+    call = correlation(x, g, compute, out, threads, target or host_target(), vnni)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
@@ -44,21 +44,21 @@ def correlate(
 
 
 def correlation(
-    x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine, vnni: bool = False
+    x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target, vnni: bool = False
 ) -> Call:
     """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     strides = x.strides if x.shape[-1] == g.channels else (*x.strides[:-1], x.itemsize)
     return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, on, vnni
+        g, dtype_name(x), compute, dtype_name(out), strides, out.strides, threads, target, vnni
     )
 
 
 @kept
 def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], threads: int, on: Machine, vnni: bool = False,
+    y_byte_strides: tuple[int, ...], threads: int, target: Target, vnni: bool = False,
 ) -> Call:  # fmt: skip
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, target)
     items = ITEMSIZE[real(operand)], ITEMSIZE[real(result)]
     x_strides = element_strides(x_byte_strides, items[0])
     y_strides = element_strides(y_byte_strides, items[1])
@@ -108,7 +108,7 @@ def _correlation_call(
             f"x_first{a}": axis.first, f"x_stride{a}": axis.x_stride,
             f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
         }  # fmt: skip
-    kernel = KernelSpec("dense", forward.kernel, (tile,), on)
+    kernel = KernelSpec("dense", forward.kernel, (tile,), target)
     return Call(kernel, forward.arguments(len(axes)), values, threads, tables)
 
 

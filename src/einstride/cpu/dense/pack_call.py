@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import pack as pack_kernel
@@ -58,21 +58,21 @@ class PanelLayout:
 
 
 @cached(1024)
-def panel_layout(compute: str, columns: int, on: Machine) -> PanelLayout:
+def panel_layout(compute: str, columns: int, target: Target) -> PanelLayout:
     """Choose the register tile for `columns` output channels in a group; it uses all registers."""
     parts = 2 if compute in PARTS else 1
-    lanes = on.lanes(ITEMSIZE[real(compute)])
+    lanes = target.lanes(ITEMSIZE[real(compute)])
     all_vectors = -(-columns * parts // lanes)
-    max_vectors = 4 if on.registers >= 32 else 2
+    max_vectors = 4 if target.registers >= 32 else 2
     count = -(-all_vectors // max_vectors)
     vectors = -(-all_vectors // count)
-    rows = min((on.registers - 1 - vectors) // vectors, 14 if on.registers >= 32 else 6)
+    rows = min((target.registers - 1 - vectors) // vectors, 14 if target.registers >= 32 else 6)
     return PanelLayout(parts, lanes, vectors, 6 if vectors == 4 else rows, count)
 
 
-def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
+def panel_bytes(g: Geometry, compute: str, target: Target) -> int:
     """Count the bytes of a packed filter."""
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, target)
     inner = g.channels // g.groups * layout.parts
     count = prod(g.kernel) * inner * layout.width * layout.per_group * g.groups
     return count * ITEMSIZE[real(compute)] + CACHE_LINE
@@ -99,31 +99,31 @@ def panel_tables(
 
 
 def pack(
-    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine | None = None
+    f: Any, g: Geometry, compute: str, launch: Any, threads: int, target: Target | None = None
 ) -> Any:
     """Pack a filter (*K, C // G, D) with any strides into panels."""
-    on = on or machine()
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    target = target or host_target()
+    layout = panel_layout(compute, g.filters // g.groups, target)
     if layout.parts == 2:
         f = complex_as_real.filters(f)
     taps = prod(g.kernel)
     inner = g.channels // g.groups * layout.parts
     panels = aligned_empty((layout.per_group * g.groups, taps, inner, layout.width), real(compute))
-    packing(f, g, compute, threads, on)(launch, f=address(f), panels=address(panels))
+    packing(f, g, compute, threads, target)(launch, f=address(f), panels=address(panels))
     return panels
 
 
-def packing(f: Any, g: Geometry, compute: str, threads: int, on: Machine) -> Call:
+def packing(f: Any, g: Geometry, compute: str, threads: int, target: Target) -> Call:
     """Make the call that packs real arrays like f; it needs the addresses ``f`` and ``panels``."""
-    layout = panel_layout(compute, g.filters // g.groups, on)
+    layout = panel_layout(compute, g.filters // g.groups, target)
     part = real(dtype_name(f))
     f_strides = element_strides(f.strides, ITEMSIZE[part])
-    return _packing_call(g, layout, part, real(compute), f_strides, threads, on)
+    return _packing_call(g, layout, part, real(compute), f_strides, threads, target)
 
 
-def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
+def is_packed(f: Any, g: Geometry, compute: str, target: Target) -> bool:
     """True if the filter has one panel, and the same memory layout as this panel."""
-    layout = panel_layout(compute, g.filters, on)
+    layout = panel_layout(compute, g.filters, target)
     one_panel = g.groups == layout.per_group == layout.parts == 1 and layout.width == g.filters
     return bool(one_panel and dtype_name(f) == compute and packed(f))
 
@@ -131,7 +131,7 @@ def is_packed(f: Any, g: Geometry, compute: str, on: Machine) -> bool:
 @kept
 def _packing_call(
     g: Geometry, layout: PanelLayout, operand: str, compute: str, f_strides: tuple[int, ...],
-    threads: int, on: Machine,
+    threads: int, target: Target,
 ) -> Call:  # fmt: skip
     *taps, channel, column = f_strides
     offsets = grid(g.kernel, taps)
@@ -139,7 +139,10 @@ def _packing_call(
     firsts = first * column
     order = "columns" if column == 1 else "channels" if channel == 1 else "any"
     kernel = KernelSpec(
-        "panels", pack_kernel.kernel, (operand, compute, layout.lanes, layout.vectors, order), on
+        "panels",
+        pack_kernel.kernel,
+        (operand, compute, layout.lanes, layout.vectors, order),
+        target,
     )
     inner = g.channels // g.groups * layout.parts
     size = prod(g.f_shape) * layout.parts**2

@@ -229,7 +229,7 @@ def _sum_region(
             x_vector = code.splat(x.at(k * spec.channels + p).load(), spec.lanes)
             for v, vector in enumerate(row):
                 sums = acc[p * spec.vectors + v]
-                sums.set(x_vector.times_plus(vector, sums.get()))
+                sums.set(x_vector.multiply_add(vector, sums.get()))
 
 
 def _store_sums(

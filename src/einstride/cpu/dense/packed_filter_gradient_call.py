@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine
+from einstride.codegen.jit import KernelSpec, Target
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.dense import packed_filter_gradient
 from einstride.cpu.dense.pack_call import PanelLayout, panel_tables
@@ -77,7 +77,7 @@ def allowed_partial_sums(job: Job, besides: int) -> int:
 def call(
     g: Geometry, layout: PanelLayout, dtypes: tuple[str, str, str], x_strides: Sequence[int],
     gy_strides: Sequence[int], gf_strides: Sequence[int], max_partial_sums: int,
-    per_example: bool, threads: int, on: Machine,
+    per_example: bool, threads: int, target: Target,
 ) -> tuple[Call, int]:  # fmt: skip
     """Make the call for these strides, in elements, and the number of partial sums that it stores.
 
@@ -136,7 +136,7 @@ def call(
     for a, (length, x_stride, gy_stride) in enumerate(axes):
         values |= {f"out{a}": length, f"x_stride{a}": x_stride, f"gy_stride{a}": gy_stride}
     tables = (tap_x, tap_gf, x_columns, y_columns, column, counts)
-    kernel = KernelSpec("blocked", packed_filter_gradient.kernel, (tile,), on)
+    kernel = KernelSpec("blocked", packed_filter_gradient.kernel, (tile,), target)
     return Call(kernel, packed_filter_gradient.arguments(len(axes)), values, threads, tables), count
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 
 from einstride.codegen.function_builder import Pointer, Value
-from einstride.codegen.jit import Machine, machine
+from einstride.codegen.jit import Target, host_target
 from einstride.cpu.dense.pack_call import panel_layout
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.problem import Job
@@ -39,18 +39,18 @@ def fits(g: Geometry, job: Job) -> bool:
         and job.arithmetic.result == "int32"
         and g.groups == 1
         and g.channels % 4 == 0
-        and usable(machine())
+        and usable(host_target())
     )
 
 
-def usable(on: Machine) -> bool:
+def usable(target: Target) -> bool:
     """True if a CPU has the VNNI instruction for 512-bit vectors."""
-    return on.vector_bytes == 64 and FEATURE in on.features.split(",")
+    return target.vector_bytes == 64 and FEATURE in target.features.split(",")
 
 
 def pack(f: Any, g: Geometry, signed: bool) -> VnniFilter:
     """Pack an int8 filter (*K, C, D) with any strides; `signed` is true for a signed x."""
-    layout = panel_layout("int32", g.filters, machine())
+    layout = panel_layout("int32", g.filters, host_target())
     taps, width = prod(g.kernel), layout.per_group * layout.width
     wide = np.zeros((taps, g.channels, width), np.int8)
     wide[..., : g.filters] = f.reshape(taps, g.channels, g.filters)

@@ -199,6 +199,6 @@ def _add_products(
                 prefetch_line(pointer.at(code["x_prefetch"]), False)
             for p, k in pairs:
                 s = sums[n * kernel + k]
-                s.set(vector.times_plus(gy_vectors[p], s.get()))
+                s.set(vector.multiply_add(gy_vectors[p], s.get()))
 
     walk_row(code, [x for _, x in rows], pattern, columns, code["x_stride"], add_element)

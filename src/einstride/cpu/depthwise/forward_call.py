@@ -113,7 +113,7 @@ def call(sig: Signature, backwards: bool) -> Call:
     values |= _divide_into_chunks(sig, out, rows, packed)
     names = forward.arguments(g.rank)
     values = {name: values[name] for name in names if name in values}
-    kernel_spec = jit.KernelSpec(forward.NAME, forward.kernel, (spec,), sig.machine)
+    kernel_spec = jit.KernelSpec(forward.NAME, forward.kernel, (spec,), sig.target)
     return Call(kernel_spec, names, values, min(sig.useful_threads, values["chunks"]), tables)
 
 
@@ -150,7 +150,7 @@ def blocking(
 ) -> tuple[int, int, int]:
     """Choose R, P and T of the register tile with the fewest cycles by `_predict_cycles`."""
     g = sig.geometry
-    registers, kernel = sig.machine.registers - 2, g.kernel[-1]
+    registers, kernel = sig.target.registers - 2, g.kernel[-1]
     max_rows = min(g.kernel[-2], out[-2], 4) if dense else 1
     best: tuple[float, int, int, int] | None = None
     narrow = exceeds_caches(g) and prod(g.kernel[-2:]) < 12
@@ -234,7 +234,7 @@ def _resident_rows(sig: Signature, rows: int, tile: int) -> int:
     g = sig.geometry
     if g.rank == 1 or g.kernel[-2] < rows:
         return 0
-    return g.kernel[-2] if prod(g.kernel[-2:]) + rows * tile + 2 <= sig.machine.registers else 0
+    return g.kernel[-2] if prod(g.kernel[-2:]) + rows * tile + 2 <= sig.target.registers else 0
 
 
 def call_gradient(sig: Signature, partials: PartialSums) -> Call:
@@ -245,7 +245,7 @@ def call_gradient(sig: Signature, partials: PartialSums) -> Call:
     g = sig.geometry
     axes = [forward_sources(g, a) for a in range(g.rank)]
     unrolled, tap_rows = is_unrolled(g.out[-1], g.kernel[-1]), prod(g.kernel[:-1])
-    max_tile = min(sig.machine.registers - 2 - prod(g.kernel), g.out[-1], 16)
+    max_tile = min(sig.target.registers - 2 - prod(g.kernel), g.out[-1], 16)
     tile = -(-g.out[-1] // -(-g.out[-1] // max_tile))
     spec = filter_gradient.Spec(
         sig.x, sig.y, sig.lanes, g.rank, tap_rows, tile, g.channels % sig.lanes,
@@ -269,14 +269,14 @@ def call_gradient(sig: Signature, partials: PartialSums) -> Call:
     names = filter_gradient.arguments(g.rank)
     values = {name: values[name] for name in names if name in values}
     name, write = filter_gradient.NAME, filter_gradient.kernel
-    kernel_spec = jit.KernelSpec(name, write, (spec,), sig.machine)
+    kernel_spec = jit.KernelSpec(name, write, (spec,), sig.target)
     return Call(kernel_spec, names, values, min(sig.useful_threads, values["chunks"]), tables)
 
 
 def suits_gradient(sig: Signature, partials: PartialSums) -> bool:
     """True if the kernel computes this filter gradient: registers hold the sums of all taps."""
     g = sig.geometry
-    fits = prod(g.kernel) + 6 <= sig.machine.registers and g.rank <= 2
+    fits = prod(g.kernel) + 6 <= sig.target.registers and g.rank <= 2
     return fits and partials.strips == 1 and suits(sig, False)
 
 

@@ -191,7 +191,7 @@ class Tile:
             for r in rows:
                 for p, k in pairs:
                     a = self.accs[r * tile + p]
-                    a.set(x_vector.times_plus(values[r, k], a.get()))
+                    a.set(x_vector.multiply_add(values[r, k], a.get()))
 
         walk_row(
             self.code,

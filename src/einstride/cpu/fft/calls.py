@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from einstride.codegen import jit
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.fft import kernels
 from einstride.cpu.fft.kernel import arguments, lines
@@ -48,19 +48,19 @@ class FFTConvolution:
         The dtype of transforms and sums.
     gradient : bool
         True for the filter gradient.
-    machine : Machine
+    target : Target
         The target that kernels are compiled for.
     """
 
     geometry: Geometry
     compute: str
     gradient: bool
-    machine: Machine
+    target: Target
 
     @cached_property
     def lanes(self) -> int:
         """Lanes of a vector."""
-        return self.machine.lanes(ITEMSIZE[self.compute])
+        return self.target.lanes(ITEMSIZE[self.compute])
 
     @cached_property
     def blocks(self) -> int:
@@ -77,7 +77,7 @@ class FFTConvolution:
     def optional_tiling(self) -> Tiling | None:
         """How its planes are divided into tiles; None if no period is long enough."""
         return best_tiling(
-            self.geometry, self.gradient, self.machine.vector_bytes, self.tiled_lanes * self.lanes
+            self.geometry, self.gradient, self.target.vector_bytes, self.tiled_lanes * self.lanes
         )
 
     @cached_property
@@ -248,7 +248,7 @@ def call(
         "pairs": address(pairs), "slots": address(slots),
     }  # fmt: skip
     generate = getattr(kernels, kernel)
-    kernel_spec = jit.KernelSpec(f"fourier_{kernel}", generate, (plane, *operands), conv.machine)
+    kernel_spec = jit.KernelSpec(f"fourier_{kernel}", generate, (plane, *operands), conv.target)
     return Call(kernel_spec, arguments(*operands), values, min(threads, chunks), all_tables)
 
 

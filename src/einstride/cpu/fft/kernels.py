@@ -96,13 +96,13 @@ def _transform_filter(kernel: Kernel, f: Operand, block: Value, spectra: Pointer
     zero = code.number(0)
     kernel.rows_to_spectra(f, PlaneIndex(zero, kernel.channel(block), zero, zero), kernel.buffer)
     with code.loop(0, kernel.half) as k:
-        target = kernel.column(spectra, k)
+        destination = kernel.column(spectra, k)
 
         def get(position: Value, shift: int) -> Complex:
             return load(kernel.slot(kernel.buffer, k, position, shift, kernel.zeros), plane.lanes)
 
         def put(position: Value, shift: int, number: Complex) -> None:
-            pointer = target.at(position * kernel.size).at(shift * kernel.size)
+            pointer = destination.at(position * kernel.size).at(shift * kernel.size)
             scaled = times(number[0], scale), times(number[1], scale)
             store(pointer, scaled, plane.dtype, plane.lanes)
 

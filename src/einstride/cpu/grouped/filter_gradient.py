@@ -212,7 +212,7 @@ def _add_products(spec: Spec, kind: TileKind, x: Pointer, y: Pointer, acc: list[
             x_vector = broadcast_channel(spec, x.at(q * layout.x_width), c)
             for p, k in pairs:
                 sums = acc[k * layout.block + c]
-                sums.set(x_vector.times_plus(gy[p], sums.get()))
+                sums.set(x_vector.multiply_add(gy[p], sums.get()))
 
 
 def _store_sums(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine
+from einstride.codegen.jit import KernelSpec, Target
 from einstride.cpu.grouped import filter_gradient
 from einstride.cpu.grouped.forward_call import spec_and_arguments
 from einstride.cpu.grouped.shape import ChannelLayout, channel_layout
@@ -32,11 +32,11 @@ POSITIONS = 14
 
 def gradient(
     x: Any, gy: Any, g: Geometry, compute: str, out: Any, launch: Any, threads: int,
-    per_example: bool, on: Machine,
+    per_example: bool, target: Target,
 ) -> None:  # fmt: skip
     """Compute out (*K, C // G, D) = the filter gradient, (B, ...) if per example, in `compute`."""
-    call = gradient_of(x, gy, g, compute, out, threads, per_example, on)
-    packed = np.empty(threads * packed_bytes(g, compute, per_example, on) + 64, np.uint8)
+    call = gradient_of(x, gy, g, compute, out, threads, per_example, target)
+    packed = np.empty(threads * packed_bytes(g, compute, per_example, target) + 64, np.uint8)
     start = -(-address(packed) // 64) * 64
     call(launch, x=address(x), y=address(gy), gf=address(out), packed=start)
 
@@ -49,24 +49,26 @@ def gradient_of(
     out: Any,
     threads: int,
     per_example: bool,
-    on: Machine,
+    target: Target,
 ) -> Call:
     """Make the call for these strides; it needs the addresses x, y (of gy), gf and packed."""
     return _gradient_call(
         g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, on,
+        threads, target,
     )  # fmt: skip
 
 
-def packed_bytes(g: Geometry, compute: str, per_example: bool, on: Machine) -> int:
+def packed_bytes(g: Geometry, compute: str, per_example: bool, target: Target) -> int:
     """Count the bytes of a thread's packed x and gy."""
-    return _choose_region(g, gradient_layout(g, compute, on), ITEMSIZE[compute], per_example).bytes
+    return _choose_region(
+        g, gradient_layout(g, compute, target), ITEMSIZE[compute], per_example
+    ).bytes
 
 
-def gradient_layout(g: Geometry, compute: str, on: Machine) -> ChannelLayout:
+def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
     """Choose the layout of one vector of outputs and channel blocks whose sums fit registers."""
     return channel_layout(
-        g, compute, on, max((24 if on.registers >= 32 else 10) // g.kernel[-1], 1)
+        g, compute, target, max((24 if target.registers >= 32 else 10) // g.kernel[-1], 1)
     )
 
 
@@ -151,9 +153,9 @@ def _input_ranges(g: Geometry, rows: int) -> tuple[Any, Any]:
 def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
     y_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, on: Machine,
+    threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    layout, item = gradient_layout(g, compute, on), ITEMSIZE[compute]
+    layout, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[gy_dtype])
     gf_strides = list(element_strides(gf_byte_strides, item))
@@ -190,5 +192,5 @@ def _gradient_call(
             f"x_stride{a}": x_strides[a + 1], f"packed_x{a}": region.x[a + 1],
             f"packed_y{a}": region.y[a + 1],
         }  # fmt: skip
-    kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), on)
+    kernel = KernelSpec("grouped_gradient", filter_gradient.kernel, (spec,), target)
     return Call(kernel, filter_gradient.arguments(g.rank), values, threads, tables)

@@ -192,7 +192,7 @@ def _add_channel(
     def add_product(p: int, x_vector: Value, f_row: list[Value]) -> None:
         for v, f_vector in enumerate(f_row):
             sums = acc[p * layout.vectors + v]
-            sums.set(x_vector.times_plus(f_vector, sums.get()))
+            sums.set(x_vector.multiply_add(f_vector, sums.get()))
 
     if layout.vectors == 1:
         f_rows = [load_row(k) for k in range(spec.taps)]

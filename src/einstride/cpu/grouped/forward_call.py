@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine
+from einstride.codegen.jit import KernelSpec, Target
 from einstride.cpu.grouped import forward
 from einstride.cpu.grouped.rows import MAX_TILE_KINDS, Spec, divide_row
 from einstride.cpu.grouped.shape import ChannelLayout, channel_layout, panel_tables
@@ -32,39 +32,39 @@ FAR_BYTES = 16 << 20
 
 def correlate(
     x: Any, packed: Any, g: Geometry, compute: str, bias: Any, out: Any, launch: Any, threads: int,
-    on: Machine,
+    target: Target,
 ) -> None:  # fmt: skip
     """Compute out (B, *O, D) = conv(x, panels) + bias."""
-    call = correlation(x, g, compute, out, threads, on)
+    call = correlation(x, g, compute, out, threads, target)
     addresses = {"x": address(x), "f": address(packed), "y": address(out)}
     if bias is not None:
         addresses["bias"] = address(bias)
     call(launch, **addresses)
 
 
-def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, on: Machine) -> Call:
+def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target) -> Call:
     """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
     return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, on
+        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, target
     )
 
 
-def max_positions(layout: ChannelLayout, on: Machine) -> int:
+def max_positions(layout: ChannelLayout, target: Target) -> int:
     """Return the most positions of a tile whose sums, filter row and broadcast fit registers."""
-    registers = 24 if on.registers >= 32 else 10
+    registers = 24 if target.registers >= 32 else 10
     return max(min(registers // layout.vectors, 14), 2)
 
 
 @kept
 def _correlation_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], threads: int, on: Machine,
+    y_byte_strides: tuple[int, ...], threads: int, target: Target,
 ) -> Call:  # fmt: skip
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     spec, values, tables = spec_and_arguments(
-        g, layout, (operand, result, compute), x_strides, y_strides, max_positions(layout, on)
+        g, layout, (operand, result, compute), x_strides, y_strides, max_positions(layout, target)
     )
     stride = x_strides[-2]
     values |= {"x_stride": stride, "window_stride": g.stride[-1] * stride}
@@ -90,7 +90,7 @@ def _correlation_call(
         "block": block, "rows": rows, "panels": panels, "parts": -(-panels // part),
         "part": part, "f_panel": panel_size,
     }  # fmt: skip
-    kernel = KernelSpec("grouped", forward.kernel, (spec,), on)
+    kernel = KernelSpec("grouped", forward.kernel, (spec,), target)
     return Call(kernel, forward.arguments(g.rank), values, threads, tables)
 
 

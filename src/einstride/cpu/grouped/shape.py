@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine
+from einstride.codegen.jit import KernelSpec, Target
 from einstride.cpu.grouped import pack as pack_kernels
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
@@ -95,13 +95,13 @@ class ChannelLayout:
 
 
 @cached(1024)
-def channel_layout(g: Geometry, compute: str, on: Machine, max_block: int = 0) -> ChannelLayout:
+def channel_layout(g: Geometry, compute: str, target: Target, max_block: int = 0) -> ChannelLayout:
     """Choose a geometry's layout; with `max_block`, one vector and blocks of at most that size."""
-    lanes = on.lanes(ITEMSIZE[compute])
+    lanes = target.lanes(ITEMSIZE[compute])
     inputs, columns = g.channels // g.groups, g.filters // g.groups
     panel_groups = min(max(lanes // columns, 1), g.groups)
     all_vectors = -(-columns // lanes)
-    per_group = -(-all_vectors // (1 if max_block else 4 if on.registers >= 32 else 2))
+    per_group = -(-all_vectors // (1 if max_block else 4 if target.registers >= 32 else 2))
     block = min(lanes // panel_groups, inputs, max_block or lanes)
     block = -(-inputs // -(-inputs // block))
     return ChannelLayout(
@@ -125,15 +125,15 @@ def panel_tables(g: Geometry, layout: ChannelLayout) -> tuple[Any, ...]:
     return tuple(np.ascontiguousarray(t, np.int64) for t in tables)
 
 
-def panel_bytes(g: Geometry, compute: str, on: Machine) -> int:
+def panel_bytes(g: Geometry, compute: str, target: Target) -> int:
     """Count the bytes of a packed filter."""
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     rows = prod(g.kernel) * layout.blocks * layout.block
     return layout.panels(g.groups) * rows * layout.width * ITEMSIZE[compute] + CACHE_LINE
 
 
 def pack(
-    f: Any, g: Geometry, compute: str, launch: Any, threads: int, on: Machine,
+    f: Any, g: Geometry, compute: str, launch: Any, threads: int, target: Target,
     transposed: bool = False,
 ) -> Any:  # fmt: skip
     """Pack a filter f (*K, C // G, D) with any strides into panels.
@@ -141,7 +141,7 @@ def pack(
     With `transposed`, f is the filter of the forward pass whose input gradient `g` computes, (*K,
     D // G, C) in the terms of `g`, and its channels are exchanged.
     """
-    layout = channel_layout(g, compute, on)
+    layout = channel_layout(g, compute, target)
     shape = (
         layout.panels(g.groups),
         prod(g.kernel[:-1]),
@@ -150,7 +150,7 @@ def pack(
         layout.width,
     )
     panels = aligned_empty(shape, compute)
-    call = _packing_call(g, layout, dtype_name(f), compute, f.strides, transposed, threads, on)
+    call = _packing_call(g, layout, dtype_name(f), compute, f.strides, transposed, threads, target)
     call(launch, f=address(f), panels=address(panels))
     return panels
 
@@ -158,7 +158,7 @@ def pack(
 @kept
 def _packing_call(
     g: Geometry, layout: ChannelLayout, operand: str, compute: str, strides: tuple[int, ...],
-    transposed: bool, threads: int, on: Machine,
+    transposed: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
     *taps, inner, outer = element_strides(strides, ITEMSIZE[operand])
     if transposed:  # f: a group's outputs are the last axis but one; groups and inputs the last
@@ -176,10 +176,10 @@ def _packing_call(
     lane_offsets = np.ascontiguousarray(lane_offsets, np.int64)
     form = operand, compute, layout.lanes, layout.vectors
     if layout.groups == 1 and channel == 1 and column != 1:
-        kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), on)
+        kernel = KernelSpec("grouped_panels", pack_kernels.transposing_kernel, (*form,), target)
     else:
         contiguous = bool((lane_offsets == lane).all())
-        kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), on)
+        kernel = KernelSpec("grouped_panels", pack_kernels.kernel, (*form, contiguous), target)
     values = {
         "chunks": len(starts), "outer": prod(g.kernel[:-1]), "taps": g.kernel[-1],
         "channels": layout.inputs, "padded": layout.blocks * layout.block,

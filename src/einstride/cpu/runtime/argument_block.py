@@ -53,7 +53,7 @@ class Call:
         Value of each argument; addresses of arrays may be missing.
     threads : int
         Number of threads that take chunks.
-    keep : sequence
+    tables : sequence
         Tables that must live as long as the call, because the block holds their addresses.
     """
 

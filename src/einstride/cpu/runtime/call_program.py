@@ -15,7 +15,7 @@ import ctypes
 from typing import Any
 
 from einstride.codegen.function_builder import Code
-from einstride.codegen.jit import Machine, kernel, machine
+from einstride.codegen.jit import Target, host_target, kernel
 from einstride.codegen.vector_ops import address as address_in
 from einstride.cpu.runtime import spin_handoff
 from einstride.cpu.runtime.aligned_memory import HEADER_BYTES
@@ -34,7 +34,7 @@ _SIGNATURE = ctypes.CFUNCTYPE(
 
 
 class Program:
-    """Kernels that run in turn: `add` each of them, then `finish`.
+    """Collect kernels that run in turn: `add` each of them, then `finish`.
 
     Attributes
     ----------
@@ -46,29 +46,28 @@ class Program:
 
     def __init__(self) -> None:
         self.threads, self.nbytes = 1, 0
-        self._words = [0, 0]
-        self._used: set[str] = set()
-        self._keep: list[Any] = []
+        self._integers = [0, 0]  # of the program's own argument block: no chunks, number of steps
+        self._memory: list[Any] = []  # what the program's argument block has addresses of
 
     def add(self, call: Call, **addresses: tuple[str, int]) -> None:
-        """Append a step; ``argument=(array, offset)`` is an array's address and bytes to add."""
+        """Append a step; ``argument=(array, offset)``: an array, bytes to add to its address."""
         block, patches = call.block(), []
         for name, (array, offset) in addresses.items():
             argument = call.index(name)
             block[argument] += offset
             patches += [argument, ARRAYS.index(array)]
         function = _address(call.function)
-        self._words += [function, ctypes.addressof(block), len(block), call.threads]
-        self._words += [len(addresses), *patches]
-        self._words[1] += 1
+        self._integers += [function, ctypes.addressof(block), len(block), call.threads]
+        self._integers += [len(addresses), *patches]
+        self._integers[1] += 1
         self.threads, self.nbytes = max(self.threads, call.threads), self.nbytes + call.nbytes
-        self._keep += [block, call]
+        self._memory += [block, call]
 
     def finish(self) -> tuple[Any, int]:
-        """The function to call, and its first argument, which is valid while this object lives."""
-        block = (ctypes.c_int64 * len(self._words))(*self._words)
-        self._keep.append(block)
-        return _runner(machine()), ctypes.addressof(block)
+        """Return the function to call and its first argument, valid while this object lives."""
+        block = (ctypes.c_int64 * len(self._integers))(*self._integers)
+        self._memory.append(block)
+        return _program_function(host_target()), ctypes.addressof(block)
 
 
 def fits(call: Call) -> bool:
@@ -76,9 +75,9 @@ def fits(call: Call) -> bool:
     return len(call.block()) <= MAX_ARGUMENTS
 
 
-@cached(8, "code")  # this machine, and those that tests compile for
-def _runner(on: Machine) -> Any:
-    return _SIGNATURE(_address(kernel("program", text, on=on)))
+@cached(8, "code")  # the host, and the targets of tests
+def _program_function(target: Target) -> Any:
+    return _SIGNATURE(_address(kernel("program", text, target=target)))
 
 
 def _address(function: Any) -> int:
@@ -86,35 +85,35 @@ def _address(function: Any) -> int:
 
 
 def text() -> str:
-    """The LLVM IR of ``program(block, arguments of launch or 0, array, array, ...)``."""
+    """Write the LLVM IR of ``program(block, arguments of launch or 0, array, array, ...)``."""
     code = Code("program", ("unused", "steps"), len(ARRAYS))
-    records = code.scratch("int64", len(ARRAYS))
+    arrays = code.scratch("int64", len(ARRAYS))
     block = code.scratch("int64", MAX_ARGUMENTS)
-    for i, record in enumerate(code.given):
-        records.at(i).store(record)
-    team, borrowed = code.worker, code.variable(code.number(0))
-    with code.when(team.equals(0) ^ 1):
-        borrowed.set(code.pointer(team, "int64").load())
-    at = code.variable(code.number(2))
+    for i, array in enumerate(code.addresses):
+        arrays.at(i).store(array)
+    launch_arguments, available = code.worker, code.variable(code.number(0))
+    with code.when(launch_arguments.equals(0) ^ 1):
+        available.set(code.pointer(launch_arguments, "int64").load())
+    offset = code.variable(code.number(2))
     with code.loop(0, code["steps"]):
-        step = code.argument(0).at(at.get())
-        function, template, words, threads, patches = (step.at(i).load() for i in range(5))
-        with code.loop(0, words) as argument:
+        step = code.argument(0).at(offset.get())
+        function, template, size, threads, patches = (step.at(i).load() for i in range(5))
+        with code.loop(0, size) as argument:
             block.at(argument).store(code.pointer(template, "int64").at(argument).load())
-        with code.loop(0, patches) as number:
-            patch = step.at(number * 2 + 5)
-            record = records.at(patch.at(1).load()).load()
-            start = code.pointer(record + HEADER_BYTES, "int64").load()
+        with code.loop(0, patches) as index:
+            patch = step.at(index * 2 + 5)
+            array = arrays.at(patch.at(1).load()).load()
+            data = code.pointer(array + HEADER_BYTES, "int64").load()
             pointer = block.at(patch.load())
-            pointer.store(pointer.load() + start)
-        helpers = (borrowed.get() < threads).select(borrowed.get(), threads - 1)
-        alone = helpers.equals(0)
-        with code.when(alone):
+            pointer.store(pointer.load() + data)
+        helpers = (available.get() < threads).select(available.get(), threads - 1)
+        is_alone = helpers.equals(0)
+        with code.when(is_alone):
             code.call(function, block)
-        with code.when(alone ^ 1):
-            arguments = code.pointer(team, "int64")
+        with code.when(is_alone ^ 1):
+            arguments = code.pointer(launch_arguments, "int64")
             for i, value in enumerate((helpers, function, address_in(block))):
                 arguments.at(i).store(value)
             code.call(arguments.at(spin_handoff.LAUNCH_ARGUMENTS.index("launch")).load(), arguments)
-        at.set(at.get() + patches * 2 + 5)
+        offset.set(offset.get() + patches * 2 + 5)
     return code.text()

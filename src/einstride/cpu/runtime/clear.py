@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -57,17 +57,17 @@ def clear(view: Any, launch: Any, threads: int) -> None:
     if not supported or prod(view.shape) * item < MIN_BYTES:
         view[...] = 0
         return
-    _clearing_call(view.shape, view.strides, item, threads, machine())(launch, y=address(view))
+    _clearing_call(view.shape, view.strides, item, threads, host_target())(launch, y=address(view))
 
 
 @kept
 def _clearing_call(
-    shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, on: Machine
+    shape: tuple[int, ...], strides: tuple[int, ...], item: int, threads: int, target: Target
 ) -> Call:
     sizes = (*shape[:-1], shape[-1] * item // 4)
     steps = (*element_strides(strides[:-1], 4), 1)
     values = {"chunks": shape[0] * shape[1]}
     for a, (size, step) in enumerate(zip(sizes, steps, strict=True)):
         values |= {f"size{a}": size, f"step{a}": step}
-    kernel = KernelSpec("zeros", text, (len(shape), on.lanes(4)), on)
+    kernel = KernelSpec("zeros", text, (len(shape), target.lanes(4)), target)
     return Call(kernel, arguments(len(shape)), values, threads, ())

@@ -7,9 +7,10 @@ of the element size:
     packed record (u1, f4):  |b|f f f f|b|f f f f|     field f4: stride 5, not a multiple of 4
     record (f4, f4):         |f f f f|g g g g|...      field f4: stride 8, two elements
 
-Every caller's array goes to a kernel through `operand` or `target`. Both test the array that the
-kernel will be given, after the conversion of its dtype: NumPy's conversions keep the memory order
-and put broadcast axes innermost, so a test before the conversion says nothing about its result.
+Every caller's array goes to a kernel through `operand` or `result_array`. Both test the array that
+the kernel will be given, after the conversion of its dtype: NumPy's conversions keep the memory
+order and put broadcast axes innermost, so a test before the conversion says nothing about its
+result.
 
 Strides of axes of length one are tested too, though no element lies there: then no stride of an
 addressable array has a remainder, and `element_strides` can refuse to round.
@@ -74,7 +75,9 @@ def operand(a: Any, b: Backend, dtype: str | None = None, needs: Predicate = add
     return copy
 
 
-def target(out: Any, b: Backend, dtype: str | None = None, needs: Predicate = addressable) -> Any:
+def result_array(
+    out: Any, b: Backend, dtype: str | None = None, needs: Predicate = addressable
+) -> Any:
     """Return the array that a kernel writes: `out` if it is `usable`, else a new row-major array.
 
     The caller copies the new array, which has the dtype `dtype` (None: that of `out`), to `out`.

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.codegen.jit import KernelSpec, Machine
+from einstride.codegen.jit import KernelSpec, Target
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_stride, element_strides
@@ -22,20 +22,20 @@ PLANES = ("counter", "chunks", "from", "to", "positions", "channels")
 REDUCE = (*GATHER, "partial_sums", "step")
 
 
-def gather(a: Any, compute: str, on: Machine) -> Call:
+def gather(a: Any, compute: str, target: Target) -> Call:
     """Copy an array with the layout of `a`, row-major, to the dtype `compute`.
 
     The call needs the addresses ``from`` and ``to``, like all calls of this module.
     """
-    return _gather_call(a.shape, a.strides, dtype_name(a), compute, on)
+    return _gather_call(a.shape, a.strides, dtype_name(a), compute, target)
 
 
 @kept
 def _gather_call(
-    shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, on: Machine
+    shape: tuple[int, ...], strides: tuple[int, ...], stored: str, compute: str, target: Target
 ) -> Call:
     values, offsets = _rows(shape, strides, ITEMSIZE[stored])
-    kernel = KernelSpec("gather", gather_text, (stored, compute), on)
+    kernel = KernelSpec("gather", gather_text, (stored, compute), target)
     return Call(kernel, GATHER, {"chunks": 1, **values}, 1, [offsets])
 
 
@@ -72,14 +72,14 @@ def gather_text(stored: str, compute: str) -> str:
     return code.text()
 
 
-def planes(a: Any, on: Machine) -> Call:
+def planes(a: Any, target: Target) -> Call:
     """Transpose a row-major array with the shape of `a`, (B, *O, D), to (B, D, *O)."""
-    return _planes_call(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), on)
+    return _planes_call(a.shape[0], prod(a.shape[1:-1]), a.shape[-1], dtype_name(a), target)
 
 
 @kept
-def _planes_call(batch: int, positions: int, channels: int, stored: str, on: Machine) -> Call:
-    kernel = KernelSpec("planes", planes_text, (stored,), on)
+def _planes_call(batch: int, positions: int, channels: int, stored: str, target: Target) -> Call:
+    kernel = KernelSpec("planes", planes_text, (stored,), target)
     values = {"chunks": batch, "positions": positions, "channels": channels}
     return Call(kernel, PLANES, values, 1, [])
 
@@ -98,24 +98,26 @@ def planes_text(stored: str) -> str:
     return code.text()
 
 
-def reduce(a: Any, groups: int, partial_sums: int, compute: str, on: Machine) -> Call:
+def reduce(a: Any, groups: int, partial_sums: int, compute: str, target: Target) -> Call:
     """Add the partial sums of an array (groups, partial_sums, ...), in ascending order.
 
     The result has the layout of `a`, whose first axis is the groups if there are several.
     """
     shape, strides = (a.shape[1:], a.strides[1:]) if groups > 1 else (a.shape, a.strides)
     step = a.strides[0] if groups > 1 else 0
-    return _reduce_call(shape, strides, step, groups, partial_sums, dtype_name(a), compute, on)
+    return _reduce_call(shape, strides, step, groups, partial_sums, dtype_name(a), compute, target)
 
 
 @kept
 def _reduce_call(
     shape: tuple[int, ...], strides: tuple[int, ...], step: int, groups: int, partial_sums: int,
-    result: str, compute: str, on: Machine,
+    result: str, compute: str, target: Target,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[result]
     values, offsets = _rows(shape, strides, item)
-    kernel = KernelSpec("reduce", reduce_text, (compute, result, on.lanes(ITEMSIZE[compute])), on)
+    kernel = KernelSpec(
+        "reduce", reduce_text, (compute, result, target.lanes(ITEMSIZE[compute])), target
+    )
     values |= {"chunks": groups, "partial_sums": partial_sums, "step": element_stride(step, item)}
     return Call(kernel, REDUCE, values, 1, [offsets])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
@@ -24,8 +24,8 @@ from einstride.support.byte_cache import kept
 
 def tiling(g: Geometry, compute: str) -> BlockTiling:
     """Choose the tiling of an input gradient for this machine."""
-    on = machine()
-    return choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    target = host_target()
+    return choose_block_tiling(g, target.lanes(ITEMSIZE[compute]), target.registers)
 
 
 def panel_bytes(g: Geometry, compute: str) -> int:
@@ -38,16 +38,16 @@ def pack(f: Any, g: Geometry, compute: str, launch: Any, threads: int) -> Any:
     """Pack the filter (*K, C, D) of dtype compute, with contiguous output channels, into panels."""
     chosen = tiling(g, compute)
     panels = aligned_empty((chosen.panels, chosen.taps, g.filters, chosen.width), compute)
-    call = _packing_call(g, compute, f.strides, threads, machine())
+    call = _packing_call(g, compute, f.strides, threads, host_target())
     call(launch, f=address(f), to=address(panels))
     return panels
 
 
 @kept
 def _packing_call(
-    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, on: Machine
+    g: Geometry, compute: str, f_byte_strides: tuple[int, ...], threads: int, target: Target
 ) -> Call:
-    chosen = choose_block_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    chosen = choose_block_tiling(g, target.lanes(ITEMSIZE[compute]), target.registers)
     offsets = columns(g, chosen, element_strides(f_byte_strides, ITEMSIZE[compute])).offsets
     zeros = np.zeros(chosen.lanes, compute)
     values = {
@@ -55,7 +55,7 @@ def _packing_call(
         "columns": address(offsets), "zeros": address(zeros),
     }  # fmt: skip
     kernel = KernelSpec(
-        "block_panels", block_panels.kernel, (compute, chosen.lanes, chosen.vectors), on
+        "block_panels", block_panels.kernel, (compute, chosen.lanes, chosen.vectors), target
     )
     threads = threads if offsets.size * g.filters > 1 << 17 else 1
     return Call(kernel, block_panels.ARGUMENTS, values, threads, (offsets, zeros))
@@ -82,17 +82,17 @@ def gradient(
 def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
     """Make the call for arrays with these dtypes and strides, and the channel of each column."""
     return _gradient_call(
-        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, machine()
+        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, host_target()
     )
 
 
 @kept
 def _gradient_call(
     g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
-    gx_byte_strides: tuple[int, ...], threads: int, on: Machine,
+    gx_byte_strides: tuple[int, ...], threads: int, target: Target,
 ) -> tuple[Call, Any]:  # fmt: skip
     item = ITEMSIZE[compute]
-    chosen = choose_block_tiling(g, on.lanes(item), on.registers)
+    chosen = choose_block_tiling(g, target.lanes(item), target.registers)
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
     gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
     tile = BlockTile(
@@ -151,6 +151,6 @@ def _gradient_call(
                 f"block{a}": axis.block, f"to{a}": gx_strides[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
-    kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)
+    kernel = KernelSpec("blocks", blocks.kernel, (tile,), target)
     call = Call(kernel, blocks.arguments(g.rank), values, threads, tables)
     return call, spans.channels

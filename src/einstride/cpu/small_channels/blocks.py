@@ -197,7 +197,7 @@ def _add_products(
             broadcast = code.splat(number, spec.lanes)
             for v in range(spec.vectors):
                 sums = acc[p * spec.vectors + v]
-                sums.set(broadcast.times_plus(f_vectors[v], sums.get()))
+                sums.set(broadcast.multiply_add(f_vectors[v], sums.get()))
 
     unrolled_end = depth // UNROLLED * UNROLLED
     with code.loop(0, unrolled_end, UNROLLED) as c:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.dense.pack_call import SLICE_BYTES
 from einstride.cpu.runtime.aligned_memory import aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
@@ -82,8 +82,8 @@ def choose_line_tiling(g: Geometry, lanes: int, registers: int) -> LineTiling:
 
 def tiling(g: Geometry, compute: str) -> LineTiling:
     """Choose the tiling of a forward pass for this machine."""
-    on = machine()
-    return choose_line_tiling(g, on.lanes(ITEMSIZE[compute]), on.registers)
+    target = host_target()
+    return choose_line_tiling(g, target.lanes(ITEMSIZE[compute]), target.registers)
 
 
 def streams(g: Geometry, item: int, chosen: LineTiling) -> bool:
@@ -135,17 +135,17 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Ca
         out.strides,
         stream,
         threads,
-        machine(),
+        host_target(),
     )
 
 
 @kept
 def _forward_call(
     g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], stream: bool, threads: int, on: Machine,
+    y_byte_strides: tuple[int, ...], stream: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
     item, last = ITEMSIZE[compute], g.rank - 1
-    chosen = choose_line_tiling(g, on.lanes(item), on.registers)
+    chosen = choose_line_tiling(g, target.lanes(item), target.registers)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     tile = BlockTile(
@@ -192,5 +192,5 @@ def _forward_call(
                 f"block{a}": 1, f"to{a}": y_strides[a + 1],
             }  # fmt: skip
     values["gy"] = base * ITEMSIZE[operand]
-    kernel = KernelSpec("blocks", blocks.kernel, (tile,), on)
+    kernel = KernelSpec("blocks", blocks.kernel, (tile,), target)
     return Call(kernel, blocks.arguments(g.rank), values, threads, tables)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.runtime.argument_block import Call, address, dtype_name
 from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import offsets
@@ -143,9 +143,9 @@ def choose_run_tiling(g: Geometry, item: int, lanes: int, registers: int) -> Run
 
 def tiling(g: Geometry, compute: str) -> RunTiling:
     """Choose the tiling of a filter gradient for this machine."""
-    on = machine()
+    target = host_target()
     item = ITEMSIZE[compute]
-    return choose_run_tiling(g, item, on.lanes(item), on.registers)
+    return choose_run_tiling(g, item, target.lanes(item), target.registers)
 
 
 def gradient(
@@ -162,17 +162,17 @@ def gradient(
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
     return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, machine()
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, threads, host_target()
     )
 
 
 @kept
 def _gradient_call(
     g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], threads: int, on: Machine,
+    gy_byte_strides: tuple[int, ...], threads: int, target: Target,
 ) -> Call:  # fmt: skip
     item = ITEMSIZE[compute]
-    chosen = choose_run_tiling(g, item, on.lanes(item), on.registers)
+    chosen = choose_run_tiling(g, item, target.lanes(item), target.registers)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, last = g.kernel[-1] * g.channels, g.rank - 1
@@ -217,5 +217,5 @@ def _gradient_call(
             f"gy_stride{a}": gy_strides[a + 1],
         }  # fmt: skip
     values["x"] = base * ITEMSIZE[x_dtype]
-    kernel = KernelSpec("runs", run_outer.kernel, (tile,), on)
+    kernel = KernelSpec("runs", run_outer.kernel, (tile,), target)
     return Call(kernel, run_outer.arguments(g.rank), values, threads, tables)

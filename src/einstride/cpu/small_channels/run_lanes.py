@@ -222,7 +222,7 @@ def _add_inside(
                 )
                 for r, number in enumerate(rows):
                     sums = tile.sums[tap, r, v]
-                    sums.set(numbers.times_plus(number, sums.get()))
+                    sums.set(numbers.multiply_add(number, sums.get()))
 
 
 def _add_edge(
@@ -246,5 +246,5 @@ def _add_edge(
             numbers = x.at(first).load_as(spec.x_dtype, spec.compute, spec.lanes, inside)
             for r, number in enumerate(rows):
                 sums = tile.sums[k, r, v]
-                products = numbers.times_plus(number, sums.get())
+                products = numbers.multiply_add(number, sums.get())
                 sums.set(inside.select(products, sums.get()))

@@ -185,7 +185,7 @@ def _add_outer_product(
     broadcast = code.splat(number, spec.lanes)
     for v, numbers in enumerate(row):
         sums = acc[r * spec.vectors + v]
-        sums.set(broadcast.times_plus(numbers, sums.get()))
+        sums.set(broadcast.multiply_add(numbers, sums.get()))
 
 
 def _add_edge(

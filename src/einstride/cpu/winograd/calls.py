@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from einstride.codegen.jit import KernelSpec, Machine, machine
+from einstride.codegen.jit import KernelSpec, Target, host_target
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
 from einstride.cpu.runtime.argument_block import Call, address
 from einstride.cpu.runtime.operands import element_strides
@@ -46,19 +46,21 @@ class TransformedFilter:
     panels: Any
 
 
-def form(axes: FilteredAxes, dtype: str, filters: int, on: Machine) -> Form:
+def form(axes: FilteredAxes, dtype: str, filters: int, target: Target) -> Form:
     """Return the form of the kernels for a number of output channels."""
-    lanes = on.lanes(ITEMSIZE[dtype])
-    tile, vectors = register_tile(filters, lanes, on.registers)
-    return Form(axes.pairs, dtype, lanes, tile, vectors)
+    lanes = target.lanes(ITEMSIZE[dtype])
+    tile, vectors = register_tile(filters, lanes, target.registers)
+    return Form(axes.outputs_and_taps, dtype, lanes, tile, vectors)
 
 
 def forward_workspace(
     g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, prepared: bool,
-    on: Machine | None = None,
+    target: Target | None = None,
 ) -> int:  # fmt: skip
     """Count the bytes of workspace of `forward`: at most `limit`, or the least that is possible."""
-    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared, on or machine())
+    plan, in_full = forward_blocks(
+        g, axes, dtype, threads, limit, prepared, target or host_target()
+    )
     size = (
         plan.worker_size * threads + g.channels + plan.form.lanes + (plan.u_size if in_full else 0)
     )
@@ -66,48 +68,53 @@ def forward_workspace(
 
 
 def transforms(
-    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, target: Target
 ) -> int:
     """Return the number of times that `forward` transforms a filter that is not prepared."""
-    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, False, on)
+    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, False, target)
     return 1 if in_full else plan.blocks
 
 
 def gradient_workspace(
-    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine | None = None
+    g: Geometry,
+    axes: FilteredAxes,
+    dtype: str,
+    threads: int,
+    limit: int,
+    target: Target | None = None,
 ) -> int:
     """Count the bytes of workspace of `filter_grad`: `limit` at most, or the least possible."""
-    plan = gradient_blocks(g, axes, dtype, threads, limit, on or machine())
+    plan = gradient_blocks(g, axes, dtype, threads, limit, target or host_target())
     return (plan.worker_size * threads + plan.sums_size + _zero_count(g, plan.form)) * ITEMSIZE[
         dtype
     ] + CACHE_LINE
 
 
 def prepare(
-    f: Any, g: Geometry, axes: FilteredAxes, launch: Any, threads: int, on: Machine | None = None
+    f: Any, g: Geometry, axes: FilteredAxes, launch: Any, threads: int, target: Target | None = None
 ) -> TransformedFilter:
     """Transform a filter (*K, C, D) with any strides, for many calls of `forward`."""
-    on = on or machine()
+    target = target or host_target()
     dtype = f.dtype.name
-    kernel_form = form(axes, dtype, g.filters, on)
+    kernel_form = form(axes, dtype, g.filters, target)
     plan = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     panels = aligned_empty((plan.u_size,), dtype)
     first_tap, f_strides = _filter_strides(g, f)
-    call = _transform_call(g, axes, kernel_form, f_strides, threads, on)
+    call = _transform_call(g, axes, kernel_form, f_strides, threads, target)
     call(launch, f=address(f) + first_tap * f.itemsize, u=address(panels))
     return TransformedFilter(kernel_form, panels)
 
 
 def forward(
     x: Any, f: Any, g: Geometry, axes: FilteredAxes, bias: Any, out: Any, launch: Any, threads: int,
-    limit: int, prepared: TransformedFilter | None = None, on: Machine | None = None,
+    limit: int, prepared: TransformedFilter | None = None, target: Target | None = None,
 ) -> None:  # fmt: skip
     """Compute out (B, *O, D) = conv(x, f) + bias, within `limit` bytes of workspace if possible."""
-    on = on or machine()
+    target = target or host_target()
     dtype = out.dtype.name
-    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared is not None, on)
+    plan, in_full = forward_blocks(g, axes, dtype, threads, limit, prepared is not None, target)
     if in_full:
-        prepared = prepare(f, g, axes, launch, threads, on)
+        prepared = prepare(f, g, axes, launch, threads, target)
     f_strides: tuple[int, ...] = ()
     addresses = {}
     if prepared is None:
@@ -116,7 +123,7 @@ def forward(
     else:
         addresses["f"] = address(prepared.panels)
     item = out.itemsize
-    call = _forward_call(plan, g, axes, _strides(x, item), _strides(out, item), f_strides, on)
+    call = _forward_call(plan, g, axes, _strides(x, item), _strides(out, item), f_strides, target)
     scratch, zeros = _allocate_scratch(
         dtype, plan.worker_size * plan.threads, g.channels + plan.form.lanes
     )
@@ -127,14 +134,14 @@ def forward(
 
 def filter_grad(
     x: Any, gy: Any, g: Geometry, axes: FilteredAxes, out: Any, launch: Any, threads: int,
-    limit: int, on: Machine | None = None,
+    limit: int, target: Target | None = None,
 ) -> None:  # fmt: skip
     """Compute out (*K, C, D), with contiguous output channels, = the filter gradient."""
-    on = on or machine()
+    target = target or host_target()
     dtype, item = out.dtype.name, out.itemsize
-    plan = gradient_blocks(g, axes, dtype, threads, limit, on)
+    plan = gradient_blocks(g, axes, dtype, threads, limit, target)
     first_tap, f_strides = _filter_strides(g, out)
-    calls = _gradient_calls(plan, g, axes, _strides(x, item), _strides(gy, item), f_strides, on)
+    calls = _gradient_calls(plan, g, axes, _strides(x, item), _strides(gy, item), f_strides, target)
     scratch, zeros = _allocate_scratch(
         dtype, plan.worker_size * plan.threads + plan.sums_size, _zero_count(g, plan.form)
     )
@@ -188,10 +195,10 @@ def forward_blocks(
     threads: int,
     limit: int,
     prepared: bool,
-    on: Machine,
+    target: Target,
 ) -> tuple[ForwardPlan, bool]:
     """Choose the plan of a forward pass, and True if the whole filter is transformed beforehand."""
-    kernel_form = form(axes, dtype, g.filters, on)
+    kernel_form = form(axes, dtype, g.filters, target)
     size = (limit - 2 * CACHE_LINE) // ITEMSIZE[dtype] - g.channels - kernel_form.lanes
     inner, outer, _ = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
@@ -207,10 +214,10 @@ def forward_blocks(
 
 @cached(1024)
 def gradient_blocks(
-    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, on: Machine
+    g: Geometry, axes: FilteredAxes, dtype: str, threads: int, limit: int, target: Target
 ) -> GradientPlan:
     """Choose the plan of a filter gradient within `limit` bytes of workspace."""
-    kernel_form = form(axes, dtype, g.filters, on)
+    kernel_form = form(axes, dtype, g.filters, target)
     size = (limit - CACHE_LINE) // ITEMSIZE[dtype] - _zero_count(g, kernel_form)
     return gradient_plan(g, axes, kernel_form, threads, size)
 
@@ -222,7 +229,7 @@ def _transform_call(
     kernel_form: Form,
     f_strides: tuple[int, ...],
     threads: int,
-    on: Machine,
+    target: Target,
 ) -> Call:
     plan = forward_plan(g, axes, kernel_form, "prepared", threads, 0)
     taps = plan.depth // max(g.channels, 1)
@@ -235,7 +242,10 @@ def _transform_call(
         **_filter_arguments(axes, offsets, f_strides),
     }  # fmt: skip
     kernel = KernelSpec(
-        "winograd_filter", filter_transform.kernel, (kernel_form, _filter_reading(g, f_strides)), on
+        "winograd_filter",
+        filter_transform.kernel,
+        (kernel_form, _filter_reading(g, f_strides)),
+        target,
     )
     workers = threads if plan.u_size > 1 << 16 else 1
     return Call(kernel, filter_transform.ARGUMENTS, values, workers, (offsets,))
@@ -244,7 +254,7 @@ def _transform_call(
 @kept
 def _forward_call(
     plan: ForwardPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
+    y_strides: tuple[int, ...], f_strides: tuple[int, ...], target: Target,
 ) -> Call:  # fmt: skip
     tile_arguments, tile_tables = _tile_arguments(
         g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
@@ -260,14 +270,14 @@ def _forward_call(
         **(_filter_arguments(axes, offsets, f_strides) if transforms_filter else {}),
     }  # fmt: skip
     reading = _filter_reading(g, f_strides) if transforms_filter else "prepared"
-    kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), on)
+    kernel = KernelSpec("winograd", winograd.kernel, (plan.form, reading), target)
     return Call(kernel, winograd.ARGUMENTS, values, plan.threads, (*tile_tables, offsets))
 
 
 @kept
 def _gradient_calls(
     plan: GradientPlan, g: Geometry, axes: FilteredAxes, x_strides: tuple[int, ...],
-    y_strides: tuple[int, ...], f_strides: tuple[int, ...], on: Machine,
+    y_strides: tuple[int, ...], f_strides: tuple[int, ...], target: Target,
 ) -> list[Call]:  # fmt: skip
     tile_arguments, tile_tables = _tile_arguments(
         g, axes, ITEMSIZE[plan.form.dtype], x_strides, y_strides
@@ -290,7 +300,7 @@ def _gradient_calls(
         parts.append(("winograd_finish", filter_gradient.finish, plan.chunks // plan.partial_sums))
     calls = []
     for name, write, chunks in parts:
-        kernel = KernelSpec(name, write, (plan.form,), on)
+        kernel = KernelSpec(name, write, (plan.form,), target)
         part_values = values | {"chunks": chunks}
         calls.append(Call(kernel, names, part_values, plan.threads, (*tile_tables, offsets)))
     return calls

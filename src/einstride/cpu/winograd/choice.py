@@ -7,7 +7,7 @@ from itertools import combinations
 from math import prod
 
 from einstride.calibration import rates
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 from einstride.codegen.linear_combinations import operations
 from einstride.cpu.winograd.plan import C_BLOCK, D_BLOCK, register_tile
 from einstride.cpu.winograd.tables import FilteredAxes, Pair, tile_counts
@@ -26,7 +26,7 @@ def error(g: Geometry, axes: FilteredAxes, gradient: bool) -> float:
     """Return the expected root mean square error in unit roundoffs: see `winograd_error`."""
     inner, outer, taps = tile_counts(g, axes)
     terms = g.batch * outer * prod(inner) if gradient else g.channels * taps
-    return expected_error(axes.pairs, gradient, terms)
+    return expected_error(axes.outputs_and_taps, gradient, terms)
 
 
 def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
@@ -39,7 +39,7 @@ def candidates(g: Geometry, gradient: bool) -> Iterator[FilteredAxes]:
         for first in _tile_sizes(g, inner[0]):
             for second in _tile_sizes(g, inner[1]):
                 axes = FilteredAxes(inner, outer, (first, second))
-                if growth(axes.pairs, gradient) <= MOST_GROWTH:
+                if growth(axes.outputs_and_taps, gradient) <= MOST_GROWTH:
                     yield axes
 
 
@@ -53,7 +53,7 @@ def _tile_sizes(g: Geometry, axis: int | None) -> list[Pair]:
 
 @cached(1024)
 def choose_axes(
-    g: Geometry, dtype_bytes: int, threads: int, on: Machine, gradient: bool, prepared: bool
+    g: Geometry, dtype_bytes: int, threads: int, target: Target, gradient: bool, prepared: bool
 ) -> tuple[FilteredAxes, float] | None:
     """Choose axes and m, and predict their seconds; None if no axis can be filtered by F(m, r).
 
@@ -62,8 +62,8 @@ def choose_axes(
     """
     choices = [
         (
-            seconds(g, axes, dtype_bytes, 1, on, gradient, prepared),
-            growth(axes.pairs, gradient),
+            seconds(g, axes, dtype_bytes, 1, target, gradient, prepared),
+            growth(axes.outputs_and_taps, gradient),
             i,
             axes,
         )
@@ -73,11 +73,11 @@ def choose_axes(
         return None
     limit = TIME_TOLERANCE * min(choices)[0]
     axes = min((e, i, axes) for s, e, i, axes in choices if s <= limit)[2]
-    return axes, seconds(g, axes, dtype_bytes, threads, on, gradient, prepared)
+    return axes, seconds(g, axes, dtype_bytes, threads, target, gradient, prepared)
 
 
 def seconds(
-    g: Geometry, axes: FilteredAxes, dtype_bytes: int, threads: int, on: Machine, gradient: bool,
+    g: Geometry, axes: FilteredAxes, dtype_bytes: int, threads: int, target: Target, gradient: bool,
     prepared: bool, transforms: int = 1,
 ) -> float:  # fmt: skip
     """Predict the seconds of a pass on a number of threads, by the calibrated rates.
@@ -86,10 +86,10 @@ def seconds(
     """
     rate = rates("numpy", "float32")  # per vector: the same for every dtype
     transform, filters = rate["winograd_data"], rate["winograd_filter"]
-    lanes = on.lanes(dtype_bytes)
+    lanes = target.lanes(dtype_bytes)
     inner, outer, taps = tile_counts(g, axes)
     tiles = g.batch * outer * prod(inner)
-    height, vectors = register_tile(g.filters, lanes, on.registers)
+    height, vectors = register_tile(g.filters, lanes, target.registers)
     c_vectors, d_vectors = (-(-n // lanes) for n in (g.channels, g.filters))
     columns = -(-d_vectors // vectors) * vectors
     data, result, filter_ = _count_transform_operations(axes)
@@ -118,7 +118,7 @@ def seconds(
 @cached(256)
 def _count_transform_operations(axes: FilteredAxes) -> tuple[int, int, int]:
     """Vector instructions of the transforms of an input tile, an output tile and a filter."""
-    (m0, r0), (m1, r1) = axes.pairs
+    (m0, r0), (m1, r1) = axes.outputs_and_taps
     a0, a1 = m0 + r0 - 1, m1 + r1 - 1
     first, second = matrices(m0, r0), matrices(m1, r1)
     points = a0 * a1

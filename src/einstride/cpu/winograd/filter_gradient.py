@@ -95,8 +95,8 @@ def _transform_x(
         index = tile.outer * code["taps"] + part.tap
         outer = code.array("in_outer", "int64").at(index).load()
         addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, pointers)
-        target = v.at(t * code["c_block"])
-        transform(code, form, rows, pointers, part.channels, target, code["v_point"])
+        destination = v.at(t * code["c_block"])
+        transform(code, form, rows, pointers, part.channels, destination, code["v_point"])
 
 
 def _transform_gy(
@@ -112,8 +112,8 @@ def _transform_gy(
         gy = code.array("y", form.dtype).at(tile.batch * code["y_batch"] + part.d)
         outer = code.array("out_outer", "int64").at(tile.outer).load()
         addresses(code, ("out0", "out1"), tile, (m0, m1), gy, outer, zeros, pointers)
-        target = y.at(t * code["d_block"])
-        transform(code, form, rows, pointers, part.filters, target, code["y_point"])
+        destination = y.at(t * code["d_block"])
+        transform(code, form, rows, pointers, part.filters, destination, code["y_point"])
 
 
 def _add_products(
@@ -144,17 +144,17 @@ def _transform_sums(code: Code, form: Form, part: _FilterBlock, w: Pointer) -> N
     offset = code.array("f_tap", "int64").at(part.tap).load()
     f = code.array("f", form.dtype).at(offset + part.c * code["f_c"] + part.d)
     with code.loop(0, part.channels) as c:
-        sums, target = w.at(c * code["w_row"]), f.at(c * code["f_c"])
+        sums, destination = w.at(c * code["w_row"]), f.at(c * code["f_c"])
 
         def transform_vector(
-            d: Value, mask: Mask | None, sums: Pointer = sums, target: Pointer = target
+            d: Value, mask: Mask | None, sums: Pointer = sums, destination: Pointer = destination
         ) -> None:
             def load(i: int, j: int) -> Value:
                 point = i * form.sizes[1] + j
                 return sums.at(code["w_point"] * point + d).load(lanes)
 
             def store(i: int, j: int, value: Value) -> None:
-                target.at(code["f_0"] * i + code["f_1"] * j + d).store(value, mask)
+                destination.at(code["f_0"] * i + code["f_1"] * j + d).store(value, mask)
 
             multiply_both_sides(code, rows[0], rows[1], load, store, form.dtype)
 

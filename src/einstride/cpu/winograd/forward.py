@@ -65,8 +65,8 @@ def _transform_x(code: Code, form: Form, first: Value, count: Value, v: Pointer)
         with code.loop(0, taps) as tap:
             outer = code.array("in_outer", "int64").at(tile.outer * taps + tap).load()
             addresses(code, ("in0", "in1"), tile, form.sizes, x, outer, zeros, pointers)
-            target = v.at((t * taps + tap) * code["channels"])
-            transform(code, form, data, pointers, code["channels"], target, code["v_point"])
+            destination = v.at((t * taps + tap) * code["channels"])
+            transform(code, form, data, pointers, code["channels"], destination, code["v_point"])
 
 
 def _multiply_prepared(code: Code, form: Form, panel: Value, count: Value, v: Pointer) -> None:

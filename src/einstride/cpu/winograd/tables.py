@@ -39,22 +39,24 @@ class FilteredAxes:
         Two axes; None stands for an axis of length one that the arrays do not have.
     outer : tuple of int
         All other axes.
-    pairs : tuple of (int, int)
-        (m, r) of the inner axes; (1, 1) for None.
+    outputs_and_taps : tuple of (int, int)
+        (m, r) of F(m, r) of the inner axes; (1, 1) for None.
     """
 
     inner: tuple[int | None, int | None]
     outer: tuple[int, ...]
-    pairs: tuple[Pair, Pair]
+    outputs_and_taps: tuple[Pair, Pair]
 
     @property
     def points(self) -> int:
         """Products of a tile, for each pair of channels."""
-        return prod(m + r - 1 for m, r in self.pairs)
+        return prod(m + r - 1 for m, r in self.outputs_and_taps)
 
     def __str__(self) -> str:
         """Write m and r as F(4x4, 3x3)."""
-        filtered = [pair for pair, a in zip(self.pairs, self.inner, strict=True) if a is not None]
+        filtered = [
+            pair for pair, a in zip(self.outputs_and_taps, self.inner, strict=True) if a is not None
+        ]
         m, r = ("x".join(map(str, numbers)) for numbers in zip(*filtered, strict=True))
         return f"F({m}, {r})"
 
@@ -87,7 +89,7 @@ def tile_counts(g: Geometry, axes: FilteredAxes) -> tuple[Pair, int, int]:
     """Count the tiles on the inner axes, and the positions and taps of the outer axes."""
     inner = [
         1 if a is None else tiles_of_phases(g.out[a], g.dilation[a], m)
-        for a, (m, _) in zip(axes.inner, axes.pairs, strict=True)
+        for a, (m, _) in zip(axes.inner, axes.outputs_and_taps, strict=True)
     ]
     outer, taps = (prod(sizes[a] for a in axes.outer) for sizes in (g.out, g.kernel))
     return (inner[0], inner[1]), outer, taps
@@ -109,7 +111,7 @@ def tables(
         (np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))
         if a is None
         else _inner_tables(g, a, m, r, (x_strides[a], x_lowest[a]), (y_strides[a], y_lowest[a]))
-        for a, (m, r) in zip(axes.inner, axes.pairs, strict=True)
+        for a, (m, r) in zip(axes.inner, axes.outputs_and_taps, strict=True)
     ]
     data, result = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
     for a in axes.outer:

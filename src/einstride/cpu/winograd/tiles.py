@@ -97,9 +97,9 @@ def addresses(
 
 def transform(
     code: Code, form: Form, rows: tuple[Rows, Rows], pointers: Pointer, channels: Value,
-    target: Pointer, stride: Value,
+    destination: Pointer, stride: Value,
 ) -> None:  # fmt: skip
-    """Transform a tile's channels, one vector at a time; point p goes to target + p * stride."""
+    """Transform a tile's channels, one vector at a time, to points `stride` elements apart."""
     lanes, columns = form.lanes, len(rows[1][0])
 
     def transform_vector(c: Value, mask: Mask | None) -> None:
@@ -107,7 +107,7 @@ def transform(
             code, *rows,
             lambda i, j: code.pointer(pointers.at(i * columns + j).load(), form.dtype)
             .at(c).load(lanes, mask),
-            lambda i, j, value: target.at(stride * (i * len(rows[1]) + j) + c).store(value),
+            lambda i, j, value: destination.at(stride * (i * len(rows[1]) + j) + c).store(value),
             form.dtype,
         )  # fmt: skip
 
@@ -128,18 +128,19 @@ def for_each_vector(
 
 def multiply(
     code: Code, form: Form, rows: Value, row: Callable[[Value], Pointer], stride: Value | int,
-    f: Pointer, f_stride: Value | int, depth: Value, target: Pointer, target_stride: Value | int,
-    first_accumulation: Value,
+    f: Pointer, f_stride: Value | int, depth: Value, destination: Pointer,
+    destination_stride: Value | int, first_accumulation: Value,
 ) -> None:  # fmt: skip
-    """target[p, d] = (first_accumulation ? 0 : target[p, d]) + sum_k row(p)[k] * f[k, d].
+    """Add to out[p, d] the sum of row(p)[k] * f[k, d] over k; the first accumulation sets it.
 
-    For `rows` rows p, rounded up to full register tiles, and one panel of d. k has the strides
-    `stride` in a row and `f_stride` in f, p has the stride `target_stride` in the target.
+    For `rows` rows p, rounded up to full register tiles, and one panel of d. `out` begins at
+    `destination`, where p has the stride `destination_stride`; k has the strides `stride` in a row
+    and `f_stride` in f.
     """
     lanes, vectors = form.lanes, form.vectors
     with code.loop(0, rows, form.tile) as first:
         points = [row(first + p) for p in range(form.tile)]
-        pointers = [target.at((first + p) * target_stride) for p in range(form.tile)]
+        pointers = [destination.at((first + p) * destination_stride) for p in range(form.tile)]
         acc = [code.variable(code.zero(form.dtype, lanes)) for _ in range(form.tile * vectors)]
         with code.when(first_accumulation ^ 1):
             _for_each_accumulator(
@@ -152,7 +153,7 @@ def multiply(
                 broadcast = code.splat(point.at(k * stride).load(), lanes)
                 for v in range(vectors):
                     a = acc[p * vectors + v]
-                    a.set(broadcast.times_plus(f_vectors[v], a.get()))
+                    a.set(broadcast.multiply_add(f_vectors[v], a.get()))
         _for_each_accumulator(
             pointers, acc, vectors, lambda a, pointer: pointer.store(a.get()), lanes
         )

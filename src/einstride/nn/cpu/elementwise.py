@@ -34,8 +34,8 @@ FUNCTIONS: dict[str, tuple[int, int, Callable[..., Value]]] = {
     "relu_gradient": (2, 0, lambda g, y: relu_gradient_value(y, g)),
     "add": (2, 0, lambda p, q: p + q),
     "add_relu": (2, 0, lambda p, q: relu_value(p + q)),
-    "affine": (1, 3, lambda x, m, f, c: (x - m).times_plus(f, c)),
-    "affine_relu": (1, 3, lambda x, m, f, c: relu_value((x - m).times_plus(f, c))),
+    "affine": (1, 3, lambda x, m, f, c: (x - m).multiply_add(f, c)),
+    "affine_relu": (1, 3, lambda x, m, f, c: relu_value((x - m).multiply_add(f, c))),
 }
 """By name: number of array arguments, number of per-channel vectors, and the function."""
 
@@ -87,9 +87,9 @@ def apply(
 
 @kept
 def _elementwise_call(function: str, element: str, channels: int, count: int, threads: int) -> Call:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec(function, text, (*rows.spec, function), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec(function, text, (*rows.spec, function), target)
     names = arguments(function)
     values = {name: n for name, n in rows.arguments.items() if name in names}
     return Call(kernel, names, values, thread_count(rows, threads), ())

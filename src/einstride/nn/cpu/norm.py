@@ -96,9 +96,9 @@ def backward(gy: Any, x: Any, gamma: Any, state: ForwardState, gx: Any, b: Any) 
 def _forward_call(
     element: str, channels: int, count: int, relu: bool, epsilon: float, threads: int
 ) -> tuple[Rows, Call]:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec("norm_forward", forward_text, (*rows.spec, relu), target)
     (epsilon_bits,) = struct.unpack("<q", struct.pack("<d", epsilon))
     values = rows.arguments | {"n": count // channels, "epsilon": epsilon_bits}
     return rows, Call(kernel, FORWARD, values, thread_count(rows, threads), ())
@@ -106,9 +106,9 @@ def _forward_call(
 
 @kept
 def _backward_call(element: str, channels: int, count: int, relu: bool, threads: int) -> Call:
-    on = jit.machine()
-    rows = Rows.of(element, channels, count, on)
-    kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), on)
+    target = jit.host_target()
+    rows = Rows.of(element, channels, count, target)
+    kernel = jit.KernelSpec("norm_backward", backward_text, (*rows.spec, relu), target)
     values = rows.arguments | {"n": count // channels}
     return Call(kernel, BACKWARD, values, thread_count(rows, threads), ())
 
@@ -133,7 +133,7 @@ def forward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
             offset: Value, v: int, mask: Mask | None, coefficients: Any = coefficients
         ) -> None:
             m, f, c = coefficients[v]
-            value = (x.at(offset).load(lanes, mask) - m).times_plus(f, c)
+            value = (x.at(offset).load(lanes, mask) - m).multiply_add(f, c)
             y.at(offset).store(relu_value(value) if relu else value, mask)
 
         sweep(code, chunk, strip_offset, lanes, vectors, visit)
@@ -182,7 +182,7 @@ def _sum_moments(
         if mask is not None:
             d = mask.select(d, constant_like(d, 0.0))
         deviation[v].set(deviation[v].get() + d)
-        squares[v].set(d.times_plus(d, squares[v].get()))
+        squares[v].set(d.multiply_add(d, squares[v].get()))
 
     sweep(code, chunk, strip_offset, lanes, vectors, add_deviation)
     for v in range(vectors):
@@ -263,7 +263,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         g, deviation = gy.at(offset).load(lanes, mask), x.at(offset).load(lanes, mask) - m
         if relu:
             zero = constant_like(g, 0.0)
-            g = greater_or_nan(deviation.times_plus(f, c), zero).select(g, zero)
+            g = greater_or_nan(deviation.multiply_add(f, c), zero).select(g, zero)
         return g, deviation
 
     with barrier.first_sweep(code, code["chunks"]) as chunk:
@@ -279,7 +279,7 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
             ) -> None:  # fmt: skip
                 g, deviation = load_pair(offset, mask, coefficients[v])
                 sums[v].set(sums[v].get() + g)
-                products[v].set(g.times_plus(deviation, products[v].get()))
+                products[v].set(g.multiply_add(deviation, products[v].get()))
 
             sweep(code, chunk, strip_offset, lanes, vectors, add)
             for v in range(vectors):
@@ -304,7 +304,9 @@ def backward_text(element: str, lanes: int, vectors: int, relu: bool) -> str:
         ) -> None:
             factor, slope, constant = slopes[v]
             g, deviation = load_pair(offset, mask, coefficients[v])
-            gx.at(offset).store(g.times_plus(factor, deviation.times_plus(slope, constant)), mask)
+            gx.at(offset).store(
+                g.multiply_add(factor, deviation.multiply_add(slope, constant)), mask
+            )
 
         sweep(code, chunk, strip_offset, lanes, vectors, combine)
     return code.text()

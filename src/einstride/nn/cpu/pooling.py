@@ -113,8 +113,8 @@ def _cached_call(
     element: str, windows: tuple[Window, ...], batch: int, channels: int, largest: bool,
     exclude_padding: bool, gradient: bool, threads: int,
 ) -> Call:  # fmt: skip
-    on = jit.machine()
-    lanes = on.lanes(8 if element == "float64" else 4)
+    target = jit.host_target()
+    lanes = target.lanes(8 if element == "float64" else 4)
     spec = Spec(
         element, lanes, tuple(w.kernel for w in windows), largest, exclude_padding, gradient,
         all(w.disjoint for w in windows), all(w.all_inside for w in windows), _stored_from(windows),
@@ -139,5 +139,5 @@ def _cached_call(
             f"y_stride{a}": prod(outs[a + 1 :]), f"at{a}": address(tables[a]),
         }  # fmt: skip
     threads = threads if batch * prod(sizes) * channels * (64 // lanes) > SINGLE_THREAD_BYTES else 1
-    kernel = jit.KernelSpec("pool", text, (spec,), on)
+    kernel = jit.KernelSpec("pool", text, (spec,), target)
     return Call(kernel, arguments(len(windows)), values, min(threads, values["chunks"]), tables)

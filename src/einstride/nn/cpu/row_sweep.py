@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from einstride.codegen.function_builder import Code, Mask, Value
-from einstride.codegen.jit import Machine
+from einstride.codegen.jit import Target
 
 ARGUMENTS = ("chunks", "rows", "full", "tail", "strips")
 """Kernel arguments that describe the rows: see `Rows`."""
@@ -55,10 +55,10 @@ class Rows:
     chunks: int
 
     @staticmethod
-    def of(element: str, channels: int, count: int, on: Machine) -> Rows:
+    def of(element: str, channels: int, count: int, target: Target) -> Rows:
         """Divide `count` elements, whole positions, independently of the number of threads."""
         size = 8 if element == "float64" else 4
-        lanes = on.lanes(size)
+        lanes = target.lanes(size)
         width = lcm(channels, MAX_VECTORS * lanes)
         if width > MAX_ROW:
             width = lcm(channels, lanes)

@@ -79,11 +79,11 @@ def affine(
 
     def compute(lo: int, hi: int) -> Array:
         block = None if out is None else out[lo:hi, :]
-        target = block if given == name else None
+        destination = block if given == name else None
         y = b.astype(matrix[lo:hi, :], name)
-        y = y if m is None else call_into(b.xp.subtract, y, m, out=target)
-        y = call_into(b.xp.multiply, y, f, out=target)
-        y = call_into(b.xp.add, y, c, out=target)
+        y = y if m is None else call_into(b.xp.subtract, y, m, out=destination)
+        y = call_into(b.xp.multiply, y, f, out=destination)
+        y = call_into(b.xp.add, y, c, out=destination)
         return _write(y, block)
 
     found = sweep(lambda: compute, matrix.shape[0], matrix.shape[1] * 4, b)
@@ -139,12 +139,12 @@ def combine(
 
     def compute(lo: int, hi: int) -> Array:
         block = None if out is None else out[lo:hi, :]
-        target = block if given == name else None
+        destination = block if given == name else None
         deviation = b.astype(matrix[lo:hi, :], name)
         deviation = deviation * s if m is None else (deviation - m) * s
         deviation = call_into(b.xp.add, deviation, c, out=_in_place(deviation, b))
-        y = call_into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=target)
-        y = call_into(b.xp.add, y, deviation, out=target)
+        y = call_into(b.xp.multiply, b.astype(g[lo:hi, :], name), f, out=destination)
+        y = call_into(b.xp.add, y, deviation, out=destination)
         return _write(y, block)
 
     found = sweep(lambda: compute, g.shape[0], g.shape[1] * 4, b)
@@ -152,7 +152,7 @@ def combine(
 
 
 def _in_place(a: Array, b: Backend) -> Array | None:
-    """Return the temporary array `a` as the target of a result if arrays are mutable, else None."""
+    """Return the temporary array `a`, to be overwritten, if arrays are mutable, else None."""
     return a if b.traits.mutable else None
 
 

@@ -28,15 +28,15 @@ def write(
     path: str | os.PathLike[str], arrays: dict[str, HostArray], metadata: dict[str, Any]
 ) -> None:
     """Write arrays and JSON metadata to a new file, which then atomically replaces an old one."""
-    target = Path(parse.path("save", "path", path))
-    safetensors_format = _is_safetensors(target, "save")
+    destination = Path(parse.path("save", "path", path))
+    safetensors_format = _is_safetensors(destination, "save")
     text = json.dumps(metadata | {"format": FORMAT, "dtypes": {k: a.dtype.name for k, a in
                                                            arrays.items()}})  # fmt: skip
-    if not target.parent.is_dir():
+    if not destination.parent.is_dir():
         raise FileNotFoundError(
-            errno.ENOENT, "save: the folder must exist; make it first", str(target.parent)
+            errno.ENOENT, "save: the folder must exist; make it first", str(destination.parent)
         )
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             if safetensors_format:
@@ -48,7 +48,7 @@ def write(
                 np.savez(file, allow_pickle=False, **{METADATA: np.array(text)}, **storable)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, target)
+        os.replace(name, destination)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
