@@ -243,6 +243,7 @@ def _library_seconds(job: Job, known: dict[str, float]) -> float:
         each = known["depthwise"]
     elif g.groups == 1 and g.rank <= 2 and job.arithmetic.compute == "float32":
         each = known["dense"] * (1 + known["thin"] / job.shape[-1])
+        each *= known["filter_grad"] if job.direction == "filter_grad" else 1
     return known["call"] + g.multiply_adds * each
 
 
