@@ -228,4 +228,6 @@ def _private_copy(a: Array, name: str) -> Array:
 def _fresh_view(a: Array, name: str) -> Array:
     """Return a new view of a layer's array, since callers can set a read-only array's shape."""
     b = backends.of("Conv", (name,), a)
-    return a if b.frozen is None else b.xp.ndarray(a.shape, a.dtype, a.base, 0, a.strides)
+    if b.frozen is None or not b.traits.mutable:
+        return a
+    return b.xp.ndarray(a.shape, a.dtype, a.base, 0, a.strides)

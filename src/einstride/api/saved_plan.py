@@ -8,7 +8,7 @@ from typing import Any
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import call_cache, execute
+from einstride.dispatch import call_cache, execute, run_plan
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -167,7 +167,7 @@ class Plan:
             return call_cache.call(
                 where, direction, first, second, bias, out, given, parse.checked, cache=None
             )
-        return execute.run(where, self._decision, b, first, second, None, out)
+        return run_plan.run(where, self._decision, b, first, second, None, out)
 
     def to_json(self) -> str:
         """Write the plan as a line of JSON, with its algorithm, and its `execution` for the reader.

@@ -12,8 +12,8 @@ The cache is safe because the checks of shapes, dtypes and keywords, the plan, a
 every address are functions of the key alone, and only a call that passed all checks is entered: a
 call that raised raises again. Calls that depend on more than the key are computed in full each
 time: calls with `out` (it might overlap an input), with integers whose values must be checked,
-with libraries other than NumPy, with subclasses of its arrays, and with keywords of other than
-Python's own types. An entry holds no reference to a caller's array.
+with libraries that do not lend NumPy their memory, with subclasses of its arrays, and with keywords
+of other than Python's own types. An entry holds no reference to a caller's array.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
-from einstride.arrays.backends.adapter import PASSES
+from einstride.arrays.backends.exchange import PASSES
 from einstride.cpu.runtime.operands import addressable
-from einstride.dispatch import exchange, execute
+from einstride.dispatch import exchange, execute, run_plan
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
@@ -207,7 +207,7 @@ def _make_hit(
         return found
 
     def run(first: Array, second: Array, bias: Array | None, kept: Prepared | None) -> Array:
-        return execute.run(where, plan, b, first, second, bias, None, kept)
+        return run_plan.run(where, plan, b, first, second, bias, None, kept)
 
     return run
 

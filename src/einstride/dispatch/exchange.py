@@ -1,9 +1,8 @@
-"""Compute calls on arrays that lend their memory to NumPy or CuPy, such as PyTorch's tensors.
+"""Compute calls on arrays that lend their memory to NumPy or CuPy: PyTorch's tensors, JAX's arrays.
 
-A call on arrays whose library neither differentiates nor transforms it is computed on their memory
-at once. Any other call goes through one of the library's operators (`Exchange.operator`): the
-library records the operator, and calls `Passes.compute` for its values and `Passes.infer` for the
-shape and dtype of its result.
+A plain call is computed on the memory of its arrays at once. Any other call goes through an
+operator of the library (`Exchange.operator`), which differentiates, transforms and traces it as a
+whole; the operator is built from the functions here (`Passes`).
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
-from einstride.arrays.backends.adapter import Exchange, Passes
-from einstride.dispatch import execute
+from einstride.arrays.backends.exchange import Exchange, Passes
+from einstride.dispatch import array_checks, bilinear, execute
 from einstride.geometry import arithmetic as dtypes
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
@@ -45,7 +44,8 @@ def call(
     `more` are the cache and the prepared filter of `compute`.
     """
     exchange = _of(theirs)
-    if exchange.is_plain(first, second, bias, out):
+    may_write = out is None or exchange.written is not None
+    if may_write and exchange.is_plain(first, second, bias, out):
         return _on_memory(
             compute, theirs, where, direction, first, second, bias, out, given, read, *more
         )
@@ -54,8 +54,9 @@ def call(
     names = execute.TRANSPOSED if transposed else execute.NAMES[direction]
     arrays = (first, second, bias, out)
     backends.of(where, names, *arrays)
+    if not may_write:
+        raise array_checks.immutable(where, out, theirs)
     exchange.check(where, names, arrays)
-    exchange.check_out(where, out)
     k = parse.plain(where, Keywords._make(given[:KEYWORDS]))
     return exchange.operator(where, direction, first, second, bias, k, extra)
 
@@ -81,15 +82,18 @@ def _on_memory(
 ) -> Array:
     """Compute a call on the memory of its arrays, and return the result as their library's."""
     exchange = _of(theirs)
-    lend, b = exchange.lend, exchange.computing(where, first)
+    lend, computing = exchange.lend, exchange.computing
+    b = exchange.host if computing is None else computing(where, first)
     with exchange.on(first):
         found = compute(
             where, direction, lend(first), lend(second), lend(bias), lend(out), given, read,
             *more, b=b,
         )  # fmt: skip
         if out is None:
-            return exchange.adopt(found)
-    exchange.written(out)
+            execute.check_result(where, theirs, b.dtype_name(found), execute.ACCUMULATE)
+            return exchange.adopt(found, first, second, bias)
+    if exchange.written is not None:
+        exchange.written(out)
     return out
 
 
@@ -106,7 +110,7 @@ def passes(compute: Compute) -> Passes:
             compute, theirs, where, direction, first, second, bias, None, given, parse.checked
         )
 
-    return Passes(values, infer)
+    return Passes(values, infer, bilinear.compute)
 
 
 def infer(
@@ -120,20 +124,21 @@ def infer(
 ) -> tuple[tuple[Any, ...], str]:
     """Return the shape and the dtype of a result after all checks, as `Passes.infer`."""
     theirs = backends.of(where, execute.NAMES[direction][:1], first)
-    arrays, name, host = (first, second, bias), theirs.dtype_name, backends.computing(theirs)
+    name = theirs.dtype_name
     names = name(first), name(second), None if bias is None else name(bias)
-    shapes = tuple(first.shape), tuple(second.shape)
+    arrays = (first, second, bias)
     if all(type(n) is int for a in arrays if a is not None for n in a.shape):
-        plan = execute.decide(where, direction, shapes, names, k, extra, host)
+        _, plan = execute.prepare(where, direction, *arrays, None, k, extra, b=theirs)
         shape, order, arithmetic = plan.job.shape, plan.orders[2], plan.job.arithmetic
     else:  # sizes that are symbols cannot be keys of the cache of plans
+        shapes, host = (tuple(first.shape), tuple(second.shape)), backends.computing(theirs)
         layout = layouts.parse(where, k.layout, max(len(shapes[0]) - 2, 1))
         g = select.geometry(where, direction, shapes, extra, parse.settings(where, k), layout)
         order, shape = select.orders(direction, layout, extra)[2], g.shape_of_result(direction)
         shape = (g.batch, *shape) if isinstance(extra, PerExample) else shape
         arithmetic = dtypes.resolve(where, names, 1, k.accumulate, host.traits.half_sums)
-    if bias is not None:
-        execute.check_bias(where, tuple(bias.shape), shape[-1])
+        if bias is not None:
+            execute.check_bias(where, tuple(bias.shape), shape[-1])
     if arithmetic.check_values and not (theirs.exchange and theirs.exchange.has_values(first)):
         raise bad_type(
             where, "sums of these integers could overflow, so their values must be looked at",

@@ -73,6 +73,8 @@ class Decision:
         The array library that the plan is for.
     figures : Figures
         The origin of the calibrated rates behind the predicted times.
+    asked : str
+        The algorithm that the caller asked for, or "auto".
     """
 
     algorithm: str
@@ -82,6 +84,7 @@ class Decision:
     candidates: tuple[Candidate, ...]
     library: str
     figures: figures.Figures
+    asked: str = "auto"
 
     def __str__(self) -> str:
         """Format two lines about the job and the table of algorithms."""
@@ -260,7 +263,7 @@ def choose_algorithm(
     if job.empty:
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
-        return Decision(name, job, job, orders, (idle,), traits.library, origin)
+        return Decision(name, job, job, orders, (idle,), traits.library, origin, algorithm)
     parts = {name: limits.part(name, job, traits) for name in ALGORITHMS}
     inner = job.inner
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
@@ -320,4 +323,5 @@ def choose_algorithm(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Decision(best, job, parts[best], orders, tuple(candidates), traits.library, origin)
+    table = tuple(candidates)
+    return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from re import fullmatch
 from typing import Any
 
 from einstride.arrays.backends.adapter import Array, Backend, Traits
@@ -18,6 +19,20 @@ from einstride.support.caches import register
 from einstride.support.errors import bad_type
 
 __all__ = ["Array", "Backend", "Traits", "by_name", "computing", "of"]
+
+ADAPTERS = ("numpy", "cupy", "torch", "jax")
+"""The libraries that have an adapter of their own, a module of this folder."""
+
+_ARRAY_TYPES = {
+    "numpy": r"numpy\.(ndarray|memmap)",
+    "cupy": r"cupy\.(.*\.)?ndarray",
+    "torch": r"torch\.Tensor",
+    "jax": r"jax(lib)?\.(.*\.)?(Array|ArrayImpl|Tracer)",
+}
+"""Patterns of the full names of array types. Subclasses count too where `_SUBCLASSES` says so."""
+
+_SUBCLASSES = ("torch", "jax")
+"""Libraries whose adapters know subclasses of the array types; a tracer of JAX is one."""
 
 _LOADED: dict[str, Backend] = {}
 """The adapters that were imported, by the name of the library."""
@@ -126,40 +141,25 @@ def _changes_numpy(kind: type) -> bool:
 
 
 def _name(kind: type) -> str | None:
-    """Return the name of the adapter for a type, from the module and the name of the type."""
-    library, name = kind.__module__.partition(".")[0], kind.__qualname__
-    if (library, name) in (("numpy", "ndarray"), ("numpy", "memmap"), ("cupy", "ndarray")):
-        return library
-    if any(base.__module__ == "torch" and base.__qualname__ == "Tensor" for base in kind.__mro__):
-        return "torch"
+    """Return the name of the adapter for a type, from the full names of the type and its bases."""
+    for library, pattern in _ARRAY_TYPES.items():
+        bases = kind.__mro__ if library in _SUBCLASSES else (kind,)
+        if any(fullmatch(pattern, f"{b.__module__}.{b.__qualname__}") for b in bases):
+            return library
     return None
 
 
 def _module(library: str) -> Backend:
     """Import the adapter of a library, at its first use."""
     if library not in _LOADED:
-        _LOADED[library] = _import(library)
+        _LOADED[library] = import_module(f"{__name__}.{library}").BACKEND
     return _LOADED[library]
-
-
-def _import(library: str) -> Backend:
-    if library == "numpy":
-        from einstride.arrays.backends import numpy
-
-        return numpy.BACKEND
-    if library == "cupy":
-        from einstride.arrays.backends import cupy
-
-        return cupy.BACKEND
-    from einstride.arrays.backends import torch
-
-    return torch.BACKEND
 
 
 def by_name(where: str, library: str) -> Backend:
     """Return the backend of a library that is given by its name; the library is imported."""
     try:
-        if library in ("numpy", "cupy", "torch"):
+        if library in ADAPTERS:
             return _module(library)
         from einstride.arrays.backends import generic
 
@@ -176,6 +176,4 @@ def computing(b: Backend) -> Backend:
 
 
 def _namespace(library: str) -> Any:
-    if library == "dask":
-        return import_module("array_api_compat.dask.array")
-    return import_module("jax.numpy" if library == "jax" else library)
+    return import_module("array_api_compat.dask.array" if library == "dask" else library)

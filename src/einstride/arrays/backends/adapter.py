@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from einstride.arrays.backends.exchange import Exchange
+    from einstride.geometry.convolution import Direction, Geometry
 
 Array = Any
 """An array of any supported library."""
@@ -73,80 +77,6 @@ class Traits:
     has_fft: bool = True
     has_streams: bool = False
     capability: Callable[[], int] | None = None
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Hold the functions of a library whose arrays lend their memory to arrays of NumPy or CuPy.
-
-    Calls on such arrays are computed by the backend of the arrays that they lend their memory to.
-
-    Attributes
-    ----------
-    host : Backend
-        The backend that computes on memory of the CPU, with the library's name and threads.
-    computing : callable
-        ``computing(where, x)``: the backend that computes on the memory of x, or an error.
-    is_plain : callable
-        ``is_plain(*arrays)``: True if the arrays, some of which may be None, are on one device and
-        the library neither differentiates nor transforms the call; then no other check is needed.
-    check : callable
-        ``check(where, names, arrays)``: raise an error unless all arrays have memory to lend.
-    check_out : callable
-        ``check_out(where, out)``: raise an error if a call that is not plain was given `out`.
-    has_values : callable
-        ``has_values(x)``: False for arrays that have a shape and a dtype only.
-    on : callable
-        ``with on(x):`` makes the device and the stream of x the current ones of the computing
-        library.
-    lend : callable
-        ``lend(x)``: an array on the memory of x; None of None.
-    adopt : callable
-        ``adopt(a)``: an array of the library on the memory of `a`, which nobody else holds.
-    written : callable
-        ``written(out)``: tell the library that the memory of `out` was written.
-    copy : callable
-        ``copy(x)``: a copy of x through which gradients flow.
-    operator : callable
-        ``operator(where, direction, first, second, bias, k, extra)``: compute a call with checked
-        keywords `k` by an operator that the library differentiates and transforms. The operator
-        calls the functions of `PASSES`.
-    """
-
-    host: Backend
-    computing: Callable[[str, Array], Backend]
-    is_plain: Callable[..., bool]
-    check: Callable[[str, tuple[str, ...], tuple[Array | None, ...]], None]
-    check_out: Callable[[str, Array | None], None]
-    has_values: Callable[[Array], bool]
-    on: Callable[[Array], AbstractContextManager[Any]]
-    lend: Callable[[Array | None], Array | None]
-    adopt: Callable[[Array], Array]
-    written: Callable[[Array], None]
-    copy: Callable[[Array], Array]
-    operator: Callable[..., Array]
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Hold the functions that an operator of another library calls.
-
-    Attributes
-    ----------
-    compute : callable
-        ``compute(where, direction, first, second, bias, k, extra)``: the result, from arrays of the
-        library; `k` are keywords, `extra` is as in `einstride.planning.select.plan`.
-    infer : callable
-        ``infer(where, direction, first, second, bias, k, extra)``: the shape of the result and the
-        name of its dtype, from arrays that may have no values, whose sizes may be symbols.
-    """
-
-    compute: Callable[..., Array]
-    infer: Callable[..., tuple[tuple[Any, ...], str]]
-
-
-PASSES: list[Passes] = []
-"""The functions that operators call, which `einstride.dispatch` enters when it is imported."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +148,9 @@ class Backend:
     exchange : Exchange or None
         How the arrays lend their memory to NumPy or CuPy, whose backend then computes; None where
         this backend computes itself.
+    convolve : callable or None
+        ``convolve(geometry, direction, first, second)``: the library's own convolution of canonical
+        arrays with a padding of zeros; bilinear, so that nothing is conjugated.
     """
 
     xp: Any
@@ -247,3 +180,4 @@ class Backend:
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
     exchange: Exchange | None = None
+    convolve: Callable[[Geometry, Direction, Array, Array], Array] | None = None

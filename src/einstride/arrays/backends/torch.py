@@ -21,7 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from einstride.arrays.backends import generic, numpy, thread_pool, torch_operators
-from einstride.arrays.backends.adapter import Array, Backend, Exchange
+from einstride.arrays.backends.adapter import Array, Backend
+from einstride.arrays.backends.exchange import Exchange
 from einstride.support.errors import bad_type, bad_value
 
 _C: Any = torch._C
@@ -42,7 +43,10 @@ _FORMS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
 
 
 def check(where: str, names: tuple[str, ...], tensors: tuple[Array | None, ...]) -> None:
-    """Raise TypeError unless every tensor is strided memory of a dtype that has an array."""
+    """Raise an error unless operators take the tensors, the last of which is `out`.
+
+    Every tensor must be strided memory of a dtype that has an array, and `out` be None.
+    """
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is None:
             continue
@@ -57,6 +61,13 @@ def check(where: str, names: tuple[str, ...], tensors: tuple[Array | None, ...])
                 where, f"{name} must have a dtype that arrays have", str(tensor.dtype),
                 UNSUPPORTED.format(name=name),
             )  # fmt: skip
+    if tensors[-1] is not None:
+        raise bad_value(
+            where,
+            "a call that PyTorch differentiates, transforms or traces cannot write to out",
+            "out beside a tensor that requires a gradient, or inside a transformation",
+            "leave out= away, or call the function under torch.no_grad()",
+        )
 
 
 _ARRAY_DTYPES = {
@@ -118,7 +129,7 @@ def lend(tensor: Array | None) -> Array | None:
     return tensor.numpy(force=True)
 
 
-def adopt(array: Array) -> Array:
+def adopt(array: Array, *operands: Array | None) -> Array:
     """Return a tensor on the memory of an array that nobody else holds."""
     if not isinstance(array, np.ndarray):
         return _adopt_from_cupy(array)
@@ -173,17 +184,6 @@ def threads() -> int:
     return found if found < most else most
 
 
-def check_out(where: str, out: Array | None) -> None:
-    """Raise ValueError if a call that is differentiated or transformed was given `out`."""
-    if out is not None:
-        raise bad_value(
-            where,
-            "a call that PyTorch differentiates, transforms or traces cannot write to out",
-            "out beside a tensor that requires a gradient, or inside a transformation",
-            "leave out= away, or call the function under torch.no_grad()",
-        )
-
-
 def computing(where: str, tensor: Array) -> Backend:
     """Return the backend that computes on the memory of a tensor: NumPy's, or CuPy's on a GPU."""
     kind = tensor.device.type
@@ -221,16 +221,15 @@ BACKEND = replace(
     to_host=lambda x: x.detach().cpu().resolve_conj().resolve_neg().numpy(),
     exchange=Exchange(
         host=HOST,
-        computing=computing,
         is_plain=is_plain,
-        check=check,
-        check_out=check_out,
-        has_values=has_values,
-        on=on,
         lend=lend,
         adopt=adopt,
-        written=written,
-        copy=lambda x: x.clone(),
+        has_values=has_values,
+        check=check,
         operator=torch_operators.call,
+        copy=lambda x: x.clone(),
+        computing=computing,
+        on=on,
+        written=written,
     ),
 )
