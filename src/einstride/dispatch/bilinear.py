@@ -24,7 +24,7 @@ from einstride import calibration
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends, ops
 from einstride.arrays.backends import Array, Backend, Traits
-from einstride.arrays.backends.exchange import Bilinear, Orders, Place, Places
+from einstride.arrays.backends.passes import Bilinear, Orders, Place, Places
 from einstride.dispatch import array_checks, execute, run_plan
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import COMPLEXES, HALVES, INTEGERS, ITEMSIZE, Arithmetic

@@ -24,7 +24,7 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
-from einstride.arrays.backends.exchange import PASSES
+from einstride.arrays.backends.passes import PASSES
 from einstride.cpu.runtime.operands import addressable
 from einstride.dispatch import exchange, execute, run_plan
 from einstride.dispatch.filter_cache import Prepared

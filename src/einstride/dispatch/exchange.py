@@ -12,7 +12,8 @@ from typing import Any
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
-from einstride.arrays.backends.exchange import Exchange, Passes
+from einstride.arrays.backends.adapter import Exchange
+from einstride.arrays.backends.passes import Passes
 from einstride.dispatch import array_checks, bilinear, execute
 from einstride.geometry import arithmetic as dtypes
 from einstride.geometry import keywords as parse

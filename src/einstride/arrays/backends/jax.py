@@ -13,8 +13,8 @@ import numpy as np
 from jax import lax
 
 from einstride.arrays.backends import generic, jax_primitive, numpy
-from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.exchange import PASSES, Exchange
+from einstride.arrays.backends.adapter import Array, Exchange
+from einstride.arrays.backends.passes import PASSES
 from einstride.geometry.convolution import Direction, Geometry
 from einstride.support.errors import bad_type
 

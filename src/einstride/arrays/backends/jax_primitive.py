@@ -18,7 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from einstride.arrays.backends.adapter import Array, Backend
-from einstride.arrays.backends.exchange import Bilinear, Place
+from einstride.arrays.backends.passes import Bilinear, Place
 from einstride.support.caches import cached
 
 CONVOLUTION = Primitive("einstride_convolution")

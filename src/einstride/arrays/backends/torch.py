@@ -21,8 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from einstride.arrays.backends import generic, numpy, thread_pool, torch_operators
-from einstride.arrays.backends.adapter import Array, Backend
-from einstride.arrays.backends.exchange import Exchange
+from einstride.arrays.backends.adapter import Array, Backend, Exchange
 from einstride.support.errors import bad_type, bad_value
 
 _C: Any = torch._C

@@ -29,7 +29,7 @@ from torch.autograd.function import _SingleLevelFunction
 
 from einstride.arrays.backends import torch_vmap
 from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.exchange import PASSES
+from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction

@@ -1,83 +1,16 @@
-"""Describe how a library's arrays lend their memory to the backend of another library.
+"""Describe the functions from which another library's operators for einstride's passes are built.
 
-A *plain* call, in which nothing but the values of the arrays matters, is computed on lent memory:
-
-    array --lend--> array on its memory --compute--> array --adopt--> array of the caller's library
-
-Any other call, in which the library differentiates, transforms or traces, goes through the
-library's `operator`, which is built from the functions of `PASSES`. `einstride.dispatch.exchange`
-is the one place that chooses between the two.
+Operators, of which `Exchange.operator` calls one, are registered with a library of arrays, in this
+room; plans and kernels are in rooms above it, which enter their functions in `PASSES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from einstride.arrays.backends.adapter import Array, Backend
-
-_HERE = nullcontext()
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Hold the functions of a library whose arrays lend their memory to arrays of NumPy or CuPy.
-
-    Attributes
-    ----------
-    host : Backend
-        The backend of NumPy with the library's name and threads, for memory of the CPU. Calls on
-        arrays without values are planned for it.
-    is_plain : callable
-        ``is_plain(*arrays)``: True if the arrays, some of which may be None, have memory to lend on
-        one device, and the library neither differentiates, transforms nor traces the call; then no
-        other check of them is needed.
-    lend : callable
-        ``lend(x)``: an array on the memory of x, whose values alone matter; None of None.
-    adopt : callable
-        ``adopt(y, *operands)``: an array of the library, on the device of the operands, on the
-        memory of `y`, which nobody else holds. It is a copy where the library cannot use the
-        memory.
-    has_values : callable
-        ``has_values(x)``: False for arrays that have a shape and a dtype only.
-    check : callable
-        ``check(where, names, arrays)``: raise an error unless `operator` takes the operands and
-        `out`, the last of the arrays.
-    operator : callable
-        ``operator(where, direction, first, second, bias, k, extra)``: compute a call with checked
-        keywords `k` by an operator that the library differentiates, transforms and traces as a
-        whole, by the functions of `PASSES`.
-    copy : callable
-        ``copy(x)``: a copy of x through which gradients flow.
-    computing : callable or None
-        ``computing(where, x)``: the backend that computes on the memory of x, or an error; None if
-        it is always `host`.
-    on : callable
-        ``with on(x):`` makes the device and the stream of x the current ones of the computing
-        library.
-    written : callable or None
-        ``written(out)``: tell the library that the memory of `out` was written; None if its arrays
-        are immutable, so that there is no `out`.
-    refusal : callable
-        ``refusal(dtype_name)``: the remedy for a user whose results would have a dtype that the
-        library cannot hold at present; None if it can hold the dtype.
-    """
-
-    host: Backend
-    is_plain: Callable[..., bool]
-    lend: Callable[[Array | None], Array | None]
-    adopt: Callable[..., Array]
-    has_values: Callable[[Array], bool]
-    check: Callable[[str, tuple[str, ...], tuple[Array | None, ...]], None]
-    operator: Callable[..., Array]
-    copy: Callable[[Array], Array]
-    computing: Callable[[str, Array], Backend] | None = None
-    on: Callable[[Array], AbstractContextManager[Any]] = lambda x: _HERE
-    written: Callable[[Array], None] | None = None
-    refusal: Callable[[str], str | None] = lambda dtype_name: None
+from einstride.arrays.backends.adapter import Array, Backend
 
 
 @dataclass(frozen=True)
