@@ -2,12 +2,7 @@
 
 A convolution is linear in the input and in the filter. So its derivative in a direction is a
 convolution of that direction, and its adjoint in one operand is the input gradient or the filter
-gradient. The same holds for these two passes, so that the three form a closed system:
-
-    pass             adjoint in the first operand     adjoint in the second operand
-    forward(x, f)    input_grad(ct, f)                filter_grad(x, ct)
-    input_grad(gy, f)    forward(ct, f)               filter_grad(ct, gy)
-    filter_grad(x, gy)   input_grad(gy, ct)           forward(x, ct)
+gradient. The same holds for these two passes, so that the three form a closed system: `ADJOINTS`.
 
 Operations here are bilinear over complex numbers too: nothing is conjugated. `compute` conjugates
 the factor that a public gradient conjugates, before the operation.
@@ -28,7 +23,7 @@ from einstride.arrays.backends.passes import Bilinear, Orders, Place, Places
 from einstride.dispatch import array_checks, execute, run_plan
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import COMPLEXES, HALVES, INTEGERS, ITEMSIZE, Arithmetic
-from einstride.geometry.convolution import Direction
+from einstride.geometry.convolution import ADJOINTS, Direction
 from einstride.geometry.keywords import Keywords
 from einstride.geometry.problem import Job
 from einstride.planning import limits, select
@@ -36,14 +31,6 @@ from einstride.planning.select import Decision
 from einstride.support.caches import cached
 
 CANONICAL: Orders = (None, None, None)
-
-ADJOINTS: dict[Direction, tuple[tuple[Direction, bool], tuple[Direction, bool]]] = {
-    "forward": (("input_grad", False), ("filter_grad", True)),
-    "input_grad": (("forward", False), ("filter_grad", False)),
-    "filter_grad": (("input_grad", True), ("forward", True)),
-}
-"""The adjoint of each pass in each operand; True if it takes the other operand before the
-cotangent."""
 
 
 @dataclass(frozen=True)

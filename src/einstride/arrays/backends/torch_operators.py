@@ -3,13 +3,8 @@
 `torch.ops.einstride` has `conv`, `conv_input_grad`, `conv_filter_grad` and `conv_transpose`. Each
 has an implementation, a fake kernel for shapes without values (`torch.compile`, `torch.export`), a
 rule for `torch.func.vmap`, and an autograd function with its backward pass and its tangents. The
-passes are linear in each operand and each is a gradient of the others, so derivatives of any order
-are calls of these four operators:
-
-    pass                     gradient of first       gradient of second
-    conv(x, f)               conv_input_grad(g, f)   conv_filter_grad(x, g)
-    conv_input_grad(gy, f)   conv(g, f)              conv_filter_grad(g, gy)
-    conv_filter_grad(x, gy)  conv_input_grad(gy, g)  conv(x, g)
+passes are linear in each operand and each is an adjoint of the others (`ADJOINTS`), so derivatives
+of any order are calls of these operators.
 
 The autograd functions derive from the class that PyTorch's own rules for operators under
 `torch.func` use (`_SingleLevelFunction`), as `torch.library.custom_op` does not support these.
@@ -32,7 +27,7 @@ from einstride.arrays.backends.adapter import Array
 from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
-from einstride.geometry.convolution import Direction
+from einstride.geometry.convolution import ADJOINTS, Direction
 from einstride.geometry.infer_shapes import transposed_geometry
 from einstride.geometry.keywords import Keywords, PerExample, Transposed
 from einstride.support.caches import cached
@@ -260,11 +255,11 @@ def _function(name: str, operator: Any) -> Any:
         order = _Adjoint(name, k, ctx.shapes, ctx.extra)
         first, second, grad = order.views(first, second, grad)
         if needs[1]:
-            gradient = _of_first(name, grad, second, order.k, ctx)
+            gradient = _gradient(name, 0, grad, second, order.k, ctx.shapes[0], ctx.extra)
             found[1] = _like(order.first_back(gradient), ctx.dtypes[0])
         if needs[2]:
             shape = order.second_shape(ctx.shapes[1])
-            gradient = _of_second(name, grad, first, order.k, shape, ctx.extra)
+            gradient = _gradient(name, 1, grad, first, order.k, shape, ctx.extra)
             found[2] = _like(order.second_back(gradient), ctx.dtypes[1])
         return tuple(found)
 
@@ -361,34 +356,24 @@ def _spatial(name: str, k: Keywords, shape: tuple[Any, ...], part: str) -> tuple
     return sizes[:-2] if part == "f" else sizes[1:-1]
 
 
-def _of_first(name: str, grad: Array, second: Array, k: Keywords, ctx: Any) -> Array:
-    """Compute the gradient with respect to the first operand."""
-    if name == "conv":
-        size = _spatial(name, k, ctx.shapes[0], "x")
-        return _call("conv_input_grad", grad, second, None, k, size)
-    if name == "conv_filter_grad":
-        size = _spatial(name, k, ctx.shapes[0], "x")
-        if isinstance(ctx.extra, PerExample):
-            return _each(
-                lambda gy, g: _call("conv_input_grad", gy, g, None, k, size), k, "yx", second, grad
-            )
-        return _call("conv_input_grad", second, grad, None, k, size)
-    return _call("conv", grad, second, None, k, None)
-
-
-def _of_second(
-    name: str, grad: Array, first: Array, k: Keywords, shape: tuple[Any, ...], extra: Any
+def _gradient(
+    name: str, operand: int, grad: Array, other: Array, k: Keywords, shape: Any, extra: Any
 ) -> Array:
-    """Compute the gradient with respect to the second operand."""
-    if name == "conv_filter_grad":
-        if isinstance(extra, PerExample):
-            return _each(lambda x, g: _call("conv", x, g, None, k, None), k, "xy", first, grad)
-        return _call("conv", first, grad, None, k, None)
-    k = k._replace(batch_invariant=False)  # which no sum over a batch keeps
-    size = _spatial(name, k, shape, "f")
-    if name == "conv":
-        return _call("conv_filter_grad", first, grad, None, k, size)
-    return _call("conv_filter_grad", grad, first, None, k, size)
+    """Compute the gradient of an operand of a shape, from `grad` and the other operand."""
+    direction, other_first = ADJOINTS[_DIRECTIONS[name]][operand]
+    size: Any = None
+    if direction == "input_grad":
+        size = _spatial(name, k, shape, "x")
+    elif direction == "filter_grad":
+        size = _spatial(name, k, shape, "f")
+        k = k._replace(batch_invariant=False)  # which no sum over a batch keeps
+
+    def call(a: Array, b: Array) -> Array:
+        return _call(_NAMES[direction], a, b, None, k, size)
+
+    if isinstance(extra, PerExample):
+        return _each(call, k, "xy" if operand else "yx", other, grad)
+    return call(other, grad) if other_first else call(grad, other)
 
 
 def _each(
