@@ -117,28 +117,28 @@ def call(
     backend of the arrays if it is not the one that follows from their type.
     """
     known = _array_types.get(type(first))
-    if known is None and b is None:
+    if b is not None:
+        known = None if known is None else b
+    elif known is None:
         theirs = backends.of_type(type(first))
         if theirs is not None and theirs.exchange is not None:
             return exchange.call(
                 call, theirs, where, direction, first, second, bias, out, given, read, cache, kept
             )
-    known = None if known is None else b or known
-    key = None
-    if cache is not None and out is None:
+    key = hit = None
+    if out is None and cache is not None:
         key = _key(where, given, known, first, second, bias)
-    hit = None
-    if cache is not None and key is not None:
-        try:
-            hit = cache.get(key)
-        except TypeError:  # a keyword that cannot be hashed
-            key = None
-        if hit is not None and hit is not _SEEN_ONCE:
+        if key is not None:
             try:
-                result: Array = hit(first, second, bias, kept)
-                return result
-            except MemoryError:  # a program names no function: `execute.call` does, or it succeeds
+                hit = cache.get(key)
+            except TypeError:  # a keyword that cannot be hashed
                 key = None
+            if hit is not None and hit is not _SEEN_ONCE:
+                try:
+                    result: Array = hit(first, second, bias, kept)
+                    return result
+                except MemoryError:  # a program names no function: `execute.call` does, or succeeds
+                    key = None
     k = Keywords._make(given[:KEYWORDS])
     extra = None if read is None else read(where, given[KEYWORDS:])
     result = execute.call(where, direction, first, second, bias, out, k, extra, kept, b)
