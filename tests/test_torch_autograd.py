@@ -197,6 +197,7 @@ def test_autocast():
         y = es.conv(x, f, bias, padding=1)
         first = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), f.permute(3, 2, 0, 1))
         assert es.conv_transpose(y, f).dtype == torch.bfloat16
+        assert es.conv(x, f.detach()).dtype == torch.bfloat16  # also where nothing is recorded
         assert es.conv(x.double(), f.double()).dtype == torch.float64
     assert y.dtype == first.dtype == torch.bfloat16
     y.sum().backward()
