@@ -155,12 +155,6 @@ def full_length(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--all"))
 
 
-@pytest.fixture(scope="session")
-def number_of_commit() -> int:
-    """Return `commit_number`, by which random tests choose the examples of this run."""
-    return commit_number()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[object]:
     """Collect tests without the garbage collector, which then never visits what they leave.

@@ -167,11 +167,8 @@ def main(width: str, families: str, dtypes: str, tails: str) -> None:
                         for which in PASSES:
                             print(family, name, tail, which, flush=True)
                             passes += check(which, case(lanes + tail), algorithm, layout, dtype)
-    assert reader.read or not passes, (
-        "no kernel was compiled: the folder of kernels is to be left unused"
-    )
     assert not reader.wrong, reader.wrong
-    print(f"{passes} passes done, {reader.masked} masked stores in {reader.read} kernels are right")
+    print(f"{passes} passes done, {reader.read} kernels, {reader.masked} masked stores are right")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ REGISTERS = {
 
 
 def chosen():
-    """Return one specification for each target, table and pass."""
+    """Return the name of one specification for each target, family and pass."""
     found = {}
     for name, spec in generate.specifications().items():
         family = name.partition(".")[0]
@@ -59,6 +59,7 @@ def assembly(text, target):
 
 @pytest.mark.parametrize("name", chosen())
 def test_kernels_compile_and_call_nothing(name, llvm):
+    """A kernel compiles for its target, in vectors, without a call of a library function."""
     spec = generate.specifications()[name]
     texts = generate.texts(spec)
     assert texts

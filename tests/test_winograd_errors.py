@@ -8,6 +8,7 @@ import pytest
 import einstride as es
 import oracle
 from checks import PASSES, operands
+from einstride import _testing
 from einstride.algorithms import winograd
 from einstride.algorithms.winograd import array_passes
 from einstride.algorithms.winograd.plan import forward_plan, gradient_plan
@@ -34,6 +35,24 @@ def adversary(kind, shape, rng):
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 1), (2, 3, 3), (7,)])
 def test_the_error_stays_below_the_bound_by_norms(which, kernel, kind):
+    check_error(which, kernel, kind)
+
+
+@pytest.mark.parametrize("which", PASSES)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7,)])
+def test_it_does_so_on_a_cpu_that_rounds_products(which, kernel):
+    """A CPU without FMA rounds the product of a multiply-add, and its sum."""
+    pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
+    import guarded_tails
+
+    target = guarded_tails.target_of("x86-64-v2")
+    if target is None:
+        pytest.skip("this machine cannot run code for x86-64-v2")
+    with _testing.use(target=target):
+        check_error(which, kernel, "random")
+
+
+def check_error(which, kernel, kind):
     """The error stays below the worst case of roundings, times matrix norms, times operand
     norms."""
     rng = np.random.default_rng(1)
