@@ -200,6 +200,11 @@ for bias in (None, jax.device_put(jnp.ones(4), two)):
 mesh = jax.sharding.Mesh(jax.devices()[:2], ("batch",))
 spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
 same = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+assert es.conv(x, there).devices() == {two}  # nobody placed x
+part = jax.sharding.PartitionSpec
+local = jax.shard_map(es.conv, mesh=mesh, in_specs=(part("batch"), part()), out_specs=part("batch"))
+gradient = jax.jit(jax.grad(lambda f: local(x, f).sum()))(f)
+assert (gradient == jax.grad(lambda f: es.conv(x, f).sum())(f)).all()
 y = es.conv(jax.device_put(x, spread), jax.device_put(f, same), padding="same")
 right = es.conv(x, f, padding="same")
 assert y.devices() == {one, two} and (np.asarray(y) == np.asarray(right)).all()

@@ -17,8 +17,9 @@ PASSES = ("forward", "input_grad", "filter_grad")
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     # dispatch and planning
     "choose a plan": ("planning.select:choose_algorithm",),
-    "run a plan": ("dispatch.execute:run",),
-    "compute a plan's result": ("dispatch.execute:compute",),
+    "run a plan": ("dispatch.run_plan:run",),
+    "compute a plan's result": ("dispatch.run_plan:compute",),
+    "prefer a callback to the library": ("dispatch.bilinear:_callback_is_faster",),
     "measure the algorithms": ("api.tune:_measure",),
     "read the clock": ("api.tune:perf_counter",),
     # algorithms

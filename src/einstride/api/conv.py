@@ -72,9 +72,10 @@ def conv(
         True reverses the filter's spatial axes: convolution as in mathematics.
     algorithm : str
         ``"auto"``; ``"strided"``, ``"gemm"`` (any library); ``"winograd"`` (2 to 7 taps, stride
-        1), ``"fft"`` (large filters); ``"direct"`` (compiled kernels: NumPy with the extra fast,
-        CuPy), ``"implicit_gemm"`` (CuPy), ``"cudnn"`` (CuPy, an extra). An algorithm that is asked
-        for by name runs or raises an error; `plan` tells which one "auto" takes, and why.
+        1), ``"fft"`` (large filters); ``"direct"`` (compiled kernels: NumPy, and JAX on CPUs, with
+        the extra fast; CuPy), ``"implicit_gemm"`` (CuPy), ``"cudnn"`` (CuPy, an extra). An
+        algorithm that is asked for by name runs or raises an error; `plan` tells which one "auto"
+        takes, and why.
     accuracy : {"normwise", "elementwise", "tf32"}
         "normwise": the error is bounded against the norms of x and f. "elementwise": the error of
         each output is bounded against its own sum of abs(x) * abs(f), and a NaN or Inf of x (or

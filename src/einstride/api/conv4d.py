@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import execute
+from einstride.dispatch import call_cache
+from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
 from einstride.support.errors import bad_value
 
@@ -44,7 +45,8 @@ def conv4d_forward(x: Array, f: Array, s: tuple[int, int]) -> Array:
     """
     where = "conv4d_forward"
     _check_rank(where, x=x, f=f)
-    return execute.call(where, "forward", x, f, None, None, Keywords(stride=s))
+    k = Keywords(stride=s)
+    return call_cache.call(where, "forward", x, f, None, None, k, cache=None)
 
 
 def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
@@ -91,8 +93,8 @@ def conv4d_input_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> 
         gy.shape[0],
         f"x {tuple(x.shape)}, gy {tuple(gy.shape)}",
     )
-    size = tuple(x.shape[1:3])
-    return execute.call(where, "input_grad", gy, f, None, None, Keywords(stride=s), size)
+    given = (*Keywords(stride=s), tuple(x.shape[1:3]))
+    return call_cache.call(where, "input_grad", gy, f, None, None, given, parse.checked, cache=None)
 
 
 def conv4d_filter_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) -> Array:
@@ -131,8 +133,10 @@ def conv4d_filter_gradient(x: Array, f: Array, gy: Array, s: tuple[int, int]) ->
     got = f"x {tuple(x.shape)}, f {tuple(f.shape)}, gy {tuple(gy.shape)}"
     _check_equal(where, "channels", x.shape[3], "f", f.shape[2], got)
     _check_equal(where, "output channels", gy.shape[3], "f", f.shape[3], got)
-    size = tuple(f.shape[:2])
-    return execute.call(where, "filter_grad", x, gy, None, None, Keywords(stride=s), size)
+    given = (*Keywords(stride=s), tuple(f.shape[:2]))
+    return call_cache.call(
+        where, "filter_grad", x, gy, None, None, given, parse.checked, cache=None
+    )
 
 
 def _check_rank(where: str, **arrays: Array) -> None:

@@ -190,8 +190,13 @@ class Conv:
         k, bias = self._keywords, self._bias
         f, kept = self._filter
         size, kernel = execute.sizes(where, x, f, k)
-        gx = execute.call(where, "input_grad", gy, f, None, None, k, size, kept)
-        gf = execute.call(where, "filter_grad", x, gy, None, None, k, kernel)
+        read = parse.checked
+        gx = call_cache.call(
+            where, "input_grad", gy, f, None, None, (*k, size), read, cache=None, kept=kept
+        )
+        gf = call_cache.call(
+            where, "filter_grad", x, gy, None, None, (*k, kernel), read, cache=None
+        )
         gb = None if bias is None else conv_bias_grad(gy, layout=k.layout)
         return Gradients(gx, gf, gb)
 
@@ -214,6 +219,8 @@ def _private_copy(a: Array, name: str) -> Array:
     b = backends.of("Conv", (name,), a)
     if b.frozen is not None:
         return b.frozen(a)
+    if b.exchange is not None:
+        return b.exchange.copy(a)
     with b.on(a):
         return b.xp.asarray(a, copy=True)
 
@@ -221,4 +228,6 @@ def _private_copy(a: Array, name: str) -> Array:
 def _fresh_view(a: Array, name: str) -> Array:
     """Return a new view of a layer's array, since callers can set a read-only array's shape."""
     b = backends.of("Conv", (name,), a)
-    return a if b.frozen is None else b.xp.ndarray(a.shape, a.dtype, a.base, 0, a.strides)
+    if b.frozen is None or not b.traits.mutable:
+        return a
+    return b.xp.ndarray(a.shape, a.dtype, a.base, 0, a.strides)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from einstride.arrays.backends import Array
-from einstride.dispatch import execute
+from einstride.dispatch import call_cache
 from einstride.geometry import keywords as parse
-from einstride.geometry.keywords import Keywords, Transposed
 from einstride.geometry.types import Ints, Padding
 
 
@@ -75,13 +74,11 @@ def conv_transpose(
     >>> es.conv_transpose(np.ones((1, 5, 5, 8)), np.ones((3, 3, 4, 8)), stride=2).shape
     (1, 11, 11, 4)
     """
-    k = Keywords(
+    given = (
         stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        accuracy, accumulate, batch_invariant, max_workspace, output_padding, output_size,
     )  # fmt: skip
     where = "conv_transpose"
-    extra = Transposed(
-        parse.ints(where, "output_padding", output_padding),
-        parse.optional(where, "output_size", output_size, parse.ints),
+    return call_cache.call(
+        where, "input_grad", x, f, bias, out, given, parse.transposed, cache=None
     )
-    return execute.call(where, "input_grad", x, f, bias, out, k, extra)

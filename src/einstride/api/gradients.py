@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.dispatch import array_checks, call_cache, execute
@@ -83,12 +81,7 @@ def conv_input_grad(
         accuracy, accumulate, batch_invariant, max_workspace, input_size,
     )  # fmt: skip
     where = "conv_input_grad"
-    return call_cache.call(where, "input_grad", gy, f, None, out, given, _input_size)
-
-
-def _input_size(where: str, given: tuple[Any, ...]) -> Any:
-    (size,) = given
-    return parse.ints(where, "input_size", size)
+    return call_cache.call(where, "input_grad", gy, f, None, out, given, parse.input_size)
 
 
 def conv_filter_grad(
@@ -160,13 +153,7 @@ def conv_filter_grad(
         accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
     )  # fmt: skip
     where = "conv_filter_grad"
-    return call_cache.call(where, "filter_grad", x, gy, None, out, given, _kernel_size)
-
-
-def _kernel_size(where: str, given: tuple[Any, ...]) -> Any:
-    size, per_example = given
-    size = parse.ints(where, "kernel_size", size)
-    return parse.PerExample(size) if parse.flag(where, "per_example", per_example) else size
+    return call_cache.call(where, "filter_grad", x, gy, None, out, given, parse.kernel_size)
 
 
 def conv_jvp(
@@ -241,7 +228,7 @@ def conv_jvp(
         raise bad_value(where, "dx or df must be given", "None and None", "pass one of them")
     array_checks.same_shape(where, "dx", dx, "x", x)
     array_checks.same_shape(where, "df", df, "f", f)
-    terms = [execute.call(where, "forward", a, b, None, None, k) for a, b in pairs]
+    terms = [call_cache.call(where, "forward", a, b, None, None, k, cache=None) for a, b in pairs]
     if len(terms) == 1:
         return terms[0]
     array_checks.sum_fits(where, backends.of(where, ("x",), x), *terms)

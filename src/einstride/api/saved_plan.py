@@ -8,7 +8,7 @@ from typing import Any
 
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import execute
+from einstride.dispatch import call_cache, execute, run_plan
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -158,12 +158,16 @@ class Plan:
                 where, f"a plan of {a['direction']} has no bias", "a bias", "leave it out"
             )
         job = self._decision.job
-        more = execute.copied(job.direction, b, first, second, out) if job.hard else 0
-        if bias is not None or more:
+        copied = job.hard and b.exchange is None
+        more = execute.copied(job.direction, b, first, second, out) if copied else 0
+        if bias is not None or more or b.exchange is not None:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = _extra(where, a)
-            return execute.call(where, direction, first, second, bias, out, keywords, extra)
-        return execute.run(where, self._decision, b, first, second, None, out)
+            given = (*keywords, extra)
+            return call_cache.call(
+                where, direction, first, second, bias, out, given, parse.checked, cache=None
+            )
+        return run_plan.run(where, self._decision, b, first, second, None, out)
 
     def to_json(self) -> str:
         """Write the plan as a line of JSON, with its algorithm, and its `execution` for the reader.
@@ -245,7 +249,7 @@ def _is_fact(value: object) -> bool:
 
 def make_plan(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
     """Plan a call from checked arguments, see `einstride.api.plan.arguments`."""
-    b = backends.by_name(where, arguments["library"])
+    b = backends.computing(backends.by_name(where, arguments["library"]))
     for name in arguments["dtypes"]:
         if name not in ITEMSIZE:
             raise bad_type(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")

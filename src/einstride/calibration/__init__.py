@@ -46,7 +46,7 @@ class Figures:
         return f"times predicted from the calibration of {self.date}"
 
 
-@cached(2, "process")  # there are 2 files
+@cached(3, "process")  # there are 3 files
 def calibration(name: str = "calibration") -> dict[str, Any]:
     """Read a file of figures: seconds per product, per byte and per call, by library and dtype."""
     text = files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
@@ -85,6 +85,12 @@ def of(library: str) -> Figures:
     return Figures(
         figures["measured"], figures["date"], figures["device"], figures.get("source", "")
     )
+
+
+def of_compiled_library(library: str) -> dict[str, float]:
+    """Return the seconds of a library's own convolutions, and of calls back from compiled code."""
+    found: dict[str, float] = calibration(f"calibration_{library}")["seconds"]
+    return found
 
 
 def auto_algorithms(library: str) -> tuple[str, ...]:

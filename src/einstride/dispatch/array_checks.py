@@ -20,12 +20,7 @@ def out_array(
 ) -> None:
     """Raise unless the result may be written to `out`: shape, dtype, strides, shared memory."""
     if not b.traits.mutable:
-        raise bad_type(
-            where,
-            f"arrays of {b.traits.library} are treated as immutable, so there is no out=",
-            f"out {type(out).__name__}",
-            "leave out= away and use the result",
-        )
+        raise immutable(where, out, b)
     if tuple(out.shape) != shape:
         raise bad_value(
             where, "out must have the shape of the result", f"out {tuple(out.shape)}",
@@ -56,6 +51,16 @@ def out_array(
             "an out that overlaps one of them",
             "pass an array of its own",
         )
+
+
+def immutable(where: str, out: Array, b: Backend) -> TypeError:
+    """Return the error of a call with `out` to a library whose arrays are not written."""
+    return bad_type(
+        where,
+        f"arrays of {b.traits.library} are treated as immutable, so there is no out=",
+        f"out {type(out).__name__}",
+        "leave out= away and use the result",
+    )
 
 
 def overlaps_itself(shape: Shape, strides: Shape, itemsize: int) -> bool:

@@ -12,8 +12,8 @@ The cache is safe because the checks of shapes, dtypes and keywords, the plan, a
 every address are functions of the key alone, and only a call that passed all checks is entered: a
 call that raised raises again. Calls that depend on more than the key are computed in full each
 time: calls with `out` (it might overlap an input), with integers whose values must be checked,
-with libraries other than NumPy, with subclasses of its arrays, and with keywords of other than
-Python's own types. An entry holds no reference to a caller's array.
+with libraries that do not lend NumPy their memory, with subclasses of its arrays, and with keywords
+of other than Python's own types. An entry holds no reference to a caller's array.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import Any
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
+from einstride.arrays.backends.passes import PASSES
 from einstride.cpu.runtime.operands import addressable
-from einstride.dispatch import execute
+from einstride.dispatch import exchange, execute, run_plan
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
-from einstride.geometry.keywords import Keywords
+from einstride.geometry.keywords import KEYWORDS, Keywords, Read
 from einstride.planning.select import Decision
 from einstride.support.caches import register
 
@@ -46,11 +47,7 @@ A program packs the filter in every call. For larger filters packing costs more 
 code that a program saves, so the layer's prepared filter is used instead.
 """
 
-KEYWORDS = len(Keywords._fields)
-"""How many of the `given` values of a call are keywords of every function."""
-
 Hit = Callable[[Array, Array, Array | None, Prepared | None], Array]
-Read = Callable[[str, tuple[Any, ...]], Any]
 
 _SEEN_ONCE: Any = object()
 """The entry of a call made once: its fast path is built at the second call, if there is one."""
@@ -109,39 +106,52 @@ def call(
     out: Array | None,
     given: tuple[Any, ...],
     read: Read | None = None,
-    cache: CallCache = CACHE,
+    cache: CallCache | None = CACHE,
     kept: Prepared | None = None,
+    b: Backend | None = None,
 ) -> Array:
     """Compute the result of one public function, through the cache if the call allows it.
 
     `given` holds the keywords in the order of `Keywords`, then the function's own arguments, from
-    which `read` makes the `extra` of `execute.call`.
+    which `read` makes the `extra` of `execute.call`. Without a `cache` nothing is kept. `b` is the
+    backend of the arrays if it is not the one that follows from their type.
     """
-    b = _array_types.get(type(first))
-    key = _key(where, given, b, first, second, bias) if out is None else None
-    hit = None
-    if key is not None:
-        try:
-            hit = cache.get(key)
-        except TypeError:  # a keyword that cannot be hashed
-            key = None
-        if hit is not None and hit is not _SEEN_ONCE:
+    known = _array_types.get(type(first))
+    if b is not None:
+        known = None if known is None else b
+    elif known is None:
+        theirs = backends.of_type(type(first))
+        if theirs is not None and theirs.exchange is not None:
+            return exchange.call(
+                call, theirs, where, direction, first, second, bias, out, given, read, cache, kept
+            )
+    key = hit = None
+    if out is None and cache is not None:
+        key = _key(where, given, known, first, second, bias)
+        if key is not None:
             try:
-                result: Array = hit(first, second, bias, kept)
-                return result
-            except MemoryError:  # a program names no function: `execute.call` does, or it succeeds
+                hit = cache.get(key)
+            except TypeError:  # a keyword that cannot be hashed
                 key = None
+            if hit is not None and hit is not _SEEN_ONCE:
+                try:
+                    result: Array = hit(first, second, bias, kept)
+                    return result
+                except MemoryError:  # a program names no function: `execute.call` does, or succeeds
+                    key = None
     k = Keywords._make(given[:KEYWORDS])
     extra = None if read is None else read(where, given[KEYWORDS:])
-    result = execute.call(where, direction, first, second, bias, out, k, extra, kept)
-    if key is not None:
+    result = execute.call(where, direction, first, second, bias, out, k, extra, kept, b)
+    if cache is not None and key is not None:
         if hit is None:
             cache.put(key, _SEEN_ONCE)
-        elif b is not None and _all_plain(given):
+        elif known is not None and _all_plain(given):
             layer = kept is not None
-            b, plan = execute.prepare(where, direction, first, second, bias, out, k, extra, layer)
+            b, plan = execute.prepare(
+                where, direction, first, second, bias, out, k, extra, layer, known
+            )
             cache.put(key, _make_hit(where, plan, b, first, second, bias, layer))
-    elif b is None:
+    elif known is None:
         _remember_type(where, first)
     return result
 
@@ -197,7 +207,7 @@ def _make_hit(
         return found
 
     def run(first: Array, second: Array, bias: Array | None, kept: Prepared | None) -> Array:
-        return execute.run(where, plan, b, first, second, bias, None, kept)
+        return run_plan.run(where, plan, b, first, second, bias, None, kept)
 
     return run
 
@@ -233,3 +243,6 @@ def _program(
     if steps is None or (layer and steps.scratch_bytes > LARGE_FILTER):
         return None
     return bind(steps, shape, result.dtype, b.launch_program)
+
+
+PASSES[:] = [exchange.passes(call)]

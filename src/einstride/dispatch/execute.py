@@ -1,19 +1,13 @@
-"""Compute a public call: find the backend, check the arrays, plan, and run the algorithm.
-
-Algorithms see arrays in canonical order (channels last) as transposed views. A result is allocated
-in the caller's layout and written through such a view, so no layout costs a copy of an array.
-"""
+"""Compute a public call: find the backend, check the arrays, plan, and run the plan."""
 
 from __future__ import annotations
 
-from functools import partial
 from math import prod
 from typing import Any
 
-from einstride.algorithms import ALGORITHMS
-from einstride.arrays import backends, ops
+from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
-from einstride.dispatch import array_checks
+from einstride.dispatch import array_checks, run_plan
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import arithmetic as dtypes
 from einstride.geometry import keywords as parse
@@ -23,7 +17,7 @@ from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, Shape, Transposed
 from einstride.planning import select
 from einstride.planning.select import Decision
-from einstride.support.errors import bad_value, no_memory
+from einstride.support.errors import bad_type, bad_value, no_memory
 
 NAMES: dict[Direction, tuple[str, ...]] = {
     "forward": ("x", "f", "bias", "out"),
@@ -43,11 +37,15 @@ def call(
     k: Keywords,
     extra: Any = None,
     kept: Prepared | None = None,
+    b: Backend | None = None,
 ) -> Array:
-    """Compute the result of one public function; `where` is its name, for errors."""
+    """Compute the result of one public function; `where` is its name, for errors.
+
+    `b` is the backend of the arrays if it is not the one that follows from their type.
+    """
     prepared = kept is not None
-    b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared)
-    return run(where, plan, b, first, second, bias, out, kept)
+    b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared, b)
+    return run_plan.run(where, plan, b, first, second, bias, out, kept)
 
 
 def prepare(
@@ -60,10 +58,12 @@ def prepare(
     k: Keywords,
     extra: Any = None,
     prepared: bool = False,
+    b: Backend | None = None,
 ) -> tuple[Backend, Decision]:
     """Return the backend and the plan of a call, after every check that needs no values."""
-    names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
-    b = backends.of(where, names, first, second, bias, out)
+    if b is None:
+        names = TRANSPOSED if isinstance(extra, Transposed) else NAMES[direction]
+        b = backends.of(where, names, first, second, bias, out)
     plan = decide(
         where,
         direction,
@@ -81,15 +81,19 @@ def prepare(
         bias is None or b.copied(bias, contiguous=True) == 0,
     )
     if bias is not None:
-        length = plan.job.shape[-1]
-        if tuple(bias.shape) != (length,):
-            raise bad_value(
-                where,
-                f"bias must have one number for each of the {length} channels of the result",
-                f"bias {tuple(bias.shape)}",
-                f"give it shape ({length},)",
-            )
+        check_bias(where, tuple(bias.shape), plan.job.shape[-1])
     return b, plan
+
+
+def check_bias(where: str, shape: tuple[int, ...], length: int) -> None:
+    """Raise unless a bias has one number for each of `length` channels."""
+    if shape != (length,):
+        raise bad_value(
+            where,
+            f"bias must have one number for each of the {length} channels of the result",
+            f"bias {shape}",
+            f"give it shape ({length},)",
+        )
 
 
 def copied(direction: Direction, b: Backend, first: Array, second: Array, out: Array | None) -> int:
@@ -115,8 +119,10 @@ def decide(
 ) -> Decision:
     """Return the cached plan for operands of these shapes and dtypes.
 
-    `prepared` and `copied` are as in `Job`, `packed_bias` as in `select.plan`.
+    It is for the backend that computes if the arrays of `b` lend their memory. `prepared` and
+    `copied` are as in `Job`, `packed_bias` as in `select.plan`.
     """
+    b = backends.computing(b)
     try:
         return select.plan(
             where,
@@ -143,139 +149,24 @@ def decide(
         ) from error
 
 
-def run(
-    where: str,
-    plan: Decision,
-    b: Backend,
-    first: Array,
-    second: Array,
-    bias: Array | None,
-    out: Array | None,
-    kept: Prepared | None = None,
-) -> Array:
-    """Run a plan on arrays that it was made for; `kept` holds transforms of the filter."""
-    try:
-        with b.on(first):
-            return _run(where, plan, b, first, second, bias, out, kept)
-    except MemoryError as error:
-        if not b.traits.on_host:  # CuPy's own error says which device is full
-            raise
-        raise no_memory(
-            where,
-            "the result and the workspace must fit into memory",
-            f"a result of shape {plan.job.shape} and dtype {plan.job.arithmetic.result}"
-            f"{f', {error}' if str(error) else ''}",
-            "use smaller shapes, or give max_workspace",
-        ) from error
+ACCUMULATE = ", or pass accumulate='int32'"
+"""A remedy for results of integers that a library cannot hold, in functions with the keyword."""
 
 
-def _run(
-    where: str,
-    plan: Decision,
-    b: Backend,
-    first: Array,
-    second: Array,
-    bias: Array | None,
-    out: Array | None,
-    kept: Prepared | None,
-) -> Array:
-    job, xp = plan.job, b.xp
-    if job.accuracy == "tf32" and b.tf32 is not None and not job.arithmetic.exact:
-        b = b.tf32
-    order_1, order_2, order_out = plan.orders
-    shape = job.shape
-    back = layouts.inverse(order_out)
-    if out is not None:
-        array_checks.out_array(
-            where,
-            out,
-            layouts.canonical(shape, back),
-            job.arithmetic.result,
-            b,
-            first,
-            second,
-            bias,
-        )
-    if job.arithmetic.check_values:
-        array_checks.values(where, plan, b, first, second, bias)
-    first = first if order_1 is None else xp.permute_dims(first, order_1)
-    second = second if order_2 is None else xp.permute_dims(second, order_2)
-    result = out
-    if b.traits.mutable:
-        if result is None:
-            make = b.result or b.empty
-            result = make(layouts.canonical(shape, back), job.arithmetic.result, first)
-        destination = result if order_out is None else xp.permute_dims(result, order_out)
-    else:
-        destination = None
-    if job.empty:
-        found = nothing(shape, job.arithmetic.result, bias, b, first, destination)
-    else:
-        found = compute(plan, b, first, second, bias, destination, kept)
-    if destination is not None:
-        return result
-    return found if back is None else xp.permute_dims(found, back)
+def check_result(where: str, b: Backend, name: str, otherwise: str = "") -> None:
+    """Raise if the library cannot hold results of a dtype at present.
 
-
-def compute(
-    plan: Decision,
-    b: Backend,
-    first: Array,
-    second: Array,
-    bias: Array | None,
-    out: Any,
-    kept: Prepared | None = None,
-) -> Array:
-    """Call the plan's algorithm on canonical arrays; its result lies in `out` if given."""
-    job, inner = plan.job, plan.inner
-    function = getattr(ALGORITHMS[plan.algorithm], job.direction)
-    if kept is not None and job.prepared:
-        prepared = kept.of(plan.algorithm, second, inner, b)
-        function = function if prepared is None else partial(function, prepared=prepared)
-    g = job.geometry
-    if job.extends_input:
-        wide = None
-        if out is not None:
-            wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
-        wide = function(first, second, inner, b, None, wide)
-        found = wide
-        if g.padding_mode != "zeros":
-            found = ops.fold(wide, g.size, g.padding, g.padding_mode, b)
-        if g.input_dilation:
-            found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
-        if bias is not None:
-            found = ops.add_bias(found, bias, b)
-        return written(found, job.arithmetic.result, b, out)
-    if g.input_dilation:
-        first = ops.dilate(first, g.input_dilation, b)
-    if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
-        found = function(first, second, inner, b, None, out)
-        return ops.add_bias(found, bias, b)
-    return function(first, second, inner, b, bias, out)
-
-
-def written(found: Array, result: str, b: Backend, out: Any) -> Array:
-    """Return `found` in the dtype `result`, copied to `out` if given."""
-    if out is None:
-        return b.astype(found, result)
-    out[...] = found
-    return out
-
-
-def nothing(
-    shape: tuple[int, ...],
-    result: str,
-    bias: Array | None,
-    b: Backend,
-    like: Array,
-    out: Any,
-) -> Array:
-    """Return the result of sums without terms: zeros, plus the bias."""
-    if out is not None:
-        out[...] = 0 if bias is None else bias
-        return out
-    zeros = b.zeros(shape, result, like)
-    return zeros if bias is None else ops.add_bias(zeros, bias, b)
+    `otherwise` is another remedy, where the result is an integer.
+    """
+    remedy = None if b.exchange is None else b.exchange.refusal(name)
+    if remedy is None:
+        return
+    raise bad_type(
+        where,
+        f"the result has a dtype that {b.traits.library} cannot hold at present",
+        name,
+        remedy + (otherwise if name in INTEGERS else ""),
+    )
 
 
 def bias_grad(where: str, gy: Array, layout: object) -> Array:
@@ -295,6 +186,7 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     compute, result = arithmetic.compute, arithmetic.result
     if given in INTEGERS:
         compute = result = "uint64" if given == "uint64" else "int64"
+        check_result(where, b, result)
         low, high = array_checks.extremes(where, gy, b)
         least, most = INTEGERS[result]
         if terms * low < least or terms * high > most:

@@ -19,6 +19,20 @@ from einstride.support.errors import bad_value
 
 Direction = Literal["forward", "input_grad", "filter_grad"]
 
+ADJOINTS: dict[Direction, tuple[tuple[Direction, bool], tuple[Direction, bool]]] = {
+    "forward": (("input_grad", False), ("filter_grad", True)),
+    "input_grad": (("forward", False), ("filter_grad", False)),
+    "filter_grad": (("input_grad", True), ("forward", True)),
+}
+"""The adjoint of each pass in its first operand and in its second one, which is the gradient of the
+operand from a gradient g of the result. True if it takes the other operand before g:
+
+    pass                 adjoint in the first operand    adjoint in the second operand
+    forward(x, f)        input_grad(g, f)                filter_grad(x, g)
+    input_grad(gy, f)    forward(g, f)                   filter_grad(g, gy)
+    filter_grad(x, gy)   input_grad(gy, g)               forward(x, g)
+"""
+
 DEFAULTS = Settings()
 
 LARGEST = 2**58

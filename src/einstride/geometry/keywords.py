@@ -72,6 +72,40 @@ class Keywords(NamedTuple):
     max_workspace: Any = None
 
 
+KEYWORDS = len(Keywords._fields)
+"""Number of keywords that every function has."""
+
+Read = Callable[[str, tuple[Any, ...]], Any]
+"""``read(where, own)`` checks the arguments that only one function has."""
+
+
+def input_size(where: str, own: tuple[Any, ...]) -> Any:
+    """Check the size of the input of an input gradient."""
+    (size,) = own
+    return ints(where, "input_size", size)
+
+
+def kernel_size(where: str, own: tuple[Any, ...]) -> Any:
+    """Check the kernel size of a filter gradient, and whether it is computed per example."""
+    size, per_example = own
+    size = ints(where, "kernel_size", size)
+    return PerExample(size) if flag(where, "per_example", per_example) else size
+
+
+def transposed(where: str, own: tuple[Any, ...]) -> Transposed:
+    """Check the arguments that determine the size of a transposed convolution."""
+    more, size = own
+    return Transposed(
+        ints(where, "output_padding", more), optional(where, "output_size", size, ints)
+    )
+
+
+def checked(where: str, own: tuple[Any, ...]) -> Any:
+    """Return the argument of one direction, which was checked before."""
+    (extra,) = own
+    return extra
+
+
 def settings(where: str, k: Keywords) -> Settings:
     """Check the hyperparameters among the caller's keywords, and return them as `Settings`."""
     groups = integer(where, "groups", k.groups)
@@ -85,6 +119,17 @@ def settings(where: str, k: Keywords) -> Settings:
         flag(where, "flip", k.flip),
         choice(where, "padding_mode", k.padding_mode, PADDING_MODES),
         ints(where, "input_dilation", k.input_dilation),
+    )
+
+
+def plain(where: str, k: Keywords) -> Keywords:
+    """Check the type of every keyword, and convert them to Python's own immutable types."""
+    return for_json(where, k)._replace(
+        layout=name(where, "layout", k.layout),
+        algorithm=name(where, "algorithm", k.algorithm),
+        accuracy=choice(where, "accuracy", k.accuracy, ACCURACIES),
+        accumulate=optional(where, "accumulate", k.accumulate, name),
+        batch_invariant=flag(where, "batch_invariant", k.batch_invariant),
     )
 
 

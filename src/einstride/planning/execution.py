@@ -31,7 +31,7 @@ def execution(decision: Decision) -> Facts:
         return {"compiled": False, "kernel": "none: nothing is to be multiplied"}
     from einstride.arrays.backends import numpy
 
-    own = backends.by_name("plan", decision.library)
+    own = backends.computing(backends.by_name("plan", decision.library))
     b = replace(numpy.PLANNED, traits=own.traits, copy_rows=own.copy_rows)
     g = inner.geometry
     shapes = {

@@ -73,6 +73,8 @@ class Decision:
         The array library that the plan is for.
     figures : Figures
         The origin of the calibrated rates behind the predicted times.
+    asked : str
+        The algorithm that the caller asked for, or "auto".
     """
 
     algorithm: str
@@ -82,6 +84,7 @@ class Decision:
     candidates: tuple[Candidate, ...]
     library: str
     figures: figures.Figures
+    asked: str = "auto"
 
     def __str__(self) -> str:
         """Format two lines about the job and the table of algorithms."""
@@ -172,7 +175,7 @@ def plan(
             "merge axes that the filter does not span",
         )
     order = parse(where, layout, max(rank, 1))
-    g = _geometry(where, direction, shapes, extra, settings, order)
+    g = geometry(where, direction, shapes, extra, settings, order)
     per_example = isinstance(extra, PerExample)
     terms = prod(g.out) if per_example else g.terms(direction)
     arithmetic = dtypes.resolve(where, names, terms, accumulate, traits.half_sums)
@@ -192,12 +195,13 @@ def plan(
     )
     if job.hard and names[2] is not None and not (packed_bias and names[2] == job.sums):
         job = replace(job, copies_bias=True)
-    return choose_algorithm(where, job, _orders(direction, order, extra), algorithm, traits)
+    return choose_algorithm(where, job, orders(direction, order, extra), algorithm, traits)
 
 
-def _orders(
+def orders(
     direction: Direction, layout: Layout, extra: Any
 ) -> tuple[Shape | None, Shape | None, Shape | None]:
+    """Return the permutations that bring operands and result into canonical order."""
     if direction == "forward" or isinstance(extra, Transposed):
         return layout.x, layout.f, layout.y
     if direction == "filter_grad":
@@ -208,7 +212,7 @@ def _orders(
     return layout.y, layout.f, layout.x
 
 
-def _geometry(
+def geometry(
     where: str,
     direction: Direction,
     shapes: tuple[Shape, Shape],
@@ -216,6 +220,7 @@ def _geometry(
     settings: Settings,
     order: Layout,
 ) -> Geometry:
+    """Return the geometry of the forward pass that a call belongs to, after its checks."""
     first, second = shapes
     if direction == "forward":
         if len(first) == len(second):
@@ -258,7 +263,7 @@ def choose_algorithm(
     if job.empty:
         name = "strided" if algorithm == "auto" else algorithm
         idle = Candidate(name, Cost(0, 0, 0, 0.0), "chosen: nothing is to be multiplied")
-        return Decision(name, job, job, orders, (idle,), traits.library, origin)
+        return Decision(name, job, job, orders, (idle,), traits.library, origin, algorithm)
     parts = {name: limits.part(name, job, traits) for name in ALGORITHMS}
     inner = job.inner
     known = figures.rates(traits.library, job.arithmetic.compute, job.accuracy == "tf32")
@@ -318,4 +323,5 @@ def choose_algorithm(
             ratio = costs[name].seconds / costs[best].seconds
             verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
         candidates.append(Candidate(name, costs.get(name), verdict))
-    return Decision(best, job, parts[best], orders, tuple(candidates), traits.library, origin)
+    table = tuple(candidates)
+    return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)

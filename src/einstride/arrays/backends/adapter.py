@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from einstride.geometry.convolution import Direction, Geometry
+
+_HERE = nullcontext()
 
 Array = Any
 """An array of any supported library."""
@@ -76,6 +81,69 @@ class Traits:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Hold the functions of a library whose arrays lend their memory to arrays of NumPy or CuPy.
+
+    A *plain* call, in which nothing but the values of the arrays matters, is computed on lent
+    memory; any other call, which the library differentiates, transforms or traces, by `operator`:
+
+        array --lend--> array on its memory --compute--> array --adopt--> array of the library
+
+    Attributes
+    ----------
+    host : Backend
+        The backend of NumPy with the library's name and threads, for memory of the CPU. Calls on
+        arrays without values are planned for it.
+    is_plain : callable
+        ``is_plain(*arrays)``: True if the arrays, some of which may be None, have memory to lend on
+        one device, and the library neither differentiates, transforms nor traces the call; then no
+        other check of them is needed.
+    lend : callable
+        ``lend(x)``: an array on the memory of x, whose values alone matter; None of None.
+    adopt : callable
+        ``adopt(y, *operands)``: an array of the library, on the device of the operands, on the
+        memory of `y`, which nobody else holds. It is a copy where the library cannot use the
+        memory.
+    has_values : callable
+        ``has_values(x)``: False for arrays that have a shape and a dtype only.
+    check : callable
+        ``check(where, names, arrays)``: raise an error unless `operator` takes the operands and
+        `out`, the last of the arrays.
+    operator : callable
+        ``operator(where, direction, first, second, bias, k, extra)``: compute a call with checked
+        keywords `k` by an operator that the library differentiates, transforms and traces as a
+        whole, by the functions of `einstride.arrays.backends.passes`.
+    copy : callable
+        ``copy(x)``: a copy of x through which gradients flow.
+    computing : callable or None
+        ``computing(where, x)``: the backend that computes on the memory of x, or an error; None if
+        it is always `host`.
+    on : callable
+        ``with on(x):`` makes the device and the stream of x the current ones of the computing
+        library.
+    written : callable or None
+        ``written(out)``: tell the library that the memory of `out` was written; None if its arrays
+        are immutable, so that there is no `out`.
+    refusal : callable
+        ``refusal(dtype_name)``: the remedy for a user whose results would have a dtype that the
+        library cannot hold at present; None if it can hold the dtype.
+    """
+
+    host: Backend
+    is_plain: Callable[..., bool]
+    lend: Callable[[Array | None], Array | None]
+    adopt: Callable[..., Array]
+    has_values: Callable[[Array], bool]
+    check: Callable[[str, tuple[str, ...], tuple[Array | None, ...]], None]
+    operator: Callable[..., Array]
+    copy: Callable[[Array], Array]
+    computing: Callable[[str, Array], Backend] | None = None
+    on: Callable[[Array], AbstractContextManager[Any]] = lambda x: _HERE
+    written: Callable[[Array], None] | None = None
+    refusal: Callable[[str], str | None] = lambda dtype_name: None
+
+
+@dataclass(frozen=True)
 class Backend:
     """Hold the functions of an adapter, and the library's array-API namespace `xp`.
 
@@ -141,6 +209,12 @@ class Backend:
         None where memory is equally fast at every address.
     frozen : callable or None
         ``frozen(x)``: a copy in memory that Python cannot write; None if there is no such memory.
+    exchange : Exchange or None
+        How the arrays lend their memory to NumPy or CuPy, whose backend then computes; None where
+        this backend computes itself.
+    convolve : callable or None
+        ``convolve(geometry, direction, first, second)``: the library's own convolution of canonical
+        arrays with a padding of zeros; bilinear, so that nothing is conjugated.
     """
 
     xp: Any
@@ -169,3 +243,5 @@ class Backend:
     launch_program: Callable[..., None] | None = None
     result: Callable[[Sequence[int], str, Array], Array] | None = None
     frozen: Callable[[Array], Array] | None = None
+    exchange: Exchange | None = None
+    convolve: Callable[[Geometry, Direction, Array, Array], Array] | None = None

@@ -30,12 +30,13 @@ _blas = Blas()
 
 def threads() -> int:
     """Return the number of blocks that may run at once: BLAS's threads, at most one a core."""
-    found, most = _blas.threads(), _cores()
+    found, most = _blas.threads(), cores()
     return found if found < most else most
 
 
 @cached(1, "process")
-def _cores() -> int:
+def cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
@@ -142,7 +143,7 @@ class _Pool:
         NumPy keeps `errstate` in the context. A helper that begins too late does nothing.
         """
         for _ in range(0 if self._closed else helpers):
-            if self._idle <= self._tickets.qsize() and self._helpers < _cores():
+            if self._idle <= self._tickets.qsize() and self._helpers < cores():
                 try:
                     workers.start(self._serve, ())
                 except RuntimeError:  # no new threads at interpreter shutdown: fewer helpers work
@@ -152,7 +153,7 @@ class _Pool:
 
     def _serve(self) -> None:
         with self._lock:
-            if self._helpers >= _cores():  # several callers started helpers at once
+            if self._helpers >= cores():  # several callers started helpers at once
                 return
             self._helpers += 1
         while True:
