@@ -31,9 +31,14 @@ FUNCTIONS: list[tuple[str, str]] = []
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[ast.FunctionDef, str]]:
-    """Yield each function and method of a module with its qualified name, also nested ones."""
+    """Yield each function and method of a module with its qualified name, also nested ones.
+
+    Abstract methods are left out: nothing calls them.
+    """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef):
+            if any(ast.unparse(d) == "abstractmethod" for d in node.decorator_list):
+                continue
             yield node, prefix + node.name
             yield from functions(node, f"{prefix}{node.name}.<locals>.")
         elif isinstance(node, ast.ClassDef):
