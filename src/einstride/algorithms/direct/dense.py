@@ -193,8 +193,6 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
 
     The arrays are stand-ins, as in `Algorithm.describe`; nothing is read.
     """
-    from einstride.cpu.conv.dense import vnni
-
     g = job.geometry
     first = result_array(first, b, *_needs(first, job, addressable))
     if job.direction == "filter_grad":
@@ -219,27 +217,48 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work 
         if phase is None:
             return None
         computed, out, passes = phase
-    use_vnni = vnni.fits(computed, job)
-    first = result_array(first, b, *_needs(first, job, addressable, use_vnni))
-    call = _forward_call(first, computed, job, _forward_target(out, job, b), use_vnni)
+    first = result_array(first, b, *_needs(first, job, addressable, dot_products(computed, job)))
+    call = _forward_call(first, computed, job, _forward_target(out, computed, job, b))
     return Work(call, passes, max(len(parts), 1))
 
 
-def _forward_call(x: Array, g: Geometry, job: Job, y: Array, use_vnni: bool) -> Call:
-    """Return the kernel of a forward convolution, for arrays with these strides."""
-    from einstride.cpu.conv.dense.forward import correlation
+def dot_products(g: Geometry, job: Job) -> str | None:
+    """Return how several channels are multiplied at once in this geometry: "matrix", "vnni".
 
-    compute = "int32" if use_vnni else job.arithmetic.compute
+    None if there is one channel in a product.
+    """
+    from einstride.cpu.conv.dense import matrix_tiles, vnni
+
+    if matrix_tiles.fits(g, job):
+        return "matrix"
+    return "vnni" if vnni.fits(g, job) else None
+
+
+def _forward_call(x: Array, g: Geometry, job: Job, y: Array) -> Call:
+    """Return the kernel of a forward convolution, for arrays with these strides."""
+    from einstride.cpu.conv.dense import forward, matrix_tiles
+
+    dots, threads, target = dot_products(g, job), _threads(job), jit.host_target()
     x_layout = layout(x)
     if x.shape[-1] != g.channels:  # taps of the last axis are channels, next to each other
         x_layout = Layout(x_layout.dtype, (*x.strides[:-1], x.itemsize))
-    return correlation(g, x_layout, layout(y), compute, _threads(job), jit.host_target(), use_vnni)
+    if dots == "matrix":
+        return matrix_tiles.correlation(g, job.operands, x_layout, layout(y), threads, target)
+    compute = _sum_dtype(job, dots)
+    return forward.correlation(g, x_layout, layout(y), compute, threads, target, dots == "vnni")
 
 
-def _forward_target(out: Array, job: Job, b: Backend) -> Array:
+def _sum_dtype(job: Job, dots: str | None) -> str:
+    """Return the dtype of sums, and of the bias that is added to them."""
+    if dots and job.operands[1] == "int8":
+        return "int32"
+    return job.arithmetic.compute
+
+
+def _forward_target(out: Array, g: Geometry, job: Job, b: Backend) -> Array:
     """Return the array that the kernel writes."""
-    complex_sums = is_complex(job.arithmetic.compute)
-    return result_array(out, b, needs=contiguous_channels if complex_sums else addressable)
+    pairs = is_complex(job.arithmetic.compute) or dot_products(g, job) == "matrix"
+    return result_array(out, b, needs=contiguous_channels if pairs else addressable)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:
@@ -260,11 +279,14 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 
 def _panels(f: Array, g: Geometry, job: Job, b: Backend) -> Array:
-    from einstride.cpu.conv.dense import vnni
+    from einstride.cpu.conv.dense import matrix_filter, vnni
     from einstride.cpu.conv.dense.pack import is_packed, pack
 
-    compute = job.arithmetic.compute
-    if vnni.fits(g, job):
+    compute, dots = job.arithmetic.compute, dot_products(g, job)
+    if dots == "matrix":
+        f = operand(f, b, needs=matrix_filter.contiguous_side)
+        return matrix_filter.pack(f, g, b.launch, job.threads)
+    if dots == "vnni":
         return vnni.pack(f, g, job.operands[0] == "int8")
     if is_packed(f, g, compute, jit.host_target()):
         return f
@@ -278,13 +300,13 @@ def _correlate(
 ) -> None:  # fmt: skip
     """Compute y = conv(x, f) + bias of a geometry that does not flip; `panels`: f, prepared."""
     panels = _panels(f, g, job, b) if panels is None else panels
-    use_vnni = isinstance(panels, tuple)  # of `einstride.cpu.conv.dense.vnni`
-    x = operand(x, b, *_needs(x, job, addressable, use_vnni))
+    dots = dot_products(g, job)
+    x = operand(x, b, *_needs(x, job, addressable, dots))
     if bias is not None:
-        bias = operand(bias, b, "int32" if use_vnni else job.arithmetic.compute, packed)
-    panels, bias = panels if use_vnni else (panels, bias)
-    y = _forward_target(out, job, b)
-    _forward_call(x, g, job, y, use_vnni)(b.launch, x=x, f=panels, y=y, bias=bias)
+        bias = operand(bias, b, _sum_dtype(job, dots), packed)
+    panels, bias = panels if dots == "vnni" else (panels, bias)
+    y = _forward_target(out, g, job, b)
+    _forward_call(x, g, job, y)(b.launch, x=x, f=panels, y=y, bias=bias)
     if y is not out:
         assign(out, y, b.launch)
 
@@ -298,10 +320,10 @@ def _operand(a: Array, job: Job, b: Backend, needs: Any = addressable) -> Array:
     return operand(a, b, *_needs(a, job, needs))
 
 
-def _needs(a: Array, job: Job, needs: Any, use_vnni: bool = False) -> tuple[str | None, Any]:
+def _needs(a: Array, job: Job, needs: Any, dots: str | None = None) -> tuple[str | None, Any]:
     """Return the dtype to convert x or gy to, or None, and the predicate on its strides."""
     compute = job.arithmetic.compute
-    if use_vnni:
+    if dots:
         return None, contiguous_channels
     if not is_complex(compute):
         return None, needs

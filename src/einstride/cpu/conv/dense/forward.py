@@ -261,7 +261,7 @@ def correlation(
     x_channel, y_channel = x_strides[-1], y_strides[-1]
     x_columns, y_columns, column, counts = panel_tables(g, panel, x_channel, y_channel)
     inner = g.channels // g.groups * panel.parts
-    axes, base = _describe_axes(g, x_strides, y_strides)
+    axes, base = describe_axes(g, x_strides, y_strides)
     positions_in_tile = _tile_positions(panel, g.batch * prod(g.out))
     prefetch_distance = positions_in_tile * x_strides[-2] * g.stride[-1]
     if panel.vectors == 4 and g.batch % 4 == 0 and _border_fraction(g) > 0.04:
@@ -345,7 +345,7 @@ class Axis:
     x_stride: int = 0
 
 
-def _describe_axes(
+def describe_axes(
     g: Geometry, x_strides: Sequence[int], y_strides: Sequence[int]
 ) -> tuple[list[Axis], int]:
     """Describe the batch and each spatial axis, and return the offset to add to the address of x.
