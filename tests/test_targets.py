@@ -26,7 +26,8 @@ LIBRARY = {"memset", "memcpy"}
 """Functions of the C library that every process has."""
 
 REGISTERS = {
-    "avx512": "%zmm", "vnni": "%zmm", "avx2": "%ymm", "sse": "%xmm", "neon": r"\bv\d+\.",
+    "avx512": "%zmm", "vnni": "%zmm", "amx": "%zmm", "avx2": "%ymm", "sse": "%xmm",
+    "neon": r"\bv\d+\.",
 }  # fmt: skip
 """How the vector registers of a target are written in its assembly language."""
 

@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[Change, ...]] = {
         ),
         Change(
             "dense._correlate",
-            "x = operand(x, b, *_needs(x, job, addressable, use_vnni))",
+            "x = operand(x, b, *_needs(x, job, addressable, dots))",
             "x = x",
         ),
     ),

@@ -18,10 +18,12 @@ from einstride.codegen import jit
 
 _AVX2 = "+sse2,+sse4.2,+avx,+avx2,+fma,+f16c"
 _AVX512 = f"{_AVX2},+avx512f,+avx512vl,+avx512dq,+avx512bw"
+_AMX = "+avx512vnni,+avx512bf16,+amx-tile,+amx-bf16,+amx-int8"
 
 TARGETS = {
     "avx512": jit.Target("skylake-avx512", _AVX512, 64, 32),
     "vnni": jit.Target("cascadelake", f"{_AVX512},+avx512vnni", 64, 32),
+    "amx": jit.Target("sapphirerapids", f"{_AVX512},{_AMX}", 64, 32),
     "avx2": jit.Target("x86-64-v3", _AVX2, 32, 16),
     "sse": jit.Target("x86-64-v2", "+sse2,+sse4.2", 16, 16),
     "neon": jit.Target("cortex-a72", "+neon", 16, 32),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,7 @@ class Target:
         """Return the CPU, its instruction set and its vectors: "skylake-avx512 (AVX-512), ..."."""
         small = "NEON" if "+neon" in self.features.split(",") else "SSE"
         kind = {64: "AVX-512", 32: "AVX2"}.get(self.vector_bytes, small)
+        kind += " and AMX" if "+amx-tile" in self.features.split(",") else ""
         return f"{self.name} ({kind}), {self.vector_bytes}-byte vectors, {self.registers} registers"
 
 
@@ -118,7 +120,21 @@ def _detect_host_target() -> Target:
         vector_bytes, registers = 32, 16
     else:
         vector_bytes, registers = 16, 32 if features.get("neon") else 16
+    if features.get("amx-tile") and not _may_use_matrix_registers():
+        features.update(dict.fromkeys((n for n in features if n.startswith("amx-")), False))
     return Target(binding.get_host_cpu_name(), features.flatten(), vector_bytes, registers)
+
+
+def _may_use_matrix_registers() -> bool:
+    """Ask Linux to save the matrix registers (AMX) of this process when its threads change.
+
+    It refuses where a thread has a stack for signals that is too small for them. The permission is
+    for all threads, and forks inherit it.
+    """
+    arch_prctl, request, matrix_registers = 158, 0x1023, 18
+    return sys.platform == "linux" and not ctypes.CDLL(None).syscall(
+        arch_prctl, request, matrix_registers
+    )
 
 
 def kernel(name: str, write: Callable[..., str], *parameters: Hashable, target: Target) -> Kernel:

@@ -13,9 +13,6 @@ Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, 
 
 from __future__ import annotations
 
-import ctypes
-import platform
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +21,6 @@ from llvmlite import ir
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Target
-from einstride.support.caches import cached
 
 ROWS = 16
 """Rows of a register, at most."""
@@ -49,24 +45,11 @@ _FEATURES = {
 
 
 def usable(target: Target, operands: tuple[str, str]) -> bool:
-    """True if a CPU can multiply matrices of these dtypes, and Linux lets this process do it."""
+    """True if a target can multiply matrices of these dtypes."""
     features = _FEATURES.get(PRODUCTS.get(operands, ""))
     if features is None or target.vector_bytes != ROW_BYTES:
         return False
-    return set(features) <= set(target.features.split(",")) and _permitted()
-
-
-@cached(1, "process")
-def _permitted() -> bool:
-    """Ask Linux for the memory that keeps these registers while a thread does not run.
-
-    It is refused where a thread has a stack for signals that is too small for them. The permission
-    is the process' own and is inherited by forks.
-    """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return False
-    arch_prctl, request, tile_data = 158, 0x1023, 18
-    return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
+    return set(features) <= set(target.features.split(","))
 
 
 def configuration(sizes: Sequence[tuple[int, int]]) -> Any:
@@ -123,7 +106,7 @@ def round_to_bfloat16(low: Value, high: Value) -> Value:
     return Value(code, code.builder.bitcast(rounded.ir, bits))
 
 
-class _BFloat(ir.Type):
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
     """LLVM's type bfloat, which llvmlite lacks."""
 
     def __str__(self) -> str:

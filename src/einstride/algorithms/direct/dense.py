@@ -352,12 +352,12 @@ def supports(job: Job, traits: Traits) -> str | None:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict products of whole vectors, and the overhead of every tap of a tile."""
-    from einstride.cpu.conv.dense import packed_filter_gradient, vnni
+    from einstride.cpu.conv.dense import matrix_filter, matrix_tiles, packed_filter_gradient, vnni
     from einstride.cpu.conv.dense.pack import panel_bytes, panel_layout
 
     g, compute, target = taps_as_channels(job), job.arithmetic.compute, jit.host_target()
     per_product = 4 if vnni.fits(g, job) else 1  # multiply-adds of a lane
-    compute = "int32" if per_product > 1 else compute
+    compute = _sum_dtype(job, dot_products(g, job))
     item = ITEMSIZE[real(compute)]
     threads = _threads(job)
     workspace, vectors, moved = table_bytes(g), 0.0, 0
@@ -383,6 +383,11 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         moved = pairs * inner * item // max(prod(g.kernel), 1) * reads
     else:
         for h in phases(job):
+            if dot_products(h, job) == "matrix":
+                vectors += matrix_tiles.work(h, job.operand_itemsize)
+                if not job.prepared:
+                    vectors += prod(h.f_shape) * PACKED
+                continue
             s = panel_layout(compute, h.filters // h.groups, target)
             inner = h.channels // h.groups * s.parts
             tiles = -(-h.batch * prod(h.out) // s.rows) * s.per_group * h.groups
@@ -397,6 +402,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
         part = largest_slice(job)
         for h in phases(part):
             packed = panel_bytes(h, compute, target)
+            if dot_products(h, part) == "matrix":
+                packed = matrix_filter.panel_bytes(h, job.operand_itemsize)
             needed = table_bytes(h) + packed + prod(h.f_shape) * copies * item
             workspace = max(workspace, needed + _whole_filter_bytes(h, part))
         if job.hard and has_other_axes(part):

@@ -2,5 +2,6 @@
 
 What may enter: schedules whose vectors span output channels of one group.
 Start with `forward`; the filter gradient is `filter_gradient`, or `packed_filter_gradient` where no
-tap leaves x. `pack` packs filters, and `vnni` multiplies 8-bit integers by VNNI dot products.
+tap leaves x. `pack` packs filters. bfloat16 and 8-bit integers are multiplied by matrix registers
+(`matrix_tiles`, AMX), 8-bit integers elsewhere by VNNI dot products (`vnni`).
 """

@@ -124,13 +124,17 @@ def packing(g: Geometry, f: Layout, threads: int, target: Target) -> Call:
     }  # fmt: skip
     size = tap_count * g.channels * g.filters
     threads = threads if size > SINGLE_THREADED else 1
-    parameters = f.dtype, columns.vectors, by_columns
+    masked = g.filters % (columns.vectors * ROWS) > 0 or not blocks.whole
+    parameters = f.dtype, columns.vectors, by_columns, masked
     return bind("matrix_filter", kernel, parameters, arguments, threads, target)
 
 
-def kernel(parameters: tuple[str, int, bool], names: tuple[str, ...]) -> str:
-    """Write the LLVM IR of the kernel ``matrix_filter`` for (dtype, vectors, by columns)."""
-    dtype, vectors, by_columns = parameters
+def kernel(parameters: tuple[str, int, bool, bool], names: tuple[str, ...]) -> str:
+    """Write the LLVM IR of the kernel ``matrix_filter`` for (dtype, vectors, by columns, masked).
+
+    ``masked``: some blocks reach behind the last channel.
+    """
+    dtype, vectors, by_columns, masked = parameters
     code = Code("matrix_filter", names)
     write_block = _interleave_rows if by_columns else _transpose_columns
     with code.chunks(code["chunks"]) as chunk:
@@ -142,12 +146,13 @@ def kernel(parameters: tuple[str, int, bool], names: tuple[str, ...]) -> str:
                 packed = code.array("panels", "int32").at(
                     (number * vectors + v) * (code["rows"] * ROWS)
                 )
-                write_block(code, dtype, f, packed, c * code["block"], (panel * vectors + v) * ROWS)
+                column = (panel * vectors + v) * ROWS
+                write_block(code, dtype, masked, f, packed, c * code["block"], column)
     return code.text()
 
 
 def _interleave_rows(
-    code: Code, dtype: str, f: Pointer, packed: Pointer, first: Value, column: Value
+    code: Code, dtype: str, masked: bool, f: Pointer, packed: Pointer, first: Value, column: Value
 ) -> None:
     """Pack a block whose output channels are contiguous: interleave the rows of its channels."""
     item = ITEMSIZE[dtype]
@@ -159,7 +164,8 @@ def _interleave_rows(
         for i in range(per_row):
             channel = first + r * per_row + i
             exists = channel < code["channels"]
-            mask = code.first_lanes(exists.select(columns, code.number(0)), ROWS)
+            count = exists.select(columns, code.number(0))
+            mask = code.first_lanes(count, ROWS) if masked else None
             pointer = f.at(channel * code["f_channel"] + column)
             bits = Value(code, code.builder.zext(pointer.load(ROWS, mask).ir, number))
             shift = ir.Constant(number, [8 * item * i] * ROWS)
@@ -168,7 +174,7 @@ def _interleave_rows(
 
 
 def _transpose_columns(
-    code: Code, dtype: str, f: Pointer, packed: Pointer, first: Value, column: Value
+    code: Code, dtype: str, masked: bool, f: Pointer, packed: Pointer, first: Value, column: Value
 ) -> None:
     """Pack a block whose input channels are contiguous: transpose it as a square of 32 bits."""
     channels = ROW_BYTES // ITEMSIZE[dtype]

@@ -89,10 +89,10 @@ class MatrixTiles(Schedule):
         return {"lanes": self.lanes, "vectors": self.vectors,
                 self.in_rows: self.rows * self.blocks}  # fmt: skip
 
-    def sizes(self, row_bytes: int) -> list[tuple[int, int]]:
+    def sizes(self, rows: int, row_bytes: int) -> list[tuple[int, int]]:
         """List rows, and bytes of a row, of the registers: sums, blocks of x, blocks of f."""
-        sums = [(self.rows, ROW_BYTES)] * (self.blocks * self.vectors)
-        left = [(self.rows, row_bytes)] * self.blocks
+        sums = [(rows, ROW_BYTES)] * (self.blocks * self.vectors)
+        left = [(rows, row_bytes)] * self.blocks
         return sums + left + [(row_bytes // SHARED_BYTES, ROW_BYTES)] * self.vectors
 
     @property
@@ -135,7 +135,7 @@ def kernel(schedule: MatrixTiles, names: tuple[str, ...]) -> str:
     code = Code("matrix_tiles", names)
     copies = [local(code, 1, schedule.x.stored, schedule.max_channels * ROWS)
               for _ in range(schedule.blocks)]  # fmt: skip
-    sums = local(code, 1, schedule.compute, schedule.rows * schedule.width)
+    sums = local(code, 1, schedule.compute, ROWS * schedule.width)
     matrix_registers.configure(code, code.array("configuration", "uint8"))
     with code.chunks(code["chunks"]) as chunk:
         part, number = split(chunk, code["parts"])
@@ -160,7 +160,7 @@ def _locate_block(code: Code, schedule: MatrixTiles, number: Value) -> Block:
     """Return the coordinates of a block of positions; the last block of a line overlaps another."""
     last = schedule.last
     number_in_line, line = split(number, code["line_blocks"])
-    start = (number_in_line * schedule.rows).minimum(code[f"out{last}"] - schedule.rows)
+    start = (number_in_line * code["rows"]).minimum(code[f"out{last}"] - code["rows"])
     offset, out = code.number(0), start * code[f"y_stride{last}"]
     tables: dict[int, Pointer] = {}
     for a in reversed(range(last)):
@@ -243,7 +243,7 @@ def _place_rows(
         zeros = code.array("zeros", schedule.x.stored)
         whole = code["channels"] // schedule.vector * schedule.vector
         tail = code.first_lanes(code["channels"] - whole, schedule.vector)
-        with code.loop(0, schedule.rows) as p:
+        with code.loop(0, code["rows"]) as p:
             entry = _offset(code, schedule, positions.start + p, k)
             inside = (offset >= 0) & (entry >= 0)
             source = inside.select_pointer(x.at(offset + entry), zeros)
@@ -278,7 +278,7 @@ def _store_sums(
     code: Code, schedule: MatrixTiles, u: int, positions: Block, column: Value, sums: Pointer
 ) -> None:
     """Store the sums of a block of positions, with the bias, rounded to the dtype of the result."""
-    lanes, compute, size = schedule.lanes, schedule.compute, schedule.rows * schedule.lanes
+    lanes, compute, size = schedule.lanes, schedule.compute, ROWS * schedule.lanes
     columns = code["filters"] - column
     bias = [code.variable(code.zero(compute, lanes)) for _ in range(schedule.vectors)]
     with code.when(code["bias"].equals(0) ^ 1):
@@ -293,7 +293,7 @@ def _store_sums(
     rounds = schedule.y.stored == "bfloat16"
     width = 2 * lanes if rounds else lanes
     masks = vector_masks(code, columns, width, -(-schedule.width // width))
-    with code.loop(0, schedule.rows) as p:
+    with code.loop(0, code["rows"]) as p:
         row = y.at(p * code[f"y_stride{schedule.last}"])
         totals = [
             sums.at(p * lanes + v * size).load(lanes) + vector.get()
@@ -306,6 +306,17 @@ def _store_sums(
             row.at(i * width).store(total, mask)
 
 
+# Terms of the predicted time, in multiply-adds of vectors: see `algorithms.direct`. Fitted by hand
+# to ten layers of 48 to 1024 channels on one core with AMX, whose matrix products take 14 ns.
+PRODUCT = 100.0
+"""Time of a product of two matrices."""
+
+STORED = 350.0
+"""Time to store the sums of a matrix, and to begin the next."""
+
+COPIED_VECTOR = 3.0
+"""Time to copy a vector of a position that cannot be multiplied where it lies."""
+
 LEAST_CHANNELS = 8
 """Input channels, at least: fewer would fill a small part of the registers."""
 
@@ -315,15 +326,36 @@ MAX_CHANNELS = 2048
 
 @cached(1024)
 def fits(g: Geometry, job: Job) -> bool:
-    """True if this CPU can compute a job so; `g` is the geometry of its forward pass."""
-    results = ("int32",) if job.operands[1] == "int8" else ("bfloat16", "float32")
+    """True if this CPU can compute a job so; `g` is the geometry of its forward pass.
+
+    Numbers of bfloat16 below 2^-126 would count as zero, so ``accuracy="elementwise"`` is left to
+    other kernels.
+    """
+    integers = job.operands[1] == "int8"
     return (
         job.direction != "filter_grad"
         and g.groups == 1
         and LEAST_CHANNELS <= g.channels <= MAX_CHANNELS
-        and job.arithmetic.result in results
+        and job.arithmetic.result == ("int32" if integers else "bfloat16")
+        and (integers or (job.arithmetic.compute == "float32" and job.accuracy != "elementwise"))
         and matrix_registers.usable(host_target(), job.operands)
     )
+
+
+def work(g: Geometry, item: int) -> float:
+    """Predict the time of a forward pass, in multiply-adds of vectors."""
+    columns, channels = column_blocks(g.filters), channel_blocks(g.channels, item)
+    pointwise = prod(g.kernel) == 1 and not any(map(any, g.padding))
+    line = g.batch * prod(g.out) if pointwise else g.out[-1]
+    blocks = g.batch * prod(g.out) // max(line, 1) * -(-line // ROWS)
+    matrices = blocks * columns.panels * columns.vectors
+    found = matrices * (prod(g.kernel) * channels.count * PRODUCT + STORED)
+    if not channels.whole:
+        vectors = (
+            blocks * columns.panels * prod(g.kernel) * ROWS * -(-g.channels * item // ROW_BYTES)
+        )
+        found += vectors * COPIED_VECTOR
+    return found
 
 
 @kept
@@ -347,7 +379,7 @@ def correlation(
     row_bytes = channels.channels * item
     copied = -(-max(g.channels, channels.count * channels.channels) // vector) * vector
     schedule = MatrixTiles(
-        Format(x.dtype, compute), Format(y.dtype, compute), ROWS, rows, columns.vectors, operands,
+        Format(x.dtype, compute), Format(y.dtype, compute), ROWS, ROWS, columns.vectors, operands,
         columns.blocks, tuple(axis.table is not None for axis in axes), channels.whole,
         g.channels % vector > 0, 1 << (copied - 1).bit_length(),
     )  # fmt: skip
@@ -362,14 +394,14 @@ def correlation(
     arguments = {
         "chunks": -(-all_blocks // size) * -(-columns.panels // part),
         "parts": -(-columns.panels // part), "part": part, "panels": columns.panels,
-        "chunk_blocks": size, "all_blocks": all_blocks, "line_blocks": line_blocks,
+        "chunk_blocks": size, "all_blocks": all_blocks, "line_blocks": line_blocks, "rows": rows,
         "x": base * item, "y": 0, "f": 0, "bias": 0, "filters": g.filters, "channels": g.channels,
         "channel_blocks": channels.count, "copy_channels": copied,
         "row_bytes": row_bytes, "matrix_bytes": matrix_bytes,
         "zeros": np.zeros(copied, np.uint8 if item == 1 else np.uint16),
         "x_step": step, "block_offsets": offsets, "tap_bytes": tap_bytes,
         "panel_bytes": prod(g.kernel) * tap_bytes,
-        "configuration": matrix_registers.configuration(schedule.sizes(row_bytes)),
+        "configuration": matrix_registers.configuration(schedule.sizes(rows, row_bytes)),
     }  # fmt: skip
     for a, axis in enumerate(axes):
         arguments |= {
