@@ -7,12 +7,18 @@ bits of the result do not either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.conv.channelwise.signature import MIN_THREADED, Signature
-from einstride.cpu.conv.loop_nest import block, split
+from einstride.cpu.conv.loop_nest import (
+    block,
+    loop_over_blocks,
+    loop_over_taps_inside,
+    split,
+)
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
@@ -88,14 +94,31 @@ def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
 
 def locate_partial_sum(
     code: Code, chunk: Value, dtype: str
-) -> tuple[Value, Value, Value, Value, Pointer]:
-    """Return a chunk's panel and strip, its first row of all examples, one past its last, its sum.
+) -> tuple[Value, Value, tuple[Value, Value], Pointer]:
+    """Return a chunk's panel and strip, its first row of all examples and one past its last, and
+    its partial sum.
 
     The partial sums lie at ``f``, filled with zeros, one after the other.
-    """
+    """  # fmt: skip
     panel, partial = split(chunk, code["panels"])
     strip, row_range, result = split(partial, code["strips"], code["row_ranges"])
     first, last = block(row_range, code["rows"], code["result_rows"])
     start = result * code["result_rows"]
     f = code.array("f", dtype).at(partial * code["f_partial"])
-    return panel, strip, start + first, start + last, f
+    return panel, strip, (start + first, start + last), f
+
+
+def loop_over_tap_tiles(
+    code: Code, tables: list[Pointer], x: Pointer, kernel: int, taps: int,
+    visit: Callable[[Pointer, Value, Value, int], None],
+) -> None:  # fmt: skip
+    """Loop over the taps that read x on the outer axes, and `taps` at a time of the last axis.
+
+    Visits the address in x under the taps of the outer axes; the number of the first tap, in the
+    filter and on the last axis, which has `kernel` taps; and the number of taps.
+    """
+
+    def visit_outer_tap(x: Pointer, tap: Value) -> None:
+        loop_over_blocks(code, kernel, taps, lambda k, count: visit(x, tap * kernel + k, k, count))
+
+    loop_over_taps_inside(code, tables, x, visit_outer_tap)

@@ -30,7 +30,7 @@ from einstride.cpu.conv.depthwise.rows import (
 from einstride.cpu.conv.depthwise.sources import Pattern, forward_sources, pattern_of
 from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory, multiply_add
 from einstride.cpu.runtime.argument_block import Call, bind
-from einstride.cpu.runtime.chunks import FINE, chunk_count
+from einstride.cpu.runtime.chunks import FINE, block_size, chunk_count
 
 MIN_SPAN = 64
 """Positions of the rows, about, that are summed in registers before the sums are added to memory;
@@ -68,7 +68,7 @@ def kernel(schedule: DepthwiseGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``depthwise_gradient``."""
     code = Code("depthwise_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, _, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
+        panel, _, (first, last), f = locate_partial_sum(code, chunk, schedule.compute)
         with code.loop(first, last, code["span"]) as row:
             stop = (row + code["span"]).minimum(last)
 
@@ -171,7 +171,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     axes = [forward_sources(g, a) for a in range(g.rank)]
     unrolled = is_unrolled(g.out[-1], g.kernel[-1])
     max_columns = min(sig.target.registers - 2 - prod(g.kernel), g.out[-1], 16)
-    columns = -(-g.out[-1] // -(-g.out[-1] // max_columns))
+    columns = block_size(g.out[-1], max_columns)
     schedule = DepthwiseGradient(
         sig.x, sig.y, sig.lanes, prod(g.kernel[:-1]), g.kernel[-1], g.rank, g.channels % sig.lanes,
         pattern_of(axes[-1], columns, unrolled), unrolled, g.rank > 1 and exceeds_caches(g), 1,
