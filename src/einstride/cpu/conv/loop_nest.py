@@ -83,6 +83,14 @@ def any_inside(offsets: Sequence[Value]) -> Value:
     return common >= 0
 
 
+def lowest_of(offsets: Sequence[Value]) -> Value:
+    """Return the lowest of these offsets, which is negative unless all of them lie in x."""
+    lowest = offsets[0]
+    for offset in offsets[1:]:
+        lowest = lowest.minimum(offset)
+    return lowest
+
+
 def axis_arguments(
     g: Geometry, axes: int, x_strides: Sequence[int], y_strides: Sequence[int]
 ) -> tuple[dict[str, Any], int]:

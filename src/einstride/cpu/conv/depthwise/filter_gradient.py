@@ -28,6 +28,7 @@ from einstride.cpu.conv.depthwise.rows import (
     tap_arguments,
 )
 from einstride.cpu.conv.depthwise.sources import Pattern, forward_sources, pattern_of
+from einstride.cpu.conv.loop_nest import lowest_of
 from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory, multiply_add
 from einstride.cpu.runtime.argument_block import Call, bind
 from einstride.cpu.runtime.chunks import FINE, block_size, chunk_count
@@ -142,14 +143,11 @@ def _add_tile(
         x_rows = [x.at(offsets[r]) for r in rows]
         loop_over_elements(code, x_rows, pattern, table, code["x_stride"], add_element)
 
-    lowest = offsets[0]
-    for offset in offsets[1:]:
-        lowest = lowest.minimum(offset)
     if schedule.rows == 1:
-        with code.when(lowest >= 0):
+        with code.when(offsets[0] >= 0):
             add_rows([0])
         return
-    with code.builder.if_else((lowest >= 0).ir) as (all_meet, some_miss):
+    with code.builder.if_else((lowest_of(offsets) >= 0).ir) as (all_meet, some_miss):
         with all_meet:
             add_rows(list(range(schedule.rows)))
         with some_miss:

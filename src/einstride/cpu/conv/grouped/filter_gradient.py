@@ -40,7 +40,7 @@ from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
 from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, bind, layout
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -195,9 +195,8 @@ def gradient_of(
     `packed_bytes` for each thread. The channels of all arrays are contiguous.
     """
     return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, target,
-    )  # fmt: skip
+        g, layout(x), layout(gy), layout(out), compute, per_example, threads, target
+    )
 
 
 def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
@@ -257,33 +256,32 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 
 @kept
 def _gradient_call(
-    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, target: Target,
+    g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
+    target: Target,
 ) -> Call:  # fmt: skip
-    layout, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
-    gf_strides = element_strides(gf_byte_strides, item)
-    x = Format(x_dtype, compute)
-    fields, arguments = describe_rows(g, layout, x, x_strides, POSITIONS)
+    channels, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
+    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
+    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
+    gf_strides = element_strides(gf.strides, item)
+    x_format, gy_format = Format(x.dtype, compute), Format(gy.dtype, compute)
+    fields, arguments = describe_rows(g, channels, x_format, x_strides, POSITIONS)
     schedule = GroupedGradient(
-        x, Format(gy_dtype, compute), layout.lanes, layout.block * g.kernel[-1], layout.vectors,
+        x_format, gy_format, channels.lanes, channels.block * g.kernel[-1], channels.vectors,
         **fields,
     )  # fmt: skip
-    shapes = _choose_region(g, layout, item, per_example)
+    shapes = _choose_region(g, channels, item, per_example)
     packed_x, packed_gy = ([prod(n[i:]) for i in range(1, g.rank + 1)] for n in shapes)
     region_batch, region_rows = shapes[1][0], shapes[1][1] if g.rank > 1 else 1
     examples = g.batch if per_example else 1
-    panels = layout.panels(g.groups)
+    panels = channels.panels(g.groups)
     part = chunk_size(
-        layout.blocks, 1, lambda part: panels * examples * -(-layout.blocks // part),
+        channels.blocks, 1, lambda part: panels * examples * -(-channels.blocks // part),
         chunk_count(threads, COARSE),
     )  # fmt: skip
     axes, _ = axis_arguments(g, g.rank - 1, packed_x, packed_gy)
     arguments |= {
         **axes, **tap_arguments(g, g.rank - 1),
-        **chunk_arguments(panels, layout.blocks, part, examples),
+        **chunk_arguments(panels, channels.blocks, part, examples),
         **result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
         "region_batch": region_batch, "region_rows": region_rows, "row_positions": shapes[0][-2],
         "packed": 0, "packed_gy": prod(shapes[0]), "packed_bytes": sum(map(prod, shapes)) * item,
