@@ -13,6 +13,7 @@ from math import prod
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.conv.channelwise.signature import MIN_THREADED, Signature
+from einstride.cpu.conv.filter_gradient import Range
 from einstride.cpu.conv.loop_nest import (
     block,
     loop_over_blocks,
@@ -92,14 +93,11 @@ def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
     return PartialSums(results, row_ranges, range_rows, -(-g.out[-1] // -(-g.out[-1] // strips)))
 
 
-def locate_partial_sum(
-    code: Code, chunk: Value, dtype: str
-) -> tuple[Value, Value, tuple[Value, Value], Pointer]:
-    """Return a chunk's panel and strip, its first row of all examples and one past its last, and
-    its partial sum.
+def locate_partial_sum(code: Code, chunk: Value, dtype: str) -> tuple[Value, Value, Range, Pointer]:
+    """Return a chunk's panel and strip, its range of the rows of all examples, its partial sum.
 
     The partial sums lie at ``f``, filled with zeros, one after the other.
-    """  # fmt: skip
+    """
     panel, partial = split(chunk, code["panels"])
     strip, row_range, result = split(partial, code["strips"], code["row_ranges"])
     first, last = block(row_range, code["rows"], code["result_rows"])
