@@ -37,7 +37,7 @@ from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.conv.small_channels.lines import FMA_LATENCY
 from einstride.cpu.runtime.argument_block import Call, Layout, address, bind, dtype_name, layout
-from einstride.cpu.runtime.chunks import chunk_count
+from einstride.cpu.runtime.chunks import block_size, chunk_count
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides, packed
 from einstride.cpu.runtime.partial_sums import add_partial_sums
@@ -327,14 +327,12 @@ def _locate_elements(
 
 @dataclass(frozen=True)
 class SpanTiling:
-    """The register tile of a filter gradient, the tiles of a filter, and the regions of outputs.
+    """The register tile of a filter gradient, and the regions of outputs.
 
     Attributes
     ----------
     vectors, rows, taps : int
         Per tile: vectors of a row, rows of a tap, taps of the axis before the last.
-    column_tiles, row_tiles, tap_tiles : int
-        Tiles along the columns, the rows, and the taps of the axis before the last.
     region_lines, region_outputs : int
         Outputs per region: on all axes but the last, and on the last.
     regions, partial_sums : int
@@ -346,9 +344,6 @@ class SpanTiling:
     vectors: int
     rows: int
     taps: int
-    column_tiles: int
-    row_tiles: int
-    tap_tiles: int
     region_lines: int
     region_outputs: int
     regions: int
@@ -369,20 +364,20 @@ def tiling(g: Geometry, compute: str, target: Target, span_in_lanes: bool) -> Sp
     sizes = -(-columns // lanes), rows, outer_taps
     tilings = []
     for most in product(*(range(1, min(n, m) + 1) for n, m in zip(sizes, limits, strict=True))):
-        a, b, c = (-(-n // m) for n, m in zip(sizes, most, strict=True))
-        v, r, k = (-(-n // count) for n, count in zip(sizes, (a, b, c), strict=True))
+        tiles = prod(-(-n // m) for n, m in zip(sizes, most, strict=True))
+        v, r, k = map(block_size, sizes, most)
         kept_loads = r if span_in_lanes else v  # operands that stay in registers for an output
         if k * r * v + kept_loads + 1 <= target.registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
-            work = a * b * c * (products + (0 if span_in_lanes else v) + OUTPUT)
-            tilings.append((work, v, r, k, (a, b, c)))
-    work, v, r, k, counts = min(tilings)
+            work = tiles * (products + (0 if span_in_lanes else v) + OUTPUT)
+            tilings.append((work, v, r, k, tiles))
+    work, v, r, k, tiles = min(tilings)
     gy_channels = g.filters if span_in_lanes else v * lanes
-    regions = _choose_regions(g, (prod(g.stride) * g.channels + gy_channels) * item, item)
-    lines, outer, tiles = g.batch * prod(g.out[:-1]), prod(g.kernel[:-2]), prod(counts)
-    work = outer * (work * lines * g.out[-1] + tiles * regions[2] * r * v * k * ADD)
+    region = _choose_regions(g, (prod(g.stride) * g.channels + gy_channels) * item, item)
+    lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-2])
+    work = outer * (work * lines * g.out[-1] + tiles * region[2] * r * v * k * ADD)
     work += outer * tiles * lines * (LINE + LINE_OF_TAP * k)
-    return SpanTiling(v, r, k, *counts, *regions, work)
+    return SpanTiling(v, r, k, *region, work)
 
 
 def _choose_regions(g: Geometry, output_bytes: int, item: int) -> tuple[int, int, int, int]:
@@ -392,10 +387,8 @@ def _choose_regions(g: Geometry, output_bytes: int, item: int) -> tuple[int, int
     """
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outputs = max(REGION_BYTES // output_bytes, MIN_REGION_OUTPUTS)
-    region_lines, region_outputs = max(outputs // max(line, 1), 1), line
-    if outputs < line:
-        region_outputs = -(-line // -(-line // outputs))
-    region_lines = -(-lines // -(-lines // region_lines)) if lines else 1
+    region_outputs = block_size(line, outputs)
+    region_lines = block_size(lines, max(outputs // line, 1)) if lines else 1
     regions = -(-lines // region_lines) * -(-line // region_outputs)
     partial_sums = MAX_PARTIAL_SUMS if g.multiply_adds > MIN_SPLIT else 1
     while partial_sums > 1 and (
@@ -465,13 +458,15 @@ def _gradient_call(
         first = np.minimum(np.arange(0, span, chosen.rows), span - chosen.rows)
         last = first + chosen.rows - 1
     low, stride = g.padding[-1][0], g.stride[-1]
-    tiles = chosen.column_tiles * chosen.row_tiles * chosen.tap_tiles * prod(g.kernel[:-2])
+    outer_taps = g.kernel[-2] if g.rank > 1 else 1
+    row_tiles, tap_tiles = -(-rows // chosen.rows), -(-outer_taps // chosen.taps)
+    tiles = -(-columns // width) * row_tiles * tap_tiles * prod(g.kernel[:-2])
     idle = chosen.partial_sums < threads
     slices = min(tiles, -(-chunk_count(threads) // chosen.partial_sums)) if idle else 1
     axes, base = axis_arguments(g, g.rank - 1, x_strides, gy_strides)
     arguments = {
         **chunk_arguments(1, tiles, -(-tiles // slices), chosen.partial_sums),
-        "row_tiles": chosen.row_tiles, "tap_tiles": chosen.tap_tiles, "rows": rows,
+        "row_tiles": row_tiles, "tap_tiles": tap_tiles, "rows": rows,
         "columns": columns, "partial_sums": chosen.partial_sums,
         "regions": chosen.regions, "region_lines": chosen.region_lines,
         "region_outputs": chosen.region_outputs, "lines": g.batch * prod(g.out[:-1]),
