@@ -33,6 +33,7 @@ from einstride.cpu.conv.channelwise.rows import (
     visit_row,
 )
 from einstride.cpu.conv.channelwise.signature import Signature, interior
+from einstride.cpu.conv.filter_gradient import Range
 from einstride.cpu.conv.loop_nest import block
 from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory
 from einstride.cpu.runtime.argument_block import Call, bind
@@ -78,11 +79,11 @@ def kernel(schedule: ChannelsGradient, names: tuple[str, ...]) -> str:
     code = Code("channelwise_channels_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
         number, strip, rows, f = locate_partial_sum(code, chunk, schedule.compute)
-        lanes = code["filters"] * schedule.parts if schedule.spans_groups else code["groups"]
-        lanes_of_panel = block(number, code["panel"], lanes)
         with code.loop(*rows) as row:
             tables, x, y = locate_row(code, schedule, row)
             first, last = block(strip, code["strip"], code[f"out{schedule.rank - 1}"])
+            lanes = code["filters"] * schedule.parts if schedule.spans_groups else code["groups"]
+            lanes_of_panel = block(number, code["panel"], lanes)
             with code.loop(first, last, SPAN) as w0:
                 span = w0, (w0 + SPAN).minimum(last)
 
@@ -100,7 +101,7 @@ def kernel(schedule: ChannelsGradient, names: tuple[str, ...]) -> str:
 
 def _add_panel(
     code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, f: Pointer,
-    tables: list[Pointer], c: Value, span: tuple[Value, Value],
+    tables: list[Pointer], c: Value, span: Range,
 ) -> None:  # fmt: skip
     """Add a span's products for all taps, the input channels from c on, and a panel."""
     row, inputs = code["filters"] * schedule.parts, schedule.inputs
@@ -109,7 +110,7 @@ def _add_panel(
     def add_taps(x: Pointer, tap: Value, k: Value, taps: int) -> None:
         tiles = _sum_taps(code, schedule, panel, x, y, k, taps, span)
         for t, i in product(range(taps), range(inputs)):
-            element = f.at(((tap + t) * depth + c + i) * row + panel.lane)
+            element = f.at(((tap * schedule.kernel + k + t) * depth + c + i) * row + panel.lane)
             for v, mask in enumerate(panel.masks):
                 sums = [tile.row(t * inputs + i)[v].get() for tile in tiles]
                 pointer = element.at(v * schedule.lanes)
@@ -120,7 +121,7 @@ def _add_panel(
 
 def _sum_taps(
     code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, k: Value,
-    taps: int, span: tuple[Value, Value],
+    taps: int, span: Range,
 ) -> list[RegisterTile]:  # fmt: skip
     """Sum the products of some taps from k on over a span."""
     axis, inputs = schedule.rank - 1, schedule.inputs

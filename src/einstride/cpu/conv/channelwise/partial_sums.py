@@ -112,11 +112,11 @@ def loop_over_tap_tiles(
 ) -> None:  # fmt: skip
     """Loop over the taps that read x on the outer axes, and `taps` at a time of the last axis.
 
-    Visits the address in x under the taps of the outer axes; the number of the first tap, in the
-    filter and on the last axis, which has `kernel` taps; and the number of taps.
+    Visits the address in x under a tap of the outer axes, and this tap's number; the first tap of
+    the last axis, which has `kernel` taps, and the number of taps.
     """
 
     def visit_outer_tap(x: Pointer, tap: Value) -> None:
-        loop_over_blocks(code, kernel, taps, lambda k, count: visit(x, tap * kernel + k, k, count))
+        loop_over_blocks(code, kernel, taps, lambda k, count: visit(x, tap, k, count))
 
     loop_over_taps_inside(code, tables, x, visit_outer_tap)

@@ -85,7 +85,7 @@ def _add_taps(
 ) -> None:  # fmt: skip
     """Sum the products of a tile's taps over a strip, and add them to the partial sum.
 
-    The first tap is number `tap` of the filter, and number k of the last axis.
+    The first tap is number k of the last axis, and number `tap` of the outer axes.
     """
     lanes, parts = schedule.lanes, schedule.parts
     size, taps = schedule.vector_positions, range(schedule.rows)
@@ -119,7 +119,9 @@ def _add_taps(
             low = shuffle(total, list(range(width // 2)))
             total = low + shuffle(total, list(range(width // 2, width)))
             width //= 2
-        element = f.at((tap + t) * (code["channels"] * code["filters"] * parts))
+        element = f.at(
+            (tap * schedule.kernel + k + t) * (code["channels"] * code["filters"] * parts)
+        )
         for part in range(parts):
             pointer = element.at(part)
             pointer.store(pointer.load() + lane(total, part))
