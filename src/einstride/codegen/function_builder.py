@@ -8,7 +8,7 @@ computed here. A `Variable` is a stack slot, which LLVM keeps in a register.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -171,6 +171,12 @@ class Code:
         i.set(index + step)
         b.branch(head)
         b.position_at_end(done)
+
+    @contextmanager
+    def loops(self, *ranges: tuple[Value | int, Value | int]) -> Iterator[list[Value]]:
+        """Write nested loops over these ranges, the first of them outermost."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.loop(*ends)) for ends in ranges]
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:

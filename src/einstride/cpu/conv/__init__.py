@@ -10,5 +10,6 @@ filter gradient. A schedule says which of these indices lie in the lanes of a ve
 register tile, in which order the others are looped over, and how the operands reach the registers.
 
 What may enter: the parts that all kernels are written with, and one folder for each family of
-schedules. Start with `register_tile`, `loop_nest` and `schedule`, then `dense.forward`.
+schedules. Start with `register_tile`, `loop_nest` and `schedule`, then `dense.forward`; for filter
+gradients with `filter_gradient`, then `dense.filter_gradient`.
 """

@@ -8,8 +8,7 @@ out. So stride, dilation, padding and every padding mode cost nothing in the inn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from einstride.codegen.function_builder import Code, Pointer, Value
@@ -56,19 +55,6 @@ def locate_line(
     return tables, index, y
 
 
-def loop_over_taps(code: Code, axes: int, visit: Callable[[Value, list[Value]], None]) -> None:
-    """Loop over all taps of `axes` axes; visit the tap's number and its index on each axis."""
-
-    def loop(a: int, tap: Value, taps: list[Value]) -> None:
-        if a == axes:
-            visit(tap, taps)
-            return
-        with code.loop(0, code[f"taps{a}"]) as k:
-            loop(a + 1, tap * code[f"taps{a}"] + k, [*taps, k])
-
-    loop(0, code.number(0), [])
-
-
 def loop_over_taps_inside(
     code: Code, tables: Sequence[Pointer], x: Pointer, visit: Callable[[Pointer, Value], None]
 ) -> None:
@@ -89,60 +75,20 @@ def loop_over_taps_inside(
     loop(0, x, code.number(0))
 
 
-Region = tuple[Value, Value, Value, Value]
-"""The first example of a region, and one past its last; the same of outputs of the first axis."""
-
-
-@contextmanager
-def loop_over_regions(code: Code, example: Value, rows: Value) -> Iterator[tuple[Region, Value]]:
-    """Loop over the regions of an example's outputs, or of all examples' if ``examples`` is one.
-
-    Yields the region, which may end behind `rows`, the outputs of the first axis; and True in the
-    first region.
-    """
-    all_examples = code["examples"].equals(1)
-    begin = all_examples.select(code.number(0), example)
-    end = all_examples.select(code["batch"], example + 1)
-    with (
-        code.loop(begin, end, code["region_batch"]) as n,
-        code.loop(0, rows, code["region_rows"]) as r,
-    ):
-        region = (n, (n + code["region_batch"]).minimum(end), r, r + code["region_rows"])
-        yield region, n.equals(begin) & r.equals(0)
-
-
-def loop_over_outputs_inside(
-    code: Code, axes: int, taps: Sequence[Value], region: Region,
-    visit: Callable[[Value, Value], None],
-) -> None:  # fmt: skip
-    """Loop over the outputs of a region whose taps read x, on the first `axes` axes.
-
-    Visits the offsets in x under the tap, and in gy.
-    """
-    n0, n1, r0, r1 = region
-
-    def loop(a: int, x_offset: Value, gy_offset: Value) -> None:
-        if a == axes:
-            visit(x_offset, gy_offset)
-            return
-        first, last = (look_up(code, f"{end}{a}", taps[a]) for end in ("first", "last"))
-        if a == 0:
-            first, last = first.maximum(r0), last.minimum(r1)
-        table = code.array(f"table{a}", "int64").at(taps[a])
-        with code.loop(first, last) as o:
-            x_inner = x_offset + table.at(o * code[f"taps{a}"]).load()
-            loop(a + 1, x_inner, gy_offset + o * code[f"gy_stride{a}"])
-
-    with code.loop(n0, n1) as n:
-        loop(0, n * code["x_batch"], n * code["gy_batch"])
-
-
 def any_inside(offsets: Sequence[Value]) -> Value:
     """True if one of these offsets lies in x: a negative offset lies in a border of zeros."""
     common = offsets[0]
     for offset in offsets[1:]:
         common = common & offset  # negative only if all are
     return common >= 0
+
+
+def lowest_of(offsets: Sequence[Value]) -> Value:
+    """Return the lowest of these offsets, which is negative unless all of them lie in x."""
+    lowest = offsets[0]
+    for offset in offsets[1:]:
+        lowest = lowest.minimum(offset)
+    return lowest
 
 
 def axis_arguments(

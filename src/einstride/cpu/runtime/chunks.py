@@ -14,6 +14,11 @@ which cost nothing to begin, `EVEN` for others. Chosen by timed layers on two th
 not depend on them."""
 
 
+def block_size(count: int, most: int) -> int:
+    """Return the size of the fewest blocks, equal but for the last, of at most `most` items."""
+    return -(-count // -(-count // most))
+
+
 def chunk_count(threads: int, per_thread: int = EVEN) -> int:
     """Return the number of chunks that keeps all threads busy; one for a single thread."""
     return per_thread * threads if threads > 1 else 1

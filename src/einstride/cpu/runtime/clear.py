@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from einstride.codegen.function_builder import Code, Pointer
+from einstride.codegen.function_builder import Code
 from einstride.codegen.jit import Target, host_target
 from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.operands import contiguous_channels, element_strides
@@ -29,23 +29,19 @@ def kernel(axes_and_lanes: tuple[int, int], names: tuple[str, ...]) -> str:
     axes, lanes = axes_and_lanes
     code = Code("zeros", names)
     zeros = code.zero("float32", lanes)
-
-    def clear_axis(a: int, y: Pointer) -> None:
-        if a < axes - 1:
-            with code.loop(0, code[f"size{a}"]) as i:
-                clear_axis(a + 1, y.at(i * code[f"step{a}"]))
-            return
-        size = code[f"size{a}"]
-        full_vectors = size - size % lanes
-        with code.loop(0, full_vectors, lanes) as i:
-            y.at(i).store(zeros)
-        with code.when(full_vectors < size):
-            y.at(full_vectors).store(zeros, code.first_lanes(size - full_vectors, lanes))
-
+    outer = range(2, axes - 1)
     with code.chunks(code["chunks"]) as chunk:
-        y = code.array("y", "float32")
-        rows, plane = chunk % code["size1"], chunk // code["size1"]
-        clear_axis(2, y.at(plane * code["step0"] + rows * code["step1"]))
+        row, plane = chunk % code["size1"], chunk // code["size1"]
+        y = code.array("y", "float32").at(plane * code["step0"] + row * code["step1"])
+        with code.loops(*((0, code[f"size{a}"]) for a in outer)) as indices:
+            for a, i in zip(outer, indices, strict=True):
+                y = y.at(i * code[f"step{a}"])
+            size = code[f"size{axes - 1}"]
+            full_vectors = size - size % lanes
+            with code.loop(0, full_vectors, lanes) as i:
+                y.at(i).store(zeros)
+            with code.when(full_vectors < size):
+                y.at(full_vectors).store(zeros, code.first_lanes(size - full_vectors, lanes))
     return code.text()
 
 

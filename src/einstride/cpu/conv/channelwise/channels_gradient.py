@@ -13,6 +13,7 @@ group, those of Re x * gy and of Im x * gy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from llvmlite import ir
 
@@ -23,6 +24,7 @@ from einstride.cpu.conv.channelwise.partial_sums import (
     MAX_PANELS,
     PartialSums,
     locate_partial_sum,
+    loop_over_tap_tiles,
 )
 from einstride.cpu.conv.channelwise.rows import (
     locate_row,
@@ -31,9 +33,11 @@ from einstride.cpu.conv.channelwise.rows import (
     visit_row,
 )
 from einstride.cpu.conv.channelwise.signature import Signature, interior
-from einstride.cpu.conv.loop_nest import block, loop_over_blocks, loop_over_taps_inside
+from einstride.cpu.conv.filter_gradient import Range
+from einstride.cpu.conv.loop_nest import block
 from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory
 from einstride.cpu.runtime.argument_block import Call, bind
+from einstride.cpu.runtime.chunks import block_size
 
 SPAN = 32
 """Positions that are summed in registers before the register tile is added to memory. It decides
@@ -74,62 +78,50 @@ def kernel(schedule: ChannelsGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``channelwise_channels_gradient``."""
     code = Code("channelwise_channels_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, strip, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
-        with code.loop(first, last) as row:
-            _add_row(code, schedule, row, strip, panel, f)
+        number, strip, rows, f = locate_partial_sum(code, chunk, schedule.compute)
+        with code.loop(*rows) as row:
+            tables, x, y = locate_row(code, schedule, row)
+            first, last = block(strip, code["strip"], code[f"out{schedule.rank - 1}"])
+            lanes = code["filters"] * schedule.parts if schedule.spans_groups else code["groups"]
+            lanes_of_panel = block(number, code["panel"], lanes)
+            with code.loop(first, last, SPAN) as w0:
+                span = w0, (w0 + SPAN).minimum(last)
+
+                def add_panel(panel: Panel, group: Value) -> None:
+                    if schedule.spans_groups:
+                        _add_panel(code, schedule, panel, x, y, f, tables, code.number(0), span)
+                        return
+                    with code.loop(0, code["channels"], schedule.inputs) as c:
+                        start = x.at((group * code["channels"] + c) * code["x_channel"])
+                        _add_panel(code, schedule, panel, start, y, f, tables, c, span)
+
+                loop_over_panels(code, schedule, *lanes_of_panel, add_panel)
     return code.text()
 
 
-def _add_row(
-    code: Code, schedule: ChannelsGradient, row: Value, strip: Value, panel: Value, f: Pointer
-) -> None:
-    """Add a strip of a row to the partial sum of a panel of channels, span by span."""
-    tables, x, y = locate_row(code, schedule, row)
-    first, last = block(strip, code["strip"], code[f"out{schedule.rank - 1}"])
-    lanes = code["filters"] * schedule.parts if schedule.spans_groups else code["groups"]
-    first_lane, last_lane = block(panel, code["panel"], lanes)
-    with code.loop(first, last, SPAN) as w0:
-        span = w0, (w0 + SPAN).minimum(last)
-
-        def add_panel(panel: Panel, group: Value) -> None:
-            if schedule.spans_groups:
-                _add_tile(code, schedule, panel, x, y, f, tables, code.number(0), span)
-                return
-            with code.loop(0, code["channels"], schedule.inputs) as c:
-                start = x.at((group * code["channels"] + c) * code["x_channel"])
-                _add_tile(code, schedule, panel, start, y, f, tables, c, span)
-
-        loop_over_panels(code, schedule, first_lane, last_lane, add_panel)
-
-
-def _add_tile(
+def _add_panel(
     code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, f: Pointer,
-    tables: list[Pointer], c: Value, span: tuple[Value, Value],
+    tables: list[Pointer], c: Value, span: Range,
 ) -> None:  # fmt: skip
-    """Add a span's products for all taps and a panel of output channels."""
-    depth = schedule.inputs if schedule.spans_groups else code["channels"]
-    row = code["filters"] * schedule.parts
+    """Add a span's products for all taps, the input channels from c on, and a panel."""
+    row, inputs = code["filters"] * schedule.parts, schedule.inputs
+    depth = inputs if schedule.spans_groups else code["channels"]
 
-    def add_taps(x: Pointer, tap: Value) -> None:
-        def sum_taps(k: Value, count: int) -> None:
-            tiles = _sum_taps(code, schedule, panel, x, y, k, count, span)
-            for t in range(count):
-                for i in range(schedule.inputs):
-                    number = (tap * schedule.kernel + k + t) * depth + c + i
-                    element = f.at(number * row + panel.lane)
-                    for v, mask in enumerate(panel.masks):
-                        sums = [tile.row(t * schedule.inputs + i)[v].get() for tile in tiles]
-                        pointer = element.at(v * schedule.lanes)
-                        add_in_memory(pointer, _combine_conjugate(schedule, sums), mask)
+    def add_taps(x: Pointer, tap: Value, k: Value, taps: int) -> None:
+        tiles = _sum_taps(code, schedule, panel, x, y, k, taps, span)
+        for t, i in product(range(taps), range(inputs)):
+            element = f.at(((tap * schedule.kernel + k + t) * depth + c + i) * row + panel.lane)
+            for v, mask in enumerate(panel.masks):
+                sums = [tile.row(t * inputs + i)[v].get() for tile in tiles]
+                pointer = element.at(v * schedule.lanes)
+                add_in_memory(pointer, _combine_conjugate(schedule, sums), mask)
 
-        loop_over_blocks(code, schedule.kernel, schedule.taps, sum_taps)
-
-    loop_over_taps_inside(code, tables, x, add_taps)
+    loop_over_tap_tiles(code, tables, x, schedule.kernel, schedule.taps, add_taps)
 
 
 def _sum_taps(
     code: Code, schedule: ChannelsGradient, panel: Panel, x: Pointer, y: Pointer, k: Value,
-    taps: int, span: tuple[Value, Value],
+    taps: int, span: Range,
 ) -> list[RegisterTile]:  # fmt: skip
     """Sum the products of some taps from k on over a span."""
     axis, inputs = schedule.rank - 1, schedule.inputs
@@ -190,7 +182,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     if not sig.spans_groups:
         c = max(i for i in range(1, min(inputs, 8) + 1) if inputs % i == 0)
     max_taps = max(sig.accumulators // c, 1)
-    taps = -(-g.kernel[-1] // -(-g.kernel[-1] // max_taps))
+    taps = block_size(g.kernel[-1], max_taps)
     vectors = max(min(sig.accumulators // (taps * c), count, 4), 1)
     schedule = ChannelsGradient(
         sig.x, sig.y, sig.lanes, taps * c, vectors, g.rank, *sig.contiguous_channels, c,

@@ -7,12 +7,19 @@ bits of the result do not either.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.cpu.conv.channelwise.signature import MIN_THREADED, Signature
-from einstride.cpu.conv.loop_nest import block, split
+from einstride.cpu.conv.filter_gradient import Range
+from einstride.cpu.conv.loop_nest import (
+    block,
+    loop_over_blocks,
+    loop_over_taps_inside,
+    split,
+)
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.caches import cached
@@ -86,10 +93,8 @@ def partial_sums(g: Geometry, per_example: bool, compute: str) -> PartialSums:
     return PartialSums(results, row_ranges, range_rows, -(-g.out[-1] // -(-g.out[-1] // strips)))
 
 
-def locate_partial_sum(
-    code: Code, chunk: Value, dtype: str
-) -> tuple[Value, Value, Value, Value, Pointer]:
-    """Return a chunk's panel and strip, its first row of all examples, one past its last, its sum.
+def locate_partial_sum(code: Code, chunk: Value, dtype: str) -> tuple[Value, Value, Range, Pointer]:
+    """Return a chunk's panel and strip, its range of the rows of all examples, its partial sum.
 
     The partial sums lie at ``f``, filled with zeros, one after the other.
     """
@@ -98,4 +103,20 @@ def locate_partial_sum(
     first, last = block(row_range, code["rows"], code["result_rows"])
     start = result * code["result_rows"]
     f = code.array("f", dtype).at(partial * code["f_partial"])
-    return panel, strip, start + first, start + last, f
+    return panel, strip, (start + first, start + last), f
+
+
+def loop_over_tap_tiles(
+    code: Code, tables: list[Pointer], x: Pointer, kernel: int, taps: int,
+    visit: Callable[[Pointer, Value, Value, int], None],
+) -> None:  # fmt: skip
+    """Loop over the taps that read x on the outer axes, and `taps` at a time of the last axis.
+
+    Visits the address in x under a tap of the outer axes, and this tap's number; the first tap of
+    the last axis, which has `kernel` taps, and the number of taps.
+    """
+
+    def visit_outer_tap(x: Pointer, tap: Value) -> None:
+        loop_over_blocks(code, kernel, taps, lambda k, count: visit(x, tap, k, count))
+
+    loop_over_taps_inside(code, tables, x, visit_outer_tap)

@@ -14,7 +14,11 @@ from dataclasses import dataclass, replace
 
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import combine_conjugate, lane, load, shuffle, swap_parts
-from einstride.cpu.conv.channelwise.partial_sums import PartialSums, locate_partial_sum
+from einstride.cpu.conv.channelwise.partial_sums import (
+    PartialSums,
+    locate_partial_sum,
+    loop_over_tap_tiles,
+)
 from einstride.cpu.conv.channelwise.positions import (
     Border,
     PositionSchedule,
@@ -25,8 +29,8 @@ from einstride.cpu.conv.channelwise.positions import (
 )
 from einstride.cpu.conv.channelwise.rows import locate_row, ranges_of_strip, visit_row
 from einstride.cpu.conv.channelwise.signature import Signature
-from einstride.cpu.conv.loop_nest import loop_over_blocks, loop_over_taps_inside
 from einstride.cpu.runtime.argument_block import Call, bind
+from einstride.cpu.runtime.chunks import block_size
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,34 @@ def kernel(schedule: PositionsGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``channelwise_positions_gradient``."""
     code = Code("channelwise_positions_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        _, strip, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
+        _, strip, rows, f = locate_partial_sum(code, chunk, schedule.compute)
         group_filters = code["filters"] // code["groups"]
         with (
             code.loop(0, code["filters"]) as d,
             code.loop(0, code["channels"]) as c,
-            code.loop(first, last) as row,
+            code.loop(*rows) as row,
         ):
             tables, x, y = locate_row(code, schedule, row)
             channel = d // group_filters * code["channels"] + c
             x, y = x.at(channel * code["x_channel"]), y.at(d * code["y_channel"])
             element = f.at((c * code["filters"] + d) * schedule.parts)
 
-            def add_taps(x: Pointer, tap: Value) -> None:
-                def sum_taps(k: Value, count: int) -> None:
-                    tile = replace(schedule, rows=count)
-                    _sum_taps(code, tile, x, y, element, tap * schedule.kernel, k, strip)
+            def add_taps(x: Pointer, tap: Value, k: Value, taps: int) -> None:
+                tile = replace(schedule, rows=taps)
+                _add_taps(code, tile, x, y, element, tap, k, strip)
 
-                loop_over_blocks(code, schedule.kernel, schedule.rows, sum_taps)
-
-            loop_over_taps_inside(code, tables, x, add_taps)
+            loop_over_tap_tiles(code, tables, x, schedule.kernel, schedule.rows, add_taps)
     return code.text()
 
 
-def _sum_taps(
+def _add_taps(
     code: Code, schedule: PositionsGradient, x: Pointer, y: Pointer, f: Pointer, tap: Value,
     k: Value, strip: Value,
 ) -> None:  # fmt: skip
-    """Sum the products of a tile's taps from k on over a strip, and add them to the partial sum."""
+    """Sum the products of a tile's taps over a strip, and add them to the partial sum.
+
+    The first tap is number k of the last axis, and number `tap` of the outer axes.
+    """
     lanes, parts = schedule.lanes, schedule.parts
     size, taps = schedule.vector_positions, range(schedule.rows)
     y_stride = code[f"y_stride{schedule.rank - 1}"]
@@ -115,7 +119,9 @@ def _sum_taps(
             low = shuffle(total, list(range(width // 2)))
             total = low + shuffle(total, list(range(width // 2, width)))
             width //= 2
-        element = f.at((tap + k + t) * (code["channels"] * code["filters"] * parts))
+        element = f.at(
+            (tap * schedule.kernel + k + t) * (code["channels"] * code["filters"] * parts)
+        )
         for part in range(parts):
             pointer = element.at(part)
             pointer.store(pointer.load() + lane(total, part))
@@ -125,7 +131,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     """Make the call that adds conj(x) gy to partial sums, given the addresses x, y (gy's) and f."""
     g, (inside, outside) = sig.geometry, sig.vector_interior
     accumulators = (16 if sig.target.registers == 32 else 8) // sig.parts
-    taps = -(-g.kernel[-1] // -(-g.kernel[-1] // accumulators))
+    taps = block_size(g.kernel[-1], accumulators)
     x_contiguous, y_contiguous, masked = contiguous_and_masked(sig)
     schedule = PositionsGradient(
         sig.x, sig.y, sig.lanes, taps, 1, g.rank, x_contiguous, y_contiguous, masked,

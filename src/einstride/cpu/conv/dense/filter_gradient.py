@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.jit import Target
@@ -21,20 +20,22 @@ from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
 from einstride.cpu.conv.dense import packed_filter_gradient
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
-from einstride.cpu.conv.loop_nest import (
-    Region,
-    block,
-    look_up,
+from einstride.cpu.conv.filter_gradient import (
+    Range,
+    add_rows,
+    chunk_arguments,
+    locate_part,
     loop_over_outputs_inside,
     loop_over_regions,
     loop_over_taps,
-    split,
+    result_arguments,
+    tap_arguments,
 )
+from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.argument_block import Call, Layout, bind
-from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
-from einstride.cpu.runtime.offset_tables import grid, offsets, output_ranges
+from einstride.cpu.runtime.chunks import COARSE, block_size, chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -72,37 +73,27 @@ def kernel(schedule: OuterProducts, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``outer``."""
     code = Code("outer", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, slice_number, example = split(chunk, code["panels"], code["slices"])
-        _compute_slice(code, schedule, panel, slice_number, example)
+        panel, tiles, examples, gf = locate_part(code, chunk, schedule.compute)
+        x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+        gy = code.array("gy", schedule.y.stored).at(look_up(code, "panel_y", panel))
+        gf = gf.at(look_up(code, "panel_column", panel))
+        columns = look_up(code, "panel_columns", panel)
+        masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
+        axes = (*examples, code["region_batch"]), (0, code["out0"], code["region_rows"])
+        with (
+            loop_over_regions(code, axes) as (region, is_first),
+            loop_over_taps(code, schedule.rank) as (tap, taps),
+            code.loop(*tiles) as number,
+        ):
+            c = number * schedule.rows
+            tile = _sum_region(code, schedule, x, gy, region, taps, c, masks)
+            gf_tile = gf.at(look_up(code, "tap_offsets", tap)).at(c * code["gf_channel"])
+            add_rows(tile, range(schedule.rows), gf_tile, code["channels"] - c, masks, is_first)
     return code.text()
 
 
-def _compute_slice(
-    code: Code, schedule: OuterProducts, panel: Value, slice_number: Value, example: Value
-) -> None:
-    """Compute a slice of input channels of gf, for all taps and one panel of output channels."""
-    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
-    gy = code.array("gy", schedule.y.stored).at(look_up(code, "panel_y", panel))
-    gf = code.array("gf", schedule.compute).at(look_up(code, "panel_column", panel))
-    gf = gf.at(example * code["gf_batch"])
-    columns = look_up(code, "panel_columns", panel)
-    masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
-    c_first, c_last = block(slice_number, code["slice"], code["channels"])
-    with loop_over_regions(code, example, code["out0"]) as (region, is_first):
-
-        def compute_tap(tap: Value, taps: list[Value]) -> None:
-            gf_tap = gf.at(look_up(code, "tap_offsets", tap))
-            with code.loop(c_first, c_last, schedule.rows) as c:
-                tile = _sum_region(code, schedule, x, gy, region, taps, c, masks)
-                for p in range(schedule.rows):
-                    with code.when(c + p < c_last):
-                        tile.add_to(p, gf_tap.at((c + p) * code["gf_channel"]), masks, is_first)
-
-        loop_over_taps(code, schedule.rank, compute_tap)
-
-
 def _sum_region(
-    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: Region,
+    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: list[Range],
     taps: list[Value], c: Value, masks: list[Mask],
 ) -> RegisterTile:  # fmt: skip
     """Sum the products of a region's positions for one tap."""
@@ -110,8 +101,8 @@ def _sum_region(
     channels = [
         (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(schedule.rows)
     ]
-
-    def add_outer_product(x_channels: list[Pointer], gy: Pointer) -> None:
+    with loop_over_outputs_inside(code, taps, region) as (x_offset, y_offset):
+        x_channels, gy = [x.at(x_offset + q) for q in channels], gy.at(y_offset)
         gy_row = [
             gy.at(v * schedule.lanes).load_as(
                 schedule.y.stored, schedule.compute, schedule.lanes,
@@ -122,11 +113,6 @@ def _sum_region(
         for p, pointer in enumerate(x_channels):
             number = pointer.load_as(schedule.x.stored, schedule.compute)
             tile.add_products(p, code.splat(number, schedule.lanes), gy_row)
-
-    def add_position(x_offset: Value, gy_offset: Value) -> None:
-        add_outer_product([x.at(x_offset + q) for q in channels], gy.at(gy_offset))
-
-    loop_over_outputs_inside(code, schedule.rank, taps, region, add_position)
     return tile
 
 
@@ -146,22 +132,19 @@ def gradient(
     item = ITEMSIZE[real(compute)]
     x_strides = element_strides(x.strides, ITEMSIZE[real(x.dtype)])
     gy_strides = element_strides(gy.strides, ITEMSIZE[real(gy.dtype)])
-    gf_strides = list(element_strides(gf.strides, item))
+    gf_strides = element_strides(gf.strides, item)
     formats = Format(real(x.dtype), real(compute)), Format(real(gy.dtype), real(compute))
     if packed_filter_gradient.fits(g, x_strides[-1], panel.parts):
         return packed_filter_gradient.call(
             g, panel, formats, x_strides, gy_strides, gf_strides, max_partial_sums, per_example,
             threads, target,
         )  # fmt: skip
-    gf_batch = gf_strides.pop(0) if per_example else 0
     x_columns, y_columns, column, counts = panel_tables(g, panel, x_strides[-1], panel.parts)
     inner = g.channels // g.groups * panel.parts
-    rows = min(panel.rows, inner)
-    rows = -(-inner // -(-inner // rows))  # tiles of equal height
+    rows = block_size(inner, panel.rows)
     masked = bool((counts != panel.width).any())
     schedule = OuterProducts(*formats, panel.lanes, rows, panel.vectors, g.rank, masked)
-    taps = grid(g.kernel, gf_strides[: g.rank])
-    in_cache = max(SLICE_BYTES // (len(taps) * panel.width * item), rows)
+    in_cache = max(SLICE_BYTES // (prod(g.kernel) * panel.width * item), rows)
     slice_size = min(-(-min(in_cache, inner) // rows) * rows, inner)
     examples = g.batch if per_example else 1
     panels = len(column) * examples
@@ -171,26 +154,15 @@ def gradient(
             slice_size, rows, lambda n: -(-inner // n) * panels, min_chunks, min_size
         )
     batch, lines = _choose_region(g, panel, item)
-    slices = -(-inner // slice_size)
-    axes: dict[str, Any] = {}
-    base = 0
-    for a in range(g.rank):
-        table, lowest = offsets(g, a, x_strides[a + 1])
-        base += lowest
-        first, last = output_ranges(g, a)
-        axes |= {
-            f"table{a}": table, f"taps{a}": g.kernel[a], f"out{a}": g.out[a], f"first{a}": first,
-            f"last{a}": last, f"gy_stride{a}": gy_strides[a + 1],
-        }  # fmt: skip
+    axes, base = axis_arguments(g, g.rank, x_strides, gy_strides)
     arguments = {
-        "chunks": len(column) * slices * examples, "panels": len(column), "slices": slices,
-        "slice": slice_size, "channels": inner, "examples": examples,
-        "x": base * ITEMSIZE[real(x.dtype)], "gy": 0, "gf": 0,
+        **chunk_arguments(len(column), -(-inner // rows), -(-slice_size // rows), examples),
+        **result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
+        "channels": inner, "x": base * ITEMSIZE[real(x.dtype)], "gy": 0,
         "x_channel": 1 if panel.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
-        "gy_batch": gy_strides[0], "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
-        "tap_offsets": taps, "batch": g.batch, "region_batch": batch, "region_rows": lines,
+        "y_batch": gy_strides[0], "region_batch": batch, "region_rows": lines,
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
-        "panel_columns": counts, **axes,
+        "panel_columns": counts, **axes, **tap_arguments(g, g.rank),
     }  # fmt: skip
     return bind("outer", kernel, schedule, arguments, threads, target), 1
 

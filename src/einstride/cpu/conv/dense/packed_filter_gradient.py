@@ -13,7 +13,8 @@ thread reads its positions once. Partial sums depend on shapes alone, not on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -24,11 +25,20 @@ from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import local, prefetch
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.conv.dense.pack import PanelLayout, panel_tables
-from einstride.cpu.conv.loop_nest import block, look_up, split
+from einstride.cpu.conv.filter_gradient import (
+    Range,
+    add_rows,
+    at_index,
+    chunk_arguments,
+    locate_part,
+    loop_over_regions,
+    result_arguments,
+)
+from einstride.cpu.conv.loop_nest import look_up
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.argument_block import Call, bind
-from einstride.cpu.runtime.chunks import COARSE, chunk_count
+from einstride.cpu.runtime.chunks import COARSE, block_size, chunk_count
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -38,7 +48,6 @@ from einstride.support.caches import cached
 REGION = 128
 """Positions in a region, at most; chosen so that packed data stays in the first-level cache.
 Changing it changes the order of sums, and so the bits."""
-
 
 MAX_PANELS = 4
 """Panels that are computed with the same packed x, at most; chosen. More panels pack x less often,
@@ -87,136 +96,104 @@ class PackedOuterProducts(Schedule):
     stores = "added to gf, or to a partial sum, after each region"
 
 
-def kernel(spec: PackedOuterProducts, names: tuple[str, ...]) -> str:
+def kernel(schedule: PackedOuterProducts, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``blocked``."""
     code = Code("blocked", names)
     buffers = (
-        local(code, spec.chunk_panels * REGION * spec.width, spec.compute),
-        local(code, (REGION + spec.lanes) * spec.rows, spec.compute),
+        local(code, schedule.chunk_panels * REGION * schedule.width, schedule.compute),
+        local(code, (REGION + schedule.lanes) * schedule.rows, schedule.compute),
     )
     with code.chunks(code["chunks"]) as chunk:
-        group, slice_number, partial_sum, example = split(
-            chunk, code["panel_groups"], code["slices"], code["partial_sums"]
-        )
-        begin, end = block(partial_sum, code["sum_length"], code["out0"])
-        x = code.array("x", spec.x.stored).at(example * code["x_example"])
-        gy = code.array("gy", spec.y.stored).at(example * code["gy_example"])
-        gf = code.array("gf", spec.compute).at(example * code["gf_example"])
-        gf = gf.at(partial_sum * code["gf_sum"])
-        panel = group * spec.chunk_panels
-        x = x.at(look_up(code, "panel_x", panel))
-        last = (panel + spec.chunk_panels).minimum(code["panels"])
-        c_first, c_last = block(slice_number, code["slice"], code["channels"])
-
-        def loop_over_axes(
-            a: int, x_start: Pointer, gy_start: Pointer, positions_before: Value
-        ) -> None:
-            """Loop over the axes before `split`, one element at a time, then over regions.
-
-            `positions_before` is 0 in the first region of a partial sum.
-            """
-            first, stop = (begin, end) if a == 0 else (code.number(0), code[f"out{a}"])
-            with code.loop(first, stop, code["region"] if a == spec.split else 1) as o:
-                x_inner = x_start.at(o * code[f"x_stride{a}"])
-                gy_inner = gy_start.at(o * code[f"gy_stride{a}"])
-                position = positions_before + (o - first)
-                if a < spec.split:
-                    loop_over_axes(a + 1, x_inner, gy_inner, position)
-                    return
-                lines = (stop - o).minimum(code["region"])
-                is_first = position.equals(0)
-                _add_region(code, spec, x_inner, gy_inner, gf, lines, (panel, last),
-                        (c_first, c_last), is_first, buffers)  # fmt: skip
-
-        loop_over_axes(0, x, gy, code.number(0))
+        group, tiles, outer, gf = locate_part(code, chunk, schedule.compute)
+        panel = group * schedule.chunk_panels
+        panels = panel, (panel + schedule.chunk_panels).minimum(code["all_panels"])
+        x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+        gy = code.array("gy", schedule.y.stored)
+        axes: list[tuple[Value | int, Value, Value | int]] = [(*outer, 1)]
+        axes += [(0, code[f"out{a}"], 1) for a in range(1, schedule.split + 1)]
+        axes[-1] = (*axes[-1][:2], code["region"])
+        with loop_over_regions(code, axes) as (region, is_first):
+            starts = [first for first, _ in region]
+            x_region = at_index(x, starts, (code[f"x_stride{a}"] for a in range(len(axes))))
+            gy_region = at_index(gy, starts, (code[f"y_stride{a}"] for a in range(len(axes))))
+            lines = region[-1][1] - region[-1][0]
+            _add_region(
+                code, schedule, x_region, gy_region, gf, lines, panels, tiles, is_first, buffers
+            )
     return code.text()
 
 
+@contextmanager
+def _loop_over_positions(
+    code: Code, schedule: PackedOuterProducts, lines: Value, operand: str
+) -> Iterator[tuple[Value, Value]]:
+    """Loop over the positions of a region; yield a position's number, and its offset in x or gy."""
+    axes = range(schedule.split + 1, schedule.axes)
+    with code.loops((0, lines), *((0, code[f"out{a}"]) for a in axes)) as indices:
+        number, offset = indices[0], indices[0] * code[f"{operand}_stride{schedule.split}"]
+        for a, index in zip(axes, indices[1:], strict=True):
+            number = number * code[f"out{a}"] + index
+            offset = offset + index * code[f"{operand}_stride{a}"]
+        yield number, offset
+
+
 def _add_region(
-    code: Code, spec: PackedOuterProducts, x: Pointer, gy: Pointer, gf: Pointer, lines: Value,
-    panels: tuple[Value, Value], channels: tuple[Value, Value], is_first: Value,
-    buffers: tuple[Pointer, Pointer],
+    code: Code, schedule: PackedOuterProducts, x: Pointer, gy: Pointer, gf: Pointer, lines: Value,
+    panels: Range, tiles: Range, is_first: Value, buffers: tuple[Pointer, Pointer],
 ) -> None:  # fmt: skip
     """Add the products of one region's positions to gf."""
-    (first, last), (c_first, c_last), (packed_gy, packed_x) = panels, channels, buffers
+    (first_panel, _), (first_tile, _), (packed_gy, packed_x) = panels, tiles, buffers
+    lanes, rows, width = schedule.lanes, schedule.rows, schedule.width
     size = lines
-    for a in range(spec.split + 1, spec.axes):
+    for a in range(schedule.split + 1, schedule.axes):
         size = size * code[f"out{a}"]
 
-    def loop_positions(stride: str, visit: Callable[[Value, Value], None]) -> None:
-        """Call `visit` with the number of each position in the region, and its offset."""
-        position_number = code.variable(code.number(0))
-
-        def loop_over_axes(a: int, offset: Value) -> None:
-            with code.loop(0, lines if a == spec.split else code[f"out{a}"]) as o:
-                inner = offset + o * code[f"{stride}{a}"]
-                if a + 1 < spec.axes:
-                    loop_over_axes(a + 1, inner)
-                    return
-                visit(position_number.get(), inner)
-                position_number.set(position_number.get() + 1)
-
-        loop_over_axes(spec.split, code.number(0))
-
-    with code.loop(first, last) as panel:
+    def masks_of(panel: Value) -> list[Mask]:
         columns = look_up(code, "panel_columns", panel)
-        masks = vector_masks(code, columns, spec.lanes, spec.vectors)
-        gy_panel = gy.at(look_up(code, "panel_y", panel))
-        panel_buffer = packed_gy.at((panel - first) * (REGION * spec.width))
+        return vector_masks(code, columns, lanes, schedule.vectors)
 
-        def pack_gy(k: Value, offset: Value, panel_buffer: Pointer = panel_buffer,
-                    masks: list[Mask] = masks, gy_panel: Pointer = gy_panel) -> None:  # fmt: skip
+    with code.loop(*panels) as panel:
+        masks, gy_panel = masks_of(panel), gy.at(look_up(code, "panel_y", panel))
+        packed_panel = packed_gy.at((panel - first_panel) * (REGION * width))
+        with _loop_over_positions(code, schedule, lines, "y") as (k, offset):
             for v, mask in enumerate(masks):
-                vector = gy_panel.at(offset + v * spec.lanes)
-                panel_buffer.at(k * spec.width + v * spec.lanes).store(
-                    vector.load_as(spec.y.stored, spec.compute, spec.lanes, mask)
+                vector = gy_panel.at(offset + v * lanes)
+                packed_panel.at(k * width + v * lanes).store(
+                    vector.load_as(schedule.y.stored, schedule.compute, lanes, mask)
                 )
-
-        loop_positions("gy_stride", pack_gy)
-    with code.loop(0, code["taps"]) as tap:
-        x_tap = x.at(look_up(code, "tap_x", tap))
-        gf_tap = gf.at(look_up(code, "tap_gf", tap))
-        with code.loop(c_first, c_last, spec.rows) as c:
-            count = c_last - c
-            x_masks = [
-                code.first_lanes(count.minimum(spec.rows) - q, spec.lanes)
-                for q in range(0, spec.rows, spec.lanes)
-            ]
-
-            def pack_x(k: Value, offset: Value) -> None:
-                for i, mask in enumerate(x_masks):
-                    vector = x_tap.at(offset + c + i * spec.lanes)
-                    if i == 0 and spec.prefetch:
-                        prefetch(vector.at(size * code[f"x_stride{spec.axes - 1}"]), far=True)
-                    packed_x.at(k * spec.rows + i * spec.lanes).store(
-                        vector.load_as(spec.x.stored, spec.compute, spec.lanes, mask)
-                    )
-
-            loop_positions("x_stride", pack_x)
-            with code.loop(first, last) as panel:
-                columns = look_up(code, "panel_columns", panel)
-                gf_panel = gf_tap.at(look_up(code, "panel_column", panel))
-                panel_gy = packed_gy.at((panel - first) * (REGION * spec.width))
-                sums = spec.register_tile(code)
-                if spec.prefetch:  # gy of the next region, one cache line for each tile
-                    stride = code[f"gy_stride{spec.axes - 1}"]
-                    line = (c - c_first) // spec.rows * (64 // bytes_of(ELEMENTS[spec.y.stored]))
-                    next_gy = gy.at(look_up(code, "panel_y", panel) + line).at(size * stride)
-                    with code.when(line < spec.width):
-                        _sum_region(spec, packed_x, panel_gy, size, sums, (next_gy, stride))
-                    with code.when(line >= spec.width):
-                        _sum_region(spec, packed_x, panel_gy, size, sums)
-                else:
-                    _sum_region(spec, packed_x, panel_gy, size, sums)
-                masks = vector_masks(code, columns, spec.lanes, spec.vectors)
-                gf_tile = gf_panel.at(c * code["gf_channel"])
-                for p in range(spec.rows):
-                    with code.when(count >= p + 1):
-                        sums.add_to(p, gf_tile.at(code["gf_channel"] * p), masks, is_first)
+    with code.loop(0, code["taps"]) as tap, code.loop(*tiles) as tile:
+        c = tile * rows
+        x_tile, count = x.at(look_up(code, "tap_x", tap) + c), code["channels"] - c
+        firsts = range(0, rows, lanes)
+        x_masks = [code.first_lanes(count.minimum(rows) - q, lanes) for q in firsts]
+        with _loop_over_positions(code, schedule, lines, "x") as (k, offset):
+            for q, mask in zip(firsts, x_masks, strict=True):
+                vector = x_tile.at(offset + q)
+                if q == 0 and schedule.prefetch:
+                    prefetch(vector.at(size * code[f"x_stride{schedule.axes - 1}"]), far=True)
+                packed_x.at(k * rows + q).store(
+                    vector.load_as(schedule.x.stored, schedule.compute, lanes, mask)
+                )
+        gf_tile = gf.at(look_up(code, "tap_offsets", tap)).at(c * code["gf_channel"])
+        with code.loop(*panels) as panel:
+            packed_panel = packed_gy.at((panel - first_panel) * (REGION * width))
+            sums = schedule.register_tile(code)
+            if schedule.prefetch:  # gy of the next region, one cache line for each tile
+                stride = code[f"y_stride{schedule.axes - 1}"]
+                line = (tile - first_tile) * (64 // bytes_of(ELEMENTS[schedule.y.stored]))
+                next_gy = gy.at(look_up(code, "panel_y", panel) + line).at(size * stride)
+                with code.when(line < width):
+                    _sum_region(schedule, packed_x, packed_panel, size, sums, (next_gy, stride))
+                with code.when(line >= width):
+                    _sum_region(schedule, packed_x, packed_panel, size, sums)
+            else:
+                _sum_region(schedule, packed_x, packed_panel, size, sums)
+            gf_panel = gf_tile.at(look_up(code, "panel_column", panel))
+            add_rows(sums, range(rows), gf_panel, count, masks_of(panel), is_first)
 
 
 def _sum_region(
-    spec: PackedOuterProducts, x: Pointer, gy: Pointer, size: Value, sums: RegisterTile,
+    schedule: PackedOuterProducts, x: Pointer, gy: Pointer, size: Value, sums: RegisterTile,
     next_gy: tuple[Pointer, Value] | None = None,
 ) -> None:  # fmt: skip
     """Sum the outer products of a region; `next_gy`: a pointer and a stride to prefetch."""
@@ -224,9 +201,14 @@ def _sum_region(
     with code.loop(0, size) as k:
         if next_gy is not None:
             prefetch(next_gy[0].at(k * next_gy[1]), far=True)
-        row = [gy.at(k * spec.width + v * spec.lanes).load(spec.lanes) for v in range(spec.vectors)]
-        for p in range(spec.rows):
-            sums.add_products(p, code.splat(x.at(k * spec.rows + p).load(), spec.lanes), row)
+        row = [
+            gy.at(k * schedule.width + v * schedule.lanes).load(schedule.lanes)
+            for v in range(schedule.vectors)
+        ]
+        for p in range(schedule.rows):
+            sums.add_products(
+                p, code.splat(x.at(k * schedule.rows + p).load(), schedule.lanes), row
+            )
 
 
 def inside(g: Geometry) -> bool:
@@ -276,72 +258,62 @@ def call(
 ) -> tuple[Call, int]:  # fmt: skip
     """Make the call for these strides, in elements, and the number of partial sums that it stores.
 
-    With `per_example`, the strides of gf begin with the stride of the examples. Several partial
-    sums are stored contiguously, each a row-major gf.
+    With `per_example`, the strides of gf begin with the stride of the examples, and there is one
+    partial sum. Several partial sums are stored contiguously, each a row-major gf.
     """
     inner = g.channels // g.groups * layout.parts
     x_columns, y_columns, column, counts = panel_tables(g, layout, x_strides[-1], layout.parts)
-    axes = _merge_axes(g, x_strides, gy_strides, per_example)
+    axes = _merge_axes(g, x_strides, gy_strides)
+    # The outermost axis is divided into results: the positions of an example, or a partial sum.
+    outer = axes[0][0]
+    result_outer = outer // g.batch if per_example else -(-outer // max_partial_sums)
     split_axis, inner_positions = len(axes) - 1, 1  # positions behind `split_axis`
     while split_axis and inner_positions * axes[split_axis][0] * 2 <= REGION:
         inner_positions *= axes[split_axis][0]
         split_axis -= 1
-    sum_length = -(-axes[0][0] // max_partial_sums)
-    region = max(REGION // inner_positions, 1)
-    lines = sum_length if split_axis == 0 else axes[split_axis][0]
-    region = -(-lines // -(-lines // region))  # regions of equal size
-    sum_length = -(-sum_length // region) * region if split_axis == 0 else sum_length
-    count = -(-axes[0][0] // sum_length)
-    shape = (count, *g.kernel, inner, g.filters * layout.parts)
-    if count > 1:
-        gf_strides = [0, *(prod(shape[i:]) for i in range(2, len(shape))), 1]
-    gf_example, *gf_taps = gf_strides if per_example or count > 1 else (0, *gf_strides)
-    rows = min(layout.rows, inner)
-    rows = -(-inner // -(-inner // rows))  # tiles of equal height
-    chunk_panels = min(MAX_PANELS, layout.per_group) if g.groups == 1 else 1
-    panel_groups = -(-len(column) // chunk_panels)
-    chunk_panels = -(-len(column) // panel_groups)
+    lines = axes[split_axis][0] if split_axis else result_outer
+    region = block_size(lines, max(REGION // inner_positions, 1))
+    if split_axis == 0 and not per_example:
+        result_outer = -(-result_outer // region) * region
+    results = -(-outer // result_outer)
+    partial_sums = 1 if per_example else results
+    if partial_sums > 1:
+        shape = (results, *g.kernel, inner, g.filters * layout.parts)
+        gf_strides = [prod(shape[i:]) for i in range(1, len(shape) + 1)]
+    rows = block_size(inner, layout.rows)
+    max_panels = min(MAX_PANELS, layout.per_group) if g.groups == 1 else 1
+    panel_groups = -(-len(column) // max_panels)
     tiles = -(-inner // rows)
-    examples = g.batch if per_example else 1
-    unsliced = panel_groups * examples * count  # chunks
-    slices = min(max(-(-chunk_count(threads, COARSE) // unsliced), 1), tiles)
-    slice_channels = -(-tiles // slices) * rows
-    slices = -(-inner // slice_channels)
+    slices = -(-chunk_count(threads, COARSE) // (panel_groups * results))
     schedule = PackedOuterProducts(
-        *formats, layout.lanes, rows, layout.vectors, len(axes), split_axis, chunk_panels,
-        count >= MAX_PARTIAL_SUMS,
+        *formats, layout.lanes, rows, layout.vectors, len(axes), split_axis,
+        -(-len(column) // panel_groups), partial_sums >= MAX_PARTIAL_SUMS,
     )  # fmt: skip
     base = sum(-low * t for (low, _), t in zip(g.padding, x_strides[1:-1], strict=True))
     arguments = {
-        "chunks": unsliced * slices, "panels": len(column), "panel_groups": panel_groups,
-        "slices": slices, "slice": slice_channels, "channels": inner, "taps": prod(g.kernel),
-        "x": base * ITEMSIZE[formats[0].stored], "gy": 0, "gf": 0,
-        "x_example": x_strides[0] if per_example else 0,
-        "gy_example": gy_strides[0] if per_example else 0, "gf_example": gf_example,
-        "gf_channel": gf_taps[-2],
+        **chunk_arguments(panel_groups, tiles, -(-tiles // min(slices, tiles)), results),
+        **result_arguments(g, gf_strides, results, outer, result_outer),
+        "all_panels": len(column), "channels": inner, "taps": prod(g.kernel),
+        "x": base * ITEMSIZE[formats[0].stored], "gy": 0, "region": region,
         "tap_x": grid(g.kernel, [d * t for d, t in zip(g.dilation, x_strides[1:-1], strict=True)]),
-        "tap_gf": grid(g.kernel, gf_taps[: g.rank]), "region": region, "partial_sums": count,
-        "sum_length": sum_length, "gf_sum": prod(shape[1:]), "panel_x": x_columns,
-        "panel_y": y_columns, "panel_column": column, "panel_columns": counts,
+        "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
+        "panel_columns": counts,
     }  # fmt: skip
-    for a, (length, x_stride, gy_stride) in enumerate(axes):
-        arguments |= {f"out{a}": length, f"x_stride{a}": x_stride, f"gy_stride{a}": gy_stride}
-    return bind("blocked", kernel, schedule, arguments, threads, target), count
+    for a, (length, x_stride, y_stride) in enumerate(axes):
+        arguments |= {f"out{a}": length, f"x_stride{a}": x_stride, f"y_stride{a}": y_stride}
+    return bind("blocked", kernel, schedule, arguments, threads, target), partial_sums
 
 
 def _merge_axes(
-    g: Geometry, x_strides: Sequence[int], gy_strides: Sequence[int], per_example: bool
+    g: Geometry, x_strides: Sequence[int], gy_strides: Sequence[int]
 ) -> list[tuple[int, int, int]]:
     """Return (positions, stride in x, stride in gy) of the batch and the axes.
 
     Neighbouring axes become one if their strides allow.
     """
-    separate_axes = [(g.batch, x_strides[0], gy_strides[0])] if not per_example else []
-    separate_axes += [
-        (g.out[a], x_strides[a + 1] * g.stride[a], gy_strides[a + 1]) for a in range(g.rank)
-    ]
-    axes = [separate_axes[0]]
-    for count, x_stride, gy_stride in separate_axes[1:]:
+    axes = [(g.batch, x_strides[0], gy_strides[0])]
+    for a in range(g.rank):
+        count, x_stride, gy_stride = g.out[a], x_strides[a + 1] * g.stride[a], gy_strides[a + 1]
         last_axis = axes[-1]
         if last_axis[0] == 1 or last_axis[1:] == (x_stride * count, gy_stride * count):
             axes[-1] = (last_axis[0] * count, x_stride, gy_stride)

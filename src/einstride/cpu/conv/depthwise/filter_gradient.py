@@ -14,7 +14,10 @@ from math import prod
 
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.vector_formats import load
-from einstride.cpu.conv.channelwise.partial_sums import PartialSums, locate_partial_sum
+from einstride.cpu.conv.channelwise.partial_sums import (
+    PartialSums,
+    locate_partial_sum,
+)
 from einstride.cpu.conv.channelwise.signature import Signature
 from einstride.cpu.conv.depthwise.rows import (
     DepthwiseSchedule,
@@ -28,9 +31,11 @@ from einstride.cpu.conv.depthwise.rows import (
     tap_arguments,
 )
 from einstride.cpu.conv.depthwise.sources import Pattern, forward_sources, pattern_of
+from einstride.cpu.conv.filter_gradient import Range
+from einstride.cpu.conv.loop_nest import lowest_of
 from einstride.cpu.conv.register_tile import RegisterTile, add_in_memory, multiply_add
 from einstride.cpu.runtime.argument_block import Call, bind
-from einstride.cpu.runtime.chunks import FINE, chunk_count
+from einstride.cpu.runtime.chunks import FINE, block_size, chunk_count
 
 MIN_SPAN = 64
 """Positions of the rows, about, that are summed in registers before the sums are added to memory;
@@ -68,54 +73,45 @@ def kernel(schedule: DepthwiseGradient, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``depthwise_gradient``."""
     code = Code("depthwise_gradient", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, _, first, last, f = locate_partial_sum(code, chunk, schedule.compute)
+        panel, _, (first, last), f = locate_partial_sum(code, chunk, schedule.compute)
         with code.loop(first, last, code["span"]) as row:
-            stop = (row + code["span"]).minimum(last)
+            rows = row, (row + code["span"]).minimum(last)
 
             def add_span(d: Value, mask: Mask | None) -> None:
-                _add_span(code, schedule, f, row, stop, d, mask)
+                _add_span(code, schedule, f.at(d), rows, d, mask)
 
             loop_over_vectors(code, schedule, panel, 1, add_span)
     return code.text()
 
 
 def _add_span(
-    code: Code, schedule: DepthwiseGradient, f: Pointer, first: Value, last: Value, d: Value,
-    mask: Mask | None,
-) -> None:  # fmt: skip
+    code: Code, schedule: DepthwiseGradient, f: Pointer, rows: Range, d: Value, mask: Mask | None
+) -> None:
     """Add the products of a span of rows to the partial sum of a vector of channels."""
     sums = schedule.register_tile(code)
-    rows = code["all_rows"]
-    n, row = code.variable(first // rows), code.variable(first % rows)
+    (first, last), all_rows = rows, code["all_rows"]
+    example, next_row = code.variable(first // all_rows), code.variable(first % all_rows)
     with code.loop(first, last):
-        _add_row(code, schedule, n.get(), row.get(), d, mask, sums)
-        next_row = row.get() + 1  # counted: one division per row would take as long as a tile
-        is_last_row = next_row.equals(rows)
-        row.set(is_last_row.select(code.number(0), next_row))
-        n.set(is_last_row.select(n.get() + 1, n.get()))
-    pointer = f.at(d)
+        n, row = example.get(), next_row.get()
+        x = code.array("x", schedule.x.stored).at(n * code["x_batch"] + d)
+        y = code.array("y", schedule.y.stored).at(n * code["y_batch"] + d)
+        offsets = [code.number(0)]
+        if schedule.rank > 1:
+            y = y.at(row * code["y_stride0"])
+            table = code.array("table0", "int64").at(row * schedule.rows)
+            offsets = [table.at(k).load() for k in range(schedule.rows)]
+
+        def add_tile(x: Pointer, y: Pointer, pattern: Pattern, table: Pointer | None) -> None:
+            _add_tile(code, schedule, x, y, offsets, pattern, table, mask, sums)
+
+        loop_over_tiles(code, schedule, schedule.columns, x, y, add_tile)
+        # Counted, because one division for each row would take as long as a tile.
+        is_last_row = (row + 1).equals(all_rows)
+        next_row.set(is_last_row.select(code.number(0), row + 1))
+        example.set(is_last_row.select(n + 1, n))
     for accumulator in sums.accumulators:
-        add_in_memory(pointer, accumulator.get(), mask)
-        pointer = pointer.at(code["filters"])
-
-
-def _add_row(
-    code: Code, schedule: DepthwiseGradient, n: Value, row: Value, d: Value, mask: Mask | None,
-    sums: RegisterTile,
-) -> None:  # fmt: skip
-    """Add the products of one row of one example to the sums."""
-    x = code.array("x", schedule.x.stored).at(n * code["x_batch"] + d)
-    y = code.array("y", schedule.y.stored).at(n * code["y_batch"] + d)
-    offsets = [code.number(0)]
-    if schedule.rank > 1:
-        y = y.at(row * code["y_stride0"])
-        table = code.array("table0", "int64").at(row * schedule.rows)
-        offsets = [table.at(k).load() for k in range(schedule.rows)]
-
-    def add_tile(x: Pointer, y: Pointer, pattern: Pattern, table: Pointer | None) -> None:
-        _add_tile(code, schedule, x, y, offsets, pattern, table, mask, sums)
-
-    loop_over_tiles(code, schedule, schedule.columns, x, y, add_tile)
+        add_in_memory(f, accumulator.get(), mask)
+        f = f.at(code["filters"])
 
 
 def _add_tile(
@@ -142,14 +138,11 @@ def _add_tile(
         x_rows = [x.at(offsets[r]) for r in rows]
         loop_over_elements(code, x_rows, pattern, table, code["x_stride"], add_element)
 
-    lowest = offsets[0]
-    for offset in offsets[1:]:
-        lowest = lowest.minimum(offset)
     if schedule.rows == 1:
-        with code.when(lowest >= 0):
+        with code.when(offsets[0] >= 0):
             add_rows([0])
         return
-    with code.builder.if_else((lowest >= 0).ir) as (all_meet, some_miss):
+    with code.builder.if_else((lowest_of(offsets) >= 0).ir) as (all_meet, some_miss):
         with all_meet:
             add_rows(list(range(schedule.rows)))
         with some_miss:
@@ -171,7 +164,7 @@ def call(sig: Signature, partials: PartialSums) -> Call:
     axes = [forward_sources(g, a) for a in range(g.rank)]
     unrolled = is_unrolled(g.out[-1], g.kernel[-1])
     max_columns = min(sig.target.registers - 2 - prod(g.kernel), g.out[-1], 16)
-    columns = -(-g.out[-1] // -(-g.out[-1] // max_columns))
+    columns = block_size(g.out[-1], max_columns)
     schedule = DepthwiseGradient(
         sig.x, sig.y, sig.lanes, prod(g.kernel[:-1]), g.kernel[-1], g.rank, g.channels % sig.lanes,
         pattern_of(axes[-1], columns, unrolled), unrolled, g.rank > 1 and exceeds_caches(g), 1,

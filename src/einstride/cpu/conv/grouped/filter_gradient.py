@@ -13,7 +13,8 @@ the regions. A pair in the border has no product.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -23,21 +24,24 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
-from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
-from einstride.cpu.conv.loop_nest import (
-    Region,
-    block,
-    look_up,
+from einstride.cpu.conv.filter_gradient import (
+    Range,
+    add_rows,
+    at_index,
+    chunk_arguments,
+    locate_part,
     loop_over_outputs_inside,
     loop_over_regions,
     loop_over_taps,
-    split,
+    result_arguments,
+    tap_arguments,
 )
+from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
+from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
+from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, bind, layout
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
-from einstride.cpu.runtime.offset_tables import grid, output_ranges, sources, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -81,101 +85,85 @@ def kernel(schedule: GroupedGradient, names: tuple[str, ...]) -> str:
     code = Code("grouped_gradient", names)
     packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], schedule.compute)
     with code.chunks(code["chunks"]) as chunk:
-        panel, part, example = split(chunk, code["panels"], code["parts"])
-        gf = code.array("gf", schedule.compute).at(example * code["gf_batch"])
-        rows = code["out0"] if schedule.rank > 1 else code.number(1)
-        with loop_over_regions(code, example, rows) as ((n0, n1, r0, r1), is_first):
-            region = n0, n1, r0, r1.minimum(rows)
-            _add_region(code, schedule, panel, part, region, is_first, gf, packed)
+        panel, blocks, examples, gf = locate_part(code, chunk, schedule.compute)
+        axes: list[tuple[Value | int, Value, Value]] = [(*examples, code["region_batch"])]
+        if schedule.rank > 1:
+            axes.append((0, code["out0"], code["region_rows"]))
+        with loop_over_regions(code, axes) as (region, is_first):
+            _add_region(code, schedule, panel, blocks, region, is_first, gf, packed)
     return code.text()
 
 
 def _add_region(
-    code: Code, schedule: GroupedGradient, panel: Value, part: Value, region: Region,
+    code: Code, schedule: GroupedGradient, panel: Value, blocks: Range, region: list[Range],
     is_first: Value, gf: Pointer, packed: Pointer,
 ) -> None:  # fmt: skip
     """Add a region's products to gf, for blocks of input channels, all taps and one panel."""
-    layout, lanes, (n0, n1, r0, r1) = schedule.layout, schedule.lanes, region
+    layout, lanes, axes = schedule.layout, schedule.lanes, schedule.rank - 1
     column = look_up(code, "panel_column", panel)
+    gf, packed_x, packed_gy = gf.at(column), packed, packed.at(code["packed_gy"])
     columns = look_up(code, "panel_columns", panel)
     mask = None if schedule.full_y else code.first_lanes(columns, lanes)
-    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
-    gy = code.array("gy", schedule.y.stored).at(column)
-    gf, packed_gy = gf.at(column), packed.at(code["packed_gy"])
     inputs = look_up(code, "panel_inputs", panel)
 
-    def pack_x(x: Pointer, packed_row: Pointer) -> None:
-        step = layout.block if layout.groups > 1 else lanes
-        table = code.array("row_offsets", "int64")
-        with (
-            code.loop(0, code["row_positions"]) as q,
-            code.loop(0, layout.x_width // lanes) as v,
-        ):
-            vector = schedule.load_x(x, inputs, v * step, table.at(q).load())
-            packed_row.at(q * layout.x_width + v * lanes).store(vector)
+    rows = [region[0], *((code.number(0), code[f"size{a}"]) for a in range(axes))]
+    if axes:
+        number = region[1][0] // code["region_rows"]
+        rows[1] = look_up(code, "low_rows", number), look_up(code, "high_rows", number)
+    x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
+    step = layout.block if layout.groups > 1 else lanes
+    table = code.array("row_offsets", "int64")
+    with (
+        _loop_over_rows(code, "x", rows, x, packed_x) as (x_row, packed_row),
+        code.loop(0, code["row_positions"]) as q,
+        code.loop(0, layout.x_width // lanes) as v,
+    ):
+        vector = schedule.load_x(x_row, inputs, v * step, table.at(q).load())
+        packed_row.at(q * layout.x_width + v * lanes).store(vector)
+    gy = code.array("gy", schedule.y.stored).at(column)
+    gy_rows = [*region, *((code.number(0), code[f"out{a}"]) for a in range(1, axes))]
+    with (
+        _loop_over_rows(code, "y", gy_rows, gy, packed_gy) as (gy_row, packed_row),
+        code.loop(0, code[f"out{axes}"]) as o,
+    ):
+        vector = gy_row.at(o * code[f"source_y_stride{axes}"]).load_as(
+            schedule.y.stored, schedule.compute, lanes, mask
+        )
+        packed_row.at(o * lanes).store(vector)
 
-    def pack_gy(gy: Pointer, packed_row: Pointer) -> None:
-        last = schedule.rank - 1
-        with code.loop(0, code[f"out{last}"]) as o:
-            vector = gy.at(o * code[f"source_gy_stride{last}"])
-            packed_row.at(o * lanes).store(
-                vector.load_as(schedule.y.stored, schedule.compute, lanes, mask)
+    packed_region = [(code.number(0), region[0][1] - region[0][0]), *region[1:]]
+    if axes:  # offsets count from the first row of the arrays
+        packed_x = packed_x.at(rows[1][0] * -1 * code["x_stride0"])
+        packed_gy = packed_gy.at(region[1][0] * -1 * code["y_stride0"])
+    with loop_over_taps(code, axes) as (tap, taps), code.loop(*blocks) as number:
+        x_block = packed_x.at(number * (lanes if layout.groups > 1 else layout.block))
+        tile = schedule.register_tile(code)
+        with loop_over_outputs_inside(code, taps, packed_region) as (x_offset, y_offset):
+            _add_row(code, schedule, x_block.at(x_offset), packed_gy.at(y_offset), tile)
+        channel = number * layout.block
+        for k in range(schedule.taps):
+            gf_tap = gf.at(look_up(code, "tap_offsets", tap * schedule.taps + k))
+            rows_of_tap = range(k * layout.block, (k + 1) * layout.block)
+            gf_tile, channels = (
+                gf_tap.at(channel * code["gf_channel"]),
+                code.number(layout.inputs) - channel,
             )
-
-    x_ranges, gy_ranges, packed_x = [(n0, n1)], [(n0, n1)], packed
-    for a in range(schedule.rank - 1):
-        x_ranges.append((code.number(0), code[f"size{a}"]))
-        gy_ranges.append((code.number(0), code[f"out{a}"]))
-    if schedule.rank > 1:
-        number = r0 // code["region_rows"]
-        low, high = look_up(code, "low_rows", number), look_up(code, "high_rows", number)
-        x_ranges[1], gy_ranges[1] = (low, high), (r0, r1)
-    _loop_over_rows(code, "x", x_ranges, x, packed_x, pack_x)
-    _loop_over_rows(code, "gy", gy_ranges, gy, packed_gy, pack_gy)
-    if schedule.rank > 1:  # offsets count from the first row of the arrays
-        packed_x = packed_x.at(low * -1 * code["x_stride0"])
-        packed_gy = packed_gy.at(r0 * -1 * code["gy_stride0"])
-    packed_region = code.number(0), n1 - n0, r0, r1
-
-    def add_tap(tap: Value, taps: list[Value]) -> None:
-        with code.loop(*block(part, code["part"], code["channel_blocks"])) as number:
-            x_block = packed_x.at(number * (lanes if layout.groups > 1 else layout.block))
-            tile = schedule.register_tile(code)
-
-            def add_row(x_offset: Value, gy_offset: Value) -> None:
-                _add_row(code, schedule, x_block.at(x_offset), packed_gy.at(gy_offset), tile)
-
-            loop_over_outputs_inside(code, schedule.rank - 1, taps, packed_region, add_row)
-            for k in range(schedule.taps):
-                gf_tap = gf.at(look_up(code, "tap_offsets", tap * schedule.taps + k))
-                for c in range(layout.block):
-                    channel, row = number * layout.block + c, k * layout.block + c
-                    with code.when(channel < layout.inputs):
-                        tile.add_to(row, gf_tap.at(channel * code["gf_channel"]), [mask], is_first)
-
-    loop_over_taps(code, schedule.rank - 1, add_tap)
+            add_rows(tile, rows_of_tap, gf_tile, channels, [mask], is_first)
 
 
+@contextmanager
 def _loop_over_rows(
-    code: Code, operand: str, ranges: list[tuple[Value, Value]], source: Pointer, packed: Pointer,
-    visit: Callable[[Pointer, Pointer], None],
-) -> None:  # fmt: skip
+    code: Code, operand: str, ranges: list[Range], source: Pointer, packed: Pointer
+) -> Iterator[tuple[Pointer, Pointer]]:
     """Loop over the rows of an operand in these ranges of the batch and all axes but the last.
 
-    Visits the address of the row, and its address in packed memory.
+    Yields the address of the row, and its address in packed memory.
     """
-    strides = [f"{operand}_batch", *(f"{operand}_stride{a}" for a in range(len(ranges) - 1))]
-
-    def loop(axis: int, source: Pointer, packed: Pointer) -> None:
-        if axis == len(ranges):
-            visit(source, packed)
-            return
-        first, last = ranges[axis]
-        with code.loop(first, last) as i:
-            row = source.at(i * code[f"source_{strides[axis]}"])
-            loop(axis + 1, row, packed.at((i - first) * code[strides[axis]]))
-
-    loop(0, source, packed)
+    axes = ("batch", *(f"stride{a}" for a in range(len(ranges) - 1)))
+    with code.loops(*ranges) as indices:
+        row = at_index(source, indices, (code[f"source_{operand}_{a}"] for a in axes))
+        offsets = (i - first for i, (first, _) in zip(indices, ranges, strict=True))
+        yield row, at_index(packed, offsets, (code[f"{operand}_{a}"] for a in axes))
 
 
 def _add_row(
@@ -207,9 +195,8 @@ def gradient_of(
     `packed_bytes` for each thread. The channels of all arrays are contiguous.
     """
     return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, target,
-    )  # fmt: skip
+        g, layout(x), layout(gy), layout(out), compute, per_example, threads, target
+    )
 
 
 def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
@@ -269,48 +256,42 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 
 @kept
 def _gradient_call(
-    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, target: Target,
+    g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
+    target: Target,
 ) -> Call:  # fmt: skip
-    layout, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
-    gf_strides = list(element_strides(gf_byte_strides, item))
-    gf_batch = gf_strides.pop(0) if per_example else 0
-    x = Format(x_dtype, compute)
-    fields, arguments = describe_rows(g, layout, x, x_strides, POSITIONS)
+    channels, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
+    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
+    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
+    gf_strides = element_strides(gf.strides, item)
+    x_format, gy_format = Format(x.dtype, compute), Format(gy.dtype, compute)
+    fields, arguments = describe_rows(g, channels, x_format, x_strides, POSITIONS)
     schedule = GroupedGradient(
-        x, Format(gy_dtype, compute), layout.lanes, layout.block * g.kernel[-1], layout.vectors,
+        x_format, gy_format, channels.lanes, channels.block * g.kernel[-1], channels.vectors,
         **fields,
     )  # fmt: skip
-    shapes = _choose_region(g, layout, item, per_example)
+    shapes = _choose_region(g, channels, item, per_example)
     packed_x, packed_gy = ([prod(n[i:]) for i in range(1, g.rank + 1)] for n in shapes)
     region_batch, region_rows = shapes[1][0], shapes[1][1] if g.rank > 1 else 1
-    chunks = layout.panels(g.groups) * (examples := g.batch if per_example else 1)
+    examples = g.batch if per_example else 1
+    panels = channels.panels(g.groups)
     part = chunk_size(
-        layout.blocks, 1, lambda part: chunks * -(-layout.blocks // part),
+        channels.blocks, 1, lambda part: panels * examples * -(-channels.blocks // part),
         chunk_count(threads, COARSE),
     )  # fmt: skip
-    parts = -(-layout.blocks // part)
+    axes, _ = axis_arguments(g, g.rank - 1, packed_x, packed_gy)
     arguments |= {
-        "chunks": chunks * parts, "parts": parts, "part": part, "examples": examples,
-        "batch": g.batch, "region_batch": region_batch, "region_rows": region_rows,
-        "row_positions": shapes[0][-2], "packed": 0, "packed_gy": prod(shapes[0]),
-        "packed_bytes": sum(map(prod, shapes)) * item, "x_batch": packed_x[0],
-        "gy_batch": packed_gy[0], "source_x_batch": x_strides[0], "source_gy_batch": gy_strides[0],
-        "gy": 0, "gf": 0, "gf_batch": gf_batch, "gf_channel": gf_strides[-2],
-        "tap_offsets": grid(g.kernel, gf_strides[: g.rank]),
-        f"source_gy_stride{g.rank - 1}": gy_strides[-2],
+        **axes, **tap_arguments(g, g.rank - 1),
+        **chunk_arguments(panels, channels.blocks, part, examples),
+        **result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
+        "region_batch": region_batch, "region_rows": region_rows, "row_positions": shapes[0][-2],
+        "packed": 0, "packed_gy": prod(shapes[0]), "packed_bytes": sum(map(prod, shapes)) * item,
+        "gy": 0,
     }  # fmt: skip
+    for operand, strides, packed in (("x", x_strides, packed_x), ("y", gy_strides, packed_gy)):
+        names = ("batch", *(f"stride{a}" for a in range(g.rank)))
+        arguments |= {f"source_{operand}_{n}": s for n, s in zip(names, strides, strict=False)}
+        arguments |= {f"{operand}_{n}": s for n, s in zip(names, packed, strict=False)}
+    arguments |= {f"size{a}": n for a, n in enumerate(g.size)}
     if g.rank > 1:
         arguments["low_rows"], arguments["high_rows"] = _input_ranges(g, region_rows)
-    for a in range(g.rank - 1):
-        first, last = output_ranges(g, a)
-        arguments |= {
-            f"table{a}": to_offsets(sources(g, a), packed_x[a + 1], 0), f"first{a}": first,
-            f"last{a}": last, f"size{a}": g.size[a], f"source_x_stride{a}": x_strides[a + 1],
-            f"source_gy_stride{a}": gy_strides[a + 1], f"x_stride{a}": packed_x[a + 1],
-            f"gy_stride{a}": packed_gy[a + 1],
-        }  # fmt: skip
     return bind("grouped_gradient", kernel, schedule, arguments, threads, target)

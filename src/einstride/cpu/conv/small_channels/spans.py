@@ -24,12 +24,20 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.jit import Target, host_target
 from einstride.codegen.vector_formats import Format, all_lanes
-from einstride.cpu.conv.loop_nest import axis_arguments, block, locate_line, look_up, split
+from einstride.cpu.conv.filter_gradient import Range, chunk_arguments
+from einstride.cpu.conv.loop_nest import (
+    axis_arguments,
+    block,
+    locate_line,
+    look_up,
+    lowest_of,
+    split,
+)
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.conv.small_channels.lines import FMA_LATENCY
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
-from einstride.cpu.runtime.chunks import chunk_count
+from einstride.cpu.runtime.argument_block import Call, Layout, address, bind, dtype_name, layout
+from einstride.cpu.runtime.chunks import block_size, chunk_count
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides, packed
 from einstride.cpu.runtime.partial_sums import add_partial_sums
@@ -139,22 +147,20 @@ def kernel(schedule: SpanGradient, names: tuple[str, ...]) -> str:
     with code.chunks(code["chunks"]) as chunk:
         slice_number, partial_sum = split(chunk, code["slices"])
         tiles = block(slice_number, code["slice"], code["tiles"])
-        begin = partial_sum * code["regions"] // code["partial_sums"]
-        end = (partial_sum + 1) * code["regions"] // code["partial_sums"]
+        begin, end = ((partial_sum + i) * code["regions"] // code["partial_sums"] for i in range(2))
         sums = code.array("sums", schedule.compute).at(partial_sum * code["gf_elements"])
         with code.loop(begin, end) as region:
             part, group = split(region, code["line_parts"])
             lines = block(group, code["region_lines"], code["lines"])
             outputs = block(part, code["region_outputs"], code["line"])
             with code.loop(*tiles) as number:
-                is_first = region.equals(begin)
-                _compute_tile(code, schedule, number, lines, outputs, sums, is_first)
+                _compute_tile(code, schedule, number, lines, outputs, sums, region.equals(begin))
     return code.text()
 
 
 def _compute_tile(
-    code: Code, schedule: SpanGradient, number: Value, lines: tuple[Value, Value],
-    outputs: tuple[Value, Value], sums: Pointer, is_first: Value,
+    code: Code, schedule: SpanGradient, number: Value, lines: Range,
+    outputs: Range, sums: Pointer, is_first: Value,
 ) -> None:  # fmt: skip
     """Sum one tile over a region, and add it to the partial sum (tap, row, column)."""
     outer = schedule.rank - 1
@@ -200,9 +206,7 @@ def _first_of_tile(number: Value, size: int, count: Value) -> tuple[Value, Value
     return first, own - first
 
 
-def _sum_line(
-    code: Code, schedule: SpanGradient, tile: Tile, line: Value, outputs: tuple[Value, Value]
-) -> None:
+def _sum_line(code: Code, schedule: SpanGradient, tile: Tile, line: Value, outputs: Range) -> None:
     """Add the products of a line of outputs: of all taps at once if none is in the border."""
     gy = code.array("gy", schedule.y.stored)
     tables, example, gy = locate_line(code, schedule.rank - 1, line, gy)
@@ -214,21 +218,29 @@ def _sum_line(
     for table, tap in zip(tables[:-1], tile.taps[:-1], strict=True):
         outer_offset = table.at(tap).load()
         offsets = [offset + outer_offset for offset in offsets]
-    lowest = offsets[0]
-    for offset in offsets[1:]:
-        lowest = lowest.minimum(offset)
 
     def add_inside(offsets: list[Value], k: int) -> None:
         """Add the products of outputs whose spans lie inside x, for the taps from k on."""
         spans = [x.at(offset).at(tile.span - code["x_start"]) for offset in offsets]
         with code.loop(tile.low, tile.high) as o:
-            gy_output, first = gy.at(o * code["gy_last"]), o * code["x_last"]
+            starts = [span.at(o * code["x_last"]) for span in spans]
             if schedule.span_in_lanes:
-                _add_lanes(schedule, tile, [span.at(first) for span in spans], k, gy_output)
+                _add_lanes(schedule, tile, starts, k, gy.at(o * code["gy_last"]))
             else:
-                elements = ((spans[0].at(first).at(r), None) for r in range(schedule.rows))
-                _add_rows(schedule, tile, elements, gy_output)
+                elements = ((starts[0].at(r), None) for r in range(schedule.rows))
+                _add_rows(schedule, tile, elements, gy.at(o * code["gy_last"]))
 
+    def add_border(x: Pointer, k: int, o: Value) -> None:
+        """Add the products of an output whose span may leave x, for tap k."""
+        if schedule.span_in_lanes:
+            first = o * code["x_last"] + tile.span - code["x_start"]
+            inside = _lanes_inside(schedule, tile, first)
+            _add_lanes(schedule, tile, [x.at(first)], k, gy.at(o * code["gy_last"]), inside)
+        else:
+            elements = _locate_elements(schedule, tile, x, o)
+            _add_rows(schedule, tile, elements, gy.at(o * code["gy_last"]))
+
+    lowest = lowest_of(offsets)
     if schedule.taps > 1:
         with code.when(lowest >= 0):
             add_inside(offsets, 0)
@@ -236,14 +248,7 @@ def _sum_line(
         with code.when(offset >= 0):
             for ends in ((outputs[0], tile.low), (tile.high, outputs[1])):
                 with code.loop(*ends) as o:
-                    gy_output = gy.at(o * code["gy_last"])
-                    if schedule.span_in_lanes:
-                        first = o * code["x_last"] + tile.span - code["x_start"]
-                        inside = _lanes_inside(schedule, tile, first)
-                        _add_lanes(schedule, tile, [x.at(offset).at(first)], k, gy_output, inside)
-                    else:
-                        elements = _locate_elements(schedule, tile, x.at(offset), o)
-                        _add_rows(schedule, tile, elements, gy_output)
+                    add_border(x.at(offset), k, o)
             if schedule.taps == 1:
                 add_inside([offset], k)
             else:
@@ -260,13 +265,12 @@ def _add_lanes(
     Sums outside of the masks `inside` are left alone, so that no NaN of gy is multiplied by zero.
     """
     code, lanes = tile.sums.code, schedule.lanes
-    masks = tile.masks if inside is None else inside
     numbers = [
         code.splat(gy.at(r).load_as(schedule.y.stored, schedule.compute), lanes)
         for r in range(schedule.rows)
     ]
     for k, span in enumerate(spans, first):
-        for v, mask in enumerate(masks):
+        for v, mask in enumerate(inside or tile.masks):
             enabled = mask if schedule.masked or inside else None
             vector = span.at(v * lanes).load_as(schedule.x.stored, schedule.compute, lanes, enabled)
             for r, number in enumerate(numbers):
@@ -323,14 +327,12 @@ def _locate_elements(
 
 @dataclass(frozen=True)
 class SpanTiling:
-    """The register tile of a filter gradient, the tiles of a filter, and the regions of outputs.
+    """The register tile of a filter gradient, and the regions of outputs.
 
     Attributes
     ----------
     vectors, rows, taps : int
         Per tile: vectors of a row, rows of a tap, taps of the axis before the last.
-    column_tiles, row_tiles, tap_tiles : int
-        Tiles along the columns, the rows, and the taps of the axis before the last.
     region_lines, region_outputs : int
         Outputs per region: on all axes but the last, and on the last.
     regions, partial_sums : int
@@ -342,9 +344,6 @@ class SpanTiling:
     vectors: int
     rows: int
     taps: int
-    column_tiles: int
-    row_tiles: int
-    tap_tiles: int
     region_lines: int
     region_outputs: int
     regions: int
@@ -365,20 +364,20 @@ def tiling(g: Geometry, compute: str, target: Target, span_in_lanes: bool) -> Sp
     sizes = -(-columns // lanes), rows, outer_taps
     tilings = []
     for most in product(*(range(1, min(n, m) + 1) for n, m in zip(sizes, limits, strict=True))):
-        a, b, c = (-(-n // m) for n, m in zip(sizes, most, strict=True))
-        v, r, k = (-(-n // count) for n, count in zip(sizes, (a, b, c), strict=True))
+        tiles = prod(-(-n // m) for n, m in zip(sizes, most, strict=True))
+        v, r, k = map(block_size, sizes, most)
         kept_loads = r if span_in_lanes else v  # operands that stay in registers for an output
         if k * r * v + kept_loads + 1 <= target.registers or k == r == v == 1:
             products = max(k * r * v, LOAD * (k * v + r), FMA_LATENCY)
-            work = a * b * c * (products + (0 if span_in_lanes else v) + OUTPUT)
-            tilings.append((work, v, r, k, (a, b, c)))
-    work, v, r, k, counts = min(tilings)
+            work = tiles * (products + (0 if span_in_lanes else v) + OUTPUT)
+            tilings.append((work, v, r, k, tiles))
+    work, v, r, k, tiles = min(tilings)
     gy_channels = g.filters if span_in_lanes else v * lanes
-    regions = _choose_regions(g, (prod(g.stride) * g.channels + gy_channels) * item, item)
-    lines, outer, tiles = g.batch * prod(g.out[:-1]), prod(g.kernel[:-2]), prod(counts)
-    work = outer * (work * lines * g.out[-1] + tiles * regions[2] * r * v * k * ADD)
+    region = _choose_regions(g, (prod(g.stride) * g.channels + gy_channels) * item, item)
+    lines, outer = g.batch * prod(g.out[:-1]), prod(g.kernel[:-2])
+    work = outer * (work * lines * g.out[-1] + tiles * region[2] * r * v * k * ADD)
     work += outer * tiles * lines * (LINE + LINE_OF_TAP * k)
-    return SpanTiling(v, r, k, *counts, *regions, work)
+    return SpanTiling(v, r, k, *region, work)
 
 
 def _choose_regions(g: Geometry, output_bytes: int, item: int) -> tuple[int, int, int, int]:
@@ -388,10 +387,8 @@ def _choose_regions(g: Geometry, output_bytes: int, item: int) -> tuple[int, int
     """
     lines, line = g.batch * prod(g.out[:-1]), g.out[-1]
     outputs = max(REGION_BYTES // output_bytes, MIN_REGION_OUTPUTS)
-    region_lines, region_outputs = max(outputs // max(line, 1), 1), line
-    if outputs < line:
-        region_outputs = -(-line // -(-line // outputs))
-    region_lines = -(-lines // -(-lines // region_lines)) if lines else 1
+    region_outputs = block_size(line, outputs)
+    region_lines = block_size(lines, max(outputs // line, 1)) if lines else 1
     regions = -(-lines // region_lines) * -(-line // region_outputs)
     partial_sums = MAX_PARTIAL_SUMS if g.multiply_adds > MIN_SPLIT else 1
     while partial_sums > 1 and (
@@ -436,48 +433,45 @@ def gradient(
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
-    return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides,
-        puts_span_in_lanes(g, compute), threads, host_target(),
-    )  # fmt: skip
+    span_in_lanes = puts_span_in_lanes(g, compute)
+    return _gradient_call(g, layout(x), layout(gy), compute, span_in_lanes, threads, host_target())
 
 
 @kept
 def _gradient_call(
-    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], span_in_lanes: bool, threads: int, target: Target,
+    g: Geometry, x: Layout, gy: Layout, compute: str, span_in_lanes: bool, threads: int,
+    target: Target,
 ) -> Call:  # fmt: skip
     lanes, chosen = target.lanes(ITEMSIZE[compute]), tiling(g, compute, target, span_in_lanes)
-    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
-    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
+    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
+    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
     span, width = g.kernel[-1] * g.channels, chosen.vectors * lanes
     rows, columns = (g.filters, span) if span_in_lanes else (span, g.filters)
     schedule = (SpanLaneGradient if span_in_lanes else SpanGradient)(
-        Format(x_dtype, compute), Format(gy_dtype, compute), lanes, chosen.rows, chosen.vectors,
+        Format(x.dtype, compute), Format(gy.dtype, compute), lanes, chosen.rows, chosen.vectors,
         chosen.taps, g.rank, g.channels, columns % width != 0,
     )  # fmt: skip
     if span_in_lanes:
-        first = np.arange(chosen.column_tiles) * width
+        first = np.arange(0, span, width)
         last = np.minimum(first + width, span) - 1
     else:
-        first = np.minimum(np.arange(chosen.row_tiles) * chosen.rows, span - chosen.rows)
+        first = np.minimum(np.arange(0, span, chosen.rows), span - chosen.rows)
         last = first + chosen.rows - 1
     low, stride = g.padding[-1][0], g.stride[-1]
-    tiles = chosen.column_tiles * chosen.row_tiles * chosen.tap_tiles * prod(g.kernel[:-2])
-    slices = 1
-    if chosen.partial_sums < threads:
-        slices = min(tiles, -(-chunk_count(threads) // chosen.partial_sums))
-    slice_size = -(-tiles // slices)
-    slices = -(-tiles // slice_size)
+    outer_taps = g.kernel[-2] if g.rank > 1 else 1
+    row_tiles, tap_tiles = -(-rows // chosen.rows), -(-outer_taps // chosen.taps)
+    tiles = -(-columns // width) * row_tiles * tap_tiles * prod(g.kernel[:-2])
+    idle = chosen.partial_sums < threads
+    slices = min(tiles, -(-chunk_count(threads) // chosen.partial_sums)) if idle else 1
     axes, base = axis_arguments(g, g.rank - 1, x_strides, gy_strides)
     arguments = {
-        "chunks": chosen.partial_sums * slices, "slices": slices, "slice": slice_size,
-        "tiles": tiles, "row_tiles": chosen.row_tiles, "tap_tiles": chosen.tap_tiles,
-        "rows": rows, "columns": columns, "partial_sums": chosen.partial_sums,
+        **chunk_arguments(1, tiles, -(-tiles // slices), chosen.partial_sums),
+        "row_tiles": row_tiles, "tap_tiles": tap_tiles, "rows": rows,
+        "columns": columns, "partial_sums": chosen.partial_sums,
         "regions": chosen.regions, "region_lines": chosen.region_lines,
         "region_outputs": chosen.region_outputs, "lines": g.batch * prod(g.out[:-1]),
         "line": g.out[-1], "line_parts": -(-g.out[-1] // chosen.region_outputs),
-        "x": base * ITEMSIZE[x_dtype], "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
+        "x": base * ITEMSIZE[x.dtype], "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
         "x_batch": x_strides[0], "gy_batch": gy_strides[0], "x_last": stride * g.channels,
         "gy_last": gy_strides[-2], "x_start": low * g.channels, "x_line": g.size[-1] * g.channels,
         "inside_first": -((first // g.channels - low) // stride),
@@ -485,5 +479,5 @@ def _gradient_call(
     }  # fmt: skip
     if not span_in_lanes:
         edge, _ = offsets(g, g.rank - 1, g.channels)
-        arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x_dtype)}
+        arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x.dtype)}
     return bind(schedule.name, kernel, schedule, arguments, threads, target)
