@@ -176,7 +176,8 @@ def test_inference_keeps_nothing_and_changes_nothing():
     assert np.array_equal(given, X)
     assert same(copies(m), before)
     big = np.zeros((64, 6, 6, 1), "float32")
-    m(big)
+    for _ in range(4):  # the first calls plan, and compile programs that later calls run
+        m(big)
     tracemalloc.start()
     y = m(big)
     kept, _ = tracemalloc.get_traced_memory()

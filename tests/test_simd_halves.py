@@ -36,7 +36,7 @@ CASES = {
 KERNELS = {
     "dense": {"dense", "outer", "blocked"},
     "grouped": {"grouped", "grouped_gradient"},
-    "few": {"blocks", "runs", "run_lanes"},
+    "few": {"blocks", "lines", "runs", "run_lanes"},
     "channelwise": {"depthwise", "depthwise_gradient"},
 }
 """{engine: its kernels that read the operands}; other kernels pack, or are of other engines."""

@@ -34,7 +34,8 @@ from einstride.cpu.runtime.operands import (
     result_array,
 )
 from einstride.cpu.runtime.partial_sums import add_partial_sums
-from einstride.cpu.runtime.recording import allocate, assign
+from einstride.cpu.runtime.aligned_memory import allocate
+from einstride.cpu.runtime.recording import assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry

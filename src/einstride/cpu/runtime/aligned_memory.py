@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from einstride.cpu.runtime.recording import Recording
+
 CACHE_LINE = 64
 """Bytes of a cache line, and of the longest vector (AVX-512)."""
 
@@ -33,6 +35,13 @@ def aligned_empty(shape: Sequence[int], dtype: Any) -> Any:
     size = prod(shape) * dtype.itemsize
     memory = np.empty(size + CACHE_LINE, np.uint8)
     return np.ndarray(shape, dtype, memory, -address(memory) % CACHE_LINE)
+
+
+def allocate(launch: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Return `aligned_empty` memory, or stand-in memory while a program is recorded."""
+    if isinstance(launch, Recording):
+        return launch.allocate(shape, dtype)
+    return aligned_empty(shape, dtype)
 
 
 def unaliased_empty(shape: Sequence[int], dtype: Any, source: Any) -> Any:

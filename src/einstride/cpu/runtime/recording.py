@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from einstride.cpu.runtime.aligned_memory import aligned_empty
-
 
 class Recording(ABC):
     """What keeps the steps of an engine instead of doing them."""
@@ -39,10 +37,3 @@ def assign(destination: Any, source: Any, launch: Any) -> None:
         launch.copy(destination, source)
     else:
         destination[...] = source
-
-
-def allocate(launch: Any, shape: Sequence[int], dtype: str) -> Any:
-    """Allocate an uninitialised array at a cache line."""
-    if isinstance(launch, Recording):
-        return launch.allocate(shape, dtype)
-    return aligned_empty(shape, dtype)

@@ -19,7 +19,7 @@ from einstride.cpu.runtime.aligned_memory import CACHE_LINE
 from einstride.cpu.runtime.argument_block import Call, Layout, dtype_name, layout
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_strides, packed
-from einstride.cpu.runtime.recording import allocate
+from einstride.cpu.runtime.aligned_memory import allocate
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
