@@ -9,25 +9,61 @@ from typing import Any
 import torch
 
 from einstride.interop.torch import modules
-from einstride.interop.torch.routing import Hyperparameters, Routes, route
+from einstride.interop.torch.kept_weight import KeptWeight
+from einstride.interop.torch.routing import (
+    ROUTES,
+    Hyperparameters,
+    Route,
+    Routes,
+    is_trained,
+    route,
+)
+
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 
 
 class _Routed:
-    """Call einstride's or PyTorch's `_conv_forward`, or `forward` of a transposed convolution."""
+    """Decide at each call whether einstride or PyTorch computes it, and keep the weight's transforms.
 
-    def _goes_to_einstride(self, x: Any) -> bool:
-        m: Any = self
-        rank, kind = m.weight.ndim - 2, "_transpose" if m.transposed else ""
-        taken = route(m._layer, f"conv{kind}{rank}d", x, m.weight, Hyperparameters.of_module(m))
-        if not torch.compiler.is_compiling():
-            m._routes.add(taken)
+    Deciding takes longer than a small convolution, so the routes of earlier calls are kept.
+    """
+
+    def _goes_to_einstride(self, x: Any, weight: Any) -> bool:
+        if torch.compiler.is_compiling():
+            return self._route(x, weight).einstride
+        trained = is_trained(x, weight)
+        key = (
+            x.shape, x.stride(), x.dtype, x.device, trained, _is_any_autocast_enabled(),
+            torch.get_num_threads(), self.training,  # type: ignore[attr-defined]
+        )  # fmt: skip
+        known: dict[Any, Route] = self._known  # type: ignore[attr-defined]
+        taken = known.get(key)
+        if taken is None:
+            if len(known) >= ROUTES:
+                known.clear()
+            taken = known[key] = self._route(x, weight)
+            self._routes.add(taken)  # type: ignore[attr-defined]
         return taken.einstride
+
+    def _route(self, x: Any, weight: Any) -> Route:
+        m: Any = self
+        kind = "_transpose" if m.transposed else ""
+        name = f"conv{kind}{weight.ndim - 2}d"
+        return route(m._layer, name, x, weight, Hyperparameters.of_module(m), not m.training)
+
+    def _prepared(self, weight: Any) -> Any:
+        """Return what is kept of a weight: nothing in training, or while PyTorch compiles."""
+        m: Any = self
+        if m.training or torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return None
+        return m._weight_kept.of(weight)
 
 
 def _convolution(ours: Any, theirs: Any) -> Any:
     def _conv_forward(self: Any, input: Any, weight: Any, bias: Any) -> Any:
-        base = ours if self._goes_to_einstride(input) else theirs
-        return base._conv_forward(self, input, weight, bias)
+        if self._goes_to_einstride(input, weight):
+            return ours._conv_forward(self, input, weight, bias, self._prepared(weight))
+        return theirs._conv_forward(self, input, weight, bias)
 
     members = {"_conv_forward": _conv_forward, "__module__": __name__}
     return type(theirs.__name__, (_Routed, theirs), members)
@@ -35,7 +71,7 @@ def _convolution(ours: Any, theirs: Any) -> Any:
 
 def _transposed(ours: Any, theirs: Any) -> Any:
     def forward(self: Any, input: Any, output_size: Any = None) -> Any:
-        base = ours if self._goes_to_einstride(input) else theirs
+        base = ours if self._goes_to_einstride(input, self.weight) else theirs
         return base.forward(self, input, output_size)
 
     members = {"forward": forward, "__module__": __name__}
@@ -87,6 +123,7 @@ def convert(model: Any) -> Any:
         if cls is not None:
             module.__class__ = cls
             module._layer, module._routes = name or "model", Routes()
+            module._known, module._weight_kept = {}, KeptWeight()
     return converted
 
 
