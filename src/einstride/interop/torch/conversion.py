@@ -23,7 +23,7 @@ _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 
 
 class _Routed:
-    """Decide at each call whether einstride or PyTorch computes it, and keep the weight's transforms.
+    """Decide at each call who computes it, and keep the transforms of the weight.
 
     Deciding takes longer than a small convolution, so the routes of earlier calls are kept.
     """

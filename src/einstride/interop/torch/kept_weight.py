@@ -17,8 +17,8 @@ class KeptWeight:
     """Hold the transforms of one weight, and what tells that the weight is still the same.
 
     A weight has changed if it is other memory, or if PyTorch counted a write to it. Writes through
-    ``.data`` or through an array on its memory are not counted: they are seen by the samples, unless
-    they leave each of these as it was. A copy of this object is empty.
+    ``.data`` or through an array on its memory are not counted: the samples show them, unless each
+    sample is as it was. A copy of this object is empty.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """Predict the times of a convolution by einstride and by PyTorch on the CPU, from measured rates.
 
-For float32 the rates of both are those of `calibration/calibration_torch.json`. For float64, complex
-numbers and integers, which PyTorch computes by windows and BLAS, the predicted time of `gemm` stands
-for PyTorch's. 16-bit floats, whose speed in PyTorch depends on the processor's instructions for them,
-have no rates: nothing is predicted.
+For float32 the rates of both are those of `calibration/calibration_torch.json`. For float64,
+complex numbers and integers, which PyTorch computes by windows and BLAS, the predicted time of
+`gemm` stands for PyTorch's. 16-bit floats, whose speed in PyTorch depends on the processor's
+instructions for them, have no rates: nothing is predicted.
 """
 
 from __future__ import annotations
@@ -133,16 +133,23 @@ def _kind(g: Geometry) -> str:
     return f"dense{min(g.rank, 3)}"
 
 
+def _one_for_all(value: Any) -> Any:
+    """Return the entry of a tuple with one entry, which PyTorch takes for all axes."""
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
+
+
 def _plans(call: Call) -> list[Decision]:
     """Plan the passes; of a transposed convolution only the forward one."""
-    x, f, layout = call.x, call.f, "channels_first"
-    x = x if len(x) == len(f) else (1, *x)
+    f, x = call.f, call.x if len(call.x) == len(call.f) else (1, *call.x)
     given = (call.stride, call.padding, call.dilation)
-    plain = (v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in given)
-    k = Keywords(*plain, groups=call.groups, padding_mode=call.padding_mode, layout=layout)
+    stride, padding, dilation = map(_one_for_all, given)
+    k = Keywords(
+        stride, padding, dilation, groups=call.groups, padding_mode=call.padding_mode,
+        layout="channels_first",
+    )  # fmt: skip
     b, names = backends.by_name("plan", "torch"), (call.dtype, call.dtype, None)
     if call.transposed:
-        extra = Transposed(call.output_padding, None)
+        extra = Transposed(_one_for_all(call.output_padding), None)
         return [execute.decide("plan", "input_grad", (x, f), names, k, extra, b, call.prepared)]
     forward = execute.decide("plan", "forward", (x, f), names, k, None, b, call.prepared)
     if not call.trained:

@@ -176,7 +176,8 @@ def _decide(
     given, name_of_dtype = Hyperparameters(*h), dtype.removeprefix("torch.")
     call = Call(
         x, f, name_of_dtype, given.stride, given.padding, given.dilation, given.groups,
-        given.output_padding, given.padding_mode, "transpose" in name, *how, torch.get_num_threads(),
+        given.output_padding, given.padding_mode, "transpose" in name, *how,
+        torch.get_num_threads(),
     )  # fmt: skip
     try:
         times = predict(call)
