@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("llvmlite", reason="without kernels nothing is routed")
-from bench import torch_models  # noqa: E402
+from bench import torch_layers, torch_models  # noqa: E402
 from bench.torch_networks import NETWORKS  # noqa: E402
 
 
@@ -38,3 +38,16 @@ def test_networks_have_the_published_number_of_parameters(name):
     with torch.device("meta"):
         model = NETWORKS[name].make()
     assert sum(p.numel() for p in model.parameters()) == published[name]
+
+
+def test_layers_are_timed_beside_what_is_predicted(capfd):
+    threads = torch.get_num_threads()
+    try:
+        assert torch_layers.main(["--smoke", "--network", "WaveNet"]) == 0
+        assert torch_layers.main(["--smoke", "--network", "3-D", "--training"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    text = capfd.readouterr().out
+    assert "conv1d 1x8x65" in text
+    assert "conv3d 1x3x6x6x6" in text
+    assert "PyTorch: measured over predicted, median" in text
