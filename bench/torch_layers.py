@@ -1,8 +1,8 @@
 """Times the layers of `bench.torch_networks` one by one: ``python -m bench.torch_layers``.
 
 The rates in `calibration/calibration_torch.json`, from which layers are routed, are fitted by hand
-to its table: CPU time on one thread, which other processes disturb least, the least of some rounds in
-which PyTorch and einstride take turns. A row that loses is one that the rates route to einstride
+to its table: CPU time on one thread, which other processes disturb least, the least of some rounds
+in which PyTorch and einstride take turns. A row that loses is one that the rates route to einstride
 although it was measured slower.
 """
 
@@ -133,7 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     for who, column in (("PyTorch", 5), ("einstride", 7)):
         cells = [[float(c) for c in r.split("|")[column : column + 2]] for r in rows]
         print(
-            f"{who}: measured over predicted, median {statistics.median(a / b for a, b in cells):.2f}"
+            f"{who}: measured over predicted, median "
+            f"{statistics.median(a / b for a, b in cells):.2f}"
         )
     return 0
 

@@ -169,8 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--cpu-time", action="store_true", help="CPU time of the process; for one thread")
     add("--markdown", type=Path)
     add("--json", type=Path)
-    add("--smoke", action="store_true", help="one round of small networks")
+    add("--smoke", action="store_true", help="one round of small networks on one thread")
     args = parser.parse_args(arguments)
+    args.threads = 1 if args.smoke else args.threads  # on a busy machine two wait for each other
     torch.set_num_threads(args.threads)
     networks = SMALL if args.smoke else NETWORKS
     rounds = 1 if args.smoke else args.rounds

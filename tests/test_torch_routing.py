@@ -101,6 +101,18 @@ def test_what_einstride_refuses_stays_with_torch():
     assert "cannot plan it: plan: x has 3 channels" in taken.reason
 
 
+def test_what_has_no_array_stays_with_torch():
+    x, f = torch.ones(8, 64, 56, 56), torch.ones(64, 64, 3, 3)
+    with torch.no_grad(), est.accelerate() as a:
+        assert torch.nn.functional.conv2d(x.to("meta"), f.to("meta")).is_meta
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            torch.nn.functional.conv2d(x.to_sparse(), f)
+    assert [(r.einstride, r.reason) for r in a.routes] == [
+        (False, "on meta"),
+        (False, "no dense tensor of plain numbers"),
+    ]
+
+
 def layer():
     torch.manual_seed(0)
     return torch.nn.Conv2d(64, 64, 3, padding=1, bias=False).eval()
@@ -174,6 +186,26 @@ def test_layers_that_measured_no_faster_stay_with_torch():
         ours[3](x.bfloat16())
     assert [(r.layer, r.einstride) for r in est.routes(ours)] == [(str(i), False) for i in range(4)]
     assert "bfloat16 is not known" in list(est.routes(ours))[3].reason
+
+
+def test_a_converted_layer_under_transformations_and_symbols():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    theirs, x = layer(), torch.randn(8, 64, 56, 56)
+    ours = est.convert(theirs)
+    weights = torch.stack([theirs.weight.detach(), 2 * theirs.weight.detach()])
+    with torch.no_grad():
+        found = torch.func.vmap(
+            lambda w: torch.func.functional_call(ours, {"weight": w}, (x,)), out_dims=0
+        )(weights)
+        torch.testing.assert_close(found[0], theirs(x), rtol=1e-3, atol=1e-3)
+        traced = make_fx(
+            lambda x, w: torch.func.functional_call(ours, {"weight": w}, (x,)),
+            tracing_mode="symbolic",
+        )(x, weights[0])
+        torch.testing.assert_close(traced(x, weights[0]), theirs(x), rtol=1e-3, atol=1e-3)
+        with pytest.raises(RuntimeError):
+            ours(x.to_sparse())
 
 
 def test_a_long_depthwise_filter_and_volumes_go_to_einstride():

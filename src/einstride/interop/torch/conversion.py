@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from einstride.arrays.backends.torch import is_plain
 from einstride.interop.torch import modules
 from einstride.interop.torch.kept_weight import KeptWeight
 from einstride.interop.torch.routing import (
@@ -29,40 +30,46 @@ class _Routed:
     """
 
     def _goes_to_einstride(self, x: Any, weight: Any) -> bool:
+        m: Any = self
         if torch.compiler.is_compiling():
             return self._route(x, weight).einstride
-        trained = is_trained(x, weight)
+        if x.layout is not torch.strided:
+            taken = self._route(x, weight)
+            m._routes.add(taken)
+            return taken.einstride
         key = (
-            x.shape, x.stride(), x.dtype, x.device, trained, _is_any_autocast_enabled(),
-            torch.get_num_threads(), self.training,  # type: ignore[attr-defined]
+            x.shape, x.stride(), x.dtype, x.device, is_trained(x, weight),
+            _is_any_autocast_enabled(), torch.get_num_threads(), m.training,
         )  # fmt: skip
-        known: dict[Any, Route] = self._known  # type: ignore[attr-defined]
-        taken = known.get(key)
+        try:
+            taken = m._known.get(key)
+        except TypeError:  # sizes that are symbols cannot be keys
+            return self._route(x, weight).einstride
         if taken is None:
-            if len(known) >= ROUTES:
-                known.clear()
-            taken = known[key] = self._route(x, weight)
-            self._routes.add(taken)  # type: ignore[attr-defined]
-        return taken.einstride
+            if len(m._known) >= ROUTES:
+                m._known.clear()
+            taken = m._known[key] = self._route(x, weight)
+            m._routes.add(taken)
+        goes: bool = taken.einstride
+        return goes
 
     def _route(self, x: Any, weight: Any) -> Route:
         m: Any = self
         kind = "_transpose" if m.transposed else ""
-        name = f"conv{kind}{weight.ndim - 2}d"
-        return route(m._layer, name, x, weight, Hyperparameters.of_module(m), not m.training)
+        name, keeps = f"conv{kind}{weight.ndim - 2}d", not (m.training or m.transposed)
+        return route(m._layer, name, x, weight, Hyperparameters.of_module(m), keeps)
 
-    def _prepared(self, weight: Any) -> Any:
-        """Return what is kept of a weight: nothing in training, or while PyTorch compiles."""
+    def _prepared(self, x: Any, weight: Any, bias: Any) -> Any:
+        """Return what is kept of a weight: nothing in training, or where PyTorch transforms."""
         m: Any = self
-        if m.training or torch.compiler.is_compiling() or torch.is_grad_enabled():
-            return None
-        return m._weight_kept.of(weight)
+        return None if m.training or not is_plain(x, weight, bias) else m._weight_kept.of(weight)
 
 
 def _convolution(ours: Any, theirs: Any) -> Any:
     def _conv_forward(self: Any, input: Any, weight: Any, bias: Any) -> Any:
         if self._goes_to_einstride(input, weight):
-            return ours._conv_forward(self, input, weight, bias, self._prepared(weight))
+            kept = self._prepared(input, weight, bias)
+            return ours._conv_forward(self, input, weight, bias, kept)
         return theirs._conv_forward(self, input, weight, bias)
 
     members = {"_conv_forward": _conv_forward, "__module__": __name__}

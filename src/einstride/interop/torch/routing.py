@@ -150,6 +150,8 @@ def route(
     shapes = tuple([index(n) for n in x.shape]), tuple([index(n) for n in f.shape])
     if x.device.type != "cpu" or f.device.type != "cpu":
         return Route(layer, *shapes, False, f"on {x.device.type}")
+    if x.layout is not torch.strided or x.is_quantized:
+        return Route(layer, *shapes, False, "no dense tensor of plain numbers")
     if torch.is_autocast_enabled("cpu"):
         return Route(layer, *shapes, False, "under autocast")
     trained = is_trained(x, f)
