@@ -178,6 +178,27 @@ def test_tensors_without_an_array_are_refused(name):
             es.conv(torch.from_numpy(X), bad)
 
 
+@pytest.mark.parametrize("name", BAD)
+def test_tensors_without_an_array_are_refused_beside_one_that_requires_a_gradient(name):
+    with warnings.catch_warnings(action="ignore"):
+        bad = BAD[name]()
+    f = torch.from_numpy(FOUR).requires_grad_()
+    with refused("conv", TypeError, name):
+        es.conv(bad, f)
+    with refused("conv", TypeError, name):
+        es.conv(torch.from_numpy(X), f, bad)
+
+
+def test_tensors_on_the_meta_device_give_one():
+    x, f = torch.from_numpy(X).to("meta"), torch.from_numpy(FOUR).to("meta")
+    y = es.conv(x, f)
+    assert (y.device.type, y.shape) == ("meta", (2, 7, 7, 6))
+    with refused("conv", TypeError, "without values"):
+        es.conv(x.int(), f.int())
+    with refused("conv", TypeError, "one device"):
+        es.conv(torch.from_numpy(X), torch.from_numpy(FOUR), out=y)
+
+
 def test_a_fork_can_compute():
     x, f = torch.from_numpy(X), torch.from_numpy(FOUR)
     expected = es.conv(x, f)

@@ -99,3 +99,121 @@ def test_what_einstride_refuses_stays_with_torch():
     (taken,) = est.routes(layer)
     assert not taken.einstride
     assert "cannot plan it: plan: x has 3 channels" in taken.reason
+
+
+def test_what_has_no_array_stays_with_torch():
+    x, f = torch.ones(8, 64, 56, 56), torch.ones(64, 64, 3, 3)
+    with torch.no_grad(), est.accelerate() as a:
+        assert torch.nn.functional.conv2d(x.to("meta"), f.to("meta")).is_meta
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            torch.nn.functional.conv2d(x.to_sparse(), f)
+    assert [(r.einstride, r.reason) for r in a.routes] == [
+        (False, "on meta"),
+        (False, "no dense tensor of plain numbers"),
+    ]
+
+
+def layer():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(64, 64, 3, padding=1, bias=False).eval()
+
+
+def kept(module):
+    state = module._weight_kept._state
+    return None if state is None else state[-1]
+
+
+@torch.no_grad()
+def test_inference_transforms_a_weight_once():
+    ours = est.convert(layer())
+    x = torch.randn(8, 64, 56, 56).contiguous(memory_format=torch.channels_last)
+    first = ours(x)
+    prepared = kept(ours)
+    assert len(prepared._kept) == 1
+    assert torch.equal(ours(x), first)
+    assert kept(ours) is prepared
+    assert kept(copy.deepcopy(ours)) is None
+
+
+WRITES = {
+    "a step of an optimiser": lambda m, new: m.weight.copy_(new),
+    "load_state_dict": lambda m, new: m.load_state_dict({"weight": new}),
+    "other data": lambda m, new: setattr(m.weight, "data", new.clone()),
+    "another parameter": lambda m, new: setattr(m, "weight", torch.nn.Parameter(new.clone())),
+    "uncounted, through data": lambda m, new: m.weight.data.copy_(new),
+    "uncounted, through NumPy": lambda m, new: m.weight.numpy().__setitem__(..., new.numpy()),
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+@torch.no_grad()
+def test_a_changed_weight_is_transformed_anew(how):
+    theirs = layer()
+    ours = est.convert(theirs)
+    x = torch.randn(8, 64, 56, 56).contiguous(memory_format=torch.channels_last)
+    ours(x)
+    assert kept(ours) is not None
+    new = torch.randn(64, 64, 3, 3)
+    WRITES[how](ours, new)
+    expected = torch.nn.functional.conv2d(x, new, padding=1)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_nothing_is_kept_in_training_or_of_uncounted_weights():
+    x = torch.randn(8, 64, 56, 56).contiguous(memory_format=torch.channels_last)
+    ours = est.convert(layer()).train()
+    ours(x)
+    with torch.no_grad():
+        ours(x)
+    assert kept(ours) is None
+    with torch.inference_mode():
+        theirs = layer()
+        ours = est.convert(theirs)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-3, atol=1e-3)
+    assert kept(ours) is None
+
+
+def test_layers_that_measured_no_faster_stay_with_torch():
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(256, 64, 1),
+        torch.nn.Conv2d(64, 64, 3, padding=1, stride=2),
+        torch.nn.Conv2d(64, 64, 3, padding=1, groups=64),
+        torch.nn.Conv2d(64, 64, 3, padding=1, dtype=torch.bfloat16),
+    ).eval()
+    ours = est.convert(theirs)
+    with torch.no_grad():
+        x = ours[:3](torch.randn(1, 256, 28, 28))
+        ours[3](x.bfloat16())
+    assert [(r.layer, r.einstride) for r in est.routes(ours)] == [(str(i), False) for i in range(4)]
+    assert "bfloat16 is not known" in list(est.routes(ours))[3].reason
+
+
+def test_a_converted_layer_under_transformations_and_symbols():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    theirs, x = layer(), torch.randn(8, 64, 56, 56)
+    ours = est.convert(theirs)
+    weights = torch.stack([theirs.weight.detach(), 2 * theirs.weight.detach()])
+    with torch.no_grad():
+        found = torch.func.vmap(
+            lambda w: torch.func.functional_call(ours, {"weight": w}, (x,)), out_dims=0
+        )(weights)
+        torch.testing.assert_close(found[0], theirs(x), rtol=1e-3, atol=1e-3)
+        traced = make_fx(
+            lambda x, w: torch.func.functional_call(ours, {"weight": w}, (x,)),
+            tracing_mode="symbolic",
+        )(x, weights[0])
+        torch.testing.assert_close(traced(x, weights[0]), theirs(x), rtol=1e-3, atol=1e-3)
+        with pytest.raises(RuntimeError):
+            ours(x.to_sparse())
+
+
+def test_a_long_depthwise_filter_and_volumes_go_to_einstride():
+    with torch.no_grad(), est.accelerate() as a:
+        torch.nn.functional.conv1d(
+            torch.ones(1, 256, 400), torch.ones(256, 1, 31), padding=15, groups=256
+        )
+        torch.nn.functional.conv3d(
+            torch.ones(1, 64, 8, 32, 32), torch.ones(64, 64, 3, 3, 3), padding=1
+        )
+    assert all(r.einstride for r in a.routes)

@@ -46,7 +46,7 @@ class Figures:
         return f"times predicted from the calibration of {self.date}"
 
 
-@cached(3, "process")  # there are 3 files
+@cached(4, "process")  # there are 4 files
 def calibration(name: str = "calibration") -> dict[str, Any]:
     """Read a file of figures: seconds per product, per byte and per call, by library and dtype."""
     text = files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")

@@ -30,6 +30,9 @@ from einstride.geometry.problem import Cost, Facts, Job
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
 
+RATED_THREADS = 2
+"""Threads that share the blocks in the calibrated rates of products and copies on the host."""
+
 
 def forward(
     x: Array, f: Array, job: Job, b: Backend, bias: Array | None = None, out: Array | None = None
@@ -168,7 +171,8 @@ def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     columns = (g.channels if job.direction == "input_grad" else g.filters) // g.groups
     slower = rates["thin"] if g.groups == 1 else rates["grouped"]
     rate = rates["matmul"] * (1 + slower / max(columns, 1))
-    seconds = rates["call"] + blocks * rates["block"] + n * rate + moved * rates["copy"]
+    spread = RATED_THREADS / job.threads if traits.on_host else 1.0
+    seconds = rates["call"] + blocks * rates["block"] + spread * (n * rate + moved * rates["copy"])
     if job.direction != "filter_grad":  # the BLAS of every thread packs the filter
         seconds += job.threads * prod(g.f_shape) * rates["plane"]
     return Cost(n, workspace, moved, seconds)

@@ -8,26 +8,69 @@ from typing import Any
 
 import torch
 
+from einstride.arrays.backends.torch import is_plain
 from einstride.interop.torch import modules
-from einstride.interop.torch.routing import Hyperparameters, Routes, route
+from einstride.interop.torch.kept_weight import KeptWeight
+from einstride.interop.torch.routing import (
+    ROUTES,
+    Hyperparameters,
+    Route,
+    Routes,
+    is_trained,
+    route,
+)
+
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 
 
 class _Routed:
-    """Call einstride's or PyTorch's `_conv_forward`, or `forward` of a transposed convolution."""
+    """Decide at each call who computes it, and keep the transforms of the weight.
 
-    def _goes_to_einstride(self, x: Any) -> bool:
+    Deciding takes longer than a small convolution, so the routes of earlier calls are kept.
+    """
+
+    def _goes_to_einstride(self, x: Any, weight: Any) -> bool:
         m: Any = self
-        rank, kind = m.weight.ndim - 2, "_transpose" if m.transposed else ""
-        taken = route(m._layer, f"conv{kind}{rank}d", x, m.weight, Hyperparameters.of_module(m))
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._route(x, weight).einstride
+        if x.layout is not torch.strided:
+            taken = self._route(x, weight)
             m._routes.add(taken)
-        return taken.einstride
+            return taken.einstride
+        key = (
+            x.shape, x.stride(), x.dtype, x.device, is_trained(x, weight),
+            _is_any_autocast_enabled(), torch.get_num_threads(), m.training,
+        )  # fmt: skip
+        try:
+            taken = m._known.get(key)
+        except TypeError:  # sizes that are symbols cannot be keys
+            return self._route(x, weight).einstride
+        if taken is None:
+            if len(m._known) >= ROUTES:
+                m._known.clear()
+            taken = m._known[key] = self._route(x, weight)
+            m._routes.add(taken)
+        goes: bool = taken.einstride
+        return goes
+
+    def _route(self, x: Any, weight: Any) -> Route:
+        m: Any = self
+        kind = "_transpose" if m.transposed else ""
+        name, keeps = f"conv{kind}{weight.ndim - 2}d", not (m.training or m.transposed)
+        return route(m._layer, name, x, weight, Hyperparameters.of_module(m), keeps)
+
+    def _prepared(self, x: Any, weight: Any, bias: Any) -> Any:
+        """Return what is kept of a weight: nothing in training, or where PyTorch transforms."""
+        m: Any = self
+        return None if m.training or not is_plain(x, weight, bias) else m._weight_kept.of(weight)
 
 
 def _convolution(ours: Any, theirs: Any) -> Any:
     def _conv_forward(self: Any, input: Any, weight: Any, bias: Any) -> Any:
-        base = ours if self._goes_to_einstride(input) else theirs
-        return base._conv_forward(self, input, weight, bias)
+        if self._goes_to_einstride(input, weight):
+            kept = self._prepared(input, weight, bias)
+            return ours._conv_forward(self, input, weight, bias, kept)
+        return theirs._conv_forward(self, input, weight, bias)
 
     members = {"_conv_forward": _conv_forward, "__module__": __name__}
     return type(theirs.__name__, (_Routed, theirs), members)
@@ -35,7 +78,7 @@ def _convolution(ours: Any, theirs: Any) -> Any:
 
 def _transposed(ours: Any, theirs: Any) -> Any:
     def forward(self: Any, input: Any, output_size: Any = None) -> Any:
-        base = ours if self._goes_to_einstride(input) else theirs
+        base = ours if self._goes_to_einstride(input, self.weight) else theirs
         return base.forward(self, input, output_size)
 
     members = {"forward": forward, "__module__": __name__}
@@ -87,6 +130,7 @@ def convert(model: Any) -> Any:
         if cls is not None:
             module.__class__ = cls
             module._layer, module._routes = name or "model", Routes()
+            module._known, module._weight_kept = {}, KeptWeight()
     return converted
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from einstride.dispatch import call_cache
+from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
 from einstride.geometry.types import Ints
@@ -125,8 +126,12 @@ def conv(
     dilation: Any,
     groups: int,
     padding_mode: str = "zeros",
+    kept: Prepared | None = None,
 ) -> Tensor:
-    """Compute a convolution with PyTorch's arguments; `where` names the function in errors."""
+    """Compute a convolution with PyTorch's arguments; `where` names the function in errors.
+
+    `kept` holds the transforms of the weight that a module keeps.
+    """
     batched = _check(where, rank, input, weight, bias)
     padding = _padding(where, padding, rank)
     if padding == "same" and any(s != 1 for s in _entries(stride, rank)):
@@ -140,7 +145,7 @@ def conv(
         _ints(where, "stride", stride, rank), padding, _ints(where, "dilation", dilation, rank),
         groups=groups, padding_mode=padding_mode, layout=layout,
     )  # fmt: skip
-    y = call_cache.call(where, "forward", _moved(x, last), weight, bias, None, given)
+    y = call_cache.call(where, "forward", _moved(x, last), weight, bias, None, given, kept=kept)
     return _result(y, last, batched)
 
 
@@ -223,12 +228,16 @@ def _padding(where: str, padding: Any, rank: int) -> Any:
     return found
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """True if a batch is in a memory format with the channels last, and in no other."""
+    form = _FORMATS.get(x.ndim)
+    return form is not None and not x.is_contiguous() and x.is_contiguous(memory_format=form)
+
+
 def _layout(x: Tensor) -> tuple[str, bool]:
     """Return einstride's layout for the memory format of a batch, and True for channels last."""
-    form = _FORMATS.get(x.ndim)
-    if form is None or x.is_contiguous() or not x.is_contiguous(memory_format=form):
-        return "channels_first", False
-    return _LAST[x.ndim], True
+    last = is_channels_last(x)
+    return (_LAST[x.ndim] if last else "channels_first"), last
 
 
 def _moved(x: Tensor, last: bool) -> Tensor:

@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 
+from einstride.dispatch.filter_cache import Prepared
 from einstride.interop.torch import functional
 
 
 class _Conv:
     """Compute `_conv_forward`, which PyTorch's modules call with their weight and bias."""
 
-    def _conv_forward(self, input: Any, weight: Any, bias: Any) -> Any:
+    def _conv_forward(
+        self, input: Any, weight: Any, bias: Any, kept: Prepared | None = None
+    ) -> Any:
         m: Any = self
         rank = weight.ndim - 2
         return functional.conv(
             type(self).__name__, rank, input, weight, bias, m.stride, m.padding, m.dilation,
-            m.groups, m.padding_mode,
+            m.groups, m.padding_mode, kept,
         )  # fmt: skip
 
 

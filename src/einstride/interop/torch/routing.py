@@ -1,9 +1,7 @@
 """Route a model's convolutions on the CPU to einstride where a plan predicts that it is faster.
 
-PyTorch computes float32 and 16-bit floats by direct kernels that come close to the machine's peak,
-and other dtypes by windows and BLAS. So the least predicted time of einstride's algorithms that do
-not save products (all but `winograd` and `fft`) stands for PyTorch's time of the former dtypes, and
-that of `gemm` for the others. A convolution goes to einstride if its plan is faster by `MARGIN`.
+Both times are predicted from measured rates, by `predicted_times`. A convolution goes to einstride
+if its time is at most `MARGIN` of PyTorch's.
 """
 
 from __future__ import annotations
@@ -14,11 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 
-from einstride.api.plan import plan
-from einstride.api.saved_plan import Plan
 from einstride.interop.torch import functional
 from einstride.interop.torch.functional import Tensor
-from einstride.support.caches import cached
+from einstride.interop.torch.predicted_times import Call, predict
 
 MARGIN = 0.9
 """Most predicted time of einstride relative to PyTorch's, where a convolution goes to einstride.
@@ -26,12 +22,6 @@ Predictions are off by about a tenth; with a higher value, layers that are equal
 
 ROUTES = 4096
 """Routes that a `Routes` keeps, the newest: more than a model has layers times input sizes."""
-
-_KERNELS = (torch.float32, torch.bfloat16, torch.float16)
-"""Dtypes for which PyTorch has direct kernels on the CPU."""
-
-_FEWER_PRODUCTS = ("winograd", "fft")
-"""Algorithms that take fewer products than the loops, of which PyTorch has none for floats."""
 
 
 class Route(NamedTuple):
@@ -149,71 +139,61 @@ class Hyperparameters(NamedTuple):
         return cls(*(getattr(module, key) for key in cls._fields))
 
 
-def route(layer: str, name: str, x: Tensor, f: Tensor, h: Hyperparameters) -> Route:
-    """Decide where the convolution `name` of x with the weight f goes."""
+def route(
+    layer: str, name: str, x: Tensor, f: Tensor, h: Hyperparameters, prepared: bool = False
+) -> Route:
+    """Decide where the convolution `name` of x with the weight f goes.
+
+    `prepared` is True if einstride would keep the transformed weight for later calls.
+    """
     # Under torch.compile sizes may be symbols; as an index each is the number of this compilation.
     shapes = tuple([index(n) for n in x.shape]), tuple([index(n) for n in f.shape])
     if x.device.type != "cpu" or f.device.type != "cpu":
         return Route(layer, *shapes, False, f"on {x.device.type}")
+    if x.layout is not torch.strided or x.is_quantized:
+        return Route(layer, *shapes, False, "no dense tensor of plain numbers")
     if torch.is_autocast_enabled("cpu"):
         return Route(layer, *shapes, False, "under autocast")
-    trained = torch.is_grad_enabled() and (x.requires_grad or f.requires_grad)
+    trained = is_trained(x, f)
     plain = tuple(tuple(v) if isinstance(v, tuple | list) else v for v in h)
-    return Route(layer, *shapes, *_decide(name, *shapes, str(x.dtype), plain, trained))
+    last = functional.is_channels_last(x)
+    how = (last, trained, prepared and not trained)
+    return Route(layer, *shapes, *_decide(name, *shapes, str(x.dtype), plain, how))
+
+
+def is_trained(x: Tensor, f: Tensor) -> bool:
+    """True if PyTorch records a convolution of x with f for a backward pass."""
+    return torch.is_grad_enabled() and bool(x.requires_grad or f.requires_grad)
 
 
 def _decide(
-    name: str, x: tuple[int, ...], f: tuple[int, ...], dtype: str, h: tuple[Any, ...], trained: bool
+    name: str,
+    x: tuple[int, ...],
+    f: tuple[int, ...],
+    dtype: str,
+    h: tuple[Any, ...],
+    how: tuple[bool, bool, bool],
 ) -> tuple[bool, str]:
     """Return whether einstride is predicted to be faster, and why."""
-    return _predict(name, x, f, dtype.removeprefix("torch."), Hyperparameters(*h), trained)
-
-
-# PyTorch's compiler calls the function instead of tracing it: `assume_constant_result`.
-_decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@cached(4096)
-def _predict(
-    name: str, x: tuple[int, ...], f: tuple[int, ...], dtype: str, h: Hyperparameters, trained: bool
-) -> tuple[bool, str]:
-    kernels = getattr(torch, dtype) in _KERNELS
+    given, name_of_dtype = Hyperparameters(*h), dtype.removeprefix("torch.")
+    call = Call(
+        x, f, name_of_dtype, given.stride, given.padding, given.dilation, given.groups,
+        given.output_padding, given.padding_mode, "transpose" in name, *how,
+        torch.get_num_threads(),
+    )  # fmt: skip
     try:
-        plans = _plans(name, x, f, dtype, h, trained)
+        times = predict(call)
     except (ValueError, TypeError) as error:  # PyTorch tells its users what is wrong
         return False, f"einstride cannot plan it: {error}"
-    ours = theirs = 0.0
-    for p in plans:
-        seconds = {c.algorithm: c.cost.seconds for c in p.candidates if c.cost is not None}
-        ours += seconds[p.algorithm]
-        rivals = [n for n in seconds if (n not in _FEWER_PRODUCTS if kernels else n == "gemm")]
-        theirs += min((seconds[n] for n in rivals), default=seconds[p.algorithm])
-    names = ", ".join(dict.fromkeys(p.algorithm for p in plans))
+    if times is None:
+        return False, f"PyTorch's time for {name_of_dtype} is not known"
+    ours, theirs, names = times
     text = f"{names}: predicted {ours * 1e3:.3f} ms, PyTorch {theirs * 1e3:.3f} ms"
     return ours <= MARGIN * theirs, text
 
 
-def _plans(
-    name: str, x: tuple[int, ...], f: tuple[int, ...], dtype: str, h: Hyperparameters, trained: bool
-) -> list[Plan]:
-    """Plan the passes; of a transposed convolution only the forward one."""
-    x = x if len(x) == len(f) else (1, *x)
-    k: Any = {
-        n: v[0] if isinstance(v, tuple) and len(v) == 1 else v for n, v in h._asdict().items()
-    }
-    k |= {"layout": "channels_first", "library": "torch", "dtype": dtype}
-    if "transpose" in name:
-        return [plan(x, f, direction="transpose", **k)]
-    del k["output_padding"]
-    forward = plan(x, f, **k)
-    if not trained:
-        return [forward]
-    y = forward.output_shape
-    return [
-        forward,
-        plan(y, f, direction="input_grad", input_size=x[2:], **k),
-        plan(x, y, direction="filter_grad", kernel_size=f[2:], **k),
-    ]
+# PyTorch's compiler calls the function instead of tracing it: `assume_constant_result`.
+_decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 _FUNCTIONS = {
