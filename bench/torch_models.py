@@ -75,7 +75,7 @@ def calls(network: Network, batch: int, trained: bool) -> tuple[dict[Any, Any], 
         if form is None:
             continue
         eager = copy.deepcopy(model).to(memory_format=form)
-        converted[name] = einstride.torch.convert(eager)
+        converted[name] = einstride.torch.convert(eager, fixed_weights=True)
         given = x.to(memory_format=form)
         for side, m in zip(SIDES, (eager, converted[name]), strict=True):
             found[side, name] = step(m, given, trained)

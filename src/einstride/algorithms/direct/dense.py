@@ -24,6 +24,7 @@ from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import real
+from einstride.cpu.runtime.aligned_memory import allocate
 from einstride.cpu.runtime.argument_block import Layout, layout
 from einstride.cpu.runtime.operands import (
     addressable,
@@ -34,7 +35,6 @@ from einstride.cpu.runtime.operands import (
     result_array,
 )
 from einstride.cpu.runtime.partial_sums import add_partial_sums
-from einstride.cpu.runtime.aligned_memory import allocate
 from einstride.cpu.runtime.recording import assign
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE

@@ -56,13 +56,16 @@ class _Routed:
     def _route(self, x: Any, weight: Any) -> Route:
         m: Any = self
         kind = "_transpose" if m.transposed else ""
-        name, keeps = f"conv{kind}{weight.ndim - 2}d", not (m.training or m.transposed)
+        name, keeps = f"conv{kind}{weight.ndim - 2}d", m._weight_kept is not None
+        keeps = keeps and not (m.training or m.transposed)
         return route(m._layer, name, x, weight, Hyperparameters.of_module(m), keeps)
 
     def _prepared(self, x: Any, weight: Any, bias: Any) -> Any:
-        """Return what is kept of a weight: nothing in training, or where PyTorch transforms."""
+        """Return what is kept of a fixed weight: nothing in training, or under transformations."""
         m: Any = self
-        return None if m.training or not is_plain(x, weight, bias) else m._weight_kept.of(weight)
+        if m._weight_kept is None or m.training or not is_plain(x, weight, bias):
+            return None
+        return m._weight_kept.of(weight)
 
 
 def _convolution(ours: Any, theirs: Any) -> Any:
@@ -98,7 +101,7 @@ _CLASSES = {
 }
 
 
-def convert(model: Any) -> Any:
+def convert(model: Any, *, fixed_weights: bool = False) -> Any:
     """Return a model that shares a model's parameters and routes its convolutions.
 
     Parameters
@@ -106,6 +109,11 @@ def convert(model: Any) -> Any:
     model : torch.nn.Module
         A model, which stays as it is. Its modules of exactly the types `torch.nn.Conv1d` to
         `torch.nn.ConvTranspose3d` are converted; subclasses of these are left.
+    fixed_weights : bool
+        True: in ``eval()`` mode, called without gradients, a layer transforms its weight once and
+        keeps the result. It is made anew when the weight is other memory or PyTorch counts a write
+        to it. You promise not to write to weights in ways that PyTorch does not count: through
+        ``.data``, or through a NumPy array on their memory.
 
     Returns
     -------
@@ -130,7 +138,8 @@ def convert(model: Any) -> Any:
         if cls is not None:
             module.__class__ = cls
             module._layer, module._routes = name or "model", Routes()
-            module._known, module._weight_kept = {}, KeptWeight()
+            module._known = {}
+            module._weight_kept = KeptWeight() if fixed_weights else None
     return converted
 
 

@@ -15,11 +15,10 @@ from einstride.codegen.jit import Target, host_target
 from einstride.cpu import complex_as_real
 from einstride.cpu.complex_as_real import PARTS, real
 from einstride.cpu.conv.packing import packing_call
-from einstride.cpu.runtime.aligned_memory import CACHE_LINE
+from einstride.cpu.runtime.aligned_memory import CACHE_LINE, allocate
 from einstride.cpu.runtime.argument_block import Call, Layout, dtype_name, layout
 from einstride.cpu.runtime.offset_tables import grid
 from einstride.cpu.runtime.operands import element_strides, packed
-from einstride.cpu.runtime.aligned_memory import allocate
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.support.byte_cache import kept
