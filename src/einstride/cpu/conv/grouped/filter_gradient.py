@@ -40,7 +40,7 @@ from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
 from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.argument_block import Call, Layout, bind, layout
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -195,8 +195,9 @@ def gradient_of(
     `packed_bytes` for each thread. The channels of all arrays are contiguous.
     """
     return _gradient_call(
-        g, layout(x), layout(gy), layout(out), compute, per_example, threads, target
-    )
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
+        threads, target,
+    )  # fmt: skip
 
 
 def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
@@ -256,14 +257,15 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 
 @kept
 def _gradient_call(
-    g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
-    target: Target,
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, target: Target,
 ) -> Call:  # fmt: skip
     channels, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
-    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
-    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
-    gf_strides = element_strides(gf.strides, item)
-    x_format, gy_format = Format(x.dtype, compute), Format(gy.dtype, compute)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
+    gf_strides = element_strides(gf_byte_strides, item)
+    x_format, gy_format = Format(x_dtype, compute), Format(gy_dtype, compute)
     fields, arguments = describe_rows(g, channels, x_format, x_strides, POSITIONS)
     schedule = GroupedGradient(
         x_format, gy_format, channels.lanes, channels.block * g.kernel[-1], channels.vectors,
