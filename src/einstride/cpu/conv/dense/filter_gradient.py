@@ -18,19 +18,9 @@ from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.complex_as_real import real
+from einstride.cpu.conv import filter_gradient as nest
 from einstride.cpu.conv.dense import packed_filter_gradient
 from einstride.cpu.conv.dense.pack import SLICE_BYTES, PanelLayout, panel_layout, panel_tables
-from einstride.cpu.conv.filter_gradient import (
-    Range,
-    add_rows,
-    chunk_arguments,
-    locate_part,
-    loop_over_outputs_inside,
-    loop_over_regions,
-    loop_over_taps,
-    result_arguments,
-    tap_arguments,
-)
 from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
@@ -73,7 +63,7 @@ def kernel(schedule: OuterProducts, names: tuple[str, ...]) -> str:
     """Write the LLVM IR of the kernel ``outer``."""
     code = Code("outer", names)
     with code.chunks(code["chunks"]) as chunk:
-        panel, tiles, examples, gf = locate_part(code, chunk, schedule.compute)
+        panel, tiles, examples, gf = nest.locate_part(code, chunk, schedule.compute)
         x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
         gy = code.array("gy", schedule.y.stored).at(look_up(code, "panel_y", panel))
         gf = gf.at(look_up(code, "panel_column", panel))
@@ -81,19 +71,21 @@ def kernel(schedule: OuterProducts, names: tuple[str, ...]) -> str:
         masks = vector_masks(code, columns, schedule.lanes, schedule.vectors)
         axes = (*examples, code["region_batch"]), (0, code["out0"], code["region_rows"])
         with (
-            loop_over_regions(code, axes) as (region, is_first),
-            loop_over_taps(code, schedule.rank) as (tap, taps),
+            nest.loop_over_regions(code, axes) as (region, is_first),
+            nest.loop_over_taps(code, schedule.rank) as (tap, taps),
             code.loop(*tiles) as number,
         ):
             c = number * schedule.rows
             tile = _sum_region(code, schedule, x, gy, region, taps, c, masks)
             gf_tile = gf.at(look_up(code, "tap_offsets", tap)).at(c * code["gf_channel"])
-            add_rows(tile, range(schedule.rows), gf_tile, code["channels"] - c, masks, is_first)
+            nest.add_rows(
+                tile, range(schedule.rows), gf_tile, code["channels"] - c, masks, is_first
+            )
     return code.text()
 
 
 def _sum_region(
-    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: list[Range],
+    code: Code, schedule: OuterProducts, x: Pointer, gy: Pointer, region: list[nest.Range],
     taps: list[Value], c: Value, masks: list[Mask],
 ) -> RegisterTile:  # fmt: skip
     """Sum the products of a region's positions for one tap."""
@@ -101,7 +93,7 @@ def _sum_region(
     channels = [
         (c + p).minimum(code["channels"] - 1) * code["x_channel"] for p in range(schedule.rows)
     ]
-    with loop_over_outputs_inside(code, taps, region) as (x_offset, y_offset):
+    with nest.loop_over_outputs_inside(code, taps, region) as (x_offset, y_offset):
         x_channels, gy = [x.at(x_offset + q) for q in channels], gy.at(y_offset)
         gy_row = [
             gy.at(v * schedule.lanes).load_as(
@@ -156,13 +148,13 @@ def gradient(
     batch, lines = _choose_region(g, panel, item)
     axes, base = axis_arguments(g, g.rank, x_strides, gy_strides)
     arguments = {
-        **chunk_arguments(len(column), -(-inner // rows), -(-slice_size // rows), examples),
-        **result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
+        **nest.chunk_arguments(len(column), -(-inner // rows), -(-slice_size // rows), examples),
+        **nest.result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
         "channels": inner, "x": base * ITEMSIZE[real(x.dtype)], "gy": 0,
         "x_channel": 1 if panel.parts == 2 else x_strides[-1], "x_batch": x_strides[0],
         "y_batch": gy_strides[0], "region_batch": batch, "region_rows": lines,
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
-        "panel_columns": counts, **axes, **tap_arguments(g, g.rank),
+        "panel_columns": counts, **axes, **nest.tap_arguments(g, g.rank),
     }  # fmt: skip
     return bind("outer", kernel, schedule, arguments, threads, target), 1
 

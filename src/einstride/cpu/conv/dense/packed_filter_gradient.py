@@ -24,16 +24,8 @@ from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import local, prefetch
 from einstride.cpu.complex_as_real import PARTS, real
+from einstride.cpu.conv import filter_gradient as nest
 from einstride.cpu.conv.dense.pack import PanelLayout, panel_tables
-from einstride.cpu.conv.filter_gradient import (
-    Range,
-    add_rows,
-    at_index,
-    chunk_arguments,
-    locate_part,
-    loop_over_regions,
-    result_arguments,
-)
 from einstride.cpu.conv.loop_nest import look_up
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
@@ -104,7 +96,7 @@ def kernel(schedule: PackedOuterProducts, names: tuple[str, ...]) -> str:
         local(code, (REGION + schedule.lanes) * schedule.rows, schedule.compute),
     )
     with code.chunks(code["chunks"]) as chunk:
-        group, tiles, outer, gf = locate_part(code, chunk, schedule.compute)
+        group, tiles, outer, gf = nest.locate_part(code, chunk, schedule.compute)
         panel = group * schedule.chunk_panels
         panels = panel, (panel + schedule.chunk_panels).minimum(code["all_panels"])
         x = code.array("x", schedule.x.stored).at(look_up(code, "panel_x", panel))
@@ -112,10 +104,10 @@ def kernel(schedule: PackedOuterProducts, names: tuple[str, ...]) -> str:
         axes: list[tuple[Value | int, Value, Value | int]] = [(*outer, 1)]
         axes += [(0, code[f"out{a}"], 1) for a in range(1, schedule.split + 1)]
         axes[-1] = (*axes[-1][:2], code["region"])
-        with loop_over_regions(code, axes) as (region, is_first):
+        with nest.loop_over_regions(code, axes) as (region, is_first):
             starts = [first for first, _ in region]
-            x_region = at_index(x, starts, (code[f"x_stride{a}"] for a in range(len(axes))))
-            gy_region = at_index(gy, starts, (code[f"y_stride{a}"] for a in range(len(axes))))
+            x_region = nest.at_index(x, starts, (code[f"x_stride{a}"] for a in range(len(axes))))
+            gy_region = nest.at_index(gy, starts, (code[f"y_stride{a}"] for a in range(len(axes))))
             lines = region[-1][1] - region[-1][0]
             _add_region(
                 code, schedule, x_region, gy_region, gf, lines, panels, tiles, is_first, buffers
@@ -139,7 +131,7 @@ def _loop_over_positions(
 
 def _add_region(
     code: Code, schedule: PackedOuterProducts, x: Pointer, gy: Pointer, gf: Pointer, lines: Value,
-    panels: Range, tiles: Range, is_first: Value, buffers: tuple[Pointer, Pointer],
+    panels: nest.Range, tiles: nest.Range, is_first: Value, buffers: tuple[Pointer, Pointer],
 ) -> None:  # fmt: skip
     """Add the products of one region's positions to gf."""
     (first_panel, _), (first_tile, _), (packed_gy, packed_x) = panels, tiles, buffers
@@ -189,7 +181,7 @@ def _add_region(
             else:
                 _sum_region(schedule, packed_x, packed_panel, size, sums)
             gf_panel = gf_tile.at(look_up(code, "panel_column", panel))
-            add_rows(sums, range(rows), gf_panel, count, masks_of(panel), is_first)
+            nest.add_rows(sums, range(rows), gf_panel, count, masks_of(panel), is_first)
 
 
 def _sum_region(
@@ -291,8 +283,8 @@ def call(
     )  # fmt: skip
     base = sum(-low * t for (low, _), t in zip(g.padding, x_strides[1:-1], strict=True))
     arguments = {
-        **chunk_arguments(panel_groups, tiles, -(-tiles // min(slices, tiles)), results),
-        **result_arguments(g, gf_strides, results, outer, result_outer),
+        **nest.chunk_arguments(panel_groups, tiles, -(-tiles // min(slices, tiles)), results),
+        **nest.result_arguments(g, gf_strides, results, outer, result_outer),
         "all_panels": len(column), "channels": inner, "taps": prod(g.kernel),
         "x": base * ITEMSIZE[formats[0].stored], "gy": 0, "region": region,
         "tap_x": grid(g.kernel, [d * t for d, t in zip(g.dilation, x_strides[1:-1], strict=True)]),

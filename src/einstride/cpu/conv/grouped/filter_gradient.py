@@ -24,23 +24,12 @@ import numpy as np
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.conv.filter_gradient import (
-    Range,
-    add_rows,
-    at_index,
-    chunk_arguments,
-    locate_part,
-    loop_over_outputs_inside,
-    loop_over_regions,
-    loop_over_taps,
-    result_arguments,
-    tap_arguments,
-)
+from einstride.cpu.conv import filter_gradient as nest
 from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
 from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.argument_block import Call, Layout, bind, layout
+from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -85,18 +74,18 @@ def kernel(schedule: GroupedGradient, names: tuple[str, ...]) -> str:
     code = Code("grouped_gradient", names)
     packed = code.pointer(code["packed"] + code.worker * code["packed_bytes"], schedule.compute)
     with code.chunks(code["chunks"]) as chunk:
-        panel, blocks, examples, gf = locate_part(code, chunk, schedule.compute)
+        panel, blocks, examples, gf = nest.locate_part(code, chunk, schedule.compute)
         axes: list[tuple[Value | int, Value, Value]] = [(*examples, code["region_batch"])]
         if schedule.rank > 1:
             axes.append((0, code["out0"], code["region_rows"]))
-        with loop_over_regions(code, axes) as (region, is_first):
+        with nest.loop_over_regions(code, axes) as (region, is_first):
             _add_region(code, schedule, panel, blocks, region, is_first, gf, packed)
     return code.text()
 
 
 def _add_region(
-    code: Code, schedule: GroupedGradient, panel: Value, blocks: Range, region: list[Range],
-    is_first: Value, gf: Pointer, packed: Pointer,
+    code: Code, schedule: GroupedGradient, panel: Value, blocks: nest.Range,
+    region: list[nest.Range], is_first: Value, gf: Pointer, packed: Pointer,
 ) -> None:  # fmt: skip
     """Add a region's products to gf, for blocks of input channels, all taps and one panel."""
     layout, lanes, axes = schedule.layout, schedule.lanes, schedule.rank - 1
@@ -135,10 +124,10 @@ def _add_region(
     if axes:  # offsets count from the first row of the arrays
         packed_x = packed_x.at(rows[1][0] * -1 * code["x_stride0"])
         packed_gy = packed_gy.at(region[1][0] * -1 * code["y_stride0"])
-    with loop_over_taps(code, axes) as (tap, taps), code.loop(*blocks) as number:
+    with nest.loop_over_taps(code, axes) as (tap, taps), code.loop(*blocks) as number:
         x_block = packed_x.at(number * (lanes if layout.groups > 1 else layout.block))
         tile = schedule.register_tile(code)
-        with loop_over_outputs_inside(code, taps, packed_region) as (x_offset, y_offset):
+        with nest.loop_over_outputs_inside(code, taps, packed_region) as (x_offset, y_offset):
             _add_row(code, schedule, x_block.at(x_offset), packed_gy.at(y_offset), tile)
         channel = number * layout.block
         for k in range(schedule.taps):
@@ -148,12 +137,12 @@ def _add_region(
                 gf_tap.at(channel * code["gf_channel"]),
                 code.number(layout.inputs) - channel,
             )
-            add_rows(tile, rows_of_tap, gf_tile, channels, [mask], is_first)
+            nest.add_rows(tile, rows_of_tap, gf_tile, channels, [mask], is_first)
 
 
 @contextmanager
 def _loop_over_rows(
-    code: Code, operand: str, ranges: list[Range], source: Pointer, packed: Pointer
+    code: Code, operand: str, ranges: list[nest.Range], source: Pointer, packed: Pointer
 ) -> Iterator[tuple[Pointer, Pointer]]:
     """Loop over the rows of an operand in these ranges of the batch and all axes but the last.
 
@@ -161,9 +150,9 @@ def _loop_over_rows(
     """
     axes = ("batch", *(f"stride{a}" for a in range(len(ranges) - 1)))
     with code.loops(*ranges) as indices:
-        row = at_index(source, indices, (code[f"source_{operand}_{a}"] for a in axes))
+        row = nest.at_index(source, indices, (code[f"source_{operand}_{a}"] for a in axes))
         offsets = (i - first for i, (first, _) in zip(indices, ranges, strict=True))
-        yield row, at_index(packed, offsets, (code[f"{operand}_{a}"] for a in axes))
+        yield row, nest.at_index(packed, offsets, (code[f"{operand}_{a}"] for a in axes))
 
 
 def _add_row(
@@ -195,8 +184,9 @@ def gradient_of(
     `packed_bytes` for each thread. The channels of all arrays are contiguous.
     """
     return _gradient_call(
-        g, layout(x), layout(gy), layout(out), compute, per_example, threads, target
-    )
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
+        threads, target,
+    )  # fmt: skip
 
 
 def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
@@ -256,14 +246,15 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 
 @kept
 def _gradient_call(
-    g: Geometry, x: Layout, gy: Layout, gf: Layout, compute: str, per_example: bool, threads: int,
-    target: Target,
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
+    threads: int, target: Target,
 ) -> Call:  # fmt: skip
     channels, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
-    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
-    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
-    gf_strides = element_strides(gf.strides, item)
-    x_format, gy_format = Format(x.dtype, compute), Format(gy.dtype, compute)
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
+    gf_strides = element_strides(gf_byte_strides, item)
+    x_format, gy_format = Format(x_dtype, compute), Format(gy_dtype, compute)
     fields, arguments = describe_rows(g, channels, x_format, x_strides, POSITIONS)
     schedule = GroupedGradient(
         x_format, gy_format, channels.lanes, channels.block * g.kernel[-1], channels.vectors,
@@ -280,9 +271,9 @@ def _gradient_call(
     )  # fmt: skip
     axes, _ = axis_arguments(g, g.rank - 1, packed_x, packed_gy)
     arguments |= {
-        **axes, **tap_arguments(g, g.rank - 1),
-        **chunk_arguments(panels, channels.blocks, part, examples),
-        **result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
+        **axes, **nest.tap_arguments(g, g.rank - 1),
+        **nest.chunk_arguments(panels, channels.blocks, part, examples),
+        **nest.result_arguments(g, gf_strides, examples, g.batch, g.batch // examples),
         "region_batch": region_batch, "region_rows": region_rows, "row_positions": shapes[0][-2],
         "packed": 0, "packed_gy": prod(shapes[0]), "packed_bytes": sum(map(prod, shapes)) * item,
         "gy": 0,

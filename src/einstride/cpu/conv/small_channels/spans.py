@@ -36,7 +36,7 @@ from einstride.cpu.conv.loop_nest import (
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.conv.small_channels.lines import FMA_LATENCY
-from einstride.cpu.runtime.argument_block import Call, Layout, address, bind, dtype_name, layout
+from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
 from einstride.cpu.runtime.chunks import block_size, chunk_count
 from einstride.cpu.runtime.offset_tables import offsets
 from einstride.cpu.runtime.operands import element_strides, packed
@@ -433,22 +433,24 @@ def gradient(
 
 def gradient_of(x: Any, gy: Any, g: Geometry, compute: str, threads: int) -> Call:
     """Make the call for these dtypes and strides; it needs the addresses x, gy and sums."""
-    span_in_lanes = puts_span_in_lanes(g, compute)
-    return _gradient_call(g, layout(x), layout(gy), compute, span_in_lanes, threads, host_target())
+    return _gradient_call(
+        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides,
+        puts_span_in_lanes(g, compute), threads, host_target(),
+    )  # fmt: skip
 
 
 @kept
 def _gradient_call(
-    g: Geometry, x: Layout, gy: Layout, compute: str, span_in_lanes: bool, threads: int,
-    target: Target,
+    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
+    gy_byte_strides: tuple[int, ...], span_in_lanes: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
     lanes, chosen = target.lanes(ITEMSIZE[compute]), tiling(g, compute, target, span_in_lanes)
-    x_strides = element_strides(x.strides, ITEMSIZE[x.dtype])
-    gy_strides = element_strides(gy.strides, ITEMSIZE[gy.dtype])
+    x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
+    gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])
     span, width = g.kernel[-1] * g.channels, chosen.vectors * lanes
     rows, columns = (g.filters, span) if span_in_lanes else (span, g.filters)
     schedule = (SpanLaneGradient if span_in_lanes else SpanGradient)(
-        Format(x.dtype, compute), Format(gy.dtype, compute), lanes, chosen.rows, chosen.vectors,
+        Format(x_dtype, compute), Format(gy_dtype, compute), lanes, chosen.rows, chosen.vectors,
         chosen.taps, g.rank, g.channels, columns % width != 0,
     )  # fmt: skip
     if span_in_lanes:
@@ -471,7 +473,7 @@ def _gradient_call(
         "regions": chosen.regions, "region_lines": chosen.region_lines,
         "region_outputs": chosen.region_outputs, "lines": g.batch * prod(g.out[:-1]),
         "line": g.out[-1], "line_parts": -(-g.out[-1] // chosen.region_outputs),
-        "x": base * ITEMSIZE[x.dtype], "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
+        "x": base * ITEMSIZE[x_dtype], "gy": 0, "sums": 0, "gf_elements": prod(g.f_shape),
         "x_batch": x_strides[0], "gy_batch": gy_strides[0], "x_last": stride * g.channels,
         "gy_last": gy_strides[-2], "x_start": low * g.channels, "x_line": g.size[-1] * g.channels,
         "inside_first": -((first // g.channels - low) // stride),
@@ -479,5 +481,5 @@ def _gradient_call(
     }  # fmt: skip
     if not span_in_lanes:
         edge, _ = offsets(g, g.rank - 1, g.channels)
-        arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x.dtype)}
+        arguments |= {"edge": edge, "edge_taps": g.kernel[-1], "zeros": np.zeros(1, x_dtype)}
     return bind(schedule.name, kernel, schedule, arguments, threads, target)
