@@ -1,5 +1,6 @@
 """Dense convolution on matrix registers (AMX): products of bfloat16, and of 8-bit integers."""
 
+import ctypes
 from dataclasses import replace
 from math import prod
 
@@ -16,8 +17,10 @@ from oracle import Case
 
 pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")
 
+from einstride.arrays.backends import numpy as es_backend
 from einstride.codegen import jit, matrix_registers
 from einstride.cpu.conv.dense import matrix_filter, matrix_tiles
+from einstride.cpu.runtime import argument_block
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 PAIRS = {"bfloat16": (BFLOAT16, BFLOAT16), "int8": (np.int8, np.int8), "uint8": (np.uint8, np.int8)}
@@ -175,6 +178,30 @@ def test_threads_leave_the_bits_alone():
     one = es.conv(x[1:2, 3:9], f, padding=((0, 0), (1, 1)), algorithm="direct")
     assert all((a == found[0]).all() for a in found)
     assert (one == found[0][1:2, 4:8]).all()
+
+
+@needs_registers
+@pytest.mark.parametrize("filters", [72, 96, 100])
+def test_chunks_may_be_computed_in_any_order(filters):
+    """A chunk writes no column of another chunk, which another thread may have finished."""
+    rng = np.random.default_rng(9)
+    x = rng.integers(-3, 4, (2, 8, 40, 64)).astype(BFLOAT16)
+    f = rng.integers(-3, 4, (1, 1, 64, filters)).astype(BFLOAT16)
+    expected = es.conv(x.astype("f8"), f.astype("f8"), algorithm="gemm").astype(BFLOAT16)
+    g = es.plan(x, f)._decision.job.geometry
+    out = np.zeros(expected.shape, BFLOAT16)
+    layouts = argument_block.layout(x), argument_block.layout(out)
+    call = matrix_tiles.correlation(g, ("bfloat16", "bfloat16"), *layouts, 16, jit.host_target())
+    assert call.argument("parts") > 1
+
+    def launch_backwards(kernel, block, threads):
+        for chunk in reversed(range(call.argument("chunks"))):
+            block[call.index("counter")], block[call.index("chunks")] = chunk, chunk + 1
+            kernel(ctypes.addressof(block), 0)
+
+    panels = matrix_filter.pack(f, g, es_backend.BACKEND.launch, 1)
+    call(launch_backwards, x=x, f=panels, y=out)
+    np.testing.assert_array_equal(out, expected)
 
 
 @needs_registers

@@ -292,7 +292,8 @@ def _store_sums(
     y = code.array("y", schedule.y.stored).at(positions.out + column)
     rounds = schedule.y.stored == "bfloat16"
     width = 2 * lanes if rounds else lanes
-    masks = vector_masks(code, columns, width, -(-schedule.width // width))
+    # a vector of bfloat16 may reach into the next panel
+    masks = vector_masks(code, columns.minimum(schedule.width), width, -(-schedule.width // width))
     with code.loop(0, code["rows"]) as p:
         row = y.at(p * code[f"y_stride{schedule.last}"])
         totals = [
