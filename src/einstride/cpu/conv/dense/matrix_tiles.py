@@ -56,7 +56,7 @@ class MatrixTiles(Schedule):
 
     Attributes
     ----------
-    operands : tuple of str
+    dtypes : tuple of str
         The dtypes of x and f.
     blocks : int
         U, the number of blocks of positions.
@@ -70,7 +70,7 @@ class MatrixTiles(Schedule):
         Input channels of a position of a copied block, at most.
     """
 
-    operands_of: tuple[str, str]
+    dtypes: tuple[str, str]
     blocks: int
     tables: tuple[bool, ...]
     in_place: bool
@@ -270,7 +270,7 @@ def _add_products(
             matrix_registers.load(right, matrix, code.number(ROW_BYTES))
             for u in range(schedule.blocks):
                 matrix_registers.add_product(
-                    code, schedule.operands_of, u * schedule.vectors + v, count + u, right
+                    code, schedule.dtypes, u * schedule.vectors + v, count + u, right
                 )
 
 
