@@ -141,6 +141,7 @@ UNREACHED = {
     # only the descriptions of plans read these
     "cpu/conv/schedule.py": {"Schedule.describe", "Schedule.sides"},
     "cpu/conv/dense/forward.py": {"DenseForward.describe"},
+    "cpu/conv/dense/matrix_tiles.py": {"MatrixTiles.sides"},
     "cpu/conv/grouped/filter_gradient.py": {"GroupedGradient.sides"},
     "cpu/conv/small_channels/spans.py": {"SpanLaneGradient.sides"},
     "cpu/conv/channelwise/channels_gradient.py": {"ChannelsGradient.sides"},

@@ -163,7 +163,9 @@ def test_a_fork_waits_for_threads_that_compile(tmp_path, full_length):
     pytest.importorskip("llvmlite")
     forks = 100 if full_length else 25
     cache = str(tmp_path / "cache")
-    assert programs.run(HEAD + BESIDE_LLVM, forks, EINSTRIDE_CACHE=cache) == ["ok"]
+    # Each child may take half a minute: this limit is for the program, on a busy machine, too.
+    found = programs.run(HEAD + BESIDE_LLVM, forks, seconds=600, EINSTRIDE_CACHE=cache)
+    assert found == ["ok"]
 
 
 WITHIN_A_CALL = """
