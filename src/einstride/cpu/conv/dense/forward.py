@@ -294,13 +294,7 @@ def correlation(
         "panel_x": x_columns, "panel_y": y_columns, "panel_column": column,
         "panel_columns": counts,
     }  # fmt: skip
-    for a, axis in enumerate(axes):
-        arguments |= {
-            f"table{a}": 0 if axis.table is None else axis.table,
-            f"taps{a}": 1 if axis.table is None else axis.table.shape[1],
-            f"x_first{a}": axis.first, f"x_stride{a}": axis.x_stride,
-            f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
-        }  # fmt: skip
+    arguments |= arguments_of(axes)
     return bind("dense", kernel, schedule, arguments, threads, target)
 
 
@@ -343,6 +337,19 @@ class Axis:
     table: Any = None
     first: int = 0
     x_stride: int = 0
+
+
+def arguments_of(axes: Sequence[Axis]) -> dict[str, Any]:
+    """List the kernel arguments of all axes."""
+    arguments: dict[str, Any] = {}
+    for a, axis in enumerate(axes):
+        arguments |= {
+            f"table{a}": 0 if axis.table is None else axis.table,
+            f"taps{a}": 1 if axis.table is None else axis.table.shape[1],
+            f"x_first{a}": axis.first, f"x_stride{a}": axis.x_stride,
+            f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
+        }  # fmt: skip
+    return arguments
 
 
 def describe_axes(

@@ -24,7 +24,7 @@ from einstride.codegen.jit import Target, host_target
 from einstride.codegen.matrix_registers import ROW_BYTES, ROWS
 from einstride.codegen.vector_formats import Format
 from einstride.codegen.vector_ops import address, local
-from einstride.cpu.conv.dense.forward import describe_axes
+from einstride.cpu.conv.dense.forward import arguments_of, describe_axes
 from einstride.cpu.conv.dense.matrix_filter import (
     SHARED_BYTES,
     ColumnBlocks,
@@ -404,13 +404,7 @@ def correlation(
         "panel_bytes": prod(g.kernel) * tap_bytes,
         "configuration": matrix_registers.configuration(schedule.sizes(rows, row_bytes)),
     }  # fmt: skip
-    for a, axis in enumerate(axes):
-        arguments |= {
-            f"table{a}": 0 if axis.table is None else axis.table,
-            f"taps{a}": 1 if axis.table is None else axis.table.shape[1],
-            f"x_first{a}": axis.first, f"x_stride{a}": axis.x_stride,
-            f"out{a}": axis.out, f"y_stride{a}": axis.y_stride,
-        }  # fmt: skip
+    arguments |= arguments_of(axes)
     return bind("matrix_tiles", kernel, schedule, arguments, threads, target)
 
 
