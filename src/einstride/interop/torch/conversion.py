@@ -124,10 +124,10 @@ def convert(model: Any, *, fixed_weights: bool = False) -> Any:
     Examples
     --------
     >>> import torch, einstride.torch
-    >>> model = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU())
+    >>> model = torch.nn.Sequential(torch.nn.Conv1d(64, 64, 31, groups=64), torch.nn.ReLU())
     >>> fast = einstride.torch.convert(model)
     >>> with torch.no_grad():
-    ...     y = fast(torch.ones(8, 64, 56, 56))
+    ...     y = fast(torch.ones(8, 64, 1000))
     >>> [(r.layer, r.einstride) for r in einstride.torch.routes(fast)]
     [('0', True)]
     """

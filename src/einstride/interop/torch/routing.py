@@ -88,11 +88,11 @@ class accelerate(TorchFunctionMode):  # type: ignore[misc]  # noqa: N801  # used
     Examples
     --------
     >>> import torch, einstride.torch
-    >>> model = torch.nn.Conv2d(64, 64, 3, padding=1)
+    >>> model = torch.nn.Conv1d(64, 64, 31, groups=64)
     >>> with torch.no_grad(), einstride.torch.accelerate() as a:
-    ...     y = model(torch.ones(8, 64, 56, 56))
+    ...     y = model(torch.ones(8, 64, 1000))
     >>> [(r.layer, r.einstride) for r in a.routes]
-    [('conv2d', True)]
+    [('conv1d', True)]
     """
 
     def __init__(self) -> None:
