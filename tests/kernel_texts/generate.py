@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,9 @@ FOLDER = Path(__file__).parent
 PASSES = ("forward", "input_grad", "filter_grad")
 CALL_KEYS = {"x", "f", "passes", "engine", "bias", "arrays", "use", "threads", "layers", "targets"}
 """Keys of a table that are not keywords of the public functions."""
+
+Fill = Callable[[tuple[int, ...], Any], Any]
+"""A function (shape, dtype) -> array."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,7 @@ def texts(spec: Specification) -> dict[str, str]:
         capture.recorded(target, engine, table.get("threads", 1)) as recorded,
         np.errstate(all="ignore"),
     ):
-        if spec.direction == "network":
-            _train(table, spec.dtypes[0])
-        else:
-            _convolve(table, spec.direction, spec.dtypes)
+        call(spec, np.zeros)
     found: dict[str, str] = {}
     counts: dict[str, int] = {}
     for kernel, ir in dict.fromkeys(recorded):
@@ -136,18 +136,30 @@ def texts(spec: Specification) -> dict[str, str]:
     return found
 
 
+def call(spec: Specification, fill: Fill) -> list[Any]:
+    """Make the call of a specification, with arrays made by ``fill(shape, dtype)``.
+
+    Returns the results of its convolutions; of a network the result and the gradient of the input.
+    """
+    if spec.direction == "network":
+        return _train(spec.table, spec.dtypes[0], fill)
+    return _convolve(spec.table, spec.direction, spec.dtypes, fill)
+
+
 def digest(text: str) -> str:
     """Return 48 bits of a text's SHA-256 in hexadecimal, enough to tell all texts apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _train(table: dict[str, Any], dtype: str) -> None:
+def _train(table: dict[str, Any], dtype: str, fill: Fill) -> list[Any]:
     """Run a network forward and backward once, as training does."""
     net = nn.Sequential(*map(_layer, table["layers"]))
     nn.Model(net, table["x"][1:], dtype=dtype)
     run = nn.Run(BACKEND, True, True)
-    y, kept = net.forward(np.zeros(table["x"], dtype), run)
-    net.backward(np.zeros_like(y), kept, run)
+    y, kept = net.forward(fill(table["x"], np.dtype(dtype)), run)
+    gy = fill(y.shape, np.dtype(dtype))
+    y = y.copy()  # a later layer may reuse the memory
+    return [y, net.backward(gy, kept, run)[0]]
 
 
 def _layer(described: dict[str, Any]) -> nn.Layer:
@@ -164,7 +176,9 @@ def _layer(described: dict[str, Any]) -> nn.Layer:
     return layer
 
 
-def _convolve(table: dict[str, Any], direction: str, dtypes: tuple[str, ...]) -> None:
+def _convolve(
+    table: dict[str, Any], direction: str, dtypes: tuple[str, ...], fill: Fill
+) -> list[Any]:
     """Make the call of a specification."""
     keywords = {"algorithm": "direct"} | {k: v for k, v in table.items() if k not in CALL_KEYS}
     (batch, *size, channels), (*kernel, filters) = table["x"], table["f"]
@@ -173,26 +187,30 @@ def _convolve(table: dict[str, Any], direction: str, dtypes: tuple[str, ...]) ->
     first, second = dtypes[0], dtypes[-1]
     y_dtype = second if direction == "filter_grad" else first
     x, f, y = (
-        _array(role, shape, dtype, table)
+        _array(role, shape, dtype, table, fill)
         for role, shape, dtype in (
             ("x", (batch, *size, channels), first),
             ("f", (*kernel, channels // table.get("groups", 1), filters), second),
             ("y", (batch, *out, filters), y_dtype),
         )
     )
-    bias = np.zeros(filters, f.dtype) if table.get("bias") else None
+    bias = fill((filters,), f.dtype) if table.get("bias") else None
+    results: list[Any] = []
     for _ in range(3 if table.get("use") == "repeated" else 1):
         if table.get("use") == "layer":
             layer = es.Conv(f, bias, **keywords)
-            layer.forward(x)
+            results.append(layer.forward(x))
             if direction == "input_grad":
-                layer.backward(y)
+                results.append(layer.backward(y)[0])
         elif direction == "forward":
-            es.conv(x, f, bias, out=_out("y", y, table), **keywords)
+            results.append(es.conv(x, f, bias, out=_out("y", y, table), **keywords))
         elif direction == "input_grad":
-            es.conv_input_grad(y, f, tuple(size), out=_out("x", x, table), **keywords)
+            out = _out("x", x, table)
+            results.append(es.conv_input_grad(y, f, tuple(size), out=out, **keywords))
         else:
-            es.conv_filter_grad(x, y, tuple(kernel), out=_out("f", f, table), **keywords)
+            out = _out("f", f, table)
+            results.append(es.conv_filter_grad(x, y, tuple(kernel), out=out, **keywords))
+    return results
 
 
 def _out(role: str, like: Any, table: dict[str, Any]) -> Any:
@@ -208,13 +226,13 @@ def _has_gaps(role: str, table: dict[str, Any]) -> bool:
     return table.get("arrays", "") in ("gaps", f"gaps in {role}")
 
 
-def _array(role: str, shape: tuple[int, ...], dtype: str, table: dict[str, Any]) -> Any:
-    """Make zeros of a channels-last shape, with the axes in the order of the layout."""
+def _array(role: str, shape: tuple[int, ...], dtype: str, table: dict[str, Any], fill: Fill) -> Any:
+    """Make an array of a channels-last shape, with the axes in the order of the layout."""
     axes = list(range(len(shape)))
     if table.get("layout") == "channels_first":
         axes = [axes[-1], axes[-2], *axes[:-2]] if role == "f" else [0, axes[-1], *axes[1:-1]]
     ordered = [shape[axis] for axis in axes]
     numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     if not _has_gaps(role, table):
-        return np.zeros(ordered, numpy_dtype)
-    return np.zeros((*ordered[:-1], 2 * ordered[-1]), numpy_dtype)[..., ::2]
+        return fill(tuple(ordered), numpy_dtype)
+    return fill((*ordered[:-1], 2 * ordered[-1]), numpy_dtype)[..., ::2]
