@@ -7,12 +7,11 @@ chunk overwrites it.
 """
 
 import ctypes
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from einstride._testing import use
+from einstride._testing import chunks_backwards, use
 from einstride.arrays.backends import spin_helpers
 from einstride.codegen import jit
 from einstride.codegen.function_builder import Code
@@ -36,14 +35,6 @@ def specifications():
 
 
 SPECIFICATIONS = specifications()
-
-forwards = Code.chunks
-
-
-@contextmanager
-def backwards(self, count, counter=0):
-    with forwards(self, count, counter) as chunk:
-        yield count - 1 - chunk
 
 
 def on_one_thread(kernel, block, threads):
@@ -71,11 +62,10 @@ def results(spec):
 
 
 @pytest.mark.parametrize("name", SPECIFICATIONS)
-def test_chunks_backwards_give_the_same_bits(name, tmp_path, monkeypatch):
+def test_chunks_backwards_give_the_same_bits(name, tmp_path):
     spec = SPECIFICATIONS[name]
     expected = results(spec)
-    monkeypatch.setattr(Code, "chunks", backwards)
-    with use(kernel_folder=tmp_path):
+    with chunks_backwards(), use(kernel_folder=tmp_path):
         found = results(spec)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -90,7 +80,7 @@ def overreaching(_, names):
     return code.text()
 
 
-def test_a_store_to_the_next_chunk_is_seen_backwards_only(tmp_path, monkeypatch):
+def test_a_store_to_the_next_chunk_is_seen_backwards_only(tmp_path):
     def run():
         y = np.zeros(9, np.int64)
         call = bind("overreaching", overreaching, (), {"chunks": 9, "y": 0}, 1, jit.host_target())
@@ -99,6 +89,5 @@ def test_a_store_to_the_next_chunk_is_seen_backwards_only(tmp_path, monkeypatch)
 
     with use(kernel_folder=tmp_path / "forwards"):
         assert run() == list(range(9))
-    monkeypatch.setattr(Code, "chunks", backwards)
-    with use(kernel_folder=tmp_path / "backwards"):
+    with chunks_backwards(), use(kernel_folder=tmp_path / "backwards"):
         assert run() == [0, 0, *range(1, 8)]

@@ -22,7 +22,7 @@ from bench.gpu.timing import Clock, sample
 
 SHIPPED = Path(__file__).parents[2] / "src" / "einstride" / "calibration" / "calibration_gpu.json"
 NOTE = (
-    "Seconds, as in calibration.json; launch: of a kernel; direct, direct_integer: per "
+    "Seconds, as in the files of CPUs; launch: of a kernel; direct, direct_integer: per "
     "multiply-add of the direct kernels; dft, fft, plane, turn: guesses, of fft; tf32: a "
     "multiply-add of float32 where TF32 is allowed. auto: what algorithm='auto' may choose, "
     "because tests prove it right. Written by bench/gpu/calibrate.py."

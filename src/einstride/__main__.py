@@ -77,7 +77,25 @@ def _warmup(args: Namespace) -> int:
     return warmup.run(tuple(args.dtype))
 
 
+def _calibrate_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH",
+        help="the file to write, instead of the one in the user's folder",
+    )  # fmt: skip
+
+
+def _calibrate(args: Namespace) -> int:
+    from einstride.tools import calibrate
+
+    return calibrate.run(args.output)
+
+
 COMMANDS = {
+    "calibrate": Command(
+        "measure this machine's rates for algorithm='auto', in half a minute, and keep them",
+        _calibrate_options,
+        _calibrate,
+    ),
     "demo": Command(
         "check the convolutions, then train a network on handwritten digits", _demo_options, _demo
     ),

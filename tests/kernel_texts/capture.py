@@ -43,7 +43,7 @@ RATES = {
     "winograd_line": 1.35, "winograd_plane": 1.1, "fourier": 1.6e-10, "einsum": 3.1e-10,
     "matmul": 4.4e-12, "dft": 6.1e-12, "fft": 8.2e-11, "plane": 2.2e-10, "turn": 1.1e-9,
 }  # fmt: skip
-"""{name: seconds}, the rates of calibration.json for float32 on 2026-11-23. The tile sizes of
+"""{name: seconds}, rates for float32 that were measured on 2026-11-23. The tile sizes of
 Winograd's transforms depend on them. Later calibrations must not change them, because digests would
 change with them."""
 

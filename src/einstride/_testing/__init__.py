@@ -14,7 +14,14 @@ the tables must follow.
 from einstride._testing.points import CONSTANTS, FUNCTIONS
 from einstride._testing.switches import caches, clear_caches, entries, use
 from einstride._testing.targets import vector_widths
-from einstride._testing.watch import Call, failing, replacing, watching, watching_kernels
+from einstride._testing.watch import (
+    Call,
+    chunks_backwards,
+    failing,
+    replacing,
+    watching,
+    watching_kernels,
+)
 from einstride.codegen.jit import Target
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "Call",
     "Target",
     "caches",
+    "chunks_backwards",
     "clear_caches",
     "entries",
     "failing",

@@ -75,6 +75,9 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "cpu.winograd.filter_gradient:_transform_sums",
     ),
     "write a norm's statistics": ("nn.cpu.norm:_finish_statistics",),
+    "measure the planner's figures": ("tools.calibrate:measure",),
+    "time a measurement": ("tools.calibrate:fastest",),
+    "name the user's figures": ("calibration:user_file",),
     # GPU
     "choose the index type": (
         "cuda.axis_map:index_type",
@@ -99,6 +102,8 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
     "growth of Winograd's errors": ("algorithms.winograd.plan:MOST_GROWTH",),
     "Cook-Toom points": ("geometry.cook_toom:POINTS",),
     "idle helpers": ("arrays.backends.spin_helpers:_idle",),
+    "seconds of a measurement": ("tools.calibrate:SECONDS",),
+    "repeats of a measurement": ("tools.calibrate:REPEATS",),
     "warmup samples": ("tools.warmup:SAMPLES",),
     "GPU processors": (
         "cuda.gathered_gemm:PROCESSORS",

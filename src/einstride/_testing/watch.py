@@ -109,6 +109,25 @@ def failing(
 
 
 @contextmanager
+def chunks_backwards() -> Iterator[None]:
+    """Write kernels that take their chunks from the last to the first, during a ``with`` block."""
+    from einstride.codegen.function_builder import Code
+
+    real = Code.chunks
+
+    @contextmanager
+    def chunks(code: Code, count: Any, counter: int = 0) -> Iterator[Any]:
+        with real(code, count, counter) as chunk:
+            yield count - 1 - chunk
+
+    Code.chunks = chunks  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Code.chunks = real  # type: ignore[method-assign]
+
+
+@contextmanager
 def watching_kernels() -> Iterator[list[Any]]:
     """Record the calls of compiled kernels, each an `argument_block.Call`, when they begin."""
     from einstride.cpu.runtime import argument_block

@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 import einstride
+from einstride import calibration
 from einstride.arrays.backends.numpy import BACKEND
 from einstride.codegen import disk_cache, jit
 from einstride.dispatch import execute
@@ -42,6 +43,7 @@ def text() -> str:
         "CuPy devices": _devices(),
         "Threads": _threads(),
         "Compiled kernels": _kernels(),
+        "Figures of the planner": _figures(),
         'Choices of algorithm="auto" (NumPy, float32, padding="same")': _choices(),
     }
     return "\n\n".join(
@@ -123,7 +125,20 @@ def _kernels() -> Iterator[str]:
         yield f"kept in {where}: {disk_cache.size() / 2**20:.1f} of {limit / 2**20:.1f} MiB"
 
 
+def _figures() -> Iterator[str]:
+    yield f"this process: {calibration.cpu()}"
+    try:
+        yield f"in force: {calibration.of('numpy')}"
+    except ValueError as error:  # the user's file is damaged
+        yield str(error)
+
+
 def _choices() -> Iterator[str]:
+    try:
+        calibration.of("numpy")
+    except ValueError:
+        yield "none: the figures of the planner cannot be read"
+        return
     rows = [("layer", "x", "f", "forward", "input grad", "filter grad")]
     for name, x, f, keywords in LAYERS:
         chosen = _algorithms(x, f, Keywords(padding="same", **keywords))
