@@ -12,6 +12,8 @@ import pytest
 
 import einstride as es
 import oracle
+from einstride import calibration
+from einstride._testing import use
 from oracle import Case
 from strategies import arrays
 
@@ -72,6 +74,15 @@ def agrees(
     sum_dtype = "float32" if dtype == "float16" else dtype
     unit = 64 * np.finfo(sum_dtype).eps + (np.finfo(dtype).eps if sum_dtype != dtype else 0)
     assert np.abs(found - exact).max() <= unit * (np.abs(exact).max() + 4)
+
+
+@contextmanager
+def slow_dense_torch() -> Iterator[None]:
+    """Let PyTorch be predicted slow for dense layers alone, on whatever CPU the tests run."""
+    known = calibration.calibration("calibration_torch")["seconds"]
+    each = {kind: 1e-6 if kind.startswith("dense") else 1e-15 for kind in known["multiply_add"]}
+    with use(calibration={"calibration_torch": {"seconds": {**known, "multiply_add": each}}}):
+        yield
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from checks import slow_dense_torch
+
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("llvmlite", reason="without kernels nothing is routed")
 PAGE = Path(__file__).parent.parent / "docs" / "pytorch.md"
@@ -15,7 +17,11 @@ def test_the_page_on_pytorch_runs_top_to_bottom(capsys):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert len(blocks) >= 4
     namespace = {}
-    with warnings.catch_warnings(action="ignore"):  # of PyTorch, when it loads its vmap rules
+    with (
+        slow_dense_torch(),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        # the warnings are those of PyTorch, when it loads its vmap rules
         for number, block in enumerate(blocks):
             exec(compile(block, f"block {number}", "exec"), namespace)
     printed = capsys.readouterr().out

@@ -7,6 +7,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("llvmlite", reason="without kernels nothing is routed")
 import einstride.torch as est  # noqa: E402
+from checks import slow_dense_torch  # noqa: E402
+
+
+@pytest.fixture
+def slow_dense():
+    with slow_dense_torch():
+        yield
+
+
+with_slow_dense = pytest.mark.usefixtures("slow_dense")
 
 
 def model():
@@ -23,6 +33,7 @@ def model():
 X = torch.ones(4, 3, 112, 112).cumsum(2).remainder(7)
 
 
+@with_slow_dense
 def test_convert_routes_layers_where_a_win_is_predicted():
     theirs = model()
     ours = est.convert(theirs)
@@ -64,6 +75,7 @@ def test_a_converted_model_compiles():
             torch.testing.assert_close(fast(x), ours(x))
 
 
+@with_slow_dense
 def test_accelerate_routes_any_convolution_inside():
     theirs = model()
     with torch.no_grad():
@@ -123,6 +135,7 @@ def kept(module):
     return None if state is None else state[-1]
 
 
+@with_slow_dense
 @torch.no_grad()
 def test_inference_transforms_a_weight_once():
     ours = est.convert(layer(), fixed_weights=True)
@@ -147,6 +160,7 @@ UNCOUNTED = {
 }
 
 
+@with_slow_dense
 @pytest.mark.parametrize("how", [*WRITES, *UNCOUNTED])
 @torch.no_grad()
 def test_a_changed_weight_is_transformed_anew(how):
@@ -162,6 +176,7 @@ def test_a_changed_weight_is_transformed_anew(how):
     torch.testing.assert_close(ours(x), expected, rtol=1e-3, atol=1e-2)
 
 
+@with_slow_dense
 def test_nothing_is_kept_in_training_or_of_uncounted_weights():
     x = torch.randn(8, 64, 56, 56).contiguous(memory_format=torch.channels_last)
     ours = est.convert(layer(), fixed_weights=True).train()
@@ -191,6 +206,7 @@ def test_layers_that_measured_no_faster_stay_with_torch():
     assert "bfloat16 is not known" in list(est.routes(ours))[3].reason
 
 
+@with_slow_dense
 def test_a_converted_layer_under_transformations_and_symbols():
     from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -216,10 +216,26 @@ def of(library: str) -> Figures:
     )
 
 
-def of_compiled_library(library: str) -> dict[str, float]:
-    """Return the seconds of a library's own convolutions, and of calls back from compiled code."""
-    found: dict[str, float] = calibration(f"calibration_{library}")["seconds"]
-    return found
+@cached(4)
+def of_compiled_library(library: str) -> dict[str, Any]:
+    """Return the rates of a library's own convolutions, and of calls back from compiled code.
+
+    They were measured on one CPU. On another one all seconds are longer in the proportion in which
+    a multiply-add of a lane of the compiled kernels is: the library's kernels use the same
+    vectors.
+    """
+    known = calibration(f"calibration_{library}")
+    lanes = cpu().vector_bytes // 4
+    slower = rates("numpy", "float32")["vector"] / lanes / known["lane"]
+    factors: dict[str, Any] = known["factors"]
+    return _multiplied(known["seconds"], slower) | factors
+
+
+def _multiplied(seconds: dict[str, Any], factor: float) -> dict[str, Any]:
+    return {
+        name: _multiplied(value, factor) if isinstance(value, dict) else value * factor
+        for name, value in seconds.items()
+    }
 
 
 def auto_algorithms(library: str) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def _callback_is_faster(op: Operation, b: Backend) -> bool:
     plan = op.plan(host.threads(), host.traits)
     ours = next(c.cost for c in plan.candidates if c.algorithm == plan.algorithm)
     known = calibration.of_compiled_library(b.traits.library)
-    seconds = known["callback"] + _moved(op.job) * known["byte"]
+    seconds: float = known["callback"] + _moved(op.job) * known["byte"]
     seconds += 0.0 if ours is None else ours.seconds
     return seconds < _library_seconds(op.job, known)
 
@@ -224,7 +224,7 @@ def _moved(job: Job) -> int:
     return sum(prod(s) * ITEMSIZE[n] for s, n in zip(shapes, names, strict=True))
 
 
-def _library_seconds(job: Job, known: dict[str, float]) -> float:
+def _library_seconds(job: Job, known: dict[str, Any]) -> float:
     """Predict the time of the library's own convolution inside a compiled function."""
     g = job.geometry
     each = known["other"]
@@ -233,7 +233,7 @@ def _library_seconds(job: Job, known: dict[str, float]) -> float:
     elif g.groups == 1 and g.rank <= 2 and job.arithmetic.compute == "float32":
         each = known["dense"] * (1 + known["thin"] / job.shape[-1])
         each *= known["filter_grad"] if job.direction == "filter_grad" else 1
-    return known["call"] + g.multiply_adds * each
+    return float(known["call"] + g.multiply_adds * each)
 
 
 @cached(1024)

@@ -1,9 +1,9 @@
 """Predict the times of a convolution by einstride and by PyTorch on the CPU, from measured rates.
 
-For float32 the rates of both are those of `calibration/calibration_torch.json`. For float64,
-complex numbers and integers, which PyTorch computes by windows and BLAS, the predicted time of
-`gemm` stands for PyTorch's. 16-bit floats, whose speed in PyTorch depends on the processor's
-instructions for them, have no rates: nothing is predicted.
+For float32 the rates of both are those of `calibration/calibration_torch.json`, in proportion to
+this CPU's. For float64, complex numbers and integers, which PyTorch computes by windows and BLAS,
+the predicted time of `gemm` stands for PyTorch's. 16-bit floats, whose speed in PyTorch depends on
+the processor's instructions for them, have no rates: nothing is predicted.
 """
 
 from __future__ import annotations
