@@ -4,6 +4,7 @@
     python tests/mutants/run.py winograd                  # those with this part in their names
     python tests/mutants/run.py 2/3                       # every third fault, from index 2 on
     python tests/mutants/run.py --tested                  # the tests pass without a fault
+    python tests/mutants/run.py --minutes 8               # the newest, as many as begin in time
 
 Prints a line for each fault. The exit status is 1 if a fault survives (no test fails), 2 if a fault
 or its tests cannot be run, also if the old code of a fault is no longer in the sources.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import math
 import os
 import re
 import shutil
@@ -188,12 +190,13 @@ class Process:
         return self.output.read_text(errors="replace")
 
 
-def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
+def attempts(chosen: list[Fault], trees: list[Path], seconds: float) -> Iterator[Outcome]:
     """For each fault, write the changed file, run the fault's tests, and restore the file.
 
     Runs as many faults at a time as there are copies of the sources; yields outcomes in the order
-    in which they are known.
+    in which they are known. After `seconds` no other fault begins.
     """
+    stop = time.monotonic() + seconds
     waiting = list(zip(chosen, make_all(chosen), strict=True))
     running: list[tuple[Fault, Process, Path, str, float]] = []
     changes = 0
@@ -203,6 +206,8 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
                 fault, made = waiting.pop(0)
                 if isinstance(made, NotThereError):
                     yield Outcome(fault, "NOT THERE", 0, str(made))
+                elif time.monotonic() > stop:
+                    yield Outcome(fault, "not run: no time was left", 0)
                 elif fault.needs and not sys.modules[
                     "llvmlite.binding"
                 ].get_host_cpu_features().get(fault.needs):
@@ -232,7 +237,7 @@ def attempts(chosen: list[Fault], trees: list[Path]) -> Iterator[Outcome]:
             process.end()
 
 
-def run(chosen: list[Fault], tested: bool = False) -> int:
+def run(chosen: list[Fault], tested: bool = False, seconds: float = math.inf) -> int:
     """Try the chosen faults, print a table, and return the exit status."""
     for name in PRELOADED:
         importlib.import_module(name)
@@ -250,7 +255,7 @@ def run(chosen: list[Fault], tested: bool = False) -> int:
                 return 2
         width = max(len(fault.name) for fault in chosen)
         outcomes = []
-        for o in attempts(chosen, trees):
+        for o in attempts(chosen, trees, seconds):
             print(f"{o.fault.name.ljust(width)}  {o.verdict:9}  {o.seconds:5.1f} s", flush=True)
             outcomes.append(o)
     return report(outcomes)
@@ -274,8 +279,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Plant faults; a test must notice each.")
     parser.add_argument("part", nargs="?", default="", help="part of a name, or a share k/n")
     parser.add_argument("--tested", action="store_true", help="the tests pass without any fault")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="N",
+                        help="begin no fault after N minutes; the newest come first")  # fmt: skip
     given = parser.parse_args()
     found = faults(given.part)
+    if given.minutes < math.inf:
+        found.reverse()
     if not found:
         sys.exit(f"no fault has {given.part!r} in its name")
-    sys.exit(run(found, given.tested))
+    sys.exit(run(found, given.tested, 60 * given.minutes))
