@@ -79,7 +79,7 @@ def test_the_page_of_show_runs(tmp_path, monkeypatch):
 
 
 def test_the_picture_of_a_window_is_the_one_that_show_draws():
-    """``python -m einstride show 6x6x1 3x3x1x1 --stride 2 --padding same --out docs/window.svg``."""
+    """The command: ``show 6x6x1 3x3x1x1 --stride 2 --padding same --out docs/window.svg``."""
     drawn = es.show((6, 6, 1), (3, 3, 1, 1), stride=2, padding="same").svg()
     assert (ROOT / "docs" / "window.svg").read_text(encoding="utf-8") == drawn
 
