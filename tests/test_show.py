@@ -239,7 +239,8 @@ def test_html_is_escaped():
         assert "</script><script>document" not in text
         assert "<b>&amp;" not in text
     assert page._repr_html_().count("<") == 2  # the frame's own tags
-    embedded = re.search(r'id="data">(.*?)</script>', page.html, re.S)[1]
+    embedded = re.search(r'id="data">(.*?)</script>\n<script>', page.html, re.S)[1]
+    assert not set("<>&") & set(embedded)
     assert json.loads(embedded)["title"] == HOSTILE
     assert HOSTILE not in page.svg()
 
