@@ -66,6 +66,7 @@ LONG = (
     "test_six_processes_share_the_folder",
     "test_every_function_is_reached",
     "test_compile_and_export_see_one_operator_each",
+    "test_every_tab_of_every_case[large",
 )
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only
 with ``--all``."""

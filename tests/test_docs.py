@@ -69,6 +69,21 @@ def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
         exec(compile(block, f"README block {number}", "exec"), namespace)
 
 
+def test_the_page_of_show_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "show.md").read_text(encoding="utf-8")
+    namespace = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
+        exec(compile(block, f"docs/show.md, block {number}", "exec"), namespace)
+    assert (tmp_path / "sobel.html").exists()
+
+
+def test_the_picture_of_a_window_is_the_one_that_show_draws():
+    """The command: ``show 6x6x1 3x3x1x1 --stride 2 --padding same --out docs/window.svg``."""
+    drawn = es.show((6, 6, 1), (3, 3, 1, 1), stride=2, padding="same").svg()
+    assert (ROOT / "docs" / "window.svg").read_text(encoding="utf-8") == drawn
+
+
 def test_the_page_of_kernels_runs(tmp_path, monkeypatch):
     """The schedule of the worked example is compiled, and exact."""
     pytest.importorskip("llvmlite", reason="llvmlite, the extra fast, is missing")

@@ -25,6 +25,7 @@ from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
 from einstride.api.tune import tune
 from einstride.support import forks  # noqa: F401  (it registers a function with the system)
+from einstride.viewer.show import show
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ __all__ = [
     "output_size",
     "plan",
     "same_padding",
+    "show",
     "tune",
     "windows",
 ]

@@ -63,6 +63,18 @@ def _explain(args: Namespace) -> int:
     return explain.run(args)
 
 
+def _show_options(parser: ArgumentParser) -> None:
+    from einstride.tools import show
+
+    show.options(parser)
+
+
+def _show(args: Namespace) -> int:
+    from einstride.tools import show
+
+    return show.run(args)
+
+
 def _warmup_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], metavar="NAME",
@@ -108,6 +120,11 @@ COMMANDS = {
         "print versions, array libraries, devices, and the choices of algorithm='auto'",
         _no_options,
         _info,
+    ),
+    "show": Command(
+        "write a page that shows a convolution: windows, memory, sums, gradients and the plan",
+        _show_options,
+        _show,
     ),
     "warmup": Command(
         "compile the CPU kernels that common layers need, and keep them on disk",

@@ -1,4 +1,4 @@
-"""Implement shell commands: explain a plan, list the installation, compile kernels in advance.
+"""Implement shell commands: explain or show a plan, list the installation, compile kernels.
 
 What may enter: a module for each command of ``python -m einstride`` except the demo.
 Start with `explain`.

@@ -1,0 +1,256 @@
+// Tabs, steps, keys and exercises: everything that the reader moves.
+
+const TABS = [
+  ["forward", "Forward"], ["input_grad", "Input gradient"], ["filter_grad", "Filter gradient"],
+  ["plan", "Plan"], ["exercises", "Exercises"],
+];
+const MOST_PRODUCTS = 48; // of a sum are written out
+
+const state = { tab: null, way: GATHER.possible ? "gather" : "scatter", pass: null, step: 0, focus: 0, shown: null, line: null, timer: null };
+
+function start() {
+  get("title").textContent = DATA.title;
+  get("summary").textContent = DATA.summary === DATA.title ? `dtypes x ${DATA.dtypes.x}, f ${DATA.dtypes.f}, y ${DATA.dtypes.y}` : DATA.summary;
+  get("settings").append(...DATA.settings.map(([name, value]) => element("li", {}, element("b", {}, name), ` ${value}`)));
+  get("part").hidden = !DATA.drawn.text;
+  get("part").textContent = DATA.drawn.text;
+  const tabs = get("tabs");
+  TABS.forEach(([id, name], i) => tabs.append(element("button", {
+    type: "button", role: "tab", id: `tab-${id}`, "aria-controls": panelOf(id), "aria-selected": "false",
+    onclick: () => open(id),
+    onkeydown: (event) => {
+      const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!move) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const other = TABS[(i + move + TABS.length) % TABS.length][0];
+      open(other);
+      get(`tab-${other}`).focus();
+    },
+  }, name)));
+  const ways = { gather: "Gather by phases", scatter: "Scatter" };
+  if (!GATHER.possible) delete ways.gather;
+  state.ways = radios(get("ways"), ways, (way) => { state.way = way; open("input_grad"); });
+  get("panel-plan").append(...planPanel());
+  get("panel-exercises").append(...exercisePanel());
+  get("slider").addEventListener("input", (event) => { pause(); go(Number(event.target.value)); });
+  const press = { first: () => go(0), back: () => go(state.step - 1), next: () => go(state.step + 1), last: () => go(steps() - 1) };
+  for (const [id, action] of Object.entries(press)) get(id).addEventListener("click", () => { pause(); action(); });
+  get("play").addEventListener("click", toggle);
+  document.addEventListener("keydown", onKey);
+  open(DATA.direction);
+}
+
+function panelOf(id) {
+  return id === "plan" || id === "exercises" ? `panel-${id}` : "panel-pass";
+}
+
+function open(tab) {
+  pause();
+  state.tab = tab;
+  for (const [id] of TABS) {
+    const selected = id === tab;
+    get(`tab-${id}`).setAttribute("aria-selected", String(selected));
+    get(`tab-${id}`).tabIndex = selected ? 0 : -1;
+  }
+  for (const id of ["panel-pass", "panel-plan", "panel-exercises"]) get(id).hidden = id !== panelOf(tab);
+  get(panelOf(tab)).setAttribute("aria-labelledby", `tab-${tab}`);
+  if (panelOf(tab) !== "panel-pass") return;
+  get("ways").hidden = tab !== "input_grad";
+  for (const [key, button] of Object.entries(state.ways)) {
+    button.setAttribute("aria-checked", String(key === state.way));
+    button.tabIndex = key === state.way ? 0 : -1;
+  }
+  state.pass = PASSES[tab === "input_grad" ? state.way : tab];
+  get("story").textContent = state.pass.story.join("");
+  get("stage").replaceChildren(...state.pass.build(go));
+  get("equation").replaceChildren(...state.pass.equation());
+  drawLine(tab === "input_grad");
+  get("slider").max = steps() - 1;
+  go(0);
+}
+
+function steps() {
+  return state.pass.steps ?? count(state.pass.lengths);
+}
+
+// ---- steps --------------------------------------------------------------------------------------------
+
+function go(step) {
+  state.step = Math.max(0, Math.min(step, steps() - 1));
+  state.focus = 0;
+  get("slider").value = state.step;
+  get("count").textContent = `${state.step + 1} of ${steps()}`;
+  state.shown = state.pass.step(state.step);
+  get("caption").textContent = state.shown.caption;
+  writeSum();
+  focus(0, false);
+}
+
+function focus(number, moves = true) {
+  const { products, arcs } = state.shown;
+  state.focus = products.length ? (number + products.length) % products.length : 0;
+  const product = products[state.focus];
+  if (moves || state.pass === GATHER) state.pass.focus?.(product);
+  if (state.pass.x) {
+    for (const sheets of [state.pass.x, state.pass.f, state.pass.y]) {
+      for (const cell of sheets.cells) cell.classList.remove("focus");
+    }
+  }
+  product?.at.forEach(([sheets, index, channel]) => sheets.mark(index, channel, "focus"));
+  for (const term of document.querySelectorAll(".term")) term.classList.toggle("focus", Number(term.dataset.number) === state.focus);
+  const offsets = products.map((p) => offsetOf(p.terms, p.base));
+  state.line.show(offsets, offsets[state.focus], arcs);
+  writeFormula(product);
+}
+
+function toggle() {
+  if (state.timer) return pause();
+  if (state.step === steps() - 1) go(0);
+  get("caption").setAttribute("aria-live", "off"); // a reader would hear every step
+  get("play").textContent = "Pause";
+  get("play").setAttribute("aria-label", "Pause");
+  state.timer = setInterval(() => (state.step === steps() - 1 ? pause() : go(state.step + 1)), 700);
+}
+
+function pause() {
+  clearInterval(state.timer);
+  state.timer = null;
+  get("caption").setAttribute("aria-live", "polite");
+  get("play").textContent = "Play";
+  get("play").setAttribute("aria-label", "Play");
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text]")) return;
+  if (/^[1-5]$/.test(event.key)) {
+    open(TABS[Number(event.key) - 1][0]);
+    get(`tab-${state.tab}`).focus();
+    return;
+  }
+  if (panelOf(state.tab) !== "panel-pass") return;
+  const slider = event.target.id === "slider";
+  const onButton = event.target.matches("button, summary");
+  const actions = {
+    ArrowRight: () => { pause(); go(state.step + 1); }, ArrowLeft: () => { pause(); go(state.step - 1); },
+    Home: () => { pause(); go(0); }, End: () => { pause(); go(steps() - 1); },
+    "]": () => focus(state.focus + 1), "[": () => focus(state.focus - 1),
+    " ": toggle,
+  };
+  const action = actions[event.key];
+  if (!action || (event.key === " " && onButton) || (slider && event.key !== " " && event.key !== "[" && event.key !== "]")) return;
+  event.preventDefault();
+  action();
+}
+
+// ---- the sum, the line of memory, the offset ---------------------------------------------------------------
+
+function writeSum() {
+  const { target, products, total } = state.shown;
+  const [name, index] = target;
+  const written = products.slice(0, MOST_PRODUCTS).flatMap((p, i) => [
+    i ? " + " : "",
+    element("button", {
+      type: "button", class: "term", "data-number": i, "data-offset": offsetOf(p.terms, p.base), tabindex: -1,
+      title: `${p.left[0]} · ${p.right[0]}${p.into ? ` → ${p.into}` : ""}`, onclick: () => { pause(); focus(i); },
+    }, factor(p.left[1]), "·", factor(p.right[1])),
+  ]);
+  const more = products.length - MOST_PRODUCTS;
+  get("sum").replaceChildren(
+    element("b", {}, name + (index.length ? `[${index.join(", ")}]` : "")), total === null ? " += " : " = ",
+    ...(products.length ? written : ["0"]),
+    more > 0 ? ` + ${more} more products` : "",
+    total === null ? "" : element("span", {}, " = ", element("b", { id: "total", title: full(total) }, short(total))),
+  );
+  if (!products.length && total === null) get("sum").replaceChildren("Nothing is multiplied in this step.");
+}
+
+function drawLine(gradient) {
+  const item = gradient ? DATA.gradient.itemsize : MEMORY.itemsize;
+  const name = gradient ? "gy" : MEMORY.name;
+  const found = [];
+  for (let b = 0; b < D.batch; b++) {
+    if (gradient) {
+      for (const o of indices(O)) {
+        for (const [g, d] of indices([D.groups, D.filters])) {
+          found.push([offsetOf(gradientTerms(b, plus(o, FIRST_O), g * OUTER + d), 0n), short(atY(V.gy, b, o, g, d)), "inside"]);
+        }
+      }
+    } else {
+      for (const p of indices(X)) {
+        const where = p.map((i, a) => BigInt(i + AXES[a].start + (MEMORY.copied ? AXES[a].low : 0)));
+        if (MEMORY.copied && kindOf(p) === "cropped") continue;
+        for (const [g, c] of indices([D.groups, D.channels])) {
+          const index = [BigInt(b), ...where, BigInt(g * INNER + c)];
+          const offset = index.reduce((total, i, a) => total + i * BIG(MEMORY.strides[a]), 0n);
+          found.push([offset, short(atX(V.x, b, p, g, c)), kindOf(p)]);
+        }
+      }
+    }
+  }
+  state.line = new Line(name, item, found);
+  get("line").replaceChildren(state.line.node);
+  get("memory-text").textContent = gradient
+    ? `gy as it lies in memory, ${item} bytes an element. Numbers below are byte offsets, arcs are strides.`
+    : MEMORY.copied
+      ? `einsum reads a copy of x with its border and holes, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. Numbers below are byte offsets, arcs are strides.`
+      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. Numbers below are byte offsets, arcs are strides.`;
+  const letters = gradient ? ["b", ...LETTERS.out, "d"] : viewStrides().map(([letter]) => letter);
+  const steps = gradient ? DATA.gradient.strides : MEMORY.windows_strides;
+  const shape = gradient ? DATA.shapes.y : MEMORY.windows_shape;
+  get("strides").replaceChildren(element("table", {},
+    element("thead", {}, element("tr", {}, element("th", { scope: "col" }, gradient ? "gy" : "w"), ...letters.map((l) => element("th", { scope: "col" }, coloured(l))))),
+    element("tbody", {},
+      element("tr", {}, element("th", { scope: "row" }, "shape"), ...shape.map((n) => element("td", {}, String(n)))),
+      element("tr", { id: "view-strides" }, element("th", { scope: "row" }, "strides"), ...steps.map((n, i) => element("td", {}, coloured(letters[i], n)))))));
+}
+
+function writeFormula(product) {
+  if (!product) return get("formula").replaceChildren();
+  const parts = product.terms.flatMap(([letter, index, stride], i) => [
+    i || product.base ? " + " : "", element("span", { class: `ax ${KIND[letter]}`, title: `index of ${letter} times its stride` }, `${index}·${stride}`),
+  ]);
+  const name = product.left[0] === "0" ? "a zero of the copy" : product.left[0];
+  get("formula").replaceChildren(
+    element("b", {}, name), " lies at byte ", product.base ? String(product.base) : "", ...parts, " = ",
+    element("b", { id: "offset" }, String(offsetOf(product.terms, product.base))));
+}
+
+// ---- exercises --------------------------------------------------------------------------------------------
+
+function exercisePanel() {
+  const list = DATA.exercises.map((exercise, i) => {
+    const verdict = element("output", { for: `answer-${i}`, class: "verdict" });
+    const check = () => {
+      const text = get(`answer-${i}`).value.replace(/[\s,_]/g, "").replace("−", "-");
+      const right = text === exercise.answer;
+      verdict.textContent = text === "" ? "" : right ? "Right." : "Not yet: look at the worked answer, or try again.";
+      verdict.classList.toggle("right", right);
+    };
+    return element("li", {},
+      element("label", { for: `answer-${i}` }, exercise.question),
+      element("div", { class: "answer" },
+        element("input", { type: "text", inputmode: "numeric", id: `answer-${i}`, autocomplete: "off", onchange: check }),
+        element("button", { type: "button", onclick: check }, "Check"), verdict),
+      element("details", {}, element("summary", {}, "Answer"), element("p", { class: "code" }, `${exercise.worked} bytes`)));
+  });
+  return [
+    element("p", { class: "story" }, "An array is a line of bytes. Its strides say how many bytes lie between neighbours on each axis, so the element at an index lies at ",
+      element("b", {}, "the sum of index times stride"), ". A view of windows is the same line with more axes: the outputs ",
+      ...LETTERS.out.flatMap((l, a) => [a ? ", " : "", coloured(l)]), " step by stride · bytes, the taps ", ...LETTERS.tap.flatMap((l, a) => [a ? ", " : "", coloured(l)]),
+      " by dilation · bytes. Its numbers here:"),
+    element("div", { class: "scroll" }, exerciseTable()),
+    element("ol", { class: "exercises" }, ...list),
+  ];
+}
+
+function exerciseTable() {
+  const cells = viewStrides();
+  return element("table", {},
+    element("thead", {}, element("tr", {}, element("th", {}, "w"), ...cells.map(([l]) => element("th", { scope: "col" }, coloured(l))))),
+    element("tbody", {},
+      element("tr", {}, element("th", { scope: "row" }, "shape"), ...MEMORY.windows_shape.map((n) => element("td", {}, String(n)))),
+      element("tr", {}, element("th", { scope: "row" }, "strides in bytes"), ...cells.map(([l, s]) => element("td", {}, coloured(l, s))))));
+}
+
+start();

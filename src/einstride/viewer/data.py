@@ -1,0 +1,175 @@
+"""Collect everything that a page shows, in the form that JSON holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from einstride.api.plan import plan
+from einstride.api.saved_plan import Plan
+from einstride.arrays.backends import Array
+from einstride.arrays.backends.numpy import dtype_name, unallocated
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Keywords
+from einstride.geometry.layout import Layout, inverse
+from einstride.viewer.axes import drawn_axes, gathered
+from einstride.viewer.exercises import exercises
+from einstride.viewer.memory import Memory, memory
+from einstride.viewer.numbers import Part, numbers, part, written
+from einstride.viewer.plans import planned
+
+LIBRARY = "numpy"
+
+
+def collect(
+    g: Geometry,
+    order: Layout,
+    arrays: tuple[Array, Array, Array | None],
+    known: tuple[bool, bool, bool],
+    k: Keywords,
+    direction: str,
+    at: tuple[int, ...],
+    title: str | None,
+) -> dict[str, Any]:
+    """Collect the data of a page.
+
+    Parameters
+    ----------
+    g : Geometry
+        The convolution.
+    order : Layout
+        The permutations of the caller's axes.
+    arrays : tuple of array
+        x and f in canonical order, and gy in the caller's order or None.
+    known : tuple of bool
+        Whether x, f and gy have values.
+    k : Keywords
+        The keywords of `plan`.
+    direction : str
+        The pass that is shown first.
+    at : tuple of int
+        The first output that is drawn of a large input.
+    title : str or None
+        The title, or None for the shapes.
+    """
+    x, f, gy = arrays
+    m = memory(x, g)
+    axes = drawn_axes(g, at)
+    p = part(g, axes)
+    forward = plan(_given(x, order.x), _given(f, order.f), **k._asdict())
+    if gy is None:
+        gy = unallocated(forward.output_shape, forward.dtype)
+    canonical_gy = gy if order.y is None else gy.transpose(order.y)
+    values = numbers(g, p, x, f, canonical_gy, known)
+    name = "padded" if m.copied else "x"
+    dtypes = (dtype_name(x), dtype_name(f), forward.dtype)
+    makers: dict[str, Callable[[], Plan]] = {
+        "forward": lambda: forward,
+        "input_grad": partial(
+            plan, gy, _given(f, order.f), direction="input_grad",
+            input_size=g.given_shape[1:-1], **k._asdict(),
+        ),
+        "filter_grad": partial(
+            plan, _given(x, order.x), gy, direction="filter_grad", kernel_size=g.kernel,
+            **k._asdict(),
+        ),
+    }  # fmt: skip
+    text = f"x {g.given_shape} * f {g.f_shape} → y {g.y_shape}"
+    return {
+        "title": title or text,
+        "summary": text,
+        "direction": direction,
+        "settings": _settings(g, k),
+        "rank": g.rank,
+        "shapes": {"x": g.given_shape, "f": g.f_shape, "y": g.y_shape},
+        "dtypes": dict(zip("xfy", dtypes, strict=True)),
+        "groups": g.groups,
+        "flip": g.flip,
+        "mode": g.padding_mode,
+        "bordered": any(low or high for low, high in g.padding),
+        "drawn": {
+            "whole": p.whole, "batch": p.batch, "groups": p.groups,
+            "channels": p.channels, "filters": p.filters, "text": _drawn_text(g, p),
+        },
+        "axes": [_axis(g, a, p) for a in range(g.rank)],
+        "memory": _memory(m, name),
+        "gradient": {"strides": list(map(str, canonical_gy.strides)),
+                     "itemsize": canonical_gy.itemsize},
+        "values": {n: written(getattr(values, n))
+                   for n in ("x", "f", "y", "gy", "scattered", "gx", "gf")},
+        "complex": any(getattr(values, n).dtype.kind == "c" for n in ("x", "f", "gy")),
+        "plans": {n: planned(make, LIBRARY, dtypes) for n, make in makers.items()},
+        "exercises": [e._asdict() | {"answer": str(e.answer)} for e in exercises(g, m, name)],
+    }  # fmt: skip
+
+
+def _given(a: Array, order: tuple[int, ...] | None) -> Array:
+    """Return an array with its axes in the caller's order."""
+    back = inverse(order)
+    return a if back is None else a.transpose(back)
+
+
+def _axis(g: Geometry, a: int, p: Part) -> dict[str, Any]:
+    axis = p.axes[a]
+    pairs = gathered(g, a, axis)
+    return {
+        "size": g.given_shape[1 + a], "kernel": g.kernel[a], "out": g.out[a],
+        "stride": g.stride[a], "dilation": g.dilation[a],
+        "low": g.padding[a][0], "high": g.padding[a][1],
+        "start": axis.start, "stop": axis.stop,
+        "outputs": axis.outputs, "taps": axis.taps,
+        "sources": axis.sources, "kinds": axis.kinds,
+        "phases": None if pairs is None else [q.phase for q in pairs],
+        "pairs": None if pairs is None else [q.pairs for q in pairs],
+    }  # fmt: skip
+
+
+def _memory(m: Memory, name: str) -> dict[str, Any]:
+    """Write bytes as texts: JavaScript reads them as integers of any size."""
+    return {
+        "name": name,
+        "copied": m.copied,
+        "shape": m.shape,
+        "strides": list(map(str, m.strides)),
+        "windows_shape": m.windows_shape,
+        "windows_strides": list(map(str, m.windows_strides)),
+        "base": str(m.base),
+        "itemsize": m.itemsize,
+    }
+
+
+def _settings(g: Geometry, k: Keywords) -> list[tuple[str, str]]:
+    """List the hyperparameters that are not the default, as the caller wrote them."""
+    default = Keywords()._asdict()
+    found = [(n, str(v)) for n, v in k._asdict().items() if v != default[n]]
+    if any(low or high for low, high in g.padding):
+        found.append(("pads", str(g.padding)))
+    return found
+
+
+def _drawn_text(g: Geometry, p: Part) -> str:
+    """Say which part is drawn; empty if everything is."""
+    if p.whole:
+        return ""
+    inner, outer = g.channels // g.groups, g.filters // g.groups
+    parts = [
+        f"{drawn} of {there} {what}"
+        for what, drawn, there in (
+            ("examples", p.batch, g.batch),
+            ("groups", p.groups, g.groups),
+            ("input channels", p.channels, inner),
+            ("output channels", p.filters, outer),
+        )
+        if drawn != there
+    ]
+    for a, axis in enumerate(p.axes):
+        first, last = axis.outputs
+        if (first, last) != (0, g.out[a]):
+            parts.append(f"outputs {first} to {last - 1} of {g.out[a]} on axis {a}")
+        if axis.taps != g.kernel[a]:
+            parts.append(f"{axis.taps} of {g.kernel[a]} taps on axis {a}")
+    return (
+        f"This convolution is too large to draw whole. Drawn: {'; '.join(parts)}. Sums run over "
+        "what is drawn; offsets, strides and plans are those of the whole arrays."
+    )
