@@ -312,7 +312,8 @@ def choose_algorithm(
         one = replace(parts[name], geometry=replace(inner.geometry, batch=1))
         return ALGORITHMS[name].cost(one, traits, known).seconds
 
-    best = min((n for n in asked if n in fit), key=seconds)
+    preferred = _preferred(job, asked, fit, traits)
+    best = min(preferred, key=seconds)
     candidates = []
     for name in ALGORITHMS:
         if name == best:
@@ -321,7 +322,21 @@ def choose_algorithm(
             verdict = why[name]
         else:
             ratio = costs[name].seconds / costs[best].seconds
-            verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
+            verdict = f"predicted {ratio:.1f}x the time" if name in asked else "not asked for"
+            if name in asked and name not in preferred:
+                verdict += ", and the order of its sums depends on sizes"
         candidates.append(Candidate(name, costs.get(name), verdict))
     table = tuple(candidates)
     return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
+
+
+def _preferred(job: Job, asked: list[str], fit: list[str], traits: Traits) -> list[str]:
+    """Return the algorithms between which the predicted time decides.
+
+    Where each element has a bound of its own, `direct` alone on CPUs: the order of its sums depends
+    on no size, so that a part of an array has the bits of the whole.
+    """
+    can = [name for name in asked if name in fit]
+    if job.accuracy == "elementwise" and traits.kernels == "cpu" and "direct" in can:
+        return ["direct"]
+    return can
