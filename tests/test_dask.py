@@ -323,16 +323,16 @@ def test_integers_that_could_wrap_are_refused_by_the_task():
 
 
 def test_tasks_share_the_threads_of_a_call():
-    from einstride.arrays.backends import dask_tasks
+    from einstride.arrays.backends.dask import tasks
 
-    alone = dask_tasks.HOST.threads()
-    with dask_tasks.RUNNING.one_more():
-        assert dask_tasks.HOST.threads() == alone
+    alone = tasks.HOST.threads()
+    with tasks.RUNNING.one_more():
+        assert tasks.HOST.threads() == alone
         for others in range(1, 5):
-            with dask_tasks.RUNNING.one_more():
-                assert dask_tasks.HOST.threads() <= max(alone // 2, 1)
+            with tasks.RUNNING.one_more():
+                assert tasks.HOST.threads() <= max(alone // 2, 1)
             assert others
-    assert dask_tasks.RUNNING._count == 0
+    assert tasks.RUNNING._count == 0
 
 
 # The integers behind

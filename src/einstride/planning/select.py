@@ -320,11 +320,11 @@ def choose_algorithm(
             verdict = "chosen" if algorithm == "auto" else "asked for"
         elif name in why:
             verdict = why[name]
+        elif name not in asked:
+            verdict = "not asked for"
         else:
-            ratio = costs[name].seconds / costs[best].seconds
-            verdict = f"predicted {ratio:.1f}x the time" if name in asked else "not asked for"
-            if name in asked and name not in preferred:
-                verdict += ", and the order of its sums depends on sizes"
+            verdict = f"predicted {costs[name].seconds / costs[best].seconds:.1f}x the time"
+            verdict += _objection(name in preferred)
         candidates.append(Candidate(name, costs.get(name), verdict))
     table = tuple(candidates)
     return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
@@ -340,3 +340,7 @@ def _preferred(job: Job, asked: list[str], fit: list[str], traits: Traits) -> li
     if job.accuracy == "elementwise" and traits.kernels == "cpu" and "direct" in can:
         return ["direct"]
     return can
+
+
+def _objection(preferred: bool) -> str:
+    return "" if preferred else ", and the order of its sums depends on sizes"

@@ -1,7 +1,9 @@
 """Adapt Dask: every call adds tasks to a graph, which computes a block of the result for each.
 
 The operands beside a Dask array may be plain arrays of the library that its chunks belong to.
-`dask_graph` writes the tasks, `dask_tasks` is what they run.
+
+What may enter: the graph of a call, and what its tasks run. Start with `graph`, which writes tasks;
+`tasks` computes them.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import array_api_compat.dask.array as xp
 import dask.array
 import numpy as np
 
-from einstride.arrays.backends import dask_graph, dask_tasks, generic
+from einstride.arrays.backends import generic
 from einstride.arrays.backends.adapter import Array, Exchange
+from einstride.arrays.backends.dask import graph, tasks
 from einstride.support.errors import bad_type, bad_value
 
 
@@ -78,13 +81,13 @@ BACKEND = replace(
     zeros=_zeros,
     empty=_zeros,
     exchange=Exchange(
-        host=dask_tasks.HOST,
+        host=tasks.HOST,
         is_plain=lambda *arrays: False,
         lend=lambda x: x,
         adopt=lambda y, *operands: y,
         has_values=lambda x: True,  # tasks look at the values of their blocks
         check=check,
-        operator=dask_graph.operator,
+        operator=graph.operator,
         copy=lambda x: x,
         one_library=False,
     ),

@@ -18,7 +18,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.dask_tasks import Block, Call, Cuts, InputBlock, Sum
+from einstride.arrays.backends.dask.tasks import Block, Call, Cuts, InputBlock, Sum
 from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import chunks as pieces
 from einstride.geometry.arithmetic import HALVES
