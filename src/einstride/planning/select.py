@@ -314,18 +314,8 @@ def choose_algorithm(
 
     preferred = _preferred(job, asked, fit, traits)
     best = min(preferred, key=seconds)
-    candidates = []
-    for name in ALGORITHMS:
-        if name == best:
-            verdict = "chosen" if algorithm == "auto" else "asked for"
-        elif name in why:
-            verdict = why[name]
-        elif name not in asked:
-            verdict = "not asked for"
-        else:
-            verdict = f"predicted {costs[name].seconds / costs[best].seconds:.1f}x the time"
-            verdict += _objection(name in preferred)
-        candidates.append(Candidate(name, costs.get(name), verdict))
+    verdicts = _verdicts(costs, best, asked, preferred) | why
+    candidates = [Candidate(name, costs.get(name), verdicts[name]) for name in ALGORITHMS]
     table = tuple(candidates)
     return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
 
@@ -342,5 +332,15 @@ def _preferred(job: Job, asked: list[str], fit: list[str], traits: Traits) -> li
     return can
 
 
-def _objection(preferred: bool) -> str:
-    return "" if preferred else ", and the order of its sums depends on sizes"
+def _verdicts(
+    costs: dict[str, Cost], best: str, asked: list[str], preferred: list[str]
+) -> dict[str, str]:
+    """Say of each algorithm that can do the job why it was chosen, or why not."""
+    found = dict.fromkeys(costs, "not asked for")
+    for name in asked:
+        if name in costs:
+            found[name] = f"predicted {costs[name].seconds / costs[best].seconds:.1f}x the time"
+            if name not in preferred:
+                found[name] += ", and the order of its sums depends on sizes"
+    found[best] = "asked for" if len(asked) == 1 else "chosen"
+    return found
