@@ -50,15 +50,15 @@ class Stream:
         The hyperparameters.
     padding : int, name or pairs
         As in `conv`. On the streamed axis ``(extent - 1 - a, a)`` looks `a` samples ahead; the
-        padding before it is in the first outputs, the one after it in those of `flush`. "same" needs
-        a stride of 1 there.
+        padding before it is in the first outputs, the one after it in those of `flush`. "same"
+        needs a stride of 1 there.
     layout, flip, accuracy, accumulate : as in `conv`
         The same.
     algorithm : str
-        As in `conv`; "fft" filters in the frequency domain, by partitions as long as the first block
-        (to the next power of two, 128 to 8192), at once for every block: the filter must have one
-        spatial axis, and stride and dilation 1. "auto" takes it from 1024 taps on, unless accuracy is
-        "elementwise".
+        As in `conv`; "fft" filters in the frequency domain, by partitions as long as the first
+        block (to the next power of two, 128 to 8192): the filter must have one spatial axis, and
+        stride and dilation 1. "auto" takes it from 1024 taps on, unless accuracy is "elementwise".
+        Outputs of any block follow at once all the same.
 
     Raises
     ------
@@ -343,7 +343,7 @@ class Stream:
 class _Ready(NamedTuple):
     """Hold what `push` needs for blocks of one shape: views of one buffer, and a function."""
 
-    kind: type
+    kind: type[Any]
     shape: tuple[int, ...]
     dtype: Any
     new: Array
@@ -379,7 +379,8 @@ class _Spectra:
         x = b.xp.concat([self.waiting, x], axis=1)
         usable = max(x.shape[1] - held, 0)
         self.waiting = b.xp.asarray(x[:, usable:], copy=True)
-        found, start = [], 0
+        found: list[Array] = []
+        start = 0
         while start < usable or not found:
             stop = min(start + self.partitions.missing, usable)
             found.append(self.partitions.push(x[:, start:stop]))
