@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import einstride as es
@@ -114,6 +114,7 @@ def equal(found: Any, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad", "per_example"])
+@settings(max_examples=20)
 @given(st.data(), calls(), st.sampled_from(["int8", "float32", "float16", "complex64"]), seeds)
 def test_chunks_have_the_values_of_the_whole(which, data, call, dtype, seed):
     """Integer values, whose sums are exact in every order."""
@@ -129,6 +130,7 @@ def test_chunks_have_the_values_of_the_whole(which, data, call, dtype, seed):
 
 
 @pytest.mark.parametrize("which", ["forward", "input_grad"])
+@settings(max_examples=20)
 @given(st.data(), calls(), seeds)
 def test_chunks_have_the_bits_of_the_whole(which, data, call, seed):
     pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
@@ -142,6 +144,7 @@ def test_chunks_have_the_bits_of_the_whole(which, data, call, seed):
     equal(run(which, *lazy, case, keywords), expected)
 
 
+@settings(max_examples=5)
 @given(st.data(), seeds, st.integers(1, 3), st.integers(0, 1))
 def test_transposed(data, seed, stride, extra):
     assume(extra < stride)
@@ -162,6 +165,7 @@ def test_transposed(data, seed, stride, extra):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+@settings(max_examples=5)
 @given(st.data(), seeds)
 def test_bias_and_groups_in_chunks(dtype, data, seed):
     x = integer_data((2, 6, 5, 8), dtype, seed)

@@ -46,19 +46,21 @@ class Stream:
         Added to every output position.
     axis : int
         The spatial axis along which blocks arrive; 0 is the first one.
-    stride, dilation, groups : as in `conv`
-        The hyperparameters.
+    stride : as in `conv`
+        The step of the windows.
     padding : int, name or pairs
         As in `conv`. On the streamed axis ``(extent - 1 - a, a)`` looks `a` samples ahead; the
         padding before it is in the first outputs, the one after it in those of `flush`. "same"
         needs a stride of 1 there.
-    layout, flip, accuracy, accumulate : as in `conv`
+    dilation, groups, layout, flip : as in `conv`
         The same.
     algorithm : str
         As in `conv`; "fft" filters in the frequency domain, by partitions as long as the first
         block (to the next power of two, 128 to 8192): the filter must have one spatial axis, and
         stride and dilation 1. "auto" takes it from 1024 taps on, unless accuracy is "elementwise".
         Outputs of any block follow at once all the same.
+    accuracy, accumulate : as in `conv`
+        The same.
 
     Raises
     ------
