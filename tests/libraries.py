@@ -116,8 +116,7 @@ def _jax() -> Library:
 
 def _dask() -> Library:
     xp = importlib.import_module("dask.array")
-    unsupported = frozenset({"float16"})  # missing in its array-API namespace
-    return Library("dask", xp, xp.Array, xp.asarray, lambda a: a.compute(), unsupported)
+    return Library("dask", xp, xp.Array, xp.asarray, lambda a: a.compute())
 
 
 LIBRARIES: dict[str, Callable[[], Library]] = {

@@ -95,6 +95,17 @@ def test_the_page_of_kernels_runs(tmp_path, monkeypatch):
     assert "lines" in namespace
 
 
+def test_the_page_of_large_arrays_runs(tmp_path, monkeypatch):
+    pytest.importorskip("dask.array", reason="dask is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    text = (ROOT / "docs" / "large.md").read_text(encoding="utf-8")
+    namespace = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
+        exec(compile(block, f"docs/large.md, block {number}", "exec"), namespace)
+    assert "whole" in namespace
+
+
 def test_readme_quick_start_is_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split("## Quick start")[1].split("\n## ")[0]

@@ -23,6 +23,7 @@ from einstride.api.gradients import conv_bias_grad, conv_filter_grad, conv_input
 from einstride.api.output_sizes import output_size, same_padding
 from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
+from einstride.api.stream import Stream
 from einstride.api.tune import tune
 from einstride.support import forks  # noqa: F401  (it registers a function with the system)
 from einstride.viewer.show import show
@@ -40,6 +41,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "Conv",
     "Plan",
+    "Stream",
     "conv",
     "conv4d_filter_gradient",
     "conv4d_forward",

@@ -82,9 +82,12 @@ def conv(
         gy) affects only the outputs whose windows hold it. Zeros of the padding are elements like
         others: an Inf in f times such a zero is NaN. `strided`, `gemm`, `direct` and
         `implicit_gemm` always keep the elementwise bound; `winograd`, `fft` and `cudnn` do not, and
-        "elementwise" refuses them. "tf32": factors of float32 and complex64 may be rounded to 10
-        bits on GPUs whose tensor cores do so. No other value allows that rounding, and "tf32" has
-        no effect elsewhere.
+        "elementwise" refuses them. With the extra fast, "auto" then takes `direct` on NumPy
+        whenever it can, and adds products in one order that depends on no size: a part of an array
+        has the bits of the whole, as long as the offset tables of `direct` hold its axes (about
+        2**18 positions, or 2**19 pairs of output and tap). "tf32": factors of float32 and
+        complex64 may be rounded to 10 bits on GPUs whose tensor cores do so. No other value allows
+        that rounding, and "tf32" has no effect elsewhere.
     accumulate : str, optional
         The dtype of the sums, e.g. "int64" for int8 operands or "float64" for float32 ones. The
         result of integers has this dtype; the result of floats is rounded once at the end.

@@ -156,6 +156,18 @@ def call(
     return result
 
 
+def bound(
+    where: str, first: Array, second: Array, bias: Array | None, k: Keywords, kept: Prepared
+) -> Callable[[Array], Array]:
+    """Return the function that convolves any array of this memory layout with a layer's filter.
+
+    Everything is checked here, and nothing in the calls of the function.
+    """
+    b, plan = execute.prepare(where, "forward", first, second, bias, None, k, None, True)
+    run = _make_hit(where, plan, b, first, second, bias, True)
+    return lambda x: run(x, second, bias, kept)
+
+
 def _key(
     where: str, given: tuple[Any, ...], b: Backend | None, first: Array, second: Array,
     bias: Array | None,

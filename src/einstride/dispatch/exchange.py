@@ -21,6 +21,7 @@ from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import KEYWORDS, Keywords, PerExample, Transposed
 from einstride.planning import select
+from einstride.planning.select import Decision
 from einstride.support.errors import bad_type
 
 Compute = Callable[..., Array]
@@ -54,7 +55,8 @@ def call(
     transposed = isinstance(extra, Transposed)
     names = execute.TRANSPOSED if transposed else execute.NAMES[direction]
     arrays = (first, second, bias, out)
-    backends.of(where, names, *arrays)
+    if exchange.one_library:
+        backends.of(where, names, *arrays)
     if not may_write:
         raise array_checks.immutable(where, out, theirs)
     exchange.check(where, names, arrays)
@@ -111,7 +113,28 @@ def passes(compute: Compute) -> Passes:
             compute, theirs, where, direction, first, second, bias, None, given, parse.checked
         )
 
-    return Passes(values, infer, bilinear.compute)
+    def call(
+        where: str, direction: Direction, first: Array, second: Array, bias: Array | None,
+        k: Keywords, extra: Any, b: Backend,
+    ) -> Array:  # fmt: skip
+        given = (*k, extra)
+        return compute(where, direction, first, second, bias, None, given, parse.checked, b=b)
+
+    return Passes(values, call, plan, infer, bilinear.compute)
+
+
+def plan(
+    where: str,
+    direction: Direction,
+    first: Array,
+    second: Array,
+    bias: Array | None,
+    k: Keywords,
+    extra: Any,
+) -> Decision:
+    """Return the plan of a call after all checks that need no values, as `Passes.plan`."""
+    b = backends.of(where, execute.NAMES[direction][:1], first)
+    return execute.prepare(where, direction, first, second, bias, None, k, extra, b=b)[1]
 
 
 def infer(

@@ -312,16 +312,35 @@ def choose_algorithm(
         one = replace(parts[name], geometry=replace(inner.geometry, batch=1))
         return ALGORITHMS[name].cost(one, traits, known).seconds
 
-    best = min((n for n in asked if n in fit), key=seconds)
-    candidates = []
-    for name in ALGORITHMS:
-        if name == best:
-            verdict = "chosen" if algorithm == "auto" else "asked for"
-        elif name in why:
-            verdict = why[name]
-        else:
-            ratio = costs[name].seconds / costs[best].seconds
-            verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
-        candidates.append(Candidate(name, costs.get(name), verdict))
+    preferred = _preferred(job, asked, fit, traits)
+    best = min(preferred, key=seconds)
+    verdicts = _verdicts(costs, best, asked, preferred) | why
+    candidates = [Candidate(name, costs.get(name), verdicts[name]) for name in ALGORITHMS]
     table = tuple(candidates)
     return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
+
+
+def _preferred(job: Job, asked: list[str], fit: list[str], traits: Traits) -> list[str]:
+    """Return the algorithms between which the predicted time decides.
+
+    Where each element has a bound of its own, `direct` alone on CPUs: the order of its sums depends
+    on no size, so that a part of an array has the bits of the whole.
+    """
+    can = [name for name in asked if name in fit]
+    if job.accuracy == "elementwise" and traits.kernels == "cpu" and "direct" in can:
+        return ["direct"]
+    return can
+
+
+def _verdicts(
+    costs: dict[str, Cost], best: str, asked: list[str], preferred: list[str]
+) -> dict[str, str]:
+    """Say of each algorithm that can do the job why it was chosen, or why not."""
+    found = dict.fromkeys(costs, "not asked for")
+    for name in asked:
+        if name in costs:
+            found[name] = f"predicted {costs[name].seconds / costs[best].seconds:.1f}x the time"
+            if name not in preferred:
+                found[name] += ", and the order of its sums depends on sizes"
+    found[best] = "asked for" if len(asked) == 1 else "chosen"
+    return found

@@ -33,10 +33,14 @@ def _engine(job: Job, traits: Traits, contiguous: bool = True) -> Any:
 
     `grouped` for small groups whose channels are contiguous in memory (`contiguous`, as a plan
     assumes); `dense` if a group has enough channels to fill vectors and register tiles, else
-    `channelwise`; `few` instead of either if it is predicted to be faster.
+    `channelwise`; `few` instead of either if it is predicted to be faster. These three add products
+    in one order, by taps and then by channels, and give the same bits. `grouped` has another order,
+    and its choice depends on sizes and strides: ``accuracy="elementwise"`` leaves it out, so that
+    a part of an array has the bits of the whole.
     """
     if (
         contiguous
+        and job.accuracy != "elementwise"
         and grouped in _ENGINES
         and grouped.supports(job, traits) is None
         # Arrays with other strides take another engine, whose workspace must fit the limit, too.

@@ -20,7 +20,7 @@ from einstride.support.errors import bad_type
 
 __all__ = ["Array", "Backend", "Traits", "by_name", "computing", "of"]
 
-ADAPTERS = ("numpy", "cupy", "torch", "jax")
+ADAPTERS = ("numpy", "cupy", "torch", "jax", "dask")
 """The libraries that have an adapter of their own, a module of this folder."""
 
 _ARRAY_TYPES = {
@@ -28,6 +28,7 @@ _ARRAY_TYPES = {
     "cupy": r"cupy\.(.*\.)?ndarray",
     "torch": r"torch\.Tensor",
     "jax": r"jax(lib)?\.(.*\.)?(Array|ArrayImpl|Tracer)",
+    "dask": r"dask\.array\.core\.Array",
 }
 """Patterns of the full names of array types. Subclasses count too where `_SUBCLASSES` says so."""
 
@@ -176,4 +177,4 @@ def computing(b: Backend) -> Backend:
 
 
 def _namespace(library: str) -> Any:
-    return import_module("array_api_compat.dask.array" if library == "dask" else library)
+    return import_module(library)

@@ -127,6 +127,9 @@ class Exchange:
     refusal : callable
         ``refusal(dtype_name)``: the remedy for a user whose results would have a dtype that the
         library cannot hold at present; None if it can hold the dtype.
+    one_library : bool
+        False if arrays of other libraries may stand beside those of the library: `check` then says
+        which.
     """
 
     host: Backend
@@ -141,6 +144,7 @@ class Exchange:
     on: Callable[[Array], AbstractContextManager[Any]] = lambda x: _HERE
     written: Callable[[Array], None] | None = None
     refusal: Callable[[str], str | None] = lambda dtype_name: None
+    one_library: bool = True
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,6 @@ def of(xp: Any) -> Backend:
             workspace=64 << 20,
             half_sums=False,
             max_rank=12,
-            has_fft=library != "dask",  # its transforms require all of an axis in one chunk
         ),
         dtype_name=dtype_name,
         device=device,

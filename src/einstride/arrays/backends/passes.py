@@ -24,6 +24,11 @@ class Passes:
     ----------
     compute : callable
         ``compute(*call)``: the result, of arrays that have memory to lend.
+    call : callable
+        ``call(*call, b)``: the result of arrays of NumPy or CuPy, on the backend `b`.
+    plan : callable
+        ``plan(*call)``: the `einstride.planning.select.Decision` about arrays that may have no
+        values.
     infer : callable
         ``infer(*call)``: the shape of the result and the name of its dtype, from arrays that may
         have no values, whose sizes may be symbols.
@@ -34,6 +39,8 @@ class Passes:
     """
 
     compute: Callable[..., Array]
+    call: Callable[..., Array]
+    plan: Callable[..., Any]
     infer: Callable[..., tuple[tuple[Any, ...], str]]
     bilinear: Callable[..., Array]
 

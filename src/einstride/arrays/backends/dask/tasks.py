@@ -1,0 +1,369 @@
+"""Compute one block of a result from chunks of the operands: what the tasks of a graph run.
+
+Tasks are objects that are called with chunks. They hold integers and names only, and are sent to
+the processes of a cluster as they are; the filter is an argument of its own, stored once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, product
+from typing import Any
+
+import numpy as np
+
+from einstride.arrays.backends import numpy, of_type
+from einstride.arrays.backends.adapter import Array
+from einstride.arrays.backends.passes import PASSES
+from einstride.arrays.backends.thread_pool import cores
+from einstride.geometry.chunks import Fill, Folded, Part, Range
+from einstride.geometry.convolution import Direction
+from einstride.geometry.keywords import Keywords, PerExample, Shape, Transposed
+from einstride.support.errors import bad_value
+
+
+class _Running:
+    """Count the tasks that the threads of this process compute at the moment."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count a task while it runs."""
+        with self._lock:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+
+    def share(self) -> int:
+        """Return the threads that one task may use: its share of those that a call would use."""
+        return max(min(numpy.BACKEND.threads(), cores()) // max(self._count, 1), 1)
+
+
+RUNNING = _Running()
+
+HOST = replace(
+    numpy.BACKEND,
+    traits=replace(numpy.BACKEND.traits, library="dask"),
+    threads=RUNNING.share,
+)
+"""The backend that computes blocks in host memory: NumPy's, whose threads the tasks share."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Hold what all blocks of one result have in common.
+
+    Attributes
+    ----------
+    where, direction, keywords : str, str, Keywords
+        The public function, its pass and the caller's checked keywords.
+    orders : tuple
+        The permutations of the first operand, the second and the result into canonical order.
+    compute : str or None
+        The dtype to which both operands are converted, so that sums of blocks are rounded once;
+        None if they stay as they are.
+    result : str
+        The dtype of the result.
+    kernel : tuple of int
+        The kernel size, of a filter gradient.
+    per_example, transposed : bool
+        True for filter gradients of single examples, and for transposed convolutions.
+    """
+
+    where: str
+    direction: Direction
+    keywords: Keywords
+    orders: tuple[Shape | None, Shape | None, Shape | None]
+    compute: str | None
+    result: str
+    kernel: Shape = ()
+    per_example: bool = False
+    transposed: bool = False
+
+    def on(
+        self, first: Array, second: Array, bias: Array | None, parts: Sequence[Part],
+        groups: int, input_dilation: Any,
+    ) -> Array:  # fmt: skip
+        """Compute a block, whose convolution has the paddings of `parts` and no other border."""
+        k = self.keywords._replace(
+            padding=tuple(p.padding for p in parts),
+            padding_mode="zeros",
+            groups=groups,
+            input_dilation=input_dilation,
+        )
+        extra: Any = None
+        if self.direction == "filter_grad":
+            extra = PerExample(self.kernel) if self.per_example else self.kernel
+        elif self.direction == "input_grad":
+            extra = tuple(p.size for p in parts)
+            if self.transposed:
+                extra = Transposed(0, extra)
+        b = of_type(type(first))
+        if b is None:
+            raise TypeError(f"{self.where}: a chunk is a {type(first).__qualname__}, not an array")
+        on_host = b is numpy.BACKEND
+        if not on_host:
+            second, bias = (a if a is None else b.xp.asarray(a) for a in (second, bias))
+        if self.compute is not None:
+            first, second = first.astype(self.compute), second.astype(self.compute)
+        with RUNNING.one_more():
+            return PASSES[0].call(
+                self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
+            )
+
+
+Cuts = tuple[tuple[Range, ...], ...]
+"""For each axis of an operand, in the caller's order, the slices of consecutive chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Compute a block of an output, or one block's part of a filter gradient.
+
+    Attributes
+    ----------
+    call : Call
+        What it has in common with other blocks.
+    cuts : Cuts
+        The slices of the chunks of the first operand.
+    parts : tuple of Part
+        The parts of the spatial axes of x.
+    shape : tuple of int
+        The canonical shape of the result.
+    channels : (int, int)
+        The channels of the result that the block has, for its part of the bias.
+    groups : int
+        The groups that the block's channels form.
+    second : Cuts
+        The slices of the second operand: of the filter, or of the chunks of gy.
+    count : int
+        The number of chunks of the second operand.
+    """
+
+    call: Call
+    cuts: Cuts
+    parts: tuple[Part, ...]
+    shape: Shape
+    channels: Range
+    groups: int
+    second: Cuts
+    count: int
+
+    def __call__(self, bias: Array | None, *chunks: Array) -> Array:
+        """Compute the block from chunks of the second operand, then those of the first one."""
+        call, bias = self.call, _of_channels(bias, self.channels)
+        if 0 in self.shape or any(p.size == 0 for p in self.parts):
+            return _nothing(call, self.shape, chunks[-1], bias)
+        second = gathered(chunks[: self.count], self.second)
+        x = gathered(chunks[self.count :], self.cuts)
+        for axis, part in enumerate(self.parts, start=1):
+            if part.fills:
+                x = filled(x, _callers_axis(call.orders[0], axis), part.fills)
+        dilations = call.keywords.input_dilation
+        if not isinstance(dilations, tuple):
+            dilations = (dilations,) * len(self.parts)
+        # what `filled` copied has its zeros between the elements already
+        dilation = tuple(1 if p.fills else t for p, t in zip(self.parts, dilations, strict=True))
+        return call.on(x, second, bias, self.parts, self.groups, dilation)
+
+
+@dataclass(frozen=True, slots=True)
+class InputBlock:
+    """Compute a block of an input gradient or of a transposed convolution.
+
+    Attributes
+    ----------
+    call, shape, channels, groups, second : Call, tuple of int, (int, int), int, Cuts
+        As in `Block`.
+    cells : tuple of (Cuts, tuple of Part, int)
+        The parts of gy behind ranges of padded positions: the slices of its chunks, the parts of
+        its spatial axes, and the number of chunks. One cell where the border holds zeros.
+    folded : tuple of Folded
+        For each spatial axis, how padded positions are added to elements; empty if none are.
+    """
+
+    call: Call
+    shape: Shape
+    channels: Range
+    groups: int
+    second: Cuts
+    cells: tuple[tuple[Cuts, tuple[Part, ...], int], ...]
+    folded: tuple[Folded, ...]
+
+    def __call__(self, bias: Array | None, f: Array, *chunks: Array) -> Array:
+        """Compute the block from the filter and chunks of gy, those of one cell after another."""
+        call, bias = self.call, _of_channels(bias, self.channels)
+        f = gathered((f,), self.second)
+        if 0 in self.shape:
+            return _nothing(call, self.shape, chunks[0], bias)
+        found, start = [], 0
+        for cuts, parts, count in self.cells:
+            gy, start = gathered(chunks[start : start + count], cuts), start + count
+            if 0 in gy.shape:
+                size = (self.shape[0], *(p.size for p in parts), self.shape[-1])
+                found.append(_nothing(call, size, chunks[0], bias))
+            else:
+                dilation = 1 if self.folded else call.keywords.input_dilation
+                found.append(call.on(gy, f, bias, parts, self.groups, dilation))
+        if not self.folded:
+            return found[0]
+        return self._fold(found)
+
+    def _fold(self, found: list[Array]) -> Array:
+        """Add the padded positions of all cells to the elements that they hold."""
+        call = self.call
+        axes = [_callers_axis(call.orders[2], i + 1) for i in range(len(self.folded))]
+        lengths = [[part.size for part in axis.parts] for axis in self.folded]
+        gx = _joined(found, axes, lengths)
+        for axis, folded in zip(axes, self.folded, strict=True):
+            gx = _folded(gx, axis, folded)
+        dilations = call.keywords.input_dilation
+        if isinstance(dilations, int):
+            dilations = (dilations,) * len(axes)
+        steps = [slice(None)] * gx.ndim
+        for axis, t in zip(axes, dilations, strict=True):
+            steps[axis] = slice(None, None, t)
+        return gx[tuple(steps)].astype(call.result)
+
+
+def _joined(found: list[Array], axes: Sequence[int], lengths: Sequence[Sequence[int]]) -> Array:
+    """Join arrays, in row-major order of their cells, along the axes."""
+    if len(found) == 1:
+        return found[0]
+    shape = list(found[0].shape)
+    for axis, each in zip(axes, lengths, strict=True):
+        shape[axis] = sum(each)
+    whole = np.empty_like(found[0], shape=tuple(shape))
+    places = [
+        [slice(end - n, end) for end, n in zip(accumulate(each), each, strict=True)]
+        for each in lengths
+    ]
+    for part, cell in zip(found, product(*places), strict=True):
+        index = [slice(None)] * len(shape)
+        for axis, place in zip(axes, cell, strict=True):
+            index[axis] = place
+        whole[tuple(index)] = part
+    return whole
+
+
+def _folded(gx: Array, axis: int, folded: Folded) -> Array:
+    """Add positions of an axis to the elements that they hold, in the order of `ops.fold`."""
+    if folded.folds == (((0, folded.size), (0, folded.size), 1),):
+        return gx
+    shape = (*gx.shape[:axis], folded.size, *gx.shape[axis + 1 :])
+    total = np.zeros_like(gx, shape=shape)
+    before = (slice(None),) * axis
+    for positions, elements, step in folded.folds:
+        part = gx[(*before, slice(*positions))]
+        if step == 0:
+            part = part.sum(axis=axis, keepdims=True, dtype=part.dtype)
+        elif step == -1:
+            part = np.flip(part, axis)
+        total[(*before, slice(*elements))] += part
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Add the parts of a filter gradient in the order in which they are given.
+
+    Attributes
+    ----------
+    where : str
+        The public function, for errors.
+    result : str or None
+        The dtype of the sum; None to leave it as it is.
+    """
+
+    where: str
+    result: str | None
+
+    def __call__(self, *parts: Array) -> Array:
+        """Add arrays of one shape; a sum of integers that could overflow is refused."""
+        total = parts[0]
+        for part in parts[1:]:
+            if total.dtype.kind in "iu" and total.size:
+                _check_sum(self.where, total, part)
+            total = total + part
+        return total if self.result is None else total.astype(self.result)
+
+
+def _check_sum(where: str, one: Array, other: Array) -> None:
+    least, most = int(one.min()) + int(other.min()), int(one.max()) + int(other.max())
+    limits = np.iinfo(one.dtype)
+    if least < limits.min or most > limits.max:
+        raise bad_value(
+            where,
+            f"the sum of the parts of two blocks could leave {one.dtype}",
+            f"values whose sums may lie in [{least}, {most}]",
+            "scale them down or convert them to float64",
+        )
+
+
+def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
+    """Return slices of chunks, given in row-major order, as one array: a view of a single chunk."""
+    if len(chunks) == 1:
+        index = tuple(slice(*cut[0]) for cut in cuts)
+        return chunks[0][index] if cuts else chunks[0]
+    lengths = [[stop - start for start, stop in axis] for axis in cuts]
+    whole = np.empty_like(chunks[0], shape=tuple(map(sum, lengths)))
+    axes = [
+        [
+            (slice(end - n, end), slice(*cut))
+            for end, n, cut in zip(accumulate(each), each, axis, strict=True)
+        ]
+        for each, axis in zip(lengths, cuts, strict=True)
+    ]
+    for chunk, cell in zip(chunks, product(*axes), strict=True):
+        whole[tuple(place for place, _ in cell)] = chunk[tuple(cut for _, cut in cell)]
+    return whole
+
+
+def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
+    """Return the positions of an axis that hold these elements of x, or zeros."""
+    length = sum(fill.length for fill in fills)
+    whole = np.empty_like(x, shape=(*x.shape[:axis], length, *x.shape[axis + 1 :]))
+    before, start = (slice(None),) * axis, 0
+    for n, source, step in fills:
+        place = (*before, slice(start, start + n))
+        start += n
+        if source < 0:
+            whole[place] = 0
+        elif step == 0:
+            whole[place] = x[(*before, slice(source, source + 1))]
+        elif step == 1:
+            whole[place] = x[(*before, slice(source, source + n))]
+        else:
+            whole[place] = np.flip(x[(*before, slice(source - n + 1, source + 1))], axis)
+    return whole
+
+
+def _callers_axis(order: Shape | None, axis: int) -> int:
+    """Return the place, in the caller's order, of an axis of the canonical order."""
+    return axis if order is None else order[axis]
+
+
+def _of_channels(bias: Array | None, channels: Range) -> Array | None:
+    return None if bias is None else bias[slice(*channels)]
+
+
+def _nothing(call: Call, shape: Shape, like: Array, bias: Array | None) -> Array:
+    """Return a block, of a canonical shape, without products: zeros, plus the bias."""
+    order = call.orders[2]
+    if order is not None:
+        shape = tuple(shape[order.index(i)] for i in range(len(order)))
+    zeros: Array = np.zeros_like(like, shape=shape, dtype=call.compute or call.result)
+    if bias is not None:
+        channel = _callers_axis(order, len(shape) - 1)
+        places = [1] * len(shape)
+        places[channel] = -1
+        zeros += np.reshape(np.asarray(bias, like=zeros), places).astype(zeros.dtype)
+    return zeros

@@ -1,0 +1,366 @@
+"""Compare convolutions of Dask arrays with those of the whole arrays, and count their tasks."""
+
+from __future__ import annotations
+
+import re
+import time
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import einstride as es
+from einstride.geometry import chunks as pieces
+from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
+from oracle import Case
+from strategies import cases, integer_data, seeds
+
+da = pytest.importorskip("dask.array", reason="dask is not installed")
+dask = pytest.importorskip("dask")
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+LAYOUTS = {1: ("channels_first", "CXN,XOI->XCN"), 2: ("channels_first", "NCXY,OIXY->XNYC")}
+
+
+def split(draw: Any, n: int) -> tuple[int, ...]:
+    """Draw chunks of an axis of n elements, uneven ones among them."""
+    if n < 2:
+        return (n,)
+    cuts = sorted(draw(st.sets(st.integers(1, n - 1), max_size=min(3, n - 1))))
+    return tuple(b - a for a, b in zip([0, *cuts], [*cuts, n], strict=True))
+
+
+def chunked(draw: Any, a: np.ndarray) -> Any:
+    return da.from_array(a, chunks=tuple(split(draw, n) for n in a.shape))
+
+
+@st.composite
+def calls(draw: Any) -> tuple[Case, dict[str, Any]]:
+    """Draw a convolution with any border, input dilation and layout."""
+    case = draw(cases(max_rank=3))
+    keywords: dict[str, Any] = dict(case.explicit)
+    rank = len(case.kernel_size)
+    if draw(st.booleans()):
+        keywords["layout"] = draw(st.sampled_from(LAYOUTS.get(rank, ("channels_first",))))
+    mode = draw(st.sampled_from(MODES))
+    keywords["padding_mode"] = mode
+    keywords["input_dilation"] = tuple(
+        draw(st.sampled_from((1, 1, 2, 3))) if draw(st.booleans()) else 1 for _ in range(rank)
+    )
+    return case, keywords
+
+
+def arranged(a: np.ndarray, keywords: dict[str, Any], role: int) -> np.ndarray:
+    """Return a canonical array (x, f or y for role 0, 1, 2) in the layout of the keywords."""
+    layout = keywords.get("layout", "channels_last")
+    rank = a.ndim - 2
+    if layout == "channels_last":
+        return a
+    if layout == "channels_first":
+        order = (rank + 1, rank, *range(rank)) if role == 1 else (0, rank + 1, *range(1, rank + 1))
+    else:
+        names = re.split(",|->", layout)
+        letters = [c for c in names[0] if c not in "NC"]
+        wanted = [*letters, "I", "O"] if role == 1 else ["N", *letters, "C"]
+        order = tuple(wanted.index(c) for c in names[role])
+    return np.ascontiguousarray(a.transpose(order))
+
+
+def operands(case: Case, keywords: dict[str, Any], dtype: str, seed: int) -> Any:
+    """Return x, f, gy and the sizes of the input and of the kernel; None if there is no such
+    convolution."""
+    try:
+        size = es.output_size(
+            case.input_size, case.kernel_size,
+            **{k: keywords[k] for k in ("stride", "padding", "dilation", "input_dilation")},
+        )  # fmt: skip
+        y_shape = (case.batch, *np.atleast_1d(size), case.filters)
+        shapes = (case.x_shape, case.f_shape, y_shape)
+        if dtype == "float64":
+            rng = np.random.default_rng(seed)
+            arrays = [rng.standard_normal(s) for s in shapes]
+        else:
+            arrays = [integer_data(s, dtype, seed + i) for i, s in enumerate(shapes)]
+        x, f, gy = (arranged(a, keywords, role) for role, a in enumerate(arrays))
+        es.conv(x, f, **keywords)
+    except ValueError:
+        return None
+    return x, f, gy
+
+
+def run(which: str, x: Any, f: Any, gy: Any, case: Case, keywords: dict[str, Any]) -> Any:
+    if which == "forward":
+        return es.conv(x, f, **keywords)
+    if which == "input_grad":
+        return es.conv_input_grad(gy, f, case.input_size, **keywords)
+    per_example = which == "per_example"
+    return es.conv_filter_grad(x, gy, case.kernel_size, per_example=per_example, **keywords)
+
+
+def equal(found: Any, expected: np.ndarray) -> None:
+    assert isinstance(found, da.Array)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    with dask.config.set(scheduler="synchronous"):
+        values = found.compute()
+        places = found.blocks.ravel() if found.npartitions < 5 else []
+        for block in places:
+            assert block.compute().shape == block.shape
+    assert values.dtype == expected.dtype
+    np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.parametrize("which", ["forward", "input_grad", "filter_grad", "per_example"])
+@settings(max_examples=20)
+@given(st.data(), calls(), st.sampled_from(["int8", "float32", "float16", "complex64"]), seeds)
+def test_chunks_have_the_values_of_the_whole(which, data, call, dtype, seed):
+    """Integer values, whose sums are exact in every order."""
+    case, keywords = call
+    found = operands(case, keywords, dtype, seed)
+    assume(found is not None)
+    x, f, gy = found
+    expected = run(which, x, f, gy, case, keywords)
+    lazy = [chunked(data.draw, a) for a in (x, f, gy)]
+    if which in ("forward", "input_grad") and data.draw(st.booleans()):
+        lazy[1] = f
+    equal(run(which, *lazy, case, keywords), expected)
+
+
+@pytest.mark.parametrize("which", ["forward", "input_grad"])
+@settings(max_examples=20)
+@given(st.data(), calls(), seeds)
+def test_chunks_have_the_bits_of_the_whole(which, data, call, seed):
+    pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
+    case, keywords = call
+    found = operands(case, keywords, "float64", seed)
+    assume(found is not None)
+    keywords = {**keywords, "accuracy": "elementwise"}
+    x, f, gy = found
+    expected = run(which, x, f, gy, case, keywords)
+    lazy = [chunked(data.draw, a) for a in (x, f, gy)]
+    equal(run(which, *lazy, case, keywords), expected)
+
+
+@settings(max_examples=5)
+@given(st.data(), seeds, st.integers(1, 3), st.integers(0, 1))
+def test_transposed(data, seed, stride, extra):
+    assume(extra < stride)
+    x = integer_data((2, 5, 7, 4), "float64", seed)
+    f = integer_data((3, 2, 2, 4), "float64", seed + 1)
+    bias = integer_data((4,), "float64", seed + 2)
+    for keywords in (
+        {"groups": 2, "output_padding": extra},
+        {"groups": 2, "padding": "same"},
+        {"groups": 2, "padding": ((1, 1), (0, 1))},
+    ):
+        expected = es.conv_transpose(x, f, bias, stride=stride, **keywords)
+        for given_bias in (bias, da.from_array(bias, chunks=1)):
+            found = es.conv_transpose(
+                chunked(data.draw, x), f, given_bias, stride=stride, **keywords
+            )
+            equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool"])
+@settings(max_examples=5)
+@given(st.data(), seeds)
+def test_bias_and_groups_in_chunks(dtype, data, seed):
+    x = integer_data((2, 6, 5, 8), dtype, seed)
+    f = integer_data((3, 3, 2, 12), dtype, seed + 1)
+    bias = integer_data((12,), "float32" if dtype == "float32" else "int32", seed + 2)
+    expected = es.conv(x, f, bias, groups=4, padding="same")
+    found = es.conv(
+        da.from_array(x, chunks=(1, 4, 3, data.draw(st.sampled_from((1, 2, 3, 4, 8))))),
+        f, bias, groups=4, padding="same",
+    )  # fmt: skip
+    equal(found, expected)
+
+
+def test_groups_stay_apart():
+    x = da.zeros((1, 8, 8, 8), chunks=(1, 4, 4, 2))
+    y = es.conv(x, np.ones((1, 1, 2, 4)), groups=4)
+    assert y.chunks[-1] == (1, 1, 1, 1)
+    gf = es.conv_filter_grad(x, y, (1, 1), groups=4)
+    assert gf.chunks == ((1,), (1,), (2,), (1, 1, 1, 1))
+    with_filter = es.conv(x, da.ones((1, 1, 8, 6), chunks=(1, 1, 8, 2)))
+    assert with_filter.chunks[-1] == (2, 2, 2)
+
+
+# Graphs
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", "causal", "full"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_chunks_of_the_result_follow_those_of_x(padding, stride):
+    x = da.zeros((1, 60, 60, 1), chunks=(1, 20, (10, 30, 20), 1))
+    y = es.conv(x, np.ones((5, 5, 1, 1)), padding=padding, stride=stride)
+    assert [len(c) for c in y.chunks] == [1, 3, 3, 1]
+    if stride == 1 and padding in ("same", "causal"):
+        assert y.chunks == x.chunks
+    for ours, theirs in zip(y.chunks[1:3], x.chunks[1:3], strict=True):
+        assert max(abs(a * stride - b) for a, b in zip(ours, theirs, strict=True)) <= 4
+
+
+def test_one_task_for_each_chunk_of_the_result():
+    x = da.zeros((1, 2000, 2000, 1), chunks=(1, 500, 500, 1))
+    f = np.ones((5, 5, 1, 1))
+    y = es.conv(x, f, padding="same")
+    assert y.npartitions == 16
+    assert len(y.dask.layers[y.name]) == 16 + 1  # the filter
+    assert len(y.__dask_graph__()) <= 4 * y.npartitions
+    gx = es.conv_input_grad(y, f, (2000, 2000), padding="same")
+    assert len(gx.dask.layers[gx.name]) == 16 + 1
+    gf = es.conv_filter_grad(x, y, (5, 5), padding="same")
+    assert len(gf.dask.layers[gf.name]) == 16 + 2 + 1  # parts and two levels of sums
+
+
+def test_the_time_to_write_a_graph_is_proportional_to_its_chunks():
+    f = np.ones((3, 3, 1, 1), "float32")
+    seconds = []
+    for _ in range(5):
+        x = da.zeros((1, 800, 800, 1), chunks=(1, 20, 20, 1), dtype="float32")
+        start = time.process_time()
+        y = es.conv(x, f, padding="same")
+        seconds.append((time.process_time() - start) / y.npartitions)
+    # 20 microseconds where the machine is idle; the bound leaves room for slow ones
+    assert min(seconds) < 200e-6
+
+
+def test_a_task_reads_only_the_chunks_that_its_windows_see():
+    x = da.zeros((1, 100, 1), chunks=(1, 10, 1))
+    y = es.conv(x, np.ones((3, 1, 1)), padding="same")
+    middle = y.dask.get_all_dependencies()[y.name, 0, 5, 0]
+    assert {key[2] for key in middle if key[0] == x.name} == {4, 5, 6}
+    around = es.conv(x, np.ones((3, 1, 1)), padding="same", padding_mode="circular")
+    first = around.dask.get_all_dependencies()[around.name, 0, 0, 0]
+    assert {key[2] for key in first if key[0] == x.name} == {9, 0, 1}
+
+
+def test_equal_calls_have_equal_names_and_bits():
+    rng = np.random.default_rng(0)
+    x, gy = rng.standard_normal((8, 40, 3)), rng.standard_normal((8, 38, 5))
+    lazy = [da.from_array(a, chunks=(1, 7, 3 if a is x else 5)) for a in (x, gy)]
+    found = [es.conv_filter_grad(*lazy, 3) for _ in range(2)]
+    assert found[0].name == found[1].name
+    results = {
+        found[0].compute(scheduler=scheduler, num_workers=n).tobytes()
+        for scheduler, n in product(("threads", "synchronous"), (1, 3))
+    }
+    assert len(results) == 1
+    np.testing.assert_allclose(found[0].compute(), es.conv_filter_grad(x, gy, 3), rtol=1e-12)
+
+
+def test_the_filter_may_be_written_after_the_call():
+    f = np.ones((3, 1, 1))
+    y = es.conv(da.ones((1, 9, 1), chunks=3), f)
+    f[:] = 7
+    assert (y.compute() == 3).all()
+
+
+def test_layers_other_functions_and_lists_of_operands():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (2, 12, 10, 2)).astype("float64")
+    layer = es.Conv(rng.integers(-3, 4, (3, 3, 2, 4)).astype("float64"), np.ones(4), stride=2)
+    lazy = da.from_array(x, chunks=(1, 5, 4, 2))
+    y = layer.forward(x)
+    equal(layer.forward(lazy), y)
+    expected = layer.backward(y, x)
+    for found, wanted in zip(layer.backward(layer(lazy)), expected, strict=True):
+        equal(found, wanted)
+    equal(es.conv_bias_grad(lazy), es.conv_bias_grad(x))
+    found = es.conv_jvp(lazy, layer.f, lazy, None, stride=2)
+    equal(found, es.conv_jvp(x, layer.f, x, None, stride=2))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 1), (1, 0, 1), (1, 5, 0)])
+def test_empty_arrays(shape):
+    x, f = np.zeros(shape), np.ones((3, shape[-1], 2))
+    expected = es.conv(x, f, padding="same")
+    equal(es.conv(da.from_array(x), f, padding="same"), expected)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("which", ["x", "f", "bias"])
+def test_unknown_chunks_are_refused(which):
+    arrays = {"x": np.ones((2, 8, 1)), "f": np.ones((3, 1, 2)), "bias": np.ones(2)}
+    lazy = {k: da.from_array(a, chunks=1) for k, a in arrays.items()}
+    lazy[which] = lazy[which][lazy[which].sum(axis=tuple(range(1, lazy[which].ndim))) > 0]
+    with pytest.raises(ValueError, match=rf"conv: the chunks of {which} must have known sizes; "
+                       rf"got chunks .*nan.*; call {which}.compute_chunk_sizes"):  # fmt: skip
+        es.conv(lazy["x"], lazy["f"], lazy["bias"])
+
+
+def test_chunks_without_elements_are_refused():
+    x = da.from_array(np.ones((1, 8, 1)), chunks=((1,), (4, 0, 4), (1,)))
+    with pytest.raises(ValueError, match="conv: no chunk of x may have length 0 beside others; "):
+        es.conv(x, np.ones((3, 1, 1)))
+
+
+def test_other_arrays_are_refused():
+    x, f = da.ones((1, 8, 1)), np.ones((3, 1, 1))
+    with pytest.raises(TypeError, match="conv: f must be an array of NumPy, CuPy or Dask"):
+        es.conv(x, f.tolist())
+    with pytest.raises(TypeError, match="conv: arrays of dask are treated as immutable"):
+        es.conv(x, f, out=np.empty((1, 6, 1)))
+    with pytest.raises(ValueError, match="conv: x has 1 channels but f expects 2"):
+        es.conv(x, np.ones((3, 2, 1)))
+
+
+def test_integers_that_could_wrap_are_refused_by_the_task():
+    x = da.full((1, 8, 1), 2**40, chunks=4, dtype="int64")
+    y = es.conv(x, np.full((3, 1, 1), 2**40))
+    with pytest.raises(ValueError, match="conv: sums of 3 products of these integers could leave"):
+        y.compute(scheduler="synchronous")
+    ones = da.full((1, 8, 1), 2**31, chunks=(1, 2, 1), dtype="int64")
+    half = da.full((1, 6, 1), 2**31 - 1, chunks=(1, 1, 1), dtype="int64")
+    gf = es.conv_filter_grad(ones, half, 3)
+    with pytest.raises(ValueError, match="conv_filter_grad: the sum of the parts of two blocks"):
+        gf.compute(scheduler="synchronous")
+
+
+# Threads
+
+
+def test_tasks_share_the_threads_of_a_call():
+    from einstride.arrays.backends.dask import tasks
+
+    alone = tasks.HOST.threads()
+    with tasks.RUNNING.one_more():
+        assert tasks.HOST.threads() == alone
+        for others in range(1, 5):
+            with tasks.RUNNING.one_more():
+                assert tasks.HOST.threads() <= max(alone // 2, 1)
+            assert others
+    assert tasks.RUNNING._count == 0
+
+
+# The integers behind
+
+
+@given(calls(), st.data())
+def test_parts_cover_what_windows_see(call, data):
+    """Each block's part holds the positions of its windows, and nothing that no window sees."""
+    case, keywords = call
+    names = ("stride", "padding", "dilation", "groups", "flip", "padding_mode", "input_dilation")
+    try:
+        g = Geometry.of("conv", case.x_shape, case.f_shape, Settings(*(keywords[k] for k in names)))
+    except ValueError:
+        assume(False)
+    for axis in range(g.rank):
+        ends = pieces.bounds(split(data.draw, case.input_size[axis]))
+        dilation = g.input_dilation[axis] if g.input_dilation else 1
+        found = pieces.blocks(ends, g.stride[axis], g.size[axis], g.out[axis], dilation)
+        assert [b for block in found for b in block][:: len(found) * 2 - 1] == [0, g.out[axis]]
+        for block in found:
+            part = pieces.read_by_outputs(g, axis, block)
+            n = sum(b - a for a, b in part.ranges)
+            held = sum(f.length for f in part.fills) if part.fills else (n - 1) * dilation + 1
+            reach = (block[1] - block[0] - 1) * g.stride[axis] + g.extent[axis]
+            if block[0] < block[1]:
+                assert held + sum(part.padding) == reach
+            assert all(0 <= a <= b <= case.input_size[axis] for a, b in part.ranges)

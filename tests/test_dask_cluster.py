@@ -1,0 +1,89 @@
+"""Compute graphs by real worker processes of dask.distributed, on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import einstride as es
+
+da = pytest.importorskip("dask.array", reason="dask is not installed")
+distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+
+RNG = np.random.default_rng(0)
+
+# Of distributed and its sockets, when a worker is killed and when a cluster closes.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            host="127.0.0.1", memory_limit=None, silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def test_workers_give_the_bits_of_one_process(client):
+    x = RNG.standard_normal((2, 40, 40, 3))
+    f = RNG.standard_normal((3, 3, 3, 4))
+    lazy = da.from_array(x, chunks=(1, 15, 20, 3))
+    layer = es.Conv(f, padding="same", accuracy="elementwise")
+    y = layer(lazy)
+    np.testing.assert_array_equal(y.compute(scheduler=client), layer(x))
+    gf = es.conv_filter_grad(lazy, y, (3, 3), padding="same")
+    here = gf.compute(scheduler="synchronous")
+    np.testing.assert_array_equal(gf.compute(scheduler=client), here)
+
+
+def test_a_killed_worker_costs_no_result(client):
+    """One of two processes is killed while it holds chunks; the nanny starts another one."""
+    x = da.random.default_rng(1).random((1, 400, 200, 1), chunks=(1, 20, 200, 1))
+    slow = x.map_blocks(_wait, 0.1)
+    y = es.conv(slow, np.ones((5, 5, 1, 1)), padding="same")
+    expected = es.conv(x.compute(scheduler="synchronous"), np.ones((5, 5, 1, 1)), padding="same")
+    found = y.persist(scheduler=client)
+    victim = next(iter(client.run(os.getpid).values()))
+    time.sleep(0.5)
+    os.kill(victim, signal.SIGKILL)
+    np.testing.assert_allclose(found.compute(scheduler=client), expected, rtol=1e-12)
+    assert victim not in client.run(os.getpid).values()
+
+
+def _wait(block: np.ndarray, seconds: float) -> np.ndarray:
+    time.sleep(seconds)
+    return block
+
+
+def test_an_error_of_a_task_reaches_the_caller(client):
+    x = da.full((1, 8, 1), 2**40, chunks=4, dtype="int64")
+    y = es.conv(x, np.full((3, 1, 1), 2**40))
+    with pytest.raises(ValueError, match="conv: sums of 3 products of these integers could leave"):
+        y.compute(scheduler=client)
+
+
+def test_what_is_sent_is_small():
+    """A layer after `forward`, a plan, and a task: the filter, and some integers and names."""
+    layer = es.Conv(np.ones((3, 3, 4, 8), "float32"))
+    layer.forward(np.ones((4, 100, 100, 4), "float32"))
+    assert len(pickle.dumps(layer)) < layer.f.nbytes + 1000
+    plan = es.plan((1, 64, 64, 4), (3, 3, 4, 8))
+    again = pickle.loads(pickle.dumps(plan))
+    assert (again.algorithm, again.output_shape) == (plan.algorithm, plan.output_shape)
+    assert len(pickle.dumps(plan)) < 20_000
+    lazy = da.zeros((1, 200, 200, 4), chunks=(1, 50, 50, 4))
+    for y in (layer(lazy), es.conv_input_grad(layer(lazy), layer.f, (200, 200))):
+        tasks = [task for key, task in y.dask.layers[y.name].items() if isinstance(key, tuple)]
+        assert len(tasks) == y.npartitions
+        assert max(len(pickle.dumps(task)) for task in tasks) < 3000
