@@ -142,7 +142,10 @@ def random_job(rng):
     padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (rank, 2)))
     keywords = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
     if rng.integers(5) == 0 and min(size) > 3:
-        keywords["padding_mode"] = str(rng.choice(["reflect", "replicate", "circular"]))
+        modes = ["reflect", "replicate", "circular", "symmetric"]
+        keywords["padding_mode"] = str(rng.choice(modes))
+            rng.choice(["reflect", "replicate", "circular", "symmetric"])
+        )
     if rng.integers(3) == 0:
         keywords["flip"] = True
     if rng.integers(6) == 0:
