@@ -145,9 +145,6 @@ def random_job(rng):
         modes = ["reflect", "replicate", "circular", "symmetric"]
         keywords["padding_mode"] = str(rng.choice(modes))
             rng.choice(["reflect", "replicate", "circular", "symmetric"])
-        )
-    if rng.integers(3) == 0:
-        keywords["flip"] = True
     if rng.integers(6) == 0:
         keywords["input_dilation"] = tuple(int(n) for n in rng.integers(1, 3, rank))
     input_dilation = keywords.get("input_dilation", (1,) * rank)
