@@ -144,7 +144,6 @@ def random_job(rng):
     if rng.integers(5) == 0 and min(size) > 3:
         modes = ["reflect", "replicate", "circular", "symmetric"]
         keywords["padding_mode"] = str(rng.choice(modes))
-            rng.choice(["reflect", "replicate", "circular", "symmetric"])
     if rng.integers(6) == 0:
         keywords["input_dilation"] = tuple(int(n) for n in rng.integers(1, 3, rank))
     input_dilation = keywords.get("input_dilation", (1,) * rank)
