@@ -4,8 +4,8 @@
 
 takes the place of ``from scipy import signal`` for its convolutions and filters of finite length,
 on NumPy, CuPy, PyTorch, JAX and any array-API library: each result is an array of the library of
-the input. What may enter: SciPy's names, defaults and errors; the work is done by `einstride.filters`.
-Start with `convolution`.
+the input. What may enter: SciPy's names, defaults and errors; the work is done by
+`einstride.filters`. Start with `convolution`.
 """
 
 from einstride.signal.convolution import (

@@ -155,7 +155,7 @@ def _over_axes(where: str, in1: Any, in2: Any, mode: str, axes: Any) -> Array:
         )  # fmt: skip
     name = _common(x, f, b)
     name = {"float16": "float32", "bfloat16": "float32"}.get(name, name)
-    name = "float64" if is_integer(name) else name
+    name = "float64" if is_integer(name) and chosen else name
     return _convolved(where, x, f, mode, chosen, name, b, False, False)
 
 

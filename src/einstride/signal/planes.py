@@ -7,7 +7,7 @@ from typing import Any
 from einstride.arrays import ops
 from einstride.arrays.backends import Array, Backend
 from einstride.filters import along_axes
-from einstride.filters.operands import converted, is_integer, together
+from einstride.filters.operands import converted, is_complex, is_integer, together
 from einstride.signal.convolution import MODES, pads_of, swapped
 from einstride.support.errors import bad_type, bad_value, shown
 
@@ -84,9 +84,9 @@ def _plane(
             "'symm').",
             shown(boundary), "use 'fill'",
         )  # fmt: skip
-    fill = _number(where, fill)
     f = ops.conjugate(f, b) if reverse else f
     name = b.dtype_name(b.xp.zeros(1, dtype=b.xp.result_type(x, f)))
+    fill = _number(where, fill, name)
     if not is_integer(name):
         x, f = (b.astype(a, name) for a in (x, f))
     pads = pads_of(mode, f.shape)
@@ -99,13 +99,19 @@ def _plane(
     return converted(y, name, b)
 
 
-def _number(where: str, fill: Any) -> Any:
+def _number(where: str, fill: Any, name: str) -> Any:
     if getattr(fill, "size", 1) != 1 or isinstance(fill, list | tuple | str):
         raise bad_value(
             where, "fillvalue must be scalar or an array with one element", shown(fill),
             "pass one number",
         )  # fmt: skip
-    return fill.item() if hasattr(fill, "item") else fill
+    fill = fill.item() if hasattr(fill, "item") else fill
+    if isinstance(fill, complex) and not is_complex(name):
+        raise bad_value(
+            where, "could not cast `fillvalue` directly to the output array, which is real",
+            shown(fill), "pass a real number",
+        )  # fmt: skip
+    return fill
 
 
 def sepfir2d(input: Any, hrow: Any, hcol: Any) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from einstride.arrays.backends import Array, Backend
 from einstride.filters import along_axes
-from einstride.filters.operands import array_like, is_array, is_integer, together
+from einstride.filters.operands import array_like, is_array, is_complex, is_integer, together
 from einstride.signal.lowpass import lowpass
 from einstride.support.errors import bad_value, shown
 
@@ -252,8 +252,8 @@ def decimate(
         The factor of downsampling.
     n : int, optional
         The order of the filter, by default 20 * q: a Hamming window of n + 1 taps.
-    ftype : {"fir"}
-        The kind of the filter. SciPy's default, "iir", has feedback and is no convolution.
+    ftype : {"fir"}, or a system of `scipy.signal.dlti` without feedback
+        The kind of the filter, or its taps. SciPy's default, "iir", has feedback and is no convolution.
     axis : int
         The axis of the signals.
     zero_phase : bool
@@ -270,7 +270,8 @@ def decimate(
         raise TypeError(f"decimate: q must be an integer; got {shown(q)}; pass e.g. 2")
     if n is not None and not hasattr(n, "__index__"):
         raise TypeError(f"decimate: n must be an integer; got {shown(n)}; pass e.g. 20")
-    if not isinstance(ftype, str) or ftype != "fir":
+    own = _own_taps(ftype)
+    if own is None and (not isinstance(ftype, str) or ftype != "fir"):
         raise bad_value(
             where, "ftype must be 'fir': a filter with feedback is no convolution", shown(ftype),
             "use scipy.signal.decimate",
@@ -279,8 +280,9 @@ def decimate(
     name = "float64" if is_integer(name) or name == "float16" else name
     real = {"complex64": "float32", "complex128": "float64"}.get(name, name)
     order = 20 * int(q) if n is None else int(n)
-    taps = array_like(lowpass(where, order + 1, 1 / int(q), "hamming"), signal, b)
-    taps = b.astype(taps, real)
+    taps = lowpass(where, order + 1, 1 / int(q), "hamming") if own is None else own
+    taps = array_like(taps, signal, b)
+    taps = b.astype(taps, taps_dtype(real, taps, b))
     signal = b.astype(signal, name)
     if zero_phase:
         return resample_poly(signal, 1, int(q), axis, taps)
@@ -288,3 +290,21 @@ def decimate(
     keep = [slice(None)] * y.ndim
     keep[axis] = slice(0, -(-signal.shape[axis] // int(q)))
     return y[tuple(keep)]
+
+
+def _own_taps(system: Any) -> Any:
+    """Return the taps of a discrete system of `scipy.signal` without feedback, or None."""
+    if not hasattr(system, "to_tf") or not hasattr(system, "dt"):
+        return None
+    fraction = system.to_tf()
+    feedback = np.atleast_1d(fraction.den)
+    if np.count_nonzero(feedback) != 1 or feedback[0] == 0:
+        return None
+    return np.atleast_1d(fraction.num) / feedback[0]
+
+
+def taps_dtype(real: str, taps: Array, b: Backend) -> str:
+    """Return the dtype of taps for signals whose real parts have the dtype `real`."""
+    if not is_complex(b.dtype_name(taps)):
+        return real
+    return "complex64" if real == "float32" else "complex128"
