@@ -7,7 +7,7 @@ from typing import Any
 from einstride.arrays.backends import Array
 from einstride.filters import along_axes
 from einstride.filters.operands import together
-from einstride.support.errors import bad_value
+from einstride.support.errors import bad_type, bad_value
 
 
 def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
@@ -45,6 +45,8 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     library, (taps, scale, signal, *states) = together(
         where, **given, **({} if zi is None else {"zi": zi})
     )
+    if any(library.dtype_name(t) == "object" for t in (taps, scale, signal, *states)):
+        raise bad_type(where, "operands must hold numbers", "objects", "convert them to float64")
     taps, scale = (library.xp.reshape(t, (1,)) if t.ndim == 0 else t for t in (taps, scale))
     for name, t in (("b", taps), ("a", scale)):
         if t.ndim != 1 or t.shape[0] == 0:
@@ -52,11 +54,6 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
                 where, f"Parameter {name} is not a non-empty 1d array", f"{name}.shape={t.shape}",
                 "pass a sequence of numbers",
             )  # fmt: skip
-    if scale.shape[0] != 1:
-        raise bad_value(
-            where, "a must be one number: a filter with feedback is no convolution",
-            f"{scale.shape[0]} numbers", "use scipy.signal.lfilter, or a=1",
-        )  # fmt: skip
     if signal.ndim == 0:
         raise bad_value(where, "x must be at least 1-D", "a number", "pass a signal")
     if not -signal.ndim <= axis < signal.ndim:

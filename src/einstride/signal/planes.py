@@ -102,7 +102,7 @@ def _plane(
 def _number(where: str, fill: Any, name: str) -> Any:
     if getattr(fill, "size", 1) != 1 or isinstance(fill, list | tuple | str):
         raise bad_value(
-            where, "fillvalue must be scalar or an array with one element", shown(fill),
+            where, "`fillvalue` must be scalar or an array with one element", shown(fill),
             "pass one number",
         )  # fmt: skip
     fill = fill.item() if hasattr(fill, "item") else fill

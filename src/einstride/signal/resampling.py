@@ -239,7 +239,7 @@ def _statistic(name: str, x: Array, axis: int, b: Backend) -> Array:
 
 
 def decimate(
-    x: Any, q: int, n: int | None = None, ftype: Any = "fir", axis: int = -1,
+    x: Any, q: int, n: int | None = None, ftype: Any = "iir", axis: int = -1,
     zero_phase: bool = True,
 ) -> Array:  # fmt: skip
     """Keep every q-th element after a low-pass filter, as `scipy.signal.decimate(ftype="fir")`.
@@ -253,7 +253,8 @@ def decimate(
     n : int, optional
         The order of the filter, by default 20 * q: a Hamming window of n + 1 taps.
     ftype : {"fir"}, or a system of `scipy.signal.dlti` without feedback
-        The kind of the filter, or its taps. SciPy's default, "iir", has feedback and is no convolution.
+        The kind of the filter, or its taps. SciPy's default, "iir", has feedback: it is no
+        convolution, and refused.
     axis : int
         The axis of the signals.
     zero_phase : bool
@@ -274,7 +275,7 @@ def decimate(
     if own is None and (not isinstance(ftype, str) or ftype != "fir"):
         raise bad_value(
             where, "ftype must be 'fir': a filter with feedback is no convolution", shown(ftype),
-            "use scipy.signal.decimate",
+            "pass ftype='fir', or use scipy.signal.decimate",
         )  # fmt: skip
     name = b.dtype_name(signal)
     name = "float64" if is_integer(name) or name == "float16" else name
@@ -282,7 +283,7 @@ def decimate(
     order = 20 * int(q) if n is None else int(n)
     taps = lowpass(where, order + 1, 1 / int(q), "hamming") if own is None else own
     taps = array_like(taps, signal, b)
-    taps = b.astype(taps, taps_dtype(real, taps, b))
+    taps = b.astype(taps, _dtype_of_taps(real, taps, b))
     signal = b.astype(signal, name)
     if zero_phase:
         return resample_poly(signal, 1, int(q), axis, taps)
@@ -303,7 +304,7 @@ def _own_taps(system: Any) -> Any:
     return np.atleast_1d(fraction.num) / feedback[0]
 
 
-def taps_dtype(real: str, taps: Array, b: Backend) -> str:
+def _dtype_of_taps(real: str, taps: Array, b: Backend) -> str:
     """Return the dtype of taps for signals whose real parts have the dtype `real`."""
     if not is_complex(b.dtype_name(taps)):
         return real
