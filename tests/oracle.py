@@ -43,7 +43,8 @@ class Case:
     dilation: tuple[int, ...]
     groups: int = 1
     flip: bool = False
-    mode: str = "zeros"
+    mode: str | tuple[str, ...] = "zeros"
+    fill: int = 0
     keywords: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,7 +69,8 @@ class Case:
     @property
     def explicit(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.pads, "dilation": self.dilation,
-                "groups": self.groups, "flip": self.flip, "padding_mode": self.mode}  # fmt: skip
+                "groups": self.groups, "flip": self.flip, "padding_mode": self.mode,
+                **({"fill": self.fill} if self.fill else {})}  # fmt: skip
 
 
 def span(k: int, dilation: int) -> int:
@@ -99,6 +101,7 @@ def border(i: int, n: int, mode: str) -> int | None:
         "zeros": None,
         "replicate": min(max(i, 0), n - 1),
         "circular": i % n if n else None,
+        "symmetric": -1 - i if i < 0 else 2 * n - 1 - i,
         "reflect": -i if i < 0 else 2 * (n - 1) - i,  # does not repeat the edge
     }[mode]
 

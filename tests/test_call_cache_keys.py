@@ -72,7 +72,8 @@ def test_shapes_of_one_size_have_different_keys():
 
 CHANGES = [
     ("stride", 2), ("stride", (1, 2)), ("padding", 1), ("padding", "full"), ("dilation", 2),
-    ("input_dilation", 2), ("groups", 2), ("padding_mode", "circular"), ("flip", True),
+    ("input_dilation", 2), ("groups", 2), ("padding_mode", "circular"), ("fill", 2.5),
+    ("flip", True),
     ("layout", "NWHC,HWIO->NHWC"), ("accumulate", "float64"), ("batch_invariant", True),
     ("algorithm", "strided"), ("accuracy", "elementwise"), ("max_workspace", 1 << 20),
 ]  # fmt: skip
@@ -81,7 +82,8 @@ CHANGES = [
 @pytest.mark.parametrize(("name", "value"), CHANGES)
 def test_every_keyword_is_part_of_the_key(name, value):
     x, f = numbers((2, 8, 8, 2)), numbers((3, 3, 1 if name == "groups" else 2, 4))
-    plain = {"padding": 1} if name == "padding_mode" else {}
+    plain = {"padding": 1} if name in ("padding_mode", "fill") else {}
+    plain |= {"padding_mode": "constant"} if name == "fill" else {}
     before = cached_calls(x, numbers((3, 3, 2, 4)), **plain)
     expected = uncached(es.conv, x, f, **plain, **{name: value})
     for _ in range(3):

@@ -279,6 +279,7 @@ KEYWORDS = {
     "dilation": 1,
     "groups": 1,
     "padding_mode": "zeros",
+    "fill": 0,
     "layout": "channels_last",
     "flip": False,
     "algorithm": "auto",

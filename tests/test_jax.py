@@ -30,10 +30,12 @@ def integers(seed, *shape, dtype="float64"):
 
 GROUPED = {"groups": 2, "stride": 2, "padding": ((1, -1),), "dilation": 2, "flip": True}
 PLANE = {"stride": (2, 1), "padding": ((0, 1), (2, 0)), "padding_mode": "reflect"}
+MIXED = {"padding": ((1, 2), (2, 0)), "padding_mode": ("replicate", "symmetric")}
 FIRST = {"layout": "channels_first", "input_dilation": (2, 1), "padding": "full"}
 CASES = {
     "a line in groups": (GROUPED, (2, 8, 4), (2, 2, 4), 8, 2),
     "a reflected plane": (PLANE, (1, 4, 5, 2), (2, 3, 2, 3), (4, 5), (2, 3)),
+    "a plane with two modes": (MIXED, (1, 3, 4, 2), (2, 3, 2, 1), (3, 4), (2, 3)),
     "a dilated plane, channels first": (FIRST, (2, 2, 3, 4), (3, 2, 2, 1), (3, 4), (2, 1)),
 }
 

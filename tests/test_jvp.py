@@ -42,7 +42,7 @@ def test_against_the_loops(backend, algorithm, case, given, dtype, seed):
     same(dy, expected, dtype)
 
 
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
 def test_is_the_difference_quotient_of_a_bilinear_map(backend, mode):
     """conv(x + dx, f + df) - conv(x, f) is exactly conv_jvp + conv(dx, df)."""
     case = Case(2, (7, 6), (3, 2), 4, 6, (2, 1), ((1, 0), (2, 1)), (1, 2), 2, mode=mode)

@@ -15,37 +15,52 @@ from hypothesis import strategies as st
 import einstride as es
 import oracle
 from checks import EVERY, PASSES, agrees, operands, promoted, refused, result_unless_refused, same
+from einstride.geometry.padding_modes import OTHER_NAMES
 from oracle import Case, span
 from strategies import DTYPES, arrays, cases, integer_data, seeds
 
-NUMPY_NAMES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+NUMPY_NAMES = {
+    "zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap",
+    "symmetric": "symmetric", "constant": "constant",
+}  # fmt: skip
 WIDEST = {
     "zeros": lambda n: 4,
     "reflect": lambda n: n - 1,
     "replicate": lambda n: 4,
     "circular": lambda n: n,
+    "symmetric": lambda n: n,
+    "constant": lambda n: 4,
 }
 FEW = settings(max_examples=20)
 
 
 @st.composite
 def bordered(draw):
-    """Draw a case with any mode, and pads from a crop to the widest that the mode allows."""
+    """Draw a case with any modes, and pads from a crop to the widest that its mode allows."""
     case = draw(cases(max_rank=4, padded=False))
-    mode = draw(st.sampled_from(list(WIDEST)))
+    rank = len(case.input_size)
+    one = st.sampled_from(list(WIDEST))
+    mode = draw(one | st.tuples(*[one] * rank))
     pads = []
-    for n, k, d in zip(case.input_size, case.kernel_size, case.dilation, strict=True):
-        low, high = (draw(st.integers(-1, WIDEST[mode](n))) for _ in range(2))
+    modes = (mode,) * rank if isinstance(mode, str) else mode
+    for n, k, d, mode_of_axis in zip(
+        case.input_size, case.kernel_size, case.dilation, modes, strict=True
+    ):
+        low, high = (draw(st.integers(-1, WIDEST[mode_of_axis](n))) for _ in range(2))
         missing = span(k, d) - n - low - high
         pads.append((low - min(low, 0), high - min(high, 0)) if missing > 0 else (low, high))
-    return replace(case, pads=tuple(pads), mode=mode, keywords={})
+    return replace(case, pads=tuple(pads), mode=mode, fill=draw(st.integers(0, 3)), keywords={})
 
 
-def padded(a, case, first=1, **keywords):
-    """Pad the spatial axes, from axis `first` on, by NumPy; then crop."""
-    ends = [(0, 0)] * first
-    a = np.pad(a, [*ends, *((max(low, 0), max(high, 0)) for low, high in case.pads), *ends],
-               NUMPY_NAMES[case.mode], **keywords)  # fmt: skip
+def padded(a, case, first=1, constants=None):
+    """Pad the spatial axes, from axis `first` on, by NumPy, one after another; then crop."""
+    modes = (case.mode,) * len(case.pads) if isinstance(case.mode, str) else case.mode
+    constants = {"zeros": 0, "constant": case.fill} if constants is None else constants
+    for axis, (mode, (low, high)) in enumerate(zip(modes, case.pads, strict=True), start=first):
+        ends = [(0, 0)] * a.ndim
+        ends[axis] = max(low, 0), max(high, 0)
+        keywords = {"constant_values": constants[mode]} if mode in constants else {}
+        a = np.pad(a, ends, NUMPY_NAMES[mode], **keywords)
     sizes = a.shape[first : first + len(case.pads)]
     cut = [slice(max(-p, 0), n - max(-q, 0)) for (p, q), n in zip(case.pads, sizes, strict=True)]
     return a[(*[slice(None)] * first, *cut)]
@@ -62,8 +77,7 @@ def expected(which, case, x, f, gy):
     if which == "filter_grad":
         return oracle.filter_grad(wide, gy, inner)
     numbers = np.arange(prod(case.input_size)).reshape(case.input_size)
-    zeros = {"constant_values": -1} if case.mode == "zeros" else {}
-    came_from = padded(numbers, case, first=0, **zeros)
+    came_from = padded(numbers, case, first=0, constants={"zeros": -1, "constant": -1})
     gx = np.zeros((case.batch, prod(case.input_size), case.channels), object)
     wide = oracle.input_grad(gy, f, inner)
     for position, source in np.ndenumerate(came_from):
@@ -79,6 +93,8 @@ def expected(which, case, x, f, gy):
 def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed):
     if not backend.supports(dtype):
         dtype = "float32"
+    if dtype == "bool":
+        case = replace(case, fill=min(case.fill, 1))
     x, f, gy = arrays(case, dtype, seed)
     function, args, _ = operands(which, case, x, f, gy)
     keywords = case.explicit | {"algorithm": algorithm}
@@ -91,7 +107,7 @@ def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed)
 @given(case=bordered(), seed=seeds)
 def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
     """<conv(x, f), gy> = <x, gx> = <f, gf>, exactly, in complex integers."""
-    case = replace(case, mode=mode)
+    case = replace(case, mode=mode, fill=0)
     if any(max(p) > WIDEST[mode](n) for p, n in zip(case.pads, case.input_size, strict=True)):
         case = replace(case, mode="replicate")
     x, f, gy = arrays(case, "complex128", seed)
@@ -102,7 +118,7 @@ def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):
 
 
 @pytest.mark.parametrize("which", PASSES)
-@pytest.mark.parametrize("mode", ["reflect", "circular"])
+@pytest.mark.parametrize("mode", ["reflect", "circular", "symmetric"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_border_wider_than_the_axis_names_the_axis(which, mode, axis, side):
@@ -120,7 +136,7 @@ def test_a_border_wider_than_the_axis_names_the_axis(which, mode, axis, side):
     function(*args, **case.explicit)
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
 def test_an_empty_axis_has_nothing_to_repeat(mode):
     x, f = np.ones((1, 4, 0, 1)), np.ones((1, 1, 1, 1))
     with refused("conv", ValueError, "axis 1"):
@@ -150,7 +166,7 @@ def test_sums_over_a_border_never_wrap():
     assert gx.item() == 5 * 2**58
 
 
-@pytest.mark.parametrize("mode", WIDEST)
+@pytest.mark.parametrize("mode", [m for m in WIDEST if m != "constant"])
 @pytest.mark.parametrize("which", ["forward", "filter_grad"])
 def test_a_border_is_no_second_input(mode, which):
     """Borders are padded block by block: a limit far below the size of x is enough."""
@@ -161,13 +177,92 @@ def test_a_border_is_no_second_input(mode, which):
     same(limited, function(*args, algorithm="strided", **case.explicit))
 
 
-@pytest.mark.parametrize("value", ["wrap", "constant", "ZEROS", ""])
+@pytest.mark.parametrize("value", ["ZEROS", "", ("zeros", ""), ("zeros",) * 2])
 def test_an_unknown_mode_is_refused(value):
     with refused("conv", ValueError, "padding_mode"):
         es.conv(integer_data((1, 4, 1), "float64", 1), np.ones((1, 1, 1)), padding_mode=value)
 
 
-@pytest.mark.parametrize("value", [None, 0, True, ("zeros",)])
+@pytest.mark.parametrize("value", [None, 0, True, (1,), b"zeros"])
 def test_a_mode_is_a_name(value):
     with refused("conv", TypeError, "padding_mode"):
         es.conv(integer_data((1, 4, 1), "float64", 1), np.ones((1, 1, 1)), padding_mode=value)
+
+
+FILLED = Case(2, (5, 4), (3, 2), 2, 3, (2, 1), ((2, 1), (0, 3)), (1, 1), mode="constant", fill=3)
+
+
+def test_a_filled_border_is_no_part_of_a_change(backend):
+    """conv(x + dx) - conv(x) is the tangent, to which the constant adds nothing."""
+    x, f, gy = arrays(FILLED, "float64", 1)
+    dx = arrays(FILLED, "float64", 2)[0]
+    y, changed = (backend(es.conv, a, f, **FILLED.explicit) for a in (x, x + dx))
+    dy = backend(es.conv_jvp, x, f, dx, None, **FILLED.explicit)
+    same(dy, changed - y)
+    gx = backend(es.conv_input_grad, gy, f, FILLED.input_size, **FILLED.explicit)
+    assert np.sum(dy * gy) == np.sum(dx * gx)
+
+
+@pytest.mark.parametrize("fill", [np.inf, np.nan])
+def test_a_fill_stays_in_the_windows_that_reach_it(backend, fill):
+    """A NaN in the border is not multiplied by a zero that stands for it inside."""
+    x, f, _ = arrays(FILLED, "float64", 1)
+    f = abs(f) + 1
+    y = backend(es.conv, x, f, **FILLED.explicit | {"fill": fill}, accuracy="elementwise")
+    inner = backend(es.conv, x, f, **FILLED.explicit, accuracy="elementwise")
+    finite = np.isfinite(y)
+    assert finite[:, 1:2, :3].all()
+    assert not finite[:, 0].any()
+    assert not finite[:, :, 3:].any()
+    same(np.where(finite, y, 0), np.where(finite, inner, 0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("uint8", 256), ("uint8", -1), ("int16", 0.5), ("int8", np.nan), ("bool", 2),
+     ("float16", 1e5), ("float32", 1e39), ("float32", 1j), ("int64", 2**63)],
+)  # fmt: skip
+def test_a_fill_that_x_cannot_hold_is_refused(dtype, fill):
+    x, f = np.ones((1, 4, 1), dtype), np.ones((1, 1, 1), dtype)
+    with refused("conv", ValueError, "fill"):
+        es.conv(x, f, padding=1, padding_mode="constant", fill=fill)
+    with refused("conv_filter_grad", ValueError, "fill"):
+        es.conv_filter_grad(x, np.ones((1, 6, 1), dtype), 1, padding=1, padding_mode="constant",
+                            fill=fill)  # fmt: skip
+
+
+@pytest.mark.parametrize("fill", ["1", None, [1], np.ones(1), b"1", object()])
+def test_a_fill_is_a_number(fill):
+    with refused("conv", TypeError, "fill"):
+        es.conv(np.ones((1, 4, 1)), np.ones((1, 1, 1)), padding_mode="constant", fill=fill)
+
+
+def test_a_fill_counts_among_the_integers_that_could_overflow():
+    x, f = np.ones((1, 4, 1), "int64"), np.full((2, 1, 1), 2**40)
+    with refused("conv", ValueError, "int64"):
+        es.conv(x, f, padding=1, padding_mode="constant", fill=2**40)
+
+
+def test_a_filled_copy_counts_as_workspace():
+    """A border that algorithms do not know is filled in a copy, which the limit includes."""
+    x, f = np.ones((2, 64, 64, 16), "float32"), np.ones((3, 3, 16, 16), "float32")
+    keywords = {"padding": 1, "padding_mode": "constant", "fill": 1.0}
+    copy = 2 * 66 * 66 * 16 * 4
+    assert es.plan(x, f, **keywords).workspace >= copy
+    with refused("conv", ValueError, "max_workspace"):
+        es.conv(x, f, max_workspace=copy - 1, **keywords)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), OTHER_NAMES.items())
+def test_the_names_of_other_libraries_are_answered_with_ours(theirs, ours):
+    with refused("conv", ValueError, f'padding_mode="{ours}"'):
+        es.conv(np.ones((1, 4, 1)), np.ones((1, 1, 1)), padding_mode=theirs)
+
+
+@pytest.mark.parametrize("fill", [2.5, np.nan, 1 + 2j, np.float32(2.5), np.int8(3)])
+def test_a_plan_keeps_the_fill(fill):
+    x, f = np.ones((1, 4, 1), "complex128"), np.ones((2, 1, 1), "complex128")
+    keywords = {"padding": 1, "padding_mode": ("constant",), "fill": fill}
+    p = es.Plan.from_json(es.plan(x, f, **keywords).to_json())
+    np.testing.assert_array_equal(p(x, f), es.conv(x, f, **keywords))
+    np.testing.assert_array_equal(p(x, f)[0, 0], 1 + fill)

@@ -107,7 +107,7 @@ def test_dtypes(which, dtype, always):
     assert any(call.result for call in always)
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
 @pytest.mark.parametrize("which", PASSES)
 def test_padding_modes(which, mode, always):
     one = replace(CASES["first layer"], mode=mode)

@@ -17,6 +17,7 @@ CASES = {
     "reflect": {"padding": 2, "padding_mode": "reflect"},
     "replicate": {"padding": ((3, 0),), "padding_mode": "replicate", "stride": 2},
     "circular": {"padding": 1, "padding_mode": "circular", "groups": 2},
+    "filled": {"padding": 2, "padding_mode": ("constant",), "fill": 3.5},
     "dilated input, flipped": {"input_dilation": 2, "padding": "same", "flip": True},
     "by letters": {"layout": "CNX,OXI->XNC", "padding": "full"},
 }

@@ -24,7 +24,7 @@ from oracle import Case
 from strategies import arrays
 from test_workspace import peak
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 
 
 def make_case(size, kernel, c=3, d=4, pads=None, dilation=None, batch=2, **more):

@@ -142,9 +142,8 @@ def random_job(rng):
     padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (rank, 2)))
     keywords = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
     if rng.integers(5) == 0 and min(size) > 3:
-        keywords["padding_mode"] = str(rng.choice(["reflect", "replicate", "circular"]))
-    if rng.integers(3) == 0:
-        keywords["flip"] = True
+        modes = ["reflect", "replicate", "circular", "symmetric"]
+        keywords["padding_mode"] = str(rng.choice(modes))
     if rng.integers(6) == 0:
         keywords["input_dilation"] = tuple(int(n) for n in rng.integers(1, 3, rank))
     input_dilation = keywords.get("input_dilation", (1,) * rank)

@@ -32,7 +32,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import `onnx_ops` at its first use."""
+    """Import `onnx_ops`, `signal` and `ndimage` at their first use."""
+    if name in ("signal", "ndimage"):
+        return importlib.import_module(f"einstride.{name}")
     if name == "onnx_ops":
         return importlib.import_module("einstride.interop.onnx_ops")
     raise AttributeError(f"module 'einstride' has no attribute {name!r}")

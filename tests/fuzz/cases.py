@@ -96,7 +96,7 @@ class Case:
             same = isinstance(entry, str) and entry.startswith("same")
             if offset < 0 and not (n == 0 and n + sum(pad) >= 0 and same):
                 return False
-            most = {"reflect": n - 1, "circular": n, "replicate": 99 if n else 0}
+            most = {"reflect": n - 1, "circular": n, "symmetric": n, "replicate": 99 if n else 0}
             if max(*pad, 0) > max(most.get(self.mode, 99), 0):
                 return False
             if n + min(pad[0], 0) + min(pad[1], 0) < 0 and offset < 0:
@@ -343,7 +343,7 @@ def _geometry(
         padding = tuple(rng.choice((p, p, p[0], rng.choice(names))) for p in pairs)
     mode = "zeros"
     if rng.random() < 0.2:
-        mode = rng.choice(("reflect", "replicate", "circular"))
+        mode = rng.choice(("reflect", "replicate", "circular", "symmetric"))
     batch = rng.choice((1, 1, 1, 2, 2, 3, 5, 0 if rng.random() < 0.3 else 4))
     if rng.random() < 0.15:
         batch = rng.randint(LARGE_BATCH, 40)

@@ -59,6 +59,8 @@ def table(
             at = np.where(
                 at < 0, -at, np.where(at >= dilated_size, 2 * (dilated_size - 1) - at, at)
             )
+        elif mode == "symmetric":
+            at = np.where(at < 0, -1 - at, np.where(outside, 2 * dilated_size - 1 - at, at))
         else:
             at = np.where(outside, -1, at)
     on_element = (at >= 0) & (at % input_dilation == 0)

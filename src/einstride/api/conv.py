@@ -5,7 +5,7 @@ from __future__ import annotations
 from einstride.arrays.backends import Array
 from einstride.dispatch import call_cache, windowed
 from einstride.geometry import keywords as parse
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 
 
 def conv(
@@ -18,7 +18,8 @@ def conv(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -59,10 +60,14 @@ def conv(
     groups : int
         Number of groups, which divides C and D; outputs of group j read inputs of group j only.
         Depthwise is groups=C.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        Contents of the padding: zeros, or x mirrored (the edge not repeated), its edge repeated, or
-        x wrapped around. Gradients are exact: the gradient of the border is added to the elements
-        that the border repeats.
+    padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric", "constant"}
+        Contents of the padding: zeros; x mirrored without repeating its edge ("reflect", as in
+        NumPy and PyTorch) or with it ("symmetric": what `scipy.ndimage` calls "reflect"); its edge
+        repeated; x wrapped around; or the number `fill`. A tuple of N names gives each axis a mode.
+        Gradients are exact: the gradient of the border is added to the elements that the border
+        repeats, and `fill` counts as an element of x in the gradient of the filter.
+    fill : number
+        The constant of padding_mode "constant"; x must be able to hold it.
     layout : str
         ``"channels_last"``: shapes as written here. ``"channels_first"``: x (B, C, *S), f (D,
         C // groups, *K), y (B, D, *O). Or a spec ``"x,f->y"`` of any order, with N and C in x and
@@ -136,8 +141,8 @@ def conv(
     (64, 12, 12, 2)
     """
     given = (
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     return call_cache.call("conv", "forward", x, f, bias, out, given)
 

@@ -11,7 +11,7 @@ from einstride.dispatch import array_checks, call_cache, execute
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value
 
 
@@ -43,7 +43,7 @@ class Conv:
         The filter, which the layer copies.
     bias : array, shape (D,), optional
         Added to every output position; the layer copies it.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters.
     layout, flip, algorithm, accuracy, accumulate, batch_invariant : as in `conv`
         The same.
@@ -81,7 +81,8 @@ class Conv:
         dilation: Ints = 1,
         input_dilation: Ints = 1,
         groups: int = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
+        fill: complex = 0,
         layout: str = "channels_last",
         flip: bool = False,
         algorithm: str = "auto",
@@ -91,7 +92,7 @@ class Conv:
         max_workspace: int | None = None,
     ) -> None:
         self._keywords = Keywords(
-            stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip,
+            stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
             algorithm, accuracy, accumulate, batch_invariant, max_workspace,
         )  # fmt: skip
         parse.settings("Conv", self._keywords)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einstride.arrays.backends import Array
 from einstride.dispatch import call_cache
 from einstride.geometry import keywords as parse
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 
 
 def conv_transpose(
@@ -20,7 +20,8 @@ def conv_transpose(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -51,7 +52,7 @@ def conv_transpose(
         Positions added at the end of each axis, in [0, max(stride, dilation)).
     output_size : int or tuple of N ints, optional
         Any size S whose forward convolution has the size of x; instead of `output_padding`.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters of the forward call.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
@@ -75,8 +76,9 @@ def conv_transpose(
     (1, 11, 11, 4)
     """
     given = (
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace, output_padding, output_size,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace, output_padding,
+        output_size,
     )  # fmt: skip
     where = "conv_transpose"
     return call_cache.call(

@@ -7,7 +7,7 @@ from einstride.arrays.backends import Array
 from einstride.dispatch import array_checks, call_cache, execute
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value
 
 
@@ -21,7 +21,8 @@ def conv_input_grad(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -47,7 +48,7 @@ def conv_input_grad(
     input_size : int or tuple of N ints
         The spatial size S of the input: with a stride, inputs of several sizes have outputs of one
         size.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters of the forward call.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
@@ -77,8 +78,8 @@ def conv_input_grad(
     (1, 28, 28, 3)
     """
     given = (
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace, input_size,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace, input_size,
     )  # fmt: skip
     where = "conv_input_grad"
     return call_cache.call(where, "input_grad", gy, f, None, out, given, parse.input_size)
@@ -94,7 +95,8 @@ def conv_filter_grad(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -120,7 +122,7 @@ def conv_filter_grad(
         The gradient of the output.
     kernel_size : int or tuple of N ints
         The spatial size K of the filter.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters of the forward call.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
@@ -149,8 +151,8 @@ def conv_filter_grad(
     (6, 6, 3, 2)
     """
     given = (
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
     )  # fmt: skip
     where = "conv_filter_grad"
     return call_cache.call(where, "filter_grad", x, gy, None, out, given, parse.kernel_size)
@@ -167,7 +169,8 @@ def conv_jvp(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -182,7 +185,7 @@ def conv_jvp(
 
     Convolution is bilinear, so dy is exact up to ``conv(dx, df)``, and second derivatives are
     compositions of the functions of this module: the derivative of ``conv_input_grad(gy, f)`` in
-    the direction df is ``conv_input_grad(gy, df)``.
+    the direction df is ``conv_input_grad(gy, df)``. In a border of mode "constant" dx is zero.
 
     Parameters
     ----------
@@ -194,7 +197,7 @@ def conv_jvp(
         The change of x; None for no change.
     df : array, shape (*K, C // groups, D), or None
         The change of f; None for no change.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters of the forward call.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
@@ -219,16 +222,19 @@ def conv_jvp(
     array([6., 6., 6.])
     """
     k = Keywords(
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     where = "conv_jvp"
-    pairs = [(a, b) for a, b in ((dx, f), (x, df)) if a is not None and b is not None]
-    if not pairs:
+    changes = ((dx, f, k._replace(fill=0)), (x, df, k))  # a change of x leaves `fill` as it is
+    given = [(a, b, own) for a, b, own in changes if a is not None and b is not None]
+    if not given:
         raise bad_value(where, "dx or df must be given", "None and None", "pass one of them")
     array_checks.same_shape(where, "dx", dx, "x", x)
     array_checks.same_shape(where, "df", df, "f", f)
-    terms = [call_cache.call(where, "forward", a, b, None, None, k, cache=None) for a, b in pairs]
+    terms = [
+        call_cache.call(where, "forward", a, b, None, None, own, cache=None) for a, b, own in given
+    ]
     if len(terms) == 1:
         return terms[0]
     array_checks.sum_fits(where, backends.of(where, ("x",), x), *terms)

@@ -9,7 +9,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value
 
 
@@ -30,7 +30,8 @@ def plan(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -57,7 +58,7 @@ def plan(
         "array_api_strict".
     input_size, kernel_size, output_padding, output_size, per_example : as in their functions
         The arguments of the direction's function.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters.
     layout, flip, algorithm, accuracy, accumulate : as in `conv`
         The same.
@@ -81,8 +82,8 @@ def plan(
     (1, 6, 6, 4)
     """
     k = Keywords(
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm, accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
     given = arguments("plan", first, second, direction, dtype, library, sizes, k)

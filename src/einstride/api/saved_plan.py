@@ -178,7 +178,7 @@ class Plan:
             The text that `from_json` reads.
         """
         decided = {"algorithm": self.algorithm, "execution": self.execution}
-        return json.dumps({**self._arguments, **decided}, sort_keys=True)
+        return json.dumps({**self._arguments, **decided}, sort_keys=True, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -212,8 +212,11 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     described = saved.get("execution", {})  # version 0.1 did not write it
     if set(saved) - {"execution"} != {*FIELDS, "algorithm"}:
         raise KeyError("other fields than a plan has")
-    if set(saved["keywords"]) != set(Keywords._fields):
+    given = {"fill": 0, **saved["keywords"]}  # version 0.1 did not write it
+    if set(given) != set(Keywords._fields):
         raise KeyError("other keywords than a plan has")
+    if isinstance(given["fill"], str):
+        given["fill"] = complex(given["fill"])
     if not isinstance(described, dict) or not all(map(_is_fact, described.values())):
         raise ValueError("the execution must be facts: names with texts or integers")
     shapes = [tuple(s) for s in saved["shapes"]]
@@ -225,7 +228,7 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
         raise ValueError(f"library {saved['library']!r} is unknown")
     if saved["direction"] not in DIRECTIONS:
         raise ValueError(f"direction {saved['direction']!r} is unknown")
-    keywords = Keywords(**{k: _tuples(v) for k, v in saved["keywords"].items()})
+    keywords = Keywords(**{k: _tuples(v) for k, v in given.items()})
     arguments = {name: saved[name] for name in FIELDS}
     arguments |= {"shapes": shapes, "extra": _tuples(saved["extra"])}
     arguments["keywords"] = keywords._asdict()

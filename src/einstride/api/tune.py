@@ -19,7 +19,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value, shown
 
 VERSION = 1
@@ -48,7 +48,8 @@ def tune(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     accuracy: str = "normwise",
@@ -75,7 +76,7 @@ def tune(
         a new measurement is added to the file.
     input_size, kernel_size, output_padding, output_size, per_example : as in their functions
         The arguments of the direction's function.
-    stride, padding, dilation, input_dilation, groups, padding_mode : as in `conv`
+    stride, padding, dilation, input_dilation, groups, padding_mode, fill : as in `conv`
         The hyperparameters.
     layout, flip, accuracy, accumulate, batch_invariant, max_workspace : as in `conv`
         The same.
@@ -104,7 +105,7 @@ def tune(
     if not number or not 0 <= seconds < 1e9:
         raise bad_value(where, "seconds must be a number from 0 to 1e9", shown(seconds), "try 1.0")
     k = Keywords(
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, "auto",
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip, "auto",
         accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
     sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
@@ -172,7 +173,7 @@ def _key(given: dict[str, Any], first: Array) -> str:
     """Return the key of a job on this machine in a file of results, a line of JSON."""
     device = str(getattr(first, "device", "cpu"))
     machine = f"{platform.machine()} {platform.processor()} {os.cpu_count()} {device}"
-    return json.dumps({**given, "machine": machine}, sort_keys=True)
+    return json.dumps({**given, "machine": machine}, sort_keys=True, default=str)
 
 
 def _read(where: str, path: Path) -> dict[str, Any]:

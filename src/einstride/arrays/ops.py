@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.keywords import Shape
 from einstride.geometry.padding import Pads
-from einstride.geometry.padding_modes import Segment, segments
+from einstride.geometry.padding_modes import Number, Segment, segments
 from einstride.support.caches import cached
 from einstride.support.errors import bad_value
 
@@ -102,25 +102,31 @@ def region(
     x: Array,
     starts: Sequence[int],
     stops: Sequence[int],
-    mode: str,
+    mode: str | Sequence[str],
     b: Backend,
     buffer: Array | None = None,
+    fill: Number = 0,
 ) -> Array:
     """Return positions [start, stop) of each spatial axis of x and its border (`padding_modes`).
+
+    `mode` is one for all axes, or one for each; `fill` is the number in a border of mode
+    "constant". Where the borders of two axes meet, a constant of the last of them remains.
 
     The result is a view if the range lies inside x, and otherwise a copy. The copy is made in
     `buffer`, if given: a flat array of the dtype of x that is large enough.
     """
     n = len(starts)
+    modes = (mode,) * n if isinstance(mode, str) else tuple(mode)
     axes = [
         segments(lo, hi, size, mode)
-        for lo, hi, size in zip(starts, stops, x.shape[1 : n + 1], strict=True)
+        for lo, hi, size, mode in zip(starts, stops, x.shape[1 : n + 1], modes, strict=True)
     ]
     if all(len(spans) == 1 and spans[0].step == 1 for spans in axes):
         return x[(ALL, *(spans[0].elements for spans in axes), ...)]
     if not b.traits.mutable:
         for axis, spans in enumerate(axes, start=1):
-            parts = [_contents(x, axis, span, b) for span in spans]
+            constant = fill if modes[axis - 1] == "constant" else 0
+            parts = [_contents(x, axis, span, b, constant) for span in spans]
             x = b.xp.concat(parts, axis=axis) if len(parts) > 1 else parts[0]
         return x
     shape = (x.shape[0], *(hi - lo for lo, hi in zip(starts, stops, strict=True)))
@@ -129,10 +135,11 @@ def region(
         whole = b.empty(shape, b.dtype_name(x), x)
     else:
         whole = b.xp.reshape(buffer[: prod(shape)], shape)
-    for axis, spans in enumerate(axes, start=1):  # zeros, once for each side
+    for axis, spans in enumerate(axes, start=1):  # a constant, once for each side
         for span in spans:
             if span.source < 0:
-                whole[((ALL,) * axis + (span.positions,))] = 0
+                constant = fill if modes[axis - 1] == "constant" else 0
+                whole[((ALL,) * axis + (span.positions,))] = constant
     for cell in product(*axes):
         if all(span.source >= 0 for span in cell):
             part = x[(ALL, *(span.elements for span in cell), ...)]
@@ -142,34 +149,36 @@ def region(
     return whole
 
 
-def _contents(x: Array, axis: int, span: Segment, b: Backend) -> Array:
+def _contents(x: Array, axis: int, span: Segment, b: Backend, constant: Number) -> Array:
     """Return the contents of one segment of an axis."""
     length = span.stop - span.start
     shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
     if span.source < 0:
-        return b.zeros(shape, b.dtype_name(x), x)
+        zeros = b.zeros(shape, b.dtype_name(x), x)
+        return zeros if constant == 0 else b.xp.full_like(zeros, constant)
     part = x[((ALL,) * axis + (span.elements, ...))]
     if span.step == 0:
         return b.xp.broadcast_to(part, shape)
     return part if span.step == 1 else b.xp.flip(part, axis=axis)
 
 
-def pad(x: Array, pads: Pads, mode: str, b: Backend) -> Array:
-    """Add a border to the spatial axes of x; negative padding crops."""
+def pad(x: Array, pads: Pads, mode: str | Sequence[str], b: Backend, fill: Number = 0) -> Array:
+    """Add a border to the spatial axes of x, by `region`; negative padding crops."""
     if not any(low or high for low, high in pads):
         return x
     size = x.shape[1 : len(pads) + 1]
     starts = [-low for low, _ in pads]
     stops = [s + high for s, (_, high) in zip(size, pads, strict=True)]
-    return region(x, starts, stops, mode, b)
+    return region(x, starts, stops, mode, b, None, fill)
 
 
-def fold(gx: Array, size: Shape, pads: Pads, mode: str, b: Backend) -> Array:
+def fold(gx: Array, size: Shape, pads: Pads, modes: Sequence[str], b: Backend) -> Array:
     """Add the border of a gradient to the elements that `pad` copied it from: the adjoint of `pad`.
 
     Negative padding is filled with zeros.
     """
-    for axis, (s, (low, high)) in enumerate(zip(size, pads, strict=True), start=1):
+    axes = zip(size, pads, modes, strict=True)
+    for axis, (s, (low, high), mode) in enumerate(axes, start=1):
         if low or high:
             gx = _folded(gx, axis, s, (low, high), mode, b)
     return gx
@@ -180,6 +189,8 @@ def _folded(gx: Array, axis: int, s: int, pads: tuple[int, int], mode: str, b: B
     shape = (*gx.shape[:axis], s, *gx.shape[axis + 1 :])
     total = b.zeros(shape, b.dtype_name(gx), gx)
     for span in segments(-pads[0], s + pads[1], s, mode):
+        if span.source < 0:  # a constant has no gradient
+            continue
         part = gx[((ALL,) * axis + (span.positions, ...))]
         if span.step == 0:
             part = b.xp.sum(part, axis=axis, keepdims=True, dtype=part.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 from einstride.cuda import kernel
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 MAX_RANK = 12
 THREADS = 256
 

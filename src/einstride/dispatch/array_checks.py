@@ -83,6 +83,9 @@ def values(
     job = plan.job
     terms = job.geometry.terms(job.direction)
     (lo_1, hi_1), (lo_2, hi_2) = extremes(where, first, b), extremes(where, second, b)
+    if job.fills_border and job.geometry.border is not None:
+        fill = int(job.geometry.border.fill.real)
+        lo_1, hi_1 = min(lo_1, fill), max(hi_1, fill)
     products = [lo_1 * lo_2, lo_1 * hi_2, hi_1 * lo_2, hi_1 * hi_2, 0]
     low, high = terms * min(products), terms * max(products)
     if bias is not None:  # the sums must fit before it is added, and after
@@ -167,6 +170,7 @@ def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
     gaps = parse.per_axis(where, "dilation", s.dilation, rank, 1)
     size = tuple(d * (n - 1) + 1 for d, n in zip(gaps, kernel, strict=True))
     padding_pairs(where, s.padding, size, size, size)  # one entry per axis, known names
+    parse.modes_per_axis(where, s.padding_mode, rank)
     plain = s._replace(padding="valid", padding_mode="zeros", input_dilation=1)
     Geometry.of(where, (1, *size, inner * s.groups), (*kernel, inner, length), plain, got)
     parse.per_axis(where, "input_dilation", s.input_dilation, rank, 1)

@@ -23,7 +23,7 @@ from einstride.arrays.backends.passes import Bilinear, Orders, Place, Places
 from einstride.dispatch import array_checks, execute, run_plan
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import COMPLEXES, HALVES, INTEGERS, ITEMSIZE, Arithmetic
-from einstride.geometry.convolution import ADJOINTS, Direction
+from einstride.geometry.convolution import ADJOINTS, Direction, Geometry
 from einstride.geometry.keywords import Keywords
 from einstride.geometry.problem import Job
 from einstride.planning import limits, select
@@ -163,15 +163,15 @@ class Operation:
         second = second if order_2 is None else b.xp.permute_dims(second, order_2)
         job, g = self.job, self.job.geometry
         first, second = (b.astype(a, job.arithmetic.compute) for a in (first, second))
-        bordered = g.padding_mode != "zeros"
+        bordered = g.repeats_input
         if bordered and job.direction != "input_grad":
             if g.input_dilation:
                 first = ops.dilate(first, g.input_dilation, b)
-            first = ops.pad(first, g.padding, g.padding_mode, b)
+            first = ops.pad(first, g.padding, g.modes, b)
         convolve: Any = b.convolve
         found = convolve(g.extended if bordered else g, job.direction, first, second)
         if bordered and job.direction == "input_grad":
-            found = ops.fold(found, g.size, g.padding, g.padding_mode, b)
+            found = ops.fold(found, g.size, g.padding, g.modes, b)
             if g.input_dilation:
                 found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
         found = b.astype(found, job.arithmetic.result)
@@ -277,6 +277,11 @@ def compute(
     result = "float32" if bias is not None and a.result in HALVES else a.result
     first, second = (_converted(operand, result, b) for operand in (first, second))
     first, second = _conjugated(job.direction, first, second, b)
+    orders = plan.orders
+    if job.fills_border:  # a constant in the border is no linear function of x: it stays outside
+        first = first if orders[0] is None else b.xp.permute_dims(first, orders[0])
+        first = _filled(first, job.geometry, b)
+        job, orders = job.inner, (None, *orders[1:])
     job = replace(
         job,
         arithmetic=Arithmetic(a.compute, result),
@@ -286,13 +291,20 @@ def compute(
         copied=0,
         copies_bias=False,
     )
-    found = apply(Operation(where, job, plan.orders, plan.asked), first, second)
+    found = apply(Operation(where, job, orders, plan.asked), first, second)
     if bias is not None:
         shape = [1] * found.ndim
         order = plan.orders[2]
         shape[-1 if order is None else order[-1]] = bias.shape[0]
         found = found + b.xp.reshape(b.astype(bias, result), tuple(shape))
     return b.astype(found, a.result)
+
+
+def _filled(x: Array, g: Geometry, b: Backend) -> Array:
+    """Return x with its input dilation and its border, by functions that the library transforms."""
+    fill = 0 if g.border is None else g.border.fill
+    x = ops.dilate(x, g.input_dilation, b) if g.input_dilation else x
+    return ops.pad(x, g.padding, g.modes, b, fill)
 
 
 def _converted(operand: Array, result: str, b: Backend) -> Array:

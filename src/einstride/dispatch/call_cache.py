@@ -34,7 +34,7 @@ from einstride.geometry.keywords import KEYWORDS, Keywords, Read
 from einstride.planning.select import Decision
 from einstride.support.caches import register
 
-PLAIN_TYPES = {int, str, bool, type(None), tuple}
+PLAIN_TYPES = {int, float, complex, str, bool, type(None), tuple}
 """Immutable types of keywords: equal values stay equal, so they may stand in a key."""
 
 CALLS_PER_GENERATION = 512
@@ -236,6 +236,7 @@ def _program(
         or job.empty
         or job.extends_input
         or job.geometry.input_dilation
+        or job.fills_border
     ):
         return None
     if job.arithmetic.check_values or (bias is not None and job.arithmetic.exact):

@@ -115,8 +115,8 @@ def compute(
             wide = b.empty(inner.geometry.x_shape, inner.arithmetic.result, first)
         wide = function(first, second, inner, b, None, wide)
         found = wide
-        if g.padding_mode != "zeros":
-            found = ops.fold(wide, g.size, g.padding, g.padding_mode, b)
+        if g.repeats_input:
+            found = ops.fold(wide, g.size, g.padding, g.modes, b)
         if g.input_dilation:
             found = found[(slice(None), *(slice(None, None, t) for t in g.input_dilation), ...)]
         if bias is not None:
@@ -124,6 +124,8 @@ def compute(
         return written(found, job.arithmetic.result, b, out)
     if g.input_dilation:
         first = ops.dilate(first, g.input_dilation, b)
+    if job.fills_border and g.border is not None:
+        first = ops.pad(first, g.padding, g.modes, b, g.border.fill)
     if bias is not None and job.arithmetic.exact:  # the bias of integers is added in integers
         found = function(first, second, inner, b, None, out)
         return ops.add_bias(found, bias, b)

@@ -9,9 +9,11 @@ multiplied in 64-bit integers, after a check of their values, so that no sum wra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
+from einstride.geometry.padding_modes import Number
 from einstride.support.caches import cached
-from einstride.support.errors import bad_type, bad_value
+from einstride.support.errors import bad_type, bad_value, shown
 
 INTEGERS: dict[str, tuple[int, int]] = {  # the least and the largest value of each dtype
     "bool": (0, 1),
@@ -25,6 +27,13 @@ ITEMSIZE = {  # bytes of one element
     **{f"{u}int{n}": n // 8 for u in ("", "u") for n in (8, 16, 32, 64)},
     **{"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16},
 }
+
+LARGEST_FLOAT = {
+    "float16": 65504.0,
+    "bfloat16": 2.0**128 - 2.0**120,
+    "float32": 2.0**128 - 2.0**104,
+}
+"""Largest finite number of the dtypes that hold less than Python's float; complex64 as float32."""
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 UNIT_ROUNDOFF |= {"complex64": 2.0**-24, "complex128": 2.0**-53}
@@ -147,3 +156,23 @@ def _integers(where: str, names: list[str], terms: int, accumulate: str | None) 
     may_overflow = largest > high or bias is not None or (signed and low == 0)
     compute = "float32" if largest < 2**24 else "float64" if largest < 2**53 else result
     return Arithmetic(compute, result, check_values=may_overflow)
+
+
+def check_fill(where: str, fill: Number, name: str) -> None:
+    """Raise unless an array of this dtype can hold the number that fills its border.
+
+    A float is rounded to a float dtype; to an integer dtype nothing is rounded or wrapped.
+    """
+    if name in INTEGERS:
+        low, high = INTEGERS[name]
+        fits = not isinstance(fill, complex) and low <= fill <= high and fill == int(fill)
+    else:
+        largest = LARGEST_FLOAT.get("float32" if name == "complex64" else name, inf)
+        parts = (fill.real, fill.imag) if isinstance(fill, complex) else (fill,)
+        real = name in COMPLEXES or not isinstance(fill, complex)
+        fits = real and all(abs(p) <= largest or p != p or abs(p) == inf for p in parts)
+    if not fits:
+        raise bad_value(
+            where, "fill must be a number that x can hold", f"fill={shown(fill)}, x of {name}",
+            "choose another number, or convert x first",
+        )  # fmt: skip

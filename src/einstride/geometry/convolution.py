@@ -12,9 +12,9 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
-from einstride.geometry.keywords import Settings, Shape, per_axis
+from einstride.geometry.keywords import Settings, Shape, modes_per_axis, per_axis
 from einstride.geometry.padding import Pads, check_border, is_same, padding_pairs
-from einstride.geometry.padding_modes import repeats
+from einstride.geometry.padding_modes import Border, border_of, repeats
 from einstride.support.errors import bad_value
 
 Direction = Literal["forward", "input_grad", "filter_grad"]
@@ -57,10 +57,14 @@ class Geometry:
     flip : bool
         True if the filter is reversed on its spatial axes.
     padding_mode : str
-        Contents of the padding: "zeros", or x itself by "reflect", "replicate" or "circular".
+        Contents of the padding on all axes: "zeros", or x itself by "reflect", "replicate",
+        "circular" or "symmetric".
     input_dilation : tuple of int
         Positions between neighbouring elements of x within `size`, with zeros in between; empty if
         no axis is dilated.
+    border : Border or None
+        Contents of the padding where they differ by axis, or are a constant other than zero;
+        `padding_mode` is then "zeros".
     """
 
     batch: int
@@ -76,6 +80,7 @@ class Geometry:
     out: Shape
     padding_mode: str = "zeros"
     input_dilation: Shape = ()
+    border: Border | None = None
 
     @cached_property
     def _hash(self) -> int:
@@ -93,6 +98,7 @@ class Geometry:
                 self.flip,
                 self.padding_mode,
                 self.input_dilation,
+                self.border,
             )
         )
 
@@ -138,6 +144,7 @@ class Geometry:
         dilation = per_axis(where, "dilation", settings.dilation, rank, 1)
         extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         pads = padding_pairs(where, padding, tuple(size), extent, strides)
+        modes = modes_per_axis(where, settings.padding_mode, rank)
         out = []
         for axis, (s, k, e, stride, (low, high)) in enumerate(
             zip(size, kernel, extent, strides, pads, strict=True)
@@ -158,7 +165,7 @@ class Geometry:
                     f"{got}, padding {(low, high)}, dilation {dilation[axis]}",
                     "pad more, dilate less or use a smaller filter",
                 )
-            check_border(where, settings.padding_mode, axis, s, max(low, high))
+            check_border(where, modes[axis], axis, s, max(low, high))
             out.append(max((available - e) // stride + 1, 0))
         padded = [s + max(low, 0) + max(high, 0) for s, (low, high) in zip(size, pads, strict=True)]
         for name, n in (
@@ -173,6 +180,7 @@ class Geometry:
                     f"{got}, padding {pads}",
                     "use smaller shapes",
                 )
+        mode, border = border_of(modes, settings.fill, pads)
         return Geometry(
             batch,
             tuple(size),
@@ -185,8 +193,9 @@ class Geometry:
             pads,
             settings.flip,
             tuple(out),
-            settings.padding_mode,
+            mode,
             input_dilation if max(input_dilation) > 1 else (),
+            border,
         )
 
     @property
@@ -233,15 +242,29 @@ class Geometry:
             return self.batch * prod(self.out)
         if direction == "forward":
             return prod(self.kernel) * (self.channels // self.groups)
-        folded = prod(repeats(low, high, self.padding_mode) for low, high in self.padding)
+        ends = zip(self.padding, self.modes, strict=True)
+        folded = prod(repeats(low, high, mode) for (low, high), mode in ends)
         return prod(self.kernel) * (self.filters // self.groups) * folded
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Padding mode of each axis."""
+        return (self.padding_mode,) * self.rank if self.border is None else self.border.modes
+
+    @cached_property
+    def repeats_input(self) -> bool:
+        """True if a position of the border holds an element of x."""
+        ends = zip(self.modes, self.padding, strict=True)
+        return any(mode not in ("zeros", "constant") and any(pads) for mode, pads in ends)
 
     @cached_property
     def extended(self) -> Geometry:
         """Geometry over the padded input as its input, with no padding and no input dilation."""
         size = tuple(s + low + high for s, (low, high) in zip(self.size, self.padding, strict=True))
         none = ((0, 0),) * self.rank
-        return replace(self, size=size, padding=none, padding_mode="zeros", input_dilation=())
+        return replace(
+            self, size=size, padding=none, padding_mode="zeros", input_dilation=(), border=None
+        )
 
     @cached_property
     def multiply_adds(self) -> int:

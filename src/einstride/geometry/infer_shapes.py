@@ -95,7 +95,7 @@ def transposed_geometry(
         raise bad_value(
             where, "x and f need the same number of axes, at least 3", got, "reshape them"
         )
-    if settings.padding_mode != "zeros":
+    if settings.padding_mode not in ("zeros", ("zeros",) * rank):
         raise bad_value(
             where,
             'padding_mode must be "zeros" in a transposed convolution: its padding crops',

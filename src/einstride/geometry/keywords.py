@@ -7,19 +7,20 @@ values fit together.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from einstride.geometry.padding_modes import OTHER_NAMES, PADDING_MODES, Number
 from einstride.support.errors import bad_type, bad_value, shown
 
 Frozen = int | str | tuple[Any, ...]
 Shape = tuple[int, ...]
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 LARGEST_INT = 2**63 - 1
 """Largest integer that a keyword may hold: array libraries count in signed 64-bit integers."""
 ACCURACIES = ("normwise", "elementwise", "tf32")
@@ -33,8 +34,9 @@ class Settings(NamedTuple):
     dilation: int | Shape = 1
     groups: int = 1
     flip: bool = False
-    padding_mode: str = "zeros"
+    padding_mode: str | tuple[str, ...] = "zeros"
     input_dilation: int | Shape = 1
+    fill: Number = 0
 
 
 @dataclass(
@@ -63,6 +65,7 @@ class Keywords(NamedTuple):
     input_dilation: Any = 1
     groups: Any = 1
     padding_mode: Any = "zeros"
+    fill: Any = 0
     layout: Any = "channels_last"
     flip: Any = False
     algorithm: Any = "auto"
@@ -117,8 +120,9 @@ def settings(where: str, k: Keywords) -> Settings:
         ints(where, "dilation", k.dilation),
         groups,
         flag(where, "flip", k.flip),
-        choice(where, "padding_mode", k.padding_mode, PADDING_MODES),
+        padding_modes(where, k.padding_mode),
         ints(where, "input_dilation", k.input_dilation),
+        number(where, "fill", k.fill),
     )
 
 
@@ -138,7 +142,7 @@ def for_json(where: str, k: Keywords) -> Keywords:
     s = settings(where, k)
     return k._replace(
         stride=s.stride, padding=s.padding, dilation=s.dilation, groups=s.groups,
-        padding_mode=str(s.padding_mode), input_dilation=s.input_dilation,
+        padding_mode=s.padding_mode, fill=s.fill, input_dilation=s.input_dilation,
         max_workspace=optional(where, "max_workspace", k.max_workspace, size_in_bytes),
     )  # fmt: skip
 
@@ -228,6 +232,44 @@ def _padding_entry(where: str, value: object) -> Frozen:
     return pair
 
 
+def padding_modes(where: str, value: object) -> str | tuple[str, ...]:
+    """Convert a padding mode, or one for each axis, to Python's own strings."""
+    if isinstance(value, str):
+        return _padding_mode(where, value)
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray, memoryview)):
+        raise bad_type(
+            where, "padding_mode must be a name or one name per axis", shown(value),
+            f"use one of {PADDING_MODES}",
+        )  # fmt: skip
+    return tuple(_padding_mode(where, v) for v in value)
+
+
+def _padding_mode(where: str, value: object) -> str:
+    ours = OTHER_NAMES.get(value) if isinstance(value, str) else None
+    if ours is None:
+        return str(choice(where, "padding_mode", value, PADDING_MODES))
+    raise bad_value(
+        where, "padding_mode has other names here than in other libraries", shown(value),
+        f'write padding_mode="{ours}"',
+    )  # fmt: skip
+
+
+def number(where: str, name: str, value: object) -> Number:
+    """Convert a number to Python's int, float or complex; every NaN to one, so that it is a key."""
+    plain: Any = value
+    if isinstance(value, str | bytes) or getattr(plain, "ndim", None):
+        raise bad_type(where, f"{name} must be a number", shown(value), f"write {name}=0")
+    try:
+        if hasattr(value, "__index__"):
+            return operator.index(plain)
+        is_complex = getattr(getattr(value, "dtype", None), "kind", "") == "c"
+        if hasattr(value, "__float__") and not is_complex:  # NumPy's would drop a part
+            return math.nan if plain != plain else float(plain)
+        return complex(plain)
+    except (TypeError, ValueError):
+        raise bad_type(where, f"{name} must be a number", shown(value), f"write {name}=0") from None
+
+
 def choice(where: str, name: str, value: object, allowed: tuple[str, ...]) -> str:
     """Return a string that must be one of the allowed ones."""
     if not isinstance(value, str):
@@ -293,3 +335,14 @@ def per_axis(where: str, name: str, value: int | Shape, rank: int, least: int) -
             where, f"{name} must be at least {least} on every axis", value, f"raise it to {least}"
         )
     return full
+
+
+def modes_per_axis(where: str, value: str | tuple[str, ...], rank: int) -> tuple[str, ...]:
+    """Return one padding mode for each of `rank` axes."""
+    modes = (value,) * rank if isinstance(value, str) else value
+    if len(modes) != rank:
+        raise bad_value(
+            where, f"padding_mode must be one name or {rank} names, one per spatial axis", value,
+            f"pass e.g. padding_mode={('zeros',) * rank}",
+        )  # fmt: skip
+    return modes

@@ -50,10 +50,15 @@ def padding_pair(where: str, entry: Frozen, size: int, extent: int, stride: int)
 def check_border(where: str, mode: str, axis: int, size: int, border: int) -> None:
     """Refuse a border that is longer than an axis of `size` elements can fill in this mode.
 
-    "reflect" does not repeat the edge element, "circular" goes around the axis once at most, and
-    "replicate" needs one element.
+    "reflect" does not repeat the edge element, "circular" goes around the axis once at most,
+    "symmetric" mirrors it once at most, and "replicate" needs one element.
     """
-    most = {"reflect": size - 1, "circular": size, "replicate": border if size else 0}
+    most = {
+        "reflect": size - 1,
+        "circular": size,
+        "symmetric": size,
+        "replicate": border if size else 0,
+    }
     if border > max(most.get(mode, border), 0):
         raise bad_value(
             where,

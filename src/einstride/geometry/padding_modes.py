@@ -5,13 +5,61 @@ With size S, position i outside [0, S) holds
 - zeros      0
 - replicate  x[0] or x[S - 1]                    (NumPy's "edge")
 - reflect    x[-i] or x[2 * (S - 1) - i]         (the edge itself is not repeated)
+- symmetric  x[-1 - i] or x[2 * S - 1 - i]       (the edge is repeated: SciPy's "reflect")
 - circular   x[i mod S]                          (NumPy's "wrap")
+- constant   the number `fill`
+
+Algorithms know one mode for all axes, and zeros as the only constant. Any other border (`Border`)
+is filled before an algorithm runs, in a copy of x: see `Job.inner` in `einstride.geometry.problem`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular", "symmetric", "constant")
+OTHER_NAMES = {
+    "mirror": "reflect", "grid-mirror": "symmetric", "nearest": "replicate", "edge": "replicate",
+    "border": "replicate", "wrap": "circular", "grid-wrap": "circular", "periodic": "circular",
+    "grid-constant": "constant", "fill": "constant",
+}  # fmt: skip
+"""Our word for what another library calls otherwise. SciPy's "reflect" is "symmetric" here; that
+name cannot be refused, because NumPy, PyTorch and TensorFlow mean by it what is meant here."""
+
+Number = int | float | complex
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """Hold the padding mode of each axis, and the number that "constant" fills in.
+
+    Attributes
+    ----------
+    modes : tuple of str
+        One mode for each spatial axis.
+    fill : int, float or complex
+        The number in a border of mode "constant".
+    """
+
+    modes: tuple[str, ...]
+    fill: Number = 0
+
+
+def border_of(
+    modes: tuple[str, ...], fill: Number, pads: tuple[tuple[int, int], ...]
+) -> tuple[str, Border | None]:
+    """Return the one mode that all axes with a border share, and None; else "zeros", and a border.
+
+    A constant of zero is the mode "zeros", and an axis without a border has any mode.
+    """
+    plain = tuple("zeros" if mode == "constant" and fill == 0 else mode for mode in modes)
+    used = {mode for mode, ends in zip(plain, pads, strict=True) if max(ends) > 0}
+    if not used:
+        return "zeros", None
+    if len(used) == 1 and used != {"constant"}:
+        return used.pop(), None
+    return "zeros", Border(plain, fill if "constant" in used else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +71,7 @@ class Segment:
     start, stop : int
         The positions [start, stop), counted from the start of the range that was asked for.
     source : int
-        The element that the first position holds; -1 for zeros.
+        The element that the first position holds; -1 for zeros or another constant.
     step : {1, -1, 0}
         The difference between the elements of neighbouring positions; 0 repeats one element.
     """
@@ -79,18 +127,20 @@ def _split(start: int, stop: int, size: int, mode: str) -> list[tuple[int, int]]
 
 def _filled(start: int, stop: int, size: int, mode: str) -> tuple[int, int, int, int]:
     """Return start, stop, source and step of one span of the border."""
-    if mode == "zeros":
+    if mode in ("zeros", "constant"):
         return start, stop, -1, 0
     if mode == "replicate":
         return start, stop, 0 if start < 0 else size - 1, 0
     if mode == "circular":
         return start, stop, start % size, 1
+    if mode == "symmetric":
+        return start, stop, -1 - start if start < 0 else 2 * size - 1 - start, -1
     return start, stop, -start if start < 0 else 2 * (size - 1) - start, -1
 
 
 def repeats(low: int, high: int, mode: str) -> int:
     """Return the most positions of a padded axis that can hold the same element."""
-    if mode == "zeros":
+    if mode in ("zeros", "constant"):
         return 1
     return 1 + max(low, 0) + max(high, 0) if mode == "replicate" else 3
 

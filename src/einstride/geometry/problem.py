@@ -86,23 +86,30 @@ class Job:
         of x are dropped.
         """
         g = self.geometry
-        bordered = g.padding_mode != "zeros" and any(low or high for low, high in g.padding)
-        return self.direction == "input_grad" and (bordered or bool(g.input_dilation))
+        return self.direction == "input_grad" and (g.repeats_input or bool(g.input_dilation))
+
+    @property
+    def fills_border(self) -> bool:
+        """True if the algorithm is given x with its border, as it knows no such border itself."""
+        return self.direction != "input_grad" and self.geometry.border is not None
 
     @cached_property
     def inner(self) -> Job:
-        """Job that the algorithm solves: the one over the extended input if `extends_input`."""
+        """Job that the algorithm solves: the one over the extended input, or over x with its
+        border, if the job `extends_input` or `fills_border`."""  # fmt: skip
+        if self.fills_border:
+            return replace(self, geometry=self.geometry.extended)
         if not self.extends_input:
             return self
         a = self.arithmetic
         result = a.result if a.exact else self.sums  # rounded once, after the folding
         g = self.geometry
-        g = replace(g, input_dilation=()) if g.padding_mode == "zeros" else g.extended
+        g = g.extended if g.repeats_input else replace(g, input_dilation=())
         return replace(self, geometry=g, arithmetic=replace(a, result=result))
 
     @cached_property
     def outer_workspace(self) -> int:
-        """Bytes of workspace outside the algorithm: the dilated input, or copies of gx.
+        """Bytes of workspace outside the algorithm: x dilated, or with its border, or copies of gx.
 
         While the border of one axis is folded, the whole gradient, the result of the previous axis
         and that of this axis are in memory. Negative padding makes them grow from axis to axis.
@@ -116,9 +123,10 @@ class Job:
                 largest = max(largest, prod(shape))
             copies = 4 if g.input_dilation else 3
             return copies * largest * ITEMSIZE[self.inner.arithmetic.result]
-        if not g.input_dilation:
-            return 0
-        return max(g.input_dilation) * prod(g.x_shape) * ITEMSIZE[self.operands[0]]
+        copies = max(g.input_dilation, default=0) * prod(g.x_shape)
+        if self.fills_border:
+            copies += prod(self.inner.geometry.x_shape)
+        return copies * ITEMSIZE[self.operands[0]]
 
     @property
     def bias_bytes(self) -> int:

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 Ints = int | tuple[int, ...]
+PaddingMode = str | tuple[str, ...]
 Padding = int | str | tuple[int | str | tuple[int, int], ...]

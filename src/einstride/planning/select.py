@@ -176,6 +176,8 @@ def plan(
         )
     order = parse(where, layout, max(rank, 1))
     g = geometry(where, direction, shapes, extra, settings, order)
+    if g.border is not None and direction != "input_grad":
+        dtypes.check_fill(where, g.border.fill, names[0])
     per_example = isinstance(extra, PerExample)
     terms = prod(g.out) if per_example else g.terms(direction)
     arithmetic = dtypes.resolve(where, names, terms, accumulate, traits.half_sums)
@@ -220,8 +222,13 @@ def geometry(
     settings: Settings,
     order: Layout,
 ) -> Geometry:
-    """Return the geometry of the forward pass that a call belongs to, after its checks."""
+    """Return the geometry of the forward pass that a call belongs to, after its checks.
+
+    An input gradient does not depend on the constant in a border, so `fill` counts as zero there.
+    """
     first, second = shapes
+    if direction == "input_grad":
+        settings = settings._replace(fill=0)
     if direction == "forward":
         if len(first) == len(second):
             first, second = canonical(first, order.x), canonical(second, order.f)

@@ -20,6 +20,11 @@ def bad_type(where: str, rule: str, got: object, remedy: str) -> TypeError:
     return TypeError(_text(where, rule, got, remedy))
 
 
+def bad_call(where: str, rule: str, got: object, remedy: str) -> RuntimeError:
+    """Make a RuntimeError of the same form as `bad_value`; `scipy.ndimage` raises them."""
+    return RuntimeError(_text(where, rule, got, remedy))
+
+
 def no_memory(where: str, rule: str, got: object, remedy: str) -> MemoryError:
     """Make a MemoryError of the same form as `bad_value`."""
     return MemoryError(_text(where, rule, got, remedy))

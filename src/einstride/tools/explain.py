@@ -102,7 +102,7 @@ def unchanged(name: str, value: Any) -> Any:
 SIZES = ("stride", "dilation", "input_dilation", "input_size", "kernel_size", "output_padding",
          "output_size")  # fmt: skip
 NAMES = {
-    "padding_mode": "zeros (default), reflect, replicate or circular",
+    "padding_mode": "zeros (default), reflect, replicate, circular, symmetric or constant",
     "layout": "channels_last (default), channels_first or a spec such as NCHW,OIHW->NCHW",
     "algorithm": "auto (default) or the name of one",
     "accuracy": "normwise (default), elementwise or tf32",

@@ -36,11 +36,11 @@ _C: Any = torch._C
 
 _SETTINGS = (
     "int[] stride=[1], str padding='valid', int[] dilation=[1], int[] input_dilation=[1], "
-    "int groups=1, str padding_mode='zeros', str layout='channels_last', bool flip=False, "
-    "str algorithm='auto', str accuracy='normwise', str? accumulate=None, "
+    "int groups=1, str padding_mode='zeros', Scalar fill=0, str layout='channels_last', "
+    "bool flip=False, str algorithm='auto', str accuracy='normwise', str? accumulate=None, "
     "bool batch_invariant=False, int? max_workspace=None"
 )
-_DEFAULTS = ([1], "valid", [1], [1], 1, "zeros", "channels_last", False, "auto", "normwise",
+_DEFAULTS = ([1], "valid", [1], [1], 1, "zeros", 0, "channels_last", False, "auto", "normwise",
              None, False, None)  # fmt: skip
 
 SCHEMAS = {
@@ -123,11 +123,10 @@ def _per_axis(value: Any, rank: int) -> list[Any]:
 
 def _settings(k: Keywords) -> tuple[Any, ...]:
     """Return keywords in the types of the operators' schema: lists of ints, and a text."""
-    padding = k.padding if isinstance(k.padding, str) else repr(k.padding)
+    padding, mode = (v if isinstance(v, str) else repr(v) for v in (k.padding, k.padding_mode))
     lists = (_per_axis(value, 1) for value in (k.stride, k.dilation, k.input_dilation))
     stride, dilation, input_dilation = lists
-    others = tuple(k)[4:]
-    return (stride, padding, dilation, input_dilation, *others)
+    return (stride, padding, dilation, input_dilation, k.groups, mode, *tuple(k)[6:])
 
 
 def _keywords(settings: tuple[Any, ...]) -> Keywords:
@@ -135,7 +134,8 @@ def _keywords(settings: tuple[Any, ...]) -> Keywords:
     values: list[Any] = [*settings, *_DEFAULTS[len(settings) :]]
     for i in (0, 2, 3):  # stride, dilation, input_dilation
         values[i] = _int_or_tuple(values[i])
-    values[1] = _padding(values[1])
+    for i in (1, 5):  # padding, padding_mode
+        values[i] = _name_or_tuple(values[i])
     return Keywords._make(values)
 
 
@@ -144,7 +144,7 @@ def _int_or_tuple(values: Any) -> Any:
 
 
 @cached(256)
-def _padding(text: str) -> Any:
+def _name_or_tuple(text: str) -> Any:
     return text if text.replace("_", "").isalpha() else literal_eval(text)
 
 
@@ -266,10 +266,10 @@ def _function(name: str, operator: Any) -> Any:
     def jvp(ctx: Any, keyset: Any, d_first: Any, d_second: Any, *others: Any) -> Array:
         first, second = ctx.saved_tensors
         k, total = ctx.k, None
-        pairs = ((d_first, second), (first, d_second))
-        for a, b in pairs:
+        terms = ((d_first, second, k._replace(fill=0)), (first, d_second, k))  # `fill` stands in x
+        for a, b, own in terms:
             if a is not None and b is not None:
-                term = _call(name, a, b, None, k, ctx.extra)
+                term = _call(name, a, b, None, own, ctx.extra)
                 total = term if total is None else total + term
         if ctx.dtypes[2] is not None and others and others[0] is not None:
             shape = [1] * len(ctx.shape)
@@ -362,6 +362,8 @@ def _gradient(
     """Compute the gradient of an operand of a shape, from `grad` and the other operand."""
     direction, other_first = ADJOINTS[_DIRECTIONS[name]][operand]
     size: Any = None
+    if _DIRECTIONS[name] == "input_grad":  # `other` or `grad` takes the place of x
+        k = k._replace(fill=0)
     if direction == "input_grad":
         size = _spatial(name, k, shape, "x")
     elif direction == "filter_grad":

@@ -1,0 +1,137 @@
+"""Correlate an array with a filter over some of its axes; the other axes are a batch.
+
+The array is viewed as (batch, *axes, 1) with one channel. A filter over one axis reads the axes
+behind it as channels, each with the same taps: a depthwise convolution, whose vectors hold
+neighbouring elements of memory. If there are few of them, their axis and the filtered one are read
+as one axis, on which the taps stand as far apart as neighbours of the filtered axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from einstride.arrays import ops
+from einstride.arrays.backends import Array, Backend
+from einstride.dispatch import call_cache
+from einstride.geometry.keywords import Keywords
+from einstride.geometry.padding import Pads
+from einstride.geometry.padding_modes import Number
+
+FEW_CHANNELS = 32
+"""Elements behind the filtered axis below which they are no channels: two vectors of AVX-512. From
+1 to 64 of them a depthwise kernel was measured slower than one pass over both axes as one."""
+
+
+def correlate(
+    where: str,
+    x: Array,
+    f: Array,
+    axes: Sequence[int],
+    pads: Pads,
+    b: Backend,
+    mode: str = "zeros",
+    fill: Number = 0,
+    **keywords: Any,
+) -> Array:
+    """Correlate x with f, an array of the same library with one axis for each of `axes`.
+
+    The border of `pads` elements may be longer than x in every mode. `keywords` are those of
+    `conv`: stride, input_dilation (numbers, for all axes), flip, accuracy, algorithm.
+    """
+    x, pads, mode = _with_long_border(x, axes, pads, mode, b)
+    if len(axes) == 1:
+        behind = prod(x.shape[axes[0] + 1 :])
+        strided = keywords.get("stride", 1) != 1 or keywords.get("input_dilation", 1) != 1
+        if behind >= FEW_CHANNELS:
+            return _by_channels(where, x, f, axes[0], pads, b, mode, fill, keywords)
+        if behind > 1 and not strided:
+            return _as_one_axis(where, x, f, axes[0], pads, b, mode, fill, keywords)
+    batch = [a for a in range(x.ndim) if a not in axes]
+    order = (*batch, *axes)
+    moved = x if order == tuple(range(x.ndim)) else b.xp.permute_dims(x, order)
+    sizes = tuple(x.shape[a] for a in batch)
+    moved = b.xp.reshape(moved, (prod(sizes), *(x.shape[a] for a in axes), 1))
+    f = b.xp.reshape(f, (*f.shape, 1, 1))
+    y = convolve(where, moved, f, padding=pads, padding_mode=mode, fill=fill, **keywords)
+    y = b.xp.reshape(y, (*sizes, *y.shape[1:-1]))
+    back = tuple(sorted(range(x.ndim), key=order.__getitem__))
+    return y if order == tuple(range(x.ndim)) else b.xp.permute_dims(y, back)
+
+
+def _by_channels(
+    where: str, x: Array, f: Array, axis: int, pads: Pads, b: Backend, mode: str, fill: Number,
+    keywords: dict[str, Any],
+) -> Array:  # fmt: skip
+    before, behind = x.shape[:axis], x.shape[axis + 1 :]
+    count = prod(behind)
+    flat = b.xp.reshape(x, (prod(before), x.shape[axis], count))
+    wide = b.empty((*f.shape, 1, count), b.dtype_name(f), f) if b.traits.mutable else None
+    column = b.xp.reshape(f, (*f.shape, 1, 1))
+    if wide is None:
+        wide = b.xp.broadcast_to(column, (*f.shape, 1, count))
+    else:
+        wide[...] = column
+    y = convolve(
+        where, flat, wide, padding=pads, padding_mode=mode, fill=fill, groups=count, **keywords
+    )
+    return b.xp.reshape(y, (*before, y.shape[1], *behind))
+
+
+def _as_one_axis(
+    where: str, x: Array, f: Array, axis: int, pads: Pads, b: Backend, mode: str, fill: Number,
+    keywords: dict[str, Any],
+) -> Array:  # fmt: skip
+    before, behind = x.shape[:axis], x.shape[axis + 1 :]
+    count = prod(behind)
+    flat = b.xp.reshape(x, (prod(before), x.shape[axis], count))
+    flat = ops.pad(flat, pads, mode, b, fill)
+    flat = b.xp.reshape(flat, (flat.shape[0], flat.shape[1] * count, 1))
+    y = convolve(where, flat, b.xp.reshape(f, (*f.shape, 1, 1)), dilation=count, **keywords)
+    return b.xp.reshape(y, (*before, y.shape[1] // count, *behind))
+
+
+def convolve(where: str, x: Array, f: Array, **keywords: Any) -> Array:
+    """Call the forward pass under the name of another function."""
+    return call_cache.call(where, "forward", x, f, None, None, Keywords(**keywords))
+
+
+def _with_long_border(
+    x: Array, axes: Sequence[int], pads: Pads, mode: str, b: Backend
+) -> tuple[Array, Pads, str]:
+    """Return x with what one repetition of it cannot fill of its border, and the rest of the pads.
+
+    A mirrored or wrapped axis continues: once its border is as long as it can be, the longer axis
+    has the same continuation.
+    """
+    rest = list(pads)
+    if mode in ("reflect", "symmetric", "circular"):
+        for i, axis in enumerate(axes):
+            if mode == "reflect" and x.shape[axis] == 1:  # one element has no other to mirror
+                x, rest[i] = extended(x, axis, pads[i], "replicate", b), (0, 0)
+                continue
+            most = _longest(x.shape[axis], mode)
+            if most and max(pads[i]) > most:
+                x, rest[i] = extended(x, axis, pads[i], mode, b), (0, 0)
+    return x, tuple(rest), mode
+
+
+def _longest(size: int, mode: str) -> int:
+    return size - 1 if mode == "reflect" else size
+
+
+def extended(
+    x: Array, axis: int, pads: tuple[int, int], mode: str, b: Backend, fill: Number = 0
+) -> Array:
+    """Return x with a border of any length on one axis."""
+    low, high = pads
+    lead = (prod(x.shape[:axis]), *x.shape[axis:])
+    whole = b.xp.reshape(x, (*lead, 1))
+    repeats = mode in ("reflect", "symmetric", "circular")
+    while low > 0 or high > 0:
+        most = _longest(whole.shape[1], mode) if repeats else max(low, high)
+        ends = min(low, most), min(high, most)
+        whole = ops.pad(whole, (ends,), mode, b, fill)
+        low, high = low - ends[0], high - ends[1]
+    return b.xp.reshape(whole, (*x.shape[:axis], *whole.shape[1:-1]))

@@ -1,0 +1,71 @@
+"""Bring the arguments of a filter into one array library, and results into a dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from einstride.arrays import backends
+from einstride.arrays.backends import Array, Backend
+from einstride.geometry.arithmetic import COMPLEXES, INTEGERS
+
+
+def together(where: str, **given: Any) -> tuple[Backend, list[Array]]:
+    """Return the backend of the arrays among the arguments, and all arguments as its arrays.
+
+    Numbers and sequences of numbers become arrays of the library of the others, or of NumPy.
+    """
+    given = {n: np.asarray(v) if isinstance(v, np.generic) else v for n, v in given.items()}
+    arrays = {name: value for name, value in given.items() if is_array(value)}
+    if not arrays:
+        converted = [np.asarray(value) for value in given.values()]
+        return backends.of(where, tuple(given), *converted), converted
+    b = backends.of(where, tuple(arrays), *arrays.values())
+    like = next(iter(arrays.values()))
+    return b, [v if name in arrays else array_like(v, like, b) for name, v in given.items()]
+
+
+def is_array(value: object) -> bool:
+    """True for arrays and scalars with a dtype; False for numbers and sequences of Python."""
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)
+
+
+def array_like(value: Any, like: Array, b: Backend) -> Array:
+    """Return numbers as an array on the device of another one."""
+    value = np.asarray(value)
+    if isinstance(like, np.ndarray):
+        return value
+    where = None if b.device is None else b.device(like)
+    return b.xp.asarray(value.tolist(), dtype=getattr(b.xp, str(value.dtype)), device=where)
+
+
+def taps(weights: Any, name: str, like: Array, b: Backend) -> Array:
+    """Return the taps of a filter in a dtype, contiguous, as an array on the device of another."""
+    if is_array(weights) and not isinstance(weights, np.ndarray):
+        return b.astype(weights, name)
+    weights = np.ascontiguousarray(weights, name)
+    return weights if isinstance(like, np.ndarray) else array_like(weights, like, b)
+
+
+def is_integer(name: str) -> bool:
+    """True if a dtype's name is that of integers or bool."""
+    return name in INTEGERS
+
+
+def is_complex(name: str) -> bool:
+    """True if a dtype's name is that of complex numbers."""
+    return name in COMPLEXES
+
+
+def converted(y: Array, name: str, b: Backend) -> Array:
+    """Convert a result to a dtype: floats lose their fraction as in C, and integers wrap."""
+    given = b.dtype_name(y)
+    if given == name:
+        return y
+    if is_complex(given) and not is_complex(name):
+        y = b.xp.real(y)
+        given = b.dtype_name(y)
+    if is_integer(name) and name not in ("bool", "int64", "uint64") and not is_integer(given):
+        y = b.astype(y, "int64")  # C wraps a number that is out of range; NumPy leaves it open
+    return b.astype(y, name)
