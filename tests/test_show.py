@@ -17,7 +17,7 @@ from einstride.__main__ import main
 from einstride.arrays import backends, ops
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import PADDING_MODES, Settings
-from einstride.viewer.axes import drawn_axes, gathered
+from einstride.viewer.axes import EMPTY, drawn_axes, gathered
 
 RNG = np.random.default_rng(7)
 CASES = {
@@ -35,6 +35,9 @@ CASES = {
 for mode in PADDING_MODES[1:]:
     CASES[mode] = (((1, 5, 4, 1), (3, 3, 1, 1)), {"padding": ((2, 1), (1, 3)), "stride": 2})
     CASES[mode][1]["padding_mode"] = mode
+CASES["constant"][1]["fill"] = 3
+CASES["a mode for each axis"] = (CASES["constant"][0], CASES["constant"][1] | {
+    "padding_mode": ("symmetric", "constant"), "fill": -2})  # fmt: skip
 
 
 def arrays(shapes, keywords):
@@ -105,7 +108,8 @@ def copied(x, page, keywords):
         b = backends.by_name("test", "numpy")
         x = ops.dilate(x, (keywords["input_dilation"],) * (x.ndim - 2), b)
     pads = [(a["low"], a["high"]) for a in page.data["axes"]]
-    return ops.pad(x, pads, keywords.get("padding_mode", "zeros"), backends.of("test", ("x",), x))
+    b = backends.of("test", ("x",), x)
+    return ops.pad(x, pads, keywords.get("padding_mode", "zeros"), b, keywords.get("fill", 0))
 
 
 def offset(array, element):
@@ -185,7 +189,7 @@ def check_gathered(g, axis, mode):
     for position, found in zip(range(axis.start, axis.stop), gathered(g, 0, axis), strict=True):
         assert len(set(found.pairs)) == len(found.pairs)
         assert found.phase == (position + low) % stride
-        if mode != "zeros" or 0 <= position < g.size[0]:
+        if mode not in EMPTY or 0 <= position < g.size[0]:
             assert set(found.pairs) == sent.get(position, set())
 
 
@@ -193,7 +197,7 @@ def check_held(g, axis, mode):
     """The positions hold what `pad` puts there."""
     x = np.arange(1.0, g.size[0] + 1)
     b = backends.of("test", ("x",), x)
-    extended = ops.pad(x.reshape(1, -1, 1), g.padding, mode, b)
+    extended = ops.pad(x.reshape(1, -1, 1), g.padding, g.modes[0], b)
     shown = [0 if s < 0 else x[s] for s, kind in zip(axis.sources, axis.kinds, strict=True)
              if kind != "cropped"]  # fmt: skip
     assert shown == extended.ravel().tolist()

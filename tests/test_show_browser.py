@@ -92,7 +92,7 @@ def padded(page, x):
     if not page.data["memory"]["copied"]:
         return x
     pads = [(0, 0), *((a["low"], a["high"]) for a in page.data["axes"]), (0, 0)]
-    return np.pad(x, pads, "reflect" if page.data["mode"] == "reflect" else "constant")
+    return np.pad(x, pads, "reflect" if page.data["repeats"] else "constant")
 
 
 @pytest.mark.parametrize("case", ["plain", "stride", "reflect"])

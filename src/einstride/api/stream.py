@@ -105,8 +105,8 @@ class Stream:
                 where, "f must be an array of NumPy or CuPy", shown(type(f)), "convert it"
             )
         k = Keywords(
-            stride, padding, dilation, 1, groups, "zeros", layout, flip, algorithm, accuracy,
-            accumulate,
+            stride, padding, dilation, groups=groups, layout=layout, flip=flip,
+            algorithm=algorithm, accuracy=accuracy, accumulate=accumulate,
         )  # fmt: skip
         array_checks.layer(where, f, bias, k)
         rank = f.ndim - 2

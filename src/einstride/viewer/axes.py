@@ -18,6 +18,9 @@ MOST_POSITIONS = {1: (40,), 2: (16, 16), 3: (6, 10, 10)}
 """Positions that are drawn on each axis, by the number of axes: about as many as fit on a screen.
 An input with more positions is drawn in part."""
 
+EMPTY = ("zeros", "constant")
+"""Padding modes whose border holds no element of x, and so has no gradient."""
+
 
 @dataclass(frozen=True)
 class DrawnAxis:
@@ -32,7 +35,7 @@ class DrawnAxis:
     taps : int
         The number of taps that are drawn, from the first one.
     sources : tuple of int
-        For each drawn position, the element of x that it holds; -1 for a zero.
+        For each drawn position, the element of x that it holds; -1 for a zero or a constant.
     kinds : tuple of str
         For each drawn position: "inside", "border", "hole" (a zero between the elements of a
         dilated input) or "cropped" (an element that negative padding leaves out).
@@ -75,7 +78,7 @@ def _held(g: Geometry, a: int, start: int, stop: int) -> Iterator[tuple[int, str
     """Yield the element and the kind of each position, in order."""
     size, (low, high) = g.size[a], g.padding[a]
     step = g.input_dilation[a] if g.input_dilation else 1
-    for span in segments(start, stop, size, g.padding_mode):
+    for span in segments(start, stop, size, g.modes[a]):
         for n in range(span.stop - span.start):
             position = start + span.start + n
             held = span.source + n * span.step if span.source >= 0 else -1
@@ -113,10 +116,10 @@ def gathered(g: Geometry, a: int, axis: DrawnAxis) -> tuple[Gathered, ...] | Non
     one = replace(
         g, size=(g.size[a],), kernel=(g.kernel[a],), stride=(g.stride[a],),
         dilation=(g.dilation[a],), padding=(g.padding[a],), out=(g.out[a],), input_dilation=(),
-        batch=1, channels=1, filters=1, groups=1,
+        padding_mode=g.modes[a], border=None, batch=1, channels=1, filters=1, groups=1,
     )  # fmt: skip
     base = 0
-    if g.padding_mode != "zeros" and any(g.padding[a]):  # the gradient of the padded input
+    if g.modes[a] not in EMPTY and any(g.padding[a]):  # the gradient of the padded input
         base, one = g.padding[a][0], one.extended
     if input_gradient_phases.refused(one) is not None:
         return None

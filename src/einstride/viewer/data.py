@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
 from einstride.arrays.backends import Array
@@ -16,7 +18,7 @@ from einstride.geometry.layout import Layout, inverse
 from einstride.viewer.axes import drawn_axes, gathered
 from einstride.viewer.exercises import exercises
 from einstride.viewer.memory import Memory, memory
-from einstride.viewer.numbers import Part, numbers, part, written
+from einstride.viewer.numbers import Part, fill_of, numbers, part, written
 from einstride.viewer.plans import planned
 
 LIBRARY = "numpy"
@@ -86,7 +88,8 @@ def collect(
         "dtypes": dict(zip("xfy", dtypes, strict=True)),
         "groups": g.groups,
         "flip": g.flip,
-        "mode": g.padding_mode,
+        "repeats": g.repeats_input,
+        "fill": written(np.array([fill_of(g, a) for a in range(g.rank)], object)),
         "bordered": any(low or high for low, high in g.padding),
         "drawn": {
             "whole": p.whole, "batch": p.batch, "groups": p.groups,

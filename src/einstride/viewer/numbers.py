@@ -12,6 +12,7 @@ import numpy as np
 
 from einstride.arrays.backends import Array
 from einstride.geometry.convolution import Geometry
+from einstride.geometry.padding_modes import Number
 from einstride.viewer.axes import DrawnAxis
 
 MOST_EXAMPLES, MOST_GROUPS, MOST_CHANNELS = 3, 3, 4
@@ -115,7 +116,7 @@ def numbers(
     fs = _taken(f, known[1], [*taps, list(range(p.channels)), results], (-2, 3), rng)
     gys = _taken(gy, known[2], [examples, *outputs, results], (-3, 4), rng)
     for axis, a in enumerate(p.axes, start=1):
-        xs = _placed(xs, axis, a)
+        xs = _placed(xs, axis, a, fill_of(g, axis - 1))
     xs = xs.reshape(*xs.shape[:-1], p.groups, p.channels)
     gys = gys.reshape(*gys.shape[:-1], p.groups, p.filters)
     fs = np.moveaxis(fs.reshape(*fs.shape[:-1], p.groups, p.filters), n, n + 1)
@@ -154,13 +155,20 @@ def _taken(
     return values.astype(object)
 
 
-def _placed(x: Array, axis: int, a: DrawnAxis) -> Array:
-    """Put elements, or zeros, at the positions of one axis."""
+def fill_of(g: Geometry, axis: int) -> Number:
+    """Return the number in the border of an axis that holds no elements of x."""
+    return g.border.fill if g.border is not None and g.modes[axis] == "constant" else 0
+
+
+def _placed(x: Array, axis: int, a: DrawnAxis, fill: Number) -> Array:
+    """Put elements, zeros, or the number of a constant border at the positions of one axis."""
     index: tuple[Any, ...] = (slice(None),) * axis
     row = {element: i for i, element in enumerate(a.elements)}
     shape = (*x.shape[:axis], len(a.sources), *x.shape[axis + 1 :])
     placed = np.zeros(shape, x.dtype)
-    for position, source in enumerate(a.sources):
+    for position, (source, kind) in enumerate(zip(a.sources, a.kinds, strict=True)):
+        if source < 0 and kind == "border":
+            placed[(*index, position)] = fill
         if source >= 0:
             placed[(*index, position)] = x[(*index, row[source])]
     return placed

@@ -10,7 +10,7 @@ from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding
+from einstride.geometry.types import Ints, Padding, PaddingMode
 from einstride.support.errors import bad_type, bad_value, shown
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def show(
     dilation: Ints = 1,
     input_dilation: Ints = 1,
     groups: int = 1,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
     algorithm: str = "auto",
@@ -75,7 +76,9 @@ def show(
         The first output that is drawn of an input that is too large to be drawn as a whole.
     title : str, optional
         The page's title; by default the shapes.
-    stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip : as in `conv`
+    stride, padding, dilation, input_dilation, groups : as in `conv`
+        The hyperparameters.
+    padding_mode, fill, layout, flip : as in `conv`
         The hyperparameters.
     algorithm, accuracy, accumulate, batch_invariant, max_workspace : as in `conv`
         The limits of the plans.
@@ -109,8 +112,9 @@ def show(
 
     where = "show"
     k = Keywords(
-        stride, padding, dilation, input_dilation, groups, padding_mode, layout, flip, algorithm,
-        accuracy, accumulate, batch_invariant, max_workspace,
+        stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
+        algorithm=algorithm, accuracy=accuracy, accumulate=accumulate,
+        batch_invariant=batch_invariant, max_workspace=max_workspace,
     )  # fmt: skip
     k = parse.plain(where, k)
     parse.choice(where, "direction", direction, PASSES)

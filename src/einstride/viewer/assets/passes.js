@@ -200,7 +200,7 @@ const GATHER = {
     this.y = outputSheets("gy");
     this.f = filterSheets(DATA.flip ? "f, reversed" : "f");
     this.x = inputSheets("gx", jump);
-    for (const p of DATA.mode === "zeros" ? this.elements() : indices(X)) {
+    for (const p of DATA.repeats ? indices(X) : this.elements()) {
       const phase = place(p.map((i, a) => AXES[a].phases[i]), AXES.map((axis) => axis.stride));
       for (let channel = 0; channel < D.groups * D.channels; channel++) this.x.mark(p, channel, `phase${phase % 6}`);
     }
@@ -321,7 +321,8 @@ const SCATTER = {
     this.y.fill((index, i) => atY(V.gy, b, index, ...digits(i, [D.groups, D.filters])));
     this.y.caption.textContent = this.x.caption.textContent = D.batch > 1 ? `example ${b}` : "";
     if (folds) {
-      const what = DATA.mode === "zeros" ? "The border held zeros, which need no gradient: it is left out." : "The border repeats elements of x: its gradients are added to theirs.";
+      const held = DATA.fill.some((number) => number !== 0) ? "a constant" : "zeros";
+      const what = DATA.repeats ? "The border repeats elements of x: its gradients are added to theirs." : `The border held ${held}, which ${held === "zeros" ? "need" : "needs"} no gradient: it is left out.`;
       return { target: ["gx", []], caption: `Last step: ${what}`, products: [], total: null, arcs: [] };
     }
     this.y.mark(o, g * D.filters + d, "now");
