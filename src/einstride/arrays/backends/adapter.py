@@ -130,6 +130,9 @@ class Exchange:
     one_library : bool
         False if arrays of other libraries may stand beside those of the library: `check` then says
         which.
+    figures : callable or None
+        ``figures(*call)``: what the tasks of a call to `operator` take, where calls are computed
+        later and in parts; see `einstride.arrays.backends.dask.graph.Figures`.
     """
 
     host: Backend
@@ -145,6 +148,7 @@ class Exchange:
     written: Callable[[Array], None] | None = None
     refusal: Callable[[str], str | None] = lambda dtype_name: None
     one_library: bool = True
+    figures: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -90,5 +90,6 @@ BACKEND = replace(
         operator=graph.operator,
         copy=lambda x: x,
         one_library=False,
+        figures=graph.figures,
     ),
 )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise, product
+from math import prod
 from typing import Any
 
 import dask.array
@@ -18,7 +20,15 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.dask.tasks import Block, Call, Cuts, InputBlock, Sum
+from einstride.arrays.backends.dask.tasks import (
+    Block,
+    Call,
+    Cuts,
+    InputBlock,
+    Problem,
+    Sum,
+    lengths_of,
+)
 from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import chunks as pieces
 from einstride.geometry.arithmetic import HALVES
@@ -49,6 +59,60 @@ def operator(
         where, direction, first, second, bias, k._replace(max_workspace=None), extra
     )
     return _Writer(where, direction, first, second, bias, k, extra, plan).array()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Hold what a graph will take.
+
+    Attributes
+    ----------
+    chunks : int
+        Chunks of the result.
+    tasks : int
+        Tasks of the graph, without those that make the operands.
+    read : int
+        Bytes of the first operand that all tasks read.
+    once : int
+        Bytes of the first operand.
+    largest : Problem
+        The call of the largest task.
+    task_read : int
+        Bytes of the first operand that the largest task reads.
+    task_result : int
+        Bytes of the largest chunk of the result, or of a filter gradient.
+    """
+
+    chunks: int
+    tasks: int
+    read: int
+    once: int
+    largest: Problem
+    task_read: int
+    task_result: int
+
+
+def figures(*call: Any) -> Figures:
+    """Return the figures of the graph of a call, as `operator` takes it."""
+    y = operator(*call)
+    first = call[2]
+    layer = y.dask.layers[y.name]
+    item, read, most, largest = first.dtype.itemsize, 0, -1, None
+    for task in layer.values():
+        block = task[0] if isinstance(task, tuple) else None
+        if not isinstance(block, Block | InputBlock):
+            continue
+        cells = [block.cuts] if isinstance(block, Block) else [cell[0] for cell in block.cells]
+        elements = sum(prod(lengths_of(cuts)) for cuts in cells)
+        read += elements
+        if elements > most:
+            most, largest = elements, block
+    if largest is None:
+        raise RuntimeError(f"no task computes a block of {y}")
+    return Figures(
+        y.npartitions, len(layer), read * item, first.nbytes, largest.problem(), most * item,
+        prod(y.chunksize) * y.dtype.itemsize,
+    )  # fmt: skip
 
 
 class _Writer:

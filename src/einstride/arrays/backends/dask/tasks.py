@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,15 @@ HOST = replace(
 """The backend that computes blocks in host memory: NumPy's, whose threads the tasks share."""
 
 
+class Problem(NamedTuple):
+    """Describe the call of one task, as `einstride.planning.select.plan` takes it."""
+
+    direction: Direction
+    shapes: tuple[Shape, Shape]
+    keywords: Keywords
+    extra: Any
+
+
 @dataclass(frozen=True)
 class Call:
     """Hold what all blocks of one result have in common.
@@ -93,19 +103,7 @@ class Call:
         groups: int, input_dilation: Any,
     ) -> Array:  # fmt: skip
         """Compute a block, whose convolution has the paddings of `parts` and no other border."""
-        k = self.keywords._replace(
-            padding=tuple(p.padding for p in parts),
-            padding_mode="zeros",
-            groups=groups,
-            input_dilation=input_dilation,
-        )
-        extra: Any = None
-        if self.direction == "filter_grad":
-            extra = PerExample(self.kernel) if self.per_example else self.kernel
-        elif self.direction == "input_grad":
-            extra = tuple(p.size for p in parts)
-            if self.transposed:
-                extra = Transposed(0, extra)
+        k, extra = self._arguments(parts, groups, input_dilation)
         b = of_type(type(first))
         if b is None:
             raise TypeError(f"{self.where}: a chunk is a {type(first).__qualname__}, not an array")
@@ -118,6 +116,30 @@ class Call:
             return PASSES[0].call(
                 self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
             )
+
+    def _arguments(
+        self, parts: Sequence[Part], groups: int, input_dilation: Any
+    ) -> tuple[Keywords, Any]:
+        """Return the keywords of a block's call, and the size that its pass needs in addition."""
+        k = self.keywords._replace(
+            padding=tuple(p.padding for p in parts),
+            padding_mode="zeros",
+            groups=groups,
+            input_dilation=input_dilation,
+        )
+        if self.direction == "forward":
+            return k, None
+        if self.direction == "filter_grad":
+            return k, PerExample(self.kernel) if self.per_example else self.kernel
+        size = tuple(p.size for p in parts)
+        return k, Transposed(0, size) if self.transposed else size
+
+    def problem(
+        self, first: list[int], second: list[int], parts: Sequence[Part], groups: int, dilation: Any
+    ) -> Problem:
+        """Describe the call on operands of these shapes."""
+        k, extra = self._arguments(parts, groups, dilation)
+        return Problem(self.direction, (tuple(first), tuple(second)), k, extra)
 
 
 Cuts = tuple[tuple[Range, ...], ...]
@@ -156,6 +178,17 @@ class Block:
     groups: int
     second: Cuts
     count: int
+
+    def problem(self) -> Problem:
+        """Return the call that computes the block."""
+        first, second = lengths_of(self.cuts), lengths_of(self.second)
+        for axis, part in enumerate(self.parts, start=1):
+            if part.fills:
+                first[_callers_axis(self.call.orders[0], axis)] = part.size
+        dilation = self.call.keywords.input_dilation
+        if any(p.fills for p in self.parts):
+            dilation = 1
+        return self.call.problem(first, second, self.parts, self.groups, dilation)
 
     def __call__(self, bias: Array | None, *chunks: Array) -> Array:
         """Compute the block from chunks of the second operand, then those of the first one."""
@@ -197,6 +230,14 @@ class InputBlock:
     second: Cuts
     cells: tuple[tuple[Cuts, tuple[Part, ...], int], ...]
     folded: tuple[Folded, ...]
+
+    def problem(self) -> Problem:
+        """Return the call that computes the block, or most of it where the border is folded."""
+        cuts, parts, _ = max(self.cells, key=lambda cell: prod(lengths_of(cell[0])))
+        dilation = 1 if self.folded else self.call.keywords.input_dilation
+        return self.call.problem(
+            lengths_of(cuts), lengths_of(self.second), parts, self.groups, dilation
+        )
 
     def __call__(self, bias: Array | None, f: Array, *chunks: Array) -> Array:
         """Compute the block from the filter and chunks of gy, those of one cell after another."""
@@ -306,6 +347,11 @@ def _check_sum(where: str, one: Array, other: Array) -> None:
             f"values whose sums may lie in [{least}, {most}]",
             "scale them down or convert them to float64",
         )
+
+
+def lengths_of(cuts: Cuts) -> list[int]:
+    """Return the shape of what `gathered` returns."""
+    return [sum(stop - start for start, stop in axis) for axis in cuts]
 
 
 def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
