@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import einstride as es
+from einstride import nn
 from einstride.geometry import chunks as pieces
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
@@ -403,3 +404,30 @@ def test_a_plan_advises_chunks():
     thin = da.zeros((1, 4000, 100_000, 1), chunks=(1, 4, 100_000, 1), dtype="float32")
     assert "halos are large" in es.plan(thin, f, padding="same").parts.advice
     assert es.plan((1, 8, 8, 1), f.shape).parts is None
+
+
+# Networks
+
+
+def network() -> Any:
+    net = nn.Sequential(nn.Conv(4, 3, padding="same"), nn.BatchNorm(), nn.ReLU(),
+                        nn.GlobalAvgPool(), nn.Dense(3))  # fmt: skip
+    return nn.Model(net, input_shape=(6, 6, 2), dtype="float64", seed=1)
+
+
+def test_a_model_predicts_and_is_evaluated_on_chunks():
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((20, 6, 6, 2)), rng.integers(0, 3, 20)
+    model = network()
+    lazy = da.from_array(x, chunks=((7, 9, 4), (3, 3), 6, 1))
+    y = model.predict(lazy)
+    expected = model.predict(x)
+    assert y.chunks == ((7, 9, 4), (3,))
+    model.fit(x, t, nn.CrossEntropy(), nn.Adam(0.1), epochs=1, progress=False)
+    np.testing.assert_allclose(y.compute(), expected, rtol=1e-12, atol=1e-12)  # as it was then
+    wanted = model.evaluate(x, t, nn.CrossEntropy(), metrics=[nn.accuracy])
+    for targets in (t, da.from_array(t, chunks=3)):
+        found = model.evaluate(lazy, targets, nn.CrossEntropy(), metrics=[nn.accuracy])
+        assert found == pytest.approx(wanted, rel=1e-12)
+    with pytest.raises(ValueError, match="predict: "):
+        model.predict(lazy[:, :3])

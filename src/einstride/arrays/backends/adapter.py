@@ -133,6 +133,10 @@ class Exchange:
     figures : callable or None
         ``figures(*call)``: what the tasks of a call to `operator` take, where calls are computed
         later and in parts; see `einstride.arrays.backends.dask.graph.Figures`.
+    map_batches : callable or None
+        ``map_batches(function, arrays, shape, dtype, rows)``: the array of the results of
+        ``function(*batches)``, one for each chunk of the batch axis of the first array, computed
+        later; a result has `shape` behind a batch axis of `rows`, by default that of its chunk.
     """
 
     host: Backend
@@ -149,6 +153,7 @@ class Exchange:
     refusal: Callable[[str], str | None] = lambda dtype_name: None
     one_library: bool = True
     figures: Callable[..., Any] | None = None
+    map_batches: Callable[..., Array] | None = None
 
 
 @dataclass(frozen=True)

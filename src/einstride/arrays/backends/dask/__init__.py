@@ -91,5 +91,6 @@ BACKEND = replace(
         copy=lambda x: x,
         one_library=False,
         figures=graph.figures,
+        map_batches=graph.map_batches,
     ),
 )
