@@ -161,7 +161,7 @@ def volume(gib: float) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as folder:
         side = 256
-        shape = (1, max(round(gib * 16), 1) * side, side * 4, side * 4, 1)  # 64 MiB a chunk
+        shape = (1, max(round(gib), 1) * side, side * 4, side * 4, 1)  # 16 chunks of 64 MiB a GiB
         source = zarr.create_array(
             Path(folder) / "x.zarr", shape=shape, chunks=(1, side, side, side, 1), dtype="float32"
         )
