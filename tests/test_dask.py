@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import einstride as es
+from einstride import nn
 from einstride.geometry import chunks as pieces
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
@@ -22,7 +24,7 @@ from strategies import cases, integer_data, seeds
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 dask = pytest.importorskip("dask")
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric", "constant")
 LAYOUTS = {1: ("channels_first", "CXN,XOI->XCN"), 2: ("channels_first", "NCXY,OIXY->XNYC")}
 
 
@@ -48,6 +50,9 @@ def calls(draw: Any) -> tuple[Case, dict[str, Any]]:
         keywords["layout"] = draw(st.sampled_from(LAYOUTS.get(rank, ("channels_first",))))
     mode = draw(st.sampled_from(MODES))
     keywords["padding_mode"] = mode
+    if draw(st.booleans()):
+        keywords["padding_mode"] = tuple(draw(st.sampled_from(MODES)) for _ in range(rank))
+    keywords["fill"] = draw(st.sampled_from((0, 3)))
     keywords["input_dilation"] = tuple(
         draw(st.sampled_from((1, 1, 2, 3))) if draw(st.booleans()) else 1 for _ in range(rank)
     )
@@ -364,3 +369,68 @@ def test_parts_cover_what_windows_see(call, data):
             if block[0] < block[1]:
                 assert held + sum(part.padding) == reach
             assert all(0 <= a <= b <= case.input_size[axis] for a, b in part.ranges)
+
+
+# Plans
+
+
+def test_a_plan_has_the_figures_of_the_graph():
+    x = da.zeros((1, 2000, 2000, 1), chunks=(1, 500, 500, 1))
+    f = np.ones((5, 5, 1, 1))
+    plan = es.plan(x, f, padding="same")
+    y = es.conv(x, f, padding="same")
+    parts = plan.parts
+    assert (parts.chunks, parts.tasks) == (16, len(y.dask.layers[y.name]))
+    # on each axis three borders between chunks, at each of which two chunks read two rows more
+    assert parts.halo_bytes == ((2000 + 12) ** 2 - 2000**2) * 8
+    assert parts.task_read == 504 * 504 * 8
+    assert parts.task_bytes >= (504**2 + 500**2) * 8
+    assert "16 chunks, 17 tasks" in str(plan)
+    assert plan.output_shape == y.shape
+    assert plan(x, f).shape == y.shape
+    slow = replace(parts, task_seconds=0.1)
+    assert slow.seconds(1) == pytest.approx(1.6, rel=1e-3)
+    assert slow.seconds(4) == pytest.approx(0.4, rel=1e-2)
+    assert parts.seconds(10**6) >= parts.tasks * 200e-6
+    gx = es.plan(y, f, direction="input_grad", input_size=(2000, 2000), padding="same")
+    assert gx.parts.halo_bytes == parts.halo_bytes
+    gf = es.plan(x, y, direction="filter_grad", kernel_size=(5, 5), padding="same")
+    assert gf.parts.tasks == 16 + 2 + 1
+
+
+def test_a_plan_advises_chunks():
+    f = np.ones((5, 5, 1, 1), "float32")
+    for chunks, advice in ((50, "use larger chunks"), (1000, ""), (16_000, "use smaller chunks")):
+        x = da.zeros((1, 32_000, 16_000, 1), chunks=(1, chunks, chunks, 1), dtype="float32")
+        x = x[:, : 32_000 if chunks > 50 else 500, : 16_000 if chunks > 50 else 500]
+        assert es.plan(x, f, padding="same").parts.advice.startswith(advice)
+    thin = da.zeros((1, 4000, 100_000, 1), chunks=(1, 4, 100_000, 1), dtype="float32")
+    assert "halos are large" in es.plan(thin, f, padding="same").parts.advice
+    assert es.plan((1, 8, 8, 1), f.shape).parts is None
+
+
+# Networks
+
+
+def network() -> Any:
+    net = nn.Sequential(nn.Conv(4, 3, padding="same"), nn.BatchNorm(), nn.ReLU(),
+                        nn.GlobalAvgPool(), nn.Dense(3))  # fmt: skip
+    return nn.Model(net, input_shape=(6, 6, 2), dtype="float64", seed=1)
+
+
+def test_a_model_predicts_and_is_evaluated_on_chunks():
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((20, 6, 6, 2)), rng.integers(0, 3, 20)
+    model = network()
+    lazy = da.from_array(x, chunks=((7, 9, 4), (3, 3), 6, 1))
+    y = model.predict(lazy)
+    expected = model.predict(x)
+    assert y.chunks == ((7, 9, 4), (3,))
+    model.fit(x, t, nn.CrossEntropy(), nn.Adam(0.1), epochs=1, progress=False)
+    np.testing.assert_allclose(y.compute(), expected, rtol=1e-12, atol=1e-12)  # as it was then
+    wanted = model.evaluate(x, t, nn.CrossEntropy(), metrics=[nn.accuracy])
+    for targets in (t, da.from_array(t, chunks=3)):
+        found = model.evaluate(lazy, targets, nn.CrossEntropy(), metrics=[nn.accuracy])
+        assert found == pytest.approx(wanted, rel=1e-12)
+    with pytest.raises(ValueError, match="predict: "):
+        model.predict(lazy[:, :3])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, make_plan
+from einstride.api.plan_parts import Parts
+from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, extra_of, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
@@ -68,7 +69,8 @@ def plan(
     Returns
     -------
     Plan
-        ``print(p)`` shows the costs; ``p(first, second)`` runs the plan.
+        ``print(p)`` shows the costs; ``p(first, second)`` runs the plan. The plan of Dask arrays
+        is that of the whole arrays; its `parts` are the figures of the graph and of its tasks.
 
     Raises
     ------
@@ -87,7 +89,19 @@ def plan(
     )  # fmt: skip
     sizes = DirectionArguments(input_size, kernel_size, output_padding, output_size, per_example)
     given = arguments("plan", first, second, direction, dtype, library, sizes, k)
-    return make_plan("plan", given, k)
+    return make_plan("plan", given, k, _parts("plan", first, second, given, k))
+
+
+def _parts(where: str, first: Any, second: Any, given: dict[str, Any], k: Keywords) -> Parts | None:
+    """Return the figures of a call that is computed in parts, as on chunked arrays, or None."""
+    if isinstance(first, tuple | list) or isinstance(second, tuple | list):
+        return None
+    b = backends.of(where, ("the first operand",), first)
+    if b.exchange is None or b.exchange.figures is None:
+        return None
+    direction, extra = extra_of(where, given)
+    call = (where, direction, first, second, None, parse.plain(where, k), extra)
+    return Parts.of(where, b.exchange.figures(*call), given["dtypes"], b)
 
 
 class DirectionArguments(NamedTuple):
@@ -132,7 +146,12 @@ def arguments(
     name = parse.optional(where, "dtype", dtype, parse.name)
     arrays = [a for a in (first, second) if not isinstance(a, tuple | list)]
     if arrays:
-        b = backends.of(where, ("the first operand", "the second operand")[: len(arrays)], *arrays)
+        names = ("the first operand", "the second operand")[: len(arrays)]
+        b = backends.of(where, names[:1], arrays[0])
+        if b.exchange is None or b.exchange.one_library:
+            backends.of(where, names, *arrays)
+        else:
+            b.exchange.check(where, names, tuple(arrays))
         library, name = b.traits.library, name or b.dtype_name(arrays[0])
     shapes, dtypes = [], []
     for operand in (first, second):

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from einstride.api.plan_parts import Parts
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.dispatch import call_cache, execute, run_plan
@@ -33,6 +34,8 @@ class Plan:
         library, keywords.
     decision : object
         The planner's decision: algorithm, costs, reasons.
+    parts : object, optional
+        The figures of a graph; see the attribute.
 
     Attributes
     ----------
@@ -54,6 +57,10 @@ class Plan:
         Description of the computation on this machine: for `direct` the engine, the kernel and its
         register tile, for `winograd` and `fft` the tiles and whether kernels are compiled.
 
+    parts : Parts or None
+        For Dask arrays: the numbers of chunks and tasks, the bytes of halos, what one task takes,
+        and seconds by the number of workers.
+
     Examples
     --------
     >>> import numpy as np, einstride as es
@@ -62,9 +69,12 @@ class Plan:
     ((8, 56, 56, 64), 'winograd')
     """
 
-    def __init__(self, arguments: dict[str, Any], decision: select.Decision) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], decision: select.Decision, parts: Parts | None = None
+    ) -> None:
         self._arguments = arguments
         self._decision = decision
+        self.parts = parts
 
     @property
     def algorithm(self) -> str:
@@ -112,7 +122,8 @@ class Plan:
     def __str__(self) -> str:
         decided = self._decision
         how = execution.text(self.algorithm, self.execution)
-        return f"{decided.head}\n{how}\n{decided.table}"
+        more = "" if self.parts is None else f"\n{self.parts}"
+        return f"{decided.head}\n{how}\n{decided.table}{more}"
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -140,6 +151,12 @@ class Plan:
         where, a = "Plan", self._arguments
         transposed = a["direction"] == "transpose"
         names = execute.TRANSPOSED if transposed else execute.NAMES[self._decision.job.direction]
+        if self.parts is not None:
+            direction, extra = extra_of(where, a)
+            given = (*Keywords(**a["keywords"]), extra)
+            return call_cache.call(
+                where, direction, first, second, bias, out, given, parse.checked, cache=None
+            )
         b = backends.of(where, names, first, second, bias, out)
         got = (
             [list(first.shape), list(second.shape)],
@@ -162,7 +179,7 @@ class Plan:
         more = execute.copied(job.direction, b, first, second, out) if copied else 0
         if bias is not None or more or b.exchange is not None:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
-            direction, extra = _extra(where, a)
+            direction, extra = extra_of(where, a)
             given = (*keywords, extra)
             return call_cache.call(
                 where, direction, first, second, bias, out, given, parse.checked, cache=None
@@ -239,7 +256,7 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
         raise ValueError(f"extra {extra!r} does not go with {direction}")
     if length is not None and (not isinstance(extra, tuple) or len(extra) != length):
         raise ValueError(f"extra {extra!r} does not go with {direction}")
-    _extra("Plan.from_json", arguments)
+    extra_of("Plan.from_json", arguments)
     return arguments, keywords._replace(algorithm=saved["algorithm"])
 
 
@@ -250,13 +267,15 @@ def _is_fact(value: object) -> bool:
     return isinstance(value, str | int)
 
 
-def make_plan(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan:
+def make_plan(
+    where: str, arguments: dict[str, Any], keywords: Keywords, parts: Parts | None = None
+) -> Plan:
     """Plan a call from checked arguments, see `einstride.api.plan.arguments`."""
     b = backends.computing(backends.by_name(where, arguments["library"]))
     for name in arguments["dtypes"]:
         if name not in ITEMSIZE:
             raise bad_type(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
-    direction, extra = _extra(where, arguments)
+    direction, extra = extra_of(where, arguments)
     decision = execute.decide(
         where,
         direction,
@@ -266,10 +285,10 @@ def make_plan(where: str, arguments: dict[str, Any], keywords: Keywords) -> Plan
         extra,
         b,
     )
-    return Plan(arguments, decision)
+    return Plan(arguments, decision, parts)
 
 
-def _extra(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
+def extra_of(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
     """Return the planner's direction, and the size or sizes that it needs in addition."""
     direction, extra = arguments["direction"], arguments["extra"]
     if direction == "transpose":

@@ -23,11 +23,15 @@ from einstride.geometry.padding_modes import segments
 Range = tuple[int, int]
 """The integers [start, stop)."""
 
+ZEROS, CONSTANT = -1, -2
+"""Sources of positions that hold no element: zeros, or the constant of the border."""
+
 
 class Fill(NamedTuple):
     """Describe which elements consecutive positions of an axis hold.
 
-    The positions hold the elements ``source + i * step``; a source of -1 stands for zeros.
+    The positions hold the elements ``source + i * step``, or what a source of `ZEROS` or `CONSTANT`
+    stands for.
     """
 
     length: int
@@ -101,14 +105,16 @@ def read_by_outputs(g: Geometry, axis: int, block: Range) -> Part:
     stop = (block[1] - 1) * g.stride[axis] - low + g.extent[axis]
     if block[0] == block[1]:
         return Part(((0, 0),), (0, 0), (), 0)
-    if g.padding_mode == "zeros" or (start >= 0 and stop <= size):
+    # A constant fills corners, too: all axes of a border with one are filled, one after another.
+    if g.border is None and (g.padding_mode == "zeros" or (start >= 0 and stop <= size)):
         first = -(-max(start, 0) // dilation)
         last = (min(stop, size) - 1) // dilation + 1
         if first < last:
             padding = (first * dilation - start, stop - (last - 1) * dilation - 1)
             return Part(((first, last),), padding, (), last - first)
-        return Part(((0, 0),), (0, 0), (Fill(stop - start, -1, 0),), stop - start)
-    spans = segments(start, stop, size, g.padding_mode)
+        return Part(((0, 0),), (0, 0), (Fill(stop - start, ZEROS, 0),), stop - start)
+    spans = segments(start, stop, size, g.modes[axis])
+    empty = CONSTANT if g.modes[axis] == "constant" else ZEROS
     ranges = _united(
         [
             (-(-s.elements.start // dilation), (s.elements.stop - 1) // dilation + 1)
@@ -118,7 +124,8 @@ def read_by_outputs(g: Geometry, axis: int, block: Range) -> Part:
     )
     fills: list[Fill] = []
     for s in spans:
-        fills += _fills(s.source, s.step, s.stop - s.start, dilation, ranges)
+        source = empty if s.source < 0 else s.source
+        fills += _fills(source, s.step, s.stop - s.start, dilation, ranges)
     return Part(tuple(ranges), (0, 0), tuple(fills), stop - start)
 
 
@@ -127,13 +134,13 @@ def _fills(
 ) -> list[Fill]:
     """Return the fills of one segment, from elements numbered through `ranges`."""
     if source < 0:
-        return [Fill(length, -1, 0)]
+        return [Fill(length, source, 0)]
     if dilation == 1:
         return [Fill(length, _number(source, ranges), step)]
     found = []
     for position in range(source, source + length * step, step) if step else [source] * length:
         element, between = divmod(position, dilation)
-        found.append(Fill(1, -1 if between else _number(element, ranges), 0))
+        found.append(Fill(1, ZEROS if between else _number(element, ranges), 0))
     return found
 
 
@@ -184,7 +191,9 @@ def folded_inputs(g: Geometry, axis: int, block: Range) -> Folded:
     ranges: list[Range] = []
     folds: list[tuple[Range, Range, int]] = []
     before = 0
-    for s in segments(-low, size + high, size, g.padding_mode):
+    for s in segments(-low, size + high, size, g.modes[axis]):
+        if s.source < 0:
+            continue
         elements = max(s.elements.start, start), min(s.elements.stop, stop)
         if elements[0] >= elements[1]:
             continue

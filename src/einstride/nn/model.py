@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.nn import files
 from einstride.nn.arena import Arena
-from einstride.nn.arrays import check_count
+from einstride.nn.arrays import check_count, check_shape
 from einstride.nn.built import BaseModel
 from einstride.nn.layer import check_dtype
 from einstride.nn.training import fitting
@@ -216,7 +217,7 @@ class Model(BaseModel):
         Parameters
         ----------
         x, t : array
-            Inputs and targets.
+            Inputs and targets; chunks of examples of Dask arrays are computed by Dask's scheduler.
         loss : Loss
             Its mean is returned under the key "loss".
         metrics : sequence of callables
@@ -237,16 +238,22 @@ class Model(BaseModel):
         Parameters
         ----------
         x : array, shape (N, *input_shape)
-            Inputs.
+            Inputs; of a Dask array, each chunk of examples is a task.
         batch_size : int
             Examples at once.
 
         Returns
         -------
         array, shape (N, *output_shape)
-            Outputs of the last layer.
+            Outputs of the last layer; a Dask array, computed later by a copy of the model as it is
+            now, if x is one.
         """
         size = check_count("predict", "batch_size", batch_size)
+        exchange = backends.of("predict", ("x",), x).exchange
+        if exchange is not None and exchange.map_batches is not None:
+            check_shape("predict", "x", x, self.input_shape)
+            outputs = partial(deepcopy(self).predict, batch_size=size)
+            return exchange.map_batches(outputs, (x,), self.output_shape, self.dtype)
         starts = range(0, max(x.shape[0], 1), size)
         parts = [self(self.bring(x[lo : lo + size, ...])) for lo in starts]
         return self._b.xp.concat(parts, axis=0)

@@ -130,6 +130,13 @@ class Exchange:
     one_library : bool
         False if arrays of other libraries may stand beside those of the library: `check` then says
         which.
+    figures : callable or None
+        ``figures(*call)``: what the tasks of a call to `operator` take, where calls are computed
+        later and in parts; see `einstride.arrays.backends.dask.graph.Figures`.
+    map_batches : callable or None
+        ``map_batches(function, arrays, shape, dtype, rows)``: the array of the results of
+        ``function(*batches)``, one for each chunk of the batch axis of the first array, computed
+        later; a result has `shape` behind a batch axis of `rows`, by default that of its chunk.
     """
 
     host: Backend
@@ -145,6 +152,8 @@ class Exchange:
     written: Callable[[Array], None] | None = None
     refusal: Callable[[str], str | None] = lambda dtype_name: None
     one_library: bool = True
+    figures: Callable[..., Any] | None = None
+    map_batches: Callable[..., Array] | None = None
 
 
 @dataclass(frozen=True)

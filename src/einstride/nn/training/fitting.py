@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -150,14 +151,47 @@ def evaluate(
     model: BaseModel, x: Array, t: Array, loss: Loss, metrics: Sequence[Metric], batch_size: int
 ) -> dict[str, float]:
     """Compute the mean loss and metrics: see `Model.evaluate`."""
+    b = backends.of("evaluate", ("x",), x)
+    if b.exchange is not None and b.exchange.map_batches is not None:
+        check_shape("evaluate", "x", x, model.input_shape)
+        of_chunk = _ChunkSums(deepcopy(model), loss, tuple(metrics), batch_size)
+        rows = b.exchange.map_batches(of_chunk, (x, t), (1 + len(metrics),), "float64", 1)
+        sums = b.to_host(rows).sum(axis=0)
+        names = ["loss", *map(_metric_name, metrics)]
+        return {name: float(v) / x.shape[0] for name, v in zip(names, sums, strict=True)}
+    return {k: v / x.shape[0] for k, v in _sums(model, x, t, loss, metrics, batch_size).items()}
+
+
+def _sums(
+    model: BaseModel, x: Array, t: Array, loss: Loss, metrics: Sequence[Metric], batch_size: int
+) -> dict[str, float]:
+    """Return the sums of losses and metrics over the examples."""
     sums: dict[str, float] = {}
     for part, target in Batches(x, t, batch_size, shuffle=False):
         y, target = model(model.bring(part)), model.bring(target)
         found = {"loss": loss(y, target)}
-        found |= {getattr(m, "__name__", repr(m)): float(m(y, target)) for m in metrics}
+        found |= {_metric_name(m): float(m(y, target)) for m in metrics}
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value * part.shape[0]
-    return {name: value / x.shape[0] for name, value in sums.items()}
+    return sums
+
+
+def _metric_name(metric: Metric) -> str:
+    return getattr(metric, "__name__", repr(metric))
+
+
+@dataclass(frozen=True)
+class _ChunkSums:
+    """Compute the sums of losses and metrics over a chunk of examples, as a row of numbers."""
+
+    model: BaseModel
+    loss: Loss
+    metrics: tuple[Metric, ...]
+    batch_size: int
+
+    def __call__(self, x: Array, t: Array) -> Any:
+        found = _sums(self.model, x, t, self.loss, self.metrics, self.batch_size)
+        return np.array([list(found.values())])
 
 
 class _Snapshot:

@@ -90,5 +90,7 @@ BACKEND = replace(
         operator=graph.operator,
         copy=lambda x: x,
         one_library=False,
+        figures=graph.figures,
+        map_batches=graph.map_batches,
     ),
 )

@@ -8,17 +8,29 @@ has one task for each chunk of gy, and a tree of sums, whose shape follows from 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise, product
+from math import prod
 from typing import Any
+from uuid import uuid4
 
 import dask.array
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import apply
 
 from einstride.arrays.backends.adapter import Array
-from einstride.arrays.backends.dask.tasks import Block, Call, Cuts, InputBlock, Sum
+from einstride.arrays.backends.dask.tasks import (
+    Block,
+    Call,
+    Cuts,
+    InputBlock,
+    Problem,
+    Sum,
+    lengths_of,
+)
 from einstride.arrays.backends.passes import PASSES
 from einstride.geometry import chunks as pieces
 from einstride.geometry.arithmetic import HALVES
@@ -51,6 +63,85 @@ def operator(
     return _Writer(where, direction, first, second, bias, k, extra, plan).array()
 
 
+def map_batches(
+    function: Callable[..., Array],
+    arrays: Sequence[Array],
+    shape: Shape,
+    dtype: str,
+    rows: int | None = None,
+) -> Array:
+    """Return the Dask array of what a function computes of each chunk of examples.
+
+    The function is stored once, like a filter; the other axes of the arrays become one chunk.
+    """
+    lazy = [a if isinstance(a, dask.array.Array) else dask.array.from_array(a) for a in arrays]
+    lengths = lazy[0].chunks[0]
+    lazy = [a.rechunk((lengths, *(-1,) * (a.ndim - 1))) for a in lazy]
+    name = f"batches-{uuid4().hex}"
+    tasks: dict[Any, Any] = {f"{name}-function": function}
+    for i in range(len(lengths)):
+        keys = [(a.name, i, *(0,) * (a.ndim - 1)) for a in lazy]
+        tasks[name, i, *(0,) * len(shape)] = (apply, f"{name}-function", keys)
+    found = tuple([rows] * len(lengths)) if rows else lengths
+    meta = np.empty_like(lazy[0]._meta, shape=(0,) * (len(shape) + 1), dtype=np.dtype(dtype))
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=lazy)
+    return dask.array.Array(graph, name, chunks=(found, *((n,) for n in shape)), meta=meta)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Hold what a graph will take.
+
+    Attributes
+    ----------
+    chunks : int
+        Chunks of the result.
+    tasks : int
+        Tasks of the graph, without those that make the operands.
+    read : int
+        Bytes of the first operand that all tasks read.
+    once : int
+        Bytes of the first operand.
+    largest : Problem
+        The call of the largest task.
+    task_read : int
+        Bytes of the first operand that the largest task reads.
+    task_result : int
+        Bytes of the largest chunk of the result, or of a filter gradient.
+    """
+
+    chunks: int
+    tasks: int
+    read: int
+    once: int
+    largest: Problem
+    task_read: int
+    task_result: int
+
+
+def figures(*call: Any) -> Figures:
+    """Return the figures of the graph of a call, as `operator` takes it."""
+    y = operator(*call)
+    first = call[2]
+    layer = y.dask.layers[y.name]
+    item, read, most, largest = first.dtype.itemsize, 0, -1, None
+    for task in layer.values():
+        block = task[0] if isinstance(task, tuple) else None
+        if not isinstance(block, Block | InputBlock):
+            continue
+        cells = [block.cuts] if isinstance(block, Block) else [cell[0] for cell in block.cells]
+        elements = sum(prod(lengths_of(cuts)) for cuts in cells)
+        read += elements
+        if elements > most:
+            most, largest = elements, block
+    if largest is None:
+        raise RuntimeError(f"no task computes a block of {y}")
+    return Figures(
+        y.npartitions, len(layer), read * item, first.nbytes, largest.problem(), most * item,
+        prod(y.chunksize) * y.dtype.itemsize,
+    )  # fmt: skip
+
+
 class _Writer:
     """Write the tasks of one call."""
 
@@ -67,7 +158,7 @@ class _Writer:
         self.per_example = isinstance(extra, PerExample)
         a = plan.job.arithmetic
         sums = "float32" if a.compute in HALVES else a.compute
-        self.folded = direction == "input_grad" and self.g.padding_mode != "zeros"
+        self.folded = direction == "input_grad" and self.g.repeats_input
         several = direction == "filter_grad" or self.folded
         self.call = Call(
             where, direction, k, plan.orders,

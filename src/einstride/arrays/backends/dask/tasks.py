@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from einstride.arrays.backends import numpy, of_type
 from einstride.arrays.backends.adapter import Array
 from einstride.arrays.backends.passes import PASSES
 from einstride.arrays.backends.thread_pool import cores
-from einstride.geometry.chunks import Fill, Folded, Part, Range
+from einstride.geometry.chunks import CONSTANT, Fill, Folded, Part, Range
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, PerExample, Shape, Transposed
 from einstride.support.errors import bad_value
@@ -55,6 +56,15 @@ HOST = replace(
     threads=RUNNING.share,
 )
 """The backend that computes blocks in host memory: NumPy's, whose threads the tasks share."""
+
+
+class Problem(NamedTuple):
+    """Describe the call of one task, as `einstride.planning.select.plan` takes it."""
+
+    direction: Direction
+    shapes: tuple[Shape, Shape]
+    keywords: Keywords
+    extra: Any
 
 
 @dataclass(frozen=True)
@@ -93,19 +103,7 @@ class Call:
         groups: int, input_dilation: Any,
     ) -> Array:  # fmt: skip
         """Compute a block, whose convolution has the paddings of `parts` and no other border."""
-        k = self.keywords._replace(
-            padding=tuple(p.padding for p in parts),
-            padding_mode="zeros",
-            groups=groups,
-            input_dilation=input_dilation,
-        )
-        extra: Any = None
-        if self.direction == "filter_grad":
-            extra = PerExample(self.kernel) if self.per_example else self.kernel
-        elif self.direction == "input_grad":
-            extra = tuple(p.size for p in parts)
-            if self.transposed:
-                extra = Transposed(0, extra)
+        k, extra = self._arguments(parts, groups, input_dilation)
         b = of_type(type(first))
         if b is None:
             raise TypeError(f"{self.where}: a chunk is a {type(first).__qualname__}, not an array")
@@ -118,6 +116,31 @@ class Call:
             return PASSES[0].call(
                 self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
             )
+
+    def _arguments(
+        self, parts: Sequence[Part], groups: int, input_dilation: Any
+    ) -> tuple[Keywords, Any]:
+        """Return the keywords of a block's call, and the size that its pass needs in addition."""
+        k = self.keywords._replace(
+            padding=tuple(p.padding for p in parts),
+            padding_mode="zeros",
+            fill=0,
+            groups=groups,
+            input_dilation=input_dilation,
+        )
+        if self.direction == "forward":
+            return k, None
+        if self.direction == "filter_grad":
+            return k, PerExample(self.kernel) if self.per_example else self.kernel
+        size = tuple(p.size for p in parts)
+        return k, Transposed(0, size) if self.transposed else size
+
+    def problem(
+        self, first: list[int], second: list[int], parts: Sequence[Part], groups: int, dilation: Any
+    ) -> Problem:
+        """Describe the call on operands of these shapes."""
+        k, extra = self._arguments(parts, groups, dilation)
+        return Problem(self.direction, (tuple(first), tuple(second)), k, extra)
 
 
 Cuts = tuple[tuple[Range, ...], ...]
@@ -157,6 +180,17 @@ class Block:
     second: Cuts
     count: int
 
+    def problem(self) -> Problem:
+        """Return the call that computes the block."""
+        first, second = lengths_of(self.cuts), lengths_of(self.second)
+        for axis, part in enumerate(self.parts, start=1):
+            if part.fills:
+                first[_callers_axis(self.call.orders[0], axis)] = part.size
+        dilation = self.call.keywords.input_dilation
+        if any(p.fills for p in self.parts):
+            dilation = 1
+        return self.call.problem(first, second, self.parts, self.groups, dilation)
+
     def __call__(self, bias: Array | None, *chunks: Array) -> Array:
         """Compute the block from chunks of the second operand, then those of the first one."""
         call, bias = self.call, _of_channels(bias, self.channels)
@@ -166,7 +200,7 @@ class Block:
         x = gathered(chunks[self.count :], self.cuts)
         for axis, part in enumerate(self.parts, start=1):
             if part.fills:
-                x = filled(x, _callers_axis(call.orders[0], axis), part.fills)
+                x = filled(x, _callers_axis(call.orders[0], axis), part.fills, call.keywords.fill)
         dilations = call.keywords.input_dilation
         if not isinstance(dilations, tuple):
             dilations = (dilations,) * len(self.parts)
@@ -197,6 +231,14 @@ class InputBlock:
     second: Cuts
     cells: tuple[tuple[Cuts, tuple[Part, ...], int], ...]
     folded: tuple[Folded, ...]
+
+    def problem(self) -> Problem:
+        """Return the call that computes the block, or most of it where the border is folded."""
+        cuts, parts, _ = max(self.cells, key=lambda cell: prod(lengths_of(cell[0])))
+        dilation = 1 if self.folded else self.call.keywords.input_dilation
+        return self.call.problem(
+            lengths_of(cuts), lengths_of(self.second), parts, self.groups, dilation
+        )
 
     def __call__(self, bias: Array | None, f: Array, *chunks: Array) -> Array:
         """Compute the block from the filter and chunks of gy, those of one cell after another."""
@@ -308,6 +350,11 @@ def _check_sum(where: str, one: Array, other: Array) -> None:
         )
 
 
+def lengths_of(cuts: Cuts) -> list[int]:
+    """Return the shape of what `gathered` returns."""
+    return [sum(stop - start for start, stop in axis) for axis in cuts]
+
+
 def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
     """Return slices of chunks, given in row-major order, as one array: a view of a single chunk."""
     if len(chunks) == 1:
@@ -327,8 +374,8 @@ def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
     return whole
 
 
-def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
-    """Return the positions of an axis that hold these elements of x, or zeros."""
+def filled(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> Array:
+    """Return the positions of an axis that hold these elements of x, zeros, or a constant."""
     length = sum(fill.length for fill in fills)
     whole = np.empty_like(x, shape=(*x.shape[:axis], length, *x.shape[axis + 1 :]))
     before, start = (slice(None),) * axis, 0
@@ -336,7 +383,7 @@ def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
         place = (*before, slice(start, start + n))
         start += n
         if source < 0:
-            whole[place] = 0
+            whole[place] = constant if source == CONSTANT else 0
         elif step == 0:
             whole[place] = x[(*before, slice(source, source + 1))]
         elif step == 1:

@@ -1,0 +1,210 @@
+"""Times Dask arrays and streams: `python -m bench.large`, which prints tables.
+
+Each row compares ways that take turns, and shows the median of the ratios of neighbouring turns:
+other processes of the machine slow both alike.
+
+- threads: `es.conv` of a Dask array, by Dask's threads, against `es.conv` of the whole array, and
+  against `map_overlap` around `scipy.ndimage.correlate`
+- graphs: microseconds of CPU to write a task
+- streams: `Stream.push` against `scipy.signal.lfilter` with its state
+- cluster: two worker processes of one thread against one process
+- volume: a sparse Zarr volume convolved into a Zarr store, and the most memory resident
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import scipy.ndimage
+import scipy.signal
+
+import einstride as es
+
+TURNS = 7
+Row = tuple[str, str, str]
+
+
+def ratio(ours: Callable[[], Any], theirs: Callable[[], Any], turns: int = TURNS) -> float:
+    """Return the seconds of theirs divided by those of ours, after a warm-up of both."""
+    ours(), theirs()
+    return median(seconds(theirs) / seconds(ours) for _ in range(turns))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def cpu_microseconds(call: Callable[[], Any], count: int) -> float:
+    """Return the least CPU time of a call among seven turns of `count` calls."""
+    found = []
+    for _ in range(7):
+        start = time.process_time()
+        for _ in range(count):
+            call()
+        found.append((time.process_time() - start) / count * 1e6)
+    return min(found)
+
+
+LAYERS = {
+    "5x5 filter, 4 MiB chunks": ((1, 4096, 4096, 1), (1, 1024, 1024, 1), (5, 5, 1, 1)),
+    "3x3, 64 to 64 channels, 16 MiB": ((2, 512, 512, 64), (1, 256, 256, 64), (3, 3, 64, 64)),
+    "3x3x3 filter, 8 MiB": ((1, 256, 256, 256, 1), (1, 128, 128, 128, 1), (3, 3, 3, 1, 1)),
+}
+
+
+def threads() -> list[Row]:
+    rows = []
+    for name, (shape, chunks, filter_shape) in LAYERS.items():
+        x = np.random.default_rng(0).random(shape, "float32")
+        f = np.random.default_rng(1).random(filter_shape, "float32")
+        lazy = da.from_array(x, chunks=chunks, name=False)
+        y = es.conv(lazy, f, padding="same")
+
+        def ours(y: Any = y) -> None:
+            _drop(y)
+
+        whole = ratio(ours, lambda x=x, f=f: es.conv(x, f, padding="same"))
+        text = "-"
+        if filter_shape[-1] == 1:
+            taps = f.reshape((1, *filter_shape[:-2], 1))
+            depth = tuple(k // 2 for k in taps.shape)
+            other = lazy.map_overlap(_correlate, depth=depth, boundary=0, taps=taps, dtype=x.dtype)
+            text = f"{ratio(ours, lambda other=other: _drop(other), 3):.1f}"
+        rows.append((name, f"{whole:.2f}", text))
+    return rows
+
+
+def _correlate(block: Any, taps: Any) -> Any:
+    return scipy.ndimage.correlate(block, taps, mode="constant")
+
+
+def _drop(y: Any) -> None:
+    """Compute every chunk, and keep none."""
+    y.map_blocks(_nothing, dtype="int8", chunks=(1,) * y.ndim).compute(scheduler="threads")
+
+
+def _nothing(block: Any) -> Any:
+    return np.zeros((1,) * block.ndim, "int8")
+
+
+def graphs() -> list[Row]:
+    rows = []
+    f = np.ones((3, 3, 1, 1), "float32")
+    for side in (20, 60):
+        x = da.zeros((1, side * 16, side * 16, 1), chunks=(1, 16, 16, 1), dtype="float32")
+        for name, call in {
+            "conv": lambda x=x: es.conv(x, f, padding="same"),
+            "input gradient": lambda x=x: es.conv_input_grad(x, f, x.shape[1:3], padding="same"),
+            "filter gradient": lambda x=x: es.conv_filter_grad(x, x, (3, 3), padding="same"),
+        }.items():
+            each = cpu_microseconds(call, 1) / side**2
+            rows.append((f"{name}, {side**2} chunks", f"{each:.0f}", ""))
+    return rows
+
+
+def streams() -> list[Row]:
+    rng = np.random.default_rng(0)
+    rows = []
+    for n, taps in ((128, 31), (1024, 31), (128, 512)):
+        f, x = rng.random((taps, 1, 1)), rng.random((1, n, 1))
+        stream, state = es.Stream(f), np.zeros(taps - 1)
+        ours = cpu_microseconds(lambda s=stream, x=x: s.push(x), 2000)
+        row, column = f[::-1, 0, 0].copy(), x[0, :, 0].copy()
+        theirs = cpu_microseconds(
+            lambda a=row, c=column, z=state: scipy.signal.lfilter(a, 1.0, c, zi=z), 500
+        )
+        rows.append((f"{n} samples, {taps} taps", f"{ours:.1f}", f"{theirs:.1f}"))
+    stream, x = es.Stream(rng.random((48_000, 1, 1), "float32")), rng.random((1, 256, 1), "float32")
+    each = cpu_microseconds(lambda: stream.push(x), 100)
+    share = each / (256 / 48_000 * 1e6)
+    rows.append(("256 samples, 48,000 taps", f"{each:.0f}", f"{share:.3f} of real time at 48 kHz"))
+    return rows
+
+
+def cluster() -> list[Row]:
+    import distributed
+
+    f = np.random.default_rng(1).random((3, 3, 64, 64), "float32")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        x = da.random.default_rng(0).random((4, 512, 512, 64), "float32", chunks=(1, 256, 256, 64))
+        x = client.persist(x)
+        distributed.wait(x)
+        y = es.conv(x, f, padding="same")
+        marks = y.map_blocks(_nothing, dtype="int8", chunks=(1,) * y.ndim)
+        here = np.random.default_rng(0).random((4, 512, 512, 64), "float32")
+        found = ratio(
+            lambda: client.compute(marks).result(), lambda: es.conv(here, f, padding="same"), 3
+        )
+    return [("3x3, 64 to 64 channels, 16 chunks", f"{found:.2f}", "")]
+
+
+def volume(gib: float) -> list[Row]:
+    """Convolve a sparse volume; most of its chunks are not stored."""
+    import zarr
+
+    with tempfile.TemporaryDirectory() as folder:
+        side = 256
+        shape = (1, max(round(gib), 1) * side, side * 4, side * 4, 1)  # 16 chunks of 64 MiB a GiB
+        source = zarr.create_array(
+            Path(folder) / "x.zarr", shape=shape, chunks=(1, side, side, side, 1), dtype="float32"
+        )
+        source[0, 100, 300, 300, 0] = 27
+        lazy = da.from_zarr(source)
+        f = np.full((3, 3, 3, 1, 1), 1 / 27, "float32")
+        y = es.conv(lazy, f, padding="same")
+        with dask.config.set(scheduler="threads", num_workers=2):
+            took = seconds(lambda: y.to_zarr(str(Path(folder) / "y.zarr"), compute=True))
+        result = zarr.open_array(Path(folder) / "y.zarr")
+        if abs(float(result[0, 101, 301, 299, 0]) - 1) > 1e-6:
+            raise RuntimeError("the volume was convolved wrongly")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return [(f"{lazy.nbytes / 2**30:.0f} GiB", f"{took:.0f} s", f"{most:.0f} MiB resident at most")]
+
+
+def table(heads: tuple[str, str, str], rows: list[Row]) -> str:
+    lines = [heads, ("---", "---:", "---:"), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--markdown", type=Path, help="the file for the tables")
+    parser.add_argument("--cluster", action="store_true", help="start two worker processes, too")
+    parser.add_argument("--volume", type=float, default=0, metavar="GIB", help="a volume in Zarr")
+    given = parser.parse_args()
+    parts = []
+    if given.volume:  # first: the most memory resident is that of the process so far
+        parts.append(table(("volume, Zarr to Zarr", "time", "memory"), volume(given.volume)))
+    parts += [
+        table(("threads", "speed, `es.conv` of the whole = 1", "`map_overlap` of SciPy = 1"),
+              threads()),
+        table(("graphs", "us of CPU a chunk", ""), graphs()),
+        table(("streams", "us of CPU a block", "`lfilter`, us"), streams()),
+    ]  # fmt: skip
+    if given.cluster:
+        parts.append(table(("cluster of 2 processes", "one process = 1", ""), cluster()))
+    text = "\n".join(parts)
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
