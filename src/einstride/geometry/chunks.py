@@ -23,15 +23,16 @@ from einstride.geometry.padding_modes import segments
 Range = tuple[int, int]
 """The integers [start, stop)."""
 
-ZEROS, CONSTANT = -1, -2
-"""Sources of positions that hold no element: zeros, or the constant of the border."""
+ZEROS, CONSTANT, HOLES = -1, -2, -3
+"""Sources of positions that hold no element: a border of zeros or of a constant, and the zeros
+between the elements of a dilated input."""
 
 
 class Fill(NamedTuple):
     """Describe which elements consecutive positions of an axis hold.
 
-    The positions hold the elements ``source + i * step``, or what a source of `ZEROS` or `CONSTANT`
-    stands for.
+    The positions hold the elements ``source + i * step``, or what a source of `ZEROS`, `CONSTANT`
+    or `HOLES` stands for.
     """
 
     length: int
@@ -140,7 +141,7 @@ def _fills(
     found = []
     for position in range(source, source + length * step, step) if step else [source] * length:
         element, between = divmod(position, dilation)
-        found.append(Fill(1, ZEROS if between else _number(element, ranges), 0))
+        found.append(Fill(1, HOLES if between else _number(element, ranges), 0))
     return found
 
 

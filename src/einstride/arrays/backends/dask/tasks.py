@@ -20,7 +20,7 @@ from einstride.arrays.backends import numpy, of_type
 from einstride.arrays.backends.adapter import Array
 from einstride.arrays.backends.passes import PASSES
 from einstride.arrays.backends.thread_pool import cores
-from einstride.geometry.chunks import CONSTANT, Fill, Folded, Part, Range
+from einstride.geometry.chunks import CONSTANT, ZEROS, Fill, Folded, Part, Range
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, PerExample, Shape, Transposed
 from einstride.support.errors import bad_value
@@ -200,7 +200,11 @@ class Block:
         x = gathered(chunks[self.count :], self.cuts)
         for axis, part in enumerate(self.parts, start=1):
             if part.fills:
-                x = filled(x, _callers_axis(call.orders[0], axis), part.fills, call.keywords.fill)
+                x = filled(x, _callers_axis(call.orders[0], axis), part.fills)
+        if any(fill.source == CONSTANT for part in self.parts for fill in part.fills):
+            for axis, part in enumerate(self.parts, start=1):
+                place = _callers_axis(call.orders[0], axis)
+                fill_border(x, place, part.fills, call.keywords.fill)
         dilations = call.keywords.input_dilation
         if not isinstance(dilations, tuple):
             dilations = (dilations,) * len(self.parts)
@@ -374,8 +378,8 @@ def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
     return whole
 
 
-def filled(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> Array:
-    """Return the positions of an axis that hold these elements of x, zeros, or a constant."""
+def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
+    """Return the positions of an axis that hold these elements of x, or zeros."""
     length = sum(fill.length for fill in fills)
     whole = np.empty_like(x, shape=(*x.shape[:axis], length, *x.shape[axis + 1 :]))
     before, start = (slice(None),) * axis, 0
@@ -383,7 +387,7 @@ def filled(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> Array:
         place = (*before, slice(start, start + n))
         start += n
         if source < 0:
-            whole[place] = constant if source == CONSTANT else 0
+            whole[place] = 0
         elif step == 0:
             whole[place] = x[(*before, slice(source, source + 1))]
         elif step == 1:
@@ -391,6 +395,15 @@ def filled(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> Array:
         else:
             whole[place] = np.flip(x[(*before, slice(source - n + 1, source + 1))], axis)
     return whole
+
+
+def fill_border(x: Array, axis: int, fills: Sequence[Fill], constant: Any) -> None:
+    """Write what the border of an axis holds, also where the borders of two axes meet."""
+    before, start = (slice(None),) * axis, 0
+    for n, source, _ in fills:
+        if source in (ZEROS, CONSTANT):
+            x[(*before, slice(start, start + n))] = constant if source == CONSTANT else 0
+        start += n
 
 
 def _callers_axis(order: Shape | None, axis: int) -> int:
