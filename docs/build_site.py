@@ -72,6 +72,9 @@ def make_live_pages() -> None:
             raise SystemExit(
                 f"{path}: embeds {sorted(named - set(LIVE))}, which LIVE does not have"
             )
+    for run in (ROOT / "bench" / "results").glob("2*-cpu.json"):
+        where = SITE / "html" / "bench" / "results" / f"{run.stem}.page.html"
+        subprocess.run([sys.executable, "-m", "bench.html", run, where], cwd=ROOT, check=True)
     for name, (shapes, keywords) in LIVE.items():
         es.show(*shapes, **keywords).save(live / f"{name}.html")
 
