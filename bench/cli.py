@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import shlex
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from bench import machine
 from bench.case import GROUPS, PASSES, Row
 from bench.cases import select, spread
+from bench.html import page
 from bench.measure import measure_row
 from bench.options import Options
 from bench.peers import OURS, PEERS
@@ -61,6 +63,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="keep the rows that --json holds, measure the others")
     add("--markdown", type=Path, metavar="PATH", help="default: standard output")
     add("--plot", type=Path, metavar="PATH", help="a PNG (needs matplotlib)")
+    add("--html", type=Path, metavar="PATH", help="a page with rows to search and bars")
     return parser.parse_args(arguments)
 
 
@@ -183,6 +186,8 @@ def _write(run: Run, args: argparse.Namespace) -> None:
         print(markdown)
     if args.json:
         args.json.write_text(to_json(run))
+    if args.html:
+        args.html.write_text(page(json.loads(to_json(run))), encoding="utf-8")
     if args.plot:
         title = (
             f"einstride against the best peer of each row — {run.processor}, "

@@ -66,7 +66,12 @@ LONG = (
     "test_six_processes_share_the_folder",
     "test_every_function_is_reached",
     "test_compile_and_export_see_one_operator_each",
-    "test_every_tab_of_every_case[large",
+    "test_show_browser.py::test_every_tab",
+    "test_show_browser.py::test_every_offset",
+    "test_show_browser.py::test_the_products",
+    "test_show_browser.py::test_no_width",
+    "test_gallery.py::test_a_script_runs[plot_calibration",
+    "test_gallery.py::test_a_script_runs[plot_denoise",
 )
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only
 with ``--all``."""

@@ -69,13 +69,24 @@ def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
         exec(compile(block, f"README block {number}", "exec"), namespace)
 
 
-def test_the_page_of_show_runs(tmp_path, monkeypatch):
+PAGES = ["docs/show.md", "docs/errors.md"]
+PAGES += [f"docs/learn/{page.name}" for page in sorted((ROOT / "docs" / "learn").glob("[0-9]*.md"))]
+PAGES += [f"docs/do/{page.name}" for page in sorted((ROOT / "docs" / "do").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    """All code blocks of a page run in one namespace, in order, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "show.md").read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if "sklearn" in text:
+        pytest.importorskip("sklearn", reason="scikit-learn, of the extra docs, is missing")
+        pytest.importorskip("PIL", reason="pillow, of the extra docs, is missing")
+    code = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert code
     namespace = {}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
-        exec(compile(block, f"docs/show.md, block {number}", "exec"), namespace)
-    assert (tmp_path / "sobel.html").exists()
+    for number, block in enumerate(code):
+        exec(compile(block, f"{page}, block {number}", "exec"), namespace)
 
 
 def test_the_picture_of_a_window_is_the_one_that_show_draws():

@@ -1,0 +1,102 @@
+"""Build the documentation site: every page of the repository, the API, the gallery, live pages.
+
+    python docs/build_site.py              into build/site/html
+    python docs/build_site.py --no-gallery without running the scripts of docs/gallery
+
+The pages keep their places in a copy of the repository's tree, so that the links that a reader
+follows in the repository lead to the same pages on the site. Warnings are errors: a link to nothing
+is one of them. Needs the extra `docs`, and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import einstride as es
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "build" / "site"
+COPIED = (
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "LICENSE",
+    "docs", "bench/NOTES.md", "bench/results", "tests/cupy_host/README.md", "src/einstride",
+)  # fmt: skip
+"""What pages consist of or link to."""
+
+LIVE = {
+    "valid": (((6, 6, 1), (3, 3, 1, 1)), {}),
+    "stride": (((6, 6, 1), (3, 3, 1, 2)), {"stride": 2, "padding": "same"}),
+    "gradient": (((7, 7, 1), (3, 3, 1, 1)), {"stride": 2, "direction": "input_grad"}),
+    "groups": (((1, 6, 6, 4), (3, 3, 2, 4)), {"groups": 2, "padding": 1}),
+    "dilation": (((1, 12, 1), (3, 1, 1)), {"dilation": 2, "padding": "causal"}),
+    "plan": (((8, 56, 56, 64), (3, 3, 64, 64)), {"padding": "same"}),
+}
+"""Pages of `show` that tutorials embed: a name, shapes, keywords."""
+
+
+def assemble(source: Path) -> None:
+    """Copy the pages, and list those that no section lists."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    for name in COPIED:
+        path = ROOT / name
+        if path.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(path, source / name, ignore=ignored)
+        else:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, source / name)
+    do = source / "docs" / "do.md"
+    do.write_text(do.read_text(encoding="utf-8").replace("% others", "\n".join(others(source))))
+
+
+def others(source: Path) -> list[str]:
+    """List the pages of docs that no page names in a list: they are added to the section Do."""
+    pages = {path.stem for path in (source / "docs").glob("*.md")}
+    for path in (source / "docs").glob("*.md"):
+        for listed in re.findall(r"```{toctree}(.*?)```", path.read_text(encoding="utf-8"), re.S):
+            pages -= set(listed.split())
+    return sorted(pages - {"index"})
+
+
+def make_live_pages() -> None:
+    """Write the pages that tutorials embed, after a check that they embed no others."""
+    live = SITE / "html" / "docs" / "live"
+    live.mkdir(parents=True, exist_ok=True)
+    for path in (ROOT / "docs" / "learn").glob("*.md"):
+        named = set(re.findall(r'src="\.\./live/(\w+)\.html"', path.read_text(encoding="utf-8")))
+        if named - set(LIVE):
+            raise SystemExit(
+                f"{path}: embeds {sorted(named - set(LIVE))}, which LIVE does not have"
+            )
+    for run in (ROOT / "bench" / "results").glob("2*-cpu.json"):
+        where = SITE / "html" / "bench" / "results" / f"{run.stem}.page.html"
+        subprocess.run([sys.executable, "-m", "bench.html", run, where], cwd=ROOT, check=True)
+    for name, (shapes, keywords) in LIVE.items():
+        es.show(*shapes, **keywords).save(live / f"{name}.html")
+
+
+def main() -> int:
+    """Build the site, and return the exit status of Sphinx."""
+    parser = argparse.ArgumentParser(description="Build the documentation site.")
+    parser.add_argument("--no-gallery", action="store_true", help="leave the gallery unrun")
+    arguments = parser.parse_args()
+    source = SITE / "source"
+    assemble(source)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    command += ["-c", str(ROOT / "docs"), "-d", str(SITE / "doctrees")]
+    if arguments.no_gallery:
+        command += ["-D", "plot_gallery=0"]
+    status = subprocess.run([*command, str(source), str(SITE / "html")], check=False).returncode
+    if status == 0:
+        make_live_pages()
+        shutil.copy(ROOT / "docs" / "start.html", SITE / "html" / "index.html")
+        print(f"{SITE / 'html' / 'index.html'}: the site, which also works without a server")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
