@@ -15,8 +15,7 @@ from oracle import Case
 from strategies import arrays
 
 pytest.importorskip("llvmlite")
-from einstride.algorithms.direct import staged
-from einstride.cpu.conv.staged import block_plan
+from einstride.cpu.conv.staged.block_plan import BLOCK_BYTES
 
 WIDTHS = _testing.vector_widths()
 PASSES = ("forward", "input_grad")
@@ -56,27 +55,22 @@ def width(request):
 
 
 @pytest.fixture(autouse=True)
-def bands(monkeypatch):
+def bands():
     """Stage small calls, too, and divide them into several blocks and bands of rows."""
-    monkeypatch.setattr(staged, "MIN_PRODUCTS", 0)
-    monkeypatch.setattr(block_plan, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(block_plan, "FAST_BYTES", 2048)
-    with _testing.use():
+    small = {
+        "products worth staging": 0,
+        "bytes of a staged block": 4096,
+        "bytes of staged channels": 2048,
+    }
+    with _testing.use(constants=small):
         yield
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def calls():
     """Return the list of the calls by blocks."""
-    found = []
-    run = staged.run
-
-    def record(engine, call, *rest):
-        found.append(call)
-        return run(engine, call, *rest)
-
-    monkeypatch.setattr(staged, "run", record)
-    return found
+    with _testing.watching("compute by blocks in staging buffers") as found:
+        yield found
 
 
 def first(a):
@@ -114,7 +108,7 @@ def test_against_the_loops(which, name, width, calls):
     same(np.moveaxis(found, 1, -1), answer, "float32")
     if (which, name) not in NOT_STAGED:
         assert len(calls) == 1
-        assert len(calls[0].plan.blocks) > 1
+        assert len(calls[0].args[1].plan.blocks) > 1
 
 
 NOT_STAGED = {
@@ -183,16 +177,16 @@ def test_other_memory_orders(layout, name):
 
 @pytest.mark.parametrize("which", PASSES)
 @pytest.mark.parametrize("name", ["depthwise", "groups", "few channels", "dense"])
-def test_the_number_of_threads_leaves_the_bits_alone(which, name, monkeypatch, calls):
-    monkeypatch.setattr(staged, "SINGLE_THREADED", 0)
+def test_the_number_of_threads_leaves_the_bits_alone(which, name, calls):
     one = CASES[name]
     rng = np.random.default_rng(0)
     shapes = (one.x_shape, one.f_shape, one.y_shape)
     x, f, gy = (rng.normal(size=shape).astype("float32") for shape in shapes)
     given = first(x), filters_first(f), first(gy)
-    both = call(which, one, *given)
-    with threadpool_limits(1):
-        alone = call(which, one, *given)
+    with _testing.use(constants={"products worth staging on threads": 0}):
+        both = call(which, one, *given)
+        with threadpool_limits(1):
+            alone = call(which, one, *given)
     np.testing.assert_array_equal(both, alone)
     assert len(calls) == 2
 
@@ -230,20 +224,21 @@ def test_a_prepared_filter_gives_the_same(calls):
     ],
     ids=["depthwise", "groups", "few channels", "dense"],
 )
-def test_no_array_is_copied_as_a_whole(which, one, monkeypatch):
-    """The staging buffers of two threads, with packed filters, are smaller than any array."""
-    monkeypatch.undo()
+def test_no_array_is_copied_as_a_whole(which, one):
+    """The staging buffers of two threads, with packed filters, are smaller than an array."""
     x, f, gy = arrays(one, "float32", 4)
     given = first(x), filters_first(f), first(gy)
     out = np.empty_like(given[2] if which == "forward" else given[0])
-    call(which, one, *given, out=out)
-    tracemalloc.start()
-    try:
+    usual = {"bytes of a staged block": BLOCK_BYTES, "bytes of staged channels": BLOCK_BYTES // 2}
+    with _testing.use(constants=usual):
         call(which, one, *given, out=out)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 4 * block_plan.BLOCK_BYTES + 4 * f.nbytes
+        tracemalloc.start()
+        try:
+            call(which, one, *given, out=out)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 4 * BLOCK_BYTES + 4 * f.nbytes
     assert peak < max(a.nbytes for a in (given[0], given[2])) / 2
 
 

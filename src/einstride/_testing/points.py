@@ -40,6 +40,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "algorithms.direct.grouped:_correlate",
         "algorithms.direct.grouped:filter_grad",
     ),
+    "compute by blocks in staging buffers": ("algorithms.direct.staged:run",),
     "list Winograd's tile sizes": ("geometry.tile_sizes:candidates",),
     "run Winograd on arrays": (
         "algorithms.winograd.array_passes:correlate",
@@ -96,6 +97,10 @@ CONSTANTS: dict[str, tuple[str, ...]] = {
         "cpu.conv.channelwise.signature:MIN_THREADED",
         "cpu.conv.channelwise.partial_sums:MIN_THREADED",
     ),
+    "products worth staging": ("algorithms.direct.staged:MIN_PRODUCTS",),
+    "products worth staging on threads": ("algorithms.direct.staged:SINGLE_THREADED",),
+    "bytes of a staged block": ("cpu.conv.staged.block_plan:BLOCK_BYTES",),
+    "bytes of staged channels": ("cpu.conv.staged.block_plan:FAST_BYTES",),
     "growth of Winograd's errors": ("algorithms.winograd.plan:MOST_GROWTH",),
     "Cook-Toom points": ("geometry.cook_toom:POINTS",),
     "idle helpers": ("arrays.backends.spin_helpers:_idle",),
