@@ -100,7 +100,8 @@ def forward(
     panels = prepared[0] if prepared else None
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
-        x, f = operand(x, b, needs=contiguous_lines), b.xp.reshape(f, computed.f_shape)
+        x = operand(x, b, needs=contiguous_lines)
+        f = b.xp.reshape(operand(f, b, needs=packed), computed.f_shape)  # a view, in a program, too
     _correlate(x, f, computed, job, b, bias, out, panels)
     return out
 
@@ -119,7 +120,7 @@ def input_grad(
     g = job.geometry
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
-        f = b.xp.reshape(f, computed.f_shape)
+        f = b.xp.reshape(operand(f, b, needs=packed), computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = result_array(
         out, b, needs=contiguous_lines if computed.channels != g.channels else addressable
