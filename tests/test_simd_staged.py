@@ -88,6 +88,8 @@ def call(which, one, x, f, gy, **keywords):
     keywords = {"layout": "channels_first", "algorithm": "direct", **one.explicit, **keywords}
     if which == "forward":
         return es.conv(x, f, **keywords)
+    if which == "filter_grad":
+        return es.conv_filter_grad(x, gy, one.kernel_size, **keywords)
     return es.conv_input_grad(gy, f, one.input_size, **keywords)
 
 
@@ -109,6 +111,41 @@ def test_against_the_loops(which, name, width, calls):
     if (which, name) not in NOT_STAGED:
         assert len(calls) == 1
         assert len(calls[0].args[1].plan.blocks) > 1
+
+
+DEPTHWISE = [name for name in CASES if name.startswith("depthwise")]
+
+
+@pytest.fixture
+def gradients():
+    """Return the list of the plans of filter gradients by blocks."""
+    with _testing.watching("plan a filter gradient by blocks") as found:
+        yield found
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
+@pytest.mark.parametrize(
+    ("width", "name"), [p for p in PAIRS if p[1] in DEPTHWISE], indirect=["width"]
+)
+def test_filter_gradients_of_depthwise_layers(name, end, width, gradients):
+    """They equal the loops, and nothing beside the arrays is touched."""
+    one = CASES[name]
+    x, f, gy = arrays(one, "float32", 9)
+    given = [guarded(a, end) for a in (first(x), filters_first(f), first(gy))]
+    answer = filters_first(expected("filter_grad", one, x, f, gy))
+    out = guarded(np.zeros(answer.shape, "float32"), end)
+    call("filter_grad", one, *given, out=out)
+    same(out, answer, "float32")
+    assert gradients[0].result is not None
+
+
+def test_a_filter_gradient_of_other_memory_orders():
+    one = CASES["depthwise"]
+    x, f, gy = arrays(one, "float32", 9)
+    found = es.conv_filter_grad(
+        first(x), gy, one.kernel_size, layout="NCHW,HWIO->NHWC", algorithm="direct", **one.explicit
+    )
+    same(found, expected("filter_grad", one, x, f, gy), "float32")
 
 
 NOT_STAGED = {
@@ -175,9 +212,14 @@ def test_other_memory_orders(layout, name):
     same(found, expected("forward", one, x, f, gy), "float32")
 
 
-@pytest.mark.parametrize("which", PASSES)
-@pytest.mark.parametrize("name", ["depthwise", "groups", "few channels", "dense"])
-def test_the_number_of_threads_leaves_the_bits_alone(which, name, calls):
+@pytest.mark.parametrize(
+    ("which", "name"),
+    [
+        *((which, name) for which in PASSES for name in FEW if "strided" not in name),
+        ("filter_grad", "depthwise"),
+    ],
+)
+def test_the_number_of_threads_leaves_the_bits_alone(which, name):
     one = CASES[name]
     rng = np.random.default_rng(0)
     shapes = (one.x_shape, one.f_shape, one.y_shape)
@@ -188,7 +230,6 @@ def test_the_number_of_threads_leaves_the_bits_alone(which, name, calls):
         with threadpool_limits(1):
             alone = call(which, one, *given)
     np.testing.assert_array_equal(both, alone)
-    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("which", PASSES)
@@ -213,22 +254,25 @@ def test_a_prepared_filter_gives_the_same(calls):
     assert calls
 
 
-@pytest.mark.parametrize("which", PASSES)
+LARGE = {
+    "depthwise": case((96, 96), (3, 3), 64, 64, 64, pad=1),
+    "groups": case((96, 96), (3, 3), 64, 64, 16, pad=1),
+    "few channels": case((160, 160), (3, 3), 3, 64, pad=1),
+    "dense": case((96, 96), (3, 3), 64, 64, pad=1),
+}
+
+
 @pytest.mark.parametrize(
-    "one",
-    [
-        case((96, 96), (3, 3), 64, 64, 64, pad=1),
-        case((96, 96), (3, 3), 64, 64, 16, pad=1),
-        case((160, 160), (3, 3), 3, 64, pad=1),
-        case((96, 96), (3, 3), 64, 64, pad=1),
-    ],
-    ids=["depthwise", "groups", "few channels", "dense"],
+    ("which", "name"),
+    [*((which, name) for which in PASSES for name in LARGE), ("filter_grad", "depthwise")],
 )
-def test_no_array_is_copied_as_a_whole(which, one):
+def test_no_array_is_copied_as_a_whole(which, name):
     """The staging buffers of two threads, with packed filters, are smaller than an array."""
+    one = LARGE[name]
     x, f, gy = arrays(one, "float32", 4)
     given = first(x), filters_first(f), first(gy)
-    out = np.empty_like(given[2] if which == "forward" else given[0])
+    results = {"forward": given[2], "input_grad": given[0], "filter_grad": given[1]}
+    out = np.empty_like(results[which])
     usual = {"bytes of a staged block": BLOCK_BYTES, "bytes of staged channels": BLOCK_BYTES // 2}
     with _testing.use(constants=usual):
         call(which, one, *given, out=out)

@@ -41,6 +41,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "algorithms.direct.grouped:filter_grad",
     ),
     "compute by blocks in staging buffers": ("algorithms.direct.staged:run",),
+    "plan a filter gradient by blocks": ("algorithms.direct.staged:_gradient",),
     "list Winograd's tile sizes": ("geometry.tile_sizes:candidates",),
     "run Winograd on arrays": (
         "algorithms.winograd.array_passes:correlate",

@@ -132,6 +132,22 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
     return [Step(call(form, backwards))]
 
 
+def staged_gradient_steps(job: Job, kind: Geometry, x: Layout, gy: Layout) -> list[Step] | None:
+    """Return the kernel that adds the filter gradient of a block to one that was cleared."""
+    from einstride.cpu.conv.channelwise import channels_gradient
+    from einstride.cpu.conv.channelwise.partial_sums import PartialSums
+    from einstride.cpu.conv.channelwise.signature import signature
+    from einstride.cpu.conv.depthwise import filter_gradient as depthwise
+    from einstride.cpu.conv.staged.kernel import Step
+
+    form = signature(kind, job.arithmetic.compute, x, gy, 1, jit.host_target())
+    one = PartialSums(1, 1, prod(kind.out[:-1]), 1)
+    if form.along_positions:
+        return None
+    family = depthwise if depthwise.suits_gradient(form, one) else channels_gradient
+    return [Step(family.call(form, one))]
+
+
 def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> list[Array]:
     """Return the filter, whose taps are copied with each block of channels."""
     f = flip(f, job.geometry.rank, b) if job.geometry.flip else f

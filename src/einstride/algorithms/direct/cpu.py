@@ -118,6 +118,8 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """See `Algorithm` in `einstride.algorithms`."""
+    if staged.filter_gradient(_engine(job, b.traits), job, b, x, gy, out):
+        return out
     return _engine_for(job, b, None, x, gy)[0].filter_grad(x, gy, job, b, bias, out)
 
 

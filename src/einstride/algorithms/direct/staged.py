@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einstride.arrays.ops import is_complex
+from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu.runtime.argument_block import Layout, dtype_name, layout
 from einstride.cpu.runtime.operands import addressable, contiguous_channels
+from einstride.cpu.runtime.partial_sums import add_partial_sums
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
@@ -100,6 +101,61 @@ def _call(
         if engine_workspace + call.staging_bytes + call.nbytes > job.limit:
             return None
     return call
+
+
+def filter_gradient(engine: Any, job: Job, b: Backend, x: Array, gy: Array, out: Array) -> bool:
+    """Compute the depthwise filter gradient `out` by blocks; return False if not for these arrays.
+
+    Each band of each example has a gradient of its own; they are added in order.
+    """
+    if contiguous_channels(x) and contiguous_channels(gy):
+        return False
+    if not (engine.STAGES_FILTERS and addressable(x) and addressable(gy)) or job.per_example:
+        return False
+    g = job.geometry
+    order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
+    found = _gradient(engine, job, layout(x), layout(gy), tuple(order), jit.host_target())
+    if found is None:
+        return False
+    call, bands = found
+    shape = tuple(out.shape[axis] for axis in order)
+    sums = b.empty((g.batch * bands, *shape), job.arithmetic.compute, x)
+    call(b.launch, [gy], x=x, y=sums)
+    destination = flip(out, g.rank, b) if g.flip else out
+    add_partial_sums(sums, b.xp.permute_dims(destination, tuple(order)), b.launch)
+    return True
+
+
+@kept
+def _gradient(
+    engine: Any, job: Job, x: Layout, gy: Layout, order: tuple[int, ...], target: jit.Target
+) -> tuple[StagedCall, int] | None:
+    from einstride.cpu.conv.staged.block_plan import block_plan
+    from einstride.cpu.conv.staged.kernel import staged_gradient
+
+    g, compute = job.geometry, job.arithmetic.compute
+    unit = engine.staged_unit(job)
+    if unit is None or is_complex(compute) or job.hard or job.batch_invariant:
+        return None
+    if g.multiply_adds < MIN_PRODUCTS or 0 in (*g.size, *g.out):
+        return None
+    threads = job.threads if g.multiply_adds > SINGLE_THREADED else 1
+    items = ITEMSIZE[x.dtype], ITEMSIZE[gy.dtype]
+    plan = block_plan(g, job.direction, unit, items, threads)
+    found: list[list[Step] | None] = []
+
+    def steps_of(kind: Geometry, x: Layout, gy: Layout) -> list[Step]:
+        found.append(engine.staged_gradient_steps(job, kind, x, gy))
+        return found[-1] or []
+
+    strides = [0] * len(order)
+    size = ITEMSIZE[compute]
+    for axis in reversed(order):
+        strides[axis] = size
+        size *= g.f_shape[axis]
+    gf = Layout(compute, (plan.bands * size, size, *strides[:-2], strides[-1]))
+    call = staged_gradient(plan, g, x, gy, gf, steps_of, threads, target)
+    return (call, plan.bands) if all(found) else None
 
 
 def phase_layouts(

@@ -46,6 +46,8 @@ class Block:
         The convolution of the block, with a batch of one.
     x_row, y_row : int
         The first row of the block in x and in y, on the first spatial axis.
+    band : int
+        The number of the band.
     unit : int
         The number of the first unit of channels.
     """
@@ -53,6 +55,7 @@ class Block:
     kind: Geometry
     x_row: int
     y_row: int
+    band: int
     unit: int
 
 
@@ -68,23 +71,26 @@ class BlockPlan:
         The different geometries of the blocks.
     unit : int
         The groups of a unit of channels.
+    bands : int
+        The number of bands.
     """
 
     blocks: tuple[Block, ...]
     kinds: tuple[Geometry, ...]
     unit: int
+    bands: int
 
 
 def block_plan(
     g: Geometry, direction: Direction, unit: int, items: tuple[int, int], threads: int
 ) -> BlockPlan:
-    """Divide a forward pass or an input gradient into blocks that stay in cache.
+    """Divide a pass into blocks that stay in cache.
 
     Parameters
     ----------
     g : Geometry
         The geometry of the forward convolution.
-    direction : {"forward", "input_grad"}
+    direction : {"forward", "input_grad", "filter_grad"}
         The pass.
     unit : int
         Groups that a block has a multiple of; the last block has the rest, too.
@@ -105,8 +111,10 @@ def block_plan(
     for first in range(0, units - many + 1, many):
         is_last = first + 2 * many > units
         groups = g.groups - first * unit if is_last else many * unit
-        blocks += [Block(_kind(g, groups, x, y), x[0], y[0], first) for x, y in bands]
-    return BlockPlan(tuple(blocks), tuple(dict.fromkeys(b.kind for b in blocks)), unit)
+        blocks += [
+            Block(_kind(g, groups, x, y), x[0], y[0], i, first) for i, (x, y) in enumerate(bands)
+        ]
+    return BlockPlan(tuple(blocks), tuple(dict.fromkeys(b.kind for b in blocks)), unit, len(bands))
 
 
 def _bytes(g: Geometry, items: tuple[int, int]) -> int:
@@ -130,14 +138,14 @@ def _kind(g: Geometry, groups: int, x: Rows, y: Rows) -> Geometry:
 def _bands(g: Geometry, direction: Direction, share: float) -> Iterator[tuple[Rows, Rows]]:
     """Divide the first axis into bands of about `share` of its rows; yield their rows of x and y.
 
-    A forward pass divides y, an input gradient x: the other array's rows are those that taps meet.
+    An input gradient divides x, other passes y: the other array's rows are those that taps meet.
     Padding that repeats x is not divided.
     """
     stride, extent, (low, _), rows = g.stride[0], g.extent[0], g.padding[0], g.out[0]
     if g.padding_mode != "zeros" and g.padding[0] != (0, 0):
         yield (0, g.size[0]), (0, rows)
         return
-    if direction == "forward":
+    if direction != "input_grad":
         band = max(int(rows * share), 1)
         for first in range(0, rows, band):
             last = min(first + band, rows)

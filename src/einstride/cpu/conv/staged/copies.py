@@ -87,8 +87,9 @@ def write_copy(code: Code, copy: Copy, side: Side, into_staging: bool) -> None:
         for a in others:
             i = stack.enter_context(code.loop(0, side.counts[a]))
             array, staging = array.at(i * side.strides[a]), staging.at(i * pitches[a])
-        if copy.rows and into_staging:
-            _copy_row(code, copy, side, array, staging)
+        if copy.rows:
+            target, source = (staging, array) if into_staging else (array, staging)
+            _copy_row(code, copy, side, target, source)
             return
         if axis is None:
             with code.loop(0, side.channels) as c:
@@ -101,13 +102,13 @@ def write_copy(code: Code, copy: Copy, side: Side, into_staging: bool) -> None:
         write(code, copy, side, array, staging, pitches[axis], axis == copy.axes - 1)
 
 
-def _copy_row(code: Code, copy: Copy, side: Side, array: Pointer, staging: Pointer) -> None:
+def _copy_row(code: Code, copy: Copy, side: Side, target: Pointer, source: Pointer) -> None:
     """Copy the channels of a position, contiguous on both sides."""
     lanes, full = copy.lanes, side.channels - side.channels % copy.lanes
     with code.loop(0, full, lanes) as c:
-        staging.at(c).store(array.at(c).load(lanes))
+        target.at(c).store(source.at(c).load(lanes))
     with code.loop(full, side.channels) as c:
-        staging.at(c).store(array.at(c).load())
+        target.at(c).store(source.at(c).load())
 
 
 Square = Callable[[Value, Value, Value | None, bool], None]

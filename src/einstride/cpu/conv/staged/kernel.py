@@ -33,6 +33,13 @@ from einstride.geometry.convolution import Geometry
 ADDRESSES = ("x", "y", "f", "bias", "flag")
 """The addresses that a kernel call may need."""
 
+GRADIENT_ADDRESSES = ("x", "f", "y", "bias", "flag")
+"""The same addresses in a filter gradient, whose result is gf."""
+
+BLOCK_WORDS = 5
+"""Integers that describe a block: its kind, its offsets in bytes in x and y, its first unit, its
+offset in f."""
+
 CALL_WORDS = 10
 """Integers that describe a kernel call: see `_describe_call`."""
 
@@ -41,12 +48,14 @@ CALL_WORDS = 10
 class Staged:
     """What the kernel ``staged`` is compiled for: how x, y and f are copied.
 
-    None for x and y if their channels are contiguous, for f if it is packed before.
+    None for x and y if their channels are contiguous, for f if it is packed before. In a filter
+    gradient f is gy and y is gf, to which the kernels add: it is filled with zeros first.
     """
 
     x: Copy | None
     y: Copy | None
     f: Copy | None
+    gradient: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def kernel(staged: Staged, names: tuple[str, ...]) -> str:
     last_unit = code.variable(code.number(-1))  # of the filter in the staging buffer
     with code.chunks(code["chunks"]) as chunk:
         n, number = split(chunk, code["batch"])
-        block = code.array("blocks", "int64").at(number * 4)
+        block = code.array("blocks", "int64").at(number * BLOCK_WORDS)
         kind = code.array("kinds", "int64").at(block.load())
         unit = block.at(3).load()
         x = code["x"] + n * code["x_batch"] + block.at(1).load()
@@ -92,13 +101,18 @@ def kernel(staged: Staged, names: tuple[str, ...]) -> str:
         if staged.y is not None:
             y_address = buffer + code["staged_y"]
             y_side, kind = _describe_side(code, staged.y, "y", kind, y, y_address)
+            if staged.gradient:
+                _clear(code, staged.y, y_side)
         f_address = buffer + code["staged_f"]
         if staged.f is not None:
-            taps = code["f0"] + unit * code["f_unit"]
-            side, kind = _describe_side(code, staged.f, "f", kind, taps, f_address)
-            with code.when(unit.equals(last_unit.get()) ^ 1):
+            f = code["f0"] + n * code["f_batch"] + block.at(4).load()
+            side, kind = _describe_side(code, staged.f, "f", kind, f, f_address)
+            if staged.gradient:
                 write_copy(code, staged.f, side, into_staging=True)
-            last_unit.set(unit)
+            else:  # blocks of the same channels follow each other
+                with code.when(unit.equals(last_unit.get()) ^ 1):
+                    write_copy(code, staged.f, side, into_staging=True)
+                last_unit.set(unit)
         bias = (
             code["bias"].equals(0).select(code.number(0), code["bias"] + unit * code["bias_unit"])
         )
@@ -118,6 +132,15 @@ def kernel(staged: Staged, names: tuple[str, ...]) -> str:
         if staged.y is not None:
             write_copy(code, staged.y, y_side, into_staging=False)
     return code.text()
+
+
+def _clear(code: Code, copy: Copy, side: Side) -> None:
+    """Fill the staging buffer of a side with zeros."""
+    count = side.channels
+    for size in side.counts:
+        count = count * size
+    with code.loop(0, count, copy.lanes) as i:
+        side.staging.at(i).store(code.zero(copy.element, copy.lanes))
 
 
 def _describe_side(
@@ -191,10 +214,13 @@ class StagedCall:
         self.call(launch, staging=memory, **packed, **arrays)
 
 
+StepsOf = Callable[[Geometry, Layout, Layout], list[Step]]
+"""Makes the kernel calls of a kind, for the memory layouts of the two arrays of positions."""
+
+
 def staged_call(
     plan: BlockPlan, g: Geometry, backwards: bool, x: Layout, y: Layout, f: Layout | None,
-    bias_unit: int, steps_of: Callable[[Geometry, Layout, Layout], list[Step]], threads: int,
-    target: Target,
+    bias_unit: int, steps_of: StepsOf, threads: int, target: Target,
 ) -> StagedCall:  # fmt: skip
     """Make the call that computes y from x by blocks; with `backwards`, gx (y) from gy (x).
 
@@ -213,82 +239,119 @@ def staged_call(
     bias_unit : int
         The bytes of the bias of one unit of channels.
     steps_of : callable
-        Makes the kernel calls of a kind, for the memory layouts of its x and y.
+        Makes the kernel calls of a kind.
     threads : int
         The threads that take blocks.
     target : Target
         The target that the kernel is compiled for.
     """
     sides = _Side(x, g, "gy" if backwards else "x"), _Side(y, g, "gx" if backwards else "y")
-    copies = [side.copy(target) for side in sides]
-    f_side = None if f is None else _Side(Layout(f.dtype, (0, *f.strides)), g, "f")
-    f_copy = None if f_side is None else f_side.copy(target, always=True)
+    taps = None if f is None else _Side(Layout(f.dtype, (0, *f.strides)), g, "f")
+    f_copy = None if taps is None else taps.copy(target, True)
+    copies = Staged(sides[0].copy(target), sides[1].copy(target), f_copy)
+
+    def kernel_calls(kind: Geometry) -> list[Step]:
+        layouts = [
+            side.staged(kind) if copy else side.layout
+            for side, copy in zip(sides, (copies.x, copies.y), strict=True)
+        ]
+        return steps_of(kind, *layouts)
+
+    return _make_call(plan, g, (*sides, taps), copies, kernel_calls, bias_unit, threads, target)
+
+
+def staged_gradient(
+    plan: BlockPlan, g: Geometry, x: Layout, gy: Layout, gf: Layout, steps_of: StepsOf,
+    threads: int, target: Target,
+) -> StagedCall:  # fmt: skip
+    """Make the call that computes depthwise filter gradients of all bands of all examples.
+
+    gf is (B, bands, *K, D); x, gy and gf are always copied. The calls of `steps_of` add to gf.
+    """
+    example, band, *rest = gf.strides
+    sums = _Side(Layout(gf.dtype, (example, *rest)), g, "gf", band)
+    sides = _Side(x, g, "x"), sums, _Side(gy, g, "y")
+    x_copy, gf_copy, gy_copy = (side.copy(target, True) for side in sides)
+    copies = Staged(x_copy, gf_copy, gy_copy, gradient=True)
+
+    def kernel_calls(kind: Geometry) -> list[Step]:
+        return steps_of(kind, sides[0].staged(kind), sides[2].staged(kind))
+
+    return _make_call(plan, g, sides, copies, kernel_calls, 0, threads, target)
+
+
+def _make_call(
+    plan: BlockPlan, g: Geometry, sides: tuple[_Side, _Side, _Side | None], copies: Staged,
+    calls_of: Callable[[Geometry], list[Step]], bias_unit: int, threads: int, target: Target,
+) -> StagedCall:  # fmt: skip
     words: list[int] = []
     kinds: dict[Geometry, int] = {}
     steps: list[tuple[Step, int, Any]] = []
     sizes = [0, 0, 0]
+    copied = [(i, s) for i, (s, copy) in enumerate(zip(sides, (copies.x, copies.y, copies.f),
+              strict=True)) if s and copy]  # fmt: skip
+    names = GRADIENT_ADDRESSES if copies.gradient else ADDRESSES
     for kind in sorted(plan.kinds, key=lambda h: -h.multiply_adds):
         kinds[kind] = len(words)
-        for i, (side, copy) in enumerate(zip(sides, copies, strict=True)):
-            if copy:
-                words += side.sizes(kind)
-                sizes[i] = max(sizes[i], prod(side.shape_of(kind)) * side.item)
-        if f_side:
-            words += f_side.sizes(kind)
-            sizes[2] = max(sizes[2], prod(f_side.shape_of(kind)) * f_side.item)
-        layouts = [s.staged(kind) if c else s.layout for s, c in zip(sides, copies, strict=True)]
-        calls = steps_of(kind, layouts[0], layouts[1])
+        for i, side in copied:
+            words += side.sizes(kind)
+            sizes[i] = max(sizes[i], prod(side.shape_of(kind)) * side.item)
+        calls = calls_of(kind)
         words.append(len(calls))
         for step in calls:
             template = step.call.block()
             template[step.call.index("y")] += step.y_offset
             steps.append((step, len(words), template))
-            words += _describe_call(step, template)
+            words += _describe_call(step, template, names)
     # A square reads and writes vectors behind the last channel.
     sizes = [-(-n // CACHE_LINE) * CACHE_LINE + 2 * CACHE_LINE if n else 0 for n in sizes]
     table = np.array(words, np.int64)
+    x, y, f = sides
     blocks = [
-        [kinds[b.kind], *(side.offset(b, plan.unit) for side in sides), b.unit] for b in plan.blocks
-    ]
+        [
+            kinds[b.kind], x.offset(b, plan.unit), y.offset(b, plan.unit), b.unit,
+            f.offset(b, plan.unit) if f else 0,
+        ]
+        for b in plan.blocks
+    ]  # fmt: skip
     arguments: dict[str, Any] = {
         "chunks": g.batch * len(blocks), "batch": g.batch,
         "blocks": np.array(blocks, np.int64), "kinds": table, "staging": 0,
-        "staging_bytes": sum(sizes), "staged_y": sizes[0],
-        "staged_f": sizes[0] + sizes[1], "bias": 0,
-        "bias_unit": bias_unit, "flag": 0, "x": 0, "y": 0,
+        "staging_bytes": sum(sizes), "staged_y": sizes[0], "staged_f": sizes[0] + sizes[1],
+        "bias": 0, "bias_unit": bias_unit, "flag": 0, "x": 0, "y": 0,
+        **x.arguments("x"), **y.arguments("y"), **(f.arguments("f") if f else {}),
     }  # fmt: skip
-    for name, side in zip("xy", sides, strict=True):
-        arguments |= side.arguments(name)
-    if f_side:
-        arguments |= f_side.arguments("f")
-        arguments["f_unit"] = f_side.offset_of_unit(g, plan.unit)
     filters = 1 + max((step.filter for step, *_ in steps), default=0)
     arguments |= {f"f{i}": 0 for i in range(filters)}
     threads = max(min(threads, arguments["chunks"]), 1)
-    call = bind("staged", kernel, Staged(copies[0], copies[1], f_copy), arguments, threads, target)
+    call = bind("staged", kernel, copies, arguments, threads, target)
     for step, index, _ in steps:
         table[index + 3] = call.index(f"f{step.filter}")
     return StagedCall(call, plan, steps, table, threads * sum(sizes))
 
 
-def _describe_call(step: Step, template: Any) -> list[int]:
+def _describe_call(step: Step, template: Any, addresses: Sequence[str]) -> list[int]:
     """List the integers of a kernel call.
 
     Its machine code and the argument of the packed filter's address, both filled in later; its
     argument block and the block's length; the filter's bytes in a unit; the index of each address.
     """
     names = step.call.names
-    indices = [step.call.index(n) if n in names else MAX_ARGUMENTS for n in ADDRESSES]
+    indices = [step.call.index(n) if n in names else MAX_ARGUMENTS for n in addresses]
     return [0, ctypes.addressof(template), len(names), 0, step.filter_unit, *indices]
 
 
 class _Side:
-    """An array: its strides, and what a block of it holds. A filter has taps for positions."""
+    """An array: its strides, and what a block of it holds. A filter has taps for positions.
 
-    def __init__(self, layout: Layout, g: Geometry, name: str) -> None:
+    Filter gradients of bands lie `band` bytes apart.
+    """
+
+    def __init__(self, layout: Layout, g: Geometry, name: str, band: int = 0) -> None:
+        self._band = band
         self.layout, self.item = layout, ITEMSIZE[layout.dtype]
         self._is_input = name in ("x", "gx")  # of the forward convolution
-        self._is_filter = name == "f"
+        self._is_filter = name in ("f", "gf")
         _, *size, _ = self.shape_of(g)
         self._batch, *self._strides, self._channel = layout.strides
         self._axes: list[list[int]] = []  # those that are contiguous to each other are one
@@ -328,6 +391,8 @@ class _Side:
 
     def offset(self, block: Block, unit: int) -> int:
         """Return the bytes from an example's first element to that of a block."""
+        if self._is_filter:
+            return block.band * self._band + block.unit * self.offset_of_unit(block.kind, unit)
         row = block.x_row if self._is_input else block.y_row
         return row * self._strides[0] + block.unit * self.offset_of_unit(block.kind, unit)
 
