@@ -37,6 +37,7 @@ CASES = {
     "groups": case((9, 12), (3, 3), 24, 40, 8, pad=1, batch=2),
     "groups, strided": case((12, 11), (3, 3), 20, 20, 5, stride=2, pad=1),
     "groups, cropped": case((9, 14), (3, 3), 8, 8, 2, pad=((-1, 2), (1, -2))),
+    "small groups": case((20, 24), (3, 3), 12, 12, 4, pad=1),
     "few channels": case((15, 17), (3, 3), 3, 40, pad=1),
     "few channels, strided": case((16, 18), (5, 5), 3, 32, stride=2, pad=2),
     "dense": case((9, 10), (3, 3), 20, 33, pad=1, batch=2),
@@ -113,7 +114,7 @@ def test_against_the_loops(which, name, width, calls):
         assert len(calls[0].args[1].plan.blocks) > 1
 
 
-DEPTHWISE = [name for name in CASES if name.startswith("depthwise")]
+GRADIENTS = [n for n in CASES if n.startswith("depthwise") or n == "small groups"]
 
 
 @pytest.fixture
@@ -125,9 +126,9 @@ def gradients():
 
 @pytest.mark.parametrize("end", [True, False], ids=["end", "start"])
 @pytest.mark.parametrize(
-    ("width", "name"), [p for p in PAIRS if p[1] in DEPTHWISE], indirect=["width"]
+    ("width", "name"), [p for p in PAIRS if p[1] in GRADIENTS], indirect=["width"]
 )
-def test_filter_gradients_of_depthwise_layers(name, end, width, gradients):
+def test_filter_gradients(name, end, width, gradients):
     """They equal the loops, and nothing beside the arrays is touched."""
     one = CASES[name]
     x, f, gy = arrays(one, "float32", 9)
@@ -217,6 +218,7 @@ def test_other_memory_orders(layout, name):
     [
         *((which, name) for which in PASSES for name in FEW if "strided" not in name),
         ("filter_grad", "depthwise"),
+        ("filter_grad", "small groups"),
     ],
 )
 def test_the_number_of_threads_leaves_the_bits_alone(which, name):
@@ -264,7 +266,11 @@ LARGE = {
 
 @pytest.mark.parametrize(
     ("which", "name"),
-    [*((which, name) for which in PASSES for name in LARGE), ("filter_grad", "depthwise")],
+    [
+        *((which, name) for which in PASSES for name in LARGE),
+        ("filter_grad", "depthwise"),
+        ("filter_grad", "groups"),
+    ],
 )
 def test_no_array_is_copied_as_a_whole(which, name):
     """The staging buffers of two threads, with packed filters, are smaller than an array."""

@@ -40,6 +40,9 @@ A copy of this size stays in cache; see `planar`.
 STAGES_FILTERS = True
 """True if blocks copy the filter, too: see `staged`."""
 
+STAGES_GRADIENTS = True
+"""True if filter gradients have calls for blocks: see `staged`."""
+
 MAX_RANK = 8
 """Spatial axes of a kernel, at most: LLVM takes seconds to compile sixty nested loops."""
 

@@ -54,6 +54,9 @@ SINGLE_THREADED = 1 << 22
 STAGES_FILTERS = False
 """True if blocks copy the filter, too: see `staged`."""
 
+STAGES_GRADIENTS = False
+"""True if filter gradients have calls for blocks: see `staged`."""
+
 MAX_RANK = 4
 """Spatial axes of a kernel, at most: each axis is one more loop in the generated code."""
 

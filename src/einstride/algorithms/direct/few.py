@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 STAGES_FILTERS = False
 """True if blocks copy the filter, too: see `staged`."""
 
+STAGES_GRADIENTS = False
+"""True if filter gradients have calls for blocks: see `staged`."""
+
 MOST_CHANNELS = 16
 """Input channels, at most: more fill a register tile of the other engines."""
 

@@ -16,6 +16,7 @@ from einstride.algorithms.direct.shapes import unconverted
 from einstride.algorithms.direct.staged import phase_layouts
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
+from einstride.cpu.runtime.argument_block import Layout
 from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, result_array
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -25,10 +26,13 @@ from einstride.geometry.problem import Cost, Job
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.cpu.conv.staged.kernel import Step
-    from einstride.cpu.runtime.argument_block import Call, Layout
+    from einstride.cpu.runtime.argument_block import Call
 
 STAGES_FILTERS = False
 """True if blocks copy the filter, too: see `staged`."""
+
+STAGES_GRADIENTS = True
+"""True if filter gradients have calls for blocks: see `staged`."""
 
 SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
@@ -139,6 +143,18 @@ def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] |
         panel = prod(h.kernel) * layout.panel_inputs * layout.width * ITEMSIZE[compute]
         steps.append(Step(call, number, panel * layout.per_group, offset))
     return steps
+
+
+def staged_gradient_steps(job: Job, kind: Geometry, x: Layout, gy: Layout) -> list[Step] | None:
+    """Return the kernel that computes the filter gradient of a block of rows and groups."""
+    from einstride.cpu.conv.grouped.filter_gradient import gradient_of_layouts, packed_bytes
+    from einstride.cpu.conv.staged.kernel import Step
+
+    compute, target = job.arithmetic.compute, jit.host_target()
+    strides = tuple(prod(kind.f_shape[a + 1 :]) * ITEMSIZE[compute] for a in range(kind.rank + 2))
+    gf = Layout(compute, strides)
+    call = gradient_of_layouts(kind, x, gy, gf, compute, False, 1, target)
+    return [Step(call, packed_bytes=packed_bytes(kind, compute, False, target))]
 
 
 def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> Any:

@@ -10,6 +10,8 @@ them, and the results are copied to y: see `einstride.cpu.conv.staged`. An engin
 - `staged_steps(job, kind, x, y)`, its kernel calls for a block; None if it has none for this kind;
 - `staged_filters(f, job, b, prepared)`, the packed filters that the calls read, or the filter of a
   depthwise layer, which is copied by blocks like x;
+- `staged_gradient_steps(job, kind, x, gy)`, the calls for the filter gradient of a block, which add
+  to one that was cleared, if `STAGES_GRADIENTS`;
 - `staged_bias(bias, job, b)`, the bias as they read it.
 
 Bits do not depend on the blocks' number of channels, the only part of a plan that threads change.
@@ -64,7 +66,7 @@ def call_for(
         if f is not None and dtype_name(f) == compute and addressable(f):
             *taps, channel, column = f.strides
             strides = (*(-t if g.flip else t for t in taps), channel, column)
-        filter_layout = Layout(compute, (*strides[:-2], strides[-1]))
+        filter_layout = Layout(compute, strides)
     layouts = layout(x), layout(y), filter_layout
     return _call(engine, job, traits, *layouts, jit.host_target())
 
@@ -104,13 +106,13 @@ def _call(
 
 
 def filter_gradient(engine: Any, job: Job, b: Backend, x: Array, gy: Array, out: Array) -> bool:
-    """Compute the depthwise filter gradient `out` by blocks; return False if not for these arrays.
+    """Compute the filter gradient `out` by blocks; return False if not for these arrays.
 
     Each band of each example has a gradient of its own; they are added in order.
     """
     if contiguous_channels(x) and contiguous_channels(gy):
         return False
-    if not (engine.STAGES_FILTERS and addressable(x) and addressable(gy)) or job.per_example:
+    if not (engine.STAGES_GRADIENTS and addressable(x) and addressable(gy)) or job.per_example:
         return False
     g = job.geometry
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
@@ -142,6 +144,9 @@ def _gradient(
     threads = job.threads if g.multiply_adds > SINGLE_THREADED else 1
     items = ITEMSIZE[x.dtype], ITEMSIZE[gy.dtype]
     plan = block_plan(g, job.direction, unit, items, threads)
+    sums = g.batch * plan.bands
+    if sums > 1 and sums * prod(g.f_shape) > (prod(g.x_shape) + prod(g.y_shape)) // 2:
+        return None  # the gradients of the bands would take half of the memory of the arrays
     found: list[list[Step] | None] = []
 
     def steps_of(kind: Geometry, x: Layout, gy: Layout) -> list[Step]:
@@ -153,7 +158,7 @@ def _gradient(
     for axis in reversed(order):
         strides[axis] = size
         size *= g.f_shape[axis]
-    gf = Layout(compute, (plan.bands * size, size, *strides[:-2], strides[-1]))
+    gf = Layout(compute, (plan.bands * size, size, *strides))
     call = staged_gradient(plan, g, x, gy, gf, steps_of, threads, target)
     return (call, plan.bands) if all(found) else None
 

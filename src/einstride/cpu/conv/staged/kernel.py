@@ -30,17 +30,17 @@ from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
 
-ADDRESSES = ("x", "y", "f", "bias", "flag")
-"""The addresses that a kernel call may need."""
+ADDRESSES = (("x",), ("y",), ("f",), ("bias",), ("flag",), ("packed",))
+"""The addresses that a kernel call may need, by the names that kernels have for them."""
 
-GRADIENT_ADDRESSES = ("x", "f", "y", "bias", "flag")
+GRADIENT_ADDRESSES = (("x",), ("f", "gf"), ("y", "gy"), ("bias",), ("flag",), ("packed",))
 """The same addresses in a filter gradient, whose result is gf."""
 
 BLOCK_WORDS = 5
 """Integers that describe a block: its kind, its offsets in bytes in x and y, its first unit, its
 offset in f."""
 
-CALL_WORDS = 10
+CALL_WORDS = 11
 """Integers that describe a kernel call: see `_describe_call`."""
 
 
@@ -72,12 +72,15 @@ class Step:
         The bytes of the packed filter of one unit of channels.
     y_offset : int
         The bytes from the block's first element of y to the first one that the call writes.
+    packed_bytes : int
+        The bytes of memory that the call packs its operands in.
     """
 
     call: Call
     filter: int = 0
     filter_unit: int = 0
     y_offset: int = 0
+    packed_bytes: int = 0
 
 
 def kernel(staged: Staged, names: tuple[str, ...]) -> str:
@@ -124,7 +127,8 @@ def kernel(staged: Staged, names: tuple[str, ...]) -> str:
             if staged.f is None:
                 f_address = code.argument(0).at(slot).load() + unit * call.at(4).load()
             # a template holds the number of bytes that its address is added to
-            addresses = x_address, y_address, f_address, bias, code["flag"]
+            packed = buffer + code["staged_packed"]
+            addresses = x_address, y_address, f_address, bias, code["flag"], packed
             for index, value in enumerate(addresses, start=5):
                 argument = arguments.at(call.at(index).load())
                 argument.store(argument.load() + value)
@@ -235,7 +239,7 @@ def staged_call(
     x, y : Layout
         The array that the pass reads, and the one that it writes.
     f : Layout or None
-        The filter (*K, D) of depthwise layers, which blocks copy, too; None for packed filters.
+        The filter (*K, 1, D) of depthwise layers, which blocks copy, too; None for packed filters.
     bias_unit : int
         The bytes of the bias of one unit of channels.
     steps_of : callable
@@ -264,9 +268,9 @@ def staged_gradient(
     plan: BlockPlan, g: Geometry, x: Layout, gy: Layout, gf: Layout, steps_of: StepsOf,
     threads: int, target: Target,
 ) -> StagedCall:  # fmt: skip
-    """Make the call that computes depthwise filter gradients of all bands of all examples.
+    """Make the call that computes the filter gradients of all bands of all examples.
 
-    gf is (B, bands, *K, D); x, gy and gf are always copied. The calls of `steps_of` add to gf.
+    gf is (B, bands, *K, C // G, D); x, gy and gf are always copied. The calls add to gf.
     """
     example, band, *rest = gf.strides
     sums = _Side(Layout(gf.dtype, (example, *rest)), g, "gf", band)
@@ -287,7 +291,7 @@ def _make_call(
     words: list[int] = []
     kinds: dict[Geometry, int] = {}
     steps: list[tuple[Step, int, Any]] = []
-    sizes = [0, 0, 0]
+    sizes = [0, 0, 0, 0]
     copied = [(i, s) for i, (s, copy) in enumerate(zip(sides, (copies.x, copies.y, copies.f),
               strict=True)) if s and copy]  # fmt: skip
     names = GRADIENT_ADDRESSES if copies.gradient else ADDRESSES
@@ -300,7 +304,9 @@ def _make_call(
         words.append(len(calls))
         for step in calls:
             template = step.call.block()
-            template[step.call.index("y")] += step.y_offset
+            if step.y_offset:
+                template[step.call.index("y")] += step.y_offset
+            sizes[3] = max(sizes[3], step.packed_bytes)
             steps.append((step, len(words), template))
             words += _describe_call(step, template, names)
     # A square reads and writes vectors behind the last channel.
@@ -318,6 +324,7 @@ def _make_call(
         "chunks": g.batch * len(blocks), "batch": g.batch,
         "blocks": np.array(blocks, np.int64), "kinds": table, "staging": 0,
         "staging_bytes": sum(sizes), "staged_y": sizes[0], "staged_f": sizes[0] + sizes[1],
+        "staged_packed": sum(sizes[:3]),
         "bias": 0, "bias_unit": bias_unit, "flag": 0, "x": 0, "y": 0,
         **x.arguments("x"), **y.arguments("y"), **(f.arguments("f") if f else {}),
     }  # fmt: skip
@@ -330,14 +337,15 @@ def _make_call(
     return StagedCall(call, plan, steps, table, threads * sum(sizes))
 
 
-def _describe_call(step: Step, template: Any, addresses: Sequence[str]) -> list[int]:
+def _describe_call(step: Step, template: Any, addresses: Sequence[tuple[str, ...]]) -> list[int]:
     """List the integers of a kernel call.
 
     Its machine code and the argument of the packed filter's address, both filled in later; its
     argument block and the block's length; the filter's bytes in a unit; the index of each address.
     """
     names = step.call.names
-    indices = [step.call.index(n) if n in names else MAX_ARGUMENTS for n in addresses]
+    known = [[step.call.index(n) for n in each if n in names] for each in addresses]
+    indices = [found[0] if found else MAX_ARGUMENTS for found in known]
     return [0, ctypes.addressof(template), len(names), 0, step.filter_unit, *indices]
 
 
@@ -364,7 +372,7 @@ class _Side:
     def shape_of(self, g: Geometry) -> tuple[int, ...]:
         """Return the shape that the array has in a geometry."""
         if self._is_filter:
-            return (1, *g.kernel, g.filters)
+            return (1, *g.f_shape)
         return g.x_shape if self._is_input else g.y_shape
 
     def copy(self, target: Target, always: bool = False) -> Copy | None:
