@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import Row
+from bench.layouts import BOTH, CHANNELS_LAST, LAYOUTS, layout_of
 from bench.options import Options
 from bench.peers import OURS
 from bench.peers.ours import PREPARED
@@ -44,10 +45,19 @@ class Timing:
         """Return the median seconds of a call."""
         return statistics.median(self.seconds)
 
+    @property
+    def layout(self) -> str | None:
+        """Return the memory layout of the arrays, None for a peer whose variant names none."""
+        found = layout_of(self.variant)
+        return CHANNELS_LAST if found is None and self.library == OURS else found
+
 
 @dataclass
 class Result:
-    """Hold the result of one row; ratios are the peer's time divided by einstride's."""
+    """Hold the result of one row; ratios are the peer's time divided by einstride's.
+
+    `ours` is einstride in the layout in which it is slower, and so are the ratios.
+    """
 
     row: Row
     status: str  # "ok", "WRONG", "FAILED", "no peer", "ours not run", "algorithm cannot"
@@ -56,6 +66,9 @@ class Result:
     peer: Timing | None = None
     ratios: list[float] = field(default_factory=list)  # one per round
     unprepared: float | None = None  # the median ratio with a filter that is not prepared
+    layouts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each layout, by library: its time there divided by einstride's there; for "ours", the
+    time of the best peer in any layout divided by einstride's."""
     disturbed: bool = False
     workspace: int | None = None  # bytes
     timings: list[Timing] = field(default_factory=list)
@@ -168,7 +181,8 @@ def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
     ours = {t.variant: t for t in timings if t.library == OURS}
     peers = [t for t in ready if t.library != OURS]
     peer = min(peers, key=lambda t: t.median, default=None)
-    chosen = next((ours[name] for name in (PREPARED, *ours) if name in ours), None)
+    by_layout = [t for layout in LAYOUTS if (t := _ours_in(layout, ours, ready)) is not None]
+    chosen = max(by_layout, key=lambda t: t.median, default=next(iter(ours.values()), None))
     result = Result(row, "ok", timings=timings, peer=peer)
     wrong = [t for t in timings if t.wrong]
     if wrong:
@@ -188,13 +202,31 @@ def conclude(row: Row, timings: list[Timing], ready: list[Timing]) -> Result:
         result.status = result.status if wrong else "no peer"
         return result
     result.ratios = [a / b for a, b in zip(peer.seconds, chosen.seconds, strict=True)]
-    plain = next((t for t in ours.values() if t is not chosen), None)
+    for timing in by_layout:
+        same = [t for t in timings if t.layout == timing.layout and t.trial and not t.wrong]
+        # a variant that was dropped has a trial or one round
+        best = {
+            name: min((t.median if t.seconds else t.trial for t in same if t.library == name),
+                      default=None)
+            for name in BOTH
+        }  # fmt: skip
+        best[OURS] = peer.median
+        result.layouts[timing.layout or ""] = {
+            name: seconds / timing.median for name, seconds in best.items() if seconds is not None
+        }
+    plain = next((t for t in ours.values() if t.layout == chosen.layout and t is not chosen), None)
     if plain is not None:
         pairs = zip(peer.seconds, plain.seconds, strict=True)
         result.unprepared = statistics.median(a / b for a, b in pairs)
     waits = [statistics.median(t.waiting) for t in (chosen, peer)]
     result.disturbed = max(waits) > DISTURBED
     return result
+
+
+def _ours_in(layout: str, ours: dict[str, Timing], ready: list[Timing]) -> Timing | None:
+    """Return einstride's timing in a layout, of a prepared `Conv` if there is one."""
+    found = [t for t in ours.values() if t.layout == layout and t in ready]
+    return next((t for t in found if t.variant.startswith(PREPARED)), next(iter(found), None))
 
 
 def as_record(result: Result, peaks: dict[str, float]) -> dict[str, Any]:
@@ -219,6 +251,7 @@ def as_record(result: Result, peaks: dict[str, float]) -> dict[str, Any]:
         "ratio": result.ratio,
         "ratio_quartiles": result.spread,
         "ratio_unprepared": result.unprepared,
+        "layouts": result.layouts,
         "ours": result.ours and result.ours.variant,
         "peer": result.peer and f"{result.peer.library} {result.peer.variant}",
         "ours_share_of_gemm_peak": peak_share(row, result.ours, peaks),

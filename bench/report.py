@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.case import GROUPS
+from bench.layouts import BOTH, LAYOUTS
 from bench.measure import Result, as_record, peak_share
 from bench.options import Options
 from bench.summary import summarise
@@ -75,8 +76,10 @@ def _preamble(run: Run) -> list[str]:
     lines = [
         "Ratio = the best peer's time / einstride's, median over the rounds [quartiles]; above 1 "
         "einstride is faster.",
-        "The peer of a row is the best of all peers in their best layout, forward weights prepared "
-        "where the library can.",
+        "einstride runs in both layouts, and *ratio* is that of the one in which it is slower. The "
+        "peer of a row is the best of all peers in their best layout, forward weights prepared "
+        "where the library can. The columns *ours* have the ratio in each layout; those of a peer "
+        "have its time in a layout divided by einstride's in the same one.",
         "Forward, einstride runs as a prepared `Conv`; the column *not prepared* is the plain "
         "function.",
         "",
@@ -114,15 +117,16 @@ def _preamble(run: Run) -> list[str]:
 def _group_table(run: Run) -> list[str]:
     lines = [
         "| group | rows | ratio, geometric mean | lowest | highest | rows at 1 or above "
-        "| peers' share of GEMM peak |",
-        "|---|---|---|---|---|---|---|",
+        f"| peers' share of GEMM peak | {' | '.join(_COLUMNS)} |",
+        "|---|---|---|---|---|---|---|" + "---|" * len(_COLUMNS),
     ]
     for entry in summarise(run.results, run.peaks):
         bold = "**" if entry.name == "all" else ""
         lines.append(
             f"| {bold}{entry.name}{bold} | {entry.rows} | {bold}{_number(entry.mean)}{bold} "
             f"| {_number(entry.lowest)} | {_number(entry.highest)} | {entry.won} "
-            f"| {_percent(entry.peer_share)} |"
+            f"| {_percent(entry.peer_share)} "
+            f"| {' | '.join(_number(entry.layouts.get(column)) for column in _COLUMNS)} |"
         )
     return lines
 
@@ -130,8 +134,8 @@ def _group_table(run: Run) -> list[str]:
 def _row_table(results: list[Result], peaks: dict[str, float]) -> list[str]:
     lines = [
         "| case | batch | pass | ratio | not prepared | best peer | share of peak: ours | peer "
-        "| workspace | note |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| workspace | {' | '.join(_COLUMNS)} | note |",
+        "|---|---|---|---|---|---|---|---|---|" + "---|" * (len(_COLUMNS) + 1),
     ]
     for result in results:
         row = result.row
@@ -143,9 +147,19 @@ def _row_table(results: list[Result], peaks: dict[str, float]) -> list[str]:
             f"| {f'{result.peer.library} {result.peer.variant}' if result.peer else '-'} "
             f"| {_percent(peak_share(row, result.ours, peaks))} "
             f"| {_percent(peak_share(row, result.peer, peaks))} "
-            f"| {_mebibytes(result.workspace)} | {', '.join(notes)} |"
+            f"| {_mebibytes(result.workspace)} "
+            f"| {' | '.join(_in_layout(result, column) for column in _COLUMNS)} "
+            f"| {', '.join(notes)} |"
         )
     return lines
+
+
+_COLUMNS = tuple(f"{name} {layout}" for name in BOTH for layout in LAYOUTS)
+
+
+def _in_layout(result: Result, column: str) -> str:
+    name, layout = column.split()
+    return _number(result.layouts.get(layout, {}).get(name))
 
 
 def _problems(run: Run) -> list[str]:

@@ -21,6 +21,7 @@ class GroupSummary:
     highest: float
     won: int  # rows with a ratio of at least 1
     peer_share: float | None  # geometric mean of the peers' share of the GEMM peak
+    layouts: dict[str, float]  # "library layout": geometric mean of `Result.layouts`
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -46,6 +47,11 @@ def _one(name: str, results: list[Result], peaks: dict[str, float]) -> GroupSumm
     ratios = [result.ratio for result in results if result.ratio is not None]
     shares = [peak_share(result.row, result.peer, peaks) for result in results]
     known = [share for share in shares if share]
+    columns: dict[str, list[float]] = {}
+    for result in results:
+        for layout, found in result.layouts.items():
+            for library, ratio in found.items():
+                columns.setdefault(f"{library} {layout}", []).append(ratio)
     return GroupSummary(
         name=name,
         rows=len(ratios),
@@ -54,4 +60,5 @@ def _one(name: str, results: list[Result], peaks: dict[str, float]) -> GroupSumm
         highest=max(ratios),
         won=sum(ratio >= 1 for ratio in ratios),
         peer_share=geometric_mean(known) if known else None,
+        layouts={column: geometric_mean(found) for column, found in columns.items()},
     )

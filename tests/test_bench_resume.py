@@ -7,10 +7,12 @@ import json
 
 import pytest
 from bench.cases import select
+from bench.layouts import layout_of
 from bench.measure import Timing, conclude
 from bench.options import Options
-from bench.report import Run, to_json
+from bench.report import Run, to_json, to_markdown
 from bench.resume import Unlike, take_over
+from bench.summary import summarise
 
 ROWS = select(pattern="tiny/*")
 
@@ -42,6 +44,41 @@ def test_rows_are_taken_over_whole(tmp_path):
     assert now.results[0].ratio == 2.5
     assert now.date == "yesterday, today"
     assert now.peaks == {"float32": 5.0}
+
+
+def test_the_headline_is_the_slower_layout_of_ours():
+    last = Timing("ours", "function", 0.0, None, False, 1.0, [1.0, 1.0], [0.0, 0.0])
+    first = Timing(
+        "ours", "function, channels_first", 0.0, None, False, 1.0, [2.0, 2.0], [0.0, 0.0]
+    )
+    peer = Timing("torch", "NCHW", 0.0, None, False, 1.0, [3.0, 3.0], [0.0, 0.0])
+    slow = Timing("torch", "channels_last", 0.0, None, False, 6.0)  # dropped after its trial
+    result = conclude(ROWS[0], [last, first, peer, slow], [last, first, peer])
+    assert result.ours is first
+    assert result.ratio == 1.5
+    assert result.layouts == {
+        "channels_last": {"ours": 3.0, "torch": 6.0},
+        "channels_first": {"ours": 1.5, "torch": 1.5},
+    }
+    summary = summarise([result], {})[-1]
+    assert summary.layouts["torch channels_last"] == 6.0
+    assert "torch channels_first" in to_markdown(run(results=[result]))
+
+
+@pytest.mark.parametrize(
+    ("variant", "layout"),
+    [
+        ("NCHW, weights prepared", "channels_first"),
+        ("channels first", "channels_first"),
+        ("as 2-D, channels_last", "channels_last"),
+        ("NDHWC", "channels_last"),
+        ("NWC", "channels_last"),
+        ("NCW", "channels_first"),
+        ("filter2D", None),
+    ],
+)
+def test_layouts_of_variants(variant, layout):
+    assert layout_of(variant) == layout
 
 
 def test_rows_that_are_not_asked_for_stay_away(tmp_path):

@@ -28,13 +28,20 @@ from einstride.support.byte_cache import kept
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
     from einstride.cpu.conv.channelwise.partial_sums import PartialSums
-    from einstride.cpu.runtime.argument_block import Call
+    from einstride.cpu.conv.staged.kernel import Step
+    from einstride.cpu.runtime.argument_block import Call, Layout
 
 PLANES = 1 << 19
 """Bytes of gy, at most, that are copied into planes for an input gradient of one channel.
 
 A copy of this size stays in cache; see `planar`.
 """
+
+STAGES_FILTERS = True
+"""True if blocks copy the filter, too: see `staged`."""
+
+STAGES_GRADIENTS = True
+"""True if filter gradients have calls for blocks: see `staged`."""
 
 MAX_RANK = 8
 """Spatial axes of a kernel, at most: LLVM takes seconds to compile sixty nested loops."""
@@ -104,6 +111,55 @@ def input_grad(
             sub = flip(f[(*phase.taps, ...)], g.rank, b)
             _correlate(gy, sub, phase.geometry, job, b, bias, destination)
     return out
+
+
+def staged_unit(job: Job) -> int | None:
+    """Return the channels of a vector for depthwise layers, None for others: see `staged`."""
+    g = job.geometry
+    if not g.channels == g.filters == g.groups:
+        return None
+    return min(jit.host_target().lanes(job.itemsize), g.groups)
+
+
+def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] | None:
+    """Return the depthwise kernel for a block of rows and channels."""
+    from einstride.cpu.conv.channelwise.signature import signature
+    from einstride.cpu.conv.depthwise.forward import call
+    from einstride.cpu.conv.depthwise.rows import suits
+    from einstride.cpu.conv.staged.kernel import Step
+
+    backwards, compute = job.direction == "input_grad", job.arithmetic.compute
+    form = signature(kind, compute, x, y, 1, jit.host_target(), backwards)
+    if not suits(form, backwards):
+        return None
+    return [Step(call(form, backwards))]
+
+
+def staged_gradient_steps(job: Job, kind: Geometry, x: Layout, gy: Layout) -> list[Step] | None:
+    """Return the kernel that adds the filter gradient of a block to one that was cleared."""
+    from einstride.cpu.conv.channelwise import channels_gradient
+    from einstride.cpu.conv.channelwise.partial_sums import PartialSums
+    from einstride.cpu.conv.channelwise.signature import signature
+    from einstride.cpu.conv.depthwise import filter_gradient as depthwise
+    from einstride.cpu.conv.staged.kernel import Step
+
+    form = signature(kind, job.arithmetic.compute, x, gy, 1, jit.host_target())
+    one = PartialSums(1, 1, prod(kind.out[:-1]), 1)
+    if form.along_positions:
+        return None
+    family = depthwise if depthwise.suits_gradient(form, one) else channels_gradient
+    return [Step(family.call(form, one))]
+
+
+def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> list[Array]:
+    """Return the filter, whose taps are copied with each block of channels."""
+    f = flip(f, job.geometry.rank, b) if job.geometry.flip else f
+    return [operand(f, b, job.arithmetic.compute)]
+
+
+def staged_bias(bias: Array, job: Job, b: Backend) -> Array:
+    """Return the bias in the dtype of the sums."""
+    return operand(bias, b, job.arithmetic.compute, packed)
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:
@@ -228,7 +284,9 @@ def _kernel(
     from einstride.cpu.conv.depthwise import forward as depthwise
     from einstride.cpu.conv.depthwise.rows import suits
 
-    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, target, backwards)
+    form = signature(
+        g, compute, (x.name, x_strides), (y.name, y_strides), threads, target, backwards
+    )
     if suits(form, backwards):
         return depthwise.call(form, backwards)
     if backwards:
@@ -247,7 +305,7 @@ def _gradient_kernel(
     from einstride.cpu.conv.channelwise.signature import signature
     from einstride.cpu.conv.depthwise import filter_gradient as depthwise
 
-    form = signature(g, compute, (x, x_strides), (y, y_strides), threads, target)
+    form = signature(g, compute, (x.name, x_strides), (y.name, y_strides), threads, target)
     split = partial_sums(g, per_example, compute)
     if depthwise.suits_gradient(form, split):
         return split, depthwise.call(form, split)

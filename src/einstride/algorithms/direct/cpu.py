@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from einstride.algorithms.direct import channelwise, dense, few, grouped
+from einstride.algorithms.direct import channelwise, dense, few, grouped, staged
 from einstride.algorithms.direct.description import Work, facts
 from einstride.algorithms.direct.shapes import positions_as_channels, taps_as_channels
 from einstride.arrays.ops import is_complex
@@ -87,8 +87,19 @@ def forward(
     prepared: Any = None,
 ) -> Array:
     """See `Algorithm` in `einstride.algorithms`."""
+    if _by_blocks(x, f, job, b, bias, out, prepared):
+        return out
     engine, keywords = _engine_for(job, b, prepared, x, out)
     return engine.forward(x, f, job, b, bias, out, **keywords)
+
+
+def _by_blocks(
+    x: Array, f: Array, job: Job, b: Backend, bias: Array | None, out: Any, prepared: Any
+) -> bool:
+    """Compute `out` by blocks in staging buffers, if these arrays need it; return False if not."""
+    engine = _engine(job, b.traits)
+    call = staged.call_for(engine, job, b.traits, x, out, f)
+    return call is not None and staged.run(engine, call, x, f, job, b, bias, out, prepared)
 
 
 def input_grad(
@@ -101,6 +112,8 @@ def input_grad(
     prepared: Any = None,
 ) -> Array:
     """See `Algorithm` in `einstride.algorithms`."""
+    if _by_blocks(gy, f, job, b, bias, out, prepared):
+        return out
     engine, keywords = _engine_for(job, b, prepared, gy, out)
     return engine.input_grad(gy, f, job, b, bias, out, **keywords)
 
@@ -109,6 +122,8 @@ def filter_grad(
     x: Array, gy: Array, job: Job, b: Backend, bias: None = None, out: Array | None = None
 ) -> Array:
     """See `Algorithm` in `einstride.algorithms`."""
+    if staged.filter_gradient(_engine(job, b.traits), job, b, x, gy, out):
+        return out
     return _engine_for(job, b, None, x, gy)[0].filter_grad(x, gy, job, b, bias, out)
 
 
@@ -123,6 +138,11 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     arrays = (first, second) if job.direction == "filter_grad" else (first, out)
     engine, _ = _engine_for(job, b, None, *arrays)
     name = _NAMES[engine]
+    if job.direction != "filter_grad":
+        planned = _engine(job, b.traits)
+        call = staged.call_for(planned, job, b.traits, first, out, second)
+        if call is not None:
+            return facts(_NAMES[planned], Work(call.largest), call.call)
     work: Work | None = engine.work(job, b, first, second, out)
     if work is None:
         return {
@@ -156,8 +176,10 @@ def program(
     try:
         recorder = Recorder(b, first=first, second=second, bias=bias, result=out)
         arrays = recorder.stand_ins
-        compute = getattr(engine, job.direction)
-        compute(
+        passes: dict[str, Any] = {
+            "forward": forward, "input_grad": input_grad, "filter_grad": filter_grad,
+        }  # fmt: skip
+        passes[job.direction](
             arrays["first"], arrays["second"], job, recorder.backend, arrays["bias"],
             arrays["result"],
         )  # fmt: skip

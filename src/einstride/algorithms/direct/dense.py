@@ -6,6 +6,7 @@ phase, written directly to the positions of the phase.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from einstride.algorithms.direct.shapes import (
     taps_as_channels,
     unconverted,
 )
+from einstride.algorithms.direct.staged import phase_layouts
 from einstride.arrays.ops import adjoint_filter, flip, is_complex
 from einstride.codegen import jit
 from einstride.cpu import complex_as_real
@@ -43,10 +45,17 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.conv.staged.kernel import Step
     from einstride.cpu.runtime.argument_block import Call
 
 SINGLE_THREADED = 1 << 22
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
+
+STAGES_FILTERS = False
+"""True if blocks copy the filter, too: see `staged`."""
+
+STAGES_GRADIENTS = False
+"""True if filter gradients have calls for blocks: see `staged`."""
 
 MAX_RANK = 4
 """Spatial axes of a kernel, at most: each axis is one more loop in the generated code."""
@@ -94,7 +103,8 @@ def forward(
     panels = prepared[0] if prepared else None
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
-        x, f = operand(x, b, needs=contiguous_lines), b.xp.reshape(f, computed.f_shape)
+        x = operand(x, b, needs=contiguous_lines)
+        f = b.xp.reshape(operand(f, b, needs=packed), computed.f_shape)  # a view, in a program, too
     _correlate(x, f, computed, job, b, bias, out, panels)
     return out
 
@@ -113,7 +123,7 @@ def input_grad(
     g = job.geometry
     computed = _computed_geometry(job)
     if computed.channels != g.channels:
-        f = b.xp.reshape(f, computed.f_shape)
+        f = b.xp.reshape(operand(f, b, needs=packed), computed.f_shape)
         bias = bias if bias is None else b.xp.concat([bias] * g.stride[-1])
     whole = result_array(
         out, b, needs=contiguous_lines if computed.channels != g.channels else addressable
@@ -187,6 +197,58 @@ def _gradient_target(destination: Array, job: Job, b: Backend) -> Array:
         return result_array(destination, b, compute, contiguous_channels)
     *axes, c, d = destination.shape
     return b.empty((*axes, 2 * c, 2 * d), real(compute), destination)
+
+
+def staged_unit(job: Job) -> int | None:
+    """Return the number of groups: blocks are divided by rows alone; see `staged`."""
+    g = job.geometry
+    return None if dot_products(g, job) or filter_slices(job) else g.groups
+
+
+def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] | None:
+    """Return the kernel calls for a block of rows: one, or one for each phase."""
+    from einstride.cpu.conv.dense.forward import correlation
+    from einstride.cpu.conv.staged.kernel import Step
+
+    g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
+    computed = _computed_geometry(replace(job, geometry=kind))
+    if (computed == kind) != (_computed_geometry(job) == g):
+        return None
+    if computed != kind and job.direction == "input_grad":
+        if (joined := _joined(y, kind, g.stride[-1])) is None:
+            return None
+        y = joined
+    elif computed != kind and x.strides[-2] != kind.channels * x.strides[-1]:
+        return None
+    found = phase_layouts(replace(job, geometry=_computed_geometry(job)), computed, y)
+    if found is None:
+        return None
+    return [
+        Step(correlation(h, x, part, compute, 1, target), number, y_offset=offset)
+        for number, h, part, offset in found
+    ]
+
+
+def _joined(y: Layout, kind: Geometry, step: int) -> Layout | None:
+    """Return the layout of gx with `step` positions as channels; None if they have gaps."""
+    *strides, last, channel = y.strides
+    if last != kind.channels * channel:
+        return None
+    return Layout(y.dtype, (*strides, last * step, channel))
+
+
+def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> Any:
+    """Return the panels of each phase."""
+    return prepared or prepare(f, job, b)
+
+
+def staged_bias(bias: Array, job: Job, b: Backend) -> Array:
+    """Return the bias in the dtype of the sums, repeated where positions are channels."""
+    bias = operand(bias, b, job.arithmetic.compute, packed)
+    computed = _computed_geometry(job)
+    if job.direction == "forward" or computed.channels == job.geometry.channels:
+        return bias
+    return b.xp.concat([bias] * job.geometry.stride[-1])
 
 
 def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work | None:

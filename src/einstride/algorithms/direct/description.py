@@ -52,9 +52,12 @@ def largest_phase(g: Geometry, gx: Array) -> tuple[Geometry, Array, int] | None:
     return phase.geometry, gx[(slice(None), *phase.positions(g.stride), ...)], len(phases)
 
 
-def facts(engine: str, work: Work) -> Facts:
-    """Return the engine, the kernel, its register tile, chunks and threads."""
-    call = work.call
+def facts(engine: str, work: Work, staged: Call | None = None) -> Facts:
+    """Return the engine, the kernel, its register tile, chunks and threads.
+
+    `staged`: the call that runs the kernel on blocks, which are then the chunks.
+    """
+    call, chunks = work.call, staged or work.call
     name = call.kernel.name
     schedule: Any = call.kernel.parameters[0]
     words: dict[str, str] = schedule.describe()
@@ -64,10 +67,12 @@ def facts(engine: str, work: Work) -> Facts:
         "kernel": f"{name}: {words.pop('operands')}",
         "register tile": schedule.sides,
         **words,
-        "chunks": call.argument("chunks"),
-        "threads": min(call.threads, max(call.argument("chunks"), 1)),
+        "chunks": chunks.argument("chunks"),
+        "threads": min(chunks.threads, max(chunks.argument("chunks"), 1)),
         "target": str(call.kernel.target),
     }
+    if staged:
+        found["copies"] = "blocks of x and y in staging buffers, where channels are not contiguous"
     for label, count in (("passes", work.passes), ("parts of the filter", work.parts),
                         ("partial sums", work.sums)):  # fmt: skip
         if count > 1:

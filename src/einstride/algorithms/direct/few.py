@@ -37,6 +37,14 @@ from einstride.support.caches import cached
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.conv.staged.kernel import Step
+    from einstride.cpu.runtime.argument_block import Layout
+
+STAGES_FILTERS = False
+"""True if blocks copy the filter, too: see `staged`."""
+
+STAGES_GRADIENTS = False
+"""True if filter gradients have calls for blocks: see `staged`."""
 
 MOST_CHANNELS = 16
 """Input channels, at most: more fill a register tile of the other engines."""
@@ -168,6 +176,41 @@ def work(job: Job, b: Backend, first: Array, second: Array, out: Array) -> Work:
         out = b.empty(out.shape, compute, first)
     call, _ = blocks.gradient_of(first[..., filters], part.geometry, compute, out, threads)
     return Work(call, parts=len(parts))
+
+
+def staged_unit(job: Job) -> int | None:
+    """Return 1, the only group; None if the filter is split into parts: see `staged`."""
+    return 1 if job.direction == "forward" or len(_parts(job)) == 1 else None
+
+
+def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] | None:
+    """Return the kernel call for a block of rows."""
+    from einstride.cpu.conv.small_channels import blocks, lines
+    from einstride.cpu.conv.staged.kernel import Step
+
+    g, compute, target = job.geometry, job.arithmetic.compute, jit.host_target()
+    windowed, shape = (x, kind.x_shape) if job.direction == "forward" else (y, kind.x_shape)
+    if shape[-2] > 1 and windowed.strides[-2] != shape[-1] * ITEMSIZE[windowed.dtype]:
+        return None
+    if job.direction == "forward":
+        return [Step(lines.correlation_of_layouts(g, kind, x, y, False, compute, 1, target))]
+    return [Step(blocks.gradient_of_layouts(g, kind, x, y, compute, 1, target)[0])]
+
+
+def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> list[Any]:
+    """Return the panels, which all blocks share."""
+    panels = prepare(f, job, b) if prepared is None else prepared
+    return [panels] if job.direction == "forward" else panels
+
+
+def staged_bias(bias: Array, job: Job, b: Backend) -> Array:
+    """Return the bias of each column of the panels."""
+    from einstride.cpu.conv.small_channels import blocks, lines
+
+    g, compute = job.geometry, job.arithmetic.compute
+    if job.direction == "forward":
+        return lines.padded_bias(bias, g, compute)
+    return blocks.bias_of_columns(bias, g, compute)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:

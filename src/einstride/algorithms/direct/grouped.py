@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from einstride.algorithms.direct.description import Work, largest_phase
 from einstride.algorithms.direct.pieces import phases
 from einstride.algorithms.direct.shapes import unconverted
+from einstride.algorithms.direct.staged import phase_layouts
 from einstride.arrays.ops import flip, is_complex
 from einstride.codegen import jit
+from einstride.cpu.runtime.argument_block import Layout
 from einstride.cpu.runtime.operands import contiguous_channels, operand, packed, result_array
 from einstride.geometry import input_gradient_phases
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -23,7 +25,14 @@ from einstride.geometry.problem import Cost, Job
 
 if TYPE_CHECKING:
     from einstride.arrays.backends import Array, Backend, Traits
+    from einstride.cpu.conv.staged.kernel import Step
     from einstride.cpu.runtime.argument_block import Call
+
+STAGES_FILTERS = False
+"""True if blocks copy the filter, too: see `staged`."""
+
+STAGES_GRADIENTS = True
+"""True if filter gradients have calls for blocks: see `staged`."""
 
 SINGLE_THREADED = 1 << 21
 """Multiply-adds up to which one thread computes: waking a second one takes longer than it saves."""
@@ -104,6 +113,58 @@ def _correlate(
     bias = None if bias is None else operand(bias, b, compute, packed)
     bias_at = 0 if bias is None else address(bias)
     call(b.launch, x=address(x), f=address(panels), y=address(out), bias=bias_at)
+
+
+def staged_unit(job: Job) -> int | None:
+    """Return the groups of a panel: see `staged`."""
+    from einstride.cpu.conv.grouped.layout import channel_layout
+
+    units = {
+        channel_layout(h, job.arithmetic.compute, jit.host_target()).groups for h in _passes(job)
+    }
+    return units.pop() if len(units) == 1 else None
+
+
+def staged_steps(job: Job, kind: Geometry, x: Layout, y: Layout) -> list[Step] | None:
+    """Return the kernel calls for a block of rows and groups: one, or one for each phase."""
+    from einstride.cpu.conv.grouped.forward import correlation_of_layouts
+    from einstride.cpu.conv.grouped.layout import channel_layout
+    from einstride.cpu.conv.grouped.rows import MAX_TAPS
+    from einstride.cpu.conv.staged.kernel import Step
+
+    compute, target = job.arithmetic.compute, jit.host_target()
+    found = phase_layouts(job, kind, y)
+    if found is None or any(h.out[-1] < 1 or h.kernel[-1] > MAX_TAPS for _, h, _, _ in found):
+        return None
+    steps = []
+    for number, h, part, offset in found:
+        layout = channel_layout(h, compute, target)
+        call = correlation_of_layouts(h, x, part, compute, 1, target)
+        panel = prod(h.kernel) * layout.panel_inputs * layout.width * ITEMSIZE[compute]
+        steps.append(Step(call, number, panel * layout.per_group, offset))
+    return steps
+
+
+def staged_gradient_steps(job: Job, kind: Geometry, x: Layout, gy: Layout) -> list[Step] | None:
+    """Return the kernel that computes the filter gradient of a block of rows and groups."""
+    from einstride.cpu.conv.grouped.filter_gradient import gradient_of_layouts, packed_bytes
+    from einstride.cpu.conv.staged.kernel import Step
+
+    compute, target = job.arithmetic.compute, jit.host_target()
+    strides = tuple(prod(kind.f_shape[a + 1 :]) * ITEMSIZE[compute] for a in range(kind.rank + 2))
+    gf = Layout(compute, strides)
+    call = gradient_of_layouts(kind, x, gy, gf, compute, False, 1, target)
+    return [Step(call, packed_bytes=packed_bytes(kind, compute, False, target))]
+
+
+def staged_filters(f: Array, job: Job, b: Backend, prepared: Any) -> Any:
+    """Return the panels of each phase."""
+    return prepared or prepare(f, job, b)
+
+
+def staged_bias(bias: Array, job: Job, b: Backend) -> Array:
+    """Return the bias in the dtype of the sums."""
+    return operand(bias, b, job.arithmetic.compute, packed)
 
 
 def prepare(f: Array, job: Job, b: Backend) -> Any:

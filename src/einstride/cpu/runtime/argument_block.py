@@ -110,6 +110,11 @@ class Call:
         """Bytes of the argument block, the argument names and the tables."""
         return size_of(self._tables) + (8 + NAME_BYTES) * len(self._block)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arguments, in the order of the block."""
+        return tuple(self._indices)
+
     def index(self, name: str) -> int:
         """Return the index of an argument in the block."""
         return self._indices[name]

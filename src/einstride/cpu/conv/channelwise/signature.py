@@ -111,7 +111,7 @@ class Signature:
 
 
 def signature(
-    g: Geometry, compute: str, x: tuple[Any, Strides], y: tuple[Any, Strides], threads: int,
+    g: Geometry, compute: str, x: tuple[str, Strides], y: tuple[str, Strides], threads: int,
     target: Target, backwards: bool = False,
 ) -> Signature:  # fmt: skip
     """Make the signature of a call for arrays with these dtypes and strides in bytes.
@@ -120,14 +120,14 @@ def signature(
     has in a contiguous array.
     """
 
-    def strides(array: tuple[Any, Strides], shape: Strides) -> Strides:
+    def strides(array: tuple[str, Strides], shape: Strides) -> Strides:
         dtype, byte_strides = array
-        parts = 2 if dtype.kind == "c" else 1
-        return element_strides(byte_strides, dtype.itemsize // parts, shape, parts)
+        parts = 2 if dtype in COMPLEXES else 1
+        return element_strides(byte_strides, ITEMSIZE[dtype] // parts, shape, parts)
 
     x_shape, y_shape = (g.y_shape, g.x_shape) if backwards else (g.x_shape, g.y_shape)
     x_format, y_format = (
-        Format(real(dtype.name), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
+        Format(real(dtype), real(compute), compute in COMPLEXES) for dtype, _ in (x, y)
     )
     return Signature(
         g, x_format, y_format, strides(x, x_shape), strides(y, y_shape), threads, target

@@ -29,7 +29,8 @@ from einstride.cpu.conv.grouped.layout import ChannelLayout, channel_layout
 from einstride.cpu.conv.grouped.rows import GroupedSchedule, describe_rows
 from einstride.cpu.conv.loop_nest import axis_arguments, look_up
 from einstride.cpu.conv.register_tile import RegisterTile
-from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime import argument_block
+from einstride.cpu.runtime.argument_block import Call, Layout, bind
 from einstride.cpu.runtime.chunks import COARSE, chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -183,10 +184,8 @@ def gradient_of(
     gf is (*K, C // G, D), or (B, ...) if per example, in `compute`; packed memory holds
     `packed_bytes` for each thread. The channels of all arrays are contiguous.
     """
-    return _gradient_call(
-        g, dtype_name(x), dtype_name(gy), compute, x.strides, gy.strides, out.strides, per_example,
-        threads, target,
-    )  # fmt: skip
+    layouts = argument_block.layout(x), argument_block.layout(gy), argument_block.layout(out)
+    return gradient_of_layouts(g, *layouts, compute, per_example, threads, target)
 
 
 def gradient_layout(g: Geometry, compute: str, target: Target) -> ChannelLayout:
@@ -245,11 +244,13 @@ def _input_ranges(g: Geometry, rows: int) -> list[Any]:
 
 
 @kept
-def _gradient_call(
-    g: Geometry, x_dtype: str, gy_dtype: str, compute: str, x_byte_strides: tuple[int, ...],
-    gy_byte_strides: tuple[int, ...], gf_byte_strides: tuple[int, ...], per_example: bool,
-    threads: int, target: Target,
+def gradient_of_layouts(
+    g: Geometry, x_layout: Layout, gy_layout: Layout, gf_layout: Layout, compute: str,
+    per_example: bool, threads: int, target: Target,
 ) -> Call:  # fmt: skip
+    """Make the call for arrays in these layouts; see `gradient_of`."""
+    (x_dtype, x_byte_strides), (gy_dtype, gy_byte_strides) = x_layout, gy_layout
+    gf_byte_strides = gf_layout.strides
     channels, item = gradient_layout(g, compute, target), ITEMSIZE[compute]
     x_strides = element_strides(x_byte_strides, ITEMSIZE[x_dtype])
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[gy_dtype])

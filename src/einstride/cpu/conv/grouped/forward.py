@@ -33,7 +33,8 @@ from einstride.cpu.conv.loop_nest import (
     split,
 )
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
-from einstride.cpu.runtime.argument_block import Call, bind, dtype_name
+from einstride.cpu.runtime import argument_block
+from einstride.cpu.runtime.argument_block import Call, Layout, bind
 from einstride.cpu.runtime.chunks import FINE, chunk_count, chunk_size
 from einstride.cpu.runtime.offset_tables import lowest_offset, offsets
 from einstride.cpu.runtime.operands import element_strides
@@ -204,9 +205,8 @@ def _add_products(
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int, target: Target) -> Call:
     """Make the call for these strides; it needs the addresses x, f (panels), y and bias."""
-    return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, threads, target
-    )
+    layouts = argument_block.layout(x), argument_block.layout(out)
+    return correlation_of_layouts(g, *layouts, compute, threads, target)
 
 
 def max_positions(layout: ChannelLayout, target: Target) -> int:
@@ -216,10 +216,11 @@ def max_positions(layout: ChannelLayout, target: Target) -> int:
 
 
 @kept
-def _correlation_call(
-    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], threads: int, target: Target,
-) -> Call:  # fmt: skip
+def correlation_of_layouts(
+    g: Geometry, x_layout: Layout, y_layout: Layout, compute: str, threads: int, target: Target
+) -> Call:
+    """Make the call for arrays in these layouts; see `correlation`."""
+    (operand, x_byte_strides), (result, y_byte_strides) = x_layout, y_layout
     layout, items = channel_layout(g, compute, target), (ITEMSIZE[operand], ITEMSIZE[result])
     x_strides = element_strides(x_byte_strides, items[0])
     y_strides = element_strides(y_byte_strides, items[1])

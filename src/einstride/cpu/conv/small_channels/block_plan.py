@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -116,6 +116,15 @@ def tiling(g: Geometry, compute: str, target: Target) -> BlockTiling:
         or all(axis.strides == 1 for axis in chosen)
     ]
     return min(tilings, key=lambda tiling: tiling.work)
+
+
+def tiling_like(whole: Geometry, g: Geometry, compute: str, target: Target) -> BlockTiling:
+    """Return the tiling of `whole` for a part of its rows, `g`: both read the same panels."""
+    chosen = tiling(whole, compute, target)
+    if g == whole:
+        return chosen
+    axes = tuple(_divide_axis(g, a, axis.strides) for a, axis in enumerate(chosen.axes))
+    return replace(chosen, axes=axes)
 
 
 def _choose_spans(

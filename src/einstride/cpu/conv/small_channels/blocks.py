@@ -31,7 +31,7 @@ from einstride.cpu.conv.dense.pack import SLICE_BYTES
 from einstride.cpu.conv.loop_nest import block, locate_line, look_up, split
 from einstride.cpu.conv.register_tile import RegisterTile
 from einstride.cpu.conv.schedule import Schedule
-from einstride.cpu.conv.small_channels.block_plan import columns, tiling
+from einstride.cpu.conv.small_channels.block_plan import columns, tiling, tiling_like
 from einstride.cpu.conv.small_channels.lines import (
     UNROLLED,
     add_taps,
@@ -39,7 +39,7 @@ from einstride.cpu.conv.small_channels.lines import (
     split_chunk,
 )
 from einstride.cpu.runtime.aligned_memory import CACHE_LINE, aligned_empty
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, address, bind, layout
 from einstride.cpu.runtime.offset_tables import lowest_offset, to_offsets
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -251,15 +251,21 @@ def gradient(
 
     gy is contiguous in its channels, out in lines of the last axis with their channels.
     """
-    call, channels = gradient_of(gy, g, compute, out, threads)
+    call, _ = gradient_of(gy, g, compute, out, threads)
     flag = np.zeros(1, np.int64)
     addresses = {}
     if bias is not None:
-        bias = np.asarray(bias, compute)[channels]
+        bias = bias_of_columns(bias, g, compute)
         addresses["bias"] = address(bias)
     addresses |= {"x": address(gy), "y": address(out), "f": address(packed)}
     call(launch, flag=address(flag), **addresses)
     return not flag[0]
+
+
+def bias_of_columns(bias: Any, g: Geometry, compute: str) -> Any:
+    """Return the bias of each column of the panels."""
+    chosen = tiling(g, compute, host_target())
+    return np.asarray(bias, compute)[columns(g, chosen, (0,) * (g.rank + 1)).channels]
 
 
 def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> tuple[Call, Any]:
@@ -267,17 +273,17 @@ def gradient_of(gy: Any, g: Geometry, compute: str, out: Any, threads: int) -> t
 
     The call needs the addresses x (of gy), y (of gx), f, flag and bias.
     """
-    return _gradient_call(
-        g, dtype_name(gy), compute, dtype_name(out), gy.strides, out.strides, threads, host_target()
-    )
+    return gradient_of_layouts(g, g, layout(gy), layout(out), compute, threads, host_target())
 
 
 @kept
-def _gradient_call(
-    g: Geometry, operand: str, compute: str, result: str, gy_byte_strides: tuple[int, ...],
-    gx_byte_strides: tuple[int, ...], threads: int, target: Target,
+def gradient_of_layouts(
+    whole: Geometry, g: Geometry, gy: Layout, gx: Layout, compute: str, threads: int,
+    target: Target,
 ) -> tuple[Call, Any]:  # fmt: skip
-    chosen = tiling(g, compute, target)
+    """Make the call of `gradient_of` for `g`, a part of the rows of `whole`: panels are shared."""
+    (operand, gy_byte_strides), (result, gx_byte_strides) = gy, gx
+    chosen = tiling_like(whole, g, compute, target)
     gy_strides = element_strides(gy_byte_strides, ITEMSIZE[operand])
     gx_strides = element_strides(gx_byte_strides, ITEMSIZE[result])
     schedule = BlockGradient(

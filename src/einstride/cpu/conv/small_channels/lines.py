@@ -33,7 +33,7 @@ from einstride.cpu.conv.loop_nest import (
 from einstride.cpu.conv.register_tile import RegisterTile, vector_masks
 from einstride.cpu.conv.schedule import Schedule
 from einstride.cpu.runtime.aligned_memory import aligned_empty
-from einstride.cpu.runtime.argument_block import Call, address, bind, dtype_name
+from einstride.cpu.runtime.argument_block import Call, Layout, address, bind, layout
 from einstride.cpu.runtime.chunks import chunk_count, chunk_size
 from einstride.cpu.runtime.operands import element_strides
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -289,11 +289,17 @@ def correlate(
     call = correlation(x, g, compute, out, threads)
     addresses = {}
     if bias is not None:
-        chosen = tiling(g, compute, host_target())
-        padded_bias = np.zeros(chosen.panels * chosen.width, compute)
-        padded_bias[: g.filters] = bias
-        addresses["bias"] = address(padded_bias)
+        bias = padded_bias(bias, g, compute)
+        addresses["bias"] = address(bias)
     call(launch, x=address(x), y=address(out), f=address(packed), **addresses)
+
+
+def padded_bias(bias: Any, g: Geometry, compute: str) -> Any:
+    """Return the bias of all columns of the panels, zeros in those that are filled up."""
+    chosen = tiling(g, compute, host_target())
+    padded = np.zeros(chosen.panels * chosen.width, compute)
+    padded[: g.filters] = bias
+    return padded
 
 
 def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Call:
@@ -301,17 +307,17 @@ def correlation(x: Any, g: Geometry, compute: str, out: Any, threads: int) -> Ca
     target = host_target()
     even = address(out) % 16 == 0 and not any(t % 16 for t in out.strides[:-1])
     stream = even and streams(g, out.itemsize, tiling(g, compute, target))
-    return _correlation_call(
-        g, dtype_name(x), compute, dtype_name(out), x.strides, out.strides, stream, threads, target
-    )
+    return correlation_of_layouts(g, g, layout(x), layout(out), stream, compute, threads, target)
 
 
 @kept
-def _correlation_call(
-    g: Geometry, operand: str, compute: str, result: str, x_byte_strides: tuple[int, ...],
-    y_byte_strides: tuple[int, ...], stream: bool, threads: int, target: Target,
+def correlation_of_layouts(
+    whole: Geometry, g: Geometry, x: Layout, y: Layout, stream: bool, compute: str, threads: int,
+    target: Target,
 ) -> Call:  # fmt: skip
-    chosen = tiling(g, compute, target)
+    """Make the call of `correlation` for `g`, a part of the rows of `whole`: panels are shared."""
+    (operand, x_byte_strides), (result, y_byte_strides) = x, y
+    chosen = tiling(whole, compute, target)
     x_strides = element_strides(x_byte_strides, ITEMSIZE[operand])
     y_strides = element_strides(y_byte_strides, ITEMSIZE[result])
     schedule = LineForward(
