@@ -187,6 +187,8 @@ def test_groups_stay_apart():
     assert y.chunks[-1] == (1, 1, 1, 1)
     gf = es.conv_filter_grad(x, y, (1, 1), groups=4)
     assert gf.chunks == ((1,), (1,), (2,), (1, 1, 1, 1))
+    within = es.conv(x.rechunk((1, 4, 4, 3)), np.ones((1, 1, 2, 4)), groups=4)
+    assert within.chunks[-1] == (3, 1)  # chunks end after 3, 6 and 8 channels, groups after 2
     with_filter = es.conv(x, da.ones((1, 1, 8, 6), chunks=(1, 1, 8, 2)))
     assert with_filter.chunks[-1] == (2, 2, 2)
 
