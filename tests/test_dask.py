@@ -433,3 +433,22 @@ def test_a_model_predicts_and_is_evaluated_on_chunks():
         assert found == pytest.approx(wanted, rel=1e-12)
     with pytest.raises(ValueError, match="predict: "):
         model.predict(lazy[:, :3])
+
+
+def test_elementwise_sums_have_one_order_at_any_size():
+    """`direct` is taken where another algorithm is predicted faster, and its engines of one order."""
+    pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
+    plan = es.plan((8, 56, 56, 64), (1, 1, 64, 256), accuracy="elementwise")
+    seconds = {c.algorithm: c.cost.seconds for c in plan.candidates if c.cost}
+    assert plan.algorithm == "direct"
+    assert seconds["gemm"] < seconds["direct"]
+    gemm = next(c for c in plan.candidates if c.algorithm == "gemm")
+    assert gemm.verdict.endswith("the order of its sums depends on sizes")
+    grouped = {
+        accuracy: es.plan(
+            (1, 28, 28, 64), (3, 3, 4, 64), groups=16, algorithm="direct", accuracy=accuracy
+        ).execution["engine"]
+        for accuracy in ("normwise", "elementwise")
+    }
+    assert grouped["normwise"] == "grouped"
+    assert grouped["elementwise"] != "grouped"
