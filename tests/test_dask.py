@@ -436,7 +436,7 @@ def test_a_model_predicts_and_is_evaluated_on_chunks():
 
 
 def test_elementwise_sums_have_one_order_at_any_size():
-    """`direct` is taken where another algorithm is predicted faster, and its engines of one order."""
+    """`direct` is taken where another algorithm is predicted faster, by engines of one order."""
     pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
     plan = es.plan((8, 56, 56, 64), (1, 1, 64, 256), accuracy="elementwise")
     seconds = {c.algorithm: c.cost.seconds for c in plan.candidates if c.cost}
