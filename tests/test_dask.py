@@ -190,6 +190,8 @@ def test_groups_stay_apart():
     assert y.chunks[-1] == (1, 1, 1, 1)
     gf = es.conv_filter_grad(x, y, (1, 1), groups=4)
     assert gf.chunks == ((1,), (1,), (2,), (1, 1, 1, 1))
+    within = es.conv(x.rechunk((1, 4, 4, 3)), np.ones((1, 1, 2, 4)), groups=4)
+    assert within.chunks[-1] == (3, 1)  # chunks end after 3, 6 and 8 channels, groups after 2
     with_filter = es.conv(x, da.ones((1, 1, 8, 6), chunks=(1, 1, 8, 2)))
     assert with_filter.chunks[-1] == (2, 2, 2)
 
@@ -434,3 +436,22 @@ def test_a_model_predicts_and_is_evaluated_on_chunks():
         assert found == pytest.approx(wanted, rel=1e-12)
     with pytest.raises(ValueError, match="predict: "):
         model.predict(lazy[:, :3])
+
+
+def test_elementwise_sums_have_one_order_at_any_size():
+    """`direct` is taken where another algorithm is predicted faster, by engines of one order."""
+    pytest.importorskip("llvmlite", reason="the order of sums is that of compiled kernels")
+    plan = es.plan((8, 56, 56, 64), (1, 1, 64, 256), accuracy="elementwise")
+    seconds = {c.algorithm: c.cost.seconds for c in plan.candidates if c.cost}
+    assert plan.algorithm == "direct"
+    assert seconds["gemm"] < seconds["direct"]
+    gemm = next(c for c in plan.candidates if c.algorithm == "gemm")
+    assert gemm.verdict.endswith("the order of its sums depends on sizes")
+    grouped = {
+        accuracy: es.plan(
+            (1, 28, 28, 64), (3, 3, 4, 64), groups=16, algorithm="direct", accuracy=accuracy
+        ).execution["engine"]
+        for accuracy in ("normwise", "elementwise")
+    }
+    assert grouped["normwise"] == "grouped"
+    assert grouped["elementwise"] != "grouped"
