@@ -104,7 +104,7 @@ def continued(x: Array, axis: int, count: int, mode: str, cval: Any, b: Backend)
         return along_axes.extended(x, axis, (count, count), border, b, cval)
     xp, n = b.xp, x.shape[axis]
     head = (slice(None),) * axis
-    first, last = x[(*head, slice(0, 1))], x[(*head, slice(n - 1, n))]
+    first, last = x[(*head, slice(0, 1), ...)], x[(*head, slice(n - 1, n), ...)]
     if mode in ("smooth", "line"):
         steps = _column(np.arange(1, count + 1), x, axis, b)
         if n == 1:
@@ -112,7 +112,10 @@ def continued(x: Array, axis: int, count: int, mode: str, cval: Any, b: Backend)
         elif mode == "line":
             before = after = (last - first) / (n - 1)
         else:
-            before, after = x[(*head, slice(1, 2))] - first, last - x[(*head, slice(n - 2, n - 1))]
+            before, after = (
+                x[(*head, slice(1, 2), ...)] - first,
+                last - x[(*head, slice(n - 2, n - 1), ...)],
+            )
         return xp.concat(
             [first - before * xp.flip(steps, axis=axis), x, last + after * steps], axis=axis
         )
@@ -131,10 +134,10 @@ def _negated(x: Array, axis: int, ends: tuple[int, int], odd: bool, b: Backend) 
     """Add a mirrored border of the other sign; `odd` mirrors about the edge elements."""
     n, head = x.shape[axis], (slice(None),) * axis
     skip = int(odd and n > 1)
-    first, last = x[(*head, slice(0, 1))], x[(*head, slice(n - 1, n))]
+    first, last = x[(*head, slice(0, 1), ...)], x[(*head, slice(n - 1, n), ...)]
     parts = [
-        b.xp.flip(x[(*head, slice(skip, ends[0] + skip))], axis=axis),
-        b.xp.flip(x[(*head, slice(n - skip - ends[1], n - skip))], axis=axis),
+        b.xp.flip(x[(*head, slice(skip, ends[0] + skip), ...)], axis=axis),
+        b.xp.flip(x[(*head, slice(n - skip - ends[1], n - skip), ...)], axis=axis),
     ]
     edges = (2 * first, 2 * last) if odd else (0, 0)
     return b.xp.concat([edges[0] - parts[0], x, edges[1] - parts[1]], axis=axis)
