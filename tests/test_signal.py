@@ -187,7 +187,7 @@ def test_lags(mode, n, k):
         (lambda: signal.upfirdn([1], [1.0], mode="some"), ValueError),
         (lambda: signal.upfirdn([1], [1.0], up=0), ValueError),
         (lambda: signal.lfilter([1], [1, 2], [1.0]), ValueError),
-        (lambda: signal.lfilter([1], 1, [1]), NotImplementedError),
+        (lambda: signal.lfilter([1], 1, [1]), TypeError),
         (lambda: signal.resample_poly([1.0], 2, 1, window="some"), ValueError),
         (lambda: signal.decimate([1.0], 2, ftype="fir", n=1.5), TypeError),
     ],
