@@ -23,7 +23,7 @@ from einstride.api.gradients import conv_bias_grad, conv_filter_grad, conv_input
 from einstride.api.output_sizes import output_size, same_padding
 from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
-from einstride.api.tune import tune
+from einstride.api.tune import tune, use_tuned
 from einstride.support import forks  # noqa: F401  (it registers a function with the system)
 
 __version__ = "0.1.0"
@@ -54,5 +54,6 @@ __all__ = [
     "plan",
     "same_padding",
     "tune",
+    "use_tuned",
     "windows",
 ]

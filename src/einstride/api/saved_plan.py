@@ -67,6 +67,11 @@ class Plan:
         self._decision = decision
 
     @property
+    def decision(self) -> select.Decision:
+        """The planner's decision, for code inside einstride."""
+        return self._decision
+
+    @property
     def algorithm(self) -> str:
         """The algorithm that will run."""
         return self._decision.algorithm
@@ -113,6 +118,17 @@ class Plan:
         decided = self._decision
         how = execution.text(self.algorithm, self.execution)
         return f"{decided.head}\n{how}\n{decided.table}"
+
+    def __eq__(self, other: object) -> bool:
+        """True if both plan one call, by the same algorithm, on equal threads and limits."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        mine, theirs = self._decision, other._decision
+        same = mine.algorithm == theirs.algorithm and mine.job == theirs.job
+        return same and (mine.orders, mine.library) == (theirs.orders, theirs.library)
+
+    def __hash__(self) -> int:
+        return hash((self.algorithm, self._decision.job))
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -205,6 +221,11 @@ class Plan:
                 where, "the text must be what to_json wrote", shown(error), "make the plan anew"
             ) from None
         return make_plan(where, arguments, keywords)
+
+
+def read(saved: dict[str, Any]) -> Plan:
+    """Plan the call of a saved plan, in the dictionary that JSON holds."""
+    return make_plan("Plan.from_json", *_read(saved))
 
 
 def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:

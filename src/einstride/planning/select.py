@@ -18,7 +18,7 @@ from einstride.geometry.infer_shapes import (
 from einstride.geometry.keywords import PerExample, Settings, Shape, Transposed
 from einstride.geometry.layout import Layout, canonical, parse
 from einstride.geometry.problem import Cost, Job
-from einstride.planning import limits
+from einstride.planning import limits, tuned
 from einstride.support.caches import cached
 from einstride.support.errors import bad_value, shown
 
@@ -295,6 +295,7 @@ def choose_algorithm(
         if reason is not None:
             why[name] = reason
     fit = [n for n in costs if n not in why]
+    measured = tuned.algorithm(job, orders, traits.library) if algorithm == "auto" else None
     asked = list(ALGORITHMS) if algorithm == "auto" else [algorithm]
     if not any(n in fit for n in asked):
         least = [limits.least(n, job, costs[n].workspace, traits) for n in asked if n in costs]
@@ -319,16 +320,25 @@ def choose_algorithm(
         one = replace(parts[name], geometry=replace(inner.geometry, batch=1))
         return ALGORITHMS[name].cost(one, traits, known).seconds
 
-    best = min((n for n in asked if n in fit), key=seconds)
-    candidates = []
+    best = measured if measured in fit else min((n for n in asked if n in fit), key=seconds)
+    table = _candidates(best, algorithm, costs, why, best == measured)
+    return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
+
+
+def _candidates(
+    best: str, asked: str, costs: dict[str, Cost], why: dict[str, str], measured: bool
+) -> tuple[Candidate, ...]:
+    """List every algorithm with its cost, and the reason why it was chosen or not."""
+    found = []
     for name in ALGORITHMS:
         if name == best:
-            verdict = "chosen" if algorithm == "auto" else "asked for"
+            verdict = "chosen" if asked == "auto" else "asked for"
+            if measured:
+                verdict += f": measured as the fastest, in {tuned.SOURCE[0]}"
         elif name in why:
             verdict = why[name]
         else:
             ratio = costs[name].seconds / costs[best].seconds
-            verdict = f"predicted {ratio:.1f}x the time" if algorithm == "auto" else "not asked for"
-        candidates.append(Candidate(name, costs.get(name), verdict))
-    table = tuple(candidates)
-    return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
+            verdict = f"predicted {ratio:.1f}x the time" if asked == "auto" else "not asked for"
+        found.append(Candidate(name, costs.get(name), verdict))
+    return tuple(found)
