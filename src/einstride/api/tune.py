@@ -145,6 +145,11 @@ def use_tuned(path: str | os.PathLike[str] | None) -> None:
     path : path or None
         A file that `tune` wrote; None returns to predictions alone.
 
+    Returns
+    -------
+    None
+        Nothing.
+
     Raises
     ------
     ValueError
