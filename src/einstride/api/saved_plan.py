@@ -123,12 +123,15 @@ class Plan:
         """True if both plan one call, by the same algorithm, on equal threads and limits."""
         if not isinstance(other, Plan):
             return NotImplemented
-        mine, theirs = self._decision, other._decision
-        same = mine.algorithm == theirs.algorithm and mine.job == theirs.job
-        return same and (mine.orders, mine.library) == (theirs.orders, theirs.library)
+        return self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self.algorithm, self._decision.job))
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        decided = self._decision
+        return decided.algorithm, decided.job, decided.orders, decided.library
 
     def __repr__(self) -> str:
         a = self._arguments

@@ -275,19 +275,22 @@ class Geometry:
 def _plain_remedy(x_axes: int, f_axes: int, last: int = 0) -> str:
     """Propose what was probably meant where x or f lacks its batch or its channels."""
     remedies = {
-        (1, 1): "for a signal write x[None, :, None] and f[:, None, None]",
-        (2, 2): "for an image write x[None, ..., None] and f[..., None, None], or call "
+        (1, 1): "add axes: for a signal write x[None, :, None] and f[:, None, None]",
+        (2, 2): "add axes: for an image write x[None, ..., None] and f[..., None, None], or call "
         "einstride.ndimage.correlate(x, f)",
-        (3, 2): f"for a photo with {last} channels and one kernel for each of them write x[None], "
+        (
+            3,
+            2,
+        ): f"add axes: for a photo with {last} channels and one kernel for each of them write x[None], "
         f"numpy.repeat(f[..., None, None], {last}, -1) and groups={last}, or call "
         "einstride.ndimage.correlate(x, f, axes=(0, 1))",
     }
     if (x_axes, f_axes) in remedies:
         return remedies[x_axes, f_axes]
     if f_axes == x_axes + 1:
-        return "for one example write x[None]"
+        return "add axes: for one example write x[None]"
     if x_axes < 3:
-        return "for a signal write x[None, :, None], for an image x[None, ..., None]"
+        return "add axes: for a signal write x[None, :, None], for an image x[None, ..., None]"
     return f"reshape f to {x_axes} axes, e.g. f[..., None, None] for one channel in and out"
 
 
