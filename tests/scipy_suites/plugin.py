@@ -10,6 +10,8 @@ import importlib
 import json
 import os
 
+import pytest
+
 ROOM = os.environ["EINSTRIDE_SUITE_ROOM"]  # "signal" or "ndimage"
 REPORT = os.environ["EINSTRIDE_SUITE_REPORT"]
 EVERY = int(os.environ.get("EINSTRIDE_SUITE_EVERY", "1"))
@@ -36,6 +38,7 @@ def _replacements():
     return [(getattr(theirs, n), _recorded(n), n) for n in names]
 
 
+@pytest.hookimpl(trylast=True)  # after -k has deselected tests
 def pytest_collection_modifyitems(items):
     replacements = _replacements()
     items[:] = items[::EVERY]

@@ -21,7 +21,7 @@ SELECTED = {
     "signal": "onvolve or orrelat or choose or lags or filter or Linear or Decimate or Filter"
     " or poly or Poly or upfirdn or sepfir",
 }
-LIBRARIES = {"numpy": "0", "array-api": '["array_api_strict", "torch"]'}
+LIBRARIES = {"numpy": "", "array-api": '["array_api_strict", "torch"]'}
 """The values of SciPy's switch SCIPY_ARRAY_API."""
 
 SUITES = tuple(f"{room} {libraries}" for room in MODULES for libraries in LIBRARIES)
