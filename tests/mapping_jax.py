@@ -108,6 +108,18 @@ def _():
     return np.stack(ours), np.stack(theirs)
 
 
+@cell("symmetric", "JAX")
+def _():
+    x = lax().numpy.pad(X, [(0, 0), (2, 2), (1, 1), (0, 0)], mode="symmetric")
+    return plain(padding=(2, 1), padding_mode="symmetric"), general(x, UNGROUPED)
+
+
+@cell("constant", "JAX")
+def _():
+    x = lax().numpy.pad(X, [(0, 0), (2, 2), (1, 1), (0, 0)], constant_values=3)
+    return plain(padding=(2, 1), padding_mode="constant", fill=3), general(x, UNGROUPED)
+
+
 @cell("flip", "JAX")
 def _():
     theirs = lax().numpy.convolve(LINE[0, :, 0], TAPS[:, 0, 0], mode="valid")

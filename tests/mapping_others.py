@@ -279,6 +279,32 @@ def _():
     )
 
 
+def scipy_border(ours, **theirs):
+    ndimage = library("scipy.ndimage")
+    y = es.conv(LINE, TAPS, padding=1, **ours)[0, :, 0]
+    return y, ndimage.correlate1d(LINE[0, :, 0], TAPS[:, 0, 0], **theirs)
+
+
+cell("symmetric", "SciPy")(lambda: scipy_border({"padding_mode": "symmetric"}))
+cell("constant", "SciPy")(
+    lambda: scipy_border({"padding_mode": "constant", "fill": 3.0}, mode="constant", cval=3.0)
+)
+
+
+@cell("symmetric", "TensorFlow")
+def _():
+    tf = tensorflow()
+    x = tf.pad(X, [[0, 0], [2, 2], [1, 1], [0, 0]], mode="SYMMETRIC")
+    return plain(padding=(2, 1), padding_mode="symmetric"), tf_conv(x, UNGROUPED)
+
+
+@cell("constant", "TensorFlow")
+def _():
+    tf = tensorflow()
+    x = tf.pad(X, [[0, 0], [2, 2], [1, 1], [0, 0]], constant_values=3)
+    return plain(padding=(2, 1), padding_mode="constant", fill=3), tf_conv(x, UNGROUPED)
+
+
 @cell("transposed", "SciPy")
 def _():
     theirs = library("scipy.signal").upfirdn(TAPS[:, 0, 0], LINE[0, :, 0], up=2)

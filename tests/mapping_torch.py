@@ -120,6 +120,14 @@ def _():
     return np.stack(ours), np.stack(theirs)
 
 
+@cell("constant", "PyTorch")
+def _():
+    torch, functions = functional()
+    x = functions.pad(torch.tensor(first(X)), (1, 1, 2, 2), value=3).numpy()
+    ours = plain(padding=(2, 1), padding_mode="constant", fill=3)
+    return ours, conv2d(last(x), UNGROUPED)
+
+
 @cell("complex", "PyTorch")
 def _():
     x, f = COMPLEX

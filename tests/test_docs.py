@@ -129,6 +129,17 @@ def test_readme_quick_start_is_two_commands():
     assert commands == ["pip install '.[demo]' && python -m einstride demo", "ci/test"]
 
 
+@pytest.mark.parametrize("page", ["signal.md", "settings.md"])
+def test_the_blocks_of_a_page_run(page):
+    """All code blocks of a page run in one namespace, in order."""
+    namespace = {}
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"docs/{page}, block {number}", "exec"), namespace)
+
+
 GUIDES = ("CONTRIBUTING.md", "docs/architecture.md")
 PATH = re.compile(r"[\w./-]*/[\w./-]*|[\w-]+\.(?:py|md|toml|json|svg)")
 

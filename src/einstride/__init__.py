@@ -24,7 +24,7 @@ from einstride.api.output_sizes import output_size, same_padding
 from einstride.api.plan import plan
 from einstride.api.saved_plan import Plan
 from einstride.api.stream import Stream
-from einstride.api.tune import tune
+from einstride.api.tune import tune, use_tuned
 from einstride.support import forks  # noqa: F401  (it registers a function with the system)
 from einstride.viewer.show import show
 
@@ -58,5 +58,6 @@ __all__ = [
     "same_padding",
     "show",
     "tune",
+    "use_tuned",
     "windows",
 ]

@@ -5,11 +5,19 @@ from __future__ import annotations
 from einstride.arrays.backends import Array
 from einstride.dispatch import call_cache, windowed
 from einstride.geometry import keywords as parse
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    ArrayT,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 
 
 def conv(
-    x: Array,
+    x: ArrayT,
     f: Array,
     bias: Array | None = None,
     *,
@@ -22,13 +30,13 @@ def conv(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
     out: Array | None = None,
-) -> Array:
+) -> ArrayT:
     r"""Convolve x with the filter f: cross-correlation over any number of spatial axes.
 
     .. math:: y_{b,o,d} = \sum_{k,c} x_{b,\, o s + k r - p,\, c} \, f_{k,c,d} + bias_d
@@ -144,10 +152,20 @@ def conv(
         stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
         algorithm, accuracy, accumulate, batch_invariant, max_workspace,
     )  # fmt: skip
-    return call_cache.call("conv", "forward", x, f, bias, out, given)
+    result: ArrayT = call_cache.call("conv", "forward", x, f, bias, out, given)
+    return result
 
 
-def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -> Array:
+def windows(
+    x: ArrayT,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    dilation: Ints = 1,
+    *,
+    padding: Padding = "valid",
+    padding_mode: PaddingMode = "zeros",
+    fill: complex = 0,
+) -> ArrayT:
     r"""Return all windows of x as a strided view, with its bounds checked.
 
     .. math:: w_{b,o,k,c} = x_{b,\, o s + k r,\, c}
@@ -158,12 +176,14 @@ def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -
         The input.
     kernel_size, stride, dilation : int or tuple of N ints
         As in `conv`.
+    padding, padding_mode, fill : as in `conv`
+        The border, which is added in a copy of x.
 
     Returns
     -------
     array, shape (B, *O, *K, C)
-        O = (S - dilation * (K - 1) - 1) // stride + 1. On NumPy a read-only view, on CuPy a view
-        (do not write to it: its elements overlap), elsewhere a copy.
+        O = (S + low + high - dilation * (K - 1) - 1) // stride + 1. On NumPy a read-only view, on
+        CuPy a view (do not write to it: its elements overlap), elsewhere a copy.
 
     Raises
     ------
@@ -181,10 +201,7 @@ def windows(x: Array, kernel_size: Ints, stride: Ints = 1, dilation: Ints = 1) -
            [2., 3., 4.]])
     """
     where = "windows"
-    return windowed.windows(
-        where,
-        x,
-        parse.ints(where, "kernel_size", kernel_size),
-        parse.ints(where, "stride", stride),
-        parse.ints(where, "dilation", dilation),
-    )
+    k = parse.Keywords(stride, padding, dilation, padding_mode=padding_mode, fill=fill)
+    size = parse.ints(where, "kernel_size", kernel_size)
+    result: ArrayT = windowed.windows(where, x, size, parse.settings(where, k))
+    return result

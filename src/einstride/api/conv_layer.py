@@ -11,7 +11,7 @@ from einstride.dispatch import array_checks, call_cache, execute
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import Accumulate, Accuracy, Algorithm, Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value
 
 
@@ -85,9 +85,9 @@ class Conv:
         fill: complex = 0,
         layout: str = "channels_last",
         flip: bool = False,
-        algorithm: str = "auto",
-        accuracy: str = "normwise",
-        accumulate: str | None = None,
+        algorithm: Algorithm = "auto",
+        accuracy: Accuracy = "normwise",
+        accumulate: Accumulate | None = None,
         batch_invariant: bool = False,
         max_workspace: int | None = None,
     ) -> None:
@@ -100,6 +100,18 @@ class Conv:
         array_checks.layer("Conv", f, bias, self._keywords)
         self._filter = _Filter.of(f)
         self._bias = None if bias is None else _private_copy(bias, "bias")
+
+    def __repr__(self) -> str:
+        """Name the filter, and every keyword that has not its default."""
+        f = self._filter.f
+        changed = (
+            f"{name}={value!r}"
+            for name, value in self._keywords._asdict().items()
+            if value != Keywords._field_defaults[name]
+        )
+        bias = () if self._bias is None else (f"bias {tuple(self._bias.shape)}",)
+        name = backends.of("Conv", ("f",), f).dtype_name(f)
+        return f"<Conv {', '.join((f'f {tuple(f.shape)} {name}', *bias, *changed))}>"
 
     @property
     def f(self) -> Array:

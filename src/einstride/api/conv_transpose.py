@@ -5,11 +5,19 @@ from __future__ import annotations
 from einstride.arrays.backends import Array
 from einstride.dispatch import call_cache
 from einstride.geometry import keywords as parse
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    ArrayT,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 
 
 def conv_transpose(
-    x: Array,
+    x: ArrayT,
     f: Array,
     bias: Array | None = None,
     *,
@@ -24,13 +32,13 @@ def conv_transpose(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
     out: Array | None = None,
-) -> Array:
+) -> ArrayT:
     r"""Apply the adjoint of `conv` with equal settings, the transposed convolution, and add a bias.
 
     .. math::
@@ -81,6 +89,7 @@ def conv_transpose(
         output_size,
     )  # fmt: skip
     where = "conv_transpose"
-    return call_cache.call(
+    result: ArrayT = call_cache.call(
         where, "input_grad", x, f, bias, out, given, parse.transposed, cache=None
     )
+    return result

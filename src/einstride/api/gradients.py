@@ -7,12 +7,20 @@ from einstride.arrays.backends import Array
 from einstride.dispatch import array_checks, call_cache, execute
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    ArrayT,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 from einstride.support.errors import bad_value
 
 
 def conv_input_grad(
-    gy: Array,
+    gy: ArrayT,
     f: Array,
     input_size: Ints,
     *,
@@ -25,13 +33,13 @@ def conv_input_grad(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
     out: Array | None = None,
-) -> Array:
+) -> ArrayT:
     r"""Compute the gradient of `conv` with respect to its input, the adjoint of x -> conv(x, f).
 
     .. math:: gx_{b,i,c} = \sum_{o,k,d:\; o s + k r - p = i} gy_{b,o,d} \, \overline{f_{k,c,d}}
@@ -82,11 +90,12 @@ def conv_input_grad(
         algorithm, accuracy, accumulate, batch_invariant, max_workspace, input_size,
     )  # fmt: skip
     where = "conv_input_grad"
-    return call_cache.call(where, "input_grad", gy, f, None, out, given, parse.input_size)
+    result: ArrayT = call_cache.call(where, "input_grad", gy, f, None, out, given, parse.input_size)
+    return result
 
 
 def conv_filter_grad(
-    x: Array,
+    x: ArrayT,
     gy: Array,
     kernel_size: Ints,
     *,
@@ -99,14 +108,14 @@ def conv_filter_grad(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
     out: Array | None = None,
     per_example: bool = False,
-) -> Array:
+) -> ArrayT:
     r"""Compute the gradient of `conv` with respect to its filter, the adjoint of f -> conv(x, f).
 
     .. math:: gf_{k,c,d} = \sum_{b,o} \overline{x_{b,\, o s + k r - p,\, c}} \, gy_{b,o,d}
@@ -155,11 +164,14 @@ def conv_filter_grad(
         algorithm, accuracy, accumulate, batch_invariant, max_workspace, kernel_size, per_example,
     )  # fmt: skip
     where = "conv_filter_grad"
-    return call_cache.call(where, "filter_grad", x, gy, None, out, given, parse.kernel_size)
+    result: ArrayT = call_cache.call(
+        where, "filter_grad", x, gy, None, out, given, parse.kernel_size
+    )
+    return result
 
 
 def conv_jvp(
-    x: Array,
+    x: ArrayT,
     f: Array,
     dx: Array | None,
     df: Array | None,
@@ -173,12 +185,12 @@ def conv_jvp(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
-) -> Array:
+) -> ArrayT:
     r"""Compute the first-order change of ``conv(x, f)`` when x changes by dx and f by df.
 
     .. math:: dy = conv(dx, f) + conv(x, df)
@@ -236,12 +248,14 @@ def conv_jvp(
         call_cache.call(where, "forward", a, b, None, None, own, cache=None) for a, b, own in given
     ]
     if len(terms) == 1:
-        return terms[0]
+        only: ArrayT = terms[0]
+        return only
     array_checks.sum_fits(where, backends.of(where, ("x",), x), *terms)
-    return terms[0] + terms[1]
+    total: ArrayT = terms[0] + terms[1]
+    return total
 
 
-def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
+def conv_bias_grad(gy: ArrayT, *, layout: str = "channels_last") -> ArrayT:
     r"""Compute the gradient of `conv` with respect to its bias: gy summed over batch and positions.
 
     .. math:: gb_d = \sum_{b,o} gy_{b,o,d}
@@ -270,4 +284,5 @@ def conv_bias_grad(gy: Array, *, layout: str = "channels_last") -> Array:
     >>> es.conv_bias_grad(np.ones((2, 4, 4, 3)))
     array([32., 32., 32.])
     """
-    return execute.bias_grad("conv_bias_grad", gy, layout)
+    result: ArrayT = execute.bias_grad("conv_bias_grad", gy, layout)
+    return result

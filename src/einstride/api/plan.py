@@ -10,7 +10,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import Accumulate, Accuracy, Algorithm, Ints, Padding, PaddingMode
 from einstride.support.errors import bad_value
 
 
@@ -35,9 +35,9 @@ def plan(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    algorithm: str = "auto",
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    algorithm: Algorithm = "auto",
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
 ) -> Plan:

@@ -77,6 +77,11 @@ class Plan:
         self.parts = parts
 
     @property
+    def decision(self) -> select.Decision:
+        """The planner's decision, for code inside einstride."""
+        return self._decision
+
+    @property
     def algorithm(self) -> str:
         """The algorithm that will run."""
         return self._decision.algorithm
@@ -124,6 +129,20 @@ class Plan:
         how = execution.text(self.algorithm, self.execution)
         more = "" if self.parts is None else f"\n{self.parts}"
         return f"{decided.head}\n{how}\n{decided.table}{more}"
+
+    def __eq__(self, other: object) -> bool:
+        """True if both plan one call, by the same algorithm, on equal threads and limits."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        decided = self._decision
+        return decided.algorithm, decided.job, decided.orders, decided.library
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -222,6 +241,11 @@ class Plan:
                 where, "the text must be what to_json wrote", shown(error), "make the plan anew"
             ) from None
         return make_plan(where, arguments, keywords)
+
+
+def read(saved: dict[str, Any]) -> Plan:
+    """Plan the call of a saved plan, in the dictionary that JSON holds."""
+    return make_plan("Plan.from_json", *_read(saved))
 
 
 def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:

@@ -13,13 +13,16 @@ from time import perf_counter
 from typing import Any
 
 from einstride.algorithms import ALGORITHMS
+from einstride.api import saved_plan
 from einstride.api.plan import DirectionArguments, arguments
 from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Ints, Padding, PaddingMode
+from einstride.geometry.types import Accumulate, Accuracy, Ints, Padding, PaddingMode
+from einstride.planning import tuned
+from einstride.support import caches
 from einstride.support.errors import bad_value, shown
 
 VERSION = 1
@@ -52,8 +55,8 @@ def tune(
     fill: complex = 0,
     layout: str = "channels_last",
     flip: bool = False,
-    accuracy: str = "normwise",
-    accumulate: str | None = None,
+    accuracy: Accuracy = "normwise",
+    accumulate: Accumulate | None = None,
     batch_invariant: bool = False,
     max_workspace: int | None = None,
 ) -> Plan:
@@ -131,6 +134,62 @@ def tune(
     return plans.get(best, predicted)
 
 
+def use_tuned(path: str | os.PathLike[str] | None) -> None:
+    """Make the results in a file of `tune` the default of this process.
+
+    A call with ``algorithm="auto"`` whose job was measured takes the algorithm that was the
+    fastest, whatever is predicted; its plan names the file. Results of other machines are left out.
+
+    Parameters
+    ----------
+    path : path or None
+        A file that `tune` wrote; None returns to predictions alone.
+
+    Returns
+    -------
+    None
+        Nothing.
+
+    Raises
+    ------
+    ValueError
+        If `tune` did not write the file, or there is none.
+
+    Examples
+    --------
+    >>> import einstride as es
+    >>> es.use_tuned(None)
+    """
+    where = "use_tuned"
+    found: dict[tuple[Any, ...], str] = {}
+    source = []
+    if path is not None:
+        file = Path(parse.path(where, "path", path))
+        source = [str(file)]
+        saved = _read(where, file)
+        if not saved:
+            raise bad_value(
+                where, "path must name a file of results", repr(str(file)), "write it by tune"
+            )
+        for text, result in saved.items():
+            given = json.loads(text)
+            if given.pop("machine", "").startswith(_machine()):
+                plan = saved_plan.read({**given, "algorithm": "auto"})
+                decided = plan.decision
+                key = tuned.key(decided.job, decided.orders, decided.library)
+                found[key] = result["algorithm"]
+    tuned.TABLE.clear()
+    tuned.TABLE.update(found)
+    tuned.SOURCE[:] = source
+    for cache in caches.REGISTRY:
+        if cache.kind == "results":  # plans among them, which follow from the table
+            cache.clear()
+
+
+def _machine() -> str:
+    return f"{platform.machine()} {platform.processor()} {os.cpu_count()} "
+
+
 def worth_measuring(predicted: Plan) -> list[str]:
     """List the algorithms that may be the fastest by a plan's own predictions."""
     every = predicted.candidates
@@ -172,7 +231,7 @@ def _measure(
 def _key(given: dict[str, Any], first: Array) -> str:
     """Return the key of a job on this machine in a file of results, a line of JSON."""
     device = str(getattr(first, "device", "cpu"))
-    machine = f"{platform.machine()} {platform.processor()} {os.cpu_count()} {device}"
+    machine = f"{_machine()}{device}"
     return json.dumps({**given, "machine": machine}, sort_keys=True, default=str)
 
 

@@ -19,6 +19,7 @@ of other than Python's own types. An entry holds no reference to a caller's arra
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import DEBUG
 from typing import Any
 
 from einstride.algorithms import ALGORITHMS
@@ -126,6 +127,8 @@ def call(
                 call, theirs, where, direction, first, second, bias, out, given, read, cache, kept
             )
     key = hit = None
+    if execute.LOG.isEnabledFor(DEBUG):  # an entry of the cache logs nothing
+        cache = None
     if out is None and cache is not None:
         key = _key(where, given, known, first, second, bias)
         if key is not None:

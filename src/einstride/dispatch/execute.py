@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from logging import DEBUG, getLogger
 from math import prod
+from time import perf_counter
 from typing import Any
 
 from einstride.arrays import backends
@@ -15,7 +17,7 @@ from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import INTEGERS
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, Shape, Transposed
-from einstride.planning import select
+from einstride.planning import execution, select
 from einstride.planning.select import Decision
 from einstride.support.errors import bad_type, bad_value, no_memory
 
@@ -24,6 +26,9 @@ NAMES: dict[Direction, tuple[str, ...]] = {
     "input_grad": ("gy", "f", "bias", "out"),
     "filter_grad": ("x", "gy", "bias", "out"),
 }
+LOG = getLogger("einstride")
+"""At DEBUG it tells of each call which algorithm ran, on which engine, why, and in which time."""
+
 TRANSPOSED = ("x", "f", "bias", "out")
 
 
@@ -45,7 +50,26 @@ def call(
     """
     prepared = kept is not None
     b, plan = prepare(where, direction, first, second, bias, out, k, extra, prepared, b)
-    return run_plan.run(where, plan, b, first, second, bias, out, kept)
+    if not LOG.isEnabledFor(DEBUG):
+        return run_plan.run(where, plan, b, first, second, bias, out, kept)
+    start = perf_counter()
+    result = run_plan.run(where, plan, b, first, second, bias, out, kept)
+    b.finish(result)
+    _log(where, plan, perf_counter() - start)
+    return result
+
+
+def _log(where: str, plan: Decision, seconds: float) -> None:
+    """Log how a call was computed, why, and what it took."""
+    chosen = next(c for c in plan.candidates if c.algorithm == plan.algorithm)
+    others = [f"{c.algorithm} {c.verdict}" for c in plan.candidates if c is not chosen]
+    how = execution.text(plan.algorithm, execution.execution(plan)).replace("\n", " ")
+    cost = chosen.cost
+    predicted = "" if cost is None else f", predicted {cost.seconds * 1e3:.3f} ms"
+    LOG.debug(
+        "%s: %s (%s); %s; workspace %d bytes; %.3f ms%s; %s", where, plan.algorithm, chosen.verdict,
+        how, 0 if cost is None else cost.workspace, seconds * 1e3, predicted, ", ".join(others),
+    )  # fmt: skip
 
 
 def prepare(

@@ -124,7 +124,7 @@ class Geometry:
                 where,
                 "x needs a batch axis, at least one spatial axis and a channel axis",
                 got,
-                "add axes of length 1, e.g. x[None]",
+                _plain_remedy(len(x_shape), len(f_shape)),
             )
         if len(f_shape) != rank + 2:
             raise bad_value(
@@ -132,7 +132,7 @@ class Geometry:
                 f"f needs {rank + 2} axes ({rank} spatial, then input and output"
                 " channels), as many as x",
                 got,
-                "reshape f",
+                _plain_remedy(len(x_shape), len(f_shape), x_shape[-1]),
             )
         batch, *given, channels = x_shape
         input_dilation = per_axis(where, "input_dilation", settings.input_dilation, rank, 1)
@@ -270,6 +270,25 @@ class Geometry:
     def multiply_adds(self) -> int:
         """Number of products of the direct algorithm, equal in all three directions."""
         return self.batch * prod(self.out) * prod(self.f_shape)
+
+
+def _plain_remedy(x_axes: int, f_axes: int, last: int = 0) -> str:
+    """Propose what was probably meant where x or f lacks its batch or its channels."""
+    remedies = {
+        (1, 1): "add axes: for a signal write x[None, :, None] and f[:, None, None]",
+        (2, 2): "add axes: for an image write x[None, ..., None] and f[..., None, None], or call "
+        "einstride.ndimage.correlate(x, f)",
+        (3, 2): f"add axes: for a photo with {last} channels and one kernel for each write "
+        f"x[None], numpy.repeat(f[..., None, None], {last}, -1) and groups={last}, or call "
+        "einstride.ndimage.correlate(x, f, axes=(0, 1))",
+    }
+    if (x_axes, f_axes) in remedies:
+        return remedies[x_axes, f_axes]
+    if f_axes == x_axes + 1:
+        return "add axes: for one example write x[None]"
+    if x_axes < 3:
+        return "add axes: for a signal write x[None, :, None], for an image x[None, ..., None]"
+    return f"reshape f to {x_axes} axes, e.g. f[..., None, None] for one channel in and out"
 
 
 def _check_groups(

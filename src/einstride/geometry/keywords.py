@@ -320,9 +320,9 @@ def optional(where: str, name: str, value: object, parse: Callable[[str, str, ob
     return None if value is None else parse(where, name, value)
 
 
-def per_axis(where: str, name: str, value: int | Shape, rank: int, least: int) -> Shape:
+def per_axis(where: str, name: str, value: int | Sequence[int], rank: int, least: int) -> Shape:
     """Return one int for each of `rank` axes, none of them below `least`."""
-    full = (value,) * rank if isinstance(value, int) else value
+    full = (value,) * rank if isinstance(value, int) else tuple(value)
     if len(full) != rank:
         raise bad_value(
             where,

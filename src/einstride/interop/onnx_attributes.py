@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
+from einstride.geometry.types import PaddingName
 from einstride.support.errors import bad_type, bad_value, shown
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
@@ -54,10 +55,14 @@ def check_auto_pad(where: str, auto_pad: str, pads: Numbers | None) -> None:
         raise bad_value(where, "auto_pad and pads exclude each other", got, "give one of them")
 
 
-def padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> str | Pairs:
+def padding(where: str, auto_pad: str, pads: Numbers | None, rank: int) -> PaddingName | Pairs:
     """Translate auto_pad and pads to the `padding` of `einstride.conv`."""
     check_auto_pad(where, auto_pad, pads)
-    names = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower", "VALID": "valid"}
+    names: dict[str, PaddingName] = {
+        "SAME_UPPER": "same",
+        "SAME_LOWER": "same_lower",
+        "VALID": "valid",
+    }
     if auto_pad != "NOTSET":
         return names[auto_pad]
     if pads is None:

@@ -42,8 +42,8 @@ def execution(decision: Decision) -> Facts:
     first, second, out = decision.orders
     if job.extends_input:
         out = None  # the gradient of the padded and dilated input is an array of its own
-    elif g.input_dilation:
-        first = None  # the dilated input is an array of its own, too
+    elif g.input_dilation or job.fills_border:
+        first = None  # the dilated input, or the one with its border, is an array of its own, too
     names = (*inner.operands, inner.arithmetic.result)
     arrays = map(_unread, shapes, names, (first, second, out))
     found = ALGORITHMS[decision.algorithm].describe(inner, b, *arrays)
@@ -55,6 +55,8 @@ def execution(decision: Decision) -> Facts:
         found["afterwards"] = "the gradient's border is folded back, or its zeros left out"
     elif g.input_dilation:
         found["first"] = "zeros are put between the elements of x"
+    if job.fills_border:
+        found["border"] = "x is copied with its border"
     found["assumes"] = ASSUMED
     return found
 

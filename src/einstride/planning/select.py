@@ -18,7 +18,7 @@ from einstride.geometry.infer_shapes import (
 from einstride.geometry.keywords import PerExample, Settings, Shape, Transposed
 from einstride.geometry.layout import Layout, canonical, parse
 from einstride.geometry.problem import Cost, Job
-from einstride.planning import limits
+from einstride.planning import limits, tuned
 from einstride.support.caches import cached
 from einstride.support.errors import bad_value, shown
 
@@ -295,6 +295,7 @@ def choose_algorithm(
         if reason is not None:
             why[name] = reason
     fit = [n for n in costs if n not in why]
+    measured = tuned.algorithm(job, orders, traits.library) if algorithm == "auto" else None
     asked = list(ALGORITHMS) if algorithm == "auto" else [algorithm]
     if not any(n in fit for n in asked):
         least = [limits.least(n, job, costs[n].workspace, traits) for n in asked if n in costs]
@@ -320,10 +321,11 @@ def choose_algorithm(
         return ALGORITHMS[name].cost(one, traits, known).seconds
 
     preferred = _preferred(job, asked, fit, traits)
-    best = min(preferred, key=seconds)
+    best = measured if measured in preferred else min(preferred, key=seconds)
     verdicts = _verdicts(costs, best, asked, preferred) | why
-    candidates = [Candidate(name, costs.get(name), verdicts[name]) for name in ALGORITHMS]
-    table = tuple(candidates)
+    if best == measured:
+        verdicts[best] += f": measured as the fastest, in {tuned.SOURCE[0]}"
+    table = tuple([Candidate(name, costs.get(name), verdicts[name]) for name in ALGORITHMS])
     return Decision(best, job, parts[best], orders, table, traits.library, origin, algorithm)
 
 

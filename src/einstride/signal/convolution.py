@@ -243,6 +243,7 @@ def _convolved(
     The arrays may change places in a convolution: the smaller one is the filter. After the change
     a correlation is the other one, conjugated before, read backwards.
     """
+    shape = tuple(x.shape)
     s1, s2 = ([a.shape[i] for i in axes] for a in (x, f))
     change = swapped(where, mode, s1, s2) or (mode == "full" and prod(s2) > prod(s1))
     if change:
@@ -263,6 +264,9 @@ def _convolved(
     y = y if order == tuple(range(y.ndim)) else b.xp.permute_dims(y, back)
     if change and reverse:
         y = b.xp.flip(y, axis=axes)
+    if mode == "same":  # the middle along the other axes, too
+        starts = [(m - n) // 2 for m, n in zip(y.shape, shape, strict=True)]
+        y = y[tuple(slice(i, i + n) for i, n in zip(starts, shape, strict=True))]
     return converted(y, name, b)
 
 

@@ -37,8 +37,8 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     ------
     ValueError
         If `a` has more than one number, or `zi` another shape.
-    NotImplementedError
-        If the operands are integers without a float among them: SciPy has no such filter either.
+    TypeError
+        If no operand is a float or complex: SciPy has no filters of integers either.
     """
     where = "lfilter"
     given = {"b": b, "a": a, "x": x}
@@ -66,10 +66,15 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
         library.xp.zeros(1, dtype=library.xp.result_type(taps, scale, signal, *states))
     )
     if name not in ("float32", "float64", "complex64", "complex128"):
-        raise NotImplementedError(
-            f"lfilter: the operands must have a common dtype of floats or complex numbers; "
-            f"got '{name}', which is not supported; convert x to float64"
-        )
+        raise bad_type(
+            where, "the operands must have a common dtype of floats or complex numbers", name,
+            "convert x to float64",
+        )  # fmt: skip
+    if scale.shape[0] != 1:
+        raise bad_value(
+            where, "a must be one number: a filter with feedback is no convolution",
+            f"{scale.shape[0]} numbers", "use scipy.signal.lfilter, or a=1",
+        )  # fmt: skip
     taps, scale, signal, *states = (library.astype(t, name) for t in (taps, scale, signal, *states))
     taps = taps / scale
     n, k = signal.shape[axis], taps.shape[0]
@@ -88,7 +93,7 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     owed = xp.concat([xp.broadcast_to(states[0], expected), rest], axis=axis) if n else states[0]
     whole = whole + owed
     head = (slice(None),) * axis
-    return whole[(*head, slice(0, n))], whole[(*head, slice(n, n + k - 1))]
+    return whole[(*head, slice(0, n), ...)], whole[(*head, slice(n, n + k - 1), ...)]
 
 
 def _check_state(where: str, zi: Array, x: Array, expected: tuple[int, ...]) -> None:

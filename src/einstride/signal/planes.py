@@ -90,6 +90,8 @@ def _plane(
     if not is_integer(name):
         x, f = (b.astype(a, name) for a in (x, f))
     pads = pads_of(mode, f.shape)
+    if reverse and mode == "same":  # SciPy centres even filters of correlate2d from the other end
+        pads = tuple((high, low) for low, high in pads)
     y = along_axes.correlate(
         where, x, f, (0, 1), pads, b, BOUNDARIES[boundary], fill, flip=not reverse,
         accuracy="elementwise",
@@ -120,7 +122,7 @@ def sepfir2d(input: Any, hrow: Any, hcol: Any) -> Array:
     Parameters
     ----------
     input : array of two axes
-        The plane, mirrored at its borders without repeating the edge.
+        The plane, mirrored at its borders with its edge repeated.
     hrow, hcol : array of one axis
         The taps along rows and along columns, an odd number of each.
 
@@ -154,5 +156,5 @@ def sepfir2d(input: Any, hrow: Any, hcol: Any) -> Array:
 def _line(where: str, x: Array, taps: Array, axis: int, b: Backend) -> Array:
     half = taps.shape[0] // 2
     return along_axes.correlate(
-        where, x, taps, (axis,), ((half, half),), b, "reflect", flip=True, accuracy="elementwise"
+        where, x, taps, (axis,), ((half, half),), b, "symmetric", flip=True, accuracy="elementwise"
     )

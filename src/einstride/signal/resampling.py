@@ -1,12 +1,12 @@
 """Define upsampling, filtering and downsampling along one axis, as `scipy.signal` does.
 
-The upsampled signal is never made: it is the input dilation of a convolution, whose stride is the
-downsampling.
+The upsampled signal is never made: `up` neighbouring outputs are the output channels of one
+convolution, each with the taps that meet elements of the signal there (`_by_phases`).
 """
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -85,10 +85,45 @@ def upfirdn(
     if more:
         signal = continued(signal, axis, more, mode, cval, b)
     pad = reach - more * up
+    if up > 1:
+        return _by_phases(where, signal, taps, axis, up, down, pad, b)
     return along_axes.correlate(
-        where, signal, taps, (axis,), ((pad, pad),), b, flip=True, stride=down, input_dilation=up,
+        where, signal, taps, (axis,), ((pad, pad),), b, flip=True, stride=down,
         accuracy="elementwise",
     )  # fmt: skip
+
+
+def _by_phases(
+    where: str, x: Array, h: Array, axis: int, up: int, down: int, pad: int, b: Backend
+) -> Array:
+    """Filter the signal with zeros inserted, by one convolution of the signal itself.
+
+    Output m = q * up + r is the sum of h[p + j * up] * x[q * down + i - j] over j, where i and p
+    are quotient and remainder of r * down + len(h) - 1 - pad by `up`.
+    """
+    n, length = x.shape[axis], h.shape[0]
+    count = ((n - 1) * up + 1 + 2 * pad - length) // down + 1
+    starts = [divmod(r * down + length - 1 - pad, up) for r in range(up)]
+    lowest = starts[0][0] - (-(-length // up) - 1)
+    size = starts[-1][0] - lowest + 1
+    table = np.full((size, up), length)  # the zero behind the taps
+    for r, (i, p) in enumerate(starts):
+        j = np.arange(-(-(length - p) // up))
+        table[i - j - lowest, r] = p + j * up
+    xp, name = b.xp, b.dtype_name(h)
+    extended = xp.concat([h, b.zeros((1,), name, h)], axis=0)
+    f = xp.take(extended, array_like(table.ravel(), h, b), axis=0)
+    order = (*(a for a in range(x.ndim) if a != axis), axis)
+    lines = xp.permute_dims(x, order)
+    outer = lines.shape[:-1]
+    blocks = -(-count // up)
+    after = (blocks - 1) * down + size - n + lowest
+    y = along_axes.convolve(
+        where, xp.reshape(lines, (prod(outer), n, 1)), xp.reshape(f, (size, 1, up)), stride=down,
+        padding=((-lowest, after),), accuracy="elementwise",
+    )  # fmt: skip
+    y = xp.reshape(y, (*outer, blocks * up))[..., :count]
+    return xp.permute_dims(y, tuple(sorted(range(x.ndim), key=order.__getitem__)))
 
 
 def _factor(where: str, name: str, value: Any) -> int:
@@ -104,7 +139,7 @@ def continued(x: Array, axis: int, count: int, mode: str, cval: Any, b: Backend)
         return along_axes.extended(x, axis, (count, count), border, b, cval)
     xp, n = b.xp, x.shape[axis]
     head = (slice(None),) * axis
-    first, last = x[(*head, slice(0, 1))], x[(*head, slice(n - 1, n))]
+    first, last = x[(*head, slice(0, 1), ...)], x[(*head, slice(n - 1, n), ...)]
     if mode in ("smooth", "line"):
         steps = _column(np.arange(1, count + 1), x, axis, b)
         if n == 1:
@@ -112,7 +147,10 @@ def continued(x: Array, axis: int, count: int, mode: str, cval: Any, b: Backend)
         elif mode == "line":
             before = after = (last - first) / (n - 1)
         else:
-            before, after = x[(*head, slice(1, 2))] - first, last - x[(*head, slice(n - 2, n - 1))]
+            before, after = (
+                x[(*head, slice(1, 2), ...)] - first,
+                last - x[(*head, slice(n - 2, n - 1), ...)],
+            )
         return xp.concat(
             [first - before * xp.flip(steps, axis=axis), x, last + after * steps], axis=axis
         )
@@ -131,10 +169,10 @@ def _negated(x: Array, axis: int, ends: tuple[int, int], odd: bool, b: Backend) 
     """Add a mirrored border of the other sign; `odd` mirrors about the edge elements."""
     n, head = x.shape[axis], (slice(None),) * axis
     skip = int(odd and n > 1)
-    first, last = x[(*head, slice(0, 1))], x[(*head, slice(n - 1, n))]
+    first, last = x[(*head, slice(0, 1), ...)], x[(*head, slice(n - 1, n), ...)]
     parts = [
-        b.xp.flip(x[(*head, slice(skip, ends[0] + skip))], axis=axis),
-        b.xp.flip(x[(*head, slice(n - skip - ends[1], n - skip))], axis=axis),
+        b.xp.flip(x[(*head, slice(skip, ends[0] + skip), ...)], axis=axis),
+        b.xp.flip(x[(*head, slice(n - skip - ends[1], n - skip), ...)], axis=axis),
     ]
     edges = (2 * first, 2 * last) if odd else (0, 0)
     return b.xp.concat([edges[0] - parts[0], x, edges[1] - parts[1]], axis=axis)

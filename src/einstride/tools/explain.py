@@ -37,7 +37,7 @@ def options(parser: ArgumentParser) -> None:
         help="an int, a name or low:high; or one per axis, e.g. same,1:2")  # fmt: skip
     for name, meaning in NAMES.items():
         add(f"--{name.replace('_', '-')}", metavar="NAME", help=meaning)
-    for name, meaning in NUMBERS.items():
+    for name, meaning in {**NUMBERS, **FILL}.items():
         add(f"--{name.replace('_', '-')}", metavar="N", help=meaning)
     for name, meaning in FLAGS.items():
         add(f"--{name.replace('_', '-')}", action="store_true", default=None, help=meaning)
@@ -68,6 +68,17 @@ def integer(name: str, text: str) -> int:
         raise bad_value(
             "explain", f"{name} must be made of integers", shown(text), "write e.g. 2"
         ) from None
+
+
+def number(name: str, text: str) -> int | float | complex:
+    """Parse any number."""
+    for kind in (int, float, complex):
+        try:
+            found: int | float | complex = kind(text)
+        except ValueError:
+            continue
+        return found
+    raise bad_value("explain", f"{name} must be a number", shown(text), "write e.g. 0.5")
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -112,6 +123,7 @@ NUMBERS = {
     "groups": "default 1; depthwise is the number of channels",
     "max_workspace": "bytes beyond inputs and output that may be used",
 }
+FILL = {"fill": "the number in a constant border, default 0"}
 FLAGS = {
     "flip": "reverse the filter, as in mathematics",
     "per_example": "a filter gradient for each example",
@@ -121,5 +133,6 @@ PARSERS: dict[str, Parse] = {
     "padding": padding,
     **dict.fromkeys(SIZES, ints),
     **dict.fromkeys(NUMBERS, integer),
+    **dict.fromkeys(FILL, number),
     **dict.fromkeys(("direction", "dtype", "library", *NAMES, *FLAGS), unchanged),
 }

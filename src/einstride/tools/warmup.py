@@ -16,8 +16,9 @@ import numpy as np
 import einstride as es
 from einstride.api.saved_plan import DIRECTIONS
 from einstride.codegen import disk_cache, jit
+from einstride.geometry.types import Algorithm
 
-COMPILED = ("direct", "winograd")
+COMPILED: tuple[Algorithm, ...] = ("direct", "winograd")
 
 
 class Sample(NamedTuple):
@@ -68,7 +69,7 @@ def run(dtypes: tuple[str, ...] = ("float32",)) -> int:
     return 0
 
 
-def _run_pass(sample: Sample, dtype: str, direction: str, algorithm: str) -> None:
+def _run_pass(sample: Sample, dtype: str, direction: str, algorithm: Algorithm) -> None:
     """Run one pass of a layer by an algorithm, unless the algorithm does not support it."""
     s = sample
     f = np.zeros((*s.kernel, s.channels // s.groups, s.filters), dtype)
