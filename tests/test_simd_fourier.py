@@ -117,7 +117,7 @@ def test_every_width_of_vectors(target, which, name):  # noqa: F811
     check(which, GEOMETRIES[name], "float32")
 
 
-@pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 7, 8, 9, 10, 27, 49, 60, 64, 70, 84, 90, 162])
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 8, 9, 10, 27, 40, 60, 64, 75, 80, 90, 162])
 @pytest.mark.parametrize("which", PASSES)
 def test_lengths_with_every_radix(which, length):
     """A circular axis is transformed with its own length, of every radix."""
@@ -133,11 +133,11 @@ def test_lengths_with_every_radix(which, length):
 
 
 def test_frequencies_are_where_the_table_says():
-    for length in (12, 72, 90, 84):
+    for length in (12, 72, 90, 80):
         stages = lines.radices(length)[1]
         assert prod(stages) == length
         assert sorted(lines.order(stages)) == list(range(length))
-    assert lines.radices(22)[0] == float("inf")
+    assert lines.radices(14)[0] == float("inf")
 
 
 def test_a_period_is_no_longer_than_what_is_not_zero():
