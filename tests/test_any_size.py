@@ -11,6 +11,7 @@ from einstride.codegen import jit
 from einstride.cpu.fft import calls
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.keywords import Settings
+from einstride.support.caches import REGISTRY
 
 
 def random_sizes(rank, count, low, high, seed=3):
@@ -57,3 +58,27 @@ def test_tables_of_transforms_are_as_long_as_a_tile():
         assert tables <= conv.tables, (tables, conv.tables)
     for short, long in zip(*found, strict=True):
         assert long <= 1.01 * short
+
+
+def test_every_cache_has_a_bound_and_can_be_emptied():
+    """`clear_caches` empties all results; every cache of results has a limit."""
+    x, f = np.ones((1, 30, 33, 1), "float32"), np.ones((5, 5, 1, 1), "float32")
+    for _ in range(3):
+        before = es.conv(x, f, algorithm="fft")
+    results = [cache for cache in REGISTRY if cache.kind == "results"]
+    assert sum(cache.entries() for cache in results) > 0
+    es.clear_caches()
+    assert sum(cache.entries() for cache in results if "_array_types" not in cache.name) == 0
+    np.testing.assert_array_equal(es.conv(x, f, algorithm="fft"), before)
+    assert all(cache.limit for cache in results)
+    for cache in REGISTRY:
+        size = cache.nbytes() if cache.nbytes is not None else cache.entries()
+        assert cache.limit is None or size <= cache.limit, cache.name
+
+
+def test_info_names_every_cache():
+    from einstride.tools import info
+
+    listed = list(info._caches())
+    assert len(listed) == len(REGISTRY)
+    assert any("byte_cache.CACHE" in line and "at most 50,331,648 bytes" in line for line in listed)

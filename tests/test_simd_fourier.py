@@ -181,6 +181,21 @@ def test_other_examples_and_channels_leave_an_error_alone():
     assert not np.isnan(np.delete(found[1], 7, -1)).any()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("which", PASSES)
+def test_what_scratch_memory_holds_is_never_read(which, channels, monkeypatch):
+    """Results are right if new scratch memory holds NaN, also with an odd number of rows."""
+    real = compiled._scratch
+
+    def poisoned(*given):
+        memory = real(*given)
+        memory[...] = np.nan
+        return memory
+
+    monkeypatch.setattr(compiled, "_scratch", poisoned)
+    check(which, depthwise(channels, input_size=(5, 6), pads=((4, 4), (4, 4))))
+
+
 @pytest.mark.parametrize("name", ["tiles", "many channels", "image", "long line"])
 @pytest.mark.parametrize("which", PASSES)
 def test_threads_leave_the_bits_alone(which, name):

@@ -121,8 +121,8 @@ class FFTConvolution:
         rows, columns = self.counts(name)
         lanes = self.lanes if self.tiled_lanes else 1
         if self.tiling.flat:
-            return lanes, 2 * columns * lanes
-        return (rows + 1) * lanes, columns * lanes
+            return lanes, (2 * columns + 1) * lanes
+        return (rows + 1) * lanes, (columns + 1) * lanes
 
     def places(self, kernel: str) -> dict[str, int]:
         """Return where the parts of a worker's scratch begin, in elements, and how many it has.
@@ -190,10 +190,10 @@ def _describe_operand(
             overlap = g.extent[axis] - 1 if name == "x" else 0
             length, low = g.out[axis] + overlap, g.padding[axis][0] if name == "x" else 0
             held = segments(-low, length - low, size[axis], g.padding_mode)
+            shift = a.shift if name == "x" else 0
             tables[f"{name}_{part}"] = describe(
-                a, held, length, overlap, entries + (part == "down"), size[axis],
-                strides[axis + 1], wrapped=name == "x",
-            )  # fmt: skip
+                a, held, overlap, shift, entries, size[axis], strides[axis + 1]
+            )
     repeat = g.filters // g.channels if name == "x" else 1
     contiguous = repeat == 1 and strides[-1] == 1 and not conv.tiled_lanes
     channel = 0 if conv.tiled_lanes else strides[-1]  # all lanes have the same filter

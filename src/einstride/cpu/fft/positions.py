@@ -17,19 +17,19 @@ from einstride.cpu.runtime.offset_tables import OUTSIDE, lowest_offset
 from einstride.geometry.padding_modes import Segment
 
 FIELDS = (
-    "segments", "tiles", "outputs", "reach", "length", "shift", "period", "stride", "lowest",
-    "entries",
+    "segments", "outputs", "reach", "shift", "stride", "lowest", "entries",
 )  # fmt: skip
 """The integers that describe an axis, before four integers for each segment.
 
-Tile t has the positions of the axis from t * outputs on, `reach` of them, within `length`; position
-p is at entry (p - t * outputs - shift) modulo the period.
+Tile t has the positions of the axis from t * outputs on, `reach` of them; position p is at entry
+p - t * outputs - shift. Those before hold zeros, and those that a period has no entries for repeat
+the first ones.
 """
 
 
 def describe(
-    axis: Axis, segments: Sequence[Segment], length: int, overlap: int, entries: int, size: int,
-    stride: int, wrapped: bool,
+    axis: Axis, segments: Sequence[Segment], overlap: int, shift: int, entries: int,
+    size: int, stride: int,
 ) -> Any:  # fmt: skip
     """Return the description of an axis, for the routine of `write_fill`.
 
@@ -39,23 +39,19 @@ def describe(
         The tiles.
     segments : sequence of Segment
         What the positions hold.
-    length : int
-        Number of positions.
     overlap : int
         Positions that a tile shares with the next one.
+    shift : int
+        Position of a tile that is at the first entry.
     entries : int
         Entries of the table.
     size, stride : int
         Number of elements of the array along the axis, and the stride between them.
-    wrapped : bool
-        True if positions are shifted and repeat with the period; false for results.
     """
     inside = [s for s in segments if s.source >= 0]
-    period = axis.period if wrapped else max(entries, 1)
-    values = (
-        len(inside), axis.tiles, axis.outputs, axis.outputs + overlap, length,
-        axis.shift % period if wrapped else 0, period, stride, lowest_offset(size, stride), entries,
-    )  # fmt: skip
+    reach = min(axis.outputs + overlap, shift + entries)
+    lowest = lowest_offset(size, stride)
+    values = (len(inside), axis.outputs, reach, shift, stride, lowest, entries)
     spans = [n for s in inside for n in (s.start, s.stop, s.source, s.step)]
     return np.array([*values, *spans], np.int64)
 
@@ -71,23 +67,18 @@ def write_fill(code: Code) -> Any:
     ) -> None:
         d, table = code.pointer(description, "int64"), code.pointer(table_address, "int64")
         f = {name: d.at(i).load() for i, name in enumerate(FIELDS)}
-        with code.loop(0, f["entries"]) as i:
+        with code.loop(0, f["entries"] + 1) as i:  # the row that may be paired with the last
             table.at(i * step).store(code.number(OUTSIDE))
         start = tile * f["outputs"]
-        none = code.number(0)
-        stop = (tile < f["tiles"]).select((start + f["reach"]).minimum(f["length"]), none)
+        stop = start + f["reach"]
         with code.loop(0, f["segments"]) as s:
             span = [d.at(s * 4).at(len(FIELDS) + i).load() for i in range(4)]
             first, last = span[0].maximum(start), span[1].minimum(stop)
             with code.when(first < last):
                 element = span[2] + span[3] * (first - span[0])
                 offset = code.variable(element * f["stride"] - f["lowest"] + base)
-                place = first - start + f["period"] - f["shift"]
-                entry = code.variable(place % f["period"])
-                with code.loop(first, last):
-                    i = entry.get()
-                    table.at(i * step).store(offset.get())
+                with code.loop(first, last) as position:
+                    table.at((position - start - f["shift"]) * step).store(offset.get())
                     offset.set(offset.get() + span[3] * f["stride"])
-                    entry.set((i + 1 < f["period"]).select(i + 1, none))
 
     return code.subroutine("fill_positions", 5, body)
