@@ -20,6 +20,7 @@ pytest.importorskip("llvmlite")
 
 from einstride.algorithms.fft import compiled
 from einstride.arrays.backends.numpy import BACKEND
+from einstride.codegen import jit
 from einstride.cpu.fft import lines
 from einstride.cpu.fft import plan as fourier_plan
 from einstride.geometry.convolution import Geometry
@@ -179,6 +180,39 @@ def test_other_examples_and_channels_leave_an_error_alone():
     np.testing.assert_array_equal(found[[0, 2]].view("u4"), alone[[0, 2]].view("u4"))
     assert np.isnan(found[1, ..., 7]).all()
     assert not np.isnan(np.delete(found[1], 7, -1)).any()
+
+
+IMAGES = {
+    "one tile": {"batch": 1, "input_size": (30, 33), "kernel_size": (7, 5)},
+    "examples": {"batch": 9, "input_size": (12, 9)},
+    "many tiles": {"batch": 2, "input_size": (150, 170), "pads": ((4, 4), (0, -3)), "flip": True},
+    "wide border": {"input_size": (5, 6), "pads": ((4, 3), (5, 2)), "mode": "reflect"},
+    "signals": {"batch": 3, "input_size": (3001,), "pads": ((4, 0),), **LINE},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_filter_gradients_of_one_channel_add_up_the_lanes(target, name):  # noqa: F811
+    case = depthwise(1, **IMAGES[name])
+    for dtype in ("float32", "float64"):
+        check("filter_grad", case, dtype)
+    x, f = (np.ones(s, "float32") for s in (case.x_shape, case.y_shape))
+    keywords = {"direction": "filter_grad", "kernel_size": case.kernel_size, **case.explicit}
+    job = es.plan(x, f, **keywords)._decision.inner
+    assert compiled.describe(job)["lanes"] == {"tiles": jit.host_target().lanes(4)}
+
+
+def test_a_large_filter_gradient_of_one_image_is_left_to_transforms():
+    """A short result of a long product: sums over 512 x 512 positions for 101 x 101 taps."""
+    x = np.ones((1, 512, 512, 1), "float32")
+    plan = es.plan(x, x, direction="filter_grad", kernel_size=(101, 101), padding="same")
+    assert plan.algorithm == "fft"
+    small = es.plan(
+        x, x, direction="filter_grad", kernel_size=(101, 101), padding="same", algorithm="fft",
+        max_workspace=8 << 20,
+    )  # fmt: skip
+    costs = {c.algorithm: c.cost for c in small._decision.candidates}
+    assert costs["fft"].workspace <= 8 << 20
 
 
 @pytest.mark.parametrize("channels", [1, 3])

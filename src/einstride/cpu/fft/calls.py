@@ -73,7 +73,7 @@ class FFTConvolution:
     def tiled_lanes(self) -> bool:
         """True if lanes hold tiles, since there is one channel only."""
         g = self.geometry
-        return g.channels == g.filters == 1 and not self.gradient
+        return g.channels == g.filters == 1
 
     @cached_property
     def optional_tiling(self) -> Tiling | None:
@@ -99,8 +99,15 @@ class FFTConvolution:
     @cached_property
     def plane(self) -> Plane:
         """The transform of its planes."""
-        masked = self.geometry.filters < self.lanes and not self.tiled_lanes
-        return Plane(self.compute, self.lanes, masked, self.tiling.flat)
+        lanes_summed = self.tiled_lanes and self.gradient
+        masked = self.geometry.filters < self.lanes and (lanes_summed or not self.tiled_lanes)
+        return Plane(self.compute, self.lanes, masked, self.tiling.flat, lanes_summed)
+
+    @cached_property
+    def planes(self) -> int:
+        """Planes that are summed over: examples, or vectors of tiles if lanes hold tiles."""
+        batch = self.geometry.batch
+        return -(-batch * self.tiling.planes // self.lanes) if self.tiled_lanes else batch
 
     @cached_property
     def spectrum(self) -> int:
@@ -195,8 +202,9 @@ def _describe_operand(
                 a, held, overlap, shift, entries, size[axis], strides[axis + 1]
             )
     repeat = g.filters // g.channels if name == "x" else 1
-    contiguous = repeat == 1 and strides[-1] == 1 and not conv.tiled_lanes
-    channel = 0 if conv.tiled_lanes else strides[-1]  # all lanes have the same filter
+    same_filter = conv.tiled_lanes and not conv.gradient  # in all lanes
+    contiguous = repeat == 1 and strides[-1] == 1 and not same_filter
+    channel = 0 if same_filter else strides[-1]
     operand = Operand(
         name, Format(stored, conv.compute), contiguous, conv.tiled_lanes and name != "f"
     )
@@ -254,11 +262,12 @@ def call(
     tables |= {"pairs": np.ascontiguousarray(pairs), "slots": slots, "scale": scale}
     chunks = blocks * (g.batch * tiling.planes if kernel == "convolve" else partial_sums)
     if conv.tiled_lanes and kernel == "convolve":
-        chunks = -(-g.batch * tiling.planes // conv.lanes)
+        chunks = conv.planes
     values |= {
         "chunks": chunks, "blocks": blocks,
-        "channels": conv.lanes if conv.tiled_lanes else g.filters,
-        "batch": g.batch, "examples": g.batch if conv.tiled_lanes else -(-g.batch // partial_sums),
+        "channels": conv.lanes if conv.tiled_lanes and not conv.gradient else g.filters,
+        "batch": g.batch, "examples": g.batch,
+        "count": conv.planes, "share": -(-conv.planes // partial_sums),
         "down": tiling.down.tiles, "across": 1 if tiling.flat else tiling.across.tiles,
         "tile_rows": tiling.down.outputs, "pitch": tiling.pitch,
     }  # fmt: skip

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.cpu.fft.codelets import Complex, Real, mul
+from einstride.codegen.vector_formats import shuffle
+from einstride.cpu.fft.codelets import Complex, Real, add, mul
 from einstride.cpu.fft.lines import Line, load, store
 from einstride.cpu.fft.planes import rows_to_spectra, spectra_to_rows
 from einstride.cpu.fft.positions import write_fill
@@ -28,9 +29,9 @@ NO_TILE = 1 << 40
 LINES = tuple(axis + part for axis in ("height", "width") for part in Line.ARGUMENTS)
 
 COMMON = (
-    "counter", "chunks", "first", "blocks", "channels", "batch", "examples", "down", "across",
-    "scratch", "worker_scratch", "line", "second", "buffer", "gy_buffer", "buffer_end",
-    "pitch", *LINES, "transform", "scale",
+    "counter", "chunks", "first", "blocks", "channels", "batch", "examples", "count", "share",
+    "down", "across", "scratch", "worker_scratch", "line", "second", "buffer", "gy_buffer",
+    "buffer_end", "pitch", *LINES, "transform", "scale",
     "pairs", "spectra", "slots", "bias", "tile_rows",
 )  # fmt: skip
 """The arguments of every kernel: chunks of work, tiles, sizes and places in the scratch, tables."""
@@ -108,6 +109,19 @@ class Kernel:
     def scaled(self, number: Complex) -> Complex:
         """Multiply a number by the inverse of the transforms' lengths and of four."""
         return mul(number[0], self.scale), mul(number[1], self.scale)
+
+    def sum_of_lanes(self, number: Complex) -> Complex:
+        """Add up the lanes of a complex vector: each lane holds the sum."""
+        lanes, distance = self.plane.lanes, self.plane.lanes // 2
+        real, imaginary = number
+        while distance:
+            order = [(i + distance) % lanes for i in range(lanes)]
+            real, imaginary = (
+                add(part, None if part is None else shuffle(part, order))
+                for part in (real, imaginary)
+            )
+            distance //= 2
+        return real, imaginary
 
     @contextmanager
     def frequencies(self, operand: Operand) -> Iterator[tuple[Value, Value]]:

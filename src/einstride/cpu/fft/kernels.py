@@ -127,9 +127,9 @@ def _sum_products(kernel: Kernel, x: Operand, gy: Operand, chunk: Value, sums: P
     zero = code.zero(plane.dtype, plane.lanes)
     with code.loop(0, kernel.half * kernel.height.length * 2) as i:
         sums.at(i * plane.lanes).store(zero)
-    start = partial * code["examples"]
-    stop = (start + code["examples"]).minimum(code["batch"])
-    tiles = code["down"] * code["across"]
+    start = partial * code["share"]
+    stop = (start + code["share"]).minimum(code["count"])
+    tiles = code.number(1) if x.tiled_lanes else code["down"] * code["across"]
     with code.loop(start, stop) as example, code.loop(0, tiles) as tile:
         index = _plane_index(kernel, example, block, tile)
         kernel.rows_to_spectra(x, index, kernel.buffer)
@@ -173,6 +173,8 @@ def _transform_sums(kernel: Kernel, f: Operand, chunk: Value, sums: Pointer) -> 
         with code.loop(0, line.length) as position:
             destination = kernel.slot(kernel.buffer, k, position, kernel.discarded)
             number = kernel.load(line.at(column, position))
+            if kernel.plane.lanes_summed:
+                number = kernel.sum_of_lanes(number)
             kernel.store(destination, kernel.scaled(number))
     blocks = code["blocks"]
     index = PlaneIndex(chunk // blocks, kernel.channel(chunk % blocks), zero, zero)

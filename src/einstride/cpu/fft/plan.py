@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -133,14 +134,17 @@ def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
         single_tiles.append(Axis(1, out, n, min(count, n), base))
         if len(single_tiles) == 6:
             break
-    tiled: dict[int, Axis] = {}
+    tiled: list[Axis] = []
+    least = inf
     for n in lengths(extent, min(length, MAX_PERIOD + 1)):
         tiles = -(-out // (n - extent + 1))
         outputs = -(-out // tiles)
         tiles = -(-out // outputs)
-        if tiles > 1 and tiles not in tiled:
-            tiled[tiles] = Axis(tiles, outputs, n, outputs + extent - 1, 0)
-    return (*single_tiles, *list(tiled.values())[-48:])
+        total = tiles * (radices(n)[0] + SPLIT * n / 2)
+        if tiles > 1 and total < least:  # longer tiles take more memory: they must save work
+            least = total
+            tiled.append(Axis(tiles, outputs, n, outputs + extent - 1, 0))
+    return (*single_tiles, *tiled[-16:])
 
 
 @dataclass(frozen=True)

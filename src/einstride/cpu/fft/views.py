@@ -68,12 +68,15 @@ class Plane:
         True if there are fewer channels than lanes.
     flat : bool
         True for one spatial axis: rows are tiles of it, and columns are not transformed.
+    lanes_summed : bool
+        True if the sums of a filter gradient hold other tiles in each lane, to be added up.
     """
 
     dtype: str
     lanes: int
     masked: bool
     flat: bool
+    lanes_summed: bool = False
 
 
 @dataclass(frozen=True)
