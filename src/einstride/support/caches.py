@@ -78,6 +78,12 @@ def register(
     REGISTRY.append(Cache(name, kind, clear, entries, nbytes, limit))
 
 
+def nbytes(*kinds: Kind) -> int:
+    """Count the bytes in all caches of these kinds that count bytes."""
+    counted = (c.nbytes for c in REGISTRY if c.kind in kinds and c.nbytes is not None)
+    return sum(count() for count in counted)
+
+
 def clear(*kinds: Kind) -> None:
     """Empty all caches of these kinds."""
     for cache in tuple(REGISTRY):
