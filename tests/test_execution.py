@@ -311,7 +311,7 @@ def check_winograd(described, seen):
 def is_described(call, described):
     """True if the transforms are those of a kernel: a plan describes the largest of its passes."""
     plane = call.kernel.parameters[0]
-    lengths = [int(np.prod(stages or (1,))) for stages in (plane.height, plane.width)]
+    lengths = [call.argument(f"{axis}_length") for axis in ("height", "width")]
     lengths = lengths[1:] if plane.flat else lengths
     counts = [call.argument("down"), call.argument("across")]
     counts = counts[:1] if plane.flat else counts

@@ -102,7 +102,7 @@ def test_nothing_recorded_stays():
 CHANGES = {
     "write a dense kernel": {"dense"},
     "write a depthwise kernel": {"depthwise"},
-    "write pairs of planes": {
+    "write pairs of frequencies": {
         "fourier_spectrum", "fourier_convolve", "fourier_gather", "fourier_finish",
         "fourier_reduce", "fourier_whole",
     },

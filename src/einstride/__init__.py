@@ -15,6 +15,7 @@ from einstride.support import import_time  # noqa: F401  (first: it records the 
 
 # isort: split
 
+from einstride.api.clear_caches import clear_caches
 from einstride.api.conv import conv, windows
 from einstride.api.conv4d import conv4d_filter_gradient, conv4d_forward, conv4d_input_gradient
 from einstride.api.conv_layer import Conv
@@ -44,6 +45,7 @@ __all__ = [
     "Conv",
     "Plan",
     "Stream",
+    "clear_caches",
     "conv",
     "conv4d_filter_gradient",
     "conv4d_forward",

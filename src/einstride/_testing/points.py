@@ -71,7 +71,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "wake a helper": ("arrays.backends.spin_helpers:_wake",),
     "write a dense kernel": ("cpu.conv.dense.forward:_store_sums",),
     "write a depthwise kernel": ("cpu.conv.depthwise.forward:_compute_row_block",),
-    "write pairs of planes": ("cpu.fft.planes:for_each_pair",),
+    "write pairs of frequencies": ("cpu.fft.planes:frequency_pair",),
     "write a grouped kernel": ("cpu.conv.grouped.forward:_compute_row",),
     "write the end of Winograd's filter gradient": (
         "cpu.winograd.filter_gradient:_transform_sums",

@@ -12,6 +12,7 @@ from typing import Any
 
 from einstride._testing.points import constant, function
 from einstride.codegen.jit import Target
+from einstride.support import caches as caches_of_process
 from einstride.support.caches import REGISTRY, Cache, Kind
 
 SPECIAL = ("grouped", "few")
@@ -38,9 +39,7 @@ def clear_caches(*kinds: Kind) -> None:
         kernels are compiled, or read from disk, again.
     """
     wanted = kinds or ("results",)
-    for cache in caches():
-        if cache.kind in wanted:
-            cache.clear()
+    caches_of_process.clear(*wanted)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ computed here. A `Variable` is a stack slot, which LLVM keeps in a register.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +15,9 @@ from llvmlite import ir
 
 from einstride.codegen import conversions, ir_types
 from einstride.codegen.ir_types import ELEMENTS, INT64, POINTER, bytes_of, letter
+
+Subroutine = Any
+"""A private function of a kernel: see `Code.subroutine`."""
 
 
 class Code:
@@ -155,6 +158,49 @@ class Code:
         function_type = ir.FunctionType(ir.VoidType(), [POINTER, INT64])
         callee = self.builder.inttoptr(function.ir, function_type.as_pointer())
         self.builder.call(callee, [block.ir, ir.Constant(INT64, 0)])
+
+    def call_words(self, function: Value, words: Sequence[Value]) -> None:
+        """Call a kernel by its address: the argument block, the worker, and its addresses."""
+        kinds = [POINTER, *[INT64] * (len(words) - 1)]
+        callee = self.builder.inttoptr(
+            function.ir, ir.FunctionType(ir.VoidType(), kinds).as_pointer()
+        )
+        block = self.builder.inttoptr(words[0].ir, POINTER)
+        self.builder.call(callee, [block, *(word.ir for word in words[1:])])
+
+    def subroutine(self, name: str, count: int, write: Callable[..., None]) -> Subroutine:
+        """Write a private function of `count` integers, or addresses, which are passed to `write`.
+
+        It cannot use the argument block, and is never inlined, since it is called more than once.
+        """
+        function_type = ir.FunctionType(ir.VoidType(), [INT64] * count)
+        function = ir.Function(self.module, function_type, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        outer, self.builder = self.builder, ir.IRBuilder(function.append_basic_block("entry"))
+        write(*(Value(self, argument) for argument in function.args))
+        self.builder.ret_void()
+        self.builder = outer
+        return function
+
+    def call_subroutine(self, function: Subroutine, words: Sequence[Value]) -> None:
+        """Call a subroutine with integers and addresses."""
+        self.builder.call(function, [word.ir for word in words])
+
+    def call_case(
+        self, value: Value, cases: Mapping[int, Subroutine], arguments: Sequence[Value | Pointer]
+    ) -> None:
+        """Call the subroutine of the case that an integer equals; none if there is no such case."""
+        b = self.builder
+        words = [a.address if isinstance(a, Pointer) else a for a in arguments]
+        done = b.append_basic_block("called")
+        switch = b.switch(value.ir, done)
+        for case, function in cases.items():
+            with b.goto_block(block := b.append_basic_block(f"case_{case}")):
+                self.call_subroutine(function, words)
+                b.branch(done)
+            switch.add_case(ir.Constant(INT64, case), block)
+        b.position_at_end(done)
 
     @contextmanager
     def loop(self, start: Value | int, stop: Value | int, step: Value | int = 1) -> Iterator[Value]:
@@ -376,6 +422,11 @@ class Pointer:
         index = offset.ir if isinstance(offset, Value) else ir.Constant(INT64, offset)
         address = self.code.builder.gep(self.ir, [index], source_etype=self.element)
         return Pointer(self.code, address, self.element)
+
+    @property
+    def address(self) -> Value:
+        """The address as an integer."""
+        return Value(self.code, self.code.builder.ptrtoint(self.ir, INT64))
 
     def _type(self, lanes: int) -> Any:
         return self.element if lanes == 1 else ir.VectorType(self.element, lanes)

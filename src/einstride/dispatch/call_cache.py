@@ -86,6 +86,11 @@ class CallCache:
             self._old, self._new = self._new, {}
         self._new[key] = value
 
+    @property
+    def limit(self) -> int:
+        """The most entries."""
+        return 2 * self._size
+
     def clear(self) -> None:
         """Drop all entries: for code that changes what plans depend on."""
         self._new, self._old = {}, {}
@@ -95,7 +100,7 @@ class CallCache:
 
 
 CACHE = CallCache()
-register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.__len__)
+register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.__len__, limit=CACHE.limit)
 
 
 def call(

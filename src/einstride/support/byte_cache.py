@@ -160,7 +160,7 @@ class Kept(Generic[P, R]):
 CACHE = ByteCache(LIMIT)
 """The byte cache of this process."""
 
-register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.entries, CACHE.nbytes)
+register(f"{__name__}.CACHE", "results", CACHE.clear, CACHE.entries, CACHE.nbytes, LIMIT)
 
 kept = CACHE.kept
 

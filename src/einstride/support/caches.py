@@ -40,6 +40,9 @@ class Cache:
         ``entries()``: the current number of entries.
     nbytes : callable or None
         ``nbytes()``: the current bytes of the entries; None where only entries are counted.
+    limit : int or None
+        The most bytes of the entries, or the most entries where only entries are counted. None
+        where there is one entry for each dtype, array type or kernel that the process has met.
     """
 
     name: str
@@ -47,6 +50,16 @@ class Cache:
     clear: Callable[[], object]
     entries: Callable[[], int]
     nbytes: Callable[[], int] | None = None
+    limit: int | None = None
+
+    @property
+    def bound(self) -> str:
+        """The limit, in words."""
+        if self.limit is None:
+            return "one entry for each that the process has met"
+        if self.nbytes is None:
+            return f"at most {self.limit:,} entries"
+        return f"at most {self.limit:,} bytes"
 
 
 REGISTRY: list[Cache] = []
@@ -59,9 +72,23 @@ def register(
     clear: Callable[[], object],
     entries: Callable[[], int],
     nbytes: Callable[[], int] | None = None,
+    limit: int | None = None,
 ) -> None:
     """Add a cache to the registry."""
-    REGISTRY.append(Cache(name, kind, clear, entries, nbytes))
+    REGISTRY.append(Cache(name, kind, clear, entries, nbytes, limit))
+
+
+def nbytes(*kinds: Kind) -> int:
+    """Count the bytes in all caches of these kinds that count bytes."""
+    counted = (c.nbytes for c in REGISTRY if c.kind in kinds and c.nbytes is not None)
+    return sum(count() for count in counted)
+
+
+def clear(*kinds: Kind) -> None:
+    """Empty all caches of these kinds."""
+    for cache in tuple(REGISTRY):
+        if cache.kind in kinds:
+            cache.clear()
 
 
 def cached(entries: int, kind: Kind = "results") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -79,7 +106,7 @@ def cached(entries: int, kind: Kind = "results") -> Callable[[Callable[P, R]], C
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         found = lru_cache(maxsize=entries)(function)
         name = f"{function.__module__}.{function.__qualname__}"
-        register(name, kind, found.cache_clear, lambda: found.cache_info().currsize)
+        register(name, kind, found.cache_clear, lambda: found.cache_info().currsize, limit=entries)
         return cast(Callable[P, R], found)
 
     return decorate

@@ -19,6 +19,7 @@ from einstride.codegen import disk_cache, jit
 from einstride.dispatch import execute
 from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords
+from einstride.support.caches import REGISTRY
 
 LIBRARIES = ("numpy", "cupy", "torch", "jax", "array_api_strict", "dask")
 
@@ -44,11 +45,18 @@ def text() -> str:
         "Threads": _threads(),
         "Compiled kernels": _kernels(),
         "Figures of the planner": _figures(),
+        "Caches (es.clear_caches() empties those of results)": _caches(),
         'Choices of algorithm="auto" (NumPy, float32, padding="same")': _choices(),
     }
     return "\n\n".join(
         f"{title}\n" + textwrap.indent("\n".join(lines), "  ") for title, lines in sections.items()
     )
+
+
+def _caches() -> Iterator[str]:
+    for cache in sorted(REGISTRY, key=lambda c: (c.kind, c.name)):
+        size = cache.nbytes() if cache.nbytes is not None else cache.entries()
+        yield f"{cache.kind}: {cache.name.removeprefix('einstride.')}: {size:,}; {cache.bound}"
 
 
 def _versions() -> Iterator[str]:

@@ -131,11 +131,24 @@ def prepare(f: Array, job: Job, b: Backend) -> Any:
 
 @cached(1024)
 def _compiled(job: Job, traits: Traits) -> bool:
-    """True if compiled kernels of einstride do the job; one channel would fill only one lane."""
-    alone = job.geometry.channels == 1
-    if not traits.compiled or (alone and (job.batch_invariant or job.direction == "filter_grad")):
+    """True if compiled kernels of einstride do the job.
+
+    The lanes of a vector hold tiles of all examples if there is one channel: no kernel does that
+    for one example alone, nor for a filter gradient of several filters.
+    """
+    g = job.geometry
+    per_example = job.per_example and g.batch > 1
+    several = per_example or g.filters > 1
+    gradient = job.direction == "filter_grad"
+    if g.channels == 1 and (job.batch_invariant or (gradient and several)):
         return False
-    return compiled.supports(job, traits) is None
+    if not traits.compiled:
+        return False
+    if compiled.supports(job, traits) is not None:
+        return False
+    if g.channels == 1 and gradient and job.hard:  # array code takes as little memory as is asked
+        return compiled.workspace(job) <= job.limit
+    return True
 
 
 def supports(job: Job, traits: Traits) -> str | None:

@@ -303,21 +303,24 @@ def describe(job: Job) -> Facts:
 
 def cost(job: Job, traits: Traits, rates: dict[str, float]) -> Cost:
     """Predict the vector instructions of transforms and products."""
-    from einstride.cpu.fft import workspace as fft_workspace
     from einstride.cpu.fft.calls import effort, filter_effort
 
     g, item = job.geometry, job.itemsize
-    efforts = workspace = 0.0
+    forms = [_form(h, job) for h in _geometries(job)]
+    efforts = sum(effort(form) + filter_effort(form) for form in forms)
+    moved = (prod(g.x_shape) + prod(g.y_shape)) * item
+    seconds = rates["kernel"] + max(efforts * rates["fourier"] / job.threads, moved * rates["copy"])
+    return Cost(int(efforts), workspace(job), moved, seconds)
+
+
+def workspace(job: Job) -> int:
+    """Count the bytes that a job takes, for the largest of its passes."""
+    from einstride.cpu.fft import workspace as fft_workspace
+
+    found = 0
     for h in _geometries(job):
         form = _form(h, job)
         blocks, workers = fft_workspace.blocks_at_once(form, job)
-        efforts += effort(form) + filter_effort(form)
-        needed = (
-            fft_workspace.workspace_bytes(form, job, blocks, workers)
-            + form.tables
-            + fft_workspace.copies(job)
-        )
-        workspace = max(workspace, needed)
-    moved = (prod(g.x_shape) + prod(g.y_shape)) * item
-    seconds = rates["kernel"] + max(efforts * rates["fourier"] / job.threads, moved * rates["copy"])
-    return Cost(int(efforts), int(workspace), moved, seconds)
+        needed = fft_workspace.workspace_bytes(form, job, blocks, workers)
+        found = max(found, needed + form.tables + fft_workspace.copies(job))
+    return found

@@ -12,14 +12,16 @@ from einstride.codegen import jit
 from einstride.codegen.jit import Target
 from einstride.codegen.vector_formats import Format
 from einstride.cpu.fft import kernels
-from einstride.cpu.fft.kernel import arguments, lines
-from einstride.cpu.fft.lines import order, radices, twiddles
-from einstride.cpu.fft.plan import Tiling, best_tiling, positions, results, taps
+from einstride.cpu.fft.kernel import arguments
+from einstride.cpu.fft.lines import order, radices, stage_table, transform, twiddles
+from einstride.cpu.fft.plan import Tiling, best_tiling, taps
+from einstride.cpu.fft.positions import describe
 from einstride.cpu.fft.views import Operand, Plane
 from einstride.cpu.runtime.argument_block import Call, address
 from einstride.cpu.runtime.offset_tables import OUTSIDE, lowest_offset, to_offsets
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.convolution import Geometry
+from einstride.geometry.padding_modes import segments
 from einstride.support.byte_cache import kept
 
 Strides = tuple[int, ...]
@@ -71,7 +73,7 @@ class FFTConvolution:
     def tiled_lanes(self) -> bool:
         """True if lanes hold tiles, since there is one channel only."""
         g = self.geometry
-        return g.channels == g.filters == 1 and g.padding_mode == "zeros" and not self.gradient
+        return g.channels == g.filters == 1
 
     @cached_property
     def optional_tiling(self) -> Tiling | None:
@@ -97,108 +99,134 @@ class FFTConvolution:
     @cached_property
     def plane(self) -> Plane:
         """The transform of its planes."""
-        tiling = self.tiling
-        stages = (radices(tiling.down.period)[1], radices(tiling.across.period)[1])
-        masked = self.geometry.filters < self.lanes and not self.tiled_lanes
-        return Plane(self.compute, self.lanes, masked, *stages, tiling.pitch, tiling.flat)
+        lanes_summed = self.tiled_lanes and self.gradient
+        masked = self.geometry.filters < self.lanes and (lanes_summed or not self.tiled_lanes)
+        return Plane(self.compute, self.lanes, masked, self.tiling.flat, lanes_summed)
+
+    @cached_property
+    def planes(self) -> int:
+        """Planes that are summed over: examples, or vectors of tiles if lanes hold tiles."""
+        batch = self.geometry.batch
+        return -(-batch * self.tiling.planes // self.lanes) if self.tiled_lanes else batch
 
     @cached_property
     def spectrum(self) -> int:
         """Elements in the spectrum of a block of channels."""
         return self.tiling.spectrum * self.lanes
 
+    def counts(self, name: str) -> tuple[int, int]:
+        """Return the rows and columns of a plane of an operand that may hold elements."""
+        down, across = self.tiling.down, self.tiling.across
+        if name == "f":
+            return self.geometry.kernel[0] if not self.tiling.flat else 1, across.period
+        return (down.inputs, across.inputs) if name == "x" else (down.outputs, across.outputs)
+
+    def table_entries(self, name: str) -> tuple[int, int]:
+        """Return the entries of an operand's tables of rows and of columns in the scratch."""
+        if name == "f":
+            return 0, 0
+        rows, columns = self.counts(name)
+        lanes = self.lanes if self.tiled_lanes else 1
+        if self.tiling.flat:
+            return lanes, (2 * columns + 1) * lanes
+        return (rows + 1) * lanes, (columns + 1) * lanes
+
+    def places(self, kernel: str) -> dict[str, int]:
+        """Return where the parts of a worker's scratch begin, in elements, and how many it has.
+
+        Tables of operands are counted in 64-bit integers, from the first table on.
+        """
+        tiling, size = self.tiling, 2 * self.lanes
+        found: dict[str, int] = {}
+        entries = 0
+        for name in OPERANDS[kernel]:
+            if name != "f":
+                rows, columns = self.table_entries(name)
+                found |= {f"{name}_rows": entries, f"{name}_columns": entries + rows}
+                entries += rows + columns
+        length = max(tiling.down.period, tiling.across.period) * size
+        # A row of zeros is paired with the last row if their number is odd.
+        rows_of = {n: -(-self.counts(n)[0] // 2) * 2 * tiling.pitch * size for n in "xyf"}
+        before_gy = rows_of["x"] if kernel in ("gather", "reduce") else 0
+        names = OPERANDS[kernel]
+        buffer = max(rows_of[n] + (before_gy if n == "y" else 0) for n in names)
+        sizes = {
+            "line": 2 * size + -(-8 * entries // 64) * 64 // ITEMSIZE[self.compute],
+            "second": length, "buffer": length, "gy_buffer": before_gy,
+            "buffer_end": buffer - before_gy,
+            "worker_scratch": self.spectrum if kernel in ("whole", "reduce") else 0,
+        }  # fmt: skip
+        place = 0
+        for name, step in sizes.items():
+            place += step
+            found[name] = place
+        found["worker_scratch"] = -(-place // 64) * 64
+        return found
+
     def scratch_elements(self, kernel: str) -> int:
         """Count the elements of a worker's scratch for a kernel."""
-        tiling = self.tiling
-        taps = self.geometry.kernel[0] if not tiling.flat else 1
-        inputs, outputs = tiling.down.inputs, tiling.down.outputs
-        rows = {
-            "spectrum": taps, "finish": taps,
-            "convolve": max(inputs, outputs), "whole": max(inputs, outputs, taps),
-            "gather": inputs + outputs, "reduce": max(inputs + outputs, taps),
-        }[kernel]  # fmt: skip
-        spectrum = self.spectrum if kernel in ("whole", "reduce") else 0
-        # If the number of rows is odd the last is transformed alone: nothing is read behind it.
-        elements = lines(self.plane) + rows * tiling.pitch * 2 * self.lanes + spectrum
-        return -(-elements // 64) * 64
+        return self.places(kernel)["worker_scratch"]
 
     @cached_property
     def tables(self) -> int:
-        """Bytes of the offset tables of all its kernels, at most."""
-        tiling = self.tiling
-        axes = tiling.down.tiles * (tiling.down.inputs + tiling.down.outputs) * 2
-        axes += tiling.across.tiles * (tiling.across.inputs + tiling.across.outputs)
-        return 8 * (3 * axes + 16 * (tiling.down.period + tiling.across.period))
-
-
-def _offsets_and_lowest(elements: Any, stride: int, size: int) -> tuple[Any, int]:
-    """Return the offsets of elements, and the lowest offset, negative for a negative stride."""
-    lowest = lowest_offset(size, stride)
-    return to_offsets(elements, stride, lowest), lowest
+        """Bytes of the tables of all its kernels, at most."""
+        periods = self.tiling.down.period + self.tiling.across.period
+        return 3 * (8 * 8 * periods + (1 << 12))
 
 
 def _describe_operand(
-    conv: FFTConvolution, name: str, stored: str, strides: Strides, kernel: str
-) -> tuple[Operand, Any, Any]:
+    conv: FFTConvolution, name: str, stored: str, strides: Strides
+) -> tuple[Operand, dict[str, int], dict[str, Any]]:
     """Describe how a kernel accesses an array, with its arguments and tables."""
     g, tiling = conv.geometry, conv.tiling
-    if conv.tiled_lanes and name != "f":
-        return _describe_tiled_operand(conv, name, stored, strides)
-    rows_axis, last = (None if tiling.flat else 0), g.rank - 1
-    size = {"x": g.size, "y": g.out, "f": g.kernel}[name]
-
-    def elements_at(axis: int, axis_tiling: Any) -> Any:
-        if name == "f":
-            return taps(g, axis, axis_tiling, conv.gradient)[None]
-        return (positions if name == "x" else results)(g, axis, axis_tiling)
-
-    columns, lowest = _offsets_and_lowest(
-        elements_at(last, tiling.across), strides[last + 1], size[last]
-    )
-    if rows_axis is None and name != "f":
-        count = tiling.down.inputs
-        tile_numbers = np.arange(tiling.down.tiles * count).reshape(-1, count)
-        rows = np.where(tile_numbers < tiling.across.tiles, 0, OUTSIDE)
-        row_columns = np.minimum(tile_numbers, tiling.across.tiles - 1) * columns.shape[1]
-        pitch = 0
-    else:
-        row_elements: Any = np.zeros((1, 1), np.int64)
-        if rows_axis is not None:
-            row_elements = np.arange(size[0])[None] if name == "f" else elements_at(0, tiling.down)
-        rows, rows_lowest = _offsets_and_lowest(
-            row_elements, strides[1] if rows_axis is not None else 0, size[0]
-        )
-        lowest += rows_lowest if rows_axis is not None else 0
-        row_columns, pitch = np.zeros_like(rows), columns.shape[1]
-    all_inside = bool((rows >= 0).all() and (columns >= 0).all())
-    repeat = g.filters // g.channels if name == "x" else 1
-    real = Format(stored, conv.compute)
-    contiguous = repeat == 1 and strides[-1] == 1 and not conv.tiled_lanes
-    channel = 0 if conv.tiled_lanes else strides[-1]  # all lanes have the same filter
-    operand = Operand(name, real, contiguous, rows.shape[1], columns.shape[1], all_inside)
-    tables = [np.ascontiguousarray(t, dtype=np.int64) for t in (rows, row_columns, columns)]
-    item = ITEMSIZE[stored]
-    values = [lowest * item, strides[0], channel, repeat, *map(address, tables), pitch]
-    return operand, dict(zip(operand.arguments, values, strict=True)), tables
-
-
-def _describe_tiled_operand(
-    conv: FFTConvolution, name: str, stored: str, strides: Strides
-) -> tuple[Operand, Any, Any]:
-    """Describe how a kernel accesses the array of a single channel, with tiles in the lanes."""
-    g, tiling = conv.geometry, conv.tiling
     axes = [tiling.across] if tiling.flat else [tiling.down, tiling.across]
-    size = g.size if name == "x" else g.out
-    values = [0, strides[0]]
-    for axis, a in enumerate(axes):
-        first = a.shift - g.padding[axis][0] if name == "x" else 0
-        values += [strides[axis + 1], first, size[axis]]
-    if tiling.flat:
-        values[2:2] = [0, 0, 1]
-    rows = tiling.down.inputs if name == "x" else tiling.down.outputs
-    columns = tiling.across.inputs if name == "x" else tiling.across.outputs
-    operand = Operand(name, Format(stored, conv.compute), False, rows, columns, tiled_lanes=True)
-    return operand, dict(zip(operand.arguments, values, strict=True)), []
+    size = {"x": g.size, "y": g.out, "f": g.kernel}[name]
+    counts = conv.counts(name)
+    tables: dict[str, Any] = {}
+    if name == "f":
+        columns = taps(g, g.rank - 1, tiling.across, conv.gradient)
+        rows = np.zeros(1, np.int64) if tiling.flat else np.arange(size[0])
+        for part, elements, axis in (("rows", rows, 0), ("columns", columns, g.rank - 1)):
+            stride = 0 if part == "rows" and tiling.flat else strides[axis + 1]
+            table = to_offsets(elements, stride, lowest_offset(size[axis], stride))
+            tables[f"f_{part}"] = np.append(table, OUTSIDE)  # the row that is paired with the last
+    else:
+        for axis, (part, a, entries) in enumerate(
+            zip(("down", "across")[-g.rank :], axes, counts[-g.rank :], strict=True)
+        ):
+            overlap = g.extent[axis] - 1 if name == "x" else 0
+            length, low = g.out[axis] + overlap, g.padding[axis][0] if name == "x" else 0
+            held = segments(-low, length - low, size[axis], g.padding_mode)
+            shift = a.shift if name == "x" else 0
+            tables[f"{name}_{part}"] = describe(
+                a, held, overlap, shift, entries, size[axis], strides[axis + 1]
+            )
+    repeat = g.filters // g.channels if name == "x" else 1
+    same_filter = conv.tiled_lanes and not conv.gradient  # in all lanes
+    contiguous = repeat == 1 and strides[-1] == 1 and not same_filter
+    channel = 0 if same_filter else strides[-1]
+    operand = Operand(
+        name, Format(stored, conv.compute), contiguous, conv.tiled_lanes and name != "f"
+    )
+    lowest = sum(lowest_offset(n, s) for n, s in zip(size, strides[1:], strict=False))
+    if operand.tiled_lanes:
+        lowest_example = lowest_offset(g.batch, strides[0])
+        arguments_of_lanes = {f"{name}_first_example": -lowest_example}
+        lowest += lowest_example
+    else:
+        arguments_of_lanes = {}
+    values = {
+        name: lowest * ITEMSIZE[stored], f"{name}_batch": strides[0], f"{name}_channel": channel,
+        f"{name}_repeat": repeat, f"{name}_row_count": counts[0], f"{name}_column_count": counts[1],
+    }  # fmt: skip
+    return operand, values | arguments_of_lanes, tables
+
+
+def _describe_axis(name: str, period: int, dtype: str) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return the arguments and tables of the transforms along an axis."""
+    stages = radices(period)[1] or (1,)
+    tables = {f"{name}_stages": stage_table(stages), f"{name}_factors": twiddles(stages, dtype)}
+    return {f"{name}_length": period, f"{name}_stage_count": len(stages)}, tables
 
 
 @kept
@@ -212,44 +240,43 @@ def call(
     first block.
     """
     g, tiling, plane = conv.geometry, conv.tiling, conv.plane
-    names = OPERANDS[kernel]
     operands: list[Operand] = []
-    values: dict[str, int] = {}
-    all_tables: list[Any] = []
-    for name, dtype, operand_strides in zip(names, stored, strides, strict=True):
-        operand, arguments_of, tables = _describe_operand(
-            conv, name, dtype, operand_strides, kernel
-        )
+    values: dict[str, int] = dict(conv.places(kernel))
+    tables: dict[str, Any] = {}
+    for name, dtype, operand_strides in zip(OPERANDS[kernel], stored, strides, strict=True):
+        operand, arguments_of, tables_of = _describe_operand(conv, name, dtype, operand_strides)
         operands.append(operand)
         values |= arguments_of
-        all_tables += tables
-    by_height, by_width = (
-        twiddles(stages or (1,), conv.compute) for stages in (plane.height, plane.width)
-    )
-    positions_of = order(plane.width or (1,))
+        tables |= tables_of
+    for name, axis in (("height", tiling.down), ("width", tiling.across)):
+        period = 1 if name == "height" and tiling.flat else axis.period
+        arguments_of, tables_of = _describe_axis(name, period, conv.compute)
+        values |= arguments_of
+        tables |= tables_of
+    positions_of = order(radices(tiling.across.period)[1] or (1,))
     k = np.arange(tiling.half)
-    pairs = np.ascontiguousarray(
-        np.stack([positions_of[k], positions_of[-k % tiling.across.period]], -1)
-    )
+    pairs = np.stack([positions_of[k], positions_of[-k % tiling.across.period]], -1)
     slots = np.zeros(1, np.int64) if tiling.flat else taps(g, 0, tiling.down, conv.gradient)
-    all_tables += [by_height, by_width, pairs, slots]
+    length = (1 if tiling.flat else tiling.down.period) * tiling.across.period
+    scale = np.array([0.25 / length], conv.compute)
+    tables |= {"pairs": np.ascontiguousarray(pairs), "slots": slots, "scale": scale}
     chunks = blocks * (g.batch * tiling.planes if kernel == "convolve" else partial_sums)
     if conv.tiled_lanes and kernel == "convolve":
-        chunks = -(-g.batch * tiling.planes // conv.lanes)
+        chunks = conv.planes
     values |= {
         "chunks": chunks, "blocks": blocks,
-        "channels": conv.lanes if conv.tiled_lanes else g.filters,
-        "batch": g.batch, "examples": g.batch if conv.tiled_lanes else -(-g.batch // partial_sums),
+        "channels": conv.lanes if conv.tiled_lanes and not conv.gradient else g.filters,
+        "batch": g.batch, "examples": g.batch,
+        "count": conv.planes, "share": -(-conv.planes // partial_sums),
         "down": tiling.down.tiles, "across": 1 if tiling.flat else tiling.across.tiles,
-        "down_tile": 0 if tiling.flat else tiling.down.outputs,
-        "across_tile": tiling.across.outputs,
-        "worker_scratch": conv.scratch_elements(kernel),
-        "by_height": address(by_height), "by_width": address(by_width),
-        "pairs": address(pairs), "slots": address(slots),
+        "tile_rows": tiling.down.outputs, "pitch": tiling.pitch,
     }  # fmt: skip
+    values |= {name: address(table) for name, table in tables.items()}
     generate = getattr(kernels, kernel)
     kernel_spec = jit.KernelSpec(f"fourier_{kernel}", generate, (plane, *operands), conv.target)
-    return Call(kernel_spec, arguments(*operands), values, min(threads, chunks), all_tables)
+    line = jit.KernelSpec("fourier_line", transform, (conv.compute, conv.lanes), conv.target)
+    names, held = arguments(*operands), list(tables.values())
+    return Call(kernel_spec, names, values, min(threads, chunks), held, {"transform": line})
 
 
 def effort(conv: FFTConvolution) -> float:

@@ -1,34 +1,41 @@
-"""Generate Fourier transforms along a line of vectors, in stages with twiddle factors between.
+"""Generate Fourier transforms in place along a line of vectors, of any length with small factors.
 
 Forward transforms decimate in frequency, from natural to digit-reversed order; inverse transforms
 decimate in time, from digit-reversed to natural order. Both factors of a product of spectra are
-digit-reversed alike, so nothing is ever reordered. The first and the last stage read and write
-through functions of the caller; positions that hold zeros, or that no result needs, generate no
-code.
+digit-reversed alike, so nothing is ever reordered.
+
+The code does not depend on the length: a table lists the stages of a transform, and each stage
+calls the routine of its radix, a private function of the kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from einstride.codegen.function_builder import Code, Pointer, Value
-from einstride.cpu.fft.codelets import ZERO, Complex, dft, product, product_conjugate
+from einstride.codegen.function_builder import Code, Pointer, Subroutine, Value
+from einstride.cpu.fft.codelets import Complex, dft, product, product_conjugate
 from einstride.support.byte_cache import kept
 from einstride.support.caches import cached
 
 Radices = tuple[int, ...]
-Load = Callable[[Value, int], Complex]
-"""Load the number at a position: a run-time integer plus one known when the kernel is generated."""
-Store = Callable[[Value, int, Complex], None]
-Product = Callable[[Value, int, Complex], Complex]
-"""The product that replaces the number of a frequency, given its digit-reversed position."""
+Kind = Literal["forward", "forward_last", "inverse", "inverse_last", "middle"]
+"""Kind of a stage's routine.
 
-EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 6: 58, 7: 92, 8: 80, 9: 112, 10: 130}
-"""By radix: vector instructions of a short transform with its twiddle factors, about."""
+- ``"forward"``, ``"inverse"``: a short transform of numbers at a distance, with twiddle factors.
+- ``"forward_last"``, ``"inverse_last"``: the stage whose numbers are neighbours, which needs none.
+- ``"middle"``: the last forward stage, a product with a spectrum, and the stage that inverts it.
+"""
+
+EFFORT = {2: 8, 3: 20, 4: 28, 5: 52, 8: 80}
+"""By radix: vector instructions of a short transform with its twiddle factors, about.
+
+Each radix has five routines, which a kernel compiles whatever its length is."""
+
+STAGE_FIELDS = 3
+"""Integers of a stage in the table `stage_table`: radix, distance, offset of twiddle factors."""
 
 
 @cached(4096)
@@ -67,13 +74,15 @@ def order(stages: Radices) -> Any:
     return positions
 
 
-def _factor_offsets(stages: Radices) -> list[int]:
-    """List the offsets of each stage's twiddle factors in the table `twiddles`, and its size."""
-    offsets, size = [0], prod(stages)
+@kept
+def stage_table(stages: Radices) -> Any:
+    """List each stage's radix, distance between numbers, and offset of its twiddle factors."""
+    rows, size, offset = [], prod(stages), 0
     for r in stages:
         size //= r
-        offsets.append(offsets[-1] + (2 * size * (r - 1) if size > 1 else 0))
-    return offsets
+        rows.append((r, size, offset))
+        offset += 2 * size * (r - 1) if size > 1 else 0
+    return np.array(rows, np.int64).reshape(-1, STAGE_FIELDS)
 
 
 @kept
@@ -88,146 +97,179 @@ def twiddles(stages: Radices, dtype: str) -> Any:
     return np.concatenate(parts).astype(dtype)
 
 
-class Line:
-    """Generator of the transforms of one length in a kernel.
+class Routines:
+    """Write the routines of the stages of a kernel's transforms, each once.
 
     Parameters
     ----------
     code : Code
         The kernel.
-    stages : tuple of int
-        The radices of its stages; their product is the length.
     dtype : str
         The real dtype of the numbers.
     lanes : int
         Lanes of a vector.
-    factors : Pointer
-        The address of the table `twiddles`.
-    scratch : Pointer
-        The address of a buffer for the complex vectors of a line.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        stages: Radices,
-        dtype: str,
-        lanes: int,
-        factors: Pointer,
-        scratch: Pointer,
-    ) -> None:
+    def __init__(self, code: Code, dtype: str, lanes: int) -> None:
+        self.code, self.dtype, self.lanes, self.size = code, dtype, lanes, 2 * lanes
+        self._written: dict[Kind, dict[int, Subroutine]] = {}
+
+    def call(self, kind: Kind, radix: Value, *arguments: Value | Pointer) -> None:
+        """Call the routine of a kind whose radix is known when the kernel runs."""
+        if kind not in self._written:
+            if kind == "middle":  # a line of one number is only multiplied
+                written = {r: self._write_middle(r, len(arguments)) for r in (1, *EFFORT)}
+            else:
+                written = {r: self._write_stage(kind, r, len(arguments)) for r in EFFORT}
+            self._written[kind] = written
+        self.code.call_case(radix, self._written[kind], arguments)
+
+    def _write_stage(self, kind: Kind, r: int, count: int) -> Subroutine:
+        """Write a stage: (line, length), then (distance, factors) if it has twiddle factors."""
+        sign = -1 if kind.startswith("forward") else 1
+
+        def factor(factors: Pointer, q: int) -> Complex:
+            at = factors.at(2 * (q - 1))
+            return self._splat(at), self._splat(at.at(1))
+
+        def body(line_address: Value, length: Value, *rest: Value) -> None:
+            code = self.code
+            line = code.pointer(line_address, self.dtype)
+            distance = rest[0] if rest else code.number(1)
+            step = distance * self.size
+            with code.loop(0, length, distance * r) as block, code.loop(0, distance) as k:
+                at = [line.at((block + k) * self.size)]
+                for _ in range(r - 1):
+                    at.append(at[-1].at(step))
+                numbers = [load(p, self.lanes) for p in at]
+                factors: list[Complex | None] = [None] * r
+                if rest:
+                    first = code.pointer(rest[1], self.dtype).at(k * (2 * (r - 1)))
+                    factors = [None, *(factor(first, q) for q in range(1, r))]
+                if sign == 1:
+                    numbers = [
+                        n if w is None else product_conjugate(n, w)
+                        for n, w in zip(numbers, factors, strict=True)
+                    ]
+                numbers = dft(numbers, sign)
+                if sign == -1:
+                    numbers = [
+                        n if w is None else product(n, w)
+                        for n, w in zip(numbers, factors, strict=True)
+                    ]
+                for p, number in zip(at, numbers, strict=True):
+                    store(p, number, self.dtype, self.lanes)
+
+        return self.code.subroutine(f"{kind}_{r}", count, body)
+
+    def _write_middle(self, r: int, count: int) -> Subroutine:
+        """Write a round trip: (line, length, spectrum)."""
+
+        def body(line_address: Value, length: Value, spectrum_address: Value) -> None:
+            code = self.code
+            line = code.pointer(line_address, self.dtype)
+            spectrum = code.pointer(spectrum_address, self.dtype)
+            with code.loop(0, length, r) as position:
+                first, factor = line.at(position * self.size), spectrum.at(position * self.size)
+                numbers = [load(first.at(j * self.size), self.lanes) for j in range(r)]
+                products = [
+                    product(number, load(factor.at(q * self.size), self.lanes))
+                    for q, number in enumerate(dft(numbers, -1))
+                ]
+                for j, number in enumerate(dft(products, 1)):
+                    store(first.at(j * self.size), number, self.dtype, self.lanes)
+
+        return self.code.subroutine(f"middle_{r}", count, body)
+
+    def _splat(self, pointer: Pointer) -> Value:
+        return self.code.splat(pointer.load(), self.lanes)
+
+
+MODES = ("forward", "inverse", "round_trip")
+"""What the kernel of `transform` computes, by the number that is passed for the worker."""
+
+
+def transform(dtype: str, lanes: int) -> str:
+    """Write the kernel that all others call to transform a line, of any length, in place.
+
+    It takes the table of stages and the number of a mode, then the addresses and numbers of
+    `Line.ARGUMENTS`, the line, and the spectrum by which `round_trip` multiplies.
+    """
+    code = Code("fourier_line", (), 5)
+    count, length, factors, line, spectrum = code.addresses
+    routines, last = Routines(code, dtype, lanes), count - 1
+    last_radix = code.argument(0).at(last * STAGE_FIELDS).load()
+
+    def call_stage(kind: Kind, s: Value) -> None:
+        radix, distance, offset = (
+            code.argument(i).at(s * STAGE_FIELDS).load() for i in range(STAGE_FIELDS)
+        )
+        stage_factors = code.pointer(factors, dtype).at(offset)
+        routines.call(kind, radix, line, length, distance, stage_factors)
+
+    inverse, round_trip = (code.worker.equals(MODES.index(m)) for m in MODES[1:])
+    with code.when(inverse ^ 1), code.loop(0, last) as s:
+        call_stage("forward", s)
+    with code.when((inverse | round_trip) ^ 1):
+        routines.call("forward_last", last_radix, line, length)
+    with code.when(inverse):
+        routines.call("inverse_last", last_radix, line, length)
+    with code.when(round_trip):
+        routines.call("middle", last_radix, line, length, spectrum)
+    with code.when(inverse | round_trip), code.loop(0, last) as s:
+        call_stage("inverse", last - 1 - s)
+    return code.text()
+
+
+class Line:
+    """Generator of the transforms along one axis of a kernel's planes.
+
+    Parameters
+    ----------
+    code : Code
+        The kernel.
+    dtype : str
+        The real dtype of the numbers.
+    lanes : int
+        Lanes of a vector.
+    axis : str
+        The prefix of the axis' kernel arguments.
+    """
+
+    ARGUMENTS = ("_stages", "_stage_count", "_length", "_factors")
+
+    def __init__(self, code: Code, dtype: str, lanes: int, axis: str) -> None:
         self.code, self.dtype, self.lanes = code, dtype, lanes
-        self.stages = stages or (1,)
-        self.length = prod(stages)
-        self.factors, self.scratch = factors, scratch
+        self.length = code[f"{axis}_length"]
+        self._arguments = [code[axis + part] for part in self.ARGUMENTS]
 
-    def get(self, position: Value, shift: int) -> Complex:
-        """Load the number at a position of the scratch."""
-        return load(
-            self.scratch.at(position * (2 * self.lanes)).at(shift * 2 * self.lanes), self.lanes
-        )
+    def at(self, line: Pointer, position: Value) -> Pointer:
+        """Return the address of the number at a position of a line."""
+        return line.at(position * (2 * self.lanes))
 
-    def put(self, position: Value, shift: int, number: Complex) -> None:
-        """Store the number at a position of the scratch."""
-        pointer = self.scratch.at(position * (2 * self.lanes)).at(shift * 2 * self.lanes)
-        store(pointer, number, self.dtype, self.lanes)
+    def fill_zeros(self, line: Pointer, start: Value) -> None:
+        """Store zeros at the positions from `start` on."""
+        zero = self.code.zero(self.dtype, self.lanes)
+        with self.code.loop(start, self.length) as position:
+            store(self.at(line, position), (zero, zero), self.dtype, self.lanes)
 
-    def forward(self, get: Load, put: Store, inputs: int) -> None:
-        """Generate a forward transform, of which only the first `inputs` positions are not zero."""
-        last = len(self.stages) - 1
-        for s in range(last + 1):
-            source, count = (get, inputs) if s == 0 else (self.get, self.length)
-            self._forward_stage(s, source, put if s == last else self.put, count)
+    def forward(self, line: Pointer) -> None:
+        """Write a forward transform of a line, in place."""
+        self._call("forward", line, line)
 
-    def inverse(self, get: Load, put: Store, outputs: int) -> None:
-        """Generate an inverse transform, of which the first `outputs` positions are stored."""
-        last = len(self.stages) - 1
-        for s in range(last, -1, -1):
-            put_stage, count = (put, outputs) if s == 0 else (self.put, self.length)
-            self._inverse_stage(s, get if s == last else self.get, put_stage, count)
+    def inverse(self, line: Pointer) -> None:
+        """Write an inverse transform of a line, in place."""
+        self._call("inverse", line, line)
 
-    def round_trip(
-        self, get: Load, multiply: Product, put: Store, inputs: int, outputs: int
-    ) -> None:
-        """Generate a forward transform, a product at each frequency and the inverse transform.
+    def round_trip(self, line: Pointer, spectrum: Pointer) -> None:
+        """Write a forward transform, a product at each frequency and the inverse transform."""
+        self._call("round_trip", line, spectrum)
 
-        The frequencies stay in registers between the last forward and the first inverse stage.
-        """
-        last, r = len(self.stages) - 1, self.stages[-1]
-        for s in range(last):
-            get_stage, count = (get, inputs) if s == 0 else (self.get, self.length)
-            self._forward_stage(s, get_stage, self.put, count)
-        get_last, put_last = (self.get, self.put) if last else (get, put)
-        with self.code.loop(0, self.length, r) as position:
-            numbers = [get_last(position, j) if last or j < inputs else ZERO for j in range(r)]
-            multiplied = [multiply(position, q, v) for q, v in enumerate(dft(numbers, -1))]
-            for j, number in enumerate(dft(multiplied, 1)):
-                if last or j < outputs:
-                    put_last(position, j, number)
-        for s in range(last - 1, -1, -1):
-            put_stage, count = (put, outputs) if s == 0 else (self.put, self.length)
-            self._inverse_stage(s, self.get, put_stage, count)
-
-    def _forward_stage(self, s: int, get: Load, put: Store, inputs: int) -> None:
-        def transform(position: Value, k: Value, count: int) -> None:
-            numbers = [get(position, j * m) if j < count else ZERO for j in range(r)]
-            for q, number in enumerate(dft(numbers, -1)):
-                factor = self._factor(s, k, q)
-                put(position, q * m, number if factor is None else product(number, factor))
-
-        r, m = self._radix_and_distance(s)
-        self._for_each_transform(s, inputs, transform)
-
-    def _inverse_stage(self, s: int, get: Load, put: Store, outputs: int) -> None:
-        def transform(position: Value, k: Value, count: int) -> None:
-            if count == 0:
-                return
-            numbers = []
-            for q in range(r):
-                number, factor = get(position, q * m), self._factor(s, k, q)
-                numbers.append(number if factor is None else product_conjugate(number, factor))
-            for j, number in enumerate(dft(numbers, 1)[:count]):
-                put(position, j * m, number)
-
-        r, m = self._radix_and_distance(s)
-        self._for_each_transform(s, outputs, transform)
-
-    def _radix_and_distance(self, s: int) -> tuple[int, int]:
-        """Return a stage's radix, and the distance between its numbers."""
-        return self.stages[s], prod(self.stages[s + 1 :])
-
-    def _for_each_transform(
-        self, s: int, count: int, transform: Callable[[Value, Value, int], None]
-    ) -> None:
-        """Generate the short transforms of a stage, if `count` positions of the line are used.
-
-        `transform` gets the position and the twiddle index of each transform, and how many of its
-        numbers are used.
-        """
-        r, m = self._radix_and_distance(s)
-        full, remainder = divmod(count, m)
-        ranges = (
-            [(0, m, r)]
-            if count == self.length
-            else [(0, remainder, full + 1), (remainder, m, full)]
-        )
-        with self.code.loop(0, self.length, r * m) as block:
-            for start, stop, numbers in ranges:
-                if start < stop:
-                    with self.code.loop(start, stop) as k:
-                        transform(block + k, k, numbers)
-
-    def _factor(self, s: int, k: Value, q: int) -> Complex | None:
-        r, m = self._radix_and_distance(s)
-        if m == 1 or q == 0:
-            return None
-        pointer = self.factors.at(_factor_offsets(self.stages)[s] + 2 * (q - 1)).at(
-            k * (2 * (r - 1))
-        )
-        return (
-            self.code.splat(pointer.load(), self.lanes),
-            self.code.splat(pointer.at(1).load(), self.lanes),
-        )
+    def _call(self, mode: str, line: Pointer, spectrum: Pointer) -> None:
+        code = self.code
+        stages, *others = self._arguments
+        words = [stages, code.number(MODES.index(mode)), *others, line.address, spectrum.address]
+        code.call_words(code["transform"], words)
 
 
 def load(pointer: Pointer, lanes: int) -> Complex:

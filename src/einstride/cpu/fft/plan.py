@@ -13,12 +13,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from einstride.cpu.fft.lines import radices
-from einstride.cpu.runtime.offset_tables import padded_elements
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.padding_modes import Segment, segments
 from einstride.support.caches import cached
@@ -92,7 +92,7 @@ def lengths(start: int, stop: int) -> list[int]:
 def _fast_lengths() -> tuple[int, ...]:
     """Every product of the radices' primes up to `MAX_PERIOD`."""
     fast = [1]
-    for prime in (2, 3, 5, 7):
+    for prime in (2, 3, 5):
         for n in fast:  # grows while it is read
             if n * prime <= MAX_PERIOD:
                 fast.append(n * prime)
@@ -134,14 +134,17 @@ def choices(g: Geometry, axis: int) -> tuple[Axis, ...]:
         single_tiles.append(Axis(1, out, n, min(count, n), base))
         if len(single_tiles) == 6:
             break
-    tiled: dict[int, Axis] = {}
+    tiled: list[Axis] = []
+    least = inf
     for n in lengths(extent, min(length, MAX_PERIOD + 1)):
         tiles = -(-out // (n - extent + 1))
         outputs = -(-out // tiles)
         tiles = -(-out // outputs)
-        if tiles > 1 and tiles not in tiled:
-            tiled[tiles] = Axis(tiles, outputs, n, outputs + extent - 1, 0)
-    return (*single_tiles, *list(tiled.values())[-48:])
+        total = tiles * (radices(n)[0] + SPLIT * n / 2)
+        if tiles > 1 and total < least:  # longer tiles take more memory: they must save work
+            least = total
+            tiled.append(Axis(tiles, outputs, n, outputs + extent - 1, 0))
+    return (*single_tiles, *tiled[-16:])
 
 
 @dataclass(frozen=True)
@@ -231,27 +234,6 @@ def best_tiling(g: Geometry, gradient: bool, vector: int, tiled_lanes: int) -> T
         pairs = product(choices(g, 0), choices(g, 1))
         tilings = [_predict_tiling(a, b, False, *common) for a, b in pairs]
     return min(tilings, key=lambda p: p.effort, default=None)
-
-
-def positions(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """Return (tiles, inputs) the element of x at each position; -1 for zero."""
-    elements = padded_elements(g, axis)[: g.out[axis] + g.extent[axis] - 1]
-    table = np.full((axis_tiling.tiles, axis_tiling.inputs), -1, np.int64)
-    for t in range(axis_tiling.tiles):
-        start = t * axis_tiling.outputs
-        p = np.arange(start, min(start + axis_tiling.outputs + g.extent[axis] - 1, len(elements)))
-        z = (p - start - axis_tiling.shift) % axis_tiling.period
-        inside = elements[p] >= 0
-        table[t, z[inside]] = elements[p[inside]]
-    return table
-
-
-def results(g: Geometry, axis: int, axis_tiling: Axis) -> Any:
-    """Return (tiles, outputs) the element of y at each position; -1 for none."""
-    elements = np.arange(axis_tiling.tiles * axis_tiling.outputs).reshape(
-        axis_tiling.tiles, axis_tiling.outputs
-    )
-    return np.where(elements < g.out[axis], elements, -1)
 
 
 def taps(g: Geometry, axis: int, axis_tiling: Axis, gradient: bool) -> Any:

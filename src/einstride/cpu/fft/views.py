@@ -1,7 +1,7 @@
 """Load and store the planes of an array, with one channel per lane of a vector.
 
-Offset tables give the row and the column of the array for each position of a plane, so that every
-padding mode is only another table: a negative offset loads zeros, or is not stored.
+Tables give the offset of the row and of the column for each position of a tile (see `positions`),
+so that every padding mode is only another table: a negative offset loads zeros, or is not stored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from einstride.codegen import vector_formats as vectors
 from einstride.codegen.function_builder import Code, Mask, Pointer, Value
 from einstride.codegen.ir_types import INT64
 from einstride.codegen.vector_formats import Format
-from einstride.cpu.fft.lines import Radices
-
-AXES = ("down", "across")
 
 
 @dataclass(frozen=True)
@@ -25,16 +22,12 @@ class Operand:
 
     Attributes
     ----------
-    name : str
-        The prefix of its kernel arguments.
+    name : {"x", "y", "f"}
+        The prefix of its kernel arguments. A filter has one tile, and the caller makes its tables.
     format : Format
         The dtype in memory and the dtype of sums.
     contiguous : bool
         True if the channels of a vector are contiguous in memory.
-    rows, columns : int
-        Rows and columns of a plane that may hold elements; the rest holds zeros.
-    whole : bool
-        True if every position of these, in every plane, holds an element.
     tiled_lanes : bool
         True if lanes hold tiles of a single channel instead of channels.
     """
@@ -42,35 +35,28 @@ class Operand:
     name: str
     format: Format
     contiguous: bool
-    rows: int
-    columns: int
-    all_inside: bool = False
     tiled_lanes: bool = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The names of its kernel arguments: address, strides and offset tables.
+        """The names of its kernel arguments.
 
-        With tiled lanes, for each axis: its stride, the first element of the first tile, its size.
+        They are its address, strides, the numbers of rows and columns of a plane that may hold
+        elements, the offset of the first example (if lanes hold tiles, for no offset may be
+        negative), the tables of offsets, and the descriptions of its axes.
         """
-        parts: tuple[str, ...] = (
-            "",
-            "_batch",
-            "_channel",
-            "_repeat",
-            "_rows",
-            "_row_columns",
-            "_columns",
-            "_pitch",
-        )
+        parts = ["", "_batch", "_channel", "_repeat", "_row_count", "_column_count"]
+        parts += ["_rows", "_columns"]
         if self.tiled_lanes:
-            parts = ("", "_batch", *(f"_{a}_{b}" for a in AXES for b in ("step", "first", "size")))
+            parts.append("_first_example")
+        if self.name != "f":
+            parts += ["_down", "_across"]
         return tuple(self.name + part for part in parts)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The two-dimensional transform of a plane.
+    """The transforms of planes that a kernel is compiled for, whatever the lengths of their axes.
 
     Attributes
     ----------
@@ -80,21 +66,17 @@ class Plane:
         Lanes of a vector.
     masked : bool
         True if there are fewer channels than lanes.
-    height, width : tuple of int
-        The radices of the transforms along columns and along rows.
-    pitch : int
-        Complex vectors from one row of the buffer to the next.
     flat : bool
         True for one spatial axis: rows are tiles of it, and columns are not transformed.
+    lanes_summed : bool
+        True if the sums of a filter gradient hold other tiles in each lane, to be added up.
     """
 
     dtype: str
     lanes: int
     masked: bool
-    height: Radices
-    width: Radices
-    pitch: int
     flat: bool
+    lanes_summed: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,12 +104,17 @@ class View:
         Which of its planes.
     outside : Pointer
         A vector that positions outside of the array load from (zeros) or are stored to.
+    rows, columns : Pointer
+        The offsets of the rows and columns of the plane. With one spatial axis every row has
+        columns of its own, one table behind the other.
     """
 
     def __init__(
-        self, code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer
-    ) -> None:
+        self, code: Code, plane: Plane, operand: Operand, index: PlaneIndex, outside: Pointer,
+        rows: Pointer, columns: Pointer,
+    ) -> None:  # fmt: skip
         self.code, self.plane, self.operand = code, plane, operand
+        self.rows, self.columns = rows, columns
         name = operand.name
         pointer = code.array(name, operand.format.stored)
         self.outside = Pointer(code, outside.ir, pointer.element)
@@ -143,17 +130,13 @@ class View:
             channels = numbers + code.splat(index.channel, plane.lanes)
             channels = channels // code.splat(code[f"{name}_repeat"], plane.lanes)
             self.lane_offsets = channels * code.splat(code[f"{name}_channel"], plane.lanes)
-        first = index.down * operand.rows
-        self.rows = code.array(f"{name}_rows", "int64").at(first)
-        self.row_columns = code.array(f"{name}_row_columns", "int64").at(first)
-        self.columns = code.array(f"{name}_columns", "int64").at(
-            index.across * code[f"{name}_pitch"]
-        )
 
     def row(self, slot: Value) -> Row:
         """Return the row `slot` of the plane."""
-        columns = self.columns.at(self.row_columns.at(slot).load())
-        return Row(self, self.rows.at(slot).load(), columns)
+        if self.plane.flat and self.operand.name != "f":
+            columns = self.columns.at(slot * self.code[f"{self.operand.name}_column_count"])
+            return Row(self, self.code.number(0), columns)
+        return Row(self, self.rows.at(slot).load(), self.columns)
 
     def mask_of(self, inside: Value) -> Mask:
         """Return the mask of the channels that exist, empty for a position outside of the array."""
@@ -162,12 +145,7 @@ class View:
 
     def pointer_of(self, offset: Value) -> Pointer:
         """Return the address of the vector at an offset; `outside` if the offset is negative."""
-        pointer = self.pointer.at(offset)
-        return (
-            pointer
-            if self.operand.all_inside
-            else (offset < 0).select_pointer(self.outside, pointer)
-        )
+        return (offset < 0).select_pointer(self.outside, self.pointer.at(offset))
 
 
 class Row:
@@ -186,21 +164,18 @@ class Row:
     def __init__(self, view: View, offset: Value, columns: Pointer) -> None:
         self.view, self.offset, self.columns = view, offset, columns
 
-    def _offset_of(self, position: Value, shift: int) -> Value:
-        return self.offset + self.columns.at(position).at(shift).load()
-
-    def get(self, position: Value, shift: int) -> Value:
+    def get(self, position: Value) -> Value:
         """Load the vector at a position; zeros outside of the array."""
-        view, offset = self.view, self._offset_of(position, shift)
+        view, offset = self.view, self.offset + self.columns.at(position).load()
         f = view.operand.format
         if view.lane_offsets is None:
             return vectors.load(view.pointer_of(offset), f, view.plane.lanes, view.mask, None)
         mask = view.mask_of(offset >= 0)
         return vectors.gather(view.pointer.at(offset), f, view.lane_offsets, mask)
 
-    def put(self, position: Value, shift: int, value: Value) -> None:
+    def put(self, position: Value, value: Value) -> None:
         """Store the vector at a position, unless it is outside of the array."""
-        view, offset = self.view, self._offset_of(position, shift)
+        view, offset = self.view, self.offset + self.columns.at(position).load()
         f = view.operand.format
         if view.lane_offsets is None:
             vectors.store(view.pointer_of(offset), value, f, view.mask, None)

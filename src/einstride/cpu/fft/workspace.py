@@ -16,6 +16,10 @@ from einstride.support.caches import cached
 TARGET_PARTIAL_SUMS = 16
 """Partial sums times blocks of channels of a filter gradient, about; decides the order of sums."""
 
+TILED_PARTIAL_SUMS = 4
+"""Partial sums of a filter gradient whose lanes hold tiles, at most. Each has as many lanes: more
+sums take more memory, and more time to add up, than threads gain."""
+
 USES = 2
 """Planes that a spectrum is used for, at most, if it is computed again rather than kept."""
 
@@ -25,8 +29,11 @@ def partial_sums(conv: FFTConvolution, job: Job) -> int:
     g = conv.geometry
     if job.per_example:
         return g.batch
-    max_sums = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), g.batch)
-    return -(-g.batch // -(-g.batch // max_sums))
+    if conv.tiled_lanes:
+        max_sums = min(TILED_PARTIAL_SUMS, conv.planes)
+    else:
+        max_sums = min(max(TARGET_PARTIAL_SUMS // conv.blocks, 1), conv.planes)
+    return -(-conv.planes // -(-conv.planes // max_sums))
 
 
 def fused(conv: FFTConvolution, job: Job) -> bool:

@@ -89,21 +89,32 @@ class Call:
         Number of threads that take chunks.
     tables : sequence
         Tables that must live as long as the call, because the block holds their addresses.
+    callees : mapping
+        Kernels that this kernel calls, by the arguments that hold their addresses.
     """
 
     def __init__(
         self, kernel: KernelSpec, names: Sequence[str],
         values: Mapping[str, int], threads: int, tables: Sequence[Any],
+        callees: Mapping[str, KernelSpec] | None = None,
     ) -> None:  # fmt: skip
         self.kernel, self.threads = kernel, max(threads, 1)
         self._indices = {name: i for i, name in enumerate(names)}
         self._block = make_block(names, dict.fromkeys(names, 0) | dict(values))
-        self._tables = tuple(tables)
+        self._tables, self._callees = tuple(tables), dict(callees or {})
 
     @cached_property
     def function(self) -> Kernel:
         """The kernel's machine code, compiled at the first access."""
         return self.kernel.compiled()
+
+    def _compile_callees(self) -> None:
+        """Store the addresses of the kernels that this kernel calls in the block."""
+        while self._callees:
+            name, kernel = next(iter(self._callees.items()))
+            function: Any = kernel.compiled()
+            self._block[self._indices[name]] = ctypes.cast(function, ctypes.c_void_p).value or 0
+            self._callees.pop(name, None)
 
     @property
     def nbytes(self) -> int:
@@ -125,6 +136,8 @@ class Call:
 
     def block(self) -> ArgumentBlock:
         """Return a copy of the argument block, in which the caller fills in addresses."""
+        if self._callees:
+            self._compile_callees()
         return type(self._block).from_buffer_copy(self._block)
 
     def __call__(self, launch: Any, **arrays: Any) -> None:
