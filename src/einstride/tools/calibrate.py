@@ -35,6 +35,7 @@ from einstride.arrays.backends.numpy import BACKEND
 from einstride.codegen import jit
 from einstride.geometry.convolution import Geometry
 from einstride.geometry.tile_sizes import TileSizes, work
+from einstride.geometry.types import Algorithm
 from einstride.support.caches import REGISTRY
 
 NOTE = (
@@ -66,7 +67,7 @@ class Layer(NamedTuple):
 
     Attributes
     ----------
-    algorithm : str
+    algorithm : Algorithm
         The algorithm that is timed.
     x, f : tuple of int
         The shapes of the arrays.
@@ -74,7 +75,7 @@ class Layer(NamedTuple):
         The number of groups.
     """
 
-    algorithm: str
+    algorithm: Algorithm
     x: tuple[int, ...]
     f: tuple[int, ...]
     groups: int = 1

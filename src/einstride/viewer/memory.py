@@ -8,6 +8,7 @@ from einstride.arrays.backends import Array
 from einstride.arrays.backends.numpy import dtype_name, unallocated
 from einstride.dispatch import windowed
 from einstride.geometry.convolution import Geometry
+from einstride.geometry.keywords import Settings
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def memory(x: Array, g: Geometry) -> Memory:
         base = sum(-low * x.strides[a] for a, (low, _) in enumerate(g.padding, start=1))
         view = x[(slice(None), *cropped)]
         return replace(memory(view, g.extended), shape=x.shape, strides=x.strides, base=base)
-    view = windowed.windows("show", array, g.kernel, g.stride, g.dilation)
+    settings = Settings(g.stride, "valid", g.dilation)
+    view = windowed.windows("show", array, g.kernel, settings)
     return Memory(
         copied, array.shape, array.strides, view.shape, view.strides, base, array.itemsize
     )

@@ -137,12 +137,14 @@ def describe(job: Job, b: Backend, first: Array, second: Array, out: Array) -> F
     """Describe the engine for these arrays, its kernel and the kernel's register tile."""
     arrays = (first, second) if job.direction == "filter_grad" else (first, out)
     engine, _ = _engine_for(job, b, None, *arrays)
-    name = _NAMES[engine]
+    name, planned = _NAMES[engine], _engine(job, b.traits)
+    call, sums = None, 1
     if job.direction != "filter_grad":
-        planned = _engine(job, b.traits)
         call = staged.call_for(planned, job, b.traits, first, out, second)
-        if call is not None:
-            return facts(_NAMES[planned], Work(call.largest), call.call)
+    elif found := staged.gradient_for(planned, job, first, second, out):
+        call, sums = found[0], job.geometry.batch * found[1]
+    if call is not None:
+        return facts(_NAMES[planned], Work(call.largest, sums=sums), call.call)
     work: Work | None = engine.work(job, b, first, second, out)
     if work is None:
         return {

@@ -105,26 +105,41 @@ def _call(
     return call
 
 
+def gradient_for(
+    engine: Any, job: Job, x: Array, gy: Array, out: Array
+) -> tuple[StagedCall, int] | None:
+    """Return the call that computes a filter gradient by blocks, and its bands; None if none does.
+
+    A band is a part of the positions whose gradient is summed apart.
+    """
+    if contiguous_channels(x) and contiguous_channels(gy):
+        return None
+    if not (engine.STAGES_GRADIENTS and addressable(x) and addressable(gy)) or job.per_example:
+        return None
+    layouts = layout(x), layout(gy)
+    return _gradient(engine, job, *layouts, _memory_order(out), jit.host_target())
+
+
+def _memory_order(out: Array) -> tuple[int, ...]:
+    """Return the axes of an array from the outermost in memory to the innermost."""
+    return tuple(sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis])))
+
+
 def filter_gradient(engine: Any, job: Job, b: Backend, x: Array, gy: Array, out: Array) -> bool:
     """Compute the filter gradient `out` by blocks; return False if not for these arrays.
 
     Each band of each example has a gradient of its own; they are added in order.
     """
-    if contiguous_channels(x) and contiguous_channels(gy):
-        return False
-    if not (engine.STAGES_GRADIENTS and addressable(x) and addressable(gy)) or job.per_example:
-        return False
-    g = job.geometry
-    order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
-    found = _gradient(engine, job, layout(x), layout(gy), tuple(order), jit.host_target())
+    found = gradient_for(engine, job, x, gy, out)
     if found is None:
         return False
     call, bands = found
+    g, order = job.geometry, _memory_order(out)
     shape = tuple(out.shape[axis] for axis in order)
     sums = b.empty((g.batch * bands, *shape), job.arithmetic.compute, x)
     call(b.launch, [gy], x=x, y=sums)
     destination = flip(out, g.rank, b) if g.flip else out
-    add_partial_sums(sums, b.xp.permute_dims(destination, tuple(order)), b.launch)
+    add_partial_sums(sums, b.xp.permute_dims(destination, order), b.launch)
     return True
 
 
