@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -168,12 +169,17 @@ def pytest_collection() -> Iterator[object]:
     """Collect tests without the garbage collector, which then never visits what they leave.
 
     The modules and tests are most objects of a run, and some tests call the garbage collector
-    hundreds of times.
+    hundreds of times. Dask imports CuPy where it finds it, and CuPy may not be imported before the
+    host is installed, so modules find no CuPy.
     """
     gc.disable()
+    if "cupy" not in sys.modules:
+        sys.modules["cupy"] = None  # type: ignore[assignment]
     try:
         return (yield)
     finally:
+        if sys.modules["cupy"] is None:
+            del sys.modules["cupy"]
         gc.freeze()
         gc.enable()
 
