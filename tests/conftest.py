@@ -178,14 +178,19 @@ def pytest_collection() -> Iterator[object]:
     try:
         return (yield)
     finally:
-        if sys.modules["cupy"] is None:
-            del sys.modules["cupy"]
+        _find_cupy_again()
         gc.freeze()
         gc.enable()
 
 
+def _find_cupy_again() -> None:
+    if "cupy" in sys.modules and sys.modules["cupy"] is None:
+        del sys.modules["cupy"]
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install the CuPy host before the first test, because other libraries may import CuPy."""
+    _find_cupy_again()
     needed = any(
         "installed_cupy_host" in names or _backend_of(item) == "cupy-host"
         for item in session.items
