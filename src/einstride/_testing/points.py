@@ -54,6 +54,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     ),
     "transform axes": ("algorithms.fft.correlate:Transform",),
     "list the cuts of an FFT's axis": ("algorithms.fft.axes:choices",),
+    "allocate the scratch of a compiled FFT": ("algorithms.fft.compiled:_scratch",),
     "plan a compiled FFT": ("cpu.fft.plan:best_tiling",),
     # kernels
     "get a kernel": ("codegen.jit:kernel",),

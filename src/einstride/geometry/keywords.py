@@ -261,11 +261,17 @@ def number(where: str, name: str, value: object) -> Number:
         raise bad_type(where, f"{name} must be a number", shown(value), f"write {name}=0")
     try:
         if hasattr(value, "__index__"):
-            return operator.index(plain)
+            whole = operator.index(plain)
+            return whole if whole.bit_length() <= 64 else float(whole)
         is_complex = getattr(getattr(value, "dtype", None), "kind", "") == "c"
         if hasattr(value, "__float__") and not is_complex:  # NumPy's would drop a part
             return math.nan if plain != plain else float(plain)
         return complex(plain)
+    except OverflowError:
+        raise bad_value(
+            where, f"{name} must be a number that an array can hold", shown(value),
+            f"write {name}=0",
+        ) from None  # fmt: skip
     except (TypeError, ValueError):
         raise bad_type(where, f"{name} must be a number", shown(value), f"write {name}=0") from None
 
