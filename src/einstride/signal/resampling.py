@@ -71,9 +71,7 @@ def upfirdn(
         raise bad_value(
             where, "Unknown mode", shown(mode), f"use one of {(*BORDERS, *EXTRAPOLATIONS)}"
         )
-    name = b.dtype_name(b.xp.zeros(1, dtype=b.xp.result_type(taps, signal)))
-    if is_integer(name) or name in ("float16", "bfloat16"):
-        name = "float64" if is_integer(name) else "float32"
+    name = _result(b.dtype_name(taps), b.dtype_name(signal))
     taps, signal = (b.astype(t, name) for t in (taps, signal))
     reach = taps.shape[0] - 1
     n = signal.shape[axis]
@@ -91,6 +89,12 @@ def upfirdn(
         where, signal, taps, (axis,), ((pad, pad),), b, flip=True, stride=down,
         accuracy="elementwise",
     )  # fmt: skip
+
+
+def _result(*names: str) -> str:
+    """Return the dtype of a result by NumPy's rules, which SciPy follows for every library."""
+    name = str(np.result_type(*("float32" if n == "bfloat16" else n for n in names), np.float32))
+    return "float64" if is_integer(name) else name
 
 
 def _by_phases(
