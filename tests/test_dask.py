@@ -346,6 +346,16 @@ def test_tasks_share_the_threads_of_a_call():
     assert tasks.RUNNING._count == 0
 
 
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "circular", "replicate"])
+def test_a_border_that_repeats_elements_is_folded_by_chunks(mode):
+    """Each chunk of gx gets what the positions of the border that hold its elements get."""
+    rng = np.random.default_rng(3)
+    gy, f = rng.integers(-3, 4, (1, 10, 2)), rng.integers(-3, 4, (5, 3, 2))
+    keywords = {"padding": 3, "padding_mode": mode}
+    found = es.conv_input_grad(da.from_array(gy, chunks=(1, 3, 2)), f, 8, **keywords)
+    np.testing.assert_array_equal(found.compute(), es.conv_input_grad(gy, f, 8, **keywords))
+
+
 # The integers behind
 
 

@@ -197,7 +197,7 @@ def test_dtypes(which, dtype, name, calls):
 @pytest.mark.parametrize(
     "layout", ["NCHW,HWIO->NHWC", "NHWC,OIHW->NCHW", "CHWN,IHWO->WCNH", "WNCH,OHWI->HNWC"]
 )
-@pytest.mark.parametrize("name", ["depthwise", "groups", "dense"])
+@pytest.mark.parametrize("name", ["depthwise", "depthwise, flipped", "groups", "dense"])
 def test_other_memory_orders(layout, name):
     one = CASES[name]
     x, f, gy = arrays(one, "float32", 7)
