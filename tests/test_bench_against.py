@@ -49,5 +49,5 @@ def test_a_commit_against_itself(capfd, tmp_path):
         "2",
     ]
     assert against.main([*arguments, "--json", str(tmp_path / "pairs.json")]) == 0
-    assert "| all | 4 |" in capfd.readouterr().out
+    assert "| all | 8 |" in capfd.readouterr().out
     assert "tiny/8x8x3" in (tmp_path / "pairs.json").read_text()
