@@ -103,6 +103,18 @@ def test_every_mode_dtype_and_rank(backend, which, algorithm, case, dtype, seed)
         agrees(result, expected(which, case, x, f, gy), promoted(dtype, dtype), algorithm)
 
 
+@pytest.mark.parametrize(
+    ("mode", "numpys"),
+    [("symmetric", "symmetric"), ("reflect", "reflect"), ("replicate", "edge"),
+     ("circular", "wrap")],
+)  # fmt: skip
+def test_a_border_is_that_of_numpy(mode, numpys):
+    x, f = np.arange(6)[None, :, None], np.array([1, 10, 100])[:, None, None]
+    wide = np.pad(x, ((0, 0), (3, 4), (0, 0)), mode=numpys)
+    found = es.conv(x, f, padding=((3, 4),), padding_mode=mode)
+    np.testing.assert_array_equal(found, es.conv(wide, f))
+
+
 @pytest.mark.parametrize("mode", WIDEST)
 @given(case=bordered(), seed=seeds)
 def test_gradients_are_adjoint_to_the_forward_pass(backend, mode, case, seed):

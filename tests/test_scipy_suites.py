@@ -15,6 +15,6 @@ def test_suite(suite, full_length):
     """A sample of each suite; `python -m tests.scipy_suites` runs every test."""
     if not full_length and "array-api" in suite:
         pytest.skip("importing PyTorch and collecting its tests takes long: it runs with --all")
-    outcomes = suites.run(suite, every=23 if full_length else 211)
+    outcomes = suites.run(suite, every=47 if full_length else 211)
     assert outcomes
     assert [name for name in suites.failed(outcomes) if suites.reason(name) is None] == []
