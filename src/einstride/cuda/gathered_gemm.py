@@ -228,7 +228,7 @@ def prepare(
     )
     columns_inner = read[0] == 1 or (from_filter or abs(read[0]) < abs(term_stride))
     fields = [
-        *x.shape[:-1], *idle, *x_strides[:-1], *[0 * i for i in idle], MODES[mode],
+        *x.shape[:-1], *idle, *x_strides[:-1], *[0 * i for i in idle], MODES.index(mode),
         inner[1], groups, column_tiles, int(inner_channels != from_filter), int(columns_inner),
         inner[0] * x_strides[-1], read[1], read[0], write[1], write[0],
         each, prod(out.shape) // parts if parts > 1 else 0, *rows, *terms,

@@ -8,8 +8,7 @@ from typing import Any
 
 from einstride.cuda import kernel
 
-MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 4, "symmetric": 5}
-"""The numbers of padding modes in `indexing.cuh`: cases are selected by bits, in few registers."""
+MODES = ("zeros", "reflect", "replicate", "circular")
 MAX_RANK = 12
 THREADS = 256
 
@@ -127,7 +126,7 @@ def copy_rows(
 
     positions, row = x.shape[0] * prod(out), prod(kernel_size) * channels
     inner, outer = (positions, row) if positions_inner else (row, positions)
-    fields = [total, rank, MODES[mode], int(positions_inner), int(channels_inner)]
+    fields = [total, rank, MODES.index(mode), int(positions_inner), int(channels_inner)]
     fields += [channels, in_words[-1], in_words[0]]
     fields += divisor(inner, index) + divisor(outer, index)
     fields += divisor(channels if channels_inner else prod(kernel_size), index)

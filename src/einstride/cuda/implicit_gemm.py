@@ -170,7 +170,7 @@ def _job(
     vector_store = y.column == 1 and not n % 4 and (y_linear or at.aligned[2])
     vector_store = vector_store and not any(s % 4 for s in ((n,) if y_linear else strides))
     fields = [m, n, k, split, *p.tiles, g.groups]
-    fields += [MODES[g.padding_mode], inner, relu, bias, bias_stride]
+    fields += [MODES.index(g.padding_mode), inner, relu, bias, bias_stride]
     fields += [at.x_batch, at.x.plain, at.x.group]
     fields += [at.f.plain, at.f.column, at.f.group, linear is not None, linear or 0]
     fields += [y.plain, y.column, y.group, y_linear, n, part, vector_store]

@@ -13,14 +13,11 @@ __device__ inline long long quotient(long long n, const Divisor &d) {
                        >> (int)d.shift);
 }
 
-enum { ZEROS = 0, REFLECT = 1, REPLICATE = 2, CIRCULAR = 4, SYMMETRIC = 5 };
+enum { ZEROS, REFLECT, REPLICATE, CIRCULAR };
 
 // The position whose element stands at a position outside [0, size) of a padded axis; -1: a zero.
 template <class INDEX> __device__ inline INDEX border(INDEX at, INDEX size, int mode) {
-    if (mode & 1) {  // REFLECT or SYMMETRIC, which repeats the edge element
-        int edge = mode >> 2;
-        return (at < 0 ? -edge : 2 * (size - 1) + edge) - at;
-    }
+    if (mode == REFLECT) return at < 0 ? -at : 2 * (size - 1) - at;
     if (mode == REPLICATE) return at < 0 ? 0 : size - 1;
     if (mode == CIRCULAR) return at % size + (at % size < 0 ? size : 0);
     return -1;

@@ -119,7 +119,7 @@ def correlation(
     aligned = not any(n * item_out % (vec * item_out) for n in out_strides[:-1])
     wide_store = whole and aligned and out.address % (vec * item_out) == 0
 
-    tile, tile_strides = _tile(x, shape.length, slab_in, inner, MODES[mode], word)
+    tile, tile_strides = _tile(x, shape.length, slab_in, inner, MODES.index(mode), word)
     middle, run = axes[1], shape.run
     space = middle.denominator if run > 1 else 1
     run_step = tile_strides[1] * (middle.output_step if middle.denominator == 1 else 1)
@@ -175,7 +175,7 @@ def filter_sums(
     axes, inner, slab = problem.axes, problem.channels_inner, shape.slab
     slab_in = slab // problem.group_out * problem.group_in
     words = _widest_word(x, slab_in, inner), _widest_word(gy, slab, inner)
-    tile, tile_strides = _tile(x, shape.length, slab_in, inner, MODES[mode], words[0])
+    tile, tile_strides = _tile(x, shape.length, slab_in, inner, MODES.index(mode), words[0])
     tile_y, _ = _tile(gy, shape.box, slab, inner, 0, words[1])
     side_by_side = small_channels_shape.slice_count(problem, shape.box, slab)
     slabs = -(-gy.shape[-1] // slab)

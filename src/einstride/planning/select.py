@@ -17,6 +17,7 @@ from einstride.geometry.infer_shapes import (
 )
 from einstride.geometry.keywords import PerExample, Settings, Shape, Transposed
 from einstride.geometry.layout import Layout, canonical, parse
+from einstride.geometry.padding_modes import Border
 from einstride.geometry.problem import Cost, Job
 from einstride.planning import limits, tuned
 from einstride.support.caches import cached
@@ -175,7 +176,7 @@ def plan(
             "merge axes that the filter does not span",
         )
     order = parse(where, layout, max(rank, 1))
-    g = geometry(where, direction, shapes, extra, settings, order)
+    g = _geometry_for(traits, geometry(where, direction, shapes, extra, settings, order))
     if g.border is not None and direction != "input_grad":
         dtypes.check_fill(where, g.border.fill, names[0])
     per_example = isinstance(extra, PerExample)
@@ -249,6 +250,16 @@ def geometry(
     return input_grad_geometry(
         where, first, second, extra, settings, f"gy {shapes[0]}, f {shapes[1]}"
     )
+
+
+def _geometry_for(traits: Traits, g: Geometry) -> Geometry:
+    """Return a geometry whose border the kernels know, or that is filled in a copy before them.
+
+    Kernels in CUDA C know no "symmetric" border: with one case more, some would spill registers.
+    """
+    if traits.kernels != "cuda" or g.padding_mode != "symmetric":
+        return g
+    return replace(g, padding_mode="zeros", border=Border((g.padding_mode,) * g.rank))
 
 
 def choose_algorithm(
