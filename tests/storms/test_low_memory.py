@@ -83,7 +83,9 @@ LIMITED = """
     except Exception as error:
         # Other packages may raise any error when a library of theirs cannot allocate.
         file = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "einstride" in file and not isinstance(error, (MemoryError, ImportError)):
+        # CPython itself may report a failed import as a SystemError "without exception set".
+        ours = not isinstance(error, (MemoryError, ImportError, SystemError))
+        if "einstride" in file and ours:
             raise
         print("import", type(error).__name__)
         sys.exit()
