@@ -77,6 +77,19 @@ LONG = (
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only
 with ``--all``."""
 
+THIRDS = (
+    "storms/test_signals.py::",
+    "test_cupy_nvrtc.py::",
+    "test_cupy_rows.py::",
+    "test_cupy_traffic.py::",
+    "test_guarded_tails.py::",
+    "test_max_workspace_is_never_exceeded[",
+    "test_simd_channelwise.py::",
+    "test_workspace_random.py::",
+)
+"""Parts of the ids of tests with many cases of some seconds: ``--all`` takes a third of the
+parameter sets of each test, chosen by the hash of the commit; with ``--every-case`` all."""
+
 EVERYTHING = 5000
 """Number of collected tests from which a run is taken for a run of all files."""
 
@@ -92,7 +105,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="run every case, stress tests (tests/storms) and random tests at their full length",
+        help="run every case of almost all tests, and stress tests (tests/storms) and random tests "
+        "at their full length",
+    )
+    parser.addoption(
+        "--every-case",
+        action="store_true",
+        help="with --all: run every case also of the tests in THIRDS of tests/conftest.py",
     )
 
 
@@ -128,20 +147,32 @@ def commit_number() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests in a run of all files without ``--all``, by `CASES` and `LONG`."""
-    if len(items) < EVERYTHING or config.getoption("--all"):
+    """Deselect tests in a run of all files, by `CASES` and `LONG`; with ``--all`` by `THIRDS`."""
+    if len(items) < EVERYTHING or config.getoption("--every-case"):
         return
-    left_out = {item for item in items if any(name in item.nodeid for name in LONG)}
-    tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
-    for item in items:
-        if item not in left_out:
-            key = item.nodeid.partition("[")[0], _backend_of(item)
-            tests.setdefault(key, []).append(item)
-    for cases in tests.values():
-        share = min(CASES, len(cases))
-        left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % share}
+    if config.getoption("--all"):
+        left_out = _beyond_a_share([item for item in items if _is_named(item, THIRDS)], 3)
+    else:
+        left_out = {item for item in items if _is_named(item, LONG)}
+        left_out |= _beyond_a_share([item for item in items if item not in left_out], CASES)
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
+
+
+def _is_named(item: pytest.Item, parts: tuple[str, ...]) -> bool:
+    return any(part in item.nodeid for part in parts)
+
+
+def _beyond_a_share(items: list[pytest.Item], share: int) -> set[pytest.Item]:
+    """Return all items but one parameter set in `share` of each test and backend."""
+    tests: dict[tuple[str, str | None], list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault((item.nodeid.partition("[")[0], _backend_of(item)), []).append(item)
+    left_out: set[pytest.Item] = set()
+    for cases in tests.values():
+        every = min(share, len(cases))
+        left_out |= {item for i, item in enumerate(cases) if (i + commit_number()) % every}
+    return left_out
 
 
 _BEGINNINGS: dict[str, dict[str, object]] = {}
