@@ -83,3 +83,52 @@ def test_info_names_every_cache():
     listed = list(info._caches())
     assert len(listed) == len(REGISTRY)
     assert any("byte_cache.CACHE" in line and "at most 50,331,648 bytes" in line for line in listed)
+
+
+def kernels_of(name):
+    return sum(write.__module__.endswith(name) for write, *_ in jit._kernels)
+
+
+def test_long_rows_of_few_channels_share_one_kernel():
+    """Tiles of the ends of a row, and those between, do not depend on the row's length."""
+    rng = np.random.default_rng(5)
+    f = rng.integers(-3, 4, (3, 3, 1, 8)).astype("float32")
+    before = kernels_of("channelwise.channels")
+    for width in (57, 58, 63, 64, 71, 100, 131, 300):
+        x = rng.integers(-3, 4, (1, 9, width, 1)).astype("float32")
+        y = es.conv(x, f, padding="same", algorithm="direct")
+        np.testing.assert_array_equal(y, es.conv(x, f, padding="same", algorithm="strided"))
+    assert kernels_of("channelwise.channels") - before <= 1
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
+@pytest.mark.parametrize(
+    ("taps", "stride", "dilation"), [(3, 1, 1), (4, 2, 1), (3, 1, 9), (7, 3, 2), (2, 1, 31)]
+)
+def test_unrolled_rows_of_any_length(taps, stride, dilation, mode):
+    """Rows shorter and longer than a tile and the borders, alone and in strips for threads."""
+    rng = np.random.default_rng([taps, len(mode)])
+    pad = ((taps - 1) * dilation, dilation)
+    for out in rng.choice([*range(2, 34), 40, 41, 55, 57, 113], 6, replace=False):
+        size = (out - 1) * stride + (taps - 1) * dilation + 1 - sum(pad)
+        if size <= (max(pad) if mode in ("reflect", "circular", "symmetric") else 0):
+            continue
+        x = rng.integers(-9, 9, (1, size, 2)).astype("float32")
+        f = rng.integers(-9, 9, (taps, 1, 2)).astype("float32")
+        given = {"padding": (pad,), "stride": stride, "dilation": dilation, "padding_mode": mode}
+        y = es.conv(x, f, groups=2, algorithm="direct", **given)
+        right = es.conv(x, f, groups=2, algorithm="strided", **given)
+        assert y.shape[1] == out
+        np.testing.assert_array_equal(y, right)
+
+
+def test_a_long_signal_is_divided_into_strips():
+    """A row of one example is divided among threads; each strip has its own part of the borders."""
+    rng = np.random.default_rng(7)
+    for length in (100_003, 90_001):
+        x = rng.integers(-9, 9, (1, length, 1)).astype("float32")
+        f = rng.integers(-9, 9, (5, 1, 4)).astype("float32")
+        y = es.conv(x, f, padding="same", padding_mode="circular", algorithm="direct")
+        padded = np.concatenate([x[:, -2:], x, x[:, :2]], 1)[..., 0]
+        right = np.stack([np.correlate(padded[0], f[:, 0, m], "valid") for m in range(4)], -1)
+        np.testing.assert_array_equal(y[0], right)

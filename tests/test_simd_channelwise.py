@@ -112,6 +112,10 @@ GEOMETRIES = {
     "reflect": depthwise(4, pads=((2, 1), (1, 2)), mode="reflect"),
     "replicate": depthwise(1, pads=((2, 1), (4, 2)), mode="replicate"),
     "circular": depthwise(4, pads=((2, 1), (1, 2)), mode="circular"),
+    "long rows": depthwise(3, input_size=(5, 61), kernel_size=(3, 7), pads=((1, 1), (3, 3)),
+                           stride=(1, 1), dilation=(1, 1)),
+    "long rows, strided": depthwise(1, filters=8, groups=1, input_size=(5, 90), stride=(1, 2)),
+    "long rows, circular": depthwise(2, input_size=(5, 47), mode="circular"),
 }  # fmt: skip
 
 

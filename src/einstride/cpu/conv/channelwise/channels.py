@@ -15,10 +15,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from einstride.codegen.function_builder import Code, Pointer, Value
 from einstride.codegen.vector_formats import combine_parts, shuffle, store
 from einstride.cpu.conv.channelwise.panels import ChannelSchedule, Panel, loop_over_panels
 from einstride.cpu.conv.channelwise.rows import (
+    Ranges,
     chunk_arguments,
     locate_rows,
     ranges_of_strip,
@@ -31,32 +34,51 @@ from einstride.cpu.conv.register_tile import RegisterTile
 from einstride.cpu.runtime.argument_block import Call, bind
 from einstride.cpu.runtime.offset_tables import lowest_offset, sources
 
-MAX_UNROLLED_ROW = 56
-"""Positions of a row whose tiles are unrolled, at most, so that border taps cost no look-up."""
+MAX_UNROLLED_TAPS = 500
+"""Taps of all positions whose tiles are unrolled, at most: it bounds the kernel's code."""
 
-MAX_UNROLLED_TAPS = 200
-"""Taps of all positions of an unrolled row, at most: it bounds the kernel's code."""
+LONG_ROW = 4
+"""Tiles of the largest size from which a row is long: its tiles are of that size. Shorter rows have
+tiles that overlap less."""
 
 FILTER_CACHE_BYTES = 1 << 14
 """Bytes of the taps that V vectors of output channels read per tile, at most, for V above 1: about
 half of a first cache, so that they stay in it from tile to tile."""
+
+Positions = tuple[tuple[int | None, ...], ...]
+"""The elements of x under each tap of neighbouring positions: their numbers in the row, or from -1
+down as Python counts from its end; None in padding of zeros."""
 
 
 @dataclass(frozen=True)
 class Channels(ChannelSchedule):
     """The schedule of the forward kernel.
 
+    The tiles of a row may be unrolled: they have no loop over the taps of the last axis, and no
+    look-up of taps at the border. Tiles may overlap, so nothing of them depends on the length of
+    the row, if it is longer than its borders and a tile.
+
     Attributes
     ----------
-    row : tuple of tuple of int
-        For a row whose tiles are unrolled: the element of x under each tap of each position, -1 in
-        padding of zeros. Empty for longer rows.
+    first, last : Positions
+        The unrolled positions at both ends of a row, in whole tiles. A row of few positions is all
+        in `first`.
+    inside : Positions
+        The positions of an unrolled tile between them; elements are counted from the first of them.
+        All three are empty if tiles are not unrolled.
     """
 
-    row: tuple[tuple[int, ...], ...] = ()
+    first: Positions = ()
+    inside: Positions = ()
+    last: Positions = ()
 
     in_rows = "output positions"
     loops = "rows of positions and strip, tile, panel of output channels, tap, input channel"
+
+    @property
+    def unrolled(self) -> bool:
+        """True if the taps of all tiles are known."""
+        return bool(self.first or self.inside)
 
 
 def kernel(schedule: Channels, names: tuple[str, ...]) -> str:
@@ -76,11 +98,9 @@ def _compute_row(
     axis = schedule.rank - 1
     tables, _, y = locate_line(code, axis, row, y)
     y_stride = code[f"y_stride{axis}"]
-    if schedule.row:
-        for o in range(0, len(schedule.row), schedule.rows):
-            taps = schedule.row[o : o + schedule.rows]
-            tile = replace(schedule, row=taps, rows=len(taps))
-            _compute_tile(code, tile, x.at(code["x_back"]), y.at(y_stride * o), tables)
+    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
+    if schedule.unrolled:
+        _compute_unrolled(code, schedule, x, y, ranges, tables)
         return
     vectors = min(schedule.rows * schedule.vectors, 4)
     border_tile = replace(
@@ -97,18 +117,44 @@ def _compute_row(
             pointer = x.at(code["x_first"] + w * code["window_stride"])
             _compute_tile(code, schedule, pointer, y.at(w * y_stride), tables)
 
-    ranges = ranges_of_strip(code, strip, code[f"out{axis}"])
     visit_row(code, ranges, 1, compute_border, compute_interior)
 
 
-def _compute_tile(
-    code: Code, schedule: Channels, x: Pointer, y: Pointer, tables: list[Pointer]
+def _compute_unrolled(
+    code: Code, schedule: Channels, x: Pointer, y: Pointer, ranges: Ranges, tables: list[Pointer]
 ) -> None:
+    """Compute one strip of a row by unrolled tiles."""
+    y_stride, out = code[f"y_stride{schedule.rank - 1}"], code[f"out{schedule.rank - 1}"]
+
+    def compute(positions: Positions, x: Pointer, y: Pointer) -> None:
+        for o in range(0, len(positions), schedule.rows):
+            some = positions[o : o + schedule.rows]
+            tile = replace(schedule, rows=len(some))
+            _compute_tile(code, tile, x, y.at(y_stride * o), tables, some)
+
+    (_, inside), (start, stop), (outside, end) = ranges
+    row = x.at(code["x_back"])
+    with code.when(inside >= 1):
+        compute(schedule.first, row, y)
+    if schedule.inside:
+        with code.loop(start, stop, schedule.rows) as w0:
+            w = w0.minimum(code["last_tile"])
+            pointer = x.at(code["x_first"] + w * code["window_stride"])
+            compute(schedule.inside, pointer, y.at(w * y_stride))
+    if schedule.last:
+        with code.when(outside < end):
+            compute(schedule.last, row, y.at((out - len(schedule.last)) * y_stride))
+
+
+def _compute_tile(
+    code: Code, schedule: Channels, x: Pointer, y: Pointer, tables: list[Pointer],
+    positions: Positions = (),
+) -> None:  # fmt: skip
     """Compute all output channels of a tile; at the border, `tables` has one for the last axis."""
 
     def compute_panel(panel: Panel, group: Value) -> None:
         start = x if schedule.spans_groups else x.at(group * code["channels"] * code["x_channel"])
-        _compute_panel(code, schedule, panel, start, y, tables)
+        _compute_panel(code, schedule, panel, start, y, tables, positions)
 
     lanes = code["filters"] * schedule.parts
     count = lanes if schedule.spans_groups else code["groups"]
@@ -116,8 +162,9 @@ def _compute_tile(
 
 
 def _compute_panel(
-    code: Code, schedule: Channels, panel: Panel, x: Pointer, y: Pointer, tables: list[Pointer]
-) -> None:
+    code: Code, schedule: Channels, panel: Panel, x: Pointer, y: Pointer, tables: list[Pointer],
+    positions: Positions,
+) -> None:  # fmt: skip
     """Compute a panel of output channels of a tile."""
     lanes, axis = schedule.lanes, schedule.rank - 1
     tiles = panel.tiles(schedule.rows)
@@ -133,15 +180,18 @@ def _compute_panel(
         taps = code[f"taps{axis}"]
         if len(tables) > axis:
             _add_tap(code, schedule, panel, tiles, neighbours(x), tap)
-        elif not schedule.row:
+        elif not positions:
             with code.loop(0, taps) as k:
-                positions = neighbours(x.at(k * code["x_tap"]))
-                _add_tap(code, schedule, panel, tiles, positions, tap * taps + k)
+                windows = neighbours(x.at(k * code["x_tap"]))
+                _add_tap(code, schedule, panel, tiles, windows, tap * taps + k)
         else:
-            for t, elements in enumerate(zip(*schedule.row, strict=True)):
-                positions = ((p, x.at(code["x_stride"] * i)) for p, i in enumerate(elements)
-                             if i >= 0)  # fmt: skip
-                _add_tap(code, schedule, panel, tiles, positions, tap * taps + t)
+            for t, elements in enumerate(zip(*positions, strict=True)):
+                known = ((p, element(x, e)) for p, e in enumerate(elements) if e is not None)
+                _add_tap(code, schedule, panel, tiles, known, tap * taps + t)
+
+    def element(x: Pointer, number: int) -> Pointer:
+        start = x if number >= 0 else x.at(code["x_length"])
+        return start.at(code["x_stride"] * number)
 
     loop_over_taps_inside(code, tables, x, add_taps)
     stride = None if schedule.y_contiguous else code["y_channel"]
@@ -187,31 +237,72 @@ def call(sig: Signature) -> Call:
     """Make the call that computes y = conv(x, f) + bias from the addresses x, y, f, bias (or 0)."""
     g = sig.geometry
     inside, outside = interior(g)
-    row = unrolled_row(sig)
-    positions, vectors = blocking(sig, len(row) or outside - inside)
-    schedule = Channels(
-        sig.x, sig.y, sig.lanes, positions, vectors, g.rank, *sig.contiguous_channels,
-        g.channels // g.groups if sig.spans_groups else 1,
-        g.filters // g.groups if sig.spans_groups else 0, row,
-    )  # fmt: skip
+    tile, vectors = unrolled_blocking(sig)
+    first, between, last = unrolled(sig, tile)
     x_stride = sig.x_strides[-2]
-    arguments = {
-        **chunk_arguments(sig, 0 if row else outside - inside, positions),
-        **row_arguments(sig, inside, outside), "bias": 0, "x_stride": x_stride,
-        "x_back": -lowest_offset(g.size[-1], x_stride),
+    if first or between:
+        ends = len(first), max(g.out[-1] - len(last), len(first))
+        arguments = row_arguments(sig, 0, g.out[-1]) | dict(
+            zip(("inside", "outside"), ends, strict=True)
+        )
+    else:
+        tile, vectors = blocking(sig, outside - inside)
+        ends = inside, outside
+        arguments = row_arguments(sig, inside, outside)
+    schedule = Channels(
+        sig.x, sig.y, sig.lanes, tile, vectors, g.rank, *sig.contiguous_channels,
+        g.channels // g.groups if sig.spans_groups else 1,
+        g.filters // g.groups if sig.spans_groups else 0, first, between, last,
+    )  # fmt: skip
+    arguments |= {
+        **chunk_arguments(sig, ends[1] - ends[0], tile), "bias": 0, "x_stride": x_stride,
+        "x_length": g.size[-1] * x_stride, "x_back": -lowest_offset(g.size[-1], x_stride),
+        "last_tile": outside - tile,
     }  # fmt: skip
     threads = min(sig.useful_threads, arguments["chunks"])
     return bind("channelwise_channels", kernel, schedule, arguments, threads, sig.target)
 
 
-def unrolled_row(sig: Signature) -> tuple[tuple[int, ...], ...]:
-    """Return the elements of x under each tap of each position of an unrolled row; else empty."""
+def unrolled(sig: Signature, tile: int) -> tuple[Positions, Positions, Positions]:
+    """Return `first`, `inside` and `last` of a schedule whose tiles have `tile` positions."""
     g = sig.geometry
-    if not 1 < g.out[-1] <= MAX_UNROLLED_ROW or g.out[-1] * g.kernel[-1] > MAX_UNROLLED_TAPS:
-        return ()
-    if sig.spans_groups and g.channels > g.groups:
-        return ()
-    return tuple(map(tuple, sources(g, g.rank - 1).tolist()))
+    s, extent, kernel, size, out = (
+        axes[-1] for axes in (g.stride, g.extent, g.kernel, g.size, g.out)
+    )
+    if out == 1 or (sig.spans_groups and g.channels > g.groups):
+        return (), (), ()
+    inside, outside = interior(g)
+    left, right = (-(-count // tile) * tile for count in (inside, out - outside))
+    is_long = tile <= outside - inside and left <= outside and inside <= out - right
+    if is_long and (left + tile + right) * kernel <= MAX_UNROLLED_TAPS:
+
+        def numbers(start: int, stop: int, near_end: bool) -> Positions:
+            reach = (stop - start) * s + extent
+            found = sources(g, g.rank - 1, np.arange(start, stop))
+            first_behind = size - reach if near_end else reach
+            behind = np.where(found >= first_behind, found - size, found)
+            return tuple(
+                tuple(None if e < 0 else n for e, n in zip(*position, strict=True))
+                for position in zip(found.tolist(), behind.tolist(), strict=True)
+            )
+
+        taps = range(0, extent, g.dilation[-1])
+        between = tuple(tuple(p * s + t for t in taps) for p in range(tile))
+        return numbers(0, left, False), between, numbers(out - right, out, True)
+    if out * kernel > MAX_UNROLLED_TAPS:
+        return (), (), ()
+    row = sources(g, g.rank - 1).tolist()
+    return tuple(tuple(None if e < 0 else e for e in position) for position in row), (), ()
+
+
+def unrolled_blocking(sig: Signature) -> tuple[int, int]:
+    """Choose P and V of a row whose tiles are unrolled."""
+    out = sig.geometry.out[-1]
+    _, vectors = blocking(sig, out)
+    tile = min(sig.accumulators, 14)
+    if out < LONG_ROW * tile:
+        tile = -(-out // -(-out // tile))
+    return tile, max(min(sig.accumulators // tile, vectors), 1)
 
 
 def blocking(sig: Signature, width: int) -> tuple[int, int]:
@@ -229,8 +320,4 @@ def blocking(sig: Signature, width: int) -> tuple[int, int]:
         if prod(g.kernel) * vectors * sig.target.vector_bytes > FILTER_CACHE_BYTES:
             vectors = 1
         max_tile = max(sig.accumulators // vectors, 1)
-    if unrolled_row(sig):
-        max_tile = min(sig.accumulators, 14)
-        tile = -(-g.out[-1] // -(-g.out[-1] // max_tile))
-        return tile, max(min(sig.accumulators // tile, vectors), 1)
     return max(-(-width // max(-(-width // max_tile), 1)), 1), vectors
