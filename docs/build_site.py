@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "site"
 COPIED = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "LICENSE",
-    "docs", "bench/NOTES.md", "bench/results", "tests/cupy_host/README.md", "src/einstride",
+    "docs", "bench/NOTES.md", "bench/results", "tests/cupy_host/README.md",
+    "tests/scipy_suites/cannot_pass.toml", "src/einstride",
 )  # fmt: skip
 """What pages consist of or link to."""
 
