@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,21 @@ def test_the_blocks_of_a_page_run(page):
     assert blocks
     for number, block in enumerate(blocks):
         exec(compile(block, f"docs/{page}, block {number}", "exec"), namespace)
+
+
+def test_the_changelog_has_the_headings_of_keep_a_changelog():
+    """The newest version is the one of the package, of its metadata and of the citation."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *versions = re.findall(r"^## (.*)", text, re.M)
+    assert first == "[Unreleased]"
+    for version in versions:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version), version
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)", text, re.M)) <= kinds
+    newest = versions[0][1:].partition("]")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert newest == es.__version__ == project["version"]
+    assert f"\nversion: {newest}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 GUIDES = ("CONTRIBUTING.md", "docs/architecture.md")
