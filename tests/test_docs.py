@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,16 +73,44 @@ def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
 
 PAGES = ["docs/show.md", "docs/errors.md"]
 PAGES += [f"docs/learn/{page.name}" for page in sorted((ROOT / "docs" / "learn").glob("[0-9]*.md"))]
-PAGES += [f"docs/do/{page.name}" for page in sorted((ROOT / "docs" / "do").glob("*.md"))]
+ON_A_GPU = "docs/do/gpu.md"
+PAGES += [
+    f"docs/do/{page.name}"
+    for page in sorted((ROOT / "docs" / "do").glob("*.md"))
+    if page.name not in ON_A_GPU
+]
+NEEDED = {
+    "sklearn": "scikit-learn, of the extra docs,",
+    "matplotlib": "Matplotlib, of the extra docs,",
+    "pygame": "pygame-ce, of the extra docs,",
+    "scipy": "SciPy, of the extra test,",
+    "dask": "Dask",
+    "torch": "PyTorch",
+    "jax": "JAX",
+}
+"""What pages import, and how it is called where it is missing."""
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """All code blocks of a page run in one namespace, in order, in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    run_blocks(page)
+
+
+def test_the_page_of_gpus_runs(gpu, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ON_A_GPU)
+
+
+def run_blocks(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    if "sklearn" in text:
-        pytest.importorskip("sklearn", reason="scikit-learn, of the extra docs, is missing")
+    for name, called in NEEDED.items():
+        if re.search(rf"import {name}|from {name}|find_spec\(.{name}", text) and not find_spec(
+            name
+        ):
+            pytest.skip(f"{called} is missing")
+    if "load_sample_image" in text:
         pytest.importorskip("PIL", reason="pillow, of the extra docs, is missing")
     code = re.findall(r"```python\n(.*?)```", text, re.S)
     assert code
