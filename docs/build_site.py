@@ -4,8 +4,9 @@
     python docs/build_site.py --no-gallery without running the scripts of docs/gallery
 
 The pages keep their places in a copy of the repository's tree, so that the links that a reader
-follows in the repository lead to the same pages on the site. Warnings are errors: a link to nothing
-is one of them. Needs the extra `docs`, and no network.
+follows in the repository lead to the same pages on the site. Warnings are errors, and so are links
+of the built pages that lead nowhere (`site_links.py`, which also lists the links to other sites and
+checks their form). Needs the extra `docs`, and no network.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import site_links
 
 import einstride as es
 
@@ -95,6 +98,7 @@ def main() -> int:
     if status == 0:
         make_live_pages()
         shutil.copy(ROOT / "docs" / "start.html", SITE / "html" / "index.html")
+        status = site_links.main([str(SITE / "html")])
         print(f"{SITE / 'html' / 'index.html'}: the site, which also works without a server")
     return status
 

@@ -73,6 +73,7 @@ LONG = (
     "test_show_browser.py::test_no_width",
     "test_gallery.py::test_a_script_runs[plot_calibration",
     "test_gallery.py::test_a_script_runs[plot_denoise",
+    "test_gallery.py::test_a_script_runs[plot_life",
     "test_the_code_of_a_page_runs[docs/do/pytorch",
     "test_the_code_of_a_page_runs[docs/do/jax",
     "test_the_page_of_gpus_runs",

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -168,6 +169,54 @@ def test_the_blocks_of_a_page_run(page):
     assert blocks
     for number, block in enumerate(blocks):
         exec(compile(block, f"docs/{page}, block {number}", "exec"), namespace)
+
+
+SITE = {
+    "index.html": """<h1 id="top-of-all">a</h1><a href="b/page.html#part">right</a>
+        <a href="b/">a folder</a><a href="#top-of-all">here</a><img src="data:image/png;base64,AA">
+        <a href="https://example.org/a?b#c">another site</a>""",
+    "b/index.html": '<a href="../index.html">back</a>',
+    "b/page.html": '<a name="part" href="%61.txt">quoted</a>',
+    "b/a.txt": "",
+}
+WRONG_LINKS = {
+    '<a href="gone.html">x</a>': "leads to no file",
+    '<a href="b/page.html#gone">x</a>': "leads to no anchor",
+    '<a href="#gone">x</a>': "leads to no anchor",
+    '<img src="gone.png">': "leads to no file",
+    '<a href="../outside.html">x</a>': "leads to no file",
+    '<a href="http://example.org">x</a>': "has not the form",
+    '<a href="javascript:alert(1)">x</a>': "has not the form",
+    '<a href="https://example">x</a>': "has not the form",
+    '<a href="https://[::1">x</a>': "is no address",
+    '<script src="https://example.org/x.js"></script>': "is loaded from another site",
+    '<link rel="stylesheet" href="https://example.org/x.css">': "is loaded from another site",
+}
+
+
+def make_site(folder, more=""):
+    for name, text in SITE.items():
+        (folder / "html" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "html" / name).write_text(text + more if name == "index.html" else text)
+    (folder / "outside.html").write_text("")
+    return folder / "html"
+
+
+def test_links_of_the_site_that_lead_somewhere(tmp_path, capsys):
+    links = runpy.run_path(str(ROOT / "docs" / "site_links.py"))
+    assert links["main"]([str(make_site(tmp_path))]) == 0
+    listed = (tmp_path / "external-links.txt").read_text()
+    assert listed == "https://example.org/a?b#c  (index.html)\n"
+    assert links["main"]([]) == 2
+
+
+@pytest.mark.parametrize("link", WRONG_LINKS)
+def test_a_broken_link_of_the_site_is_an_error(link, tmp_path, capsys):
+    links = runpy.run_path(str(ROOT / "docs" / "site_links.py"))
+    assert links["main"]([str(make_site(tmp_path, link))]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert WRONG_LINKS[link] in sentence
+    assert sentence.startswith("index.html: ")
 
 
 def test_the_changelog_has_the_headings_of_keep_a_changelog():
