@@ -297,6 +297,13 @@ def test_dtypes(dtype):
     assert es.show(x, (3, 3, 1, 1)).data["dtypes"]["f"] == dtype
 
 
+def test_no_product_of_invented_filters_is_zero():
+    page = es.show((6, 6, 1), (3, 3, 1, 4))
+    assert all(page.data["values"]["f"])
+    assert {-2, -1, 1, 2} == set(page.data["values"]["f"])
+    assert all(page.data["values"]["gy"])
+
+
 def test_values_that_json_lacks():
     x = np.ones((1, 5, 1))
     x[0, :3, 0] = np.nan, np.inf, -np.inf
