@@ -4,8 +4,9 @@
     python docs/build_site.py --no-gallery without running the scripts of docs/gallery
 
 The pages keep their places in a copy of the repository's tree, so that the links that a reader
-follows in the repository lead to the same pages on the site. Warnings are errors: a link to nothing
-is one of them. Needs the extra `docs`, and no network.
+follows in the repository lead to the same pages on the site. Warnings are errors, and so are links
+of the built pages that lead nowhere (`site_links.py`, which also lists the links to other sites and
+checks their form). Needs the extra `docs`, and no network.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import site_links
+
 import einstride as es
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "build" / "site"
 COPIED = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "LICENSE",
-    "docs", "bench/NOTES.md", "bench/results", "tests/cupy_host/README.md", "src/einstride",
+    "docs", "bench/NOTES.md", "bench/results", "tests/cupy_host/README.md",
+    "tests/scipy_suites/cannot_pass.toml", "src/einstride",
 )  # fmt: skip
 """What pages consist of or link to."""
 
@@ -94,6 +98,7 @@ def main() -> int:
     if status == 0:
         make_live_pages()
         shutil.copy(ROOT / "docs" / "start.html", SITE / "html" / "index.html")
+        status = site_links.main([str(SITE / "html")])
         print(f"{SITE / 'html' / 'index.html'}: the site, which also works without a server")
     return status
 

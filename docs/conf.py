@@ -59,6 +59,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "docs/examples",
     "filename_pattern": r"\.py",
     "download_all_examples": False,
+    "write_computation_times": False,  # that page would load a script from another site
     "show_memory": False,
     "show_signature": False,
     "remove_config_comments": True,

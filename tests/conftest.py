@@ -73,6 +73,10 @@ LONG = (
     "test_show_browser.py::test_no_width",
     "test_gallery.py::test_a_script_runs[plot_calibration",
     "test_gallery.py::test_a_script_runs[plot_denoise",
+    "test_gallery.py::test_a_script_runs[plot_life",
+    "test_the_code_of_a_page_runs[docs/do/pytorch",
+    "test_the_code_of_a_page_runs[docs/do/jax",
+    "test_the_page_of_gpus_runs",
 )
 """Parts of the ids of tests that take more than five seconds: a run of all files takes them only
 with ``--all``."""

@@ -6,6 +6,7 @@ Tests of its libraries, kernels and memory are in tests/cupy_host.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,13 @@ def run_python(code, **environment):
 
 def test_install_is_idempotent(host):
     assert cupy_host.install() is host
+
+
+def test_the_code_of_its_page_runs(host):
+    text = (TESTS / "cupy_host" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_refuses_when_cupy_is_already_imported(host):

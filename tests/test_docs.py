@@ -2,8 +2,11 @@
 
 import inspect
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -71,16 +74,44 @@ def test_readme_runs_top_to_bottom(tmp_path, monkeypatch):
 
 PAGES = ["docs/show.md", "docs/errors.md"]
 PAGES += [f"docs/learn/{page.name}" for page in sorted((ROOT / "docs" / "learn").glob("[0-9]*.md"))]
-PAGES += [f"docs/do/{page.name}" for page in sorted((ROOT / "docs" / "do").glob("*.md"))]
+ON_A_GPU = "docs/do/gpu.md"
+PAGES += [
+    f"docs/do/{page.name}"
+    for page in sorted((ROOT / "docs" / "do").glob("*.md"))
+    if page.name not in ON_A_GPU
+]
+NEEDED = {
+    "sklearn": "scikit-learn, of the extra docs,",
+    "matplotlib": "Matplotlib, of the extra docs,",
+    "pygame": "pygame-ce, of the extra docs,",
+    "scipy": "SciPy, of the extra test,",
+    "dask": "Dask",
+    "torch": "PyTorch",
+    "jax": "JAX",
+}
+"""What pages import, and how it is called where it is missing."""
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """All code blocks of a page run in one namespace, in order, in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    run_blocks(page)
+
+
+def test_the_page_of_gpus_runs(gpu, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ON_A_GPU)
+
+
+def run_blocks(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    if "sklearn" in text:
-        pytest.importorskip("sklearn", reason="scikit-learn, of the extra docs, is missing")
+    for name, called in NEEDED.items():
+        if re.search(rf"import {name}|from {name}|find_spec\(.{name}", text) and not find_spec(
+            name
+        ):
+            pytest.skip(f"{called} is missing")
+    if "load_sample_image" in text:
         pytest.importorskip("PIL", reason="pillow, of the extra docs, is missing")
     code = re.findall(r"```python\n(.*?)```", text, re.S)
     assert code
@@ -138,6 +169,69 @@ def test_the_blocks_of_a_page_run(page):
     assert blocks
     for number, block in enumerate(blocks):
         exec(compile(block, f"docs/{page}, block {number}", "exec"), namespace)
+
+
+SITE = {
+    "index.html": """<h1 id="top-of-all">a</h1><a href="b/page.html#part">right</a>
+        <a href="b/">a folder</a><a href="#top-of-all">here</a><img src="data:image/png;base64,AA">
+        <a href="https://example.org/a?b#c">another site</a>""",
+    "b/index.html": '<a href="../index.html">back</a>',
+    "b/page.html": '<a name="part" href="%61.txt">quoted</a>',
+    "b/a.txt": "",
+}
+WRONG_LINKS = {
+    '<a href="gone.html">x</a>': "leads to no file",
+    '<a href="b/page.html#gone">x</a>': "leads to no anchor",
+    '<a href="#gone">x</a>': "leads to no anchor",
+    '<img src="gone.png">': "leads to no file",
+    '<a href="../outside.html">x</a>': "leads to no file",
+    '<a href="http://example.org">x</a>': "has not the form",
+    '<a href="javascript:alert(1)">x</a>': "has not the form",
+    '<a href="https://example">x</a>': "has not the form",
+    '<a href="https://[::1">x</a>': "is no address",
+    '<script src="https://example.org/x.js"></script>': "is loaded from another site",
+    '<link rel="stylesheet" href="https://example.org/x.css">': "is loaded from another site",
+}
+
+
+def make_site(folder, more=""):
+    for name, text in SITE.items():
+        (folder / "html" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "html" / name).write_text(text + more if name == "index.html" else text)
+    (folder / "outside.html").write_text("")
+    return folder / "html"
+
+
+def test_links_of_the_site_that_lead_somewhere(tmp_path, capsys):
+    links = runpy.run_path(str(ROOT / "docs" / "site_links.py"))
+    assert links["main"]([str(make_site(tmp_path))]) == 0
+    listed = (tmp_path / "external-links.txt").read_text()
+    assert listed == "https://example.org/a?b#c  (index.html)\n"
+    assert links["main"]([]) == 2
+
+
+@pytest.mark.parametrize("link", WRONG_LINKS)
+def test_a_broken_link_of_the_site_is_an_error(link, tmp_path, capsys):
+    links = runpy.run_path(str(ROOT / "docs" / "site_links.py"))
+    assert links["main"]([str(make_site(tmp_path, link))]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert WRONG_LINKS[link] in sentence
+    assert sentence.startswith("index.html: ")
+
+
+def test_the_changelog_has_the_headings_of_keep_a_changelog():
+    """The newest version is the one of the package, of its metadata and of the citation."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *versions = re.findall(r"^## (.*)", text, re.M)
+    assert first == "[Unreleased]"
+    for version in versions:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version), version
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)", text, re.M)) <= kinds
+    newest = versions[0][1:].partition("]")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert newest == es.__version__ == project["version"]
+    assert f"\nversion: {newest}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 GUIDES = ("CONTRIBUTING.md", "docs/architecture.md")

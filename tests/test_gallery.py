@@ -1,6 +1,7 @@
 """Every script of the gallery runs, quickly, and draws; its own asserts say what must hold."""
 
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ import pytest
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib, the extra docs, is missing")
 pytest.importorskip("sklearn", reason="scikit-learn, the extra docs, is missing")
 pytest.importorskip("PIL", reason="pillow, the extra docs, is missing")
+
+for needed, called in (("pygame", "pygame-ce, the extra docs"), ("dask", "Dask, the extra test")):
+    if find_spec(needed) is None:
+        pytest.skip(f"{called}, is missing", allow_module_level=True)
 
 GALLERY = Path(__file__).parent.parent / "docs" / "gallery"
 SCRIPTS = sorted(GALLERY.glob("plot_*.py"))

@@ -297,6 +297,13 @@ def test_dtypes(dtype):
     assert es.show(x, (3, 3, 1, 1)).data["dtypes"]["f"] == dtype
 
 
+def test_no_product_of_invented_filters_is_zero():
+    page = es.show((6, 6, 1), (3, 3, 1, 4))
+    assert all(page.data["values"]["f"])
+    assert {-2, -1, 1, 2} == set(page.data["values"]["f"])
+    assert all(page.data["values"]["gy"])
+
+
 def test_values_that_json_lacks():
     x = np.ones((1, 5, 1))
     x[0, :3, 0] = np.nan, np.inf, -np.inf
@@ -354,6 +361,7 @@ REFUSED = {
     "at, axes": lambda: es.show((1, 5, 1), (3, 1, 1), at=(0, 0)),
     "title": lambda: es.show((1, 5, 1), (3, 1, 1), title=3),
     "long title": lambda: es.show((1, 5, 1), (3, 1, 1), title="x" * 1000),
+    "title that no file can hold": lambda: es.show((1, 5, 1), (3, 1, 1), title="a\ud800"),
     "dtype": lambda: es.show((1, 5, 1), (3, 1, 1), dtype="text"),
     "texts": lambda: es.show(np.array([[["a"]]]), (1, 1, 1)),
     "stride": lambda: es.show((1, 5, 1), (3, 1, 1), stride=1.5),
@@ -363,6 +371,8 @@ REFUSED = {
     "path": lambda: es.show((1, 5, 1), (3, 1, 1)).save(""),
     "picture of one axis": lambda: es.show((1, 5, 1), (3, 1, 1)).svg(),
     "picture of an output": lambda: es.show((1, 5, 5, 1), (3, 3, 1, 1)).svg((3, 0)),
+    "picture of a text": lambda: es.show((1, 5, 5, 1), (3, 3, 1, 1)).svg("ab"),
+    "picture of an axis": lambda: es.show((1, 5, 5, 1), (3, 3, 1, 1)).svg((1,)),
     "picture, too large": lambda: es.show((1, 9, 9, 1), (3, 3, 1, 1)).svg(),
 }
 

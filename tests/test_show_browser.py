@@ -180,11 +180,10 @@ def test_the_keyboard_is_enough(visit):
     assert page.evaluate("document.activeElement.id") == "tab-forward"
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "tab-input_grad"
-    page.keyboard.press("1")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.id") == "tab-exercises"
-    page.keyboard.press("1")
-    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("1")  # from here on the arrows step
     for key, count in (("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2), ("End", 18)):
         page.keyboard.press(key)
         assert page.text_content("#count") == f"{count} of 18"
@@ -204,6 +203,44 @@ def test_the_keyboard_is_enough(visit):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == control
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.mark.parametrize("case", ["plain", "stride", "one axis", "three axes"])
+def test_no_label_of_a_stride_covers_another(visit, case):
+    page = visit(shown(case))
+    for tab in ("forward", "input_grad", "filter_grad"):
+        page.click(f"#tab-{tab}")
+        for step in (0, 5):
+            page.evaluate("(i) => go(i)", step)
+            boxes = page.evaluate(
+                """() => [...document.querySelectorAll("#line .jump-text")].map((text) => {
+                  const { x, y, width, height } = text.getBBox();
+                  return [x, y, x + width, y + height];
+                })"""
+            )
+            height = float(page.get_attribute("#line svg", "height"))
+            for left, top, right, bottom in boxes:
+                assert 0 <= top < bottom <= height
+                met = [
+                    b
+                    for b in boxes
+                    if left < b[2] and b[0] < right and top < b[3] and b[1] < bottom
+                ]
+                assert len(met) == 1
+
+
+def test_each_axis_of_the_view_is_named(visit):
+    page = visit(shown("stride"))
+    for table in ("#strides", "#panel-exercises table"):
+        names = page.locator(f"{table} .names td").all_text_contents()
+        assert names == [
+            "example",
+            "output row",
+            "output column",
+            "tap row",
+            "tap column",
+            "channel",
+        ]
 
 
 def test_clicks_slide_and_answers(visit):

@@ -29,7 +29,7 @@ from einstride.api.tune import tune, use_tuned
 from einstride.support import forks  # noqa: F401  (it registers a function with the system)
 from einstride.viewer.show import show
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

@@ -26,9 +26,10 @@ def exercises(g: Geometry, m: Memory, name: str) -> list[Exercise]:
     tap = tuple(k - 1 for k in g.kernel)
     step, neighbour = m.windows_strides, (0,) * (n - 1) + (min(1, g.out[-1] - 1),)
     whole = (0, *output, *tap, 0)
+    known = f"{name}, a copy of x with its border," if m.copied else name
     return [
         Exercise(
-            f"{name} has the shape {m.shape} and the strides {m.strides} in bytes. How many bytes "
+            f"{known} has the shape {m.shape} and the strides {m.strides} in bytes. How many bytes "
             f"behind its first element is the element {name}{list(index)}?",
             _product(index, m.strides),
             _worked(index, m.strides),

@@ -149,7 +149,11 @@ def _taken(
             return values.astype(int).astype(object) if kind == "b" else values.astype(object)
         return values.astype(np.complex128 if kind == "c" else np.float64)
     low, high = (0, 2) if kind == "b" else (max(span[0], 0) if kind == "u" else span[0], span[1])
-    values = rng.integers(low, high, tuple(map(len, index)))
+    if low < 0:  # without zeros, whose products show nothing
+        values = rng.integers(low, high - 1, tuple(map(len, index)))
+        values += values >= 0
+    else:
+        values = rng.integers(low, high, tuple(map(len, index)))
     if kind == "c":
         return values + 1j * rng.integers(-1, 2, values.shape)
     return values.astype(object)

@@ -151,6 +151,11 @@ def show(
         raise bad_value(
             where, f"a title has at most {LONGEST_TITLE} characters", len(text), "shorten it"
         )
+    if text is not None and any("\ud800" <= c <= "\udfff" for c in text):
+        raise bad_value(
+            where, "a title must be text that UTF-8 can hold", ascii(text),
+            "leave out single surrogates, e.g. text.encode(errors='replace').decode()",
+        )  # fmt: skip
     return Page(data.collect(g, order, (xc, fc, gy), (*known, gy is not None), k, direction,
                              start, text))  # fmt: skip
 

@@ -7,6 +7,7 @@ from html import escape
 from itertools import product
 from typing import Any, NamedTuple
 
+from einstride.geometry import keywords as parse
 from einstride.support.errors import bad_value
 
 CELL, SMALL = 34, 26
@@ -70,11 +71,10 @@ def _drawing(data: dict[str, Any], output: tuple[int, ...] | None) -> Drawing:
     if data["rank"] != 2:
         raise bad_value(where, "the picture has two spatial axes", data["rank"], "show two axes")
     axes, memory = data["axes"], data["memory"]
-    chosen = tuple((a["outputs"][0] + a["outputs"][1]) // 2 for a in axes)
-    output = chosen if output is None else output
-    if len(output) != 2 or any(
-        not a["outputs"][0] <= o < a["outputs"][1] for a, o in zip(axes, output, strict=True)
-    ):
+    if output is None:
+        output = tuple((a["outputs"][0] + a["outputs"][1]) // 2 for a in axes)
+    output = parse.per_axis(where, "output", parse.ints(where, "output", output), 2, 0)
+    if any(not a["outputs"][0] <= o < a["outputs"][1] for a, o in zip(axes, output, strict=True)):
         ranges = tuple(tuple(a["outputs"]) for a in axes)
         raise bad_value(where, f"output must lie in {ranges}", output, "choose another")
     rows, columns = (a["stop"] - a["start"] for a in axes)

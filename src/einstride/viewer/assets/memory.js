@@ -45,7 +45,7 @@ class Line {
   draw(elements) {
     this.at = new Map();
     const width = 28, height = 30, parts = [];
-    this.top = 66;
+    this.top = 82;
     this.bottom = this.top + height + 20;
     let x = 8, before = null;
     for (const [offset, text, kind] of elements) {
@@ -69,7 +69,7 @@ class Line {
       before = offset;
     }
     this.node.setAttribute("width", x + 8);
-    this.node.setAttribute("height", this.top + height + 78);
+    this.node.setAttribute("height", this.top + height + 90);
     this.node.replaceChildren(...parts, this.jumps);
   }
 
@@ -93,6 +93,7 @@ class Line {
     met.forEach((offset) => this.at.get(offset).group.classList.add("read"));
     this.at.get(focus)?.group.classList.add("focus");
     this.jumps.replaceChildren();
+    const labels = []; // [middle, half its width, distance from the line, whether above] of each
     for (const [start, end, letter, above] of arcs) {
       const [from, to] = [this.at.get(start), this.at.get(end)];
       if (!from || !to || start === end) continue;
@@ -101,12 +102,18 @@ class Line {
       const peak = above ? y - 2 * reach : y + 2 * reach;
       const middle = (from.x + to.x) / 2;
       const step = end - start;
+      const text = `${letter} ${step < 0n ? "−" : "+"}${step < 0n ? -step : step}`;
+      const half = 3.6 * text.length;
+      let away = reach + (above ? 4 : 12);
+      const covers = ([x, h, a, up]) => up === above && Math.abs(x - middle) < half + h && Math.abs(a - away) < 14;
+      while (labels.some(covers)) away += 14;
+      labels.push([middle, half, away, above]);
       this.jumps.append(
         shape("path", { class: `jump ${KIND[letter]}`, d: `M${from.x} ${y} Q${middle} ${peak} ${to.x} ${y}` }),
         shape("circle", { class: `jump-end ${KIND[letter]}`, cx: to.x, cy: y, r: 2.5 }),
         shape(
-          "text", { class: `jump-text ${KIND[letter]}`, x: middle, y: above ? y - reach - 4 : y + reach + 12 },
-          `${letter} ${step < 0n ? "−" : "+"}${step < 0n ? -step : step}`,
+          "text", { class: `jump-text ${KIND[letter]}`, x: middle, y: above ? y - away : y + away },
+          text,
         ),
       );
     }

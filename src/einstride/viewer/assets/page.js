@@ -125,7 +125,7 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text]")) return;
   if (/^[1-5]$/.test(event.key)) {
     open(TABS[Number(event.key) - 1][0]);
-    get(`tab-${state.tab}`).focus();
+    get(panelOf(state.tab)).focus({ preventScroll: true }); // so that the arrows step, and choose no tab
     return;
   }
   if (panelOf(state.tab) !== "panel-pass") return;
@@ -165,7 +165,14 @@ function writeSum() {
   if (!products.length && total === null) get("sum").replaceChildren("Nothing is multiplied in this step.");
 }
 
+const EXPLAINED = "A stride is the number of bytes from one index of an axis to the next: the arcs. Numbers below the cells are byte offsets.";
+const WHERE = { 1: [""], 2: [" row", " column"], 3: [" slice", " row", " column"] }[DATA.rank];
+const NAMES = { b: "example", c: "channel", d: "filter" };
+LETTERS.out.forEach((letter, a) => (NAMES[letter] = `output${WHERE[a]}`));
+LETTERS.tap.forEach((letter, a) => (NAMES[letter] = `tap${WHERE[a]}`));
+
 function drawLine(gradient) {
+  const hasHoles = AXES.some((axis) => axis.kinds.includes("hole"));
   const item = gradient ? DATA.gradient.itemsize : MEMORY.itemsize;
   const name = gradient ? "gy" : MEMORY.name;
   const found = [];
@@ -191,16 +198,17 @@ function drawLine(gradient) {
   state.line = new Line(name, item, found);
   get("line").replaceChildren(state.line.node);
   get("memory-text").textContent = gradient
-    ? `gy as it lies in memory, ${item} bytes an element. Numbers below are byte offsets, arcs are strides.`
+    ? `gy as it lies in memory, ${item} bytes an element. ${EXPLAINED}`
     : MEMORY.copied
-      ? `einsum reads a copy of x with its border and holes, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. Numbers below are byte offsets, arcs are strides.`
-      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. Numbers below are byte offsets, arcs are strides.`;
+      ? `einsum reads a copy of x with its border${hasHoles ? " and holes" : ""}, ${tuple(MEMORY.shape)}, made once, ${item} bytes an element; compiled kernels read x itself. ${EXPLAINED}`
+      : `x itself, as it lies in memory, ${item} bytes an element: the view w copies nothing. ${EXPLAINED}`;
   const letters = gradient ? ["b", ...LETTERS.out, "d"] : viewStrides().map(([letter]) => letter);
   const steps = gradient ? DATA.gradient.strides : MEMORY.windows_strides;
   const shape = gradient ? DATA.shapes.y : MEMORY.windows_shape;
   get("strides").replaceChildren(element("table", {},
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, gradient ? "gy" : "w"), ...letters.map((l) => element("th", { scope: "col" }, coloured(l))))),
     element("tbody", {},
+      element("tr", { class: "names" }, element("th", { scope: "row" }, "axis"), ...letters.map((l) => element("td", {}, NAMES[l]))),
       element("tr", {}, element("th", { scope: "row" }, "shape"), ...shape.map((n) => element("td", {}, String(n)))),
       element("tr", { id: "view-strides" }, element("th", { scope: "row" }, "strides"), ...steps.map((n, i) => element("td", {}, coloured(letters[i], n)))))));
 }
@@ -249,8 +257,9 @@ function exerciseTable() {
   return element("table", {},
     element("thead", {}, element("tr", {}, element("th", {}, "w"), ...cells.map(([l]) => element("th", { scope: "col" }, coloured(l))))),
     element("tbody", {},
+      element("tr", { class: "names" }, element("th", { scope: "row" }, "axis"), ...cells.map(([l]) => element("td", {}, NAMES[l]))),
       element("tr", {}, element("th", { scope: "row" }, "shape"), ...MEMORY.windows_shape.map((n) => element("td", {}, String(n)))),
-      element("tr", {}, element("th", { scope: "row" }, "strides in bytes"), ...cells.map(([l, s]) => element("td", {}, coloured(l, s))))));
+      element("tr", {}, element("th", { scope: "row" }, "strides"), ...cells.map(([l, s]) => element("td", {}, coloured(l, s))))));
 }
 
 start();

@@ -117,7 +117,7 @@ const FORWARD = {
     this.x = inputSheets("x");
     this.f = filterSheets(DATA.flip ? "f, reversed" : "f");
     this.y = outputSheets("y", jump);
-    return [this.x.node, sign("∗"), this.f.node, sign("="), this.y.node];
+    return [this.x.node, after("∗", this.f), after("=", this.y)];
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
@@ -204,7 +204,7 @@ const GATHER = {
       const phase = place(p.map((i, a) => AXES[a].phases[i]), AXES.map((axis) => axis.stride));
       for (let channel = 0; channel < D.groups * D.channels; channel++) this.x.mark(p, channel, `phase${phase % 6}`);
     }
-    return [this.y.node, sign("∗"), this.f.node, sign("="), this.x.node];
+    return [this.y.node, after("∗", this.f), after("=", this.x)];
   },
   equation() {
     const o = LETTERS.out;
@@ -280,7 +280,7 @@ const SCATTER = {
     this.y = outputSheets("gy", jump);
     this.f = filterSheets(DATA.flip ? "f, reversed" : "f");
     this.x = inputSheets("gx");
-    return [this.y.node, sign("⊗"), this.f.node, sign("→"), this.x.node];
+    return [this.y.node, after("⊗", this.f), after("→", this.x)];
   },
   // The steps of an example: one for each output, and one that folds or drops the border.
   perExample() {
@@ -364,7 +364,7 @@ const FILTER = {
     this.x = inputSheets("x");
     this.y = outputSheets("gy");
     this.f = filterSheets(DATA.flip ? "gf, reversed" : "gf", jump);
-    return [this.x.node, sign("∗"), this.y.node, sign("="), this.f.node];
+    return [this.x.node, after("∗", this.y), after("=", this.f)];
   },
   equation() {
     const o = LETTERS.out, k = LETTERS.tap;
@@ -419,8 +419,9 @@ const FILTER = {
 
 // ---- what the passes share --------------------------------------------------------------------------------
 
-function sign(text) {
-  return element("span", { class: "sign", "aria-hidden": "true" }, text);
+// A sign and the operand after it, which stay side by side.
+function after(sign, operand) {
+  return element("div", { class: "after" }, element("span", { class: "sign", "aria-hidden": "true" }, sign), operand.node);
 }
 
 function group() {
