@@ -141,6 +141,9 @@ class Exchange:
         ``reduce_batches(function, add, batches, scheduler)``: the sum of ``function(*batch)`` over
         the batches, by ``add(results)`` in an order that follows from their number alone. It is
         computed at once, by the library's scheduler or the given one.
+    checked : callable or None
+        ``checked(check, *arrays)``: the first of arrays of one shape, whose values are looked at
+        by the tasks that compute it: each calls ``check(*blocks)``, which may raise.
     values : callable or None
         ``values(x, scheduler)``: the elements of x, computed by this scheduler.
     """
@@ -161,6 +164,7 @@ class Exchange:
     figures: Callable[..., Any] | None = None
     map_batches: Callable[..., Array] | None = None
     reduce_batches: Callable[..., Any] | None = None
+    checked: Callable[..., Array] | None = None
     values: Callable[[Array, Any], Array] | None = None
 
 

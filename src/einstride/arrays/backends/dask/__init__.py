@@ -93,6 +93,7 @@ BACKEND = replace(
         figures=graph.figures,
         map_batches=batches.map_batches,
         reduce_batches=batches.reduce_batches,
+        checked=batches.checked,
         values=lambda x, scheduler: x.compute(scheduler=scheduler),
     ),
 )

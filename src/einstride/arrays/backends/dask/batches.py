@@ -1,8 +1,9 @@
-"""Write graphs of functions of whole examples: one task for each chunk, or shard, of a batch."""
+"""Write graphs of functions of blocks: examples of a chunk, shards of a batch, values to check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -61,6 +62,21 @@ def reduce_batches(
         parts = [total(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
     (found,) = dask.compute(parts[0], scheduler=scheduler)
     return found
+
+
+def checked(check: Callable[..., None], *arrays: Any) -> Array:
+    """Return the first array, whose tasks check the values of a block of each array."""
+    first = next(a for a in arrays if isinstance(a, dask.array.Array))
+    axes = tuple(range(first.ndim))
+    pairs = [entry for a in arrays for entry in (a, axes)]
+    return dask.array.blockwise(
+        partial(_after, check), axes, *pairs, dtype=arrays[0].dtype, meta=first._meta
+    )
+
+
+def _after(check: Callable[..., None], *blocks: Any) -> Any:
+    check(*blocks)
+    return blocks[0]
 
 
 def _whole(x: Any) -> Any:
