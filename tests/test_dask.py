@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from dataclasses import replace
 from itertools import product
@@ -330,20 +331,96 @@ def test_integers_that_could_wrap_are_refused_by_the_task():
         gf.compute(scheduler="synchronous")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint64", "bool"])
+def test_integers_are_looked_at_by_tasks(dtype):
+    """The bias gradient and the sum of two changes read nothing before they are computed."""
+    x = integer_data((3, 9, 7, 2), dtype, 1)
+    f = integer_data((3, 2, 2, 3), "int8" if dtype == "bool" else dtype, 2)
+    expected = es.conv_bias_grad(x), es.conv_jvp(x, f, x, f)
+    read = []
+    lazy = da.from_array(x, chunks=(2, 4, 3, 1)).map_blocks(_noted, read, dtype=dtype, meta=x[:0])
+    found = es.conv_bias_grad(lazy), es.conv_jvp(lazy, f, lazy.rechunk(4), f)
+    assert not read
+    for ours, theirs in zip(found, expected, strict=True):
+        equal(ours, theirs)
+    assert read
+
+
+def _noted(block: np.ndarray, read: list) -> np.ndarray:
+    read.append(block.shape)
+    return block
+
+
+def test_sums_that_could_wrap_are_refused_by_tasks():
+    gy = da.full((2, 4, 1), 2**61, chunks=1, dtype="int64")
+    with pytest.raises(ValueError, match="conv_bias_grad: sums of 8 of these integers could leave"):
+        es.conv_bias_grad(gy).compute(scheduler="synchronous")
+    x, f = da.full((1, 4, 1), 2**61, chunks=2, dtype="int64"), np.ones((1, 1, 1), "int64")
+    with pytest.raises(ValueError, match="conv_jvp: the sum of the two changes could leave int64"):
+        es.conv_jvp(x, f, x, 3 * f).compute(scheduler="synchronous")
+
+
 # Threads
 
 
-def test_tasks_share_the_threads_of_a_call():
+def test_tasks_share_the_threads_of_a_call(monkeypatch):
+    """Also a task that begins between two tasks of another thread."""
     from einstride.arrays.backends.dask import tasks
 
-    alone = tasks.HOST.threads()
-    with tasks.RUNNING.one_more():
-        assert tasks.HOST.threads() == alone
-        for others in range(1, 5):
-            with tasks.RUNNING.one_more():
-                assert tasks.HOST.threads() <= max(alone // 2, 1)
-            assert others
-    assert tasks.RUNNING._count == 0
+    running = tasks._Running()
+    monkeypatch.setattr(tasks.numpy, "BACKEND", replace(tasks.numpy.BACKEND, threads=lambda: 6))
+    monkeypatch.setattr(tasks, "cores", lambda: 6)
+    now = [100.0]
+    monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
+
+    def shares(others: int) -> int:
+        """Return the share of a thread beside others, and let all of them end their tasks."""
+        if others == 0:
+            with running.one_more():
+                return running.share()
+        found = []
+        with running.one_more():
+            thread = threading.Thread(target=lambda: found.append(shares(others - 1)))
+            thread.start()
+            thread.join()
+        return found[0]
+
+    assert [shares(0), running.share()] == [6, 6]
+    now[0] += 1
+    assert shares(2) == 2
+    assert running.share() == 2  # the three threads may begin another task
+    now[0] += tasks.LINGER
+    assert running.share() == 2
+    now[0] += 1e-3
+    assert running.share() == 6
+    shares(7)
+    assert running.share() == 1
+    now[0] += 1
+    shares(0)
+    assert len(running._until) == 1
+
+
+def test_chunks_of_one_array_are_read_where_they_lie():
+    """A view of neighbouring chunks, if they have the addresses of one array; else a copy."""
+    from einstride.arrays.backends.dask.tasks import gathered
+
+    x = np.arange(8 * 9 * 2).reshape(8, 9, 2)
+    cuts = (((1, 4), (0, 3)), ((2, 5), (0, 4)), ((0, 2),))
+    for array in (x, x[::-1], x[:, ::-1], np.asfortranarray(x), np.broadcast_to(x[:1], x.shape)):
+        expected = array[1:7, 2:9]
+        parts = [array[:4, :5], array[:4, 5:], array[4:, :5], array[4:, 5:]]
+        found = gathered(parts, cuts)
+        np.testing.assert_array_equal(found, expected)
+        assert np.shares_memory(found, x) or np.shares_memory(found, array)
+        assert not found.flags.writeable
+        for i in range(4):  # one chunk elsewhere, of another order, or in the place of another
+            for other in (parts[i].copy(), np.asfortranarray(parts[i]), parts[i].astype("f8")):
+                some = [*parts[:i], other, *parts[i + 1 :]]
+                found = gathered(some, cuts)
+                np.testing.assert_array_equal(found, expected)
+                assert not np.shares_memory(found, array)
+    swapped = gathered([x[4:, :5], x[4:, 5:], x[:4, :5], x[:4, 5:]], cuts)
+    np.testing.assert_array_equal(swapped, np.concatenate([x[5:8, 2:9], x[0:3, 2:9]]))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "symmetric", "circular", "replicate"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import einstride as es
+from einstride import nn
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
@@ -66,6 +67,38 @@ def test_a_killed_worker_costs_no_result(client):
 def _wait(block: np.ndarray, seconds: float) -> np.ndarray:
     time.sleep(seconds)
     return block
+
+
+class _Deadly(nn.CrossEntropy):
+    """A loss that kills the process of the first shard that computes it."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def value_and_gradient(self, y: Any, t: Any) -> Any:
+        try:
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return super().value_and_gradient(y, t)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_a_shard_and_no_training(client, tmp_path):
+    x, t = RNG.standard_normal((16, 6, 6, 2)), RNG.integers(0, 3, 16)
+    lazy = client.persist(da.from_array(x, chunks=(8, 6, 6, 2)))
+    models = []
+    for data, cluster in ((x, None), (lazy, client)):
+        net = nn.Sequential(nn.Conv(4, 3), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Dense(3))
+        models.append(nn.Model(net, (6, 6, 2), dtype="float64"))
+        loss = nn.CrossEntropy() if cluster is None else _Deadly(str(tmp_path / "killed"))
+        models[-1].fit(
+            data, t, loss, nn.Adam(0.01), epochs=1, batch_size=8, shards=2, cluster=cluster,
+            progress=False,
+        )  # fmt: skip
+    assert (tmp_path / "killed").exists()
+    for name, expected in models[0].parameters.items():
+        np.testing.assert_allclose(models[1].parameters[name], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_an_error_of_a_task_reaches_the_caller(client):

@@ -50,7 +50,7 @@ def test_nothing_is_asserted_or_left_undone(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_as_strided_is_called_in_one_place(path):
-    allowed = path.name == "ops.py" or path.parent.name == "backends"
+    allowed = path.name == "ops.py" or "backends" in path.parts  # Dask: a view of its chunks
     used = [
         n.lineno for n in nodes(path) if getattr(n, "attr", getattr(n, "id", "")) == "as_strided"
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.dispatch import array_checks, call_cache, execute
 from einstride.geometry import keywords as parse
+from einstride.geometry.arithmetic import INTEGERS
 from einstride.geometry.keywords import Keywords
 from einstride.geometry.types import (
     Accumulate,
@@ -250,7 +253,8 @@ def conv_jvp(
     if len(terms) == 1:
         only: ArrayT = terms[0]
         return only
-    array_checks.sum_fits(where, backends.of(where, ("x",), x), *terms)
+    if backends.of(where, ("x",), terms[0]).dtype_name(terms[0]) in INTEGERS:
+        terms[0] = array_checks.checked(where, partial(array_checks.sum_fits, where), *terms)
     total: ArrayT = terms[0] + terms[1]
     return total
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from einstride.algorithms import ALGORITHMS
 from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
@@ -102,11 +104,23 @@ def values(
         )
 
 
-def sum_fits(where: str, b: Backend, one: Array, other: Array) -> None:
+def checked(where: str, check: Callable[..., None], *arrays: Array) -> Array:
+    """Return the first array after `check(*arrays)`, which looks at their values.
+
+    Where arrays are computed later, their tasks call it, with blocks.
+    """
+    found = [backends.of(where, ("x",), a).exchange for a in arrays]
+    later = next((e.checked for e in found if e is not None and e.checked is not None), None)
+    if later is not None:
+        return later(check, *arrays)
+    check(*arrays)
+    return arrays[0]
+
+
+def sum_fits(where: str, one: Array, other: Array) -> None:
     """Raise if the sum of two integer results could overflow their dtype."""
+    b = backends.of(where, ("x",), one)
     result = b.dtype_name(one)
-    if result not in INTEGERS:
-        return
     (lo_1, hi_1), (lo_2, hi_2) = extremes(where, one, b), extremes(where, other, b)
     least, most = INTEGERS[result]
     if lo_1 + lo_2 < least or hi_1 + hi_2 > most:

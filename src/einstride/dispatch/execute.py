@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from logging import DEBUG, getLogger
 from math import prod
 from time import perf_counter
@@ -211,16 +212,22 @@ def bias_grad(where: str, gy: Array, layout: object) -> Array:
     if given in INTEGERS:
         compute = result = "uint64" if given == "uint64" else "int64"
         check_result(where, b, result)
-        low, high = array_checks.extremes(where, gy, b)
-        least, most = INTEGERS[result]
-        if terms * low < least or terms * high > most:
-            raise bad_value(
-                where, f"sums of {terms} of these integers could leave {result}",
-                f"values in [{low}, {high}]", "scale them down or convert them to float64",
-            )  # fmt: skip
+        check = partial(_check_terms, where, terms, result)
+        gy = array_checks.checked(where, check, gy)
     with b.on(gy):
         axes = tuple(range(gy.ndim - 1))
         return b.astype(b.xp.sum(b.astype(gy, compute), axis=axes), result)
+
+
+def _check_terms(where: str, terms: int, result: str, gy: Array) -> None:
+    """Raise if a sum of so many elements of gy could leave the dtype of the result."""
+    low, high = array_checks.extremes(where, gy, backends.of(where, ("gy",), gy))
+    least, most = INTEGERS[result]
+    if terms * low < least or terms * high > most:
+        raise bad_value(
+            where, f"sums of {terms} of these integers could leave {result}",
+            f"values in [{low}, {high}]", "scale them down or convert them to float64",
+        )  # fmt: skip
 
 
 def sizes(where: str, x: Array, f: Array, k: Keywords) -> tuple[Shape, Shape]:

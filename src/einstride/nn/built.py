@@ -117,7 +117,9 @@ class BaseModel:
         """
         return self.net.forward(self._input(x), Run(self._b))[0]
 
-    def forward(self, x: Array, *, training: bool = True) -> tuple[Array, Tape]:
+    def forward(
+        self, x: Array, *, training: bool = True, rows: tuple[int, int] | None = None
+    ) -> tuple[Array, Tape]:
         """Compute the output for one batch, and what `backward` needs.
 
         Parameters
@@ -126,17 +128,23 @@ class BaseModel:
             The input.
         training : bool
             True: use batch statistics and dropout. False: compute as in inference.
+        rows : (int, int), optional
+            The number of the first example in its batch, and the length of the batch, if x is a
+            part of one: dropout then sets those elements to zero that it sets in the whole batch.
 
         Returns
         -------
         tuple
             The output, and a tape for `backward`.
         """
-        return self._forward(x, training, self._b)
+        return self._forward(x, training, self._b, rows)
 
-    def _forward(self, x: Array, training: bool, b: Backend) -> tuple[Array, Tape]:
+    def _forward(
+        self, x: Array, training: bool, b: Backend, rows: tuple[int, int] | None = None
+    ) -> tuple[Array, Tape]:
         self.passes += 1
-        run = Run(b, training, True, stream(self.seed, 1, self.passes), places=b is not self._b)
+        rng = stream(self.seed, 1, self.passes)
+        run = Run(b, training, True, rng, places=b is not self._b, rows=rows)
         y, kept = self.net.forward(self._input(x), run)
         return y, Tape(kept, run)
 

@@ -113,6 +113,9 @@ class Run:
     places : bool
         True: ``b.empty`` reuses memory of earlier steps, so layers write results to arrays that
         they get from it.
+    rows : (int, int) or None
+        The number of the first example in its batch and the length of the batch, if the pass is of
+        a part of a batch.
     """
 
     b: Backend
@@ -121,6 +124,7 @@ class Run:
     rng: np.random.Generator = field(default_factory=generator)
     per_example: bool = False
     places: bool = False
+    rows: tuple[int, int] | None = None
 
 
 class Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, Self
@@ -20,6 +20,7 @@ from einstride.nn.training.history import History
 from einstride.nn.training.losses import Loss
 from einstride.nn.training.metrics import Metric
 from einstride.nn.training.optimiser import Optimiser
+from einstride.support.errors import bad_type
 
 
 class Model(BaseModel):
@@ -130,11 +131,12 @@ class Model(BaseModel):
 
     def fit(
         self,
-        x: Array,
-        t: Array,
-        loss: Loss,
-        optimiser: Optimiser,
+        x: Array | None = None,
+        t: Array | None = None,
+        loss: Loss | None = None,
+        optimiser: Optimiser | None = None,
         *,
+        data: tuple[Array, Array] | Iterable[tuple[Array, Array]] | None = None,
         epochs: int = 10,
         batch_size: int = 64,
         shuffle: bool = True,
@@ -144,19 +146,35 @@ class Model(BaseModel):
         patience: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = True,
+        cluster: Any = None,
+        shards: int = 8,
     ) -> History:
-        """Train the model on examples x with targets t.
+        r"""Train the model on examples x with targets t.
+
+        With Dask arrays, shards or a cluster each step is data-parallel: tasks of Dask compute the
+        gradients of the shards of a batch, this process adds them and updates the parameters,
+
+        .. math:: g = \sum_i \frac{n_i}{n} g_i
+
+        in an order that follows from the number of shards alone. The parameters are those of the
+        same batches in one process up to rounding, and have the same bits in every run. Dropout
+        sets the same elements to zero; batch normalisation needs ``shards=1``.
 
         Parameters
         ----------
         x : array, shape (N, *input_shape)
-            Inputs. NumPy arrays are moved to the model's library, batch by batch.
+            Inputs. NumPy arrays are moved to the model's library, batch by batch. Of a Dask array
+            each step reads the chunks that hold examples of its batch.
         t : array, shape (N, ...)
             Targets.
         loss : Loss
             The loss that is minimised.
         optimiser : Optimiser
             The optimiser that updates the parameters.
+        data : (x, t), or iterable of pairs (x, t), optional
+            In place of `x` and `t`: both of them, or an iterable of shards, of which `shards`
+            consecutive ones form a batch. `batch_size` and `shuffle` are not used for shards, which
+            come in the order of the iterable, begun anew for each epoch.
         epochs : int
             Passes over all examples.
         batch_size : int
@@ -176,6 +194,14 @@ class Model(BaseModel):
             File that is written after every epoch with the smallest loss so far.
         progress : bool
             True: report progress on standard error.
+        cluster : client or str, optional
+            The client of a Dask cluster, or the name of a scheduler of Dask ("threads", ...), which
+            computes the shards of each batch. By default Dask's own choice for Dask arrays and
+            shards, and no shards for other arrays. If a worker is lost, another one computes its
+            shards.
+        shards : int
+            Shards of a batch: tasks that may run at once. Another number changes the order of sums,
+            and so the last bits of the parameters; the number of workers does not.
 
         Returns
         -------
@@ -185,7 +211,8 @@ class Model(BaseModel):
         Raises
         ------
         ValueError, TypeError
-            If the data do not fit the model, before any step.
+            If the data do not fit the model, before any step; values of targets in Dask arrays, and
+            shards of an iterable, are checked in their step.
         KeyboardInterrupt
             On Ctrl-C; the text says which epoch the model holds. The parameters are those after
             the last complete epoch.
@@ -196,12 +223,21 @@ class Model(BaseModel):
             If the loss or a parameter is no longer finite: training stops, and the parameters of
             the last finite epoch are restored.
         """
+        if loss is None or optimiser is None:
+            missing = "loss" if loss is None else "optimiser"
+            raise bad_type("fit", f"{missing} must be given", None, "e.g. nn.L2() and nn.Adam()")
+        if (data is None) == (x is None) or (x is None) != (t is None):
+            raise bad_type(
+                "fit", "either x and t or data must be given",
+                ", ".join(k for k, v in (("x", x), ("t", t), ("data", data)) if v is not None)
+                or "none of them", "fit(x, t, ...), or fit(data=..., ...)",
+            )  # fmt: skip
         save = None if checkpoint is None else partial(self.save, checkpoint)
         options = fitting.Options(
             epochs, batch_size, shuffle, validation, tuple(metrics), schedule, patience,
-            save, progress,
+            save, progress, shards, cluster,
         )  # fmt: skip
-        return fitting.fit(self, x, t, loss, optimiser, options)
+        return fitting.fit(self, (x, t) if data is None else data, loss, optimiser, options)
 
     def evaluate(
         self,

@@ -137,6 +137,15 @@ class Exchange:
         ``map_batches(function, arrays, shape, dtype, rows)``: the array of the results of
         ``function(*batches)``, one for each chunk of the batch axis of the first array, computed
         later; a result has `shape` behind a batch axis of `rows`, by default that of its chunk.
+    reduce_batches : callable or None
+        ``reduce_batches(function, add, batches, scheduler)``: the sum of ``function(*batch)`` over
+        the batches, by ``add(results)`` in an order that follows from their number alone. It is
+        computed at once, by the library's scheduler or the given one.
+    checked : callable or None
+        ``checked(check, *arrays)``: the first of arrays of one shape, whose values are looked at
+        by the tasks that compute it: each calls ``check(*blocks)``, which may raise.
+    values : callable or None
+        ``values(x, scheduler)``: the elements of x, computed by this scheduler.
     """
 
     host: Backend
@@ -154,6 +163,9 @@ class Exchange:
     one_library: bool = True
     figures: Callable[..., Any] | None = None
     map_batches: Callable[..., Array] | None = None
+    reduce_batches: Callable[..., Any] | None = None
+    checked: Callable[..., Array] | None = None
+    values: Callable[[Array, Any], Array] | None = None
 
 
 @dataclass(frozen=True)

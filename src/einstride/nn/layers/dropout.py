@@ -42,7 +42,10 @@ class Dropout(Layer):
     def _forward(self, x: Array, run: Run, own: bool) -> tuple[Array, Any]:
         if not run.training or self.rate == 0:
             return x, None
-        drawn = run.rng.random(tuple(x.shape), np.float32) >= self.rate
+        n = x.shape[0]
+        start, total = run.rows or (0, n)
+        # all numbers of the batch: a part of it has the elements that it has in the whole
+        drawn = run.rng.random((total, *x.shape[1:]), np.float32)[start : start + n] >= self.rate
         mask = from_host(drawn, run.b)
         return self._masked(x, mask, run), mask if run.keep else None
 

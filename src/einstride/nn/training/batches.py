@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from einstride.arrays import backends
-from einstride.arrays.backends import Array
+from einstride.arrays.backends import Array, Backend
 from einstride.geometry import keywords as parse
-from einstride.nn.arrays import check_count, from_host
+from einstride.nn.arrays import HostArray, check_count, from_host
 from einstride.nn.random import stream
 from einstride.support.errors import bad_value
 
@@ -66,7 +66,16 @@ class Batches:
         order = stream(self.seed, self.epoch).permutation(n)
         for lo in range(0, n, self.size):
             chosen = order[lo : lo + self.size]
-            yield (
-                self._xb.xp.take(self.x, from_host(chosen, self._xb), axis=0),
-                self._tb.xp.take(self.t, from_host(chosen, self._tb), axis=0),
-            )
+            yield _take(self.x, chosen, self._xb), _take(self.t, chosen, self._tb)
+
+
+def is_lazy(b: Backend) -> bool:
+    """True if arrays of the library are computed later, in parts, by its scheduler."""
+    return b.exchange is not None and b.exchange.reduce_batches is not None
+
+
+def _take(a: Array, chosen: HostArray, b: Backend) -> Array:
+    """Return the examples with these numbers."""
+    if is_lazy(b):
+        return a[chosen]  # the numbers say which chunks are read
+    return b.xp.take(a, from_host(chosen, b), axis=0)

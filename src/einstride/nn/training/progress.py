@@ -7,9 +7,12 @@ from typing import Any
 
 
 class Progress:
-    """Counts training steps and reports losses; prints nothing unless `wanted`."""
+    """Counts training steps and reports losses; prints nothing unless `wanted`.
 
-    def __init__(self, steps: int, wanted: bool) -> None:
+    The number of steps is None where nobody knows it.
+    """
+
+    def __init__(self, steps: int | None, wanted: bool) -> None:
         self._wanted = wanted
         self._bar = _bar(steps) if wanted and sys.stderr.isatty() else None
 
@@ -31,7 +34,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def _bar(steps: int) -> Any:
+def _bar(steps: int | None) -> Any:
     try:
         from tqdm import tqdm
     except ModuleNotFoundError as error:

@@ -3,7 +3,7 @@
 The operands beside a Dask array may be plain arrays of the library that its chunks belong to.
 
 What may enter: the graph of a call, and what its tasks run. Start with `graph`, which writes tasks;
-`tasks` computes them.
+`tasks` computes them. `batches` writes the graphs of networks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from einstride.arrays.backends import generic
 from einstride.arrays.backends.adapter import Array, Exchange
-from einstride.arrays.backends.dask import graph, tasks
+from einstride.arrays.backends.dask import batches, graph, tasks
 from einstride.support.errors import bad_type, bad_value
 
 
@@ -91,6 +91,9 @@ BACKEND = replace(
         copy=lambda x: x,
         one_library=False,
         figures=graph.figures,
-        map_batches=graph.map_batches,
+        map_batches=batches.map_batches,
+        reduce_batches=batches.reduce_batches,
+        checked=batches.checked,
+        values=lambda x, scheduler: x.compute(scheduler=scheduler),
     ),
 )

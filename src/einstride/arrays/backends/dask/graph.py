@@ -8,18 +8,16 @@ has one task for each chunk of gy, and a tree of sums, whose shape follows from 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import prod
 from typing import Any
-from uuid import uuid4
 
 import dask.array
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
-from dask.utils import apply
 
 from einstride.arrays.backends.adapter import Array
 from einstride.arrays.backends.dask.tasks import (
@@ -61,31 +59,6 @@ def operator(
         where, direction, first, second, bias, k._replace(max_workspace=None), extra
     )
     return _Writer(where, direction, first, second, bias, k, extra, plan).array()
-
-
-def map_batches(
-    function: Callable[..., Array],
-    arrays: Sequence[Array],
-    shape: Shape,
-    dtype: str,
-    rows: int | None = None,
-) -> Array:
-    """Return the Dask array of what a function computes of each chunk of examples.
-
-    The function is stored once, like a filter; the other axes of the arrays become one chunk.
-    """
-    lazy = [a if isinstance(a, dask.array.Array) else dask.array.from_array(a) for a in arrays]
-    lengths = lazy[0].chunks[0]
-    lazy = [a.rechunk((lengths, *(-1,) * (a.ndim - 1))) for a in lazy]
-    name = f"batches-{uuid4().hex}"
-    tasks: dict[Any, Any] = {f"{name}-function": function}
-    for i in range(len(lengths)):
-        keys = [(a.name, i, *(0,) * (a.ndim - 1)) for a in lazy]
-        tasks[name, i, *(0,) * len(shape)] = (apply, f"{name}-function", keys)
-    found = tuple([rows] * len(lengths)) if rows else lengths
-    meta = np.empty_like(lazy[0]._meta, shape=(0,) * (len(shape) + 1), dtype=np.dtype(dtype))
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=lazy)
-    return dask.array.Array(graph, name, chunks=(found, *((n,) for n in shape)), meta=meta)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ the processes of a cluster as they are; the filter is an argument of its own, st
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,27 +26,43 @@ from einstride.geometry.convolution import Direction
 from einstride.geometry.keywords import Keywords, PerExample, Shape, Transposed
 from einstride.support.errors import bad_value
 
+LINGER = 0.05
+"""Seconds for which a thread counts as one that computes tasks after it has ended one.
+
+Between two tasks of a thread lie 0.3 milliseconds (Dask's threads) to some 20 (workers of a
+cluster). With less, a task that begins in such a gap of another thread takes that thread's core,
+too, and each waits for the other: some blocks of 4 MiB took three times as long. With more, a task
+that is alone after others has one thread for longer.
+"""
+
 
 class _Running:
-    """Count the tasks that the threads of this process compute at the moment."""
+    """Count the threads of this process that compute tasks, one after another."""
 
     def __init__(self) -> None:
-        self._lock, self._count = threading.Lock(), 0
+        self._lock = threading.Lock()
+        self._until: dict[int, float] = {}
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
-        """Count a task while it runs."""
+        """Count this thread while it computes a task, and shortly afterwards."""
         with self._lock:
-            self._count += 1
+            self._until[threading.get_ident()] = inf
         try:
             yield
         finally:
+            now = time.monotonic()
             with self._lock:
-                self._count -= 1
+                self._until[threading.get_ident()] = now + LINGER
+                for thread in [t for t, until in self._until.items() if until < now]:
+                    del self._until[thread]
 
     def share(self) -> int:
         """Return the threads that one task may use: its share of those that a call would use."""
-        return max(min(numpy.BACKEND.threads(), cores()) // max(self._count, 1), 1)
+        now = time.monotonic()
+        with self._lock:
+            counted = sum(until >= now for until in self._until.values())
+        return max(min(numpy.BACKEND.threads(), cores()) // max(counted, 1), 1)
 
 
 RUNNING = _Running()
@@ -112,10 +129,9 @@ class Call:
             second, bias = (a if a is None else b.xp.asarray(a) for a in (second, bias))
         if self.compute is not None:
             first, second = first.astype(self.compute), second.astype(self.compute)
-        with RUNNING.one_more():
-            return PASSES[0].call(
-                self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
-            )
+        return PASSES[0].call(
+            self.where, self.direction, first, second, bias, k, extra, HOST if on_host else b
+        )
 
     def _arguments(
         self, parts: Sequence[Part], groups: int, input_dilation: Any
@@ -191,6 +207,7 @@ class Block:
             dilation = 1
         return self.call.problem(first, second, self.parts, self.groups, dilation)
 
+    @RUNNING.one_more()
     def __call__(self, bias: Array | None, *chunks: Array) -> Array:
         """Compute the block from chunks of the second operand, then those of the first one."""
         call, bias = self.call, _of_channels(bias, self.channels)
@@ -244,6 +261,7 @@ class InputBlock:
             lengths_of(cuts), lengths_of(self.second), parts, self.groups, dilation
         )
 
+    @RUNNING.one_more()
     def __call__(self, bias: Array | None, f: Array, *chunks: Array) -> Array:
         """Compute the block from the filter and chunks of gy, those of one cell after another."""
         call, bias = self.call, _of_channels(bias, self.channels)
@@ -360,22 +378,51 @@ def lengths_of(cuts: Cuts) -> list[int]:
 
 
 def gathered(chunks: Sequence[Array], cuts: Cuts) -> Array:
-    """Return slices of chunks, given in row-major order, as one array: a view of a single chunk."""
-    if len(chunks) == 1:
-        index = tuple(slice(*cut[0]) for cut in cuts)
-        return chunks[0][index] if cuts else chunks[0]
-    lengths = [[stop - start for start, stop in axis] for axis in cuts]
-    whole = np.empty_like(chunks[0], shape=tuple(map(sum, lengths)))
-    axes = [
-        [
-            (slice(end - n, end), slice(*cut))
-            for end, n, cut in zip(accumulate(each), each, axis, strict=True)
-        ]
-        for each, axis in zip(lengths, cuts, strict=True)
+    """Return slices of chunks, given in row-major order, as one array.
+
+    It is a view where the slices lie in memory as those of one array do: chunks of an array in
+    memory or of a memory map. Otherwise it is a copy.
+    """
+    parts = [
+        chunk[tuple(slice(*cut) for cut in cell)]
+        for chunk, cell in zip(chunks, product(*cuts), strict=True)
     ]
-    for chunk, cell in zip(chunks, product(*axes), strict=True):
-        whole[tuple(place for place, _ in cell)] = chunk[tuple(cut for _, cut in cell)]
+    if len(parts) == 1:
+        return parts[0]
+    lengths = [[stop - start for start, stop in axis] for axis in cuts]
+    starts = [[end - n for end, n in zip(accumulate(each), each, strict=True)] for each in lengths]
+    shape = tuple(map(sum, lengths))
+    view = _one_view(parts, list(product(*starts)), shape)
+    if view is not None:
+        return view
+    whole = np.empty_like(parts[0], shape=shape)
+    for part, place in zip(parts, product(*starts), strict=True):
+        index = tuple(slice(i, i + n) for i, n in zip(place, part.shape, strict=True))
+        whole[index] = part
     return whole
+
+
+def _one_view(parts: Sequence[Array], places: Sequence[Shape], shape: Shape) -> Array | None:
+    """Return the array of this shape whose elements are those of the parts, or None.
+
+    Each element of the view has the address that it has in its part, so that the view reads no
+    other memory. The caller holds the parts while it reads the view.
+    """
+    first = parts[0]
+    if 0 in shape or any(type(part) is not np.ndarray for part in parts):
+        return None
+    dtype, strides, start = first.dtype, first.strides, _address(first)
+    for part, place in zip(parts, places, strict=True):
+        if part.dtype != dtype or part.strides != strides:
+            return None
+        if _address(part) != start + sum(i * n for i, n in zip(place, strides, strict=True)):
+            return None
+    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
+
+
+def _address(a: Array) -> int:
+    address: int = a.__array_interface__["data"][0]
+    return address
 
 
 def filled(x: Array, axis: int, fills: Sequence[Fill]) -> Array:
