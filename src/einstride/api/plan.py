@@ -8,9 +8,18 @@ from einstride.api.plan_parts import Parts
 from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, extra_of, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
+from einstride.dispatch import depthwise
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Accumulate, Accuracy, Algorithm, Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    Groups,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 from einstride.support.errors import bad_value
 
 
@@ -30,7 +39,7 @@ def plan(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -100,7 +109,11 @@ def _parts(where: str, first: Any, second: Any, given: dict[str, Any], k: Keywor
     if b.exchange is None or b.exchange.figures is None:
         return None
     direction, extra = extra_of(where, given)
-    call = (where, direction, first, second, None, parse.plain(where, k), extra)
+    k = parse.plain(where, k)
+    if isinstance(k.groups, str):
+        first, second, found = depthwise.operands(where, direction, first, second, k, extra)
+        k, extra = found.k, found.extra
+    call = (where, direction, first, second, None, k, extra)
     return Parts.of(where, b.exchange.figures(*call), given["dtypes"], b)
 
 

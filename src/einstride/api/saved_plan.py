@@ -9,7 +9,7 @@ from typing import Any
 from einstride.api.plan_parts import Parts
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import call_cache, execute, run_plan
+from einstride.dispatch import call_cache, depthwise, execute, run_plan
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -36,6 +36,8 @@ class Plan:
         The planner's decision: algorithm, costs, reasons.
     parts : object, optional
         The figures of a graph; see the attribute.
+    shape : tuple of int, optional
+        The shape of the result, if it is not the one that follows from the decision.
 
     Attributes
     ----------
@@ -70,11 +72,13 @@ class Plan:
     """
 
     def __init__(
-        self, arguments: dict[str, Any], decision: select.Decision, parts: Parts | None = None
-    ) -> None:
+        self, arguments: dict[str, Any], decision: select.Decision, parts: Parts | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
         self._arguments = arguments
         self._decision = decision
         self.parts = parts
+        self._shape = shape
 
     @property
     def decision(self) -> select.Decision:
@@ -100,6 +104,8 @@ class Plan:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the result, in the caller's layout."""
+        if self._shape is not None:
+            return self._shape
         back = layouts.inverse(self._decision.orders[2])
         return layouts.canonical(self._decision.job.shape, back)
 
@@ -141,8 +147,8 @@ class Plan:
 
     @property
     def _identity(self) -> tuple[Any, ...]:
-        decided = self._decision
-        return decided.algorithm, decided.job, decided.orders, decided.library
+        decided, shapes = self._decision, tuple(map(tuple, self._arguments["shapes"]))
+        return decided.algorithm, decided.job, decided.orders, decided.library, shapes
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -196,7 +202,8 @@ class Plan:
         job = self._decision.job
         copied = job.hard and b.exchange is None
         more = execute.copied(job.direction, b, first, second, out) if copied else 0
-        if bias is not None or more or b.exchange is not None:
+        named = isinstance(a["keywords"]["groups"], str)
+        if bias is not None or more or b.exchange is not None or named:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = extra_of(where, a)
             given = (*keywords, extra)
@@ -300,16 +307,14 @@ def make_plan(
         if name not in ITEMSIZE:
             raise bad_type(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
     direction, extra = extra_of(where, arguments)
-    decision = execute.decide(
-        where,
-        direction,
-        tuple(arguments["shapes"]),
-        (*arguments["dtypes"], None),
-        keywords,
-        extra,
-        b,
-    )
-    return Plan(arguments, decision, parts)
+    shapes, result = tuple(arguments["shapes"]), None
+    if isinstance(keywords.groups, str):
+        keywords, shapes, extra, result = depthwise.resolve(
+            where, direction, shapes, keywords, extra
+        )
+    names = (*arguments["dtypes"], None)
+    decision = execute.decide(where, direction, shapes, names, keywords, extra, b)
+    return Plan(arguments, decision, parts, result)
 
 
 def extra_of(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
