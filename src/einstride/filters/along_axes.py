@@ -24,6 +24,16 @@ FEW_CHANNELS = 32
 1 to 64 of them a depthwise kernel was measured slower than one pass over both axes as one."""
 
 
+MOST_PAIRS_OF_BORDER = 1 << 16
+"""Pairs of a border's element and a tap from which the border is filled in a copy. Kernels have a
+table of offsets for such pairs, and none for more than about four times as many."""
+
+MOST_PAIRS = 1 << 21
+"""Pairs of output and tap in one call with several output channels. Kernels keep a table of offsets
+of 16 bytes for each pair; for much longer signals they would write it anew in every call, which
+took 20 times the time of the products."""
+
+
 def correlate(
     where: str,
     x: Array,
@@ -42,6 +52,8 @@ def correlate(
     """
     x, pads, mode = _with_long_border(x, axes, pads, mode, b)
     if len(axes) == 1:
+        if max(pads[0]) * f.shape[0] > MOST_PAIRS_OF_BORDER:
+            x, pads = extended(x, axes[0], pads[0], mode, b, fill), ((0, 0),)
         behind = prod(x.shape[axes[0] + 1 :])
         strided = keywords.get("stride", 1) != 1 or keywords.get("input_dilation", 1) != 1
         if behind >= FEW_CHANNELS:
@@ -95,6 +107,23 @@ def _as_one_axis(
 def convolve(where: str, x: Array, f: Array, **keywords: Any) -> Array:
     """Call the forward pass under the name of another function."""
     return call_cache.call(where, "forward", x, f, None, None, Keywords(**keywords))
+
+
+def by_parts(
+    where: str, x: Array, f: Array, pads: tuple[int, int], stride: int, b: Backend, **keywords: Any
+) -> Array:
+    """Convolve signals (B, N, C) by f (K, C, D) as `convolve`, a part of the outputs at a time."""
+    taps = f.shape[0]
+    count = (x.shape[1] + sum(pads) - taps) // stride + 1
+    if count * taps <= MOST_PAIRS:
+        return convolve(where, x, f, padding=(pads,), stride=stride, **keywords)
+    x = ops.pad(x, (pads,), "zeros", b)
+    step = max(MOST_PAIRS // taps, 1)
+    stops = [min(i + step, count) for i in range(0, count, step)]
+    parts = [
+        x[:, i * step * stride : (stop - 1) * stride + taps, :] for i, stop in enumerate(stops)
+    ]
+    return b.xp.concat([convolve(where, p, f, stride=stride, **keywords) for p in parts], axis=1)
 
 
 def _with_long_border(
