@@ -158,3 +158,18 @@ def test_separable_filters_give_the_same():
 def test_errors_are_those_of_scipy(call, error):
     with pytest.raises(error, match="got"):
         call(np.ones((4, 5)))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8", "int32", "bool"])
+@pytest.mark.parametrize("output", ["int64", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("largest", [1, 63, 4097, 65_537])
+def test_integers_are_exact_where_float32_no_longer_is(dtype, output, largest):
+    """Sums up to 2**24 are formed in float32, larger ones in int64; both are exact, and wrap."""
+    rng = np.random.default_rng(0)
+    high = {"int32": 30_000, "bool": 2}.get(dtype) or np.iinfo(dtype).max + 1
+    x = rng.integers(-high if dtype[0] == "i" else 0, high, (9, 40)).astype(dtype)
+    weights = np.array([largest, -1, 2, -largest])
+    exact = theirs.correlate1d(x.astype(np.int64), weights, output=np.float64).astype(np.int64)
+    found = ndimage.correlate1d(x, weights, output=output)
+    assert found.dtype == output
+    np.testing.assert_array_equal(found, exact.astype(output))
