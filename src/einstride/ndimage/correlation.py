@@ -24,7 +24,6 @@ from einstride.ndimage.arguments import (
 )
 from einstride.support.errors import bad_call, bad_value, shown
 
-
 EXACT_IN_FLOAT32 = 1 << 24
 """Bound for the magnitudes of sums of integers below which float32 holds them exactly, with all
 sums of some of their terms: in any order, float32 gives the integers that int64 gives, in a third
