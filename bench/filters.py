@@ -2,16 +2,18 @@
 
 ``python -m bench.filters --markdown table.md`` prints, for each row, the time of the fastest peer
 that is installed divided by einstride's. Calls are interleaved, so that a busy machine slows all
-alike, and the least time of each counts. The photo is one of scikit-learn's; a sound is a chirp
-with noise.
+alike, and the least time of each counts. The photos are those of scikit-learn, of which a volume is
+a stack; a sound is a chirp with noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -20,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from einstride import ndimage, signal
+from einstride.codegen import jit
 
-DTYPES = ("uint8", "uint16", "float32", "float64")
+DTYPES = ("uint8", "uint16", "float32", "float64", "complex64")
 SIGMAS = (1, 4, 16)
-TAPS = (15, 127, 401)
+TAPS = (3, 15, 127, 401)
 Call = Callable[[], object]
 
 
@@ -39,6 +42,12 @@ def photo() -> Any:
     """Return a photo (427, 640, 3) of bytes."""
     images: Any = import_module("sklearn.datasets").load_sample_images().images
     return images[0]
+
+
+def volume(dtype: str) -> Any:
+    """Return the colours of both photos as a stack, (6, 427, 640)."""
+    images: Any = import_module("sklearn.datasets").load_sample_images().images
+    return np.concatenate([np.moveaxis(i, -1, 0) for i in images]).astype(dtype)
 
 
 def sound(dtype: str) -> Any:
@@ -68,9 +77,25 @@ def image_rows(smoke: bool) -> list[tuple[str, dict[str, Call]]]:
         calls = {"einstride": lambda x=grey: ndimage.correlate(x, f)}
         if theirs:
             calls["SciPy"] = lambda x=grey: theirs.correlate(x, f)
-        if cv:
+        if cv and dtype != "complex64":
             calls["OpenCV"] = lambda x=grey: cv.filter2D(x, -1, f, borderType=cv.BORDER_REFLECT)
         rows.append((f"correlate 7x7 {dtype}", calls))
+    return rows
+
+
+def volume_rows(smoke: bool) -> list[tuple[str, dict[str, Call]]]:
+    """List filters of volumes, as `image_rows`."""
+    theirs, rows = library("scipy.ndimage"), []
+    f = np.random.default_rng(1).standard_normal((3, 3, 3))
+    for dtype in DTYPES[:1] if smoke else DTYPES:
+        x = volume(dtype)
+        for name, more in (("gaussian_filter", 2), ("uniform_filter", 5), ("correlate", f)):
+            calls: dict[str, Call] = {}
+            for peer, module in (("einstride", ndimage), ("SciPy", theirs)):
+                if module:
+                    calls[peer] = lambda m=module, n=name, x=x, a=more: getattr(m, n)(x, a)
+            told = {"gaussian_filter": "sigma 2", "uniform_filter": "5"}.get(name, "3x3x3")
+            rows.append((f"{name} volume {dtype} {told}", calls))
     return rows
 
 
@@ -78,7 +103,7 @@ def _gaussian(x: Any, sigma: int, theirs: Any, cv: Any, skimage: Any) -> dict[st
     calls: dict[str, Call] = {"einstride": lambda: ndimage.gaussian_filter(x, sigma, axes=(0, 1))}
     if theirs:
         calls["SciPy"] = lambda: theirs.gaussian_filter(x, sigma, axes=(0, 1))
-    if cv:
+    if cv and x.dtype.kind != "c":
         size = (2 * int(4 * sigma + 0.5) + 1,) * 2
         calls["OpenCV"] = lambda: cv.GaussianBlur(x, size, sigma, borderType=cv.BORDER_REFLECT)
     if skimage and x.dtype.kind == "f":
@@ -124,6 +149,20 @@ def times(calls: dict[str, Call], seconds: float) -> dict[str, float]:
     return found
 
 
+def head() -> list[str]:
+    """Describe the machine and the peers, in the lines above the table."""
+    names = {"scipy": "SciPy", "cv2": "OpenCV", "skimage": "scikit-image", "numpy": "NumPy"}
+    found = {told: library(name) for name, told in names.items()}
+    peers = ", ".join(f"{told} {m.__version__}" for told, m in found.items() if m)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    return [
+        "# Filters of images, volumes and signals", "",
+        f"`python -m bench.filters`, {date}: {jit.host_target()}, {cores} cores; "
+        f"{peers}. The ratio is the time of the fastest peer divided by einstride's.", "",
+    ]  # fmt: skip
+
+
 def main() -> int:
     """Measure every row and print, or write, the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.filters", description=__doc__)
@@ -133,7 +172,8 @@ def main() -> int:
     given = parser.parse_args()
     lines = ["| row | einstride | fastest peer | ratio |", "|---|---|---|---|"]
     ratios = []
-    for name, calls in image_rows(given.smoke) + sound_rows(given.smoke):
+    every = (*image_rows(given.smoke), *volume_rows(given.smoke), *sound_rows(given.smoke))
+    for name, calls in every:
         found = times(calls, given.seconds)
         ours = found.pop("einstride")
         if not found:
@@ -151,7 +191,7 @@ def main() -> int:
         )
         print(lines[-1])
     if given.markdown:
-        given.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        given.markdown.write_text("\n".join((*head(), *lines)) + "\n", encoding="utf-8")
     return 0
 
 

@@ -158,3 +158,43 @@ def test_separable_filters_give_the_same():
 def test_errors_are_those_of_scipy(call, error):
     with pytest.raises(error, match="got"):
         call(np.ones((4, 5)))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8", "int32", "bool"])
+@pytest.mark.parametrize("output", ["int64", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("largest", [1, 63, 4097, 65_537])
+def test_integers_are_exact_where_float32_no_longer_is(dtype, output, largest):
+    """Sums up to 2**24 are formed in float32, larger ones in int64; both are exact, and wrap."""
+    rng = np.random.default_rng(0)
+    high = {"int32": 30_000, "bool": 2}.get(dtype) or np.iinfo(dtype).max + 1
+    x = rng.integers(-high if dtype[0] == "i" else 0, high, (9, 40)).astype(dtype)
+    weights = np.array([largest, -1, 2, -largest])
+    exact = theirs.correlate1d(x.astype(np.int64), weights, output=np.float64).astype(np.int64)
+    found = ndimage.correlate1d(x, weights, output=output)
+    assert found.dtype == output
+    np.testing.assert_array_equal(found, exact.astype(output))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "complex64"])
+@pytest.mark.parametrize(("shape", "axis"), [((40, 90), 1), ((2, 40, 90), -1), ((40, 90, 3), 1),
+                                             ((33, 50, 100), 0), ((90,), 0)])  # fmt: skip
+@pytest.mark.parametrize("size", [3, 9, 40])
+def test_rows_and_long_borders(dtype, shape, axis, size):
+    """Lengths at which rows are channels, and at which a border is filled in a copy."""
+    x = (100 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+    for mode in ("reflect", "constant"):
+        ours, expected = (
+            room.correlate1d(x, np.arange(size) - size // 3, axis, mode=mode, cval=2 * (size == 9))
+            for room in (ndimage, theirs)
+        )
+        equal(ours, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool", "int64"])
+def test_means_of_integers_lose_their_fraction(dtype):
+    x = np.random.default_rng(0).integers(-500, 500, (20, 60)).astype(dtype)
+    for size in (2, 7, 40):
+        sums = theirs.correlate1d(x.astype(np.float64), np.ones(size))
+        exact = np.trunc(sums / size).astype(np.int64).astype(dtype)
+        found = ndimage.uniform_filter1d(x, size)
+        np.testing.assert_array_equal(found, exact if dtype != "bool" else sums != 0)

@@ -10,6 +10,7 @@ from einstride.geometry.types import (
     Accuracy,
     Algorithm,
     ArrayT,
+    Groups,
     Ints,
     Padding,
     PaddingMode,
@@ -25,7 +26,7 @@ def conv(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -65,9 +66,11 @@ def conv(
     input_dilation : int or tuple of N ints
         Positions between neighbouring elements of x, with zeros in between, before the padding
         (JAX's ``lhs_dilation``).
-    groups : int
+    groups : int or "depthwise"
         Number of groups, which divides C and D; outputs of group j read inputs of group j only.
-        Depthwise is groups=C.
+        "depthwise" is groups=C, and then a filter (*K, 1, 1) is one filter for every channel, read
+        as (*K, 1, C) without a copy of x. Where the shapes do not show C (in `conv_input_grad` and
+        `conv_transpose`), C is D.
     padding_mode : {"zeros", "reflect", "replicate", "circular", "symmetric", "constant"}
         Contents of the padding: zeros; x mirrored without repeating its edge ("reflect", as in
         NumPy and PyTorch) or with it ("symmetric": what `scipy.ndimage` calls "reflect"); its edge

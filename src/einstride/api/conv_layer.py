@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 from einstride.api.gradients import conv_bias_grad
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import array_checks, call_cache, execute
+from einstride.dispatch import array_checks, call_cache, depthwise, execute
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Accumulate, Accuracy, Algorithm, Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    Groups,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 from einstride.support.errors import bad_value
 
 
@@ -80,7 +88,7 @@ class Conv:
         padding: Padding = "valid",
         dilation: Ints = 1,
         input_dilation: Ints = 1,
-        groups: int = 1,
+        groups: Groups = 1,
         padding_mode: PaddingMode = "zeros",
         fill: complex = 0,
         layout: str = "channels_last",
@@ -95,7 +103,7 @@ class Conv:
             stride, padding, dilation, input_dilation, groups, padding_mode, fill, layout, flip,
             algorithm, accuracy, accumulate, batch_invariant, max_workspace,
         )  # fmt: skip
-        parse.settings("Conv", self._keywords)
+        parse.for_json("Conv", self._keywords)
         self._x: Array | None = None
         array_checks.layer("Conv", f, bias, self._keywords)
         self._filter = _Filter.of(f)
@@ -203,6 +211,7 @@ class Conv:
         k, bias = self._keywords, self._bias
         f, kept = self._filter
         size, kernel = execute.sizes(where, x, f, k)
+        k = depthwise.of_layer(where, k, x, f)
         read = parse.checked
         gx = call_cache.call(
             where, "input_grad", gy, f, None, None, (*k, size), read, cache=None, kept=kept

@@ -15,6 +15,7 @@ from einstride.geometry.types import (
     Accuracy,
     Algorithm,
     ArrayT,
+    Groups,
     Ints,
     Padding,
     PaddingMode,
@@ -31,7 +32,7 @@ def conv_input_grad(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -106,7 +107,7 @@ def conv_filter_grad(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -148,7 +149,8 @@ def conv_filter_grad(
     array, shape (*K, C // groups, D)
         The gradient of the filter; with `per_example` (B, *K, C // groups, D). The dtype is the one
         that `conv` of x and gy would have. Blocks are summed in a fixed order, so that equal calls
-        give equal bits.
+        give equal bits. With ``groups="depthwise"`` the gradient of one filter for every channel,
+        (*K, 1, 1), summed over the channels; that of a filter for each has groups=C.
 
     Raises
     ------
@@ -183,7 +185,7 @@ def conv_jvp(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",

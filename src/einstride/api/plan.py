@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from einstride.api import open_batch
 from einstride.api.plan_parts import Parts
 from einstride.api.saved_plan import DIRECTIONS, LIBRARIES, Plan, extra_of, make_plan
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
+from einstride.dispatch import depthwise
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Accumulate, Accuracy, Algorithm, Ints, Padding, PaddingMode
+from einstride.geometry.types import (
+    Accumulate,
+    Accuracy,
+    Algorithm,
+    Groups,
+    Ints,
+    Padding,
+    PaddingMode,
+)
 from einstride.support.errors import bad_value
 
 
 def plan(
-    first: Array | tuple[int, ...],
-    second: Array | tuple[int, ...],
+    first: Array | Sequence[int | None],
+    second: Array | Sequence[int | None],
     *,
     direction: str = "forward",
     dtype: str | None = None,
@@ -30,7 +41,7 @@ def plan(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",
@@ -47,8 +58,10 @@ def plan(
 
     Parameters
     ----------
-    first, second : array, or tuple of ints
-        The two operands of the direction (x and f, gy and f, x and gy), or their shapes.
+    first, second : array, or sequence of ints
+        The two operands of the direction (x and f, gy and f, x and gy), or their shapes. A batch of
+        None stands for any batch: the plan is made for a batch of one, so that its workspace and
+        its times are those of one example, and runs with each.
     direction : {"forward", "input_grad", "filter_grad", "transpose"}
         `conv`, `conv_input_grad`, `conv_filter_grad` or `conv_transpose`.
     dtype : str, optional
@@ -100,7 +113,11 @@ def _parts(where: str, first: Any, second: Any, given: dict[str, Any], k: Keywor
     if b.exchange is None or b.exchange.figures is None:
         return None
     direction, extra = extra_of(where, given)
-    call = (where, direction, first, second, None, parse.plain(where, k), extra)
+    k = parse.plain(where, k)
+    if isinstance(k.groups, str):
+        first, second, found = depthwise.operands(where, direction, first, second, k, extra)
+        k, extra = found.k, found.extra
+    call = (where, direction, first, second, None, k, extra)
     return Parts.of(where, b.exchange.figures(*call), given["dtypes"], b)
 
 
@@ -156,13 +173,16 @@ def arguments(
     shapes, dtypes = [], []
     for operand in (first, second):
         if isinstance(operand, tuple | list):
-            shapes.append(tuple(parse.integer(where, "a shape", n) for n in operand))
+            shapes.append(
+                tuple(n if n is None else parse.integer(where, "a shape", n) for n in operand)
+            )
             dtypes.append(name or "float32")
         else:
             shapes.append(tuple(operand.shape))
             dtypes.append(b.dtype_name(operand))
-    if any(n < 0 for s in shapes for n in s):
+    if any(n is not None and n < 0 for s in shapes for n in s):
         raise bad_value(where, "shapes must not be negative", shapes, "give shapes of arrays")
+    open_batch.check(where, direction, shapes, keywords.layout)
     return {
         "direction": direction,
         "shapes": shapes,

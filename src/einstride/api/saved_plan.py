@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
+from einstride.api import open_batch
 from einstride.api.plan_parts import Parts
 from einstride.arrays import backends
 from einstride.arrays.backends import Array
-from einstride.dispatch import call_cache, execute, run_plan
+from einstride.dispatch import call_cache, depthwise, execute, run_plan
 from einstride.geometry import keywords as parse
 from einstride.geometry import layout as layouts
 from einstride.geometry.arithmetic import ITEMSIZE
@@ -36,6 +38,8 @@ class Plan:
         The planner's decision: algorithm, costs, reasons.
     parts : object, optional
         The figures of a graph; see the attribute.
+    shape : tuple of int, optional
+        The shape of the result, if it is not the one that follows from the decision.
 
     Attributes
     ----------
@@ -44,11 +48,12 @@ class Plan:
     candidates : tuple
         Every algorithm, with its cost or the reason why it does not support the job.
     workspace : int
-        Most bytes that the call takes beyond its inputs and output. Copies of arrays with strides
+        Most bytes that the call takes beyond its inputs and output; where the batch may be any,
+        that of one example, as are all other figures. Copies of arrays with strides
         that a kernel does not support (channels not contiguous, misaligned, byte-swapped) count
         only if `max_workspace` is given.
     output_shape : tuple of int
-        The shape of the result, in the caller's layout.
+        The shape of the result, in the caller's layout, with None for a batch that may be any.
     dtype : str
         The dtype of the result.
     figures : dict
@@ -70,11 +75,13 @@ class Plan:
     """
 
     def __init__(
-        self, arguments: dict[str, Any], decision: select.Decision, parts: Parts | None = None
-    ) -> None:
+        self, arguments: dict[str, Any], decision: select.Decision, parts: Parts | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
         self._arguments = arguments
         self._decision = decision
         self.parts = parts
+        self._shape = shape
 
     @property
     def decision(self) -> select.Decision:
@@ -98,10 +105,19 @@ class Plan:
         return next((c.cost.workspace for c in chosen if c.cost), 0)
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """The shape of the result, in the caller's layout."""
+    def output_shape(self) -> tuple[int | None, ...]:
+        """The shape of the result, in the caller's layout; None for a batch that may be any."""
+        job = self._decision.job
         back = layouts.inverse(self._decision.orders[2])
-        return layouts.canonical(self._decision.job.shape, back)
+        order = tuple(range(len(job.shape))) if back is None else back
+        shape = self._shape or layouts.canonical(job.shape, back)
+        if not self._any_batch or (job.direction == "filter_grad" and not job.per_example):
+            return shape
+        return tuple(None if axis == 0 else n for axis, n in zip(order, shape, strict=True))
+
+    @property
+    def _any_batch(self) -> bool:
+        return any(None in s for s in self._arguments["shapes"])
 
     @property
     def dtype(self) -> str:
@@ -128,7 +144,8 @@ class Plan:
         decided = self._decision
         how = execution.text(self.algorithm, self.execution)
         more = "" if self.parts is None else f"\n{self.parts}"
-        return f"{decided.head}\n{how}\n{decided.table}{more}"
+        batch = "\nfor any batch; the figures are those of one example" * self._any_batch
+        return f"{decided.head}{batch}\n{how}\n{decided.table}{more}"
 
     def __eq__(self, other: object) -> bool:
         """True if both plan one call, by the same algorithm, on equal threads and limits."""
@@ -141,8 +158,8 @@ class Plan:
 
     @property
     def _identity(self) -> tuple[Any, ...]:
-        decided = self._decision
-        return decided.algorithm, decided.job, decided.orders, decided.library
+        decided, shapes = self._decision, tuple(map(tuple, self._arguments["shapes"]))
+        return decided.algorithm, decided.job, decided.orders, decided.library, shapes
 
     def __repr__(self) -> str:
         a = self._arguments
@@ -182,7 +199,11 @@ class Plan:
             [b.dtype_name(first), b.dtype_name(second)],
             b.traits.library,
         )
-        if got != ([list(s) for s in a["shapes"]], list(a["dtypes"]), a["library"]):
+        wanted = [
+            [n if m is None else m for m, n in zip_longest(s, shape)]
+            for s, shape in zip(a["shapes"], got[0], strict=True)
+        ]
+        if got != (wanted, list(a["dtypes"]), a["library"]):
             raise bad_value(
                 where,
                 f"it was made for shapes {a['shapes']}, dtypes {a['dtypes']} on {a['library']}",
@@ -196,7 +217,8 @@ class Plan:
         job = self._decision.job
         copied = job.hard and b.exchange is None
         more = execute.copied(job.direction, b, first, second, out) if copied else 0
-        if bias is not None or more or b.exchange is not None:
+        other = self._any_batch or isinstance(a["keywords"]["groups"], str)
+        if bias is not None or more or b.exchange is not None or other:
             keywords = Keywords(**{**a["keywords"], "algorithm": self.algorithm})
             direction, extra = extra_of(where, a)
             given = (*keywords, extra)
@@ -261,7 +283,8 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
     if not isinstance(described, dict) or not all(map(_is_fact, described.values())):
         raise ValueError("the execution must be facts: names with texts or integers")
     shapes = [tuple(s) for s in saved["shapes"]]
-    if len(shapes) != 2 or any(type(n) is not int or n < 0 for s in shapes for n in s):
+    sizes = [n for s in shapes for n in s if n is not None]
+    if len(shapes) != 2 or any(type(n) is not int or n < 0 for n in sizes):
         raise ValueError("two shapes of integers are needed")
     if len(saved["dtypes"]) != 2 or not all(name in ITEMSIZE for name in saved["dtypes"]):
         raise ValueError("two dtypes are needed")
@@ -269,6 +292,7 @@ def _read(saved: dict[str, Any]) -> tuple[dict[str, Any], Keywords]:
         raise ValueError(f"library {saved['library']!r} is unknown")
     if saved["direction"] not in DIRECTIONS:
         raise ValueError(f"direction {saved['direction']!r} is unknown")
+    open_batch.check("Plan.from_json", saved["direction"], shapes, given["layout"])
     keywords = Keywords(**{k: _tuples(v) for k, v in given.items()})
     arguments = {name: saved[name] for name in FIELDS}
     arguments |= {"shapes": shapes, "extra": _tuples(saved["extra"])}
@@ -300,16 +324,14 @@ def make_plan(
         if name not in ITEMSIZE:
             raise bad_type(where, "dtype is unknown", shown(name), f"use one of {tuple(ITEMSIZE)}")
     direction, extra = extra_of(where, arguments)
-    decision = execute.decide(
-        where,
-        direction,
-        tuple(arguments["shapes"]),
-        (*arguments["dtypes"], None),
-        keywords,
-        extra,
-        b,
-    )
-    return Plan(arguments, decision, parts)
+    shapes, result = open_batch.of_one(arguments["shapes"]), None
+    if isinstance(keywords.groups, str):
+        keywords, shapes, extra, result = depthwise.resolve(
+            where, direction, shapes, keywords, extra
+        )
+    names = (*arguments["dtypes"], None)
+    decision = execute.decide(where, direction, shapes, names, keywords, extra, b)
+    return Plan(arguments, decision, parts, result)
 
 
 def extra_of(where: str, arguments: dict[str, Any]) -> tuple[Any, Any]:

@@ -104,6 +104,7 @@ class Stream:
             raise bad_type(
                 where, "f must be an array of NumPy or CuPy", shown(type(f)), "convert it"
             )
+        groups = parse.integer(where, "groups", groups)
         k = Keywords(
             stride, padding, dilation, groups=groups, layout=layout, flip=flip,
             algorithm=algorithm, accuracy=accuracy, accumulate=accumulate,

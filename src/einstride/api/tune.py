@@ -20,7 +20,7 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array
 from einstride.geometry import keywords as parse
 from einstride.geometry.keywords import Keywords
-from einstride.geometry.types import Accumulate, Accuracy, Ints, Padding, PaddingMode
+from einstride.geometry.types import Accumulate, Accuracy, Groups, Ints, Padding, PaddingMode
 from einstride.planning import tuned
 from einstride.support import caches
 from einstride.support.errors import bad_value, shown
@@ -50,7 +50,7 @@ def tune(
     padding: Padding = "valid",
     dilation: Ints = 1,
     input_dilation: Ints = 1,
-    groups: int = 1,
+    groups: Groups = 1,
     padding_mode: PaddingMode = "zeros",
     fill: complex = 0,
     layout: str = "channels_last",

@@ -180,6 +180,16 @@ def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
     rank = len(shape) - 2
     order = layouts.parse(where, layouts.check(where, k.layout), rank)
     *kernel, inner, length = layouts.canonical(shape, order.f)
+    shared = False
+    if isinstance(k.groups, str):
+        parse.groups(where, k.groups)
+        if inner != 1:
+            raise bad_value(
+                where, 'f must have one input channel where groups is "depthwise"', got,
+                "give it shape (*K, 1, 1), one filter for every channel, or (*K, 1, D)",
+            )  # fmt: skip
+        shared = length == 1
+        k = k._replace(groups=max(length, 1))
     s = parse.settings(where, k)
     gaps = parse.per_axis(where, "dilation", s.dilation, rank, 1)
     size = tuple(d * (n - 1) + 1 for d, n in zip(gaps, kernel, strict=True))
@@ -193,6 +203,8 @@ def layer(where: str, f: Array, bias: Array | None, k: Keywords) -> None:
     parse.optional(where, "accumulate", k.accumulate, parse.name)
     parse.flag(where, "batch_invariant", k.batch_invariant)
     parse.optional(where, "max_workspace", k.max_workspace, parse.size_in_bytes)
+    if shared and bias is not None and len(bias.shape) == 1:
+        length = bias.shape[0]  # one number for each channel of inputs to come
     if bias is not None and tuple(bias.shape) != (length,):
         raise bad_value(
             where, f"bias must have one number for each of the {length} output channels",

@@ -27,11 +27,11 @@ from einstride.arrays import backends
 from einstride.arrays.backends import Array, Backend
 from einstride.arrays.backends.passes import PASSES
 from einstride.cpu.runtime.operands import addressable
-from einstride.dispatch import exchange, execute, run_plan
+from einstride.dispatch import depthwise, exchange, execute, run_plan
 from einstride.dispatch.filter_cache import Prepared
 from einstride.geometry import layout as layouts
 from einstride.geometry.convolution import Direction
-from einstride.geometry.keywords import KEYWORDS, Keywords, Read
+from einstride.geometry.keywords import GROUPS, KEYWORDS, Keywords, Read
 from einstride.planning.select import Decision
 from einstride.support.caches import register
 
@@ -122,6 +122,10 @@ def call(
     which `read` makes the `extra` of `execute.call`. Without a `cache` nothing is kept. `b` is the
     backend of the arrays if it is not the one that follows from their type.
     """
+    if isinstance(given[GROUPS], str):
+        return depthwise.call(
+            call, where, direction, first, second, bias, out, given, read, cache, kept
+        )
     known = _array_types.get(type(first))
     if b is not None:
         known = None if known is None else b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,11 @@ def is_complex(name: str) -> bool:
     return name in COMPLEXES
 
 
-def converted(y: Array, name: str, b: Backend) -> Array:
-    """Convert a result to a dtype: floats lose their fraction as in C, and integers wrap."""
+def converted(y: Array, name: str, b: Backend, largest: float = math.inf) -> Array:
+    """Convert a result to a dtype: floats lose their fraction as in C, and integers wrap.
+
+    `largest` bounds the magnitudes of y.
+    """
     given = b.dtype_name(y)
     if given == name:
         return y
@@ -67,5 +71,6 @@ def converted(y: Array, name: str, b: Backend) -> Array:
         y = b.xp.real(y)
         given = b.dtype_name(y)
     if is_integer(name) and name not in ("bool", "int64", "uint64") and not is_integer(given):
-        y = b.astype(y, "int64")  # C wraps a number that is out of range; NumPy leaves it open
+        # C wraps a number that is out of range; NumPy leaves it open
+        y = b.astype(y, "int32" if largest < 2**31 - 1 else "int64")
     return b.astype(y, name)

@@ -279,7 +279,7 @@ def _plain_remedy(x_axes: int, f_axes: int, last: int = 0) -> str:
         (2, 2): "add axes: for an image write x[None, ..., None] and f[..., None, None], or call "
         "einstride.ndimage.correlate(x, f)",
         (3, 2): f"add axes: for a photo with {last} channels and one kernel for each write "
-        f"x[None], numpy.repeat(f[..., None, None], {last}, -1) and groups={last}, or call "
+        'x[None], f[..., None, None] and groups="depthwise", or call '
         "einstride.ndimage.correlate(x, f, axes=(0, 1))",
     }
     if (x_axes, f_axes) in remedies:

@@ -21,6 +21,8 @@ Frozen = int | str | tuple[Any, ...]
 Shape = tuple[int, ...]
 
 PADDING_NAMES = ("valid", "same", "same_lower", "full", "causal")
+DEPTHWISE = "depthwise"
+"""The value of `groups` that stands for the number of channels; `settings` takes numbers only."""
 LARGEST_INT = 2**63 - 1
 """Largest integer that a keyword may hold: array libraries count in signed 64-bit integers."""
 ACCURACIES = ("normwise", "elementwise", "tf32")
@@ -77,6 +79,9 @@ class Keywords(NamedTuple):
 
 KEYWORDS = len(Keywords._fields)
 """Number of keywords that every function has."""
+
+GROUPS = Keywords._fields.index("groups")
+"""Place of `groups` among them."""
 
 Read = Callable[[str, tuple[Any, ...]], Any]
 """``read(where, own)`` checks the arguments that only one function has."""
@@ -139,11 +144,23 @@ def plain(where: str, k: Keywords) -> Keywords:
 
 def for_json(where: str, k: Keywords) -> Keywords:
     """Convert the keywords to Python's own ints, strings and tuples, which JSON can represent."""
-    s = settings(where, k)
+    named = isinstance(k.groups, str)
+    s = settings(where, k._replace(groups=1) if named else k)
     return k._replace(
-        stride=s.stride, padding=s.padding, dilation=s.dilation, groups=s.groups,
+        stride=s.stride, padding=s.padding, dilation=s.dilation,
+        groups=groups(where, k.groups) if named else s.groups,
         padding_mode=s.padding_mode, fill=s.fill, input_dilation=s.input_dilation,
         max_workspace=optional(where, "max_workspace", k.max_workspace, size_in_bytes),
+    )  # fmt: skip
+
+
+def groups(where: str, value: object) -> str:
+    """Return the name that stands for the number of channels."""
+    if value == DEPTHWISE:
+        return DEPTHWISE
+    raise bad_value(
+        where, "groups must be a number or a name that is known", shown(value),
+        f'write groups="{DEPTHWISE}" for as many groups as channels',
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ ArrayT = TypeVar("ArrayT")
 """The type of the first array, which results have: its library's own. Its dtype may be another."""
 
 Ints = int | Sequence[int]
+Groups = int | Literal["depthwise"]
 PaddingName = Literal["valid", "same", "same_lower", "full", "causal"]
 Padding = int | PaddingName | Sequence[int | PaddingName | tuple[int, int]]
 ModeName = Literal["zeros", "reflect", "replicate", "circular", "symmetric", "constant"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Iterable, Sequence
@@ -120,9 +121,12 @@ class Output:
             name = _complex_of(name)
         self.dtype = name
 
-    def put(self, y: Array) -> Array:
-        """Return a result in the dtype of the output, written to the caller's array if given."""
-        y = converted(y, self.dtype, self.b)
+    def put(self, y: Array, largest: float = math.inf) -> Array:
+        """Return a result in the dtype of the output, written to the caller's array if given.
+
+        `largest` bounds the magnitudes of y.
+        """
+        y = converted(y, self.dtype, self.b, largest)
         if self.array is None:
             return y
         array: Any = self.array
@@ -180,8 +184,14 @@ def _is_exact(given: str, weights: Any) -> bool:
             return False
         if (weights != np.rint(weights)).any():
             return False
-    largest = max((abs(int(w)) for w in weights.flat), default=0)
-    return magnitude(given) * int(weights.size) * largest < 2**63
+    return largest_sum(given, weights) < 2**63
+
+
+def largest_sum(given: str, weights: Any) -> float:
+    """Return a bound for the sums of products of weights with integers of a dtype."""
+    if weights.dtype.kind in "iub":
+        return magnitude(given) * sum(abs(int(w)) for w in weights.flat)
+    return magnitude(given) * float(np.abs(weights).sum(dtype=np.float64)) * (1 + 1e-9)
 
 
 def constant(mode: str, cval: Any, where: str, complex_result: bool) -> Any:

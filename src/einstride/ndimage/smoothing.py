@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from einstride.arrays.backends import Array
 from einstride.filters.operands import is_complex, is_integer
-from einstride.ndimage.arguments import Mode, Output, axes_of, axis_of, input_of, one_each
+from einstride.ndimage.arguments import (
+    Mode,
+    Output,
+    axes_of,
+    axis_of,
+    input_of,
+    largest_sum,
+    one_each,
+)
 from einstride.ndimage.correlation import correlate1d, filtered
 from einstride.support.errors import bad_call, bad_value, shown
 
@@ -47,8 +56,12 @@ def uniform_filter1d(
     into = Output(where, output, x, b, is_complex(given))
     if is_integer(given):  # exact sums, divided once
         ones = np.ones(size)
-        sums = filtered(where, x, ones, (axis,), "float64", mode, cval, [origin], False, b)
-        return into.put(sums / size)
+        largest = largest_sum(given, ones) if cval == 0 or mode != "constant" else math.inf
+        # A quotient below 2**22 that is no integer is further from one than float32 rounds it.
+        short = largest < 1 << 22 and is_integer(into.dtype)
+        name = "float32" if short else "float64"
+        sums = filtered(where, x, ones, (axis,), name, mode, cval, [origin], False, b)
+        return into.put(sums / size, largest)
     mean = np.full(size, 1 / size)
     return filtered(where, x, mean, (axis,), output, mode, cval, [origin], False, b)
 

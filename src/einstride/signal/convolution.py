@@ -14,13 +14,16 @@ from einstride.api.saved_plan import Plan
 from einstride.arrays import ops
 from einstride.arrays.backends import Array, Backend
 from einstride.filters.along_axes import convolve as convolved
-from einstride.filters.operands import converted, is_integer, together
+from einstride.filters.operands import converted, is_complex, is_integer, together
 from einstride.geometry.arithmetic import ITEMSIZE
 from einstride.geometry.padding import Pads
 from einstride.support.errors import bad_type, bad_value, shown
 
 MODES = ("valid", "same", "full")
 METHODS = ("auto", "direct", "fft")
+MANY_TAPS = 128
+"""Taps from which complex operands may be convolved as real ones: fewer are quicker as they are."""
+
 REPEATS = 3
 """Measurements of each method, of which the least counts: `choose_conv_method(measure=True)`."""
 
@@ -277,16 +280,40 @@ def _batched(
     """Convolve x (*batch, *S) with f (*batch, *K): one filter for all examples, or one for each."""
     sizes, kernel = x.shape[count:], f.shape[count:]
     if all(n == 1 for n in f.shape[:count]):
-        y = convolved(
-            where, b.xp.reshape(x, (prod(x.shape[:count]), *sizes, 1)),
-            b.xp.reshape(f, (*kernel, 1, 1)), **given,
-        )  # fmt: skip
+        x = b.xp.reshape(x, (prod(x.shape[:count]), *sizes, 1))
+        f = b.xp.reshape(f, (*kernel, 1, 1))
+        in_parts = _prefers_real_parts(x, f, given, b)
+        y = (_by_real_parts if in_parts else convolved)(where, x, f, **given)
         return b.xp.reshape(y, (*batch, *y.shape[1:-1]))
     groups = prod(batch)
     x = b.xp.reshape(b.xp.broadcast_to(x, (*batch, *sizes)), (1, groups, *sizes))
     f = b.xp.reshape(b.xp.broadcast_to(f, (*batch, *kernel)), (groups, 1, *kernel))
     y = convolved(where, x, f, groups=groups, layout="channels_first", **given)
     return b.xp.reshape(y, (*batch, *y.shape[2:]))
+
+
+def _prefers_real_parts(x: Array, f: Array, given: dict[str, Any], b: Backend) -> bool:
+    """True for long complex filters, of whose transforms only the real ones are compiled."""
+    dtype = b.dtype_name(x)
+    if not is_complex(dtype) or prod(f.shape) < MANY_TAPS or given["accuracy"] == "elementwise":
+        return False
+    return (
+        b.traits.compiled
+        and b.traits.library == "numpy"
+        and plan(tuple(x.shape), tuple(f.shape), dtype=dtype, **given).algorithm == "fft"
+    )
+
+
+def _by_real_parts(where: str, x: Any, f: Any, **given: Any) -> Any:
+    """Convolve complex arrays of NumPy as four real convolutions, two in a batch."""
+    parts = np.concatenate([x.real, x.imag])
+    by_real, by_imaginary = (convolved(where, parts, np.ascontiguousarray(p), **given)
+                             for p in (f.real, f.imag))  # fmt: skip
+    n = x.shape[0]
+    y = np.empty(by_real[:n].shape, x.dtype)
+    np.subtract(by_real[:n], by_imaginary[n:], out=y.real)
+    np.add(by_real[n:], by_imaginary[:n], out=y.imag)
+    return y
 
 
 def choose_conv_method(

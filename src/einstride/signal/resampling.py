@@ -122,9 +122,9 @@ def _by_phases(
     outer = lines.shape[:-1]
     blocks = -(-count // up)
     after = (blocks - 1) * down + size - n + lowest
-    y = along_axes.convolve(
-        where, xp.reshape(lines, (prod(outer), n, 1)), xp.reshape(f, (size, 1, up)), stride=down,
-        padding=((-lowest, after),), accuracy="elementwise",
+    y = along_axes.by_parts(
+        where, xp.reshape(lines, (prod(outer), n, 1)), xp.reshape(f, (size, 1, up)),
+        (-lowest, after), down, b, accuracy="elementwise",
     )  # fmt: skip
     y = xp.reshape(y, (*outer, blocks * up))[..., :count]
     return xp.permute_dims(y, tuple(sorted(range(x.ndim), key=order.__getitem__)))

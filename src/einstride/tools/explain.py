@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from einstride.api.plan import plan
+from einstride.geometry.keywords import DEPTHWISE
 from einstride.support.errors import bad_value, shown
 
 EXAMPLES = """\
@@ -81,6 +82,11 @@ def number(name: str, text: str) -> int | float | complex:
     raise bad_value("explain", f"{name} must be a number", shown(text), "write e.g. 0.5")
 
 
+def groups(name: str, text: str) -> int | str:
+    """Parse a number of groups, or the name that stands for the number of channels."""
+    return text if text == DEPTHWISE else integer(name, text)
+
+
 def numbers(name: str, text: str) -> tuple[int, ...]:
     """Parse integers of the form 8x56x56x64 or 8,56,56,64."""
     return tuple(integer(name, part) for part in text.replace("x", ",").split(","))
@@ -120,7 +126,7 @@ NAMES = {
     "accumulate": "the dtype of the sums",
 }
 NUMBERS = {
-    "groups": "default 1; depthwise is the number of channels",
+    "groups": "default 1; or depthwise: as many as channels",
     "max_workspace": "bytes beyond inputs and output that may be used",
 }
 FILL = {"fill": "the number in a constant border, default 0"}
@@ -133,6 +139,7 @@ PARSERS: dict[str, Parse] = {
     "padding": padding,
     **dict.fromkeys(SIZES, ints),
     **dict.fromkeys(NUMBERS, integer),
+    "groups": groups,
     **dict.fromkeys(FILL, number),
     **dict.fromkeys(("direction", "dtype", "library", *NAMES, *FLAGS), unchanged),
 }

@@ -61,7 +61,7 @@ def collect(
     p = part(g, axes)
     forward = plan(_given(x, order.x), _given(f, order.f), **k._asdict())
     if gy is None:
-        gy = unallocated(forward.output_shape, forward.dtype)
+        gy = unallocated([n or 0 for n in forward.output_shape], forward.dtype)
     canonical_gy = gy if order.y is None else gy.transpose(order.y)
     values = numbers(g, p, x, f, canonical_gy, known)
     name = "padded" if m.copied else "x"
