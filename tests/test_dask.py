@@ -363,15 +363,12 @@ def test_sums_that_could_wrap_are_refused_by_tasks():
 # Threads
 
 
-def test_tasks_share_the_threads_of_a_call(monkeypatch):
+def test_tasks_share_the_threads_of_a_call():
     """Also a task that begins between two tasks of another thread."""
     from einstride.arrays.backends.dask import tasks
 
-    running = tasks._Running()
-    monkeypatch.setattr(tasks.numpy, "BACKEND", replace(tasks.numpy.BACKEND, threads=lambda: 6))
-    monkeypatch.setattr(tasks, "cores", lambda: 6)
     now = [100.0]
-    monkeypatch.setattr(tasks.time, "monotonic", lambda: now[0])
+    running = tasks.Running(lambda: 6, lambda: now[0])
 
     def shares(others: int) -> int:
         """Return the share of a thread beside others, and let all of them end their tasks."""

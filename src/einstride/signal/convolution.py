@@ -298,8 +298,8 @@ def _prefers_real_parts(x: Array, f: Array, given: dict[str, Any], b: Backend) -
     if not is_complex(dtype) or prod(f.shape) < MANY_TAPS or given["accuracy"] == "elementwise":
         return False
     return (
-        b.traits.compiled
-        and b.traits.library == "numpy"
+        b.traits.on_host
+        and b.traits.compiled
         and plan(tuple(x.shape), tuple(f.shape), dtype=dtype, **given).algorithm == "fft"
     )
 

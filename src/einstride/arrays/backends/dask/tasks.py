@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
@@ -36,10 +36,19 @@ that is alone after others has one thread for longer.
 """
 
 
-class _Running:
-    """Count the threads of this process that compute tasks, one after another."""
+class Running:
+    """Count the threads of this process that compute tasks, one after another.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    threads : callable
+        Returns the threads that one call would use.
+    clock : callable
+        Returns the time in seconds.
+    """
+
+    def __init__(self, threads: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._threads, self._clock = threads, clock
         self._lock = threading.Lock()
         self._until: dict[int, float] = {}
 
@@ -51,7 +60,7 @@ class _Running:
         try:
             yield
         finally:
-            now = time.monotonic()
+            now = self._clock()
             with self._lock:
                 self._until[threading.get_ident()] = now + LINGER
                 for thread in [t for t, until in self._until.items() if until < now]:
@@ -59,13 +68,13 @@ class _Running:
 
     def share(self) -> int:
         """Return the threads that one task may use: its share of those that a call would use."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             counted = sum(until >= now for until in self._until.values())
-        return max(min(numpy.BACKEND.threads(), cores()) // max(counted, 1), 1)
+        return max(self._threads() // max(counted, 1), 1)
 
 
-RUNNING = _Running()
+RUNNING = Running(lambda: min(numpy.BACKEND.threads(), cores()), time.monotonic)
 
 HOST = replace(
     numpy.BACKEND,
