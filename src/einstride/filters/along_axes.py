@@ -94,10 +94,12 @@ def _by_channels(
     flat = b.xp.reshape(x, (prod(before), x.shape[axis], rest, count))
     wide = _repeated(f, count, b)
     column = b.xp.reshape(wide, (f.shape[0], 1, 1, count))
-    first = {n: (keywords[n], 1) for n in ("stride", "input_dilation") if n in keywords}
+    first: dict[str, Any] = {
+        n: (keywords[n], 1) for n in ("stride", "input_dilation") if n in keywords
+    }
     y = convolve(
         where, flat, column, padding=(*pads, (0, 0)), padding_mode=mode, fill=fill, groups=count,
-        **{**keywords, **first},
+        **(keywords | first),
     )  # fmt: skip
     return b.xp.reshape(y, (*before, y.shape[1], *behind))
 
