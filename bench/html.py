@@ -24,7 +24,7 @@ STYLE = """
 #find input{font:inherit;color:var(--ink);background:var(--paper);border:1px solid var(--strong);
 border-radius:8px;padding:8px 12px;flex:1 1 240px}
 .wide{overflow-x:auto}table{width:100%;font-size:.85rem}td:first-child,th:first-child{text-align:left}
-tbody td:first-child{overflow-wrap:anywhere}td.bars{min-width:190px;padding:3px 0}
+tbody td:first-child{overflow-wrap:anywhere;min-width:6em}td.bars{min-width:190px;padding:3px 0}
 .ratio{position:relative;display:block;height:16px}
 .ratio::after{content:"";position:absolute;left:50%;top:-4px;bottom:-4px;
 border-left:1px solid var(--ink)}
